@@ -1,0 +1,101 @@
+"""Claims: what was expected, what was measured, and whether it holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One sentence that a run can refute.
+
+    Attributes:
+        name: short name, as `stop_epoch`.
+        arm: the arm it is about.
+        measured: a number, a truth value or a list of numbers.
+        expected: the same kind, from theory or the notebook's printed output; None describes only.
+        tolerance: the largest |measured - expected| allowed; 0 for equality.
+        source: where `expected` comes from.
+        always: holds whatever the options; else a claim only describes once options of the
+            script are changed, because `expected` assumes their defaults.
+    """
+
+    name: str
+    arm: str
+    measured: Any
+    expected: Any = None
+    tolerance: float = 0.0
+    source: str = ""
+    always: bool = False
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether measured is within the tolerance of expected; None where nothing is expected."""
+        if self.expected is None:
+            return None
+        return _close(plain(self.measured), plain(self.expected), self.tolerance)
+
+    def described(self) -> Claim:
+        """Return the claim without its expectation."""
+        return replace(self, expected=None)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the claim as in `claims.json`; non-finite values are strings."""
+        return {
+            "name": self.name,
+            "arm": self.arm,
+            "expected": _text(plain(self.expected)),
+            "measured": _text(plain(self.measured)),
+            "tolerance": self.tolerance,
+            "holds": self.holds,
+            "source": self.source,
+        }
+
+
+def plain(value: Any) -> Any:
+    """Return numpy scalars, arrays and tensors as Python values."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+def show(value: Any) -> str:
+    """Write a value for a table.
+
+    >>> show([0.30791, -1.7]), show(9340), show(True), show(None)
+    ('0.3079, -1.7', '9340', 'yes', '–')
+    """
+    value = plain(value)
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1e4 or abs(value) >= 1e6 else f"{value:.0f}"
+    if isinstance(value, list):
+        return ", ".join(show(item) for item in value)
+    return str(value)
+
+
+def _close(measured: Any, expected: Any, tolerance: float) -> bool:
+    if isinstance(expected, Sequence) and not isinstance(expected, str):
+        if not isinstance(measured, Sequence) or len(measured) != len(expected):
+            return False
+        pairs = zip(measured, expected, strict=True)
+        return all(_close(m, e, tolerance) for m, e in pairs)
+    if isinstance(expected, (bool, str)) or measured == expected:
+        return bool(measured == expected)
+    return bool(abs(measured - expected) <= tolerance)  # False for NaN and infinities
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, list):
+        return [_text(item) for item in value]
+    return value

@@ -1,0 +1,244 @@
+"""The command line: `sgdstudy study | list | run | ui | prune`, and the scripts' own."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import tyro
+
+from sgdstudy.claims import show
+from sgdstudy.errors import InputError, Interrupted, unknown
+from sgdstudy.study import Result, Study, find_scripts, load_study
+
+Store = Annotated[str | None, tyro.conf.arg(help="folder of the store, or tracking URI")]
+
+
+@dataclass(frozen=True)
+class StudyCommand:
+    """Run every exercise, in order, and list all claims with their verdicts."""
+
+    store: Store = None
+    strict: bool = False
+    """end with exit code 1 when a claim fails"""
+
+    def run(self) -> int:
+        """Run the command; return the exit code."""
+        from sgdstudy.store import open_store
+
+        started, results = time.perf_counter(), []
+        before = _stored_bytes(open_store(self.store))
+        for name in find_scripts():
+            study = load_study(name)
+            results.append(_run_and_print(study, study.options(store=self.store)))
+        failed = [claim for result in results for claim in result.failed]
+        claims = [claim for result in results for claim in result.claims]
+        written = _stored_bytes(open_store(self.store)) - before
+        _say("\n[bold]All claims[/bold]")
+        _print_claims([(r.study, claim) for r in results for claim in r.claims])
+        held = sum(claim.holds is True for claim in claims)
+        _say(
+            f"\n{len(results)} studies, {held} claims hold, {len(failed)} fail; "
+            f"{time.perf_counter() - started:.0f} s, {written / 1e6:.0f} MB written.\n"
+            f"Look at the charts: [bold]sgdstudy ui[/bold] (or make ui)"
+        )
+        return 1 if failed and self.strict else 0
+
+
+@dataclass(frozen=True)
+class ListCommand:
+    """List the studies and their questions."""
+
+    def run(self) -> int:
+        """Run the command; return the exit code."""
+        scripts = find_scripts()
+        if not scripts:
+            raise InputError("there is no experiments/ folder here; change to the project's folder")
+        for name in scripts:
+            print(f"{name:<24} {load_study(name).question}")
+        return 0
+
+
+@dataclass(frozen=True)
+class RunCommand:
+    """Run studies by name or path; their own options follow, as in `run ex6_shuffle --seeds 64`."""
+
+    names: Annotated[tuple[str, ...], tyro.conf.Positional]
+
+    def run(self, rest: list[str]) -> int:
+        """Run the command; return the exit code."""
+        studies = [load_study(name) for name in self.names]
+        if not studies:
+            raise InputError(f"name a study to run: {', '.join(find_scripts())}")
+        chosen = [_parse_options(study, rest) for study in studies]
+        codes = [_run_script(s, options) for s, options in zip(studies, chosen, strict=True)]
+        return max(codes)
+
+
+@dataclass(frozen=True)
+class UiCommand:
+    """Open MLflow on the store and print the address of every study's charts."""
+
+    store: Store = None
+    port: int = 5000
+    """first port to try"""
+
+    def run(self) -> int:
+        """Run the command; return the exit code."""
+        from sgdstudy.ui import serve
+
+        return serve(self.store, self.port, _say)
+
+
+@dataclass(frozen=True)
+class PruneCommand:
+    """Drop all but the latest invocations of every study, with their files."""
+
+    keep: int
+    """how many invocations of each study to keep"""
+    store: Store = None
+    yes: bool = False
+    """do not ask"""
+
+    def run(self) -> int:
+        """Run the command; return the exit code."""
+        from sgdstudy.prune import plan, remove
+        from sgdstudy.store import open_store
+
+        store = open_store(self.store)
+        runs = plan(store, self.keep)
+        if not runs:
+            _say("nothing to drop")
+            return 0
+        if not self.yes:
+            reply = input(f"drop {len(runs)} runs of older invocations and their files? [y/N] ")
+            if reply.strip().lower() not in ("y", "yes"):
+                _say("kept everything")
+                return 0
+        _say(f"dropped {len(runs)} runs, {remove(store, runs) / 1e6:.0f} MB")
+        return 0
+
+
+COMMANDS: dict[str, Any] = {
+    "study": StudyCommand,
+    "list": ListCommand,
+    "run": RunCommand,
+    "ui": UiCommand,
+    "prune": PruneCommand,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `sgdstudy`."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    with _one_line_errors():
+        if not words or words[0] in ("-h", "--help"):
+            print(_usage())
+            return
+        name, rest = words[0], words[1:]
+        if name not in COMMANDS:
+            raise unknown("command", name, COMMANDS)
+        kind = COMMANDS[name]
+        if kind is RunCommand:
+            # a word is a study until the first option; what follows belongs to the study
+            cut = next((i for i, word in enumerate(rest) if word.startswith("-")), len(rest))
+            own, theirs = rest[:cut], rest[cut:]
+            if not own and theirs[:1] in (["-h"], ["--help"]):
+                own, theirs = theirs, []
+            code = tyro.cli(kind, args=own, prog="sgdstudy run").run(theirs)
+        else:
+            code = tyro.cli(kind, args=rest, prog=f"sgdstudy {name}").run()
+    sys.exit(code)
+
+
+def script_main(study: Study) -> None:
+    """Entry point of a script in `experiments/`."""
+    with _one_line_errors():
+        code = _run_script(study, _parse_options(study, sys.argv[1:]))
+    sys.exit(code)
+
+
+def _usage() -> str:
+    lines = [f"  {name:<8} {kind.__doc__}" for name, kind in COMMANDS.items()]
+    return (
+        "usage: sgdstudy COMMAND [OPTIONS]     (sgdstudy COMMAND --help for its options)\n\n"
+        + "\n".join(lines)
+    )
+
+
+def _parse_options(study: Study, words: list[str]) -> Any:
+    return tyro.cli(study.options, args=words, prog=study.name, description=study.doc)
+
+
+def _run_script(study: Study, options: Any) -> int:
+    result = _run_and_print(study, options)
+    return 1 if result.failed and options.strict else 0
+
+
+def _run_and_print(study: Study, options: Any) -> Result:
+    _say(f"\n[bold]{study.name}[/bold]  {study.question}")
+    result = study.run(options, say=_plain)
+    if result.shown:
+        _plain(result.shown)
+    _plain("\n" + result.answer + "\n")
+    _print_claims([(None, claim) for claim in result.claims])
+    _plain(f"charts, once `sgdstudy ui` runs: {result.url}")
+    return result
+
+
+def _print_claims(claims: list[tuple[str | None, Any]]) -> None:
+    from rich.table import Table
+
+    table = Table(show_edge=False)
+    with_study = any(study for study, _ in claims)
+    heads = ["study"] * with_study + ["claim", "arm", "expected", "measured", "tolerance"]
+    for head in heads:
+        table.add_column(head, overflow="fold")
+    table.add_column("verdict", no_wrap=True)
+    words = {True: "[green]holds[/green]", False: "[bold red]FAILS[/bold red]", None: "–"}
+    for study, c in claims:
+        cells = [c.name, c.arm, show(c.expected), show(c.measured), show(c.tolerance)]
+        table.add_row(*([study] if with_study else []), *cells, words[c.holds])
+    _console().print(table)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    # not a terminal (a log, a pipe): wide enough that no figure is cut
+    return Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+
+
+def _say(text: str) -> None:
+    _console().print(text, soft_wrap=True)
+
+
+def _plain(text: str) -> None:
+    print(text, flush=True)
+
+
+def _stored_bytes(store: Any) -> int:
+    if store.root is None:
+        return 0
+    return sum(path.stat().st_size for path in store.root.rglob("*") if path.is_file())
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Turn a user's mistake into one line and exit code 2."""
+    stop: Callable[[int], Any] = sys.exit
+    try:
+        yield
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        stop(2)
+    except Interrupted as error:
+        print(f"interrupted: {error}", file=sys.stderr)
+        stop(130)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        stop(130)

@@ -1,0 +1,146 @@
+"""What a training run recorded, as pandas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sgdstudy.config import TrainConfig
+from sgdstudy.errors import InputError, unknown
+from sgdstudy.problem import Problem
+from sgdstudy.record import Sink
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MAX_ROWS = 1_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """Everything a training run recorded.
+
+    Attributes:
+        problem: what was trained.
+        config: how.
+        sink: where the rows are.
+        w: final parameters `(R, p)`; of a diverged seed, those of the step where it diverged.
+        stop_epoch: `(R,)`, from 1: the epoch at which the seed ended.
+        stop_reason: `(R,)`: converged | max_epochs | diverged | interrupted.
+        n_steps: `(R,)`, steps taken.
+        train_seconds: wall time of the training.
+    """
+
+    problem: Problem
+    config: TrainConfig
+    sink: Sink
+    w: np.ndarray
+    stop_epoch: np.ndarray
+    stop_reason: np.ndarray
+    n_steps: np.ndarray
+    train_seconds: float
+
+    def __repr__(self) -> str:
+        reasons = pd.Series(self.stop_reason).value_counts().to_dict()
+        ends = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+        return f"History({self.problem.name!r}, {ends}, {int(self.n_steps.sum())} steps)"
+
+    @cached_property
+    def steps(self) -> pd.DataFrame:
+        """One row per seed and step; over a million rows, ask `load` for what you need."""
+        return self._whole("steps")
+
+    @cached_property
+    def epochs(self) -> pd.DataFrame:
+        """One row per seed and epoch."""
+        return self._whole("epochs")
+
+    @property
+    def converged_epoch(self) -> np.ndarray:
+        """Stop epochs `(R,)` as floats; a seed that never stopped is censored: infinite."""
+        return np.where(self.stop_reason == "converged", self.stop_epoch, np.inf)
+
+    def load(
+        self,
+        kind: str = "steps",
+        *,
+        columns: list[str] | None = None,
+        seeds: Any = None,
+        steps: slice | None = None,
+        epochs: slice | None = None,
+    ) -> pd.DataFrame:
+        """Return chosen rows and columns.
+
+        Args:
+            kind: `steps` or `epochs`.
+            columns: the columns wanted; None for all.
+            seeds: the seeds wanted; None for all.
+            steps: `slice(first, end)` of the global step, from 0.
+            epochs: `slice(first, end)` of the epoch, from 1.
+
+        Raises:
+            InputError: a column, or a kind, that does not exist.
+        """
+        if kind not in ("steps", "epochs"):
+            raise unknown("kind of rows", kind, ("steps", "epochs"))
+        parts = []
+        for batch in self.sink.batches(kind):
+            rows = select(pa.Table.from_batches([batch]), seeds, steps, epochs)
+            parts.append(rows.select(_columns(columns, rows.schema.names)))
+        if not parts:
+            return pd.DataFrame(columns=columns, dtype=float)
+        return ordered(pa.concat_tables(parts).to_pandas())
+
+    def plot(self) -> Figure:
+        """Draw running and full loss by epoch: median over the seeds, and the 10-90 % band."""
+        from sgdstudy import figures
+
+        return figures.loss_by_epoch({self.problem.name: self})
+
+    def _whole(self, kind: str) -> pd.DataFrame:
+        rows = sum(batch.num_rows for batch in self.sink.batches(kind))
+        if rows > MAX_ROWS:
+            raise InputError(
+                f"{rows:,} rows of {kind} are a lot at once; ask for what you need, "
+                f"as history.load({kind!r}, columns=['seed', 'epoch', ...], seeds=[0])"
+            )
+        return self.load(kind)
+
+
+def select(
+    table: pa.Table, seeds: Any = None, steps: slice | None = None, epochs: slice | None = None
+) -> pa.Table:
+    """Return the rows of the given seeds, global steps and epochs."""
+    if seeds is not None:
+        table = table.filter(pc.field("seed").isin([int(s) for s in np.atleast_1d(seeds)]))
+    for name, part in (("step", steps), ("epoch", epochs)):
+        if part is None:
+            continue
+        if part.step not in (None, 1):
+            raise InputError(f"slices of {name} have no stride; got {part}")
+        if part.start is not None:
+            table = table.filter(pc.field(name) >= part.start)
+        if part.stop is not None:
+            table = table.filter(pc.field(name) < part.stop)
+    return table
+
+
+def ordered(rows: pd.DataFrame) -> pd.DataFrame:
+    """Sort rows by seed, then by step or epoch, as far as these columns are there."""
+    keys = [key for key in ("seed", "epoch", "step") if key in rows.columns]
+    if keys:
+        rows = rows.sort_values(keys, kind="stable")
+    return rows.reset_index(drop=True)
+
+
+def _columns(wanted: list[str] | None, present: list[str]) -> list[str]:
+    for name in wanted or ():
+        if name not in present:
+            raise unknown("column", name, present)
+    return wanted or present

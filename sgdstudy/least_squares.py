@@ -1,0 +1,95 @@
+"""The exact loss and gradient of a least-squares problem, at every step, nearly free.
+
+For a model linear in w, f(w, x_i) = o_i + phi_i . w, the mean square over all data is
+
+    L(w) = L* + |S V^T (w - w*)|^2 / N,        grad L(w) = (2 / N) V S^2 V^T (w - w*)
+
+with Phi = U S V^T the features `(N, p)` and N = d m. Written this way nothing cancels near w*.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from sgdstudy.problem import Problem
+
+MAX_PARAMETERS = 256
+MAX_ENTRIES = 2e8  # features held in memory once, float64
+
+
+@dataclass(frozen=True)
+class LeastSquares:
+    """Moments of a least-squares problem, in float64.
+
+    Attributes:
+        features: `(N, p)`, d f / d w for every sample and output.
+        w_star: `(p,)`, the least-norm minimiser.
+        least_loss: the loss there.
+        root: `(p, p)`, S V^T / sqrt(N): L(w) = least_loss + |root (w - w_star)|^2.
+    """
+
+    features: np.ndarray
+    w_star: np.ndarray
+    least_loss: float
+    root: np.ndarray
+
+    @property
+    def hessian(self) -> np.ndarray:
+        """Hessian of the loss, `(p, p)`: (2 / N) Phi^T Phi."""
+        return 2 * self.root.T @ self.root
+
+    def loss(self, w: np.ndarray) -> np.ndarray:
+        """Loss of all the data at parameters `(..., p)`."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self.least_loss + (((w - self.w_star) @ self.root.T) ** 2).sum(-1)
+
+    def gradient(self, w: np.ndarray) -> np.ndarray:
+        """Gradient of the loss of all the data at parameters `(..., p)`."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return (w - self.w_star) @ self.hessian
+
+
+def find(problem: Problem) -> LeastSquares | None:
+    """Return the moments when the loss is `mse` and the model is linear in w, else None.
+
+    The features come from the model itself, evaluated in float64 at 0 and the unit vectors;
+    two random points decide whether it is linear.
+    """
+    size = problem.y.numel() * problem.p
+    if problem.loss != "mse" or problem.p > MAX_PARAMETERS or size > MAX_ENTRIES:
+        return None
+    p = problem.p
+    generator = torch.Generator().manual_seed(0)
+    probes = torch.randn(2, p, generator=generator, dtype=torch.float64)
+    points = torch.cat([torch.zeros(1, p, dtype=torch.float64), torch.eye(p).double(), probes])
+    exact = problem.to(dtype=torch.float64, device="cpu")
+    try:
+        with torch.no_grad():
+            values = torch.stack([exact.predict(w[None], exact.x[None])[0] for w in points])
+    except (RuntimeError, TypeError):  # a model that does not run in float64 has no exact loss
+        return None
+    values = values.reshape(len(points), -1)
+    offset = values[0]
+    features = (values[1 : p + 1] - offset).T
+    error = (offset + probes @ features.T - values[p + 1 :]).abs().max()
+    if not error <= 1e-9 * values.abs().max():
+        return None
+    target = (exact.y.flatten() - offset).numpy()
+    return from_features(features.numpy(), target)
+
+
+def from_features(features: np.ndarray, target: np.ndarray) -> LeastSquares:
+    """Return the moments for features `(N, p)` and targets `(N,)`."""
+    q, r = np.linalg.qr(features)
+    u, s, vt = np.linalg.svd(r)
+    keep = s > s.max(initial=0) * max(features.shape) * np.finfo(float).eps
+    inverse = np.divide(1, s, out=np.zeros_like(s), where=keep)
+    w_star = vt.T @ (inverse * (u.T @ (q.T @ target)))
+    least_loss = float(np.mean((target - features @ w_star) ** 2))
+    root = s[:, None] * vt / np.sqrt(len(target))
+    return LeastSquares(features, w_star, least_loss, root)

@@ -1,0 +1,95 @@
+"""Losses of a batch, for R replicas at once: `(R, B)` or `(R, B, m)` in, `(R,)` out.
+
+Gradients are those of these very expressions, so a run rounds as the notebook's loop does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from sgdstudy.errors import InputError, unknown
+
+BatchLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def mse(prediction: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    r"""Mean squared error, \(\frac1{Bm}\sum (f - y)^2\), as `torch.nn.MSELoss`."""
+    return F.mse_loss(prediction, y, reduction="none").flatten(1).mean(1)
+
+
+def abs_(prediction: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    r"""Mean over samples of \(\|y_i - f(x_i)\|\): the text's unsquared Q_i; it adds up."""
+    residual = prediction - y
+    if residual.dim() == 2:
+        return residual.abs().mean(1)
+    return torch.linalg.vector_norm(residual.flatten(2), dim=2).mean(1)
+
+
+def norm(prediction: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    r"""Norm of the batch's stacked residuals, \(\sqrt{\sum_i \|r_i\|^2}\)."""
+    return torch.linalg.vector_norm((prediction - y).flatten(1), dim=1)
+
+
+def rmse(prediction: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Square root of the mean squared error."""
+    residual = (prediction - y).flatten(1)
+    return torch.linalg.vector_norm(residual, dim=1) / residual.shape[1] ** 0.5
+
+
+def cross_entropy(prediction: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Mean cross entropy of class logits `(R, B, C)` against classes `(R, B)`."""
+    return F.cross_entropy(prediction.transpose(1, 2), y, reduction="none").mean(1)
+
+
+LOSSES: dict[str, BatchLoss] = {
+    "mse": mse,
+    "abs": abs_,
+    "norm": norm,
+    "rmse": rmse,
+    "cross_entropy": cross_entropy,
+}
+# the loss of all the data is the size-weighted mean of its batches' losses
+ADDITIVE = ("mse", "abs", "cross_entropy")
+
+
+def per_sample(loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> BatchLoss:
+    """Turn a user's `loss(prediction, y) -> (B,)` into the mean over a batch, per replica.
+
+    Raises:
+        InputError: when it does not return one value per sample.
+    """
+
+    def batch_loss(prediction: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        if len(prediction) == 1:
+            values = loss(prediction[0], y[0]).unsqueeze(0)
+        else:
+            values = torch.vmap(loss)(prediction, y)
+        if values.shape != prediction.shape[:2]:
+            raise InputError(
+                f"the loss {name_of(loss)!r} returned shape {tuple(values.shape[1:])} for a batch "
+                f"of {prediction.shape[1]}; expected one value per sample (B,), for instance "
+                f"with reduction='none'"
+            )
+        return values.mean(1)
+
+    return batch_loss
+
+
+def resolve(loss: Any) -> BatchLoss:
+    """Return the batch loss for a name of `LOSSES` or a callable returning `(B,)`."""
+    if isinstance(loss, str):
+        if loss not in LOSSES:
+            raise unknown("loss", loss, LOSSES)
+        return LOSSES[loss]
+    if callable(loss):
+        return per_sample(loss)
+    raise InputError(f"loss is a name or a callable, not {loss!r}. Valid: {', '.join(LOSSES)}")
+
+
+def name_of(loss: Any) -> str:
+    """Return the name under which a loss is logged."""
+    return loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)

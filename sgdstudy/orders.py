@@ -1,0 +1,216 @@
+"""Batch orders: which samples come when.
+
+An order is a function `(generator, d, batch_size)` that yields index tensors without end; the
+trainer takes `d` indices per epoch from the stream and cuts them into batches. One stream per
+seed, so that a seed's order never depends on which other seeds run beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sgdstudy.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sgdstudy.config import TrainConfig
+    from sgdstudy.problem import Problem
+
+Stream = Iterator[torch.Tensor]
+
+
+def sequential(generator: torch.Generator, d: int, batch_size: int) -> Stream:
+    """Yield 0, 1, ..., d-1 in every epoch: `DataLoader(shuffle=False)`."""
+    while True:
+        yield torch.arange(d)
+
+
+def reversed_(generator: torch.Generator, d: int, batch_size: int) -> Stream:
+    """Yield d-1, ..., 1, 0 in every epoch."""
+    while True:
+        yield torch.arange(d - 1, -1, -1)
+
+
+def strided(generator: torch.Generator, d: int, batch_size: int) -> Stream:
+    """Spread every batch over all the data: batch b holds b, b + m, b + 2m, ... (m batches)."""
+    m = -(-d // batch_size)
+    while True:
+        yield torch.cat([torch.arange(b, d, m) for b in range(m)])
+
+
+def shuffle(generator: torch.Generator, d: int, batch_size: int) -> Stream:
+    """Draw a new permutation in every epoch (random reshuffling).
+
+    The very permutations of `DataLoader(shuffle=True, generator=generator)`: its iterator draws
+    one int64 for the workers' base seed, the sampler draws `randperm(d)`, and at the end of the
+    epoch a second `randperm(d)` that it throws away.
+    """
+    unused_seed = torch.empty((), dtype=torch.int64)
+    unused_permutation = torch.empty(d - 1, dtype=torch.int32)
+    while True:
+        unused_seed.random_(generator=generator)
+        yield torch.randperm(d, generator=generator)
+        # advances the generator as the discarded randperm does, several times faster
+        unused_permutation.random_(generator=generator)
+
+
+def shuffle_once(generator: torch.Generator, d: int, batch_size: int) -> Stream:
+    """Draw one permutation and use it in every epoch."""
+    permutation = torch.randperm(d, generator=generator)
+    while True:
+        yield permutation
+
+
+def with_replacement(generator: torch.Generator, d: int, batch_size: int) -> Stream:
+    """Draw every sample independently; an epoch is d draws."""
+    while True:  # blocks of fixed length: the cost of a step does not depend on d
+        yield torch.randint(d, (4096,), generator=generator)
+
+
+def block_shuffle(generator: torch.Generator, d: int, batch_size: int) -> Stream:
+    """Keep neighbours together: contiguous batches, visited in random order.
+
+    A ragged last batch stays last, so that every other batch is full.
+    """
+    full = d // batch_size
+    blocks = torch.arange(full * batch_size).reshape(full, batch_size)
+    rest = torch.arange(full * batch_size, d)
+    while True:
+        yield torch.cat([blocks[torch.randperm(full, generator=generator)].flatten(), rest])
+
+
+ORDERS: dict[str, Callable[[torch.Generator, int, int], Stream]] = {
+    "sequential": sequential,
+    "shuffle": shuffle,
+    "shuffle_once": shuffle_once,
+    "with_replacement": with_replacement,
+    "strided": strided,
+    "reversed": reversed_,
+    "block_shuffle": block_shuffle,
+}
+
+
+def _custom(draw: Callable[[torch.Generator, int], Any]) -> Callable[..., Stream]:
+    def stream(generator: torch.Generator, d: int, batch_size: int) -> Stream:
+        while True:
+            indices = torch.as_tensor(draw(generator, d), dtype=torch.int64).flatten()
+            if len(indices) != d or indices.min() < 0 or indices.max() >= d:
+                raise InputError(
+                    f"the order {name_of(draw)!r} returned {len(indices)} indices; expected {d} "
+                    f"indices between 0 and {d - 1} for each epoch"
+                )
+            yield indices
+
+    return stream
+
+
+def _fixed(array: torch.Tensor) -> Callable[..., Stream]:
+    def stream(generator: torch.Generator, d: int, batch_size: int) -> Stream:
+        yield from array.flatten(1)
+
+    return stream
+
+
+def name_of(order: Any) -> str:
+    """Return the name under which an order is logged."""
+    if isinstance(order, str):
+        return order
+    return getattr(order, "__name__", "array")
+
+
+def check(order: Any) -> Any:
+    """Return the order, an integer array as a tensor `(epochs, steps, B)`.
+
+    Raises:
+        InputError: an unknown name, or an array that is not three-dimensional integers.
+    """
+    if isinstance(order, str):
+        if order not in ORDERS:
+            raise unknown("order", order, ORDERS)
+        return order
+    if callable(order):
+        return order
+    array = np.asarray(order)
+    if array.ndim != 3 or array.dtype.kind not in "iu" or array.size == 0:
+        raise InputError(
+            f"an order given as an array has shape (epochs, steps, B) and integers; "
+            f"this one has shape {array.shape} and dtype {array.dtype}"
+        )
+    return torch.as_tensor(array.astype(np.int64))
+
+
+def batch_sizes(order: Any, d: int, batch_size: int) -> list[int]:
+    """Return the sizes of an epoch's batches, a ragged last one included.
+
+    >>> batch_sizes("shuffle", 10, 4)
+    [4, 4, 2]
+    """
+    if isinstance(order, torch.Tensor):
+        return [order.shape[2]] * order.shape[1]
+    full, rest = divmod(d, batch_size)
+    return [batch_size] * full + ([rest] if rest else [])
+
+
+class Sampler:
+    """The index streams of R seeds, read side by side.
+
+    Args:
+        order: a name of `ORDERS`, an array `(epochs, steps, B)` or `callable(generator, d)`.
+        seeds: R seeds; seed s uses `torch.Generator().manual_seed(s)`.
+        d: number of samples.
+        batch_size: B.
+    """
+
+    def __init__(self, order: Any, seeds: list[int], d: int, batch_size: int) -> None:
+        if isinstance(order, torch.Tensor):
+            draw = _fixed(order)
+        else:
+            draw = ORDERS[order] if isinstance(order, str) else _custom(order)
+        self._streams = [draw(torch.Generator().manual_seed(s), d, batch_size) for s in seeds]
+        self._rest = [torch.empty(0, dtype=torch.int64) for _ in seeds]
+
+    def take(self, n: int) -> torch.Tensor:
+        """Return the next n indices of every seed, shape `(R, n)`."""
+        out = torch.empty(len(self._streams), n, dtype=torch.int64)
+        for r, stream in enumerate(self._streams):
+            rest = self._rest[r]
+            while len(rest) < n:
+                new = next(stream)
+                rest = torch.cat([rest, new]) if len(rest) else new
+            out[r], self._rest[r] = rest[:n], rest[n:]
+        return out
+
+    def keep(self, live: list[int]) -> None:
+        """Go on with these replicas only (positions, not seeds)."""
+        self._streams = [self._streams[r] for r in live]
+        self._rest = [self._rest[r] for r in live]
+
+
+def listing(problem: Problem, config: TrainConfig) -> pd.DataFrame:
+    """Return every sample of every batch of the first seed, as the trainer draws them.
+
+    Columns: `epoch` from 1; `batch`, `sample` in the batch and `index` in the data from 0; `x`
+    and `y` where they are numbers.
+    """
+    import pandas as pd
+
+    sizes = config.batch_sizes(problem.d)
+    sampler = Sampler(config.order, [config.seeds[0]], problem.d, sizes[0])
+    index = sampler.take(sum(sizes) * config.epochs)[0].numpy()
+    rows = pd.DataFrame(
+        {
+            "epoch": np.repeat(np.arange(1, config.epochs + 1), sum(sizes)),
+            "batch": np.tile(np.repeat(np.arange(len(sizes)), sizes), config.epochs),
+            "sample": np.tile(np.concatenate([np.arange(n) for n in sizes]), config.epochs),
+            "index": index,
+        }
+    )
+    for name, values in (("x", problem.x), ("y", problem.y)):
+        if values.dim() == 1:
+            rows[name] = values.cpu().numpy()[index]
+    return rows

@@ -1,0 +1,348 @@
+"""A problem: data, a model, a loss, and parameters to start from."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from sgdstudy import losses
+from sgdstudy.errors import InputError
+from sgdstudy.least_squares import LeastSquares, find
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+EVALUATE_AT_ONCE = 4_000_000  # predictions held in memory when the whole data is evaluated
+
+
+class Problem:
+    """What is to be minimised: the loss of `model` on `(x, y)` as a function of w.
+
+    Args:
+        x: inputs `(d,)` or `(d, n)`, array or tensor.
+        y: targets `(d,)` or `(d, m)`, or integer classes `(d,)` for `cross_entropy`.
+        model: `f(w, x)` for one parameter vector w `(p,)` and a batch x, or an `nn.Module`.
+        loss: a name of `losses.LOSSES`, or a callable `(prediction, y) -> (B,)`.
+        w_init: `(p,)`; default: the module's parameters, else zeros of `w_true`'s length. Or
+            `callable(generator) -> (p,)`, called once per seed.
+        w_true: `(p,)`, the parameters that made the data, where known.
+        test: `(x, y)` held out; its loss is recorded at the end of every epoch.
+        name: what the problem is called in tables and in MLflow.
+
+    Raises:
+        InputError: empty or non-finite data, shapes that do not fit, an unknown loss, a module
+            with dropout or buffers that its forward pass changes.
+
+    Example:
+        >>> import numpy as np
+        >>> x = np.linspace(0, 1, 5, dtype="f")
+        >>> problem = Problem(x, 2 * x, model=lambda w, x: w[0] * x, w_init=[0.0])
+        >>> problem.d, problem.p, round(problem.least_squares.least_loss, 12)
+        (5, 1, 0.0)
+    """
+
+    def __init__(
+        self,
+        x: Any,
+        y: Any,
+        model: Callable[[Any, torch.Tensor], torch.Tensor] | nn.Module,
+        loss: Any = "mse",
+        w_init: Any = None,
+        w_true: Any = None,
+        test: tuple[Any, Any] | None = None,
+        name: str = "custom",
+    ) -> None:
+        self.batch_loss = losses.resolve(loss)
+        self.loss, self.name = loss, name
+        self.x, self.y = _data(x, y, loss, "the data")
+        self.test = None if test is None else _data(*test, loss, "the test data")
+        self.dtype = self.x.dtype if self.x.is_floating_point() else torch.float32
+        self.source = model
+        self._module_init: torch.Tensor | None = None
+        if isinstance(model, nn.Module):
+            self.model, self._module_init = _functional(model, self.x)
+        elif callable(model):
+            self.model = model
+        else:
+            raise InputError(f"model is f(w, x) or an nn.Module, not {type(model).__name__}")
+        self.w_true = None if w_true is None else _vector(w_true, "w_true", self.dtype)
+        self.w_init = self._initial(w_init)
+        self.p = len(self.initial([0])[0])
+        if self.w_true is not None and len(self.w_true) != self.p:
+            raise InputError(f"w_true has {len(self.w_true)} values, w_init has {self.p}")
+        self._check_model()
+
+    def __repr__(self) -> str:
+        return f"Problem({self.name!r}, d={self.d}, p={self.p}, loss={self.loss_name!r})"
+
+    @property
+    def d(self) -> int:
+        """Number of samples."""
+        return len(self.x)
+
+    @property
+    def loss_name(self) -> str:
+        """Name of the loss, as logged."""
+        return losses.name_of(self.loss)
+
+    @cached_property
+    def least_squares(self) -> LeastSquares | None:
+        """Exact moments when the loss is `mse` and the model is linear in w, else None."""
+        return find(self)
+
+    @cached_property
+    def digest(self) -> str:
+        """Fingerprint of the data: the same data gives the same digest."""
+        sha = hashlib.sha256()
+        for tensor in (self.x, self.y):
+            sha.update(str((tensor.dtype, tuple(tensor.shape))).encode())
+            sha.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return sha.hexdigest()[:16]
+
+    def replace(self, **changes: Any) -> Problem:
+        """Return the same problem with some arguments of the constructor changed."""
+        same = {
+            "x": self.x,
+            "y": self.y,
+            "model": self.source,
+            "loss": self.loss,
+            "w_init": self.w_init,
+            "w_true": self.w_true,
+            "test": self.test,
+            "name": self.name,
+        }
+        wrong = sorted(set(changes) - set(same))
+        if wrong:
+            raise InputError(f"a problem has no {wrong[0]!r}. Valid: {', '.join(same)}")
+        return Problem(**(same | changes))
+
+    def to(self, dtype: torch.dtype, device: str) -> Problem:
+        """Return the problem with data and parameters in another dtype, on another device."""
+        if dtype == self.dtype and torch.device(device) == self.x.device:
+            return self
+        other = copy.copy(self)
+        for cached in ("least_squares", "_broadcasts", "digest"):
+            other.__dict__.pop(cached, None)
+
+        def move(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.to(device, dtype if tensor.is_floating_point() else None)
+
+        other.dtype = dtype
+        other.x, other.y = move(self.x), move(self.y)
+        other.test = None if self.test is None else (move(self.test[0]), move(self.test[1]))
+        other.w_true = None if self.w_true is None else move(self.w_true)
+        if isinstance(self.source, nn.Module):
+            module = copy.deepcopy(self.source).to(device=device, dtype=dtype)
+            other.model = _functional(module, other.x)[0]
+        return other
+
+    def initial(self, seeds: list[int]) -> torch.Tensor:
+        """Return the parameters each seed starts from, `(R, p)`."""
+        if isinstance(self.w_init, torch.Tensor):
+            w = self.w_init.expand(len(seeds), -1)
+        else:
+            generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+            w = torch.stack([_vector(self.w_init(g), "w_init", self.dtype) for g in generators])
+        return w.to(self.x.device, self.dtype).clone()
+
+    def predict(self, w: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Return the model's output `(R, B, ...)` for parameters `(R, p)` and inputs `(R, B, ...)`.
+
+        A model such as `w[0] * x + w[1]` runs on all replicas in one broadcast; any other goes
+        through `torch.vmap`.
+        """
+        if self._broadcasts:
+            return self.model(w.unsqueeze(-1).unbind(1), x)
+        if len(w) == 1:
+            return self.model(w[0], x[0]).unsqueeze(0)
+        return torch.vmap(self.model)(w, x)
+
+    def losses(self, w: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return the batch loss of every replica, `(R,)`."""
+        return self.batch_loss(self.predict(w, x), y)
+
+    def losses_and_gradients(
+        self, w: torch.Tensor, x: torch.Tensor, y: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the batch losses `(R,)` and their gradients `(R, p)`.
+
+        The vector of losses is differentiated against ones, so replicas never mix.
+        """
+        w = w.detach().requires_grad_()
+        loss = self.losses(w, x, y)
+        (gradient,) = torch.autograd.grad(loss, w, torch.ones_like(loss))
+        return loss.detach(), gradient
+
+    def full(self, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return loss `(N,)` and gradient `(N, p)` of all the data at parameters `(N, p)`.
+
+        Exact in float64 for least squares; else computed in the problem's dtype.
+        """
+        if self.least_squares is not None:
+            return self.least_squares.loss(w), self.least_squares.gradient(w)
+        values, gradients = np.empty(len(w)), np.empty(w.shape)
+        for part, tensor in self._blocks(w, self.d):
+            n = len(tensor)
+            x, y = self.x.expand(n, *self.x.shape), self.y.expand(n, *self.y.shape)
+            loss, gradient = self.losses_and_gradients(tensor, x, y)
+            values[part], gradients[part] = loss.cpu(), gradient.cpu()
+        return values, gradients
+
+    def test_loss(self, w: np.ndarray) -> np.ndarray:
+        """Return the loss `(N,)` on the test data at parameters `(N, p)`."""
+        if self.test is None:
+            raise InputError("this problem has no test data; give test=(x, y)")
+        values = np.empty(len(w))
+        for part, tensor in self._blocks(w, len(self.test[0])):
+            x, y = (t.expand(len(tensor), *t.shape) for t in self.test)
+            with torch.no_grad():
+                values[part] = self.losses(tensor, x, y).cpu()
+        return values
+
+    def _blocks(self, w: np.ndarray, d: int) -> Any:
+        size = max(1, EVALUATE_AT_ONCE // d)
+        for start in range(0, len(w), size):
+            part = slice(start, start + size)
+            yield part, torch.as_tensor(w[part], dtype=self.dtype, device=self.x.device)
+
+    def _initial(self, w_init: Any) -> Any:
+        if w_init is None:
+            if self._module_init is not None:
+                return self._module_init
+            if self.w_true is None:
+                raise InputError("give w_init: how many parameters f(w, x) has is not known")
+            return torch.zeros_like(self.w_true)
+        if callable(w_init) and not isinstance(w_init, torch.Tensor):
+            return w_init
+        return _vector(w_init, "w_init", self.dtype)
+
+    @cached_property
+    def _broadcasts(self) -> bool:
+        """Whether the model, given a tuple of `(R, 1)` parameters, handles all replicas at once.
+
+        Decided by trying it: two random replicas against each alone, equal to the last bit.
+        """
+        if isinstance(self.source, nn.Module) or self.x.dim() != 1:
+            return False
+        generator = torch.Generator().manual_seed(0)
+        w = torch.randn(2, self.p, generator=generator).to(self.x.device, self.dtype)
+        x = self.x[: min(self.d, 7)]
+        with torch.no_grad():
+            alone = torch.stack([self.model(row, x) for row in w])
+            try:
+                together = self.model(w.unsqueeze(-1).unbind(1), x.expand(2, -1))
+            except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
+                return False
+        return torch.equal(alone, together) if isinstance(together, torch.Tensor) else False
+
+    def _check_model(self) -> None:
+        """Run one small batch, so that a wrong model or loss is found before any training."""
+        w, n = self.initial([0]), min(self.d, 2)
+        try:
+            with torch.no_grad():
+                prediction = self.model(w[0], self.x[:n])
+        except (IndexError, RuntimeError, TypeError, ValueError) as error:
+            first = str(error).splitlines()[0]
+            raise InputError(
+                f"the model failed for w of shape ({self.p},) and x of shape "
+                f"{tuple(self.x[:n].shape)}: {first}"
+            ) from error
+        shape, y = tuple(prediction.shape), self.y[:n]
+        fits = shape[:1] == (n,) if self.loss == "cross_entropy" else shape == tuple(y.shape)
+        if self.loss == "cross_entropy":
+            fits = fits and len(shape) == 2 and int(self.y.max()) < shape[1]
+        if not fits:
+            raise InputError(
+                f"the model returns shape {shape} for {n} samples whose targets have shape "
+                f"{tuple(y.shape)}; the loss {self.loss_name!r} needs "
+                + ("(B, classes)" if self.loss == "cross_entropy" else "equal shapes")
+            )
+        with torch.no_grad():
+            self.batch_loss(prediction[None], y[None])
+
+
+def _data(x: Any, y: Any, loss: Any, what: str) -> tuple[torch.Tensor, torch.Tensor]:
+    x = _tensor(x, f"x of {what}")
+    y = _tensor(y, f"y of {what}")
+    if x.dim() == 0 or len(x) == 0:
+        raise InputError(f"x of {what} is empty; expected at least one sample")
+    if y.dim() == 0 or len(x) != len(y):
+        given = f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}"
+        raise InputError(f"{what}: {given}; expected the same number of samples")
+    if not x.is_floating_point():
+        x = x.to(torch.float32)
+    if loss == "cross_entropy":
+        if y.is_floating_point() or y.dim() != 1 or int(y.min()) < 0:
+            raise InputError(f"{what}: cross_entropy needs y (d,) of integer classes 0, 1, ...")
+        return x, y.to(torch.int64)
+    return x, y.to(x.dtype)
+
+
+def _tensor(values: Any, what: str) -> torch.Tensor:
+    try:
+        tensor = torch.as_tensor(values).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{what} is not an array of numbers: {error}") from None
+    if tensor.is_complex() or tensor.dtype in (torch.float16, torch.bfloat16):
+        raise InputError(f"{what} has dtype {tensor.dtype}; expected float32, float64 or integers")
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        bad = int((~torch.isfinite(tensor)).sum())
+        raise InputError(f"{what} holds {bad} values that are not finite; remove or replace them")
+    return tensor
+
+
+def _vector(values: Any, what: str, dtype: torch.dtype) -> torch.Tensor:
+    tensor = _tensor(values, what)
+    if tensor.dim() != 1 or len(tensor) == 0:
+        raise InputError(f"{what} has shape {tuple(tensor.shape)}; expected (p,)")
+    return tensor.to(dtype)
+
+
+def _functional(module: nn.Module, x: torch.Tensor) -> tuple[Callable[..., Any], torch.Tensor]:
+    """Return f(w, x) over the module's flattened parameters, and their present values `(p,)`."""
+    named = dict(module.named_parameters())
+    if not named:
+        raise InputError(f"the module {type(module).__name__} has no parameters to train")
+    _refuse_side_effects(module, x)
+    shapes = {name: value.shape for name, value in named.items()}
+    sizes = [value.numel() for value in named.values()]
+    buffers = dict(module.named_buffers())
+
+    def model(w: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        parts = torch.split(w, sizes)
+        pairs = zip(shapes.items(), parts, strict=True)
+        values = {name: part.reshape(shape) for (name, shape), part in pairs}
+        return torch.func.functional_call(module, (values, buffers), (x,))
+
+    return model, torch.cat([value.detach().flatten() for value in named.values()])
+
+
+def _refuse_side_effects(module: nn.Module, x: torch.Tensor) -> None:
+    for name, part in module.named_modules():
+        if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0 and part.training:
+            raise InputError(
+                f"the module holds dropout ({name or type(part).__name__}), which draws from the "
+                f"global generator; remove it or call module.eval()"
+            )
+    trial = copy.deepcopy(module)
+    before = {name: value.clone() for name, value in trial.named_buffers()}
+    dtype = next(trial.parameters()).dtype
+    with torch.no_grad():
+        try:
+            trial(x[:2].to(dtype))
+        except (IndexError, RuntimeError, TypeError, ValueError) as error:
+            first = str(error).splitlines()[0]
+            raise InputError(
+                f"the module failed on x of shape {tuple(x[:2].shape)}: {first}"
+            ) from error
+    for name, value in trial.named_buffers():
+        if not torch.equal(value, before[name]):
+            raise InputError(
+                f"the module's forward pass changes its buffer {name!r} (batch normalisation?); "
+                f"replicas could not share it: remove it or call module.eval()"
+            )

@@ -1,0 +1,156 @@
+"""Rows on their way out of the trainer: kept in memory, or streamed to disk, then Parquet."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SCHEMA_VERSION = "1"
+ROW_GROUP = 250_000
+WHOLE_NUMBERS = ["seed", "epoch", "batch", "size"]  # worth a dictionary in Parquet; floats are not
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One block of rows: `keep` marks which of the (S, R) places exist.
+
+    Attributes:
+        columns: name -> `(S, R)`; `(S, 1)` and `(1, R)` broadcast.
+        keep: `(S, R)`, False once a replica has stopped or diverged.
+    """
+
+    columns: dict[str, np.ndarray]
+    keep: np.ndarray
+
+    def batch(self) -> pa.RecordBatch:
+        """Return the rows that exist, seed by seed."""
+        keep = self.keep.T
+        flat = {
+            name: np.broadcast_to(values, self.keep.shape).T[keep]
+            for name, values in self.columns.items()
+        }
+        return pa.RecordBatch.from_pydict(flat)
+
+
+class Sink(Protocol):
+    """Where a run's rows go."""
+
+    def write(self, kind: str, rows: Rows) -> None:
+        """Take a block of `steps` or of `epochs`."""
+
+    def batches(self, kind: str) -> Iterator[pa.RecordBatch]:
+        """Give back what was written."""
+
+
+class Memory:
+    """Keep the rows in memory."""
+
+    def __init__(self) -> None:
+        self._batches: dict[str, list[pa.RecordBatch]] = {"steps": [], "epochs": []}
+
+    def write(self, kind: str, rows: Rows) -> None:
+        """Take a block of `steps` or of `epochs`."""
+        self._batches[kind].append(rows.batch())
+
+    def batches(self, kind: str) -> Iterator[pa.RecordBatch]:
+        """Give back what was written."""
+        yield from self._batches[kind]
+
+
+class Stream:
+    """Append the rows to Arrow IPC streams in a folder; readable whatever happens to us."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._files: dict[str, Any] = {}
+        self._writers: dict[str, pa.ipc.RecordBatchStreamWriter] = {}
+
+    def write(self, kind: str, rows: Rows) -> None:
+        """Append a block; a file that is not buffered keeps it whatever happens to us."""
+        batch = rows.batch()
+        if kind not in self._writers:
+            self._files[kind] = pa.OSFile(str(self.folder / f"{kind}.arrow"), "wb")
+            self._writers[kind] = pa.ipc.new_stream(self._files[kind], batch.schema)
+        self._writers[kind].write_batch(batch)
+
+    def close(self) -> None:
+        """End the streams."""
+        for kind, writer in self._writers.items():
+            writer.close()
+            self._files[kind].close()
+
+    def batches(self, kind: str) -> Iterator[pa.RecordBatch]:
+        """Give back what was written."""
+        path = self.folder / f"{kind}.arrow"
+        if path.exists():
+            yield from read_stream(path)
+
+    def to_parquet(self, kind: str, path: Path) -> int:
+        """Write one Parquet file of all blocks, without holding them; return its rows."""
+        return write_parquet(self.batches(kind), path)
+
+
+class Files:
+    """Rows that lie in Parquet files."""
+
+    def __init__(self, paths: dict[str, Path]) -> None:
+        self.paths = paths
+
+    def write(self, kind: str, rows: Rows) -> None:
+        """Refuse: these files are finished."""
+        raise TypeError("a finished run takes no more rows")
+
+    def batches(self, kind: str) -> Iterator[pa.RecordBatch]:
+        """Read the file in blocks."""
+        if kind not in self.paths:
+            return
+        file = pq.ParquetFile(self.paths[kind])
+        if file.metadata.num_rows == 0:  # iter_batches would yield nothing, not even the columns
+            yield from file.read().to_batches() or [
+                pa.RecordBatch.from_pylist([], schema=file.schema_arrow)
+            ]
+        yield from file.iter_batches(ROW_GROUP)
+
+
+def read_stream(path: Path) -> Iterator[pa.RecordBatch]:
+    """Read an Arrow stream, up to the point where its writer was cut off."""
+    with open(path, "rb") as file:
+        try:
+            reader = pa.ipc.open_stream(file)
+            yield from reader
+        except (pa.ArrowInvalid, OSError):  # the last block was being written
+            return
+
+
+def write_parquet(batches: Iterator[pa.RecordBatch], path: Path) -> int:
+    """Write the batches to one Parquet file in large row groups; return the number of rows."""
+    rows = 0
+    first = next(batches, None)
+    if first is None:
+        return rows
+    with _writer(path, first.schema) as writer:
+        held: list[pa.RecordBatch] = []
+        waiting = 0
+        for batch in itertools.chain([first], batches):
+            held.append(batch)
+            waiting += batch.num_rows
+            rows += batch.num_rows
+            if waiting >= ROW_GROUP:
+                writer.write_table(pa.Table.from_batches(held), row_group_size=ROW_GROUP)
+                held, waiting = [], 0
+        writer.write_table(pa.Table.from_batches(held, first.schema), row_group_size=ROW_GROUP)
+    return rows
+
+
+def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    schema = schema.with_metadata({"schema_version": SCHEMA_VERSION})
+    dictionary = [name for name in WHOLE_NUMBERS if name in schema.names]
+    return pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=dictionary)

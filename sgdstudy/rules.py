@@ -1,0 +1,170 @@
+"""Update rules on parameters `(R, p)`: the notebook's own, and the element-wise torch.optim.
+
+A rule is two functions, `init(w) -> state` and `update(w, state, gradient) -> (w, state)`, and
+`select(state, live)` to go on with some replicas only.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from sgdstudy.errors import InputError, unknown
+
+# the optimisers that treat every parameter by itself, so that replicas never mix
+ELEMENT_WISE = (
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Adagrad",
+    "Adadelta",
+    "Adamax",
+    "NAdam",
+    "RAdam",
+    "RMSprop",
+    "Rprop",
+    "ASGD",
+)
+NAMES = ("notebook", "none", *ELEMENT_WISE)
+
+
+class Rule(Protocol):
+    """How parameters move, given a gradient."""
+
+    def init(self, w: torch.Tensor) -> Any:
+        """Return the state for parameters `(R, p)`."""
+
+    def update(self, w: torch.Tensor, state: Any, gradient: torch.Tensor) -> tuple[Any, Any]:
+        """Return the new parameters and the new state."""
+
+    def select(self, w: torch.Tensor, state: Any, live: torch.Tensor) -> Any:
+        """Return the state of the replicas at positions `live`; w holds their parameters."""
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """The notebook's rule, `w -= lr * gradient`, rounded as written there."""
+
+    lr: float
+
+    def init(self, w: torch.Tensor) -> None:
+        """Return no state."""
+
+    def update(self, w: torch.Tensor, state: None, gradient: torch.Tensor) -> tuple[Any, Any]:
+        """Return `w - lr * gradient`."""
+        return w - self.lr * gradient, None
+
+    def select(self, w: torch.Tensor, state: None, live: torch.Tensor) -> None:
+        """Return no state."""
+
+
+@dataclass(frozen=True)
+class Still:
+    """No update: losses and gradients of every batch at the same parameters."""
+
+    def init(self, w: torch.Tensor) -> None:
+        """Return no state."""
+
+    def update(self, w: torch.Tensor, state: None, gradient: torch.Tensor) -> tuple[Any, Any]:
+        """Return `w`."""
+        return w, None
+
+    def select(self, w: torch.Tensor, state: None, live: torch.Tensor) -> None:
+        """Return no state."""
+
+
+@dataclass(frozen=True)
+class TorchOptimizer:
+    """Any element-wise optimiser made by `factory(params)`; the optimiser itself is the state."""
+
+    factory: Callable[[list[torch.Tensor]], torch.optim.Optimizer]
+
+    def init(self, w: torch.Tensor) -> torch.optim.Optimizer:
+        """Return an optimiser over a copy of w."""
+        optimizer = self.factory([w.clone().requires_grad_()])
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise InputError(
+                f"the optimizer factory returned {type(optimizer).__name__}; "
+                f"expected a torch.optim.Optimizer"
+            )
+        _refuse_mixing(type(optimizer).__name__)
+        return optimizer
+
+    def update(
+        self, w: torch.Tensor, state: torch.optim.Optimizer, gradient: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.optim.Optimizer]:
+        """Take the optimiser's step."""
+        (parameter,) = state.param_groups[0]["params"]
+        parameter.grad = gradient
+        state.step()
+        return parameter.detach().clone(), state
+
+    def select(
+        self, w: torch.Tensor, state: torch.optim.Optimizer, live: torch.Tensor
+    ) -> torch.optim.Optimizer:
+        """Move the rows of every state tensor shaped like the parameters to a new optimiser."""
+        other = self.init(w)
+        (old,), (new,) = state.param_groups[0]["params"], other.param_groups[0]["params"]
+        for key, value in state.state[old].items():
+            rows = isinstance(value, torch.Tensor) and value.shape == old.shape
+            other.state[new][key] = value[live] if rows else value
+        options = {k: v for k, v in state.param_groups[0].items() if k != "params"}
+        other.param_groups[0].update(options)
+        return other
+
+
+def make(optimizer: Any, lr: float, options: Mapping[str, Any]) -> Rule:
+    """Return the rule for a name of `NAMES` or a factory `params -> Optimizer`.
+
+    Raises:
+        InputError: an unknown name, one that would mix replicas, or an option it does not take.
+    """
+    if not isinstance(optimizer, str):
+        if not callable(optimizer):
+            raise InputError(
+                f"optimizer is a name or a factory params -> Optimizer, not {optimizer!r}"
+            )
+        if options:
+            raise InputError("options go with an optimizer's name; a factory sets its own")
+        return TorchOptimizer(optimizer)
+    if optimizer in ("notebook", "none"):
+        if options:
+            raise InputError(f"optimizer {optimizer!r} takes no options, got {sorted(options)}")
+        return Notebook(lr) if optimizer == "notebook" else Still()
+    _refuse_mixing(optimizer)
+    if optimizer not in ELEMENT_WISE:
+        raise unknown("optimizer", optimizer, NAMES)
+    kind = getattr(torch.optim, optimizer)
+    allowed = [name for name in inspect.signature(kind).parameters if name not in ("params", "lr")]
+    for option in options:
+        if option not in allowed:
+            raise unknown(f"option of {optimizer}", option, allowed)
+    arguments = {"foreach": False, **options}
+
+    def factory(params: list[torch.Tensor]) -> torch.optim.Optimizer:
+        return kind(params, lr=lr, **arguments)
+
+    try:
+        factory([torch.zeros(1, requires_grad=True)])
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{optimizer} refuses these options: {error}") from error
+    return TorchOptimizer(factory)
+
+
+def _refuse_mixing(name: str) -> None:
+    known = getattr(torch.optim, name, None)
+    is_optimizer = isinstance(known, type) and issubclass(known, torch.optim.Optimizer)
+    if is_optimizer and name not in ELEMENT_WISE:
+        raise InputError(
+            f"optimizer {name!r} would mix the replicas that train side by side. "
+            f"Element-wise ones: {', '.join(ELEMENT_WISE)}"
+        )
+
+
+def name_of(optimizer: Any) -> str:
+    """Return the name under which an optimiser is logged."""
+    return optimizer if isinstance(optimizer, str) else getattr(optimizer, "__name__", "factory")

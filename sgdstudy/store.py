@@ -1,0 +1,191 @@
+"""Where runs are tracked: an SQLite file beside the artifacts, or an MLflow server."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sqlite3
+import tempfile
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+
+from sgdstudy.errors import InputError
+
+# before mlflow is first imported: it reports its use over the network otherwise
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+DATABASE = "mlflow.db"
+SERVER_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Store:
+    """A place that runs are tracked to.
+
+    Attributes:
+        uri: MLflow's tracking URI.
+        root: the local folder of database and artifacts; None for a server.
+    """
+
+    uri: str
+    root: Path | None
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        """MLflow's client for this store."""
+        from mlflow import MlflowClient
+
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        return MlflowClient(tracking_uri=self.uri)
+
+    @property
+    def streams(self) -> Path:
+        """Local folder for what running runs record."""
+        base = self.root or Path(tempfile.gettempdir()) / "sgdstudy"
+        return base / "streams"
+
+    @property
+    def server(self) -> str:
+        """Address of the UI: the server's own, or the one `sgdstudy ui` starts by default."""
+        return self.uri.rstrip("/") if self.root is None else "http://127.0.0.1:5000"
+
+    def experiment_name(self, study: str) -> str:
+        """Name of a study's experiment; `SGDSTUDY_PREFIX` prefixes it on a shared server."""
+        return os.environ.get("SGDSTUDY_PREFIX", "") + study
+
+    def experiment(self, study: str) -> str:
+        """Return the id of a study's experiment, made on first use."""
+        from mlflow.exceptions import MlflowException
+
+        name = self.experiment_name(study)
+        found = self.client.get_experiment_by_name(name)
+        if found is None:
+            # absolute, so that scripts agree wherever they are started from
+            location = None if self.root is None else (self.root / "artifacts" / name).as_uri()
+            try:
+                return self.client.create_experiment(name, artifact_location=location)
+            except MlflowException:  # another process was faster
+                found = self.client.get_experiment_by_name(name)
+                if found is None:
+                    raise
+        if found.lifecycle_stage == "deleted":
+            self.client.restore_experiment(found.experiment_id)
+        return found.experiment_id
+
+
+def locate(given: str | None = None) -> Store:
+    """Return the store: `MLFLOW_TRACKING_URI`, else `given`, else the nearest `mlruns/`.
+
+    Args:
+        given: a folder for database and artifacts, or a tracking URI.
+
+    Raises:
+        InputError: a kind of URI that cannot be used.
+    """
+    choice = os.environ.get("MLFLOW_TRACKING_URI") or given
+    if choice and choice.startswith("sqlite:///"):
+        path = Path(choice.removeprefix("sqlite:///")).resolve()
+        return Store(f"sqlite:///{path.as_posix()}", path.parent)
+    if choice and "://" in choice and not choice.startswith("file:"):
+        return Store(choice, None)
+    if choice:
+        root = Path(choice.removeprefix("file://")).resolve()
+    else:
+        here = Path.cwd()
+        near = [p / "mlruns" for p in (here, *here.parents) if (p / "mlruns").is_dir()]
+        root = near[0] if near else here / "mlruns"
+    return Store(f"sqlite:///{(root / DATABASE).as_posix()}", root)
+
+
+def open_store(given: str | None = None) -> Store:
+    """Locate the store and make it ready to be written: database made, server answering.
+
+    Raises:
+        InputError: a folder that cannot be written, a file that is no database, a server that
+            does not answer.
+    """
+    store = locate(given)
+    if store.root is None:
+        _check_server(store.uri)
+        return store
+    path = Path(store.uri.removeprefix("sqlite:///"))
+    try:
+        store.root.mkdir(parents=True, exist_ok=True)
+        with FileLock(store.root / ".lock"):
+            if not path.exists():
+                _make_database(path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(
+            f"the store {store.root} cannot be written ({reason}); "
+            f"give another folder with --store, or mend its permissions"
+        ) from error
+    _check_database(path)
+    return store
+
+
+def _make_database(path: Path) -> None:
+    """Make the database beside its place, then rename: nobody ever sees half of it."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    for name in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        draft = Path(folder) / path.name
+        made = SqlAlchemyStore(f"sqlite:///{draft.as_posix()}", path.parent.as_uri())
+        made.engine.dispose()
+        connection = sqlite3.connect(draft)
+        connection.execute("PRAGMA journal_mode=WAL")  # persists; several writers go faster
+        connection.close()
+        os.replace(draft, path)
+
+
+def _check_database(path: Path) -> None:
+    try:
+        connection = sqlite3.connect(path)
+        try:
+            connection.execute("SELECT 1 FROM experiments LIMIT 1")
+        finally:
+            connection.close()
+    except sqlite3.DatabaseError as error:
+        raise InputError(
+            f"{path} is not an MLflow database ({error}); move it away and a new one is made"
+        ) from error
+
+
+def _check_server(uri: str) -> None:
+    if not uri.startswith(("http://", "https://")):
+        return
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=SERVER_SECONDS):
+            return
+    except urllib.error.HTTPError:  # it answers, whatever it thinks of /health
+        return
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise InputError(
+            f"the tracking server {uri} does not answer ({reason}); "
+            f"start it, or unset MLFLOW_TRACKING_URI to use a local store"
+        ) from error
+
+
+def local_path(uri: str) -> Path | None:
+    """Return the folder behind a `file:` artifact URI, None for a remote one."""
+    if not uri.startswith("file:"):
+        return Path(uri) if "://" not in uri else None
+    return Path(urllib.request.url2pathname(uri.removeprefix("file://")))
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder and what is in it; it may be gone already."""
+    shutil.rmtree(path, ignore_errors=True)

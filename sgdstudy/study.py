@@ -1,0 +1,326 @@
+"""A study: a question, the arms that differ, the claims, the answer. `experiments/` declares them.
+
+This module stays light to import: a script's `--help` must not wait for torch.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from sgdstudy.claims import Claim, show
+from sgdstudy.errors import InputError, Interrupted, unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sgdstudy.config import TrainConfig
+    from sgdstudy.history import History
+    from sgdstudy.problem import Problem
+    from sgdstudy.store import Store
+    from sgdstudy.tracking import Invocation
+
+__all__ = ["Arm", "Claim", "Options", "Result", "Study", "find_scripts", "load_study", "run"]
+NOTE_LENGTH = 5000  # what MLflow keeps of an experiment's description
+Runs = Mapping[str, "History"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What every script takes."""
+
+    seeds: int = 16
+    """number of seeds, 0 to N-1, where an arm is random"""
+    device: str = "cpu"
+    """where to train, as cpu or cuda"""
+    store: str | None = None
+    """folder of the store, or tracking URI; default: the nearest mlruns/"""
+    strict: bool = False
+    """end with exit code 1 when a claim fails"""
+
+    def seed_range(self) -> range:
+        """Return the seeds of a random arm.
+
+        Raises:
+            InputError: fewer than one.
+        """
+        if self.seeds < 1:
+            raise InputError(f"seeds must be at least 1, got {self.seeds}")
+        return range(self.seeds)
+
+
+class Arm:
+    """One line of a comparison: a problem, how it is trained, and what it is there for."""
+
+    def __init__(self, problem: Problem, about: str = "", **settings: Any) -> None:
+        from sgdstudy.config import TrainConfig
+
+        self.problem, self.about = problem, about
+        self.config: TrainConfig = TrainConfig(**settings)
+        self.config.check(problem)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a study found.
+
+    Attributes:
+        study: its name.
+        runs: arm -> history.
+        run_ids: arm -> MLflow run id, `answer` included.
+        claims: all claims.
+        answer: the written answer.
+        url: address of the charts in the MLflow UI.
+        seconds: wall time.
+    """
+
+    study: str
+    runs: dict[str, History]
+    run_ids: dict[str, str]
+    claims: list[Claim]
+    answer: str
+    url: str
+    seconds: float
+    shown: str = field(default="", repr=False)
+
+    @property
+    def failed(self) -> list[Claim]:
+        """The claims that do not hold."""
+        return [claim for claim in self.claims if claim.holds is False]
+
+    @property
+    def claims_table(self) -> pd.DataFrame:
+        """The claims as pandas."""
+        import pandas as pd
+
+        return pd.DataFrame([claim.as_json() for claim in self.claims])
+
+    def _repr_markdown_(self) -> str:
+        return f"## {self.study}\n\n{self.answer}\n\n{claims_markdown(self.claims)}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A script's declaration.
+
+    Attributes:
+        file: the script's `__file__`; its stem names the experiment.
+        doc: the script's docstring; its first line is the question.
+        options: the script's options.
+        arms: options -> arm by name.
+        claims: options, runs -> claims.
+        answer: options, runs, claims -> the answer in plain words.
+        figures: file name -> function of the runs returning a figure.
+        tables: name -> function of options and runs returning a DataFrame, logged as CSV.
+        show: options, runs -> text printed before the claims.
+    """
+
+    file: str
+    doc: str
+    options: type[Options]
+    arms: Callable[[Any], dict[str, Arm]]
+    claims: Callable[[Any, Runs], list[Claim]]
+    answer: Callable[[Any, Runs, list[Claim]], str]
+    figures: Mapping[str, Callable[[Runs], Any]] = field(default_factory=dict)
+    tables: Mapping[str, Callable[[Any, Runs], Any]] = field(default_factory=dict)
+    show: Callable[[Any, Runs], str] | None = None
+
+    @property
+    def name(self) -> str:
+        """The experiment's name."""
+        return Path(self.file).stem
+
+    @property
+    def question(self) -> str:
+        """The docstring's first line."""
+        return self.doc.strip().splitlines()[0]
+
+    def run(
+        self,
+        options: Options | None = None,
+        *,
+        progress: bool | None = None,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> Result:
+        """Run all arms, check the claims, and log everything.
+
+        Raises:
+            InputError: an option that is not allowed; nothing has been written then.
+            Interrupted: Ctrl-C; what was recorded is saved.
+        """
+        started = time.perf_counter()
+        options = self.options() if options is None else options
+        arms = self.arms(options)
+        from sgdstudy.store import open_store
+        from sgdstudy.tracking import Invocation
+
+        store = open_store(options.store)
+        say(f"tracking to {store.uri}")
+        invocation = Invocation.start(store, self.name)
+        runs: dict[str, History] = {}
+        run_ids: dict[str, str] = {}
+        for name, arm in arms.items():
+            config = replace(arm.config, device=options.device)
+            run_ids[name], runs[name] = invocation.train(
+                name, arm.problem, config, arm.about, progress
+            )
+            say(f"  {name:<28} {_outcome(runs[name])}")
+            if "interrupted" in runs[name].stop_reason:
+                raise Interrupted(f"{self.name}: stopped in arm {name!r}; what ran is saved")
+        claims = self.claims(options, runs)
+        if options != self._defaults(options):
+            claims = [claim if claim.always else claim.described() for claim in claims]
+        answer = self.answer(options, runs, claims).strip()
+        run_ids["answer"] = self._log_answer(invocation, options, runs, claims, answer)
+        return Result(
+            study=self.name,
+            runs=runs,
+            run_ids=run_ids,
+            claims=claims,
+            answer=answer,
+            url=charts_url(store, invocation),
+            seconds=time.perf_counter() - started,
+            shown=self.show(options, runs) if self.show else "",
+        )
+
+    def main(self) -> None:
+        """Run the script from the command line."""
+        from sgdstudy.cli import script_main
+
+        script_main(self)
+
+    def _defaults(self, options: Options) -> Options:
+        """Return the options with the script's own ones at their defaults."""
+        shared = {f.name: getattr(options, f.name) for f in fields(Options)}
+        return self.options(**shared)
+
+    def _log_answer(
+        self,
+        invocation: Invocation,
+        options: Options,
+        runs: Runs,
+        claims: list[Claim],
+        answer: str,
+    ) -> str:
+        """Log the `answer` run and the experiment's description; return the run's id."""
+        from sgdstudy.tracking import log_files
+
+        verdicts = [claim.holds for claim in claims]
+        text = f"**{self.question}**\n\n{answer}\n\n{claims_markdown(claims)}"
+        listing = json.dumps([claim.as_json() for claim in claims], indent=1)
+        files: dict[str, Callable[[Path], object]] = {
+            "claims.json": lambda path: path.write_text(listing, encoding="utf-8"),
+            "answer.md": lambda path: path.write_text(text, encoding="utf-8"),
+        }
+        for name, draw in self.figures.items():
+            files[name] = functools.partial(_write_figure, draw, runs)
+        for name, make in self.tables.items():
+            files[name] = functools.partial(_write_table, make, options, runs)
+        tags = {"sgdstudy.claims_failed": str(verdicts.count(False))}
+        store = invocation.store
+        with invocation.run("answer", text[:NOTE_LENGTH], tags) as run:
+            log_files(store, run.id, files)
+            store.client.log_metric(run.id, "result/claims_hold", verdicts.count(True))
+            store.client.log_metric(run.id, "result/claims_fail", verdicts.count(False))
+        note = text if len(text) <= NOTE_LENGTH else text[: NOTE_LENGTH - 40] + "\n\n…see answer.md"
+        store.client.set_experiment_tag(invocation.experiment_id, "mlflow.note.content", note)
+        return run.id
+
+
+def run(name: str, *, progress: bool | None = None, **options: Any) -> Result:
+    """Run a study of `experiments/` by name or path, with its options as keywords.
+
+    Raises:
+        InputError: an unknown study or option.
+    """
+    study = load_study(name)
+    allowed = [f.name for f in fields(study.options)]
+    for option in options:
+        if option not in allowed:
+            raise unknown(f"option of {study.name}", option, allowed)
+    return study.run(study.options(**options), progress=progress)
+
+
+def find_scripts() -> dict[str, Path]:
+    """Return the scripts of the nearest `experiments/`, or of the one beside the package."""
+    here = Path.cwd()
+    package = Path(__file__).resolve().parent.parent
+    for folder in (here, *here.parents, package):
+        paths = sorted((folder / "experiments").glob("[!_]*.py"))
+        if paths:
+            return {path.stem: path for path in paths}
+    return {}
+
+
+def load_study(name: str) -> Study:
+    """Return the `STUDY` that a script declares, by name or path.
+
+    Raises:
+        InputError: no such script, or one without `STUDY`.
+    """
+    scripts = find_scripts()
+    path = Path(name) if name.endswith(".py") else scripts.get(name)
+    if path is None:
+        raise unknown("study", name, scripts)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise InputError(f"there is no script {path}; sgdstudy list shows those there are")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    study = getattr(module, "STUDY", None)
+    if not isinstance(study, Study):
+        raise InputError(f"{path} declares no study; expected STUDY = ss.Study(...)")
+    return study
+
+
+def charts_url(store: Store, invocation: Invocation) -> str:
+    """Return the address that opens this invocation's charts in the MLflow UI."""
+    only = quote(f"tags.`sgdstudy.invocation` = '{invocation.id}'")
+    return (
+        f"{store.server}/#/experiments/{invocation.experiment_id}/runs"
+        f"?workflowType=machine_learning&compareRunsMode=CHART&searchFilter={only}"
+    )
+
+
+def claims_markdown(claims: list[Claim]) -> str:
+    """Return the claims as a Markdown table."""
+    verdict = {True: "holds", False: "**FAILS**", None: "–"}
+    head = "| claim | arm | expected | measured | verdict |\n|---|---|---|---|---|\n"
+    rows = (
+        f"| {c.name} | {c.arm} | {show(c.expected)} | {show(c.measured)} | {verdict[c.holds]} |"
+        for c in claims
+    )
+    return head + "\n".join(rows)
+
+
+def _write_figure(draw: Callable[[Runs], Any], runs: Runs, path: Path) -> None:
+    from sgdstudy.figures import png
+
+    path.write_bytes(png(draw(runs)))
+
+
+def _write_table(make: Callable[[Any, Runs], Any], options: Any, runs: Runs, path: Path) -> None:
+    make(options, runs).to_csv(path, index=False)
+
+
+def _outcome(history: History) -> str:
+    """Say in one line how an arm ended."""
+    import numpy as np
+
+    from sgdstudy.tracking import summary_of_reasons
+
+    epochs = history.stop_epoch
+    span = f"{epochs.min()}" if epochs.min() == epochs.max() else f"{epochs.min()}-{epochs.max()}"
+    seeds = f"{len(epochs)} seeds, " if len(epochs) > 1 else ""
+    total = int(np.sum(history.n_steps))
+    reason = summary_of_reasons(history)
+    return f"{seeds}{reason} at epoch {span}, {total:,} steps in {history.train_seconds:.1f} s"

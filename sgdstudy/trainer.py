@@ -1,0 +1,449 @@
+"""The shared trainer: R replicas of a problem, a chunk of steps at a time.
+
+Steps run without looking at their results; what they recorded is read once per chunk. Stops and
+divergence are found there, and what ran beyond them is dropped.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from sgdstudy import problems, quantities, rules
+from sgdstudy.config import TrainConfig
+from sgdstudy.history import History
+from sgdstudy.orders import Sampler
+from sgdstudy.problem import DTYPES, Problem
+from sgdstudy.quantities import norm
+from sgdstudy.record import Memory, Rows, Sink
+
+CHUNK_STEPS = 256
+CHUNK_VALUES = 8_000_000  # parameters recorded, or inputs gathered, in one chunk
+MAX_W_COLUMNS = 16
+STOP_COLUMNS = {
+    "running": "running_loss",
+    "full": "full_loss",
+    "last_batch": "last_loss",
+    "grad_norm": "full_grad_norm",
+}
+
+
+def train(
+    problem: Problem | str,
+    *,
+    config: TrainConfig | None = None,
+    progress: bool | None = None,
+    description: str = "",
+    sink: Sink | None = None,
+    **settings: Any,
+) -> History:
+    """Train R seeds of a problem side by side and return everything that was recorded.
+
+    Args:
+        problem: a `Problem`, or a name of `problems.PROBLEMS`.
+        config: ready settings; or give them by keyword, see `TrainConfig`.
+        progress: show a bar with the running loss; None: when there is someone to see it.
+        description: what the bar calls the run.
+        sink: where the rows go, memory by default.
+        settings: `optimizer, lr, options, batch_size, order, epochs, stop, seeds, dtype, device,
+            diagnostics, record_rows`.
+
+    Returns:
+        The history: `steps`, `epochs`, `w` `(R, p)`, `stop_epoch` `(R,)`, `stop_reason` `(R,)`.
+
+    Raises:
+        InputError: a setting that is not allowed, or does not fit the problem.
+
+    Example:
+        >>> history = train("curve", optimizer="notebook", lr=2e-4, batch_size=10, epochs=50,
+        ...                 stop=("running", 0.1), seeds=range(2))
+        >>> history.stop_reason.tolist()
+        ['converged', 'converged']
+    """
+    problem = problems.get(problem)
+    config = TrainConfig(**settings) if config is None else config
+    config.check(problem)
+    sink = Memory() if sink is None else sink
+    dtype = problem.dtype if config.dtype is None else DTYPES[config.dtype]
+    run = _Run(problem.to(dtype, config.device), config, sink)
+    started = time.perf_counter()
+    bar = tqdm(
+        total=config.epochs,
+        desc=description,
+        unit="epoch",
+        delay=1,
+        leave=False,
+        disable=not (_visible() if progress is None else progress),
+    )
+    with bar, _single_thread(), _interrupt_flag() as interrupted:
+        while run.live.any() and run.epoch < config.epochs:
+            if interrupted:
+                run.reason[run.live] = "interrupted"
+                break
+            with np.errstate(all="ignore"):  # replicas that diverge overflow, and are found out
+                run.advance()
+            bar.update(run.epoch - bar.n)
+            bar.set_postfix_str(f"loss {run.shown_loss:.4g}, {run.live.sum()} live", refresh=False)
+    run.reason[run.reason == ""] = "max_epochs"
+    return History(
+        problem=problem,
+        config=config,
+        sink=sink,
+        w=run.final_w,
+        stop_epoch=run.stop_epoch,
+        stop_reason=run.reason,
+        n_steps=run.n_steps,
+        train_seconds=time.perf_counter() - started,
+    )
+
+
+@dataclass(frozen=True)
+class _Span:
+    """The steps of a chunk: E whole epochs of m batches, or m batches of one long epoch."""
+
+    sizes: np.ndarray  # (m,)
+    n_epochs: int
+    first: int  # number of the first batch within its epoch
+    complete: bool  # whether it ends at the end of an epoch
+
+    @property
+    def m(self) -> int:
+        return len(self.sizes)
+
+
+class _Trace:
+    """What a chunk's steps recorded, on the host."""
+
+    def __init__(self, w: torch.Tensor, loss: torch.Tensor, gradient: torch.Tensor) -> None:
+        self.raw_w = w.cpu().numpy()  # (S+1, R, p), the chunk's host sync
+        self.w = self.raw_w.astype(float)
+        self.loss = loss.cpu().numpy()  # (S, R)
+        self.gradient = gradient.cpu().double().numpy()  # (S, R, p)
+
+
+class _Known(NamedTuple):
+    """Loss and gradient of all the data: before each step, and at the end of each epoch."""
+
+    loss: np.ndarray  # (S, R)
+    gradient: np.ndarray  # (S, R, p)
+    end_loss: np.ndarray  # (E, R)
+    end_gradient: np.ndarray  # (E, R, p)
+
+
+class _Run:
+    """The state of a training run between two chunks."""
+
+    def __init__(self, problem: Problem, config: TrainConfig, sink: Sink) -> None:
+        seeds, n = list(config.seeds), len(config.seeds)
+        self.problem, self.config, self.sink = problem, config, sink
+        self.sizes = np.array(config.batch_sizes(problem.d))
+        self.per_epoch = int(self.sizes.sum())  # samples
+        self.diagnostics = quantities.resolve(config.diagnostics)
+        self.rule = rules.make(config.optimizer, config.lr, config.options)
+        self.sampler = Sampler(config.order, seeds, problem.d, config.batch_size or problem.d)
+        self.w = problem.initial(seeds)
+        self.state = self.rule.init(self.w)
+        self.w_true = None if problem.w_true is None else problem.w_true.cpu().double().numpy()
+        self.row_stride = -(-n * config.epochs * len(self.sizes) // config.record_rows)
+        # over all R seeds
+        self.w_start = self.w.cpu().double().numpy()
+        self.final_w = self.w.cpu().numpy().copy()
+        self.live = np.ones(n, bool)
+        self.reason = np.full(n, "", dtype="U11")
+        self.stop_epoch = np.zeros(n, int)
+        self.n_steps = np.zeros(n, int)
+        # over the replicas still in the batch
+        self.members = np.arange(n)
+        self.epoch, self.batch = 0, 0  # done epochs; done batches of the present one
+        self.sums: dict[str, np.ndarray] = {}
+        self.boundary: tuple[np.ndarray, np.ndarray] | None = None
+        self.shown_loss = np.nan
+
+    # ---- one chunk -------------------------------------------------------------------------
+
+    def advance(self) -> None:
+        """Run the next chunk: whole epochs, or a part of one when an epoch is long."""
+        m = len(self.sizes)
+        per_step = len(self.members) * max(self.problem.p, self._gathered_per_sample())
+        most = max(1, min(CHUNK_STEPS, CHUNK_VALUES // per_step))
+        if m <= most:
+            span = _Span(self.sizes, min(most // m, self.config.epochs - self.epoch), 0, True)
+        else:
+            last = min(m, self.batch + most)
+            span = _Span(self.sizes[self.batch : last], 1, self.batch, last == m)
+        self._settle(span, _Trace(*self._steps(span)))
+        self._compact()
+
+    def _gathered_per_sample(self) -> int:
+        if self.config.batch_size is None:
+            return 1
+        return int(self.sizes[0]) * (self.problem.x[0].numel() + self.problem.y[0].numel())
+
+    def _steps(self, span: _Span) -> tuple[torch.Tensor, ...]:
+        """Take the steps; return `w (S+1, R, p)`, `loss (S, R)`, `gradient (S, R, p)`."""
+        ws, losses, gradients = [self.w], [], []
+        w, state = self.w, self.state
+        for batch in self._batches(span):
+            w, state, (loss, gradient) = self._step(w, state, batch)
+            ws.append(w)
+            losses.append(loss)
+            gradients.append(gradient)
+        self.w, self.state = w, state
+        return torch.stack(ws), torch.stack(losses), torch.stack(gradients)
+
+    def _step(self, w: torch.Tensor, state: Any, batch: tuple[Any, Any]) -> tuple[Any, Any, Any]:
+        """One step of every replica: `(w, state, batch) -> (w, state, (loss, gradient))`."""
+        loss, gradient = self.problem.losses_and_gradients(w, *batch)
+        w, state = self.rule.update(w, state, gradient)
+        return w, state, (loss, gradient)
+
+    def _batches(self, span: _Span) -> Iterator[tuple[Any, Any]]:
+        """Yield the batches of the chunk, `(R, B, ...)` each, contiguous."""
+        problem, n, sizes = self.problem, len(self.members), span.sizes
+        if self.config.batch_size is None:
+            x, y = (t.expand(n, *t.shape) for t in (problem.x, problem.y))
+            for _ in range(span.n_epochs):
+                yield x, y
+            return
+        size, count = int(sizes[0]), int((sizes == sizes[0]).sum())
+        indices = self.sampler.take(span.n_epochs * int(sizes.sum())).reshape(n, span.n_epochs, -1)
+        whole = indices[:, :, : size * count].reshape(n, span.n_epochs, count, size)
+        xs, ys = self._gather(whole.permute(1, 2, 0, 3))
+        rest = self._gather(indices[:, :, size * count :].transpose(0, 1))
+        for epoch in range(span.n_epochs):
+            for step in range(count):
+                yield xs[epoch, step], ys[epoch, step]
+            if count < len(sizes):  # the ragged last batch
+                yield rest[0][epoch], rest[1][epoch]
+
+    def _gather(self, indices: torch.Tensor) -> list[torch.Tensor]:
+        flat = indices.flatten().to(self.problem.x.device)
+        return [
+            data.index_select(0, flat).reshape(*indices.shape, *data.shape[1:])
+            for data in (self.problem.x, self.problem.y)
+        ]
+
+    # ---- what the chunk says ---------------------------------------------------------------
+
+    def _settle(self, span: _Span, trace: _Trace) -> None:
+        """Read the chunk: who diverged, who stopped, which rows exist; hand the rows over."""
+        m, n_steps = span.m, len(trace.loss)
+        known = self._full(span, trace)
+        epochs = self._epochs(span, trace, known)
+        bad = ~(np.isfinite(trace.loss) & np.isfinite(trace.gradient).all(-1))
+        diverged = np.where(bad.any(0), bad.argmax(0), n_steps)
+        stopped = self._stopped(span, epochs)
+        # a stop at the end of epoch e (from 0) leaves (e + 1) m rows; a divergence at s, s + 1
+        by_stop = np.where(stopped < span.n_epochs, (stopped + 1) * m, n_steps)
+        converged = (stopped < span.n_epochs) & (by_stop <= diverged)
+        failed = ~converged & (diverged < n_steps)
+        rows = np.where(failed, diverged + 1, by_stop)
+        done = np.where(failed, diverged // m, rows // m) if span.complete else np.zeros_like(rows)
+        self._write_steps(span, trace, known, rows)
+        if span.complete:
+            self._write_epochs(epochs, trace.raw_w[m::m], done)
+        self._finish(trace.raw_w, rows, done, np.select([converged, failed], [1, 2]))
+        self.epoch += span.n_epochs if span.complete else 0
+        self.batch = 0 if span.complete else span.first + m
+        if span.complete:
+            self.sums = {}
+
+    def _full(self, span: _Span, trace: _Trace) -> _Known:
+        """Return the whole loss and gradient before every step, and at the end of every epoch.
+
+        Exact at every step for least squares; else known at the boundaries of epochs only.
+        """
+        problem, m, w = self.problem, span.m, trace.w
+        if problem.least_squares is not None:
+            values, slopes = problem.full(w)
+            return _Known(values[:-1], slopes[:-1], values[m::m], slopes[m::m])
+        if self.config.batch_size is None:
+            values, slopes = trace.loss.astype(float), trace.gradient
+            value, slope = problem.full(w[-1])
+            ends = (np.vstack([values[1:], value[None]]), np.vstack([slopes[1:], slope[None]]))
+            return _Known(values, slopes, *ends)
+        values, slopes = np.full(trace.loss.shape, np.nan), np.full(trace.gradient.shape, np.nan)
+        if self.boundary is None:
+            self.boundary = problem.full(w[0])
+        if span.first == 0:
+            values[0], slopes[0] = self.boundary
+        if not span.complete:
+            return _Known(values, slopes, values, slopes)
+        shape = w[m::m].shape
+        value, slope = problem.full(w[m::m].reshape(-1, shape[-1]))
+        value, slope = value.reshape(shape[:-1]), slope.reshape(shape)
+        values[m::m], slopes[m::m] = value[:-1], slope[:-1]
+        self.boundary = (value[-1], slope[-1])
+        return _Known(values, slopes, value, slope)
+
+    def _epochs(self, span: _Span, trace: _Trace, known: _Known) -> dict[str, np.ndarray]:
+        """Add up the chunk's epochs, with what a long epoch's earlier chunks left."""
+        n = trace.loss.shape[1]
+        by_epoch = trace.loss.astype(float).reshape(span.n_epochs, -1, n)
+        slopes = trace.gradient.reshape(span.n_epochs, span.m, n, -1)
+        sums = {
+            "loss": by_epoch.sum(1),
+            "weighted_loss": np.einsum("m,emr->er", span.sizes, by_epoch),
+            "grad_norm": np.einsum("m,emr->er", span.sizes, norm(slopes)),
+            "grad": np.einsum("m,emrp->erp", span.sizes, slopes),
+        }
+        if self.sums:
+            sums = {name: value + self.sums[name] for name, value in sums.items()}
+        self.sums = sums
+        if not span.complete:
+            return {}
+        values = {
+            "running_loss": sums["weighted_loss"] / self.per_epoch,
+            "full_loss": known.end_loss,
+            "full_grad_norm": norm(known.end_gradient),
+            "last_loss": by_epoch[:, -1],
+            "sum_loss": sums["loss"],
+            "mean_loss": sums["loss"] / len(self.sizes),
+            "mean_grad_norm": sums["grad_norm"] / self.per_epoch,
+            "norm_mean_grad": norm(sums["grad"] / self.per_epoch),
+        }
+        end_w = trace.w[span.m :: span.m]
+        if self.w_true is not None:
+            values["distance"] = norm(end_w - self.w_true)
+        if self.problem.test is not None:
+            flat = end_w.reshape(-1, end_w.shape[-1])
+            values["test_loss"] = self.problem.test_loss(flat).reshape(end_w.shape[:-1])
+        return values
+
+    def _stopped(self, span: _Span, epochs: dict[str, np.ndarray]) -> np.ndarray:
+        """Return, per replica, the first epoch of the chunk whose stop rule holds, else E."""
+        if self.config.stop is None or not span.complete:
+            return np.full(len(self.members), span.n_epochs)
+        rule, epsilon = self.config.stop
+        below = epochs[STOP_COLUMNS[rule]] < epsilon
+        return np.where(below.any(0), below.argmax(0), span.n_epochs)
+
+    # ---- rows ------------------------------------------------------------------------------
+
+    def _write_steps(self, span: _Span, trace: _Trace, known: _Known, rows: np.ndarray) -> None:
+        position = np.arange(len(trace.loss))
+        keep = (position[:, None] < rows) & self.live[self.members]
+        step = self.epoch * len(self.sizes) + span.first + position
+        if self.row_stride > 1:  # the last row of a replica that ends here is always kept
+            ends = (position[:, None] == rows - 1) & (rows < len(position))
+            keep &= (step % self.row_stride == 0)[:, None] | ends
+        chunk = quantities.Chunk(
+            w=trace.w[:-1],
+            w_next=trace.w[1:],
+            gradient=trace.gradient,
+            loss=trace.loss,
+            size=np.tile(span.sizes, span.n_epochs),
+            full_gradient=known.gradient,
+            w_start=self.w_start[self.members],
+            w_true=self.w_true,
+            lr=self.config.lr,
+        )
+        columns = {
+            "seed": self._seeds(),
+            "epoch": (self.epoch + 1 + position // span.m).astype(np.int32)[:, None],
+            "batch": (span.first + position % span.m).astype(np.int32)[:, None],
+            "step": step[:, None],
+            "size": chunk.size.astype(np.int32)[:, None],
+            "loss": trace.loss,
+            "grad_norm": norm(trace.gradient),
+            "full_loss": known.loss,
+            "full_grad_norm": norm(known.gradient),
+            "update_norm": norm(chunk.w_next - chunk.w),
+            **_parameters(trace.raw_w[:-1]),
+            **quantities.compute(self.diagnostics, chunk),
+        }
+        self.sink.write("steps", Rows(columns, keep))
+
+    def _write_epochs(
+        self, epochs: dict[str, np.ndarray], end_w: np.ndarray, done: np.ndarray
+    ) -> None:
+        position = np.arange(len(end_w))
+        keep = (position[:, None] < done) & self.live[self.members]
+        if keep.any():
+            self.shown_loss = float(np.median(epochs["running_loss"][keep.any(1)][-1]))
+        number = (self.epoch + 1 + position).astype(np.int32)[:, None]
+        columns = {"seed": self._seeds(), "epoch": number, **epochs, **_parameters(end_w)}
+        self.sink.write("epochs", Rows(columns, keep))
+
+    def _seeds(self) -> np.ndarray:
+        return np.array(self.config.seeds, dtype=np.int64)[self.members][None, :]
+
+    # ---- who goes on -----------------------------------------------------------------------
+
+    def _finish(
+        self, raw_w: np.ndarray, rows: np.ndarray, done: np.ndarray, outcome: np.ndarray
+    ) -> None:
+        """Note, for every live replica, where it stands; outcome 1 converged, 2 diverged."""
+        for i in np.flatnonzero(self.live[self.members]):
+            r, failed = self.members[i], outcome[i] == 2
+            # a diverged seed keeps the parameters of the step where it diverged
+            self.final_w[r] = raw_w[rows[i] - 1 if failed else rows[i], i]
+            self.n_steps[r] += rows[i]
+            self.stop_epoch[r] = self.epoch + done[i] + (1 if failed else 0)
+            self.live[r] = outcome[i] == 0
+            self.reason[r] = ("", "converged", "diverged")[outcome[i]]
+
+    def _compact(self) -> None:
+        """Drop the replicas that ended, once half of the batch has: shapes seldom change."""
+        keep = np.flatnonzero(self.live[self.members])
+        if len(keep) == 0 or len(keep) > len(self.members) // 2:
+            return
+        live = torch.as_tensor(keep, device=self.w.device)
+        self.w = self.w[live]
+        self.state = self.rule.select(self.w, self.state, live)
+        self.sampler.keep(keep.tolist())
+        self.members = self.members[keep]
+        # every sum is (epochs, R, ...)
+        self.sums = {name: value[:, keep] for name, value in self.sums.items()}
+        if self.boundary is not None:
+            self.boundary = (self.boundary[0][keep], self.boundary[1][keep])
+
+
+def _parameters(w: np.ndarray) -> dict[str, np.ndarray]:
+    p = w.shape[-1]
+    return {f"w{i}": w[..., i] for i in range(p)} if p <= MAX_W_COLUMNS else {}
+
+
+def _visible() -> bool:
+    return "ipykernel" in sys.modules or bool(sys.stderr and sys.stderr.isatty())
+
+
+@contextmanager
+def _single_thread() -> Iterator[None]:
+    """Use one torch thread: as fast here, and sums do not depend on the machine's cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _interrupt_flag() -> Iterator[list[int]]:
+    """Turn the first Ctrl-C into a mark that is read between chunks; a second one is immediate."""
+    marks: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield marks
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        if marks:
+            raise KeyboardInterrupt
+        marks.append(number)
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield marks
+    finally:
+        signal.signal(signal.SIGINT, before)
