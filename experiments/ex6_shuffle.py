@@ -25,7 +25,7 @@ class Options(ss.Options):
     """step size of SGD"""
     epsilon: float = 0.1
     """stop once the loss of all the data is this far above the variance of the label noise"""
-    epochs: int = 150
+    epochs: int = 120
     """the most epochs"""
 
 

@@ -23,18 +23,22 @@ class StudyCommand:
     """Run every exercise, in order, and list all claims with their verdicts."""
 
     store: Store = None
+    jobs: int = 0
+    """processes that train arms side by side; 0: one per core"""
     strict: bool = False
     """end with exit code 1 when a claim fails"""
 
     def run(self) -> int:
         """Run the command; return the exit code."""
+        from sgdstudy.parallel import default_jobs
         from sgdstudy.store import open_store
 
+        jobs = self.jobs or default_jobs()
         started, results = time.perf_counter(), []
         before = _stored_bytes(open_store(self.store))
         for name in find_scripts():
             study = load_study(name)
-            results.append(_run_and_print(study, study.options(store=self.store)))
+            results.append(_run_and_print(study, study.options(store=self.store, jobs=jobs)))
         failed = [claim for result in results for claim in result.failed]
         claims = [claim for result in results for claim in result.claims]
         written = _stored_bytes(open_store(self.store)) - before

@@ -18,7 +18,8 @@ BatchLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 def mse(prediction: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     r"""Mean squared error, \(\frac1{Bm}\sum (f - y)^2\), as `torch.nn.MSELoss`."""
-    return F.mse_loss(prediction, y, reduction="none").flatten(1).mean(1)
+    residual = prediction - y  # rounds as F.mse_loss, loss and gradient, and is quicker to call
+    return (residual * residual).flatten(1).mean(1)
 
 
 def abs_(prediction: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

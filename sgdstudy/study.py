@@ -11,13 +11,12 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from sgdstudy.claims import Claim, show
-from sgdstudy.errors import InputError, Interrupted, unknown
+from sgdstudy.errors import InputError, unknown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from sgdstudy.config import TrainConfig
     from sgdstudy.history import History
     from sgdstudy.problem import Problem
-    from sgdstudy.store import Store
     from sgdstudy.tracking import Invocation
 
 __all__ = ["Arm", "Claim", "Options", "Result", "Study", "find_scripts", "load_study", "run"]
@@ -43,6 +41,8 @@ class Options:
     """where to train, as cpu or cuda"""
     store: str | None = None
     """folder of the store, or tracking URI; default: the nearest mlruns/"""
+    jobs: int = 1
+    """processes that train arms side by side"""
     strict: bool = False
     """end with exit code 1 when a claim fails"""
 
@@ -66,6 +66,11 @@ class Arm:
         self.problem, self.about = problem, about
         self.config: TrainConfig = TrainConfig(**settings)
         self.config.check(problem)
+
+    @property
+    def n_steps(self) -> int:
+        """The most steps it can take."""
+        return self.config.epochs * len(self.config.batch_sizes(self.problem.d))
 
 
 @dataclass(frozen=True)
@@ -159,6 +164,8 @@ class Study:
         started = time.perf_counter()
         options = self.options() if options is None else options
         arms = self.arms(options)
+        from sgdstudy import views
+        from sgdstudy.parallel import train_arms
         from sgdstudy.store import open_store
         from sgdstudy.tracking import Invocation
 
@@ -167,14 +174,10 @@ class Study:
         invocation = Invocation.start(store, self.name)
         runs: dict[str, History] = {}
         run_ids: dict[str, str] = {}
-        for name, arm in arms.items():
-            config = replace(arm.config, device=options.device)
-            run_ids[name], runs[name] = invocation.train(
-                name, arm.problem, config, arm.about, progress
-            )
-            say(f"  {name:<28} {_outcome(runs[name])}")
-            if "interrupted" in runs[name].stop_reason:
-                raise Interrupted(f"{self.name}: stopped in arm {name!r}; what ran is saved")
+        for name, run_id, history in train_arms(self, options, arms, invocation, progress):
+            run_ids[name], runs[name] = run_id, history
+            say(f"  {name:<28} {_outcome(history)}")
+        runs = {name: runs[name] for name in arms}  # in the order of the script
         claims = self.claims(options, runs)
         if options != self._defaults(options):
             claims = [claim if claim.always else claim.described() for claim in claims]
@@ -186,7 +189,7 @@ class Study:
             run_ids=run_ids,
             claims=claims,
             answer=answer,
-            url=charts_url(store, invocation),
+            url=views.url(store.server, invocation.experiment, invocation.id),
             seconds=time.perf_counter() - started,
             shown=self.show(options, runs) if self.show else "",
         )
@@ -211,6 +214,7 @@ class Study:
         answer: str,
     ) -> str:
         """Log the `answer` run and the experiment's description; return the run's id."""
+        from sgdstudy import views
         from sgdstudy.tracking import log_files
 
         verdicts = [claim.holds for claim in claims]
@@ -232,6 +236,8 @@ class Study:
             store.client.log_metric(run.id, "result/claims_fail", verdicts.count(False))
         note = text if len(text) <= NOTE_LENGTH else text[: NOTE_LENGTH - 40] + "\n\n…see answer.md"
         store.client.set_experiment_tag(invocation.experiment_id, "mlflow.note.content", note)
+        if store.root is not None:
+            views.save(store, invocation.experiment_id, invocation.id)
         return run.id
 
 
@@ -280,15 +286,6 @@ def load_study(name: str) -> Study:
     if not isinstance(study, Study):
         raise InputError(f"{path} declares no study; expected STUDY = ss.Study(...)")
     return study
-
-
-def charts_url(store: Store, invocation: Invocation) -> str:
-    """Return the address that opens this invocation's charts in the MLflow UI."""
-    only = quote(f"tags.`sgdstudy.invocation` = '{invocation.id}'")
-    return (
-        f"{store.server}/#/experiments/{invocation.experiment_id}/runs"
-        f"?workflowType=machine_learning&compareRunsMode=CHART&searchFilter={only}"
-    )
 
 
 def claims_markdown(claims: list[Claim]) -> str:

@@ -35,7 +35,7 @@ from sgdstudy.store import Store, local_path, remove_folder
 from sgdstudy.trainer import train
 
 if TYPE_CHECKING:
-    from mlflow.entities import Metric
+    from mlflow.entities import Experiment, Metric
 
 INTERIM_SECONDS = 30.0
 METRICS = {
@@ -74,6 +74,11 @@ class Invocation:
     def experiment_id(self) -> str:
         """Id of the MLflow experiment."""
         return self.store.experiment(self.study)
+
+    @property
+    def experiment(self) -> Experiment:
+        """The MLflow experiment, as it is now."""
+        return self.store.client.get_experiment(self.experiment_id)
 
     @contextmanager
     def run(self, name: str, note: str, tags: dict[str, str]) -> Iterator[OpenRun]:
@@ -311,6 +316,7 @@ def _log_data(store: Store, run_id: str, problem: Problem) -> None:
     """Log the data set with its digest, and its picture."""
     from mlflow.entities import Dataset as DatasetEntity
     from mlflow.entities import DatasetInput, InputTag
+    from mlflow.exceptions import MlflowException
 
     profile = {"d": problem.d, "p": problem.p, "x": list(problem.x.shape)}
     data = DatasetEntity(
@@ -321,7 +327,14 @@ def _log_data(store: Store, run_id: str, problem: Problem) -> None:
         profile=json.dumps(profile),
     )
     tag = InputTag("mlflow.data.context", "training")
-    store.client.log_inputs(run_id, [DatasetInput(data, [tag])])
+    for attempts_left in (2, 1, 0):
+        try:
+            store.client.log_inputs(run_id, [DatasetInput(data, [tag])])
+            break
+        except MlflowException as error:
+            # two processes may log the same new data set at once; the second try finds it there
+            if "IntegrityError" not in str(error) or not attempts_left:
+                raise
     picture = data_picture(problem)
     if picture is not None:
         log_files(store, run_id, {"data.png": lambda path: path.write_bytes(picture)})

@@ -83,9 +83,9 @@ def train(
         unit="epoch",
         delay=1,
         leave=False,
-        disable=not (_visible() if progress is None else progress),
+        disable=not (visible() if progress is None else progress),
     )
-    with bar, _single_thread(), _interrupt_flag() as interrupted:
+    with bar, _single_thread(), interrupt_flag() as interrupted:
         while run.live.any() and run.epoch < config.epochs:
             if interrupted:
                 run.reason[run.live] = "interrupted"
@@ -414,7 +414,8 @@ def _parameters(w: np.ndarray) -> dict[str, np.ndarray]:
     return {f"w{i}": w[..., i] for i in range(p)} if p <= MAX_W_COLUMNS else {}
 
 
-def _visible() -> bool:
+def visible() -> bool:
+    """Whether there is someone to look at a progress bar: a terminal or a notebook."""
     return "ipykernel" in sys.modules or bool(sys.stderr and sys.stderr.isatty())
 
 
@@ -430,7 +431,7 @@ def _single_thread() -> Iterator[None]:
 
 
 @contextmanager
-def _interrupt_flag() -> Iterator[list[int]]:
+def interrupt_flag() -> Iterator[list[int]]:
     """Turn the first Ctrl-C into a mark that is read between chunks; a second one is immediate."""
     marks: list[int] = []
     if threading.current_thread() is not threading.main_thread():

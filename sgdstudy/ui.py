@@ -10,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 
+from sgdstudy import views
 from sgdstudy.errors import InputError
 from sgdstudy.store import Store, open_store
 
@@ -58,12 +59,17 @@ def server_command(store: Store, port: int) -> list[str]:
         *("--backend-store-uri", store.uri),
         *("--host", "127.0.0.1", "--port", str(port)),
         *("--allowed-hosts", hosts, "--workers", "1"),
+        *("--uvicorn-opts", "--log-level warning"),
     ]
 
 
 def _environment() -> dict[str, str]:
     # job execution is not used, and costs over a gigabyte of memory
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    quiet = {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PYTHONWARNINGS": "ignore",
+    }
     return {**os.environ, **quiet}
 
 
@@ -94,8 +100,4 @@ def _wait(address: str, process: subprocess.Popen[bytes]) -> None:
 def _print_addresses(store: Store, server: str, say: Callable[[str], None]) -> None:
     for experiment in sorted(store.client.search_experiments(), key=lambda e: e.name):
         if experiment.name != "Default":
-            where = f"{server}/#/experiments/{experiment.experiment_id}/runs"
-            say(
-                f"  {experiment.name:<24} {where}?workflowType=machine_learning"
-                "&compareRunsMode=CHART"
-            )
+            say(f"  {experiment.name:<24} {views.url(server, experiment)}")

@@ -1,0 +1,123 @@
+"""Training a study's arms, one after the other or in several processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sgdstudy.errors import InputError, Interrupted
+from sgdstudy.history import History
+from sgdstudy.record import Files
+from sgdstudy.tracking import Invocation
+from sgdstudy.trainer import interrupt_flag, visible
+
+if TYPE_CHECKING:
+    from sgdstudy.study import Arm, Options, Study
+
+Trained = tuple[str, str, History]  # arm, run id, history
+
+
+def train_arms(
+    study: Study,
+    options: Options,
+    arms: dict[str, Arm],
+    invocation: Invocation,
+    progress: bool | None,
+) -> Iterator[Trained]:
+    """Train every arm as a tracked run; yield each as it ends.
+
+    Raises:
+        InputError: jobs below one.
+        Interrupted: Ctrl-C; the arms that were running are saved.
+    """
+    if options.jobs < 1:
+        raise InputError(f"jobs is a number of processes, at least 1, got {options.jobs}")
+    jobs = min(options.jobs, len(arms))
+    trained = _one_by_one if jobs == 1 else _side_by_side
+    for name, run_id, history in trained(study, options, arms, invocation, progress, jobs):
+        yield name, run_id, history
+        if "interrupted" in history.stop_reason:
+            raise Interrupted(f"{study.name}: stopped in arm {name!r}; what ran is saved")
+
+
+def default_jobs() -> int:
+    """Return how many processes a whole study uses: one per core that we may use."""
+    count = getattr(os, "process_cpu_count", os.cpu_count)()
+    return min(count or 1, 8)
+
+
+def _one_by_one(
+    study: Study,
+    options: Options,
+    arms: dict[str, Arm],
+    invocation: Invocation,
+    progress: bool | None,
+    jobs: int,
+) -> Iterator[Trained]:
+    for name, arm in arms.items():
+        config = replace(arm.config, device=options.device)
+        run_id, history = invocation.train(name, arm.problem, config, arm.about, progress)
+        yield name, run_id, history
+
+
+def _side_by_side(
+    study: Study,
+    options: Options,
+    arms: dict[str, Arm],
+    invocation: Invocation,
+    progress: bool | None,
+    jobs: int,
+) -> Iterator[Trained]:
+    """Give the arms to worker processes, the longest first.
+
+    A worker builds its arm from the script: nothing of the user's has to be pickled.
+    """
+    from joblib import Parallel, delayed
+    from tqdm.auto import tqdm
+
+    shared = replace(invocation)  # without cached connections
+    longest_first = sorted(arms, key=lambda name: -arms[name].n_steps)
+    bar = tqdm(
+        total=len(arms),
+        desc=study.name,
+        unit="arm",
+        delay=1,
+        leave=False,
+        disable=not (visible() if progress is None else progress),
+    )
+    # the terminal sends Ctrl-C to the workers too: they end their arm, we start no other
+    with bar, interrupt_flag() as interrupted:
+
+        def waiting() -> Iterator[Any]:
+            for name in longest_first:
+                if interrupted:
+                    return
+                yield delayed(_train_one)(study.file, asdict(options), name, shared)
+
+        pool = Parallel(jobs, return_as="generator_unordered", pre_dispatch=jobs, max_nbytes=None)
+        for name, run_id, paths, outcome in pool(waiting()):
+            bar.update()
+            arm = arms[name]
+            config = replace(arm.config, device=options.device)
+            yield name, run_id, History(arm.problem, config, Files(paths), **outcome)
+        if interrupted:
+            raise Interrupted(f"{study.name}: stopped; what ran is saved")
+
+
+def _train_one(
+    script: str, values: dict[str, Any], name: str, invocation: Invocation
+) -> tuple[str, str, dict[str, Path], dict[str, Any]]:
+    """Train one arm in a worker; hand back what a history needs beside the rows on disk."""
+    from sgdstudy.study import load_study
+
+    study = load_study(script)
+    options = study.options(**values)
+    arm = study.arms(options)[name]
+    one = {name: arm}
+    ((_, run_id, history),) = _one_by_one(study, options, one, invocation, False, 1)
+    fields = ("w", "stop_epoch", "stop_reason", "n_steps", "train_seconds")
+    assert isinstance(history.sink, Files)
+    return name, run_id, history.sink.paths, {f: getattr(history, f) for f in fields}
