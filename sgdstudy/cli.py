@@ -188,7 +188,7 @@ def _run_and_print(study: Study, options: Any) -> Result:
     result = study.run(options, say=_plain)
     if result.shown:
         _plain(result.shown)
-    _plain("\n" + result.answer + "\n")
+    _console().print("\n" + result.answer + "\n", markup=False)
     _print_claims([(None, claim) for claim in result.claims])
     _plain(f"charts, once `sgdstudy ui` runs: {result.url}")
     return result
@@ -214,7 +214,7 @@ def _console() -> Any:
     from rich.console import Console
 
     # not a terminal (a log, a pipe): wide enough that no figure is cut
-    return Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
 
 
 def _say(text: str) -> None:

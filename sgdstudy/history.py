@@ -66,6 +66,19 @@ class History:
         """Stop epochs `(R,)` as floats; a seed that never stopped is censored: infinite."""
         return np.where(self.stop_reason == "converged", self.stop_epoch, np.inf)
 
+    @property
+    def median_stop(self) -> float:
+        """Median of `converged_epoch`: infinite where most seeds never stopped."""
+        return float(np.quantile(self.converged_epoch, 0.5, method="inverted_cdf"))
+
+    @property
+    def distance(self) -> np.ndarray:
+        """Distance `(R,)` of the final parameters to the true ones; NaN where not known."""
+        if self.problem.w_true is None:
+            return np.full(len(self.w), np.nan)
+        true = self.problem.w_true.cpu().double().numpy()
+        return np.linalg.norm(self.w.astype(float) - true, axis=1)
+
     def load(
         self,
         kind: str = "steps",

@@ -181,7 +181,7 @@ class Study:
         claims = self.claims(options, runs)
         if options != self._defaults(options):
             claims = [claim if claim.always else claim.described() for claim in claims]
-        answer = self.answer(options, runs, claims).strip()
+        answer = _reflow(self.answer(options, runs, claims))
         run_ids["answer"] = self._log_answer(invocation, options, runs, claims, answer)
         return Result(
             study=self.name,
@@ -206,12 +206,7 @@ class Study:
         return self.options(**shared)
 
     def _log_answer(
-        self,
-        invocation: Invocation,
-        options: Options,
-        runs: Runs,
-        claims: list[Claim],
-        answer: str,
+        self, invocation: Invocation, options: Options, runs: Runs, claims: list[Claim], answer: str
     ) -> str:
         """Log the `answer` run and the experiment's description; return the run's id."""
         from sgdstudy import views
@@ -297,6 +292,11 @@ def claims_markdown(claims: list[Claim]) -> str:
         for c in claims
     )
     return head + "\n".join(rows)
+
+
+def _reflow(text: str) -> str:
+    """Undo the line breaks of the source; an empty line starts a paragraph."""
+    return "\n\n".join(" ".join(part.split()) for part in text.strip().split("\n\n"))
 
 
 def _write_figure(draw: Callable[[Runs], Any], runs: Runs, path: Path) -> None:

@@ -246,8 +246,7 @@ def results(history: History) -> dict[str, float]:
         "full_grad_norm": np.where(ended, np.linalg.norm(gradient, axis=1), np.inf),
     }
     if history.problem.w_true is not None:
-        offset = history.w - history.problem.w_true.cpu().numpy()
-        values["distance"] = np.linalg.norm(offset.astype(float), axis=1)
+        values["distance"] = history.distance
     if history.problem.p <= 16:
         values |= {f"w{i}": history.w[:, i].astype(float) for i in range(history.problem.p)}
     figures = {
