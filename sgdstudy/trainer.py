@@ -292,10 +292,10 @@ class _Run:
         by_epoch = trace.loss.astype(float).reshape(span.n_epochs, -1, n)
         slopes = trace.gradient.reshape(span.n_epochs, span.m, n, -1)
         sums = {
-            "loss": by_epoch.sum(1),
-            "weighted_loss": np.einsum("m,emr->er", span.sizes, by_epoch),
-            "grad_norm": np.einsum("m,emr->er", span.sizes, norm(slopes)),
-            "grad": np.einsum("m,emrp->erp", span.sizes, slopes),
+            "loss": _sum_batches(by_epoch),
+            "weighted_loss": _sum_batches(span.sizes[:, None] * by_epoch),
+            "grad_norm": _sum_batches(span.sizes[:, None] * norm(slopes)),
+            "grad": _sum_batches(span.sizes[:, None, None] * slopes),
         }
         if self.sums:
             sums = {name: value + self.sums[name] for name, value in sums.items()}
@@ -407,6 +407,11 @@ class _Run:
         self.sums = {name: value[:, keep] for name, value in self.sums.items()}
         if self.boundary is not None:
             self.boundary = (self.boundary[0][keep], self.boundary[1][keep])
+
+
+def _sum_batches(values: np.ndarray) -> np.ndarray:
+    """Add up `(E, m, R, ...)` over m one by one: numpy's own sum rounds by how many seeds run."""
+    return np.add.accumulate(values, axis=1)[:, -1]
 
 
 def _parameters(w: np.ndarray) -> dict[str, np.ndarray]:
