@@ -26,6 +26,8 @@ class Options(ss.Options):
     """stop once the running loss of an epoch is below"""
     epochs: int = 20_000
     """the most epochs of the full-batch arms"""
+    passes: int = 100
+    """the most epochs of the arms that take one sample at a time"""
 
 
 def sum_of_squares(prediction, y):
@@ -37,7 +39,7 @@ def arms(o):
     total = curve.replace(loss=sum_of_squares)
     full = {"optimizer": "notebook", "epochs": o.epochs, "stop": ("running", o.epsilon)}
     sums = full | {"stop": ("running", o.epsilon * D)}
-    one = {"optimizer": "notebook", "batch_size": 1, "epochs": 100, "seeds": o.seed_range()}
+    one = {"optimizer": "notebook", "batch_size": 1, "epochs": o.passes, "seeds": o.seed_range()}
     prose = one | {"lr": 1e-5, "stop": ("running", 1e-3)}
     one |= {"lr": 2e-4, "stop": ("running", o.epsilon)}
     return {

@@ -46,7 +46,7 @@ def data(problem: Problem) -> Figure:
 
 def by_epoch(runs: Runs, *columns: str, title: str = "") -> Figure:
     """Draw quantities over the epoch, one panel each: median over the seeds and 10-90 % band."""
-    figure = Figure(figsize=(1 + 5.5 * len(columns), 5), layout="constrained")
+    figure = Figure(figsize=(3 + 5 * len(columns), 5), layout="constrained")
     panels = figure.subplots(1, len(columns), squeeze=False)[0]
     for axes, column in zip(panels, columns, strict=True):
         for (arm, history), color in zip(runs.items(), _colors(len(runs)), strict=True):
@@ -55,7 +55,8 @@ def by_epoch(runs: Runs, *columns: str, title: str = "") -> Figure:
         axes.set(xlabel="epoch", ylabel=LABELS.get(column, column), xscale="log", yscale="log")
         _mark_epsilon(axes, column, runs)
         axes.grid(alpha=0.3)
-    panels[0].legend(fontsize="small")
+    lines, names = panels[0].get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside right upper", fontsize="small")
     figure.suptitle(title)
     return figure
 

@@ -1,0 +1,109 @@
+"""What several test files share: an empty MLflow store, small problems, the notebook's loop."""
+
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+from torch.utils.data import DataLoader, TensorDataset
+
+import sgdstudy as ss
+
+settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=40)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """An SQLite store without experiments: making one takes seconds, copying it none."""
+    from sgdstudy.store import open_store
+
+    folder = tmp_path_factory.mktemp("empty") / "mlruns"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        open_store(str(folder))
+    return folder
+
+
+@pytest.fixture
+def no_server(monkeypatch):
+    """No environment variable says where to track."""
+    for name in ("MLFLOW_TRACKING_URI", "SGDSTUDY_PREFIX"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def store(empty_store, tmp_path, no_server):
+    """The folder of a store of one's own."""
+    folder = tmp_path / "mlruns"
+    shutil.copytree(empty_store, folder)
+    return str(folder)
+
+
+def small_curve(d=53, noise=0.0, **changes):
+    """A parabola on d points of [-1, 1], float32: every step size up to 0.5 is stable on it."""
+    generator = torch.Generator().manual_seed(7)
+    x = torch.linspace(-1, 1, d)
+    y = ss.problems.parabola([0.3, -1.7, 2.5], x) + noise * torch.randn(d, generator=generator)
+    given = {"model": ss.problems.parabola, "w_true": [0.3, -1.7, 2.5], "name": "small"}
+    return ss.Problem(x, y, **(given | changes))
+
+
+def literal(f, params, x, y, *, lr, batch_size, epochs, seed=0, shuffle=True, rule=None, loss=None):
+    """The notebook's loop, written out: DataLoader, autograd, `w -= lr * w.grad`.
+
+    Args:
+        f: x -> prediction, over the leaf tensors `params`, which it changes.
+        rule: params -> torch.optim optimiser, instead of the notebook's rule.
+        loss: (prediction, y) -> scalar; default MSELoss.
+
+    Returns:
+        w `(p,)` at the end, ws `(S, p)` before each step, losses `(S,)`, gradients `(S, p)`.
+    """
+    criterion = torch.nn.MSELoss() if loss is None else loss
+    optimizer = None if rule is None else rule(params)
+    generator = torch.Generator().manual_seed(seed)
+    data = TensorDataset(x, y)
+    loader = DataLoader(data, batch_size or len(x), shuffle=shuffle, generator=generator)
+    ws, losses, gradients = [], [], []
+    for _ in range(epochs):
+        for bx, by in [(x, y)] if batch_size is None else loader:
+            value = criterion(f(bx), by)
+            value.backward()
+            ws.append(flat(params))
+            losses.append(value.detach())
+            gradients.append(flat([p.grad for p in params]))
+            if optimizer is None:
+                for p in params:
+                    p.data.sub_(lr * p.grad)
+            else:
+                optimizer.step()
+            for p in params:
+                p.grad.zero_()
+    ws, losses, gradients = (torch.stack(part) for part in (ws, losses, gradients))
+    return SimpleNamespace(w=flat(params), ws=ws, losses=losses, gradients=gradients)
+
+
+def literal_curve(problem, *, seed=0, dtype=torch.float32, **settings):
+    """`literal` for a problem whose model is f(w, x)."""
+    w = problem.initial([seed])[0].to(dtype).requires_grad_()
+    x, y = problem.x.to(dtype), problem.y.to(dtype)
+    return literal(lambda bx: problem.model(w, bx), [w], x, y, seed=seed, **settings)
+
+
+def flat(tensors):
+    return torch.cat([t.detach().flatten().clone() for t in tensors])
+
+
+def recorded(history, seed=0):
+    """The parameters `(S, p)` that a history recorded for a seed."""
+    rows = history.steps[history.steps.seed == seed]
+    return rows[[f"w{i}" for i in range(history.w.shape[1])]].to_numpy()
+
+
+def one_line(error):
+    """Whether an error's message is one line that says something."""
+    text = str(error.value)
+    return len(text) > 10 and "\n" not in text and np.all([c.isprintable() for c in text])
