@@ -43,7 +43,7 @@ class StudyCommand:
         claims = [claim for result in results for claim in result.claims]
         written = _stored_bytes(open_store(self.store)) - before
         _say("\n[bold]All claims[/bold]")
-        _print_claims([(r.study, claim) for r in results for claim in r.claims])
+        _print_claims(results)
         held = sum(claim.holds is True for claim in claims)
         _say(
             f"\n{len(results)} studies, {held} claims hold, {len(failed)} fail; "
@@ -189,32 +189,41 @@ def _run_and_print(study: Study, options: Any) -> Result:
     if result.shown:
         _plain(result.shown)
     _console().print("\n" + result.answer + "\n", markup=False)
-    _print_claims([(None, claim) for claim in result.claims])
+    _print_claims([result])
     _plain(f"charts, once `sgdstudy ui` runs: {result.url}")
     return result
 
 
-def _print_claims(claims: list[tuple[str | None, Any]]) -> None:
+def _print_claims(results: Sequence[Result]) -> None:
     from rich.table import Table
 
     table = Table(show_edge=False)
-    with_study = any(study for study, _ in claims)
-    heads = ["study"] * with_study + ["claim", "arm", "expected", "measured", "tolerance"]
-    for head in heads:
+    for head in ("claim", "arm", "expected", "measured", "tolerance"):
         table.add_column(head, overflow="fold")
     table.add_column("verdict", no_wrap=True)
     words = {True: "[green]holds[/green]", False: "[bold red]FAILS[/bold red]", None: "–"}
-    for study, c in claims:
-        cells = [c.name, c.arm, show(c.expected), show(c.measured), show(c.tolerance)]
-        table.add_row(*([study] if with_study else []), *cells, words[c.holds])
+    for result in results:
+        if len(results) > 1:
+            table.add_section()
+            table.add_row(f"[bold]{result.study}[/bold]")
+        for c in result.claims:
+            tolerance = "" if c.holds is None else show(c.tolerance)
+            cells = [c.name, c.arm, show(c.expected), show(c.measured), tolerance]
+            table.add_row(*map(_escape, cells), words[c.holds])
     _console().print(table)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
 
 
 def _console() -> Any:
     from rich.console import Console
 
     # not a terminal (a log, a pipe): wide enough that no figure is cut
-    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    return Console(width=None if sys.stdout.isatty() else 110, highlight=False)
 
 
 def _say(text: str) -> None:
