@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -37,10 +38,10 @@ def train_arms(
         raise InputError(f"jobs is a number of processes, at least 1, got {options.jobs}")
     jobs = min(options.jobs, len(arms))
     trained = _one_by_one if jobs == 1 else _side_by_side
-    for name, run_id, history in trained(study, options, arms, invocation, progress, jobs):
-        yield name, run_id, history
-        if "interrupted" in history.stop_reason:
-            raise Interrupted(f"{study.name}: stopped in arm {name!r}; what ran is saved")
+    with interrupt_flag() as interrupted:
+        yield from trained(study, options, arms, invocation, progress, jobs, interrupted)
+        if interrupted:
+            raise Interrupted(f"{study.name} was stopped; what ran is saved")
 
 
 def default_jobs() -> int:
@@ -56,11 +57,16 @@ def _one_by_one(
     invocation: Invocation,
     progress: bool | None,
     jobs: int,
+    interrupted: list[int],
 ) -> Iterator[Trained]:
     for name, arm in arms.items():
+        if interrupted:
+            return
         config = replace(arm.config, device=options.device)
         run_id, history = invocation.train(name, arm.problem, config, arm.about, progress)
         yield name, run_id, history
+        if "interrupted" in history.stop_reason:  # noticed by the trainer, not here
+            interrupted.append(signal.SIGINT)
 
 
 def _side_by_side(
@@ -70,6 +76,7 @@ def _side_by_side(
     invocation: Invocation,
     progress: bool | None,
     jobs: int,
+    interrupted: list[int],
 ) -> Iterator[Trained]:
     """Give the arms to worker processes, the longest first.
 
@@ -88,23 +95,31 @@ def _side_by_side(
         leave=False,
         disable=not (visible() if progress is None else progress),
     )
-    # the terminal sends Ctrl-C to the workers too: they end their arm, we start no other
-    with bar, interrupt_flag() as interrupted:
 
-        def waiting() -> Iterator[Any]:
-            for name in longest_first:
-                if interrupted:
-                    return
-                yield delayed(_train_one)(study.file, asdict(options), name, shared)
+    def waiting() -> Iterator[Any]:
+        for name in longest_first:
+            # the terminal sends Ctrl-C to the workers too: they end their arm, we start no other
+            if interrupted:
+                return
+            yield delayed(_train_one)(study.file, asdict(options), name, shared)
 
-        pool = Parallel(jobs, return_as="generator_unordered", pre_dispatch=jobs, max_nbytes=None)
+    pool = Parallel(
+        jobs,
+        return_as="generator_unordered",
+        pre_dispatch=jobs,
+        max_nbytes=None,  # arrays stay in memory
+        initializer=signal.signal,  # a worker hears Ctrl-C only while it trains
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+    )
+    with bar:
         for name, run_id, paths, outcome in pool(waiting()):
             bar.update()
             arm = arms[name]
             config = replace(arm.config, device=options.device)
-            yield name, run_id, History(arm.problem, config, Files(paths), **outcome)
-        if interrupted:
-            raise Interrupted(f"{study.name}: stopped; what ran is saved")
+            history = History(arm.problem, config, Files(paths), **outcome)
+            yield name, run_id, history
+            if "interrupted" in history.stop_reason:
+                interrupted.append(signal.SIGINT)
 
 
 def _train_one(
@@ -117,7 +132,10 @@ def _train_one(
     options = study.options(**values)
     arm = study.arms(options)[name]
     one = {name: arm}
-    ((_, run_id, history),) = _one_by_one(study, options, one, invocation, False, 1)
+    with interrupt_flag() as interrupted:
+        ((_, run_id, history),) = _one_by_one(
+            study, options, one, invocation, False, 1, interrupted
+        )
     fields = ("w", "stop_epoch", "stop_reason", "n_steps", "train_seconds")
     assert isinstance(history.sink, Files)
     return name, run_id, history.sink.paths, {f: getattr(history, f) for f in fields}
