@@ -49,7 +49,7 @@ class Claim:
             "arm": self.arm,
             "expected": _text(plain(self.expected)),
             "measured": _text(plain(self.measured)),
-            "tolerance": self.tolerance,
+            "tolerance": _text(plain(self.tolerance)),
             "holds": self.holds,
             "source": self.source,
         }
@@ -90,7 +90,9 @@ def _close(measured: Any, expected: Any, tolerance: float) -> bool:
         return all(_close(m, e, tolerance) for m, e in pairs)
     if isinstance(expected, (bool, str)) or measured == expected:
         return bool(measured == expected)
-    return bool(abs(measured - expected) <= tolerance)  # False for NaN and infinities
+    if not isinstance(measured, (int, float)) or not isinstance(expected, (int, float)):
+        return False
+    return bool(abs(measured - expected) <= tolerance)  # False for NaN
 
 
 def _text(value: Any) -> Any:

@@ -104,11 +104,12 @@ class TrainConfig:
 
 
 def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or (
-        not isinstance(value, (int, float)) and not hasattr(value, "item")
-    ):
+    if isinstance(value, (str, bool)):
         raise InputError(f"{name} is a number, not {value!r}")
-    number = float(value)
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"{name} is a number, not {type(value).__name__}") from None
     if not (math.isfinite(number) and number > 0):
         raise InputError(f"{name} must be positive and finite, got {number!r}")
     return number

@@ -98,11 +98,16 @@ ORDERS: dict[str, Callable[[torch.Generator, int, int], Stream]] = {
 def _custom(draw: Callable[[torch.Generator, int], Any]) -> Callable[..., Stream]:
     def stream(generator: torch.Generator, d: int, batch_size: int) -> Stream:
         while True:
-            indices = torch.as_tensor(draw(generator, d), dtype=torch.int64).flatten()
+            drawn = draw(generator, d)
+            try:
+                indices = torch.as_tensor(drawn, dtype=torch.int64).flatten()
+            except (TypeError, ValueError, RuntimeError):
+                indices = torch.empty(0, dtype=torch.int64)
             if len(indices) != d or indices.min() < 0 or indices.max() >= d:
                 raise InputError(
-                    f"the order {name_of(draw)!r} returned {len(indices)} indices; expected {d} "
-                    f"indices between 0 and {d - 1} for each epoch"
+                    f"the order {name_of(draw)!r} returned {type(drawn).__name__} with "
+                    f"{len(indices)} indices; expected {d} indices between 0 and {d - 1} for "
+                    f"each epoch"
                 )
             yield indices
 
@@ -135,7 +140,10 @@ def check(order: Any) -> Any:
         return order
     if callable(order):
         return order
-    array = np.asarray(order)
+    try:
+        array = np.asarray(order)
+    except ValueError:  # rows of different lengths
+        array = np.empty(0)
     if array.ndim != 3 or array.dtype.kind not in "iu" or array.size == 0:
         raise InputError(
             f"an order given as an array has shape (epochs, steps, B) and integers; "

@@ -242,20 +242,26 @@ class Problem:
 
     def _check_model(self) -> None:
         """Run one small batch, so that a wrong model or loss is found before any training."""
-        w, n = self.initial([0]), min(self.d, 2)
+        self._check_batch(self.x, self.y)
+        if self.test is not None:
+            self._check_batch(*self.test)
+
+    def _check_batch(self, all_x: torch.Tensor, all_y: torch.Tensor) -> None:
+        n = min(len(all_x), 2)
+        x, y = all_x[:n], all_y[:n]
         try:
             with torch.no_grad():
-                prediction = self.model(w[0], self.x[:n])
+                prediction = self.model(self.initial([0])[0], x)
         except (IndexError, RuntimeError, TypeError, ValueError) as error:
             first = str(error).splitlines()[0]
             raise InputError(
                 f"the model failed for w of shape ({self.p},) and x of shape "
-                f"{tuple(self.x[:n].shape)}: {first}"
+                f"{tuple(x.shape)}: {first}"
             ) from error
-        shape, y = tuple(prediction.shape), self.y[:n]
+        shape = tuple(prediction.shape)
         fits = shape[:1] == (n,) if self.loss == "cross_entropy" else shape == tuple(y.shape)
         if self.loss == "cross_entropy":
-            fits = fits and len(shape) == 2 and int(self.y.max()) < shape[1]
+            fits = fits and len(shape) == 2 and int(all_y.max()) < shape[1]
         if not fits:
             raise InputError(
                 f"the model returns shape {shape} for {n} samples whose targets have shape "
@@ -285,6 +291,10 @@ def _data(x: Any, y: Any, loss: Any, what: str) -> tuple[torch.Tensor, torch.Ten
 
 def _tensor(values: Any, what: str) -> torch.Tensor:
     try:
+        if not isinstance(values, torch.Tensor):
+            values = np.asarray(values)
+            if not values.flags.writeable:  # as pandas hands columns out; torch warns of these
+                values = values.copy()
         tensor = torch.as_tensor(values).detach()
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{what} is not an array of numbers: {error}") from None

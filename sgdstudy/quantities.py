@@ -86,6 +86,11 @@ def resolve(diagnostics: Any) -> dict[str, Callable[[Chunk], np.ndarray]]:
         if diagnostics not in PRESETS:
             raise unknown("diagnostics preset", diagnostics, PRESETS)
         diagnostics = PRESETS[diagnostics]
+    if not isinstance(diagnostics, (list, tuple)):
+        raise InputError(
+            f"diagnostics is a preset ({', '.join(PRESETS)}) or a list of names and callables, "
+            f"not {diagnostics!r}"
+        )
     chosen: dict[str, Callable[[Chunk], np.ndarray]] = {}
     for item in diagnostics:
         if callable(item):

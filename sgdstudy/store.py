@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from sgdstudy.errors import InputError
+from sgdstudy.errors import InputError, unknown
 
 # before mlflow is first imported: it reports its use over the network otherwise
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 DATABASE = "mlflow.db"
+SCHEMES = ("http", "https", "sqlite", "file", "postgresql", "mysql", "mssql", "databricks")
 SERVER_SECONDS = 5.0
 
 
@@ -97,6 +98,9 @@ def locate(given: str | None = None) -> Store:
         path = Path(choice.removeprefix("sqlite:///")).resolve()
         return Store(f"sqlite:///{path.as_posix()}", path.parent)
     if choice and "://" in choice and not choice.startswith("file:"):
+        scheme = choice.split(":")[0].split("+")[0]
+        if scheme not in SCHEMES:
+            raise unknown("kind of store", scheme, SCHEMES)
         return Store(choice, None)
     if choice:
         root = Path(choice.removeprefix("file://")).resolve()

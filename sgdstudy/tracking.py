@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,9 +67,9 @@ class Invocation:
     @classmethod
     def start(cls, store: Store, study: str) -> Invocation:
         """Begin an invocation now."""
-        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
         words = [Path(sys.argv[0]).name, *sys.argv[1:]]
-        return cls(store, study, f"{stamp}-{uuid.uuid4().hex[:6]}", " ".join(words))
+        return cls(store, study, f"{stamp}-{uuid.uuid4().hex[:4]}", " ".join(words))
 
     @functools.cached_property
     def experiment_id(self) -> str:

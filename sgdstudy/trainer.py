@@ -30,6 +30,16 @@ from sgdstudy.record import Memory, Rows, Sink
 CHUNK_STEPS = 256
 CHUNK_VALUES = 8_000_000  # parameters recorded, or inputs gathered, in one chunk
 MAX_W_COLUMNS = 16
+EPOCH_COLUMNS = (
+    "running_loss",
+    "full_loss",
+    "full_grad_norm",
+    "last_loss",
+    "sum_loss",
+    "mean_loss",
+    "mean_grad_norm",
+    "norm_mean_grad",
+)
 STOP_COLUMNS = {
     "running": "running_loss",
     "full": "full_loss",
@@ -168,6 +178,10 @@ class _Run:
         self.sums: dict[str, np.ndarray] = {}
         self.boundary: tuple[np.ndarray, np.ndarray] | None = None
         self.shown_loss = np.nan
+        # an empty block first: the columns are there even if no epoch is ever completed
+        optional = ["distance"] * (self.w_true is not None) + ["test_loss"] * bool(problem.test)
+        none = {name: np.empty((0, n)) for name in [*EPOCH_COLUMNS, *optional]}
+        self._write_epochs(none, self.final_w[None][:0], np.zeros(n, int))
 
     # ---- one chunk -------------------------------------------------------------------------
 
@@ -249,7 +263,12 @@ class _Run:
         failed = ~converged & (diverged < n_steps)
         rows = np.where(failed, diverged + 1, by_stop)
         done = np.where(failed, diverged // m, rows // m) if span.complete else np.zeros_like(rows)
-        self._write_steps(span, trace, known, rows)
+        ended = (
+            converged
+            | failed
+            | (span.complete & (self.epoch + span.n_epochs == self.config.epochs))
+        )
+        self._write_steps(span, trace, known, rows, ended)
         if span.complete:
             self._write_epochs(epochs, trace.raw_w[m::m], done)
         self._finish(trace.raw_w, rows, done, np.select([converged, failed], [1, 2]))
@@ -302,16 +321,17 @@ class _Run:
         self.sums = sums
         if not span.complete:
             return {}
-        values = {
-            "running_loss": sums["weighted_loss"] / self.per_epoch,
-            "full_loss": known.end_loss,
-            "full_grad_norm": norm(known.end_gradient),
-            "last_loss": by_epoch[:, -1],
-            "sum_loss": sums["loss"],
-            "mean_loss": sums["loss"] / len(self.sizes),
-            "mean_grad_norm": sums["grad_norm"] / self.per_epoch,
-            "norm_mean_grad": norm(sums["grad"] / self.per_epoch),
-        }
+        found = (
+            sums["weighted_loss"] / self.per_epoch,
+            known.end_loss,
+            norm(known.end_gradient),
+            by_epoch[:, -1],
+            sums["loss"],
+            sums["loss"] / len(self.sizes),
+            sums["grad_norm"] / self.per_epoch,
+            norm(sums["grad"] / self.per_epoch),
+        )
+        values = dict(zip(EPOCH_COLUMNS, found, strict=True))
         end_w = trace.w[span.m :: span.m]
         if self.w_true is not None:
             values["distance"] = norm(end_w - self.w_true)
@@ -330,12 +350,14 @@ class _Run:
 
     # ---- rows ------------------------------------------------------------------------------
 
-    def _write_steps(self, span: _Span, trace: _Trace, known: _Known, rows: np.ndarray) -> None:
+    def _write_steps(
+        self, span: _Span, trace: _Trace, known: _Known, rows: np.ndarray, ended: np.ndarray
+    ) -> None:
         position = np.arange(len(trace.loss))
         keep = (position[:, None] < rows) & self.live[self.members]
         step = self.epoch * len(self.sizes) + span.first + position
         if self.row_stride > 1:  # the last row of a replica that ends here is always kept
-            ends = (position[:, None] == rows - 1) & (rows < len(position))
+            ends = (position[:, None] == rows - 1) & ended & self.live[self.members]
             keep &= (step % self.row_stride == 0)[:, None] | ends
         chunk = quantities.Chunk(
             w=trace.w[:-1],

@@ -1,0 +1,106 @@
+"""Claims: what holds, and what is written down."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import sgdstudy as ss
+
+NAN, INF = float("nan"), float("inf")
+
+
+def holds(measured, expected, tolerance=0.0):
+    return ss.Claim("name", "arm", measured, expected, tolerance).holds
+
+
+@pytest.mark.parametrize("measured", [None, 1, NAN, [1, 2], True])
+def test_nothing_expected_is_only_described(measured):
+    assert holds(measured, None) is None
+
+
+@pytest.mark.parametrize(
+    ("measured", "expected", "tolerance"),
+    [
+        (48, 48, 0),
+        (49, 48, 1),
+        (47.0, 48, 1),
+        (np.float32(1.5), 1.5, 0),
+        (np.int64(9340), 9340, 0),
+        (torch.tensor(2.0), 2, 0),
+        (True, True, 0),
+        (np.bool_(True), True, 0),
+        ([1.0, 2.0], [1.1, 2.1], 0.11),
+        (np.array([1, 2]), [1, 2], 0),
+        ((1, 2), [1, 2], 0),
+        (INF, INF, 0),
+        (-INF, -INF, 0),
+        ("converged", "converged", 0),
+        (5, 0, INF),
+    ],
+)
+def test_within_the_tolerance_holds(measured, expected, tolerance):
+    assert holds(measured, expected, tolerance) is True
+
+
+@pytest.mark.parametrize(
+    ("measured", "expected", "tolerance"),
+    [
+        (50, 48, 1),
+        (NAN, 48, 1),
+        (NAN, 48, INF),
+        (NAN, NAN, 1),
+        (INF, 48, 1),
+        (48, INF, 1),
+        (-INF, INF, 1),
+        (False, True, 1),
+        ([1, 2], [1, 3], 0.5),
+        ([1, NAN], [1, 2], 9),
+        ([1], [1, 2], 9),
+        ([], [1], 9),
+        (1, [1, 2], 9),
+        ([1, 2], 1, 9),
+        (None, 1, 9),
+        (None, [1, 2], 9),
+        ("diverged", "converged", 0),
+        ("many", 3, 9),
+    ],
+)
+def test_beyond_the_tolerance_fails(measured, expected, tolerance):
+    assert holds(measured, expected, tolerance) is False
+
+
+def test_described_keeps_all_but_the_expectation():
+    claim = ss.Claim("name", "arm", 3, 4, 0.5, "theory").described()
+    assert claim == ss.Claim("name", "arm", 3, None, 0.5, "theory")
+
+
+def test_json_holds_the_contracts_fields():
+    written = ss.Claim("stop_epoch", "arm", np.int64(47), 48, 1, "printed").as_json()
+    fields = ["name", "arm", "expected", "measured", "tolerance", "holds", "source"]
+    assert list(written) == fields
+    assert list(written.values()) == ["stop_epoch", "arm", 48, 47, 1, True, "printed"]
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        ss.Claim("a", "b", INF, -INF),
+        ss.Claim("a", "b", [1.0, NAN], [INF, 2.0]),
+        ss.Claim("a", "b", np.array([np.inf, 1]), None),
+        ss.Claim("a", "b", torch.tensor(np.nan), 1),
+        ss.Claim("a", "b", 1, 1, INF),
+        ss.Claim("a", "b", 1, 1, np.float32(0.5)),
+        ss.Claim("a", "b", np.bool_(True), np.bool_(True)),
+    ],
+)
+def test_json_is_strict_with_non_finite_values_as_strings(claim):
+    text = json.dumps(claim.as_json(), allow_nan=False)
+    assert json.loads(text)["holds"] == claim.holds
+
+
+def test_non_finite_values_are_named():
+    written = ss.Claim("a", "b", [NAN, 1.0], [INF, -INF]).as_json()
+    assert written["measured"] == ["nan", 1.0]
+    assert written["expected"] == ["inf", "-inf"]
