@@ -24,7 +24,16 @@ _PUBLIC = {
     "load_steps": "sgdstudy.load",
     "InputError": "sgdstudy.errors",
 }
-_MODULES = ("figures", "least_squares", "losses", "orders", "problems", "quantities", "rules")
+_MODULES = (
+    "figures",
+    "least_squares",
+    "losses",
+    "orders",
+    "problems",
+    "quantities",
+    "rules",
+    "theory",
+)
 __all__ = [*sorted(_PUBLIC), *_MODULES]
 __version__ = "0.1.0"
 

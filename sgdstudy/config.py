@@ -140,13 +140,15 @@ def _seeds(seeds: Any) -> tuple[int, ...]:
     values = tuple(seeds) if hasattr(seeds, "__iter__") else (seeds,)
     if not values:
         raise InputError("seeds is empty; give at least one, as seeds=range(64)")
+    numbers = []
     for seed in values:
-        if isinstance(seed, bool) or not hasattr(seed, "__index__") or not 0 <= seed < 2**63:
+        number = operator.index(seed) if hasattr(seed, "__index__") else -1
+        if isinstance(seed, bool) or not 0 <= number < 2**63:
             raise InputError(f"a seed is a whole number from 0 to 2**63 - 1, got {seed!r}")
-    if len(set(values)) < len(values):
-        repeated = next(seed for i, seed in enumerate(values) if seed in values[:i])
-        raise InputError(f"seed {repeated} is given twice; each replica needs its own seed")
-    return tuple(operator.index(seed) for seed in values)
+        if number in numbers:
+            raise InputError(f"seed {number} is given twice; each replica needs its own seed")
+        numbers.append(number)
+    return tuple(numbers)
 
 
 def _device(device: Any) -> str:

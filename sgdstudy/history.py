@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ class History:
         stop_reason: `(R,)`: converged | max_epochs | diverged | interrupted.
         n_steps: `(R,)`, steps taken.
         train_seconds: wall time of the training.
+        predicted: what theory expected, by name, computed before the run (of a study's arm).
     """
 
     problem: Problem
@@ -45,6 +47,7 @@ class History:
     stop_reason: np.ndarray
     n_steps: np.ndarray
     train_seconds: float
+    predicted: Mapping[str, float] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         reasons = pd.Series(self.stop_reason).value_counts().to_dict()

@@ -28,12 +28,14 @@ class LeastSquares:
 
     Attributes:
         features: `(N, p)`, d f / d w for every sample and output.
+        residual: `(N,)`, features @ w_star - target: what no parameters can fit.
         w_star: `(p,)`, the least-norm minimiser.
         least_loss: the loss there.
         root: `(min(N, p), p)`, S V^T / sqrt(N): L(w) = least_loss + |root (w - w_star)|^2.
     """
 
     features: np.ndarray
+    residual: np.ndarray
     w_star: np.ndarray
     least_loss: float
     root: np.ndarray
@@ -101,6 +103,6 @@ def from_features(features: np.ndarray, target: np.ndarray) -> LeastSquares:
     keep = s > s.max(initial=0) * max(features.shape) * np.finfo(float).eps
     inverse = np.divide(1, s, out=np.zeros_like(s), where=keep)
     w_star = vt.T @ (inverse * (u.T @ (q.T @ target)))
-    least_loss = float(np.mean((target - features @ w_star) ** 2))
+    residual = features @ w_star - target
     root = s[:, None] * vt / np.sqrt(len(target))
-    return LeastSquares(features, w_star, least_loss, root)
+    return LeastSquares(features, residual, w_star, float(np.mean(residual**2)), root)

@@ -37,7 +37,10 @@ def reversed_(generator: torch.Generator, d: int, batch_size: int) -> Stream:
 
 
 def strided(generator: torch.Generator, d: int, batch_size: int) -> Stream:
-    """Spread every batch over all the data: batch b holds b, b + m, b + 2m, ... (m batches)."""
+    """Spread every batch over all the data: batch b holds b, b + m, b + 2m, ... (m batches).
+
+    Where batch_size does not divide d, the same sequence is cut every batch_size samples.
+    """
     m = -(-d // batch_size)
     while True:
         yield torch.cat([torch.arange(b, d, m) for b in range(m)])
@@ -100,9 +103,12 @@ def _custom(draw: Callable[[torch.Generator, int], Any]) -> Callable[..., Stream
         while True:
             drawn = draw(generator, d)
             try:
-                indices = torch.as_tensor(drawn, dtype=torch.int64).flatten()
+                indices = torch.as_tensor(drawn).flatten()
             except (TypeError, ValueError, RuntimeError):
+                indices = torch.empty(0)
+            if indices.is_floating_point():  # not indices: refused below
                 indices = torch.empty(0, dtype=torch.int64)
+            indices = indices.to(torch.int64)
             if len(indices) != d or indices.min() < 0 or indices.max() >= d:
                 raise InputError(
                     f"the order {name_of(draw)!r} returned {type(drawn).__name__} with "

@@ -62,8 +62,7 @@ def _one_by_one(
     for name, arm in arms.items():
         if interrupted:
             return
-        config = replace(arm.config, device=options.device)
-        run_id, history = invocation.train(name, arm.problem, config, arm.about, progress)
+        run_id, history = invocation.train(name, arm, options.device, progress)
         yield name, run_id, history
         if "interrupted" in history.stop_reason:  # noticed by the trainer, not here
             interrupted.append(signal.SIGINT)
@@ -136,6 +135,6 @@ def _train_one(
         ((_, run_id, history),) = _one_by_one(
             study, options, one, invocation, False, 1, interrupted
         )
-    fields = ("w", "stop_epoch", "stop_reason", "n_steps", "train_seconds")
+    fields = ("w", "stop_epoch", "stop_reason", "n_steps", "train_seconds", "predicted")
     assert isinstance(history.sink, Files)
     return name, run_id, history.sink.paths, {f: getattr(history, f) for f in fields}

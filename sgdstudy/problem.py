@@ -259,14 +259,17 @@ class Problem:
                 f"{tuple(x.shape)}: {first}"
             ) from error
         shape = tuple(prediction.shape)
-        fits = shape[:1] == (n,) if self.loss == "cross_entropy" else shape == tuple(y.shape)
-        if self.loss == "cross_entropy":
-            fits = fits and len(shape) == 2 and int(all_y.max()) < shape[1]
-        if not fits:
+        classes = self.loss == "cross_entropy"
+        if not (len(shape) == 2 and shape[0] == n if classes else shape == tuple(y.shape)):
             raise InputError(
                 f"the model returns shape {shape} for {n} samples whose targets have shape "
                 f"{tuple(y.shape)}; the loss {self.loss_name!r} needs "
-                + ("(B, classes)" if self.loss == "cross_entropy" else "equal shapes")
+                + ("(B, classes)" if classes else "equal shapes")
+            )
+        if classes and int(all_y.max()) >= shape[1]:
+            raise InputError(
+                f"there is a class {int(all_y.max())}, but the model returns {shape[1]} logits, "
+                f"for classes 0 to {shape[1] - 1}"
             )
         with torch.no_grad():
             self.batch_loss(prediction[None], y[None])

@@ -38,6 +38,8 @@ from sgdstudy.trainer import train
 if TYPE_CHECKING:
     from mlflow.entities import Experiment, Metric
 
+    from sgdstudy.study import Arm
+
 INTERIM_SECONDS = 30.0
 METRICS = {
     "steps": ("loss", "grad_norm", "full_loss", "full_grad_norm", "distance"),
@@ -105,18 +107,20 @@ class Invocation:
         finally:
             client.set_terminated(run.id, status=run.status)
 
-    def train(
-        self, name: str, problem: Problem, config: TrainConfig, about: str, progress: bool | None
-    ) -> tuple[str, History]:
-        """Train one arm as a tracked run; return the run's id and the history."""
+    def train(self, name: str, arm: Arm, device: str, progress: bool | None) -> tuple[str, History]:
+        """Predict one arm, then train it, as a tracked run; return the run's id and history."""
+        problem, config = arm.problem, replace(arm.config, device=device)
         params = parameters(problem, config)
         tags = {"sgdstudy.config_hash": config_hash(problem, params), "sgdstudy.engine": "eager"}
-        with self.run(name, about, tags) as run:
+        with self.run(name, arm.about, tags) as run:
             _log_params(self.store, run.id, params)
             _log_data(self.store, run.id, problem)
+            predicted = arm.predict()
+            known = {key: value for key, value in predicted.items() if math.isfinite(value)}
+            _log_points(self.store, run.id, [(f"predicted/{k}", 0, v) for k, v in known.items()])
             sink = RunSink(self.store, run.id)
             history = train(problem, config=config, progress=progress, description=name, sink=sink)
-            history = replace(history, sink=sink.finish(history))
+            history = replace(history, sink=sink.finish(history), predicted=predicted)
             reason = summary_of_reasons(history)
             self.store.client.set_tag(run.id, "stop_reason", reason)
             if "interrupted" in reason:

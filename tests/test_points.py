@@ -51,9 +51,16 @@ def test_minimum_maximum_first_and_last_survive(values, limit):
     assert max(kept) == max(value for _, value in finite)
 
 
-@given(values=series, limit=limits, cuts=st.lists(st.integers(0, 600), max_size=12))
-def test_points_do_not_depend_on_how_the_series_was_cut(values, limit, cuts):
-    cuts = [min(cut, len(values)) for cut in cuts]
+@given(
+    n=st.integers(0, 3000),
+    seed=st.integers(0, 99),
+    limit=limits,
+    cuts=st.lists(st.integers(0, 3000), max_size=12),
+)
+def test_points_do_not_depend_on_how_the_series_was_cut(n, seed, limit, cuts):
+    values = np.random.default_rng(seed).integers(0, 50, n).astype(float)  # with ties
+    values[values > 45] = np.nan
+    cuts = [min(cut, n) for cut in cuts]
     assert chosen(values, limit, cuts) == chosen(values, limit)
 
 

@@ -1,0 +1,251 @@
+"""Closed forms against brute force on small random problems, never against stored figures."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import small_curve
+from hypothesis import given
+from hypothesis import strategies as st
+
+import sgdstudy as ss
+from sgdstudy import theory
+from sgdstudy.config import TrainConfig
+
+RANDOM = dict(seed=st.integers(0, 10**6), p=st.integers(1, 4), noise=st.sampled_from([0.0, 0.5]))
+
+
+def regression(seed, p, noise=0.5, d=24):
+    """A random least-squares problem in float64, started away from its minimum."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(d, p, generator=generator, dtype=torch.float64)
+    y = x.sum(1) + noise * torch.randn(d, generator=generator, dtype=torch.float64)
+    start = 1 + torch.randn(p, generator=generator, dtype=torch.float64)
+    return ss.Problem(x, y, lambda w, x: x @ w, w_init=start)
+
+
+def start(problem):
+    return problem.initial([0])[0].numpy()
+
+
+@given(**RANDOM, share=st.floats(0.05, 0.95))
+def test_descent_loss_and_parameters_are_the_loops(seed, p, noise, share):
+    problem = regression(seed, p, noise)
+    ls = problem.least_squares
+    lr = share * theory.lr_limit(ls)
+    run = ss.train(problem, optimizer="notebook", lr=lr, epochs=30)
+    k = np.arange(30)
+    assert np.allclose(theory.descent_loss(ls, start(problem), lr, k), run.steps["loss"], rtol=1e-8)
+    assert np.allclose(theory.descent_w(ls, start(problem), lr, 30), run.w[0], rtol=1e-7, atol=1e-9)
+
+
+@given(**RANDOM, share=st.floats(0.1, 0.95), target=st.floats(0.001, 2.0))
+def test_descent_stops_where_the_loop_stops(seed, p, noise, share, target):
+    problem = regression(seed, p, noise)
+    ls = problem.least_squares
+    lr, epsilon = share * theory.lr_limit(ls), ls.least_loss + target
+    run = ss.train(problem, optimizer="notebook", lr=lr, epochs=5000, stop=("running", epsilon))
+    predicted = theory.descent_stop(ls, start(problem), lr, epsilon)
+    if predicted <= 5000:
+        assert abs(run.converged_epoch[0] - predicted) <= 1
+
+
+def test_descent_never_stops_beyond_the_limit_or_below_the_least_loss():
+    problem = regression(1, 3)
+    ls, w0 = problem.least_squares, start(problem)
+    limit = theory.lr_limit(ls)
+    assert theory.descent_stop(ls, w0, 1.01 * limit, ls.least_loss + 0.01) == np.inf
+    assert theory.descent_stop(ls, w0, 0.5 * limit, 0.99 * ls.least_loss) == np.inf
+    assert theory.descent_stop(ls, w0, 0.5 * limit, 1e9) == 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_limit_is_where_simulated_runs_turn(seed):
+    problem = regression(seed, 3)
+    low, high = 1e-4, 10.0
+    while high / low > 1.001:
+        lr = (low * high) ** 0.5
+        run = ss.train(problem, optimizer="notebook", lr=lr, epochs=4000)
+        grows = not run.epochs["full_loss"].iloc[-1] < problem.full(start(problem)[None])[0][0]
+        low, high = (low, lr) if grows else (lr, high)
+    assert low == pytest.approx(theory.lr_limit(problem.least_squares), rel=5e-3)
+
+
+def test_growth_beyond_the_limit_is_that_of_a_run():
+    problem = regression(3, 3)
+    ls = problem.least_squares
+    lr = 1.3 * theory.lr_limit(ls)
+    loss = ss.train(problem, optimizer="notebook", lr=lr, epochs=200).steps["loss"].to_numpy()
+    assert loss[-1] / loss[-2] == pytest.approx(theory.growth_per_epoch(ls, lr), rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_step_reaches_epsilon_sooner_than_the_best(seed):
+    problem = regression(seed, 3)
+    ls, w0 = problem.least_squares, start(problem)
+    epsilon = ls.least_loss + 1e-6
+    best = theory.lr_best_for_epsilon(ls, w0, epsilon)
+    fewest = theory.descent_stop(ls, w0, best, epsilon)
+    others = [
+        theory.descent_stop(ls, w0, lr, epsilon)
+        for lr in theory.lr_limit(ls) * np.linspace(0.01, 0.999, 500)
+    ]
+    assert fewest <= min(others) + 1
+
+
+ORDERS = ["sequential", "reversed", "strided", "shuffle", "block_shuffle"]
+
+
+@given(**RANDOM, order=st.sampled_from(ORDERS), size=st.integers(1, 24), epoch=st.integers(1, 3))
+def test_the_epoch_map_is_the_loops_epoch(seed, p, noise, order, size, epoch):
+    problem = regression(seed, p, noise)
+    ls = problem.least_squares
+    config = TrainConfig(
+        optimizer="notebook", lr=0.02, batch_size=size, order=order, epochs=epoch, seeds=[seed]
+    )
+    run = ss.train(problem, config=config)
+    ends = run.epochs[[f"w{i}" for i in range(p)]].to_numpy()
+    before = start(problem) if epoch == 1 else ends[epoch - 2]
+    matrix, offset = theory.epoch_map(theory.batches(problem, config, epoch), 0.02)
+    after = ls.w_star + matrix @ (before - ls.w_star) + offset
+    assert np.allclose(after, ends[epoch - 1], rtol=1e-8, atol=1e-10)
+
+
+@given(**RANDOM, order=st.sampled_from(["sequential", "strided"]))
+def test_a_fixed_order_settles_at_its_fixed_point(seed, p, noise, order):
+    problem = regression(seed, p, noise)
+    ls = problem.least_squares
+    config = TrainConfig(optimizer="notebook", lr=0.05, batch_size=5, order=order, epochs=2000)
+    b = theory.batches(problem, config)
+    rho = theory.spectral_radius(b, 0.05)
+    if rho > 0.98:
+        return
+    run = ss.train(problem, config=config)
+    assert np.allclose(run.w[0], ls.w_star + theory.fixed_point(b, 0.05), rtol=1e-6, atol=1e-8)
+    end = run.epochs["full_loss"].iloc[-1]
+    assert theory.fixed_point_loss(ls, b, 0.05) == pytest.approx(end, rel=1e-6, abs=1e-12)
+    assert theory.exact_radius(b, 0.05) == pytest.approx(rho, rel=1e-8)
+
+
+def test_growth_is_the_largest_product_of_a_stretch():
+    generator = np.random.default_rng(0)
+    h = generator.normal(size=(6, 2, 2))
+    b = theory.Batches(h @ h.transpose(0, 2, 1), np.zeros((6, 2)))
+    factors = b.factors(0.7)
+
+    def largest(pairs):
+        norms = []
+        for i, j in pairs:
+            product = np.eye(2)
+            for k in range(i, j + 1):
+                product = factors[k % 6] @ product
+            norms.append(np.linalg.norm(product, 2))
+        return max(norms)
+
+    inside = [(i, j) for i in range(6) for j in range(i, 6)]
+    across = inside + [(i, j) for i in range(6) for j in range(i, min(i + 6, 12))]
+    assert theory.growth(b, 0.7) == pytest.approx(largest(inside))
+    assert theory.growth(b, 0.7, epochs=2) == pytest.approx(largest(across))
+
+
+def test_the_critical_step_of_an_order_is_where_its_radius_is_one():
+    problem = small_curve()
+    b = theory.batches(problem, TrainConfig(batch_size=1, order="sequential"))
+    critical = theory.critical_lr(b, 0.05, 20.0)
+    assert theory.exact_radius(b, critical) <= 1 < theory.exact_radius(b, critical * 1.001)
+    with pytest.raises(ss.InputError, match="does not cross 1"):
+        theory.critical_lr(b, 1e-4, 1e-3)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_expected_losses_are_the_means_of_independent_batches(noise, batch_size):
+    problem, seeds = regression(5, 2, noise), 4000
+    ls, lr, epochs, m = problem.least_squares, 0.05, 3, 24 // batch_size
+
+    def independent(generator, d):  # each batch without replacement, apart from the others
+        parts = [torch.randperm(d, generator=generator)[:batch_size] for _ in range(m)]
+        return torch.cat(parts)
+
+    run = ss.train(
+        problem,
+        optimizer="notebook",
+        lr=lr,
+        batch_size=batch_size,
+        order=independent,
+        epochs=epochs,
+        seeds=range(seeds),
+    )
+    running, full = theory.expected_losses(ls, start(problem), 24, batch_size, lr, epochs)
+    for column, expected in (("running_loss", running), ("full_loss", full)):
+        by_epoch = run.epochs.groupby("epoch")[column]
+        error = 4 * by_epoch.std().to_numpy() / seeds**0.5
+        assert (np.abs(by_epoch.mean().to_numpy() - expected) < error + 1e-12).all()
+
+
+def test_stationary_excess_is_where_the_expected_loss_settles():
+    problem = regression(2, 3, noise=1.0)
+    ls = problem.least_squares
+    excess = theory.stationary_excess(ls, 24, 2, 0.02)
+    _, full = theory.expected_losses(ls, start(problem), 24, 2, 0.02, 500)
+    assert full[-1] - ls.least_loss == pytest.approx(excess, rel=1e-6)
+    assert theory.stationary_excess(ls, 24, 1, 5.0) == np.inf
+    assert theory.mean_square_radius(ls, 24, 1, 5.0) > 1
+
+
+def test_small_steps_leave_the_small_step_excess():
+    problem = regression(2, 3, noise=1.0, d=400)
+    ls, lr = problem.least_squares, 1e-5
+    g = theory.gradients(ls, ls.w_star, 400)
+    expected = lr * np.trace(g.T @ g / 400) / 4 * (400 - 1) / 399
+    assert theory.stationary_excess(ls, 400, 1, lr) == pytest.approx(expected, rel=1e-3)
+
+
+def test_mean_square_batch_norm_is_the_mean_over_all_batches():
+    from itertools import combinations
+
+    problem = regression(4, 2, d=8)
+    ls, w = problem.least_squares, np.array([0.3, -1.0])
+    g = theory.gradients(ls, w, 8)
+    every = [np.square(g[list(part)].mean(0)).sum() for part in combinations(range(8), 3)]
+    assert theory.mean_square_batch_norm(ls, w, 8, 3) == pytest.approx(np.mean(every))
+    assert theory.mean_square_batch_norm(ls, w, 8, 8) == pytest.approx(np.square(g.mean(0)).sum())
+    assert theory.noise_scale(ls, w, 8) == pytest.approx(
+        g.var(0).sum() / np.square(g.mean(0)).sum()
+    )
+    assert np.allclose(g.mean(0), ls.gradient(w))
+
+
+def test_first_overflow_is_found_seed_by_seed():
+    problem = ss.problems.curve()
+    config = TrainConfig(optimizer="notebook", lr=0.2, batch_size=10, seeds=range(20))
+    run = ss.train(problem, config=config)
+    assert np.array_equal(theory.first_overflow(problem, config), run.n_steps)
+    calm = TrainConfig(optimizer="notebook", lr=2e-4, batch_size=10)
+    assert theory.first_overflow(problem, calm).tolist() == [np.inf]
+
+
+def test_the_gap_of_the_running_loss_is_drift_and_sampling():
+    run = ss.train(small_curve(noise=0.3), lr=0.1, batch_size=10, epochs=1, dtype="float64")
+    s, e = run.steps, run.epochs.iloc[0]
+    parts = theory.gap(
+        s["loss"].to_numpy(), s["full_loss"].to_numpy(), s["size"].to_numpy(), e["full_loss"]
+    )
+    assert parts.drift + parts.sampling == pytest.approx(e["running_loss"] - e["full_loss"])
+    assert parts.drift > 0
+
+
+def test_float32_descent_stops_moving_at_its_floor():
+    problem = small_curve()
+    ls = problem.least_squares
+    lr = 0.5 * theory.lr_limit(ls)
+    run = ss.train(problem, optimizer="notebook", lr=lr, epochs=3000)
+    moves = run.steps["update_norm"].to_numpy()
+    excess = run.epochs["full_loss"].iloc[-1] - ls.least_loss
+    assert moves[-1] == 0
+    # an upper bound on the excess up to the rounding of the gradient itself
+    assert excess < 10 * theory.float32_floor(ls, lr)
+
+
+def test_theory_says_what_it_cannot_do():
+    with pytest.raises(ss.InputError, match="linear in w"):
+        theory.moments(ss.problems.curve(loss="abs"))
