@@ -227,7 +227,8 @@ def exact_radius(b: Batches, lr: float) -> float:
     """Return rho(M) computed with 120 digits."""
     matrix, _ = _exact_map(b, lr)
     with mpmath.workdps(DIGITS):
-        values = mpmath.eig(matrix, left=False, right=False)
+        # mpmath returns no list of eigenvalues for a 1 x 1 matrix
+        values = [matrix[0]] if matrix.rows == 1 else mpmath.eig(matrix, left=False, right=False)
         return float(max(abs(value) for value in values))
 
 

@@ -43,9 +43,9 @@ def test_descent_stops_where_the_loop_stops(seed, p, noise, share, target):
     problem = regression(seed, p, noise)
     ls = problem.least_squares
     lr, epsilon = share * theory.lr_limit(ls), ls.least_loss + target
-    run = ss.train(problem, optimizer="notebook", lr=lr, epochs=5000, stop=("running", epsilon))
+    run = ss.train(problem, optimizer="notebook", lr=lr, epochs=500, stop=("running", epsilon))
     predicted = theory.descent_stop(ls, start(problem), lr, epsilon)
-    if predicted <= 5000:
+    if predicted < 500:
         assert abs(run.converged_epoch[0] - predicted) <= 1
 
 
@@ -58,13 +58,13 @@ def test_descent_never_stops_beyond_the_limit_or_below_the_least_loss():
     assert theory.descent_stop(ls, w0, 0.5 * limit, 1e9) == 1
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_limit_is_where_simulated_runs_turn(seed):
     problem = regression(seed, 3)
-    low, high = 1e-4, 10.0
-    while high / low > 1.001:
+    low, high = 0.05, 5.0
+    while high / low > 1.003:
         lr = (low * high) ** 0.5
-        run = ss.train(problem, optimizer="notebook", lr=lr, epochs=4000)
+        run = ss.train(problem, optimizer="notebook", lr=lr, epochs=1500)
         grows = not run.epochs["full_loss"].iloc[-1] < problem.full(start(problem)[None])[0][0]
         low, high = (low, lr) if grows else (lr, high)
     assert low == pytest.approx(theory.lr_limit(problem.least_squares), rel=5e-3)
@@ -114,10 +114,10 @@ def test_the_epoch_map_is_the_loops_epoch(seed, p, noise, order, size, epoch):
 def test_a_fixed_order_settles_at_its_fixed_point(seed, p, noise, order):
     problem = regression(seed, p, noise)
     ls = problem.least_squares
-    config = TrainConfig(optimizer="notebook", lr=0.05, batch_size=5, order=order, epochs=2000)
+    config = TrainConfig(optimizer="notebook", lr=0.05, batch_size=5, order=order, epochs=300)
     b = theory.batches(problem, config)
     rho = theory.spectral_radius(b, 0.05)
-    if rho > 0.98:
+    if rho > 0.93:
         return
     run = ss.train(problem, config=config)
     assert np.allclose(run.w[0], ls.w_star + theory.fixed_point(b, 0.05), rtol=1e-6, atol=1e-8)
@@ -159,7 +159,7 @@ def test_the_critical_step_of_an_order_is_where_its_radius_is_one():
 @pytest.mark.parametrize("noise", [0.0, 1.0])
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_expected_losses_are_the_means_of_independent_batches(noise, batch_size):
-    problem, seeds = regression(5, 2, noise), 4000
+    problem, seeds = regression(5, 2, noise), 1000
     ls, lr, epochs, m = problem.least_squares, 0.05, 3, 24 // batch_size
 
     def independent(generator, d):  # each batch without replacement, apart from the others
