@@ -13,10 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 import sgdstudy as ss
+from sgdstudy.predict import growth
 
 D = 2000  # points of the curve
 STEPS = ("1e-4", "2e-4", "3e-4", "4e-4", "4.9e-4", "5.1e-4")
 PRINTED = "printed in the notebook"
+FLOOR_LR = 4.9e-4  # reaches the floor soonest
 
 
 @dataclass(frozen=True)
@@ -36,15 +38,20 @@ def sum_of_squares(prediction, y):
 
 def arms(o):
     curve = ss.problems.curve()
+    start = curve.initial([0])[0].numpy()
+    best = ss.theory.lr_best_for_epsilon(curve.least_squares, start, o.epsilon)
     total = curve.replace(loss=sum_of_squares)
     full = {"optimizer": "notebook", "epochs": o.epochs, "stop": ("running", o.epsilon)}
+    still = {"optimizer": "notebook", "epochs": 2 * o.epochs, "lr": FLOOR_LR}
     sums = full | {"stop": ("running", o.epsilon * D)}
     one = {"optimizer": "notebook", "batch_size": 1, "epochs": o.passes, "seeds": o.seed_range()}
     prose = one | {"lr": 1e-5, "stop": ("running", 1e-3)}
     one |= {"lr": 2e-4, "stop": ("running", o.epsilon)}
     return {
         **{f"lr {lr}": ss.Arm(curve, "full batch", lr=float(lr), **full) for lr in STEPS},
+        "lr best": ss.Arm(curve, "the step that theory finds best", lr=best, **full),
         "lr 2e-4, float64": ss.Arm(curve, "less rounding", lr=2e-4, dtype="float64", **full),
+        "float32 floor": ss.Arm(curve, "until nothing moves", **still),
         "sum, lr 2e-4/d": ss.Arm(total, "sum form, step divided by d", lr=2e-4 / D, **sums),
         "sum, lr 2e-4": ss.Arm(total, "sum form, same step", lr=2e-4, **sums),
         "one sample, prose": ss.Arm(curve, "the text's values: 1e-5, 1e-3, 100", **prose),
@@ -54,33 +61,51 @@ def arms(o):
 
 
 def claims(o, runs):
-    limit = 2 / np.linalg.eigvalsh(ss.problems.curve().least_squares.hessian).max()
-    steps = {"lr 4.9e-4": 4.9e-4, "lr 5.1e-4": 5.1e-4, "sum, lr 2e-4": 2e-4 * D}
-    theory = "theory: the step against 2 / largest eigenvalue of the Hessian"
-    run = runs["lr 2e-4"]
-    found = [
+    ls, run, total = ss.problems.curve().least_squares, runs["lr 2e-4"], runs["sum, lr 2e-4/d"]
+    # beyond the limit the loss grows by (1 - lr * lambda)^2 an epoch: the limit can be read off
+    limit, limit_sum = ss.theory.lr_limit(ls), ss.theory.lr_limit(ls) / D
+    seen = 2 / ((1 + np.sqrt(growth(runs["lr 5.1e-4"]))) / 5.1e-4)
+    seen_sum = 2 / ((1 + np.sqrt(growth(runs["sum, lr 2e-4"]))) / 2e-4)
+    lowest = runs["float32 floor"].epochs["full_loss"].min() - ls.least_loss
+    floor = ss.theory.float32_floor(ls, FLOOR_LR)
+    best = all(runs["lr best"].median_stop <= runs[f"lr {lr}"].median_stop for lr in STEPS)
+    return [
         ss.Claim("w_printed", "lr 2e-4", run.w[0], [0.3079, -1.7, 2.0258], 5e-5, PRINTED),
         ss.Claim("distance_printed", "lr 2e-4", run.distance[0], 0.4743, 5e-5, PRINTED),
-        ss.Claim("lr_limit", "all", limit),
+        ss.Claim("stop_epoch_printed", "lr 2e-4", run.median_stop, 9340, 1, PRINTED),
+        ss.Claim("stop_epoch_printed", "sum, lr 2e-4/d", total.median_stop, 9340, 1, PRINTED),
+        ss.Claim("lr_limit", "lr 5.1e-4", seen, limit, 1e-3 * limit, "2 / lambda_max"),
+        ss.Claim(
+            "sum_form_lr_limit",
+            "sum, lr 2e-4",
+            seen_sum,
+            limit_sum,
+            1e-3 * limit_sum,
+            "2 / (d lambda_max)",
+        ),
+        ss.Claim("lr_best_for_epsilon", "lr best", best, True, 0, "no other step stops earlier"),
+        ss.Claim("lr_best_asymptotic", "all", ss.theory.lr_best_asymptotic(ls)),
+        ss.Claim(
+            "float32_floor",
+            "float32 floor",
+            lowest,
+            floor,
+            floor / 2,
+            "ulp(w)^2 / (8 lr^2 lambda_min), to a factor of 2",
+        ),
+        *ss.predicted_claims(runs),
     ]
-    for arm, lr in steps.items():
-        diverges = "diverged" in runs[arm].stop_reason
-        found.append(ss.Claim("diverges", arm, diverges, lr > limit, 0, theory))
-    for arm, run in runs.items():
-        printed = 9340 if arm in ("lr 2e-4", "lr 2e-4, float64", "sum, lr 2e-4/d") else None
-        source = PRINTED if printed else ""
-        found.append(ss.Claim("stop_epoch", arm, run.median_stop, printed, 1, source))
-    return found
 
 
 def answer(o, runs, claims):
     stop = {arm: f"{run.median_stop:.0f}" for arm, run in runs.items()}
     prose, ordered = runs["one sample, prose"], runs["one sample, sorted"]
-    return f"""Full-batch descent with lr 2e-4 stops at epoch {stop["lr 2e-4"]}, as printed, and
-    still lies {runs["lr 2e-4"].distance[0]:.4f} from the true parameters: the constant term hardly
-    changes the loss, so descent is slow along it. Steps up to 2 / (largest eigenvalue) =
-    {claims[2].measured:.4g} work (4.9e-4 stops at epoch {stop["lr 4.9e-4"]}), 5.1e-4 diverges. The
-    sum form needs the step divided by d = {D}: with the same step it diverges within
+    return f"""Full-batch descent with lr 2e-4 stops at epoch {stop["lr 2e-4"]}, as printed and as
+    theory says, and still lies {runs["lr 2e-4"].distance[0]:.4f} from the true parameters: the
+    constant term hardly changes the loss, so descent is slow along it. Steps up to 2 / (largest
+    eigenvalue), measured as {claims[4].measured:.4g}, work; 5.1e-4 diverges. The best step for this
+    epsilon, {runs["lr best"].config.lr:.4g}, is just below and stops at {stop["lr best"]}. The sum
+    form needs the step divided by d = {D}: with the same step it diverges within
     {runs["sum, lr 2e-4"].n_steps[0]} epochs.
 
     One sample at a time, shuffled, takes {stop["one sample, shuffled"]} passes over the data at

@@ -13,6 +13,8 @@ import numpy as np
 import sgdstudy as ss
 
 PRINTED = "printed in the notebook"
+ORDERS = "theory: share of seeds whose own order overflows at that very batch"
+MOMENTS = "theory: expected losses of independent batches; reshuffling moves them by under 1 %"
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,16 @@ def arms(o):
     }
 
 
+def ratio_late(run):
+    """Return running over full loss in the last epoch that all seeds complete, and in theory."""
+    epoch = int(run.stop_epoch.min())
+    rows = run.load("epochs", epochs=slice(epoch, epoch + 1))
+    ls, start = run.problem.least_squares, run.problem.initial([0])[0].numpy()
+    settings = (run.problem.d, run.config.batch_size, run.config.lr, epoch)
+    running, full = ss.theory.expected_losses(ls, start, *settings)
+    return rows["running_loss"].mean() / rows["full_loss"].mean(), running[-1] / full[-1]
+
+
 def claims(o, runs):
     run, printed = runs["descent"], runs["eta 0.2"]
     near = np.mean(np.abs(run.converged_epoch - 48) <= 1)
@@ -45,12 +57,18 @@ def claims(o, runs):
     spread = 4 * run.distance.std() + 5e-5
     diverged = np.mean(printed.stop_reason == "diverged")
     first = [printed.n_steps.min(), printed.n_steps.max()]
+    predicted = ss.theory.first_overflow(printed.problem, printed.config)
+    as_predicted = np.mean(predicted == printed.n_steps)
+    late, expected = ratio_late(run)
     return [
-        ss.Claim("stop_epoch", "descent", run.median_stop, 48, 1, PRINTED),
+        ss.Claim("stop_epoch_printed", "descent", run.median_stop, 48, 1, PRINTED),
         ss.Claim("seeds_near_48", "descent", near, 1, 0.05, PRINTED + "; nearly all, within 1"),
         ss.Claim("distance", "descent", np.median(run.distance), 0.4525, spread, PRINTED),
         ss.Claim("diverges", "eta 0.2", diverged, 1, 0, "0.2 is beyond any batch's limit"),
-        ss.Claim("steps_to_non_finite_loss", "eta 0.2", first),
+        ss.Claim("printed_eta_diverges_at_batch", "eta 0.2", as_predicted, 1, 0, ORDERS),
+        ss.Claim("first_non_finite_loss", "eta 0.2", first),
+        ss.Claim("running_loss_ratio_late", "descent", late, expected, 0.01, MOMENTS),
+        *ss.predicted_claims({"descent": run}),
     ]
 
 

@@ -13,6 +13,7 @@ _PUBLIC = {
     "Result": "sgdstudy.study",
     "Study": "sgdstudy.study",
     "run": "sgdstudy.study",
+    "predicted_claims": "sgdstudy.predict",
     "Problem": "sgdstudy.problem",
     "TrainConfig": "sgdstudy.config",
     "History": "sgdstudy.history",

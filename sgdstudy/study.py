@@ -63,21 +63,13 @@ class Arm:
     Args:
         problem: what is trained.
         about: what the arm is there for, in a few words.
-        predict: called before the arm runs; returns what theory expects, by name.
         settings: see `TrainConfig`.
     """
 
-    def __init__(
-        self,
-        problem: Problem,
-        about: str = "",
-        predict: Callable[[], dict[str, float]] | None = None,
-        **settings: Any,
-    ) -> None:
+    def __init__(self, problem: Problem, about: str = "", **settings: Any) -> None:
         from sgdstudy.config import TrainConfig
 
         self.problem, self.about = problem, about
-        self.predict = predict or dict
         self.config: TrainConfig = TrainConfig(**settings)
         self.config.check(problem)
 

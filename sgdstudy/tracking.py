@@ -30,6 +30,7 @@ from sgdstudy import losses, orders, rules
 from sgdstudy.config import TrainConfig
 from sgdstudy.history import History
 from sgdstudy.points import INTERIM_POINTS, Extremes, median_over_live
+from sgdstudy.predict import predict
 from sgdstudy.problem import Problem
 from sgdstudy.record import Files, Rows, Stream
 from sgdstudy.store import Store, local_path, remove_folder
@@ -115,7 +116,7 @@ class Invocation:
         with self.run(name, arm.about, tags) as run:
             _log_params(self.store, run.id, params)
             _log_data(self.store, run.id, problem)
-            predicted = arm.predict()
+            predicted = predict(problem, config)
             known = {key: value for key, value in predicted.items() if math.isfinite(value)}
             _log_points(self.store, run.id, [(f"predicted/{k}", 0, v) for k, v in known.items()])
             sink = RunSink(self.store, run.id)
