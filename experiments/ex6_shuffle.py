@@ -11,10 +11,15 @@ Source: Exercise 6. Command: python experiments/ex6_shuffle.py --seeds 64
 
 from dataclasses import dataclass
 
+import numpy as np
+
 import sgdstudy as ss
+from sgdstudy.predict import contraction
 
 RANDOM = ("shuffle", "shuffle_once", "block_shuffle")
 FIXED = ("sequential", "reversed", "strided")
+MAP = "theory: spectral radius of the epoch's product of I - lr H_b"
+STEP = "theory: the steps of this order, in float64"
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,17 @@ class Options(ss.Options):
     """the most epochs"""
 
 
+def batches(lr=2e-4, order="sequential", noise=0.0, seed=0):
+    """Return moments and batches of an order."""
+    curve = ss.problems.curve(noise=noise)
+    config = ss.TrainConfig(lr=lr, batch_size=10, order=order, seeds=[seed])
+    return curve.least_squares, ss.theory.batches(curve, config)
+
+
+def rho(lr, order, seed=0):
+    return ss.theory.spectral_radius(batches(order=order, seed=seed)[1], lr)
+
+
 def arms(o):
     seeds = {order: o.seed_range() for order in RANDOM} | {order: [0] for order in FIXED}
     found = {}
@@ -37,58 +53,92 @@ def arms(o):
         for order in RANDOM + FIXED:
             arm = f"SGD {order}" + (f", noise {noise:g}" if noise else "")
             found[arm] = ss.Arm(curve, curve.name, order=order, seeds=seeds[order], **same)
+    exact = same | {"order": "sequential", "dtype": "float64", "stop": ("full", o.epsilon)}
+    clean = ss.problems.curve()
+    usable = ss.theory.usable_lr(*batches(), o.epsilon, low=2e-4, high=3e-4)
+    found["exact"] = ss.Arm(clean, "sequential in float64", **exact)
+    for name, factor in (("usable", 0.97), ("unusable", 1.03)):
+        near = exact | {"lr": factor * usable, "epochs": 2 * o.epochs}
+        found[name] = ss.Arm(clean, f"float64, {factor} times the largest usable step", **near)
     rms = {"optimizer": "RMSprop", "lr": 0.01, "batch_size": 10, "epochs": 50}
     rms["stop"] = ("last_batch", 1e-7)  # the notebook's rule in Exercise 5
     for order in ("shuffle", "sequential"):
         arm = f"RMSprop {order}"
-        found[arm] = ss.Arm(ss.problems.curve(), arm, order=order, seeds=seeds[order], **rms)
+        found[arm] = ss.Arm(clean, arm, order=order, seeds=seeds[order], **rms)
     return found
 
 
 def claims(o, runs):
-    epochs = runs["SGD sequential"].epochs.set_index("epoch")
-    running, full = epochs["running_loss"], epochs["full_loss"]
-    blind = bool(full.iloc[-1] < o.epsilon and running.iloc[-1] > 1e3)
-    theory = "hypothesis: growth within an epoch, contraction between epochs"
+    (ls, b), rows = batches(), runs["exact"].epochs.set_index("epoch")
+    running, full = ss.theory.fixed_order_losses(ls, b, np.zeros(3), o.lr, o.epochs)
+    sequential, steepest = rho(o.lr, "sequential"), np.linalg.eigvalsh(b.hessians)[:, -1]
+    shuffled = np.mean([rho(o.lr, "shuffle", seed) for seed in range(20)])
+    stop = ss.theory.first_below(full, o.epsilon)
+    shrinks = {arm: contraction(runs[arm]) for arm in ("exact", "SGD strided", "SGD shuffle")}
+    ends = {arm: runs[arm].stop_reason[0] for arm in ("usable", "unusable")}
     found = [
-        ss.Claim("full_falls_running_explodes", "SGD sequential", blind, True, 0, theory),
-        ss.Claim("running_loss_epoch_1", "SGD sequential", running[1]),
-        ss.Claim("running_loss_epoch_50", "SGD sequential", running.get(50)),
-        ss.Claim("full_loss_epoch_50", "SGD sequential", full.get(50)),
+        ss.Claim("rho_sequential", "exact", shrinks["exact"], sequential, 1e-4, MAP),
+        ss.Claim(
+            "rho_strided", "SGD strided", shrinks["SGD strided"], rho(o.lr, "strided"), 1e-3, MAP
+        ),
+        ss.Claim("rho_random_mean", "SGD shuffle", shrinks["SGD shuffle"], shuffled, 1e-3, MAP),
+        ss.Claim(
+            "rho_reversed", "all", rho(o.lr, "reversed"), sequential, 1e-6, "transposed product"
+        ),
+        ss.Claim("growth_within_epoch", "all", ss.theory.growth(b, o.lr)),
+        ss.Claim("growth_across_boundary", "all", ss.theory.growth(b, o.lr, epochs=2)),
+        ss.Claim("critical_lr_sequential", "all", ss.theory.critical_lr(b, 2e-4, 1e-3)),
+        ss.Claim("usable_lr_sequential", "usable", ends["usable"], "converged", 0, "3 % below"),
+        ss.Claim(
+            "usable_lr_sequential", "unusable", ends["unusable"], "max_epochs", 0, "3 % above"
+        ),
+        ss.Claim("full_loss_stop_epoch", "exact", runs["exact"].median_stop, stop, 1, STEP),
+        ss.Claim("first_batch_lr_limit", "all", 2 / steepest[0]),
+        ss.Claim("batches_beyond_limit", "all", int((o.lr * steepest > 2).sum())),
     ]
-    for arm, run in runs.items():
-        printed = 48 if arm in ("SGD shuffle", "SGD strided") else None
-        source = "printed in Exercise 4, under the running rule" if printed else ""
-        found.append(ss.Claim("stop_epoch", arm, run.median_stop, printed, 1, source))
+    for epoch in (1, 50):
+        for name, expected in (("running_loss", running), ("full_loss", full)):
+            if epoch in rows.index:
+                value, near = expected[epoch - 1], 0.01 * expected[epoch - 1]
+                measured = rows[name][epoch]
+                found.append(
+                    ss.Claim(f"{name}_epoch_{epoch}", "exact", measured, value, near, STEP)
+                )
     for noise in (0.01, 1.0):
-        arm = f"SGD sequential, noise {noise:g}"
-        ratio = runs[arm].epochs["full_loss"].iloc[-1] / noise**2
-        theory = "hypothesis: a final loss of over a thousand noise variances"
-        found.append(ss.Claim("settles_far_away", arm, bool(ratio > 1e3), True, 0, theory))
-        found.append(ss.Claim("final_loss_over_noise", arm, ratio))
-    return found
+        arm, (noisy, b) = f"SGD sequential, noise {noise:g}", batches(noise=noise)
+        end = ss.theory.fixed_order_losses(noisy, b, np.zeros(3), o.lr, o.epochs)[1][-1]
+        last = runs[arm].epochs["full_loss"].iloc[-1]
+        found.append(ss.Claim("loss_at_end", arm, last, end, 0.02 * end, STEP))
+        settles = ss.theory.fixed_point_loss(noisy, b, o.lr)
+        found.append(ss.Claim("fixed_point_loss", arm, last, settles, 0.02 * settles, MAP))
+    return found + ss.predicted_claims(runs)
 
 
 def answer(o, runs, claims):
-    value = {c.name: c.measured for c in claims if c.arm == "SGD sequential"}
+    value = {c.name: c.measured for c in claims}
     stop = {arm: f"{run.median_stop:.0f}" for arm, run in runs.items()}
-    noisy = {c.arm: c.measured for c in claims if c.name == "final_loss_over_noise"}
-    later = value["running_loss_epoch_50"]
-    fifty = f", still {later:.1e} in epoch 50" if later is not None else ""
+    noisy = runs["SGD sequential, noise 0.01"].epochs["full_loss"].iloc[-1] / 0.01**2
+    usable, critical = runs["usable"].config.lr / 0.97, value["critical_lr_sequential"]
     return f"""With shuffle=False the running loss explodes ({value["running_loss_epoch_1"]:.1e} in
-    epoch 1{fifty}), and yet the loss of all the data at the end of an epoch falls to {o.epsilon:g}
-    by epoch {stop["SGD sequential"]}. Ten neighbouring points are several times steeper than the
-    mean, and one such batch after the other pushes along the same direction: the error grows within
-    the epoch and has shrunk again by its end. The running loss records the growth, the full loss at
-    the epoch's end does not.
+    epoch 1), and yet the loss of all the data at the end of an epoch falls to {o.epsilon:g} by
+    epoch {stop["SGD sequential"]}. Ten neighbouring points can be several times steeper than the
+    mean: {value["batches_beyond_limit"]} of the 200 batches are beyond their own stability limit.
+    They lie at the ends of the curve, one after the other, and push along the same direction, so
+    their factors multiply: by up to {value["growth_within_epoch"]:.1e} within an epoch, and
+    {value["growth_across_boundary"]:.1e} across its boundary. The rest of the epoch undoes it: from
+    one epoch's end to the next the error shrinks by {value["rho_sequential"]:.4f}. The running loss
+    records the growth, the loss at the epoch's end does not.
 
     The lack of randomness is not the fault: the strided order is as fixed as the sorted one, and
-    stops at epoch {stop["SGD strided"]}, as shuffling does ({stop["SGD shuffle"]}); contiguous
-    batches in random order (block_shuffle) stop at {stop["SGD block_shuffle"]}. That the sorted
-    order gets there at all is due to noiseless labels: with noise 0.01 its loss ends at
-    {noisy["SGD sequential, noise 0.01"]:.1e} times the variance of the noise. RMSprop, whose steps
-    do not grow with the gradient, does not explode; under its last-batch rule the sorted order ends
-    as "{runs["RMSprop sequential"].stop_reason[0]}"."""
+    stops at epoch {stop["SGD strided"]}, as shuffling does ({stop["SGD shuffle"]}). Contiguous
+    batches in random order (block_shuffle) stop at {stop["SGD block_shuffle"]}. So mixed batches
+    are harmless in any order, neighbours in random order nearly so; neighbours in sorted order
+    compound. That the sorted order gets there at all is due to noiseless labels: with noise 0.01
+    its loss ends at {noisy:.1e} times the variance of the noise, its fixed point. Even the rounding
+    of the labels keeps steps above {usable:.3g} from reaching {o.epsilon:g}, long before the order
+    itself diverges at {critical:.3g}. RMSprop, whose steps do not grow with the gradient, does not
+    explode; under its last-batch rule the sorted order ends as
+    "{runs["RMSprop sequential"].stop_reason[0]}"."""
 
 
 def noisy(runs, wanted=True):

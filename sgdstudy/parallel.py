@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 from collections.abc import Iterator
@@ -121,16 +122,22 @@ def _side_by_side(
                 interrupted.append(signal.SIGINT)
 
 
+@functools.lru_cache(maxsize=1)
+def _arms(script: str, values: tuple[tuple[str, Any], ...]) -> tuple[Study, Options, Any]:
+    """Build a script's arms, once per worker and invocation: some compute their step sizes."""
+    from sgdstudy.study import load_study
+
+    study = load_study(script)
+    options = study.options(**dict(values))
+    return study, options, study.arms(options)
+
+
 def _train_one(
     script: str, values: dict[str, Any], name: str, invocation: Invocation
 ) -> tuple[str, str, dict[str, Path], dict[str, Any]]:
     """Train one arm in a worker; hand back what a history needs beside the rows on disk."""
-    from sgdstudy.study import load_study
-
-    study = load_study(script)
-    options = study.options(**values)
-    arm = study.arms(options)[name]
-    one = {name: arm}
+    study, options, arms = _arms(script, tuple(values.items()))
+    one = {name: arms[name]}
     with interrupt_flag() as interrupted:
         ((_, run_id, history),) = _one_by_one(
             study, options, one, invocation, False, 1, interrupted

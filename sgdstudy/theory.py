@@ -147,10 +147,14 @@ class Batches:
     Attributes:
         hessians: `(m, p, p)`.
         gradients: `(m, p)`, at w*.
+        losses: `(m,)`, at w*.
+        sizes: `(m,)`, samples.
     """
 
     hessians: np.ndarray
     gradients: np.ndarray
+    losses: np.ndarray
+    sizes: np.ndarray
 
     def factors(self, lr: float) -> np.ndarray:
         """Return I - lr H_b, `(m, p, p)`."""
@@ -166,12 +170,13 @@ def batches(problem: Problem, config: TrainConfig, epoch: int = 1) -> Batches:
     outputs = len(ls.features) // problem.d
     features = ls.features.reshape(problem.d, outputs, -1)
     residual = ls.residual.reshape(problem.d, outputs)
-    hessians, gradients = [], []
+    hessians, gradients, losses = [], [], []
     for part in np.split(indices, np.cumsum(sizes)[:-1]):
         phi = features[part].reshape(-1, features.shape[2])
         hessians.append(2 / len(phi) * phi.T @ phi)
         gradients.append(2 / len(phi) * phi.T @ residual[part].ravel())
-    return Batches(np.array(hessians), np.array(gradients))
+        losses.append(np.mean(residual[part] ** 2))
+    return Batches(np.array(hessians), np.array(gradients), np.array(losses), np.array(sizes))
 
 
 def epoch_map(b: Batches, lr: float) -> tuple[np.ndarray, np.ndarray]:
@@ -186,9 +191,29 @@ def epoch_map(b: Batches, lr: float) -> tuple[np.ndarray, np.ndarray]:
     return matrix, offset
 
 
+def fixed_order_losses(
+    ls: LeastSquares, b: Batches, w0: np.ndarray, lr: float, epochs: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return running and full loss by epoch, `(epochs,)` each, of a fixed order, step by step."""
+    z = np.asarray(w0, dtype=float) - ls.w_star
+    share = b.sizes / b.sizes.sum()
+    running, full = np.zeros(epochs), np.zeros(epochs)
+    for epoch in range(epochs):
+        for h, g, least, weight in zip(b.hessians, b.gradients, b.losses, share, strict=True):
+            slope = h @ z
+            running[epoch] += weight * (least + (slope / 2 + g) @ z)
+            z = z - lr * (slope + g)
+        full[epoch] = ls.loss(ls.w_star + z)
+    return running, full
+
+
 def spectral_radius(b: Batches, lr: float) -> float:
     """Return rho(M): the order converges between epochs if and only if it is below 1."""
-    return float(np.abs(np.linalg.eigvals(epoch_map(b, lr)[0])).max())
+    with np.errstate(all="ignore"):
+        matrix, _ = epoch_map(b, lr)
+    if not np.isfinite(matrix).all():
+        return np.inf
+    return float(np.abs(np.linalg.eigvals(matrix)).max())
 
 
 def fixed_point(b: Batches, lr: float) -> np.ndarray:
@@ -215,11 +240,16 @@ def growth(b: Batches, lr: float, epochs: int = 1) -> float:
     factors = np.concatenate([b.factors(lr)] * epochs)
     running = np.empty_like(factors)  # the product of factors i..j, for every i, as j moves on
     largest = 0.0
-    for j, factor in enumerate(factors):
-        running[:j] = factor @ running[:j]
-        running[j] = factor
-        first = max(0, j + 1 - len(b.hessians))  # no stretch longer than an epoch
-        largest = max(largest, float(np.linalg.norm(running[first : j + 1], 2, axis=(1, 2)).max()))
+    with np.errstate(all="ignore"):
+        for j, factor in enumerate(factors):
+            running[:j] = factor @ running[:j]
+            running[j] = factor
+            window = running[max(0, j + 1 - len(b.hessians)) : j + 1]  # an epoch at most
+            bound = np.sqrt((window**2).sum((1, 2)))  # Frobenius: never below the norm sought
+            if not np.isfinite(bound).all():
+                return np.inf
+            for product in window[bound > largest]:
+                largest = max(largest, float(np.linalg.norm(product, 2)))
     return largest
 
 
@@ -250,6 +280,19 @@ def critical_lr(b: Batches, low: float, high: float) -> float:
     while high / low > 1 + 1e-6:
         middle = np.sqrt(low * high)
         low, high = (middle, high) if exact_radius(b, middle) < 1 else (low, middle)
+    return float(low)
+
+
+def usable_lr(ls: LeastSquares, b: Batches, epsilon: float, low: float, high: float) -> float:
+    """Return the largest step size whose fixed point still has a loss below epsilon.
+
+    Below the critical step the order converges, but to where the labels' rounding, or noise,
+    amplified inside the epoch, puts it. `low` must be usable and `high` not.
+    """
+    while high / low > 1 + 1e-5:
+        middle = np.sqrt(low * high)
+        good = fixed_point_loss(ls, b, middle) < epsilon
+        low, high = (middle, high) if good else (low, middle)
     return float(low)
 
 
@@ -407,6 +450,25 @@ def first_overflow(problem: Problem, config: TrainConfig, most: int = 100) -> np
                 break
             z = z - config.lr * 2 / size * phi.T @ error
     return found
+
+
+def lyapunov(problem: Problem, batch_size: int, lr: float, steps: int = 20_000) -> float:
+    """Return the top Lyapunov exponent per step of random batches, estimated by one long product.
+
+    Almost every path converges if and only if it is below 0; the mean square may still diverge
+    (`mean_square_radius`). The standard error is about 1 / sqrt(steps) of the factors' spread.
+    """
+    ls = moments(problem)
+    generator = np.random.default_rng(0)
+    phi = ls.features.reshape(problem.d, -1, ls.features.shape[1])
+    z, total = np.ones(phi.shape[2]), 0.0
+    for _ in range(steps):
+        rows = phi[generator.choice(problem.d, batch_size, replace=False)].reshape(-1, len(z))
+        z = z - lr * 2 / len(rows) * rows.T @ (rows @ z)
+        length = np.linalg.norm(z)
+        total += np.log(length)
+        z /= length
+    return float(total / steps)
 
 
 def reshuffling_factor(x: np.ndarray) -> np.ndarray:

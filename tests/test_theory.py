@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import sgdstudy as ss
 from sgdstudy import theory
 from sgdstudy.config import TrainConfig
+from sgdstudy.store import open_store
 
 RANDOM = dict(seed=st.integers(0, 10**6), p=st.integers(1, 4), noise=st.sampled_from([0.0, 0.5]))
 
@@ -126,10 +127,40 @@ def test_a_fixed_order_settles_at_its_fixed_point(seed, p, noise, order):
     assert theory.exact_radius(b, 0.05) == pytest.approx(rho, rel=1e-8)
 
 
+def test_a_fixed_order_has_the_losses_of_the_loop():
+    problem = regression(6, 3)
+    config = TrainConfig(optimizer="notebook", lr=0.05, batch_size=7, order="strided", epochs=9)
+    run = ss.train(problem, config=config)
+    b = theory.batches(problem, config)
+    running, full = theory.fixed_order_losses(
+        problem.least_squares, b, start(problem), config.lr, 9
+    )
+    assert np.allclose(running, run.epochs["running_loss"], rtol=1e-9)
+    assert np.allclose(full, run.epochs["full_loss"], rtol=1e-9)
+
+
+def test_the_usable_step_is_where_the_fixed_point_leaves_epsilon():
+    problem = regression(8, 2, noise=1.0)
+    ls = problem.least_squares
+    b = theory.batches(problem, TrainConfig(batch_size=4, order="sequential"))
+    epsilon = (theory.fixed_point_loss(ls, b, 0.02) + theory.fixed_point_loss(ls, b, 0.2)) / 2
+    lr = theory.usable_lr(ls, b, epsilon, 0.02, 0.2)
+    assert theory.fixed_point_loss(ls, b, lr) < epsilon
+    assert theory.fixed_point_loss(ls, b, lr * 1.001) > epsilon
+
+
+def test_lyapunov_exponent_of_one_direction_is_a_mean_logarithm():
+    x = torch.linspace(0.5, 1.5, 40, dtype=torch.float64)
+    problem = ss.Problem(x, x, lambda w, x: w[0] * x, w_init=[0.0])
+    logs = np.log(np.abs(1 - 0.3 * 2 * x.numpy() ** 2))
+    error = 4 * logs.std() / 20_000**0.5
+    assert theory.lyapunov(problem, 1, 0.3) == pytest.approx(logs.mean(), abs=error)
+
+
 def test_growth_is_the_largest_product_of_a_stretch():
     generator = np.random.default_rng(0)
     h = generator.normal(size=(6, 2, 2))
-    b = theory.Batches(h @ h.transpose(0, 2, 1), np.zeros((6, 2)))
+    b = theory.Batches(h @ h.transpose(0, 2, 1), np.zeros((6, 2)), np.zeros(6), np.ones(6))
     factors = b.factors(0.7)
 
     def largest(pairs):
@@ -249,3 +280,56 @@ def test_float32_descent_stops_moving_at_its_floor():
 def test_theory_says_what_it_cannot_do():
     with pytest.raises(ss.InputError, match="linear in w"):
         theory.moments(ss.problems.curve(loss="abs"))
+
+
+def test_predictions_are_logged_before_an_arm_and_checked(store):
+    settings = {"optimizer": "notebook", "stop": ("running", 0.5), "epochs": 400}
+    arms = {
+        "full batch": {"lr": 0.2, **settings},
+        "beyond": {"lr": 5.0, **settings},
+        "mixed batches": {"lr": 0.1, "batch_size": 10, "order": "strided", **settings},
+        "shuffled": {"lr": 0.1, "batch_size": 10, "seeds": range(8), **settings},
+        "no theory": {"lr": 0.1, **(settings | {"optimizer": "Adam"})},
+    }
+    study = ss.Study(
+        "predicted.py",
+        "Does theory hold?",
+        ss.Options,
+        lambda o: {name: ss.Arm(small_curve(), **kind) for name, kind in arms.items()},
+        lambda o, runs: ss.predicted_claims(runs),
+        lambda o, runs, claims: "it does",
+    )
+    result = study.run(ss.Options(store=store))
+    verdicts = {(c.name, c.arm): c.holds for c in result.claims}
+    assert verdicts == {
+        ("stop_epoch", "full batch"): True,
+        ("distance_at_stop", "full batch"): True,
+        ("growth_per_epoch", "beyond"): True,
+        ("stop_epoch", "mixed batches"): True,
+        ("stop_epoch", "shuffled"): True,
+        ("stop_epoch", "no theory"): None,
+    }
+    client = open_store(store).client
+    for arm, history in result.runs.items():
+        metrics = client.get_run(result.run_ids[arm]).data.metrics
+        logged = {k.removeprefix("predicted/"): v for k, v in metrics.items() if "predicted/" in k}
+        assert logged == history.predicted
+
+
+def test_a_wrong_prediction_shows_as_failed(store, monkeypatch):
+    monkeypatch.setattr(theory, "descent_stop", lambda *given: 3.0)
+    arm = ss.Arm(small_curve(), lr=0.2, optimizer="notebook", stop=("running", 0.5), epochs=400)
+    study = ss.Study(
+        "wrong.py",
+        "Does a wrong theory show?",
+        ss.Options,
+        lambda o: {"arm": arm},
+        lambda o, runs: ss.predicted_claims(runs),
+        lambda o, runs, claims: "it does",
+    )
+    result = study.run(ss.Options(store=store))
+    assert [c.name for c in result.failed] == ["stop_epoch", "distance_at_stop"]
+    client = open_store(store).client
+    assert client.get_run(result.run_ids["answer"]).data.tags["sgdstudy.claims_failed"] == "2"
+    note = client.get_experiment_by_name("wrong").tags["mlflow.note.content"]
+    assert "**FAILS**" in note
