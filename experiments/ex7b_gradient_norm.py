@@ -46,6 +46,41 @@ def arms(o):
     }
 
 
+def from_theory(arm, run):
+    """Check the recorded gradients against the covariance of the samples' gradients."""
+    ls, d, size = run.problem.least_squares, run.problem.d, run.config.batch_size
+    w = run.w[0].astype(float)
+    norm = np.linalg.norm(ss.theory.gradients(ls, w, d).mean(0))
+    squares = run.load(columns=["seed", "grad_norm"]).assign(square=lambda rows: rows.grad_norm**2)
+    by_seed = squares.groupby("seed")["square"].mean()
+    expected = ss.theory.mean_square_batch_norm(ls, w, d, size)
+    error = 4 * by_seed.std() / np.sqrt(len(by_seed)) + ROUNDING * expected
+    # what two independent batches estimate; drawn without replacement it is off by trace / d
+    bias = -ss.theory.trace_sigma(ls, w, d) / d
+    return [
+        ss.Claim(
+            "full_gradient_norm",
+            arm,
+            run.epochs["full_grad_norm"][0],
+            norm,
+            1e-9 * max(norm, 1),
+            "theory: norm of the mean of the samples' gradients",
+            True,
+        ),
+        ss.Claim(
+            "mean_square_batch_norm",
+            arm,
+            by_seed.mean(),
+            expected,
+            error,
+            "theory: |g|^2 + tr(Sigma) (d - B) / (B (d - 1)); 4 standard errors",
+        ),
+        ss.Claim("trace_sigma", arm, ss.theory.trace_sigma(ls, w, d)),
+        ss.Claim("noise_scale", arm, ss.theory.noise_scale(ls, w, d)),
+        ss.Claim("two_batch_estimator_bias", arm, bias),
+    ]
+
+
 def claims(o, runs):
     found = []
     for arm, run in runs.items():
@@ -62,6 +97,7 @@ def claims(o, runs):
             found.append(ss.Claim("moving_mean_gradient", arm, error, 0, 1e-4, source, True))
             continue
         found.append(ss.Claim("mean_over_full", arm, ratio.iloc[0]))
+        found += from_theory(arm, run)
         error, source = (np.abs(of_mean - full) / mean).max(), "identity at fixed parameters"
         found.append(ss.Claim("mean_is_full", arm, error, 0, ROUNDING, source, True))
         below = bool((full <= mean * (1 + ROUNDING)).all())

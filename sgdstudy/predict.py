@@ -103,10 +103,13 @@ def growth(history: History) -> float:
 
 
 def contraction(history: History, epochs: int = 10) -> float:
-    """Return the factor of the error per epoch, from the last epochs' full loss."""
+    """Return the factor of the error per epoch, from the last epochs' full loss; NaN for one."""
     columns = ["seed", "epoch", "full_loss"]
     rows = history.load("epochs", columns=columns, seeds=history.config.seeds[0])
     loss = rows["full_loss"].to_numpy()
+    epochs = min(epochs, len(loss) - 1)
+    if epochs < 1:
+        return float("nan")
     return float((loss[-1] / loss[-1 - epochs]) ** (1 / (2 * epochs)))
 
 
