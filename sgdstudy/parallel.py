@@ -6,20 +6,37 @@ import functools
 import os
 import signal
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgdstudy.errors import InputError, Interrupted
 from sgdstudy.history import History
 from sgdstudy.record import Files
+from sgdstudy.session import interrupt_flag, visible
 from sgdstudy.tracking import Invocation
-from sgdstudy.trainer import interrupt_flag, visible
 
 if TYPE_CHECKING:
     from sgdstudy.study import Arm, Options, Study
 
 Trained = tuple[str, str, History]  # arm, run id, history
+
+
+@dataclass
+class _Work:
+    """The arms of one invocation, and whether Ctrl-C was pressed."""
+
+    study: Study
+    options: Options
+    arms: dict[str, Arm]
+    invocation: Invocation
+    progress: bool | None
+    interrupted: list[int]
+
+    def note(self, history: History) -> None:
+        """Notice a Ctrl-C that the trainer caught."""
+        if "interrupted" in history.stop_reason:
+            self.interrupted.append(signal.SIGINT)
 
 
 def train_arms(
@@ -38,9 +55,9 @@ def train_arms(
     if options.jobs < 1:
         raise InputError(f"jobs is a number of processes, at least 1, got {options.jobs}")
     jobs = min(options.jobs, len(arms))
-    trained = _one_by_one if jobs == 1 else _side_by_side
     with interrupt_flag() as interrupted:
-        yield from trained(study, options, arms, invocation, progress, jobs, interrupted)
+        work = _Work(study, options, arms, invocation, progress, interrupted)
+        yield from _one_by_one(work) if jobs == 1 else _side_by_side(work, jobs)
         if interrupted:
             raise Interrupted(f"{study.name} was stopped; what ran is saved")
 
@@ -51,33 +68,16 @@ def default_jobs() -> int:
     return min(count or 1, 8)
 
 
-def _one_by_one(
-    study: Study,
-    options: Options,
-    arms: dict[str, Arm],
-    invocation: Invocation,
-    progress: bool | None,
-    jobs: int,
-    interrupted: list[int],
-) -> Iterator[Trained]:
-    for name, arm in arms.items():
-        if interrupted:
+def _one_by_one(work: _Work) -> Iterator[Trained]:
+    for name, arm in work.arms.items():
+        if work.interrupted:
             return
-        run_id, history = invocation.train(name, arm, options.device, progress)
+        run_id, history = work.invocation.train(name, arm, work.options.device, work.progress)
         yield name, run_id, history
-        if "interrupted" in history.stop_reason:  # noticed by the trainer, not here
-            interrupted.append(signal.SIGINT)
+        work.note(history)
 
 
-def _side_by_side(
-    study: Study,
-    options: Options,
-    arms: dict[str, Arm],
-    invocation: Invocation,
-    progress: bool | None,
-    jobs: int,
-    interrupted: list[int],
-) -> Iterator[Trained]:
+def _side_by_side(work: _Work, jobs: int) -> Iterator[Trained]:
     """Give the arms to worker processes, the longest first.
 
     A worker builds its arm from the script: nothing of the user's has to be pickled.
@@ -85,23 +85,23 @@ def _side_by_side(
     from joblib import Parallel, delayed
     from tqdm.auto import tqdm
 
-    shared = replace(invocation)  # without cached connections
-    longest_first = sorted(arms, key=lambda name: -arms[name].n_steps)
+    shared = replace(work.invocation)  # without cached connections
+    longest_first = sorted(work.arms, key=lambda name: -work.arms[name].n_steps)
     bar = tqdm(
-        total=len(arms),
-        desc=study.name,
+        total=len(work.arms),
+        desc=work.study.name,
         unit="arm",
         delay=1,
         leave=False,
-        disable=not (visible() if progress is None else progress),
+        disable=not (visible() if work.progress is None else work.progress),
     )
 
     def waiting() -> Iterator[Any]:
         for name in longest_first:
             # the terminal sends Ctrl-C to the workers too: they end their arm, we start no other
-            if interrupted:
+            if work.interrupted:
                 return
-            yield delayed(_train_one)(study.file, asdict(options), name, shared)
+            yield delayed(_train_one)(work.study.file, asdict(work.options), name, shared)
 
     pool = Parallel(
         jobs,
@@ -114,12 +114,11 @@ def _side_by_side(
     with bar:
         for name, run_id, paths, outcome in pool(waiting()):
             bar.update()
-            arm = arms[name]
-            config = replace(arm.config, device=options.device)
+            arm = work.arms[name]
+            config = replace(arm.config, device=work.options.device)
             history = History(arm.problem, config, Files(paths), **outcome)
             yield name, run_id, history
-            if "interrupted" in history.stop_reason:
-                interrupted.append(signal.SIGINT)
+            work.note(history)
 
 
 @functools.lru_cache(maxsize=1)
@@ -137,11 +136,9 @@ def _train_one(
 ) -> tuple[str, str, dict[str, Path], dict[str, Any]]:
     """Train one arm in a worker; hand back what a history needs beside the rows on disk."""
     study, options, arms = _arms(script, tuple(values.items()))
-    one = {name: arms[name]}
     with interrupt_flag() as interrupted:
-        ((_, run_id, history),) = _one_by_one(
-            study, options, one, invocation, False, 1, interrupted
-        )
+        work = _Work(study, options, {name: arms[name]}, invocation, False, interrupted)
+        ((_, run_id, history),) = _one_by_one(work)
     fields = ("w", "stop_epoch", "stop_reason", "n_steps", "train_seconds", "predicted")
     assert isinstance(history.sink, Files)
     return name, run_id, history.sink.paths, {f: getattr(history, f) for f in fields}

@@ -6,12 +6,8 @@ divergence are found there, and what ran beyond them is dropped.
 
 from __future__ import annotations
 
-import signal
-import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -26,6 +22,7 @@ from sgdstudy.orders import Sampler
 from sgdstudy.problem import DTYPES, Problem
 from sgdstudy.quantities import norm
 from sgdstudy.record import Memory, Rows, Sink
+from sgdstudy.session import interrupt_flag, single_thread, visible
 
 CHUNK_STEPS = 256
 CHUNK_VALUES = 8_000_000  # parameters recorded, or inputs gathered, in one chunk
@@ -95,7 +92,7 @@ def train(
         leave=False,
         disable=not (visible() if progress is None else progress),
     )
-    with bar, _single_thread(), interrupt_flag() as interrupted:
+    with bar, single_thread(), interrupt_flag() as interrupted:
         while run.live.any() and run.epoch < config.epochs:
             if interrupted:
                 run.reason[run.live] = "interrupted"
@@ -439,39 +436,3 @@ def _sum_batches(values: np.ndarray) -> np.ndarray:
 def _parameters(w: np.ndarray) -> dict[str, np.ndarray]:
     p = w.shape[-1]
     return {f"w{i}": w[..., i] for i in range(p)} if p <= MAX_W_COLUMNS else {}
-
-
-def visible() -> bool:
-    """Whether there is someone to look at a progress bar: a terminal or a notebook."""
-    return "ipykernel" in sys.modules or bool(sys.stderr and sys.stderr.isatty())
-
-
-@contextmanager
-def _single_thread() -> Iterator[None]:
-    """Use one torch thread: as fast here, and sums do not depend on the machine's cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def interrupt_flag() -> Iterator[list[int]]:
-    """Turn the first Ctrl-C into a mark that is read between chunks; a second one is immediate."""
-    marks: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield marks
-        return
-
-    def handle(number: int, frame: Any) -> None:
-        if marks:
-            raise KeyboardInterrupt
-        marks.append(number)
-
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield marks
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,48 @@
+"""The process a training run lives in: its terminal, its threads, its Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+def visible() -> bool:
+    """Whether there is someone to look at a progress bar: a terminal or a notebook."""
+    return "ipykernel" in sys.modules or bool(sys.stderr and sys.stderr.isatty())
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """Use one torch thread: as fast here, and sums do not depend on the machine's cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def interrupt_flag() -> Iterator[list[int]]:
+    """Turn the first Ctrl-C into a mark that is read between chunks; a second one is immediate."""
+    marks: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield marks
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        if marks:
+            raise KeyboardInterrupt
+        marks.append(number)
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield marks
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,88 @@
+"""What theory expects of a least-squares problem, before anything runs.
+
+Pure float64 functions of `LeastSquares` (features, minimiser, Hessian H, least loss L*). With
+z = w - w* the loss is L* + z^T H z / 2, a full-batch step is z -> (I - lr H) z, and a step on a
+batch b is z -> (I - lr H_b) z - lr g_b, g_b the batch's gradient at w*.
+"""
+
+from sgdstudy.theory.descent import (
+    descent_loss,
+    descent_stop,
+    descent_w,
+    eigenvalues,
+    float32_floor,
+    growth_per_epoch,
+    lr_best_asymptotic,
+    lr_best_for_epsilon,
+    lr_limit,
+    moments,
+)
+from sgdstudy.theory.fixed_order import (
+    Batches,
+    Gap,
+    batches,
+    critical_lr,
+    epoch_map,
+    exact_radius,
+    fixed_order_losses,
+    fixed_point,
+    fixed_point_loss,
+    gap,
+    growth,
+    spectral_radius,
+    usable_lr,
+)
+from sgdstudy.theory.random_order import (
+    Moments,
+    expected_losses,
+    first_below,
+    first_overflow,
+    gradients,
+    lyapunov,
+    mean_square_batch_norm,
+    mean_square_radius,
+    noise_scale,
+    reshuffling_factor,
+    stationary_excess,
+    step_moments,
+    trace_sigma,
+)
+
+__all__ = [
+    "Batches",
+    "Gap",
+    "Moments",
+    "batches",
+    "critical_lr",
+    "descent_loss",
+    "descent_stop",
+    "descent_w",
+    "eigenvalues",
+    "epoch_map",
+    "exact_radius",
+    "expected_losses",
+    "first_below",
+    "first_overflow",
+    "fixed_order_losses",
+    "fixed_point",
+    "fixed_point_loss",
+    "float32_floor",
+    "gap",
+    "gradients",
+    "growth",
+    "growth_per_epoch",
+    "lr_best_asymptotic",
+    "lr_best_for_epsilon",
+    "lr_limit",
+    "lyapunov",
+    "mean_square_batch_norm",
+    "mean_square_radius",
+    "moments",
+    "noise_scale",
+    "reshuffling_factor",
+    "spectral_radius",
+    "stationary_excess",
+    "step_moments",
+    "trace_sigma",
+    "usable_lr",
+]
