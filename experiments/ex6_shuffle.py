@@ -142,7 +142,9 @@ def answer(o, runs, claims):
 
 
 def noisy(runs, wanted=True):
-    return {arm: run for arm, run in runs.items() if ("noise" in arm) == wanted}
+    """Choose the orders' arms, with label noise or without; not those in float64."""
+    orders = {arm: run for arm, run in runs.items() if run.config.dtype is None}
+    return {arm: run for arm, run in orders.items() if ("noise" in arm) == wanted}
 
 
 figures = {
