@@ -67,14 +67,16 @@ def plain(value: Any) -> Any:
 def show(value: Any) -> str:
     """Write a value for a table.
 
-    >>> show([0.30791, -1.7]), show(9340), show(True), show(None)
-    ('0.3079, -1.7', '9340', 'yes', '–')
+    >>> show([0.30791, -1.7]), show(9340), show(True), show(None), show(float("inf"))
+    ('0.3079, -1.7', '9340', 'yes', '–', '∞')
     """
     value = plain(value)
     if value is None:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float) and math.isinf(value):
+        return "∞" if value > 0 else "-∞"  # a stop epoch: never
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1e4 or abs(value) >= 1e6 else f"{value:.0f}"
     if isinstance(value, list):
