@@ -42,7 +42,7 @@ def arms(o):
     best = ss.theory.lr_best_for_epsilon(curve.least_squares, start, o.epsilon)
     total = curve.replace(loss=sum_of_squares)
     full = {"optimizer": "notebook", "epochs": o.epochs, "stop": ("running", o.epsilon)}
-    still = {"optimizer": "notebook", "epochs": 2 * o.epochs, "lr": FLOOR_LR}
+    still = {"optimizer": "notebook", "epochs": o.epochs * 5 // 4, "lr": FLOOR_LR}
     sums = full | {"stop": ("running", o.epsilon * D)}
     one = {"optimizer": "notebook", "batch_size": 1, "epochs": o.passes, "seeds": o.seed_range()}
     prose = one | {"lr": 1e-5, "stop": ("running", 1e-3)}

@@ -166,7 +166,7 @@ def usable_lr(ls: LeastSquares, b: Batches, epsilon: float, low: float, high: fl
     Below the critical step the order converges, but to where the labels' rounding, or noise,
     amplified inside the epoch, puts it. `low` must be usable and `high` not.
     """
-    while high / low > 1 + 1e-5:
+    while high / low > 1 + 1e-4:
         middle = np.sqrt(low * high)
         good = fixed_point_loss(ls, b, middle) < epsilon
         low, high = (middle, high) if good else (low, middle)
