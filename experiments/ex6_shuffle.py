@@ -85,8 +85,8 @@ def claims(o, runs):
         ss.Claim(
             "rho_reversed", "all", rho(o.lr, "reversed"), sequential, 1e-6, "transposed product"
         ),
-        ss.Claim("growth_within_epoch", "all", ss.theory.growth(b, o.lr)),
-        ss.Claim("growth_across_boundary", "all", ss.theory.growth(b, o.lr, epochs=2)),
+        ss.Claim("growth_within_epoch", "all", ss.theory.growth(b, o.lr).factor),
+        ss.Claim("growth_across_boundary", "all", ss.theory.growth(b, o.lr, epochs=2).factor),
         ss.Claim("critical_lr_sequential", "all", ss.theory.critical_lr(b, 2e-4, 1e-3)),
         ss.Claim("usable_lr_sequential", "usable", ends["usable"], "converged", 0, "3 % below"),
         ss.Claim(

@@ -71,7 +71,7 @@ def _fixed_order(
     rule, epsilon = config.stop or (None, 0.0)
     # rounding grows with the products inside the epoch: beyond this it decides the stop
     eps = float(np.finfo(config.dtype or str(problem.dtype).removeprefix("torch.")).eps)
-    calm = theory.growth(b, config.lr, epochs=2) * eps < 1e-3
+    calm = theory.growth(b, config.lr, epochs=2).factor * eps < 1e-3
     if rule in ("running", "full") and calm:
         both = theory.fixed_order_losses(ls, b, start, config.lr, config.epochs)
         losses = dict(zip(("running", "full"), both, strict=True))[rule]

@@ -1,5 +1,7 @@
 """Closed forms against brute force on small random problems, never against stored figures."""
 
+from itertools import combinations, islice, product
+
 import numpy as np
 import pytest
 import torch
@@ -152,9 +154,54 @@ def test_the_usable_step_is_where_the_fixed_point_leaves_epsilon():
 def test_lyapunov_exponent_of_one_direction_is_a_mean_logarithm():
     x = torch.linspace(0.5, 1.5, 40, dtype=torch.float64)
     problem = ss.Problem(x, x, lambda w, x: w[0] * x, w_init=[0.0])
-    logs = np.log(np.abs(1 - 0.3 * 2 * x.numpy() ** 2))
-    error = 4 * logs.std() / 20_000**0.5
-    assert theory.lyapunov(problem, 1, 0.3) == pytest.approx(logs.mean(), abs=error)
+    for lr in (0.3, 1.5):  # every epoch holds every sample once, in some order
+        expected = np.log(np.abs(1 - lr * 2 * x.numpy() ** 2)).mean()
+        assert theory.lyapunov(problem, 1, lr) == pytest.approx(expected)
+
+
+def test_between_the_two_limits_paths_converge_while_the_mean_diverges():
+    problem = small_curve()
+    ls = problem.least_squares
+    mean_square = theory.mean_square_lr_limit(ls, problem.d, 2)
+    assert theory.mean_square_radius(ls, problem.d, 2, mean_square * 1.001) > 1
+    assert theory.mean_square_radius(ls, problem.d, 2, mean_square * 0.999) < 1
+    almost_sure = theory.lyapunov_zero_lr(problem, 2, mean_square / 2, 50 * mean_square)
+    assert almost_sure > mean_square
+    for share, ends in ((0.8, True), (1.25, False)):
+        run = ss.train(
+            problem,
+            optimizer="notebook",
+            lr=share * almost_sure,
+            batch_size=2,
+            epochs=400,
+            seeds=range(20),
+            dtype="float64",
+            stop=("full", 1e-3 * float(problem.full(start(problem)[None])[0][0])),
+        )
+        assert np.mean(run.stop_reason == "converged") == ends
+
+
+def test_one_order_for_ever_adds_what_reshuffling_averages_out():
+    # one mode: z -> a z + noise by sample; the noise of one order repeats, reshuffled it does not
+    problem, m, lr = regression(0, 1, noise=1.0, d=40), 40, 0.01
+    a = 1 - lr * theory.eigenvalues(problem.least_squares)
+    factor = theory.shuffle_once_factor(lr, theory.eigenvalues(problem.least_squares), m)
+    assert factor == pytest.approx((1 + a**m) / (1 - a**m))
+    excess = {}
+    for order in ("shuffle", "shuffle_once"):
+        run = ss.train(
+            problem,
+            optimizer="notebook",
+            lr=lr,
+            batch_size=1,
+            order=order,
+            epochs=60,
+            seeds=range(2000),
+            dtype="float64",
+        )
+        ends = run.load("epochs", columns=["full_loss"], epochs=slice(30, None))
+        excess[order] = ends["full_loss"].mean() - problem.least_squares.least_loss
+    assert excess["shuffle_once"] / excess["shuffle"] == pytest.approx(factor[0], rel=0.1)
 
 
 def test_growth_is_the_largest_product_of_a_stretch():
@@ -174,8 +221,13 @@ def test_growth_is_the_largest_product_of_a_stretch():
 
     inside = [(i, j) for i in range(6) for j in range(i, 6)]
     across = inside + [(i, j) for i in range(6) for j in range(i, min(i + 6, 12))]
-    assert theory.growth(b, 0.7) == pytest.approx(largest(inside))
-    assert theory.growth(b, 0.7, epochs=2) == pytest.approx(largest(across))
+    assert theory.growth(b, 0.7).factor == pytest.approx(largest(inside))
+    found = theory.growth(b, 0.7, epochs=2)
+    assert found.factor == pytest.approx(largest(across))
+    z = found.direction
+    for k in range(found.first, found.last + 1):
+        z = factors[k % 6] @ z
+    assert np.linalg.norm(z) == pytest.approx(found.factor)
 
 
 def test_the_critical_step_of_an_order_is_where_its_radius_is_one():
@@ -232,8 +284,6 @@ def test_small_steps_leave_the_small_step_excess():
 
 
 def test_mean_square_batch_norm_is_the_mean_over_all_batches():
-    from itertools import combinations
-
     problem = regression(4, 2, d=8)
     ls, w = problem.least_squares, np.array([0.3, -1.0])
     g = theory.gradients(ls, w, 8)
@@ -255,14 +305,69 @@ def test_first_overflow_is_found_seed_by_seed():
     assert theory.first_overflow(problem, calm).tolist() == [np.inf]
 
 
-def test_the_gap_of_the_running_loss_is_drift_and_sampling():
-    run = ss.train(small_curve(noise=0.3), lr=0.1, batch_size=10, epochs=1, dtype="float64")
-    s, e = run.steps, run.epochs.iloc[0]
-    parts = theory.gap(
-        s["loss"].to_numpy(), s["full_loss"].to_numpy(), s["size"].to_numpy(), e["full_loss"]
+@given(**RANDOM, order=st.sampled_from(ORDERS), size=st.integers(1, 24))
+def test_a_known_order_has_the_losses_and_the_gap_of_the_loop(seed, p, noise, order, size):
+    problem = regression(seed, p, noise)
+    ls = problem.least_squares
+    config = TrainConfig(lr=0.05, batch_size=size, order=order, epochs=3, seeds=[seed])
+    run = ss.train(problem, config=config)
+    path = theory.order_losses(
+        ls, start(problem), config.lr, islice(theory.batches_by_epoch(problem, config), 3)
     )
-    assert parts.drift + parts.sampling == pytest.approx(e["running_loss"] - e["full_loss"])
-    assert parts.drift > 0
+    assert np.allclose(path.running, run.epochs["running_loss"], rtol=1e-6)
+    assert np.allclose(path.full, run.epochs["full_loss"], rtol=1e-6)
+    for epoch, steps in run.steps.groupby("epoch"):
+        end = run.epochs.iloc[epoch - 1]
+        seen = theory.gap(
+            *(steps[name].to_numpy(dtype=float) for name in ("loss", "full_loss", "size")),
+            end["full_loss"],
+        )
+        scale = end["running_loss"] * 1e-6
+        expected = path.gap(epoch)
+        assert seen.drift == pytest.approx(expected.drift, abs=scale)
+        assert seen.sampling == pytest.approx(expected.sampling, abs=scale)
+        assert seen.weighting == pytest.approx(expected.weighting, abs=scale)
+        # the identity
+        gap, mean = end["running_loss"] - end["full_loss"], end["mean_loss"] - end["full_loss"]
+        assert seen.drift + seen.sampling == pytest.approx(gap, abs=scale)
+        assert seen.drift + seen.sampling + seen.weighting == pytest.approx(mean, abs=scale)
+
+
+@given(values=st.lists(st.floats(-1e3, 1e3), min_size=12, max_size=12), size=st.integers(1, 12))
+def test_bounds_hold_for_any_residuals_and_are_reached(values, size):
+    parts = [np.array(values[i : i + size]) for i in range(0, 12, size)]
+    norms = np.array([np.linalg.norm(part) for part in parts])
+    sizes = np.array([len(part) for part in parts])
+    low, high = theory.triangle_bounds(np.linalg.norm(values), len(parts))
+    assert low * (1 - 1e-12) <= norms.sum() <= high * (1 + 1e-12)
+    root = norms / np.sqrt(sizes)
+    low, high = theory.jensen_bounds(np.linalg.norm(values) / np.sqrt(12), sizes)
+    assert low * (1 - 1e-12) <= root @ sizes / 12 <= high * (1 + 1e-12)
+
+
+def test_bounds_are_reached():
+    equal, single = np.ones(4), np.array([0.0, 0, 0, 1])
+    assert equal.sum() == theory.triangle_bounds(np.linalg.norm(equal), 4)[1]
+    assert single.sum() == theory.triangle_bounds(np.linalg.norm(single), 4)[0]
+    sizes = np.array([3, 1])
+    assert theory.jensen_bounds(1.0, sizes) == (0.5, 1.0)  # all in the batch of 1: RMSE_b = 2
+
+
+def test_the_two_batch_estimate_is_off_by_its_bias_without_replacement():
+    problem, w = regression(4, 2, d=6), np.array([0.3, -1.0])
+    ls = problem.least_squares
+    g = theory.gradients(ls, w, 6)
+
+    def mean_square(size, pick):
+        return np.mean([np.square(g[list(part)].mean(0)).sum() for part in pick(range(6), size)])
+
+    for pick, bias in (
+        (combinations, theory.two_batch_bias(ls, w, 6)),
+        (lambda values, size: product(values, repeat=size), 0.0),
+    ):
+        small, large = mean_square(2, pick), mean_square(4, pick)
+        estimate = (4 * large - 2 * small) / (4 - 2)
+        assert estimate - np.square(g.mean(0)).sum() == pytest.approx(bias)
 
 
 def test_float32_descent_stops_moving_at_its_floor():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import mpmath
 import numpy as np
@@ -12,6 +14,7 @@ from sgdstudy.errors import InputError
 from sgdstudy.least_squares import LeastSquares
 from sgdstudy.orders import Sampler
 from sgdstudy.problem import Problem
+from sgdstudy.theory.batch_vs_full import Gap, gap
 from sgdstudy.theory.descent import moments
 
 DIGITS = 120  # products of 200 factors may grow by 10^50 and cancel
@@ -40,20 +43,34 @@ class Batches:
 
 def batches(problem: Problem, config: TrainConfig, epoch: int = 1) -> Batches:
     """Return the batches that the first seed of a configuration meets in an epoch (from 1)."""
+    return next(islice(batches_by_epoch(problem, config), epoch - 1, None))
+
+
+def batches_by_epoch(problem: Problem, config: TrainConfig) -> Iterator[Batches]:
+    """Yield the batches that the first seed of a configuration meets, epoch after epoch."""
     ls = moments(problem)
-    sizes = config.batch_sizes(problem.d)
-    sampler = Sampler(config.order, [config.seeds[0]], problem.d, sizes[0])
-    indices = [sampler.take(sum(sizes))[0].numpy() for _ in range(epoch)][-1]
-    outputs = len(ls.features) // problem.d
-    features = ls.features.reshape(problem.d, outputs, -1)
-    residual = ls.residual.reshape(problem.d, outputs)
-    hessians, gradients, losses = [], [], []
-    for part in np.split(indices, np.cumsum(sizes)[:-1]):
-        phi = features[part].reshape(-1, features.shape[2])
-        hessians.append(2 / len(phi) * phi.T @ phi)
-        gradients.append(2 / len(phi) * phi.T @ residual[part].ravel())
-        losses.append(np.mean(residual[part] ** 2))
-    return Batches(np.array(hessians), np.array(gradients), np.array(losses), np.array(sizes))
+    sizes = np.array(config.batch_sizes(problem.d))
+    sampler = Sampler(config.order, [config.seeds[0]], problem.d, int(sizes[0]))
+    p = ls.features.shape[1]
+    features = ls.features.reshape(problem.d, -1, p)
+    residual = ls.residual.reshape(problem.d, -1)
+    cut = int(sizes[sizes == sizes[0]].sum())  # the whole batches, then the short one
+    while True:
+        indices = sampler.take(int(sizes.sum()))[0].numpy()
+        parts = [indices[:cut].reshape(-1, int(sizes[0]))]
+        if cut < len(indices):
+            parts.append(indices[None, cut:])
+        hessians, gradients, losses = [], [], []
+        for part in parts:
+            phi = features[part].reshape(len(part), -1, p)
+            error = residual[part].reshape(len(part), -1)
+            n = error.shape[1]
+            hessians.append(2 / n * phi.transpose(0, 2, 1) @ phi)
+            gradients.append(2 / n * np.einsum("bnp,bn->bp", phi, error))
+            losses.append((error**2).sum(1) / n)
+        yield Batches(
+            np.concatenate(hessians), np.concatenate(gradients), np.concatenate(losses), sizes
+        )
 
 
 def epoch_map(b: Batches, lr: float) -> tuple[np.ndarray, np.ndarray]:
@@ -68,19 +85,76 @@ def epoch_map(b: Batches, lr: float) -> tuple[np.ndarray, np.ndarray]:
     return matrix, offset
 
 
+@dataclass(frozen=True)
+class OrderLosses:
+    """The losses of a known order.
+
+    Attributes:
+        batch: loss of every batch at the parameters it met, `(E, m)`.
+        on_the_way: loss of all the data there, `(E, m)`.
+        full: loss of all the data at the end of every epoch, `(E,)`.
+        sizes: samples of the batches, `(m,)`.
+    """
+
+    batch: np.ndarray
+    on_the_way: np.ndarray
+    full: np.ndarray
+    sizes: np.ndarray
+
+    @property
+    def running(self) -> np.ndarray:
+        """Running loss by epoch, `(E,)`."""
+        return self.batch @ (self.sizes / self.sizes.sum())
+
+    def gap(self, epoch: int) -> Gap:
+        """Split what separates the running loss of an epoch (from 1) from the full one."""
+        row = epoch - 1
+        return gap(self.batch[row], self.on_the_way[row], self.sizes, self.full[row])
+
+
+def order_losses(
+    ls: LeastSquares, w0: np.ndarray, lr: float, epochs: Iterable[Batches]
+) -> OrderLosses:
+    """Return the losses of a known order, epoch by epoch, from its steps in float64."""
+    z = np.asarray(w0, dtype=float) - ls.w_star
+    batch, way, full = [], [], []
+    for b in epochs:
+        path = np.empty((len(b.sizes) + 1, len(z)))
+        for step, (h, g) in enumerate(zip(b.hessians, b.gradients, strict=True)):
+            path[step] = z
+            z = z - lr * (h @ z + g)
+        path[-1] = z
+        slope = np.einsum("bpq,bq->bp", b.hessians / 2, path[:-1]) + b.gradients
+        batch.append(b.losses + np.einsum("bp,bp->b", slope, path[:-1]))
+        *before, end = ls.loss(ls.w_star + path)
+        way.append(before)
+        full.append(end)
+    return OrderLosses(np.array(batch), np.array(way), np.array(full), b.sizes)
+
+
 def fixed_order_losses(
     ls: LeastSquares, b: Batches, w0: np.ndarray, lr: float, epochs: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return running and full loss by epoch, `(epochs,)` each, of a fixed order, step by step."""
-    z = np.asarray(w0, dtype=float) - ls.w_star
-    share = b.sizes / b.sizes.sum()
-    running, full = np.zeros(epochs), np.zeros(epochs)
+    """Return running and full loss by epoch, `(epochs,)` each, of the same order in every epoch.
+
+    From one epoch's end to the next z -> M z + c, and the running loss is a quadratic form of the
+    z that the epoch starts from, so that the epoch's steps are taken once.
+    """
+    p = len(ls.w_star)
+    ahead, share = np.eye(p + 1), b.sizes / b.sizes.sum()  # acts on (z, 1)
+    form = np.zeros((p + 1, p + 1))
+    for h, g, least, weight in zip(b.hessians, b.gradients, b.losses, share, strict=True):
+        here = np.block([[h / 2, g[:, None] / 2], [g[None] / 2, np.array([[least]])]])
+        form += weight * ahead.T @ here @ ahead
+        step = np.eye(p + 1)
+        step[:p] -= lr * np.column_stack([h, g])
+        ahead = step @ ahead
+    state = np.append(np.asarray(w0, dtype=float) - ls.w_star, 1.0)
+    running, full = np.empty(epochs), np.empty(epochs)
     for epoch in range(epochs):
-        for h, g, least, weight in zip(b.hessians, b.gradients, b.losses, share, strict=True):
-            slope = h @ z
-            running[epoch] += weight * (least + (slope / 2 + g) @ z)
-            z = z - lr * (slope + g)
-        full[epoch] = ls.loss(ls.w_star + z)
+        running[epoch] = state @ form @ state
+        state = ahead @ state
+        full[epoch] = ls.loss(ls.w_star + state[:p])
     return running, full
 
 
@@ -109,25 +183,45 @@ def fixed_point_loss(ls: LeastSquares, b: Batches, lr: float) -> float:
         return ls.least_loss + float((z.T * hessian * z)[0]) / 2
 
 
-def growth(b: Batches, lr: float, epochs: int = 1) -> float:
-    """Return the largest norm of a product of consecutive factors.
+@dataclass(frozen=True)
+class Growth:
+    """The stretch of consecutive batches that multiplies some error the most.
 
-    Over all stretches within one epoch, or, with `epochs=2`, also across the boundary.
+    Attributes:
+        factor: norm of the product of its factors.
+        first: number of its first batch, counted from 0 through the epochs.
+        last: number of its last batch.
+        direction: unit vector `(p,)`, the z that is multiplied by `factor`.
+    """
+
+    factor: float
+    first: int
+    last: int
+    direction: np.ndarray
+
+
+def growth(b: Batches, lr: float, epochs: int = 1) -> Growth:
+    """Return the largest product of consecutive factors, in norm.
+
+    Over all stretches within one epoch, or, with `epochs=2`, of at most an epoch's length, also
+    across the boundary. Infinite where a product overflows.
     """
     factors = np.concatenate([b.factors(lr)] * epochs)
     running = np.empty_like(factors)  # the product of factors i..j, for every i, as j moves on
-    largest = 0.0
+    found = Growth(0.0, 0, 0, np.zeros(factors.shape[1]))
     with np.errstate(all="ignore"):
         for j, factor in enumerate(factors):
             running[:j] = factor @ running[:j]
             running[j] = factor
-            window = running[max(0, j + 1 - len(b.hessians)) : j + 1]  # an epoch at most
-            bound = np.sqrt((window**2).sum((1, 2)))  # Frobenius: never below the norm sought
+            start = max(0, j + 1 - len(b.hessians))  # an epoch at most
+            bound = np.sqrt((running[start : j + 1] ** 2).sum((1, 2)))  # never below the norm
             if not np.isfinite(bound).all():
-                return np.inf
-            for product in window[bound > largest]:
-                largest = max(largest, float(np.linalg.norm(product, 2)))
-    return largest
+                return Growth(np.inf, start, j, np.full(factors.shape[1], np.nan))
+            for i in start + np.flatnonzero(bound > found.factor):
+                _, norms, directions = np.linalg.svd(running[i])
+                if norms[0] > found.factor:
+                    found = Growth(float(norms[0]), int(i), j, directions[0])
+    return found
 
 
 def exact_radius(b: Batches, lr: float) -> float:
@@ -184,25 +278,3 @@ def _exact_map(b: Batches, lr: float) -> tuple[mpmath.matrix, mpmath.matrix]:
             factor = identity - step * hessian
             matrix, offset = factor @ matrix, factor @ offset - step * gradient
         return mpmath.matrix(matrix.tolist()), mpmath.matrix(offset.tolist())
-
-
-@dataclass(frozen=True)
-class Gap:
-    """What separates an epoch's running loss from the loss of all the data at its end.
-
-    running - full(w_end) = drift + sampling, an identity.
-
-    Attributes:
-        drift: sum (n_b / d) [L(w_b) - L(w_end)]: the parameters were worse on the way.
-        sampling: sum (n_b / d) [L_b(w_b) - L(w_b)]: batches are not the whole.
-    """
-
-    drift: float
-    sampling: float
-
-
-def gap(loss: np.ndarray, full_loss: np.ndarray, size: np.ndarray, full_end: float) -> Gap:
-    """Split the gap of one epoch from its recorded steps, `(m,)` each."""
-    share = size / size.sum()
-    drift = float(share @ (full_loss - full_end))
-    return Gap(drift, float(share @ (loss - full_loss)))

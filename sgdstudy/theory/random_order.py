@@ -5,40 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
 
 from sgdstudy.config import TrainConfig
 from sgdstudy.least_squares import LeastSquares
 from sgdstudy.orders import Sampler
 from sgdstudy.problem import Problem
-from sgdstudy.theory.descent import moments
-
-
-def gradients(ls: LeastSquares, w: np.ndarray, d: int) -> np.ndarray:
-    """Return the gradient of every sample's loss at w, `(d, p)`."""
-    error = ls.features @ (np.asarray(w, dtype=float) - ls.w_star) + ls.residual
-    rows = 2 * error[:, None] * ls.features
-    return rows.reshape(d, -1, rows.shape[1]).mean(1)
-
-
-def trace_sigma(ls: LeastSquares, w: np.ndarray, d: int) -> float:
-    """Return tr(Sigma), the trace of the covariance of the samples' gradients at w (over d)."""
-    return float(gradients(ls, w, d).var(0).sum())
-
-
-def noise_scale(ls: LeastSquares, w: np.ndarray, d: int) -> float:
-    """Return the gradient noise scale tr(Sigma) / |g|^2 (McCandlish et al. 2018)."""
-    g = gradients(ls, w, d).mean(0)
-    return trace_sigma(ls, w, d) / float(g @ g)
-
-
-def mean_square_batch_norm(ls: LeastSquares, w: np.ndarray, d: int, batch_size: int) -> float:
-    """Return E|g_B|^2 over batches drawn without replacement.
-
-    |g|^2 + tr(Sigma) (d - B) / (B (d - 1)), the last factor that of a finite population.
-    """
-    g = gradients(ls, w, d).mean(0)
-    share = (d - batch_size) / (batch_size * max(d - 1, 1))
-    return float(g @ g) + trace_sigma(ls, w, d) * share
+from sgdstudy.theory.batch_vs_full import finite_share, gradients
+from sgdstudy.theory.descent import lr_limit, moments
 
 
 @dataclass(frozen=True)
@@ -69,7 +43,7 @@ def step_moments(ls: LeastSquares, d: int, batch_size: int, lr: float) -> Moment
     each = 2 / phi.shape[1] * np.einsum("imp,imq->ipq", phi, phi)  # H_i
     g = gradients(ls, ls.w_star, d)
     h, identity = ls.hessian, np.eye(p)
-    share = (d - batch_size) / (batch_size * max(d - 1, 1))
+    share = finite_share(d, batch_size)
     factor = identity - lr * h
     covariance = np.einsum("ipq,irs->prqs", each, each).reshape(p * p, -1) / d - np.kron(h, h)
     pair = np.einsum("ipq,ir->prq", each, g) / d  # E[H_i z g_i^T], as a map of z
@@ -153,23 +127,52 @@ def first_overflow(problem: Problem, config: TrainConfig, most: int = 100) -> np
     return found
 
 
-def lyapunov(problem: Problem, batch_size: int, lr: float, steps: int = 20_000) -> float:
-    """Return the top Lyapunov exponent per step of random batches, estimated by one long product.
+def lyapunov(
+    problem: Problem, batch_size: int, lr: float, epochs: int = 6, replicas: int = 64
+) -> float:
+    """Return the top Lyapunov exponent per step of reshuffled batches, estimated by products.
 
-    Almost every path converges if and only if it is below 0; the mean square may still diverge
-    (`mean_square_radius`). The standard error is about 1 / sqrt(steps) of the factors' spread.
+    The growth of log|z| under z -> (I - lr H_b) z, over `replicas` long products, the first epoch
+    left out. Almost every path converges, noise aside, if and only if the exponent is below 0; the
+    mean square may still diverge (`mean_square_lr_limit`).
+
+    Raises:
+        InputError: the loss is not `mse`, or the model not linear in w.
     """
-    ls = moments(problem)
-    generator = np.random.default_rng(0)
+    ls, generator = moments(problem), np.random.default_rng(0)
     phi = ls.features.reshape(problem.d, -1, ls.features.shape[1])
-    z, total = np.ones(phi.shape[2]), 0.0
-    for _ in range(steps):
-        rows = phi[generator.choice(problem.d, batch_size, replace=False)].reshape(-1, len(z))
-        z = z - lr * 2 / len(rows) * rows.T @ (rows @ z)
-        length = np.linalg.norm(z)
-        total += np.log(length)
-        z /= length
-    return float(total / steps)
+    m, p = problem.d // batch_size, phi.shape[2]
+    z, total = np.ones((replicas, p)), 0.0
+    for epoch in range(epochs):
+        order = generator.permuted(np.tile(np.arange(problem.d), (replicas, 1)), axis=1)
+        for batch in order[:, : m * batch_size].reshape(replicas, m, batch_size).swapaxes(0, 1):
+            rows = phi[batch].reshape(replicas, -1, p)
+            error = np.einsum("rnp,rp->rn", rows, z)
+            z = z - lr * 2 / rows.shape[1] * np.einsum("rnp,rn->rp", rows, error)
+            length = np.linalg.norm(z, axis=1, keepdims=True)
+            z /= length
+            total += float(np.log(length).mean()) if epoch else 0.0
+    return total / ((epochs - 1) * m)
+
+
+def lyapunov_zero_lr(problem: Problem, batch_size: int, low: float, high: float) -> float:
+    """Return the step size where the Lyapunov exponent crosses 0, to one part in a thousand.
+
+    The exponent must be below 0 at `low` and above at `high`; the same batches are used for every
+    step size, so that the crossing is one.
+    """
+    while high / low > 1 + 1e-3:
+        middle = float(np.sqrt(low * high))
+        below = lyapunov(problem, batch_size, middle) < 0
+        low, high = (middle, high) if below else (low, middle)
+    return low
+
+
+def mean_square_lr_limit(ls: LeastSquares, d: int, batch_size: int) -> float:
+    """Return the step size where second moments stop being bounded, rho(T) = 1."""
+    high = lr_limit(ls)  # the mean of a step diverges beyond it, its square no later
+    low = high / 4 / d
+    return float(brentq(lambda lr: mean_square_radius(ls, d, batch_size, lr) - 1, low, high))
 
 
 def reshuffling_factor(x: np.ndarray) -> np.ndarray:
@@ -179,3 +182,13 @@ def reshuffling_factor(x: np.ndarray) -> np.ndarray:
     """
     half = np.asarray(x, dtype=float) / 2
     return 1 - np.tanh(half) / half
+
+
+def shuffle_once_factor(lr: float, eigenvalues: np.ndarray, m: int) -> np.ndarray:
+    """Return the noise of one order for ever over that of reshuffling, per mode.
+
+    SO / RR = (1 + a^m) / (1 - a^m), a = 1 - lr lambda: with one order the epochs' errors add up,
+    reshuffled they average out.
+    """
+    a = (1 - lr * np.asarray(eigenvalues, dtype=float)) ** m
+    return (1 + a) / (1 - a)
