@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import sgdstudy as ss
+from sgdstudy import theory
 
 ROUNDING = 1e-5  # relative to the mean batch norm; float32
 
@@ -50,13 +51,38 @@ def from_theory(arm, run):
     """Check the recorded gradients against the covariance of the samples' gradients."""
     ls, d, size = run.problem.least_squares, run.problem.d, run.config.batch_size
     w = run.w[0].astype(float)
-    norm = np.linalg.norm(ss.theory.gradients(ls, w, d).mean(0))
+    norm = np.linalg.norm(theory.gradients(ls, w, d).mean(0))
     squares = run.load(columns=["seed", "grad_norm"]).assign(square=lambda rows: rows.grad_norm**2)
     by_seed = squares.groupby("seed")["square"].mean()
-    expected = ss.theory.mean_square_batch_norm(ls, w, d, size)
+    mean_square, expected = by_seed.mean(), theory.mean_square_batch_norm(ls, w, d, size)
     error = 4 * by_seed.std() / np.sqrt(len(by_seed)) + ROUNDING * expected
-    # what two independent batches estimate; drawn without replacement it is off by trace / d
-    bias = -ss.theory.trace_sigma(ls, w, d) / d
+    # tr(Sigma) as the batches show it: what E|g_B|^2 has beyond |g|^2
+    share = theory.finite_share(d, size)
+    trace, seen = theory.trace_sigma(ls, w, d), (mean_square - norm**2) / share
+    # the two-batch estimate of |g|^2, from batches of this size and the full batch
+    estimate = (d * norm**2 - size * mean_square) / (d - size)
+    near, source = "4 standard errors over the seeds", "theory: covariance of the gradients"
+    expectations = {
+        "mean_square_batch_norm": (
+            mean_square,
+            expected,
+            error,
+            "theory: |g|^2 + tr(Sigma) (d - B) / (B (d - 1))",
+        ),
+        "trace_sigma": (seen, trace, error / share, source),
+        "noise_scale": (
+            seen / norm**2,
+            theory.noise_scale(ls, w, d),
+            error / share / norm**2,
+            source,
+        ),
+        "two_batch_estimator_bias": (
+            estimate - norm**2,
+            theory.two_batch_bias(ls, w, d),
+            error * size / (d - size),
+            "theory: -tr(Sigma) / (d - 1) without replacement",
+        ),
+    }
     return [
         ss.Claim(
             "full_gradient_norm",
@@ -67,17 +93,10 @@ def from_theory(arm, run):
             "theory: norm of the mean of the samples' gradients",
             True,
         ),
-        ss.Claim(
-            "mean_square_batch_norm",
-            arm,
-            by_seed.mean(),
-            expected,
-            error,
-            "theory: |g|^2 + tr(Sigma) (d - B) / (B (d - 1)); 4 standard errors",
+        *(
+            ss.Claim(name, arm, measured, value, tolerance, f"{source}; {near}")
+            for name, (measured, value, tolerance, source) in expectations.items()
         ),
-        ss.Claim("trace_sigma", arm, ss.theory.trace_sigma(ls, w, d)),
-        ss.Claim("noise_scale", arm, ss.theory.noise_scale(ls, w, d)),
-        ss.Claim("two_batch_estimator_bias", arm, bias),
     ]
 
 
@@ -88,7 +107,9 @@ def claims(o, runs):
         full, mean, of_mean = rows["full_grad_norm"], rows["mean_grad_norm"], rows["norm_mean_grad"]
         ratio = (mean / full).groupby(rows["epoch"]).median()
         if "moving" in arm:
-            found.append(ss.Claim("mean_over_full", arm, [ratio.iloc[0], ratio.iloc[-1]]))
+            found.append(
+                ss.Claim("batch_norm_over_full_norm", arm, [ratio.iloc[0], ratio.iloc[-1]])
+            )
             m = len(run.config.batch_sizes(run.problem.d))
             first = rows[rows["epoch"] == 1]
             way = np.linalg.norm(first[["w0", "w1", "w2"]], axis=1) / (o.lr * m)
@@ -96,7 +117,7 @@ def claims(o, runs):
             source = "identity: mean g_b = (w_start - w_end) / (lr m); float32"
             found.append(ss.Claim("moving_mean_gradient", arm, error, 0, 1e-4, source, True))
             continue
-        found.append(ss.Claim("mean_over_full", arm, ratio.iloc[0]))
+        found.append(ss.Claim("batch_norm_over_full_norm", arm, ratio.iloc[0]))
         found += from_theory(arm, run)
         error, source = (np.abs(of_mean - full) / mean).max(), "identity at fixed parameters"
         found.append(ss.Claim("mean_is_full", arm, error, 0, ROUNDING, source, True))
@@ -106,7 +127,9 @@ def claims(o, runs):
 
 
 def answer(o, runs, claims):
-    ratio = {c.arm: c.measured for c in claims if c.name == "mean_over_full"}
+    value = {(c.name, c.arm): c.measured for c in claims}
+    ratio = {c.arm: c.measured for c in claims if c.name == "batch_norm_over_full_norm"}
+    scale = {arm: f"{value['noise_scale', arm]:.3g}" for arm in runs if "moving" not in arm}
     return f"""At fixed parameters the batch gradients average to the full gradient, so by the
     triangle inequality the full norm is at most the mean of the batch norms. At the start all
     batches point the same way: the mean is {ratio["at the start"]:.3f} times the full norm. On the
@@ -114,20 +137,23 @@ def answer(o, runs, claims):
     times, and at the optimum of noisy labels {ratio["optimum, noise 1"]:.0e} times: there the full
     gradient vanishes and the batch gradients do not. So a rule that waits for the batch gradients
     to vanish never stops on noisy data, and the norm of one batch's gradient says little about the
-    full one; their mean over an epoch is what moves the parameters."""
+    full one; their mean over an epoch is what moves the parameters.
+
+    How many samples a batch needs for its gradient to be mostly signal, the gradient noise scale,
+    goes from {scale["at the start"]} at the start over {scale["on the way"]} to
+    {scale["near the optimum"]} near the optimum: it is a property of a place, not of a problem.
+    Estimated from batches of two sizes drawn without replacement, the squared full norm is off by
+    {value["two_batch_estimator_bias", "near the optimum"]:.3g} near the optimum, where it is
+    {value["full_gradient_norm", "near the optimum"] ** 2:.3g}."""
 
 
 def some(runs, moving):
     return {arm: run for arm, run in runs.items() if ("moving" in arm) == moving}
 
 
-def path(runs):
-    return ss.figures.by_epoch(some(runs, True), "mean_grad_norm", "full_grad_norm")
-
-
 figures = {
     "fixed.png": lambda runs: ss.figures.batch_gradients(some(runs, False)),
-    "moving.png": path,
+    "moving.png": lambda runs: ss.figures.gradient_norms(some(runs, True)),
 }
 STUDY = ss.Study(__file__, __doc__, Options, arms, claims, answer, figures)
 

@@ -1,4 +1,4 @@
-"""Figures of runs, each a plain matplotlib `Figure`."""
+"""Figures of runs, each a plain matplotlib `Figure`; what theory expects is dashed."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
+from sgdstudy import predict, theory
 from sgdstudy.points import Extremes
 
 if TYPE_CHECKING:
     from sgdstudy.history import History
+    from sgdstudy.least_squares import LeastSquares
     from sgdstudy.problem import Problem
 
 Runs = Mapping[str, "History"]
@@ -48,15 +52,19 @@ def by_epoch(runs: Runs, *columns: str, title: str = "") -> Figure:
     """Draw quantities over the epoch, one panel each: median over the seeds and 10-90 % band."""
     figure = Figure(figsize=(3 + 5 * len(columns), 5), layout="constrained")
     panels = figure.subplots(1, len(columns), squeeze=False)[0]
+    curves = {arm: predict.expected_losses(h.problem, h.config) for arm, h in runs.items()}
     for axes, column in zip(panels, columns, strict=True):
         for (arm, history), color in zip(runs.items(), _colors(len(runs)), strict=True):
             rows = history.load("epochs", columns=["seed", "epoch", column])
             _line(axes, rows, "epoch", column, arm, color)
+            expected = curves[arm].get(column, np.empty(0))[: history.stop_epoch.max()]
+            _dashed(axes, np.arange(1, len(expected) + 1), expected, color)
         axes.set(xlabel="epoch", ylabel=LABELS.get(column, column), xscale="log", yscale="log")
         _mark_epsilon(axes, column, runs)
         axes.grid(alpha=0.3)
-    lines, names = panels[0].get_legend_handles_labels()
-    figure.legend(lines, names, loc="outside right upper", fontsize="small")
+    _legend(
+        figure, panels[0], dashed=any(column in curves[arm] for arm in runs for column in columns)
+    )
     figure.suptitle(title)
     return figure
 
@@ -68,15 +76,21 @@ def loss_by_epoch(runs: Runs) -> Figure:
 
 def within_epoch(runs: Runs, epoch: int = 1, column: str = "loss") -> Figure:
     """Draw a quantity over the batches of one epoch, median over the seeds."""
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    axes, known = figure.subplots(), False
     for (arm, history), color in zip(runs.items(), _colors(len(runs)), strict=True):
         window = slice(epoch, epoch + 1)
         rows = history.load(columns=["seed", "epoch", "batch", column], epochs=window)
         _line(axes, rows, "batch", column, arm, color)
+        problem, config = history.problem, history.config
+        one_order = config.order in predict.FIXED_ORDERS or len(config.seeds) == 1
+        if column == "loss" and one_order and predict.order_is_known(problem, config):
+            expected = predict.known_order(problem, config, epoch).batch[-1]
+            _dashed(axes, np.arange(len(expected)), expected, color)
+            known = True
     axes.set(xlabel=f"batch of epoch {epoch}", ylabel=f"{column} of the batch", yscale="log")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    _legend(figure, axes, dashed=known)
     return figure
 
 
@@ -91,10 +105,122 @@ def stop_epochs(runs: Runs, printed: int | None = None) -> Figure:
         label = arm + (f" ({never} of {len(epochs)} never stopped)" if never else "")
         bins = (np.arange(0, history.config.epochs + 1) + 0.5).tolist()
         axes.hist(stopped, bins=bins, alpha=0.6, color=color, label=label)
+        expected = history.predicted.get("stop_epoch", np.inf)
+        if np.isfinite(expected):
+            axes.axvline(expected, color=_dark(color), linestyle="--", label=f"{arm}: theory")
     if printed is not None:
         axes.axvline(printed, color="black", linestyle=":", label=f"the notebook: {printed}")
     axes.set(xlabel="stop epoch", ylabel="seeds")
     axes.legend(fontsize="small")
+    return figure
+
+
+def drift_and_sampling(runs: Runs, title: str = "") -> Figure:
+    """Draw what makes the running loss differ from the full one, by epoch, of each first seed.
+
+    See `theory.Gap`; dashed: the steps of the seed's own order, computed before it ran.
+    """
+    figure = Figure(figsize=(3 + 5 * len(runs), 5), layout="constrained")
+    panels = figure.subplots(1, len(runs), squeeze=False)[0]
+    for axes, (arm, history) in zip(panels, runs.items(), strict=True):
+        seen = predict.gaps(history)
+        path = predict.known_order(history.problem, history.config, len(seen))
+        expected = [path.gap(epoch + 1) for epoch in range(len(seen))]
+        epochs = np.arange(1, len(seen) + 1)
+        for part, color in (("drift", "tab:blue"), ("sampling", "tab:orange")):
+            values = np.array([getattr(gap, part) for gap in seen])
+            axes.plot(epochs, values, color=color, linewidth=1.5, label=part)
+            _dashed(axes, epochs, np.array([getattr(gap, part) for gap in expected]), color)
+        linear = max(np.abs([gap.drift for gap in seen]).min(), 1e-9)
+        axes.set_yscale("symlog", linthresh=linear)
+        axes.axhline(0, color="black", linewidth=0.5)
+        axes.set(xlabel="epoch", ylabel="part of running loss - full loss", title=arm)
+        axes.grid(alpha=0.3)
+    _legend(figure, panels[0], dashed=True)
+    figure.suptitle(title)
+    return figure
+
+
+def gradient_norms(runs: Runs) -> Figure:
+    """Draw the norms of the batch gradients beside the full one, along each first seed.
+
+    Dashed: the root mean square that the covariance of the samples' gradients gives at the
+    parameters of the epoch's end.
+    """
+    figure = Figure(figsize=(3 + 5 * len(runs), 5), layout="constrained")
+    panels = figure.subplots(1, len(runs), squeeze=False, sharey=True)[0]
+    for axes, (arm, history) in zip(panels, runs.items(), strict=True):
+        seed, ls, d = history.config.seeds[0], theory.moments(history.problem), history.problem.d
+        rows = history.load(columns=["seed", "step", "grad_norm", "full_grad_norm"], seeds=seed)
+        rows = rows.iloc[:: max(1, len(rows) // 4000)]
+        for name, label in (("grad_norm", "batch gradient"), ("full_grad_norm", "full gradient")):
+            axes.plot(rows["step"], rows[name], ".", markersize=2, alpha=0.5, label=label)
+        ends = history.load("epochs", seeds=seed)
+        size = history.config.batch_sizes(d)[0]
+        w = ends[[f"w{i}" for i in range(history.problem.p)]].to_numpy(dtype=float)
+        expected = [theory.mean_square_batch_norm(ls, row, d, size) ** 0.5 for row in w]
+        steps = ends["epoch"] * len(history.config.batch_sizes(d))
+        _dashed(axes, steps, np.array(expected), "black")
+        axes.set(xlabel="step", ylabel="norm", yscale="log", title=arm)
+        axes.grid(alpha=0.3)
+    _legend(figure, panels[0], dashed=True)
+    return figure
+
+
+def path(runs: Runs, i: int, j: int, epochs: int) -> Figure:
+    """Draw the path of two parameters over level lines of the loss, first seed, first epochs.
+
+    The level lines are those of the loss minimised over the other parameters.
+    """
+    columns = min(len(runs), 3)
+    figure = Figure(figsize=(5.5 * columns, 5 * -(-len(runs) // columns)), layout="constrained")
+    panels = figure.subplots(-(-len(runs) // columns), columns, squeeze=False).ravel()
+    for axes in panels[len(runs) :]:
+        axes.set_visible(False)
+    for axes, (arm, history) in zip(panels, runs.items(), strict=False):
+        ls, seed = theory.moments(history.problem), history.config.seeds[0]
+        names = [f"w{i}", f"w{j}"]
+        window = slice(1, 1 + epochs)
+        rows = history.load(columns=["seed", "epoch", *names], seeds=seed, epochs=window)
+        w = rows[names].to_numpy(dtype=float)
+        axes.plot(*w.T, ".-", markersize=3, linewidth=0.7, color="tab:blue", label="steps")
+        axes.plot(*w[0], "o", color="black", label="start")
+        axes.plot(ls.w_star[i], ls.w_star[j], "*", color="tab:red", markersize=12, label="optimum")
+        _level_lines(axes, ls, i, j)
+        axes.set(xlabel=names[0], ylabel=names[1], title=arm)
+    panels[0].legend(fontsize="small")
+    return figure
+
+
+def radius_by_lr(
+    orders: Mapping[str, theory.Batches],
+    lr: np.ndarray,
+    measured: Mapping[str, tuple[float, float]],
+    marks: Mapping[str, float],
+) -> Figure:
+    """Draw the spectral radius of an epoch over the step size, order by order.
+
+    Args:
+        orders: batches of each order.
+        lr: step sizes.
+        measured: (step size, contraction per epoch) of runs.
+        marks: step sizes to name.
+    """
+    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    axes = figure.subplots()
+    for (name, b), color in zip(orders.items(), _colors(len(orders)), strict=True):
+        radius = [theory.spectral_radius(b, step) for step in lr]
+        axes.plot(lr, radius, "--", color=color, label=f"{name}, theory")
+    for (name, (step, contraction)), marker in zip(measured.items(), "os^vDPX", strict=False):
+        axes.plot(step, contraction, marker, color="black", fillstyle="none", label=name)
+    for name, step in marks.items():
+        axes.axvline(step, color="gray", linestyle=":", linewidth=1)
+        axes.annotate(name, (step, 1.005), rotation=90, ha="right", va="bottom", fontsize="small")
+    axes.axhline(1, color="black", linewidth=0.8)
+    axes.set(xlabel="step size lr", ylabel="error at the end of an epoch / at its start")
+    axes.set_ylim(min(0.85, *(c for _, c in measured.values())), 1.1)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small", loc="lower left")
     return figure
 
 
@@ -152,6 +278,37 @@ def _line(axes: Any, rows: Any, x: str, y: str, arm: str, color: Any) -> None:
     if rows["seed"].nunique() > 1 and len(median) <= POINTS:
         low, high = groups.quantile(0.1), groups.quantile(0.9)
         axes.fill_between(low.index, low, high, color=color, alpha=0.15, linewidth=0)
+
+
+def _dashed(axes: Any, x: Any, y: np.ndarray, color: Any) -> None:
+    """Draw what theory expects over the measured line of this color."""
+    if len(y):
+        axes.plot(x, y, "--", color=_dark(color), linewidth=1.2, dashes=(4, 3))
+
+
+def _dark(color: Any) -> Any:
+    return tuple(0.5 * part for part in to_rgb(color))
+
+
+def _legend(figure: Figure, axes: Any, dashed: bool) -> None:
+    """Name the lines of a panel outside of it, and the dashed ones once."""
+    lines, names = axes.get_legend_handles_labels()
+    if dashed:
+        lines.append(Line2D([], [], color="black", linestyle="--"))
+        names.append("theory")
+    figure.legend(lines, names, loc="outside right upper", fontsize="small")
+
+
+def _level_lines(axes: Any, ls: LeastSquares, i: int, j: int) -> None:
+    """Draw level lines of the loss over w_i and w_j, the other parameters at their best."""
+    inverse = np.linalg.inv(ls.hessian)[np.ix_([i, j], [i, j])]
+    hessian = np.linalg.inv(inverse)  # Schur complement: what is left of H
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    x, y = np.meshgrid(np.linspace(left, right, 200), np.linspace(low, high, 200))
+    z = np.stack([x - ls.w_star[i], y - ls.w_star[j]], -1)
+    excess = np.einsum("...p,pq,...q->...", z, hessian, z) / 2
+    levels = np.geomspace(excess.max() * 1e-5, excess.max(), 11)
+    axes.contour(x, y, excess, levels=levels, colors="gray", linewidths=0.6, alpha=0.7)
 
 
 def _mark_epsilon(axes: Any, column: str, runs: Runs) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,67 +32,100 @@ def predict(problem: Problem, config: TrainConfig) -> dict[str, float]:
     - mini-batches in random order: `stop_epoch` of the expected loss, where the mean of the loss
       is finite and the noise of the labels does not matter at epsilon.
     """
-    plain = config.optimizer in ("notebook", "SGD") and not config.options
-    if not plain or problem.least_squares is None:
-        return {}
     ls = problem.least_squares
-    start = problem.initial([config.seeds[0]])[0].double().cpu().numpy()
+    if not _plain(config) or ls is None:
+        return {}
     if config.batch_size is None:
-        return _full_batch(problem, config, ls, start)
+        return _full_batch(problem, config, ls)
+    found = {}
     if config.order in FIXED_ORDERS:
-        return _fixed_order(problem, config, ls, start)
-    if config.order in RANDOM_ORDERS:
-        return _random_order(problem, config, ls, start)
-    return {}
+        b = theory.batches(problem, config)
+        found["rho"] = theory.spectral_radius(b, config.lr)
+        calm = _rounding(problem, config, b) < 1e-3
+    else:
+        calm = config.order in RANDOM_ORDERS and not _label_noise_decides(problem, config, ls)
+    rule, epsilon = config.stop or (None, 0.0)
+    if rule in ("running", "full") and calm:
+        losses = expected_losses(problem, config)[f"{rule}_loss"]
+        found["stop_epoch"] = theory.first_below(losses, epsilon)
+    return found
 
 
-def _full_batch(
-    problem: Problem, config: TrainConfig, ls: LeastSquares, start: np.ndarray
-) -> dict[str, float]:
+def expected_losses(problem: Problem, config: TrainConfig) -> dict[str, np.ndarray]:
+    """Return the expected `running_loss` and `full_loss` by epoch, `(epochs,)` each.
+
+    Of full batches in closed form, of fixed orders from their own steps, of random orders the
+    mean over independent batches; nothing where theory has nothing, or the mean is infinite.
+    """
+    ls = problem.least_squares
+    if not _plain(config) or ls is None:
+        return {}
+    start, epochs = _start(problem, config), config.epochs
+    if config.batch_size is None:
+        losses = theory.descent_loss(ls, start, config.lr, np.arange(epochs + 1))
+        both = (losses[:-1], losses[1:])
+    elif config.order in FIXED_ORDERS:
+        b = theory.batches(problem, config)
+        both = theory.fixed_order_losses(ls, b, start, config.lr, epochs)
+    elif config.order in RANDOM_ORDERS:
+        size = config.batch_sizes(problem.d)[0]
+        if theory.mean_square_radius(ls, problem.d, size, config.lr) >= 1:
+            return {}  # the mean of the loss diverges while most paths converge
+        both = theory.expected_losses(ls, start, problem.d, size, config.lr, epochs)
+    else:
+        return {}
+    return dict(zip(("running_loss", "full_loss"), both, strict=True))
+
+
+def order_is_known(problem: Problem, config: TrainConfig) -> bool:
+    """Whether theory can follow the very steps of a configuration's first seed."""
+    return _plain(config) and problem.least_squares is not None and config.batch_size is not None
+
+
+def known_order(problem: Problem, config: TrainConfig, epochs: int) -> theory.OrderLosses:
+    """Return the losses of the first seed's own order, from its steps in float64.
+
+    Raises:
+        InputError: the loss is not `mse`, or the model not linear in w.
+    """
+    ls, order = theory.moments(problem), theory.batches_by_epoch(problem, config)
+    return theory.order_losses(ls, _start(problem, config), config.lr, islice(order, epochs))
+
+
+def _plain(config: TrainConfig) -> bool:
+    return config.optimizer in ("notebook", "SGD") and not config.options
+
+
+def _start(problem: Problem, config: TrainConfig) -> np.ndarray:
+    return problem.initial([config.seeds[0]])[0].double().cpu().numpy()
+
+
+def _full_batch(problem: Problem, config: TrainConfig, ls: LeastSquares) -> dict[str, float]:
     if config.lr >= theory.lr_limit(ls):
         return {"growth_per_epoch": theory.growth_per_epoch(ls, config.lr)}
     rule, epsilon = config.stop or (None, 0.0)
     if rule not in ("running", "last_batch"):
         return {}
-    stop = theory.descent_stop(ls, start, config.lr, epsilon)
-    if not np.isfinite(stop):
-        return {"stop_epoch": stop}
-    found = {"stop_epoch": stop}
-    if problem.w_true is not None:
-        w = theory.descent_w(ls, start, config.lr, int(stop))
+    start = _start(problem, config)
+    found = {"stop_epoch": theory.descent_stop(ls, start, config.lr, epsilon)}
+    if np.isfinite(found["stop_epoch"]) and problem.w_true is not None:
+        w = theory.descent_w(ls, start, config.lr, int(found["stop_epoch"]))
         found["distance_at_stop"] = float(np.linalg.norm(w - problem.w_true.cpu().numpy()))
     return found
 
 
-def _fixed_order(
-    problem: Problem, config: TrainConfig, ls: LeastSquares, start: np.ndarray
-) -> dict[str, float]:
-    b = theory.batches(problem, config)
-    found = {"rho": theory.spectral_radius(b, config.lr)}
-    rule, epsilon = config.stop or (None, 0.0)
-    # rounding grows with the products inside the epoch: beyond this it decides the stop
+def _rounding(problem: Problem, config: TrainConfig, b: theory.Batches) -> float:
+    """Return how far rounding may be multiplied inside an epoch of a fixed order."""
     eps = float(np.finfo(config.dtype or str(problem.dtype).removeprefix("torch.")).eps)
-    calm = theory.growth(b, config.lr, epochs=2).factor * eps < 1e-3
-    if rule in ("running", "full") and calm:
-        both = theory.fixed_order_losses(ls, b, start, config.lr, config.epochs)
-        losses = dict(zip(("running", "full"), both, strict=True))[rule]
-        found["stop_epoch"] = theory.first_below(losses, epsilon)
-    return found
+    return theory.growth(b, config.lr, epochs=2).factor * eps
 
 
-def _random_order(
-    problem: Problem, config: TrainConfig, ls: LeastSquares, start: np.ndarray
-) -> dict[str, float]:
-    rule, epsilon = config.stop or (None, 0.0)
+def _label_noise_decides(problem: Problem, config: TrainConfig, ls: LeastSquares) -> bool:
+    """Whether seeds cross epsilon by luck; reshuffling removes part of that noise."""
     size = config.batch_sizes(problem.d)[0]
-    if rule not in ("running", "full"):
-        return {}
-    if theory.mean_square_radius(ls, problem.d, size, config.lr) >= 1:
-        return {}  # the mean of the loss diverges while most paths converge: it predicts no stop
-    if theory.stationary_excess(ls, problem.d, size, config.lr) > 0.01 * (epsilon - ls.least_loss):
-        return {}  # reshuffling removes part of that noise, and seeds cross epsilon by luck
-    running, full = theory.expected_losses(ls, start, problem.d, size, config.lr, config.epochs)
-    return {"stop_epoch": theory.first_below(running if rule == "running" else full, epsilon)}
+    excess = theory.stationary_excess(ls, problem.d, size, config.lr)  # infinite without a mean
+    epsilon = config.stop[1] if config.stop else 0.0
+    return excess > 0.01 * (epsilon - ls.least_loss)
 
 
 def growth(history: History) -> float:
@@ -111,6 +145,20 @@ def contraction(history: History, epochs: int = 10) -> float:
     if epochs < 1:
         return float("nan")
     return float((loss[-1] / loss[-1 - epochs]) ** (1 / (2 * epochs)))
+
+
+def gaps(history: History) -> list[theory.Gap]:
+    """Return what separates running and full loss in every epoch of a run's first seed."""
+    seed = history.config.seeds[0]
+    steps = history.load(columns=["seed", "epoch", "size", "loss", "full_loss"], seeds=seed)
+    ends = history.load("epochs", columns=["seed", "epoch", "full_loss"], seeds=seed)
+    by_epoch = dict(iter(steps.groupby("epoch")))
+    found = []
+    for epoch, end in zip(ends["epoch"], ends["full_loss"], strict=True):
+        rows = by_epoch[epoch]
+        loss, full, size = (rows[k].to_numpy(dtype=float) for k in ("loss", "full_loss", "size"))
+        found.append(theory.gap(loss, full, size, end))
+    return found
 
 
 # name: how it is measured, its tolerance, where the expectation comes from

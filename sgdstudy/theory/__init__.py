@@ -7,6 +7,7 @@ batch b is z -> (I - lr H_b) z - lr g_b, g_b the batch's gradient at w*.
 
 from sgdstudy.theory.batch_vs_full import (
     Gap,
+    finite_share,
     gap,
     gradients,
     jensen_bounds,
@@ -76,6 +77,7 @@ __all__ = [
     "epoch_map",
     "exact_radius",
     "expected_losses",
+    "finite_share",
     "first_below",
     "first_overflow",
     "fixed_order_losses",
