@@ -81,8 +81,21 @@ def answer(o, runs, claims):
     notebook's output was made with 0.0002."""
 
 
-figures = {"loss.png": ss.figures.loss_by_epoch}
-STUDY = ss.Study(__file__, __doc__, Options, arms, claims, answer, figures)
+def only(runs, arm="descent"):
+    return {arm: runs[arm]}
+
+
+figures = {
+    "loss.png": lambda runs: ss.figures.loss_by_epoch(only(runs)),
+    "stop_epochs.png": lambda runs: ss.figures.stop_epochs(only(runs), printed=48),
+    "path.png": lambda runs: ss.figures.path(only(runs), 0, 2, epochs=50),
+    "eta_0.2.png": lambda runs: ss.figures.within_epoch(only(runs, "eta 0.2")),
+}
+ask = {
+    ("stop_epoch", "descent"): "Exercise 1 needed 9340 epochs. How many, with batches of 10?",
+    ("running_loss_ratio_late", "descent"): "In its last epoch, what is running / full loss?",
+}
+STUDY = ss.Study(__file__, __doc__, Options, arms, claims, answer, figures, ask=ask)
 
 if __name__ == "__main__":
     STUDY.main()

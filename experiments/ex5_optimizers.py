@@ -83,7 +83,11 @@ def histogram(runs):
 
 
 figures = {"loss.png": ss.figures.loss_by_epoch, "stop_epochs.png": histogram}
-STUDY = ss.Study(__file__, __doc__, Options, arms, claims, answer, figures)
+ask = {
+    ("rmsprop_stop_median", "RMSprop"): "At which epoch does the median seed of RMSprop stop?",
+    ("never_stopped", "RMSprop"): "How many of the 256 seeds do not stop within 50 epochs?",
+}
+STUDY = ss.Study(__file__, __doc__, Options, arms, claims, answer, figures, ask=ask)
 
 if __name__ == "__main__":
     STUDY.main()

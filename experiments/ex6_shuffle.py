@@ -43,6 +43,15 @@ def rho(lr, order, seed=0):
     return ss.theory.spectral_radius(batches(order=order, seed=seed)[1], lr)
 
 
+def stretches(lr):
+    """Return, by arm, the claim and the stretch of sorted batches that multiplies an error most."""
+    b = batches()[1]
+    return {
+        "worst stretch": ("growth_within_epoch", ss.theory.growth(b, lr)),
+        "worst stretch, across": ("growth_across_boundary", ss.theory.growth(b, lr, epochs=2)),
+    }
+
+
 def arms(o):
     seeds = {order: o.seed_range() for order in RANDOM} | {order: [0] for order in FIXED}
     found = {}
@@ -60,6 +69,16 @@ def arms(o):
     for name, factor in (("usable", 0.97), ("unusable", 1.03)):
         near = exact | {"lr": factor * usable}
         found[name] = ss.Arm(clean, f"float64, {factor} times the largest usable step", **near)
+    zero = ss.theory.lyapunov_zero_lr(clean, 10, low=3e-4, high=8e-4)
+    for name, factor in (("below zero exponent", 0.9), ("above zero exponent", 1.1)):
+        near = exact | {"lr": factor * zero, "order": "shuffle", "seeds": seeds["shuffle"]}
+        found[name] = ss.Arm(clean, f"shuffled, {factor} times the zero of the exponent", **near)
+    for name, (_, stretch) in stretches(o.lr).items():
+        worst = clean.replace(w_init=clean.least_squares.w_star + stretch.direction)
+        rows = np.arange(stretch.first, stretch.last + 1) % 200
+        order = np.arange(2000).reshape(1, 200, 10)[:, rows]
+        alone = {"optimizer": "SGD", "lr": o.lr, "batch_size": 10, "epochs": 1, "dtype": "float64"}
+        found[name] = ss.Arm(worst, "the stretch that grows most", order=order, **alone)
     rms = {"optimizer": "RMSprop", "lr": 0.01, "batch_size": 10, "epochs": 50}
     rms["stop"] = ("last_batch", 1e-7)  # the notebook's rule in Exercise 5
     for order in ("shuffle", "sequential"):
@@ -85,8 +104,6 @@ def claims(o, runs):
         ss.Claim(
             "rho_reversed", "all", rho(o.lr, "reversed"), sequential, 1e-6, "transposed product"
         ),
-        ss.Claim("growth_within_epoch", "all", ss.theory.growth(b, o.lr).factor),
-        ss.Claim("growth_across_boundary", "all", ss.theory.growth(b, o.lr, epochs=2).factor),
         ss.Claim("critical_lr_sequential", "all", ss.theory.critical_lr(b, 2e-4, 1e-3)),
         ss.Claim("usable_lr_sequential", "usable", ends["usable"], "converged", 0, "3 % below"),
         ss.Claim(
@@ -94,8 +111,16 @@ def claims(o, runs):
         ),
         ss.Claim("full_loss_stop_epoch", "exact", runs["exact"].median_stop, stop, 1, STEP),
         ss.Claim("first_batch_lr_limit", "all", 2 / steepest[0]),
+        ss.Claim("mean_square_lr_limit", "all", ss.theory.mean_square_lr_limit(ls, 2000, 10)),
         ss.Claim("batches_beyond_limit", "all", int((o.lr * steepest > 2).sum())),
     ]
+    for arm, (name, stretch) in stretches(o.lr).items():
+        seen = np.linalg.norm(runs[arm].w[0] - ls.w_star)
+        near = 1e-4 * stretch.factor
+        found.append(ss.Claim(name, arm, seen, stretch.factor, near, "theory: norm of the product"))
+    for arm, reason in (("below zero exponent", "converged"), ("above zero exponent", "diverged")):
+        share, source = np.mean(runs[arm].stop_reason == reason), f"theory: every seed has {reason}"
+        found.append(ss.Claim("lyapunov_zero_lr", arm, share, 1, 0, source))
     for epoch in (1, 50):
         for name, expected in (("running_loss", running), ("full_loss", full)):
             if epoch in rows.index:
@@ -143,16 +168,24 @@ def answer(o, runs, claims):
     one epoch's end to the next the error shrinks by {value["rho_sequential"]:.4f}. The running loss
     records the growth, the loss at the epoch's end does not.
 
-    The lack of randomness is not the fault: the strided order is as fixed as the sorted one, and
-    stops at epoch {stop["SGD strided"]}, as shuffling does ({stop["SGD shuffle"]}). Contiguous
-    batches in random order (block_shuffle) stop at {stop["SGD block_shuffle"]}. So mixed batches
-    are harmless in any order, neighbours in random order nearly so; neighbours in sorted order
-    compound. That the sorted order gets there at all is due to noiseless labels: with noise 0.01
-    its loss ends at {noisy:.1e} times the variance of the noise, its fixed point. Even the rounding
-    of the labels keeps steps above {usable:.3g} from reaching {o.epsilon:g}, long before the order
-    itself diverges at {critical:.3g}. RMSprop, whose steps do not grow with the gradient, does not
-    explode; under its last-batch rule the sorted order ends as
-    "{runs["RMSprop sequential"].stop_reason[0]}".
+    The lack of randomness is not the fault. Two things differ between the orders: what lies in a
+    batch, and whether the order is drawn. Mixed batches, fixed order (strided): epoch
+    {stop["SGD strided"]}. Mixed, random (shuffle): {stop["SGD shuffle"]}. Neighbours, random
+    (block_shuffle): {stop["SGD block_shuffle"]}. Neighbours, fixed (sequential):
+    {stop["SGD sequential"]}, after the explosion. So mixed batches are harmless in any order,
+    neighbours in random order nearly so; neighbours in sorted order compound.
+
+    That the sorted order gets there at all is due to noiseless labels: with noise 0.01 its loss
+    ends at {noisy:.1e} times the variance of the noise, its fixed point. Even the rounding of the
+    labels keeps steps above {usable:.3g} from reaching {o.epsilon:g}, long before the order itself
+    diverges at {critical:.3g}. Reshuffled, every seed still converges at
+    {runs["below zero exponent"].config.lr:.3g}, where the mean of the squared error already
+    diverges (from {value["mean_square_lr_limit"]:.3g}); at
+    {runs["above zero exponent"].config.lr:.3g} every seed is lost: between them the Lyapunov
+    exponent of the random product crosses zero. RMSprop, whose steps do not grow with the gradient,
+    does not explode; under its last-batch rule the sorted order ends as
+    "{runs["RMSprop sequential"].stop_reason[0]}", at a loss of all the data of
+    {runs["RMSprop sequential"].epochs["full_loss"].iloc[-1]:.2g}.
 
     Two stops theory does not get right. In reversed order float32 rounding, multiplied as above,
     moves the stop to epoch {stop["SGD reversed"]}; exact arithmetic has
@@ -167,12 +200,38 @@ def noisy(runs, wanted=True):
     return {arm: run for arm, run in orders.items() if ("noise" in arm) == wanted}
 
 
+def radius(runs):
+    """Draw the contraction per epoch over the step size, with what the runs show."""
+    measured = {
+        arm: (runs[arm].config.lr, contraction(runs[arm]))
+        for arm in ("exact", "SGD strided", "SGD shuffle")
+    }
+    (ls, b), usable = batches(), runs["usable"].config.lr / 0.97
+    marks = {
+        "sorted: usable with these labels": usable,
+        "sorted: critical": ss.theory.critical_lr(b, 2e-4, 1e-3),
+        "full batch: limit": ss.theory.lr_limit(ls),
+    }
+    orders = {order: batches(order=order)[1] for order in ("sequential", "strided", "shuffle")}
+    return ss.figures.radius_by_lr(orders, np.linspace(2e-5, 6e-4, 59), measured, marks)
+
+
 figures = {
     "loss.png": lambda runs: ss.figures.loss_by_epoch(noisy(runs, False)),
     "loss_with_noise.png": lambda runs: ss.figures.loss_by_epoch(noisy(runs)),
     "first_epoch.png": lambda runs: ss.figures.within_epoch(noisy(runs, False)),
+    "radius.png": radius,
+    "path.png": lambda runs: ss.figures.path(
+        {arm: runs[f"SGD {arm}"] for arm in ("sequential", "strided", "shuffle")}, 0, 2, epochs=1
+    ),
 }
-STUDY = ss.Study(__file__, __doc__, Options, arms, claims, answer, figures)
+ask = {
+    ("stop_epoch", "SGD shuffle"): "At which epoch is the full loss below 0.1, shuffled?",
+    ("stop_epoch", "SGD sequential"): "And with shuffle=False?",
+    ("stop_epoch", "SGD strided"): "And in a fixed order whose batches are spread over the curve?",
+    ("running_loss_epoch_1", "exact"): "With shuffle=False, the running loss of epoch 1?",
+}
+STUDY = ss.Study(__file__, __doc__, Options, arms, claims, answer, figures, ask=ask)
 
 if __name__ == "__main__":
     STUDY.main()

@@ -165,7 +165,13 @@ figures = {
         {arm: run for arm, run in some(runs, "moving").items() if run.problem.loss == "mse"}
     ),
 }
-STUDY = ss.Study(__file__, __doc__, Options, arms, claims, answer, figures)
+ask = {
+    ("weighted_mean_equals_full", "mse, B=300, fixed"): "At fixed parameters, B = 300: mean of the "
+    "batch losses, weighted by size, over the full loss?",
+    ("first_last_loss_below_0.1", "mse, B=10, moving"): "The running loss falls below 0.1 at epoch "
+    "48. And the loss of the last batch alone?",
+}
+STUDY = ss.Study(__file__, __doc__, Options, arms, claims, answer, figures, ask=ask)
 
 if __name__ == "__main__":
     STUDY.main()

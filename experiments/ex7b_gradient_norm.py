@@ -155,7 +155,14 @@ figures = {
     "fixed.png": lambda runs: ss.figures.batch_gradients(some(runs, False)),
     "moving.png": lambda runs: ss.figures.gradient_norms(some(runs, True)),
 }
-STUDY = ss.Study(__file__, __doc__, Options, arms, claims, answer, figures)
+ask = {
+    (
+        "batch_norm_over_full_norm",
+        "at the start",
+    ): "At w = 0: mean norm of the batch gradients over the norm of the full one?",
+    ("batch_norm_over_full_norm", "near the optimum"): "And near the optimum?",
+}
+STUDY = ss.Study(__file__, __doc__, Options, arms, claims, answer, figures, ask=ask)
 
 if __name__ == "__main__":
     STUDY.main()

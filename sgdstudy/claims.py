@@ -21,6 +21,7 @@ class Claim:
         source: where `expected` comes from.
         always: holds whatever the options; else a claim only describes once options of the
             script are changed, because `expected` assumes their defaults.
+        guess: what the reader guessed before the run, shown beside; None: not asked.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Claim:
     tolerance: float = 0.0
     source: str = ""
     always: bool = False
+    guess: float | None = None
 
     @property
     def holds(self) -> bool | None:

@@ -27,6 +27,10 @@ class StudyCommand:
     """processes that train arms side by side; 0: one per core"""
     strict: bool = False
     """end with exit code 1 when a claim fails"""
+    answer: bool = True
+    """write the answers and the claims; --no-answer keeps them from the class"""
+    predict: bool = False
+    """ask for your guesses before each study, and show them beside the outcome"""
 
     def run(self) -> int:
         """Run the command; return the exit code."""
@@ -38,12 +42,16 @@ class StudyCommand:
         before = _stored_bytes(open_store(self.store))
         for name in find_scripts():
             study = load_study(name)
-            results.append(_run_and_print(study, study.options(store=self.store, jobs=jobs)))
+            options = study.options(
+                store=self.store, jobs=jobs, answer=self.answer, predict=self.predict
+            )
+            results.append(_run_and_print(study, options))
         failed = [claim for result in results for claim in result.failed]
         claims = [claim for result in results for claim in result.claims]
         written = _stored_bytes(open_store(self.store)) - before
-        _say("\n[bold]All claims[/bold]")
-        _print_claims(results)
+        if claims:
+            _say("\n[bold]All claims[/bold]")
+            _print_claims(results)
         held = sum(claim.holds is True for claim in claims)
         _say(
             f"\n{len(results)} studies, {held} claims hold, {len(failed)} fail; "
@@ -189,7 +197,8 @@ def _run_and_print(study: Study, options: Any) -> Result:
     if result.shown:
         _plain(result.shown)
     _console().print("\n" + result.answer + "\n", markup=False)
-    _print_claims([result])
+    if result.claims:
+        _print_claims([result])
     _plain(f"charts, once `sgdstudy ui` runs: {result.url}")
     return result
 
@@ -198,7 +207,9 @@ def _print_claims(results: Sequence[Result]) -> None:
     from rich.table import Table
 
     table = Table(show_edge=False)
-    for head in ("claim", "arm", "expected", "measured", "tolerance"):
+    guessed = any(claim.guess is not None for result in results for claim in result.claims)
+    guess = ["your guess"] if guessed else []
+    for head in ("claim", "arm", *guess, "expected", "measured", "tolerance"):
         table.add_column(head, overflow="fold")
     table.add_column("verdict", no_wrap=True)
     words = {True: "[green]holds[/green]", False: "[bold red]FAILS[/bold red]", None: "–"}
@@ -208,7 +219,8 @@ def _print_claims(results: Sequence[Result]) -> None:
             table.add_row(f"[bold]{result.study}[/bold]")
         for c in result.claims:
             tolerance = "" if c.holds is None else show(c.tolerance)
-            cells = [c.name, c.arm, show(c.expected), show(c.measured), tolerance]
+            guess = [show(c.guess)] if guessed else []
+            cells = [c.name, c.arm, *guess, show(c.expected), show(c.measured), tolerance]
             table.add_row(*map(_escape, cells), words[c.holds])
     _console().print(table)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from sgdstudy.problem import Problem
 
 Runs = Mapping[str, "History"]
-POINTS = 1000  # per line
+POINTS = 30_000  # per line
 LABELS = {
     "running_loss": "running loss of the epoch",
     "full_loss": "loss of all the data",
@@ -48,8 +49,11 @@ def data(problem: Problem) -> Figure:
     return figure
 
 
-def by_epoch(runs: Runs, *columns: str, title: str = "") -> Figure:
-    """Draw quantities over the epoch, one panel each: median over the seeds and 10-90 % band."""
+def by_epoch(runs: Runs, *columns: str, title: str = "", top: float | None = None) -> Figure:
+    """Draw quantities over the epoch, one panel each: median over the seeds and 10-90 % band.
+
+    `top` is the upper end of the axis, for runs that diverge.
+    """
     figure = Figure(figsize=(3 + 5 * len(columns), 5), layout="constrained")
     panels = figure.subplots(1, len(columns), squeeze=False)[0]
     curves = {arm: predict.expected_losses(h.problem, h.config) for arm, h in runs.items()}
@@ -60,6 +64,7 @@ def by_epoch(runs: Runs, *columns: str, title: str = "") -> Figure:
             expected = curves[arm].get(column, np.empty(0))[: history.stop_epoch.max()]
             _dashed(axes, np.arange(1, len(expected) + 1), expected, color)
         axes.set(xlabel="epoch", ylabel=LABELS.get(column, column), xscale="log", yscale="log")
+        axes.set_ylim(top=top)
         _mark_epsilon(axes, column, runs)
         axes.grid(alpha=0.3)
     _legend(
@@ -69,9 +74,9 @@ def by_epoch(runs: Runs, *columns: str, title: str = "") -> Figure:
     return figure
 
 
-def loss_by_epoch(runs: Runs) -> Figure:
+def loss_by_epoch(runs: Runs, top: float | None = None) -> Figure:
     """Draw running loss and full loss by epoch."""
-    return by_epoch(runs, "running_loss", "full_loss")
+    return by_epoch(runs, "running_loss", "full_loss", top=top)
 
 
 def within_epoch(runs: Runs, epoch: int = 1, column: str = "loss") -> Figure:
@@ -82,10 +87,8 @@ def within_epoch(runs: Runs, epoch: int = 1, column: str = "loss") -> Figure:
         window = slice(epoch, epoch + 1)
         rows = history.load(columns=["seed", "epoch", "batch", column], epochs=window)
         _line(axes, rows, "batch", column, arm, color)
-        problem, config = history.problem, history.config
-        one_order = config.order in predict.FIXED_ORDERS or len(config.seeds) == 1
-        if column == "loss" and one_order and predict.order_is_known(problem, config):
-            expected = predict.known_order(problem, config, epoch).batch[-1]
+        if column == "loss" and predict.order_is_known(history.problem, history.config):
+            expected = _known_losses(history, epoch)[: rows["batch"].max() + 1]
             _dashed(axes, np.arange(len(expected)), expected, color)
             known = True
     axes.set(xlabel=f"batch of epoch {epoch}", ylabel=f"{column} of the batch", yscale="log")
@@ -183,7 +186,7 @@ def path(runs: Runs, i: int, j: int, epochs: int) -> Figure:
         window = slice(1, 1 + epochs)
         rows = history.load(columns=["seed", "epoch", *names], seeds=seed, epochs=window)
         w = rows[names].to_numpy(dtype=float)
-        axes.plot(*w.T, ".-", markersize=3, linewidth=0.7, color="tab:blue", label="steps")
+        axes.plot(*w.T, ".-", markersize=2, linewidth=0.5, color="tab:blue", label="steps")
         axes.plot(*w[0], "o", color="black", label="start")
         axes.plot(ls.w_star[i], ls.w_star[j], "*", color="tab:red", markersize=12, label="optimum")
         _level_lines(axes, ls, i, j)
@@ -280,10 +283,25 @@ def _line(axes: Any, rows: Any, x: str, y: str, arm: str, color: Any) -> None:
         axes.fill_between(low.index, low, high, color=color, alpha=0.15, linewidth=0)
 
 
+def _known_losses(history: History, epoch: int) -> np.ndarray:
+    """Return the batch losses of an epoch as theory has them, median over the seeds' own orders."""
+    problem, config = history.problem, history.config
+    one = [config.seeds[0]] if config.order in predict.FIXED_ORDERS else config.seeds
+    each = [predict.known_order(problem, replace(config, seeds=[s]), epoch) for s in one]
+    return np.median([losses.batch[-1] for losses in each], axis=0)
+
+
 def _dashed(axes: Any, x: Any, y: np.ndarray, color: Any) -> None:
     """Draw what theory expects over the measured line of this color."""
     if len(y):
-        axes.plot(x, y, "--", color=_dark(color), linewidth=1.2, dashes=(4, 3))
+        axes.plot(
+            x,
+            np.where(np.isfinite(y), y, np.nan),
+            "--",
+            color=_dark(color),
+            linewidth=1.2,
+            dashes=(4, 3),
+        )
 
 
 def _dark(color: Any) -> Any:

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from sgdstudy.config import TrainConfig
 from sgdstudy.errors import InputError, unknown
 from sgdstudy.problem import Problem
+from sgdstudy.quantities import norm
 from sgdstudy.record import Sink
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class History:
         if self.problem.w_true is None:
             return np.full(len(self.w), np.nan)
         true = self.problem.w_true.cpu().double().numpy()
-        return np.linalg.norm(self.w.astype(float) - true, axis=1)
+        return norm(self.w.astype(float) - true)
 
     def load(
         self,

@@ -8,10 +8,11 @@ from __future__ import annotations
 import functools
 import importlib.util
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from sgdstudy.tracking import Invocation
 
 __all__ = ["Arm", "Claim", "Options", "Result", "Study", "find_scripts", "load_study", "run"]
+HIDDEN = "The answer is hidden: run without --no-answer to see it."
 NOTE_LENGTH = 5000  # what MLflow keeps of an experiment's description
 Runs = Mapping[str, "History"]
 
@@ -45,6 +47,10 @@ class Options:
     """processes that train arms side by side"""
     strict: bool = False
     """end with exit code 1 when a claim fails"""
+    answer: bool = True
+    """write the answer and the claims; --no-answer keeps them from the class"""
+    predict: bool = False
+    """ask for your guesses before the run, and show them beside the outcome"""
 
     def seed_range(self) -> range:
         """Return the seeds of a random arm.
@@ -132,6 +138,7 @@ class Study:
         figures: file name -> function of the runs returning a figure.
         tables: name -> function of options and runs returning a DataFrame, logged as CSV.
         show: options, runs -> text printed before the claims.
+        ask: (claim, arm) -> the question that `--predict` asks the reader.
     """
 
     file: str
@@ -143,6 +150,7 @@ class Study:
     figures: Mapping[str, Callable[[Runs], Any]] = field(default_factory=dict)
     tables: Mapping[str, Callable[[Any, Runs], Any]] = field(default_factory=dict)
     show: Callable[[Any, Runs], str] | None = None
+    ask: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -170,6 +178,7 @@ class Study:
         started = time.perf_counter()
         options = self.options() if options is None else options
         arms = self.arms(options)
+        guesses = self._guesses(options)
         from sgdstudy import views
         from sgdstudy.parallel import train_arms
         from sgdstudy.store import open_store
@@ -187,7 +196,9 @@ class Study:
         claims = self.claims(options, runs)
         if options != self._defaults(options):
             claims = [claim if claim.always else claim.described() for claim in claims]
-        answer = _reflow(self.answer(options, runs, claims))
+        claims = [replace(claim, guess=guesses.get((claim.name, claim.arm))) for claim in claims]
+        answer = _reflow(self.answer(options, runs, claims)) if options.answer else HIDDEN
+        claims = claims if options.answer else []
         run_ids["answer"] = self._log_answer(invocation, options, runs, claims, answer)
         return Result(
             study=self.name,
@@ -205,6 +216,23 @@ class Study:
         from sgdstudy.cli import script_main
 
         script_main(self)
+
+    def _guesses(self, options: Options) -> dict[tuple[str, str], float]:
+        """Ask the reader what they expect, before anything runs.
+
+        Raises:
+            InputError: the answer is to be hidden, or there is nobody to ask.
+        """
+        if not options.predict:
+            return {}
+        if not options.answer:
+            raise InputError("--predict compares with the claims that --no-answer hides: drop one")
+        found = {}
+        for key, question in self.ask.items():
+            guess = _ask(question)
+            if guess is not None:
+                found[key] = guess
+        return found
 
     def _defaults(self, options: Options) -> Options:
         """Return the options with the script's own ones at their defaults."""
@@ -229,12 +257,13 @@ class Study:
             files[name] = functools.partial(_write_figure, draw, runs)
         for name, make in self.tables.items():
             files[name] = functools.partial(_write_table, make, options, runs)
-        tags = {"sgdstudy.claims_failed": str(verdicts.count(False))}
+        tags = {"sgdstudy.claims_failed": str(verdicts.count(False))} if claims else {}
         store = invocation.store
         with invocation.run("answer", text[:NOTE_LENGTH], tags) as run:
             log_files(store, run.id, files)
-            store.client.log_metric(run.id, "result/claims_hold", verdicts.count(True))
-            store.client.log_metric(run.id, "result/claims_fail", verdicts.count(False))
+            if claims:
+                store.client.log_metric(run.id, "result/claims_hold", verdicts.count(True))
+                store.client.log_metric(run.id, "result/claims_fail", verdicts.count(False))
         note = text if len(text) <= NOTE_LENGTH else text[: NOTE_LENGTH - 40] + "\n\n…see answer.md"
         store.client.set_experiment_tag(invocation.experiment_id, "mlflow.note.content", note)
         if store.root is not None:
@@ -290,14 +319,34 @@ def load_study(name: str) -> Study:
 
 
 def claims_markdown(claims: list[Claim]) -> str:
-    """Return the claims as a Markdown table."""
+    """Return the claims as a Markdown table; the reader's guesses are in it if there are any."""
+    if not claims:
+        return ""
     verdict = {True: "holds", False: "**FAILS**", None: "–"}
-    head = "| claim | arm | expected | measured | verdict |\n|---|---|---|---|---|\n"
-    rows = (
-        f"| {c.name} | {c.arm} | {show(c.expected)} | {show(c.measured)} | {verdict[c.holds]} |"
+    rows = [["claim", "arm", "your guess", "expected", "measured", "verdict"], ["---"] * 6]
+    rows += [
+        [c.name, c.arm, *map(show, (c.guess, c.expected, c.measured)), verdict[c.holds]]
         for c in claims
-    )
-    return head + "\n".join(rows)
+    ]
+    if all(claim.guess is None for claim in claims):
+        rows = [[*row[:2], *row[3:]] for row in rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _ask(question: str) -> float | None:
+    """Return the reader's guess; None when they pass."""
+    while True:
+        try:
+            text = input(f"{question} (a number, never, or Enter to pass): ").strip().lower()
+        except EOFError as error:
+            print()
+            raise InputError("--predict asks questions: run it in a terminal") from error
+        try:
+            guess = math.inf if text == "never" else float(text or "nan")
+        except ValueError:
+            print(f"{text!r} is not a number")
+            continue
+        return None if math.isnan(guess) else guess
 
 
 def _reflow(text: str) -> str:

@@ -32,6 +32,7 @@ from sgdstudy.history import History
 from sgdstudy.points import INTERIM_POINTS, Extremes, median_over_live
 from sgdstudy.predict import predict
 from sgdstudy.problem import Problem
+from sgdstudy.quantities import norm
 from sgdstudy.record import Files, Rows, Stream
 from sgdstudy.store import Store, local_path, remove_folder
 from sgdstudy.trainer import train
@@ -249,7 +250,7 @@ def results(history: History) -> dict[str, float]:
     values: dict[str, np.ndarray] = {
         "stop_epoch": history.converged_epoch,
         "full_loss": np.where(ended, full_loss, np.inf),
-        "full_grad_norm": np.where(ended, np.linalg.norm(gradient, axis=1), np.inf),
+        "full_grad_norm": np.where(ended, norm(gradient), np.inf),
     }
     if history.problem.w_true is not None:
         values["distance"] = history.distance

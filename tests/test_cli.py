@@ -8,6 +8,7 @@ import pytest
 
 import sgdstudy as ss
 from sgdstudy.cli import COMMANDS, main
+from sgdstudy.store import open_store
 
 SCRIPT = '''"""Does a {name} script run from the command line?
 
@@ -43,7 +44,8 @@ def answer(o, runs, claims):
     return "The answer of {name}."
 
 
-STUDY = ss.Study(__file__, __doc__, Options, arms, claims, answer)
+ask = {{("two", "arm"): "What is one and one?"}}
+STUDY = ss.Study(__file__, __doc__, Options, arms, claims, answer, ask=ask)
 '''
 
 
@@ -125,6 +127,53 @@ def test_run_shows_the_answer_and_the_claims(project, store, capsys):
 def test_run_takes_a_path_and_the_scripts_own_options(project, store):
     assert call("run", "experiments/cli_tiny.py", "--lr", "0.05", "--store", store) == 0
     assert ss.load_runs("cli_tiny", store=store).lr.tolist() == [0.05]
+
+
+def test_no_answer_keeps_answer_and_claims_from_the_class(project, store, capsys):
+    assert call("run", "cli_tiny", "--two", "3", "--no-answer", "--store", store) == 0
+    out = capsys.readouterr().out
+    assert "run without --no-answer" in out
+    assert "FAILS" not in out
+    assert "expected" not in out
+    client = open_store(store).client
+    experiment = client.get_experiment_by_name("cli_tiny")
+    assert "run without --no-answer" in experiment.tags["mlflow.note.content"]
+    assert "expected" not in experiment.tags["mlflow.note.content"]
+    written = "".join(
+        path.read_text(encoding="utf-8")
+        for path in Path(store).rglob("*")
+        if path.name in ("answer.md", "claims.json")
+    )
+    assert "run without --no-answer" in written
+    assert "expected" not in written
+    assert ss.load_claims("cli_tiny", store=store).empty
+
+
+def test_predict_asks_first_and_shows_the_guess_beside(project, store, capsys, monkeypatch):
+    replies = iter(["many", "7"])
+    monkeypatch.setattr("builtins.input", lambda question: next(replies))
+    assert call("run", "cli_tiny", "--predict", "--store", store) == 0
+    out = capsys.readouterr().out
+    assert out.index("'many' is not a number") < out.index("tracking to")
+    assert "your guess" in out
+    (path,) = Path(store).rglob("answer.md")
+    row = next(line for line in path.read_text(encoding="utf-8").splitlines() if "two" in line)
+    assert row.split("|")[3].strip() == "7"
+
+
+def test_predict_without_anyone_to_ask_is_one_line_and_writes_nothing(
+    project, store, capsys, monkeypatch
+):
+    def nobody(question):
+        raise EOFError
+
+    monkeypatch.setattr("builtins.input", nobody)
+    before = sorted(Path(store).rglob("*"))
+    assert call("run", "cli_tiny", "--predict", "--store", store) == 2
+    assert "run it in a terminal" in capsys.readouterr().err
+    assert call("run", "cli_tiny", "--predict", "--no-answer", "--store", store) == 2
+    assert "drop one" in capsys.readouterr().err
+    assert sorted(Path(store).rglob("*")) == before
 
 
 @pytest.mark.parametrize(("strict", "code"), [([], 0), (["--strict"], 1)])

@@ -112,6 +112,7 @@ class OrderLosses:
         return gap(self.batch[row], self.on_the_way[row], self.sizes, self.full[row])
 
 
+@np.errstate(all="ignore")  # an order that diverges overflows
 def order_losses(
     ls: LeastSquares, w0: np.ndarray, lr: float, epochs: Iterable[Batches]
 ) -> OrderLosses:
@@ -132,6 +133,7 @@ def order_losses(
     return OrderLosses(np.array(batch), np.array(way), np.array(full), b.sizes)
 
 
+@np.errstate(all="ignore")
 def fixed_order_losses(
     ls: LeastSquares, b: Batches, w0: np.ndarray, lr: float, epochs: int
 ) -> tuple[np.ndarray, np.ndarray]:
