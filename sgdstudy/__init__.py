@@ -18,6 +18,7 @@ _PUBLIC = {
     "TrainConfig": "sgdstudy.config",
     "History": "sgdstudy.history",
     "train": "sgdstudy.trainer",
+    "check": "sgdstudy.homework",
     "sgd": "sgdstudy.notebook",
     "load_claims": "sgdstudy.load",
     "load_epochs": "sgdstudy.load",
