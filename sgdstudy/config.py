@@ -14,6 +14,7 @@ from sgdstudy import orders, quantities, rules
 from sgdstudy.errors import InputError, unknown
 from sgdstudy.problem import DTYPES, Problem
 
+ENGINES = ("auto", "eager", "compiled")
 STOP_RULES = ("running", "full", "last_batch", "grad_norm")
 
 
@@ -36,7 +37,10 @@ class TrainConfig:
         seeds: one replica each.
         dtype: `float32` or `float64`; None keeps the data's.
         device: where to train, as `cpu` or `cuda`.
+        engine: `eager`, `compiled`, or `auto`: compiled where a run is long enough to pay for it.
         diagnostics: `off`, `light`, `full`, or a list of names and callables.
+        diagnostics_every: steps between two that get the costly ones; None: every step of a
+            least-squares problem, every tenth of others.
         record_rows: the most rows of `steps` kept; longer runs keep every k-th step.
 
     Raises:
@@ -53,7 +57,9 @@ class TrainConfig:
     seeds: Any = (0,)
     dtype: str | None = None
     device: str = "cpu"
+    engine: str = "auto"
     diagnostics: Any = "light"
+    diagnostics_every: int | None = None
     record_rows: int = 5_000_000
 
     def __post_init__(self) -> None:
@@ -63,12 +69,16 @@ class TrainConfig:
         settle("lr", _number("lr", self.lr))
         settle("epochs", _count("epochs", self.epochs))
         settle("record_rows", _count("record_rows", self.record_rows))
+        if self.diagnostics_every is not None:
+            settle("diagnostics_every", _count("diagnostics_every", self.diagnostics_every))
         if self.batch_size is not None:
             settle("batch_size", _count("batch_size", self.batch_size))
         settle("order", orders.check(self.order))
         settle("stop", _stop(self.stop))
         settle("seeds", _seeds(self.seeds))
         settle("device", _device(self.device))
+        if self.engine not in ENGINES:
+            raise unknown("engine", self.engine, ENGINES)
         quantities.resolve(self.diagnostics)
         rules.make(self.optimizer, self.lr, self.options)
         if self.dtype is not None and self.dtype not in DTYPES:

@@ -37,6 +37,8 @@ class History:
         stop_reason: `(R,)`: converged | max_epochs | diverged | interrupted.
         n_steps: `(R,)`, steps taken.
         train_seconds: wall time of the training.
+        engine: what took the steps: eager | compiled.
+        engine_note: why they were not compiled, where that would have paid; else "".
         predicted: what theory expected, by name, computed before the run (of a study's arm).
     """
 
@@ -48,6 +50,8 @@ class History:
     stop_reason: np.ndarray
     n_steps: np.ndarray
     train_seconds: float
+    engine: str = "eager"
+    engine_note: str = ""
     predicted: Mapping[str, float] = field(default_factory=dict)
 
     def __repr__(self) -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sgdstudy.problem import Problem
 
 MAX_PARAMETERS = 256
+TRIED = 1000  # samples on which linearity is tried first
 MAX_ENTRIES = 2e8  # features held in memory once, float64
 
 
@@ -76,24 +77,33 @@ def find(problem: Problem) -> LeastSquares | None:
     size = problem.y.numel() * problem.p
     if problem.loss != "mse" or problem.p > MAX_PARAMETERS or size > MAX_ENTRIES:
         return None
+    exact = problem.to(dtype=torch.float64, device="cpu")
+    few = slice(0, None, -(-problem.d // TRIED))  # enough to see most models are not linear
+    try:
+        if _linear(exact, exact.x[few]) is None:
+            return None
+        found = _linear(exact, exact.x)
+    except (RuntimeError, TypeError):  # a model that does not run in float64 has no exact loss
+        return None
+    if found is None:
+        return None
+    offset, features = found
+    return from_features(features.numpy(), (exact.y.flatten() - offset).numpy())
+
+
+def _linear(problem: Problem, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Return offset `(N,)` and features `(N, p)` of a model linear in w at inputs x, else None."""
     p = problem.p
     generator = torch.Generator().manual_seed(0)
     probes = torch.randn(2, p, generator=generator, dtype=torch.float64)
     points = torch.cat([torch.zeros(1, p, dtype=torch.float64), torch.eye(p).double(), probes])
-    exact = problem.to(dtype=torch.float64, device="cpu")
-    try:
-        with torch.no_grad():
-            values = torch.stack([exact.predict(w[None], exact.x[None])[0] for w in points])
-    except (RuntimeError, TypeError):  # a model that does not run in float64 has no exact loss
-        return None
+    with torch.no_grad():
+        values = torch.stack([problem.predict(w[None], x[None])[0] for w in points])
     values = values.reshape(len(points), -1)
     offset = values[0]
     features = (values[1 : p + 1] - offset).T
     error = (offset + probes @ features.T - values[p + 1 :]).abs().max()
-    if not error <= 1e-9 * values.abs().max():
-        return None
-    target = (exact.y.flatten() - offset).numpy()
-    return from_features(features.numpy(), target)
+    return (offset, features) if error <= 1e-9 * values.abs().max() else None
 
 
 def from_features(features: np.ndarray, target: np.ndarray) -> LeastSquares:

@@ -192,11 +192,12 @@ class Sampler:
         """Return the next n indices of every seed, shape `(R, n)`."""
         out = torch.empty(len(self._streams), n, dtype=torch.int64)
         for r, stream in enumerate(self._streams):
-            rest = self._rest[r]
-            while len(rest) < n:
-                new = next(stream)
-                rest = torch.cat([rest, new]) if len(rest) else new
-            out[r], self._rest[r] = rest[:n], rest[n:]
+            part, at = self._rest[r], 0
+            while len(part) < n - at:
+                out[r, at : at + len(part)] = part
+                at += len(part)
+                part = next(stream)
+            out[r, at:], self._rest[r] = part[: n - at], part[n - at :]
         return out
 
     def keep(self, live: list[int]) -> None:

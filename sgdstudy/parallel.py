@@ -6,7 +6,7 @@ import functools
 import os
 import signal
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +72,7 @@ def _one_by_one(work: _Work) -> Iterator[Trained]:
     for name, arm in work.arms.items():
         if work.interrupted:
             return
-        run_id, history = work.invocation.train(name, arm, work.options.device, work.progress)
+        run_id, history = work.invocation.train(name, arm, work.progress)
         yield name, run_id, history
         work.note(history)
 
@@ -115,8 +115,7 @@ def _side_by_side(work: _Work, jobs: int) -> Iterator[Trained]:
         for name, run_id, paths, outcome in pool(waiting()):
             bar.update()
             arm = work.arms[name]
-            config = replace(arm.config, device=work.options.device)
-            history = History(arm.problem, config, Files(paths), **outcome)
+            history = History(arm.problem, arm.config, Files(paths), **outcome)
             yield name, run_id, history
             work.note(history)
 
@@ -128,7 +127,7 @@ def _arms(script: str, values: tuple[tuple[str, Any], ...]) -> tuple[Study, Opti
 
     study = load_study(script)
     options = study.options(**dict(values))
-    return study, options, study.arms(options)
+    return study, options, study.placed_arms(options)
 
 
 def _train_one(
@@ -139,6 +138,6 @@ def _train_one(
     with interrupt_flag() as interrupted:
         work = _Work(study, options, {name: arms[name]}, invocation, False, interrupted)
         ((_, run_id, history),) = _one_by_one(work)
-    fields = ("w", "stop_epoch", "stop_reason", "n_steps", "train_seconds", "predicted")
     assert isinstance(history.sink, Files)
-    return name, run_id, history.sink.paths, {f: getattr(history, f) for f in fields}
+    kept = [f.name for f in fields(History) if f.name not in ("problem", "config", "sink")]
+    return name, run_id, history.sink.paths, {name: getattr(history, name) for name in kept}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import warnings
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
@@ -101,7 +102,7 @@ class Problem:
         sha = hashlib.sha256()
         for tensor in (self.x, self.y):
             sha.update(str((tensor.dtype, tuple(tensor.shape))).encode())
-            sha.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+            sha.update(tensor.detach().cpu().contiguous().numpy().data)
         return sha.hexdigest()[:16]
 
     def replace(self, **changes: Any) -> Problem:
@@ -187,10 +188,11 @@ class Problem:
             return self.least_squares.loss(w), self.least_squares.gradient(w)
         values, gradients = np.empty(len(w)), np.empty(w.shape)
         for part, tensor in self._blocks(w, self.d):
-            n = len(tensor)
-            x, y = self.x.expand(n, *self.x.shape), self.y.expand(n, *self.y.shape)
-            loss, gradient = self.losses_and_gradients(tensor, x, y)
-            values[part], gradients[part] = loss.cpu(), gradient.cpu()
+            values[part], gradients[part] = 0.0, 0.0
+            for x, y, share in self._samples(self.x, self.y, len(tensor)):
+                loss, gradient = self.losses_and_gradients(tensor, x, y)
+                values[part] += share * loss.cpu().numpy()
+                gradients[part] += share * gradient.cpu().numpy()
         return values, gradients
 
     def test_loss(self, w: np.ndarray) -> np.ndarray:
@@ -199,10 +201,26 @@ class Problem:
             raise InputError("this problem has no test data; give test=(x, y)")
         values = np.empty(len(w))
         for part, tensor in self._blocks(w, len(self.test[0])):
-            x, y = (t.expand(len(tensor), *t.shape) for t in self.test)
-            with torch.no_grad():
-                values[part] = self.losses(tensor, x, y).cpu()
+            values[part] = 0.0
+            for x, y, share in self._samples(*self.test, len(tensor)):
+                with torch.no_grad():
+                    values[part] += share * self.losses(tensor, x, y).cpu().numpy()
         return values
+
+    def _samples(self, x: torch.Tensor, y: torch.Tensor, n: int) -> Any:
+        """Yield all samples for n replicas and their share, in blocks where they are many.
+
+        The loss must add up for that; else they come at once.
+        """
+        adds_up = callable(self.loss) or self.loss in losses.ADDITIVE
+        size = EVALUATE_AT_ONCE if adds_up else len(x)
+        for start in range(0, len(x), size):
+            block = slice(start, start + size)
+            yield (
+                x[block].expand(n, *x[block].shape),
+                y[block].expand(n, *y[block].shape),
+                len(x[block]) / len(x),
+            )
 
     def _blocks(self, w: np.ndarray, d: int) -> Any:
         size = max(1, EVALUATE_AT_ONCE // d)
@@ -296,15 +314,18 @@ def _tensor(values: Any, what: str) -> torch.Tensor:
     try:
         if not isinstance(values, torch.Tensor):
             values = np.asarray(values)
-            if not values.flags.writeable:  # as pandas hands columns out; torch warns of these
-                values = values.copy()
-        tensor = torch.as_tensor(values).detach()
+        with warnings.catch_warnings():  # arrays that are read only, as memory maps: we only read
+            warnings.simplefilter("ignore", UserWarning)
+            tensor = torch.as_tensor(values).detach()
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{what} is not an array of numbers: {error}") from None
     if tensor.is_complex() or tensor.dtype in (torch.float16, torch.bfloat16):
         raise InputError(f"{what} has dtype {tensor.dtype}; expected float32, float64 or integers")
-    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-        bad = int((~torch.isfinite(tensor)).sum())
+    bad = 0
+    if tensor.is_floating_point():
+        blocks = tensor.split(EVALUATE_AT_ONCE) if tensor.dim() else (tensor,)
+        bad = sum(block.numel() - int(torch.isfinite(block).sum()) for block in blocks)
+    if bad:
         raise InputError(f"{what} holds {bad} values that are not finite; remove or replace them")
     return tensor
 

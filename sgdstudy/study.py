@@ -41,6 +41,8 @@ class Options:
     """number of seeds, 0 to N-1, where an arm is random"""
     device: str = "cpu"
     """where to train, as cpu or cuda"""
+    engine: str = "auto"
+    """what takes the steps: eager, compiled, or auto: compiled where it pays"""
     store: str | None = None
     """folder of the store, or tracking URI; default: the nearest mlruns/"""
     jobs: int = 1
@@ -177,7 +179,7 @@ class Study:
         """
         started = time.perf_counter()
         options = self.options() if options is None else options
-        arms = self.arms(options)
+        arms = self.placed_arms(options)
         guesses = self._guesses(options)
         from sgdstudy import views
         from sgdstudy.parallel import train_arms
@@ -210,6 +212,20 @@ class Study:
             seconds=time.perf_counter() - started,
             shown=self.show(options, runs) if self.show else "",
         )
+
+    def placed_arms(self, options: Options) -> dict[str, Arm]:
+        """Return the arms, on the device and by the engine that the options name.
+
+        Raises:
+            InputError: a setting that is not allowed, or does not fit its problem.
+        """
+        arms = self.arms(options)
+        for arm in arms.values():
+            if options.device != Options.device:
+                arm.config = replace(arm.config, device=options.device)
+            if options.engine != Options.engine:
+                arm.config = replace(arm.config, engine=options.engine)
+        return arms
 
     def main(self) -> None:
         """Run the script from the command line."""
@@ -375,4 +391,6 @@ def _outcome(history: History) -> str:
     seeds = f"{len(epochs)} seeds, " if len(epochs) > 1 else ""
     total = int(np.sum(history.n_steps))
     reason = summary_of_reasons(history)
-    return f"{seeds}{reason} at epoch {span}, {total:,} steps in {history.train_seconds:.1f} s"
+    note = f" (not compiled: {history.engine_note})" if history.engine_note else ""
+    time = f"{total:,} steps in {history.train_seconds:.1f} s"
+    return f"{seeds}{reason} at epoch {span}, {time}{note}"

@@ -109,11 +109,11 @@ class Invocation:
         finally:
             client.set_terminated(run.id, status=run.status)
 
-    def train(self, name: str, arm: Arm, device: str, progress: bool | None) -> tuple[str, History]:
+    def train(self, name: str, arm: Arm, progress: bool | None) -> tuple[str, History]:
         """Predict one arm, then train it, as a tracked run; return the run's id and history."""
-        problem, config = arm.problem, replace(arm.config, device=device)
+        problem, config = arm.problem, arm.config
         params = parameters(problem, config)
-        tags = {"sgdstudy.config_hash": config_hash(problem, params), "sgdstudy.engine": "eager"}
+        tags = {"sgdstudy.config_hash": config_hash(problem, params)}
         with self.run(name, arm.about, tags) as run:
             _log_params(self.store, run.id, params)
             _log_data(self.store, run.id, problem)
@@ -125,6 +125,8 @@ class Invocation:
             history = replace(history, sink=sink.finish(history), predicted=predicted)
             reason = summary_of_reasons(history)
             self.store.client.set_tag(run.id, "stop_reason", reason)
+            engine = ": ".join(filter(None, [history.engine, history.engine_note]))
+            self.store.client.set_tag(run.id, "sgdstudy.engine", engine)
             if "interrupted" in reason:
                 run.status = "KILLED"
         return run.id, history

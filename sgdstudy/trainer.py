@@ -7,7 +7,6 @@ divergence are found there, and what ran beyond them is dropped.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,8 +14,9 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from sgdstudy import problems, quantities, rules
+from sgdstudy import engines, problems, quantities
 from sgdstudy.config import TrainConfig
+from sgdstudy.engines import Recorded
 from sgdstudy.history import History
 from sgdstudy.orders import Sampler
 from sgdstudy.problem import DTYPES, Problem
@@ -24,8 +24,9 @@ from sgdstudy.quantities import norm
 from sgdstudy.record import Memory, Rows, Sink
 from sgdstudy.session import interrupt_flag, single_thread, visible
 
-CHUNK_STEPS = 256
-CHUNK_VALUES = 8_000_000  # parameters recorded, or inputs gathered, in one chunk
+FIRST_STEPS = 256  # of the first chunk
+CHUNK_VALUES = 8_000_000  # values kept in one chunk
+ROW_VALUES = 20  # columns of a step's row
 MAX_W_COLUMNS = 16
 EPOCH_COLUMNS = (
     "running_loss",
@@ -63,7 +64,7 @@ def train(
         description: what the bar calls the run.
         sink: where the rows go, memory by default.
         settings: `optimizer, lr, options, batch_size, order, epochs, stop, seeds, dtype, device,
-            diagnostics, record_rows`.
+            engine, diagnostics, record_rows`.
 
     Returns:
         The history: `steps`, `epochs`, `w` `(R, p)`, `stop_epoch` `(R,)`, `stop_reason` `(R,)`.
@@ -82,8 +83,8 @@ def train(
     config.check(problem)
     sink = Memory() if sink is None else sink
     dtype = problem.dtype if config.dtype is None else DTYPES[config.dtype]
-    run = _Run(problem.to(dtype, config.device), config, sink)
     started = time.perf_counter()
+    run = _Run(problem.to(dtype, config.device), config, sink)
     bar = tqdm(
         total=config.epochs,
         desc=description,
@@ -111,6 +112,8 @@ def train(
         stop_reason=run.reason,
         n_steps=run.n_steps,
         train_seconds=time.perf_counter() - started,
+        engine=run.engine.name,
+        engine_note=run.engine_note,
     )
 
 
@@ -131,11 +134,11 @@ class _Span:
 class _Trace:
     """What a chunk's steps recorded, on the host."""
 
-    def __init__(self, w: torch.Tensor, loss: torch.Tensor, gradient: torch.Tensor) -> None:
-        self.raw_w = w.cpu().numpy()  # (S+1, R, p), the chunk's host sync
+    def __init__(self, recorded: Recorded) -> None:
+        self.raw_w = recorded.w.cpu().numpy()  # (S+1, R, p), the chunk's host sync
         self.w = self.raw_w.astype(float)
-        self.loss = loss.cpu().numpy()  # (S, R)
-        self.gradient = gradient.cpu().double().numpy()  # (S, R, p)
+        self.loss = recorded.loss.cpu().numpy()  # (S, R)
+        self.gradient = recorded.gradient.cpu().double().numpy()  # (S, R, p)
 
 
 class _Known(NamedTuple):
@@ -156,10 +159,10 @@ class _Run:
         self.sizes = np.array(config.batch_sizes(problem.d))
         self.per_epoch = int(self.sizes.sum())  # samples
         self.diagnostics = quantities.resolve(config.diagnostics)
-        self.rule = rules.make(config.optimizer, config.lr, config.options)
+        self.engine, self.engine_note = engines.choose(problem, config)
         self.sampler = Sampler(config.order, seeds, problem.d, config.batch_size or problem.d)
         self.w = problem.initial(seeds)
-        self.state = self.rule.init(self.w)
+        self.state = self.engine.init(self.w)
         self.w_true = None if problem.w_true is None else problem.w_true.cpu().double().numpy()
         self.row_stride = -(-n * config.epochs * len(self.sizes) // config.record_rows)
         # over all R seeds
@@ -184,65 +187,36 @@ class _Run:
 
     def advance(self) -> None:
         """Run the next chunk: whole epochs, or a part of one when an epoch is long."""
-        m = len(self.sizes)
-        per_step = len(self.members) * max(self.problem.p, self._gathered_per_sample())
-        most = max(1, min(CHUNK_STEPS, CHUNK_VALUES // per_step))
+        m, done = len(self.sizes), self.epoch * len(self.sizes) + self.batch
+        # what runs beyond a stop is lost: never more than what came before
+        most = max(1, min(max(FIRST_STEPS, done), CHUNK_VALUES // self._values_per_step()))
+        most = min(most, self.engine.chunk_steps)
         if m <= most:
             span = _Span(self.sizes, min(most // m, self.config.epochs - self.epoch), 0, True)
         else:
             last = min(m, self.batch + most)
             span = _Span(self.sizes[self.batch : last], 1, self.batch, last == m)
-        self._settle(span, _Trace(*self._steps(span)))
+        self._settle(span, _Trace(self._steps(span)))
         self._compact()
 
-    def _gathered_per_sample(self) -> int:
-        if self.config.batch_size is None:
-            return 1
-        return int(self.sizes[0]) * (self.problem.x[0].numel() + self.problem.y[0].numel())
+    def _steps(self, span: _Span) -> Recorded:
+        """Take the steps of a chunk."""
+        m = len(self.sizes)
+        indices = None
+        if self.config.batch_size is not None:
+            indices = self.sampler.take(span.n_epochs * int(span.sizes.sum()))
+        first = self.epoch * m + span.first + 1
+        self.w, self.state, recorded = self.engine.steps(
+            self.w, self.state, indices, span.sizes, span.n_epochs, first
+        )
+        return recorded
 
-    def _steps(self, span: _Span) -> tuple[torch.Tensor, ...]:
-        """Take the steps; return `w (S+1, R, p)`, `loss (S, R)`, `gradient (S, R, p)`."""
-        ws, losses, gradients = [self.w], [], []
-        w, state = self.w, self.state
-        for batch in self._batches(span):
-            w, state, (loss, gradient) = self._step(w, state, batch)
-            ws.append(w)
-            losses.append(loss)
-            gradients.append(gradient)
-        self.w, self.state = w, state
-        return torch.stack(ws), torch.stack(losses), torch.stack(gradients)
-
-    def _step(self, w: torch.Tensor, state: Any, batch: tuple[Any, Any]) -> tuple[Any, Any, Any]:
-        """One step of every replica: `(w, state, batch) -> (w, state, (loss, gradient))`."""
-        loss, gradient = self.problem.losses_and_gradients(w, *batch)
-        w, state = self.rule.update(w, state, gradient)
-        return w, state, (loss, gradient)
-
-    def _batches(self, span: _Span) -> Iterator[tuple[Any, Any]]:
-        """Yield the batches of the chunk, `(R, B, ...)` each, contiguous."""
-        problem, n, sizes = self.problem, len(self.members), span.sizes
-        if self.config.batch_size is None:
-            x, y = (t.expand(n, *t.shape) for t in (problem.x, problem.y))
-            for _ in range(span.n_epochs):
-                yield x, y
-            return
-        size, count = int(sizes[0]), int((sizes == sizes[0]).sum())
-        indices = self.sampler.take(span.n_epochs * int(sizes.sum())).reshape(n, span.n_epochs, -1)
-        whole = indices[:, :, : size * count].reshape(n, span.n_epochs, count, size)
-        xs, ys = self._gather(whole.permute(1, 2, 0, 3))
-        rest = self._gather(indices[:, :, size * count :].transpose(0, 1))
-        for epoch in range(span.n_epochs):
-            for step in range(count):
-                yield xs[epoch, step], ys[epoch, step]
-            if count < len(sizes):  # the ragged last batch
-                yield rest[0][epoch], rest[1][epoch]
-
-    def _gather(self, indices: torch.Tensor) -> list[torch.Tensor]:
-        flat = indices.flatten().to(self.problem.x.device)
-        return [
-            data.index_select(0, flat).reshape(*indices.shape, *data.shape[1:])
-            for data in (self.problem.x, self.problem.y)
-        ]
+    def _values_per_step(self) -> int:
+        """Return how many values a step keeps in memory until its chunk is written."""
+        batch = 0
+        if self.engine.gathers and self.config.batch_size is not None:
+            batch = int(self.sizes[0]) * (self.problem.x[0].numel() + self.problem.y[0].numel())
+        return len(self.members) * max(self.problem.p, batch, ROW_VALUES)
 
     # ---- what the chunk says ---------------------------------------------------------------
 
@@ -307,14 +281,13 @@ class _Run:
         n = trace.loss.shape[1]
         by_epoch = trace.loss.astype(float).reshape(span.n_epochs, -1, n)
         slopes = trace.gradient.reshape(span.n_epochs, span.m, n, -1)
-        sums = {
-            "loss": _sum_batches(by_epoch),
-            "weighted_loss": _sum_batches(span.sizes[:, None] * by_epoch),
-            "grad_norm": _sum_batches(span.sizes[:, None] * norm(slopes)),
-            "grad": _sum_batches(span.sizes[:, None, None] * slopes),
+        terms = {
+            "loss": by_epoch,
+            "weighted_loss": span.sizes[:, None] * by_epoch,
+            "grad_norm": span.sizes[:, None] * norm(slopes),
+            "grad": span.sizes[:, None, None] * slopes,
         }
-        if self.sums:
-            sums = {name: value + self.sums[name] for name, value in sums.items()}
+        sums = {name: _sum_batches(value, self.sums.get(name)) for name, value in terms.items()}
         self.sums = sums
         if not span.complete:
             return {}
@@ -419,7 +392,7 @@ class _Run:
             return
         live = torch.as_tensor(keep, device=self.w.device)
         self.w = self.w[live]
-        self.state = self.rule.select(self.w, self.state, live)
+        self.state = self.engine.select(self.w, self.state, live)
         self.sampler.keep(keep.tolist())
         self.members = self.members[keep]
         # every sum is (epochs, R, ...)
@@ -428,8 +401,13 @@ class _Run:
             self.boundary = (self.boundary[0][keep], self.boundary[1][keep])
 
 
-def _sum_batches(values: np.ndarray) -> np.ndarray:
-    """Add up `(E, m, R, ...)` over m one by one: numpy's own sum rounds by how many seeds run."""
+def _sum_batches(values: np.ndarray, before: np.ndarray | None) -> np.ndarray:
+    """Add up `(E, m, R, ...)` over m one by one, after what came before `(E, R, ...)`.
+
+    numpy's own sum rounds by how many seeds run, and a sum of sums by where the chunks end.
+    """
+    if before is not None:
+        values = np.concatenate([before[:, None], values], axis=1)
     return np.add.accumulate(values, axis=1)[:, -1]
 
 

@@ -12,7 +12,7 @@ from conftest import flat, literal, literal_curve, one_line, recorded, small_cur
 from torch import nn
 
 import sgdstudy as ss
-from sgdstudy import quantities, rules, trainer
+from sgdstudy import engines, quantities, rules, trainer
 from sgdstudy.record import Stream
 
 CURVE = ss.problems.curve()
@@ -212,17 +212,24 @@ def test_seeds_side_by_side_are_each_as_alone(name):
             pd.testing.assert_frame_equal(rows, getattr(alone, kind), check_exact=True)
 
 
-@pytest.mark.parametrize("name", ["RMSprop that stops", "Adam that stops"])
-def test_the_batch_is_compacted_on_the_way(name, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "engine"),
+    [
+        ("RMSprop that stops", engines.Eager),
+        ("RMSprop that stops", engines.Compiled),
+        ("Adam that stops", engines.Eager),  # with amsgrad, which is not compiled
+    ],
+)
+def test_the_batch_is_compacted_on_the_way(name, engine, monkeypatch):
     left = []
-    select = rules.TorchOptimizer.select
+    select = engine.select
 
     def spy(self, w, state, live):
         left.append(len(live))
         return select(self, w, state, live)
 
-    monkeypatch.setattr(rules.TorchOptimizer, "select", spy)
-    history = ss.train(CURVE, seeds=range(64), **TOGETHER[name])
+    monkeypatch.setattr(engine, "select", spy)
+    history = ss.train(CURVE, seeds=range(64), engine=engine.name, **TOGETHER[name])
     assert len(set(history.stop_epoch)) > 1
     assert left
     assert all(now <= 32 for now in left)
@@ -399,7 +406,7 @@ def test_tracking_does_not_change_a_trajectory(store):
 
     settings = {"lr": 0.05, "batch_size": 10, "epochs": 4, "seeds": range(3)}
     invocation = Invocation.start(open_store(store), "study")
-    _, tracked = invocation.train("arm", ss.Arm(small_curve(), **settings), "cpu", False)
+    _, tracked = invocation.train("arm", ss.Arm(small_curve(), **settings), False)
     assert same(tracked, ss.train(small_curve(), **settings))
 
 
@@ -424,6 +431,13 @@ def test_the_number_of_threads_is_as_before():
 # ---- chunks ---------------------------------------------------------------------------------
 
 
+def cut_after(patch, steps):
+    """Let every chunk have so many steps."""
+    patch.setattr(trainer, "FIRST_STEPS", steps)
+    for engine in (engines.Eager, engines.Compiled):
+        patch.setattr(engine, "chunk_steps", steps)
+
+
 @pytest.mark.parametrize("chunk", [1, 7, 5000])
 @pytest.mark.parametrize(
     "settings",
@@ -437,17 +451,16 @@ def test_the_number_of_threads_is_as_before():
     ],
     ids=["B=1", "ragged", "full batch", "seeds that stop", "long epochs that stop", "diverging"],
 )
-def test_a_run_does_not_depend_on_how_it_is_cut_into_chunks(chunk, settings, monkeypatch):
+def test_a_run_does_not_depend_on_how_it_is_cut_into_chunks(chunk, settings):
     settings = {"epochs": 12, "seeds": range(6)} | settings
     problem = small_curve(noise=0.1)
-    assert trainer.CHUNK_STEPS == 256
-    whole = ss.train(problem, **settings)
-    monkeypatch.setattr(trainer, "CHUNK_STEPS", chunk)
-    cut = ss.train(problem, **settings)
-    pd.testing.assert_frame_equal(cut.steps, whole.steps, check_exact=True)
-    # an epoch's sums are added up in float64, in another order
-    assert same(cut, whole, rtol=1e-13, atol=0)
-    assert np.array_equal(cut.n_steps, whole.n_steps)
+    for engine in ("eager", "compiled"):
+        whole = ss.train(problem, engine=engine, **settings)
+        with pytest.MonkeyPatch.context() as patch:
+            cut_after(patch, chunk)
+            cut = ss.train(problem, engine=engine, **settings)
+        assert same(cut, whole)
+        assert np.array_equal(cut.n_steps, whole.n_steps)
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 5000])
@@ -458,7 +471,7 @@ def test_chunks_do_not_matter_where_the_full_loss_is_not_known_at_every_step(chu
     problem = ss.Problem(small_curve().x, small_curve().y, f, w_init=[0.0, 0.0])
     settings = {"lr": 0.05, "batch_size": 10, "epochs": 5, "seeds": range(4)}
     whole = ss.train(problem, stop=("full", 0.3), **settings)
-    monkeypatch.setattr(trainer, "CHUNK_STEPS", chunk)
+    cut_after(monkeypatch, chunk)
     cut = ss.train(problem, stop=("full", 0.3), **settings)
     assert same(cut, whole, rtol=1e-6)  # the full loss is summed in float32
     assert np.array_equal(cut.steps.full_loss.notna(), cut.steps.batch == 0)
@@ -469,7 +482,7 @@ def test_seeds_without_moments_are_each_as_alone_when_the_batch_is_compacted(chu
     def f(w, x):
         return torch.exp(w[0] * x) + w[1]
 
-    monkeypatch.setattr(trainer, "CHUNK_STEPS", chunk)
+    cut_after(monkeypatch, chunk)
     problem = ss.Problem(small_curve().x, small_curve().y, f, w_init=[0.0, 0.0])
     settings = {"lr": 0.05, "batch_size": 10, "epochs": 30, "stop": ("last_batch", 0.03)}
     together = ss.train(problem, seeds=range(16), **settings)
@@ -644,7 +657,7 @@ def test_a_callable_of_the_wrong_shape_is_refused():
 @pytest.mark.parametrize("stop", [None, ("running", 0.05)])
 @pytest.mark.parametrize("chunk", [7, 256])
 def test_thinned_rows_are_every_kth_and_the_last(stop, chunk, monkeypatch):
-    monkeypatch.setattr(trainer, "CHUNK_STEPS", chunk)
+    cut_after(monkeypatch, chunk)
     settings = {"lr": 0.05, "batch_size": 10, "epochs": 21, "seeds": range(3), "stop": stop}
     whole = ss.train(small_curve(noise=0.1), **settings)
     thin = ss.train(small_curve(noise=0.1), record_rows=40, **settings)

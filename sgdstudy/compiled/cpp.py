@@ -1,0 +1,230 @@
+"""The C++ around a step: vectors of replicas, ATen's order of sums, loops over steps.
+
+`V` is one number of each of L replicas ("lanes") side by side, or of one replica (L = 1, where
+the compiler vectorises over samples instead). The text does the same arithmetic for any L, so a
+replica's bits do not depend on which others run beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from sgdstudy.compiled.rules import Rule
+from sgdstudy.compiled.writer import FUNCTIONS
+
+_ONE_LANE = """\
+typedef T V;
+#define AT(v) (v)
+#define lit(x) (x)
+#define V0 ((T)0)
+#define V1 ((T)1)
+#define EACH(e) return e;
+"""
+_LANES = """\
+typedef T V __attribute__((vector_size(L * sizeof(T))));
+#define AT(v) (v)[l]
+#define lit(x) (V{} + (x))
+#define V0 (V{})
+#define V1 lit((T)1)
+#define EACH(e) V r; for (int l = 0; l < L; l++) r[l] = e; return r;
+"""
+
+_PRELUDE = """\
+static inline V v_abs(V a) { return a < V0 ? -a : (a == V0 ? V0 : a); }
+static inline V v_fma(V a, V b, V c) { EACH(__builtin_fma%(f)s(AT(a), AT(b), AT(c))) }
+static inline V v_pow(V a, V b) { EACH(__builtin_pow%(f)s(AT(a), AT(b))) }
+static inline V max_of(const V* p, int n, int stride) {
+    V m = p[0];
+    for (int k = 1; k < n; k++) { const V v = p[k * stride]; m = (v > m) | (v != v) ? v : m; }
+    return m;
+}
+// ATen's order of additions: ROWS interleaved accumulators, in four cascaded levels
+template <int ROWS> static inline void rows_sum(const V* p, Int row, Int col, Int n, V* out) {
+    int power = 0; while (((Int)1 << power) < n) power++;
+    power = power / 4 > 4 ? power / 4 : 4;
+    const Int step = (Int)1 << power, mask = step - 1;
+    V acc[4][ROWS];
+    for (int j = 0; j < 4; j++) for (int k = 0; k < ROWS; k++) acc[j][k] = V0;
+    Int i = 0;
+    while (i + step <= n) {
+        for (Int j = 0; j < step; j++, i++)
+            for (int k = 0; k < ROWS; k++) acc[0][k] += p[i * row + k * col];
+        for (int j = 1; j < 4; j++) {
+            for (int k = 0; k < ROWS; k++) { acc[j][k] += acc[j - 1][k]; acc[j - 1][k] = V0; }
+            if ((i & (mask << (j * power))) != 0) break;
+        }
+    }
+    for (; i < n; i++) for (int k = 0; k < ROWS; k++) acc[0][k] += p[i * row + k * col];
+    for (int j = 1; j < 4; j++) for (int k = 0; k < ROWS; k++) acc[0][k] += acc[j][k];
+    for (int k = 0; k < ROWS; k++) out[k] = acc[0][k];
+}
+static inline V sum_inner(const V* p, Int n) {  // along contiguous memory, 32 bytes at a time
+    enum { W = 32 / sizeof(T) };
+    if (n < W) {  // four by four
+        V acc[4] = {V0, V0, V0, V0};
+        Int i = 0;
+        for (; i + 4 <= n; i += 4) for (int k = 0; k < 4; k++) acc[k] += p[i + k];
+        for (; i < n; i++) acc[0] += p[i];
+        return acc[0] + acc[1] + acc[2] + acc[3];
+    }
+    const Int vecs = n / W, quads = vecs / 4;
+    V part[W], last = V0;
+    for (int k = 0; k < W; k++) part[k] = V0;
+    if (quads) {
+        V four[4 * W];
+        rows_sum<4 * W>(p, 4 * W, 1, quads, four);
+        for (int k = 0; k < W; k++) part[k] = four[k];
+        for (Int i = 4 * quads; i < vecs; i++) for (int k = 0; k < W; k++) part[k] += p[i * W + k];
+        for (int q = 1; q < 4; q++) for (int k = 0; k < W; k++) part[k] += four[q * W + k];
+    } else
+        for (Int i = 0; i < vecs; i++) for (int k = 0; k < W; k++) part[k] += p[i * W + k];
+    for (Int i = vecs * W; i < n; i++) last += p[i];
+    for (int k = 0; k < W; k++) last += part[k];
+    return last;
+}
+static inline V sum_outer(const V* p, Int n, Int stride) {  // across memory
+    V out; rows_sum<1>(p, stride, 0, n, &out); return out;
+}
+"""
+
+# exp and tanh in single precision: by way of float64, without a call, correct to the rounding
+_EXPONENTIAL = """\
+static inline double exp_d(double x) {
+    const double magic = 6755399441055744.0;
+    x = x < -200.0 ? -200.0 : x; x = x > 200.0 ? 200.0 : x;
+    const double n = x * 1.4426950408889634 + magic, r = x - (n - magic) * 0.6931471805599453;
+    double e = 1 / 40320.0;
+    e = e * r + 1 / 5040.0; e = e * r + 1 / 720.0; e = e * r + 1 / 120.0; e = e * r + 1 / 24.0;
+    e = e * r + 1 / 6.0; e = e * r + 0.5; e = e * r + 1.0; e = e * r + 1.0;
+    Int bits; __builtin_memcpy(&bits, &n, sizeof n);
+    bits = (Int)((unsigned long long)bits << 52) + ((Int)1023 << 52);
+    double power; __builtin_memcpy(&power, &bits, sizeof bits);
+    return e * power;
+}
+static inline double tanh_d(double x) {
+    const double y = 1.0 - 2.0 / (exp_d(x + x) + 1.0);
+    return (x < 1e-4) & (x > -1e-4) ? x : y;
+}
+static inline V v_exp(V a) { EACH((T)exp_d(AT(a))) }
+static inline V v_tanh(V a) { EACH((T)tanh_d(AT(a))) }
+"""
+
+# the batch, gathered; false: an index beyond the data
+_STEP = """\
+static inline bool step_%(size)d(const Int* const* at, const T* X, const T* Y, const V* w,
+                                 V* g, V* loss) {
+    MEMORY V x[%(size)d * F], y[%(size)d * M];
+    for (int b = 0; b < %(size)d; b++) {
+        for (int l = 0; l < L; l++) {
+            const Int i = at[l] ? at[l][b] : b;
+            if ((unsigned long long)i >= D) return false;
+            for (int j = 0; j < F; j++) AT(x[b * F + j]) = X[i * F + j];
+            for (int j = 0; j < M; j++) AT(y[b * M + j]) = Y[i * M + j];
+        }
+    }
+%(body)s
+    return true;
+}
+"""
+
+_RUN = """\
+extern "C" int run(Int R, Int S, const Int* sizes, const Int* index, Int index_stride,
+                   const T* X, const T* Y, T* W, T* state, const double* scalars,
+                   T* ws, T* losses, T* gradients) {
+    for (Int r0 = 0; r0 < R; r0 += L) {
+        Int r[L];  // lanes beyond R repeat the last replica and write the same values
+        const Int* at[L];
+        V now[P], st[Q + 1], sc[C + 1], g[P], loss[1];
+        for (int l = 0; l < L; l++) {
+            r[l] = r0 + l < R ? r0 + l : R - 1;
+            at[l] = index ? index + r[l] * index_stride : 0;
+            for (int j = 0; j < P; j++) AT(now[j]) = W[r[l] * P + j];
+            for (int j = 0; j < Q; j++) AT(st[j]) = state[r[l] * Q + j];
+        }
+        for (Int s = 0; s < S; s++) {
+            bool good = false;
+            switch (sizes[s]) {
+%(cases)s
+            }
+            if (!good) return 1;
+            for (int c = 0; c < C; c++) sc[c] = lit((T)scalars[s * C + c]);
+            for (int j = 0; j < P; j++) {
+                V &w = now[j], d = g[j];
+%(rule)s
+            }
+            for (int l = 0; l < L; l++) {
+                losses[s * R + r[l]] = AT(loss[0]);
+                T *to = ws + (s * R + r[l]) * P, *tg = gradients + (s * R + r[l]) * P;
+                for (int j = 0; j < P; j++) { to[j] = AT(now[j]); tg[j] = AT(g[j]); }
+                if (index) at[l] += sizes[s];
+            }
+        }
+        for (int l = 0; l < L; l++) {
+            for (int j = 0; j < P; j++) W[r[l] * P + j] = AT(now[j]);
+            for (int j = 0; j < Q; j++) state[r[l] * Q + j] = AT(st[j]);
+        }
+    }
+    return 0;
+}
+"""
+
+
+def program(
+    *,
+    steps: Mapping[int, str],
+    rule: Rule,
+    p: int,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    lanes: int,
+    on_stack: bool,
+) -> str:
+    """Return the C++ text of `run`.
+
+    Args:
+        steps: the statements that compute loss and gradient, by batch size.
+        rule: how parameters move.
+        p: number of parameters.
+        x: the data's inputs `(d, ...)`.
+        y: the targets `(d, ...)`.
+        lanes: replicas side by side.
+        on_stack: whether a step's values are few enough for the stack.
+    """
+    single = x.dtype == torch.float32
+    f = "f" if single else ""
+    text = "\n".join(steps.values()) + "\n".join(rule.lines)
+    inlined = ("exp", "tanh") if single else ()
+    functions = [
+        f"static inline V v_{name}(V a) {{ EACH(__builtin_{name}{f}(AT(a))) }}"
+        for name in FUNCTIONS
+        if f"v_{name}(" in text and name not in inlined
+    ]
+    counts = {"P": p, "Q": rule.n_state * p, "C": len(rule.scalars), "L": lanes}
+    counts |= {"D": len(x), "F": x[0].numel(), "M": y[0].numel()}
+    names = ", ".join(f"{name} = {value}" for name, value in counts.items())
+    cases = "\n".join(
+        f"            case {n}: good = step_{n}(at, X, Y, now, g, loss); break;" for n in steps
+    )
+    return "\n".join(
+        [
+            "typedef long long Int;",
+            f"typedef {'float' if single else 'double'} T;",
+            f"enum {{ {names} }};",
+            f"#define MEMORY {'' if on_stack else 'static thread_local'}",
+            _ONE_LANE if lanes == 1 else _LANES,
+            _PRELUDE % {"f": f},
+            *functions,
+            _EXPONENTIAL if single else "",
+            *(_STEP % {"size": size, "body": body} for size, body in steps.items()),
+            _RUN % {"cases": cases, "rule": _update(rule)},
+        ]
+    )
+
+
+def _update(rule: Rule) -> str:
+    """Return the rule's statements for parameter j, its names bound to arrays."""
+    names = [f"const V {name} = sc[{k}];" for k, name in enumerate(rule.scalars)]
+    names += [f"V& s{k} = st[{k} * P + j];" for k in range(rule.n_state)]
+    return "\n".join(" " * 16 + line for line in [*names, *rule.lines])
