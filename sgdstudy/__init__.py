@@ -17,6 +17,7 @@ _PUBLIC = {
     "Problem": "sgdstudy.problem",
     "TrainConfig": "sgdstudy.config",
     "History": "sgdstudy.history",
+    "Trajectory": "sgdstudy.trajectory",
     "train": "sgdstudy.trainer",
     "check": "sgdstudy.homework",
     "sgd": "sgdstudy.notebook",

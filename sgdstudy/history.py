@@ -37,7 +37,7 @@ class History:
         stop_reason: `(R,)`: converged | max_epochs | diverged | interrupted.
         n_steps: `(R,)`, steps taken.
         train_seconds: wall time of the training.
-        engine: what took the steps: eager | compiled.
+        engine: what took the steps: eager | compiled | elsewhere.
         engine_note: why they were not compiled, where that would have paid; else "".
         predicted: what theory expected, by name, computed before the run (of a study's arm).
     """
@@ -53,6 +53,50 @@ class History:
     engine: str = "eager"
     engine_note: str = ""
     predicted: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        problem: Problem,
+        w: Any,
+        indices: Any = None,
+        *,
+        lr: float,
+        losses: Any = None,
+        gradients: Any = None,
+        steps_per_epoch: int | None = None,
+        sink: Sink | None = None,
+        **settings: Any,
+    ) -> History:
+        """Record a trajectory that was computed elsewhere, with the same columns as our own.
+
+        Args:
+            problem: what was trained.
+            w: parameters before each step and after the last, `(S+1, p)`, or `(S+1, R, p)`.
+            indices: the samples of each step, `(S, B)`, or `(S, R, B)`; None: all the data.
+            lr: the step size it had.
+            losses: batch losses before the steps, `(S, R)`; None: computed from the problem.
+            gradients: their gradients, `(S, R, p)`; None: computed from the problem.
+            steps_per_epoch: None: one pass over the data.
+            sink: where the rows go, memory by default.
+            settings: further ones of `train`, as `optimizer="Adam"` or `diagnostics="full"`.
+
+        Raises:
+            InputError: arrays that do not fit each other, or the problem.
+
+        Example:
+            >>> import numpy as np, sgdstudy as ss
+            >>> ws, indices = np.zeros((201, 3)), np.arange(2000).reshape(200, 10)
+            >>> history = ss.History.from_arrays(ss.problems.curve(), ws, indices, lr=1e-4)
+            >>> history
+            History('curve', 1 max_epochs, 200 steps)
+        """
+        from sgdstudy.trainer import train
+        from sgdstudy.trajectory import Trajectory
+
+        known = Trajectory(problem, w, indices, losses, gradients)
+        config = known.config(lr, steps_per_epoch, **settings)
+        return train(problem, config=config, sink=sink, trajectory=known, progress=False)
 
     def __repr__(self) -> str:
         reasons = pd.Series(self.stop_reason).value_counts().to_dict()

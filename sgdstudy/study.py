@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sgdstudy.history import History
     from sgdstudy.problem import Problem
     from sgdstudy.tracking import Invocation
+    from sgdstudy.trajectory import Trajectory
 
 __all__ = ["Arm", "Claim", "Options", "Result", "Study", "find_scripts", "load_study", "run"]
 HIDDEN = "The answer is hidden: run without --no-answer to see it."
@@ -71,14 +72,25 @@ class Arm:
     Args:
         problem: what is trained.
         about: what the arm is there for, in a few words.
-        settings: see `TrainConfig`.
+        trajectory: steps taken elsewhere, as `ss.Trajectory(problem, w, indices)`, to be recorded
+            and tracked like our own.
+        settings: see `TrainConfig`; with a trajectory, see `Trajectory.config`.
     """
 
-    def __init__(self, problem: Problem, about: str = "", **settings: Any) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        about: str = "",
+        *,
+        trajectory: Trajectory | None = None,
+        **settings: Any,
+    ) -> None:
         from sgdstudy.config import TrainConfig
 
-        self.problem, self.about = problem, about
-        self.config: TrainConfig = TrainConfig(**settings)
+        self.problem, self.about, self.trajectory = problem, about, trajectory
+        self.config: TrainConfig = (
+            TrainConfig(**settings) if trajectory is None else trajectory.config(**settings)
+        )
         self.config.check(problem)
 
     @property

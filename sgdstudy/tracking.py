@@ -121,7 +121,14 @@ class Invocation:
             known = {key: value for key, value in predicted.items() if math.isfinite(value)}
             _log_points(self.store, run.id, [(f"predicted/{k}", 0, v) for k, v in known.items()])
             sink = RunSink(self.store, run.id)
-            history = train(problem, config=config, progress=progress, description=name, sink=sink)
+            history = train(
+                problem,
+                config=config,
+                progress=progress,
+                description=name,
+                sink=sink,
+                trajectory=arm.trajectory,
+            )
             history = replace(history, sink=sink.finish(history), predicted=predicted)
             reason = summary_of_reasons(history)
             self.store.client.set_tag(run.id, "stop_reason", reason)

@@ -23,6 +23,7 @@ from sgdstudy.problem import DTYPES, Problem
 from sgdstudy.quantities import norm
 from sgdstudy.record import Memory, Rows, Sink
 from sgdstudy.session import interrupt_flag, single_thread, visible
+from sgdstudy.trajectory import Trajectory
 
 FIRST_STEPS = 256  # of the first chunk
 CHUNK_VALUES = 8_000_000  # values kept in one chunk
@@ -53,6 +54,7 @@ def train(
     progress: bool | None = None,
     description: str = "",
     sink: Sink | None = None,
+    trajectory: Trajectory | None = None,
     **settings: Any,
 ) -> History:
     """Train R seeds of a problem side by side and return everything that was recorded.
@@ -63,6 +65,7 @@ def train(
         progress: show a bar with the running loss; None: when there is someone to see it.
         description: what the bar calls the run.
         sink: where the rows go, memory by default.
+        trajectory: steps taken elsewhere, to be recorded; see `History.from_arrays`.
         settings: `optimizer, lr, options, batch_size, order, epochs, stop, seeds, dtype, device,
             engine, diagnostics, record_rows`.
 
@@ -84,7 +87,7 @@ def train(
     sink = Memory() if sink is None else sink
     dtype = problem.dtype if config.dtype is None else DTYPES[config.dtype]
     started = time.perf_counter()
-    run = _Run(problem.to(dtype, config.device), config, sink)
+    run = _Run(problem.to(dtype, config.device), config, sink, trajectory)
     bar = tqdm(
         total=config.epochs,
         desc=description,
@@ -153,15 +156,23 @@ class _Known(NamedTuple):
 class _Run:
     """The state of a training run between two chunks."""
 
-    def __init__(self, problem: Problem, config: TrainConfig, sink: Sink) -> None:
+    def __init__(
+        self, problem: Problem, config: TrainConfig, sink: Sink, trajectory: Trajectory | None
+    ) -> None:
         seeds, n = list(config.seeds), len(config.seeds)
         self.problem, self.config, self.sink = problem, config, sink
         self.sizes = np.array(config.batch_sizes(problem.d))
         self.per_epoch = int(self.sizes.sum())  # samples
         self.diagnostics = quantities.resolve(config.diagnostics)
-        self.engine, self.engine_note = engines.choose(problem, config)
-        self.sampler = Sampler(config.order, seeds, problem.d, config.batch_size or problem.d)
-        self.w = problem.initial(seeds)
+        self.engine: engines.Engine
+        self.sampler: Sampler | Trajectory
+        if trajectory is not None:
+            self.engine, self.engine_note, self.sampler = trajectory, "", trajectory
+            self.w = trajectory.w[0]
+        else:
+            self.engine, self.engine_note = engines.choose(problem, config)
+            self.sampler = Sampler(config.order, seeds, problem.d, config.batch_size or problem.d)
+            self.w = problem.initial(seeds)
         self.state = self.engine.init(self.w)
         self.w_true = None if problem.w_true is None else problem.w_true.cpu().double().numpy()
         self.row_stride = -(-n * config.epochs * len(self.sizes) // config.record_rows)
