@@ -162,11 +162,13 @@ def answer(o, runs, claims):
     epoch 1), and yet the loss of all the data at the end of an epoch falls to {o.epsilon:g} by
     epoch {stop["SGD sequential"]}. Ten neighbouring points can be several times steeper than the
     mean: {value["batches_beyond_limit"]} of the 200 batches are beyond their own stability limit.
-    They lie at the ends of the curve, one after the other, and push along the same direction, so
+    They lie at both ends of the curve, one after the other, and push along the same direction, so
     their factors multiply: by up to {value["growth_within_epoch"]:.1e} within an epoch, and
-    {value["growth_across_boundary"]:.1e} across its boundary. The rest of the epoch undoes it: from
-    one epoch's end to the next the error shrinks by {value["rho_sequential"]:.4f}. The running loss
-    records the growth, the loss at the epoch's end does not.
+    {value["growth_across_boundary"]:.1e} across its boundary. At the start of an epoch the error
+    turns into that direction and grows; at its end it does not lie there, and nothing happens
+    (steep_batches.png). The rest of the epoch undoes it: from one epoch's end to the next the error
+    shrinks by {value["rho_sequential"]:.4f}. The running loss records the growth, the loss at the
+    epoch's end does not.
 
     The lack of randomness is not the fault. Two things differ between the orders: what lies in a
     batch, and whether the order is drawn. Mixed batches, fixed order (strided): epoch
@@ -220,6 +222,7 @@ figures = {
     "loss.png": lambda runs: ss.figures.loss_by_epoch(noisy(runs, False)),
     "loss_with_noise.png": lambda runs: ss.figures.loss_by_epoch(noisy(runs)),
     "first_epoch.png": lambda runs: ss.figures.within_epoch(noisy(runs, False)),
+    "steep_batches.png": lambda runs: ss.figures.steep_batches(runs["exact"]),
     "radius.png": radius,
     "path.png": lambda runs: ss.figures.path(
         {arm: runs[f"SGD {arm}"] for arm in ("sequential", "strided", "shuffle")}, 0, 2, epochs=1

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,9 @@ from sgdstudy.errors import InputError, unknown
 from sgdstudy.problem import DTYPES, Problem
 
 ENGINES = ("auto", "eager", "compiled")
+STEP_COLUMNS = ("loss", "grad_norm", "full_loss", "full_grad_norm", "update_norm")
+# with live and the epochs' three, twelve keys in MLflow at the most
+METRICS = (*STEP_COLUMNS[:4], "distance", "noise_scale", "lr_sharpness", "alpha")
 STOP_RULES = ("running", "full", "last_batch", "grad_norm")
 
 
@@ -41,6 +45,8 @@ class TrainConfig:
         diagnostics: `off`, `light`, `full`, or a list of names and callables.
         diagnostics_every: steps between two that get the costly ones; None: every step of a
             least-squares problem, every tenth of others.
+        metrics: columns of `steps` that MLflow gets, as `batch/<name>`; None: the losses, gradient
+            norms and distance and, where they are asked for, a few diagnostics.
         record_rows: the most rows of `steps` kept; longer runs keep every k-th step.
 
     Raises:
@@ -60,6 +66,7 @@ class TrainConfig:
     engine: str = "auto"
     diagnostics: Any = "light"
     diagnostics_every: int | None = None
+    metrics: Sequence[str] | None = None
     record_rows: int = 5_000_000
 
     def __post_init__(self) -> None:
@@ -79,7 +86,7 @@ class TrainConfig:
         settle("device", _device(self.device))
         if self.engine not in ENGINES:
             raise unknown("engine", self.engine, ENGINES)
-        quantities.resolve(self.diagnostics)
+        settle("metrics", _metrics(self.metrics, quantities.resolve(self.diagnostics)))
         rules.make(self.optimizer, self.lr, self.options)
         if self.dtype is not None and self.dtype not in DTYPES:
             raise unknown("dtype", self.dtype, DTYPES)
@@ -111,6 +118,18 @@ class TrainConfig:
     def batch_sizes(self, d: int) -> list[int]:
         """Return the sizes of an epoch's batches for d samples."""
         return orders.batch_sizes(self.order, d, self.batch_size or d)
+
+
+def _metrics(metrics: Any, diagnostics: Mapping[str, Any]) -> tuple[str, ...]:
+    if metrics is None:
+        return tuple(name for name in METRICS if name in STEP_COLUMNS or name in diagnostics)
+    if isinstance(metrics, str) or not hasattr(metrics, "__iter__"):
+        raise InputError(f"metrics is a list of columns, as ['loss', 'alpha'], not {metrics!r}")
+    allowed = [*STEP_COLUMNS, *diagnostics]
+    for name in metrics:
+        if name not in allowed and not re.fullmatch(r"w\d+", str(name)):
+            raise unknown("column for MLflow", str(name), allowed)
+    return tuple(metrics)
 
 
 def _number(name: str, value: Any) -> float:

@@ -22,6 +22,26 @@ if TYPE_CHECKING:
     from sgdstudy.problem import Problem
 
 Runs = Mapping[str, "History"]
+# panel: columns, scale, and where a dashed line tells two cases apart
+COCKPIT: dict[str, tuple[tuple[str, ...], str, float | None]] = {
+    "loss": (("loss", "full_loss"), "log", None),
+    "step": (("update_norm", "distance_start", "distance"), "log", None),
+    "step over the parabola's minimum": (("alpha",), "symlog", 0.0),
+    "cosine of batch and full gradient": (("grad_cosine",), "linear", 0.0),
+    "gradient norm": (("grad_norm", "full_grad_norm"), "log", None),
+    "gradient tests": (("norm_test", "inner_test", "ortho_test"), "log", 1.0),
+    "gradient noise": (("trace_sigma", "full_trace_sigma"), "log", None),
+    "noise scale, in samples": (
+        ("noise_scale", "noise_scale_two_batch", "full_noise_scale"),
+        "log",
+        None,
+    ),
+    "curvature": (("hess_max_eig", "hess_trace", "full_hess_max_eig"), "log", None),
+    "lr x top eigenvalue; over 2 is unstable": (("lr_sharpness",), "log", 2.0),
+    "signal to noise": (("gsnr", "cabs", "tic"), "log", None),
+    "early stopping, above 0: only noise": (("early_stopping",), "symlog", 0.0),
+}
+COCKPIT_POINTS = 4000
 POINTS = 30_000  # per line
 LABELS = {
     "running_loss": "running loss of the epoch",
@@ -118,6 +138,38 @@ def stop_epochs(runs: Runs, printed: int | None = None) -> Figure:
     return figure
 
 
+def steep_batches(history: History, epoch: int = 1) -> Figure:
+    """Draw why an epoch's error grows or shrinks, batch by batch, of the first seed.
+
+    A batch multiplies the error along its steepest direction v by 1 - lr lambda: it grows where
+    lr lambda is above 2, if the error lies along v.
+    """
+    problem, config, seed = history.problem, history.config, history.config.seeds[0]
+    ls, b = theory.moments(problem), theory.batches(problem, config, epoch)
+    names = [f"w{i}" for i in range(problem.p)]
+    window = slice(epoch, epoch + 1)
+    rows = history.load(columns=["seed", "epoch", *names], seeds=seed, epochs=window)
+    z = rows[names].to_numpy(dtype=float) - ls.w_star
+    values, vectors = np.linalg.eigh(b.hessians[: len(z)])
+    size = np.linalg.norm(z, axis=1)
+    share = np.abs(np.einsum("bp,bp->b", z, vectors[:, :, -1])) / size
+    figure = Figure(figsize=(10, 9), layout="constrained")
+    panels = figure.subplots(3, 1, sharex=True)
+    panels[0].plot(config.lr * values[:, -1], color="tab:red")
+    panels[0].set(ylabel="lr x top eigenvalue", yscale="log")
+    panels[0].axhline(2, color="black", linestyle="--", linewidth=0.8)
+    panels[1].plot(share, color="tab:blue")
+    panels[1].set(ylabel="share of the error along\nthe steepest direction", ylim=(0, 1.05))
+    panels[2].plot(size, color="tab:green")
+    panels[2].set(ylabel="distance to the minimum", yscale="log", xlabel=f"batch of epoch {epoch}")
+    for axes in panels:
+        for first, last in _stretches(config.lr * values[:, -1] > 2):
+            axes.axvspan(first - 0.5, last + 0.5, color="tab:red", alpha=0.1, linewidth=0)
+        axes.grid(alpha=0.3)
+    figure.suptitle("Shaded: batches beyond their own limit")
+    return figure
+
+
 def drift_and_sampling(runs: Runs, title: str = "") -> Figure:
     """Draw what makes the running loss differ from the full one, by epoch, of each first seed.
 
@@ -167,6 +219,32 @@ def gradient_norms(runs: Runs) -> Figure:
         axes.set(xlabel="step", ylabel="norm", yscale="log", title=arm)
         axes.grid(alpha=0.3)
     _legend(figure, panels[0], dashed=True)
+    return figure
+
+
+def cockpit(history: History, title: str = "") -> Figure:
+    """Draw the diagnostics of a run's first seed on one page; those that were recorded."""
+    seed = history.config.seeds[0]
+    rows = history.load(seeds=seed)
+    rows = rows.iloc[:: max(1, len(rows) // COCKPIT_POINTS)]
+    figure = Figure(figsize=(16, 10), layout="constrained")
+    panels = figure.subplots(3, 4).ravel()
+    for axes, (name, (columns, scale, line)) in zip(panels, COCKPIT.items(), strict=True):
+        axes.set_title(name, fontsize="medium")
+        for column in columns:
+            if column in rows and rows[column].notna().any():
+                known = rows[rows[column].notna()]
+                axes.plot(known["step"], known[column], ".", markersize=2, alpha=0.6, label=column)
+        if not axes.lines:
+            axes.text(0.5, 0.5, "not recorded", ha="center", transform=axes.transAxes, color="gray")
+            axes.set(xticks=[], yticks=[])
+            continue
+        if line is not None:
+            axes.axhline(line, color="black", linewidth=0.8, linestyle="--")
+        axes.set_yscale(scale)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="x-small", markerscale=4)
+    figure.suptitle(title or f"{history.problem.name}, seed {seed}, by step")
     return figure
 
 
@@ -281,6 +359,12 @@ def _line(axes: Any, rows: Any, x: str, y: str, arm: str, color: Any) -> None:
     if rows["seed"].nunique() > 1 and len(median) <= POINTS:
         low, high = groups.quantile(0.1), groups.quantile(0.9)
         axes.fill_between(low.index, low, high, color=color, alpha=0.15, linewidth=0)
+
+
+def _stretches(marks: np.ndarray) -> list[tuple[int, int]]:
+    """Return first and last place of every run of true values."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], marks, [False]]).astype(int)))
+    return [(int(first), int(last) - 1) for first, last in edges.reshape(-1, 2)]
 
 
 def _known_losses(history: History, epoch: int) -> np.ndarray:

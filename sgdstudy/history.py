@@ -168,6 +168,12 @@ class History:
 
         return figures.loss_by_epoch({self.problem.name: self})
 
+    def cockpit(self) -> Figure:
+        """Draw the diagnostics of the first seed, by step, on one page."""
+        from sgdstudy import figures
+
+        return figures.cockpit(self)
+
     def _whole(self, kind: str) -> pd.DataFrame:
         rows = sum(batch.num_rows for batch in self.sink.batches(kind))
         if rows > MAX_ROWS:

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ import numpy as np
 import pyarrow as pa
 
 from sgdstudy import losses, orders, rules
-from sgdstudy.config import TrainConfig
+from sgdstudy.config import METRICS, TrainConfig
 from sgdstudy.history import History
 from sgdstudy.points import INTERIM_POINTS, Extremes, median_over_live
 from sgdstudy.predict import predict
@@ -43,10 +43,7 @@ if TYPE_CHECKING:
     from sgdstudy.study import Arm
 
 INTERIM_SECONDS = 30.0
-METRICS = {
-    "steps": ("loss", "grad_norm", "full_loss", "full_grad_norm", "distance"),
-    "epochs": ("running_loss", "full_loss", "distance"),
-}
+EPOCH_METRICS = ("running_loss", "full_loss", "distance")
 PREFIX = {"steps": "batch", "epochs": "epoch"}
 AXIS = {"steps": "step", "epochs": "epoch"}
 PER_CALL = 1000  # MLflow's limit
@@ -120,7 +117,7 @@ class Invocation:
             predicted = predict(problem, config)
             known = {key: value for key, value in predicted.items() if math.isfinite(value)}
             _log_points(self.store, run.id, [(f"predicted/{k}", 0, v) for k, v in known.items()])
-            sink = RunSink(self.store, run.id)
+            sink = RunSink(self.store, run.id, config.metrics or ())
             history = train(
                 problem,
                 config=config,
@@ -150,8 +147,9 @@ class OpenRun:
 class RunSink:
     """Takes a run's rows: all of them to disk, the chosen ones to MLflow."""
 
-    def __init__(self, store: Store, run_id: str) -> None:
+    def __init__(self, store: Store, run_id: str, metrics: Sequence[str] = METRICS) -> None:
         self.store, self.run_id = store, run_id
+        self.metrics = {"steps": tuple(metrics), "epochs": EPOCH_METRICS}
         self.stream = Stream(store.streams / run_id)
         self._series: dict[str, Extremes] = {}
         self._sent: dict[str, set[int]] = {}
@@ -164,7 +162,7 @@ class RunSink:
         keep = rows.keep
         axis = np.broadcast_to(rows.columns[AXIS[kind]], keep.shape)[:, 0]
         present = keep.any(1)
-        for name in METRICS[kind]:
+        for name in self.metrics[kind]:
             if name in rows.columns:
                 median = median_over_live(rows.columns[name], keep)
                 self._add(f"{PREFIX[kind]}/{name}", axis[present], median[present])

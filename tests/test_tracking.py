@@ -541,3 +541,16 @@ def test_a_kind_of_uri_that_cannot_be_used_is_refused(tmp_path, no_server, monke
     with pytest.raises(ss.InputError) as error:
         TINY.run(Options(store="nonsense://somewhere"))
     assert one_line(error)
+
+
+def test_which_columns_mlflow_gets_is_a_setting(store):
+    arm = ss.Arm(small_curve(), lr=0.1, batch_size=10, epochs=2, metrics=["update_norm", "w1"])
+    invocation = Invocation.start(open_store(store), "chosen")
+    run_id, _ = invocation.train("arm", arm, False)
+    keys = set(open_store(store).client.get_run(run_id).data.metrics)
+    chosen = {key for key in keys if key.startswith("batch/")}
+    assert chosen == {"batch/update_norm", "batch/w1"}
+    with pytest.raises(ss.InputError, match="did you mean 'full_loss'"):
+        ss.TrainConfig(metrics=["full_los"])
+    with pytest.raises(ss.InputError, match="a list of columns"):
+        ss.TrainConfig(metrics="loss")
