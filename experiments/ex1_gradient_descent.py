@@ -50,13 +50,16 @@ def arms(o):
     prose = one | {"lr": 1e-5, "stop": ("running", 1e-3)}
     one |= {"lr": 2e-4, "stop": ("running", o.epsilon)}
     return {
-        **{f"lr {lr}": ss.Arm(curve, "full batch", lr=float(lr), **full) for lr in STEPS},
+        **{
+            f"lr {lr}": ss.Arm(curve, "full batch", charted=float(lr) < 5e-4, lr=float(lr), **full)
+            for lr in STEPS
+        },
         "lr best": ss.Arm(curve, "the step that theory finds best", lr=best, **full),
         "lr fastest": ss.Arm(curve, "the best rate in the long run", lr=fastest, **long),
         "lr 2e-4, float64": ss.Arm(curve, "less rounding", lr=2e-4, dtype="float64", **full),
         "float32 floor": ss.Arm(curve, "until nothing moves", **still),
         "sum, lr 2e-4/d": ss.Arm(total, "sum form, step divided by d", lr=2e-4 / D, **sums),
-        "sum, lr 2e-4": ss.Arm(total, "sum form, same step", lr=2e-4, **sums),
+        "sum, lr 2e-4": ss.Arm(total, "sum form, same step", charted=False, lr=2e-4, **sums),
         "one sample, prose": ss.Arm(curve, "the text's values: 1e-5, 1e-3, 100", **prose),
         "one sample, shuffled": ss.Arm(curve, "stochastic descent proper", **one),
         "one sample, sorted": ss.Arm(curve, "along the curve", order="sequential", **one),

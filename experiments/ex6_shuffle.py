@@ -72,13 +72,15 @@ def arms(o):
     zero = ss.theory.lyapunov_zero_lr(clean, 10, low=3e-4, high=8e-4)
     for name, factor in (("below zero exponent", 0.9), ("above zero exponent", 1.1)):
         near = exact | {"lr": factor * zero, "order": "shuffle", "seeds": seeds["shuffle"]}
-        found[name] = ss.Arm(clean, f"shuffled, {factor} times the zero of the exponent", **near)
+        about = f"shuffled, {factor} times the zero of the exponent"
+        found[name] = ss.Arm(clean, about, charted=factor < 1, **near)
     for name, (_, stretch) in stretches(o.lr).items():
         worst = clean.replace(w_init=clean.least_squares.w_star + stretch.direction)
         rows = np.arange(stretch.first, stretch.last + 1) % 200
         order = np.arange(2000).reshape(1, 200, 10)[:, rows]
         alone = {"optimizer": "SGD", "lr": o.lr, "batch_size": 10, "epochs": 1, "dtype": "float64"}
-        found[name] = ss.Arm(worst, "the stretch that grows most", order=order, **alone)
+        about = "the stretch that grows most"
+        found[name] = ss.Arm(worst, about, charted=False, order=order, **alone)
     rms = {"optimizer": "RMSprop", "lr": 0.01, "batch_size": 10, "epochs": 50}
     rms["stop"] = ("last_batch", 1e-7)  # the notebook's rule in Exercise 5
     for order in ("shuffle", "sequential"):

@@ -98,12 +98,14 @@ class UiCommand:
     store: Store = None
     port: int = 5000
     """first port to try"""
+    open: bool = False
+    """open the first address in a browser"""
 
     def run(self) -> int:
         """Run the command; return the exit code."""
         from sgdstudy.ui import serve
 
-        return serve(self.store, self.port, _say)
+        return serve(self.store, self.port, _say, self.open)
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,8 @@ class Arm:
     Args:
         problem: what is trained.
         about: what the arm is there for, in a few words.
+        charted: whether the prepared view of the MLflow UI shows it; not where it would dwarf the
+            others.
         trajectory: steps taken elsewhere, as `ss.Trajectory(problem, w, indices)`, to be recorded
             and tracked like our own.
         settings: see `TrainConfig`; with a trajectory, see `Trajectory.config`.
@@ -82,12 +84,14 @@ class Arm:
         problem: Problem,
         about: str = "",
         *,
+        charted: bool = True,
         trajectory: Trajectory | None = None,
         **settings: Any,
     ) -> None:
         from sgdstudy.config import TrainConfig
 
-        self.problem, self.about, self.trajectory = problem, about, trajectory
+        self.problem, self.about, self.charted = problem, about, charted
+        self.trajectory = trajectory
         self.config: TrainConfig = (
             TrainConfig(**settings) if trajectory is None else trajectory.config(**settings)
         )

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from sgdstudy import losses, orders, rules
+from sgdstudy import losses, orders, rules, views
 from sgdstudy.config import METRICS, TrainConfig
 from sgdstudy.history import History
 from sgdstudy.points import INTERIM_POINTS, Extremes, median_over_live
@@ -110,7 +110,10 @@ class Invocation:
         """Predict one arm, then train it, as a tracked run; return the run's id and history."""
         problem, config = arm.problem, arm.config
         params = parameters(problem, config)
-        tags = {"sgdstudy.config_hash": config_hash(problem, params)}
+        tags = {
+            "sgdstudy.config_hash": config_hash(problem, params),
+            views.CHARTED: "yes" if arm.charted else "no",
+        }
         with self.run(name, arm.about, tags) as run:
             _log_params(self.store, run.id, params)
             _log_data(self.store, run.id, problem)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import webbrowser
 from collections.abc import Callable
 
 from sgdstudy import views
@@ -17,15 +18,17 @@ from sgdstudy.store import Store, open_store
 START_SECONDS = 60.0
 
 
-def serve(given: str | None, port: int, say: Callable[[str], None]) -> int:
+def serve(given: str | None, port: int, say: Callable[[str], None], browse: bool = False) -> int:
     """Start the server on loopback, print one address per study, and wait for Ctrl-C.
+
+    With `browse`, the first address is opened in a browser.
 
     Raises:
         InputError: a port that is not one, or a server that does not start.
     """
     store = open_store(given)
     if store.root is None:
-        _print_addresses(store, store.uri.rstrip("/"), say)
+        _show_addresses(store, store.uri.rstrip("/"), say, browse)
         return 0
     if not 1 <= port <= 65535:
         raise InputError(f"port is a number from 1 to 65535, got {port}")
@@ -37,7 +40,7 @@ def serve(given: str | None, port: int, say: Callable[[str], None]) -> int:
     process = subprocess.Popen(server_command(store, free), env=_environment())
     try:
         _wait(address, process)
-        _print_addresses(store, address, say)
+        _show_addresses(store, address, say, browse)
         say("Ctrl-C stops the server.")
         return process.wait()
     except KeyboardInterrupt:
@@ -97,7 +100,13 @@ def _wait(address: str, process: subprocess.Popen[bytes]) -> None:
     raise InputError(f"the MLflow server did not answer within {START_SECONDS:.0f} s")
 
 
-def _print_addresses(store: Store, server: str, say: Callable[[str], None]) -> None:
-    for experiment in sorted(store.client.search_experiments(), key=lambda e: e.name):
-        if experiment.name != "Default":
-            say(f"  {experiment.name:<24} {views.url(server, experiment)}")
+def _show_addresses(store: Store, server: str, say: Callable[[str], None], browse: bool) -> None:
+    found = {
+        experiment.name: views.url(server, experiment)
+        for experiment in store.client.search_experiments()
+        if experiment.name != "Default"
+    }
+    for name, address in sorted(found.items()):
+        say(f"  {name:<24} {address}")
+    if browse:
+        webbrowser.open(found[min(found)] if found else server)

@@ -1,4 +1,4 @@
-"""A saved view of an experiment's charts in the MLflow UI: our charts, on log axes, all arms shown.
+"""Saved views of an experiment's charts in the MLflow UI: our charts, on log axes, all arms shown.
 
 The UI keeps saved views in experiment tags whose format is not documented (seen in MLflow 3.17). A
 version that does not know it ignores the tag, and the plain charts are shown; so it is written to
@@ -19,9 +19,10 @@ from sgdstudy.store import Store
 if TYPE_CHECKING:
     from mlflow.entities import Experiment
 
-VIEW = "sgdstudy"
+VIEW = "sgdstudy"  # the latest invocation; with "_all", all of them
+CHARTED = "sgdstudy.charted"  # "yes" on the runs that the views show
 TAG = f"mlflow.sharedViewState.{VIEW}"
-# section: its charts, metric key and title
+# section: its charts, metric key and title; only those that a run of the experiment has are shown
 SECTIONS = {
     "Losses, by epoch": {
         "epoch/running_loss": "running loss of the epoch",
@@ -29,38 +30,65 @@ SECTIONS = {
     },
     "Batches, by step": {
         "batch/loss": "loss of the batch",
-        "batch/grad_norm": "gradient norm of the batch",
         "batch/full_loss": "loss of all the data",
         "batch/distance": "distance to the true parameters",
     },
+    "Gradients, by step": {
+        "batch/grad_norm": "gradient norm of the batch",
+        "batch/full_grad_norm": "gradient norm of all the data",
+    },
+    "Diagnostics, by step": {
+        "batch/noise_scale": "gradient noise scale of the batch, in samples",
+        "batch/lr_sharpness": "lr x top eigenvalue of the batch's Hessian",
+        "batch/alpha": "step over the parabola's minimum",
+    },
 }
-COLUMNS = ["lr", "order", "batch_size", "optimizer", "problem"]
+LINEAR = ("batch/alpha",)  # may be negative
+COLUMNS = [
+    *(f"params.`{name}`" for name in ("lr", "order", "batch_size", "optimizer", "problem")),
+    "metrics.`result/stop_epoch`",
+    "tags.`stop_reason`",
+]
 
 
 def save(store: Store, experiment_id: str, invocation: str) -> None:
-    """Write the view of an invocation's arms, in the order they were declared."""
+    """Write two views: an invocation's arms, and those of all invocations."""
+    runs = store.client.search_runs([experiment_id], only(invocation))
+    keys = {key for run in runs for key in run.data.metrics}
+    arms = f"tags.`{CHARTED}` = 'yes'"
+    for name, runs_shown in ((VIEW, f"{only(invocation)} AND {arms}"), (f"{VIEW}_all", arms)):
+        now = int(time.time() * 1000)
+        view = {"name": name, "createdAt": now, "updatedAt": now, "state": _state(runs_shown, keys)}
+        tag = f"mlflow.sharedViewState.{name}"
+        store.client.set_experiment_tag(experiment_id, tag, json.dumps(view))
+
+
+def _state(runs_shown: str, keys: set[str]) -> str:
+    """Return the packed state of a view: its filter, its columns, its charts."""
+    sections = {
+        section: {key: title for key, title in charts.items() if key in keys}
+        for section, charts in SECTIONS.items()
+    }
+    sections = {section: charts for section, charts in sections.items() if charts}
     state = {
-        "searchFilter": f"{only(invocation)} AND attributes.run_name != 'answer'",
+        "searchFilter": runs_shown,
         "orderByKey": "attributes.start_time",
         "orderByAsc": True,
         "runsHiddenMode": "SHOW_ALL",
-        "selectedColumns": [f"params.`{name}`" for name in COLUMNS],
+        "selectedColumns": COLUMNS,
         "compareRunSections": [
             {"uuid": name, "name": name, "display": True, "isReordered": True, "columns": 2}
-            for name in SECTIONS
+            for name in sections
         ],
         "compareRunCharts": [
             _line(key, section, title)
-            for section, charts in SECTIONS.items()
+            for section, charts in sections.items()
             for key, title in charts.items()
         ],
         "isAccordionReordered": True,
         "autoRefreshEnabled": False,
     }
-    packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
-    now = int(time.time() * 1000)
-    view = {"name": VIEW, "createdAt": now, "updatedAt": now, "state": f"deflate;{packed}"}
-    store.client.set_experiment_tag(experiment_id, TAG, json.dumps(view))
+    return "deflate;" + base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
 
 
 def url(server: str, experiment: Experiment, invocation: str | None = None) -> str:
@@ -85,7 +113,7 @@ def _line(key: str, section: str, title: str) -> dict[str, Any]:
         "selectedMetricKeys": [key],
         "metricSectionId": section,
         "displayName": title,
-        "scaleType": "log",
+        "scaleType": "linear" if key in LINEAR else "log",
         "xAxisKey": "step",
         "xAxisScaleType": "linear",
         "useGlobalXaxisKey": False,

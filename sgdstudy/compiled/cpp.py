@@ -14,6 +14,8 @@ import torch
 from sgdstudy.compiled.rules import Rule
 from sgdstudy.compiled.writer import FUNCTIONS
 
+LARGE_BYTES = 500_000  # data beyond this does not stay in the second-level cache
+
 _ONE_LANE = """\
 typedef T V;
 #define AT(v) (v)
@@ -113,12 +115,16 @@ static inline V v_tanh(V a) { EACH((T)tanh_d(AT(a))) }
 
 # the batch, gathered; false: an index beyond the data
 _STEP = """\
-static inline bool step_%(size)d(const Int* const* at, const T* X, const T* Y, const V* w,
-                                 V* g, V* loss) {
+static inline bool step_%(size)d(const Int* const* at, const Int* end, const T* X, const T* Y,
+                                 const V* w, V* g, V* loss) {
     MEMORY V x[%(size)d * F], y[%(size)d * M];
     for (int b = 0; b < %(size)d; b++) {
         for (int l = 0; l < L; l++) {
             const Int i = at[l] ? at[l][b] : b;
+            if (LARGE && at[l] && at[l] + b + AHEAD < end) {  // far samples, on their way already
+                __builtin_prefetch(X + at[l][b + AHEAD] * F);
+                __builtin_prefetch(Y + at[l][b + AHEAD] * M);
+            }
             if ((unsigned long long)i >= D) return false;
             for (int j = 0; j < F; j++) AT(x[b * F + j]) = X[i * F + j];
             for (int j = 0; j < M; j++) AT(y[b * M + j]) = Y[i * M + j];
@@ -133,6 +139,7 @@ _RUN = """\
 extern "C" int run(Int R, Int S, const Int* sizes, const Int* index, Int index_stride,
                    const T* X, const T* Y, T* W, T* state, const double* scalars,
                    T* ws, T* losses, T* gradients) {
+    const Int* end = index + R * index_stride;
     for (Int r0 = 0; r0 < R; r0 += L) {
         Int r[L];  // lanes beyond R repeat the last replica and write the same values
         const Int* at[L];
@@ -203,9 +210,10 @@ def program(
     ]
     counts = {"P": p, "Q": rule.n_state * p, "C": len(rule.scalars), "L": lanes}
     counts |= {"D": len(x), "F": x[0].numel(), "M": y[0].numel()}
+    counts |= {"AHEAD": 100, "LARGE": int(x.nbytes + y.nbytes > LARGE_BYTES)}
     names = ", ".join(f"{name} = {value}" for name, value in counts.items())
     cases = "\n".join(
-        f"            case {n}: good = step_{n}(at, X, Y, now, g, loss); break;" for n in steps
+        f"            case {n}: good = step_{n}(at, end, X, Y, now, g, loss); break;" for n in steps
     )
     return "\n".join(
         [
