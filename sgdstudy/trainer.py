@@ -188,6 +188,7 @@ class _Run:
         self.epoch, self.batch = 0, 0  # done epochs; done batches of the present one
         self.sums: dict[str, np.ndarray] = {}
         self.boundary: tuple[np.ndarray, np.ndarray] | None = None
+        self.indices: torch.Tensor | None = None  # the samples of the chunk's steps, (R, n)
         self.shown_loss = np.nan
         # an empty block first: the columns are there even if no epoch is ever completed
         optional = ["distance"] * (self.w_true is not None) + ["test_loss"] * bool(problem.test)
@@ -216,6 +217,7 @@ class _Run:
         indices = None
         if self.config.batch_size is not None:
             indices = self.sampler.take(span.n_epochs * int(span.sizes.sum()))
+        self.indices = indices
         first = self.epoch * m + span.first + 1
         self.w, self.state, recorded = self.engine.steps(
             self.w, self.state, indices, span.sizes, span.n_epochs, first
@@ -350,6 +352,11 @@ class _Run:
             w_start=self.w_start[self.members],
             w_true=self.w_true,
             lr=self.config.lr,
+            problem=self.problem,
+            indices=self.indices,
+            step=step,
+            every=self.config.diagnostics_every,
+            kept=keep.any(1),
         )
         columns = {
             "seed": self._seeds(),

@@ -1,0 +1,119 @@
+"""What is computed from the recorded steps, a chunk at a time, after the fact.
+
+A quantity is a pure function of a `Chunk` returning `(S, R)`: one value per step and replica, NaN
+where it is not defined. It sees copies only, so it cannot change a trajectory, and draws from no
+generator but its own. `docs/diagnostics.md` lists them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from sgdstudy.errors import InputError, unknown
+from sgdstudy.quantities import formulas
+from sgdstudy.quantities.chunk import Chunk, norm
+
+__all__ = ["PRESETS", "QUANTITIES", "Chunk", "compute", "norm", "resolve"]
+
+QUANTITIES: dict[str, Callable[[Chunk], np.ndarray | None]] = {
+    quantity.__name__: quantity
+    for quantity in (
+        formulas.distance,
+        formulas.distance_start,
+        formulas.grad_cosine,
+        formulas.trace_sigma,
+        formulas.noise_scale,
+        formulas.noise_scale_two_batch,
+        formulas.norm_test,
+        formulas.inner_test,
+        formulas.ortho_test,
+        formulas.gsnr,
+        formulas.early_stopping,
+        formulas.cabs,
+        formulas.alpha,
+        formulas.tic,
+        formulas.hess_max_eig,
+        formulas.hess_trace,
+        formulas.lr_sharpness,
+        formulas.full_trace_sigma,
+        formulas.full_noise_scale,
+        formulas.full_hess_max_eig,
+        formulas.full_hess_trace,
+        formulas.grad_histogram,
+    )
+}
+PRESETS: dict[str, tuple[str, ...]] = {
+    "off": (),
+    "light": ("distance", "distance_start", "grad_cosine"),
+    "full": tuple(name for name in QUANTITIES if name != "grad_histogram"),
+}
+
+
+def resolve(diagnostics: Any) -> dict[str, Callable[[Chunk], np.ndarray | None]]:
+    """Return the quantities for a preset's name, or a list of names and callables.
+
+    A callable's column is called by its `__name__`; where it returns `(S, R, k)`, its k columns
+    are called `<name>_0` and so on; None is no column. What a preset asks of all the data is
+    left out where it would have to go through them (other problems than least squares).
+    """
+    preset = isinstance(diagnostics, str)
+    if preset:
+        if diagnostics not in PRESETS:
+            raise unknown("diagnostics preset", diagnostics, PRESETS)
+        diagnostics = PRESETS[diagnostics]
+    if not isinstance(diagnostics, (list, tuple)):
+        raise InputError(
+            f"diagnostics is a preset ({', '.join(PRESETS)}) or a list of names and callables, "
+            f"not {diagnostics!r}"
+        )
+    chosen: dict[str, Callable[[Chunk], np.ndarray | None]] = {}
+    for item in diagnostics:
+        if callable(item):
+            chosen[getattr(item, "__name__", type(item).__name__)] = item
+        elif item in QUANTITIES:
+            cheap = preset and item.startswith("full_")
+            chosen[item] = _where_exact(QUANTITIES[item]) if cheap else QUANTITIES[item]
+        else:
+            raise unknown("quantity", item, QUANTITIES)
+    return chosen
+
+
+def compute(
+    chosen: dict[str, Callable[[Chunk], np.ndarray | None]], chunk: Chunk
+) -> dict[str, np.ndarray]:
+    """Return the values `(S, R)` of every chosen quantity."""
+    values: dict[str, np.ndarray] = {}
+    for quantity in chosen.values():
+        chunk.statistics.want(getattr(quantity, "needs", ()))
+    with np.errstate(all="ignore"):
+        for name, quantity in chosen.items():
+            found = quantity(chunk)
+            if found is None:
+                continue
+            value = np.asarray(found, dtype=float)
+            if value.ndim == 3 and value.shape[:2] == chunk.loss.shape:
+                values |= {f"{name}_{k}": value[..., k] for k in range(value.shape[2])}
+            elif value.shape == chunk.loss.shape:
+                values[name] = value
+            else:
+                raise InputError(
+                    f"the quantity {name!r} returned shape {value.shape}; "
+                    f"expected (steps, replicas) = {chunk.loss.shape}"
+                )
+    return values
+
+
+def _where_exact(
+    quantity: Callable[[Chunk], np.ndarray | None],
+) -> Callable[[Chunk], np.ndarray | None]:
+    """Return the quantity for least squares only."""
+
+    def exact(chunk: Chunk) -> np.ndarray | None:
+        known = chunk.problem is not None and chunk.problem.least_squares is not None
+        return quantity(chunk) if known else None
+
+    exact.needs = getattr(quantity, "needs", ())  # type: ignore[attr-defined]
+    return exact
