@@ -1,4 +1,4 @@
-"""The command line: `sgdstudy study | list | run | ui | prune`, and the scripts' own."""
+"""The command line: `sgdstudy study | list | run | ui | report | ...`, and the scripts' own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -48,7 +49,8 @@ class StudyCommand:
             results.append(_run_and_print(study, options))
         failed = [claim for result in results for claim in result.failed]
         claims = [claim for result in results for claim in result.claims]
-        written = _stored_bytes(open_store(self.store)) - before
+        store = open_store(self.store)
+        written = _stored_bytes(store) - before
         if claims:
             _say("\n[bold]All claims[/bold]")
             _print_claims(results)
@@ -56,6 +58,7 @@ class StudyCommand:
         _say(
             f"\n{len(results)} studies, {held} claims hold, {len(failed)} fail; "
             f"{time.perf_counter() - started:.0f} s, {written / 1e6:.0f} MB written.\n"
+            f"Read the report: [bold]{_write_report(store, None)}[/bold]\n"
             f"Look at the charts: [bold]sgdstudy ui[/bold] (or make ui)"
         )
         return 1 if failed and self.strict else 0
@@ -109,6 +112,44 @@ class UiCommand:
 
 
 @dataclass(frozen=True)
+class ReportCommand:
+    """Write one HTML file of what is in the store: questions, answers, claims, figures."""
+
+    store: Store = None
+    out: str | None = None
+    """the file; default: report.html beside the database, or here for a server"""
+
+    def run(self) -> int:
+        """Run the command; return the exit code."""
+        from sgdstudy.store import open_store
+
+        _say(f"wrote [bold]{_write_report(open_store(self.store), self.out)}[/bold]")
+        return 0
+
+
+@dataclass(frozen=True)
+class ExportCommand:
+    """Write runs, steps, epochs and claims of a study as CSV or Parquet files."""
+
+    study: Annotated[str, tyro.conf.Positional]
+    to: Literal["csv", "parquet"] = "csv"
+    folder: str | None = None
+    """where the files go; default: the study's name"""
+    store: Store = None
+    force: bool = False
+    """write over files that are there"""
+
+    def run(self) -> int:
+        """Run the command; return the exit code."""
+        from sgdstudy.exporting import export
+
+        folder = self.folder or self.study
+        for path in export(self.study, folder, self.to, store=self.store, force=self.force):
+            _say(f"wrote {path}")
+        return 0
+
+
+@dataclass(frozen=True)
 class PruneCommand:
     """Drop all but the latest invocations of every study, with their files."""
 
@@ -142,6 +183,8 @@ COMMANDS: dict[str, Any] = {
     "list": ListCommand,
     "run": RunCommand,
     "ui": UiCommand,
+    "report": ReportCommand,
+    "export": ExportCommand,
     "prune": PruneCommand,
 }
 
@@ -246,6 +289,12 @@ def _say(text: str) -> None:
 
 def _plain(text: str) -> None:
     print(text, flush=True)
+
+
+def _write_report(store: Any, out: str | None) -> Path:
+    from sgdstudy.report import write_report
+
+    return write_report(store, Path(out) if out else (store.root or Path()) / "report.html")
 
 
 def _stored_bytes(store: Any) -> int:

@@ -320,10 +320,27 @@ def batch_gradients(runs: Runs) -> Figure:
 
 
 def png(figure: Figure) -> bytes:
-    """Return the figure as PNG."""
+    """Return the figure as PNG; its description says what it shows."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    said = {"Description": describe(figure)}
+    figure.savefig(buffer, format="png", dpi=110, metadata=said)
     return buffer.getvalue()
+
+
+def describe(figure: Figure) -> str:
+    """Say what a figure shows, for those who cannot see it: its panels, then its lines."""
+    panels, lines = [], []
+    for axes in figure.axes:
+        words = " over ".join(filter(None, [axes.get_ylabel(), axes.get_xlabel()]))
+        scales = {axes.get_xscale(), axes.get_yscale()} & {"log", "symlog"}
+        words += " (log scale)" if scales and words else ""
+        panels.append(": ".join(filter(None, [axes.get_title(), words])))
+        lines += axes.get_legend_handles_labels()[1]
+    own = (axes.get_legend() for axes in figure.axes)
+    for legend in [*figure.legends, *(found for found in own if found is not None)]:
+        lines += [text.get_text() for text in legend.get_texts()]
+    text, names = ("; ".join(dict.fromkeys(filter(None, part))) for part in (panels, lines))
+    return f"{text}. Lines: {names}." if names else text
 
 
 def _bars(runs: Runs, columns: list[str], names: list[str], label: str) -> Figure:

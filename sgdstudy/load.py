@@ -1,46 +1,72 @@
-"""The tracked results as pandas, from whatever store is tracked to."""
+"""The tracked results as pandas, from whatever store is tracked to.
+
+Rows, columns and steps are chosen where the files are read: what is not asked for is not read, as
+far as the row groups of a Parquet file allow. A file of a remote store is fetched whole.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.dataset as ds
 
 from sgdstudy.errors import InputError, unknown
-from sgdstudy.history import ordered, select
+from sgdstudy.reading import LABELS, Source, gather
+from sgdstudy.record import read_stream
 from sgdstudy.store import Store, local_path, open_store
+from sgdstudy.tracking import AXIS, PREFIX, _user
 
 MAX_BYTES = 1_000_000_000
-LABELS = ["study", "arm", "run_id", "invocation"]
+INVOCATION = "sgdstudy.invocation"
+LARGEST = float(np.finfo(float).max)  # what MLflow's database keeps of an infinity
+NOT_FINITE = {"inf": np.inf, "-inf": -np.inf, "nan": np.nan}
 
 
 def load_runs(
     study: str, *, invocation: str = "latest", store: str | None = None, arms: Any = None
 ) -> pd.DataFrame:
-    """Return one row per run: its params as values, its `result/` metrics, its tags.
+    """Return one row per run: what was set, what was expected, what came out.
 
     Args:
         study: an experiment's name, as `ex6_shuffle`.
-        invocation: `latest`, `all`, or an invocation's id.
+        invocation: `latest` (yours, where several people share a server), `all`, or an id.
         store: see `store.locate`.
         arms: the arms wanted; None for all.
 
+    Returns:
+        The columns `study, arm, run_id, invocation`; params as numbers, truth values or text;
+        `result/` metrics by their names; predictions as `predicted_<name>`; the claims about the
+        arm as `claim_<name>` (measured) and `claim_<name>_holds`; `stop_reason, status`.
+
     Raises:
-        InputError: a study, or an arm, that is not in the store.
+        InputError: a study, an arm or an invocation that is not in the store.
     """
+    opened = open_store(store)
+    runs = _runs(opened, study, invocation, arms)
+    claims: dict[tuple[str, str], dict[str, Any]] = {}
+    for label in {_labels(run, study)["invocation"] for run in runs} - {""}:
+        for claim in _claims(opened, study, label):
+            found = claims.setdefault((label, claim["arm"]), {})
+            found[f"claim_{claim['name']}"] = claim["measured"]
+            found[f"claim_{claim['name']}_holds"] = claim["holds"]
     rows = []
-    for run in _runs(open_store(store), study, invocation, arms):
-        data, info = run.data, run.info
-        result = {k.removeprefix("result/"): v for k, v in data.metrics.items() if "result/" in k}
-        tags = {"stop_reason": data.tags.get("stop_reason"), "status": info.status}
-        params = {name: _value(text) for name, text in data.params.items()}
-        rows.append(_labels(run, study) | params | result | tags)
-    return pd.DataFrame(rows)
+    for run in runs:
+        labels = _labels(run, study)
+        rows.append(
+            labels
+            | {name: _value(text) for name, text in run.data.params.items()}
+            | _figures(run.data.metrics)
+            | claims.get((labels["invocation"], labels["arm"]), {})
+            | {"stop_reason": run.data.tags.get("stop_reason"), "status": run.info.status}
+        )
+    return pd.DataFrame(rows, columns=None if rows else LABELS)
 
 
 def load_steps(
@@ -48,24 +74,29 @@ def load_steps(
     *,
     arms: Any = None,
     seeds: Any = None,
-    columns: list[str] | None = None,
+    columns: Sequence[str] | None = None,
     steps: slice | None = None,
     invocation: str = "latest",
     store: str | None = None,
 ) -> pd.DataFrame:
     """Return one row per step of every seed of every arm, with study, arm, run_id, invocation.
 
+    A column that only some of the arms recorded is NaN in the others. Of a run that is going on,
+    or was killed, the rows written so far are returned, where they lie on this machine. Of a run
+    that was not tracked by this package and has no `steps.parquet`, its metrics `batch/<name>`
+    are returned as columns over `step`; no `seed` is known of those rows.
+
     Args:
         study: an experiment's name, as `ex6_shuffle`.
         arms: the arms wanted; None for all.
-        seeds: the seeds wanted; None for all.
+        seeds: the seeds wanted, one or several; None for all.
         columns: the columns wanted; None for all.
-        steps: `slice(first, end)` of the global step.
-        invocation: `latest`, `all`, or an invocation's id.
+        steps: `slice(first, end)` of the global step, from 0.
+        invocation: `latest` (yours, where several people share a server), `all`, or an id.
         store: see `store.locate`.
 
     Raises:
-        InputError: an unknown study, arm or column; or over 1 GB of rows without `columns`.
+        InputError: an unknown study, arm or column; or over 1 GB of rows where none are chosen.
     """
     return _load("steps", study, arms, seeds, columns, steps, invocation, store)
 
@@ -75,7 +106,7 @@ def load_epochs(
     *,
     arms: Any = None,
     seeds: Any = None,
-    columns: list[str] | None = None,
+    columns: Sequence[str] | None = None,
     invocation: str = "latest",
     store: str | None = None,
 ) -> pd.DataFrame:
@@ -86,24 +117,83 @@ def load_epochs(
 def load_claims(
     study: str, *, invocation: str = "latest", store: str | None = None
 ) -> pd.DataFrame:
-    """Return the claims of a study: name, arm, expected, measured, tolerance, holds, source."""
-    opened, parts = open_store(store), []
-    for run in _runs(opened, study, invocation, "answer", answers=True):
-        path = artifact(opened, run, "claims.json")
-        if path is not None:
-            claims = pd.DataFrame(json.loads(path.read_text(encoding="utf-8")))
-            parts.append(claims.assign(study=study, invocation=_labels(run, study)["invocation"]))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    """Return the claims of a study: name, arm, expected, measured, tolerance, holds, source.
+
+    Args:
+        study: an experiment's name, as `ex6_shuffle`.
+        invocation: `latest` (yours, where several people share a server), `all`, or an id.
+        store: see `store.locate`.
+
+    Raises:
+        InputError: a study or an invocation that is not in the store.
+    """
+    rows = _claims(open_store(store), study, invocation)
+    fields = ["name", "arm", "expected", "measured", "tolerance", "holds", "source"]
+    return pd.DataFrame(rows, columns=None if rows else [*fields, "study", "invocation"])
 
 
-def artifact(store: Store, run: Any, name: str) -> Path | None:
-    """Return a local path of a run's artifact, downloaded where it must be; None if not there."""
+def artifact(store: Store, run: Any, name: str, into: Path | None = None) -> Path | None:
+    """Return a local path of a run's artifact; None if there is none.
+
+    Args:
+        store: where the run is.
+        run: the MLflow run.
+        name: the artifact's name.
+        into: the folder that a remote one is downloaded to; None: a new one, which stays.
+    """
     folder = local_path(run.info.artifact_uri)
     if folder is not None:
         return folder / name if (folder / name).exists() else None
-    if name not in [item.path for item in store.client.list_artifacts(run.info.run_id)]:
+    run_id = run.info.run_id
+    if name not in [item.path for item in store.client.list_artifacts(run_id)]:
         return None
-    return Path(store.client.download_artifacts(run.info.run_id, name))
+    if into is not None:
+        into = into / run_id
+        into.mkdir(parents=True, exist_ok=True)
+    return Path(store.client.download_artifacts(run_id, name, None if into is None else str(into)))
+
+
+# ---- rows -----------------------------------------------------------------------------------
+
+
+def sources(
+    kind: str, study: str, arms: Any, invocation: str, store: Store, folder: Path
+) -> list[Source]:
+    """Return where the rows of a study's runs lie; remote files are fetched into the folder."""
+    found = []
+    for run in _runs(store, study, invocation, arms):
+        rows = _rows(store, run, kind, folder)
+        if rows is not None:
+            found.append(Source(_labels(run, study), rows))
+    return found
+
+
+def _rows(store: Store, run: Any, kind: str, folder: Path) -> ds.Dataset | None:
+    path = artifact(store, run, f"{kind}.parquet", folder)
+    if path is not None:
+        return ds.dataset(path, format="parquet")
+    stream = store.streams / run.info.run_id / f"{kind}.arrow"
+    if stream.exists():  # the run is going on, or was killed
+        batches = list(read_stream(stream))
+        return ds.dataset(pa.Table.from_batches(batches)) if batches else None
+    return None if INVOCATION in run.data.tags else _metric_history(store, run, kind)
+
+
+def _metric_history(store: Store, run: Any, kind: str) -> ds.Dataset | None:
+    """Return the metrics of a run as columns over its steps or epochs."""
+    series = {}
+    for key in run.data.metrics:
+        if key.startswith(f"{PREFIX[kind]}/"):
+            points = store.client.get_metric_history(run.info.run_id, key)
+            points = sorted(points, key=lambda point: point.timestamp)  # the later one counts
+            values = pd.Series({p.step: p.value for p in points}, dtype=float)
+            series[key.removeprefix(f"{PREFIX[kind]}/")] = pd.Series(
+                _infinite(values), values.index
+            )
+    if not series:
+        return None
+    frame = pd.DataFrame(series).sort_index().rename_axis(AXIS[kind]).reset_index()
+    return ds.dataset(pa.Table.from_pandas(frame, preserve_index=False))
 
 
 def _load(
@@ -111,50 +201,31 @@ def _load(
     study: str,
     arms: Any,
     seeds: Any,
-    columns: list[str] | None,
+    columns: Sequence[str] | None,
     steps: slice | None,
     invocation: str,
     given: str | None,
 ) -> pd.DataFrame:
-    store = open_store(given)
-    found = [
-        (run, artifact(store, run, f"{kind}.parquet"))
-        for run in _runs(store, study, invocation, arms)
-    ]
-    files = [(run, pq.ParquetFile(path)) for run, path in found if path is not None]
-    if columns is None and seeds is None and steps is None:
-        _check_size([file for _, file in files], study, kind)
-    parts = []
-    for run, file in files:
-        names = _checked(columns, file.schema_arrow.names)
-        needed = [name for name in ("seed", "step") if name in file.schema_arrow.names]
-        table = file.read(list(dict.fromkeys([*names, *needed])))
-        part = ordered(select(table, seeds, steps).to_pandas())[names]
-        labels = _labels(run, study)
-        for name in LABELS:
-            part[name] = pd.Categorical.from_codes([0] * len(part), [labels[name]])
-        parts.append(part)
-    if not parts:
-        return pd.DataFrame(columns=[*(columns or []), *LABELS])
-    for name in LABELS:  # the same categories everywhere, so that concat keeps them
-        union = pd.api.types.union_categoricals([part[name] for part in parts]).categories
-        for part in parts:
-            part[name] = part[name].cat.set_categories(union)
-    return pd.concat(parts, ignore_index=True)
+    with tempfile.TemporaryDirectory(prefix="sgdstudy-") as folder:
+        found = sources(kind, study, arms, invocation, open_store(given), Path(folder))
+        names = _checked(columns, list(dict.fromkeys(n for part in found for n in part.names)))
+        if columns is None and seeds is None and steps is None:
+            _check_size(found, study, kind)
+        return gather(found, names, seeds, steps)
 
 
-def _checked(columns: list[str] | None, present: list[str]) -> list[str]:
-    for name in columns or ():
+def _checked(columns: Sequence[str] | None, present: list[str]) -> list[str]:
+    if columns is None or not present:  # no rows at all: any column is as good
+        return list(present if columns is None else columns)
+    wanted = [columns] if isinstance(columns, str) else list(dict.fromkeys(columns))
+    for name in wanted:
         if name not in present and name not in LABELS:
-            raise unknown("column", name, present)
-    return [name for name in columns if name in present] if columns else present
+            raise unknown("column", name, [*present, *LABELS])
+    return [name for name in wanted if name in present]
 
 
-def _check_size(files: Iterable[pq.ParquetFile], study: str, kind: str) -> None:
-    size = 0
-    for file in files:
-        widths = [_width(field.type) for field in file.schema_arrow]
-        size += file.metadata.num_rows * (sum(widths) + len(LABELS))
+def _check_size(found: list[Source], study: str, kind: str) -> None:
+    size = sum(part.bytes for part in found)
     if size > MAX_BYTES:
         raise InputError(
             f"all {kind} of {study} would take {size / 1e9:.1f} GB of memory; "
@@ -162,8 +233,7 @@ def _check_size(files: Iterable[pq.ParquetFile], study: str, kind: str) -> None:
         )
 
 
-def _width(kind: pa.DataType) -> int:
-    return kind.bit_width // 8 if pa.types.is_primitive(kind) else 8
+# ---- runs -----------------------------------------------------------------------------------
 
 
 def _runs(store: Store, study: str, invocation: str, arms: Any, answers: bool = False) -> list[Any]:
@@ -171,33 +241,56 @@ def _runs(store: Store, study: str, invocation: str, arms: Any, answers: bool = 
     client = store.client
     experiment = client.get_experiment_by_name(store.experiment_name(study))
     if experiment is None:
+        prefix = store.experiment_name("")
         names = [e.name for e in client.search_experiments() if e.name != "Default"]
+        names = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
         raise unknown("study", study, names or ["none has run yet: sgdstudy study"])
-    runs = every_run(store, experiment.experiment_id)
-    runs = [r for r in runs if answers == (r.info.run_name == "answer")]
-    if invocation != "all":
-        ids = sorted({run.data.tags.get("sgdstudy.invocation", "") for run in runs})
-        if invocation != "latest" and invocation not in ids:
-            raise unknown("invocation", invocation, ids)
-        wanted = invocation if invocation != "latest" else (ids or [""])[-1]
-        runs = [r for r in runs if r.data.tags.get("sgdstudy.invocation", "") == wanted]
-    if arms is not None:
-        chosen = [arms] if isinstance(arms, str) else list(arms)
-        names = [run.info.run_name for run in runs]
-        for arm in chosen:
-            if arm not in names and not answers:
-                raise unknown("arm", arm, names)
-        runs = [run for run in runs if run.info.run_name in chosen]
-    return runs
+    kind = f"attributes.run_name {'=' if answers else '!='} 'answer'"
+    if invocation == "latest":
+        invocation = _latest(store, experiment.experiment_id, kind)
+    only = kind if invocation in ("", "all") else f"{kind} AND {_tag(INVOCATION, invocation)}"
+    runs = every_run(store, experiment.experiment_id, only)
+    if not runs and invocation not in ("", "all"):
+        every = every_run(store, experiment.experiment_id)
+        ids = sorted({_labels(run, study)["invocation"] for run in every} - {""})
+        if invocation not in ids:
+            raise unknown("invocation", invocation, ["latest", "all", *ids])
+    if arms is None:
+        return runs
+    chosen = [arms] if isinstance(arms, str) else list(arms)
+    names = list(dict.fromkeys(run.info.run_name for run in runs))
+    for arm in chosen:
+        if arm not in names:
+            raise unknown("arm", arm, names)
+    return [run for run in runs if run.info.run_name in chosen]
 
 
-def every_run(store: Store, experiment_id: str) -> list[Any]:
-    """Return all runs of an experiment, oldest first."""
+def _latest(store: Store, experiment_id: str, kind: str) -> str:
+    """Return the latest invocation of this user, else of anybody; "" where there is none."""
+    for whose in (f" AND {_tag('mlflow.user', _user())}", ""):
+        found = store.client.search_runs(
+            [experiment_id],
+            f"{kind} AND {_tag(INVOCATION, '%', 'LIKE')}{whose}",
+            order_by=[f"tags.`{INVOCATION}` DESC"],
+            max_results=1,
+        )
+        if found:
+            return str(found[0].data.tags[INVOCATION])
+    return ""
+
+
+def _tag(name: str, value: str, relation: str = "=") -> str:
+    value = value.replace('"', "")  # no name or id has quotes
+    return f'tags.`{name}` {relation} "{value}"'
+
+
+def every_run(store: Store, experiment_id: str, only: str = "") -> list[Any]:
+    """Return all runs of an experiment, oldest first, or those that a filter of MLflow leaves."""
     runs: list[Any] = []
     token = None
     while True:
         page = store.client.search_runs(
-            [experiment_id], max_results=1000, page_token=token, order_by=["start_time"]
+            [experiment_id], only, max_results=1000, page_token=token, order_by=["start_time"]
         )
         runs += page
         token = page.token
@@ -206,24 +299,57 @@ def every_run(store: Store, experiment_id: str) -> list[Any]:
 
 
 def _labels(run: Any, study: str) -> dict[str, str]:
-    invocation = run.data.tags.get("sgdstudy.invocation", "")
     return {
         "study": study,
         "arm": run.info.run_name,
         "run_id": run.info.run_id,
-        "invocation": invocation,
+        "invocation": run.data.tags.get(INVOCATION, ""),
     }
+
+
+def _claims(store: Store, study: str, invocation: str) -> list[dict[str, Any]]:
+    found = []
+    with tempfile.TemporaryDirectory(prefix="sgdstudy-") as folder:
+        for run in _runs(store, study, invocation, None, answers=True):
+            path = artifact(store, run, "claims.json", Path(folder))
+            labels = {name: _labels(run, study)[name] for name in ("study", "invocation")}
+            for claim in json.loads(path.read_text(encoding="utf-8")) if path else []:
+                found.append({name: _finite_or_not(v) for name, v in claim.items()} | labels)
+    return found
+
+
+def _finite_or_not(value: Any) -> Any:
+    """Undo what JSON needs: non-finite values are strings there."""
+    if isinstance(value, list):
+        return [_finite_or_not(item) for item in value]
+    return NOT_FINITE.get(value, value) if isinstance(value, str) else value
+
+
+def _figures(metrics: dict[str, float]) -> dict[str, float]:
+    """Return the metrics that are logged once, by the names of their columns."""
+    found = {}
+    for key, value in metrics.items():
+        group, _, name = key.rpartition("/")
+        if group not in PREFIX.values():
+            column = {"result": name, "predicted": f"predicted_{name}"}.get(group, key)
+            found[column] = float(_infinite(value))
+    return found
+
+
+def _infinite(values: Any) -> Any:
+    """Return values with the infinities that MLflow's database cannot hold."""
+    return np.where(np.abs(values) >= LARGEST, np.copysign(np.inf, values), values)
 
 
 def _value(text: str) -> Any:
     """Turn a param's text into what it was.
 
-    >>> [_value(t) for t in ("10", "2e-4", "True", "None", "shuffle")]
-    [10, 0.0002, True, None, 'shuffle']
+    >>> [_value(t) for t in ("10", "2e-4", "True", "None", "shuffle", "1_0")]
+    [10, 0.0002, True, None, 'shuffle', '1_0']
     """
     words = {"True": True, "False": False, "None": None}
-    if text in words:
-        return words[text]
+    if text in words or "_" in text:
+        return words.get(text, text)
     for kind in (int, float):
         try:
             return kind(text)

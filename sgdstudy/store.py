@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import sqlite3
 import tempfile
@@ -20,6 +21,7 @@ from sgdstudy.errors import InputError, unknown
 
 # before mlflow is first imported: it reports its use over the network otherwise
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -186,7 +188,8 @@ def _check_server(uri: str) -> None:
 def local_path(uri: str) -> Path | None:
     """Return the folder behind a `file:` artifact URI, None for a remote one."""
     if not uri.startswith("file:"):
-        return Path(uri) if "://" not in uri else None
+        # a scheme has two letters or more; one is a drive
+        return None if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", uri) else Path(uri)
     return Path(urllib.request.url2pathname(uri.removeprefix("file://")))
 
 

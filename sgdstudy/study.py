@@ -289,7 +289,8 @@ class Study:
             files[name] = functools.partial(_write_figure, draw, runs)
         for name, make in self.tables.items():
             files[name] = functools.partial(_write_table, make, options, runs)
-        tags = {"sgdstudy.claims_failed": str(verdicts.count(False))} if claims else {}
+        tags = {"sgdstudy.figures": ", ".join(self.figures)}
+        tags |= {"sgdstudy.claims_failed": str(verdicts.count(False))} if claims else {}
         store = invocation.store
         with invocation.run("answer", text[:NOTE_LENGTH], tags) as run:
             log_files(store, run.id, files)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import getpass
 import hashlib
+import importlib.metadata
 import json
 import math
 import subprocess
@@ -93,6 +94,7 @@ class Invocation:
             "sgdstudy.study": self.study,
             "sgdstudy.invocation": self.id,
             "sgdstudy.command": self.command,
+            "sgdstudy.version": importlib.metadata.version("sgdstudy"),
             **git_tags(),
             **tags,
         }

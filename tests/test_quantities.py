@@ -3,6 +3,8 @@
 import copy
 import gc
 import itertools
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -584,6 +586,38 @@ def test_a_model_that_vmap_cannot_run_says_so():
     with pytest.raises(ss.InputError, match="light") as error:
         ss.train(problem, lr=1e-3, epochs=2, diagnostics="full")
     assert "\n" not in str(error.value)
+
+
+def test_a_model_bound_to_float32_is_observed_in_float32():
+    mixing = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
+    net = mlp(d=20)
+    bound = ss.Problem(
+        net.x, net.y[:, 0], lambda w, x: torch.tanh(x @ mixing) @ w, w_init=[0.1] * 3
+    )
+    free = ss.Problem(
+        net.x, net.y[:, 0], lambda w, x: torch.tanh(x @ mixing.to(x)) @ w, w_init=[0.1] * 3
+    )
+    assert bound.least_squares is None
+    assert free.least_squares is not None
+    batches = random_batches(20, [8, 5]), [8, 5]
+    ours, exact = (computed(OF_BATCH, taken(problem, *batches)) for problem in (bound, free))
+    for name in OF_BATCH:
+        assert np.allclose(ours[name], exact[name], rtol=1e-3, atol=1e-5, equal_nan=True), name
+
+
+def test_only_rows_that_are_kept_are_computed():
+    settings = {"lr": 0.05, "batch_size": 10, "epochs": 20, "diagnostics": EVERYTHING}
+    whole = ss.train(small_curve(noise=0.1), **settings).steps
+    thin = ss.train(small_curve(noise=0.1), record_rows=30, **settings).steps
+    kept = whole.merge(thin[["step"]])
+    assert np.array_equal(thin.to_numpy(), kept.to_numpy(), equal_nan=True)
+    assert thin.trace_sigma.notna().all()
+
+
+def test_the_docs_list_every_quantity():
+    text = (Path(__file__).parent.parent / "docs" / "diagnostics.md").read_text()
+    listed = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    assert listed == EVERYTHING
 
 
 # ---- neutral, and the same for whoever runs beside ---------------------------------------------

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.func import grad, jacrev, vjp, vmap
+from torch.func import grad, vmap
 
 from sgdstudy import losses
 from sgdstudy.errors import InputError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sgdstudy.quantities.chunk import Chunk
 
 EXACT_PARAMETERS = 64
-LANCZOS_STEPS = 40
+LANCZOS_STEPS = 24  # the top eigenvalue to 1e-8 or so on small networks
 PROBES = 32  # of the trace: its relative standard error is sqrt(2 / 32) |H|_F / tr(H)
 BLOCK_VALUES = 4_000_000  # values of gradients, or of products with Hessians, held at once
 SPREAD = frozenset(spread.SPREAD)
@@ -87,7 +87,7 @@ class Autograd:
     ) -> None:
         """Put the statistics of rows (positions of steps, of replicas) in their places."""
         size = self.problem.d if index is None else index.shape[1]
-        at_once = max(1, BLOCK_VALUES // (self.problem.p * max(size, LANCZOS_STEPS)))
+        at_once = max(1, BLOCK_VALUES // (self.problem.p * max(size, EXACT_PARAMETERS)))
         for start in range(0, len(rows[0]) if wanted else 0, at_once):
             part = slice(start, start + at_once)
             place = rows[0][part], rows[1][part]
@@ -184,38 +184,46 @@ class Autograd:
 
     def _curvature(self, batch: Batch, wanted: frozenset[str]) -> dict[str, np.ndarray]:
         values: dict[str, np.ndarray] = {}
-        if self.problem.p <= EXACT_PARAMETERS:
-            matrices = vmap(jacrev(grad(self._loss)))(*batch).double().numpy()
+        product = self._products(batch)
+        n, p = batch[0].shape
+        if p <= EXACT_PARAMETERS:
+            columns = vmap(product)(torch.eye(p).to(batch[0])[:, None].expand(p, n, p))
+            matrices = columns.double().numpy()  # (p, n, p)
             if "hess_trace" in wanted:
-                values["hess_trace"] = np.trace(matrices, axis1=1, axis2=2)
+                values["hess_trace"] = np.trace(matrices, axis1=0, axis2=2)
             if "hess_max_eig" in wanted:
-                values["hess_max_eig"] = eigen.largest(np.moveaxis(matrices, 0, -1))
+                values["hess_max_eig"] = eigen.largest(matrices.transpose(0, 2, 1))
             return values
         generator = torch.Generator().manual_seed(0)
-        shape = (PROBES, self.problem.p)
-        start = torch.randn(shape[1], generator=generator, dtype=torch.float64)
-        signs = torch.randint(0, 2, shape, generator=generator).double() * 2 - 1
+        start = torch.randn(p, generator=generator, dtype=torch.float64).to(batch[0])
+        signs = torch.randint(0, 2, (PROBES, 1, p), generator=generator).to(batch[0]) * 2 - 1
         if "hess_max_eig" in wanted:
-            values["hess_max_eig"] = lanczos(
-                lambda v: self._product(batch, v), start.to(batch[0]).expand(len(batch[0]), -1)
-            )
+            values["hess_max_eig"] = lanczos(product, start.expand(n, p))
         if "hess_trace" in wanted:
-            probes = signs.to(batch[0])
-            products = vmap(lambda v: self._product(batch, v.expand_as(batch[0])))(probes)
-            values["hess_trace"] = (products * probes[:, None]).sum(2).mean(0).double().numpy()
+            products = vmap(product)(signs.expand(PROBES, n, p))
+            values["hess_trace"] = (products * signs).sum(2).mean(0).double().numpy()
         return values
 
-    def _product(self, batch: Batch, vectors: torch.Tensor) -> torch.Tensor:
-        """Return H v `(n, p)` for v `(n, p)`: the gradient of the gradient along v.
+    def _products(self, batch: Batch) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return v -> H v, `(n, p)` each, by going backward twice.
 
-        Backward twice: forward over backward would need rules that fewer operations have (and
-        torch's own import of them warns).
+        The way back from the gradients is kept, so that a product costs one pass. (Forward over
+        backward would need rules that fewer operations have.)
         """
+        w, x, y = batch
+        w = w.clone().requires_grad_()
+        values = vmap(self._loss)(w, x, y)
+        (gradients,) = torch.autograd.grad(values.sum(), w, create_graph=True)
 
-        def one(w: torch.Tensor, x: torch.Tensor, y: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-            return vjp(lambda at: grad(self._loss)(at, x, y), w)[1](v)[0]
+        def product(vectors: torch.Tensor) -> torch.Tensor:
+            if not gradients.requires_grad:  # a loss linear in w
+                return torch.zeros_like(vectors)
+            (found,) = torch.autograd.grad(
+                gradients, w, vectors, retain_graph=True, materialize_grads=True
+            )
+            return found
 
-        return vmap(one)(*batch, vectors)
+        return product
 
 
 def lanczos(product: Callable[[torch.Tensor], torch.Tensor], start: torch.Tensor) -> np.ndarray:

@@ -60,7 +60,7 @@ def trace_sigma(chunk: Chunk) -> np.ndarray:
 def noise_scale(chunk: Chunk) -> np.ndarray:
     """Simple gradient noise scale tr(Sigma) / |g|^2, in samples (McCandlish et al. 2018, eq. 2.9).
 
-    |g|^2 is that of the batch, and so holds tr(Sigma) / B of noise: never much above B.
+    |g|^2 is that of the batch and so holds tr(Sigma) / B of noise: seldom much above B.
     """
     return _ratio(trace_sigma(chunk), chunk.statistics["square"])
 

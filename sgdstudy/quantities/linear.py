@@ -1,8 +1,8 @@
 """Statistics of a least-squares problem: closed forms at every step, rows in blocks.
 
 With z = w - w*, sample i has e_i = phi_i.z + r_i and the gradient g_i = 2 e_i phi_i, averaged over
-its m outputs; the batch's Hessian is (2 / (B m)) sum phi phi^T. Measured: 0.3 us a row for all
-of them at B = 10, p = 3.
+its m outputs; the batch's Hessian is (2 / (B m)) sum phi phi^T. Measured, one core, R = 1024,
+B = 10, p = 3: 0.4 us a row for all of them.
 """
 
 from __future__ import annotations
