@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: study test ui clean
+.PHONY: study test ui bench report clean
 
 study: $(STAMP)
 	$(BIN)/sgdstudy study
@@ -17,6 +17,18 @@ test: $(STAMP)
 
 ui: $(STAMP)
 	$(BIN)/sgdstudy ui
+
+report: $(STAMP)
+	$(BIN)/sgdstudy report
+
+bench: $(VENV)/.bench
+	$(BIN)/python benchmarks/bench.py
+
+# Cockpit and BackPACK without their dependencies: torchvision would bring another torch
+$(VENV)/.bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps backpack-for-pytorch cockpit-for-pytorch
+	$(BIN)/python -c "open('$(VENV)/.bench', 'w').close()"
 
 # set up again only when what is installed has changed
 $(STAMP): pyproject.toml constraints.txt

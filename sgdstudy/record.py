@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 SCHEMA_VERSION = "1"
-ROW_GROUP = 250_000
+ROW_GROUP = 50_000  # small enough that a reader of one seed can skip most
 WHOLE_NUMBERS = ["seed", "epoch", "batch", "size"]  # worth a dictionary in Parquet; floats are not
 
 

@@ -22,6 +22,7 @@ from sgdstudy.errors import InputError, unknown
 # before mlflow is first imported: it reports its use over the network otherwise
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -103,6 +103,8 @@ def compute(
                     f"the quantity {name!r} returned shape {value.shape}; "
                     f"expected (steps, replicas) = {chunk.loss.shape}"
                 )
+    # the statistics hold the chunk: without this its arrays would wait for the garbage collector
+    chunk.__dict__.pop("statistics", None)
     return values
 
 
