@@ -65,7 +65,7 @@ def arms(o):
     exact = same | {"order": "sequential", "dtype": "float64", "stop": ("full", o.epsilon)}
     clean = ss.problems.curve()
     usable = ss.theory.usable_lr(*batches(), o.epsilon, low=2e-4, high=3e-4)
-    found["exact"] = ss.Arm(clean, "sequential in float64", **exact)
+    found["exact"] = ss.Arm(clean, "sequential in float64", diagnostics="full", **exact)
     for name, factor in (("usable", 0.97), ("unusable", 1.03)):
         near = exact | {"lr": factor * usable}
         found[name] = ss.Arm(clean, f"float64, {factor} times the largest usable step", **near)
@@ -225,6 +225,7 @@ figures = {
     "loss_with_noise.png": lambda runs: ss.figures.loss_by_epoch(noisy(runs)),
     "first_epoch.png": lambda runs: ss.figures.within_epoch(noisy(runs, False)),
     "steep_batches.png": lambda runs: ss.figures.steep_batches(runs["exact"]),
+    "cockpit.png": lambda runs: ss.figures.cockpit(runs["exact"]),
     "radius.png": radius,
     "path.png": lambda runs: ss.figures.path(
         {arm: runs[f"SGD {arm}"] for arm in ("sequential", "strided", "shuffle")}, 0, 2, epochs=1

@@ -1,0 +1,169 @@
+"""Rows about logging 12 quantities a step, and writing them to disk."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import peers_log
+from measure import Bar, Goal, Line, Options, Ratio, Table, Worker, interleave
+from rows_step import in_us, us
+from store import SETTINGS, new_store
+
+import sgdstudy as ss
+from sgdstudy.history import History
+from sgdstudy.record import Rows, Stream
+from sgdstudy.store import Store
+from sgdstudy.tracking import Invocation, RunSink
+
+
+def logging(o: Options) -> list[Table]:
+    """Measure logging 12 quantities a step against the number of steps."""
+    table = Table(
+        "Logging 12 quantities a step",
+        "us per step",
+        "From the first value to the end of what closes or flushes. Ours: every step to disk "
+        "(Arrow while it runs, then Parquet as an artifact), chosen points of 5 of them to "
+        "MLflow. Peers whose steps cost the same throughout are measured on fewer: 6,000 of W&B, "
+        "2,000 of TensorBoard, 1,000 of log_batch, 60 of log_metrics.",
+    )
+    store, client = new_store(o)
+    invocation = Invocation.start(store, "log")
+    history = ss.train("curve", epochs=1, **SETTINGS, progress=False)
+    counts = [1_000, 10_000, 100_000] + [1_000_000] * (not o.quick)
+    parts: dict[int, list[float]] = {n: [] for n in counts}
+
+    def ours(n: int) -> float:
+        with invocation.run("log", "", {}) as opened:
+            client.take()
+            seconds = log_ours(store, opened.id, history, n)
+            parts[n].append(client.take())
+        return seconds / n
+
+    repeats = 1 if o.quick else 3
+    long = min(counts[-1], 100_000) // (5 if o.quick else 1)
+    contest: dict[str, Callable[[], float]] = {}
+    for n in counts:
+        contest[_name(n)] = functools.partial(ours, n)
+    with Worker(o.folder("loggers")) as worker:
+        contest |= _loggers(worker, long, 1 if o.quick else 2)
+        costs = interleave(contest, repeats)
+    for name in contest:
+        mine = name.startswith("ours")
+        table.lines.append(in_us(costs.line(name, "" if mine else _name(100_000), ours=mine)))
+    base = parts[counts[0]][1:]
+    for n in counts:
+        seconds = median(parts[n][1:])
+        ratio = Ratio.of(parts[n][1:], base, f"that of {counts[0]:,} steps")
+        note = f"{seconds:.3f} s a run"
+        name = f"of this in MLflow, {n:,} steps"
+        table.lines.append(Line(name, 1e6 * seconds / n, None if n == 1000 else ratio, note, True))
+    what = f"MLflow's part of {counts[-1]:,} steps over that of 10,000"
+    bounded = Ratio.of(parts[counts[-1]][1:], parts[10_000][1:], "")
+    each, flush = MLFLOW[0], f"Trackio, {long:,} steps"
+    table.goals += [
+        Goal.of("100,000 steps: ours over Trackio", 1, costs.ratio(_name(100_000), flush)),
+        Goal.of("10,000 steps: ours over log_metrics", 0.01, costs.ratio(_name(10_000), each)),
+        Goal.of(f"{what} (bounded)", 2, bounded),
+    ]
+    for name in (_name(counts[-1]), _name(10_000), *list(contest)[len(counts) :]):
+        bar = Bar("logging 12 quantities", name, us(costs.cost(name)), name.startswith("ours"))
+        table.bars.append(bar)
+    return [table]
+
+
+MLFLOW = ("mlflow.log_metrics", "mlflow log_batch, 1,000 points a call")
+
+
+def _name(n: int) -> str:
+    return f"ours, {n:,} steps"
+
+
+def _loggers(worker: Worker, long: int, scale: int) -> dict[str, Callable[[], float]]:
+    @functools.cache
+    def uri() -> str:
+        return str(worker.call("peers_train:prepare_store", folder=str(worker.folder)))
+
+    def call(name: str, **arguments: Any) -> float:
+        return float(worker.call(f"peers_log:{name}", **arguments))
+
+    return {
+        f"Trackio, {long:,} steps": functools.partial(call, "trackio", n_steps=long),
+        "W&B offline": functools.partial(call, "wandb", n_steps=3_000 * scale),
+        "TensorBoard": functools.partial(call, "tensorboard", n_steps=1_000 * scale),
+        MLFLOW[0]: lambda: call("mlflow_log_metrics", n_steps=60, uri=uri()),
+        MLFLOW[1]: lambda: call("mlflow_log_batch", n_steps=500 * scale, uri=uri()),
+    }
+
+
+def blocks(n: int) -> list[Rows]:
+    """Return n steps of 12 quantities as the trainer hands them over, chunks growing."""
+    values, made, first = peers_log.values(n), [], 0
+    while first < n:
+        last = min(n, first + min(max(256, first), 65_536))
+        step = np.arange(first, last)[:, None]
+        whole: dict[str, np.ndarray] = {
+            "seed": np.zeros((1, 1), np.int64),
+            "epoch": (1 + step // 200).astype(np.int32),
+        }
+        whole |= {"batch": (step % 200).astype(np.int32), "step": step}
+        columns = {k: values[first:last, i, None] for i, k in enumerate(peers_log.NAMES)}
+        made.append(Rows({**whole, **columns}, np.ones(step.shape, bool)))
+        first = last
+    return made
+
+
+def log_ours(store: Store, run_id: str, history: History, n: int) -> float:
+    """Log n steps as a tracked run does; return seconds."""
+    rows = blocks(n)
+    started = time.perf_counter()
+    sink = RunSink(store, run_id)
+    for block in rows:
+        sink.write("steps", block)
+    sink.finish(history)
+    return time.perf_counter() - started
+
+
+def disk(o: Options) -> list[Table]:
+    """Measure writing rows to disk."""
+    n = 20_000 if o.quick else 100_000
+    table = Table(
+        "Writing rows to disk",
+        "us per row",
+        f"{n:,} rows of 12 quantities and their seed, epoch, batch and step. Ours: an Arrow stream "
+        "as they come, then one Parquet file of it.",
+    )
+    rows = blocks(n)
+    frame = pd.concat([block.batch().to_pandas() for block in rows])
+    folder = o.folder("disk")
+
+    def ours() -> float:
+        started = time.perf_counter()
+        stream = Stream(o.folder("stream"))
+        for block in rows:
+            stream.write("steps", block)
+        stream.close()
+        stream.to_parquet("steps", stream.folder / "steps.parquet")
+        return (time.perf_counter() - started) / n
+
+    def other(write: Callable[[Path], None]) -> float:
+        started = time.perf_counter()
+        write(folder / "rows")
+        return (time.perf_counter() - started) / n
+
+    contest = {
+        "ours, both files": ours,
+        "pandas to_parquet": lambda: other(lambda path: frame.to_parquet(path)),
+        "pandas to_csv": lambda: other(lambda path: frame.to_csv(path, index=False)),
+    }
+    costs = interleave(contest, o.repeats)
+    first = next(iter(contest))
+    for name in contest:
+        table.lines.append(in_us(costs.line(name, first, ours=name == first)))
+    return [table]
