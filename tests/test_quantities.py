@@ -4,6 +4,7 @@ import copy
 import gc
 import itertools
 import re
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -504,7 +505,11 @@ def test_parameters_that_overflow_are_no_error():
     for problem in (small_curve(), mlp()):
         w = np.full((3, 1, problem.p), 1e200)
         w[1] = np.nan
-        computed(EVERYTHING, taken(problem, random_batches(problem.d, [5, 5], n=1), [5, 5], w=w))
+        of = taken(problem, random_batches(problem.d, [5, 5], n=1), [5, 5], w=w)
+        values = computed(EVERYTHING, of)
+        # nothing finite comes from parameters that are not a number
+        assert np.isnan(values["trace_sigma"][1]).all()
+        assert np.isnan(values["noise_scale"][1]).all()
 
 
 # ---- schedule, columns -----------------------------------------------------------------------
@@ -730,3 +735,15 @@ def test_backpack_agrees(kind):
     assert np.isclose(value["gsnr"], np.mean(mean**2 / variance), rtol=1e-9)
     assert np.isclose(value["norm_test"], np.sqrt(noise / n / (mean @ mean)), rtol=1e-9)
     assert np.isclose(value["hess_trace"], trace, rtol=1e-9)
+
+
+def test_a_chunk_does_not_wait_for_the_garbage_collector():
+    of = taken(small_curve(), random_batches(53, [5, 5], n=1), [5, 5])
+    alive = weakref.ref(of)
+    gc.disable()
+    try:
+        computed(EVERYTHING, of)
+        del of
+        assert alive() is None
+    finally:
+        gc.enable()
