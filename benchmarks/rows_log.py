@@ -17,9 +17,10 @@ from rows_step import in_us, us
 from store import SETTINGS, new_store
 
 import sgdstudy as ss
+from sgdstudy.config import METRICS
 from sgdstudy.history import History
+from sgdstudy.journal import Journal
 from sgdstudy.record import Rows, Stream
-from sgdstudy.store import Store
 from sgdstudy.tracking import Invocation, RunSink
 
 
@@ -40,9 +41,9 @@ def logging(o: Options) -> list[Table]:
     parts: dict[int, list[float]] = {n: [] for n in counts}
 
     def ours(n: int) -> float:
-        with invocation.run("log", "", {}) as opened:
+        with invocation.run("log", "", {}, metrics=METRICS) as journal:
             client.take()
-            seconds = log_ours(store, opened.id, history, n)
+            seconds = log_ours(journal, history, n)
             parts[n].append(client.take())
         return seconds / n
 
@@ -119,11 +120,11 @@ def blocks(n: int) -> list[Rows]:
     return made
 
 
-def log_ours(store: Store, run_id: str, history: History, n: int) -> float:
+def log_ours(journal: Journal, history: History, n: int) -> float:
     """Log n steps as a tracked run does; return seconds."""
     rows = blocks(n)
     started = time.perf_counter()
-    sink = RunSink(store, run_id)
+    sink = RunSink(journal)
     for block in rows:
         sink.write("steps", block)
     sink.finish(history)

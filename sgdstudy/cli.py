@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from sgdstudy.claims import show
-from sgdstudy.errors import InputError, Interrupted, unknown
+from sgdstudy.errors import InputError, Interrupted, StoreError, unknown
 from sgdstudy.study import Result, Study, find_scripts, load_study
 
 Store = Annotated[str | None, tyro.conf.arg(help="folder of the store, or tracking URI")]
@@ -35,12 +35,13 @@ class StudyCommand:
 
     def run(self) -> int:
         """Run the command; return the exit code."""
+        from sgdstudy import recovery
         from sgdstudy.parallel import default_jobs
-        from sgdstudy.store import open_store
 
         jobs = self.jobs or default_jobs()
         started, results = time.perf_counter(), []
-        before = _stored_bytes(open_store(self.store))
+        store = recovery.start(self.store, _plain)
+        before = _stored_bytes(store)
         for name in find_scripts():
             study = load_study(name)
             options = study.options(
@@ -49,7 +50,6 @@ class StudyCommand:
             results.append(_run_and_print(study, options))
         failed = [claim for result in results for claim in result.failed]
         claims = [claim for result in results for claim in result.claims]
-        store = open_store(self.store)
         written = _stored_bytes(store) - before
         if claims:
             _say("\n[bold]All claims[/bold]")
@@ -121,9 +121,9 @@ class ReportCommand:
 
     def run(self) -> int:
         """Run the command; return the exit code."""
-        from sgdstudy.store import open_store
+        from sgdstudy import recovery
 
-        _say(f"wrote [bold]{_write_report(open_store(self.store), self.out)}[/bold]")
+        _say(f"wrote [bold]{_write_report(recovery.start(self.store, _plain), self.out)}[/bold]")
         return 0
 
 
@@ -161,10 +161,10 @@ class PruneCommand:
 
     def run(self) -> int:
         """Run the command; return the exit code."""
+        from sgdstudy import recovery
         from sgdstudy.prune import plan, remove
-        from sgdstudy.store import open_store
 
-        store = open_store(self.store)
+        store = recovery.start(self.store, _plain)
         runs = plan(store, self.keep)
         if not runs:
             _say("nothing to drop")
@@ -178,6 +178,28 @@ class PruneCommand:
         return 0
 
 
+@dataclass(frozen=True)
+class ReapCommand:
+    """Finish runs whose process is gone; every command that writes does so when it starts."""
+
+    store: Store = None
+
+    def run(self) -> int:
+        """Run the command; return the exit code."""
+        return _recover(self.store)
+
+
+@dataclass(frozen=True)
+class SyncCommand:
+    """Send what a tracking server missed while it was away."""
+
+    store: Store = None
+
+    def run(self) -> int:
+        """Run the command; return the exit code."""
+        return _recover(self.store)
+
+
 COMMANDS: dict[str, Any] = {
     "study": StudyCommand,
     "list": ListCommand,
@@ -186,6 +208,8 @@ COMMANDS: dict[str, Any] = {
     "report": ReportCommand,
     "export": ExportCommand,
     "prune": PruneCommand,
+    "reap": ReapCommand,
+    "sync": SyncCommand,
 }
 
 
@@ -217,6 +241,17 @@ def script_main(study: Study) -> None:
     with _one_line_errors():
         code = _run_script(study, _parse_options(study, sys.argv[1:]))
     sys.exit(code)
+
+
+def _recover(given: str | None) -> int:
+    from sgdstudy.recovery import recover
+    from sgdstudy.store import open_store
+
+    found = recover(open_store(given))
+    for name in [*found.closed, *found.sent]:
+        _plain(f"  {name}")
+    _plain(str(found) or "nothing to do: no run is left behind")
+    return 1 if found.waiting else 0
 
 
 def _usage() -> str:
@@ -312,6 +347,9 @@ def _one_line_errors() -> Iterator[None]:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         stop(2)
+    except StoreError as error:
+        print(f"error: {error}", file=sys.stderr)
+        stop(1)
     except Interrupted as error:
         print(f"interrupted: {error}", file=sys.stderr)
         stop(130)

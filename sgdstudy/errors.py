@@ -10,6 +10,10 @@ class InputError(ValueError):
     """What was given cannot be used; the message says what is allowed and how to mend it."""
 
 
+class StoreError(RuntimeError):
+    """A run cannot be recorded any more; what was recorded is kept, and the message says where."""
+
+
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C during a tracked study, after everything recorded was saved."""
 

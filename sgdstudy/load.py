@@ -18,10 +18,12 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from sgdstudy.errors import InputError, unknown
+from sgdstudy.journal import KEY
+from sgdstudy.points import AXIS, PREFIX
 from sgdstudy.reading import LABELS, Source, gather
 from sgdstudy.record import read_stream
 from sgdstudy.store import Store, local_path, open_store
-from sgdstudy.tracking import AXIS, PREFIX, _user
+from sgdstudy.tracking import user
 
 MAX_BYTES = 1_000_000_000
 INVOCATION = "sgdstudy.invocation"
@@ -172,7 +174,7 @@ def _rows(store: Store, run: Any, kind: str, folder: Path) -> ds.Dataset | None:
     path = artifact(store, run, f"{kind}.parquet", folder)
     if path is not None:
         return ds.dataset(path, format="parquet")
-    stream = store.streams / run.info.run_id / f"{kind}.arrow"
+    stream = store.streams / run.data.tags.get(KEY, "none") / f"{kind}.arrow"
     if stream.exists():  # the run is going on, or was killed
         batches = list(read_stream(stream))
         return ds.dataset(pa.Table.from_batches(batches)) if batches else None
@@ -267,7 +269,7 @@ def _runs(store: Store, study: str, invocation: str, arms: Any, answers: bool = 
 
 def _latest(store: Store, experiment_id: str, kind: str) -> str:
     """Return the latest invocation of this user, else of anybody; "" where there is none."""
-    for whose in (f" AND {_tag('mlflow.user', _user())}", ""):
+    for whose in (f" AND {_tag('mlflow.user', user())}", ""):
         found = store.client.search_runs(
             [experiment_id],
             f"{kind} AND {_tag(INVOCATION, '%', 'LIKE')}{whose}",

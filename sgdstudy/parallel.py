@@ -6,11 +6,12 @@ import functools
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sgdstudy.errors import InputError, Interrupted
+from sgdstudy.errors import InputError, Interrupted, StoreError
 from sgdstudy.history import History
 from sgdstudy.record import Files
 from sgdstudy.session import interrupt_flag, visible
@@ -112,12 +113,18 @@ def _side_by_side(work: _Work, jobs: int) -> Iterator[Trained]:
         initargs=(signal.SIGINT, signal.SIG_IGN),
     )
     with bar:
-        for name, run_id, paths, outcome in pool(waiting()):
-            bar.update()
-            arm = work.arms[name]
-            history = History(arm.problem, arm.config, Files(paths), **outcome)
-            yield name, run_id, history
-            work.note(history)
+        try:
+            for name, run_id, paths, outcome in pool(waiting()):
+                bar.update()
+                arm = work.arms[name]
+                history = History(arm.problem, arm.config, Files(paths), **outcome)
+                yield name, run_id, history
+                work.note(history)
+        except BrokenProcessPool as error:
+            raise StoreError(
+                f"{work.study.name}: a worker process was killed, perhaps for want of memory; what "
+                f"it had recorded is kept, and the next command finishes its run"
+            ) from error
 
 
 @functools.lru_cache(maxsize=1)

@@ -1,9 +1,16 @@
-"""Choosing the few points of a long series that the MLflow UI can show."""
+"""Choosing the few points of a long run that the MLflow UI can show."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from sgdstudy.record import Rows
+
+EPOCH_METRICS = ("running_loss", "full_loss", "distance")
+PREFIX = {"steps": "batch", "epochs": "epoch"}
+AXIS = {"steps": "step", "epochs": "epoch"}
 # the UI asks for 320 points a key; the rest is left for points sent while a long run is going on
 FINAL_POINTS = 256
 INTERIM_POINTS = 64
@@ -54,6 +61,41 @@ class Extremes:
             kept = np.unique(ends)
             steps, values = steps[kept], values[kept]
         return steps, values
+
+
+class Series:
+    """The points that MLflow gets of a run's rows: by key, the medians over the live seeds.
+
+    Args:
+        metrics: the columns of `steps` that it gets; of `epochs`, it gets `EPOCH_METRICS`.
+    """
+
+    def __init__(self, metrics: Sequence[str]) -> None:
+        self._metrics = {"steps": tuple(metrics), "epochs": EPOCH_METRICS}
+        self._series: dict[str, Extremes] = {}
+
+    def add(self, kind: str, rows: Rows) -> None:
+        """Take a block of `steps` or of `epochs`."""
+        keep = rows.keep
+        axis = np.broadcast_to(rows.columns[AXIS[kind]], keep.shape)[:, 0]
+        present = keep.any(1)
+        for name in self._metrics[kind]:
+            if name in rows.columns:
+                median = median_over_live(rows.columns[name], keep)
+                self._add(f"{PREFIX[kind]}/{name}", axis[present], median[present])
+        if kind == "steps" and keep.shape[1] > 1:
+            self._add("batch/live", axis[present], keep.sum(1)[present].astype(float))
+
+    def points(self) -> list[tuple[str, int, float]]:
+        """Return the chosen points: key, step, value."""
+        return [(key, *point) for key, kept in self._series.items() for point in kept.points()]
+
+    def latest(self) -> list[tuple[str, int, float]]:
+        """Return the last point of every key."""
+        return [(key, *point) for key, kept in self._series.items() for point in kept.points()[-1:]]
+
+    def _add(self, key: str, steps: np.ndarray, values: np.ndarray) -> None:
+        self._series.setdefault(key, Extremes()).add(steps, values)
 
 
 def median_over_live(values: np.ndarray, keep: np.ndarray) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +39,21 @@ class Rows:
             for name, values in self.columns.items()
         }
         return pa.RecordBatch.from_pydict(flat)
+
+    @classmethod
+    def of(cls, batch: pa.RecordBatch, axis: str) -> Rows:
+        """Return the block that a batch was: its steps (or epochs) by its seeds."""
+        names = [name for name in batch.schema.names if name not in ("seed", axis)]
+        points, row = np.unique(batch[axis].to_numpy(), return_inverse=True)
+        seeds, replica = np.unique(batch["seed"].to_numpy(), return_inverse=True)
+        shape = (len(points), len(seeds))
+        keep = np.zeros(shape, bool)
+        keep[row, replica] = True
+        columns = {axis: points[:, None], "seed": seeds[None, :]}
+        for name in names:
+            columns[name] = np.full(shape, np.nan)
+            columns[name][row, replica] = batch[name].to_numpy()
+        return cls(columns, keep)
 
 
 class Sink(Protocol):
@@ -74,18 +91,26 @@ class Stream:
         self._writers: dict[str, pa.ipc.RecordBatchStreamWriter] = {}
 
     def write(self, kind: str, rows: Rows) -> None:
-        """Append a block; a file that is not buffered keeps it whatever happens to us."""
+        """Append a block; once this returns it is on the disk, whatever happens to us."""
         batch = rows.batch()
         if kind not in self._writers:
-            self._files[kind] = pa.OSFile(str(self.folder / f"{kind}.arrow"), "wb")
+            self._files[kind] = open(self.folder / f"{kind}.arrow", "wb")  # noqa: SIM115
             self._writers[kind] = pa.ipc.new_stream(self._files[kind], batch.schema)
         self._writers[kind].write_batch(batch)
+        self._files[kind].flush()
+        os.fsync(self._files[kind].fileno())
 
     def close(self) -> None:
         """End the streams."""
         for kind, writer in self._writers.items():
             writer.close()
             self._files[kind].close()
+
+    def drop(self) -> None:
+        """Let go of the files as they are: what was written stays."""
+        for file in self._files.values():
+            with contextlib.suppress(OSError):  # the disk may be full
+                file.close()
 
     def batches(self, kind: str) -> Iterator[pa.RecordBatch]:
         """Give back what was written."""

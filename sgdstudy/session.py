@@ -1,4 +1,4 @@
-"""The process a training run lives in: its terminal, its threads, its Ctrl-C."""
+"""The process a training run lives in: its terminal, its threads, its signals."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def visible() -> bool:
@@ -30,7 +32,10 @@ def single_thread() -> Iterator[None]:
 
 @contextmanager
 def interrupt_flag() -> Iterator[list[int]]:
-    """Turn the first Ctrl-C into a mark that is read between chunks; a second one is immediate."""
+    """Turn the first Ctrl-C or SIGTERM into a mark that is read between chunks.
+
+    A second one is immediate.
+    """
     marks: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield marks
@@ -41,8 +46,9 @@ def interrupt_flag() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         marks.append(number)
 
-    before = signal.signal(signal.SIGINT, handle)
+    before = {number: signal.signal(number, handle) for number in STOP_SIGNALS}
     try:
         yield marks
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -8,10 +8,13 @@ import re
 import shutil
 import sqlite3
 import tempfile
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +26,10 @@ from sgdstudy.errors import InputError, unknown
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+# MLflow repeats any request, even one that makes a run, and holds the training up for minutes;
+# what could not be sent is kept and sent again by our own `journal`
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,6 +37,7 @@ if TYPE_CHECKING:
 DATABASE = "mlflow.db"
 SCHEMES = ("http", "https", "sqlite", "file", "postgresql", "mysql", "mssql", "databricks")
 SERVER_SECONDS = 5.0
+LOCK_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -46,17 +54,44 @@ class Store:
 
     @cached_property
     def client(self) -> MlflowClient:
-        """MLflow's client for this store."""
+        """MLflow's client for this store.
+
+        Raises:
+            InputError: a database of an older or a newer MLflow.
+        """
         from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
 
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        return MlflowClient(tracking_uri=self.uri)
+        # it prints a traceback of what we say in one line
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+        try:
+            return MlflowClient(tracking_uri=self.uri)
+        except MlflowException as error:
+            raise self._explained(error) from error
+
+    def _explained(self, error: Exception) -> Exception:
+        """Say in one line what is wrong with a database's schema."""
+        import mlflow.store.db_migrations
+
+        found = re.search(r"found version (\w+)", str(error))
+        if found is None:
+            return error
+        versions = Path(mlflow.store.db_migrations.__path__[0]) / "versions"
+        if any(versions.glob(f"{found[1]}_*")):
+            return InputError(
+                f"{self.uri} was made by an older MLflow; make a copy of it, then run: "
+                f"mlflow db upgrade {self.uri}"
+            )
+        return InputError(
+            f"{self.uri} was made by a newer MLflow than {version('mlflow')}; "
+            f"upgrade mlflow, or give another folder with --store"
+        )
 
     @property
     def streams(self) -> Path:
-        """Local folder for what running runs record."""
-        base = self.root or Path(tempfile.gettempdir()) / "sgdstudy"
-        return base / "streams"
+        """Local folder of the runs that are going on, or not sent yet; see `journal`."""
+        return (self.root or _state_folder()) / "streams"
 
     @property
     def server(self) -> str:
@@ -158,12 +193,21 @@ def _make_database(path: Path) -> None:
 
 
 def _check_database(path: Path) -> None:
-    try:
-        connection = sqlite3.connect(path)
+    def look() -> None:
+        connection = sqlite3.connect(path, timeout=0.5)
         try:
             connection.execute("SELECT 1 FROM experiments LIMIT 1")
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                raise TimeoutError(reason_of(error)) from error
+            raise
         finally:
             connection.close()
+
+    try:
+        patiently(look, LOCK_SECONDS)
+    except TimeoutError as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
     except sqlite3.DatabaseError as error:
         raise InputError(
             f"{path} is not an MLflow database ({error}); move it away and a new one is made"
@@ -184,6 +228,51 @@ def _check_server(uri: str) -> None:
             f"the tracking server {uri} does not answer ({reason}); "
             f"start it, or unset MLFLOW_TRACKING_URI to use a local store"
         ) from error
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether an error says that the store does not answer now, not that it refuses."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+
+    if isinstance(error, MlflowException):
+        return error.get_http_status_code() >= 500 or error.get_http_status_code() in (408, 429)
+    if isinstance(error, RequestException):
+        return error.response is None or error.response.status_code >= 500
+    return isinstance(error, (ConnectionError, TimeoutError))
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what went wrong, in one line."""
+    text = str(error)
+    if "database is locked" in text:
+        return "the database is locked by another program; end it, or wait"
+    if "disk is full" in text or "No space left" in text:
+        return "the disk is full; free some space"
+    if "Connection refused" in text:
+        return "the tracking server does not answer (connection refused)"
+    lines = text.strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def patiently(action: Callable[[], object], seconds: float) -> None:
+    """Do something, again and again while the store is away, until it succeeds or time is up."""
+    deadline, pause = time.monotonic() + seconds, 0.1
+    while True:
+        try:
+            action()
+            return
+        except Exception as error:
+            if not is_away(error) or time.monotonic() + pause > deadline:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, 2.0)
+
+
+def _state_folder() -> Path:
+    """Return where this user's programs keep what must outlive them."""
+    given = os.environ.get("XDG_STATE_HOME") or os.environ.get("LOCALAPPDATA")
+    return (Path(given) if given else Path.home() / ".local" / "state") / "sgdstudy"
 
 
 def local_path(uri: str) -> Path | None:

@@ -197,12 +197,11 @@ class Study:
         options = self.options() if options is None else options
         arms = self.placed_arms(options)
         guesses = self._guesses(options)
-        from sgdstudy import views
+        from sgdstudy import recovery
         from sgdstudy.parallel import train_arms
-        from sgdstudy.store import open_store
         from sgdstudy.tracking import Invocation
 
-        store = open_store(options.store)
+        store = recovery.start(options.store, say)
         say(f"tracking to {store.uri}")
         invocation = Invocation.start(store, self.name)
         runs: dict[str, History] = {}
@@ -218,13 +217,15 @@ class Study:
         answer = _reflow(self.answer(options, runs, claims)) if options.answer else HIDDEN
         claims = claims if options.answer else []
         run_ids["answer"] = self._log_answer(invocation, options, runs, claims, answer)
+        if any((store.streams / run_id).exists() for run_id in run_ids.values()):
+            say(str(recovery.recover(store)))
         return Result(
             study=self.name,
             runs=runs,
             run_ids=run_ids,
             claims=claims,
             answer=answer,
-            url=views.url(store.server, invocation.experiment, invocation.id),
+            url=invocation.url(),
             seconds=time.perf_counter() - started,
             shown=self.show(options, runs) if self.show else "",
         )
@@ -276,10 +277,15 @@ class Study:
     ) -> str:
         """Log the `answer` run and the experiment's description; return the run's id."""
         from sgdstudy import views
-        from sgdstudy.tracking import log_files
+        from sgdstudy.journal import Closing
 
         verdicts = [claim.holds for claim in claims]
-        text = f"**{self.question}**\n\n{answer}\n\n{claims_markdown(claims)}"
+        head, table = f"**{self.question}**\n\n{answer}", claims_markdown(claims)
+        text = f"{head}\n\n{table}"
+        look = [f"Look first at **{name}**, of the run `answer`." for name in self.figures][:1]
+        note = "\n\n".join([head, *look, table])
+        if len(note) > NOTE_LENGTH:
+            note = note[: NOTE_LENGTH - 40] + "\n\n…see answer.md"
         listing = json.dumps([claim.as_json() for claim in claims], indent=1)
         files: dict[str, Callable[[Path], object]] = {
             "claims.json": lambda path: path.write_text(listing, encoding="utf-8"),
@@ -290,18 +296,17 @@ class Study:
         for name, make in self.tables.items():
             files[name] = functools.partial(_write_table, make, options, runs)
         tags = {"sgdstudy.figures": ", ".join(self.figures)}
-        tags |= {"sgdstudy.claims_failed": str(verdicts.count(False))} if claims else {}
-        store = invocation.store
-        with invocation.run("answer", text[:NOTE_LENGTH], tags) as run:
-            log_files(store, run.id, files)
-            if claims:
-                store.client.log_metric(run.id, "result/claims_hold", verdicts.count(True))
-                store.client.log_metric(run.id, "result/claims_fail", verdicts.count(False))
-        note = text if len(text) <= NOTE_LENGTH else text[: NOTE_LENGTH - 40] + "\n\n…see answer.md"
-        store.client.set_experiment_tag(invocation.experiment_id, "mlflow.note.content", note)
-        if store.root is not None:
-            views.save(store, invocation.experiment_id, invocation.id)
-        return run.id
+        counts = []
+        if claims:
+            tags["sgdstudy.claims_failed"] = str(verdicts.count(False))
+            counts.append(("result/claims_hold", 0, float(verdicts.count(True))))
+            counts.append(("result/claims_fail", 0, float(verdicts.count(False))))
+        with invocation.run("answer", note, tags, points=counts) as journal:
+            for name, write in files.items():
+                journal.add(name, write)
+            shown = invocation.id if views.wanted(invocation.store) else None
+            journal.close(Closing("FINISHED", note=note, views=shown))
+        return journal.run_id or journal.folder.name
 
 
 def run(name: str, *, progress: bool | None = None, **options: Any) -> Result:

@@ -1,53 +1,53 @@
 """The one place that talks to MLflow while something runs.
 
-A run's rows go to an Arrow stream on disk as they come. Closing the run turns the stream into
-Parquet artifacts and logs the few points that charts need, in one go.
+A run's rows go to an Arrow stream in its journal as they come. Closing the run turns the stream
+into Parquet artifacts, and sends them with the few points that charts need, in one go.
 """
 
 from __future__ import annotations
 
+import atexit
 import functools
 import getpass
 import hashlib
 import importlib.metadata
 import json
 import math
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from sgdstudy import losses, orders, rules, views
-from sgdstudy.config import METRICS, TrainConfig
+from sgdstudy import losses, orders, processes, rules, views
+from sgdstudy.config import TrainConfig
+from sgdstudy.errors import StoreError
 from sgdstudy.history import History
-from sgdstudy.points import INTERIM_POINTS, Extremes, median_over_live
+from sgdstudy.journal import Closing, Journal, Opening, Point, Stamped, stamp
+from sgdstudy.points import AXIS, INTERIM_POINTS, Series
 from sgdstudy.predict import predict
 from sgdstudy.problem import Problem
 from sgdstudy.quantities import norm
 from sgdstudy.record import Files, Rows, Stream
-from sgdstudy.store import Store, local_path, remove_folder
+from sgdstudy.store import Store, is_away, local_path, reason_of, remove_folder
 from sgdstudy.trainer import train
 
 if TYPE_CHECKING:
-    from mlflow.entities import Experiment, Metric
-
     from sgdstudy.study import Arm
 
 INTERIM_SECONDS = 30.0
-EPOCH_METRICS = ("running_loss", "full_loss", "distance")
-PREFIX = {"steps": "batch", "epochs": "epoch"}
-AXIS = {"steps": "step", "epochs": "epoch"}
-PER_CALL = 1000  # MLflow's limit
 
 
 @dataclass(frozen=True)
@@ -59,36 +59,56 @@ class Invocation:
         study: the experiment's name, without prefix.
         id: sorts by time.
         command: what was typed.
+        scratch: where a server's runs keep their files for this process to read.
     """
 
     store: Store
     study: str
     id: str
     command: str
+    scratch: Path | None = None
 
     @classmethod
     def start(cls, store: Store, study: str) -> Invocation:
         """Begin an invocation now."""
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
         words = [Path(sys.argv[0]).name, *sys.argv[1:]]
-        return cls(store, study, f"{stamp}-{uuid.uuid4().hex[:4]}", " ".join(words))
+        scratch = None
+        if store.root is None:
+            scratch = Path(tempfile.mkdtemp(prefix="sgdstudy-"))
+            atexit.register(remove_folder, scratch)
+        return cls(store, study, f"{stamp}-{uuid.uuid4().hex[:4]}", " ".join(words), scratch)
 
-    @functools.cached_property
-    def experiment_id(self) -> str:
-        """Id of the MLflow experiment."""
-        return self.store.experiment(self.study)
-
-    @property
-    def experiment(self) -> Experiment:
-        """The MLflow experiment, as it is now."""
-        return self.store.client.get_experiment(self.experiment_id)
+    def url(self) -> str:
+        """Return the address of the charts; of the store's UI alone while the store is away."""
+        try:
+            experiment = self.store.client.get_experiment(self.store.experiment(self.study))
+        except Exception as error:
+            if not is_away(error):
+                raise
+            return self.store.server
+        return views.url(self.store.server, experiment, self.id)
 
     @contextmanager
-    def run(self, name: str, note: str, tags: dict[str, str]) -> Iterator[OpenRun]:
-        """Open a run; an exception marks it FAILED, Ctrl-C KILLED."""
-        client = self.store.client
+    def run(
+        self,
+        name: str,
+        note: str,
+        tags: dict[str, str],
+        files: dict[str, Callable[[Path], object]] | None = None,
+        **opening: Any,
+    ) -> Iterator[Journal]:
+        """Open a run; whatever ends the block, the run is closed with a truthful status.
+
+        Args:
+            name: the run's name.
+            note: its description.
+            tags: further tags.
+            files: artifacts of its beginning.
+            opening: params, points, data, metrics; see `Opening`.
+        """
         all_tags = {
-            "mlflow.user": _user(),
+            "mlflow.user": user(),
             "mlflow.source.name": Path(sys.argv[0]).name,
             "mlflow.note.content": note,
             "sgdstudy.study": self.study,
@@ -96,127 +116,167 @@ class Invocation:
             "sgdstudy.command": self.command,
             "sgdstudy.version": importlib.metadata.version("sgdstudy"),
             **git_tags(),
+            **process_tags(),
             **tags,
         }
-        made = client.create_run(self.experiment_id, run_name=name, tags=all_tags)
-        run = OpenRun(made.info.run_id)
+        journal = Journal.begin(
+            self.store, Opening(self.study, name, all_tags, **opening), files or {}
+        )
         try:
-            yield run
+            yield journal
         except BaseException as error:
-            run.status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+            if not journal.closed:
+                killed = isinstance(error, KeyboardInterrupt)
+                close_interrupted(journal, "KILLED" if killed else "FAILED", error)
             raise
-        finally:
-            client.set_terminated(run.id, status=run.status)
+        if not journal.closed:
+            journal.close(Closing("FINISHED"))
 
     def train(self, name: str, arm: Arm, progress: bool | None) -> tuple[str, History]:
-        """Predict one arm, then train it, as a tracked run; return the run's id and history."""
+        """Predict one arm, then train it, as a tracked run; return the run's id and history.
+
+        Raises:
+            StoreError: the rows cannot be written; what was recorded is kept.
+        """
         problem, config = arm.problem, arm.config
         params = parameters(problem, config)
+        predicted = predict(problem, config)
+        known = [(f"predicted/{k}", 0, v) for k, v in predicted.items() if math.isfinite(v)]
         tags = {
             "sgdstudy.config_hash": config_hash(problem, params),
             views.CHARTED: "yes" if arm.charted else "no",
         }
-        with self.run(name, arm.about, tags) as run:
-            _log_params(self.store, run.id, params)
-            _log_data(self.store, run.id, problem)
-            predicted = predict(problem, config)
-            known = {key: value for key, value in predicted.items() if math.isfinite(value)}
-            _log_points(self.store, run.id, [(f"predicted/{k}", 0, v) for k, v in known.items()])
-            sink = RunSink(self.store, run.id, config.metrics or ())
-            history = train(
-                problem,
-                config=config,
-                progress=progress,
-                description=name,
-                sink=sink,
-                trajectory=arm.trajectory,
-            )
-            history = replace(history, sink=sink.finish(history), predicted=predicted)
-            reason = summary_of_reasons(history)
-            self.store.client.set_tag(run.id, "stop_reason", reason)
-            engine = ": ".join(filter(None, [history.engine, history.engine_note]))
-            self.store.client.set_tag(run.id, "sgdstudy.engine", engine)
-            if "interrupted" in reason:
-                run.status = "KILLED"
-        return run.id, history
-
-
-@dataclass
-class OpenRun:
-    """A run that is going on, and the status it will end with."""
-
-    id: str
-    status: str = "FINISHED"
+        metrics = config.metrics or ()
+        about = {"params": params, "points": known, "data": data(problem), "metrics": metrics}
+        note = f"{arm.about}\n\n{described(params)}"
+        with self.run(name, note, tags, data_files(problem), **about) as journal:
+            sink = RunSink(journal)
+            try:
+                history = train(
+                    problem,
+                    config=config,
+                    progress=progress,
+                    description=name,
+                    sink=sink,
+                    trajectory=arm.trajectory,
+                )
+            except BaseException:
+                sink.stream.drop()
+                raise
+            history = replace(history, sink=sink.finish(history, self.scratch), predicted=predicted)
+        return journal.run_id or journal.folder.name, history
 
 
 class RunSink:
     """Takes a run's rows: all of them to disk, the chosen ones to MLflow."""
 
-    def __init__(self, store: Store, run_id: str, metrics: Sequence[str] = METRICS) -> None:
-        self.store, self.run_id = store, run_id
-        self.metrics = {"steps": tuple(metrics), "epochs": EPOCH_METRICS}
-        self.stream = Stream(store.streams / run_id)
-        self._series: dict[str, Extremes] = {}
-        self._sent: dict[str, set[int]] = {}
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self.stream = Stream(journal.folder)
+        self._series = Series(journal.opening.metrics)
         self._next = time.monotonic() + INTERIM_SECONDS
         self._interim = 0
 
     def write(self, kind: str, rows: Rows) -> None:
-        """Take a block of `steps` or of `epochs`."""
-        self.stream.write(kind, rows)
-        keep = rows.keep
-        axis = np.broadcast_to(rows.columns[AXIS[kind]], keep.shape)[:, 0]
-        present = keep.any(1)
-        for name in self.metrics[kind]:
-            if name in rows.columns:
-                median = median_over_live(rows.columns[name], keep)
-                self._add(f"{PREFIX[kind]}/{name}", axis[present], median[present])
-        if kind == "steps" and keep.shape[1] > 1:
-            self._add("batch/live", axis[present], keep.sum(1)[present].astype(float))
+        """Take a block of `steps` or of `epochs`.
+
+        Raises:
+            StoreError: the disk is full, or cannot be written.
+        """
+        try:
+            self.stream.write(kind, rows)
+        except OSError as error:
+            raise StoreError(
+                f"{self.journal.opening.name} was stopped: {reason_of(error)}. What it had "
+                f"recorded is kept in {self.journal.folder}; the next command finishes the run"
+            ) from error
+        self._series.add(kind, rows)
         if time.monotonic() > self._next and self._interim < INTERIM_POINTS:
-            self._send_latest()
+            self.journal.show(self._series.latest())
+            self._interim += 1
+            self._next = time.monotonic() + INTERIM_SECONDS * 1.1**self._interim
 
     def batches(self, kind: str) -> Iterator[pa.RecordBatch]:
         """Give back what was written."""
         return self.stream.batches(kind)
 
-    def finish(self, history: History) -> Files:
-        """Log everything, remove the stream, and return where the rows lie now."""
+    def finish(self, history: History, scratch: Path | None = None) -> Files:
+        """Close the run, and return where its rows lie now.
+
+        Args:
+            history: what the training returned.
+            scratch: where this process keeps its own files of a run that goes to a server.
+        """
         self.stream.close()
-        client = self.store.client
-        paths: dict[str, Path] = {}
-        for kind in ("steps", "epochs"):
-            path = self.stream.folder / f"{kind}.parquet"
-            self.stream.to_parquet(kind, path)
-            if path.exists():
-                client.log_artifact(self.run_id, str(path))
-                paths[kind] = path
-        metrics = results(history)
-        points = [(f"result/{name}", 0, value) for name, value in metrics.items()]
-        for key, series in self._series.items():
-            sent = self._sent.get(key, set())
-            points += [(key, step, v) for step, v in series.points() if step not in sent]
-        _log_points(self.store, self.run_id, points)
-        uri = client.get_run(self.run_id).info.artifact_uri
-        folder = local_path(uri)
-        if folder is None:  # a server: keep our own files for this process to read
-            return Files(paths)
-        remove_folder(self.stream.folder)
-        return Files({kind: folder / path.name for kind, path in paths.items()})
+        journal = self.journal
+        reason = summary_of_reasons(history)
+        engine = ": ".join(filter(None, [history.engine, history.engine_note]))
+        figures = [(f"result/{name}", 0, value) for name, value in results(history).items()]
+        closing = Closing(
+            "KILLED" if "interrupted" in reason else "FINISHED",
+            {"stop_reason": reason, "sgdstudy.engine": engine},
+            points_of(journal, self._series, figures),
+        )
+        to_parquet(journal)
+        folder = journal.folder / "artifacts"
+        if scratch is not None:
+            scratch = scratch / journal.folder.name
+            shutil.copytree(folder, scratch, copy_function=_link)
+        sent = journal.close(closing)
+        if scratch is not None:
+            folder = scratch
+        elif sent and journal.run_id:
+            run = journal.store.client.get_run(journal.run_id)
+            folder = local_path(run.info.artifact_uri) or folder
+        paths = {kind: folder / f"{kind}.parquet" for kind in AXIS}
+        return Files({kind: path for kind, path in paths.items() if path.exists()})
 
-    def _add(self, key: str, steps: np.ndarray, values: np.ndarray) -> None:
-        self._series.setdefault(key, Extremes()).add(steps, values)
 
-    def _send_latest(self) -> None:
-        """Show on a long run where it stands: the latest point of every key."""
-        points = []
-        for key, series in self._series.items():
-            for step, value in series.points()[-1:]:
-                points.append((key, step, value))
-                self._sent.setdefault(key, set()).add(step)
-        _log_points(self.store, self.run_id, points)
-        self._interim += 1
-        self._next = time.monotonic() + INTERIM_SECONDS * 1.1**self._interim
+def close_interrupted(
+    journal: Journal, status: str, error: BaseException | None = None, patience: float = 0.0
+) -> bool:
+    """Close a run that was cut off, with the rows its stream held; whether the store has it."""
+    tags = {"stop_reason": "interrupted"}
+    if error is not None and str(error):
+        tags["sgdstudy.error"] = f"{type(error).__name__}: {reason_of(error)}"
+    series, n_rows, last = Series(journal.opening.metrics), 0, None
+    for kind, axis in AXIS.items():
+        for batch in Stream(journal.folder).batches(kind):
+            if batch.num_rows:
+                series.add(kind, Rows.of(batch, axis))
+            if kind == "steps" and batch.num_rows:
+                n_rows += batch.num_rows
+                last = max(last or 0, pc.max(batch["step"]).as_py())
+    if last is not None:
+        tags["sgdstudy.last_step"] = str(last)
+    to_parquet(journal)
+    steps = [("result/steps", 0, float(n_rows))] if journal.opening.params else []
+    closing = Closing(status, tags, points_of(journal, series, steps))
+    return journal.close(closing, patience)
+
+
+def points_of(journal: Journal, series: Series, figures: list[Point]) -> list[Stamped]:
+    """Return all points of a run; those sent while it went on keep their time, so none doubles."""
+    sent = {(key, step) for key, step, _, _ in journal.interim}
+    rest = [point for point in series.points() if point[:2] not in sent]
+    return [*journal.interim, *stamp([*figures, *rest])]
+
+
+def to_parquet(journal: Journal) -> None:
+    """Turn a run's streams into Parquet files among its artifacts."""
+    stream = Stream(journal.folder)
+    for kind in AXIS:
+        if next(stream.batches(kind), None) is not None:
+            path = functools.partial(stream.to_parquet, kind)
+            journal.add(f"{kind}.parquet", path)
+
+
+def _link(source: str, target: str) -> None:
+    """Give a file a second name; a copy where the file system has no such thing."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 # ---- what is logged ------------------------------------------------------------------------
@@ -306,56 +366,29 @@ def git_tags() -> dict[str, str]:
     return {"mlflow.source.git.commit": commit, "sgdstudy.git_changed": str(bool(changed)).lower()}
 
 
-def log_files(store: Store, run_id: str, files: dict[str, Callable[[Path], object]]) -> None:
-    """Log artifacts: each is written by its function to the path it is given."""
-    with tempfile.TemporaryDirectory() as folder:
-        for name, write in files.items():
-            path = Path(folder) / name
-            write(path)
-            store.client.log_artifact(run_id, str(path))
-
-
-def _log_params(store: Store, run_id: str, params: dict[str, str]) -> None:
-    from mlflow.entities import Param
-
-    store.client.log_batch(run_id, params=[Param(k, v[:6000]) for k, v in params.items()])
-
-
-def _log_points(store: Store, run_id: str, points: list[tuple[str, int, float]]) -> None:
-    from mlflow.entities import Metric
-
-    now = int(time.time() * 1000)
-    metrics: list[Metric] = [Metric(key, value, now, step) for key, step, value in points]
-    for start in range(0, len(metrics), PER_CALL):
-        store.client.log_batch(run_id, metrics=metrics[start : start + PER_CALL])
-
-
-def _log_data(store: Store, run_id: str, problem: Problem) -> None:
-    """Log the data set with its digest, and its picture."""
-    from mlflow.entities import Dataset as DatasetEntity
-    from mlflow.entities import DatasetInput, InputTag
-    from mlflow.exceptions import MlflowException
-
-    profile = {"d": problem.d, "p": problem.p, "x": list(problem.x.shape)}
-    data = DatasetEntity(
-        name=problem.name,
-        digest=problem.digest,
-        source_type="code",
-        source=json.dumps({"tags": {"package": "sgdstudy"}}),
-        profile=json.dumps(profile),
+def described(params: Mapping[str, str]) -> str:
+    """Say in one sentence how an arm is trained."""
+    p = params
+    batches = f"batches of {p['batch_size']} of {p['d']} samples, order {p['order']}"
+    if p["order"] == "full batch":
+        batches = f"all {p['d']} samples at every step"
+    until = "" if p["stop"] == "none" else f", until {p['stop']} < {p['epsilon']}"
+    return (
+        f"{p['problem']}, loss {p['loss']}: {p['optimizer']}, lr {p['lr']}, {batches}; "
+        f"at most {p['epochs']} epochs{until}; seeds {p['seeds']}, {p['dtype']}."
     )
-    tag = InputTag("mlflow.data.context", "training")
-    for attempts_left in (2, 1, 0):
-        try:
-            store.client.log_inputs(run_id, [DatasetInput(data, [tag])])
-            break
-        except MlflowException as error:
-            # two processes may log the same new data set at once; the second try finds it there
-            if "IntegrityError" not in str(error) or not attempts_left:
-                raise
+
+
+def data(problem: Problem) -> dict[str, Any]:
+    """Return what is logged of the data set."""
+    profile = {"d": problem.d, "p": problem.p, "x": list(problem.x.shape)}
+    return {"name": problem.name, "digest": problem.digest, "profile": profile}
+
+
+def data_files(problem: Problem) -> dict[str, Callable[[Path], object]]:
+    """Return the artifact that shows the data, where it can be drawn."""
     picture = data_picture(problem)
-    if picture is not None:
-        log_files(store, run_id, {"data.png": lambda path: path.write_bytes(picture)})
+    return {} if picture is None else {"data.png": lambda path: path.write_bytes(picture)}
 
 
 _PICTURES: dict[str, bytes] = {}
@@ -372,7 +405,15 @@ def data_picture(problem: Problem) -> bytes | None:
     return _PICTURES[problem.digest]
 
 
-def _user() -> str:
+def process_tags() -> dict[str, str]:
+    """Return where a run lives, so that it can be told when its process is gone."""
+    if os.environ.get("SGDSTUDY_HOST_TAGS", "on").lower() in ("off", "0", "false"):
+        return {}
+    return {f"sgdstudy.{name}": value for name, value in asdict(processes.here()).items()}
+
+
+def user() -> str:
+    """Return who runs this."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container without a user entry

@@ -11,9 +11,9 @@ import urllib.request
 import webbrowser
 from collections.abc import Callable
 
-from sgdstudy import views
+from sgdstudy import recovery, views
 from sgdstudy.errors import InputError
-from sgdstudy.store import Store, open_store
+from sgdstudy.store import Store
 
 START_SECONDS = 60.0
 
@@ -26,7 +26,7 @@ def serve(given: str | None, port: int, say: Callable[[str], None], browse: bool
     Raises:
         InputError: a port that is not one, or a server that does not start.
     """
-    store = open_store(given)
+    store = recovery.start(given, say)
     if store.root is None:
         _show_addresses(store, store.uri.rstrip("/"), say, browse)
         return 0

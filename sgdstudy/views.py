@@ -1,14 +1,15 @@
 """Saved views of an experiment's charts in the MLflow UI: our charts, on log axes, all arms shown.
 
 The UI keeps saved views in experiment tags whose format is not documented (seen in MLflow 3.17). A
-version that does not know it ignores the tag, and the plain charts are shown; so it is written to
-local stores only.
+version that does not know it ignores the tag, and the plain charts are shown; a server gets them
+only where `SGDSTUDY_VIEWS=on` asks for them.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import os
 import time
 import zlib
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,12 @@ COLUMNS = [
     "metrics.`result/stop_epoch`",
     "tags.`stop_reason`",
 ]
+
+
+def wanted(store: Store) -> bool:
+    """Whether views are written: to a local store unless they are turned off."""
+    default = "off" if store.root is None else "on"
+    return os.environ.get("SGDSTUDY_VIEWS", default).lower() in ("on", "1", "true")
 
 
 def save(store: Store, experiment_id: str, invocation: str) -> None:

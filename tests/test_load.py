@@ -24,7 +24,7 @@ from sgdstudy.exporting import export
 from sgdstudy.medians import bounded_median, median, median_interval
 from sgdstudy.record import ROW_GROUP, write_parquet
 from sgdstudy.store import open_store
-from sgdstudy.tracking import Invocation, log_files
+from sgdstudy.tracking import Invocation
 
 LABELS = ["study", "arm", "run_id", "invocation"]
 SEEDS, STEPS = 16, 2 * ROW_GROUP // 16  # two row groups, seed by seed
@@ -78,9 +78,8 @@ def result(made, no_server):
 def log_rows(store, study, arm, batches, kind="steps"):
     """Track a run that has just these rows."""
     with Invocation.start(open_store(store), study).run(arm, "", {}) as run:
-        files = {f"{kind}.parquet": lambda path: write_parquet(iter(batches), path)}
-        log_files(open_store(store), run.id, files)
-        return run.id
+        run.add(f"{kind}.parquet", lambda path: write_parquet(iter(batches), path))
+    return run.run_id
 
 
 # ---- what is read ---------------------------------------------------------------------------
@@ -214,14 +213,12 @@ def test_a_remote_file_is_fetched_read_and_removed(folder, result, monkeypatch, 
 
 def test_a_killed_run_gives_what_it_had_written(store, result):
     with Invocation.start(open_store(store), "killed").run("arm", "", {}) as run:
-        stream = open_store(store).streams / run.id
-        stream.mkdir(parents=True)
         rows = result.runs["steady"].steps
         batch = pa.RecordBatch.from_pandas(rows, preserve_index=False)
-        with pa.OSFile(str(stream / "steps.arrow"), "wb") as file:
+        with pa.OSFile(str(run.folder / "steps.arrow"), "wb") as file:
             writer = pa.ipc.new_stream(file, batch.schema)
             writer.write_batch(batch)  # and no end of the stream
-    found = ss.load_steps("killed", store=store, seeds=[1, 2])
+        found = ss.load_steps("killed", store=store, seeds=[1, 2])
     chosen = rows[rows.seed.isin([1, 2])].reset_index(drop=True)
     pd.testing.assert_frame_equal(found.drop(columns=LABELS), chosen, check_exact=True)
 

@@ -1,0 +1,335 @@
+"""A run's own folder: what is known of it is on this disk before the store hears of it.
+
+    opening.json    what the run is: name, tags, params, predictions, data set
+    sent.json       the run's id, once the store has one for it
+    steps.arrow     its rows as they come; epochs.arrow too
+    points.json     points sent while it was going on
+    artifacts/      files on their way to the store
+    closing.json    how it ended: status, tags, points
+    lock            held by the process that the run lives in, as long as that lives
+
+Sending may be repeated at will, after an outage or a crash: a run is found again by its key, and
+a point with the same key, step, time and value is the same point to MLflow.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from sgdstudy.errors import InputError
+from sgdstudy.store import Store, is_away, patiently, reason_of, remove_folder
+
+if TYPE_CHECKING:
+    from mlflow.entities import DatasetInput
+
+KEY = "sgdstudy.key"  # tag: the name of the run's folder
+PER_CALL = 1000  # metrics, MLflow's limit
+PATIENCE_SECONDS = 10.0
+
+Point = tuple[str, int, float]  # key, step, value
+Stamped = tuple[str, int, float, int]  # and the time in ms
+
+log = logging.getLogger("sgdstudy")
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What a run is, before it begins.
+
+    Attributes:
+        study: the experiment's name, without prefix.
+        name: the run's name.
+        tags: its tags.
+        params: its params.
+        points: what is logged once, at the start: `predicted/...`.
+        data: name, digest, profile of the data set; None without one.
+        metrics: columns of `steps` that MLflow gets.
+        start_ms: when it began, in ms since 1970.
+    """
+
+    study: str
+    name: str
+    tags: dict[str, str]
+    params: dict[str, str] = field(default_factory=dict)
+    points: list[Point] = field(default_factory=list)
+    data: dict[str, Any] | None = None
+    metrics: tuple[str, ...] = ()
+    start_ms: int = field(default_factory=lambda: now_ms())
+
+
+@dataclass(frozen=True)
+class Closing:
+    """How a run ended."""
+
+    status: str
+    tags: dict[str, str] = field(default_factory=dict)
+    points: list[Stamped] = field(default_factory=list)
+    end_ms: int = field(default_factory=lambda: now_ms())
+    note: str | None = None  # the experiment's description
+    views: str | None = None  # the invocation whose views are to be written
+
+
+class Journal:
+    """The folder of one run, and sending it.
+
+    Attributes:
+        store: where it is sent.
+        folder: on this machine.
+        opening: what the run is.
+        run_id: MLflow's id; None as long as the store has not heard of it.
+        interim: the points sent while it went on.
+        closed: whether it is written down how the run ended.
+    """
+
+    def __init__(self, store: Store, folder: Path, opening: Opening) -> None:
+        self.store, self.folder, self.opening = store, folder, opening
+        sent = read_json(folder / "sent.json") or {}
+        self.run_id: str | None = sent.get("run_id")
+        self._opened: bool = sent.get("opened", False)
+        self.interim: list[Stamped] = read_json(folder / "points.json") or []
+        self.closed = (folder / "closing.json").exists()
+        self._lock = FileLock(folder / "lock")
+        self._tried = True  # the store may know a run that we know nothing of
+
+    @classmethod
+    def begin(
+        cls, store: Store, opening: Opening, files: dict[str, Callable[[Path], object]]
+    ) -> Journal:
+        """Write down what a run is, with files that belong to its beginning; send it.
+
+        Raises:
+            InputError: the store refuses the run.
+        """
+        key = f"{opening.start_ms:013d}-{uuid.uuid4().hex[:12]}"
+        opening.tags[KEY] = key
+        folder = store.streams / key
+        folder.mkdir(parents=True)
+        journal = cls(store, folder, opening)
+        journal._tried = False
+        journal._lock.acquire()
+        write_json(folder / "opening.json", {"store": store.uri, **asdict(opening)})
+        try:
+            for name, write in files.items():
+                journal.add(name, write)
+            journal._deliver()
+        except Exception as error:
+            if is_away(error):
+                _note_away(store, error)
+                return journal
+            journal._remove()
+            if type(error).__module__.startswith("mlflow"):
+                raise InputError(
+                    f"the store {store.uri} refuses a run: {reason_of(error)}"
+                ) from None
+            raise
+        return journal
+
+    @classmethod
+    def orphan(cls, store: Store, folder: Path) -> Journal | None:
+        """Return what a process left behind; None if it lives, or the run is not this store's."""
+        lock = FileLock(folder / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except (Timeout, OSError):
+            return None
+        opening = read_json(folder / "opening.json")
+        if opening is None or opening.pop("store") != store.uri:
+            lock.release()
+            if opening is None:  # nothing was written down, so nothing can be lost
+                remove_folder(folder)
+            return None
+        journal = cls(store, folder, Opening(**opening))
+        journal._lock = lock
+        return journal
+
+    def add(self, name: str, write: Callable[[Path], object]) -> None:
+        """Add an artifact: the function writes it to the path it is given."""
+        (self.folder / "artifacts").mkdir(exist_ok=True)
+        write(self.folder / "artifacts" / name)
+
+    def artifacts(self) -> list[Path]:
+        """Return the files that the store has not got yet."""
+        return sorted((self.folder / "artifacts").glob("*"))
+
+    def show(self, points: Iterable[Point]) -> bool:
+        """Send points while the run goes on; whether the store took them."""
+        stamped = stamp(points)
+        self.interim += stamped
+        write_json(self.folder / "points.json", self.interim)
+        try:
+            self._deliver()
+            self._log(stamped)
+        except Exception as error:  # they are written down: the end of the run sends them again
+            log.debug("points not sent: %s", reason_of(error))
+            return False
+        return True
+
+    def close(self, closing: Closing, patience: float = PATIENCE_SECONDS) -> bool:
+        """Write down how the run ended and send it; whether the store has all of it now."""
+        write_json(self.folder / "closing.json", asdict(closing))
+        self.closed = True
+        return self.send(patience)
+
+    def send(self, patience: float = PATIENCE_SECONDS) -> bool:
+        """Send what the store has not got; whether it has all of it now."""
+        try:
+            patiently(self._deliver, 0.0 if self.store.uri in _AWAY else patience)
+        except Exception as error:
+            _note_away(self.store, error)
+            self._lock.release()
+            return False
+        _AWAY.discard(self.store.uri)
+        self._remove()
+        return True
+
+    # ---- what is sent --------------------------------------------------------------------------
+
+    def _deliver(self) -> None:
+        """Send everything there is, in an order that leaves a readable run wherever it ends."""
+        if self.run_id is None:
+            self.run_id = self._find() or self._create()
+            write_json(self.folder / "sent.json", {"run_id": self.run_id, "opened": False})
+        if not self._opened:
+            self._log_opening(self.run_id)
+        closing = read_json(self.folder / "closing.json")
+        if not self._opened or closing:
+            for path in self.artifacts():
+                self.store.client.log_artifact(self.run_id, str(path))
+        if not self._opened:
+            self._opened = True
+            write_json(self.folder / "sent.json", {"run_id": self.run_id, "opened": True})
+            for path in self.artifacts() if not closing else []:
+                path.unlink()
+        if closing:
+            self._log_closing(self.run_id, Closing(**closing))
+
+    def _find(self) -> str | None:
+        """Return the run's id where an earlier attempt made it and could not tell us."""
+        if not self._tried:
+            self._tried = True
+            return None
+        experiment = self.store.experiment(self.opening.study)
+        only = f"tags.`{KEY}` = '{self.opening.tags[KEY]}'"
+        found = self.store.client.search_runs([experiment], only, max_results=1)
+        return str(found[0].info.run_id) if found else None
+
+    def _create(self) -> str:
+        opening = self.opening
+        made = self.store.client.create_run(
+            self.store.experiment(opening.study),
+            start_time=opening.start_ms,
+            tags=opening.tags,
+            run_name=opening.name,
+        )
+        return str(made.info.run_id)
+
+    def _log_opening(self, run_id: str) -> None:
+        from mlflow.entities import Param
+
+        opening = self.opening
+        params = [Param(name, value[:6000]) for name, value in opening.params.items()]
+        if params:
+            self.store.client.log_batch(run_id, params=params)
+        self._log([(key, step, value, opening.start_ms) for key, step, value in opening.points])
+        if opening.data:
+            self._log_data(run_id, _data_input(opening.data))
+
+    def _log_data(self, run_id: str, data: DatasetInput) -> None:
+        from mlflow.exceptions import MlflowException
+
+        for attempts_left in (2, 1, 0):
+            try:
+                return self.store.client.log_inputs(run_id, [data])
+            except MlflowException as error:
+                # two processes may log the same new data set at once; the second try finds it
+                if "IntegrityError" not in str(error) or not attempts_left:
+                    raise
+
+    def _log_closing(self, run_id: str, closing: Closing) -> None:
+        from sgdstudy import views
+
+        client = self.store.client
+        self._log(closing.points)
+        for name, value in closing.tags.items():
+            client.set_tag(run_id, name, value)
+        if closing.note is not None:
+            experiment = self.store.experiment(self.opening.study)
+            client.set_experiment_tag(experiment, "mlflow.note.content", closing.note)
+        if closing.views is not None:
+            views.save(self.store, self.store.experiment(self.opening.study), closing.views)
+        client.set_terminated(run_id, status=closing.status, end_time=closing.end_ms)
+
+    def _log(self, points: list[Stamped]) -> None:
+        from mlflow.entities import Metric
+
+        assert self.run_id is not None
+        metrics = [Metric(key, value, time_ms, step) for key, step, value, time_ms in points]
+        for start in range(0, len(metrics), PER_CALL):
+            self.store.client.log_batch(self.run_id, metrics=metrics[start : start + PER_CALL])
+
+    def _remove(self) -> None:
+        (self.folder / "opening.json").unlink(missing_ok=True)  # from here on nobody sends it
+        self._lock.release()
+        remove_folder(self.folder)
+
+
+_AWAY: set[str] = set()  # stores that did not answer last time: they are not waited for again
+
+
+def _note_away(store: Store, error: BaseException) -> None:
+    """Say once that a store is away; the training goes on."""
+    if store.uri not in _AWAY:
+        log.warning("%s: what runs record is kept here and sent later", reason_of(error))
+    _AWAY.add(store.uri)
+
+
+def stamp(points: Iterable[Point]) -> list[Stamped]:
+    """Return the points with the present time."""
+    now = now_ms()
+    return [(key, step, value, now) for key, step, value in points]
+
+
+def now_ms() -> int:
+    """Return the time in ms since 1970, as MLflow counts it."""
+    return int(time.time() * 1000)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a file that is there whole or not at all, whatever happens to us."""
+    draft = path.with_suffix(".new")
+    with open(draft, "w", encoding="utf-8") as file:
+        json.dump(value, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path)
+
+
+def read_json(path: Path) -> Any:
+    """Return what a file holds; None if there is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+def _data_input(data: dict[str, Any]) -> DatasetInput:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    found = Dataset(
+        name=data["name"],
+        digest=data["digest"],
+        source_type="code",
+        source=json.dumps({"tags": {"package": "sgdstudy"}}),
+        profile=json.dumps(data["profile"]),
+    )
+    return DatasetInput(found, [InputTag("mlflow.data.context", "training")])

@@ -1,0 +1,54 @@
+"""Which process a run lives in, and whether it still does."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process, told apart from those of other machines and of other starts of this one.
+
+    Attributes:
+        host: the machine's name.
+        boot_id: differs from one start of the machine to the next; "" where it is not known.
+        pid: number of the process, and the container's name space that it counts in.
+    """
+
+    host: str
+    boot_id: str
+    pid: str
+
+    def is_gone(self) -> bool:
+        """Whether it surely does not run any more; False for one that cannot be seen from here."""
+        me = here()
+        if self.host != me.host or not self.boot_id:
+            return False
+        if self.boot_id != me.boot_id:
+            return True
+        number, _, space = self.pid.partition("@")
+        return space == me.pid.partition("@")[2] and not _runs(int(number))
+
+
+def here() -> Process:
+    """Return the process that asks."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    space = Path("/proc/self/ns/pid")
+    return Process(
+        host=platform.node(),
+        boot_id=boot.read_text().strip() if boot.exists() else "",
+        pid=f"{os.getpid()}@{os.readlink(space) if space.exists() else ''}",
+    )
+
+
+def _runs(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
