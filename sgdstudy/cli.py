@@ -179,6 +179,68 @@ class PruneCommand:
 
 
 @dataclass(frozen=True)
+class SweepCommand:
+    """Train one arm of a study over a grid of settings: every combination is a run."""
+
+    name: Annotated[str | None, tyro.conf.Positional] = None
+    """the study, by name or path"""
+    grid: tuple[str, ...] = ()
+    """name=values; values are a,b,c or logspace(first,last,n), linspace(...), range(first,end)"""
+    config: str | None = None
+    """YAML file with study, arm, grid, seeds, record; what is given here wins"""
+    arm: str | None = None
+    """the arm whose settings change; default: the study's first"""
+    seeds: int | None = None
+    """number of seeds of every combination; default: 16"""
+    record: Literal["epochs", "steps"] | None = None
+    """what goes to Parquet; default: epochs"""
+    jobs: int = 0
+    """processes side by side; 0: one per core"""
+    dask: str | None = None
+    """address or scheduler file of a Dask cluster, instead of local processes"""
+    resume: bool = False
+    """skip what is finished, with the same settings and version of the code"""
+    dry_run: bool = False
+    """list what would run, and about how long it takes"""
+    yes: bool = False
+    """run more than a million combinations"""
+    store: Store = None
+
+    def run(self) -> int:
+        """Run the command; return the exit code."""
+        from sgdstudy import sweep
+        from sgdstudy.parallel import default_jobs
+
+        plan = self._plan()
+        jobs = self.jobs or default_jobs()
+        if self.dry_run:
+            for combination in plan.combinations:
+                _plain(combination.name)
+            _plain(sweep.estimate(plan, jobs))
+            return 0
+        found = sweep.run(plan, jobs=jobs, dask=self.dask, resume=self.resume, say=_plain)
+        _plain(f"\n{found.answer}")
+        _plain(f"rows: ss.load_runs({found.name!r}), ss.load_epochs({found.name!r})")
+        return 1 if (found.table.status != "FINISHED").any() else 0
+
+    def _plan(self) -> Any:
+        from sgdstudy import grid, sweep
+
+        given = grid.read_yaml(self.config) if self.config else {}
+        name = self.name or given.get("study")
+        if not name:
+            raise InputError(f"name a study to sweep: {', '.join(find_scripts())}")
+        study = load_study(name)
+        axes = given.get("grid", {}) | grid.parse(self.grid)
+        if grid.size(axes) > sweep.MOST_POINTS and not self.yes:
+            raise InputError(f"the grid has {grid.size(axes):,} points; add --yes to run them all")
+        seeds = self.seeds if self.seeds is not None else given.get("seeds", 16)
+        options = study.options(seeds=seeds, store=self.store)
+        arm, record = self.arm or given.get("arm"), self.record or given.get("record", "epochs")
+        return sweep.Plan.of(study, options, arm, axes, record)
+
+
+@dataclass(frozen=True)
 class ReapCommand:
     """Finish runs whose process is gone; every command that writes does so when it starts."""
 
@@ -207,6 +269,7 @@ COMMANDS: dict[str, Any] = {
     "ui": UiCommand,
     "report": ReportCommand,
     "export": ExportCommand,
+    "sweep": SweepCommand,
     "prune": PruneCommand,
     "reap": ReapCommand,
     "sync": SyncCommand,

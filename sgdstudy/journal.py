@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 KEY = "sgdstudy.key"  # tag: the name of the run's folder
 PER_CALL = 1000  # metrics, MLflow's limit
+BEGIN_SECONDS = 60.0  # a folder without opening.json may be one that is being begun
 PATIENCE_SECONDS = 10.0
 
 Point = tuple[str, int, float]  # key, step, value
@@ -139,13 +140,14 @@ class Journal:
         """Return what a process left behind; None if it lives, or the run is not this store's."""
         lock = FileLock(folder / "lock")
         try:
+            age = time.time() - folder.stat().st_mtime
             lock.acquire(timeout=0)
         except (Timeout, OSError):
             return None
         opening = read_json(folder / "opening.json")
         if opening is None or opening.pop("store") != store.uri:
             lock.release()
-            if opening is None:  # nothing was written down, so nothing can be lost
+            if opening is None and age > BEGIN_SECONDS:  # nothing was written down, nothing is lost
                 remove_folder(folder)
             return None
         journal = cls(store, folder, Opening(**opening))
@@ -153,9 +155,18 @@ class Journal:
         return journal
 
     def add(self, name: str, write: Callable[[Path], object]) -> None:
-        """Add an artifact: the function writes it to the path it is given."""
-        (self.folder / "artifacts").mkdir(exist_ok=True)
-        write(self.folder / "artifacts" / name)
+        """Add an artifact: the function writes it to the path it is given.
+
+        Raises:
+            InputError: a name that is no plain file name.
+        """
+        if name in ("", "..") or name != Path(name).name or "\\" in name:
+            raise InputError(f"an artifact's name is a plain file name as loss.png, got {name!r}")
+        draft = self.folder / "draft" / name  # moved when whole: half of it would be sent
+        for folder in (draft.parent, self.folder / "artifacts"):
+            folder.mkdir(exist_ok=True)
+        write(draft)
+        os.replace(draft, self.folder / "artifacts" / name)
 
     def artifacts(self) -> list[Path]:
         """Return the files that the store has not got yet."""

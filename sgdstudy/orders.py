@@ -3,6 +3,10 @@
 An order is a function `(generator, d, batch_size)` that yields index tensors without end; the
 trainer takes `d` indices per epoch from the stream and cuts them into batches. One stream per
 seed, so that a seed's order never depends on which other seeds run beside it.
+
+An adaptive order also needs what training saw. Its stream yields the first epoch; a function of
+`ADAPTIVE` makes every later one from the batch gradients of the two epochs before, for all seeds
+at once.
 """
 
 from __future__ import annotations
@@ -87,6 +91,63 @@ def block_shuffle(generator: torch.Generator, d: int, batch_size: int) -> Stream
         yield torch.cat([blocks[torch.randperm(full, generator=generator)].flatten(), rest])
 
 
+def flip_flop(generator: torch.Generator, d: int, batch_size: int) -> Stream:
+    """Draw a permutation as `shuffle` does, go through it, then through it backwards, and so on.
+
+    Rajput, Lee, Papailiopoulos: Permutation-Based SGD: Is Random Optimal? (ICLR 2022), FlipFlop.
+    """
+    for permutation in shuffle(generator, d, batch_size):
+        yield permutation
+        yield permutation.flip(0)
+
+
+def grab(generator: torch.Generator, d: int, batch_size: int) -> Stream:
+    """Draw a permutation for the first epoch; `balance` orders all later ones.
+
+    Lu, Guo, De Sa: GraB: Finding Provably Better Data Permutations than Random Reshuffling
+    (NeurIPS 2022), Algorithm 4.
+    """
+    yield torch.randperm(d, generator=generator)
+    raise InputError(
+        "the order 'grab' follows the gradients of every epoch: only training knows more than its "
+        "first epoch; to look ahead, take another order"
+    )
+
+
+def balance(
+    order: torch.Tensor, gradients: torch.Tensor, before: torch.Tensor | None, batch_size: int
+) -> torch.Tensor:
+    """Return GraB's next epoch, from the epoch just done, for R seeds.
+
+    With c_b the batch gradient less the mean of the epoch before (0 in the first), a running sum s
+    takes the sign that keeps it short, eps = +1 if |s + c_b| <= |s - c_b| else -1, s += eps c_b.
+    The batches with +1 come first, as they came; those with -1 come last, in reverse.
+
+    The means are of the raw gradients, as published; the authors' code averages the centred ones.
+    The samples of a batch stay together, and a ragged last batch stays last.
+
+    Args:
+        order: the samples of the epoch, `(R, d)`.
+        gradients: the gradient of each of its batches, `(m, R, p)`.
+        before: the same of the epoch before, or None.
+        batch_size: B.
+    """
+    n, full = len(order), order.shape[1] // batch_size
+    total, front = np.zeros(gradients.shape[1:]), np.empty((full, n), bool)
+    mean = total
+    if before is not None:  # added one by one: another sum would round by how many seeds run
+        mean = np.add.accumulate(before[:full].double().numpy())[-1] / full
+    for b, gradient in enumerate(gradients[:full].double().numpy()):
+        centred = gradient - mean
+        front[b] = (total * centred).sum(1) <= 0  # where |s + c| <= |s - c|
+        total = total + np.where(front[b], 1.0, -1.0)[:, None] * centred
+    place = np.where(front, front.cumsum(0) - 1, full - (~front).cumsum(0))  # (m, R)
+    batches = order[:, : full * batch_size].reshape(n, full, batch_size)
+    moved = torch.empty_like(batches)
+    moved[torch.arange(n)[:, None], torch.as_tensor(place.T)] = batches
+    return torch.cat([moved.flatten(1), order[:, full * batch_size :]], 1)
+
+
 ORDERS: dict[str, Callable[[torch.Generator, int, int], Stream]] = {
     "sequential": sequential,
     "shuffle": shuffle,
@@ -95,7 +156,10 @@ ORDERS: dict[str, Callable[[torch.Generator, int, int], Stream]] = {
     "strided": strided,
     "reversed": reversed_,
     "block_shuffle": block_shuffle,
+    "flip_flop": flip_flop,
+    "grab": grab,
 }
+ADAPTIVE = {"grab": balance}
 
 
 def _custom(draw: Callable[[torch.Generator, int], Any]) -> Callable[..., Stream]:
@@ -178,6 +242,9 @@ class Sampler:
         seeds: R seeds; seed s uses `torch.Generator().manual_seed(s)`.
         d: number of samples.
         batch_size: B.
+
+    Attributes:
+        adaptive: whether an epoch is not known before `learn` has the gradients of the last one.
     """
 
     def __init__(self, order: Any, seeds: list[int], d: int, batch_size: int) -> None:
@@ -187,23 +254,51 @@ class Sampler:
             draw = ORDERS[order] if isinstance(order, str) else _custom(order)
         self._streams = [draw(torch.Generator().manual_seed(s), d, batch_size) for s in seeds]
         self._rest = [torch.empty(0, dtype=torch.int64) for _ in seeds]
+        self._reorder = ADAPTIVE.get(order) if isinstance(order, str) else None
+        self.adaptive = self._reorder is not None
+        self._batch_size, self._steps = batch_size, -(-d // batch_size)
+        # of an adaptive order's present epoch: samples taken, gradients of its batches
+        self._taken: list[torch.Tensor] = []
+        self._gradients: list[torch.Tensor] = []
+        self._before: torch.Tensor | None = None  # the gradients of the epoch before, (m, R, p)
 
     def take(self, n: int) -> torch.Tensor:
-        """Return the next n indices of every seed, shape `(R, n)`."""
+        """Return the next n indices of every seed, shape `(R, n)`.
+
+        Raises:
+            InputError: an epoch of an adaptive order whose gradients have not been learned.
+        """
         out = torch.empty(len(self._streams), n, dtype=torch.int64)
         for r, stream in enumerate(self._streams):
-            part, at = self._rest[r], 0
-            while len(part) < n - at:
-                out[r, at : at + len(part)] = part
-                at += len(part)
+            parts, missing = [self._rest[r]], n - len(self._rest[r])
+            while missing > 0:
                 part = next(stream)
-            out[r, at:], self._rest[r] = part[: n - at], part[n - at :]
+                parts.append(part)
+                missing -= len(part)
+            drawn = torch.cat(parts)
+            out[r], self._rest[r] = drawn[:n], drawn[n:].clone()  # a view would keep them all
+        if self.adaptive:
+            self._taken.append(out)
         return out
+
+    def learn(self, gradients: torch.Tensor) -> None:
+        """Take the batch gradients `(S, R, p)` of the samples taken last; orders adapt to them."""
+        if self._reorder is None:
+            return
+        self._gradients.append(gradients.cpu())
+        if sum(map(len, self._gradients)) < self._steps:
+            return
+        done, seen = torch.cat(self._taken, 1), torch.cat(self._gradients)
+        self._rest = list(self._reorder(done, seen, self._before, self._batch_size))
+        self._taken, self._gradients, self._before = [], [], seen
 
     def keep(self, live: list[int]) -> None:
         """Go on with these replicas only (positions, not seeds)."""
         self._streams = [self._streams[r] for r in live]
         self._rest = [self._rest[r] for r in live]
+        self._taken = [indices[live] for indices in self._taken]
+        self._gradients = [gradients[:, live] for gradients in self._gradients]
+        self._before = None if self._before is None else self._before[:, live]
 
 
 def listing(problem: Problem, config: TrainConfig) -> pd.DataFrame:
@@ -211,6 +306,9 @@ def listing(problem: Problem, config: TrainConfig) -> pd.DataFrame:
 
     Columns: `epoch` from 1; `batch`, `sample` in the batch and `index` in the data from 0; `x`
     and `y` where they are numbers.
+
+    Raises:
+        InputError: more than the first epoch of an adaptive order.
     """
     import pandas as pd
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -83,7 +84,6 @@ def _side_by_side(work: _Work, jobs: int) -> Iterator[Trained]:
 
     A worker builds its arm from the script: nothing of the user's has to be pickled.
     """
-    from joblib import Parallel, delayed
     from tqdm.auto import tqdm
 
     shared = replace(work.invocation)  # without cached connections
@@ -97,13 +97,35 @@ def _side_by_side(work: _Work, jobs: int) -> Iterator[Trained]:
         disable=not (visible() if work.progress is None else work.progress),
     )
 
-    def waiting() -> Iterator[Any]:
+    def waiting() -> Iterator[tuple[Any, ...]]:
         for name in longest_first:
             # the terminal sends Ctrl-C to the workers too: they end their arm, we start no other
             if work.interrupted:
                 return
-            yield delayed(_train_one)(work.study.file, asdict(work.options), name, shared)
+            yield work.study.file, asdict(work.options), name, shared
 
+    with bar:
+        for name, run_id, paths, outcome in spread(_train_one, waiting(), jobs):
+            bar.update()
+            arm = work.arms[name]
+            history = History(arm.problem, arm.config, Files(paths), **outcome)
+            yield name, run_id, history
+            work.note(history)
+
+
+def spread(
+    function: Callable[..., Any], tasks: Iterator[tuple[Any, ...]], jobs: int
+) -> Iterator[Any]:
+    """Call a function with each of the tasks in worker processes; yield what comes, as it comes.
+
+    Raises:
+        StoreError: a worker was killed; what it had recorded is kept.
+    """
+    from joblib import Parallel, delayed
+
+    if jobs == 1:
+        yield from itertools.starmap(function, tasks)
+        return
     pool = Parallel(
         jobs,
         return_as="generator_unordered",
@@ -112,19 +134,13 @@ def _side_by_side(work: _Work, jobs: int) -> Iterator[Trained]:
         initializer=signal.signal,  # a worker hears Ctrl-C only while it trains
         initargs=(signal.SIGINT, signal.SIG_IGN),
     )
-    with bar:
-        try:
-            for name, run_id, paths, outcome in pool(waiting()):
-                bar.update()
-                arm = work.arms[name]
-                history = History(arm.problem, arm.config, Files(paths), **outcome)
-                yield name, run_id, history
-                work.note(history)
-        except BrokenProcessPool as error:
-            raise StoreError(
-                f"{work.study.name}: a worker process was killed, perhaps for want of memory; what "
-                f"it had recorded is kept, and the next command finishes its run"
-            ) from error
+    try:
+        yield from pool(delayed(function)(*task) for task in tasks)
+    except BrokenProcessPool as error:
+        raise StoreError(
+            "a worker process was killed, perhaps for want of memory; what it had recorded is "
+            "kept, and the next command finishes its run"
+        ) from error
 
 
 @functools.lru_cache(maxsize=1)

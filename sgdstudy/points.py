@@ -77,6 +77,8 @@ class Series:
     def add(self, kind: str, rows: Rows) -> None:
         """Take a block of `steps` or of `epochs`."""
         keep = rows.keep
+        if not keep.any():
+            return
         axis = np.broadcast_to(rows.columns[AXIS[kind]], keep.shape)[:, 0]
         present = keep.any(1)
         for name in self._metrics[kind]:

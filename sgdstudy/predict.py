@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sgdstudy import theory
+from sgdstudy import orders, theory
 from sgdstudy.claims import Claim
 from sgdstudy.config import TrainConfig
 from sgdstudy.least_squares import LeastSquares
@@ -79,7 +79,8 @@ def expected_losses(problem: Problem, config: TrainConfig) -> dict[str, np.ndarr
 
 def order_is_known(problem: Problem, config: TrainConfig) -> bool:
     """Whether theory can follow the very steps of a configuration's first seed."""
-    return _plain(config) and problem.least_squares is not None and config.batch_size is not None
+    fixed = config.batch_size is not None and str(config.order) not in orders.ADAPTIVE
+    return _plain(config) and problem.least_squares is not None and fixed
 
 
 def known_order(problem: Problem, config: TrainConfig, epochs: int) -> theory.OrderLosses:

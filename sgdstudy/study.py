@@ -12,7 +12,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -203,7 +203,7 @@ class Study:
 
         store = recovery.start(options.store, say)
         say(f"tracking to {store.uri}")
-        invocation = Invocation.start(store, self.name)
+        invocation = Invocation.start(store, self.name, self.tags(options))
         runs: dict[str, History] = {}
         run_ids: dict[str, str] = {}
         for name, run_id, history in train_arms(self, options, arms, invocation, progress):
@@ -229,6 +229,10 @@ class Study:
             seconds=time.perf_counter() - started,
             shown=self.show(options, runs) if self.show else "",
         )
+
+    def tags(self, options: Options) -> dict[str, str]:
+        """Return what it takes to run an arm again: `sgdstudy rerun` reads it."""
+        return {"sgdstudy.script": self.file, "sgdstudy.options": json.dumps(asdict(options))}
 
     def placed_arms(self, options: Options) -> dict[str, Arm]:
         """Return the arms, on the device and by the engine that the options name.

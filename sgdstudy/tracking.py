@@ -22,7 +22,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 
 from sgdstudy import losses, orders, processes, rules, views
 from sgdstudy.config import TrainConfig
@@ -60,6 +61,7 @@ class Invocation:
         id: sorts by time.
         command: what was typed.
         scratch: where a server's runs keep their files for this process to read.
+        tags: of every run.
     """
 
     store: Store
@@ -67,17 +69,19 @@ class Invocation:
     id: str
     command: str
     scratch: Path | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def start(cls, store: Store, study: str) -> Invocation:
-        """Begin an invocation now."""
+    def start(cls, store: Store, study: str, tags: Mapping[str, str] | None = None) -> Invocation:
+        """Begin an invocation now; tags are for all of its runs."""
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
         words = [Path(sys.argv[0]).name, *sys.argv[1:]]
         scratch = None
         if store.root is None:
             scratch = Path(tempfile.mkdtemp(prefix="sgdstudy-"))
             atexit.register(remove_folder, scratch)
-        return cls(store, study, f"{stamp}-{uuid.uuid4().hex[:4]}", " ".join(words), scratch)
+        label = f"{stamp}-{uuid.uuid4().hex[:4]}"
+        return cls(store, study, label, " ".join(words), scratch, tags or {})
 
     def url(self) -> str:
         """Return the address of the charts; of the store's UI alone while the store is away."""
@@ -114,9 +118,9 @@ class Invocation:
             "sgdstudy.study": self.study,
             "sgdstudy.invocation": self.id,
             "sgdstudy.command": self.command,
-            "sgdstudy.version": importlib.metadata.version("sgdstudy"),
-            **git_tags(),
+            **code_tags(),
             **process_tags(),
+            **self.tags,
             **tags,
         }
         journal = Journal.begin(
@@ -132,34 +136,51 @@ class Invocation:
         if not journal.closed:
             journal.close(Closing("FINISHED"))
 
-    def train(self, name: str, arm: Arm, progress: bool | None) -> tuple[str, History]:
+    def train(
+        self, name: str, arm: Arm, progress: bool | None, tags: Mapping[str, str] | None = None
+    ) -> tuple[str, History]:
         """Predict one arm, then train it, as a tracked run; return the run's id and history.
 
         Raises:
             StoreError: the rows cannot be written; what was recorded is kept.
         """
+
+        def take(sink: RunSink) -> History:
+            return train(
+                arm.problem,
+                config=arm.config,
+                progress=progress,
+                description=name,
+                sink=sink,
+                trajectory=arm.trajectory,
+            )
+
+        return self.track(name, arm, predict(arm.problem, arm.config), take, tags or {})
+
+    def track(
+        self,
+        name: str,
+        arm: Arm,
+        predicted: dict[str, float],
+        take: Callable[[RunSink], History],
+        tags: Mapping[str, str],
+    ) -> tuple[str, History]:
+        """Track an arm whose history `take` makes, handing its rows to the sink as they come."""
         problem, config = arm.problem, arm.config
         params = parameters(problem, config)
-        predicted = predict(problem, config)
         known = [(f"predicted/{k}", 0, v) for k, v in predicted.items() if math.isfinite(v)]
-        tags = {
+        all_tags = {
             "sgdstudy.config_hash": config_hash(problem, params),
             views.CHARTED: "yes" if arm.charted else "no",
+            **tags,
         }
         metrics = config.metrics or ()
         about = {"params": params, "points": known, "data": data(problem), "metrics": metrics}
         note = f"{arm.about}\n\n{described(params)}"
-        with self.run(name, note, tags, data_files(problem), **about) as journal:
+        with self.run(name, note, all_tags, data_files(problem), **about) as journal:
             sink = RunSink(journal)
             try:
-                history = train(
-                    problem,
-                    config=config,
-                    progress=progress,
-                    description=name,
-                    sink=sink,
-                    trajectory=arm.trajectory,
-                )
+                history = take(sink)
             except BaseException:
                 sink.stream.drop()
                 raise
@@ -350,8 +371,13 @@ def summary_of_reasons(history: History) -> str:
 
 
 @functools.cache
-def git_tags() -> dict[str, str]:
-    """Return the commit of the code that runs, and whether it was changed since."""
+def code_tags() -> dict[str, str]:
+    """Return the version of the code that runs, its commit, and whether it was changed since."""
+
+    release = {
+        "sgdstudy.version": importlib.metadata.version("sgdstudy"),
+        "sgdstudy.torch": torch.__version__,
+    }
 
     def git(*words: str) -> str:
         here = Path(__file__).parent
@@ -362,8 +388,9 @@ def git_tags() -> dict[str, str]:
         commit = git("rev-parse", "HEAD")
         changed = git("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.CalledProcessError):
-        return {}
-    return {"mlflow.source.git.commit": commit, "sgdstudy.git_changed": str(bool(changed)).lower()}
+        return release
+    changes = {"sgdstudy.git_changed": str(bool(changed)).lower()}
+    return {**release, "mlflow.source.git.commit": commit, **changes}
 
 
 def described(params: Mapping[str, str]) -> str:

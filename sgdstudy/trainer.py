@@ -173,6 +173,9 @@ class _Run:
             self.engine, self.engine_note = engines.choose(problem, config)
             self.sampler = Sampler(config.order, seeds, problem.d, config.batch_size or problem.d)
             self.w = problem.initial(seeds)
+        # an adaptive order knows an epoch only once it has the gradients of the one before
+        adaptive = isinstance(self.sampler, Sampler) and self.sampler.adaptive
+        self.adaptive = adaptive and config.batch_size is not None
         self.state = self.engine.init(self.w)
         self.w_true = None if problem.w_true is None else problem.w_true.cpu().double().numpy()
         self.row_stride = -(-n * config.epochs * len(self.sizes) // config.record_rows)
@@ -204,7 +207,8 @@ class _Run:
         most = max(1, min(max(FIRST_STEPS, done), CHUNK_VALUES // self._values_per_step()))
         most = min(most, self.engine.chunk_steps)
         if m <= most:
-            span = _Span(self.sizes, min(most // m, self.config.epochs - self.epoch), 0, True)
+            ahead = 1 if self.adaptive else self.config.epochs - self.epoch
+            span = _Span(self.sizes, min(most // m, ahead), 0, True)
         else:
             last = min(m, self.batch + most)
             span = _Span(self.sizes[self.batch : last], 1, self.batch, last == m)
@@ -222,6 +226,8 @@ class _Run:
         self.w, self.state, recorded = self.engine.steps(
             self.w, self.state, indices, span.sizes, span.n_epochs, first
         )
+        if self.adaptive and isinstance(self.sampler, Sampler):
+            self.sampler.learn(recorded.gradient)
         return recorded
 
     def _values_per_step(self) -> int:

@@ -23,6 +23,7 @@ SMALL = {
     "ex6_shuffle": {"seeds": 2, "epochs": 2},
     "ex7a_loss": {"seeds": 2, "epochs": 2},
     "ex7b_gradient_norm": {"seeds": 2, "epochs": 2},
+    "study_orders": {"seeds": 2, "longest": 16},
 }
 
 

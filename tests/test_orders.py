@@ -12,7 +12,8 @@ import sgdstudy as ss
 from sgdstudy import orders
 from sgdstudy.orders import Sampler
 
-PERMUTATIONS = ("sequential", "shuffle", "shuffle_once", "strided", "reversed", "block_shuffle")
+KNOWN = [order for order in orders.ORDERS if order not in orders.ADAPTIVE]
+PERMUTATIONS = [order for order in KNOWN if order != "with_replacement"]
 sizes = st.integers(1, 60).flatmap(lambda d: st.tuples(st.just(d), st.integers(1, d)))
 
 
@@ -111,14 +112,14 @@ def test_shuffle_differs_between_epochs_and_seeds():
     assert not torch.equal(a, epochs_of("shuffle", 50, 10, seed=6)[0])
 
 
-@pytest.mark.parametrize("order", orders.ORDERS)
+@pytest.mark.parametrize("order", KNOWN)
 def test_a_seeds_stream_does_not_depend_on_its_neighbours(order):
     together = Sampler(order, [3, 1, 4], 20, 6).take(60)
     for row, seed in zip(together, [3, 1, 4], strict=True):
         assert torch.equal(row, Sampler(order, [seed], 20, 6).take(60)[0])
 
 
-@pytest.mark.parametrize("order", orders.ORDERS)
+@pytest.mark.parametrize("order", KNOWN)
 @given(cuts=st.lists(st.integers(0, 25), max_size=8))
 def test_a_stream_does_not_depend_on_how_it_is_cut(order, cuts):
     whole = Sampler(order, [0, 1], 20, 6).take(sum(cuts))
@@ -137,9 +138,169 @@ def test_dropping_replicas_leaves_the_others_streams_alone():
 
 def test_the_global_generator_is_not_drawn_from():
     before = torch.get_rng_state()
-    for order in orders.ORDERS:
+    for order in KNOWN:
         Sampler(order, [0, 1], 20, 6).take(60)
+    adapted("grab", [0, 1], random_gradients(4, 2), 20, 6)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@given(size=sizes)
+def test_flip_flop_goes_through_each_permutation_of_shuffle_twice(size):
+    d, batch_size = size
+    drawn = epochs_of("flip_flop", d, batch_size, epochs=4)
+    shuffled = epochs_of("shuffle", d, batch_size, epochs=2)
+    assert torch.equal(drawn[::2], shuffled)
+    assert torch.equal(drawn[1::2], shuffled.flip(1))
+
+
+def random_gradients(m, replicas, epochs=3, p=4, seed=0):
+    """Gradients of every batch, as an adaptive order gets them, `(epochs, m, R, p)`."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(epochs, m, replicas, p, generator=generator, dtype=torch.float64)
+    return noise + 3  # far from centred: the stale mean matters
+
+
+def adapted(order, seeds, gradients, d, batch_size):
+    """The epochs `(epochs + 1, R, d)` of a sampler that is told these gradients."""
+    sampler, found = Sampler(order, seeds, d, batch_size), []
+    for epoch in gradients:
+        found.append(sampler.take(d))
+        sampler.learn(epoch)
+    return torch.stack([*found, sampler.take(d)])
+
+
+def published(first, gradients):
+    """Algorithm 4 of Lu, Guo, De Sa (2022) with deterministic balancing, line by line.
+
+    Args:
+        first: the units in the order of the first epoch.
+        gradients: epoch, unit's place in it -> gradient.
+    """
+    n, p = len(first), len(gradients[0][0])
+    sigma, stale_mean, found = list(first), np.zeros(p), [list(first)]
+    for epoch in gradients:
+        left, right, s, fresh_mean = 0, n - 1, np.zeros(p), np.zeros(p)
+        following = [None] * n
+        for t in range(n):
+            gradient = np.asarray(epoch[t])
+            centred = gradient - stale_mean
+            fresh_mean = fresh_mean + gradient / n
+            if np.linalg.norm(s + centred) <= np.linalg.norm(s - centred):
+                s = s + centred
+                following[left] = sigma[t]
+                left += 1
+            else:
+                s = s - centred
+                following[right] = sigma[t]
+                right -= 1
+        sigma, stale_mean = following, fresh_mean
+        found.append(sigma)
+    return found
+
+
+@given(size=sizes, seed=st.integers(0, 1000))
+def test_grab_is_the_published_algorithm(size, seed):
+    d, batch_size = size
+    m, full = -(-d // batch_size), d // batch_size
+    gradients = random_gradients(m, 2, seed=seed)
+    drawn = adapted("grab", [seed, seed + 1], gradients, d, batch_size)
+    for r in range(2):
+        batches = drawn[0, r, : full * batch_size].reshape(full, batch_size).tolist()
+        expected = published(batches, gradients[:, :full, r].tolist())
+        for epoch, units in zip(drawn[:, r], expected, strict=True):
+            assert epoch[: full * batch_size].tolist() == np.ravel(units).tolist()
+            # a ragged last batch stays last; every sample comes once
+            assert torch.equal(epoch[full * batch_size :], drawn[0, r, full * batch_size :])
+            assert torch.equal(epoch.sort().values, torch.arange(d))
+
+
+def test_an_adaptive_order_depends_neither_on_neighbours_nor_on_how_an_epoch_is_cut():
+    gradients = random_gradients(10, 3)
+    together = adapted("grab", [3, 1, 4], gradients, 20, 2)
+    for r, seed in enumerate([3, 1, 4]):
+        alone = adapted("grab", [seed], gradients[:, :, [r]], 20, 2)
+        assert torch.equal(alone[:, 0], together[:, r])
+    sampler, found = Sampler("grab", [3, 1, 4], 20, 2), []
+    for epoch in gradients:
+        for part in (slice(0, 3), slice(3, 10)):
+            found.append(sampler.take(2 * len(epoch[part])))
+            sampler.learn(epoch[part])
+    assert torch.equal(torch.cat(found, 1), together[:-1].transpose(0, 1).flatten(1))
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_dropping_replicas_leaves_the_others_adaptive_orders_alone(within):
+    gradients = random_gradients(10, 3)
+    whole, live = adapted("grab", [0, 1, 2], gradients, 20, 2), [0, 2]
+    sampler = Sampler("grab", [0, 1, 2], 20, 2)
+    sampler.take(20)
+    sampler.learn(gradients[0])
+    if within:
+        sampler.take(8)
+        sampler.learn(gradients[1, :4])
+        sampler.keep(live)
+        sampler.take(12)
+        sampler.learn(gradients[1, 4:, live])
+    else:
+        sampler.keep(live)
+        sampler.take(20)
+        sampler.learn(gradients[1][:, live])
+    assert torch.equal(sampler.take(20), whole[2, live])
+
+
+def herding_error(order, vectors):
+    """The longest sum of the first vectors less their mean: what GraB keeps short."""
+    return np.linalg.norm(np.cumsum((vectors - vectors.mean(0))[order], 0), axis=1).max()
+
+
+def test_grab_herds_better_than_any_of_many_shuffles():
+    vectors, generator = random_gradients(200, 1)[0, :, 0].numpy(), np.random.default_rng(0)
+    sampler = Sampler("grab", [0], 200, 1)
+    for _ in range(15):
+        order = sampler.take(200)[0]
+        sampler.learn(torch.as_tensor(vectors)[order][:, None])
+    shuffled = [herding_error(generator.permutation(200), vectors) for _ in range(100)]
+    assert herding_error(sampler.take(200)[0].numpy(), vectors) < min(shuffled)
+
+
+@pytest.mark.parametrize("epochs", [3, 8], ids=["eager", "compiled where it pays"])
+def test_training_feeds_grab_the_gradients_of_its_own_steps(epochs):
+    problem = ss.problems.legendre("cubic", d=300)
+    settings = {"lr": 0.02, "batch_size": 1, "order": "grab", "epochs": epochs}
+    history = ss.train(problem, seeds=[3, 1, 4], **settings)
+    ls, units = problem.least_squares, None
+    for r, seed in enumerate([3, 1, 4]):
+        w, gradients = ls.w_star.copy(), []
+        units = torch.randperm(300, generator=torch.Generator().manual_seed(seed)).tolist()
+        first = units
+        for _ in range(epochs):
+            gradients.append([])
+            for i in units:
+                error = ls.features[i] @ (w - ls.w_star) + ls.residual[i]
+                gradients[-1].append(2 * error * ls.features[i])
+                w = w - 0.02 * gradients[-1][-1]
+            units = published(first, gradients)[-1]
+        assert history.w[r] == pytest.approx(w, abs=1e-12)
+        assert np.array_equal(ss.train(problem, seeds=[seed], **settings).w[0], history.w[r])
+
+
+def test_grab_outlives_seeds_that_stop_and_ignores_full_batches():
+    problem = small_curve(w_init=lambda generator: torch.randn(3, generator=generator))
+    settings = {"lr": 0.05, "order": "grab", "epochs": 30, "stop": ("running", 1e-4)}
+    together = ss.train(problem, batch_size=5, seeds=range(6), **settings)
+    assert len(set(together.stop_epoch)) > 1
+    for seed in range(6):
+        alone = ss.train(problem, batch_size=5, seeds=[seed], **settings)
+        assert np.array_equal(alone.w[0], together.w[seed])
+    full, named = (ss.train(problem, **(settings | {"order": o})) for o in ("grab", "shuffle"))
+    assert np.array_equal(full.w, named.w)
+
+
+def test_an_adaptive_order_is_not_known_ahead():
+    config = ss.TrainConfig(batch_size=10, order="grab", epochs=2)
+    with pytest.raises(ss.InputError, match="first epoch") as error:
+        orders.listing(small_curve(), config)
+    assert one_line(error)
 
 
 @pytest.mark.parametrize("kind", [np.array, torch.tensor, list])

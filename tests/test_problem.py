@@ -71,6 +71,37 @@ def test_a_noise_that_is_no_standard_deviation_is_refused(noise):
     assert one_line(error)
 
 
+@pytest.mark.parametrize("target", ["normal", "cubic"])
+def test_legendre_starts_at_its_minimum_with_hessian_two_and_unit_loss(target):
+    problem = ss.problems.legendre(target)
+    ls = problem.least_squares
+    assert (problem.d, problem.p, problem.dtype) == (100, 3, torch.float64)
+    # the midpoint rule is exact but for O(1 / d^2)
+    assert ls.hessian == pytest.approx(2 * np.eye(3), abs=30 / 100**2)
+    assert ls.least_loss == pytest.approx(1)
+    assert problem.initial([0])[0].numpy() == pytest.approx(ls.w_star, abs=1e-12)
+    assert problem.w_true.numpy() == pytest.approx(ls.w_star, abs=1e-12)
+    assert problem.x[[0, -1]].tolist() == [-0.99, 0.99]
+
+
+def test_legendres_residuals_are_those_of_its_target():
+    x = ss.problems.legendre().x.numpy()
+    # least squares leaves of x^3 the third Legendre polynomial, (5 x^3 - 3 x) / 2
+    cubic = ss.problems.legendre("cubic").least_squares.residual
+    third = 7**0.5 / 2 * (5 * x**3 - 3 * x)
+    assert -cubic == pytest.approx(third, abs=0.01)
+    first, again = ss.problems.legendre(seed=3), ss.problems.legendre(seed=3)
+    assert torch.equal(first.y, again.y)
+    assert not torch.equal(first.y, ss.problems.legendre(seed=4).y)
+
+
+@pytest.mark.parametrize("wrong", [{"target": "cubik"}, {"d": 3}])
+def test_a_legendre_problem_that_cannot_be_is_refused(wrong):
+    with pytest.raises(ss.InputError) as error:
+        ss.problems.legendre(**wrong)
+    assert one_line(error)
+
+
 # ---- losses -------------------------------------------------------------------------------------
 
 SHAPES = [(3, 5), (3, 5, 2), (1, 1), (2, 4, 1)]

@@ -60,11 +60,13 @@ from sgdstudy.theory.random_order import (
     stationary_excess,
     step_moments,
 )
+from sgdstudy.theory.rates import Law, fixed_order_law, law_at, log_slope, rate_laws, slope_interval
 
 __all__ = [
     "Batches",
     "Gap",
     "Growth",
+    "Law",
     "Moments",
     "OrderLosses",
     "batches",
@@ -80,6 +82,7 @@ __all__ = [
     "finite_share",
     "first_below",
     "first_overflow",
+    "fixed_order_law",
     "fixed_order_losses",
     "fixed_point",
     "fixed_point_loss",
@@ -89,6 +92,8 @@ __all__ = [
     "growth",
     "growth_per_epoch",
     "jensen_bounds",
+    "law_at",
+    "log_slope",
     "lr_best_asymptotic",
     "lr_best_for_epsilon",
     "lr_limit",
@@ -100,8 +105,10 @@ __all__ = [
     "moments",
     "noise_scale",
     "order_losses",
+    "rate_laws",
     "reshuffling_factor",
     "shuffle_once_factor",
+    "slope_interval",
     "spectral_radius",
     "stationary_excess",
     "step_moments",

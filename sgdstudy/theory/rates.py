@@ -1,0 +1,132 @@
+"""How the error after K epochs falls with K, order by order.
+
+One sample at a time, from the minimiser, lr = time / (d K): n = d steps an epoch, so that every
+run takes the same time along the gradient flow, and only noise is left of the start. With
+g_i the gradient of sample i at w*, S their covariance and H_i its Hessian, an epoch adds to z
+
+    lr^2 sum_{i before j} H_j g_i + O(lr^3)
+
+because the first order, -lr sum g_i, vanishes. For time * lambda_min >> 1 and K large enough that
+time * lambda_max < K, E|z|^2 = sum of constant * K^exponent. The exponents are those of
+Mishchenko, Khaled, Richtarik (2020), Safran, Shamir (2020) and, for flip-flop, Rajput, Lee,
+Papailiopoulos (2022); the constants follow from the sum above.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from sgdstudy.errors import InputError
+from sgdstudy.least_squares import LeastSquares
+from sgdstudy.theory.batch_vs_full import gradients
+
+Law = Mapping[int, float]  # exponent of K -> constant
+
+
+def rate_laws(ls: LeastSquares, d: int, time: float) -> dict[str, Law]:
+    """Return the law of E|z|^2 after K epochs for every order that draws at random.
+
+    - `with_replacement`: HC + CH = lr S, trace of C.
+    - `shuffle`: noise of K^-3, and a bias of K^-2 where residuals go with the features: the mean
+      of the sum over pairs is -sum H_i g_i / 2.
+    - `shuffle_once`: the sum over pairs never averages out, z = lr / n H^-1 (that sum).
+    - `flip_flop`: the sum over pairs of an epoch and of its reverse is no longer random, so
+      the same bias is left, and the noise of the next order in lr (leading in d): K^-5.
+
+    Args:
+        ls: the problem.
+        d: number of samples.
+        time: lr d K.
+    """
+    h, unit = ls.hessian, time / d
+    hessians, g = _samples(ls, d)
+    s = g.T @ g / d
+    pairs, mean = _pair_sum(hessians, g, h)
+    bias = float(np.sum(np.linalg.solve(h, unit / d * mean) ** 2))
+    both = np.linalg.solve(h, np.linalg.solve(h, pairs + np.outer(mean, mean)).T)
+    reversed_ = 4 / 45 * d**5 * h @ h @ s @ h @ h  # 4 / 45: variance of (t - 1)^2, t in (0, 1)
+    return {
+        "with_replacement": {-1: unit * _settled(h, s)},
+        "shuffle": {-3: unit**3 / d * _settled(h, pairs), -2: bias},
+        "shuffle_once": {-2: unit**2 / d**2 * float(np.trace(both))},
+        "flip_flop": {-5: unit**5 / (2 * d) * _settled(h, reversed_), -2: bias},
+    }
+
+
+def fixed_order_law(ls: LeastSquares, order: np.ndarray, time: float) -> Law:
+    """Return the law of |z|^2 after K epochs that all visit the samples in `order` `(d,)`."""
+    hessians, g = _samples(ls, len(order))
+    before = np.cumsum(g[order], axis=0) - g[order]
+    pairs = np.einsum("ipq,iq->p", hessians[order], before)
+    z = np.linalg.solve(ls.hessian, time / len(order) ** 2 * pairs)
+    return {-2: float(z @ z)}
+
+
+def law_at(law: Law, k: np.ndarray) -> np.ndarray:
+    """Return a law's values at numbers of epochs k."""
+    at = np.asarray(k, dtype=float)
+    return np.sum([constant * at**exponent for exponent, constant in law.items()], axis=0)
+
+
+def log_slope(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the least-squares slope of log y over log x; y is `(len(x), ...)`.
+
+    >>> x = np.array([1.0, 2.0, 4.0])
+    >>> round(float(log_slope(x, 5 * x**-3)), 12)
+    -3.0
+
+    Raises:
+        InputError: fewer than two different x.
+    """
+    log_x = np.log(np.asarray(x, dtype=float))
+    centred = log_x - log_x.mean()
+    if not centred.any():
+        raise InputError(f"a slope needs two different x; got {np.asarray(x).tolist()}")
+    return np.tensordot(centred, np.log(y), 1) / (centred @ centred)
+
+
+def slope_interval(
+    x: np.ndarray, samples: np.ndarray, confidence: float = 0.95, draws: int = 2000
+) -> tuple[float, float]:
+    """Return a bootstrap interval for `log_slope` of the means over seeds.
+
+    Args:
+        x: `(k,)`.
+        samples: `(k, R)`; the same R seeds at every x, drawn together: they share their orders.
+        confidence: of the interval, between 0 and 1.
+        draws: resamples of the seeds.
+    """
+    n = samples.shape[1]
+    weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), draws) / n
+    slopes = log_slope(x, samples @ weights.T)
+    low, high = np.quantile(slopes, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def _samples(ls: LeastSquares, d: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return Hessian `(d, p, p)` and gradient at w* `(d, p)` of every sample."""
+    phi = ls.features.reshape(d, -1, ls.features.shape[1])
+    return 2 / phi.shape[1] * np.einsum("imp,imq->ipq", phi, phi), gradients(ls, ls.w_star, d)
+
+
+def _pair_sum(hessians: np.ndarray, g: np.ndarray, h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return covariance `(p, p)` and mean `(p,)` of sum_{i before j} H_j g_i over permutations.
+
+    Exact. With a_ij = H_j g_i - H_i g_j the sum is its mean plus half the sum over pairs of
+    +-a_ij, the sign that of j - i in the order. Two such signs are independent unless the pairs
+    share a sample; then they correlate by 1/3, and sum_j a_ij = n H g_i.
+    """
+    n = len(g)
+    moved = np.einsum("jpq,iq->ijp", hessians, g)
+    a = moved - moved.swapaxes(0, 1)
+    covariance = n**2 * h @ (g.T @ g) @ h / 12 + np.einsum("ijp,ijq->pq", a, a) / 24
+    return covariance, -np.einsum("iip->p", moved) / 2
+
+
+def _settled(h: np.ndarray, q: np.ndarray) -> float:
+    """Return the trace of the C with HC + CH = q."""
+    values, vectors = np.linalg.eigh(h)
+    turned = vectors.T @ q @ vectors
+    return float(np.sum(np.diag(turned) / (2 * values)))

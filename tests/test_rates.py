@@ -1,0 +1,169 @@
+"""Rates in the number of epochs: against all orders, one by one, and against closed forms."""
+
+import itertools
+
+import numpy as np
+import pytest
+from conftest import one_line
+
+import sgdstudy as ss
+from sgdstudy import theory
+
+D, TIME = 5, 6.0
+
+
+def small(target="cubic"):
+    """Five samples: all their 120 orders can be tried."""
+    return ss.problems.legendre(target, d=D).least_squares
+
+
+def every_epoch(ls, lr):
+    """M `(120, p, p)` and c `(120, p)` of an epoch z -> M z + c, for every order."""
+    hessians = 2 * np.einsum("ip,iq->ipq", ls.features, ls.features)
+    gradients = 2 * ls.residual[:, None] * ls.features
+    p, maps, offsets = 3, [], []
+    for order in itertools.permutations(range(D)):
+        matrix, offset = np.eye(p), np.zeros(p)
+        for i in order:
+            factor = np.eye(p) - lr * hessians[i]
+            matrix, offset = factor @ matrix, factor @ offset - lr * gradients[i]
+        maps.append(matrix)
+        offsets.append(offset)
+    return np.array(maps), np.array(offsets)
+
+
+def settled(maps, offsets):
+    """Mean `(p,)` and covariance `(p, p)` of z when every epoch draws one of these maps."""
+    p = offsets.shape[1]
+    mean = np.linalg.solve(np.eye(p) - maps.mean(0), offsets.mean(0))
+    pairs = np.einsum("npq,nrs->prqs", maps, maps).reshape(p * p, -1) / len(maps)
+    cross = np.einsum("npq,q,nr->npr", maps, mean, offsets)
+    added = (cross + cross.swapaxes(1, 2)).mean(0) + offsets.T @ offsets / len(offsets)
+    second = np.linalg.solve(np.eye(p * p) - pairs, added.ravel()).reshape(p, p)
+    return mean, second - np.outer(mean, mean)
+
+
+@pytest.mark.parametrize("target", ["normal", "cubic"])
+def test_noise_and_bias_of_shuffling_are_those_of_all_orders(target):
+    ls, k = small(target), 10_000
+    law = theory.rate_laws(ls, D, TIME)["shuffle"]
+    mean, covariance = settled(*every_epoch(ls, TIME / (D * k)))
+    # what is left out is of the next order in 1 / K
+    assert np.trace(covariance) * k**3 == pytest.approx(law[-3], rel=20 / k)
+    assert mean @ mean * k**2 == pytest.approx(law[-2], rel=20 / k, abs=20 / k)
+
+
+def test_shuffle_once_is_the_mean_of_all_fixed_orders():
+    ls = small("normal")
+    orders = [np.array(order) for order in itertools.permutations(range(D))]
+    each = [theory.fixed_order_law(ls, order, TIME)[-2] for order in orders]
+    law = theory.rate_laws(ls, D, TIME)["shuffle_once"]
+    assert law == {-2: pytest.approx(np.mean(each), rel=1e-9)}
+
+
+def test_a_fixed_order_settles_where_its_law_says():
+    ls, k = small(), 10_000
+    maps, offsets = every_epoch(ls, TIME / (D * k))
+    for n, order in enumerate(itertools.permutations(range(D))):
+        z = np.linalg.solve(np.eye(3) - maps[n], offsets[n])
+        law = theory.fixed_order_law(ls, np.array(order), TIME)
+        assert z @ z * k**2 == pytest.approx(law[-2], rel=100 / k, abs=20 / k)
+
+
+def test_with_replacement_is_the_stationary_noise_of_small_steps():
+    ls, k = ss.problems.legendre("cubic").least_squares, 100_000
+    law = theory.rate_laws(ls, 100, TIME)["with_replacement"]
+    moments = theory.step_moments(ls, 100, 1, TIME / (100 * k))
+    c = np.linalg.solve(np.eye(9) - moments.second, moments.noise).reshape(3, 3)
+    assert np.trace(c) * k == pytest.approx(law[-1], rel=1e-3)
+
+
+@pytest.mark.parametrize("order", ["shuffle", "flip_flop"])
+def test_noise_of_a_mean_is_that_of_its_geometric_weights(order):
+    """Where all samples have the same Hessian, an epoch is a weighted sum of the residuals."""
+    d, k = 1000, 400
+    y = np.random.default_rng(0).standard_normal(d)
+    problem = ss.Problem(np.ones(d), y, lambda w, x: w[0] * x, w_init=[y.mean()])
+    law = theory.rate_laws(problem.least_squares, d, TIME)[order]
+    a = 1 - 2 * TIME / (d * k)  # a step, Hessian 2
+    weights = 2 * TIME / (d * k) * a ** np.arange(d - 1, -1, -1)
+    if order == "flip_flop":
+        weights = a**d * weights + weights[::-1]
+    noise = y.var() * d / (d - 1) * d * weights.var()
+    steps = 2 * d if order == "flip_flop" else d
+    settled_ = noise / (1 - a ** (2 * steps))
+    assert theory.law_at({min(law): law[min(law)]}, k) == pytest.approx(settled_, rel=0.02)
+    # the bias is of one sample in d
+    assert law[-2] == pytest.approx(0, abs=1e-20)
+
+
+def test_flip_flop_leaves_the_bias_of_shuffling():
+    ls, k = small(), 10_000
+    maps, offsets = every_epoch(ls, TIME / (D * k))
+    # the 120 orders come sorted: the reverse of the n-th is found by name
+    orders = list(itertools.permutations(range(D)))
+    back = [orders.index(order[::-1]) for order in orders]
+    mean, covariance = settled(
+        maps[back] @ maps, np.einsum("npq,nq->np", maps[back], offsets) + offsets[back]
+    )
+    law = theory.rate_laws(ls, D, TIME)["flip_flop"]
+    assert mean @ mean * k**2 == pytest.approx(law[-2], rel=20 / k)
+    # at five samples the constant of the noise is another, its exponent is not
+    half = settled_noise_of_pairs(ls, back, 2 * k)
+    assert np.log2(np.trace(covariance) / half) == pytest.approx(5, abs=0.05)
+
+
+def settled_noise_of_pairs(ls, back, k):
+    maps, offsets = every_epoch(ls, TIME / (D * k))
+    pairs = np.einsum("npq,nq->np", maps[back], offsets) + offsets[back]
+    return np.trace(settled(maps[back] @ maps, pairs)[1])
+
+
+def test_slopes_are_those_of_power_laws():
+    k = np.array([8.0, 16.0, 64.0])
+    law = {-3: 2.0, -2: 0.5}
+    assert theory.law_at(law, k) == pytest.approx(2 / k**3 + 0.5 / k**2)
+    assert theory.log_slope(k, theory.law_at({-3: 7.0}, k)) == pytest.approx(-3)
+    both = theory.log_slope(k, np.stack([k, 1 / k], 1))
+    assert both == pytest.approx([1, -1])
+
+
+def test_a_slope_through_one_point_is_refused():
+    with pytest.raises(ss.InputError, match="two different x") as error:
+        theory.log_slope(np.array([8.0, 8.0]), np.array([1.0, 2.0]))
+    assert one_line(error)
+
+
+def test_the_interval_of_a_slope_covers_the_truth():
+    k, generator, trials = np.array([8, 16, 32, 64]), np.random.default_rng(1), 200
+    inside = 0
+    for _ in range(trials):
+        samples = k[:, None] ** -3.0 * generator.chisquare(3, (4, 200))
+        low, high = theory.slope_interval(k, samples, draws=400)
+        inside += low <= -3 <= high
+    # 0.95, less four standard errors
+    assert inside / trials >= 0.95 - 4 * (0.95 * 0.05 / trials) ** 0.5
+
+
+def test_seeds_that_share_their_luck_do_not_blur_a_slope():
+    k = np.array([8, 16, 32, 64])
+    luck = np.random.default_rng(0).chisquare(3, 200)
+    assert theory.slope_interval(k, k[:, None] ** -2.0 * luck) == pytest.approx((-2, -2))
+
+
+def test_power_laws_are_drawn_through_their_points():
+    import pandas as pd
+
+    k = np.array([8.0, 16.0, 32.0])
+    rows = pd.DataFrame({"line": "a", "x": k, "y": k**-2.0, "low": k**-2.0 / 2, "high": k**-1.5})
+    rows = pd.concat([rows, rows.assign(line="b")])
+    laws = {"a": lambda x: x**-2.0, "c": lambda x: x**-3.0}
+    figure = ss.figures.power_laws(rows, {"left": ["a", "b"], "right": ["a", "c"]}, laws, "K", "e")
+    left, right = figure.axes
+    assert [text.get_text() for text in left.get_legend().get_texts()] == ["a", "b", "theory"]
+    assert [text.get_text() for text in right.get_legend().get_texts()] == ["c", "a", "theory"]
+    for axes, exponent, style in ((left, -2, "--"), (right, -3, ":")):
+        (line,) = [line for line in axes.lines if line.get_linestyle() == style]
+        assert line.get_ydata() == pytest.approx(line.get_xdata() ** exponent)
+        assert (line.get_xdata()[0], line.get_xdata()[-1]) == pytest.approx((8, 32))
+    assert "e over K (log scale)" in ss.figures.describe(figure)
