@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,7 +21,7 @@ Store = Annotated[str | None, tyro.conf.arg(help="folder of the store, or tracki
 
 @dataclass(frozen=True)
 class StudyCommand:
-    """Run every exercise, in order, and list all claims with their verdicts."""
+    """Run every exercise, and every study quick, and list all claims with their verdicts."""
 
     store: Store = None
     jobs: int = 0
@@ -44,9 +44,14 @@ class StudyCommand:
         before = _stored_bytes(store)
         for name in find_scripts():
             study = load_study(name)
-            options = study.options(
-                store=self.store, jobs=jobs, answer=self.answer, predict=self.predict
-            )
+            given: dict[str, Any] = {
+                "store": self.store,
+                "answer": self.answer,
+                "predict": self.predict,
+            }
+            if "quick" in (f.name for f in fields(study.options)):
+                given["quick"] = True
+            options = study.options(jobs=jobs, **given)
             results.append(_run_and_print(study, options))
         failed = [claim for result in results for claim in result.failed]
         claims = [claim for result in results for claim in result.claims]
@@ -241,6 +246,26 @@ class SweepCommand:
 
 
 @dataclass(frozen=True)
+class RerunCommand:
+    """Run tracked runs again and compare every recorded number, bit by bit."""
+
+    run_ids: Annotated[tuple[str, ...], tyro.conf.Positional]
+    store: Store = None
+
+    def run(self) -> int:
+        """Run the command; return the exit code: 1 where a number differs."""
+        from sgdstudy.rerun import rerun
+
+        if not self.run_ids:
+            raise InputError("name a run; ss.load_runs(study).run_id lists them")
+        found = []
+        for run_id in self.run_ids:
+            found.append(rerun(run_id, store=self.store, say=_plain))
+            _plain(str(found[-1]))
+        return 1 if any(one.difference for one in found) else 0
+
+
+@dataclass(frozen=True)
 class ReapCommand:
     """Finish runs whose process is gone; every command that writes does so when it starts."""
 
@@ -270,6 +295,7 @@ COMMANDS: dict[str, Any] = {
     "report": ReportCommand,
     "export": ExportCommand,
     "sweep": SweepCommand,
+    "rerun": RerunCommand,
     "prune": PruneCommand,
     "reap": ReapCommand,
     "sync": SyncCommand,

@@ -197,11 +197,15 @@ class Journal:
             patiently(self._deliver, 0.0 if self.store.uri in _AWAY else patience)
         except Exception as error:
             _note_away(self.store, error)
-            self._lock.release()
+            self.let_go()
             return False
         _AWAY.discard(self.store.uri)
         self._remove()
         return True
+
+    def let_go(self) -> None:
+        """Leave the run to the next command."""
+        self._lock.release()
 
     # ---- what is sent --------------------------------------------------------------------------
 

@@ -44,6 +44,15 @@ def here() -> Process:
     )
 
 
+def hardware() -> str:
+    """Return what the last bits of a result may depend on: system and processor."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(errors="replace").splitlines() if info.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    model = models[0] if models else platform.processor()
+    return " ".join(filter(None, [platform.system(), platform.machine(), model]))
+
+
 def _runs(number: int) -> bool:
     try:
         os.kill(number, 0)

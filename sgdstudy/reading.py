@@ -24,6 +24,40 @@ AXES = ("step", "epoch")
 
 
 @dataclass(frozen=True)
+class Order:
+    """Where rows go, told by stretches of rows that are in order already.
+
+    The trainer hands over chunks seed by seed, so stretches are few. Nothing as long as the rows is
+    held or sorted: in a new process fresh memory costs more than reading the file.
+
+    Attributes:
+        first: which row of the file each stretch begins with.
+        place: where that row goes.
+        n_rows: the number of all rows.
+    """
+
+    first: np.ndarray
+    place: np.ndarray
+    n_rows: int
+
+    @classmethod
+    def of(cls, first: np.ndarray, order: np.ndarray, n_rows: int) -> Order:
+        """Put the stretches one after the other, in an order."""
+        lengths = np.diff(first, append=n_rows)[order]
+        place = np.empty_like(first)
+        place[order] = np.cumsum(lengths) - lengths
+        return cls(first, place, n_rows)
+
+    def places(self, start: int, n: int) -> np.ndarray:
+        """Return where n rows go, from a row of the file on."""
+        low = np.searchsorted(self.first, start, side="right") - 1
+        high = np.searchsorted(self.first, start + n)
+        first = self.first[low:high]
+        lengths = np.diff(np.maximum(first, start), append=start + n)
+        return np.repeat(self.place[low:high] - first, lengths) + np.arange(start, start + n)
+
+
+@dataclass(frozen=True)
 class Source:
     """The rows of one run, not read yet.
 
@@ -51,21 +85,45 @@ class Source:
         """The columns that rows are ordered by."""
         return [key for key in ("seed", *AXES) if key in self.names][:2]
 
-    def order(self, seeds: Any, steps: slice | None) -> np.ndarray:
-        """Return the places of the chosen rows in the file, by seed, then step or epoch."""
-        keys = self.keys or self.names[:1]
-        table = self.rows.to_table(columns=keys, filter=self.condition(seeds, steps))
-        if not self.keys:
-            return np.arange(len(table))
-        return np.lexsort([table[key].to_numpy() for key in reversed(keys)])
+    def order(self, seeds: Any, steps: slice | None, single: bool = False) -> Order:
+        """Return where the chosen rows go: by seed, then step or epoch.
+
+        Args:
+            seeds: the seeds wanted; None for all.
+            steps: the steps wanted; None for all.
+            single: take every row for itself, for files whose rows are in no order.
+        """
+        depth = max(1, len(self.keys))
+        heads, tails = [np.empty((depth, 0), int)], [np.empty((depth, 0), int)]
+        first, n_rows = [np.empty(0, int)], 0
+        for batch in self.batches(self.keys or self.names[:1], seeds, steps):
+            n = len(batch)
+            found = [batch[key].to_numpy(zero_copy_only=False) for key in self.keys]
+            keys = np.array(found or [n_rows + np.arange(n)])
+            new = (keys[:-1, 1:] != keys[:-1, :-1]).any(axis=0) | (keys[-1, 1:] < keys[-1, :-1])
+            at = np.flatnonzero(np.append(True, new | single))[:n]
+            heads.append(keys[:, at])
+            tails.append(keys[:, np.append(at, n)[1:] - 1])
+            first.append(n_rows + at)
+            n_rows += n
+        head, tail = np.concatenate(heads, axis=1), np.concatenate(tails, axis=1)
+        order = np.lexsort(head[::-1])
+        head, tail = head[:, order], tail[:, order]
+        overlap = tail[-1, :-1] >= head[-1, 1:]
+        if not single and (overlap & (head[:-1, :-1] == head[:-1, 1:]).all(axis=0)).any():
+            return self.order(seeds, steps, single=True)
+        return Order.of(np.concatenate(first), order, n_rows)
 
     def batches(
         self, columns: list[str], seeds: Any, steps: slice | None
     ) -> Iterator[pa.RecordBatch]:
-        """Read the chosen rows as they lie, a block at a time."""
+        """Read the chosen rows as they lie, a row group at a time; Arrow would run far ahead."""
         wanted = [name for name in columns if name in self.names]
         condition = self.condition(seeds, steps)
-        yield from self.rows.to_batches(columns=wanted, filter=condition, batch_readahead=2)
+        for fragment in self.rows.get_fragments():
+            whole = not isinstance(fragment, ds.ParquetFileFragment)  # in memory already
+            for part in [fragment] if whole else fragment.split_by_row_group(condition):
+                yield from part.to_table(columns=wanted, filter=condition).to_batches()
 
     def condition(self, seeds: Any, steps: slice | None) -> pc.Expression | None:
         """Return what the chosen rows fulfil; None: all are chosen."""
@@ -80,18 +138,16 @@ class Source:
 def gather(found: list[Source], names: list[str], seeds: Any, steps: slice | None) -> pd.DataFrame:
     """Read run after run, block by block, into arrays as long as all rows: no second copy."""
     orders = [part.order(seeds, steps) for part in found]
-    n_rows = [len(order) for order in orders]
+    n_rows = [order.n_rows for order in orders]
     arrays = {name: np.empty(sum(n_rows), dtype_of(name, found)) for name in names}
     for part, order, end in zip(found, orders, np.cumsum(n_rows), strict=True):
-        start = end - len(order)
-        places = np.empty_like(order)
-        places[order] = np.arange(start, end)
+        start = end - order.n_rows
         for name in set(names) - set(part.names):
             arrays[name][start:end] = np.nan
-        first = 0
+        done = 0
         for batch in part.batches(names, seeds, steps):
-            where = places[first : first + len(batch)]
-            first += len(batch)
+            where = start + order.places(done, len(batch))
+            done += len(batch)
             for name, column in zip(batch.schema.names, batch.columns, strict=True):
                 if column.null_count and arrays[name].dtype.kind in "iu":
                     arrays[name] = arrays[name].astype(float)
@@ -99,9 +155,8 @@ def gather(found: list[Source], names: list[str], seeds: Any, steps: slice | Non
     frame = pd.DataFrame(arrays, columns=names, copy=False)
     for label in LABELS:
         values = [part.labels[label] for part in found]
-        kinds = list(dict.fromkeys(values))
-        codes = np.repeat(np.array([kinds.index(v) for v in values], dtype=np.int32), n_rows)
-        frame[label] = pd.Categorical.from_codes(codes, pd.Index(kinds, dtype=str))
+        kinds = pd.Index(dict.fromkeys(values), dtype=str)
+        frame[label] = pd.Categorical(values, kinds).repeat(n_rows)
     return frame
 
 

@@ -7,6 +7,7 @@ into Parquet artifacts, and sends them with the few points that charts need, in 
 from __future__ import annotations
 
 import atexit
+import errno
 import functools
 import getpass
 import hashlib
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from sgdstudy.study import Arm
 
 INTERIM_SECONDS = 30.0
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,10 @@ class Invocation:
             atexit.register(remove_folder, scratch)
         label = f"{stamp}-{uuid.uuid4().hex[:4]}"
         return cls(store, study, label, " ".join(words), scratch, tags or {})
+
+    def outside(self) -> Invocation:
+        """Return the same for runs that belong to no invocation: `latest` stays what it was."""
+        return replace(self, id="")
 
     def url(self) -> str:
         """Return the address of the charts; of the store's UI alone while the store is away."""
@@ -119,22 +125,27 @@ class Invocation:
             "sgdstudy.invocation": self.id,
             "sgdstudy.command": self.command,
             **code_tags(),
+            "sgdstudy.hardware": processes.hardware(),
             **process_tags(),
             **self.tags,
             **tags,
         }
-        journal = Journal.begin(
-            self.store, Opening(self.study, name, all_tags, **opening), files or {}
-        )
-        try:
-            yield journal
-        except BaseException as error:
+        with _room_on_disk(name, self.store):
+            journal = Journal.begin(
+                self.store, Opening(self.study, name, all_tags, **opening), files or {}
+            )
+            try:
+                yield journal
+            except BaseException as error:
+                if not journal.closed:
+                    killed = isinstance(error, KeyboardInterrupt)
+                    try:
+                        close_interrupted(journal, "KILLED" if killed else "FAILED", error)
+                    except OSError:  # the disk is full: the next command closes it
+                        journal.let_go()
+                raise
             if not journal.closed:
-                killed = isinstance(error, KeyboardInterrupt)
-                close_interrupted(journal, "KILLED" if killed else "FAILED", error)
-            raise
-        if not journal.closed:
-            journal.close(Closing("FINISHED"))
+                journal.close(Closing("FINISHED"))
 
     def train(
         self, name: str, arm: Arm, progress: bool | None, tags: Mapping[str, str] | None = None
@@ -188,6 +199,20 @@ class Invocation:
         return journal.run_id or journal.folder.name, history
 
 
+@contextmanager
+def _room_on_disk(name: str, store: Store) -> Iterator[None]:
+    """Say in one line that a run was stopped because nothing can be written any more."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise StoreError(
+            f"{name} was stopped: {reason_of(error)}. What it had recorded is kept in "
+            f"{store.streams}; the next command finishes the run"
+        ) from error
+
+
 class RunSink:
     """Takes a run's rows: all of them to disk, the chosen ones to MLflow."""
 
@@ -204,13 +229,8 @@ class RunSink:
         Raises:
             StoreError: the disk is full, or cannot be written.
         """
-        try:
+        with _room_on_disk(self.journal.opening.name, self.journal.store):
             self.stream.write(kind, rows)
-        except OSError as error:
-            raise StoreError(
-                f"{self.journal.opening.name} was stopped: {reason_of(error)}. What it had "
-                f"recorded is kept in {self.journal.folder}; the next command finishes the run"
-            ) from error
         self._series.add(kind, rows)
         if time.monotonic() > self._next and self._interim < INTERIM_POINTS:
             self.journal.show(self._series.latest())

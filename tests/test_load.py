@@ -22,6 +22,7 @@ from sgdstudy import load as loading
 from sgdstudy.comparison import by_seed, compare, summary, time_to_target
 from sgdstudy.exporting import export
 from sgdstudy.medians import bounded_median, median, median_interval
+from sgdstudy.reading import Source, gather
 from sgdstudy.record import ROW_GROUP, write_parquet
 from sgdstudy.store import open_store
 from sgdstudy.tracking import Invocation
@@ -185,6 +186,25 @@ def test_rows_written_in_chunks_come_back_seed_by_seed(store):
     loss = ss.load_steps("chunks", store=store, columns=["loss"], seeds=[6, 1], steps=slice(20, 40))
     chosen = rows[rows.seed.isin([1, 6]) & rows.step.between(20, 39)]
     assert loss.loss.tolist() == chosen.loss.tolist()
+
+
+@given(
+    st.lists(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4)), max_size=8), max_size=4),
+    st.sampled_from([["seed", "step"], ["step"], ["seed"], []]),
+)
+def test_rows_in_any_order_are_put_as_a_stable_sort_puts_them(blocks, kept):
+    """Blocks of a file in no order at all, ties included, some of them empty."""
+    schema = pa.schema([("seed", pa.int64()), ("step", pa.int64()), ("loss", pa.float64())])
+    rows = [
+        pa.RecordBatch.from_pylist([{"seed": a, "step": b} for a, b in x], schema) for x in blocks
+    ]
+    table = pa.Table.from_batches(rows, schema)
+    table = table.set_column(2, "loss", pa.array(np.arange(len(table)), pa.float64()))
+    source = Source(dict.fromkeys(LABELS, "x"), ds.dataset(table.select([*kept, "loss"])))
+    found = gather([source], ["loss"], None, None).loss
+    keys = [name for name in ("seed", "step") if name in kept]
+    expected = table.to_pandas().sort_values(keys, kind="stable") if keys else table.to_pandas()
+    assert found.tolist() == expected.loss.tolist()
 
 
 def test_a_column_that_only_some_arms_have_is_nan_in_the_others(folder, result):
