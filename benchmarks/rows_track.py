@@ -135,8 +135,8 @@ def reading(o: Options) -> list[Table]:
     table = Table(
         "Reading what was tracked",
         "us per value",
-        f"One seed on the curve, as many steps as Exercise 6 may take, {n:,}; all that was "
-        f"recorded: {keys} quantities. Ours: `ss.load_steps(study)`, finding the run included, from "
+        f"One seed on the curve, {n:,} steps (as many as Exercise 6 may take); all that was "
+        f"recorded: {keys} quantities. Ours: `ss.load_steps(study)`, finding the run too, from "
         f"Parquet; it also reads seed, epoch, batch, step and size, not counted as values. Peer: "
         f"`get_metric_history`, a call per quantity, of as many values logged by `log_batch`.",
     )
