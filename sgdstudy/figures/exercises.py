@@ -1,30 +1,23 @@
-"""Figures of runs, each a plain matplotlib `Figure`; what theory expects is dashed."""
+"""The figures of the exercises."""
 
 from __future__ import annotations
 
-import io
-import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from sgdstudy import predict, theory
-from sgdstudy.points import Extremes
+from sgdstudy.figures import drawing
+from sgdstudy.figures.drawing import Runs
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from sgdstudy.history import History
     from sgdstudy.least_squares import LeastSquares
     from sgdstudy.problem import Problem
 
-Runs = Mapping[str, "History"]
 # panel: columns, scale, and where a dashed line tells two cases apart
 COCKPIT: dict[str, tuple[tuple[str, ...], str, float | None]] = {
     "loss": (("loss", "full_loss"), "log", None),
@@ -45,7 +38,6 @@ COCKPIT: dict[str, tuple[tuple[str, ...], str, float | None]] = {
     "early stopping, above 0: only noise": (("early_stopping",), "symlog", 0.0),
 }
 COCKPIT_POINTS = 4000
-POINTS = 30_000  # per line
 LABELS = {
     "running_loss": "running loss of the epoch",
     "full_loss": "loss of all the data",
@@ -81,16 +73,16 @@ def by_epoch(runs: Runs, *columns: str, title: str = "", top: float | None = Non
     panels = figure.subplots(1, len(columns), squeeze=False)[0]
     curves = {arm: predict.expected_losses(h.problem, h.config) for arm, h in runs.items()}
     for axes, column in zip(panels, columns, strict=True):
-        for (arm, history), color in zip(runs.items(), _colors(len(runs)), strict=True):
+        for (arm, history), color in zip(runs.items(), drawing.colors(len(runs)), strict=True):
             rows = history.load("epochs", columns=["seed", "epoch", column])
-            _line(axes, rows, "epoch", column, arm, color)
+            drawing.line(axes, rows, "epoch", column, arm, color)
             expected = curves[arm].get(column, np.empty(0))[: history.stop_epoch.max()]
-            _dashed(axes, np.arange(1, len(expected) + 1), expected, color)
+            drawing.dashed(axes, np.arange(1, len(expected) + 1), expected, color)
         axes.set(xlabel="epoch", ylabel=LABELS.get(column, column), xscale="log", yscale="log")
         axes.set_ylim(top=top)
         _mark_epsilon(axes, column, runs)
         axes.grid(alpha=0.3)
-    _legend(
+    drawing.legend(
         figure, panels[0], dashed=any(column in curves[arm] for arm in runs for column in columns)
     )
     figure.suptitle(title)
@@ -106,17 +98,17 @@ def within_epoch(runs: Runs, epoch: int = 1, column: str = "loss") -> Figure:
     """Draw a quantity over the batches of one epoch, median over the seeds."""
     figure = Figure(figsize=(11, 5), layout="constrained")
     axes, known = figure.subplots(), False
-    for (arm, history), color in zip(runs.items(), _colors(len(runs)), strict=True):
+    for (arm, history), color in zip(runs.items(), drawing.colors(len(runs)), strict=True):
         window = slice(epoch, epoch + 1)
         rows = history.load(columns=["seed", "epoch", "batch", column], epochs=window)
-        _line(axes, rows, "batch", column, arm, color)
+        drawing.line(axes, rows, "batch", column, arm, color)
         if column == "loss" and predict.order_is_known(history.problem, history.config):
             expected = _known_losses(history, epoch)[: rows["batch"].max() + 1]
-            _dashed(axes, np.arange(len(expected)), expected, color)
+            drawing.dashed(axes, np.arange(len(expected)), expected, color)
             known = True
     axes.set(xlabel=f"batch of epoch {epoch}", ylabel=f"{column} of the batch", yscale="log")
     axes.grid(alpha=0.3)
-    _legend(figure, axes, dashed=known)
+    drawing.legend(figure, axes, dashed=known)
     return figure
 
 
@@ -124,7 +116,7 @@ def stop_epochs(runs: Runs, printed: int | None = None) -> Figure:
     """Draw the histogram of the stop epochs over the seeds; seeds that never stop are counted."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    for (arm, history), color in zip(runs.items(), _colors(len(runs)), strict=True):
+    for (arm, history), color in zip(runs.items(), drawing.colors(len(runs)), strict=True):
         epochs = history.converged_epoch
         stopped = epochs[np.isfinite(epochs)]
         never = len(epochs) - len(stopped)
@@ -133,7 +125,9 @@ def stop_epochs(runs: Runs, printed: int | None = None) -> Figure:
         axes.hist(stopped, bins=bins, alpha=0.6, color=color, label=label)
         expected = history.predicted.get("stop_epoch", np.inf)
         if np.isfinite(expected):
-            axes.axvline(expected, color=_dark(color), linestyle="--", label=f"{arm}: theory")
+            axes.axvline(
+                expected, color=drawing.dark(color), linestyle="--", label=f"{arm}: theory"
+            )
     if printed is not None:
         axes.axvline(printed, color="black", linestyle=":", label=f"the notebook: {printed}")
     axes.set(xlabel="stop epoch", ylabel="seeds")
@@ -166,7 +160,7 @@ def steep_batches(history: History, epoch: int = 1) -> Figure:
     panels[2].plot(size, color="tab:green")
     panels[2].set(ylabel="distance to the minimum", yscale="log", xlabel=f"batch of epoch {epoch}")
     for axes in panels:
-        for first, last in _stretches(config.lr * values[:, -1] > 2):
+        for first, last in drawing.stretches(config.lr * values[:, -1] > 2):
             axes.axvspan(first - 0.5, last + 0.5, color="tab:red", alpha=0.1, linewidth=0)
         axes.grid(alpha=0.3)
     figure.suptitle("Shaded: batches beyond their own limit")
@@ -188,13 +182,13 @@ def drift_and_sampling(runs: Runs, title: str = "") -> Figure:
         for part, color in (("drift", "tab:blue"), ("sampling", "tab:orange")):
             values = np.array([getattr(gap, part) for gap in seen])
             axes.plot(epochs, values, color=color, linewidth=1.5, label=part)
-            _dashed(axes, epochs, np.array([getattr(gap, part) for gap in expected]), color)
+            drawing.dashed(axes, epochs, np.array([getattr(gap, part) for gap in expected]), color)
         linear = max(np.abs([gap.drift for gap in seen]).min(), 1e-9)
         axes.set_yscale("symlog", linthresh=linear)
         axes.axhline(0, color="black", linewidth=0.5)
         axes.set(xlabel="epoch", ylabel="part of running loss - full loss", title=arm)
         axes.grid(alpha=0.3)
-    _legend(figure, panels[0], dashed=True)
+    drawing.legend(figure, panels[0], dashed=True)
     figure.suptitle(title)
     return figure
 
@@ -218,10 +212,10 @@ def gradient_norms(runs: Runs) -> Figure:
         w = ends[[f"w{i}" for i in range(history.problem.p)]].to_numpy(dtype=float)
         expected = [theory.mean_square_batch_norm(ls, row, d, size) ** 0.5 for row in w]
         steps = ends["epoch"] * len(history.config.batch_sizes(d))
-        _dashed(axes, steps, np.array(expected), "black")
+        drawing.dashed(axes, steps, np.array(expected), "black")
         axes.set(xlabel="step", ylabel="norm", yscale="log", title=arm)
         axes.grid(alpha=0.3)
-    _legend(figure, panels[0], dashed=True)
+    drawing.legend(figure, panels[0], dashed=True)
     return figure
 
 
@@ -292,7 +286,7 @@ def radius_by_lr(
     """
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes = figure.subplots()
-    for (name, b), color in zip(orders.items(), _colors(len(orders)), strict=True):
+    for (name, b), color in zip(orders.items(), drawing.colors(len(orders)), strict=True):
         radius = [theory.spectral_radius(b, step) for step in lr]
         axes.plot(lr, radius, "--", color=color, label=f"{name}, theory")
     for (name, (step, contraction)), marker in zip(measured.items(), "os^vDPX", strict=False):
@@ -308,49 +302,6 @@ def radius_by_lr(
     return figure
 
 
-def power_laws(
-    rows: pd.DataFrame,
-    panels: Mapping[str, Sequence[str]],
-    laws: Mapping[str, Callable[[np.ndarray], np.ndarray]],
-    xlabel: str,
-    ylabel: str,
-) -> Figure:
-    """Draw points with their intervals on log axes, and theory's law through each line's points.
-
-    Args:
-        rows: one row a point, columns `line, x, y, low, high`.
-        panels: title of a panel -> its lines, in the order of the legend.
-        laws: line -> what theory expects of y at x. The points of a line without a law are
-            joined; a line without points is its law alone.
-        xlabel: what x is.
-        ylabel: what y is.
-    """
-    figure = Figure(figsize=(2 + 5 * len(panels), 5.5), layout="constrained")
-    drawn = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-    names = list(dict.fromkeys(line for lines in panels.values() for line in lines))
-    colors = dict(zip(names, _colors(len(names)), strict=True))
-    for axes, (title, lines) in zip(drawn, panels.items(), strict=True):
-        shown = rows[rows["line"].isin(lines)]
-        along = np.geomspace(shown["x"].min(), shown["x"].max(), 100)
-        for line, marker in zip(lines, itertools.cycle("os^vDPX"), strict=False):
-            points, color = shown[shown["line"] == line], colors[line]
-            if points.empty:
-                axes.plot(along, laws[line](along), ":", color=color, label=line)
-                continue
-            span = np.abs(points[["low", "high"]].to_numpy().T - points["y"].to_numpy())
-            style = {"fmt": marker + ("" if line in laws else "-"), "color": color, "label": line}
-            axes.errorbar(points["x"], points["y"], span, markersize=4, capsize=2, **style)
-            _dashed(axes, along, laws[line](along) if line in laws else np.empty(0), color)
-        axes.set(xlabel=xlabel, yscale="log", title=title)
-        axes.set_xscale("log", base=2)
-        axes.grid(alpha=0.3)
-        lines_, labels = axes.get_legend_handles_labels()
-        dashed = Line2D([], [], color="black", linestyle="--")
-        axes.legend([*lines_, dashed], [*labels, "theory"], fontsize="small")
-    drawn[0].set_ylabel(ylabel)
-    return figure
-
-
 def batch_losses(runs: Runs) -> Figure:
     """Draw, per arm, the full loss beside the sum and the means of its batch losses in epoch 1."""
     columns = ["full_loss", "running_loss", "mean_loss", "sum_loss"]
@@ -363,30 +314,6 @@ def batch_gradients(runs: Runs) -> Figure:
     columns = ["full_grad_norm", "mean_grad_norm", "norm_mean_grad"]
     names = ["full gradient", "mean of the batch norms", "norm of the mean gradient"]
     return _bars(runs, columns, names, "gradient norm")
-
-
-def png(figure: Figure) -> bytes:
-    """Return the figure as PNG; its description says what it shows."""
-    buffer = io.BytesIO()
-    said = {"Description": describe(figure)}
-    figure.savefig(buffer, format="png", dpi=110, metadata=said)
-    return buffer.getvalue()
-
-
-def describe(figure: Figure) -> str:
-    """Say what a figure shows, for those who cannot see it: its panels, then its lines."""
-    panels, lines = [], []
-    for axes in figure.axes:
-        words = " over ".join(filter(None, [axes.get_ylabel(), axes.get_xlabel()]))
-        scales = {axes.get_xscale(), axes.get_yscale()} & {"log", "symlog"}
-        words += " (log scale)" if scales and words else ""
-        panels.append(": ".join(filter(None, [axes.get_title(), words])))
-        lines += axes.get_legend_handles_labels()[1]
-    own = (axes.get_legend() for axes in figure.axes)
-    for legend in [*figure.legends, *(found for found in own if found is not None)]:
-        lines += [text.get_text() for text in legend.get_texts()]
-    text, names = ("; ".join(dict.fromkeys(filter(None, part))) for part in (panels, lines))
-    return f"{text}. Lines: {names}." if names else text
 
 
 def _bars(runs: Runs, columns: list[str], names: list[str], label: str) -> Figure:
@@ -407,61 +334,12 @@ def _bars(runs: Runs, columns: list[str], names: list[str], label: str) -> Figur
     return figure
 
 
-def _line(axes: Any, rows: Any, x: str, y: str, arm: str, color: Any) -> None:
-    finite = rows[np.isfinite(rows[y]) & (rows[y] > 0)]  # log axes
-    if finite.empty:
-        axes.plot([], [], color=color, label=f"{arm} (no finite value)")
-        return
-    groups = finite.groupby(x)[y]
-    median = groups.median()
-    series = Extremes(POINTS)
-    series.add(median.index.to_numpy(), median.to_numpy())
-    steps, values = zip(*series.points(), strict=True)
-    marker = "." if len(steps) < 3 else None
-    axes.plot(steps, values, color=color, linewidth=1.3, marker=marker, label=arm)
-    if rows["seed"].nunique() > 1 and len(median) <= POINTS:
-        low, high = groups.quantile(0.1), groups.quantile(0.9)
-        axes.fill_between(low.index, low, high, color=color, alpha=0.15, linewidth=0)
-
-
-def _stretches(marks: np.ndarray) -> list[tuple[int, int]]:
-    """Return first and last place of every run of true values."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], marks, [False]]).astype(int)))
-    return [(int(first), int(last) - 1) for first, last in edges.reshape(-1, 2)]
-
-
 def _known_losses(history: History, epoch: int) -> np.ndarray:
     """Return the batch losses of an epoch as theory has them, median over the seeds' own orders."""
     problem, config = history.problem, history.config
     one = [config.seeds[0]] if config.order in predict.FIXED_ORDERS else config.seeds
     each = [predict.known_order(problem, replace(config, seeds=[s]), epoch) for s in one]
     return np.median([losses.batch[-1] for losses in each], axis=0)
-
-
-def _dashed(axes: Any, x: Any, y: np.ndarray, color: Any) -> None:
-    """Draw what theory expects over the measured line of this color."""
-    if len(y):
-        axes.plot(
-            x,
-            np.where(np.isfinite(y), y, np.nan),
-            "--",
-            color=_dark(color),
-            linewidth=1.2,
-            dashes=(4, 3),
-        )
-
-
-def _dark(color: Any) -> Any:
-    return tuple(0.5 * part for part in to_rgb(color))
-
-
-def _legend(figure: Figure, axes: Any, dashed: bool) -> None:
-    """Name the lines of a panel outside of it, and the dashed ones once."""
-    lines, names = axes.get_legend_handles_labels()
-    if dashed:
-        lines.append(Line2D([], [], color="black", linestyle="--"))
-        names.append("theory")
-    figure.legend(lines, names, loc="outside right upper", fontsize="small")
 
 
 def _level_lines(axes: Any, ls: LeastSquares, i: int, j: int) -> None:
@@ -485,8 +363,3 @@ def _mark_epsilon(axes: Any, column: str, runs: Runs) -> None:
     }
     for epsilon in limits:
         axes.axhline(epsilon, color="black", linestyle=":", linewidth=1)
-
-
-def _colors(n: int) -> list[Any]:
-    cycle = colormaps["tab10"] if n <= 10 else colormaps["tab20"]
-    return [cycle(i % cycle.N) for i in range(n)]

@@ -1,0 +1,38 @@
+"""Figures of runs, each a plain matplotlib `Figure`; what theory expects is dashed."""
+
+from sgdstudy.figures.drawing import describe, png
+from sgdstudy.figures.exercises import (
+    batch_gradients,
+    batch_losses,
+    by_epoch,
+    cockpit,
+    data,
+    drift_and_sampling,
+    gradient_norms,
+    loss_by_epoch,
+    path,
+    radius_by_lr,
+    steep_batches,
+    stop_epochs,
+    within_epoch,
+)
+from sgdstudy.figures.studies import power_laws
+
+__all__ = [
+    "batch_gradients",
+    "batch_losses",
+    "by_epoch",
+    "cockpit",
+    "data",
+    "describe",
+    "drift_and_sampling",
+    "gradient_norms",
+    "loss_by_epoch",
+    "path",
+    "png",
+    "power_laws",
+    "radius_by_lr",
+    "steep_batches",
+    "stop_epochs",
+    "within_epoch",
+]
