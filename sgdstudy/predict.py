@@ -68,10 +68,10 @@ def expected_losses(problem: Problem, config: TrainConfig) -> dict[str, np.ndarr
         b = theory.batches(problem, config)
         both = theory.fixed_order_losses(ls, b, start, config.lr, epochs)
     elif config.order in RANDOM_ORDERS:
-        size = config.batch_sizes(problem.d)[0]
-        if theory.mean_square_radius(ls, problem.d, size, config.lr) >= 1:
+        size, twice = config.batch_sizes(problem.d)[0], config.order == "with_replacement"
+        if theory.mean_square_radius(ls, problem.d, size, config.lr, twice) >= 1:
             return {}  # the mean of the loss diverges while most paths converge
-        both = theory.expected_losses(ls, start, problem.d, size, config.lr, epochs)
+        both = theory.expected_losses(ls, start, problem.d, size, config.lr, epochs, twice)
     else:
         return {}
     return dict(zip(("running_loss", "full_loss"), both, strict=True))

@@ -5,6 +5,9 @@ z = w - w* the loss is L* + z^T H z / 2, a full-batch step is z -> (I - lr H) z,
 batch b is z -> (I - lr H_b) z - lr g_b, g_b the batch's gradient at w*.
 """
 
+import inspect
+
+from sgdstudy.theory.arguments import checked
 from sgdstudy.theory.batch_vs_full import (
     Gap,
     finite_share,
@@ -117,3 +120,7 @@ __all__ = [
     "two_batch_bias",
     "usable_lr",
 ]
+
+for _name in __all__:
+    if inspect.isfunction(globals()[_name]):
+        globals()[_name] = checked(globals()[_name])

@@ -36,14 +36,24 @@ class Moments:
     noise: np.ndarray
 
 
-def step_moments(ls: LeastSquares, d: int, batch_size: int, lr: float) -> Moments:
-    """Return the moments of a step of SGD."""
+def step_moments(
+    ls: LeastSquares, d: int, batch_size: int, lr: float, replacement: bool = False
+) -> Moments:
+    """Return the moments of a step of SGD.
+
+    Args:
+        ls: the problem.
+        d: number of samples.
+        batch_size: B.
+        lr: step size.
+        replacement: whether a batch may hold a sample twice; else its samples differ.
+    """
     p = ls.features.shape[1]
     phi = ls.features.reshape(d, -1, p)
     each = 2 / phi.shape[1] * np.einsum("imp,imq->ipq", phi, phi)  # H_i
     g = gradients(ls, ls.w_star, d)
     h, identity = ls.hessian, np.eye(p)
-    share = finite_share(d, batch_size)
+    share = 1 / batch_size if replacement else finite_share(d, batch_size)
     factor = identity - lr * h
     covariance = np.einsum("ipq,irs->prqs", each, each).reshape(p * p, -1) / d - np.kron(h, h)
     pair = np.einsum("ipq,ir->prq", each, g) / d  # E[H_i z g_i^T], as a map of z
@@ -56,19 +66,24 @@ def step_moments(ls: LeastSquares, d: int, batch_size: int, lr: float) -> Moment
     )
 
 
-def mean_square_radius(ls: LeastSquares, d: int, batch_size: int, lr: float) -> float:
+def mean_square_radius(
+    ls: LeastSquares, d: int, batch_size: int, lr: float, replacement: bool = False
+) -> float:
     """Return rho(T): second moments stay bounded if and only if it is below 1."""
-    return float(np.abs(np.linalg.eigvals(step_moments(ls, d, batch_size, lr).second)).max())
+    second = step_moments(ls, d, batch_size, lr, replacement).second
+    return float(np.abs(np.linalg.eigvals(second)).max())
 
 
-def stationary_excess(ls: LeastSquares, d: int, batch_size: int, lr: float) -> float:
+def stationary_excess(
+    ls: LeastSquares, d: int, batch_size: int, lr: float, replacement: bool = False
+) -> float:
     """Return the excess loss E[L] - L* that SGD settles at; infinite where rho(T) >= 1.
 
     vec C = T vec C + lr^2 share vec S, S the covariance of the gradients at w*; excess
     = tr(H C) / 2. For small lr about lr tr(S) share / 4, with label noise sigma
     lr sigma^2 tr(H) / (2 B).
     """
-    moments_ = step_moments(ls, d, batch_size, lr)
+    moments_ = step_moments(ls, d, batch_size, lr, replacement)
     if np.abs(np.linalg.eigvals(moments_.second)).max() >= 1:
         return np.inf
     c = np.linalg.solve(np.eye(len(moments_.noise)) - moments_.second, moments_.noise)
@@ -76,14 +91,20 @@ def stationary_excess(ls: LeastSquares, d: int, batch_size: int, lr: float) -> f
 
 
 def expected_losses(
-    ls: LeastSquares, w0: np.ndarray, d: int, batch_size: int, lr: float, epochs: int
+    ls: LeastSquares,
+    w0: np.ndarray,
+    d: int,
+    batch_size: int,
+    lr: float,
+    epochs: int,
+    replacement: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the expected running loss and the expected full loss by epoch, `(epochs,)` each.
 
     The loss of a fresh batch at w has the expectation L(w); the running loss is the mean of these
     over the epoch's d / B steps.
     """
-    step = step_moments(ls, d, batch_size, lr)
+    step = step_moments(ls, d, batch_size, lr, replacement)
     z = np.asarray(w0, dtype=float) - ls.w_star
     c, h = np.outer(z, z).ravel(), ls.hessian.ravel()
     m = -(-d // batch_size)
@@ -168,11 +189,17 @@ def lyapunov_zero_lr(problem: Problem, batch_size: int, low: float, high: float)
     return low
 
 
-def mean_square_lr_limit(ls: LeastSquares, d: int, batch_size: int) -> float:
+def mean_square_lr_limit(
+    ls: LeastSquares, d: int, batch_size: int, replacement: bool = False
+) -> float:
     """Return the step size where second moments stop being bounded, rho(T) = 1."""
     high = lr_limit(ls)  # the mean of a step diverges beyond it, its square no later
     low = high / 4 / d
-    return float(brentq(lambda lr: mean_square_radius(ls, d, batch_size, lr) - 1, low, high))
+
+    def over(lr: float) -> float:
+        return mean_square_radius(ls, d, batch_size, lr, replacement) - 1
+
+    return float(brentq(over, low, high))
 
 
 def reshuffling_factor(x: np.ndarray) -> np.ndarray:
