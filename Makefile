@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: study test ui bench report clean
+.PHONY: study test ui bench faults report clean
 
 study: $(STAMP)
 	$(BIN)/sgdstudy study
@@ -23,6 +23,9 @@ report: $(STAMP)
 
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/bench.py
+
+faults: $(STAMP)
+	$(BIN)/python benchmarks/faults/faults.py
 
 # Cockpit and BackPACK without their dependencies: torchvision would bring another torch
 $(VENV)/.bench: $(STAMP)

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sgdstudy import checks
+from sgdstudy.errors import InputError, shown
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -22,6 +25,10 @@ class Claim:
         always: holds whatever the options; else a claim only describes once options of the
             script are changed, because `expected` assumes their defaults.
         guess: what the reader guessed before the run, shown beside; None: not asked.
+
+    Raises:
+        InputError: a name that is no text in one line, a value that is neither number nor text, a
+            tolerance that is negative.
     """
 
     name: str
@@ -32,6 +39,18 @@ class Claim:
     source: str = ""
     always: bool = False
     guess: float | None = None
+
+    def __post_init__(self) -> None:
+        for part in ("name", "arm"):
+            checks.name(f"a claim's {part}", getattr(self, part))
+        for part in ("measured", "expected"):
+            _check_value(f"{part} of the claim {self.name!r}", plain(getattr(self, part)))
+        tolerance = plain(self.tolerance)
+        if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or tolerance < 0:
+            raise InputError(
+                f"tolerance of the claim {self.name!r} is a number, at least 0, "
+                f"not {shown(self.tolerance)}"
+            )
 
     @property
     def holds(self) -> bool | None:
@@ -64,6 +83,16 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     return value
+
+
+def _check_value(what: str, value: Any) -> None:
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, list):
+            _check_value(what, item)
+        elif not (item is None or isinstance(item, (bool, int, float, str))):
+            raise InputError(
+                f"{what} is a number, a truth value, a text or a list of these, not {shown(item)}"
+            )
 
 
 def show(value: Any) -> str:

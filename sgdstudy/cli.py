@@ -12,8 +12,10 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from sgdstudy import checks
 from sgdstudy.claims import show
 from sgdstudy.errors import InputError, Interrupted, StoreError, unknown
+from sgdstudy.parsing import parse
 from sgdstudy.study import Result, Study, find_scripts, load_study
 
 Store = Annotated[str | None, tyro.conf.arg(help="folder of the store, or tracking URI")]
@@ -36,9 +38,8 @@ class StudyCommand:
     def run(self) -> int:
         """Run the command; return the exit code."""
         from sgdstudy import recovery
-        from sgdstudy.parallel import default_jobs
 
-        jobs = self.jobs or default_jobs()
+        jobs = _processes(self.jobs)
         started, results = time.perf_counter(), []
         store = recovery.start(self.store, _plain)
         before = _stored_bytes(store)
@@ -214,19 +215,31 @@ class SweepCommand:
     def run(self) -> int:
         """Run the command; return the exit code."""
         from sgdstudy import sweep
-        from sgdstudy.parallel import default_jobs
 
         plan = self._plan()
-        jobs = self.jobs or default_jobs()
+        jobs = _processes(self.jobs)
         if self.dry_run:
-            for combination in plan.combinations:
+            todo = sweep.waiting(plan, self.resume)
+            for combination in todo:
                 _plain(combination.name)
-            _plain(sweep.estimate(plan, jobs))
+            _plain(sweep.estimate(todo, jobs))
             return 0
         found = sweep.run(plan, jobs=jobs, dask=self.dask, resume=self.resume, say=_plain)
-        _plain(f"\n{found.answer}")
+        _plain(f"\n{found.answer}\n")
+        self._print_best(sweep.best(plan, found.table))
         _plain(f"rows: ss.load_runs({found.name!r}), ss.load_epochs({found.name!r})")
         return 1 if (found.table.status != "FINISHED").any() else 0
+
+    def _print_best(self, rows: Any) -> None:
+        from rich.table import Table
+
+        table = Table(show_edge=False)
+        for name in rows.columns:
+            table.add_column(name, overflow="fold")
+        for values in rows.itertuples(index=False):
+            table.add_row(*(_escape("–" if v != v else show(v)) for v in values))
+        if len(rows):
+            _console().print(table)
 
     def _plan(self) -> Any:
         from sgdstudy import grid, sweep
@@ -319,9 +332,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             own, theirs = rest[:cut], rest[cut:]
             if not own and theirs[:1] in (["-h"], ["--help"]):
                 own, theirs = theirs, []
-            code = tyro.cli(kind, args=own, prog="sgdstudy run").run(theirs)
+            code = parse(kind, own, "sgdstudy run").run(theirs)
         else:
-            code = tyro.cli(kind, args=rest, prog=f"sgdstudy {name}").run()
+            code = parse(kind, rest, f"sgdstudy {name}").run()
     sys.exit(code)
 
 
@@ -330,6 +343,13 @@ def script_main(study: Study) -> None:
     with _one_line_errors():
         code = _run_script(study, _parse_options(study, sys.argv[1:]))
     sys.exit(code)
+
+
+def _processes(jobs: int) -> int:
+    """Return how many processes work side by side."""
+    from sgdstudy.parallel import default_jobs
+
+    return checks.count("jobs", jobs, least=0) or default_jobs()
 
 
 def _recover(given: str | None) -> int:
@@ -352,7 +372,7 @@ def _usage() -> str:
 
 
 def _parse_options(study: Study, words: list[str]) -> Any:
-    return tyro.cli(study.options, args=words, prog=study.name, description=study.doc)
+    return parse(study.options, words, study.name, study.doc)
 
 
 def _run_script(study: Study, options: Any) -> int:
@@ -418,7 +438,8 @@ def _plain(text: str) -> None:
 def _write_report(store: Any, out: str | None) -> Path:
     from sgdstudy.report import write_report
 
-    return write_report(store, Path(out) if out else (store.root or Path()) / "report.html")
+    beside = (store.root or Path()) / "report.html"
+    return write_report(store, beside if out is None else checks.path("--out", out))
 
 
 def _stored_bytes(store: Any) -> int:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import itertools
+import json
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from sgdstudy.errors import InputError
+from sgdstudy.errors import InputError, StoreError
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 10
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PACKAGES = ("sgdstudy", "torch", "numpy")
+EXAMPLE = "tcp://127.0.0.1:8786"
 
 
 def spread(
@@ -27,46 +30,56 @@ def spread(
     Args:
         client: see `connect`.
         function: importable by the workers.
-        tasks: arguments; twice as many as there are threads are handed out at a time.
+        tasks: arguments; twice as many as there are workers are handed out at a time.
+
+    Raises:
+        StoreError: the cluster went away; what was recorded is kept.
     """
-    from distributed import as_completed
+    from concurrent.futures import CancelledError
+
+    from distributed import KilledWorker, as_completed
 
     def submit(count: int) -> list[Any]:
         some = itertools.islice(tasks, count)
         return [client.submit(function, *task, pure=False) for task in some]
 
-    running = as_completed(submit(2 * sum(client.nthreads().values())), loop=client.loop)
+    running = as_completed(submit(2 * len(client.nthreads())), loop=client.loop)
     for future in running:
-        yield future.result()
+        try:
+            found = future.result()
+        except (KilledWorker, CancelledError, OSError) as error:
+            raise StoreError(
+                f"the Dask cluster lost our work ({type(error).__name__}); what came back is kept, "
+                f"and --resume goes on"
+            ) from error
+        yield found
         for fresh in submit(1):
             running.add(fresh)
 
 
-def connect(address: str) -> Client:
+def connect(given: str) -> Client:
     """Return a client of a cluster whose workers run our versions.
 
     Args:
-        address: of the scheduler, as `tcp://127.0.0.1:8786` or `tls://host:8786`, or its
-            scheduler file.
+        given: address of the scheduler, as `tcp://127.0.0.1:8786` or `tls://host:8786`, or its
+            scheduler file. Certificates are those of Dask's own settings.
 
     Raises:
-        InputError: no such cluster, one without workers, with other versions, or without TLS on
-            another machine: what is sent to it can be read and changed on the way.
+        InputError: no such cluster, one without workers, with other versions, with several threads
+            in a worker, or without TLS on another machine: what is sent to it can be read and
+            changed on the way.
     """
     try:
         from distributed import Client
     except ImportError:
         raise InputError('--dask needs a package: pip install "sgdstudy[cluster]"') from None
-    given: dict[str, Any] = (
-        {"scheduler_file": address} if _is_file(address) else {"address": address}
-    )
+    address = given if "://" in given else _of_file(given)
+    _reach(address)
     try:
-        client = Client(**given, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError, TimeoutError) as error:
-        raise InputError(
-            f"no Dask scheduler answers at {address} ({type(error).__name__}); start one, as "
-            f"dask scheduler --host 127.0.0.1, or leave --dask out"
-        ) from None
+        client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, TypeError, ValueError) as error:  # TypeError: TLS without certificates
+        reason = " ".join(str(error).split())[:150]
+        raise InputError(f"no Dask scheduler answers at {address}: {reason}") from None
     try:
         _check(client)
     except InputError:
@@ -75,34 +88,74 @@ def connect(address: str) -> Client:
     return client
 
 
-def _is_file(address: str) -> bool:
-    if "://" in address:
-        return False
-    if not Path(address).is_file():
+def _of_file(name: str) -> str:
+    """Return the address that a scheduler wrote down."""
+    try:
+        return str(json.loads(Path(name).read_text(encoding="utf-8"))["address"])
+    except (OSError, ValueError, KeyError, TypeError):
         raise InputError(
-            f"--dask {address}: no such scheduler file; give one, or an address as "
-            f"tcp://127.0.0.1:8786"
-        )
-    return True
+            f"--dask {name}: there is no such scheduler file; give one, or an address as {EXAMPLE}"
+        ) from None
 
 
-def _check(client: Client) -> None:
-    address = client.scheduler.address
-    if urlsplit(address).scheme != "tls" and urlsplit(address).hostname not in LOOPBACK:
+def _reach(address: str) -> None:
+    """Refuse an address before anything is sent to it."""
+    try:
+        parts = urlsplit(address)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if host is None or port is None or parts.scheme not in ("tcp", "tls"):
+        raise InputError(f"--dask is an address as {EXAMPLE}, or a scheduler file; got {address!r}")
+    if not _is_safe(address):
         raise InputError(
             f"the scheduler at {address} is on another machine and without TLS: anybody on the "
             f"way could run code here and there; start it with TLS, or on 127.0.0.1"
         )
-    if not client.nthreads():
-        raise InputError(f"the scheduler at {address} has no workers; start one: dask worker")
-    mine = versions()
-    for worker, theirs in client.run(versions).items():
-        if theirs != mine:
-            name = next(n for n in PACKAGES if theirs.get(n) != mine[n])
+    try:
+        socket.create_connection((host, port), CONNECT_SECONDS).close()
+    except OSError as error:
+        raise InputError(
+            f"no Dask scheduler answers at {address} ({error.strerror or error}); start one, as "
+            f"dask scheduler --host 127.0.0.1, or leave --dask out"
+        ) from None
+
+
+def _is_safe(address: str) -> bool:
+    return urlsplit(address).scheme == "tls" or urlsplit(address).hostname in LOOPBACK
+
+
+def _check(client: Client) -> None:
+    """Refuse workers whose results would not be ours, or that anybody could speak for."""
+    workers = client.nthreads()
+    if not workers:
+        raise InputError(
+            f"the scheduler at {client.scheduler.address} has no workers; start some, as "
+            f"dask worker {client.scheduler.address} --nthreads 1"
+        )
+    for address, threads in workers.items():
+        if not _is_safe(address):
             raise InputError(
-                f"the worker {worker} has {name} {theirs.get(name)}, this machine {mine[name]}; "
-                f"install the same versions on both"
+                f"the worker at {address} is on another machine and without TLS: anybody on the "
+                f"way could run code here and there; start the cluster with TLS"
             )
+        if threads > 1:  # torch's number of threads, and the plan in hand, are a process's
+            raise InputError(f"the worker at {address} has {threads} threads; add --nthreads 1")
+    _compare(client)
+
+
+def _compare(client: Client) -> None:
+    mine = versions()
+    for worker, theirs in client.run(versions, on_error="return").items():
+        if isinstance(theirs, Exception):
+            reason = " ".join(str(theirs).split())[:150]
+            raise InputError(f"the worker at {worker} cannot run our code: {reason}")
+        for name in PACKAGES:
+            if theirs.get(name) != mine[name]:
+                raise InputError(
+                    f"the worker at {worker} has {name} {theirs.get(name)}, this machine "
+                    f"{mine[name]}; install the same versions on both"
+                )
 
 
 def versions() -> dict[str, str]:

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sgdstudy import checks
 from sgdstudy.claims import show
-from sgdstudy.errors import InputError, unknown
+from sgdstudy.errors import InputError, reason, shown
 from sgdstudy.history import History
 from sgdstudy.load import load_epochs, load_runs, load_steps
 from sgdstudy.medians import Interval, bounded_median, median, median_interval
@@ -141,7 +142,7 @@ def compare(
           a / b: 2 [1.96, ∞]
           a < b in 0% of the pairs
     """
-    _check_confidence(confidence)
+    confidence = _confidence(confidence)
     both = [
         by_seed(source, metric, study=study, invocation=invocation, store=store)
         for source in (a, b)
@@ -214,8 +215,8 @@ def time_to_target(
         >>> time_to_target(pd.DataFrame(rows), 1.0).to_dict()
         {0: 2.0, 1: inf}
     """
-    if over not in OVER:
-        raise unknown("axis", over, OVER)
+    checks.choice("axis", over, OVER)
+    target = checks.number("target", target, lambda v: True, "finite")
     if isinstance(source, pd.DataFrame):
         return _first_below(source, target, column, over)
     if isinstance(source, History):
@@ -235,14 +236,14 @@ def summary(times: pd.Series, confidence: float = 0.95) -> Summary:
         confidence: of the interval.
 
     Raises:
-        InputError: no values.
+        InputError: no values, or some that are no numbers.
 
     Example:
         >>> print(summary(pd.Series([46.0, 48, 49, np.inf])))
         median 48 [46, ∞]; 3 of 4 seeds got there
     """
-    _check_confidence(confidence)
-    values = np.asarray(times, dtype=float)
+    confidence = _confidence(confidence)
+    values = _known("times", pd.Series(times)).to_numpy()
     if len(values) == 0:
         raise InputError("there are no times to summarise")
     reached = int(np.isfinite(values).sum())
@@ -261,17 +262,19 @@ def by_seed(
     store: str | None = None,
 ) -> pd.Series:
     """Return a metric by seed, infinite where the seed never got there; arguments as `compare`."""
+    if not isinstance(metric, str) or metric in ("seed", "epoch"):
+        raise InputError(
+            f"metric is stop_epoch or a column of epochs, as 'full_loss', not {shown(metric)}"
+        )
     if isinstance(source, pd.Series):
-        found = source.astype(float)
+        found = _floats(metric, source)
     elif isinstance(source, History):
         found = _of_history(source, metric)
     else:
         found = _Stored(source, study, invocation, store).metric(metric)
     if not found.index.is_unique:
         raise InputError("values by seed have one value for each seed; choose one arm of one run")
-    if found.isna().any():
-        raise InputError(f"{metric} is not a number for seed {found.index[found.isna()][0]}")
-    return found
+    return _known(metric, found)
 
 
 def _of_history(history: History, metric: str) -> pd.Series:
@@ -290,7 +293,8 @@ class _Stored:
     def __init__(self, arm: Any, study: str | None, invocation: str, store: str | None) -> None:
         if not isinstance(arm, str) or study is None:
             raise InputError(
-                f"expected a History, values by seed, or an arm's name with study=..., not {arm!r}"
+                f"expected a History, values by seed as a Series, or an arm's name with "
+                f"study=..., not {shown(arm)}"
             )
         self.study = study
         self.where: dict[str, Any] = {"arms": [arm], "invocation": invocation, "store": store}
@@ -341,14 +345,14 @@ def _last(rows: pd.DataFrame, column: str) -> pd.Series:
 
 def _first_below(rows: pd.DataFrame, target: float, column: str, over: str) -> pd.Series:
     for name in ("seed", over, column):
-        if name not in rows:
-            raise unknown("column", name, map(str, rows.columns))
+        checks.choice("column", name, list(map(str, rows.columns)))
     keys = ["seed"]
     if "run_id" in rows and rows["run_id"].nunique() > 1:
         keys = ["arm", "seed"]
         if rows["run_id"].nunique() > rows["arm"].nunique():
             raise InputError("these rows are of several runs of an arm; choose one invocation")
-    times = rows[over].where(rows[column] < target).astype(float).fillna(np.inf)
+    below = _floats(column, rows[column]) < target
+    times = rows[over].where(below).astype(float).fillna(np.inf)
     return times.groupby([rows[key] for key in keys], observed=True).min()
 
 
@@ -357,9 +361,27 @@ def _check_stop(stop: Any) -> None:
         raise InputError("without a stop rule there is no stop_epoch; name a column of epochs")
 
 
-def _check_confidence(confidence: float) -> None:
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence is between 0 and 1, as 0.95, not {confidence!r}")
+def _confidence(given: Any) -> float:
+    allowed = "between 0 and 1, as 0.95"
+    return checks.number("confidence", given, lambda v: 0 < v < 1, allowed)
+
+
+def _floats(name: str, values: pd.Series) -> pd.Series:
+    try:
+        if values.dtype.kind == "c":
+            raise TypeError("complex numbers")
+        found = values.astype(float)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} holds what is no number ({reason(error)})") from None
+    return found
+
+
+def _known(name: str, values: pd.Series) -> pd.Series:
+    """Return values by seed as floats; none of them is NaN."""
+    found = _floats(name, values)
+    if found.isna().any():
+        raise InputError(f"{name} is not a number for seed {found.index[found.isna()][0]}")
+    return found
 
 
 def _with_interval(value: float, interval: Interval) -> str:

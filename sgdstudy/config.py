@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
-import operator
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 
-from sgdstudy import orders, quantities, rules
-from sgdstudy.errors import InputError, unknown
+from sgdstudy import checks, orders, quantities, rules
+from sgdstudy.errors import InputError, reason, shown, unknown
 from sgdstudy.problem import DTYPES, Problem
 
 ENGINES = ("auto", "eager", "compiled")
@@ -73,23 +71,31 @@ class TrainConfig:
         def settle(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)
 
-        settle("lr", _number("lr", self.lr))
-        settle("epochs", _count("epochs", self.epochs))
-        settle("record_rows", _count("record_rows", self.record_rows))
+        settle("lr", checks.number("lr", self.lr))
+        settle("epochs", checks.count("epochs", self.epochs))
+        settle("record_rows", checks.count("record_rows", self.record_rows))
         if self.diagnostics_every is not None:
-            settle("diagnostics_every", _count("diagnostics_every", self.diagnostics_every))
+            settle("diagnostics_every", checks.count("diagnostics_every", self.diagnostics_every))
         if self.batch_size is not None:
-            settle("batch_size", _count("batch_size", self.batch_size))
+            settle("batch_size", checks.count("batch_size", self.batch_size))
         settle("order", orders.check(self.order))
         settle("stop", _stop(self.stop))
-        settle("seeds", _seeds(self.seeds))
+        settle("seeds", checks.seeds(self.seeds))
         settle("device", _device(self.device))
-        if self.engine not in ENGINES:
-            raise unknown("engine", self.engine, ENGINES)
+        checks.choice("engine", self.engine, ENGINES)
         settle("metrics", _metrics(self.metrics, quantities.resolve(self.diagnostics)))
         rules.make(self.optimizer, self.lr, self.options)
-        if self.dtype is not None and self.dtype not in DTYPES:
-            raise unknown("dtype", self.dtype, DTYPES)
+        if self.dtype is not None:
+            checks.choice("dtype", self.dtype, DTYPES)
+
+    @classmethod
+    def of(cls, **settings: Any) -> TrainConfig:
+        """Return the settings given by keyword; an unknown one is an `InputError`."""
+        allowed = [f.name for f in fields(cls)]
+        for name in settings:
+            if name not in allowed:
+                raise unknown("setting", name, allowed)
+        return cls(**settings)
 
     def check(self, problem: Problem) -> None:
         """Raise `InputError` where the settings do not fit the problem."""
@@ -115,6 +121,12 @@ class TrainConfig:
                     f"{self.order.shape[2]} samples"
                 )
 
+        for name in self.metrics or ():
+            if re.fullmatch(r"w[0-9]+", name) and int(name[1:]) >= problem.p:
+                raise InputError(
+                    f"there is no parameter {name}; {problem.name} has w0 to w{problem.p - 1}"
+                )
+
     def batch_sizes(self, d: int) -> list[int]:
         """Return the sizes of an epoch's batches for d samples."""
         return orders.batch_sizes(self.order, d, self.batch_size or d)
@@ -123,67 +135,34 @@ class TrainConfig:
 def _metrics(metrics: Any, diagnostics: Mapping[str, Any]) -> tuple[str, ...]:
     if metrics is None:
         return tuple(name for name in METRICS if name in STEP_COLUMNS or name in diagnostics)
-    if isinstance(metrics, str) or not hasattr(metrics, "__iter__"):
-        raise InputError(f"metrics is a list of columns, as ['loss', 'alpha'], not {metrics!r}")
+    if not isinstance(metrics, (list, tuple)):
+        raise InputError(
+            f"metrics is a list of columns, as ['loss', 'alpha'], not {shown(metrics)}"
+        )
     allowed = [*STEP_COLUMNS, *diagnostics]
     for name in metrics:
-        if name not in allowed and not re.fullmatch(r"w\d+", str(name)):
-            raise unknown("column for MLflow", str(name), allowed)
+        if not (isinstance(name, str) and re.fullmatch(r"w[0-9]+", name)):
+            checks.choice("column for MLflow", name, allowed)
     return tuple(metrics)
-
-
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, (str, bool)):
-        raise InputError(f"{name} is a number, not {value!r}")
-    try:
-        number = float(value)
-    except (TypeError, ValueError, RuntimeError):
-        raise InputError(f"{name} is a number, not {type(value).__name__}") from None
-    if not (math.isfinite(number) and number > 0):
-        raise InputError(f"{name} must be positive and finite, got {number!r}")
-    return number
-
-
-def _count(name: str, value: Any) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise InputError(f"{name} must be a whole number, got {value!r}") from None
-    if isinstance(value, bool) or number < 1:
-        raise InputError(f"{name} must be at least 1, got {value!r}")
-    return number
 
 
 def _stop(stop: Any) -> tuple[str, float] | None:
     if stop is None:
         return None
-    if isinstance(stop, str) or not hasattr(stop, "__len__") or len(stop) != 2:
-        raise InputError(f"stop is a pair (rule, epsilon) or None, not {stop!r}")
+    if not isinstance(stop, (list, tuple)) or len(stop) != 2:
+        raise InputError(f"stop is a pair (rule, epsilon) or None, not {shown(stop)}")
     rule, epsilon = stop
-    if rule not in STOP_RULES:
-        raise unknown("stop rule", rule, STOP_RULES)
-    return rule, _number("epsilon", epsilon)
-
-
-def _seeds(seeds: Any) -> tuple[int, ...]:
-    values = tuple(seeds) if hasattr(seeds, "__iter__") else (seeds,)
-    if not values:
-        raise InputError("seeds is empty; give at least one, as seeds=range(64)")
-    numbers = []
-    for seed in values:
-        number = operator.index(seed) if hasattr(seed, "__index__") else -1
-        if isinstance(seed, bool) or not 0 <= number < 2**63:
-            raise InputError(f"a seed is a whole number from 0 to 2**63 - 1, got {seed!r}")
-        if number in numbers:
-            raise InputError(f"seed {number} is given twice; each replica needs its own seed")
-        numbers.append(number)
-    return tuple(numbers)
+    return checks.choice("stop rule", rule, STOP_RULES), checks.number("epsilon", epsilon)
 
 
 def _device(device: Any) -> str:
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        first = str(error).splitlines()[0]
-        raise InputError(f"device {device!r} cannot be used here: {first}") from error
+        if not isinstance(device, (str, torch.device)):
+            raise TypeError("a device is a name, as cpu or cuda")
+        torch.zeros(1, device=device).item()  # `meta` holds no numbers
+    except Exception as error:
+        raise InputError(
+            f"device {shown(device)} cannot be used here; give cpu, or cuda where there is one "
+            f"({reason(error)})"
+        ) from error
     return str(device)

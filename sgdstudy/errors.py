@@ -5,9 +5,21 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 80  # characters of what was given, in a message
+LONGEST_REASON = 200  # of another package's message
+
 
 class InputError(ValueError):
-    """What was given cannot be used; the message says what is allowed and how to mend it."""
+    """What was given cannot be used; the message says what is allowed and how to mend it.
+
+    It is one line, whatever a name, a path or another package's message brings into it.
+
+    >>> print(InputError("there is no study red\\x1b[31m;\\n  sgdstudy list shows them"))
+    there is no study red\\x1b[31m; sgdstudy list shows them
+    """
+
+    def __init__(self, message: object) -> None:
+        super().__init__(one_line(str(message)))
 
 
 class StoreError(RuntimeError):
@@ -18,6 +30,40 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C during a tracked study, after everything recorded was saved."""
 
 
+def one_line(text: str) -> str:
+    """Return text in one line, control characters written out."""
+    line = " ".join(part.strip() for part in text.splitlines())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+def shown(given: object) -> str:
+    """Return what was given as a message shows it: in one line, cut where it is long.
+
+    >>> print(shown("a\\nb"), shown("x" * 100)[75:])
+    'a\\nb' xxxxx …
+    """
+    try:
+        text = one_line(repr(given))
+    except Exception:  # a number of more than 4300 digits, or an object that cannot show itself
+        text = f"an object of type {type(given).__name__}"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} …"
+
+
+def failed(what: str, error: BaseException) -> InputError:
+    """Build the error for a function of the user's that raised one.
+
+    >>> print(failed("the model", ZeroDivisionError("division by zero")))
+    the model failed: ZeroDivisionError: division by zero
+    """
+    return InputError(f"{what} failed: {reason(error)}")
+
+
+def reason(error: BaseException) -> str:
+    """Return what went wrong: the kind of error and the first line of its message."""
+    lines = str(error).strip().splitlines() or ["no message"]
+    return f"{type(error).__name__}: {lines[0][:LONGEST_REASON]}"
+
+
 def unknown(kind: str, given: object, allowed: Iterable[str]) -> InputError:
     """Build the error for a name that is not in an open list, suggesting the nearest one.
 
@@ -25,8 +71,9 @@ def unknown(kind: str, given: object, allowed: Iterable[str]) -> InputError:
     unknown order 'shufle'; did you mean 'shuffle'? Valid: sequential, shuffle
     """
     names = list(allowed)
-    near = difflib.get_close_matches(str(given), names, n=1)
+    word = given if isinstance(given, str) else ""
+    near = difflib.get_close_matches(word, names, n=1)
     if not near:  # "adam" for "Adam": compare without case too
-        near = [name for name in names if name.lower() == str(given).lower()]
+        near = [name for name in names if name.lower() == word.lower()]
     hint = f"; did you mean {near[0]!r}?" if near else "."
-    return InputError(f"unknown {kind} {given!r}{hint} Valid: {', '.join(names)}")
+    return InputError(f"unknown {kind} {shown(given)}{hint} Valid: {', '.join(names)}")

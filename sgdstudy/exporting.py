@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from sgdstudy.errors import InputError, unknown
+from sgdstudy import checks
+from sgdstudy.errors import InputError
 from sgdstudy.load import load_claims, load_runs, sources
 from sgdstudy.reading import LABELS, Source, dtype_of, gather
 from sgdstudy.record import ROW_GROUP, WHOLE_NUMBERS
@@ -55,9 +56,8 @@ def export(
         InputError: an unknown study, arm or format; files that are there already, or a folder
             that cannot be written.
     """
-    if to not in FORMATS:
-        raise unknown("format", to, FORMATS)
-    folder = Path(folder)
+    checks.choice("format", to, FORMATS)
+    folder = checks.path("the folder", folder)
     paths = [folder / f"{name}.{to}" for name in FILES]
     there = [path.name for path in paths if path.exists()]
     if there and not force:

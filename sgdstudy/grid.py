@@ -16,6 +16,7 @@ from sgdstudy.errors import InputError, unknown
 Grid = dict[str, list[Any]]
 MOST_VALUES = 100_000  # on one axis
 WORDS = {"none": None, "true": True, "false": False}
+WHAT = {str: "a word", int: "a whole number", dict: "a mapping, as lr: [1e-4, 2e-4]"}
 FORMS = "a,b,c or logspace(first,last,n) or linspace(first,last,n) or range(first,end,step)"
 
 
@@ -46,8 +47,11 @@ def axis(name: str, text: Any) -> list[Any]:
     else:
         call = re.fullmatch(r"\s*(\w+)\((.*)\)\s*", text)
         values = _spaced(name, *call.groups()) if call else [value(t) for t in text.split(",")]
-    if not values or any(isinstance(v, str) and not v for v in values):
+    if not values or any(v == "" for v in values):
         raise InputError(f"the grid's {name} has an empty value: {text!r}; give {FORMS}")
+    for v in values:
+        if not isinstance(v, (int, float, str, type(None))):
+            raise InputError(f"the grid's {name} has {v!r}: values are numbers, words or none")
     if len({repr(v) for v in values}) < len(values):
         raise InputError(f"the grid's {name} has a value twice: {text!r}")
     return values
@@ -103,15 +107,17 @@ def read_yaml(path: str) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         first = " ".join(str(error).split())[:150]
         raise InputError(f"the sweep's file {path!r} cannot be read: {first}") from None
-    allowed = ["study", "arm", "grid", "seeds", "record"]
+    kinds = {"study": str, "arm": str, "grid": dict, "seeds": int, "record": str}
     if not isinstance(found, dict):
-        raise InputError(f"the sweep's file {path!r} is no mapping of {', '.join(allowed)}")
-    for key in found:
-        if key not in allowed:
-            raise unknown(f"key of {path}", key, allowed)
+        raise InputError(f"the sweep's file {path!r} is no mapping of {', '.join(kinds)}")
+    for key, given in found.items():
+        if key not in kinds:
+            raise unknown(f"key of {path}", key, kinds)
+        if not isinstance(given, kinds[key]) or isinstance(given, bool):
+            raise InputError(f"{key} in {path!r} is {WHAT[kinds[key]]}; got {given!r}")
     grid = found.get("grid", {})
-    if not isinstance(grid, dict) or not all(isinstance(name, str) for name in grid):
-        raise InputError(f"grid in {path!r} is a mapping, as lr: [1e-4, 2e-4]; got {grid!r}")
+    if not all(isinstance(name, str) for name in grid):
+        raise InputError(f"the names of grid in {path!r} are words, as lr; got {list(grid)}")
     # YAML reads 1e-4 as text: it wants 1.0e-4
     lists = {
         k: [value(v) if isinstance(v, str) else v for v in vs] if isinstance(vs, list) else vs
@@ -139,13 +145,17 @@ def _spaced(name: str, form: str, inside: str) -> list[Any]:
         n = real[2] if good else 0
     if good and form == "logspace":
         good = real[0] > 0 and real[1] > 0
-    if not good or not 1 <= n <= MOST_VALUES:
+    spaced = []
+    if good and 1 <= n <= MOST_VALUES:
+        with np.errstate(all="ignore"):
+            spaced = kinds[form](*real).tolist()
+    if not spaced or not all(map(math.isfinite, spaced)):
         raise InputError(
             f"{name}={form}({inside}) cannot be spaced out; give {FORMS}, "
             f"with 1 to {MOST_VALUES:,} values, above 0 for logspace"
         )
     # 15 digits: the ends are what was written, and 0.01 is 0.01
-    return [v if isinstance(v, int) else float(f"{v:.15g}") for v in kinds[form](*real).tolist()]
+    return [v if isinstance(v, int) else float(f"{v:.15g}") for v in spaced]
 
 
 def _short(v: Any) -> str:

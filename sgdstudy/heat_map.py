@@ -1,4 +1,4 @@
-"""A sweep on one picture: a result over two axes of the grid."""
+"""A sweep on one picture: a result over one or two axes of the grid."""
 
 from __future__ import annotations
 
@@ -12,55 +12,119 @@ from sgdstudy import theory
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from sgdstudy.sweep import Plan
+    from sgdstudy.sweep_plan import Plan
 
 LABELS = {"stop_epoch": "epoch at which it stops", "full_loss": "loss of all the data at the end"}
+NOWHERE = {"stop_epoch": "most do not stop", "full_loss": "no loss at the end"}
+DIVERGED = "most diverge"
+LIMIT = "theory: mean square grows beyond"
+FAR = 20  # values further apart than this factor are told apart by their logarithm
 
 
 def draw(plan: Plan, table: pd.DataFrame, what: str) -> Figure | None:
-    """Return the heat map over the grid's first two axes; None for a grid of one axis or none.
+    """Return a result over the grid's axes; None for a grid of one combination.
 
-    Medians over the other axes. Grey where no seed gets there, a cross where most diverge; the
-    line is the step size beyond which theory expects the mean square to grow.
+    Two axes or more: a heat map over the first two, medians over the others. One axis: a line.
+    Grey where most seeds never get there, a cross where most diverge; the dashed line is the step
+    size beyond which theory expects the mean square to grow.
     """
-    from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
 
-    axes = [name for name, values in plan.grid.items() if len(values) > 1][:2]
-    if len(axes) < 2 or what not in table:
+    axes = [name for name, values in plan.grid.items() if len(values) > 1]
+    if not axes:
         return None
-    axes.sort(key=lambda name: name != "lr")  # the step size lies across
-    x, y = axes
-    columns, rows = plan.grid[x], plan.grid[y]
-    cells = _cells(table, x, y, what, columns, rows)
-    figure = Figure(figsize=(8, 1.8 + 0.45 * min(len(rows), 16)), layout="constrained")
+    table = table.reindex(columns=[*table, *({what, "diverged"} - {*table})])
+    axes[:2] = sorted(axes[:2], key=lambda name: name != "lr")  # the step size lies across
+    n_rows = len(plan.grid[axes[1]]) if len(axes) > 1 else 8
+    figure = Figure(figsize=(8, 2 + 0.35 * min(max(n_rows, 4), 16)), layout="constrained")
     panel = figure.subplots()
-    positive = cells[np.isfinite(cells) & (cells > 0)]
-    spread = positive.size > 0 and positive.max() > 20 * positive.min()
-    norm = LogNorm(positive.min(), positive.max()) if spread else None
-    panel.set_facecolor("0.85")
-    panel.plot([], [], "s", color="0.85", label=f"no {what.replace('_', ' ')}")
-    image = panel.imshow(cells, aspect="auto", origin="lower", norm=norm, cmap="viridis_r")
-    figure.colorbar(image, label=LABELS[what])
-    if "diverged" in table:
-        lost = _cells(table, x, y, "diverged", columns, rows)
-        seeds = len(plan.combinations[0].arm.config.seeds)
-        at = np.argwhere(lost > seeds / 2)
-        panel.plot(at[:, 1], at[:, 0], "x", color="tab:red", markersize=4, label="most diverge")
-    _limit(panel, plan, x, y)
-    _ticks(panel.xaxis, columns)
-    _ticks(panel.yaxis, rows)
-    panel.set(xlabel=x, ylabel=y, title=f"{plan.study.name}: {plan.arm}")
+    seeds = len(plan.combinations[0].arm.config.seeds)
+    if len(axes) == 1:
+        _line(panel, plan, table, axes[0], what, seeds)
+    else:
+        _map(figure, panel, plan, table, (axes[0], axes[1]), what, seeds)
+    over = [f"{seeds} seeds"] * (seeds > 1) + axes[2:]
+    median = f"median over {', '.join(over)}" if over else ""
+    title = f"{plan.study.name}, {plan.arm}: {LABELS[what]}\n{median}"
+    panel.set_title(title.strip(), fontsize="medium")
     if panel.get_legend_handles_labels()[0]:
         figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
+def _line(panel: Any, plan: Plan, table: pd.DataFrame, axis: str, what: str, seeds: int) -> None:
+    values = plan.grid[axis]
+    numbers = all(_is_number(v) for v in values)
+    places = np.array(values if numbers else range(len(values)), dtype=float)
+    table = table.iloc[np.argsort(places)]  # a row per value
+    places = np.sort(places)
+    middle = table[what].to_numpy(float)
+    if f"{what}_p10" in table and f"{what}_p90" in table:
+        band = [table[f"{what}_{q}"].to_numpy(float) for q in ("p10", "p90")]
+        draw_band = panel.fill_between if numbers else panel.vlines
+        look = {"color": "tab:blue", "alpha": 0.3, "linewidth": 1 if numbers else 8}
+        draw_band(places, *band, label="10 to 90 % of the seeds", **look)
+    panel.plot(places, middle, "o-" if numbers else "o", markersize=4, label="median")
+    lost = table["diverged"].to_numpy(float) > seeds / 2
+    nowhere = np.isnan(middle) & ~lost
+    for mask, sign, color, label in (
+        (lost, "x", "tab:red", DIVERGED),
+        (nowhere, "s", "0.7", NOWHERE[what]),
+    ):
+        if mask.any():
+            at = {"transform": panel.get_xaxis_transform(), "color": color, "label": label}
+            panel.plot(places[mask], np.full(mask.sum(), 0.03), sign, markersize=5, **at)
+    if _far_apart(middle):
+        panel.set_yscale("log")
+    if not numbers:
+        panel.set_xticks(places, [_text(v) for v in values])
+    elif _far_apart(places):
+        panel.set_xscale("log")
+    if axis == "lr":
+        limit = lr_limit(plan, {name: options[0] for name, options in plan.grid.items()})
+        if places[0] < limit < places[-1]:
+            panel.axvline(limit, color="k", linestyle="--", label=LIMIT)
+    panel.grid(alpha=0.3)
+    panel.set(xlabel=axis, ylabel=LABELS[what])
+
+
+def _map(
+    figure: Figure,
+    panel: Any,
+    plan: Plan,
+    table: pd.DataFrame,
+    axes: tuple[str, str],
+    what: str,
+    seeds: int,
+) -> None:
+    from matplotlib.colors import LogNorm
+
+    x, y = axes
+    columns, rows = plan.grid[x], plan.grid[y]
+    cells = _cells(table, axes, what, columns, rows)
+    lost = _cells(table, axes, "diverged", columns, rows) > seeds / 2
+    known = cells[np.isfinite(cells)]
+    norm = LogNorm(known.min(), known.max()) if _far_apart(known) else None
+    panel.set_facecolor("0.85")
+    image = panel.imshow(cells, aspect="auto", origin="lower", norm=norm, cmap="viridis_r")
+    figure.colorbar(image, label=LABELS[what])
+    if (np.isnan(cells) & ~lost).any():
+        panel.plot([], [], "s", color="0.85", label=NOWHERE[what])
+    if lost.any():
+        at = np.argwhere(lost)
+        size = max(2, 6 - len(columns) // 25)
+        panel.plot(at[:, 1], at[:, 0], "x", color="tab:red", markersize=size, label=DIVERGED)
+    _limit(panel, plan, x, y)
+    _ticks(panel.xaxis, columns, 7)  # side by side: more would touch
+    _ticks(panel.yaxis, rows, 10)
+    panel.set(xlabel=x, ylabel=y)
+
+
 def _cells(
-    table: pd.DataFrame, x: str, y: str, what: str, columns: list[Any], rows: list[Any]
+    table: pd.DataFrame, axes: tuple[str, str], what: str, columns: list[Any], rows: list[Any]
 ) -> np.ndarray:
     """Return the medians, (rows, columns)."""
-    places = [table[x].map(_key), table[y].map(_key)]
+    places = [table[name].map(_key) for name in axes]
     found = table.groupby(places, sort=False)[what].median()
     cells = [[found.get((_key(a), _key(b)), np.nan) for a in columns] for b in rows]
     return np.array(cells, dtype=float)
@@ -70,7 +134,7 @@ def _key(value: Any) -> str:
     """Tell values apart as they were given: pandas makes NaN of None and 10.0 of 10."""
     if value is None or value != value:
         return "None"
-    return repr(float(value)) if isinstance(value, (int, float)) else str(value)
+    return repr(float(value)) if _is_number(value) else str(value)
 
 
 def _limit(panel: Any, plan: Plan, x: str, y: str) -> None:
@@ -83,10 +147,10 @@ def _limit(panel: Any, plan: Plan, x: str, y: str) -> None:
         point = {name: values[0] for name, values in plan.grid.items()} | {y: value}
         limits.append(lr_limit(plan, point))
     places = np.interp(np.log(limits), np.log(lrs), np.arange(len(lrs)), left=np.nan, right=np.nan)
-    rows = np.arange(len(places))
-    edges = np.column_stack([rows - 0.5, rows + 0.5]).ravel()
-    label = "theory: mean square grows beyond"
-    panel.plot(np.repeat(places, 2), edges, "k--", label=label)
+    if np.isnan(places).all():
+        return
+    edges = np.arange(len(places))[:, None] + [-0.5, 0.5, np.nan]  # a stroke per row
+    panel.plot(np.repeat(places, 3), edges.ravel(), "k--", label=LIMIT)
 
 
 def lr_limit(plan: Plan, point: dict[str, Any]) -> float:
@@ -102,13 +166,22 @@ def lr_limit(plan: Plan, point: dict[str, Any]) -> float:
     return theory.mean_square_lr_limit(ls, arm.problem.d, config.batch_size)
 
 
-def _ticks(axis: Any, values: list[Any]) -> None:
-    """Label at most eight of the cells."""
-    places = np.unique(np.linspace(0, len(values) - 1, min(len(values), 8)).round().astype(int))
+def _far_apart(values: np.ndarray) -> bool:
+    known = values[np.isfinite(values)]
+    return bool(known.size and known.min() > 0 and known.max() > FAR * known.min())
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _ticks(axis: Any, values: list[Any], most: int) -> None:
+    """Label some of the cells, evenly."""
+    places = range(0, len(values), -(-len(values) // most))
     axis.set_ticks(places, [_text(values[i]) for i in places])
 
 
 def _text(value: Any) -> str:
     if value is None:
-        return "full"
+        return "none"
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -12,8 +12,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sgdstudy import checks
 from sgdstudy.config import TrainConfig
-from sgdstudy.errors import InputError, unknown
+from sgdstudy.errors import InputError
 from sgdstudy.problem import Problem
 from sgdstudy.quantities import norm
 from sgdstudy.record import Sink
@@ -135,7 +136,7 @@ class History:
         self,
         kind: str = "steps",
         *,
-        columns: list[str] | None = None,
+        columns: str | list[str] | None = None,
         seeds: Any = None,
         steps: slice | None = None,
         epochs: slice | None = None,
@@ -150,16 +151,17 @@ class History:
             epochs: `slice(first, end)` of the epoch, from 1.
 
         Raises:
-            InputError: a column, or a kind, that does not exist.
+            InputError: a column, or a kind, that does not exist; seeds that are no whole numbers;
+                slices with a stride, or that count from the end.
         """
-        if kind not in ("steps", "epochs"):
-            raise unknown("kind of rows", kind, ("steps", "epochs"))
+        checks.choice("kind of rows", kind, ("steps", "epochs"))
         parts = []
         for batch in self.sink.batches(kind):
             rows = select(pa.Table.from_batches([batch]), seeds, steps, epochs)
-            parts.append(rows.select(_columns(columns, rows.schema.names)))
+            parts.append(rows.select(checks.columns(columns, rows.schema.names)))
         if not parts:
-            return pd.DataFrame(columns=columns, dtype=float)
+            names = [columns] if isinstance(columns, str) else columns
+            return pd.DataFrame(columns=names, dtype=float)
         return ordered(pa.concat_tables(parts).to_pandas())
 
     def plot(self) -> Figure:
@@ -189,16 +191,12 @@ def select(
 ) -> pa.Table:
     """Return the rows of the given seeds, global steps and epochs."""
     if seeds is not None:
-        table = table.filter(pc.field("seed").isin([int(s) for s in np.atleast_1d(seeds)]))
+        table = table.filter(pc.field("seed").isin(checks.wanted_seeds(seeds)))
     for name, part in (("step", steps), ("epoch", epochs)):
-        if part is None:
-            continue
-        if part.step not in (None, 1):
-            raise InputError(f"slices of {name} have no stride; got {part}")
-        if part.start is not None:
-            table = table.filter(pc.field(name) >= part.start)
-        if part.stop is not None:
-            table = table.filter(pc.field(name) < part.stop)
+        if part is not None:
+            first, end = checks.stretch(f"{name}s", part)
+            field = pc.field(name).cast(pa.int64())
+            table = table.filter((field >= first) & (field < end))
     return table
 
 
@@ -208,10 +206,3 @@ def ordered(rows: pd.DataFrame) -> pd.DataFrame:
     if keys:
         rows = rows.sort_values(keys, kind="stable")
     return rows.reset_index(drop=True)
-
-
-def _columns(wanted: list[str] | None, present: list[str]) -> list[str]:
-    for name in wanted or ():
-        if name not in present:
-            raise unknown("column", name, present)
-    return wanted or present

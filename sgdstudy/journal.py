@@ -4,6 +4,7 @@
     sent.json       the run's id, once the store has one for it
     steps.arrow     its rows as they come; epochs.arrow too
     points.json     points sent while it was going on
+    checkpoint.safetensors  where a long run stood
     artifacts/      files on their way to the store
     closing.json    how it ended: status, tags, points
     lock            held by the process that the run lives in, as long as that lives
@@ -118,7 +119,7 @@ class Journal:
         journal = cls(store, folder, opening)
         journal._tried = False
         journal._lock.acquire()
-        write_json(folder / "opening.json", {"store": store.uri, **asdict(opening)})
+        write_json(folder / "opening.json", {"store": store.shown, **asdict(opening)})
         try:
             for name, write in files.items():
                 journal.add(name, write)
@@ -130,7 +131,7 @@ class Journal:
             journal._remove()
             if type(error).__module__.startswith("mlflow"):
                 raise InputError(
-                    f"the store {store.uri} refuses a run: {reason_of(error)}"
+                    f"the store {store.shown} refuses a run: {reason_of(error)}"
                 ) from None
             raise
         return journal
@@ -144,13 +145,20 @@ class Journal:
             lock.acquire(timeout=0)
         except (Timeout, OSError):
             return None
-        opening = read_json(folder / "opening.json")
-        if opening is None or opening.pop("store") != store.uri:
+        try:
+            opening = read_json(folder / "opening.json")
+            if opening is not None:
+                store_of, found = opening.pop("store"), Opening(**opening)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            lock.release()
+            log.warning("%s is damaged and left alone: remove it by hand", folder)
+            return None
+        if opening is None or store_of != store.shown:
             lock.release()
             if opening is None and age > BEGIN_SECONDS:  # nothing was written down, nothing is lost
                 remove_folder(folder)
             return None
-        journal = cls(store, folder, Opening(**opening))
+        journal = cls(store, folder, found)
         journal._lock = lock
         return journal
 
@@ -168,13 +176,19 @@ class Journal:
         write(draft)
         os.replace(draft, self.folder / "artifacts" / name)
 
+    def adopt(self, path: Path) -> None:
+        """Make a whole file of the folder an artifact, by its own name."""
+        (self.folder / "artifacts").mkdir(exist_ok=True)
+        os.replace(path, self.folder / "artifacts" / path.name)
+
     def artifacts(self) -> list[Path]:
         """Return the files that the store has not got yet."""
         return sorted((self.folder / "artifacts").glob("*"))
 
     def show(self, points: Iterable[Point]) -> bool:
         """Send points while the run goes on; whether the store took them."""
-        stamped = stamp(points)
+        shown = {point[:2] for point in self.interim}  # again, they would have another time
+        stamped = stamp(point for point in points if point[:2] not in shown)
         self.interim += stamped
         write_json(self.folder / "points.json", self.interim)
         try:
@@ -267,7 +281,7 @@ class Journal:
                 return self.store.client.log_inputs(run_id, [data])
             except MlflowException as error:
                 # two processes may log the same new data set at once; the second try finds it
-                if "IntegrityError" not in str(error) or not attempts_left:
+                if error.error_code != "BAD_REQUEST" or not attempts_left:
                     raise
 
     def _log_closing(self, run_id: str, closing: Closing) -> None:

@@ -17,13 +17,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from sgdstudy import checks
 from sgdstudy.errors import InputError, unknown
 from sgdstudy.journal import KEY
 from sgdstudy.points import AXIS, PREFIX
-from sgdstudy.reading import LABELS, Source, gather
+from sgdstudy.processes import user
+from sgdstudy.reading import LABELS, Source, gather, readable
 from sgdstudy.record import read_stream
 from sgdstudy.store import Store, local_path, open_store
-from sgdstudy.tracking import user
 
 MAX_BYTES = 1_000_000_000
 INVOCATION = "sgdstudy.invocation"
@@ -173,7 +174,12 @@ def sources(
 def _rows(store: Store, run: Any, kind: str, folder: Path) -> ds.Dataset | None:
     path = artifact(store, run, f"{kind}.parquet", folder)
     if path is not None:
-        return ds.dataset(path, format="parquet")
+        with readable(path):
+            rows = ds.dataset(path, format="parquet")
+            for name, dtype in zip(rows.schema.names, rows.schema.types, strict=True):
+                if name in ("seed", AXIS[kind]) and not pa.types.is_integer(dtype):
+                    raise ValueError(f"its column {name} holds no whole numbers")
+        return rows
     stream = store.streams / run.data.tags.get(KEY, "none") / f"{kind}.arrow"
     if stream.exists():  # the run is going on, or was killed
         batches = list(read_stream(stream))
@@ -219,10 +225,7 @@ def _load(
 def _checked(columns: Sequence[str] | None, present: list[str]) -> list[str]:
     if columns is None or not present:  # no rows at all: any column is as good
         return list(present if columns is None else columns)
-    wanted = [columns] if isinstance(columns, str) else list(dict.fromkeys(columns))
-    for name in wanted:
-        if name not in present and name not in LABELS:
-            raise unknown("column", name, [*present, *LABELS])
+    wanted = dict.fromkeys(checks.columns(columns, [*present, *LABELS]))
     return [name for name in wanted if name in present]
 
 
@@ -247,6 +250,8 @@ def _runs(store: Store, study: str, invocation: str, arms: Any, answers: bool = 
         names = [e.name for e in client.search_experiments() if e.name != "Default"]
         names = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
         raise unknown("study", study, names or ["none has run yet: sgdstudy study"])
+    if not isinstance(invocation, str):
+        raise unknown("invocation", invocation, ["latest", "all", "or an id"])
     kind = f"attributes.run_name {'=' if answers else '!='} 'answer'"
     if invocation == "latest":
         invocation = _latest(store, experiment.experiment_id, kind)
@@ -259,11 +264,11 @@ def _runs(store: Store, study: str, invocation: str, arms: Any, answers: bool = 
             raise unknown("invocation", invocation, ["latest", "all", *ids])
     if arms is None:
         return runs
-    chosen = [arms] if isinstance(arms, str) else list(arms)
     names = list(dict.fromkeys(run.info.run_name for run in runs))
-    for arm in chosen:
-        if arm not in names:
-            raise unknown("arm", arm, names)
+    listed = list(arms) if isinstance(arms, (list, tuple, set, np.ndarray, pd.Series)) else [arms]
+    if not listed:
+        raise InputError("arms is empty; give at least one, or None for all")
+    chosen = [checks.choice("arm", arm, names) for arm in listed]
     return [run for run in runs if run.info.run_name in chosen]
 
 
@@ -315,8 +320,16 @@ def _claims(store: Store, study: str, invocation: str) -> list[dict[str, Any]]:
         for run in _runs(store, study, invocation, None, answers=True):
             path = artifact(store, run, "claims.json", Path(folder))
             labels = {name: _labels(run, study)[name] for name in ("study", "invocation")}
-            for claim in json.loads(path.read_text(encoding="utf-8")) if path else []:
+            for claim in _listing(path) if path else []:
                 found.append({name: _finite_or_not(v) for name, v in claim.items()} | labels)
+    return found
+
+
+def _listing(path: Path) -> list[dict[str, Any]]:
+    with readable(path):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not (isinstance(found, list) and all(isinstance(item, dict) for item in found)):
+            raise ValueError("no list of claims")
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from sgdstudy.errors import InputError, unknown
+from sgdstudy.errors import InputError, shown, unknown
 
 BatchLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -66,14 +66,17 @@ def per_sample(loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Ba
 
     def batch_loss(prediction: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         if len(prediction) == 1:
-            values = loss(prediction[0], y[0]).unsqueeze(0)
+            alone = loss(prediction[0], y[0])
+            values = alone[None] if isinstance(alone, torch.Tensor) else alone
         else:
             values = torch.vmap(loss)(prediction, y)
-        if values.shape != prediction.shape[:2]:
+        shape = tuple(getattr(values, "shape", ()))
+        if not isinstance(values, torch.Tensor) or shape != tuple(prediction.shape[:2]):
+            given = f"shape {shape[1:]}" if isinstance(values, torch.Tensor) else shown(values)
             raise InputError(
-                f"the loss {name_of(loss)!r} returned shape {tuple(values.shape[1:])} for a batch "
-                f"of {prediction.shape[1]}; expected one value per sample (B,), for instance "
-                f"with reduction='none'"
+                f"the loss {name_of(loss)!r} returned {given} for a batch of "
+                f"{prediction.shape[1]}; expected a tensor of one value per sample (B,), for "
+                f"instance with reduction='none'"
             )
         return values.mean(1)
 
@@ -88,7 +91,7 @@ def resolve(loss: Any) -> BatchLoss:
         return LOSSES[loss]
     if callable(loss):
         return per_sample(loss)
-    raise InputError(f"loss is a name or a callable, not {loss!r}. Valid: {', '.join(LOSSES)}")
+    raise InputError(f"loss is a name or a callable, not {shown(loss)}. Valid: {', '.join(LOSSES)}")
 
 
 def name_of(loss: Any) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from sgdstudy.arrays import as_tensor
 from sgdstudy.errors import InputError
 from sgdstudy.history import History
 from sgdstudy.problem import Problem
@@ -40,7 +41,7 @@ def sgd(
         The history of the run.
 
     Raises:
-        InputError: as `train`; or w that is not a vector of floats.
+        InputError: as `train`; t that is no table of numbers; w that is no vector of floats.
 
     Example:
         >>> import torch, sgdstudy as ss
@@ -50,7 +51,7 @@ def sgd(
         >>> int(history.stop_epoch[0])
         48
     """
-    points = torch.as_tensor(t)
+    points = as_tensor(t, "t")
     if points.dim() != 2 or points.shape[1] < 2:
         raise InputError(f"t has shape {tuple(points.shape)}; expected (d, n + 1): inputs, target")
     if not isinstance(w, torch.Tensor) or not w.is_floating_point():

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from sgdstudy.errors import InputError, unknown
+from sgdstudy.errors import InputError, failed, unknown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,8 +46,9 @@ def strided(generator: torch.Generator, d: int, batch_size: int) -> Stream:
     Where batch_size does not divide d, the same sequence is cut every batch_size samples.
     """
     m = -(-d // batch_size)
+    order = torch.cat([torch.arange(b, d, m) for b in range(m)])
     while True:
-        yield torch.cat([torch.arange(b, d, m) for b in range(m)])
+        yield order
 
 
 def shuffle(generator: torch.Generator, d: int, batch_size: int) -> Stream:
@@ -55,15 +56,16 @@ def shuffle(generator: torch.Generator, d: int, batch_size: int) -> Stream:
 
     The very permutations of `DataLoader(shuffle=True, generator=generator)`: its iterator draws
     one int64 for the workers' base seed, the sampler draws `randperm(d)`, and at the end of the
-    epoch a second `randperm(d)` that it throws away.
+    epoch a second `randperm(d)` that it throws away; here that comes before the epoch.
     """
     unused_seed = torch.empty((), dtype=torch.int64)
     unused_permutation = torch.empty(d - 1, dtype=torch.int32)
     while True:
         unused_seed.random_(generator=generator)
-        yield torch.randperm(d, generator=generator)
+        permutation = torch.randperm(d, generator=generator)
         # advances the generator as the discarded randperm does, several times faster
         unused_permutation.random_(generator=generator)
+        yield permutation
 
 
 def shuffle_once(generator: torch.Generator, d: int, batch_size: int) -> Stream:
@@ -97,8 +99,7 @@ def flip_flop(generator: torch.Generator, d: int, batch_size: int) -> Stream:
     Rajput, Lee, Papailiopoulos: Permutation-Based SGD: Is Random Optimal? (ICLR 2022), FlipFlop.
     """
     for permutation in shuffle(generator, d, batch_size):
-        yield permutation
-        yield permutation.flip(0)
+        yield torch.cat([permutation, permutation.flip(0)])
 
 
 def grab(generator: torch.Generator, d: int, batch_size: int) -> Stream:
@@ -160,12 +161,17 @@ ORDERS: dict[str, Callable[[torch.Generator, int, int], Stream]] = {
     "grab": grab,
 }
 ADAPTIVE = {"grab": balance}
+# drawn anew for every part of the stream: what comes next is known from the generator alone
+FRESH = ("shuffle", "with_replacement", "block_shuffle", "flip_flop")
 
 
 def _custom(draw: Callable[[torch.Generator, int], Any]) -> Callable[..., Stream]:
     def stream(generator: torch.Generator, d: int, batch_size: int) -> Stream:
         while True:
-            drawn = draw(generator, d)
+            try:
+                drawn = draw(generator, d)
+            except Exception as error:
+                raise failed(f"the order {name_of(draw)!r}", error) from error
             try:
                 indices = torch.as_tensor(drawn).flatten()
             except (TypeError, ValueError, RuntimeError):
@@ -252,7 +258,9 @@ class Sampler:
             draw = _fixed(order)
         else:
             draw = ORDERS[order] if isinstance(order, str) else _custom(order)
-        self._streams = [draw(torch.Generator().manual_seed(s), d, batch_size) for s in seeds]
+        self._generators = [torch.Generator().manual_seed(s) for s in seeds]
+        self._streams = [draw(generator, d, batch_size) for generator in self._generators]
+        self._fresh = isinstance(order, str) and order in FRESH
         self._rest = [torch.empty(0, dtype=torch.int64) for _ in seeds]
         self._reorder = ADAPTIVE.get(order) if isinstance(order, str) else None
         self.adaptive = self._reorder is not None
@@ -294,11 +302,48 @@ class Sampler:
 
     def keep(self, live: list[int]) -> None:
         """Go on with these replicas only (positions, not seeds)."""
+        self._generators = [self._generators[r] for r in live]
         self._streams = [self._streams[r] for r in live]
         self._rest = [self._rest[r] for r in live]
         self._taken = [indices[live] for indices in self._taken]
         self._gradients = [gradients[:, live] for gradients in self._gradients]
         self._before = None if self._before is None else self._before[:, live]
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return what `restore` needs beside the number of indices taken."""
+        if not (self._fresh or self.adaptive):
+            return {}
+        held = {"rest": torch.stack(self._rest)}
+        if self._fresh:
+            return {**held, "generators": torch.stack([g.get_state() for g in self._generators])}
+        if self._taken:
+            held |= {"taken": torch.cat(self._taken, 1), "gradients": torch.cat(self._gradients)}
+        return held if self._before is None else {**held, "before": self._before}
+
+    def restore(self, taken: int, state: dict[str, torch.Tensor]) -> None:
+        """Go on where another sampler of the same seeds stood, after so many indices of each.
+
+        An order that is drawn once, or is the user's own, is read again from the beginning: who
+        knows what it remembers. To draw the others again would take up to half the time that
+        training took.
+        """
+        if not state:
+            self._skip(taken)
+            return
+        for generator, numbers in zip(self._generators, state.get("generators", ()), strict=False):
+            generator.set_state(numbers.clone())  # torch 2.13 crashes on a row of a tensor
+        self._rest = list(state["rest"])
+        if "taken" in state:
+            self._taken, self._gradients = [state["taken"]], [state["gradients"]]
+        self._before = state.get("before")
+
+    def _skip(self, n: int) -> None:
+        for r, stream in enumerate(self._streams):
+            part, missing = self._rest[r], n
+            while missing > len(part):
+                missing -= len(part)
+                part = next(stream)
+            self._rest[r] = part[missing:].clone()
 
 
 def listing(problem: Problem, config: TrainConfig) -> pd.DataFrame:

@@ -50,6 +50,17 @@ class Extremes:
         chosen = dict(zip(steps.tolist(), values.tolist(), strict=True)) | dict(self._ends)
         return sorted(chosen.items())
 
+    def state(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return all that is kept, steps and values, the first and the last point at their end."""
+        steps, values = zip(*self._ends, strict=True) if self._ends else ((), ())
+        all_steps = np.concatenate([self._steps, np.array(steps, dtype=np.int64)])
+        return all_steps, np.concatenate([self._values, np.array(values, dtype=float)])
+
+    def restore(self, steps: np.ndarray, values: np.ndarray) -> None:
+        """Go on from what another one kept."""
+        self._steps, self._values = steps[:-2], values[:-2]
+        self._ends = list(zip(steps[-2:].tolist(), values[-2:].tolist(), strict=True))
+
     def _reduced(self, limit: int) -> tuple[np.ndarray, np.ndarray]:
         steps, values, width = self._steps, self._values, 1
         while len(steps) > limit:
@@ -95,6 +106,21 @@ class Series:
     def latest(self) -> list[tuple[str, int, float]]:
         """Return the last point of every key."""
         return [(key, *point) for key, kept in self._series.items() for point in kept.points()[-1:]]
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return what `restore` needs."""
+        found = {}
+        for key, kept in self._series.items():
+            found[f"{key}.steps"], found[f"{key}.values"] = kept.state()
+        return found
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Go on from what another one had taken."""
+        for name in state:
+            key, _, kind = name.rpartition(".")
+            if kind == "steps":
+                self._series[key] = Extremes()
+                self._series[key].restore(state[name], state[f"{key}.values"])
 
     def _add(self, key: str, steps: np.ndarray, values: np.ndarray) -> None:
         self._series.setdefault(key, Extremes()).add(steps, values)

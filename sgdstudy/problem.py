@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import warnings
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
@@ -13,11 +12,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from sgdstudy import losses
-from sgdstudy.errors import InputError
+from sgdstudy import arrays, checks, losses
+from sgdstudy.arrays import DTYPES as DTYPES
+from sgdstudy.errors import InputError, failed, shown
 from sgdstudy.least_squares import LeastSquares, find
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
 EVALUATE_AT_ONCE = 4_000_000  # predictions held in memory when the whole data is evaluated
 
 
@@ -59,9 +58,11 @@ class Problem:
         name: str = "custom",
     ) -> None:
         self.batch_loss = losses.resolve(loss)
-        self.loss, self.name = loss, name
-        self.x, self.y = _data(x, y, loss, "the data")
-        self.test = None if test is None else _data(*test, loss, "the test data")
+        self.loss, self.name = loss, checks.name("the problem's name", name)
+        self.x, self.y = arrays.samples(x, y, loss, "the data")
+        self.test = (
+            None if test is None else arrays.samples(*arrays.pair(test), loss, "the test data")
+        )
         self.dtype = self.x.dtype if self.x.is_floating_point() else torch.float32
         self.source = model
         self._module_init: torch.Tensor | None = None
@@ -70,8 +71,8 @@ class Problem:
         elif callable(model):
             self.model = model
         else:
-            raise InputError(f"model is f(w, x) or an nn.Module, not {type(model).__name__}")
-        self.w_true = None if w_true is None else _vector(w_true, "w_true", self.dtype)
+            raise InputError(f"model is f(w, x) or an nn.Module, not {shown(model)}")
+        self.w_true = None if w_true is None else arrays.vector(w_true, "w_true", self.dtype)
         self.w_init = self._initial(w_init)
         self.p = len(self.initial([0])[0])
         if self.w_true is not None and len(self.w_true) != self.p:
@@ -147,9 +148,21 @@ class Problem:
         if isinstance(self.w_init, torch.Tensor):
             w = self.w_init.expand(len(seeds), -1)
         else:
-            generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-            w = torch.stack([_vector(self.w_init(g), "w_init", self.dtype) for g in generators])
+            w = torch.stack([self._drawn(seed) for seed in seeds])
         return w.to(self.x.device, self.dtype).clone()
+
+    def _drawn(self, seed: int) -> torch.Tensor:
+        try:
+            values = self.w_init(torch.Generator().manual_seed(seed))
+        except Exception as error:
+            raise failed("w_init", error) from error
+        w = arrays.vector(values, "w_init", self.dtype)
+        if len(w) != getattr(self, "p", len(w)):
+            raise InputError(
+                f"w_init returns {len(w)} values for seed {seed}, and {self.p} for seed 0; "
+                f"the number of parameters is the same for every seed"
+            )
+        return w
 
     def predict(self, w: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """Return the model's output `(R, B, ...)` for parameters `(R, p)` and inputs `(R, B, ...)`.
@@ -237,7 +250,7 @@ class Problem:
             return torch.zeros_like(self.w_true)
         if callable(w_init) and not isinstance(w_init, torch.Tensor):
             return w_init
-        return _vector(w_init, "w_init", self.dtype)
+        return arrays.vector(w_init, "w_init", self.dtype)
 
     @cached_property
     def _broadcasts(self) -> bool:
@@ -267,15 +280,18 @@ class Problem:
     def _check_batch(self, all_x: torch.Tensor, all_y: torch.Tensor) -> None:
         n = min(len(all_x), 2)
         x, y = all_x[:n], all_y[:n]
+        given = f"the model, for w of shape ({self.p},) and x of shape {tuple(x.shape)},"
+        w = self.initial([0])[0].requires_grad_()
         try:
-            with torch.no_grad():
-                prediction = self.model(self.initial([0])[0], x)
-        except (IndexError, RuntimeError, TypeError, ValueError) as error:
-            first = str(error).splitlines()[0]
-            raise InputError(
-                f"the model failed for w of shape ({self.p},) and x of shape "
-                f"{tuple(x.shape)}: {first}"
-            ) from error
+            with torch.enable_grad():
+                prediction = self.model(w, x)
+        except Exception as error:
+            raise failed(given, error) from error
+        if not isinstance(prediction, torch.Tensor) or not prediction.is_floating_point():
+            raise InputError(f"{given} returns {shown(prediction)}; expected a tensor of floats")
+        if not prediction.requires_grad:
+            raise InputError(f"{given} returns what does not depend on w: it has no gradient")
+        prediction = prediction.detach()
         shape = tuple(prediction.shape)
         classes = self.loss == "cross_entropy"
         if not (len(shape) == 2 and shape[0] == n if classes else shape == tuple(y.shape)):
@@ -289,52 +305,13 @@ class Problem:
                 f"there is a class {int(all_y.max())}, but the model returns {shape[1]} logits, "
                 f"for classes 0 to {shape[1] - 1}"
             )
-        with torch.no_grad():
-            self.batch_loss(prediction[None], y[None])
-
-
-def _data(x: Any, y: Any, loss: Any, what: str) -> tuple[torch.Tensor, torch.Tensor]:
-    x = _tensor(x, f"x of {what}")
-    y = _tensor(y, f"y of {what}")
-    if x.dim() == 0 or len(x) == 0:
-        raise InputError(f"x of {what} is empty; expected at least one sample")
-    if y.dim() == 0 or len(x) != len(y):
-        given = f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}"
-        raise InputError(f"{what}: {given}; expected the same number of samples")
-    if not x.is_floating_point():
-        x = x.to(torch.float32)
-    if loss == "cross_entropy":
-        if y.is_floating_point() or y.dim() != 1 or int(y.min()) < 0:
-            raise InputError(f"{what}: cross_entropy needs y (d,) of integer classes 0, 1, ...")
-        return x, y.to(torch.int64)
-    return x, y.to(x.dtype)
-
-
-def _tensor(values: Any, what: str) -> torch.Tensor:
-    try:
-        if not isinstance(values, torch.Tensor):
-            values = np.asarray(values)
-        with warnings.catch_warnings():  # arrays that are read only, as memory maps: we only read
-            warnings.simplefilter("ignore", UserWarning)
-            tensor = torch.as_tensor(values).detach()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{what} is not an array of numbers: {error}") from None
-    if tensor.is_complex() or tensor.dtype in (torch.float16, torch.bfloat16):
-        raise InputError(f"{what} has dtype {tensor.dtype}; expected float32, float64 or integers")
-    bad = 0
-    if tensor.is_floating_point():
-        blocks = tensor.split(EVALUATE_AT_ONCE) if tensor.dim() else (tensor,)
-        bad = sum(block.numel() - int(torch.isfinite(block).sum()) for block in blocks)
-    if bad:
-        raise InputError(f"{what} holds {bad} values that are not finite; remove or replace them")
-    return tensor
-
-
-def _vector(values: Any, what: str, dtype: torch.dtype) -> torch.Tensor:
-    tensor = _tensor(values, what)
-    if tensor.dim() != 1 or len(tensor) == 0:
-        raise InputError(f"{what} has shape {tuple(tensor.shape)}; expected (p,)")
-    return tensor.to(dtype)
+        try:
+            with torch.no_grad():
+                self.batch_loss(prediction[None], y[None])
+        except InputError:
+            raise
+        except Exception as error:
+            raise failed(f"the loss {self.loss_name!r}", error) from error
 
 
 def _functional(module: nn.Module, x: torch.Tensor) -> tuple[Callable[..., Any], torch.Tensor]:

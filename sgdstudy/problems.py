@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sgdstudy.errors import InputError, unknown
+from sgdstudy import checks
 from sgdstudy.problem import Problem
 
 
@@ -26,18 +26,20 @@ def curve(noise: float = 0.0, loss: Any = "mse", seed: int = 0) -> Problem:
         seed: seed of the noise.
 
     Raises:
-        InputError: a noise that is negative or not finite.
+        InputError: a noise that is negative, not finite, or beyond float32; no seed.
     """
-    if not (np.isfinite(noise) and noise >= 0):
-        raise InputError(f"noise is a standard deviation, at least 0 and finite, not {noise!r}")
+    allowed = "a standard deviation, at least 0 and finite"
+    noise = checks.number("noise", noise, lambda v: v >= 0, allowed)
+    generator = torch.Generator().manual_seed(checks.seed(seed))
     w_true = [0.3, -1.7, 2.5]
     x = np.arange(-10, 10, 0.01, dtype="f")
     y = parabola(w_true, x)
     if noise:
-        generator = torch.Generator().manual_seed(seed)
         y = y + noise * torch.randn(len(y), generator=generator, dtype=torch.float64).numpy()
     name = "curve" if not noise else f"curve, label noise {noise:g}"
-    return Problem(x, y.astype("f"), parabola, loss, w_true=w_true, name=name)
+    with np.errstate(over="ignore"):  # too much noise: the problem says so
+        y = y.astype("f")
+    return Problem(x, y, parabola, loss, w_true=w_true, name=name)
 
 
 def legendre_parabola(w: Any, x: Any) -> Any:
@@ -58,12 +60,10 @@ def legendre(target: str = "normal", d: int = 100, seed: int = 0) -> Problem:
         seed: seed of the draws.
 
     Raises:
-        InputError: a target that is not known, or fewer than 4 samples.
+        InputError: a target that is not known, fewer than 4 samples, no seed.
     """
-    if target not in TARGETS:
-        raise unknown("target", target, TARGETS)
-    if d < 4:
-        raise InputError(f"legendre needs at least 4 samples, more than its parameters, not {d}")
+    checks.choice("target", target, TARGETS)
+    d, seed = checks.count("d", d, least=4), checks.seed(seed)  # more samples than parameters
     x = 2 * (np.arange(d) + 0.5) / d - 1
     y = TARGETS[target](x, seed)
     fit = Problem(x, y, legendre_parabola, w_init=np.zeros(3)).least_squares
@@ -89,6 +89,4 @@ def get(problem: Problem | str) -> Problem:
     """Return the problem, made with its defaults where a name of `PROBLEMS` is given."""
     if isinstance(problem, Problem):
         return problem
-    if problem not in PROBLEMS:
-        raise unknown("problem", problem, PROBLEMS)
-    return PROBLEMS[problem]()
+    return PROBLEMS[checks.choice("problem", problem, PROBLEMS)]()

@@ -1,10 +1,14 @@
-"""Which process a run lives in, and whether it still does."""
+"""Who runs what, and where: the process a run lives in, the code, the machine."""
 
 from __future__ import annotations
 
+import functools
+import getpass
+import importlib.metadata
 import os
 import platform
-from dataclasses import dataclass
+import subprocess
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 
@@ -51,6 +55,46 @@ def hardware() -> str:
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     model = models[0] if models else platform.processor()
     return " ".join(filter(None, [platform.system(), platform.machine(), model]))
+
+
+@functools.cache
+def code_tags() -> dict[str, str]:
+    """Return the version of the code that runs, its commit, and whether it was changed since."""
+
+    release = {
+        "sgdstudy.version": importlib.metadata.version("sgdstudy"),
+        "sgdstudy.torch": importlib.metadata.version("torch"),
+    }
+
+    def git(*words: str) -> str:
+        folder = Path(__file__).parent
+        done = subprocess.run(
+            ["git", *words], cwd=folder, capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        changed = git("status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):
+        return release
+    changes = {"sgdstudy.git_changed": str(bool(changed)).lower()}
+    return {**release, "mlflow.source.git.commit": commit, **changes}
+
+
+def process_tags() -> dict[str, str]:
+    """Return where a run lives, so that it can be told when its process is gone."""
+    if os.environ.get("SGDSTUDY_HOST_TAGS", "on").lower() in ("off", "0", "false"):
+        return {}
+    return {f"sgdstudy.{name}": value for name, value in asdict(here()).items()}
+
+
+def user() -> str:
+    """Return who runs this."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container without a user entry
+        return "unknown"
 
 
 def _runs(number: int) -> bool:

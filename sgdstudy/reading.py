@@ -8,7 +8,9 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from sgdstudy.errors import InputError
+from sgdstudy import checks
+from sgdstudy.errors import InputError, reason
 
 LABELS = ["study", "arm", "run_id", "invocation"]
 AXES = ("step", "epoch")
@@ -122,8 +125,9 @@ class Source:
         condition = self.condition(seeds, steps)
         for fragment in self.rows.get_fragments():
             whole = not isinstance(fragment, ds.ParquetFileFragment)  # in memory already
-            for part in [fragment] if whole else fragment.split_by_row_group(condition):
-                yield from part.to_table(columns=wanted, filter=condition).to_batches()
+            with readable(fragment.path if not whole else ""):
+                for part in [fragment] if whole else fragment.split_by_row_group(condition):
+                    yield from part.to_table(columns=wanted, filter=condition).to_batches()
 
     def condition(self, seeds: Any, steps: slice | None) -> pc.Expression | None:
         """Return what the chosen rows fulfil; None: all are chosen."""
@@ -133,6 +137,19 @@ class Source:
         if steps is not None:
             parts.append(_within(steps) if "step" in self.names else pc.scalar(False))
         return functools.reduce(operator.and_, parts) if parts else None
+
+
+@contextmanager
+def readable(path: str | Path) -> Iterator[None]:
+    """Say in one line which file is damaged."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{path} is damaged ({reason(error)}); run the study again, or drop the run"
+        ) from error
 
 
 def gather(found: list[Source], names: list[str], seeds: Any, steps: slice | None) -> pd.DataFrame:
@@ -177,22 +194,12 @@ def _width(kind: pa.DataType) -> int:
 
 def _one_of(seeds: Any) -> pc.Expression:
     """Return the condition on the seed, with bounds that let whole row groups be left out."""
-    try:
-        wanted = sorted({operator.index(seed) for seed in np.atleast_1d(seeds).tolist()})
-    except TypeError:
-        raise InputError(f"seeds are whole numbers, one or several, not {seeds!r}") from None
-    if not wanted:
-        raise InputError("seeds is empty; give at least one, or None for all")
+    wanted = checks.wanted_seeds(seeds)
     seed = pc.field("seed")
     return (seed >= wanted[0]) & (seed <= wanted[-1]) & seed.isin(wanted)
 
 
 def _within(steps: slice) -> pc.Expression:
     """Return the condition on the global step."""
-    if not isinstance(steps, slice):
-        raise InputError(f"steps is a slice, as slice(0, 1000), not {steps!r}")
-    first, end = steps.start or 0, steps.stop
-    if steps.step not in (None, 1) or first < 0 or (end is not None and end < 0):
-        raise InputError(f"steps count from 0, without a stride; got {steps}")
-    step = pc.field("step")
-    return step >= first if end is None else (step >= first) & (step < end)
+    first, end = checks.stretch("steps", steps)
+    return (pc.field("step") >= first) & (pc.field("step") < end)

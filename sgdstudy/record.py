@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -57,6 +57,7 @@ class Rows:
         return cls(columns, keep)
 
 
+@runtime_checkable
 class Sink(Protocol):
     """Where a run's rows go."""
 
@@ -90,16 +91,21 @@ class Stream:
         self.folder = folder
         self._files: dict[str, Any] = {}
         self._writers: dict[str, pa.ipc.RecordBatchStreamWriter] = {}
+        self.n_rows: dict[str, int] = {}  # by kind, written so far
 
     def write(self, kind: str, rows: Rows) -> None:
         """Append a block; once this returns it is on the disk, whatever happens to us."""
-        batch = rows.batch()
+        self.append(kind, rows.batch())
+
+    def append(self, kind: str, batch: pa.RecordBatch) -> None:
+        """Append rows as they are."""
         if kind not in self._writers:
             self._files[kind] = open(self.folder / f"{kind}.arrow", "wb")  # noqa: SIM115
             self._writers[kind] = pa.ipc.new_stream(self._files[kind], batch.schema)
         self._writers[kind].write_batch(batch)
         self._files[kind].flush()
         os.fsync(self._files[kind].fileno())
+        self.n_rows[kind] = self.n_rows.get(kind, 0) + batch.num_rows
 
     def close(self) -> None:
         """End the streams."""

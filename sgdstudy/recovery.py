@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from sgdstudy.journal import KEY, PATIENCE_SECONDS, Journal
 from sgdstudy.processes import Process
-from sgdstudy.store import Store, open_store
-from sgdstudy.tracking import close_interrupted
+from sgdstudy.store import Store, is_away, open_store
+from sgdstudy.tracking import close_interrupted, room_on_disk
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,9 @@ def recover(store: Store) -> Recovered:
 
     A run that lives is known by the lock it holds on its folder. One without a folder is judged by
     its tags, and only if it was started on this machine.
+
+    Raises:
+        StoreError: the disk is full.
     """
     found = Recovered([], [], [])
     here = {folder.name for folder in store.streams.glob("*")}
@@ -62,20 +65,27 @@ def recover(store: Store) -> Recovered:
             continue
         ended = journal.closed
         patience = 0.0 if found.waiting else PATIENCE_SECONDS
-        sent = (
-            journal.send(patience)
-            if ended
-            else close_interrupted(journal, "KILLED", None, patience)
-        )
+        with room_on_disk(journal.opening.name, store):
+            sent = (
+                journal.send(patience)
+                if ended
+                else close_interrupted(journal, "KILLED", None, patience)
+            )
         kind = found.waiting if not sent else found.sent if ended else found.closed
         kind.append(f"{journal.opening.study}: {journal.opening.name}")
     if not found.waiting:
-        found.closed.extend(_close_lost(store, here))
+        try:
+            found.closed.extend(_close_lost(store, here))
+        except Exception as error:
+            if not is_away(error):  # else the next command looks again
+                raise
     return found
 
 
 def _close_lost(store: Store, here: set[str]) -> list[str]:
     """Close the running runs of this machine that have no folder and no process."""
+    from mlflow.exceptions import MlflowException
+
     client = store.client
     prefix = store.experiment_name("")
     found = client.search_experiments()
@@ -86,7 +96,12 @@ def _close_lost(store: Store, here: set[str]) -> list[str]:
         tags = run.data.tags
         names = [tags.get(f"sgdstudy.{name}", "") for name in ("host", "boot_id", "pid")]
         if tags[KEY] not in here and Process(*names).is_gone():
-            client.set_tag(run.info.run_id, "stop_reason", "interrupted")
-            client.set_terminated(run.info.run_id, status="KILLED")
+            try:
+                client.set_tag(run.info.run_id, "stop_reason", "interrupted")
+                client.set_terminated(run.info.run_id, status="KILLED")
+            except MlflowException as error:
+                if error.get_http_status_code() != 403:
+                    raise
+                continue  # another person's, theirs to close
             closed.append(f"{tags['sgdstudy.study']}: {run.info.run_name}")
     return closed

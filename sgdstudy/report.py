@@ -115,7 +115,7 @@ def write_report(store: Store, path: Path) -> Path:
 
     sections = _sections(store)
     if not sections:
-        raise InputError(f"no study has run in {store.uri} yet: run sgdstudy study, then report")
+        raise InputError(f"no study has run in {store.shown} yet: run sgdstudy study, then report")
     environment = Environment(
         loader=PackageLoader("sgdstudy"),
         autoescape=True,

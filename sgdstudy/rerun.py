@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from sgdstudy import processes, recovery, tracking
+from sgdstudy import described, processes, recovery, tracking
 from sgdstudy.errors import InputError
 from sgdstudy.load import artifact
 from sgdstudy.points import AXIS
@@ -96,7 +96,7 @@ def rerun(
     study, options = _declared(run)
     arm, tags = _arm(run, study, options)
     tags |= {"sgdstudy.rerun_of": run_id}
-    now = {**tracking.code_tags(), "sgdstudy.hardware": processes.hardware()}
+    now = {**processes.code_tags(), "sgdstudy.hardware": processes.hardware()}
     before = {name: run.data.tags.get(name) for name in PLACES}
     changed = [
         f"{n}: {before[n]} then, {now.get(n)} now" for n in PLACES if before[n] != now.get(n)
@@ -124,7 +124,7 @@ def _find(store: Store, run_id: str) -> Any:
         run = store.client.get_run(run_id)
     except MlflowException:
         raise InputError(
-            f"there is no run {run_id!r} in {store.uri}; ss.load_runs(study).run_id lists them"
+            f"there is no run {run_id!r} in {store.shown}; ss.load_runs(study).run_id lists them"
         ) from None
     if "sgdstudy.options" not in run.data.tags or run.info.run_name == "answer":
         raise InputError(f"the run {run_id} is not an arm that a study of ours tracked")
@@ -161,9 +161,9 @@ def _arm(run: Any, study: Study, options: Options) -> tuple[Arm, dict[str, str]]
         if name not in arms:
             raise InputError(f"{study.name} has no arm {name!r} now; it has {', '.join(arms)}")
         arm, own = arms[name], {}
-    params = tracking.parameters(arm.problem, arm.config)
+    params = described.parameters(arm.problem, arm.config)
     other = [n for n, value in params.items() if run.data.params.get(n) != value[:6000]]
-    if other or tracking.config_hash(arm.problem, params) != tags["sgdstudy.config_hash"]:
+    if other or described.config_hash(arm.problem, params) != tags["sgdstudy.config_hash"]:
         what = ", ".join(f"{n} {run.data.params.get(n)} then, {params[n]} now" for n in other)
         raise InputError(f"{study.name} declares {name!r} otherwise now: {what or 'other data'}")
     return arm, own

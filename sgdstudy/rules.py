@@ -7,13 +7,15 @@ A rule is two functions, `init(w) -> state` and `update(w, state, gradient) -> (
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 
-from sgdstudy.errors import InputError, unknown
+from sgdstudy import checks
+from sgdstudy.errors import InputError, failed, shown, unknown
 
 # the optimisers that treat every parameter by itself, so that replicas never mix
 ELEMENT_WISE = (
@@ -30,6 +32,7 @@ ELEMENT_WISE = (
     "ASGD",
 )
 NAMES = ("notebook", "none", *ELEMENT_WISE)
+OURS = ("params", "lr", "differentiable")  # arguments of optimisers that are no options here
 
 
 class Rule(Protocol):
@@ -85,13 +88,23 @@ class TorchOptimizer:
 
     def init(self, w: torch.Tensor) -> torch.optim.Optimizer:
         """Return an optimiser over a copy of w."""
-        optimizer = self.factory([w.clone().requires_grad_()])
+        parameter = w.clone().requires_grad_()
+        try:
+            optimizer = self.factory([parameter])
+        except Exception as error:
+            raise failed("the optimizer factory", error) from error
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise InputError(
                 f"the optimizer factory returned {type(optimizer).__name__}; "
                 f"expected a torch.optim.Optimizer"
             )
         _refuse_mixing(type(optimizer).__name__)
+        given = [id(p) for group in optimizer.param_groups for p in group["params"]]
+        if given != [id(parameter)]:
+            raise InputError(
+                "the optimizer factory returned one of other parameters than it was given; "
+                "expected params -> Optimizer, as lambda params: torch.optim.SGD(params, lr=0.1)"
+            )
         return optimizer
 
     def update(
@@ -123,10 +136,12 @@ def make(optimizer: Any, lr: float, options: Mapping[str, Any]) -> Rule:
     Raises:
         InputError: an unknown name, one that would mix replicas, or an option it does not take.
     """
+    if not isinstance(options, Mapping):
+        raise InputError(f"options is a dict, as {{'momentum': 0.9}}, not {shown(options)}")
     if not isinstance(optimizer, str):
         if not callable(optimizer):
             raise InputError(
-                f"optimizer is a name or a factory params -> Optimizer, not {optimizer!r}"
+                f"optimizer is a name or a factory params -> Optimizer, not {shown(optimizer)}"
             )
         if options:
             raise InputError("options go with an optimizer's name; a factory sets its own")
@@ -139,10 +154,11 @@ def make(optimizer: Any, lr: float, options: Mapping[str, Any]) -> Rule:
     if optimizer not in ELEMENT_WISE:
         raise unknown("optimizer", optimizer, NAMES)
     kind = getattr(torch.optim, optimizer)
-    allowed = [name for name in inspect.signature(kind).parameters if name not in ("params", "lr")]
-    for option in options:
-        if option not in allowed:
-            raise unknown(f"option of {optimizer}", option, allowed)
+    allowed = [name for name in inspect.signature(kind).parameters if name not in OURS]
+    for option, value in options.items():
+        checks.choice(f"option of {optimizer}", option, allowed)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{option} of {optimizer} must be finite, got {value!r}")
     arguments = {"foreach": False, **options}
 
     def factory(params: list[torch.Tensor]) -> torch.optim.Optimizer:

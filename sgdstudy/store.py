@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from sgdstudy.errors import InputError, unknown
+from sgdstudy import checks
+from sgdstudy.errors import InputError, shown, unknown
 
 # before mlflow is first imported: it reports its use over the network otherwise
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -52,6 +53,11 @@ class Store:
     uri: str
     root: Path | None
 
+    @property
+    def shown(self) -> str:
+        """The URI for people and files: without a password."""
+        return re.sub(r"//[^/@]*@", "//", self.uri)
+
     @cached_property
     def client(self) -> MlflowClient:
         """MLflow's client for this store.
@@ -80,11 +86,11 @@ class Store:
         versions = Path(mlflow.store.db_migrations.__path__[0]) / "versions"
         if any(versions.glob(f"{found[1]}_*")):
             return InputError(
-                f"{self.uri} was made by an older MLflow; make a copy of it, then run: "
-                f"mlflow db upgrade {self.uri}"
+                f"{self.shown} was made by an older MLflow; make a copy of it, then run: "
+                f"mlflow db upgrade {self.shown}"
             )
         return InputError(
-            f"{self.uri} was made by a newer MLflow than {version('mlflow')}; "
+            f"{self.shown} was made by a newer MLflow than {version('mlflow')}; "
             f"upgrade mlflow, or give another folder with --store"
         )
 
@@ -96,11 +102,20 @@ class Store:
     @property
     def server(self) -> str:
         """Address of the UI: the server's own, or the one `sgdstudy ui` starts by default."""
-        return self.uri.rstrip("/") if self.root is None else "http://127.0.0.1:5000"
+        return self.shown.rstrip("/") if self.root is None else "http://127.0.0.1:5000"
 
     def experiment_name(self, study: str) -> str:
-        """Name of a study's experiment; `SGDSTUDY_PREFIX` prefixes it on a shared server."""
-        return os.environ.get("SGDSTUDY_PREFIX", "") + study
+        """Name of a study's experiment; `SGDSTUDY_PREFIX` prefixes it on a shared server.
+
+        Raises:
+            InputError: no text, or a prefix that no folder can have.
+        """
+        if not isinstance(study, str):
+            raise InputError(f"study is a name, not {shown(study)}")
+        prefix = os.environ.get("SGDSTUDY_PREFIX", "")
+        if prefix:
+            checks.folder_name("SGDSTUDY_PREFIX, before the study's name,", prefix + study)
+        return prefix + study
 
     def experiment(self, study: str) -> str:
         """Return the id of a study's experiment, made on first use."""
@@ -109,6 +124,8 @@ class Store:
         name = self.experiment_name(study)
         found = self.client.get_experiment_by_name(name)
         if found is None:
+            if self.root is not None:
+                checks.folder_name("the experiment", name)
             # absolute, so that scripts agree wherever they are started from
             location = None if self.root is None else (self.root / "artifacts" / name).as_uri()
             try:
@@ -132,6 +149,13 @@ def locate(given: str | None = None) -> Store:
         InputError: a kind of URI that cannot be used.
     """
     choice = os.environ.get("MLFLOW_TRACKING_URI") or given
+    if not isinstance(choice, (str, Path, type(None))):
+        raise InputError(f"the store is a folder or a tracking URI, not {shown(choice)}")
+    choice = str(choice) if isinstance(choice, Path) else choice
+    if choice in ("sqlite://", "sqlite:///"):
+        raise InputError(
+            "sqlite:// alone is a database in memory, lost at once; give sqlite:///file"
+        )
     if choice and choice.startswith("sqlite:///"):
         path = Path(choice.removeprefix("sqlite:///")).resolve()
         return Store(f"sqlite:///{path.as_posix()}", path.parent)
@@ -141,7 +165,7 @@ def locate(given: str | None = None) -> Store:
             raise unknown("kind of store", scheme, SCHEMES)
         return Store(choice, None)
     if choice:
-        root = Path(choice.removeprefix("file://")).resolve()
+        root = checks.path("the store", choice.removeprefix("file://")).resolve()
     else:
         here = Path.cwd()
         near = [p / "mlruns" for p in (here, *here.parents) if (p / "mlruns").is_dir()]
@@ -158,7 +182,7 @@ def open_store(given: str | None = None) -> Store:
     """
     store = locate(given)
     if store.root is None:
-        _check_server(store.uri)
+        _check_server(store)
         return store
     path = Path(store.uri.removeprefix("sqlite:///"))
     try:
@@ -196,7 +220,7 @@ def _check_database(path: Path) -> None:
     def look() -> None:
         connection = sqlite3.connect(path, timeout=0.5)
         try:
-            connection.execute("SELECT 1 FROM experiments LIMIT 1")
+            connection.execute("SELECT experiment_id, name FROM experiments LIMIT 1")
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
                 raise TimeoutError(reason_of(error)) from error
@@ -214,20 +238,41 @@ def _check_database(path: Path) -> None:
         ) from error
 
 
-def _check_server(uri: str) -> None:
+def _check_server(store: Store) -> None:
+    uri = store.uri
     if not uri.startswith(("http://", "https://")):
         return
     try:
         with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=SERVER_SECONDS):
-            return
+            pass
     except urllib.error.HTTPError:  # it answers, whatever it thinks of /health
-        return
+        pass
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise InputError(
-            f"the tracking server {uri} does not answer ({reason}); "
+            f"the tracking server {store.shown} does not answer ({reason}); "
             f"start it, or unset MLFLOW_TRACKING_URI to use a local store"
         ) from error
+    _check_access(store)
+
+
+def _check_access(store: Store) -> None:
+    """Ask for what needs a name and a password; /health needs none."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        store.client.search_experiments(max_results=1)
+    except MlflowException as error:
+        code = error.get_http_status_code()
+        if code == 401:
+            raise InputError(
+                f"the tracking server {store.shown} does not know you; set "
+                f"MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to what its admin gave you"
+            ) from None
+        if code == 403:
+            raise InputError(
+                f"the tracking server {store.shown} refuses to answer: {reason_of(error)}"
+            ) from None
 
 
 def is_away(error: BaseException) -> bool:

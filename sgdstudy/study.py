@@ -16,8 +16,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sgdstudy import checks
 from sgdstudy.claims import Claim, show
-from sgdstudy.errors import InputError, unknown
+from sgdstudy.errors import InputError, reason, shown, unknown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +55,10 @@ class Options:
     """write the answer and the claims; --no-answer keeps them from the class"""
     predict: bool = False
     """ask for your guesses before the run, and show them beside the outcome"""
+    resume: bool = False
+    """go on where interrupted runs of the same configuration stopped"""
+    checkpoint_seconds: float = 60.0
+    """seconds between two checkpoints of a long run"""
 
     def seed_range(self) -> range:
         """Return the seeds of a random arm.
@@ -88,12 +93,19 @@ class Arm:
         trajectory: Trajectory | None = None,
         **settings: Any,
     ) -> None:
+        from sgdstudy import problems
         from sgdstudy.config import TrainConfig
+        from sgdstudy.trajectory import Trajectory
 
+        problem = problems.get(problem)
+        if not (trajectory is None or isinstance(trajectory, Trajectory)):
+            raise InputError(f"trajectory is a ss.Trajectory, not {shown(trajectory)}")
+        if trajectory is not None and "lr" not in settings:
+            raise InputError("an arm with a trajectory needs lr=, the step size that it had")
         self.problem, self.about, self.charted = problem, about, charted
         self.trajectory = trajectory
         self.config: TrainConfig = (
-            TrainConfig(**settings) if trajectory is None else trajectory.config(**settings)
+            TrainConfig.of(**settings) if trajectory is None else trajectory.config(**settings)
         )
         self.config.check(problem)
 
@@ -195,6 +207,8 @@ class Study:
         """
         started = time.perf_counter()
         options = self.options() if options is None else options
+        if not options.checkpoint_seconds >= 0:
+            raise InputError(f"checkpoint_seconds is at least 0, got {options.checkpoint_seconds}")
         arms = self.placed_arms(options)
         guesses = self._guesses(options)
         from sgdstudy import recovery
@@ -202,8 +216,12 @@ class Study:
         from sgdstudy.tracking import Invocation
 
         store = recovery.start(options.store, say)
-        say(f"tracking to {store.uri}")
-        invocation = Invocation.start(store, self.name, self.tags(options))
+        say(f"tracking to {store.shown}")
+        invocation = replace(
+            Invocation.start(store, self.name, self.tags(options)),
+            resume=options.resume,
+            checkpoint_seconds=options.checkpoint_seconds,
+        )
         runs: dict[str, History] = {}
         run_ids: dict[str, str] = {}
         for name, run_id, history in train_arms(self, options, arms, invocation, progress):
@@ -240,8 +258,20 @@ class Study:
         Raises:
             InputError: a setting that is not allowed, or does not fit its problem.
         """
+        checks.folder_name("the study's name", self.name)
+        checks.seeds(options.seed_range())
+        checks.count("jobs", options.jobs)
+        seconds = options.checkpoint_seconds
+        checks.number("checkpoint_seconds", seconds, lambda v: v >= 0, "at least 0 and finite")
         arms = self.arms(options)
-        for arm in arms.values():
+        if not isinstance(arms, dict) or not arms:
+            raise InputError(f"the arms of {self.name} are a dict of ss.Arm, not {shown(arms)}")
+        for name, arm in arms.items():
+            checks.name("an arm's name", name)
+            if name == "answer":
+                raise InputError("'answer' is the name of the run with the claims; rename the arm")
+            if not isinstance(arm, Arm):
+                raise InputError(f"the arm {name!r} is a ss.Arm, not {shown(arm)}")
             if options.device != Options.device:
                 arm.config = replace(arm.config, device=options.device)
             if options.engine != Options.engine:
@@ -345,15 +375,21 @@ def load_study(name: str) -> Study:
         InputError: no such script, or one without `STUDY`.
     """
     scripts = find_scripts()
-    path = Path(name) if name.endswith(".py") else scripts.get(name)
+    path = Path(name) if str(name).endswith(".py") else scripts.get(name)
     if path is None:
         raise unknown("study", name, scripts)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None or not path.is_file():
+    try:
+        spec = importlib.util.spec_from_file_location(path.stem, path) if path.is_file() else None
+    except (OSError, ValueError):  # a name that no file can have
+        spec = None
+    if spec is None or spec.loader is None:
         raise InputError(f"there is no script {path}; sgdstudy list shows those there are")
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise InputError(f"{path} cannot be loaded: {reason(error)}") from error
     study = getattr(module, "STUDY", None)
     if not isinstance(study, Study):
         raise InputError(f"{path} declares no study; expected STUDY = ss.Study(...)")
@@ -410,7 +446,7 @@ def _outcome(history: History) -> str:
     """Say in one line how an arm ended."""
     import numpy as np
 
-    from sgdstudy.tracking import summary_of_reasons
+    from sgdstudy.described import summary_of_reasons
 
     epochs = history.stop_epoch
     span = f"{epochs.min()}" if epochs.min() == epochs.max() else f"{epochs.min()}-{epochs.max()}"

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import functools
-import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyarrow as pa
 from tqdm.auto import tqdm
 
-from sgdstudy import cluster, heat_map, parallel, recovery, tracking
+from sgdstudy import cluster, heat_map, parallel, processes, recovery, tracking
 from sgdstudy import grid as grids
-from sgdstudy.errors import InputError, Interrupted, unknown
+from sgdstudy.errors import InputError, Interrupted, StoreError
 from sgdstudy.history import History
 from sgdstudy.journal import Closing
 from sgdstudy.load import every_run
@@ -25,124 +24,18 @@ from sgdstudy.predict import predict
 from sgdstudy.prune import remove
 from sgdstudy.record import Memory, Rows
 from sgdstudy.session import interrupt_flag, visible
-from sgdstudy.study import Arm, Options, Study, load_study
+from sgdstudy.store import locate, reason_of
+from sgdstudy.study import load_study
+from sgdstudy.sweep_plan import Combination, Plan
 from sgdstudy.tracking import Invocation
 from sgdstudy.trainer import train
 
 if TYPE_CHECKING:
-    from sgdstudy.config import TrainConfig
     from sgdstudy.store import Store
 
-SETTINGS = ("lr", "batch_size", "order", "optimizer", "epochs", "epsilon", "dtype")
-OPTION = "optimizer."  # prefix of an optimiser's own option, as optimizer.momentum
 MOST_POINTS = 1_000_000
 TRACK_SECONDS = 0.1  # of a run, in MLflow
-RECORDS = ("epochs", "steps")
 Spread = Callable[[Callable[..., Any], Iterator[tuple[Any, ...]]], Iterator[Any]]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a sweep runs.
-
-    Attributes:
-        study: the script.
-        options: its options, seeds included.
-        arm: the arm whose settings are changed.
-        grid: values by name of a setting, or of an option of the script.
-        record: `epochs`, or `steps` too.
-    """
-
-    study: Study
-    options: Options
-    arm: str
-    grid: grids.Grid
-    record: str = "epochs"
-
-    @classmethod
-    def of(
-        cls, study: Study, options: Options, arm: str | None, grid: grids.Grid, record: str
-    ) -> Plan:
-        """Check the parts and return the plan; `arm` None is the script's first.
-
-        Raises:
-            InputError: an empty grid, an unknown name in it, an unknown arm.
-        """
-        if not grid:
-            raise InputError("the grid is empty; give --grid lr=1e-4,2e-4 or a file with one")
-        if record not in RECORDS:
-            raise unknown("record", record, RECORDS)
-        own = [f.name for f in fields(study.options) if f.name not in _SHARED]
-        for name in grid:
-            if name not in (*SETTINGS, *own) and not name.startswith(OPTION):
-                raise unknown("setting of a grid", name, [*SETTINGS, f"{OPTION}<name>", *own])
-        arms = study.arms(options)
-        if arm is not None and arm not in arms:
-            raise unknown("arm", arm, arms)
-        return cls(study, options, arm or next(iter(arms)), grid, record)
-
-    @property
-    def name(self) -> str:
-        """The experiment's name."""
-        return f"{self.study.name}_sweep"
-
-    @cached_property
-    def combinations(self) -> list[Combination]:
-        """All of them; a setting that is not allowed is an `InputError`."""
-        return [self.combination(point) for point in grids.points(self.grid)]
-
-    def combination(self, point: dict[str, Any]) -> Combination:
-        """Return one combination.
-
-        Raises:
-            InputError: a setting that is not allowed, or does not fit the problem.
-        """
-        settings = {k: v for k, v in point.items() if k in SETTINGS or k.startswith(OPTION)}
-        own = {k: v for k, v in point.items() if k not in settings}
-        base = self._arms(tuple(own.items()))[self.arm]
-        config = changed(base.config, settings, self.record)
-        config.check(base.problem)
-        arm = Arm.__new__(Arm)
-        arm.__dict__ |= {**vars(base), "config": config, "about": f"{self.arm}: {base.about}"}
-        return Combination(grids.name_of(point), point, arm)
-
-    def _arms(self, own: tuple[tuple[str, Any], ...]) -> dict[str, Arm]:
-        if own not in self._built:
-            self._built[own] = self.study.placed_arms(replace(self.options, **dict(own)))
-        return self._built[own]
-
-    @cached_property
-    def _built(self) -> dict[Any, dict[str, Arm]]:
-        return {}
-
-    @property
-    def tags(self) -> dict[str, str]:
-        """What it takes to run a combination again."""
-        return {
-            **self.study.tags(self.options),
-            "sgdstudy.arm": self.arm,
-            "sgdstudy.record": self.record,
-        }
-
-
-@dataclass(frozen=True)
-class Combination:
-    """A point of the grid, and the arm it makes."""
-
-    name: str
-    point: dict[str, Any]
-    arm: Arm
-
-    @cached_property
-    def hash(self) -> str:
-        """Fingerprint of data and settings."""
-        params = tracking.parameters(self.arm.problem, self.arm.config)
-        return tracking.config_hash(self.arm.problem, params)
-
-    @property
-    def tags(self) -> dict[str, str]:
-        """What tells this run from the others of the sweep."""
-        return {"sgdstudy.settings": json.dumps(self.point)}
 
 
 @dataclass(frozen=True)
@@ -160,28 +53,6 @@ class Swept:
     table: pd.DataFrame
     answer: str
     skipped: int
-
-
-_SHARED = {f.name for f in fields(Options)}
-
-
-def changed(config: TrainConfig, settings: Mapping[str, Any], record: str) -> TrainConfig:
-    """Return a config with other settings; without diagnostics where steps are not recorded.
-
-    Raises:
-        InputError: a setting that is not allowed.
-    """
-    changes: dict[str, Any] = {k: v for k, v in settings.items() if k in SETTINGS}
-    own = {k.removeprefix(OPTION): v for k, v in settings.items() if k.startswith(OPTION)}
-    if own:
-        changes["options"] = {**config.options, **own}
-    if "epsilon" in changes:
-        if config.stop is None:
-            raise InputError("the grid names epsilon, but the arm has no stop rule")
-        changes["stop"] = (config.stop[0], changes.pop("epsilon"))
-    if record == "epochs":
-        changes |= {"diagnostics": "off", "metrics": None}
-    return replace(config, **changes)
 
 
 def run(
@@ -204,9 +75,12 @@ def run(
         say: takes lines of text.
 
     Raises:
-        InputError: a combination that is not allowed (nothing has run then), or no such cluster.
+        InputError: a combination that is not allowed (nothing has run then), no such cluster, or
+            jobs below one.
         Interrupted: Ctrl-C; what is finished is saved.
     """
+    if jobs < 1:
+        raise InputError(f"jobs is a number of processes, at least 1, got {jobs}")
     everything = plan.combinations
     if dask is not None:
         with cluster.connect(dask) as client:
@@ -225,14 +99,13 @@ def _run(
     say: Callable[[str], None],
 ) -> Swept:
     store = recovery.start(plan.options.store, say)
-    earlier = _runs(store, plan.name) if resume else []
-    finished = _finished(earlier)
-    todo = [c for c in everything if c.hash not in finished]
-    say(f"tracking to {store.uri}")
+    earlier = _runs(store, plan) if resume else []
+    todo = _todo(everything, earlier)
+    say(f"tracking to {store.shown}")
     if resume:
         say(f"{len(everything) - len(todo)} of {len(everything)} are finished already")
-    invocation = _invocation(store, plan, earlier)
-    remove(store, [r for r in earlier if _tag(r, "invocation") == invocation.id and _cut_off(r)])
+    invocation = _invocation(store, plan, everything, earlier)
+    _drop(store, earlier, invocation, todo)
     bar = tqdm(
         total=len(todo),
         desc=plan.name,
@@ -247,16 +120,26 @@ def _run(
             bar.update()
         if interrupted:
             raise Interrupted(f"{plan.name} was stopped; what ran is saved, --resume goes on")
-    table = _table(everything, _runs(store, plan.name))
+    runs = _runs(store, plan) if todo else earlier  # a thousand take seconds
+    table = _table(everything, runs, invocation)
     answer = summary(plan, table)
-    if todo or not earlier:
+    if not any(_is_answer(run) and run.info.status == "FINISHED" for run in _of(invocation, runs)):
         _log_answer(invocation, plan, table, answer)
     return Swept(plan.name, table, answer, len(everything) - len(todo))
 
 
-def estimate(plan: Plan, jobs: int) -> str:
+def waiting(plan: Plan, resume: bool) -> list[Combination]:
+    """Return what `run` would run; the store is read, and nothing is written."""
+    store = locate(plan.options.store)
+    there = store.root is None or Path(store.uri.removeprefix("sqlite:///")).exists()
+    return _todo(plan.combinations, _runs(store, plan) if resume and there else [])
+
+
+def estimate(todo: list[Combination], jobs: int) -> str:
     """Say how many combinations there are and about how long they take, from a short trial."""
-    first = plan.combinations[0].arm
+    if not todo:
+        return "0 combinations: all are finished"
+    first = todo[0].arm
     short = replace(first.config, epochs=min(2, first.config.epochs), stop=None)
     seconds = []
     for _ in range(2):  # the first compiles
@@ -264,10 +147,10 @@ def estimate(plan: Plan, jobs: int) -> str:
         trial = train(first.problem, config=short, progress=False, sink=EpochsOnly())
         seconds.append(time.perf_counter() - started)
     per_step = seconds[1] / max(1, trial.n_steps.sum())
-    steps = sum(c.arm.n_steps * len(c.arm.config.seeds) for c in plan.combinations)
-    total = per_step * steps / jobs + TRACK_SECONDS * len(plan.combinations)
+    steps = sum(c.arm.n_steps * len(c.arm.config.seeds) for c in todo)
+    total = per_step * steps / jobs + TRACK_SECONDS * len(todo)
     return (
-        f"{len(plan.combinations)} combinations, at most {steps:,} steps over all seeds: "
+        f"{len(todo)} combinations, at most {steps:,} steps over all seeds: "
         f"about {total:.0f} s on {jobs} processes"
     )
 
@@ -289,9 +172,18 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a worker hands back: an error, or what a history needs beside problem and config."""
+    """What a worker hands back.
 
-    error: str = ""
+    Attributes:
+        error: kind and text of what went wrong, or None.
+        interrupted: Ctrl-C came: what there is of it is not kept.
+        predicted: what theory expects.
+        figures: what a history needs beside problem, config and rows.
+        rows: the rows, as Arrow.
+    """
+
+    error: tuple[str, str] | None = None
+    interrupted: bool = False
     predicted: dict[str, float] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
     rows: dict[str, list[pa.RecordBatch]] = field(default_factory=dict)
@@ -305,8 +197,9 @@ def _outcomes(
     interrupted: list[int],
 ) -> Iterator[tuple[Combination, Outcome]]:
     """Hand the combinations to the workers, and yield what comes back, as it comes."""
-    # a server's runs are tracked by the workers; the copy has no open connections
-    logs = replace(invocation) if invocation.store.root is None else None
+    # a server's runs are tracked by the workers; the copy has no open connections, and nobody reads
+    # the files of a run here
+    logs = replace(invocation, scratch=None) if invocation.store.root is None else None
 
     def tasks() -> Iterator[tuple[int, Task]]:
         for number, combination in enumerate(todo):
@@ -319,36 +212,41 @@ def _outcomes(
             )
 
     for number, outcome in spread(work, tasks()):
-        if outcome.error == "interrupted":
-            interrupted.append(2)
+        if outcome.interrupted:
+            interrupted.append(number)
         else:
             yield todo[number], outcome
 
 
 def work(number: int, task: Task) -> tuple[int, Outcome]:
-    """Train one combination in a worker; an error of its own is handed back, not raised."""
-    with interrupt_flag() as interrupted:
-        try:
-            outcome = _work(task)
-        except InputError:
-            raise
-        except Exception as error:
-            first = next(iter(str(error).splitlines()), "")
-            outcome = Outcome(error=f"{type(error).__name__}: {first}")
-    return number, Outcome(error="interrupted") if interrupted else outcome
+    """Train one combination in a worker; an error of its own is handed back, not raised.
 
-
-def _work(task: Task) -> Outcome:
+    Raises:
+        InputError: this machine has no such script, or another one.
+        StoreError: the worker tracks the run itself, and cannot any more.
+    """
     plan = _plan(task.script, tuple(task.options.items()), task.arm, task.record)
     combination = plan.combination(task.grid_point)
-    if task.invocation is not None:
-        task.invocation.train(combination.name, combination.arm, False, combination.tags)
-        return Outcome()
+    with interrupt_flag() as interrupted:
+        try:
+            outcome = _trained(combination, task)
+        except StoreError:
+            raise
+        except Exception as error:
+            outcome = Outcome(error=(type(error).__name__, reason_of(error)))
+    return number, Outcome(interrupted=True) if interrupted else outcome
+
+
+def _trained(combination: Combination, task: Task) -> Outcome:
     arm = combination.arm
+    if task.invocation is not None:
+        _, history = task.invocation.train(combination.name, arm, False, combination.tags)
+        return Outcome(interrupted="interrupted" in history.stop_reason)
     sink = Memory() if task.record == "steps" else EpochsOnly()
     history = train(arm.problem, config=arm.config, progress=False, sink=sink)
     kept = [f.name for f in fields(History) if f.name not in ("problem", "config", "sink")]
     return Outcome(
+        interrupted="interrupted" in history.stop_reason,
         predicted=predict(arm.problem, arm.config),
         figures={name: getattr(history, name) for name in kept},
         rows={kind: list(sink.batches(kind)) for kind in AXIS},
@@ -381,7 +279,8 @@ def _keep(invocation: Invocation, combination: Combination, outcome: Outcome) ->
 
     def take(sink: tracking.RunSink) -> History:
         if outcome.error:
-            raise Failed(outcome.error)
+            kind, text = outcome.error
+            raise type(kind, (Failed,), {})(text)  # the run's tag gives the error's own name
         for kind, batches in outcome.rows.items():
             for batch in batches:
                 sink.write(kind, Rows.of(batch, AXIS[kind]))
@@ -403,41 +302,69 @@ class Failed(Exception):
 # ---- what is in the store -------------------------------------------------------------------
 
 
-def _runs(store: Store, name: str) -> list[Any]:
-    found = store.client.get_experiment_by_name(store.experiment_name(name))
-    return every_run(store, found.experiment_id) if found else []
+def _runs(store: Store, plan: Plan) -> list[Any]:
+    """Return the runs of this arm that this version of the code swept, oldest first."""
+    found = store.client.get_experiment_by_name(store.experiment_name(plan.name))
+    every = every_run(store, found.experiment_id) if found else []
+    same = {f"sgdstudy.{name}": plan.tags[f"sgdstudy.{name}"] for name in ("arm", "record")}
+    same |= processes.code_tags()
+    return [run for run in every if same.items() <= run.data.tags.items()]
+
+
+def _todo(everything: list[Combination], runs: list[Any]) -> list[Combination]:
+    """Return what is not finished; of combinations that mean the same, the first."""
+    distinct: dict[str, Combination] = {}
+    for combination in everything:
+        distinct.setdefault(combination.hash, combination)
+    finished = _finished(runs)
+    return [combination for hash_, combination in distinct.items() if hash_ not in finished]
 
 
 def _finished(runs: list[Any]) -> dict[str, Any]:
-    """Return the finished runs of this version of the code by the hash of their settings."""
-    now = tracking.code_tags()
-    return {
-        _tag(run, "config_hash"): run
-        for run in runs
-        if run.info.status == "FINISHED"
-        and all(run.data.tags.get(name) == value for name, value in now.items())
-    }
+    """Return the finished runs by the hash of their settings."""
+    return {_tag(run, "config_hash"): run for run in runs if run.info.status == "FINISHED"}
 
 
-def _invocation(store: Store, plan: Plan, earlier: list[Any]) -> Invocation:
-    """Begin an invocation, or go on with the latest where that came to no end."""
+def _invocation(
+    store: Store, plan: Plan, everything: list[Combination], earlier: list[Any]
+) -> Invocation:
+    """Begin an invocation, or go on with the latest that ran some of these combinations."""
     fresh = Invocation.start(store, plan.name, plan.tags)
-    ended = {_tag(run, "invocation") for run in earlier if run.info.run_name == "answer"}
-    open_ones = {_tag(run, "invocation") for run in earlier} - ended
-    return replace(fresh, id=max(open_ones)) if open_ones else fresh
+    hashes = {combination.hash for combination in everything}
+    ids = {_tag(run, "invocation") for run in earlier if _tag(run, "config_hash") in hashes}
+    return replace(fresh, id=max(ids, default="") or fresh.id)  # "" is that of a rerun
+
+
+def _of(invocation: Invocation, runs: list[Any]) -> list[Any]:
+    return [run for run in runs if _tag(run, "invocation") == invocation.id]
+
+
+def _drop(store: Store, runs: list[Any], invocation: Invocation, todo: list[Combination]) -> None:
+    """Remove what comes anew: runs that failed or were cut off, and the answer."""
+    anew = {combination.hash for combination in todo}
+    doomed = [
+        run
+        for run in _of(invocation, runs)
+        if _tag(run, "config_hash") in anew
+        or (_is_answer(run) and (todo or run.info.status != "FINISHED"))
+    ]
+    remove(store, doomed)
+
+
+def _is_answer(run: Any) -> bool:
+    return bool(run.info.run_name == "answer")
 
 
 def _tag(run: Any, name: str) -> str:
     return str(run.data.tags.get(f"sgdstudy.{name}", ""))
 
 
-def _cut_off(run: Any) -> bool:
-    return run.info.status != "FINISHED"
-
-
-def _table(combinations: list[Combination], runs: list[Any]) -> pd.DataFrame:
-    """Return one row per combination, of its last run."""
-    by_hash = {_tag(run, "config_hash"): run for run in runs}
+def _table(
+    combinations: list[Combination], runs: list[Any], invocation: Invocation
+) -> pd.DataFrame:
+    """Return one row per combination, of its run."""
+    ours = {_tag(run, "config_hash"): run for run in _of(invocation, runs)}
+    by_hash = _finished(runs) | ours
     rows = []
     for combination in combinations:
         row: dict[str, Any] = dict(combination.point)
@@ -447,7 +374,11 @@ def _table(combinations: list[Combination], runs: list[Any]) -> pd.DataFrame:
             if key.startswith("result/"):
                 row[key.removeprefix("result/")] = value
         rows.append(row)
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    for name in combinations[0].point:
+        if table[name].isna().any():  # pandas makes NaN of None, and then 1.0 of 1
+            table[name] = pd.Series([c.point[name] for c in combinations], dtype=object)
+    return table
 
 
 def measure(plan: Plan) -> str:
@@ -456,21 +387,31 @@ def measure(plan: Plan) -> str:
     return "stop_epoch" if stops else "full_loss"
 
 
+def best(plan: Plan, table: pd.DataFrame, n: int = 10) -> pd.DataFrame:
+    """Return the n best combinations, the best first: settings, results, how many seeds diverge."""
+    what = measure(plan)
+    wanted = [*plan.grid, what, f"{what}_p10", f"{what}_p90", "diverged"]
+    good = table[table.status == "FINISHED"]
+    if what not in good:
+        return good[list(plan.grid)].head(0)
+    good = good.dropna(subset=what).sort_values(what, kind="stable").head(n)
+    return good[[name for name in wanted if name in good]]
+
+
 def summary(plan: Plan, table: pd.DataFrame) -> str:
     """Say in words what a sweep found."""
-    what = measure(plan)
-    good = table[table.status == "FINISHED"]
-    failed = len(table) - len(good)
-    parts = [f"{len(table)} combinations of {plan.arm}, {plan.options.seeds} seeds where random."]
-    if failed:
-        parts.append(f"{failed} failed; their runs say why.")
-    values = good[what].dropna() if what in good else pd.Series(dtype=float)
-    if values.empty:
-        parts.append(f"None has a {what}.")
+    what, good = measure(plan), table[table.status == "FINISHED"]
+    seeds = len(plan.combinations[0].arm.config.seeds)
+    parts = [f"{len(table)} combinations of {plan.arm}, {seeds} seed{'s' * (seeds > 1)} each."]
+    if len(good) < len(table):
+        parts.append(f"{len(table) - len(good)} failed; their runs say why.")
+    first = best(plan, table, 1).to_dict("records")
+    if first:
+        point = grids.name_of({name: first[0][name] for name in plan.grid})
+        median = " (median over the seeds)" if seeds > 1 else ""
+        parts.append(f"Lowest {what}: {first[0][what]:.6g}{median}, at {point}.")
     else:
-        best = table.loc[values.idxmin()]
-        point = grids.name_of({name: best[name] for name in plan.grid})
-        parts.append(f"Lowest {what}: {values.min():.6g} (median over the seeds), at {point}.")
+        parts.append(f"None has a {what}.")
     if "diverged" in good:
         parts.append(f"At least one seed diverges in {int((good.diverged > 0).sum())} of them.")
     return " ".join(parts)

@@ -9,21 +9,16 @@ from __future__ import annotations
 import atexit
 import errno
 import functools
-import getpass
-import hashlib
-import importlib.metadata
-import json
 import math
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,17 +26,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
-from sgdstudy import losses, orders, processes, rules, views
-from sgdstudy.config import TrainConfig
+from sgdstudy import checkpoint, described, processes, views
 from sgdstudy.errors import StoreError
 from sgdstudy.history import History
 from sgdstudy.journal import Closing, Journal, Opening, Point, Stamped, stamp
 from sgdstudy.points import AXIS, INTERIM_POINTS, Series
 from sgdstudy.predict import predict
-from sgdstudy.problem import Problem
-from sgdstudy.quantities import norm
 from sgdstudy.record import Files, Rows, Stream
 from sgdstudy.store import Store, is_away, local_path, reason_of, remove_folder
 from sgdstudy.trainer import train
@@ -64,6 +55,8 @@ class Invocation:
         command: what was typed.
         scratch: where a server's runs keep their files for this process to read.
         tags: of every run.
+        resume: whether arms go on with runs that the store has of them.
+        checkpoint_seconds: between two checkpoints of a run; 0: one after every chunk.
     """
 
     store: Store
@@ -72,6 +65,8 @@ class Invocation:
     command: str
     scratch: Path | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    resume: bool = False
+    checkpoint_seconds: float = checkpoint.SECONDS
 
     @classmethod
     def start(cls, store: Store, study: str, tags: Mapping[str, str] | None = None) -> Invocation:
@@ -118,19 +113,19 @@ class Invocation:
             opening: params, points, data, metrics; see `Opening`.
         """
         all_tags = {
-            "mlflow.user": user(),
+            "mlflow.user": processes.user(),
             "mlflow.source.name": Path(sys.argv[0]).name,
             "mlflow.note.content": note,
             "sgdstudy.study": self.study,
             "sgdstudy.invocation": self.id,
             "sgdstudy.command": self.command,
-            **code_tags(),
+            **processes.code_tags(),
             "sgdstudy.hardware": processes.hardware(),
-            **process_tags(),
+            **processes.process_tags(),
             **self.tags,
             **tags,
         }
-        with _room_on_disk(name, self.store):
+        with room_on_disk(name, self.store):
             journal = Journal.begin(
                 self.store, Opening(self.study, name, all_tags, **opening), files or {}
             )
@@ -155,8 +150,12 @@ class Invocation:
         Raises:
             StoreError: the rows cannot be written; what was recorded is kept.
         """
+        fingerprint = described.config_hash(
+            arm.problem, described.parameters(arm.problem, arm.config)
+        )
 
-        def take(sink: RunSink) -> History:
+        def take(sink: RunSink, former: checkpoint.Former | None) -> History:
+            keeper = checkpoint.Keeper(sink, fingerprint, self.checkpoint_seconds, former)
             return train(
                 arm.problem,
                 config=arm.config,
@@ -164,9 +163,17 @@ class Invocation:
                 description=name,
                 sink=sink,
                 trajectory=arm.trajectory,
+                keeper=keeper if arm.trajectory is None else None,
             )
 
-        return self.track(name, arm, predict(arm.problem, arm.config), take, tags or {})
+        with tempfile.TemporaryDirectory(prefix="sgdstudy-") as folder:
+            former = None
+            if self.resume and arm.trajectory is None:
+                wanted = {"sgdstudy.config_hash": fingerprint, **processes.code_tags()}
+                former = checkpoint.find(self.store, self.study, name, wanted, Path(folder))
+            predicted = predict(arm.problem, arm.config)
+            made = functools.partial(take, former=former)
+            return self.track(name, arm, predicted, made, tags or {})
 
     def track(
         self,
@@ -178,17 +185,22 @@ class Invocation:
     ) -> tuple[str, History]:
         """Track an arm whose history `take` makes, handing its rows to the sink as they come."""
         problem, config = arm.problem, arm.config
-        params = parameters(problem, config)
+        params = described.parameters(problem, config)
         known = [(f"predicted/{k}", 0, v) for k, v in predicted.items() if math.isfinite(v)]
         all_tags = {
-            "sgdstudy.config_hash": config_hash(problem, params),
+            "sgdstudy.config_hash": described.config_hash(problem, params),
             views.CHARTED: "yes" if arm.charted else "no",
             **tags,
         }
         metrics = config.metrics or ()
-        about = {"params": params, "points": known, "data": data(problem), "metrics": metrics}
-        note = f"{arm.about}\n\n{described(params)}"
-        with self.run(name, note, all_tags, data_files(problem), **about) as journal:
+        about = {
+            "params": params,
+            "points": known,
+            "data": described.data(problem),
+            "metrics": metrics,
+        }
+        note = f"{arm.about}\n\n{described.sentence(params)}"
+        with self.run(name, note, all_tags, described.data_files(problem), **about) as journal:
             sink = RunSink(journal)
             try:
                 history = take(sink)
@@ -200,7 +212,7 @@ class Invocation:
 
 
 @contextmanager
-def _room_on_disk(name: str, store: Store) -> Iterator[None]:
+def room_on_disk(name: str, store: Store) -> Iterator[None]:
     """Say in one line that a run was stopped because nothing can be written any more."""
     try:
         yield
@@ -229,7 +241,7 @@ class RunSink:
         Raises:
             StoreError: the disk is full, or cannot be written.
         """
-        with _room_on_disk(self.journal.opening.name, self.journal.store):
+        with room_on_disk(self.journal.opening.name, self.journal.store):
             self.stream.write(kind, rows)
         self._series.add(kind, rows)
         if time.monotonic() > self._next and self._interim < INTERIM_POINTS:
@@ -241,6 +253,22 @@ class RunSink:
         """Give back what was written."""
         return self.stream.batches(kind)
 
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+        """Return the points chosen so far, and how many rows were written."""
+        return self._series.state(), dict(self.stream.n_rows)
+
+    def take_over(
+        self, paths: dict[str, Path], n_rows: dict[str, int], series: dict[str, Any]
+    ) -> None:
+        """Begin with the first rows of another run, and the points that were chosen of them."""
+        for kind, missing in n_rows.items():
+            batches = Files(paths).batches(kind) if missing else iter(())
+            while missing:
+                part = next(batches).slice(0, missing).replace_schema_metadata()
+                self.stream.append(kind, part)
+                missing -= part.num_rows
+        self._series.restore({name: values.numpy() for name, values in series.items()})
+
     def finish(self, history: History, scratch: Path | None = None) -> Files:
         """Close the run, and return where its rows lie now.
 
@@ -250,12 +278,14 @@ class RunSink:
         """
         self.stream.close()
         journal = self.journal
-        reason = summary_of_reasons(history)
+        reason = described.summary_of_reasons(history)
         engine = ": ".join(filter(None, [history.engine, history.engine_note]))
-        figures = [(f"result/{name}", 0, value) for name, value in results(history).items()]
+        figures = [
+            (f"result/{name}", 0, value) for name, value in described.results(history).items()
+        ]
         closing = Closing(
             "KILLED" if "interrupted" in reason else "FINISHED",
-            {"stop_reason": reason, "sgdstudy.engine": engine},
+            {"stop_reason": reason, "sgdstudy.engine": engine, **checkpoint.adopt(journal)},
             points_of(journal, self._series, figures),
         )
         to_parquet(journal)
@@ -277,7 +307,7 @@ def close_interrupted(
     journal: Journal, status: str, error: BaseException | None = None, patience: float = 0.0
 ) -> bool:
     """Close a run that was cut off, with the rows its stream held; whether the store has it."""
-    tags = {"stop_reason": "interrupted"}
+    tags = {"stop_reason": "interrupted", **checkpoint.adopt(journal)}
     if error is not None and str(error):
         tags["sgdstudy.error"] = f"{type(error).__name__}: {reason_of(error)}"
     series, n_rows, last = Series(journal.opening.metrics), 0, None
@@ -318,165 +348,3 @@ def _link(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
-
-
-# ---- what is logged ------------------------------------------------------------------------
-
-
-def parameters(problem: Problem, config: TrainConfig) -> dict[str, str]:
-    """Return a run's params, as text."""
-    rule, epsilon = config.stop or ("none", None)
-    values = {
-        "problem": problem.name,
-        "loss": losses.name_of(problem.loss),
-        "d": problem.d,
-        "p": problem.p,
-        "batch_size": config.batch_size or problem.d,
-        "order": "full batch" if config.batch_size is None else orders.name_of(config.order),
-        "optimizer": rules.name_of(config.optimizer),
-        "lr": config.lr,
-        "epochs": config.epochs,
-        "stop": rule,
-        "epsilon": epsilon,
-        "seeds": _ranges(config.seeds),
-        "dtype": config.dtype or str(problem.dtype).removeprefix("torch."),
-        "device": config.device,
-        **{f"optimizer.{name}": value for name, value in config.options.items()},
-    }
-    return {name: str(value) for name, value in values.items()}
-
-
-def config_hash(problem: Problem, params: dict[str, str]) -> str:
-    """Return a fingerprint of data and params: the same experiment has the same one."""
-    text = json.dumps({"data": problem.digest, **params}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def results(history: History) -> dict[str, float]:
-    """Return the `result/` figures: medians over all seeds, with `_p10` and `_p90`.
-
-    Quantiles are values of a seed (inverse of the empirical law), so that a seed that never
-    stopped counts as later than any that did; a figure that is not finite is left out.
-    """
-    ended = history.stop_reason != "diverged"
-    full_loss, gradient = history.problem.full(history.w.astype(float))
-    values: dict[str, np.ndarray] = {
-        "stop_epoch": history.converged_epoch,
-        "full_loss": np.where(ended, full_loss, np.inf),
-        "full_grad_norm": np.where(ended, norm(gradient), np.inf),
-    }
-    if history.problem.w_true is not None:
-        values["distance"] = history.distance
-    if history.problem.p <= 16:
-        values |= {f"w{i}": history.w[:, i].astype(float) for i in range(history.problem.p)}
-    figures = {
-        "steps": float(history.n_steps.sum()),
-        "train_seconds": history.train_seconds,
-        "converged": float((history.stop_reason == "converged").sum()),
-        "diverged": float((history.stop_reason == "diverged").sum()),
-    }
-    quantiles = {"": 0.5, "_p10": 0.1, "_p90": 0.9} if len(history.w) > 1 else {"": 0.5}
-    for name, value in values.items():
-        for suffix, q in quantiles.items():
-            figures[name + suffix] = float(np.quantile(value, q, method="inverted_cdf"))
-    return {name: value for name, value in figures.items() if math.isfinite(value)}
-
-
-def summary_of_reasons(history: History) -> str:
-    """Return the stop reason, with counts where the seeds ended differently."""
-    reasons, counts = np.unique(history.stop_reason, return_counts=True)
-    if len(reasons) == 1:
-        return str(reasons[0])
-    return ", ".join(f"{n} {reason}" for reason, n in zip(reasons, counts, strict=True))
-
-
-@functools.cache
-def code_tags() -> dict[str, str]:
-    """Return the version of the code that runs, its commit, and whether it was changed since."""
-
-    release = {
-        "sgdstudy.version": importlib.metadata.version("sgdstudy"),
-        "sgdstudy.torch": torch.__version__,
-    }
-
-    def git(*words: str) -> str:
-        here = Path(__file__).parent
-        done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-    try:
-        commit = git("rev-parse", "HEAD")
-        changed = git("status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.CalledProcessError):
-        return release
-    changes = {"sgdstudy.git_changed": str(bool(changed)).lower()}
-    return {**release, "mlflow.source.git.commit": commit, **changes}
-
-
-def described(params: Mapping[str, str]) -> str:
-    """Say in one sentence how an arm is trained."""
-    p = params
-    batches = f"batches of {p['batch_size']} of {p['d']} samples, order {p['order']}"
-    if p["order"] == "full batch":
-        batches = f"all {p['d']} samples at every step"
-    until = "" if p["stop"] == "none" else f", until {p['stop']} < {p['epsilon']}"
-    return (
-        f"{p['problem']}, loss {p['loss']}: {p['optimizer']}, lr {p['lr']}, {batches}; "
-        f"at most {p['epochs']} epochs{until}; seeds {p['seeds']}, {p['dtype']}."
-    )
-
-
-def data(problem: Problem) -> dict[str, Any]:
-    """Return what is logged of the data set."""
-    profile = {"d": problem.d, "p": problem.p, "x": list(problem.x.shape)}
-    return {"name": problem.name, "digest": problem.digest, "profile": profile}
-
-
-def data_files(problem: Problem) -> dict[str, Callable[[Path], object]]:
-    """Return the artifact that shows the data, where it can be drawn."""
-    picture = data_picture(problem)
-    return {} if picture is None else {"data.png": lambda path: path.write_bytes(picture)}
-
-
-_PICTURES: dict[str, bytes] = {}
-
-
-def data_picture(problem: Problem) -> bytes | None:
-    """Return the plot of one-dimensional data as PNG, drawn once per data set."""
-    from sgdstudy import figures
-
-    if problem.x.dim() != 1 or problem.y.dim() != 1:
-        return None
-    if problem.digest not in _PICTURES:
-        _PICTURES[problem.digest] = figures.png(figures.data(problem))
-    return _PICTURES[problem.digest]
-
-
-def process_tags() -> dict[str, str]:
-    """Return where a run lives, so that it can be told when its process is gone."""
-    if os.environ.get("SGDSTUDY_HOST_TAGS", "on").lower() in ("off", "0", "false"):
-        return {}
-    return {f"sgdstudy.{name}": value for name, value in asdict(processes.here()).items()}
-
-
-def user() -> str:
-    """Return who runs this."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container without a user entry
-        return "unknown"
-
-
-def _ranges(seeds: tuple[int, ...]) -> str:
-    """Write whole numbers briefly.
-
-    >>> _ranges((0, 1, 2, 3, 7))
-    '0-3,7'
-    """
-    parts: list[list[int]] = []
-    for seed in seeds:
-        if parts and seed == parts[-1][-1] + 1:
-            parts[-1][1:] = [seed]
-        else:
-            parts.append([seed])
-    return ",".join("-".join(map(str, part)) for part in parts)

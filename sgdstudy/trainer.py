@@ -15,8 +15,10 @@ import torch
 from tqdm.auto import tqdm
 
 from sgdstudy import engines, problems, quantities
+from sgdstudy.checkpoint import Keeper
 from sgdstudy.config import TrainConfig
 from sgdstudy.engines import Recorded
+from sgdstudy.errors import InputError, shown
 from sgdstudy.history import History
 from sgdstudy.orders import Sampler
 from sgdstudy.problem import DTYPES, Problem
@@ -55,6 +57,7 @@ def train(
     description: str = "",
     sink: Sink | None = None,
     trajectory: Trajectory | None = None,
+    keeper: Keeper | None = None,
     **settings: Any,
 ) -> History:
     """Train R seeds of a problem side by side and return everything that was recorded.
@@ -66,6 +69,7 @@ def train(
         description: what the bar calls the run.
         sink: where the rows go, memory by default.
         trajectory: steps taken elsewhere, to be recorded; see `History.from_arrays`.
+        keeper: writes checkpoints of a tracked run, and brings it to where another one stood.
         settings: `optimizer, lr, options, batch_size, order, epochs, stop, seeds, dtype, device,
             engine, diagnostics, record_rows`.
 
@@ -82,12 +86,22 @@ def train(
         ['converged', 'converged']
     """
     problem = problems.get(problem)
-    config = TrainConfig(**settings) if config is None else config
+    if config is None:
+        config = TrainConfig.of(**settings)
+    elif not isinstance(config, TrainConfig):
+        raise InputError(f"config is a TrainConfig, not {shown(config)}")
+    elif settings:
+        raise InputError(f"give config or {next(iter(settings))}, not both")
+    for name, value, kind in (("sink", sink, Sink), ("trajectory", trajectory, Trajectory)):
+        if value is not None and not isinstance(value, kind):
+            raise InputError(f"{name} is a {kind.__name__}, not {shown(value)}")
     config.check(problem)
     sink = Memory() if sink is None else sink
     dtype = problem.dtype if config.dtype is None else DTYPES[config.dtype]
     started = time.perf_counter()
     run = _Run(problem.to(dtype, config.device), config, sink, trajectory)
+    if keeper:
+        started -= keeper.begin(run)
     bar = tqdm(
         total=config.epochs,
         desc=description,
@@ -99,10 +113,14 @@ def train(
     with bar, single_thread(), interrupt_flag() as interrupted:
         while run.live.any() and run.epoch < config.epochs:
             if interrupted:
+                if keeper:
+                    keeper.save(run)
                 run.reason[run.live] = "interrupted"
                 break
             with np.errstate(all="ignore"):  # replicas that diverge overflow, and are found out
                 run.advance()
+            if keeper:
+                keeper.between(run)
             bar.update(run.epoch - bar.n)
             bar.set_postfix_str(f"loss {run.shown_loss:.4g}, {run.live.sum()} live", refresh=False)
     run.reason[run.reason == ""] = "max_epochs"

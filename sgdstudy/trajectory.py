@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from sgdstudy import checks
+from sgdstudy.arrays import as_tensor
 from sgdstudy.config import TrainConfig
 from sgdstudy.engines import Recorded
 from sgdstudy.errors import InputError
 from sgdstudy.problem import Problem
+from sgdstudy.problems import get
 
 BLOCK = 256  # steps whose losses are computed at once
 
@@ -42,10 +45,15 @@ class Trajectory:
         losses: Any = None,
         gradients: Any = None,
     ) -> None:
-        self.problem = problem
-        self.w = _array("w", w, problem.dtype)
+        self.problem = problem = get(problem)
+        self.w = as_tensor(w, "w", finite=False).clone().to(problem.dtype)
         self.w = self.w[:, None] if self.w.dim() == 2 else self.w
-        if self.w.dim() != 3 or self.w.shape[2] != problem.p or len(self.w) < 2:
+        if (
+            self.w.dim() != 3
+            or self.w.shape[2] != problem.p
+            or len(self.w) < 2
+            or not self.w.numel()
+        ):
             raise InputError(
                 f"w has shape {tuple(self.w.shape)}; expected (steps + 1, replicas, {problem.p})"
             )
@@ -86,18 +94,29 @@ class Trajectory:
         Raises:
             InputError: steps that do not make whole epochs, or a setting that is not allowed.
         """
+        known = [name for name in ("epochs", "batch_size", "order") if name in settings]
+        if known:
+            raise InputError(f"{known[0]} is known from the steps of the trajectory; leave it out")
         settings.setdefault("seeds", range(self.n_replicas))
+        seeds = checks.seeds(settings["seeds"])
+        if len(seeds) != self.n_replicas:
+            raise InputError(
+                f"seeds has {len(seeds)} values, the trajectory {self.n_replicas} replicas; "
+                f"give one seed for each"
+            )
         if self.indices is None:
-            return TrainConfig(lr=lr, epochs=self.n_steps, batch_size=None, **settings)
+            return TrainConfig.of(lr=lr, epochs=self.n_steps, batch_size=None, **settings)
         batch = int(self.indices.shape[2])
         one_pass = self.problem.d // batch if self.problem.d % batch == 0 else self.n_steps
-        m = min(one_pass, self.n_steps) if steps_per_epoch is None else steps_per_epoch
-        if m < 1 or self.n_steps % m:
+        m = min(one_pass, self.n_steps)
+        if steps_per_epoch is not None:
+            m = checks.count("steps_per_epoch", steps_per_epoch)
+        if self.n_steps % m:
             raise InputError(
                 f"{self.n_steps} steps do not make whole epochs of {m}; give steps_per_epoch"
             )
         order = self.indices[:, 0].reshape(-1, m, batch)
-        return TrainConfig(lr=lr, epochs=len(order), batch_size=batch, order=order, **settings)
+        return TrainConfig.of(lr=lr, epochs=len(order), batch_size=batch, order=order, **settings)
 
     def steps(
         self,
@@ -137,7 +156,7 @@ class Trajectory:
         return loss.reshape(n_steps, n), gradient.reshape(n_steps, n, p)
 
     def _check_indices(self, indices: Any) -> torch.Tensor:
-        array = np.asarray(indices)
+        array = as_tensor(indices, "indices", finite=False).cpu().numpy()
         array = array[:, None] if array.ndim == 2 else array
         shape = (self.n_steps, self.n_replicas)
         fits = array.ndim == 3 and array.shape[0] == shape[0] and array.shape[1] in (1, shape[1])
@@ -157,15 +176,8 @@ class Trajectory:
     def _optional(self, name: str, values: Any, shape: tuple[int, ...]) -> torch.Tensor | None:
         if values is None:
             return None
-        array = _array(name, values, self.problem.dtype)
+        array = as_tensor(values, name, finite=False).to(self.problem.dtype)
         array = array.unsqueeze(1) if array.dim() == len(shape) - 1 else array
         if tuple(array.shape) != shape:
             raise InputError(f"{name} have shape {tuple(array.shape)}; expected {shape}")
         return array
-
-
-def _array(name: str, values: Any, dtype: torch.dtype) -> torch.Tensor:
-    try:
-        return torch.as_tensor(np.array(values)).to(dtype)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{name} is not an array of numbers: {error}") from None

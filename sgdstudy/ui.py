@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -28,7 +29,7 @@ def serve(given: str | None, port: int, say: Callable[[str], None], browse: bool
     """
     store = recovery.start(given, say)
     if store.root is None:
-        _show_addresses(store, store.uri.rstrip("/"), say, browse)
+        _show_addresses(store, store.server, say, browse)
         return 0
     if not 1 <= port <= 65535:
         raise InputError(f"port is a number from 1 to 65535, got {port}")
@@ -36,7 +37,8 @@ def serve(given: str | None, port: int, say: Callable[[str], None], browse: bool
     if free != port:
         say(f"port {port} is taken, using {free}")
     address = f"http://127.0.0.1:{free}"
-    say(f"starting MLflow on {store.uri} ...")
+    say(f"starting MLflow on {store.shown} ...")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the server, as Ctrl-C does
     process = subprocess.Popen(server_command(store, free), env=_environment())
     try:
         _wait(address, process)

@@ -351,7 +351,6 @@ def test_models_that_cannot_be_compiled(model, why):
         ("SGD", {"maximize": True}, "maximize"),
         ("Adam", {"foreach": True}, "foreach"),
         ("RMSprop", {"capturable": True}, "capturable"),
-        ("AdamW", {"differentiable": True}, "differentiable"),
         ("Adam", {"betas": (torch.tensor(0.9), torch.tensor(0.99))}, "betas"),
         (lambda params: torch.optim.SGD(params, lr=0.1), {}, "function"),
     ],

@@ -406,7 +406,7 @@ def test_an_exception_in_an_arm_ends_its_run_as_failed(store):
         return small_arms(o) | {"bad": ss.Arm(small_curve(), "", lr=0.1, diagnostics=[broken])}
 
     study = dataclasses.replace(TINY, arms=broken_arms)
-    with pytest.raises(RuntimeError, match="own"):
+    with pytest.raises(ss.InputError, match="a mistake of the user's own"):
         study.run(Options(store=store))
     runs = ss.load_runs("tiny", store=store).set_index("arm")
     assert runs.status.to_dict() == {"arm": "FINISHED", "bad": "FAILED"}

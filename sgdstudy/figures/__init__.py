@@ -16,7 +16,7 @@ from sgdstudy.figures.exercises import (
     stop_epochs,
     within_epoch,
 )
-from sgdstudy.figures.studies import power_laws
+from sgdstudy.figures.studies import power_laws, strips
 
 __all__ = [
     "batch_gradients",
@@ -34,5 +34,6 @@ __all__ = [
     "radius_by_lr",
     "steep_batches",
     "stop_epochs",
+    "strips",
     "within_epoch",
 ]

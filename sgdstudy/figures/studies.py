@@ -57,3 +57,37 @@ def power_laws(
         axes.legend([*lines_, dashed], [*labels, "theory"], fontsize="small")
     drawn[0].set_ylabel(ylabel)
     return figure
+
+
+def strips(rows: Sequence[tuple[str, str, float, bool]], xlabel: str, flagged: str) -> Figure:
+    """Draw every seed as a dot on the line of its case, one panel for each arm.
+
+    Args:
+        rows: panel, line, x, and whether the dot is flagged; an infinite x is counted, not drawn.
+        xlabel: what x is.
+        flagged: what the flag means.
+    """
+    panels = list(dict.fromkeys(panel for panel, *_ in rows))
+    lines = list(dict.fromkeys(line for _, line, *_ in rows))[::-1]
+    most = max((x for _, _, x, _ in rows if np.isfinite(x)), default=1.0)
+    size = (9, 0.8 + 0.32 * len(panels) * (len(lines) + 1.5))
+    figure = Figure(figsize=size, layout="constrained")
+    drawn = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    generator = np.random.default_rng(0)  # spreads the dots
+    for axes, panel in zip(drawn, panels, strict=True):
+        for y, line in enumerate(lines):
+            mine = [(x, flag) for p, name, x, flag in rows if (p, name) == (panel, line)]
+            x, flag = np.array([m[0] for m in mine]), np.array([m[1] for m in mine], bool)
+            place = y + generator.uniform(-0.25, 0.25, len(x))
+            for mark, color in ((~flag, "tab:blue"), (flag, "tab:red")):
+                axes.plot(x[mark], place[mark], ".", color=color, markersize=4, alpha=0.7)
+            never = int(np.isinf(x).sum())
+            if never:
+                axes.annotate(f"{never} never", (1.01 * most, y), va="center", fontsize="small")
+        axes.set(yticks=range(len(lines)), yticklabels=lines, ylim=(-0.6, len(lines) - 0.4))
+        axes.set(title=panel, xlim=(0, 1.1 * most))
+        axes.grid(alpha=0.3, axis="x")
+    drawn[-1].set_xlabel(xlabel)
+    marks = [Line2D([], [], color=c, marker=".", ls="") for c in ("tab:blue", "tab:red")]
+    figure.legend(marks, ["one seed", f"one seed, {flagged}"], loc="outside lower center", ncols=2)
+    return figure

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from sgdstudy.errors import InputError, unknown
+from sgdstudy import checks
+from sgdstudy.errors import InputError, failed, shown
 from sgdstudy.quantities import formulas
 from sgdstudy.quantities.chunk import Chunk, norm
 
@@ -61,23 +62,20 @@ def resolve(diagnostics: Any) -> dict[str, Callable[[Chunk], np.ndarray | None]]
     """
     preset = isinstance(diagnostics, str)
     if preset:
-        if diagnostics not in PRESETS:
-            raise unknown("diagnostics preset", diagnostics, PRESETS)
-        diagnostics = PRESETS[diagnostics]
+        diagnostics = PRESETS[checks.choice("diagnostics preset", diagnostics, PRESETS)]
     if not isinstance(diagnostics, (list, tuple)):
         raise InputError(
             f"diagnostics is a preset ({', '.join(PRESETS)}) or a list of names and callables, "
-            f"not {diagnostics!r}"
+            f"not {shown(diagnostics)}"
         )
     chosen: dict[str, Callable[[Chunk], np.ndarray | None]] = {}
     for item in diagnostics:
         if callable(item):
             chosen[getattr(item, "__name__", type(item).__name__)] = item
-        elif item in QUANTITIES:
+        else:
+            checks.choice("quantity", item, QUANTITIES)
             cheap = preset and item.startswith("full_")
             chosen[item] = _where_exact(QUANTITIES[item]) if cheap else QUANTITIES[item]
-        else:
-            raise unknown("quantity", item, QUANTITIES)
     return chosen
 
 
@@ -90,10 +88,15 @@ def compute(
         chunk.statistics.want(getattr(quantity, "needs", ()))
     with np.errstate(all="ignore"):
         for name, quantity in chosen.items():
-            found = quantity(chunk)
-            if found is None:
-                continue
-            value = np.asarray(found, dtype=float)
+            try:
+                found = quantity(chunk)
+                if found is None:
+                    continue
+                value = np.asarray(found, dtype=float)
+            except Exception as error:
+                if name in QUANTITIES:
+                    raise
+                raise failed(f"the quantity {name!r}", error) from error
             if value.ndim == 3 and value.shape[:2] == chunk.loss.shape:
                 values |= {f"{name}_{k}": value[..., k] for k in range(value.shape[2])}
             elif value.shape == chunk.loss.shape:

@@ -25,8 +25,7 @@ KINDS = {
     "config": (TrainConfig, "a TrainConfig"),
     "b": (Batches, "batches, as theory.batches(problem, config)"),
 }
-POSITIVE = ("lr", "low", "high", "time")
-COUNTED = ("d", "batch_size", "epochs", "epoch", "replicas", "draws", "m", "most")
+POSITIVE = ("low", "high", "time")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -38,7 +37,8 @@ def checked(function: Function) -> Function:
     def call(*args: Any, **named: Any) -> Any:
         bound = signature.bind(*args, **named)
         for name, value in bound.arguments.items():
-            bound.arguments[name] = _one(name, value)
+            counted = signature.parameters[name].annotation == "int"
+            bound.arguments[name] = checks.count(name, value) if counted else _one(name, value)
         _together(bound.arguments)
         try:
             return function(*bound.args, **bound.kwargs)
@@ -56,10 +56,10 @@ def _one(name: str, value: Any) -> Any:
         kind, words = KINDS[name]
         if not isinstance(value, kind):
             raise InputError(f"{name} is {words}, not {shown(value)}")
+    elif name == "lr":  # 0: the parameters stay where they are
+        return checks.number(name, value, lambda v: v >= 0, "at least 0 and finite")
     elif name in POSITIVE:
         return checks.number(name, value)
-    elif name in COUNTED:
-        return checks.count(name, value)
     elif name == "epsilon":
         return checks.number(name, value, lambda v: True, "finite")
     elif name == "confidence":
@@ -86,5 +86,5 @@ def _check_parameters(name: str, value: Any, p: int) -> None:
         array = np.asarray(value, dtype=float)
     except (TypeError, ValueError):
         array = np.empty(0)
-    if array.shape != (p,) or not np.isfinite(array).all():
-        raise InputError(f"{name} is {p} finite numbers, the parameters (p,); not {shown(value)}")
+    if array.shape != (p,):  # those of a seed that diverged need not be finite
+        raise InputError(f"{name} is {p} numbers, the parameters (p,); not {shown(value)}")

@@ -269,8 +269,17 @@ def usable_lr(ls: LeastSquares, b: Batches, epsilon: float, low: float, high: fl
     """Return the largest step size whose fixed point still has a loss below epsilon.
 
     Below the critical step the order converges, but to where the labels' rounding, or noise,
-    amplified inside the epoch, puts it. `low` must be usable and `high` not.
+    amplified inside the epoch, puts it.
+
+    Raises:
+        InputError: `low` is not usable, or `high` is.
     """
+    ends = [fixed_point_loss(ls, b, lr) for lr in (low, high)]
+    if not ends[0] < epsilon <= ends[1]:
+        raise InputError(
+            f"the loss at the fixed point does not cross {epsilon:g} between lr {low:g} and "
+            f"{high:g}: it is {ends[0]:.4g} and {ends[1]:.4g} there"
+        )
     while high / low > 1 + 1e-4:
         middle = np.sqrt(low * high)
         good = fixed_point_loss(ls, b, middle) < epsilon

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sgdstudy.errors import InputError
+from sgdstudy.errors import InputError, shown
 from sgdstudy.least_squares import LeastSquares
 from sgdstudy.theory.batch_vs_full import gradients
 
@@ -78,8 +78,11 @@ def log_slope(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     -3.0
 
     Raises:
-        InputError: fewer than two different x.
+        InputError: fewer than two different x, or a value that has no logarithm.
     """
+    for name, values in (("x", x), ("y", y)):
+        if not (np.asarray(values, dtype=float) > 0).all():
+            raise InputError(f"a slope of logarithms needs positive {name}; got {shown(values)}")
     log_x = np.log(np.asarray(x, dtype=float))
     centred = log_x - log_x.mean()
     if not centred.any():

@@ -1,0 +1,392 @@
+"""Checkpoints of long runs: where a run stands between two chunks, so that another can go on.
+
+A checkpoint is one safetensors file: numbers and a little JSON, nothing in it can run. It holds the
+parameters, the optimiser's state, the generators of the order, the points chosen so far, and how
+many rows were written by then; the rows themselves lie in the run's `steps` and `epochs`. What is
+taken up again ends bit by bit as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from sgdstudy.errors import InputError, StoreError
+from sgdstudy.orders import Sampler
+from sgdstudy.points import AXIS
+from sgdstudy.store import Store, is_away, reason_of
+
+if TYPE_CHECKING:
+    from sgdstudy.journal import Journal
+    from sgdstudy.tracking import RunSink
+
+NAME = "checkpoint.safetensors"
+VERSION = "1"
+SECONDS = 60.0
+PROBE = 16  # samples whose losses tell whether the model is still the same
+RESUMED_FROM = "sgdstudy.resumed_from"
+ENDED = ("FINISHED", "KILLED", "FAILED")
+REASONS = ("", "converged", "diverged")
+ARRAYS = ("members", "live", "stop_epoch", "n_steps", "final_w")  # of the trainer's state
+
+log = logging.getLogger("sgdstudy")
+Values = dict[str, Any]  # by "part.key": a tensor, an array, or what JSON can hold
+
+
+# ---- the file ----------------------------------------------------------------------------------
+
+
+def write(path: Path, values: Values) -> None:
+    """Write a file that is there whole or not at all, whatever happens to us."""
+    tensors, rest = {}, {}
+    for name, value in values.items():
+        if isinstance(value, (torch.Tensor, np.ndarray)):
+            # a copy: the format refuses tensors that share memory
+            tensors[name] = torch.as_tensor(value).detach().cpu().contiguous().clone()
+        else:
+            rest[name] = value
+    draft = path.with_suffix(".new")
+    metadata = {"sgdstudy.checkpoint": VERSION, "values": json.dumps(rest)}
+    try:
+        save_file(tensors, draft, metadata)
+        with open(draft, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
+
+
+def read(path: Path, tensors: bool = True) -> Values:
+    """Return what a file holds, or only what is no tensor of it.
+
+    Raises:
+        InputError: no checkpoint, only the beginning of one, or one of another version.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            names = list(file.keys()) if tensors else []
+            # copies: the file may be gone soon
+            found = {name: file.get_tensor(name).clone() for name in names}
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{path.name} is no checkpoint, or only a part of one ({reason_of(error)})"
+        ) from None
+    version = metadata.get("sgdstudy.checkpoint")
+    if version != VERSION:
+        raise InputError(
+            f"{path.name} is no checkpoint of version {VERSION}, which this sgdstudy reads, but "
+            f"{'none of sgdstudy' if version is None else f'of version {version}'}"
+        )
+    return {**found, **json.loads(metadata["values"])}
+
+
+def part(values: Values, name: str) -> Values:
+    """Return the values of one part, by their keys."""
+    found = (key.partition(".") for key in values)
+    return {key: values[f"{name}.{key}"] for first, _, key in found if first == name}
+
+
+def joined(**parts: Mapping[str, Any]) -> Values:
+    """Return the values of several parts."""
+    return {f"{name}.{key}": v for name, values in parts.items() for key, v in values.items()}
+
+
+# ---- the trainer's state -----------------------------------------------------------------------
+
+
+def snapshot(run: Any) -> Values:
+    """Return the state of a training run between two chunks; of one that is over, its outcome."""
+    arrays = {name: getattr(run, name) for name in ARRAYS}
+    arrays["reason"] = np.array([REASONS.index(reason) for reason in run.reason], np.uint8)
+    arrays["probe"] = _probe(run, torch.as_tensor(run.final_w))
+    at = {"epoch": run.epoch, "batch": run.batch, "over": _is_over(run)}
+    if at["over"]:
+        return joined(run=arrays, at=at)
+    arrays["w"] = run.w
+    boundary = dict(zip(("loss", "gradient"), run.boundary or (), strict=False))
+    return joined(
+        run=arrays,
+        at=at,
+        sums=run.sums,
+        boundary=boundary,
+        rule=_pack(run.state),
+        sampler={} if run.config.batch_size is None else run.sampler.state(),
+    )
+
+
+def restore(run: Any, values: Values) -> None:
+    """Bring a new training run to where another one stood.
+
+    Raises:
+        InputError: the model is another one, or values are missing; the run is as it was then.
+    """
+    arrays, at = part(values, "run"), part(values, "at")
+    try:
+        fresh: Values = {name: arrays[name].numpy() for name in ARRAYS}
+        fresh["reason"] = np.array(REASONS, dtype=run.reason.dtype)[arrays["reason"].numpy()]
+        fresh |= {"epoch": at["epoch"], "batch": at["batch"]}
+        probe = _probe(run, arrays["final_w"])
+        if not np.array_equal(probe, arrays["probe"].numpy(), equal_nan=True):
+            raise InputError("the model gives other losses now, or this machine rounds otherwise")
+        if not at["over"]:
+            fresh |= _moving(run, arrays, values)
+    except (KeyError, IndexError, RuntimeError) as error:
+        raise InputError(f"its checkpoint is damaged ({reason_of(error)})") from None
+    for name, value in fresh.items():
+        setattr(run, name, value)
+
+
+def _moving(run: Any, arrays: Values, values: Values) -> Values:
+    """Return what a run that is not over goes on with."""
+    w, at, config = arrays["w"].to(run.w.device), part(values, "at"), run.config
+    boundary = part(values, "boundary")
+    seeds = [config.seeds[r] for r in arrays["members"]]
+    sampler = Sampler(config.order, seeds, run.problem.d, config.batch_size or run.problem.d)
+    if config.batch_size is not None:
+        taken = at["epoch"] * run.per_epoch + int(run.sizes[: at["batch"]].sum())
+        sampler.restore(taken, part(values, "sampler"))
+    return {
+        "w": w,
+        "sums": {name: value.numpy() for name, value in part(values, "sums").items()},
+        "boundary": (boundary["loss"].numpy(), boundary["gradient"].numpy()) if boundary else None,
+        "state": _unpack(run.engine.init(w), part(values, "rule")),
+        "sampler": sampler,
+    }
+
+
+def _is_over(run: Any) -> bool:
+    return not run.live.any() or run.epoch >= run.config.epochs
+
+
+def _probe(run: Any, w: torch.Tensor) -> np.ndarray:
+    """Return the losses of a few samples at w, which another model would hardly repeat."""
+    problem = run.problem
+    x, y = (data[:PROBE].expand(len(w), *data[:PROBE].shape) for data in (problem.x, problem.y))
+    with torch.no_grad():
+        found: np.ndarray = problem.losses(w.to(x.device), x, y).cpu().numpy()
+    return found
+
+
+def _pack(state: Any) -> Values:
+    """Return a rule's state as values: nothing, a tensor, or what a torch optimiser keeps."""
+    if not isinstance(state, torch.optim.Optimizer):
+        return {} if state is None else {"tensor": state}
+    (parameter,) = state.param_groups[0]["params"]
+    group = {key: value for key, value in state.param_groups[0].items() if key != "params"}
+    return joined(state=state.state[parameter], group=group)
+
+
+def _unpack(fresh: Any, packed: Values) -> Any:
+    """Return the state that was packed; `fresh` is the rule's state at its beginning."""
+    if not isinstance(fresh, torch.optim.Optimizer):
+        return None if fresh is None else packed["tensor"].to(fresh.device)
+    group = fresh.param_groups[0]
+    for key, value in part(packed, "group").items():
+        group[key] = tuple(value) if isinstance(group.get(key), tuple) else value
+    (parameter,) = group["params"]
+    # as torch's own load_state_dict: counters of steps stay with the processor
+    on_host = not (group.get("capturable") or group.get("fused"))
+    for key, value in part(packed, "state").items():
+        moves = isinstance(value, torch.Tensor) and not (key == "step" and on_host)
+        fresh.state[parameter][key] = value.to(parameter.device) if moves else value
+    return fresh
+
+
+def identity(run: Any, config_hash: str) -> dict[str, Any]:
+    """Return what must be the same for a run to be gone on with, beside the version of the code."""
+    config = run.config
+    order = config.order if isinstance(config.order, torch.Tensor) else torch.empty(0)
+    return {
+        "config": config_hash,
+        "engine": run.engine.name,
+        "diagnostics": list(run.diagnostics),
+        "diagnostics_every": config.diagnostics_every,
+        "record_rows": config.record_rows,
+        "metrics": list(config.metrics or ()),
+        "true parameters": run.w_true is not None,
+        "test data": run.problem.test is not None,
+        "first parameters": _digest(run.w_start),
+        "order": _digest(order.numpy()),
+    }
+
+
+def _digest(array: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
+
+
+# ---- a run that was cut off --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Former:
+    """A run to go on with.
+
+    Attributes:
+        run_id: MLflow's id.
+        values: its checkpoint.
+        rows: its `steps.parquet` and `epochs.parquet`.
+    """
+
+    run_id: str
+    values: Values
+    rows: dict[str, Path]
+
+    def check(self, now: Mapping[str, Any]) -> None:
+        """Raise `InputError` where another run was meant, or rows are missing."""
+        then = part(self.values, "identity")
+        other = [name for name, value in now.items() if then.get(name) != value]
+        if other:
+            raise InputError(f"its checkpoint is of another configuration ({', '.join(other)})")
+        for kind, n in part(self.values, "rows").items():
+            there = pq.ParquetFile(self.rows[kind]).metadata.num_rows if kind in self.rows else 0
+            if there < n:
+                raise InputError(f"its {kind} have {there} rows, its checkpoint knows of {n}")
+
+
+def find(
+    store: Store, study: str, arm: str, tags: Mapping[str, str], folder: Path
+) -> Former | None:
+    """Return the latest run of an arm that has a checkpoint; None, and a line, if there is none.
+
+    Args:
+        store: where to look.
+        study: the experiment's name, without prefix.
+        arm: the run's name.
+        tags: what it must have: the configuration's hash, the version of the code.
+        folder: where files of a remote store are put.
+    """
+    from sgdstudy.load import artifact
+
+    for run in _ended(store, study, arm, tags):
+        path = artifact(store, run, NAME, folder)
+        if path is None:
+            continue
+        try:
+            values = read(path)
+        except InputError as error:
+            log.warning("%s: run %s is left out: %s", arm, run.info.run_id, error)
+            continue
+        rows = {kind: artifact(store, run, f"{kind}.parquet", folder) for kind in AXIS}
+        there = {kind: path for kind, path in rows.items() if path is not None}
+        return Former(run.info.run_id, values, there)
+    log.warning("%s starts from the beginning: no run of it can be gone on with", arm)
+    return None
+
+
+def _ended(store: Store, study: str, arm: str, tags: Mapping[str, str]) -> Iterator[Any]:
+    """Yield the runs of an arm that are over, the latest first."""
+    only = " AND ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+    latest_first = ["attributes.start_time DESC"]
+    try:
+        experiment = store.experiment(study)
+        found = store.client.search_runs([experiment], only, order_by=latest_first)
+    except Exception as error:
+        if not is_away(error):
+            raise
+        raise StoreError(f"{arm} cannot be gone on with now: {reason_of(error)}") from error
+    for run in found:
+        if run.info.run_name == arm and run.info.status in ENDED:
+            yield run
+
+
+def adopt(journal: Journal) -> dict[str, str]:
+    """Make a run's checkpoint one of its artifacts; return the tags that it asks for."""
+    if (journal.folder / NAME).exists():
+        journal.adopt(journal.folder / NAME)
+    try:
+        former = read(journal.folder / "artifacts" / NAME, tensors=False).get("former.run_id")
+    except InputError:  # there is none
+        return {}
+    return {} if former is None else {RESUMED_FROM: former}
+
+
+class Keeper:
+    """Saves a training run between its chunks, and lets it begin where another one stood.
+
+    Args:
+        sink: where its rows go.
+        config_hash: see `described.config_hash`.
+        seconds: how long after the beginning, and after one another; 0: after every chunk.
+        former: the run to go on with.
+    """
+
+    def __init__(
+        self,
+        sink: RunSink,
+        config_hash: str,
+        seconds: float = SECONDS,
+        former: Former | None = None,
+    ) -> None:
+        self.sink, self.config_hash, self.seconds, self.former = sink, config_hash, seconds, former
+        self.path = sink.journal.folder / NAME
+        self._failed = False
+        self._began = self._saved = time.perf_counter()
+
+    def begin(self, run: Any) -> float:
+        """Bring the run to where the former one stood; return the seconds that one had taken."""
+        name = self.sink.journal.opening.name
+        if self.former is None:
+            return 0.0
+        try:
+            self.former.check(identity(run, self.config_hash))
+            restore(run, self.former.values)
+        except InputError as error:
+            log.warning(
+                "%s starts from the beginning: run %s cannot be gone on with: %s",
+                name,
+                self.former.run_id,
+                error,
+            )
+            self.former = None
+            return 0.0
+        values = self.former.values
+        self.sink.take_over(self.former.rows, part(values, "rows"), part(values, "series"))
+        how = "is taken over from" if _is_over(run) else f"goes on after epoch {run.epoch} of"
+        log.warning("%s %s run %s", name, how, self.former.run_id)
+        seconds = float(values["at.seconds"])
+        self._began -= seconds
+        values.clear()  # they may be many times the model
+        self.save(run)  # from here on nothing depends on the former run
+        return seconds
+
+    def between(self, run: Any) -> None:
+        """Save the run if it is time to; one that was saved once is saved when it is over."""
+        due = time.perf_counter() >= self._saved + self.seconds
+        if due or (_is_over(run) and self.path.exists()):
+            self.save(run)
+
+    def save(self, run: Any) -> None:
+        """Save the run; where that is not possible it goes on without, and says so."""
+        series, rows = self.sink.state()
+        values = snapshot(run) | joined(
+            identity=identity(run, self.config_hash),
+            series=series,
+            rows=rows,
+            at={"seconds": time.perf_counter() - self._began},
+            former={} if self.former is None else {"run_id": self.former.run_id},
+        )
+        try:
+            write(self.path, values)
+        except (OSError, TypeError, SafetensorError) as error:
+            if not self._failed:
+                name = self.sink.journal.opening.name
+                log.warning("%s has no new checkpoint: %s", name, reason_of(error))
+            self._failed = True
+        self._saved = time.perf_counter()

@@ -1,0 +1,191 @@
+"""Checks of values that several modules take: each returns the value, or says what is wrong.
+
+This module stays light to import: the command line uses it before torch is there.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+import unicodedata
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+from sgdstudy.errors import InputError, shown, unknown
+
+MOST = 10**12  # of anything that is counted: epochs times steps must fit into 64 bits
+MOST_SEEDS = 1_000_000  # that train side by side
+LARGEST = 2**63 - 1
+LONGEST_NAME = 250  # what MLflow's database keeps of a name
+LONGEST_FOLDER = 255  # bytes, on most file systems
+UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's categories of what has no shape of its own
+EMOJI_JOINER = "\u200d"
+
+
+def number(
+    name: str,
+    value: Any,
+    good: Callable[[float], bool] = lambda v: v > 0,
+    allowed: str = "positive and finite",
+) -> float:
+    """Return a finite number that is good; `allowed` says in words what that is.
+
+    Raises:
+        InputError: text, an array, NaN, an infinity, or a number that is not allowed.
+
+    >>> number("lr", 1e-3)
+    0.001
+    """
+    found = _scalar(value)
+    if isinstance(found, bool) or not isinstance(found, numbers.Real):
+        raise InputError(f"{name} is a number, not {shown(value)}")
+    try:
+        found = float(found)
+    except OverflowError:
+        found = math.inf
+    if not (math.isfinite(found) and good(found)):
+        raise InputError(f"{name} must be {allowed}, got {shown(value)}")
+    return found
+
+
+def count(name: str, value: Any, least: int = 1) -> int:
+    """Return a whole number, at least `least` and at most `MOST`."""
+    found = whole(name, value)
+    if not least <= found <= MOST:
+        bound = f"at least {least}" if found < least else f"at most {MOST:g}"
+        raise InputError(f"{name} must be {bound}, got {shown(value)}")
+    return found
+
+
+def whole(name: str, value: Any) -> int:
+    """Return a whole number."""
+    found = _scalar(value)
+    try:
+        if isinstance(found, bool):
+            raise TypeError
+        return operator.index(found)
+    except TypeError:
+        raise InputError(f"{name} must be a whole number, got {shown(value)}") from None
+
+
+def seed(value: Any) -> int:
+    """Return a seed that `torch.Generator` takes."""
+    try:
+        found = whole("a seed", value)
+    except InputError:
+        found = -1
+    if not 0 <= found <= LARGEST:
+        raise InputError(f"a seed is a whole number from 0 to 2**63 - 1, got {shown(value)}")
+    return found
+
+
+def seeds(values: Any) -> tuple[int, ...]:
+    """Return the seeds of a run, one or several, all different."""
+    if hasattr(values, "__len__") and len(_sized(values)) > MOST_SEEDS:
+        raise InputError(f"{len(values):,} seeds are too many; give {MOST_SEEDS:,} at the most")
+    found = [seed(value) for value in _listed(values)]
+    if not found:
+        raise InputError("seeds is empty; give at least one, as seeds=range(64)")
+    if len(set(found)) < len(found):
+        twice = next(s for i, s in enumerate(found) if s in found[:i])
+        raise InputError(f"seed {twice} is given twice; each replica needs its own seed")
+    return tuple(found)
+
+
+def wanted_seeds(values: Any) -> list[int]:
+    """Return the seeds whose rows are wanted, one or several, in order."""
+    try:
+        found = {seed(value) for value in _listed(values)}
+    except InputError:
+        raise InputError(f"seeds are whole numbers, one or several, not {shown(values)}") from None
+    if not found:
+        raise InputError("seeds is empty; give at least one, or None for all")
+    return sorted(found)
+
+
+def stretch(name: str, part: Any) -> tuple[int, int]:
+    """Return first and end of a slice of steps or epochs; an open end is beyond any row."""
+    if not isinstance(part, slice):
+        raise InputError(f"{name} is a slice, as slice(0, 1000), not {shown(part)}")
+    try:
+        first = 0 if part.start is None else whole(name, part.start)
+        end = LARGEST if part.stop is None else whole(name, part.stop)
+        if part.step not in (None, 1) or first < 0 or end < 0:
+            raise InputError("")
+    except InputError:
+        raise InputError(f"{name} count from 0, without a stride; got {shown(part)}") from None
+    return min(first, LARGEST), min(end, LARGEST)
+
+
+def choice(kind: str, value: Any, allowed: Collection[str]) -> str:
+    """Return a name of an open list; the error suggests the nearest."""
+    if not isinstance(value, str) or value not in allowed:
+        raise unknown(kind, value, allowed)
+    return value
+
+
+def columns(wanted: Any, present: Collection[str]) -> list[str]:
+    """Return the columns wanted, one or several, all of which are there; None: all."""
+    if wanted is None:
+        return list(present)
+    names = [wanted] if isinstance(wanted, str) else _listed(wanted)
+    return [choice("column", name, present) for name in names]
+
+
+def name(kind: str, value: Any) -> str:
+    """Return a name as MLflow and people can read it: any letters, in one line.
+
+    >>> name("the arm's name", "Größe 🙂, lr=1e-4")
+    'Größe 🙂, lr=1e-4'
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f"{kind} is a text that is not empty, not {shown(value)}")
+    if len(value) > LONGEST_NAME:
+        raise InputError(
+            f"{kind} has {len(value)} characters, more than {LONGEST_NAME}; shorten it"
+        )
+    bad = [c for c in value if unicodedata.category(c) in UNSEEN and c != EMOJI_JOINER]
+    if bad:
+        raise InputError(
+            f"{kind} {shown(value)} holds {bad[0]!r}, which cannot be printed; leave it out"
+        )
+    return value
+
+
+def folder_name(kind: str, value: Any) -> str:
+    """Return a name that becomes a folder's, as an experiment's does under `artifacts/`."""
+    found = name(kind, value)
+    if found in (".", "..") or {"/", "\\"} & set(found) or len(found.encode()) > LONGEST_FOLDER:
+        raise InputError(
+            f"{kind} {shown(value)} names a folder: it has no / or \\, is not . or .., "
+            f"and takes {LONGEST_FOLDER} bytes at the most"
+        )
+    return found
+
+
+def path(kind: str, value: Any) -> Path:
+    """Return a path that a file system can hold; whether it can be written is seen later."""
+    text = str(value) if isinstance(value, (str, Path)) else ""
+    long = any(len(part.encode(errors="replace")) > LONGEST_FOLDER for part in Path(text).parts)
+    if not text or "\0" in text or long:
+        raise InputError(
+            f"{kind} {shown(value)} is no path: it is not empty, has no NUL, and each part of it "
+            f"takes {LONGEST_FOLDER} bytes at the most"
+        )
+    return Path(text)
+
+
+def _scalar(value: Any) -> Any:
+    """Return numpy's and torch's scalars as Python's."""
+    return value.item() if getattr(value, "ndim", None) == 0 else value
+
+
+def _sized(values: Any) -> Any:
+    return () if getattr(values, "ndim", None) == 0 else values
+
+
+def _listed(values: Any) -> Iterable[Any]:
+    several = hasattr(values, "__iter__") and not isinstance(values, (str, bytes, type))
+    return list(values) if several and getattr(values, "ndim", None) != 0 else [values]

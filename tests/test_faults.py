@@ -1,0 +1,71 @@
+"""Faults injected into tracked runs: a shorter form of `make faults`, in two processes."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sgdstudy.recovery import recover
+from sgdstudy.store import open_store
+from sgdstudy.tracking import Invocation
+
+SCRIPT = Path(__file__).parent.parent / "benchmarks" / "faults" / "faults.py"
+# two groups that take about as long; those that wait beside those that compute
+GROUPS = (
+    ("outages", "bad-answers", "locked", "values"),
+    ("sigkill", "first-starts", "ends", "others", "full-disk", "file-limit", "writers"),
+)
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="faults are injected into forks")
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory):
+    """What came of every fault, by name: see `lab.Outcome`."""
+    folder = tmp_path_factory.mktemp("faults")
+    files = [folder / f"{i}.json" for i in range(len(GROUPS))]
+    running = [
+        subprocess.Popen(
+            [sys.executable, str(SCRIPT), "--quick", "--json", str(file), "--only", *names],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for file, names in zip(files, GROUPS, strict=True)
+    ]
+    said = [process.communicate(timeout=600)[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0], said
+    return {k: v for file in files for k, v in json.loads(file.read_text()).items()}
+
+
+@pytest.mark.parametrize("name", [name for names in GROUPS for name in names])
+def test_nothing_is_lost(outcomes, name):
+    outcome = outcomes[name]
+    if outcome["skipped"]:
+        pytest.skip(outcome["skipped"])
+    assert outcome["problems"]
+    assert all(found == [] for found in outcome["problems"]), outcome["problems"]
+
+
+def test_a_point_that_is_shown_again_stays_one_point(store):
+    invocation = Invocation.start(open_store(store), "shown")
+    with invocation.run("run", "", {}) as journal:
+        for value in (1.0, 2.0):
+            assert journal.show([("epoch/loss", 4, 1.0), ("batch/loss", int(value), value)])
+            time.sleep(0.002)  # another time would be another point to MLflow
+    client = open_store(store).client
+    assert len(client.get_metric_history(journal.run_id, "epoch/loss")) == 1
+    assert len(client.get_metric_history(journal.run_id, "batch/loss")) == 2
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"store": 1}', '{"store": "x", "other": 2}', "\0"])
+def test_a_damaged_folder_is_left_alone_and_said(store, caplog, text):
+    folder = open_store(store).streams / "damaged"
+    folder.mkdir(parents=True)
+    (folder / "opening.json").write_text(text)
+    assert str(recover(open_store(store))) == ""
+    assert "damaged" in caplog.text
+    assert (folder / "opening.json").read_text() == text
