@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 import sgdstudy as ss
+from sgdstudy import views
+from sgdstudy.store import Store
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -61,3 +63,14 @@ def test_the_printed_address_shows_the_arms_on_a_log_axis(server, tmp_path):
     assert Path(tmp_path / "ui.png").stat().st_size > 20_000
     assert all(chart["axis"] == "log" for chart in charts)
     assert any(set(ARMS) <= set(chart["lines"]) for chart in charts)
+
+
+@pytest.mark.parametrize(("asked", "server", "local"), [("", False, True), ("on", True, True)])
+def test_a_server_gets_views_only_when_asked(monkeypatch, tmp_path, asked, server, local):
+    monkeypatch.delenv("SGDSTUDY_VIEWS", raising=False)
+    if asked:
+        monkeypatch.setenv("SGDSTUDY_VIEWS", asked)
+    assert views.wanted(Store("http://127.0.0.1:5000", None)) is server
+    assert views.wanted(Store("sqlite:///x.db", tmp_path)) is local
+    monkeypatch.setenv("SGDSTUDY_VIEWS", "off")
+    assert not views.wanted(Store("sqlite:///x.db", tmp_path))
