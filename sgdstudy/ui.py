@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from sgdstudy import recovery, views
 from sgdstudy.errors import InputError
+from sgdstudy.session import STOP_SIGNALS
 from sgdstudy.store import Store
 
 START_SECONDS = 60.0
@@ -38,7 +39,8 @@ def serve(given: str | None, port: int, say: Callable[[str], None], browse: bool
         say(f"port {port} is taken, using {free}")
     address = f"http://127.0.0.1:{free}"
     say(f"starting MLflow on {store.shown} ...")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the server, as Ctrl-C does
+    for number in STOP_SIGNALS:  # also where a shell that started us had them ignored
+        signal.signal(number, signal.default_int_handler)
     process = subprocess.Popen(server_command(store, free), env=_environment())
     try:
         _wait(address, process)

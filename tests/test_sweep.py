@@ -449,7 +449,7 @@ def test_what_was_recorded_otherwise_is_not_finished(script, store, monkeypatch,
         options = study.options(store=store, seeds=4)
         plan = sweep.Plan.of(study, options, None, plan.grid, "epochs")
     if change == "code":
-        monkeypatch.setattr(sweep.tracking, "code_tags", lambda: {"sgdstudy.version": "next"})
+        monkeypatch.setattr(sweep.processes, "code_tags", lambda: {"sgdstudy.version": "next"})
     assert sweep.run(plan, resume=True).skipped == 0
     assert len(ss.load_runs(NAME, store=store, invocation="all")) == 2
 
