@@ -12,7 +12,7 @@ import work
 from measure import Bar, Goal, Line, Options, Ratio, Table, Worker, interleave
 
 import sgdstudy as ss
-from sgdstudy.engines import Engine
+from sgdstudy.engines import Engine, Samples
 
 ORDERS = ("sequential", "shuffle_once", "with_replacement", "shuffle")
 REPLICAS = (1, 64, 1024)
@@ -157,7 +157,8 @@ def _given(
         engine, w = kept[0], problem.initial(list(settings.seeds))
         sizes = np.full(indices.shape[1] // work.BATCH, work.BATCH)
         started = time.perf_counter()
-        engine.steps(w, engine.init(w), indices, sizes, 1, 1)
+        samples = Samples(indices, problem.x, problem.y)
+        engine.steps(w, engine.init(w), samples, sizes, 1, 1)
         return (time.perf_counter() - started) / (len(w) * len(sizes))
 
     return run

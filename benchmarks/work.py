@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 import sgdstudy as ss
-from sgdstudy.engines import Compiled, Eager, Engine
+from sgdstudy.engines import Compiled, Eager, Engine, Samples
 from sgdstudy.record import Rows
 
 LR, BATCH, STEPS_PER_EPOCH = 2e-4, 10, 200
@@ -86,10 +86,10 @@ def bare(
         started, left = time.perf_counter(), n_steps
         while left:
             now = min(left, most)
-            indices = sampler.take(now * BATCH)
+            samples = Samples(sampler.take(now * BATCH), problem.x, problem.y)
             sizes = np.full(now, BATCH)
             kept["w"], kept["state"], _ = made.steps(
-                kept["w"], kept["state"], indices, sizes, 1, kept["done"] + 1
+                kept["w"], kept["state"], samples, sizes, 1, kept["done"] + 1
             )
             kept["done"] += now
             left -= now

@@ -26,9 +26,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from sgdstudy.errors import InputError, StoreError
-from sgdstudy.orders import Sampler
 from sgdstudy.points import AXIS
 from sgdstudy.store import Store, is_away, reason_of
+from sgdstudy.streams import sampler
 
 if TYPE_CHECKING:
     from sgdstudy.journal import Journal
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 NAME = "checkpoint.safetensors"
 VERSION = "1"
 SECONDS = 60.0
+PROBED = 1000  # first steps whose sizes tell the same of the schedule
 PROBE = 16  # samples whose losses tell whether the model is still the same
 RESUMED_FROM = "sgdstudy.resumed_from"
 ENDED = ("FINISHED", "KILLED", "FAILED")
@@ -119,7 +120,7 @@ def snapshot(run: Any) -> Values:
     at = {"epoch": run.epoch, "batch": run.batch, "over": _is_over(run)}
     if at["over"]:
         return joined(run=arrays, at=at)
-    arrays["w"] = run.w
+    arrays |= {"w": run.w, "averaged": run.averaged}
     boundary = dict(zip(("loss", "gradient"), run.boundary or (), strict=False))
     return joined(
         run=arrays,
@@ -158,16 +159,17 @@ def _moving(run: Any, arrays: Values, values: Values) -> Values:
     w, at, config = arrays["w"].to(run.w.device), part(values, "at"), run.config
     boundary = part(values, "boundary")
     seeds = [config.seeds[r] for r in arrays["members"]]
-    sampler = Sampler(config.order, seeds, run.problem.d, config.batch_size or run.problem.d)
+    source = sampler(run.problem, config, seeds)
     if config.batch_size is not None:
         taken = at["epoch"] * run.per_epoch + int(run.sizes[: at["batch"]].sum())
-        sampler.restore(taken, part(values, "sampler"))
+        source.restore(taken, part(values, "sampler"))
     return {
         "w": w,
+        "averaged": arrays["averaged"].numpy(),
         "sums": {name: value.numpy() for name, value in part(values, "sums").items()},
         "boundary": (boundary["loss"].numpy(), boundary["gradient"].numpy()) if boundary else None,
         "state": _unpack(run.engine.init(w), part(values, "rule")),
-        "sampler": sampler,
+        "sampler": source,
     }
 
 
@@ -220,10 +222,11 @@ def identity(run: Any, config_hash: str) -> dict[str, Any]:
         "diagnostics_every": config.diagnostics_every,
         "record_rows": config.record_rows,
         "metrics": list(config.metrics or ()),
-        "true parameters": run.w_true is not None,
+        "true parameters": run.problem.w_true is not None,
         "test data": run.problem.test is not None,
         "first parameters": _digest(run.w_start),
         "order": _digest(order.numpy()),
+        "step sizes": _digest(run.rates(np.arange(min(PROBED, config.n_steps(run.problem.d))))),
     }
 
 

@@ -112,6 +112,8 @@ def _reach(address: str) -> None:
             f"the scheduler at {address} is on another machine and without TLS: anybody on the "
             f"way could run code here and there; start it with TLS, or on 127.0.0.1"
         )
+    if parts.scheme == "tls":
+        _check_certificates(address)
     try:
         socket.create_connection((host, port), CONNECT_SECONDS).close()
     except OSError as error:
@@ -123,6 +125,21 @@ def _reach(address: str) -> None:
 
 def _is_safe(address: str) -> bool:
     return urlsplit(address).scheme == "tls" or urlsplit(address).hostname in LOOPBACK
+
+
+def _check_certificates(address: str) -> None:
+    """Refuse TLS without certificates before Dask waits for what cannot come."""
+    from distributed.security import Security
+
+    try:
+        found = Security().get_connection_args("client").get("ssl_context")
+    except OSError as error:
+        raise InputError(f"the certificates for {address} cannot be read: {error}") from None
+    if found is None:
+        raise InputError(
+            f"{address} needs certificates: set DASK_DISTRIBUTED__COMM__TLS__CA_FILE, and CERT and "
+            f"KEY of DASK_DISTRIBUTED__COMM__TLS__CLIENT, as docs/sweeps.md shows"
+        )
 
 
 def _check(client: Client) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from sgdstudy import checks, orders, quantities, rules
+from sgdstudy import checks, orders, quantities, rules, schedules
 from sgdstudy.errors import InputError, reason, shown, unknown
 from sgdstudy.problem import DTYPES, Problem
 
@@ -29,9 +29,17 @@ class TrainConfig:
             the notebook's own rule; `"none"` moves nothing (batches at fixed parameters).
         lr: step size.
         options: further options of the optimiser, as `{"momentum": 0.9}`.
+        schedule: how the step size goes on from `lr`, step by step: None (constant), a name of
+            `schedules.NAMES` (those of `torch.optim.lr_scheduler`, `inverse_time`,
+            `inverse_sqrt`), or a factory `optimizer -> LRScheduler`.
+        schedule_options: of the schedule, as `{"eta_min": 1e-5}`; see `schedules.make`.
+        average: the share of the epochs after which parameters are averaged, as 0 (all of them:
+            Polyak and Ruppert) or 0.5 (the tail); `average_loss` of `epochs` is the loss of all the
+            data at their mean. It changes nothing of the run. None: no average.
         batch_size: samples per step, None for full batch.
         order: a name of `orders.ORDERS`, an array `(epochs, steps, B)`, or
-            `callable(generator, d)` returning an epoch's indices.
+            `callable(generator, d)` returning an epoch's indices. `stream` takes every sample from
+            the problem's stream, once.
         epochs: the most epochs.
         stop: `(rule, epsilon)`, tested at the end of each epoch, or None. Rules: `running` (the
             size-weighted mean of the epoch's batch losses as w moves), `full` (loss of all the
@@ -54,6 +62,9 @@ class TrainConfig:
     optimizer: Any = "SGD"
     lr: float = 1e-3
     options: Mapping[str, Any] = field(default_factory=dict)
+    schedule: Any = None
+    schedule_options: Mapping[str, Any] = field(default_factory=dict)
+    average: float | None = None
     batch_size: int | None = None
     order: Any = "shuffle"
     epochs: int = 100
@@ -83,8 +94,14 @@ class TrainConfig:
         settle("seeds", checks.seeds(self.seeds))
         settle("device", _device(self.device))
         checks.choice("engine", self.engine, ENGINES)
-        settle("metrics", _metrics(self.metrics, quantities.resolve(self.diagnostics)))
+        varies = ["lr"] if self.schedule is not None else []
+        known = [*STEP_COLUMNS, *varies, *quantities.resolve(self.diagnostics)]
+        settle("metrics", _metrics(self.metrics, known))
         rules.make(self.optimizer, self.lr, self.options)
+        schedules.make(self.schedule, self.lr, self.schedule_options, self.epochs)
+        if self.average is not None:
+            allowed = "a share of the epochs, from 0 to below 1"
+            settle("average", checks.number("average", self.average, lambda v: 0 <= v < 1, allowed))
         if self.dtype is not None:
             checks.choice("dtype", self.dtype, DTYPES)
 
@@ -104,6 +121,14 @@ class TrainConfig:
                 f"batch_size {self.batch_size} is more than the {problem.d} samples; "
                 f"give 1 to {problem.d}, or None for full batch"
             )
+        if self.order == "stream" and (problem.stream is None or self.batch_size is None):
+            missing = "stream=..." if problem.stream is None else "a batch_size"
+            raise InputError(f"the order 'stream' needs a problem with a stream: give {missing}")
+        if self.order == "stream" and not isinstance(self.diagnostics, str):
+            for name in self.diagnostics:
+                if isinstance(name, str) and name.startswith("full_"):
+                    raise InputError(f"{name} is of all the data, which a stream does not have")
+        self.rates(problem.d)
         if isinstance(self.order, torch.Tensor):
             lowest, highest = int(self.order.min()), int(self.order.max())
             if lowest < 0 or highest >= problem.d:
@@ -127,22 +152,29 @@ class TrainConfig:
                     f"there is no parameter {name}; {problem.name} has w0 to w{problem.p - 1}"
                 )
 
+    def n_steps(self, d: int) -> int:
+        """Return the most steps of a run on d samples."""
+        return self.epochs * len(self.batch_sizes(d))
+
+    def rates(self, d: int) -> schedules.Rates:
+        """Return the step sizes of a run on d samples, by the number of the step, from 0."""
+        return schedules.make(self.schedule, self.lr, self.schedule_options, self.n_steps(d))
+
     def batch_sizes(self, d: int) -> list[int]:
         """Return the sizes of an epoch's batches for d samples."""
         return orders.batch_sizes(self.order, d, self.batch_size or d)
 
 
-def _metrics(metrics: Any, diagnostics: Mapping[str, Any]) -> tuple[str, ...]:
+def _metrics(metrics: Any, known: Sequence[str]) -> tuple[str, ...]:
     if metrics is None:
-        return tuple(name for name in METRICS if name in STEP_COLUMNS or name in diagnostics)
+        return tuple(name for name in METRICS if name in known)
     if not isinstance(metrics, (list, tuple)):
         raise InputError(
             f"metrics is a list of columns, as ['loss', 'alpha'], not {shown(metrics)}"
         )
-    allowed = [*STEP_COLUMNS, *diagnostics]
     for name in metrics:
         if not (isinstance(name, str) and re.fullmatch(r"w[0-9]+", name)):
-            checks.choice("column for MLflow", name, allowed)
+            checks.choice("column for MLflow", name, known)
     return tuple(metrics)
 
 

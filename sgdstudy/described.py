@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sgdstudy import losses, orders, rules
+from sgdstudy import losses, orders, rules, schedules
 from sgdstudy.config import TrainConfig
 from sgdstudy.problem import Problem
 from sgdstudy.quantities import norm
@@ -19,6 +19,7 @@ from sgdstudy.quantities import norm
 if TYPE_CHECKING:
     from sgdstudy.history import History
 
+OPTIONAL = ("test_loss", "accuracy", "test_accuracy", "average_loss", "average_distance")
 _PICTURES: dict[str, bytes] = {}
 
 
@@ -42,6 +43,11 @@ def parameters(problem: Problem, config: TrainConfig) -> dict[str, str]:
         "device": config.device,
         **{f"optimizer.{name}": value for name, value in config.options.items()},
     }
+    if config.schedule is not None:
+        values["schedule"] = schedules.name_of(config.schedule)
+        values |= {f"schedule.{name}": value for name, value in config.schedule_options.items()}
+    if config.average is not None:
+        values["average"] = config.average
     return {name: str(value) for name, value in values.items()}
 
 
@@ -66,6 +72,7 @@ def results(history: History) -> dict[str, float]:
     }
     if history.problem.w_true is not None:
         values["distance"] = history.distance
+    values |= {name: np.where(ended, last, np.inf) for name, last in _last(history).items()}
     if history.problem.p <= 16:
         values |= {f"w{i}": history.w[:, i].astype(float) for i in range(history.problem.p)}
     figures = {
@@ -79,6 +86,18 @@ def results(history: History) -> dict[str, float]:
         for suffix, q in quantiles.items():
             figures[name + suffix] = float(np.quantile(value, q, method="inverted_cdf"))
     return {name: value for name, value in figures.items() if math.isfinite(value)}
+
+
+def _last(history: History) -> dict[str, np.ndarray]:
+    """Return what only some runs have, at the end of each seed's last epoch, `(R,)`."""
+    there: list[str] = next((b.schema.names for b in history.sink.batches("epochs")), [])
+    names = [name for name in OPTIONAL if name in there]
+    if not names:
+        return {}
+    rows = history.load("epochs", columns=["seed", "epoch", *names])
+    last = rows.drop_duplicates("seed", keep="last").set_index("seed")[names]
+    last = last.reindex(list(history.config.seeds))  # NaN: no epoch was completed
+    return {name: last[name].to_numpy(dtype=float) for name in names}
 
 
 def summary_of_reasons(history: History) -> str:

@@ -22,6 +22,21 @@ from sgdstudy.problem import Problem
 WORTH_STEPS = 2000  # eager steps that take as long as compiling does, about 0.2 s
 
 
+class Samples(NamedTuple):
+    """The samples of a chunk's steps.
+
+    Attributes:
+        indices: rows of x and y, the steps' samples one after the other, `(R, n)`; None: all of
+            them, every step.
+        x: inputs `(N, ...)`.
+        y: targets `(N, ...)`.
+    """
+
+    indices: torch.Tensor | None
+    x: torch.Tensor
+    y: torch.Tensor
+
+
 class Recorded(NamedTuple):
     """S steps of R replicas."""
 
@@ -47,7 +62,7 @@ class Engine(Protocol):
         self,
         w: torch.Tensor,
         state: Any,
-        indices: torch.Tensor | None,
+        samples: Samples,
         sizes: np.ndarray,
         n_epochs: int,
         first: int,
@@ -57,7 +72,7 @@ class Engine(Protocol):
         Args:
             w: parameters `(R, p)`.
             state: see `init`.
-            indices: the samples that come, `(R, n_epochs * sum(sizes))`; None: all, every step.
+            samples: those that come, n_epochs * sum(sizes) for each replica.
             sizes: of the batches of one epoch, or of a part of one, `(m,)`.
             n_epochs: how often these sizes come.
             first: number of the first step, from 1.
@@ -77,6 +92,8 @@ class Eager:
     def __init__(self, problem: Problem, config: TrainConfig) -> None:
         self.problem = problem
         self.rule = rules.make(config.optimizer, config.lr, config.options)
+        # None: the optimiser's own, which a factory may have set to another
+        self.rates = None if config.schedule is None else config.rates(problem.d)
 
     def init(self, w: torch.Tensor) -> Any:
         """Return the rule's state."""
@@ -90,47 +107,53 @@ class Eager:
         self,
         w: torch.Tensor,
         state: Any,
-        indices: torch.Tensor | None,
+        samples: Samples,
         sizes: np.ndarray,
         n_epochs: int,
         first: int,
     ) -> tuple[torch.Tensor, Any, Recorded]:
         """Take the steps one by one; see `Engine`."""
         ws, losses, gradients = [w], [], []
-        for x, y in self._batches(len(w), indices, sizes, n_epochs):
+        n_steps = n_epochs * len(sizes)
+        rates: list[Any] = [None] * n_steps
+        if self.rates is not None:
+            rates = self.rates(np.arange(first - 1, first - 1 + n_steps)).tolist()
+        batches = self._batches(len(w), samples, sizes, n_epochs)
+        for lr, (x, y) in zip(rates, batches, strict=True):
             loss, gradient = self.problem.losses_and_gradients(w, x, y)
-            w, state = self.rule.update(w, state, gradient)
+            w, state = self.rule.update(w, state, gradient, loss, lr)
             ws.append(w)
             losses.append(loss)
             gradients.append(gradient)
         return w, state, Recorded(torch.stack(ws), torch.stack(losses), torch.stack(gradients))
 
     def _batches(
-        self, n: int, indices: torch.Tensor | None, sizes: np.ndarray, n_epochs: int
+        self, n: int, samples: Samples, sizes: np.ndarray, n_epochs: int
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield the batches, `(R, B, ...)` each, contiguous."""
-        if indices is None:
-            x, y = (t.expand(n, *t.shape) for t in (self.problem.x, self.problem.y))
+        if samples.indices is None:
+            x, y = (t.expand(n, *t.shape) for t in (samples.x, samples.y))
             for _ in range(n_epochs):
                 yield x, y
             return
         size, count = int(sizes[0]), int((sizes == sizes[0]).sum())
-        indices = indices.reshape(n, n_epochs, -1)
+        indices = samples.indices.reshape(n, n_epochs, -1)
         whole = indices[:, :, : size * count].reshape(n, n_epochs, count, size)
-        xs, ys = self._gather(whole.permute(1, 2, 0, 3))
-        rest = self._gather(indices[:, :, size * count :].transpose(0, 1))
+        xs, ys = _gather(samples, whole.permute(1, 2, 0, 3))
+        rest = _gather(samples, indices[:, :, size * count :].transpose(0, 1))
         for epoch in range(n_epochs):
             for step in range(count):
                 yield xs[epoch, step], ys[epoch, step]
             if count < len(sizes):  # the ragged last batch
                 yield rest[0][epoch], rest[1][epoch]
 
-    def _gather(self, indices: torch.Tensor) -> list[torch.Tensor]:
-        flat = indices.flatten().to(self.problem.x.device)
-        return [
-            data.index_select(0, flat).reshape(*indices.shape, *data.shape[1:])
-            for data in (self.problem.x, self.problem.y)
-        ]
+
+def _gather(samples: Samples, indices: torch.Tensor) -> list[torch.Tensor]:
+    flat = indices.flatten().to(samples.x.device)
+    return [
+        data.index_select(0, flat).reshape(*indices.shape, *data.shape[1:])
+        for data in (samples.x, samples.y)
+    ]
 
 
 class Compiled:
@@ -147,6 +170,7 @@ class Compiled:
     def __init__(self, problem: Problem, config: TrainConfig) -> None:
         from sgdstudy.compiled import compile_steps
 
+        self.problem = problem
         self._steps = compile_steps(problem, config)
 
     def init(self, w: torch.Tensor) -> torch.Tensor:
@@ -161,13 +185,17 @@ class Compiled:
         self,
         w: torch.Tensor,
         state: torch.Tensor,
-        indices: torch.Tensor | None,
+        samples: Samples,
         sizes: np.ndarray,
         n_epochs: int,
         first: int,
     ) -> tuple[torch.Tensor, torch.Tensor, Recorded]:
         """Take the steps in one call; see `Engine`."""
-        w, state, *recorded = self._steps(w, state, indices, np.tile(sizes, n_epochs), first)
+        sizes, data = np.tile(sizes, n_epochs), (samples.x, samples.y)
+        own = samples.x is self.problem.x
+        w, state, *recorded = self._steps(
+            w, state, samples.indices, sizes, first, None if own else data
+        )
         return w, state, Recorded(*recorded)
 
 
@@ -180,7 +208,7 @@ def choose(problem: Problem, config: TrainConfig) -> tuple[Engine, str]:
     Raises:
         InputError: `engine="compiled"`, and the step cannot be compiled.
     """
-    n_steps = config.epochs * len(config.batch_sizes(problem.d))
+    n_steps = config.n_steps(problem.d)
     if config.engine == "eager" or (config.engine == "auto" and n_steps < WORTH_STEPS):
         return Eager(problem, config), ""
     from sgdstudy.compiled import Unsupported

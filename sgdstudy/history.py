@@ -126,10 +126,10 @@ class History:
 
     @property
     def distance(self) -> np.ndarray:
-        """Distance `(R,)` of the final parameters to the true ones; NaN where not known."""
-        if self.problem.w_true is None:
+        """Distance `(R,)` of the final parameters to the true ones of then; NaN: not known."""
+        true = self.problem.true_at(self.n_steps)
+        if true is None:
             return np.full(len(self.w), np.nan)
-        true = self.problem.w_true.cpu().double().numpy()
         return norm(self.w.astype(float) - true)
 
     def load(

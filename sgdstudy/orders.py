@@ -115,6 +115,15 @@ def grab(generator: torch.Generator, d: int, batch_size: int) -> Stream:
     )
 
 
+def stream(generator: torch.Generator, d: int, batch_size: int) -> Stream:
+    """Refuse: training takes the samples of `order="stream"` from the problem's stream."""
+    raise InputError(
+        "the order 'stream' has no indices: its samples come from the problem's stream and are "
+        "never stored; to look ahead, take another order"
+    )
+    yield
+
+
 def balance(
     order: torch.Tensor, gradients: torch.Tensor, before: torch.Tensor | None, batch_size: int
 ) -> torch.Tensor:
@@ -159,8 +168,10 @@ ORDERS: dict[str, Callable[[torch.Generator, int, int], Stream]] = {
     "block_shuffle": block_shuffle,
     "flip_flop": flip_flop,
     "grab": grab,
+    "stream": stream,
 }
 ADAPTIVE = {"grab": balance}
+UNKNOWN = (*ADAPTIVE, "stream")  # what comes is not known before the run
 # drawn anew for every part of the stream: what comes next is known from the generator alone
 FRESH = ("shuffle", "with_replacement", "block_shuffle", "flip_flop")
 

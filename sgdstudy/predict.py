@@ -24,7 +24,8 @@ RANDOM_ORDERS = ("shuffle", "with_replacement")
 def predict(problem: Problem, config: TrainConfig) -> dict[str, float]:
     """Return what is expected of a configuration, by name; nothing where theory has nothing.
 
-    Theory speaks of plain gradient steps (`notebook`, `SGD` without options) on least squares:
+    Theory speaks of plain gradient steps (`notebook`, `SGD` without options or schedule) on least
+    squares:
 
     - full batch within the limit: `stop_epoch`, `distance_at_stop`; beyond it `growth_per_epoch`;
     - mini-batches in a fixed order: `rho`, the contraction from one epoch's end to the next, and
@@ -79,7 +80,7 @@ def expected_losses(problem: Problem, config: TrainConfig) -> dict[str, np.ndarr
 
 def order_is_known(problem: Problem, config: TrainConfig) -> bool:
     """Whether theory can follow the very steps of a configuration's first seed."""
-    fixed = config.batch_size is not None and str(config.order) not in orders.ADAPTIVE
+    fixed = config.batch_size is not None and str(config.order) not in orders.UNKNOWN
     return _plain(config) and problem.least_squares is not None and fixed
 
 
@@ -94,7 +95,9 @@ def known_order(problem: Problem, config: TrainConfig, epochs: int) -> theory.Or
 
 
 def _plain(config: TrainConfig) -> bool:
-    return config.optimizer in ("notebook", "SGD") and not config.options
+    """Whether every step is w - lr g, with the same lr."""
+    known = config.optimizer in ("notebook", "SGD") and not config.options
+    return known and config.schedule is None
 
 
 def _start(problem: Problem, config: TrainConfig) -> np.ndarray:

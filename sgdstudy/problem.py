@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -30,8 +30,13 @@ class Problem:
         loss: a name of `losses.LOSSES`, or a callable `(prediction, y) -> (B,)`.
         w_init: `(p,)`; default: the module's parameters, else zeros of `w_true`'s length. Or
             `callable(generator) -> (p,)`, called once per seed.
-        w_true: `(p,)`, the parameters that made the data, where known.
+        w_true: `(p,)`, the parameters that made the data, where known. Where they drift, a callable
+            from the numbers of steps taken `(S,)` to the parameters by then, `(S, p)`.
         test: `(x, y)` held out; its loss is recorded at the end of every epoch.
+        stream: `callable(generator)`, called once per seed, returning an iterator of blocks
+            `(x, y)` of any length, which `order="stream"` trains on; each sample is seen once, and
+            none is stored. x and y above are then a sample of it: the data of the full loss, and
+            their number the length of what is called an epoch.
         name: what the problem is called in tables and in MLflow.
 
     Raises:
@@ -55,6 +60,7 @@ class Problem:
         w_init: Any = None,
         w_true: Any = None,
         test: tuple[Any, Any] | None = None,
+        stream: Callable[[torch.Generator], Iterator[tuple[Any, Any]]] | None = None,
         name: str = "custom",
     ) -> None:
         self.batch_loss = losses.resolve(loss)
@@ -72,6 +78,14 @@ class Problem:
             self.model = model
         else:
             raise InputError(f"model is f(w, x) or an nn.Module, not {shown(model)}")
+        if not (stream is None or callable(stream)):
+            raise InputError(
+                f"stream is a function of a generator that returns an iterator of blocks (x, y), "
+                f"not {shown(stream)}"
+            )
+        self.stream, self._drift = stream, w_true if callable(w_true) else None
+        if self._drift is not None:
+            w_true = self._drifted(np.zeros(1, int))[0]
         self.w_true = None if w_true is None else arrays.vector(w_true, "w_true", self.dtype)
         self.w_init = self._initial(w_init)
         self.p = len(self.initial([0])[0])
@@ -86,6 +100,32 @@ class Problem:
     def d(self) -> int:
         """Number of samples."""
         return len(self.x)
+
+    @property
+    def drifts(self) -> bool:
+        """Whether the true parameters change from step to step."""
+        return self._drift is not None
+
+    def true_at(self, steps: np.ndarray) -> np.ndarray | None:
+        """Return the true parameters after so many steps `(S,)`, `(S, p)`; None: not known."""
+        if self._drift is not None:
+            return self._drifted(steps)
+        if self.w_true is None:
+            return None
+        return np.tile(self.w_true.cpu().double().numpy(), (len(steps), 1))
+
+    def _drifted(self, steps: np.ndarray) -> np.ndarray:
+        assert self._drift is not None
+        try:
+            found = np.asarray(self._drift(np.asarray(steps)), dtype=float)
+        except Exception as error:
+            raise failed("w_true", error) from error
+        if found.ndim != 2 or len(found) != len(steps) or not np.isfinite(found).all():
+            raise InputError(
+                f"w_true, for {len(steps)} steps, returns shape {found.shape}; expected finite "
+                f"numbers (steps, p)"
+            )
+        return found
 
     @property
     def loss_name(self) -> str:
@@ -114,8 +154,9 @@ class Problem:
             "model": self.source,
             "loss": self.loss,
             "w_init": self.w_init,
-            "w_true": self.w_true,
+            "w_true": self.w_true if self._drift is None else self._drift,
             "test": self.test,
+            "stream": self.stream,
             "name": self.name,
         }
         wrong = sorted(set(changes) - set(same))
@@ -127,20 +168,31 @@ class Problem:
         """Return the problem with data and parameters in another dtype, on another device."""
         if dtype == self.dtype and torch.device(device) == self.x.device:
             return self
-        other = copy.copy(self)
-        for cached in ("least_squares", "_broadcasts", "digest"):
-            other.__dict__.pop(cached, None)
+        other = self._changed(dtype=dtype)
 
         def move(tensor: torch.Tensor) -> torch.Tensor:
             return tensor.to(device, dtype if tensor.is_floating_point() else None)
 
-        other.dtype = dtype
         other.x, other.y = move(self.x), move(self.y)
         other.test = None if self.test is None else (move(self.test[0]), move(self.test[1]))
         other.w_true = None if self.w_true is None else move(self.w_true)
         if isinstance(self.source, nn.Module):
             module = copy.deepcopy(self.source).to(device=device, dtype=dtype)
             other.model = _functional(module, other.x)[0]
+        return other
+
+    def on(self, x: torch.Tensor, y: torch.Tensor) -> Problem:
+        """Return the problem on other data of the same kind; itself on its own."""
+        if x is self.x and y is self.y:
+            return self
+        return self._changed(x=x, y=y)
+
+    def _changed(self, **attributes: Any) -> Problem:
+        """Return a copy with some attributes changed; what depends on the data is found anew."""
+        other = copy.copy(self)
+        for cached in ("least_squares", "_broadcasts", "digest"):
+            other.__dict__.pop(cached, None)
+        other.__dict__ |= attributes
         return other
 
     def initial(self, seeds: list[int]) -> torch.Tensor:
@@ -218,6 +270,23 @@ class Problem:
             for x, y, share in self._samples(*self.test, len(tensor)):
                 with torch.no_grad():
                     values[part] += share * self.losses(tensor, x, y).cpu().numpy()
+        return values
+
+    def accuracy(self, w: np.ndarray, test: bool = False) -> np.ndarray:
+        """Return the share `(N,)` of samples whose largest logit is that of their class.
+
+        Args:
+            w: parameters `(N, p)`.
+            test: of the test data, instead of the data trained on.
+        """
+        x, y = self.test if test and self.test is not None else (self.x, self.y)
+        values = np.empty(len(w))
+        for part, tensor in self._blocks(w, len(x)):
+            values[part] = 0.0
+            for some_x, some_y, share in self._samples(x, y, len(tensor)):
+                with torch.no_grad():
+                    right = self.predict(tensor, some_x).argmax(2) == some_y
+                values[part] += share * right.double().mean(1).cpu().numpy()
         return values
 
     def _samples(self, x: torch.Tensor, y: torch.Tensor, n: int) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from sgdstudy import checks
 from sgdstudy.problem import Problem
@@ -78,11 +79,114 @@ def _normal(x: np.ndarray, seed: int) -> np.ndarray:
     return torch.randn(len(x), generator=generator, dtype=torch.float64).numpy()
 
 
+def ill_conditioned(d: int = 1000, noise: float = 0.1, seed: int = 0) -> Problem:
+    """Return least squares in 100 dimensions whose Hessian is badly conditioned, float64.
+
+    The spectrum of DeepOBS's quadratic (Schneider, Balles, Hennig 2019): 90 eigenvalues drawn from
+    U(0, 1), 10 from U(30, 60), in a basis that is turned at random, so that no optimiser is helped
+    by the axes. The features are made such that the Hessian of all the data is exactly that.
+
+    Args:
+        d: number of samples, at least 200.
+        noise: standard deviation of the normal noise of the labels.
+        seed: seed of all draws.
+
+    Raises:
+        InputError: fewer than 200 samples, a noise that is negative, no seed.
+    """
+    d, p, seed = checks.count("d", d, least=200), 100, checks.seed(seed)
+    noise = checks.number("noise", noise, lambda v: v >= 0, "at least 0 and finite")
+    draw = np.random.default_rng(seed)
+    values = np.concatenate([draw.uniform(0, 1, 90), draw.uniform(30, 60, 10)])
+    turned, _ = np.linalg.qr(draw.normal(size=(p, p)))
+    orthonormal, _ = np.linalg.qr(draw.normal(size=(d, p)))
+    x = np.sqrt(d / 2) * orthonormal * np.sqrt(values) @ turned.T  # (2 / d) x^T x: the Hessian
+    w_true = draw.normal(size=p)
+    y = x @ w_true + noise * draw.normal(size=d)
+    return Problem(x, y, linear, w_init=np.zeros(p), w_true=w_true, name="ill-conditioned")
+
+
+def linear(w: Any, x: torch.Tensor) -> torch.Tensor:
+    """Return x w for inputs `(B, p)`."""
+    return x @ w
+
+
+def affine(w: Any, x: torch.Tensor) -> torch.Tensor:
+    """Return x w + b, b the last parameter, for inputs `(B, p - 1)`."""
+    return x @ w[:-1] + w[-1]
+
+
+def diabetes(seed: int = 0) -> Problem:
+    """Return linear regression on scikit-learn's diabetes data (real, 442 x 10), float64.
+
+    Inputs and targets have mean 0 and standard deviation 1 over the 354 samples that are trained
+    on; 88 are held out. Efron, Hastie, Johnstone, Tibshirani: Least Angle Regression (2004).
+
+    Args:
+        seed: seed of the draw that decides which samples are held out.
+    """
+    from sklearn.datasets import load_diabetes
+
+    x, y = load_diabetes(return_X_y=True)
+    kept, held = _split(len(x), seed)
+    x, y = ((v - v[kept].mean(0)) / v[kept].std(0) for v in (x, y))
+    test = (x[held], y[held])
+    return Problem(x[kept], y[kept], affine, w_init=np.zeros(11), test=test, name="diabetes")
+
+
+def digits(hidden: int = 32, seed: int = 0) -> Problem:
+    """Return scikit-learn's digits (real, 1797 x 64) for a network of one hidden tanh layer.
+
+    Classification by cross entropy, float32; 1438 samples to train on, 359 held out. Every seed of
+    a run starts from weights of its own, U(-1, 1) / sqrt(inputs of the layer).
+
+    Args:
+        hidden: width of the hidden layer.
+        seed: seed of the draw that decides which samples are held out.
+    """
+    from sklearn.datasets import load_digits
+
+    hidden = checks.count("hidden", hidden)
+    x, classes = load_digits(return_X_y=True)
+    x = (x / 16).astype("f")
+    kept, held = _split(len(x), seed)
+    network = nn.Sequential(nn.Linear(64, hidden), nn.Tanh(), nn.Linear(hidden, 10))
+
+    def start(generator: torch.Generator) -> torch.Tensor:
+        drawn = []
+        for inputs, outputs in ((64, hidden), (hidden, 10)):
+            n = (inputs + 1) * outputs  # weights, then biases
+            drawn.append((2 * torch.rand(n, generator=generator) - 1) / inputs**0.5)
+        return torch.cat(drawn)
+
+    return Problem(
+        x[kept],
+        classes[kept],
+        network,
+        "cross_entropy",
+        w_init=start,
+        test=(x[held], classes[held]),
+        name=f"digits, {hidden} tanh units",
+    )
+
+
+def _split(d: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the samples to train on, four fifths of them, and those held out, in order."""
+    drawn = np.random.default_rng(checks.seed(seed)).permutation(d)
+    return np.sort(drawn[d // 5 :]), np.sort(drawn[: d // 5])
+
+
 TARGETS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
     "normal": _normal,
     "cubic": lambda x, seed: x**3,
 }
-PROBLEMS: dict[str, Callable[[], Problem]] = {"curve": curve, "legendre": legendre}
+PROBLEMS: dict[str, Callable[[], Problem]] = {
+    "curve": curve,
+    "legendre": legendre,
+    "ill_conditioned": ill_conditioned,
+    "diabetes": diabetes,
+    "digits": digits,
+}
 
 
 def get(problem: Problem | str) -> Problem:

@@ -1,7 +1,8 @@
 """Update rules on parameters `(R, p)`: the notebook's own, and the element-wise torch.optim.
 
-A rule is two functions, `init(w) -> state` and `update(w, state, gradient) -> (w, state)`, and
-`select(state, live)` to go on with some replicas only.
+A rule is two functions, `init(w) -> state` and
+`update(w, state, gradient, loss, lr) -> (w, state)`, and `select(w, state, live)` to go on with
+some replicas only.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ ELEMENT_WISE = (
     "Rprop",
     "ASGD",
 )
-NAMES = ("notebook", "none", *ELEMENT_WISE)
+NAMES = ("notebook", "none", "polyak", *ELEMENT_WISE)
+POLYAK = {"least_loss": 0.0, "c": 1.0}  # options of "polyak", and their defaults
 OURS = ("params", "lr", "differentiable")  # arguments of optimisers that are no options here
 
 
@@ -41,8 +43,23 @@ class Rule(Protocol):
     def init(self, w: torch.Tensor) -> Any:
         """Return the state for parameters `(R, p)`."""
 
-    def update(self, w: torch.Tensor, state: Any, gradient: torch.Tensor) -> tuple[Any, Any]:
-        """Return the new parameters and the new state."""
+    def update(
+        self,
+        w: torch.Tensor,
+        state: Any,
+        gradient: torch.Tensor,
+        loss: torch.Tensor,
+        lr: float | None = None,
+    ) -> tuple[Any, Any]:
+        """Return the new parameters and the new state.
+
+        Args:
+            w: parameters `(R, p)`.
+            state: see `init`.
+            gradient: of the batch losses at w, `(R, p)`.
+            loss: the batch losses `(R,)`.
+            lr: step size of this step; None: the rule's own.
+        """
 
     def select(self, w: torch.Tensor, state: Any, live: torch.Tensor) -> Any:
         """Return the state of the replicas at positions `live`; w holds their parameters."""
@@ -57,9 +74,16 @@ class Notebook:
     def init(self, w: torch.Tensor) -> None:
         """Return no state."""
 
-    def update(self, w: torch.Tensor, state: None, gradient: torch.Tensor) -> tuple[Any, Any]:
+    def update(
+        self,
+        w: torch.Tensor,
+        state: None,
+        gradient: torch.Tensor,
+        loss: torch.Tensor,
+        lr: float | None = None,
+    ) -> tuple[Any, Any]:
         """Return `w - lr * gradient`."""
-        return w - self.lr * gradient, None
+        return w - (self.lr if lr is None else lr) * gradient, None
 
     def select(self, w: torch.Tensor, state: None, live: torch.Tensor) -> None:
         """Return no state."""
@@ -72,9 +96,51 @@ class Still:
     def init(self, w: torch.Tensor) -> None:
         """Return no state."""
 
-    def update(self, w: torch.Tensor, state: None, gradient: torch.Tensor) -> tuple[Any, Any]:
+    def update(
+        self,
+        w: torch.Tensor,
+        state: None,
+        gradient: torch.Tensor,
+        loss: torch.Tensor,
+        lr: float | None = None,
+    ) -> tuple[Any, Any]:
         """Return `w`."""
         return w, None
+
+    def select(self, w: torch.Tensor, state: None, live: torch.Tensor) -> None:
+        """Return no state."""
+
+
+@dataclass(frozen=True)
+class Polyak:
+    r"""Polyak's step, read off the loss, for every replica its own.
+
+    \[w \leftarrow w - \min\left(\mathrm{lr},\ \frac{L_b - L^*}{c \|g\|^2}\right) g\]
+
+    Of full batches Polyak (1969); of mini-batches Loizou et al. (2021), SPS_max, where L* is the
+    least loss of a batch, 0 where some parameters fit all samples.
+    """
+
+    lr: float
+    least_loss: float = POLYAK["least_loss"]
+    c: float = POLYAK["c"]
+
+    def init(self, w: torch.Tensor) -> None:
+        """Return no state."""
+
+    def update(
+        self,
+        w: torch.Tensor,
+        state: None,
+        gradient: torch.Tensor,
+        loss: torch.Tensor,
+        lr: float | None = None,
+    ) -> tuple[Any, Any]:
+        """Return the parameters after Polyak's step; they stay where the gradient is zero."""
+        square = (gradient * gradient).sum(1)
+        size = (loss - self.least_loss) / (self.c * square)
+        size = size.clamp(0.0, self.lr if lr is None else lr)
+        return w - torch.where(square > 0, size, 0.0)[:, None] * gradient, None
 
     def select(self, w: torch.Tensor, state: None, live: torch.Tensor) -> None:
         """Return no state."""
@@ -108,9 +174,16 @@ class TorchOptimizer:
         return optimizer
 
     def update(
-        self, w: torch.Tensor, state: torch.optim.Optimizer, gradient: torch.Tensor
+        self,
+        w: torch.Tensor,
+        state: torch.optim.Optimizer,
+        gradient: torch.Tensor,
+        loss: torch.Tensor,
+        lr: float | None = None,
     ) -> tuple[torch.Tensor, torch.optim.Optimizer]:
         """Take the optimiser's step."""
+        if lr is not None:
+            state.param_groups[0]["lr"] = lr
         (parameter,) = state.param_groups[0]["params"]
         parameter.grad = gradient
         state.step()
@@ -150,6 +223,8 @@ def make(optimizer: Any, lr: float, options: Mapping[str, Any]) -> Rule:
         if options:
             raise InputError(f"optimizer {optimizer!r} takes no options, got {sorted(options)}")
         return Notebook(lr) if optimizer == "notebook" else Still()
+    if optimizer == "polyak":
+        return Polyak(lr, **polyak_options(options))
     _refuse_mixing(optimizer)
     if optimizer not in ELEMENT_WISE:
         raise unknown("optimizer", optimizer, NAMES)
@@ -169,6 +244,14 @@ def make(optimizer: Any, lr: float, options: Mapping[str, Any]) -> Rule:
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{optimizer} refuses these options: {error}") from error
     return TorchOptimizer(factory)
+
+
+def polyak_options(options: Mapping[str, Any]) -> dict[str, float]:
+    """Return the options of `polyak`, checked, with their defaults."""
+    for option in options:
+        checks.choice("option of polyak", option, POLYAK)
+    least = checks.number("least_loss", options.get("least_loss", 0.0), lambda v: True, "finite")
+    return {"least_loss": least, "c": checks.number("c", options.get("c", POLYAK["c"]))}
 
 
 def _refuse_mixing(name: str) -> None:

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from sgdstudy import engines, problems, quantities
 from sgdstudy.checkpoint import Keeper
 from sgdstudy.config import TrainConfig
-from sgdstudy.engines import Recorded
+from sgdstudy.engines import Recorded, Samples
 from sgdstudy.errors import InputError, shown
 from sgdstudy.history import History
 from sgdstudy.orders import Sampler
@@ -25,6 +25,7 @@ from sgdstudy.problem import DTYPES, Problem
 from sgdstudy.quantities import norm
 from sgdstudy.record import Memory, Rows, Sink
 from sgdstudy.session import interrupt_flag, single_thread, visible
+from sgdstudy.streams import Streams, sampler
 from sgdstudy.trajectory import Trajectory
 
 FIRST_STEPS = 256  # of the first chunk
@@ -183,19 +184,23 @@ class _Run:
         self.per_epoch = int(self.sizes.sum())  # samples
         self.diagnostics = quantities.resolve(config.diagnostics)
         self.engine: engines.Engine
-        self.sampler: Sampler | Trajectory
+        self.sampler: Sampler | Streams | Trajectory
         if trajectory is not None:
             self.engine, self.engine_note, self.sampler = trajectory, "", trajectory
             self.w = trajectory.w[0]
         else:
             self.engine, self.engine_note = engines.choose(problem, config)
-            self.sampler = Sampler(config.order, seeds, problem.d, config.batch_size or problem.d)
+            self.sampler = sampler(problem, config, seeds)
             self.w = problem.initial(seeds)
         # an adaptive order knows an epoch only once it has the gradients of the one before
         adaptive = isinstance(self.sampler, Sampler) and self.sampler.adaptive
         self.adaptive = adaptive and config.batch_size is not None
         self.state = self.engine.init(self.w)
-        self.w_true = None if problem.w_true is None else problem.w_true.cpu().double().numpy()
+        self.rates = config.rates(problem.d)
+        self.streams = config.order == "stream" and config.batch_size is not None
+        if self.streams:  # all the data: there is no such thing
+            known = self.diagnostics.items()
+            self.diagnostics = {k: v for k, v in known if not k.startswith("full_")}
         self.row_stride = -(-n * config.epochs * len(self.sizes) // config.record_rows)
         # over all R seeds
         self.w_start = self.w.cpu().double().numpy()
@@ -209,11 +214,11 @@ class _Run:
         self.epoch, self.batch = 0, 0  # done epochs; done batches of the present one
         self.sums: dict[str, np.ndarray] = {}
         self.boundary: tuple[np.ndarray, np.ndarray] | None = None
-        self.indices: torch.Tensor | None = None  # the samples of the chunk's steps, (R, n)
+        self.averaged = np.zeros(self.w_start.shape)  # sum of the parameters to be averaged
+        self.samples = Samples(None, problem.x, problem.y)  # of the chunk's steps
         self.shown_loss = np.nan
         # an empty block first: the columns are there even if no epoch is ever completed
-        optional = ["distance"] * (self.w_true is not None) + ["test_loss"] * bool(problem.test)
-        none = {name: np.empty((0, n)) for name in [*EPOCH_COLUMNS, *optional]}
+        none = {name: np.empty((0, n)) for name in [*EPOCH_COLUMNS, *self._optional()]}
         self._write_epochs(none, self.final_w[None][:0], np.zeros(n, int))
 
     # ---- one chunk -------------------------------------------------------------------------
@@ -236,13 +241,13 @@ class _Run:
     def _steps(self, span: _Span) -> Recorded:
         """Take the steps of a chunk."""
         m = len(self.sizes)
-        indices = None
         if self.config.batch_size is not None:
             indices = self.sampler.take(span.n_epochs * int(span.sizes.sum()))
-        self.indices = indices
+            held = self.sampler if isinstance(self.sampler, Streams) else self.problem
+            self.samples = Samples(indices, held.x, held.y)
         first = self.epoch * m + span.first + 1
         self.w, self.state, recorded = self.engine.steps(
-            self.w, self.state, indices, span.sizes, span.n_epochs, first
+            self.w, self.state, self.samples, span.sizes, span.n_epochs, first
         )
         if self.adaptive and isinstance(self.sampler, Sampler):
             self.sampler.learn(recorded.gradient)
@@ -324,6 +329,8 @@ class _Run:
             "grad_norm": span.sizes[:, None] * norm(slopes),
             "grad": span.sizes[:, None, None] * slopes,
         }
+        if self.config.average is not None:
+            terms["w"] = trace.w[1:].reshape(span.n_epochs, span.m, n, -1)
         sums = {name: _sum_batches(value, self.sums.get(name)) for name, value in terms.items()}
         self.sums = sums
         if not span.complete:
@@ -339,13 +346,57 @@ class _Run:
             norm(sums["grad"] / self.per_epoch),
         )
         values = dict(zip(EPOCH_COLUMNS, found, strict=True))
-        end_w = trace.w[span.m :: span.m]
-        if self.w_true is not None:
-            values["distance"] = norm(end_w - self.w_true)
-        if self.problem.test is not None:
-            flat = end_w.reshape(-1, end_w.shape[-1])
-            values["test_loss"] = self.problem.test_loss(flat).reshape(end_w.shape[:-1])
-        return values
+        return values | self._optional_epochs(trace.w[span.m :: span.m], sums.get("w"))
+
+    def _optional(self) -> list[str]:
+        """Return the columns of epochs that only some runs have."""
+        problem, averages = self.problem, self.config.average is not None
+        known, classes = problem.w_true is not None, problem.loss == "cross_entropy"
+        there = {
+            "distance": known,
+            "test_loss": problem.test is not None,
+            "accuracy": classes,
+            "test_accuracy": classes and problem.test is not None,
+            "average_loss": averages,
+            "average_distance": averages and known,
+        }
+        return [name for name, is_there in there.items() if is_there]
+
+    def _optional_epochs(self, end_w: np.ndarray, sums: np.ndarray | None) -> dict[str, np.ndarray]:
+        """Return these columns, from the parameters at the epochs' ends and their sums `(E, R, p)`.
+
+        Until averaging begins, the parameters themselves are their mean.
+        """
+        problem, flat = self.problem, end_w.reshape(-1, end_w.shape[-1])
+        epoch = self.epoch + 1 + np.arange(len(end_w))
+        mean_w = end_w if sums is None else self._average(end_w, sums, epoch)
+        steps = epoch * len(self.sizes)
+
+        def distance(w: np.ndarray) -> np.ndarray:
+            true_w = problem.true_at(steps)
+            assert true_w is not None
+            return norm(w - true_w[:, None])
+
+        ways = {
+            "distance": lambda: distance(end_w),
+            "test_loss": lambda: problem.test_loss(flat),
+            "accuracy": lambda: problem.accuracy(flat),
+            "test_accuracy": lambda: problem.accuracy(flat, test=True),
+            "average_loss": lambda: problem.full(mean_w.reshape(flat.shape))[0],
+            "average_distance": lambda: distance(mean_w),
+        }
+        return {name: ways[name]().reshape(end_w.shape[:-1]) for name in self._optional()}
+
+    def _average(self, end_w: np.ndarray, sums: np.ndarray, epoch: np.ndarray) -> np.ndarray:
+        """Return the mean of the parameters after every step so far that counts, `(E, R, p)`."""
+        assert self.config.average is not None
+        skipped = int(self.config.average * self.config.epochs)
+        counts = epoch > skipped
+        within = np.where(counts[:, None, None], sums, 0.0)
+        total = np.add.accumulate(np.concatenate([self.averaged[None], within]))[1:]
+        self.averaged = total[-1]
+        n = (epoch - skipped)[:, None, None] * len(self.sizes)
+        return np.where(counts[:, None, None], total / np.maximum(n, 1), end_w)
 
     def _stopped(self, span: _Span, epochs: dict[str, np.ndarray]) -> np.ndarray:
         """Return, per replica, the first epoch of the chunk whose stop rule holds, else E."""
@@ -366,6 +417,8 @@ class _Run:
         if self.row_stride > 1:  # the last row of a replica that ends here is always kept
             ends = (position[:, None] == rows - 1) & ended & self.live[self.members]
             keep &= (step % self.row_stride == 0)[:, None] | ends
+        rates = self.rates(step)
+        true_w = self.problem.true_at(step)
         chunk = quantities.Chunk(
             w=trace.w[:-1],
             w_next=trace.w[1:],
@@ -374,10 +427,10 @@ class _Run:
             size=np.tile(span.sizes, span.n_epochs),
             full_gradient=known.gradient,
             w_start=self.w_start[self.members],
-            w_true=self.w_true,
-            lr=self.config.lr,
-            problem=self.problem,
-            indices=self.indices,
+            w_true=None if true_w is None else true_w[:, None],
+            lr=rates[:, None],
+            problem=self.problem.on(self.samples.x, self.samples.y),
+            indices=self.samples.indices,
             step=step,
             every=self.config.diagnostics_every,
             kept=keep.any(1),
@@ -393,6 +446,7 @@ class _Run:
             "full_loss": known.loss,
             "full_grad_norm": norm(known.gradient),
             "update_norm": norm(chunk.w_next - chunk.w),
+            **({} if self.config.schedule is None else {"lr": rates[:, None]}),
             **_parameters(trace.raw_w[:-1]),
             **quantities.compute(self.diagnostics, chunk),
         }
@@ -439,6 +493,7 @@ class _Run:
         self.members = self.members[keep]
         # every sum is (epochs, R, ...)
         self.sums = {name: value[:, keep] for name, value in self.sums.items()}
+        self.averaged = self.averaged[keep]
         if self.boundary is not None:
             self.boundary = (self.boundary[0][keep], self.boundary[1][keep])
 

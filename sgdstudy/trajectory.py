@@ -10,7 +10,7 @@ import torch
 from sgdstudy import checks
 from sgdstudy.arrays import as_tensor
 from sgdstudy.config import TrainConfig
-from sgdstudy.engines import Recorded
+from sgdstudy.engines import Recorded, Samples
 from sgdstudy.errors import InputError
 from sgdstudy.problem import Problem
 from sgdstudy.problems import get
@@ -122,7 +122,7 @@ class Trajectory:
         self,
         w: torch.Tensor,
         state: None,
-        indices: torch.Tensor | None,
+        samples: Samples,
         sizes: np.ndarray,
         n_epochs: int,
         first: int,
@@ -134,7 +134,7 @@ class Trajectory:
         if self.losses is not None and self.gradients is not None:
             loss, gradient = self.losses[steps, self.live], self.gradients[steps, self.live]
         else:
-            loss, gradient = self._computed(path[:-1], indices)
+            loss, gradient = self._computed(path[:-1], samples.indices)
             loss = loss if self.losses is None else self.losses[steps, self.live]
             gradient = gradient if self.gradients is None else self.gradients[steps, self.live]
         return path[-1], None, Recorded(path, loss, gradient)

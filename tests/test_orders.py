@@ -12,7 +12,7 @@ import sgdstudy as ss
 from sgdstudy import orders
 from sgdstudy.orders import Sampler
 
-KNOWN = [order for order in orders.ORDERS if order not in orders.ADAPTIVE]
+KNOWN = [order for order in orders.ORDERS if order not in orders.UNKNOWN]
 PERMUTATIONS = [order for order in KNOWN if order != "with_replacement"]
 sizes = st.integers(1, 60).flatmap(lambda d: st.tuples(st.just(d), st.integers(1, d)))
 

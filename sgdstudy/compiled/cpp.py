@@ -116,7 +116,7 @@ static inline V v_tanh(V a) { EACH((T)tanh_d(AT(a))) }
 # the batch, gathered; false: an index beyond the data
 _STEP = """\
 static inline bool step_%(size)d(const Int* const* at, const Int* end, const T* X, const T* Y,
-                                 const V* w, V* g, V* loss) {
+                                 Int D, const V* w, V* g, V* loss) {
     MEMORY V x[%(size)d * F], y[%(size)d * M];
     for (int b = 0; b < %(size)d; b++) {
         for (int l = 0; l < L; l++) {
@@ -125,7 +125,7 @@ static inline bool step_%(size)d(const Int* const* at, const Int* end, const T* 
                 __builtin_prefetch(X + at[l][b + AHEAD] * F);
                 __builtin_prefetch(Y + at[l][b + AHEAD] * M);
             }
-            if ((unsigned long long)i >= D) return false;
+            if ((unsigned long long)i >= (unsigned long long)D) return false;
             for (int j = 0; j < F; j++) AT(x[b * F + j]) = X[i * F + j];
             for (int j = 0; j < M; j++) AT(y[b * M + j]) = Y[i * M + j];
         }
@@ -137,7 +137,7 @@ static inline bool step_%(size)d(const Int* const* at, const Int* end, const T* 
 
 _RUN = """\
 extern "C" int run(Int R, Int S, const Int* sizes, const Int* index, Int index_stride,
-                   const T* X, const T* Y, T* W, T* state, const double* scalars,
+                   const T* X, const T* Y, Int D, T* W, T* state, const double* scalars,
                    T* ws, T* losses, T* gradients) {
     const Int* end = index + R * index_stride;
     for (Int r0 = 0; r0 < R; r0 += L) {
@@ -157,6 +157,7 @@ extern "C" int run(Int R, Int S, const Int* sizes, const Int* index, Int index_s
             }
             if (!good) return 1;
             for (int c = 0; c < C; c++) sc[c] = lit((T)scalars[s * C + c]);
+%(before)s
             for (int j = 0; j < P; j++) {
                 V &w = now[j], d = g[j];
 %(rule)s
@@ -209,11 +210,12 @@ def program(
         if f"v_{name}(" in text and name not in inlined
     ]
     counts = {"P": p, "Q": rule.n_state * p, "C": len(rule.scalars), "L": lanes}
-    counts |= {"D": len(x), "F": x[0].numel(), "M": y[0].numel()}
+    counts |= {"F": x[0].numel(), "M": y[0].numel()}
     counts |= {"AHEAD": 100, "LARGE": int(x.nbytes + y.nbytes > LARGE_BYTES)}
     names = ", ".join(f"{name} = {value}" for name, value in counts.items())
     cases = "\n".join(
-        f"            case {n}: good = step_{n}(at, end, X, Y, now, g, loss); break;" for n in steps
+        f"            case {n}: good = step_{n}(at, end, X, Y, D, now, g, loss); break;"
+        for n in steps
     )
     return "\n".join(
         [
@@ -226,13 +228,18 @@ def program(
             *functions,
             _EXPONENTIAL if single else "",
             *(_STEP % {"size": size, "body": body} for size, body in steps.items()),
-            _RUN % {"cases": cases, "rule": _update(rule)},
+            _RUN % {"cases": cases, "before": _before(rule), "rule": _update(rule)},
         ]
     )
 
 
+def _before(rule: Rule) -> str:
+    """Return what comes once a step: the scalars' names, and the rule's own statements."""
+    names = [f"const V {name} = sc[{k}];" for k, name in enumerate(rule.scalars)]
+    return "\n".join(" " * 12 + line for line in [*names, *rule.before])
+
+
 def _update(rule: Rule) -> str:
     """Return the rule's statements for parameter j, its names bound to arrays."""
-    names = [f"const V {name} = sc[{k}];" for k, name in enumerate(rule.scalars)]
-    names += [f"V& s{k} = st[{k} * P + j];" for k in range(rule.n_state)]
+    names = [f"V& s{k} = st[{k} * P + j];" for k in range(rule.n_state)]
     return "\n".join(" " * 16 + line for line in [*names, *rule.lines])

@@ -18,13 +18,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from sgdstudy import rules as eager_rules
 from sgdstudy.compiled.unsupported import Unsupported
 
 NUMBERS = ("lr", "momentum", "dampening", "weight_decay", "alpha", "eps")
 BRANCHES = ("nesterov", "centered", "decoupled_weight_decay")
 
 
-Scalar = float | Callable[[np.ndarray], np.ndarray]
+Rates = Callable[[np.ndarray], np.ndarray]  # numbers of the steps, from 1 -> step sizes
+Scalar = float | Rates
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,14 @@ class Rule:
             the scalars' names, and change `d`, the gradient.
         scalars: name to number, or to `numbers of the steps (S,), from 1 -> (S,)`.
         n_state: numbers of state per parameter, all zero before the first step.
+        before: statements that come once a step, before the parameters move; they may use the
+            scalars' names, the gradient `g[0..P-1]` and the batch's loss `loss[0]`.
     """
 
     lines: tuple[str, ...]
     scalars: Mapping[str, Scalar]
     n_state: int = 0
+    before: tuple[str, ...] = ()
 
     def table(self, first: int, n_steps: int) -> np.ndarray:
         """Return the scalars of the steps, `(S, C)` in float64."""
@@ -51,8 +56,14 @@ class Rule:
         return table
 
 
-def make(optimizer: Any, lr: float, options: Mapping[str, Any]) -> Rule:
+def make(optimizer: Any, lr: float, options: Mapping[str, Any], rates: Rates) -> Rule:
     """Return the rule for an optimizer's name.
+
+    Args:
+        optimizer: its name.
+        lr: the step size it starts from.
+        options: its options.
+        rates: the step sizes of the steps.
 
     Raises:
         Unsupported: any other optimizer, or an option that is not handled.
@@ -60,7 +71,9 @@ def make(optimizer: Any, lr: float, options: Mapping[str, Any]) -> Rule:
     if optimizer == "none":
         return Rule((), {})
     if optimizer == "notebook":
-        return Rule(("w = w - lr * d;",), {"lr": lr})
+        return Rule(("w = w - lr * d;",), {"lr": rates})
+    if optimizer == "polyak":
+        return _polyak(eager_rules.polyak_options(options), rates)
     if not isinstance(optimizer, str) or optimizer not in TORCH_RULES:
         name = optimizer if isinstance(optimizer, str) else "given as a function"
         raise Unsupported(f"the optimizer {name} is not one of {', '.join(NAMES)}")
@@ -72,7 +85,7 @@ def make(optimizer: Any, lr: float, options: Mapping[str, Any]) -> Rule:
             raise Unsupported(f"the option {name} of {optimizer} is not a number")
         if value and not numbers and name not in BRANCHES:
             raise Unsupported(f"{optimizer} with {name}={value}")
-    rule = TORCH_RULES[optimizer](settings)
+    rule = TORCH_RULES[optimizer](settings | {"lr": rates})
     words = set(re.findall(r"\w+", " ".join(rule.lines)))
     return replace(rule, scalars={n: v for n, v in rule.scalars.items() if n in words})
 
@@ -84,7 +97,7 @@ def _sgd(o: Mapping[str, Any]) -> Rule:
         lines += ["d = v_fma(s0, momentum, d);" if o["nesterov"] else "d = s0;"]
     share = 1 - o["dampening"]
     scalars: dict[str, Scalar] = {
-        "minus_lr": -o["lr"],
+        "minus_lr": lambda step: -o["lr"](step),
         "decay": o["weight_decay"],
         "momentum": o["momentum"],
         "share": lambda step: np.where(step == 1, 1.0, share),
@@ -108,7 +121,7 @@ def _rmsprop(o: Mapping[str, Any]) -> Rule:
     else:
         lines += ["w = w + minus_lr * d / size;"]
     scalars: dict[str, Scalar] = {
-        "minus_lr": -o["lr"],
+        "minus_lr": lambda step: -o["lr"](step),
         "decay": o["weight_decay"],
         "alpha": o["alpha"],
         "fresh": fresh,
@@ -129,15 +142,26 @@ def _adam(o: Mapping[str, Any]) -> Rule:
     ]
     scalars: dict[str, Scalar] = {
         "decay": decay,
-        "keep": 1 - lr * decay,
+        "keep": lambda step: 1 - lr(step) * decay,
         "fresh": 1 - beta1,
         "beta2": beta2,
         "fresh2": 1 - beta2,
         "eps": o["eps"],
-        "minus_size": lambda step: -(lr / (1 - beta1**step)),
+        "minus_size": lambda step: -(lr(step) / (1 - beta1**step)),
         "root": lambda step: (1 - beta2**step) ** 0.5,
     }
     return Rule(tuple(lines), scalars, 2)
+
+
+def _polyak(o: Mapping[str, float], rates: Rates) -> Rule:
+    before = (
+        "V square = V0; for (int j = 0; j < P; j++) square += g[j] * g[j];",
+        "V size = (loss[0] - least) / (c * square);",
+        "size = size < V0 ? V0 : size; size = size > lr ? lr : size;",
+        "size = square > V0 ? size : V0;",
+    )
+    scalars: dict[str, Scalar] = {"least": o["least_loss"], "c": o["c"], "lr": rates}
+    return Rule(("w = w - size * d;",), scalars, before=before)
 
 
 def _lerp(old: str, weight: float) -> str:
@@ -148,4 +172,4 @@ def _lerp(old: str, weight: float) -> str:
 
 
 TORCH_RULES = {"SGD": _sgd, "RMSprop": _rmsprop, "Adam": _adam, "AdamW": _adam}
-NAMES = ("notebook", "none", *TORCH_RULES)
+NAMES = ("notebook", "none", "polyak", *TORCH_RULES)

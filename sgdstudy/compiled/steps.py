@@ -77,7 +77,13 @@ class CompiledSteps:
 
     def __init__(self, problem: Problem, config: TrainConfig) -> None:
         self.problem, self.config = problem, config
-        self.rule = rules.make(config.optimizer, config.lr, config.options)
+        self.rates = lambda steps: np.full(len(steps), config.lr)  # of the check
+        self.rule = rules.make(
+            config.optimizer,
+            config.lr,
+            config.options,
+            lambda step: self.rates(step.astype(int) - 1),
+        )
         self.sizes = sorted(set(config.batch_sizes(problem.d)))
         self.x, self.y = (_values(data, problem.dtype) for data in (problem.x, problem.y))
         recorded = {size: _record(problem, size) for size in self.sizes}
@@ -99,6 +105,7 @@ class CompiledSteps:
         )
         self._run = load(self.source)
         self._check(min(len(config.seeds), lanes + 1))
+        self.rates = config.rates(problem.d)
 
     def init(self, w: torch.Tensor) -> torch.Tensor:
         """Return the rule's state `(R, n_state, p)` for parameters `(R, p)`."""
@@ -111,6 +118,7 @@ class CompiledSteps:
         indices: torch.Tensor | None,
         sizes: np.ndarray,
         first: int,
+        data: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Take S steps.
 
@@ -120,6 +128,7 @@ class CompiledSteps:
             indices: `(R, sum(sizes))`, every replica's samples in order; None: all the data.
             sizes: `(S,)`, samples of every step.
             first: number of the first step, from 1.
+            data: what the indices are rows of, `x (N, ...)` and `y (N, ...)`; None: the problem's.
 
         Returns:
             `w (R, p)`, `state`, `ws (S+1, R, p)`, `losses (S, R)`, `gradients (S, R, p)`.
@@ -130,9 +139,10 @@ class CompiledSteps:
         (r, p), dtype = w.shape, self.problem.dtype
         sizes = np.ascontiguousarray(sizes, dtype=np.int64)
         s = len(sizes)
+        x, y = (self.x, self.y) if data is None else (_values(t, self.problem.dtype) for t in data)
         if p != self.problem.p or state.shape != (r, self.rule.n_state, p):
             raise ValueError(f"w {tuple(w.shape)} or state {tuple(state.shape)} does not fit")
-        if indices is None and (sizes != self.problem.d).any():
+        if indices is None and (sizes != len(x)).any():
             raise ValueError("indices None is for full batches")
         if indices is not None and indices.shape != (r, int(sizes.sum())):
             raise ValueError(f"indices are {tuple(indices.shape)}, not {(r, int(sizes.sum()))}")
@@ -148,8 +158,9 @@ class CompiledSteps:
             sizes.ctypes.data,
             None if indices is None else indices.data_ptr(),
             0 if indices is None else indices.shape[1],
-            self.x.data_ptr(),
-            self.y.data_ptr(),
+            x.data_ptr(),
+            y.data_ptr(),
+            len(x),
             w.data_ptr(),
             state.data_ptr(),
             scalars.ctypes.data,
@@ -158,7 +169,7 @@ class CompiledSteps:
             gradients.data_ptr(),
         )
         if failed:
-            raise ValueError(f"an index beyond the {self.problem.d} samples, or another batch size")
+            raise ValueError(f"an index beyond the {len(x)} samples, or another batch size")
         return w, state, ws, losses, gradients
 
     def _check(self, n: int) -> None:
@@ -198,7 +209,7 @@ def _eager(
         if indices is not None:
             rows = indices[:, start : start + size]
         loss, gradient = problem.losses_and_gradients(w, problem.x[rows], problem.y[rows])
-        w, state = rule.update(w, state, gradient)
+        w, state = rule.update(w, state, gradient, loss)
         start += size
         ws.append(w)
         losses.append(loss)
@@ -244,7 +255,8 @@ def load(source: str) -> Any:
             except OSError as error:
                 raise Unsupported(f"the compiled step cannot be loaded: {error}") from error
         number, pointer = ctypes.c_longlong, ctypes.c_void_p
-        function.argtypes = [number, number, pointer, pointer, number, *[pointer] * 8]
+        function.argtypes = [number, number, pointer, pointer, number, pointer, pointer]
+        function.argtypes += [number, *[pointer] * 6]
         _loaded[source] = function
     return _loaded[source]
 

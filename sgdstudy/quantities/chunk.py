@@ -28,8 +28,8 @@ class Chunk:
         size: samples in the batch, `(S,)`.
         full_gradient: gradient of the whole loss at w, `(S, R, p)`; NaN where it is not known.
         w_start: parameters each replica started from, `(R, p)`.
-        w_true: parameters that made the data, `(p,)`, or None.
-        lr: step size.
+        w_true: parameters that made the data, `(p,)`, or by step `(S, 1, p)`; or None.
+        lr: step size, or those of the steps, `(S, 1)`.
         problem: data, model and loss; None: what needs samples or curvature is NaN.
         indices: the samples of the steps one after the other, `(R, sum of size)`; None: all the
             data in every step.
@@ -47,7 +47,7 @@ class Chunk:
     full_gradient: np.ndarray
     w_start: np.ndarray
     w_true: np.ndarray | None
-    lr: float
+    lr: float | np.ndarray
     problem: Problem | None = None
     indices: Any = None
     step: np.ndarray | None = None
