@@ -53,7 +53,8 @@ class TrainConfig:
             least-squares problem, every tenth of others.
         metrics: columns of `steps` that MLflow gets, as `batch/<name>`; None: the losses, gradient
             norms and distance and, where they are asked for, a few diagnostics.
-        record_rows: the most rows of `steps` kept; longer runs keep every k-th step.
+        record_rows: the most rows of `steps` kept; longer runs keep every k-th step. 0: none, and
+            nothing is computed that only they would show.
 
     Raises:
         InputError: any value that is not allowed, saying what is.
@@ -84,7 +85,7 @@ class TrainConfig:
 
         settle("lr", checks.number("lr", self.lr))
         settle("epochs", checks.count("epochs", self.epochs))
-        settle("record_rows", checks.count("record_rows", self.record_rows))
+        settle("record_rows", checks.count("record_rows", self.record_rows, least=0))
         if self.diagnostics_every is not None:
             settle("diagnostics_every", checks.count("diagnostics_every", self.diagnostics_every))
         if self.batch_size is not None:

@@ -39,6 +39,8 @@ def predict(problem: Problem, config: TrainConfig) -> dict[str, float]:
     if config.batch_size is None:
         return _full_batch(problem, config, ls)
     found = {}
+    if _has_no_moments(config, ls):
+        return {}
     if config.order in FIXED_ORDERS:
         b = theory.batches(problem, config)
         found["rho"] = theory.spectral_radius(b, config.lr)
@@ -68,7 +70,7 @@ def expected_losses(problem: Problem, config: TrainConfig) -> dict[str, np.ndarr
     elif config.order in FIXED_ORDERS:
         b = theory.batches(problem, config)
         both = theory.fixed_order_losses(ls, b, start, config.lr, epochs)
-    elif config.order in RANDOM_ORDERS:
+    elif config.order in RANDOM_ORDERS and not _has_no_moments(config, ls):
         size, twice = config.batch_sizes(problem.d)[0], config.order == "with_replacement"
         if theory.mean_square_radius(ls, problem.d, size, config.lr, twice) >= 1:
             return {}  # the mean of the loss diverges while most paths converge
@@ -92,6 +94,11 @@ def known_order(problem: Problem, config: TrainConfig, epochs: int) -> theory.Or
     """
     ls, order = theory.moments(problem), theory.batches_by_epoch(problem, config)
     return theory.order_losses(ls, _start(problem, config), config.lr, islice(order, epochs))
+
+
+def _has_no_moments(config: TrainConfig, ls: LeastSquares) -> bool:
+    """Whether a random order has too many parameters for the theory of second moments."""
+    return config.order in RANDOM_ORDERS and len(ls.w_star) > theory.MOST_PARAMETERS
 
 
 def _plain(config: TrainConfig) -> bool:

@@ -144,7 +144,7 @@ def estimate(todo: list[Combination], jobs: int) -> str:
     seconds = []
     for _ in range(2):  # the first compiles
         started = time.perf_counter()
-        trial = train(first.problem, config=short, progress=False, sink=EpochsOnly())
+        trial = train(first.problem, config=short, progress=False)
         seconds.append(time.perf_counter() - started)
     per_step = seconds[1] / max(1, trial.n_steps.sum())
     steps = sum(c.arm.n_steps * len(c.arm.config.seeds) for c in todo)
@@ -242,7 +242,7 @@ def _trained(combination: Combination, task: Task) -> Outcome:
     if task.invocation is not None:
         _, history = task.invocation.train(combination.name, arm, False, combination.tags)
         return Outcome(interrupted="interrupted" in history.stop_reason)
-    sink = Memory() if task.record == "steps" else EpochsOnly()
+    sink = Memory()
     history = train(arm.problem, config=arm.config, progress=False, sink=sink)
     kept = [f.name for f in fields(History) if f.name not in ("problem", "config", "sink")]
     return Outcome(
@@ -251,15 +251,6 @@ def _trained(combination: Combination, task: Task) -> Outcome:
         figures={name: getattr(history, name) for name in kept},
         rows={kind: list(sink.batches(kind)) for kind in AXIS},
     )
-
-
-class EpochsOnly(Memory):
-    """Keep the epochs, let the steps go."""
-
-    def write(self, kind: str, rows: Rows) -> None:
-        """Take a block of `steps` or of `epochs`."""
-        if kind == "epochs":
-            super().write(kind, rows)
 
 
 _plans: dict[Any, Plan] = {}  # a worker builds a script's arms once

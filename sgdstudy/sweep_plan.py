@@ -152,5 +152,5 @@ def changed(config: TrainConfig, settings: Mapping[str, Any], record: str) -> Tr
             raise InputError("the grid names epsilon, but the arm has no stop rule")
         changes["stop"] = (config.stop[0], changes.pop("epsilon"))
     if record == "epochs":
-        changes |= {"diagnostics": "off", "metrics": None}
+        changes |= {"diagnostics": "off", "metrics": None, "record_rows": 0}
     return replace(config, **changes)

@@ -201,7 +201,9 @@ class _Run:
         if self.streams:  # all the data: there is no such thing
             known = self.diagnostics.items()
             self.diagnostics = {k: v for k, v in known if not k.startswith("full_")}
-        self.row_stride = -(-n * config.epochs * len(self.sizes) // config.record_rows)
+        # 0: no rows of steps
+        most_rows = n * config.epochs * len(self.sizes)
+        self.row_stride = config.record_rows and -(-most_rows // config.record_rows)
         # over all R seeds
         self.w_start = self.w.cpu().double().numpy()
         self.final_w = self.w.cpu().numpy().copy()
@@ -281,7 +283,8 @@ class _Run:
             | failed
             | (span.complete & (self.epoch + span.n_epochs == self.config.epochs))
         )
-        self._write_steps(span, trace, known, rows, ended)
+        if self.row_stride:
+            self._write_steps(span, trace, known, rows, ended)
         if span.complete:
             self._write_epochs(epochs, trace.raw_w[m::m], done)
         self._finish(trace.raw_w, rows, done, np.select([converged, failed], [1, 2]))
@@ -293,12 +296,16 @@ class _Run:
     def _full(self, span: _Span, trace: _Trace) -> _Known:
         """Return the whole loss and gradient before every step, and at the end of every epoch.
 
-        Exact at every step for least squares; else known at the boundaries of epochs only.
+        Exact at every step for least squares, where steps are recorded; else known at the
+        boundaries of epochs only.
         """
         problem, m, w = self.problem, span.m, trace.w
-        if problem.least_squares is not None:
+        if problem.least_squares is not None and self.row_stride:
             values, slopes = problem.full(w)
             return _Known(values[:-1], slopes[:-1], values[m::m], slopes[m::m])
+        if problem.least_squares is not None:
+            ends = problem.full(w[m::m])
+            return _Known(*ends, *ends)
         if self.config.batch_size is None:
             values, slopes = trace.loss.astype(float), trace.gradient
             value, slope = problem.full(w[-1])

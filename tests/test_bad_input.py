@@ -174,7 +174,7 @@ CALLS = {
             ({"epochs": pd.Series([1, 2])}, "whole number"),
             ({"epochs": np.True_}, "whole number, got"),
             ({"batch_size": 10**400}, "at most 1e+12"),
-            ({"record_rows": 0}, "at least 1, got 0"),
+            ({"record_rows": -1}, "at least 0, got -1"),
             ({"diagnostics_every": -1}, "at least 1, got -1"),
             ({"stop": torch.tensor(1.0)}, "a pair (rule, epsilon)"),
             ({"stop": (["running"], 0.1)}, "unknown stop rule ['running']"),

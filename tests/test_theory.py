@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sgdstudy as ss
-from sgdstudy import theory
+from sgdstudy import predict, theory
 from sgdstudy.config import TrainConfig
+from sgdstudy.errors import InputError
 from sgdstudy.store import open_store
 
 RANDOM = dict(seed=st.integers(0, 10**6), p=st.integers(1, 4), noise=st.sampled_from([0.0, 0.5]))
@@ -438,3 +439,28 @@ def test_a_wrong_prediction_shows_as_failed(store, monkeypatch):
     assert client.get_run(result.run_ids["answer"]).data.tags["sgdstudy.claims_failed"] == "2"
     note = client.get_experiment_by_name("wrong").tags["mlflow.note.content"]
     assert "**FAILS**" in note
+
+
+def test_too_many_parameters_for_second_moments_are_refused_at_once():
+    problem = ss.problems.ill_conditioned()
+    with pytest.raises(InputError, match="up to 32 parameters"):
+        ss.theory.mean_square_radius(problem.least_squares, problem.d, 10, 1e-3)
+    config = ss.TrainConfig(lr=1e-3, batch_size=10, stop=("full", 0.1))
+    assert predict.predict(problem, config) == {}
+    assert predict.expected_losses(problem, config) == {}
+
+
+def test_expected_losses_are_those_of_the_steps_one_by_one():
+    problem = small_curve(noise=0.3)
+    ls, lr = problem.least_squares, 0.1
+    running, full = ss.theory.expected_losses(ls, np.zeros(3), problem.d, 10, lr, 4)
+    step = ss.theory.step_moments(ls, problem.d, 10, lr)
+    z = -ls.w_star
+    c, h = np.outer(z, z).ravel(), ls.hessian.ravel()
+    for epoch in range(4):
+        total = 0.0
+        for _ in range(6):
+            total += ls.least_loss + h @ c / 2
+            c, z = step.second @ c + step.cross @ z + step.noise, step.mean @ z
+        assert running[epoch] == pytest.approx(total / 6, rel=1e-12)
+        assert full[epoch] == pytest.approx(ls.least_loss + h @ c / 2, rel=1e-12)

@@ -759,7 +759,7 @@ BAD = [
     {"epochs": 0},
     {"epochs": 1.5},
     {"epochs": True},
-    {"record_rows": 0},
+    {"record_rows": -1},
     {"seeds": []},
     {"seeds": [1, 2, 1]},
     {"seeds": torch.tensor([1, 1])},

@@ -50,6 +50,7 @@ from sgdstudy.theory.fixed_order import (
     usable_lr,
 )
 from sgdstudy.theory.random_order import (
+    MOST_PARAMETERS,
     Moments,
     expected_losses,
     first_below,
@@ -66,6 +67,7 @@ from sgdstudy.theory.random_order import (
 from sgdstudy.theory.rates import Law, fixed_order_law, law_at, log_slope, rate_laws, slope_interval
 
 __all__ = [
+    "MOST_PARAMETERS",
     "Batches",
     "Gap",
     "Growth",

@@ -8,11 +8,14 @@ import numpy as np
 from scipy.optimize import brentq
 
 from sgdstudy.config import TrainConfig
+from sgdstudy.errors import InputError
 from sgdstudy.least_squares import LeastSquares
 from sgdstudy.orders import Sampler
 from sgdstudy.problem import Problem
 from sgdstudy.theory.batch_vs_full import finite_share, gradients
 from sgdstudy.theory.descent import lr_limit, moments
+
+MOST_PARAMETERS = 32  # their second moments: a matrix of a million numbers
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,16 @@ def step_moments(
         batch_size: B.
         lr: step size.
         replacement: whether a batch may hold a sample twice; else its samples differ.
+
+    Raises:
+        InputError: more than `MOST_PARAMETERS` parameters.
     """
     p = ls.features.shape[1]
+    if p > MOST_PARAMETERS:
+        raise InputError(
+            f"second moments of {p} parameters are a matrix of {p**2} x {p**2} numbers; theory "
+            f"goes up to {MOST_PARAMETERS} parameters"
+        )
     phi = ls.features.reshape(d, -1, p)
     each = 2 / phi.shape[1] * np.einsum("imp,imq->ipq", phi, phi)  # H_i
     g = gradients(ls, ls.w_star, d)
@@ -104,18 +115,22 @@ def expected_losses(
     The loss of a fresh batch at w has the expectation L(w); the running loss is the mean of these
     over the epoch's d / B steps.
     """
-    step = step_moments(ls, d, batch_size, lr, replacement)
     z = np.asarray(w0, dtype=float) - ls.w_star
-    c, h = np.outer(z, z).ravel(), ls.hessian.ravel()
-    m = -(-d // batch_size)
+    h, p, m = ls.hessian.ravel(), len(z), -(-d // batch_size)
+    # a step is linear in (vec E[z z^T], E[z], 1, the sum of the excesses before the steps)
+    state = np.concatenate([np.outer(z, z).ravel(), z, [1.0, 0.0]])
+    step, n = step_moments(ls, d, batch_size, lr, replacement), p * p
+    once = np.zeros((len(state), len(state)))
+    once[:n, :n], once[:n, n : n + p], once[:n, -2] = step.second, step.cross, step.noise
+    once[n : n + p, n : n + p], once[-2, -2], once[-1, -1] = step.mean, 1.0, 1.0
+    once[-1, :n] = h / 2
+    epoch_map = np.linalg.matrix_power(once, m)
     running, full = np.empty(epochs), np.empty(epochs)
     for epoch in range(epochs):
-        total = 0.0
-        for _ in range(m):
-            total += float(ls.least_loss + h @ c / 2)
-            c = step.second @ c + step.cross @ z + step.noise
-            z = step.mean @ z
-        running[epoch], full[epoch] = total / m, ls.least_loss + h @ c / 2
+        state[-1] = 0.0
+        state = epoch_map @ state
+        running[epoch] = ls.least_loss + state[-1] / m
+        full[epoch] = ls.least_loss + h @ state[:n] / 2
     return running, full
 
 
