@@ -513,11 +513,11 @@ def wait_for_runs(store, count, process):
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_at_random_and_resumed_every_combination_is_there_once(whole, script, store, seed):
     chance = random.Random(seed)
-    for more in chance.sample([1, 2, 3, 4], k=1 + seed % 2):
+    for more in chance.sample([1, 2, 3], k=1 + seed % 2):
         begun = runs_begun(store)
         process = started(script, store, 1 + seed % 2, "--resume")
         wait_for_runs(store, begun + more, process)
-        time.sleep(chance.uniform(0, 0.1))
+        time.sleep(chance.uniform(0, 0.03))  # a run takes about so long
         assert process.poll() is None, process.stderr.read()
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
