@@ -120,12 +120,12 @@ def snapshot(run: Any) -> Values:
     at = {"epoch": run.epoch, "batch": run.batch, "over": _is_over(run)}
     if at["over"]:
         return joined(run=arrays, at=at)
-    arrays |= {"w": run.w, "averaged": run.averaged}
+    arrays |= {"w": run.w, "averaged": run.epochs.averaged}
     boundary = dict(zip(("loss", "gradient"), run.boundary or (), strict=False))
     return joined(
         run=arrays,
         at=at,
-        sums=run.sums,
+        sums=run.epochs.sums,
         boundary=boundary,
         rule=_pack(run.state),
         sampler={} if run.config.batch_size is None else run.sampler.state(),
@@ -165,8 +165,10 @@ def _moving(run: Any, arrays: Values, values: Values) -> Values:
         source.restore(taken, part(values, "sampler"))
     return {
         "w": w,
-        "averaged": arrays["averaged"].numpy(),
-        "sums": {name: value.numpy() for name, value in part(values, "sums").items()},
+        "epochs": run.epochs.at(
+            {name: value.numpy() for name, value in part(values, "sums").items()},
+            arrays["averaged"].numpy(),
+        ),
         "boundary": (boundary["loss"].numpy(), boundary["gradient"].numpy()) if boundary else None,
         "state": _unpack(run.engine.init(w), part(values, "rule")),
         "sampler": source,

@@ -15,11 +15,11 @@ import pandas as pd
 
 from sgdstudy import checks
 from sgdstudy.claims import show
+from sgdstudy.epochs import STOP_COLUMNS
 from sgdstudy.errors import InputError, reason, shown
 from sgdstudy.history import History
 from sgdstudy.load import load_epochs, load_runs, load_steps
 from sgdstudy.medians import Interval, bounded_median, median, median_interval
-from sgdstudy.trainer import STOP_COLUMNS
 
 OVER = {"epoch": "epochs", "step": "steps"}
 

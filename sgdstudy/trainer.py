@@ -18,6 +18,7 @@ from sgdstudy import engines, problems, quantities
 from sgdstudy.checkpoint import Keeper
 from sgdstudy.config import TrainConfig
 from sgdstudy.engines import Recorded, Samples
+from sgdstudy.epochs import STOP_COLUMNS, Epochs
 from sgdstudy.errors import InputError, shown
 from sgdstudy.history import History
 from sgdstudy.orders import Sampler
@@ -32,22 +33,6 @@ FIRST_STEPS = 256  # of the first chunk
 CHUNK_VALUES = 8_000_000  # values kept in one chunk
 ROW_VALUES = 20  # columns of a step's row
 MAX_W_COLUMNS = 16
-EPOCH_COLUMNS = (
-    "running_loss",
-    "full_loss",
-    "full_grad_norm",
-    "last_loss",
-    "sum_loss",
-    "mean_loss",
-    "mean_grad_norm",
-    "norm_mean_grad",
-)
-STOP_COLUMNS = {
-    "running": "running_loss",
-    "full": "full_loss",
-    "last_batch": "last_loss",
-    "grad_norm": "full_grad_norm",
-}
 
 
 def train(
@@ -214,13 +199,12 @@ class _Run:
         # over the replicas still in the batch
         self.members = np.arange(n)
         self.epoch, self.batch = 0, 0  # done epochs; done batches of the present one
-        self.sums: dict[str, np.ndarray] = {}
+        self.epochs = Epochs(problem, config, self.sizes)
         self.boundary: tuple[np.ndarray, np.ndarray] | None = None
-        self.averaged = np.zeros(self.w_start.shape)  # sum of the parameters to be averaged
         self.samples = Samples(None, problem.x, problem.y)  # of the chunk's steps
         self.shown_loss = np.nan
         # an empty block first: the columns are there even if no epoch is ever completed
-        none = {name: np.empty((0, n)) for name in [*EPOCH_COLUMNS, *self._optional()]}
+        none = {name: np.empty((0, n)) for name in self.epochs.columns}
         self._write_epochs(none, self.final_w[None][:0], np.zeros(n, int))
 
     # ---- one chunk -------------------------------------------------------------------------
@@ -268,7 +252,16 @@ class _Run:
         """Read the chunk: who diverged, who stopped, which rows exist; hand the rows over."""
         m, n_steps = span.m, len(trace.loss)
         known = self._full(span, trace)
-        epochs = self._epochs(span, trace, known)
+        n = len(self.members)
+        self.epochs.add(
+            trace.loss.reshape(span.n_epochs, m, n),
+            trace.gradient.reshape(span.n_epochs, m, n, -1),
+            trace.w[1:].reshape(span.n_epochs, m, n, -1),
+            span.sizes,
+        )
+        epochs = {}
+        if span.complete:
+            epochs = self.epochs.close(self.epoch, known.end_loss, known.end_gradient)
         bad = ~(np.isfinite(trace.loss) & np.isfinite(trace.gradient).all(-1))
         diverged = np.where(bad.any(0), bad.argmax(0), n_steps)
         stopped = self._stopped(span, epochs)
@@ -290,8 +283,6 @@ class _Run:
         self._finish(trace.raw_w, rows, done, np.select([converged, failed], [1, 2]))
         self.epoch += span.n_epochs if span.complete else 0
         self.batch = 0 if span.complete else span.first + m
-        if span.complete:
-            self.sums = {}
 
     def _full(self, span: _Span, trace: _Trace) -> _Known:
         """Return the whole loss and gradient before every step, and at the end of every epoch.
@@ -324,86 +315,6 @@ class _Run:
         values[m::m], slopes[m::m] = value[:-1], slope[:-1]
         self.boundary = (value[-1], slope[-1])
         return _Known(values, slopes, value, slope)
-
-    def _epochs(self, span: _Span, trace: _Trace, known: _Known) -> dict[str, np.ndarray]:
-        """Add up the chunk's epochs, with what a long epoch's earlier chunks left."""
-        n = trace.loss.shape[1]
-        by_epoch = trace.loss.astype(float).reshape(span.n_epochs, -1, n)
-        slopes = trace.gradient.reshape(span.n_epochs, span.m, n, -1)
-        terms = {
-            "loss": by_epoch,
-            "weighted_loss": span.sizes[:, None] * by_epoch,
-            "grad_norm": span.sizes[:, None] * norm(slopes),
-            "grad": span.sizes[:, None, None] * slopes,
-        }
-        if self.config.average is not None:
-            terms["w"] = trace.w[1:].reshape(span.n_epochs, span.m, n, -1)
-        sums = {name: _sum_batches(value, self.sums.get(name)) for name, value in terms.items()}
-        self.sums = sums
-        if not span.complete:
-            return {}
-        found = (
-            sums["weighted_loss"] / self.per_epoch,
-            known.end_loss,
-            norm(known.end_gradient),
-            by_epoch[:, -1],
-            sums["loss"],
-            sums["loss"] / len(self.sizes),
-            sums["grad_norm"] / self.per_epoch,
-            norm(sums["grad"] / self.per_epoch),
-        )
-        values = dict(zip(EPOCH_COLUMNS, found, strict=True))
-        return values | self._optional_epochs(trace.w[span.m :: span.m], sums.get("w"))
-
-    def _optional(self) -> list[str]:
-        """Return the columns of epochs that only some runs have."""
-        problem, averages = self.problem, self.config.average is not None
-        known, classes = problem.w_true is not None, problem.loss == "cross_entropy"
-        there = {
-            "distance": known,
-            "test_loss": problem.test is not None,
-            "accuracy": classes,
-            "test_accuracy": classes and problem.test is not None,
-            "average_loss": averages,
-            "average_distance": averages and known,
-        }
-        return [name for name, is_there in there.items() if is_there]
-
-    def _optional_epochs(self, end_w: np.ndarray, sums: np.ndarray | None) -> dict[str, np.ndarray]:
-        """Return these columns, from the parameters at the epochs' ends and their sums `(E, R, p)`.
-
-        Until averaging begins, the parameters themselves are their mean.
-        """
-        problem, flat = self.problem, end_w.reshape(-1, end_w.shape[-1])
-        epoch = self.epoch + 1 + np.arange(len(end_w))
-        mean_w = end_w if sums is None else self._average(end_w, sums, epoch)
-        steps = epoch * len(self.sizes)
-
-        def distance(w: np.ndarray) -> np.ndarray:
-            true_w = problem.true_at(steps)
-            assert true_w is not None
-            return norm(w - true_w[:, None])
-
-        ways = {
-            "distance": lambda: distance(end_w),
-            "test_loss": lambda: problem.test_loss(flat),
-            "accuracy": lambda: problem.accuracy(flat),
-            "test_accuracy": lambda: problem.accuracy(flat, test=True),
-            "average_loss": lambda: problem.full(mean_w.reshape(flat.shape))[0],
-            "average_distance": lambda: distance(mean_w),
-        }
-        return {name: ways[name]().reshape(end_w.shape[:-1]) for name in self._optional()}
-
-    def _average(self, end_w: np.ndarray, sums: np.ndarray, epoch: np.ndarray) -> np.ndarray:
-        """Return the mean of the parameters after every step so far that counts, `(E, R, p)`."""
-        assert self.config.average is not None
-        skipped = int(self.config.average * self.config.epochs)
-        counts = epoch > skipped
-        within = np.where(counts[:, None, None], sums, 0.0)
-        total = np.add.accumulate(np.concatenate([self.averaged[None], within]))[1:]
-        self.averaged = total[-1]
-        n = (epoch - skipped)[:, None, None] * len(self.sizes)
-        return np.where(counts[:, None, None], total / np.maximum(n, 1), end_w)
 
     def _stopped(self, span: _Span, epochs: dict[str, np.ndarray]) -> np.ndarray:
         """Return, per replica, the first epoch of the chunk whose stop rule holds, else E."""
@@ -498,21 +409,9 @@ class _Run:
         self.state = self.engine.select(self.w, self.state, live)
         self.sampler.keep(keep.tolist())
         self.members = self.members[keep]
-        # every sum is (epochs, R, ...)
-        self.sums = {name: value[:, keep] for name, value in self.sums.items()}
-        self.averaged = self.averaged[keep]
+        self.epochs.keep(keep)
         if self.boundary is not None:
             self.boundary = (self.boundary[0][keep], self.boundary[1][keep])
-
-
-def _sum_batches(values: np.ndarray, before: np.ndarray | None) -> np.ndarray:
-    """Add up `(E, m, R, ...)` over m one by one, after what came before `(E, R, ...)`.
-
-    numpy's own sum rounds by how many seeds run, and a sum of sums by where the chunks end.
-    """
-    if before is not None:
-        values = np.concatenate([before[:, None], values], axis=1)
-    return np.add.accumulate(values, axis=1)[:, -1]
 
 
 def _parameters(w: np.ndarray) -> dict[str, np.ndarray]:
