@@ -528,7 +528,8 @@ def test_killed_at_random_and_resumed_every_combination_is_there_once(whole, scr
     assert len(runs) == 13
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert len({run.data.tags["sgdstudy.invocation"] for run in runs}) == 1
-    assert not list((Path(store) / "streams").glob("*"))
+    # a kill while a folder is being removed may leave its rest, which goes a minute later
+    assert not list((Path(store) / "streams").glob("*/opening.json"))
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
