@@ -121,7 +121,7 @@ class Eager:
         batches = self._batches(len(w), samples, sizes, n_epochs)
         for lr, (x, y) in zip(rates, batches, strict=True):
             loss, gradient = self.problem.losses_and_gradients(w, x, y)
-            w, state = self.rule.update(w, state, gradient, loss, lr)
+            w, state = self.rule.update(w, state, rules.Step(gradient, loss, lr))
             ws.append(w)
             losses.append(loss)
             gradients.append(gradient)

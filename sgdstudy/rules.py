@@ -1,8 +1,7 @@
 """Update rules on parameters `(R, p)`: the notebook's own, and the element-wise torch.optim.
 
-A rule is two functions, `init(w) -> state` and
-`update(w, state, gradient, loss, lr) -> (w, state)`, and `select(w, state, live)` to go on with
-some replicas only.
+A rule is two functions, `init(w) -> state` and `update(w, state, at: Step) -> (w, state)`, and
+`select(w, state, live)` to go on with some replicas only.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -37,29 +36,28 @@ POLYAK = {"least_loss": 0.0, "c": 1.0}  # options of "polyak", and their default
 OURS = ("params", "lr", "differentiable")  # arguments of optimisers that are no options here
 
 
+class Step(NamedTuple):
+    """What a rule sees of a step, for R replicas.
+
+    Attributes:
+        gradient: of the batch losses, `(R, p)`.
+        loss: the batch losses, `(R,)`.
+        lr: step size of this step; None: the rule's own.
+    """
+
+    gradient: torch.Tensor
+    loss: torch.Tensor
+    lr: float | None = None
+
+
 class Rule(Protocol):
     """How parameters move, given a gradient."""
 
     def init(self, w: torch.Tensor) -> Any:
         """Return the state for parameters `(R, p)`."""
 
-    def update(
-        self,
-        w: torch.Tensor,
-        state: Any,
-        gradient: torch.Tensor,
-        loss: torch.Tensor,
-        lr: float | None = None,
-    ) -> tuple[Any, Any]:
-        """Return the new parameters and the new state.
-
-        Args:
-            w: parameters `(R, p)`.
-            state: see `init`.
-            gradient: of the batch losses at w, `(R, p)`.
-            loss: the batch losses `(R,)`.
-            lr: step size of this step; None: the rule's own.
-        """
+    def update(self, w: torch.Tensor, state: Any, at: Step) -> tuple[Any, Any]:
+        """Return the new parameters and the new state."""
 
     def select(self, w: torch.Tensor, state: Any, live: torch.Tensor) -> Any:
         """Return the state of the replicas at positions `live`; w holds their parameters."""
@@ -74,16 +72,9 @@ class Notebook:
     def init(self, w: torch.Tensor) -> None:
         """Return no state."""
 
-    def update(
-        self,
-        w: torch.Tensor,
-        state: None,
-        gradient: torch.Tensor,
-        loss: torch.Tensor,
-        lr: float | None = None,
-    ) -> tuple[Any, Any]:
+    def update(self, w: torch.Tensor, state: None, at: Step) -> tuple[Any, Any]:
         """Return `w - lr * gradient`."""
-        return w - (self.lr if lr is None else lr) * gradient, None
+        return w - (self.lr if at.lr is None else at.lr) * at.gradient, None
 
     def select(self, w: torch.Tensor, state: None, live: torch.Tensor) -> None:
         """Return no state."""
@@ -96,14 +87,7 @@ class Still:
     def init(self, w: torch.Tensor) -> None:
         """Return no state."""
 
-    def update(
-        self,
-        w: torch.Tensor,
-        state: None,
-        gradient: torch.Tensor,
-        loss: torch.Tensor,
-        lr: float | None = None,
-    ) -> tuple[Any, Any]:
+    def update(self, w: torch.Tensor, state: None, at: Step) -> tuple[Any, Any]:
         """Return `w`."""
         return w, None
 
@@ -128,19 +112,12 @@ class Polyak:
     def init(self, w: torch.Tensor) -> None:
         """Return no state."""
 
-    def update(
-        self,
-        w: torch.Tensor,
-        state: None,
-        gradient: torch.Tensor,
-        loss: torch.Tensor,
-        lr: float | None = None,
-    ) -> tuple[Any, Any]:
+    def update(self, w: torch.Tensor, state: None, at: Step) -> tuple[Any, Any]:
         """Return the parameters after Polyak's step; they stay where the gradient is zero."""
-        square = (gradient * gradient).sum(1)
-        size = (loss - self.least_loss) / (self.c * square)
-        size = size.clamp(0.0, self.lr if lr is None else lr)
-        return w - torch.where(square > 0, size, 0.0)[:, None] * gradient, None
+        square = (at.gradient * at.gradient).sum(1)
+        size = (at.loss - self.least_loss) / (self.c * square)
+        size = size.clamp(0.0, self.lr if at.lr is None else at.lr)
+        return w - torch.where(square > 0, size, 0.0)[:, None] * at.gradient, None
 
     def select(self, w: torch.Tensor, state: None, live: torch.Tensor) -> None:
         """Return no state."""
@@ -174,18 +151,13 @@ class TorchOptimizer:
         return optimizer
 
     def update(
-        self,
-        w: torch.Tensor,
-        state: torch.optim.Optimizer,
-        gradient: torch.Tensor,
-        loss: torch.Tensor,
-        lr: float | None = None,
+        self, w: torch.Tensor, state: torch.optim.Optimizer, at: Step
     ) -> tuple[torch.Tensor, torch.optim.Optimizer]:
         """Take the optimiser's step."""
-        if lr is not None:
-            state.param_groups[0]["lr"] = lr
+        if at.lr is not None:
+            state.param_groups[0]["lr"] = at.lr
         (parameter,) = state.param_groups[0]["params"]
-        parameter.grad = gradient
+        parameter.grad = at.gradient
         state.step()
         return parameter.detach().clone(), state
 

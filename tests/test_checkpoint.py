@@ -232,9 +232,9 @@ def test_every_optimiser_comes_back_from_the_file(name, tmp_path):
             checkpoint.write(tmp_path / NAME, packed)
             back = checkpoint.part(checkpoint.read(tmp_path / NAME), "rule")
             other_w, other = w, checkpoint._unpack(rule.init(w), back)
-        w, state = rule.update(w, state, gradient, torch.zeros(4))
+        w, state = rule.update(w, state, rules.Step(gradient, torch.zeros(4)))
         if step >= 3:
-            other_w, other = rule.update(other_w, other, gradient, torch.zeros(4))
+            other_w, other = rule.update(other_w, other, rules.Step(gradient, torch.zeros(4)))
             assert torch.equal(w, other_w)
 
 

@@ -328,6 +328,19 @@ def test_another_machine_without_tls_is_refused_unasked(script, tmp_path, capsys
     assert "without TLS" in refused(script, tmp_path, str(file), capsys)
 
 
+def test_tls_without_certificates_is_one_line_at_once(script, tmp_path, capsys, no_server):
+    pytest.importorskip("distributed", reason="pip install distributed to test Dask clusters")
+    asked = time.monotonic()
+    assert "CA_FILE" in refused(script, tmp_path, "tls://127.0.0.1:8786", capsys)
+    dask = pytest.importorskip("dask")
+    tls, none = "distributed.comm.tls", str(tmp_path / "none.pem")
+    given = {f"{tls}.{name}": none for name in ("ca-file", "client.cert", "client.key")}
+    with dask.config.set(given):
+        said = refused(script, tmp_path, "tls://127.0.0.1:8786", capsys)
+    assert "cannot be read" in said
+    assert time.monotonic() - asked < cluster.CONNECT_SECONDS
+
+
 def test_a_scheduler_without_workers_is_one_line(script, tmp_path, capsys, no_server):
     pytest.importorskip("distributed", reason="pip install distributed to test Dask clusters")
     with DaskProcesses(tmp_path, workers=0) as file:

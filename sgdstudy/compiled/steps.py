@@ -209,7 +209,7 @@ def _eager(
         if indices is not None:
             rows = indices[:, start : start + size]
         loss, gradient = problem.losses_and_gradients(w, problem.x[rows], problem.y[rows])
-        w, state = rule.update(w, state, gradient, loss)
+        w, state = rule.update(w, state, eager_rules.Step(gradient, loss))
         start += size
         ws.append(w)
         losses.append(loss)
