@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from sgdstudy import checks
-from sgdstudy.claims import show
 from sgdstudy.errors import InputError, Interrupted, StoreError, unknown
 from sgdstudy.parsing import parse
 from sgdstudy.study import Result, Study, find_scripts, load_study
+from sgdstudy.terminal import console, plain, print_claims, print_rows, say
 
 Store = Annotated[str | None, tyro.conf.arg(help="folder of the store, or tracking URI")]
 
@@ -41,7 +41,7 @@ class StudyCommand:
 
         jobs = _processes(self.jobs)
         started, results = time.perf_counter(), []
-        store = recovery.start(self.store, _plain)
+        store = recovery.start(self.store, plain)
         before = _stored_bytes(store)
         for name in find_scripts():
             study = load_study(name)
@@ -58,10 +58,10 @@ class StudyCommand:
         claims = [claim for result in results for claim in result.claims]
         written = _stored_bytes(store) - before
         if claims:
-            _say("\n[bold]All claims[/bold]")
-            _print_claims(results)
+            say("\n[bold]All claims[/bold]")
+            print_claims(results)
         held = sum(claim.holds is True for claim in claims)
-        _say(
+        say(
             f"\n{len(results)} studies, {held} claims hold, {len(failed)} fail; "
             f"{time.perf_counter() - started:.0f} s, {written / 1e6:.0f} MB written.\n"
             f"Read the report: [bold]{_write_report(store, None)}[/bold]\n"
@@ -114,7 +114,7 @@ class UiCommand:
         """Run the command; return the exit code."""
         from sgdstudy.ui import serve
 
-        return serve(self.store, self.port, _say, self.open)
+        return serve(self.store, self.port, say, self.open)
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class ReportCommand:
         """Run the command; return the exit code."""
         from sgdstudy import recovery
 
-        _say(f"wrote [bold]{_write_report(recovery.start(self.store, _plain), self.out)}[/bold]")
+        say(f"wrote [bold]{_write_report(recovery.start(self.store, plain), self.out)}[/bold]")
         return 0
 
 
@@ -151,7 +151,7 @@ class ExportCommand:
 
         folder = self.folder or self.study
         for path in export(self.study, folder, self.to, store=self.store, force=self.force):
-            _say(f"wrote {path}")
+            say(f"wrote {path}")
         return 0
 
 
@@ -170,17 +170,17 @@ class PruneCommand:
         from sgdstudy import recovery
         from sgdstudy.prune import plan, remove
 
-        store = recovery.start(self.store, _plain)
+        store = recovery.start(self.store, plain)
         runs = plan(store, self.keep)
         if not runs:
-            _say("nothing to drop")
+            say("nothing to drop")
             return 0
         if not self.yes:
             reply = input(f"drop {len(runs)} runs of older invocations and their files? [y/N] ")
             if reply.strip().lower() not in ("y", "yes"):
-                _say("kept everything")
+                say("kept everything")
                 return 0
-        _say(f"dropped {len(runs)} runs, {remove(store, runs) / 1e6:.0f} MB")
+        say(f"dropped {len(runs)} runs, {remove(store, runs) / 1e6:.0f} MB")
         return 0
 
 
@@ -221,25 +221,14 @@ class SweepCommand:
         if self.dry_run:
             todo = sweep.waiting(plan, self.resume)
             for combination in todo:
-                _plain(combination.name)
-            _plain(sweep.estimate(todo, jobs))
+                plain(combination.name)
+            plain(sweep.estimate(todo, jobs))
             return 0
-        found = sweep.run(plan, jobs=jobs, dask=self.dask, resume=self.resume, say=_plain)
-        _plain(f"\n{found.answer}\n")
-        self._print_best(sweep.best(plan, found.table))
-        _plain(f"rows: ss.load_runs({found.name!r}), ss.load_epochs({found.name!r})")
+        found = sweep.run(plan, jobs=jobs, dask=self.dask, resume=self.resume, say=plain)
+        plain(f"\n{found.answer}\n")
+        print_rows(sweep.best(plan, found.table))
+        plain(f"rows: ss.load_runs({found.name!r}), ss.load_epochs({found.name!r})")
         return 1 if (found.table.status != "FINISHED").any() else 0
-
-    def _print_best(self, rows: Any) -> None:
-        from rich.table import Table
-
-        table = Table(show_edge=False)
-        for name in rows.columns:
-            table.add_column(name, overflow="fold")
-        for values in rows.itertuples(index=False):
-            table.add_row(*(_escape("–" if v != v else show(v)) for v in values))
-        if len(rows):
-            _console().print(table)
 
     def _plan(self) -> Any:
         from sgdstudy import grid, sweep
@@ -273,8 +262,8 @@ class RerunCommand:
             raise InputError("name a run; ss.load_runs(study).run_id lists them")
         found = []
         for run_id in self.run_ids:
-            found.append(rerun(run_id, store=self.store, say=_plain))
-            _plain(str(found[-1]))
+            found.append(rerun(run_id, store=self.store, say=plain))
+            plain(str(found[-1]))
         return 1 if any(one.difference for one in found) else 0
 
 
@@ -358,8 +347,8 @@ def _recover(given: str | None) -> int:
 
     found = recover(open_store(given))
     for name in [*found.closed, *found.sent]:
-        _plain(f"  {name}")
-    _plain(str(found) or "nothing to do: no run is left behind")
+        plain(f"  {name}")
+    plain(str(found) or "nothing to do: no run is left behind")
     return 1 if found.waiting else 0
 
 
@@ -381,58 +370,15 @@ def _run_script(study: Study, options: Any) -> int:
 
 
 def _run_and_print(study: Study, options: Any) -> Result:
-    _say(f"\n[bold]{study.name}[/bold]  {study.question}")
-    result = study.run(options, say=_plain)
+    say(f"\n[bold]{study.name}[/bold]  {study.question}")
+    result = study.run(options, say=plain)
     if result.shown:
-        _plain(result.shown)
-    _console().print("\n" + result.answer + "\n", markup=False)
+        plain(result.shown)
+    console().print("\n" + result.answer + "\n", markup=False)
     if result.claims:
-        _print_claims([result])
-    _plain(f"charts, once `sgdstudy ui` runs: {result.url}")
+        print_claims([result])
+    plain(f"charts, once `sgdstudy ui` runs: {result.url}")
     return result
-
-
-def _print_claims(results: Sequence[Result]) -> None:
-    from rich.table import Table
-
-    table = Table(show_edge=False)
-    guessed = any(claim.guess is not None for result in results for claim in result.claims)
-    guess = ["your guess"] if guessed else []
-    for head in ("claim", "arm", *guess, "expected", "measured", "tolerance"):
-        table.add_column(head, overflow="fold")
-    table.add_column("verdict", no_wrap=True)
-    words = {True: "[green]holds[/green]", False: "[bold red]FAILS[/bold red]", None: "–"}
-    for result in results:
-        if len(results) > 1:
-            table.add_section()
-            table.add_row(f"[bold]{result.study}[/bold]")
-        for c in result.claims:
-            tolerance = "" if c.holds is None else show(c.tolerance)
-            guess = [show(c.guess)] if guessed else []
-            cells = [c.name, c.arm, *guess, show(c.expected), show(c.measured), tolerance]
-            table.add_row(*map(_escape, cells), words[c.holds])
-    _console().print(table)
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    # not a terminal (a log, a pipe): wide enough that no figure is cut
-    return Console(width=None if sys.stdout.isatty() else 110, highlight=False)
-
-
-def _say(text: str) -> None:
-    _console().print(text, soft_wrap=True)
-
-
-def _plain(text: str) -> None:
-    print(text, flush=True)
 
 
 def _write_report(store: Any, out: str | None) -> Path:
