@@ -115,6 +115,21 @@ def show(value: Any) -> str:
     return str(value)
 
 
+def claims_markdown(claims: Sequence[Claim]) -> str:
+    """Return the claims as a Markdown table; the reader's guesses are in it if there are any."""
+    if not claims:
+        return ""
+    verdict = {True: "holds", False: "**FAILS**", None: "–"}
+    rows = [["claim", "arm", "your guess", "expected", "measured", "verdict"], ["---"] * 6]
+    rows += [
+        [c.name, c.arm, *map(show, (c.guess, c.expected, c.measured)), verdict[c.holds]]
+        for c in claims
+    ]
+    if all(claim.guess is None for claim in claims):
+        rows = [[*row[:2], *row[3:]] for row in rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
 def _close(measured: Any, expected: Any, tolerance: float) -> bool:
     if isinstance(expected, Sequence) and not isinstance(expected, str):
         if not isinstance(measured, Sequence) or len(measured) != len(expected):

@@ -15,8 +15,8 @@ from sgdstudy.problem import DTYPES, Problem
 
 ENGINES = ("auto", "eager", "compiled")
 STEP_COLUMNS = ("loss", "grad_norm", "full_loss", "full_grad_norm", "update_norm")
-# with live and the epochs' three, twelve keys in MLflow at the most
-METRICS = (*STEP_COLUMNS[:4], "distance", "noise_scale", "lr_sharpness", "alpha")
+MOST_METRICS = 8  # with live and the epochs' three, twelve keys in MLflow at the most
+METRICS = (*STEP_COLUMNS[:4], "distance", "lr", "noise_scale", "lr_sharpness", "alpha")
 STOP_RULES = ("running", "full", "last_batch", "grad_norm")
 
 
@@ -52,7 +52,8 @@ class TrainConfig:
         diagnostics_every: steps between two that get the costly ones; None: every step of a
             least-squares problem, every tenth of others.
         metrics: columns of `steps` that MLflow gets, as `batch/<name>`; None: the losses, gradient
-            norms and distance and, where they are asked for, a few diagnostics.
+            norms and distance, the step size where it changes and, where they are asked for, a few
+            diagnostics; eight at the most.
         record_rows: the most rows of `steps` kept; longer runs keep every k-th step. 0: none, and
             nothing is computed that only they would show.
 
@@ -168,7 +169,7 @@ class TrainConfig:
 
 def _metrics(metrics: Any, known: Sequence[str]) -> tuple[str, ...]:
     if metrics is None:
-        return tuple(name for name in METRICS if name in known)
+        return tuple(name for name in METRICS if name in known)[:MOST_METRICS]
     if not isinstance(metrics, (list, tuple)):
         raise InputError(
             f"metrics is a list of columns, as ['loss', 'alpha'], not {shown(metrics)}"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgdstudy import checks
-from sgdstudy.claims import Claim, show
+from sgdstudy.claims import Claim, claims_markdown
 from sgdstudy.errors import InputError, reason, shown, unknown
 
 if TYPE_CHECKING:
@@ -394,21 +394,6 @@ def load_study(name: str) -> Study:
     if not isinstance(study, Study):
         raise InputError(f"{path} declares no study; expected STUDY = ss.Study(...)")
     return study
-
-
-def claims_markdown(claims: list[Claim]) -> str:
-    """Return the claims as a Markdown table; the reader's guesses are in it if there are any."""
-    if not claims:
-        return ""
-    verdict = {True: "holds", False: "**FAILS**", None: "–"}
-    rows = [["claim", "arm", "your guess", "expected", "measured", "verdict"], ["---"] * 6]
-    rows += [
-        [c.name, c.arm, *map(show, (c.guess, c.expected, c.measured)), verdict[c.holds]]
-        for c in claims
-    ]
-    if all(claim.guess is None for claim in claims):
-        rows = [[*row[:2], *row[3:]] for row in rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _ask(question: str) -> float | None:

@@ -16,8 +16,19 @@ from sgdstudy.study import Arm, Options, Study
 if TYPE_CHECKING:
     from sgdstudy.config import TrainConfig
 
-SETTINGS = ("lr", "batch_size", "order", "optimizer", "epochs", "epsilon", "dtype")
-OPTION = "optimizer."  # prefix of an optimiser's own option, as optimizer.momentum
+SETTINGS = (
+    "lr",
+    "batch_size",
+    "order",
+    "optimizer",
+    "schedule",
+    "average",
+    "epochs",
+    "epsilon",
+    "dtype",
+)
+# prefixes of an optimiser's or a schedule's own option, as optimizer.momentum
+OPTIONS = {"optimizer.": "options", "schedule.": "schedule_options"}
 RECORDS = ("epochs", "steps")
 SHARED = {f.name for f in fields(Options)}
 
@@ -56,8 +67,9 @@ class Plan:
             raise unknown("record", record, RECORDS)
         own = [f.name for f in fields(study.options) if f.name not in SHARED]
         for name in grid:
-            if name not in (*SETTINGS, *own) and not name.startswith(OPTION):
-                raise unknown("setting of a grid", name, [*SETTINGS, f"{OPTION}<name>", *own])
+            if name not in (*SETTINGS, *own) and not name.startswith(tuple(OPTIONS)):
+                theirs = [f"{prefix}<name>" for prefix in OPTIONS]
+                raise unknown("setting of a grid", name, [*SETTINGS, *theirs, *own])
             if name in own and isinstance(getattr(options, name), (int, float)):
                 for value in grid[name]:
                     if not isinstance(value, (int, float)):
@@ -86,7 +98,8 @@ class Plan:
         Raises:
             InputError: a setting that is not allowed, or does not fit the problem.
         """
-        settings = {k: v for k, v in point.items() if k in SETTINGS or k.startswith(OPTION)}
+        theirs = tuple(OPTIONS)
+        settings = {k: v for k, v in point.items() if k in SETTINGS or k.startswith(theirs)}
         own = {k: v for k, v in point.items() if k not in settings}
         try:
             base = self._arms(tuple(own.items()))[self.arm]
@@ -144,9 +157,10 @@ def changed(config: TrainConfig, settings: Mapping[str, Any], record: str) -> Tr
         InputError: a setting that is not allowed.
     """
     changes: dict[str, Any] = {k: v for k, v in settings.items() if k in SETTINGS}
-    own = {k.removeprefix(OPTION): v for k, v in settings.items() if k.startswith(OPTION)}
-    if own:
-        changes["options"] = {**config.options, **own}
+    for prefix, name in OPTIONS.items():
+        own = {k.removeprefix(prefix): v for k, v in settings.items() if k.startswith(prefix)}
+        if own:
+            changes[name] = {**getattr(config, name), **own}
     if "epsilon" in changes:
         if config.stop is None:
             raise InputError("the grid names epsilon, but the arm has no stop rule")

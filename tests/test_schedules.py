@@ -242,3 +242,42 @@ def test_results_tell_the_average(store):
     ends = history.epochs[history.epochs.epoch == 8]["average_loss"]
     assert run["average_loss"] == pytest.approx(ends.quantile(0.5, interpolation="lower"))
     assert run["average"] == 0.0
+
+
+def test_a_sweep_goes_over_schedules_and_their_options(store, tmp_path):
+    from sgdstudy import sweep
+    from sgdstudy.study import load_study
+
+    script = tmp_path / "scheduled.py"
+    script.write_text(
+        '"""What does a schedule do?"""\n'
+        "import sgdstudy as ss\n"
+        "arm = lambda o: {'arm': ss.Arm('legendre', batch_size=10, epochs=3, lr=0.1)}\n"
+        "STUDY = ss.Study(__file__, __doc__, ss.Options, arm, lambda o, r: [], lambda *a: 'this')\n"
+    )
+    study = load_study(str(script))
+    grid = {"schedule": ["ExponentialLR"], "schedule.gamma": [0.9, 0.8], "average": [0.0]}
+    plan = sweep.Plan.of(study, study.options(store=store), None, grid, "epochs")
+    sweep.run(plan, progress=False)
+    runs = ss.load_runs("scheduled_sweep", store=store)
+    assert sorted(runs["schedule.gamma"]) == [0.8, 0.9]
+    assert set(runs["schedule"]) == {"ExponentialLR"}
+    assert runs["average_loss"].notna().all()
+    with pytest.raises(InputError, match="schedule"):
+        sweep.Plan.of(study, study.options(), None, {"schedul": [1]}, "epochs")
+
+
+def test_mlflow_is_shown_the_step_size(store):
+    from sgdstudy.store import open_store
+    from sgdstudy.tracking import Invocation
+
+    given = {**SAME, "diagnostics": "full", "schedule": "inverse_sqrt"}
+    arm = ss.Arm(small_curve(noise=0.5), optimizer="SGD", **given)
+    opened = open_store(store)
+    run_id, history = Invocation.start(opened, "rates").train("arm", arm, False)
+    found = opened.client.get_metric_history(run_id, "batch/lr")
+    known = history.steps[history.steps.seed == 0].set_index("step")["lr"]
+    assert len(found) == 48
+    assert all(point.value == pytest.approx(known[point.step]) for point in found)
+    keys = opened.client.get_run(run_id).data.metrics
+    assert sum(key.startswith(("batch/", "epoch/")) for key in keys) <= 12
