@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from sgdstudy import draws
 from sgdstudy.errors import InputError, failed, unknown
 
 if TYPE_CHECKING:
@@ -272,6 +273,10 @@ class Sampler:
         self._generators = [torch.Generator().manual_seed(s) for s in seeds]
         self._streams = [draw(generator, d, batch_size) for generator in self._generators]
         self._fresh = isinstance(order, str) and order in FRESH
+        if self._fresh and draws.are_shared():
+            keys = [(order, seed, d, batch_size) for seed in seeds]
+            self._streams = list(map(draws.again, keys, self._streams))
+            self._fresh = False  # the generators are others' too
         self._rest = [torch.empty(0, dtype=torch.int64) for _ in seeds]
         self._reorder = ADAPTIVE.get(order) if isinstance(order, str) else None
         self.adaptive = self._reorder is not None

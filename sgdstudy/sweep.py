@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 from tqdm.auto import tqdm
 
-from sgdstudy import cluster, heat_map, parallel, processes, recovery, tracking
+from sgdstudy import cluster, draws, heat_map, parallel, processes, recovery, tracking
 from sgdstudy import grid as grids
 from sgdstudy.errors import InputError, Interrupted, StoreError
 from sgdstudy.history import History
@@ -227,7 +227,7 @@ def work(number: int, task: Task) -> tuple[int, Outcome]:
     """
     plan = _plan(task.script, tuple(task.options.items()), task.arm, task.record)
     combination = plan.combination(task.grid_point)
-    with interrupt_flag() as interrupted:
+    with interrupt_flag() as interrupted, draws.shared():
         try:
             outcome = _trained(combination, task)
         except StoreError:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 import sgdstudy as ss
-from sgdstudy import orders
+from sgdstudy import draws, orders
 from sgdstudy.orders import Sampler
 
 KNOWN = [order for order in orders.ORDERS if order not in orders.UNKNOWN]
@@ -385,3 +385,32 @@ def test_the_listing_is_what_dataloader_hands_out():
     assert rows["y"].tolist() == problem.y[index].tolist()
     assert rows[["epoch", "batch", "sample"]].iloc[-1].tolist() == [2, 2, 2]
     assert rows.groupby(["epoch", "batch"]).size().tolist() == [10, 10, 3] * 2
+
+
+@pytest.mark.parametrize("order", orders.FRESH)
+def test_shared_draws_are_the_same_draws(order, monkeypatch):
+    """However far each run reads, whatever is forgotten in between, and after a restart."""
+    monkeypatch.setattr(draws, "_kept", type(draws._kept)())
+    expected = Sampler(order, [4, 9], 53, 10).take(1000)
+    with draws.shared():
+        first, second = Sampler(order, [4, 9], 53, 10), Sampler(order, [9, 4], 53, 10)
+        assert torch.equal(first.take(300), expected[:, :300])
+        assert torch.equal(second.take(700), expected[[1, 0], :700])
+        monkeypatch.setattr(draws, "MOST_BYTES", 1000)
+        other = Sampler(order, [1], 53, 10).take(400)  # the draws of the others are forgotten
+        assert torch.equal(first.take(700), expected[:, 300:])
+        third = Sampler(order, [4, 9], 53, 10)
+        assert third.state() == {}
+        third.restore(120, {})
+        assert torch.equal(third.take(80), expected[:, 120:200])
+    assert torch.equal(Sampler(order, [1], 53, 10).take(400), other)
+    held = sum(block.nbytes for kept in draws._kept.values() for block in kept.blocks)
+    assert held <= 1000 or len(draws._kept) == 1
+
+
+def test_shared_draws_are_drawn_once(monkeypatch):
+    monkeypatch.setattr(draws, "_kept", type(draws._kept)())
+    with draws.shared():
+        Sampler("shuffle", [4], 53, 10).take(530)
+        monkeypatch.setattr(torch, "randperm", None)
+        assert Sampler("shuffle", [4], 53, 10).take(530).shape == (1, 530)
