@@ -23,7 +23,7 @@ class Claim:
         tolerance: the largest |measured - expected| allowed; 0 for equality.
         source: where `expected` comes from.
         always: holds whatever the options; else a claim only describes once options of the
-            script are changed, because `expected` assumes their defaults.
+            script other than `quick` are changed, because `expected` assumes their defaults.
         guess: what the reader guessed before the run, shown beside; None: not asked.
 
     Raises:

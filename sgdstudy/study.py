@@ -302,8 +302,14 @@ class Study:
         return found
 
     def _defaults(self, options: Options) -> Options:
-        """Return the options with the script's own ones at their defaults."""
-        shared = {f.name: getattr(options, f.name) for f in fields(Options)}
+        """Return the options with the script's own ones at their defaults, but for `quick`.
+
+        What `quick` leaves out, a script's claims allow for.
+        """
+        own = [f.name for f in fields(self.options) if f.name == "quick"]
+        shared = {
+            name: getattr(options, name) for name in [*(f.name for f in fields(Options)), *own]
+        }
         return self.options(**shared)
 
     def _log_answer(
