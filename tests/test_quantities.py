@@ -538,6 +538,10 @@ def test_by_name_the_whole_data_is_known_where_epochs_start():
     rows = ss.train(problem, batch_size=10, **settings).steps
     for name in names:
         assert (rows[name].notna() == (rows.batch == 0)).all(), name
+    most = rows.step.max() + 1
+    rows = ss.train(problem, batch_size=10, diagnostics_every=int(most) - 1, **settings).steps
+    for name in names:  # of the epochs' starts those that are scheduled
+        assert (rows[name].notna() == (rows.step == 0)).all(), name
     rows = ss.train(problem, diagnostics_every=2, **settings).steps
     for name in names:
         assert (rows[name].notna() == (rows.step % 2 == 0)).all(), name

@@ -16,7 +16,7 @@ from sgdstudy.figures.exercises import (
     stop_epochs,
     within_epoch,
 )
-from sgdstudy.figures.studies import power_laws, strips
+from sgdstudy.figures.studies import over_steps, power_laws, strips
 
 __all__ = [
     "batch_gradients",
@@ -28,6 +28,7 @@ __all__ = [
     "drift_and_sampling",
     "gradient_norms",
     "loss_by_epoch",
+    "over_steps",
     "path",
     "png",
     "power_laws",

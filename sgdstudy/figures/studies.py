@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from sgdstudy.figures import drawing
 
@@ -90,4 +91,44 @@ def strips(rows: Sequence[tuple[str, str, float, bool]], xlabel: str, flagged: s
     drawn[-1].set_xlabel(xlabel)
     marks = [Line2D([], [], color=c, marker=".", ls="") for c in ("tab:blue", "tab:red")]
     figure.legend(marks, ["one seed", f"one seed, {flagged}"], loc="outside lower center", ncols=2)
+    return figure
+
+
+def over_steps(
+    columns: Mapping[str, Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]],
+    levels: Mapping[str, float],
+    xlabel: str,
+) -> Figure:
+    """Draw quantities of runs below each other on a common axis, log y, with levels dashed.
+
+    Args:
+        columns: title of a column -> what is drawn on y, from above -> line -> x and y.
+        levels: line -> what theory expects of the uppermost quantity, in the line's color.
+        xlabel: what x is.
+    """
+    rows = max(len(panels) for panels in columns.values())
+    size = (2 + 5 * len(columns), 1 + 3.2 * rows)
+    figure = Figure(figsize=size, layout="constrained")
+    drawn = figure.subplots(rows, len(columns), squeeze=False, sharex="col", sharey="row")
+    names = dict.fromkeys(n for panels in columns.values() for p in panels.values() for n in p)
+    colors = dict(zip(names, drawing.colors(len(names)), strict=True))
+    for stack, (title, panels) in zip(drawn.T, columns.items(), strict=True):
+        for axes, (ylabel, lines) in zip(stack, panels.items(), strict=False):
+            for name, (x, y) in lines.items():
+                axes.plot(x, y, color=colors[name], linewidth=1.2, label=name)
+                if axes is stack[0] and name in levels:
+                    level = np.full(2, levels[name])
+                    drawing.dashed(axes, [np.min(x), np.max(x)], level, colors[name])
+            axes.set(yscale="log", ylabel=ylabel)
+            low, high = axes.get_ylim()
+            if high < 1000 * low:  # few powers of ten: ticks between them, as numbers
+                axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axes.yaxis.set_major_formatter("{x:g}")
+                axes.yaxis.set_minor_formatter(NullFormatter())
+            axes.grid(alpha=0.3)
+        stack[0].set_title(title)
+        stack[-1].set_xlabel(xlabel)
+        handles, labels = stack[0].get_legend_handles_labels()
+        dashed = Line2D([], [], color="black", linestyle="--")
+        stack[0].legend([*handles, dashed], [*labels, "theory"], fontsize="small")
     return figure

@@ -59,7 +59,8 @@ class Autograd:
     def full(self, chunk: Chunk, wanted: frozenset[str]) -> dict[str, np.ndarray]:
         """Return statistics of all the data where the full gradient is known too.
 
-        That is where an epoch starts; with full batch, at scheduled steps.
+        That is where an epoch starts, and with full batch everywhere; of these the scheduled
+        steps, with full batch or where `diagnostics_every` asks for a schedule.
         """
         of_batch = {
             "full_square": "square",
@@ -69,7 +70,7 @@ class Autograd:
         }
         found = nowhere(chunk.loss.shape, [of_batch[name] for name in wanted])
         known = np.isfinite(chunk.full_gradient[..., 0])
-        if chunk.indices is None:
+        if chunk.indices is None or chunk.every is not None:
             known &= chunk.scheduled[:, None]
         names = frozenset(found) if self.adds_up else frozenset(found) - SPREAD
         self._fill(found, chunk, np.nonzero(known), None, names)

@@ -65,6 +65,7 @@ from sgdstudy.theory.random_order import (
     step_moments,
 )
 from sgdstudy.theory.rates import Law, fixed_order_law, law_at, log_slope, rate_laws, slope_interval
+from sgdstudy.theory.stability import linearised, sharpness_limit
 
 __all__ = [
     "MOST_PARAMETERS",
@@ -98,6 +99,7 @@ __all__ = [
     "growth_per_epoch",
     "jensen_bounds",
     "law_at",
+    "linearised",
     "log_slope",
     "lr_best_asymptotic",
     "lr_best_for_epsilon",
@@ -112,6 +114,7 @@ __all__ = [
     "order_losses",
     "rate_laws",
     "reshuffling_factor",
+    "sharpness_limit",
     "shuffle_once_factor",
     "slope_interval",
     "spectral_radius",

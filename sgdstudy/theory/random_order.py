@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq
 
 from sgdstudy.config import TrainConfig
 from sgdstudy.errors import InputError
@@ -13,7 +12,7 @@ from sgdstudy.least_squares import LeastSquares
 from sgdstudy.orders import Sampler
 from sgdstudy.problem import Problem
 from sgdstudy.theory.batch_vs_full import finite_share, gradients
-from sgdstudy.theory.descent import lr_limit, moments
+from sgdstudy.theory.descent import moments
 
 MOST_PARAMETERS = 32  # their second moments: a matrix of a million numbers
 
@@ -207,14 +206,23 @@ def lyapunov_zero_lr(problem: Problem, batch_size: int, low: float, high: float)
 def mean_square_lr_limit(
     ls: LeastSquares, d: int, batch_size: int, replacement: bool = False
 ) -> float:
-    """Return the step size where second moments stop being bounded, rho(T) = 1."""
-    high = lr_limit(ls)  # the mean of a step diverges beyond it, its square no later
-    low = high / 4 / d
+    """Return the step size where second moments stop being bounded, rho(T) = 1.
 
-    def over(lr: float) -> float:
-        return mean_square_radius(ls, d, batch_size, lr, replacement) - 1
-
-    return float(brentq(over, low, high))
+    T = I - lr A + lr^2 C with A = H x I + I x H and C = H x H + share Cov(H_i), all symmetric, and
+    its largest eigenvalue is that of a positive matrix: 1 / lr is the largest eigenvalue of
+    A^-1/2 C A^-1/2. Directions in which H is flat, and nothing moves, are left out.
+    """
+    spectrum, vectors = np.linalg.eigh(ls.hessian)
+    moving = spectrum > len(spectrum) * np.finfo(float).eps * spectrum[-1]
+    p = int(moving.sum())
+    features = (ls.features @ vectors[:, moving]).reshape(d, -1, p)
+    each = 2 / features.shape[1] * np.einsum("imp,imq->ipq", features, features)  # H_i
+    h = each.mean(0)
+    share = 1 / batch_size if replacement else finite_share(d, batch_size)
+    squares = np.einsum("ipq,irs->prqs", each, each, optimize=True).reshape(p * p, -1) / d
+    c = (1 - share) * np.kron(h, h) + share * squares
+    root = np.sqrt(np.add.outer(spectrum[moving], spectrum[moving])).ravel()
+    return 1 / float(np.linalg.eigvalsh(c / np.outer(root, root))[-1])
 
 
 def reshuffling_factor(x: np.ndarray) -> np.ndarray:
