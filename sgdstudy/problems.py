@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from sgdstudy import checks
+from sgdstudy.errors import InputError
 from sgdstudy.problem import Problem
 
 
@@ -176,6 +177,40 @@ def _split(d: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(drawn[d // 5 :]), np.sort(drawn[: d // 5])
 
 
+def staircase(noise: float = 0.0, d: int = 256, seed: int = 0) -> Problem:
+    """Return a staircase of 8 steps, the height of each fitted by a parameter of its own; float64.
+
+    Input i is the unit vector of its step; heights are sqrt(2) sin(j pi / 4), at first 0, an excess
+    loss of 1. One sample moves one height, the Hessian is I / 4, and the noise scale at an excess
+    loss e is 7 + 8 noise^2 / e.
+
+    Args:
+        noise: standard deviation of normal noise added to the labels.
+        d: number of samples, a multiple of 8.
+        seed: seed of the noise.
+
+    Raises:
+        InputError: a noise that is negative or not finite, samples that are no multiple of 8, no
+            seed.
+    """
+    allowed = "a standard deviation, at least 0 and finite"
+    noise = checks.number("noise", noise, lambda v: v >= 0, allowed)
+    d, seed = checks.count("d", d), checks.seed(seed)
+    if d % 8:
+        raise InputError(f"a staircase of 8 steps takes a multiple of 8 samples, not {d}")
+    heights = 2**0.5 * np.sin(np.arange(8) * np.pi / 4)
+    x = np.repeat(np.eye(8), d // 8, axis=0)
+    y = x @ heights
+    if noise:
+        y = y + noise * _normal(x[:, 0], seed)
+    name = "staircase" if not noise else f"staircase, label noise {noise:.3g}"
+    return Problem(x, y, _linear, w_init=np.zeros(8), w_true=heights, name=name)
+
+
+def _linear(w: Any, x: Any) -> Any:
+    return x @ w
+
+
 TARGETS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
     "normal": _normal,
     "cubic": lambda x, seed: x**3,
@@ -186,6 +221,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "ill_conditioned": ill_conditioned,
     "diabetes": diabetes,
     "digits": digits,
+    "staircase": staircase,
 }
 
 

@@ -23,6 +23,7 @@ SMALL = {
     "ex6_shuffle": {"seeds": 2, "epochs": 2},
     "ex7a_loss": {"seeds": 2, "epochs": 2},
     "ex7b_gradient_norm": {"seeds": 2, "epochs": 2},
+    "study_batch_size": {"seeds": 2, "longer": 1.1, "quick": True},
     "study_edge_of_stability": {"seeds": 1, "time": 8.0},
     "study_noise_floor": {"seeds": 2, "times": 2, "quick": True},
     "study_orders": {"seeds": 2, "longest": 16},

@@ -16,7 +16,7 @@ from sgdstudy.figures.exercises import (
     stop_epochs,
     within_epoch,
 )
-from sgdstudy.figures.studies import over_steps, power_laws, strips
+from sgdstudy.figures.studies import over_steps, points, power_laws, strips
 
 __all__ = [
     "batch_gradients",
@@ -31,6 +31,7 @@ __all__ = [
     "over_steps",
     "path",
     "png",
+    "points",
     "power_laws",
     "radius_by_lr",
     "steep_batches",

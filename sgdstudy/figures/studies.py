@@ -17,6 +17,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+def points(rows: Sequence[tuple[str, float, float, float]]) -> pd.DataFrame:
+    """Return the rows of `power_laws` for (line, x, y, standard error): 95 % intervals."""
+    import pandas as pd
+
+    made = pd.DataFrame(rows, columns=["line", "x", "y", "error"])
+    half = 1.96 * made.pop("error")
+    made = made.assign(low=made["y"] - half, high=made["y"] + half)
+    return made[np.isfinite(made["y"])]
+
+
 def power_laws(
     rows: pd.DataFrame,
     panels: Mapping[str, Sequence[str]],

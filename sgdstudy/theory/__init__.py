@@ -8,6 +8,15 @@ batch b is z -> (I - lr H_b) z - lr g_b, g_b the batch's gradient at w*.
 import inspect
 
 from sgdstudy.theory.arguments import checked
+from sgdstudy.theory.batch_size import (
+    ExpectedPath,
+    critical_batch_size,
+    critical_size_of_lr,
+    expected_path,
+    lr_limit_to_reach,
+    noise_terms,
+    time_above,
+)
 from sgdstudy.theory.batch_vs_full import (
     Gap,
     finite_share,
@@ -70,6 +79,7 @@ from sgdstudy.theory.stability import linearised, sharpness_limit
 __all__ = [
     "MOST_PARAMETERS",
     "Batches",
+    "ExpectedPath",
     "Gap",
     "Growth",
     "Law",
@@ -77,7 +87,9 @@ __all__ = [
     "OrderLosses",
     "batches",
     "batches_by_epoch",
+    "critical_batch_size",
     "critical_lr",
+    "critical_size_of_lr",
     "descent_loss",
     "descent_stop",
     "descent_w",
@@ -85,6 +97,7 @@ __all__ = [
     "epoch_map",
     "exact_radius",
     "expected_losses",
+    "expected_path",
     "finite_share",
     "first_below",
     "first_overflow",
@@ -104,6 +117,7 @@ __all__ = [
     "lr_best_asymptotic",
     "lr_best_for_epsilon",
     "lr_limit",
+    "lr_limit_to_reach",
     "lyapunov",
     "lyapunov_zero_lr",
     "mean_square_batch_norm",
@@ -111,6 +125,7 @@ __all__ = [
     "mean_square_radius",
     "moments",
     "noise_scale",
+    "noise_terms",
     "order_losses",
     "rate_laws",
     "reshuffling_factor",
@@ -120,6 +135,7 @@ __all__ = [
     "spectral_radius",
     "stationary_excess",
     "step_moments",
+    "time_above",
     "trace_sigma",
     "triangle_bounds",
     "two_batch_bias",

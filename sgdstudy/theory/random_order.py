@@ -163,13 +163,19 @@ def first_overflow(problem: Problem, config: TrainConfig, most: int = 100) -> np
 
 
 def lyapunov(
-    problem: Problem, batch_size: int, lr: float, epochs: int = 6, replicas: int = 64
+    problem: Problem,
+    batch_size: int,
+    lr: float,
+    epochs: int = 6,
+    replicas: int = 64,
+    replacement: bool = False,
 ) -> float:
-    """Return the top Lyapunov exponent per step of reshuffled batches, estimated by products.
+    """Return the top Lyapunov exponent per step of random batches, estimated by products.
 
     The growth of log|z| under z -> (I - lr H_b) z, over `replicas` long products, the first epoch
     left out. Almost every path converges, noise aside, if and only if the exponent is below 0; the
-    mean square may still diverge (`mean_square_lr_limit`).
+    mean square may still diverge (`mean_square_lr_limit`). Batches are reshuffled every epoch, or
+    drawn with replacement.
 
     Raises:
         InputError: the loss is not `mse`, or the model not linear in w.
@@ -179,7 +185,11 @@ def lyapunov(
     m, p = problem.d // batch_size, phi.shape[2]
     z, total = np.ones((replicas, p)), 0.0
     for epoch in range(epochs):
-        order = generator.permuted(np.tile(np.arange(problem.d), (replicas, 1)), axis=1)
+        order = (
+            generator.integers(problem.d, size=(replicas, problem.d))
+            if replacement
+            else generator.permuted(np.tile(np.arange(problem.d), (replicas, 1)), axis=1)
+        )
         for batch in order[:, : m * batch_size].reshape(replicas, m, batch_size).swapaxes(0, 1):
             rows = phi[batch].reshape(replicas, -1, p)
             error = np.einsum("rnp,rp->rn", rows, z)
@@ -190,7 +200,9 @@ def lyapunov(
     return total / ((epochs - 1) * m)
 
 
-def lyapunov_zero_lr(problem: Problem, batch_size: int, low: float, high: float) -> float:
+def lyapunov_zero_lr(
+    problem: Problem, batch_size: int, low: float, high: float, replacement: bool = False
+) -> float:
     """Return the step size where the Lyapunov exponent crosses 0, to one part in a thousand.
 
     The exponent must be below 0 at `low` and above at `high`; the same batches are used for every
@@ -198,7 +210,7 @@ def lyapunov_zero_lr(problem: Problem, batch_size: int, low: float, high: float)
     """
     while high / low > 1 + 1e-3:
         middle = float(np.sqrt(low * high))
-        below = lyapunov(problem, batch_size, middle) < 0
+        below = lyapunov(problem, batch_size, middle, replacement=replacement) < 0
         low, high = (middle, high) if below else (low, middle)
     return low
 
