@@ -16,13 +16,14 @@ from sgdstudy.figures.exercises import (
     stop_epochs,
     within_epoch,
 )
-from sgdstudy.figures.studies import over_steps, points, power_laws, strips
+from sgdstudy.figures.studies import curves, over_steps, points, power_laws, strips
 
 __all__ = [
     "batch_gradients",
     "batch_losses",
     "by_epoch",
     "cockpit",
+    "curves",
     "data",
     "describe",
     "drift_and_sampling",

@@ -70,6 +70,43 @@ def power_laws(
     return figure
 
 
+def curves(rows: pd.DataFrame, xlabel: str, ylabel: str, bottom: Mapping[str, float]) -> Figure:
+    """Draw lines on a grid of panels, y logarithmic, with what theory expects dashed.
+
+    Args:
+        rows: one row a point, columns `panel` (a row of the grid, with a legend of its own),
+            `column` (of the grid, with a y axis of its own), `line, x, y, theory`; NaN where
+            theory has nothing.
+        xlabel: what x is.
+        ylabel: what y is.
+        bottom: column -> the least y shown.
+    """
+    panels, columns = (list(dict.fromkeys(rows[name])) for name in ("panel", "column"))
+    size = (3.2 + 4.2 * len(columns), 0.5 + 3.6 * len(panels))
+    figure = Figure(figsize=size, layout="constrained")
+    drawn = figure.subplots(len(panels), len(columns), squeeze=False, sharex=True, sharey="col")
+    for place, part in rows.groupby(["panel", "column"], sort=False):
+        axes = drawn[panels.index(place[0]), columns.index(place[1])]
+        lines = list(part.groupby("line", sort=False))
+        for (line, points), color in zip(lines, drawing.colors(len(lines)), strict=True):
+            style = {"color": color, "linewidth": 2.2, "alpha": 0.7, "label": line}
+            axes.plot(points["x"], points["y"], **style)
+            drawing.dashed(axes, points["x"], points["theory"].to_numpy(), color)
+        axes.set(yscale="log", title=f"{place[1]}: {place[0]}")
+        axes.set_ylim(bottom=bottom[place[1]])
+        axes.grid(alpha=0.3)
+    for axes in drawn[:, -1]:
+        found, names = axes.get_legend_handles_labels()
+        dashed = Line2D([], [], color="black", linestyle="--")
+        beside = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "fontsize": "small"}
+        axes.legend([*found, dashed], [*names, "theory"], **beside)
+    for axes in drawn[:, 0]:
+        axes.set_ylabel(ylabel)
+    for axes in drawn[-1]:
+        axes.set_xlabel(xlabel)
+    return figure
+
+
 def strips(rows: Sequence[tuple[str, str, float, bool]], xlabel: str, flagged: str) -> Figure:
     """Draw every seed as a dot on the line of its case, one panel for each arm.
 

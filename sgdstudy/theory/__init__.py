@@ -75,6 +75,13 @@ from sgdstudy.theory.random_order import (
 )
 from sgdstudy.theory.rates import Law, fixed_order_law, law_at, log_slope, rate_laws, slope_interval
 from sgdstudy.theory.stability import linearised, sharpness_limit
+from sgdstudy.theory.step_sizes import (
+    averaged_excess_law,
+    averaged_losses,
+    polyak_losses,
+    projected,
+    scheduled_losses,
+)
 
 __all__ = [
     "MOST_PARAMETERS",
@@ -85,6 +92,8 @@ __all__ = [
     "Law",
     "Moments",
     "OrderLosses",
+    "averaged_excess_law",
+    "averaged_losses",
     "batches",
     "batches_by_epoch",
     "critical_batch_size",
@@ -127,8 +136,11 @@ __all__ = [
     "noise_scale",
     "noise_terms",
     "order_losses",
+    "polyak_losses",
+    "projected",
     "rate_laws",
     "reshuffling_factor",
+    "scheduled_losses",
     "sharpness_limit",
     "shuffle_once_factor",
     "slope_interval",

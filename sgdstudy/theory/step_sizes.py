@@ -1,0 +1,154 @@
+"""Expected losses when the step size changes from step to step, of averages, and of Polyak's step.
+
+A step is z -> (I - lr H_b) z - lr g_b, z = w - w*. What it does to E[z z^T], E[z] and 1 is a
+polynomial of degree two in lr, so that any step sizes known before the run cost a product with a
+small matrix each.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sgdstudy.errors import InputError, shown
+from sgdstudy.least_squares import LeastSquares, from_features
+from sgdstudy.theory.batch_vs_full import gradients
+from sgdstudy.theory.random_order import step_moments
+
+
+def scheduled_losses(
+    ls: LeastSquares,
+    w0: np.ndarray,
+    d: int,
+    batch_size: int,
+    rates: np.ndarray,
+    replacement: bool = False,
+) -> np.ndarray:
+    """Return the expected loss before the first step and after every one, `(S + 1,)`.
+
+    E[L(w_t)] = L* + tr(H C_t) / 2 with C_{t+1} = T(lr_t) C_t + lr_t^2 share S, for independent
+    batches (`step_moments`).
+
+    Args:
+        ls: the problem.
+        w0: parameters at the start `(p,)`.
+        d: number of samples.
+        batch_size: B.
+        rates: step size of every step `(S,)`, as `config.rates(d)(np.arange(S))`.
+        replacement: whether a batch may hold a sample twice; else its samples differ.
+
+    Raises:
+        InputError: step sizes that are no numbers of at least 0, in a row; too many parameters.
+    """
+    z0 = np.asarray(w0, dtype=float) - ls.w_star
+    _, second = _moments_along(ls, z0, d, batch_size, _checked(rates), replacement)
+    return ls.least_loss + second @ ls.hessian.ravel() / 2
+
+
+def averaged_losses(
+    ls: LeastSquares,
+    w0: np.ndarray,
+    d: int,
+    batch_size: int,
+    rates: np.ndarray,
+    replacement: bool = False,
+    skipped: int | None = None,
+) -> np.ndarray:
+    """Return the expected loss at the mean of the parameters so far, `(S + 1,)`.
+
+    With s the sum of the z that count, E[s' s'^T] = E[s s^T] + E[z' s^T] + E[s z'^T] + E[z' z'^T]
+    and E[z' s^T] = (I - lr H) E[z s^T]: the gradients at w* have mean zero and know nothing of
+    the past. Until the first counts, the parameters are their own mean.
+
+    Args:
+        ls, w0, d, batch_size, rates, replacement: see `scheduled_losses`.
+        skipped: steps whose results do not count; None: all count (Polyak, Ruppert).
+    """
+    z0, rates = np.asarray(w0, dtype=float) - ls.w_star, _checked(rates)
+    _, second = _moments_along(ls, z0, d, batch_size, rates, replacement)
+    p, h = len(z0), ls.hessian
+    with_sum, of_sum = np.zeros((p, p)), np.zeros((p, p))  # E[z s^T], E[s s^T]
+    found, first = second @ h.ravel() / 2, skipped or 0
+    for t in range(first, len(rates)):
+        here = second[t + 1].reshape(p, p)
+        moved = with_sum - rates[t] * h @ with_sum
+        of_sum = of_sum + moved + moved.T + here
+        with_sum = moved + here
+        found[t + 1] = (h * of_sum).sum() / (2 * (t + 1 - first) ** 2)
+    return ls.least_loss + found
+
+
+def averaged_excess_law(ls: LeastSquares, d: int, n: float) -> float:
+    """Return the excess loss at the mean of the parameters after n samples, for large n, small lr.
+
+    tr(H^-1 S) / (2 n), S the covariance of the samples' gradients at w*: the step size is not in
+    it, nor the batch size (Ruppert 1988; Polyak, Juditsky 1992). A constant step adds a part of
+    lr over its mean-square limit, as the gradients are noisier away from w*.
+    """
+    g = gradients(ls, ls.w_star, d)
+    return float(np.trace(np.linalg.solve(ls.hessian, g.T @ g / d)) / (2 * n))
+
+
+def projected(ls: LeastSquares) -> LeastSquares:
+    """Return the problem on which a step of SGD with lr = 1/2 is a projection of `ls`.
+
+    Polyak's step with c = 1/2 on one sample, w - (r / |phi|^2) phi, solves the sample's equation
+    (Kaczmarz; Strohmer, Vershynin 2009; Loizou et al. 2021). On rows scaled to |phi| = 1 that is
+    the plain step of size 1/2, whose minimiser is the one that weights a sample by 1 / |phi|^2.
+    """
+    length = np.linalg.norm(ls.features, axis=1)
+    scale = 1 / np.where(length > 0, length, 1)  # no gradient: the step stays
+    rows = scale[:, None] * ls.features
+    return from_features(rows, rows @ ls.w_star - scale * ls.residual)
+
+
+def polyak_losses(ls: LeastSquares, w0: np.ndarray, d: int, n_steps: int) -> np.ndarray:
+    """Return the expected loss under Polyak's step with c = 1/2, `(n_steps + 1,)`.
+
+    For single samples of one output each, drawn independently, least loss 0 and no largest step.
+    From the moments on `projected(ls)`, about its own minimiser.
+
+    Raises:
+        InputError: samples of several outputs.
+    """
+    if len(ls.residual) != d:
+        outputs = len(ls.residual)
+        raise InputError(f"polyak_losses takes one output a sample; {d} have {outputs} outputs")
+    other = projected(ls)
+    shift = other.w_star - ls.w_star
+    z0, half = np.asarray(w0, dtype=float) - other.w_star, np.full(n_steps, 0.5)
+    mean, second = _moments_along(other, z0, d, 1, half, True)
+    h = ls.hessian
+    excess = second @ h.ravel() / 2 + mean @ h @ shift + shift @ h @ shift / 2
+    return ls.least_loss + excess
+
+
+def _checked(rates: np.ndarray) -> np.ndarray:
+    try:
+        found = np.asarray(rates, dtype=float)
+    except (TypeError, ValueError):
+        found = np.empty((0, 0))
+    if found.ndim != 1 or not (np.isfinite(found) & (found >= 0)).all():
+        raise InputError(
+            f"rates are the step sizes (S,), finite and at least 0; got {shown(rates)}"
+        )
+    return found
+
+
+def _moments_along(
+    ls: LeastSquares, z0: np.ndarray, d: int, batch_size: int, rates: np.ndarray, replacement: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return E[z] `(S + 1, p)` and vec E[z z^T] `(S + 1, p^2)` before and after the steps."""
+    p, h, unit = len(z0), ls.hessian, step_moments(ls, d, batch_size, 1.0, replacement)
+    n, identity = p * p, np.eye(p)
+    # the state (vec E[z z^T], E[z], 1) moves by -lr linear + lr^2 square
+    linear, square = np.zeros((2, n + p + 1, n + p + 1))
+    linear[:n, :n] = np.kron(h, identity) + np.kron(identity, h)
+    linear[n:-1, n:-1] = h
+    square[:n, :n] = unit.second - np.eye(n) + linear[:n, :n]
+    square[:n, n:-1], square[:n, -1] = unit.cross, unit.noise
+    found = np.empty((len(rates) + 1, n + p + 1))
+    found[0] = np.concatenate([np.outer(z0, z0).ravel(), z0, [1.0]])
+    with np.errstate(over="ignore", invalid="ignore"):  # beyond the limit it grows without bound
+        for t, lr in enumerate(rates):
+            found[t + 1] = found[t] - lr * (linear @ found[t] - lr * (square @ found[t]))
+    return found[:, n:-1], found[:, :n]
