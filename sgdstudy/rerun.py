@@ -170,14 +170,17 @@ def _arm(run: Any, study: Study, options: Options) -> tuple[Arm, dict[str, str]]
 
 
 def _compare(kind: str, old: Path, new: Path) -> Difference | None:
-    """Return the earliest number that differs between two files; column by column in memory."""
+    """Return the earliest number that differs between two files; column by column in memory.
+
+    Times, in columns called `..._seconds`, are no part of what a run computes.
+    """
     files = [pq.ParquetFile(path) for path in (old, new)]
     counts = [file.metadata.num_rows for file in files]
     if counts[0] != counts[1]:
         return Difference(kind, "", 0, 0, *map(float, counts))
     axis = AXIS[kind]
     orders = [np.lexsort([_column(file, "seed"), _column(file, axis)]) for file in files]
-    names = files[0].schema_arrow.names
+    names = [name for name in files[0].schema_arrow.names if not name.endswith("_seconds")]
     first: tuple[int, str] | None = None
     for name in names if counts[0] else []:
         columns = [_column(f, name)[o] for f, o in zip(files, orders, strict=True)]

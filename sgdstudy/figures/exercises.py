@@ -53,8 +53,10 @@ def data(problem: Problem) -> Figure:
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    x, y = problem.x.cpu(), problem.y.cpu()
-    axes.plot(x, y, ".", markersize=2, color="tab:blue", label=f"{problem.d} points")
+    some = slice(None, None, -(-problem.d // drawing.POINTS))  # more would take minutes to draw
+    x, y = problem.x[some].cpu(), problem.y[some].cpu()
+    label = f"{problem.d} points" + (f", {len(x)} of them drawn" if len(x) < problem.d else "")
+    axes.plot(x, y, ".", markersize=2, color="tab:blue", label=label)
     if problem.w_true is not None:
         with torch.no_grad():
             curve = problem.model(problem.w_true.cpu(), x)

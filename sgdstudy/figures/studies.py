@@ -33,6 +33,7 @@ def power_laws(
     laws: Mapping[str, Callable[[np.ndarray], np.ndarray]],
     xlabel: str,
     ylabel: str,
+    base: int = 2,
 ) -> Figure:
     """Draw points with their intervals on log axes, and theory's law through each line's points.
 
@@ -43,6 +44,7 @@ def power_laws(
             joined; a line without points is its law alone.
         xlabel: what x is.
         ylabel: what y is.
+        base: of the logarithms along x.
     """
     figure = Figure(figsize=(2 + 5 * len(panels), 5.5), layout="constrained")
     drawn = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
@@ -61,7 +63,7 @@ def power_laws(
             axes.errorbar(points["x"], points["y"], span, markersize=4, capsize=2, **style)
             drawing.dashed(axes, along, laws[line](along) if line in laws else np.empty(0), color)
         axes.set(xlabel=xlabel, yscale="log", title=title)
-        axes.set_xscale("log", base=2)
+        axes.set_xscale("log", base=base)
         axes.grid(alpha=0.3)
         lines_, labels = axes.get_legend_handles_labels()
         dashed = Line2D([], [], color="black", linestyle="--")

@@ -72,6 +72,7 @@ from sgdstudy.theory.random_order import (
     shuffle_once_factor,
     stationary_excess,
     step_moments,
+    steps_to_target,
 )
 from sgdstudy.theory.rates import Law, fixed_order_law, law_at, log_slope, rate_laws, slope_interval
 from sgdstudy.theory.stability import linearised, sharpness_limit
@@ -147,6 +148,7 @@ __all__ = [
     "spectral_radius",
     "stationary_excess",
     "step_moments",
+    "steps_to_target",
     "time_above",
     "trace_sigma",
     "triangle_bounds",

@@ -53,6 +53,21 @@ def step_moments(
     Raises:
         InputError: more than `MOST_PARAMETERS` parameters.
     """
+    share = 1 / batch_size if replacement else finite_share(d, batch_size)
+    return _scaled(_sample_moments(ls, d), lr, share)
+
+
+@dataclass(frozen=True)
+class _SampleMoments:
+    """What the samples' Hessians H_i and gradients g_i at w* have in common, whatever the step."""
+
+    hessian: np.ndarray  # (p, p)
+    covariance: np.ndarray  # (p^2, p^2), of the H_i
+    pair: np.ndarray  # (p, p, p), E[H_i z g_i^T] as a map of z
+    gradients: np.ndarray  # (p, p), E[g_i g_i^T]
+
+
+def _sample_moments(ls: LeastSquares, d: int) -> _SampleMoments:
     p = ls.features.shape[1]
     if p > MOST_PARAMETERS:
         raise InputError(
@@ -61,18 +76,25 @@ def step_moments(
         )
     phi = ls.features.reshape(d, -1, p)
     each = 2 / phi.shape[1] * np.einsum("imp,imq->ipq", phi, phi)  # H_i
-    g = gradients(ls, ls.w_star, d)
-    h, identity = ls.hessian, np.eye(p)
-    share = 1 / batch_size if replacement else finite_share(d, batch_size)
-    factor = identity - lr * h
-    covariance = np.einsum("ipq,irs->prqs", each, each).reshape(p * p, -1) / d - np.kron(h, h)
-    pair = np.einsum("ipq,ir->prq", each, g) / d  # E[H_i z g_i^T], as a map of z
-    cross = lr**2 * share * (pair + pair.transpose(1, 0, 2))
+    g, h = gradients(ls, ls.w_star, d), ls.hessian
+    flat = each.reshape(d, p * p)
+    # E[H_i x H_i], entry (p, r, q, s), from a matrix product: quicker than an einsum by far
+    square = (flat.T @ flat / d).reshape(p, p, p, p).transpose(0, 2, 1, 3)
+    covariance = square.reshape(p * p, p * p) - np.kron(h, h)
+    pair = (flat.T @ g / d).reshape(p, p, p).transpose(0, 2, 1)
+    return _SampleMoments(h, covariance, pair, g.T @ g / d)
+
+
+def _scaled(one: _SampleMoments, lr: float, share: float) -> Moments:
+    """Return the moments of a step; a batch's mean has share times the samples' covariance."""
+    p = len(one.hessian)
+    factor = np.eye(p) - lr * one.hessian
+    cross = lr**2 * share * (one.pair + one.pair.transpose(1, 0, 2))
     return Moments(
         mean=factor,
-        second=np.kron(factor, factor) + lr**2 * share * covariance,
+        second=np.kron(factor, factor) + lr**2 * share * one.covariance,
         cross=cross.reshape(p * p, p),
-        noise=lr**2 * share * (g.T @ g / d).ravel(),
+        noise=lr**2 * share * one.gradients.ravel(),
     )
 
 
@@ -131,6 +153,50 @@ def expected_losses(
         running[epoch] = ls.least_loss + state[-1] / m
         full[epoch] = ls.least_loss + h @ state[:n] / 2
     return running, full
+
+
+def steps_to_target(
+    ls: LeastSquares,
+    w0: np.ndarray,
+    d: int,
+    batch_size: int,
+    lr: float,
+    epsilon: float,
+    replacement: bool = False,
+    most: int = 1_000_000,
+) -> float:
+    """Return the number of steps k after which the expected loss E[L(w_k)] is epsilon.
+
+    A real number, log-linear between the last step above and the first below, by excess loss;
+    0 where the start is below, infinite where `most` steps do not get there. With batch_size d,
+    without replacement, it is that of full-batch descent.
+
+    Args:
+        ls: the problem.
+        w0: where it starts, `(p,)`.
+        d: number of samples.
+        batch_size: B.
+        lr: step size.
+        epsilon: the loss to get below.
+        replacement: whether a batch may hold a sample twice.
+        most: steps tried.
+    """
+    step = step_moments(ls, d, batch_size, lr, replacement)
+    z = np.asarray(w0, dtype=float) - ls.w_star
+    c, h, target = np.outer(z, z).ravel(), ls.hessian.ravel(), epsilon - ls.least_loss
+    before = float(h @ c / 2)
+    if before < target:
+        return 0.0
+    for k in range(most if target > 0 else 0):
+        c = step.second @ c + step.cross @ z + step.noise
+        z = step.mean @ z
+        now = float(h @ c / 2)
+        if now < target:
+            return k + float(np.log(before / target) / np.log(before / now)) if now > 0 else k + 1.0
+        before = now
+        if not np.isfinite(now):
+            break
+    return np.inf
 
 
 def first_below(losses: np.ndarray, epsilon: float) -> float:
