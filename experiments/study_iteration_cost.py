@@ -282,9 +282,11 @@ def targets(runs):
     drawn, laws = [], {}
     for column in ("steps", "samples", "seconds_per_step", "seconds"):
         values = rows[column] / rows[column].min()
-        drawn += [(column.replace("_", " "), *v) for v in zip(rows["batch_size"], *[values] * 3)]
+        name = column.replace("_", " ")
+        drawn += [(name, x, y, y, y) for x, y in zip(rows["batch_size"], values, strict=True)]
     for name, ys in (("steps", steps), ("samples", steps * rows["batch_size"])):
-        laws[name] = lambda x, y=np.log(ys / ys.min()): np.exp(np.interp(np.log(x), sizes, y))
+        logs = np.log(ys / ys.min())
+        laws[name] = lambda x, logs=logs: np.exp(np.interp(np.log(x), sizes, logs))
     frame = pd.DataFrame(drawn, columns=["line", "x", "y", "low", "high"])
     panels = {"work": ["steps", "samples"], "time": ["seconds per step", "seconds"]}
     xlabel, ylabel = "batch size (the last: all the data)", "to the target, over the least"

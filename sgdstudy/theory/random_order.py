@@ -16,6 +16,8 @@ from sgdstudy.theory.descent import moments
 
 MOST_PARAMETERS = 32  # their second moments: a matrix of a million numbers
 
+OVERGROWN = 1e100  # times the loss at the start
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -184,7 +186,7 @@ def steps_to_target(
     step = step_moments(ls, d, batch_size, lr, replacement)
     z = np.asarray(w0, dtype=float) - ls.w_star
     c, h, target = np.outer(z, z).ravel(), ls.hessian.ravel(), epsilon - ls.least_loss
-    before = float(h @ c / 2)
+    before = start = float(h @ c / 2)
     if before < target:
         return 0.0
     for k in range(most if target > 0 else 0):
@@ -194,7 +196,7 @@ def steps_to_target(
         if now < target:
             return k + float(np.log(before / target) / np.log(before / now)) if now > 0 else k + 1.0
         before = now
-        if not np.isfinite(now):
+        if now > OVERGROWN * start:  # it diverges, and would overflow
             break
     return np.inf
 
