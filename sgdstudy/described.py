@@ -78,6 +78,7 @@ def results(history: History) -> dict[str, float]:
     figures = {
         "steps": float(history.n_steps.sum()),
         "train_seconds": history.train_seconds,
+        "seconds_per_step": history.seconds_per_step,
         "converged": float((history.stop_reason == "converged").sum()),
         "diverged": float((history.stop_reason == "diverged").sum()),
     }

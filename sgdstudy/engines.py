@@ -8,7 +8,7 @@ bit (RMSprop's luck at its last batch), they are two draws of the same law.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -118,9 +118,14 @@ class Eager:
         rates: list[Any] = [None] * n_steps
         if self.rates is not None:
             rates = self.rates(np.arange(first - 1, first - 1 + n_steps)).tolist()
-        batches = self._batches(len(w), samples, sizes, n_epochs)
-        for lr, (x, y) in zip(rates, batches, strict=True):
-            loss, gradient = self.problem.losses_and_gradients(w, x, y)
+        batches: Iterable[Any] = [None] * n_steps  # all the data
+        if samples.indices is not None:
+            batches = self._batches(samples, samples.indices.reshape(len(w), n_epochs, -1), sizes)
+        for lr, batch in zip(rates, batches, strict=True):
+            if batch is None:
+                loss, gradient = (value.to(w.dtype) for value in self.problem.over_all(w))
+            else:
+                loss, gradient = self.problem.losses_and_gradients(w, *batch)
             w, state = self.rule.update(w, state, rules.Step(gradient, loss, lr))
             ws.append(w)
             losses.append(loss)
@@ -128,16 +133,11 @@ class Eager:
         return w, state, Recorded(torch.stack(ws), torch.stack(losses), torch.stack(gradients))
 
     def _batches(
-        self, n: int, samples: Samples, sizes: np.ndarray, n_epochs: int
+        self, samples: Samples, indices: torch.Tensor, sizes: np.ndarray
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield the batches, `(R, B, ...)` each, contiguous."""
-        if samples.indices is None:
-            x, y = (t.expand(n, *t.shape) for t in (samples.x, samples.y))
-            for _ in range(n_epochs):
-                yield x, y
-            return
+        """Yield the batches, `(R, B, ...)` each, contiguous; indices are `(R, epochs, n)`."""
         size, count = int(sizes[0]), int((sizes == sizes[0]).sum())
-        indices = samples.indices.reshape(n, n_epochs, -1)
+        n, n_epochs = indices.shape[:2]
         whole = indices[:, :, : size * count].reshape(n, n_epochs, count, size)
         xs, ys = _gather(samples, whole.permute(1, 2, 0, 3))
         rest = _gather(samples, indices[:, :, size * count :].transpose(0, 1))

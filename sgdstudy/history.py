@@ -38,6 +38,8 @@ class History:
         stop_reason: `(R,)`: converged | max_epochs | diverged | interrupted.
         n_steps: `(R,)`, steps taken.
         train_seconds: wall time of the training.
+        seconds_per_step: wall time of a step of all replicas, samples gathered, in the quickest
+            chunk of steps: without drawing orders, looking at all the data, or recording.
         engine: what took the steps: eager | compiled | elsewhere.
         engine_note: why they were not compiled, where that would have paid; else "".
         predicted: what theory expected, by name, computed before the run (of a study's arm).
@@ -51,6 +53,7 @@ class History:
     stop_reason: np.ndarray
     n_steps: np.ndarray
     train_seconds: float
+    seconds_per_step: float = np.inf
     engine: str = "eager"
     engine_note: str = ""
     predicted: Mapping[str, float] = field(default_factory=dict)
@@ -163,6 +166,25 @@ class History:
             names = [columns] if isinstance(columns, str) else columns
             return pd.DataFrame(columns=names, dtype=float)
         return ordered(pa.concat_tables(parts).to_pandas())
+
+    def array(self, kind: str, column: str, **which: Any) -> np.ndarray:
+        """Return a column by step or epoch and seed, `(S, R)` or `(E, R)`; NaN beyond a seed's end.
+
+        Args:
+            kind: `steps` or `epochs`.
+            column: its name.
+            which: `seeds`, `steps`, `epochs`, as for `load`.
+
+        Example:
+            >>> import sgdstudy as ss
+            >>> history = ss.train("curve", batch_size=10, lr=1e-5, epochs=3, seeds=range(2))
+            >>> history.array("epochs", "full_loss").shape
+            (3, 2)
+        """
+        at = {"steps": "step", "epochs": "epoch"}[checks.choice("rows", kind, ("steps", "epochs"))]
+        rows = self.load(kind, columns=["seed", at, column], **which)
+        wide = rows.pivot(index=at, columns="seed", values=column)
+        return wide.reindex(columns=[s for s in self.config.seeds if s in wide]).to_numpy(float)
 
     def plot(self) -> Figure:
         """Draw running and full loss by epoch: median over the seeds, and the 10-90 % band."""

@@ -17,7 +17,7 @@ from sgdstudy.arrays import DTYPES as DTYPES
 from sgdstudy.errors import InputError, failed, shown
 from sgdstudy.least_squares import LeastSquares, find
 
-EVALUATE_AT_ONCE = 4_000_000  # predictions held in memory when the whole data is evaluated
+EVALUATE_AT_ONCE = 100_000  # predictions at once when the whole data is evaluated: they stay cached
 
 
 class Problem:
@@ -244,6 +244,19 @@ class Problem:
         (gradient,) = torch.autograd.grad(loss, w, torch.ones_like(loss))
         return loss.detach(), gradient
 
+    def over_all(self, w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the losses `(R,)` of all the data and their gradients `(R, p)`.
+
+        Of more samples than stay in the cache, block by block, added up in float64 and returned so.
+        """
+        loss, gradient = w.new_zeros(len(w)).double(), torch.zeros_like(w).double()
+        for x, y, share in self._samples(self.x, self.y, len(w)):
+            some = self.losses_and_gradients(w, x, y)
+            if share == 1:
+                return some
+            loss, gradient = loss + share * some[0], gradient + share * some[1]
+        return loss, gradient
+
     def full(self, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return loss `(N,)` and gradient `(N, p)` of all the data at parameters `(N, p)`.
 
@@ -253,11 +266,8 @@ class Problem:
             return self.least_squares.loss(w), self.least_squares.gradient(w)
         values, gradients = np.empty(len(w)), np.empty(w.shape)
         for part, tensor in self._blocks(w, self.d):
-            values[part], gradients[part] = 0.0, 0.0
-            for x, y, share in self._samples(self.x, self.y, len(tensor)):
-                loss, gradient = self.losses_and_gradients(tensor, x, y)
-                values[part] += share * loss.cpu().numpy()
-                gradients[part] += share * gradient.cpu().numpy()
+            loss, gradient = self.over_all(tensor)
+            values[part], gradients[part] = loss.cpu().numpy(), gradient.cpu().numpy()
         return values, gradients
 
     def test_loss(self, w: np.ndarray) -> np.ndarray:

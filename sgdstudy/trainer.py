@@ -119,6 +119,7 @@ def train(
         stop_reason=run.reason,
         n_steps=run.n_steps,
         train_seconds=time.perf_counter() - started,
+        seconds_per_step=run.seconds_per_step,
         engine=run.engine.name,
         engine_note=run.engine_note,
     )
@@ -203,6 +204,7 @@ class _Run:
         self.boundary: tuple[np.ndarray, np.ndarray] | None = None
         self.samples = Samples(None, problem.x, problem.y)  # of the chunk's steps
         self.shown_loss = np.nan
+        self.seconds_per_step = np.inf
         # an empty block first: the columns are there even if no epoch is ever completed
         none = {name: np.empty((0, n)) for name in self.epochs.columns}
         self._write_epochs(none, self.final_w[None][:0], np.zeros(n, int))
@@ -221,23 +223,26 @@ class _Run:
         else:
             last = min(m, self.batch + most)
             span = _Span(self.sizes[self.batch : last], 1, self.batch, last == m)
-        self._settle(span, _Trace(self._steps(span)))
+        self._settle(span, self._steps(span))
         self._compact()
 
-    def _steps(self, span: _Span) -> Recorded:
-        """Take the steps of a chunk."""
+    def _steps(self, span: _Span) -> _Trace:
+        """Take the steps of a chunk, and look at the clock."""
         m = len(self.sizes)
         if self.config.batch_size is not None:
             indices = self.sampler.take(span.n_epochs * int(span.sizes.sum()))
             held = self.sampler if isinstance(self.sampler, Streams) else self.problem
             self.samples = Samples(indices, held.x, held.y)
-        first = self.epoch * m + span.first + 1
+        first, started = self.epoch * m + span.first + 1, time.perf_counter()
         self.w, self.state, recorded = self.engine.steps(
             self.w, self.state, self.samples, span.sizes, span.n_epochs, first
         )
+        trace = _Trace(recorded)
+        seconds = (time.perf_counter() - started) / len(trace.loss)
+        self.seconds_per_step = min(self.seconds_per_step, seconds)
         if self.adaptive and isinstance(self.sampler, Sampler):
             self.sampler.learn(recorded.gradient)
-        return recorded
+        return trace
 
     def _values_per_step(self) -> int:
         """Return how many values a step keeps in memory until its chunk is written."""

@@ -115,7 +115,10 @@ def killed(store, study, arm, after):
 
 def points(store, run_id):
     client = open_store(store).client
-    keys = set(client.get_run(run_id).data.metrics) - {"result/train_seconds"}
+    keys = set(client.get_run(run_id).data.metrics) - {
+        "result/train_seconds",
+        "result/seconds_per_step",
+    }
     history = {key: client.get_metric_history(run_id, key) for key in keys}
     return {key: sorted((p.step, p.value) for p in found) for key, found in history.items()}
 

@@ -31,7 +31,12 @@ PUBLIC = "mlflow.example.org"
 PERSONAL = ("MLFLOW_TRACKING_URI", *ADMIN, "SGDSTUDY_PREFIX")
 FIRST = tuple(ADMIN.values())
 PASSWORDS = {"ada": "the-secret-of-ada", "ben": "the-secret-of-ben"}
-MADE_ANEW = ["run_id", "invocation", "train_seconds"]  # differ from one run to the next
+MADE_ANEW = [
+    "run_id",
+    "invocation",
+    "train_seconds",
+    "seconds_per_step",
+]  # differ from one run to the next
 SCRIPT = '''"""Does a study reach the server of the team?"""
 
 import dataclasses

@@ -93,7 +93,8 @@ def whole(script, empty_store, tmp_path_factory):
 def content(store, name=NAME):
     """Everything that must not depend on how a sweep was run: runs and rows of all epochs."""
     runs = ss.load_runs(name, store=store, invocation="all")
-    runs = runs.drop(columns=["run_id", "invocation", "train_seconds"]).sort_values("arm")
+    anew = ["run_id", "invocation", "train_seconds", "seconds_per_step"]
+    runs = runs.drop(columns=anew).sort_values("arm")
     rows = ss.load_epochs(name, store=store, invocation="all")
     rows = rows.drop(columns=["run_id", "invocation"]).astype({"arm": str})
     rows = rows.sort_values(["arm", "seed", "epoch"])

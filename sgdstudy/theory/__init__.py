@@ -13,6 +13,7 @@ from sgdstudy.theory.batch_size import (
     critical_batch_size,
     critical_size_of_lr,
     expected_path,
+    expected_steps,
     lr_limit_to_reach,
     noise_terms,
     time_above,
@@ -72,7 +73,6 @@ from sgdstudy.theory.random_order import (
     shuffle_once_factor,
     stationary_excess,
     step_moments,
-    steps_to_target,
 )
 from sgdstudy.theory.rates import Law, fixed_order_law, law_at, log_slope, rate_laws, slope_interval
 from sgdstudy.theory.stability import linearised, sharpness_limit
@@ -108,6 +108,7 @@ __all__ = [
     "exact_radius",
     "expected_losses",
     "expected_path",
+    "expected_steps",
     "finite_share",
     "first_below",
     "first_overflow",
@@ -148,7 +149,6 @@ __all__ = [
     "spectral_radius",
     "stationary_excess",
     "step_moments",
-    "steps_to_target",
     "time_above",
     "trace_sigma",
     "triangle_bounds",

@@ -19,7 +19,14 @@ from scipy.optimize import brentq
 from sgdstudy.errors import InputError, shown
 from sgdstudy.least_squares import LeastSquares
 from sgdstudy.theory.descent import lr_limit
-from sgdstudy.theory.random_order import mean_square_lr_limit, stationary_excess, step_moments
+from sgdstudy.theory.random_order import (
+    mean_square_lr_limit,
+    moments_along,
+    stationary_excess,
+    step_moments,
+)
+
+FIRST = 1024  # steps looked at first
 
 
 @dataclass(frozen=True)
@@ -86,17 +93,37 @@ def expected_path(
         target: the expected excess loss below which the path ends.
         replacement: see `step_moments`.
     """
-    step = step_moments(ls, d, batch_size, lr, replacement)
-    z = np.asarray(w0, dtype=float) - ls.w_star
-    c, h = np.outer(z, z).ravel(), ls.hessian.ravel()
-    first, second = [z], [c]
-    while len(second) <= most and h @ c / 2 >= target:
-        c = step.second @ c + step.cross @ z + step.noise
-        z = step.mean @ z
-        first.append(z)
-        second.append(c)
-    cs = np.array(second)
-    return ExpectedPath(cs @ h / 2, _terms(ls, d, np.array(first), cs))
+    z, h, n = np.asarray(w0, dtype=float) - ls.w_star, ls.hessian.ravel(), min(most, FIRST)
+    while True:
+        rates = np.full(n, lr)
+        first, second = moments_along(ls, z, d, batch_size, rates, replacement)
+        with np.errstate(over="ignore", invalid="ignore"):  # of a path that diverges
+            below = np.flatnonzero(second @ h / 2 < target)
+        if len(below) or n == most or not np.isfinite(second[-1]).all():  # it diverges
+            break
+        n = min(2 * n, most)
+    end = below[0] + 1 if len(below) else n + 1
+    terms = _terms(ls, d, first[:end], second[:end])
+    with np.errstate(over="ignore", invalid="ignore"):
+        return ExpectedPath(second[:end] @ h / 2, terms)
+
+
+def expected_steps(
+    ls: LeastSquares,
+    w0: np.ndarray,
+    d: int,
+    batch_size: int,
+    lr: float,
+    target: float,
+    replacement: bool = False,
+    most: int = 1_000_000,
+) -> float:
+    """Return for how many steps the expected excess loss is above the target; see `time_above`.
+
+    Infinite where `most` steps are not enough. The arguments are those of `expected_path`.
+    """
+    path = expected_path(ls, w0, d, batch_size, lr, most, target, replacement)
+    return time_above(path.excess, target)
 
 
 def noise_terms(ls: LeastSquares, ws: np.ndarray, d: int) -> np.ndarray:
@@ -111,6 +138,7 @@ def noise_terms(ls: LeastSquares, ws: np.ndarray, d: int) -> np.ndarray:
     return _terms(ls, d, z, (z[..., :, None] * z[..., None, :]).reshape(*z.shape[:-1], -1))
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of a path that diverges
 def _terms(ls: LeastSquares, d: int, z: np.ndarray, c: np.ndarray) -> np.ndarray:
     """Return the means of the four terms, for first and second moments `(..., p)`, `(..., p^2)`."""
     h, p = ls.hessian, ls.hessian.shape[0]

@@ -16,8 +16,6 @@ from sgdstudy.theory.descent import moments
 
 MOST_PARAMETERS = 32  # their second moments: a matrix of a million numbers
 
-OVERGROWN = 1e100  # times the loss at the start
-
 
 @dataclass(frozen=True)
 class Moments:
@@ -124,6 +122,26 @@ def stationary_excess(
     return float(ls.hessian.ravel() @ c / 2)
 
 
+def moments_along(
+    ls: LeastSquares, z0: np.ndarray, d: int, batch_size: int, rates: np.ndarray, replacement: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return E[z] `(S + 1, p)` and vec E[z z^T] `(S + 1, p^2)` before and after the steps."""
+    p, h, unit = len(z0), ls.hessian, step_moments(ls, d, batch_size, 1.0, replacement)
+    n, identity = p * p, np.eye(p)
+    # the state (vec E[z z^T], E[z], 1) moves by -lr linear + lr^2 square
+    linear, square = np.zeros((2, n + p + 1, n + p + 1))
+    linear[:n, :n] = np.kron(h, identity) + np.kron(identity, h)
+    linear[n:-1, n:-1] = h
+    square[:n, :n] = unit.second - np.eye(n) + linear[:n, :n]
+    square[:n, n:-1], square[:n, -1] = unit.cross, unit.noise
+    found = np.empty((len(rates) + 1, n + p + 1))
+    found[0] = np.concatenate([np.outer(z0, z0).ravel(), z0, [1.0]])
+    with np.errstate(over="ignore", invalid="ignore"):  # beyond the limit it grows without bound
+        for t, lr in enumerate(rates):
+            found[t + 1] = found[t] - lr * (linear @ found[t] - lr * (square @ found[t]))
+    return found[:, n:-1], found[:, :n]
+
+
 def expected_losses(
     ls: LeastSquares,
     w0: np.ndarray,
@@ -155,50 +173,6 @@ def expected_losses(
         running[epoch] = ls.least_loss + state[-1] / m
         full[epoch] = ls.least_loss + h @ state[:n] / 2
     return running, full
-
-
-def steps_to_target(
-    ls: LeastSquares,
-    w0: np.ndarray,
-    d: int,
-    batch_size: int,
-    lr: float,
-    epsilon: float,
-    replacement: bool = False,
-    most: int = 1_000_000,
-) -> float:
-    """Return the number of steps k after which the expected loss E[L(w_k)] is epsilon.
-
-    A real number, log-linear between the last step above and the first below, by excess loss;
-    0 where the start is below, infinite where `most` steps do not get there. With batch_size d,
-    without replacement, it is that of full-batch descent.
-
-    Args:
-        ls: the problem.
-        w0: where it starts, `(p,)`.
-        d: number of samples.
-        batch_size: B.
-        lr: step size.
-        epsilon: the loss to get below.
-        replacement: whether a batch may hold a sample twice.
-        most: steps tried.
-    """
-    step = step_moments(ls, d, batch_size, lr, replacement)
-    z = np.asarray(w0, dtype=float) - ls.w_star
-    c, h, target = np.outer(z, z).ravel(), ls.hessian.ravel(), epsilon - ls.least_loss
-    before = start = float(h @ c / 2)
-    if before < target:
-        return 0.0
-    for k in range(most if target > 0 else 0):
-        c = step.second @ c + step.cross @ z + step.noise
-        z = step.mean @ z
-        now = float(h @ c / 2)
-        if now < target:
-            return k + float(np.log(before / target) / np.log(before / now)) if now > 0 else k + 1.0
-        before = now
-        if now > OVERGROWN * start:  # it diverges, and would overflow
-            break
-    return np.inf
 
 
 def first_below(losses: np.ndarray, epsilon: float) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 from sgdstudy.errors import InputError, shown
 from sgdstudy.least_squares import LeastSquares, from_features
 from sgdstudy.theory.batch_vs_full import gradients
-from sgdstudy.theory.random_order import step_moments
+from sgdstudy.theory.random_order import moments_along
 
 
 def scheduled_losses(
@@ -40,7 +40,7 @@ def scheduled_losses(
         InputError: step sizes that are no numbers of at least 0, in a row; too many parameters.
     """
     z0 = np.asarray(w0, dtype=float) - ls.w_star
-    _, second = _moments_along(ls, z0, d, batch_size, _checked(rates), replacement)
+    _, second = moments_along(ls, z0, d, batch_size, _checked(rates), replacement)
     return ls.least_loss + second @ ls.hessian.ravel() / 2
 
 
@@ -64,7 +64,7 @@ def averaged_losses(
         skipped: steps whose results do not count; None: all count (Polyak, Ruppert).
     """
     z0, rates = np.asarray(w0, dtype=float) - ls.w_star, _checked(rates)
-    _, second = _moments_along(ls, z0, d, batch_size, rates, replacement)
+    _, second = moments_along(ls, z0, d, batch_size, rates, replacement)
     p, h = len(z0), ls.hessian
     with_sum, of_sum = np.zeros((p, p)), np.zeros((p, p))  # E[z s^T], E[s s^T]
     found, first = second @ h.ravel() / 2, skipped or 0
@@ -116,7 +116,7 @@ def polyak_losses(ls: LeastSquares, w0: np.ndarray, d: int, n_steps: int) -> np.
     other = projected(ls)
     shift = other.w_star - ls.w_star
     z0, half = np.asarray(w0, dtype=float) - other.w_star, np.full(n_steps, 0.5)
-    mean, second = _moments_along(other, z0, d, 1, half, True)
+    mean, second = moments_along(other, z0, d, 1, half, True)
     h = ls.hessian
     excess = second @ h.ravel() / 2 + mean @ h @ shift + shift @ h @ shift / 2
     return ls.least_loss + excess
@@ -132,23 +132,3 @@ def _checked(rates: np.ndarray) -> np.ndarray:
             f"rates are the step sizes (S,), finite and at least 0; got {shown(rates)}"
         )
     return found
-
-
-def _moments_along(
-    ls: LeastSquares, z0: np.ndarray, d: int, batch_size: int, rates: np.ndarray, replacement: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return E[z] `(S + 1, p)` and vec E[z z^T] `(S + 1, p^2)` before and after the steps."""
-    p, h, unit = len(z0), ls.hessian, step_moments(ls, d, batch_size, 1.0, replacement)
-    n, identity = p * p, np.eye(p)
-    # the state (vec E[z z^T], E[z], 1) moves by -lr linear + lr^2 square
-    linear, square = np.zeros((2, n + p + 1, n + p + 1))
-    linear[:n, :n] = np.kron(h, identity) + np.kron(identity, h)
-    linear[n:-1, n:-1] = h
-    square[:n, :n] = unit.second - np.eye(n) + linear[:n, :n]
-    square[:n, n:-1], square[:n, -1] = unit.cross, unit.noise
-    found = np.empty((len(rates) + 1, n + p + 1))
-    found[0] = np.concatenate([np.outer(z0, z0).ravel(), z0, [1.0]])
-    with np.errstate(over="ignore", invalid="ignore"):  # beyond the limit it grows without bound
-        for t, lr in enumerate(rates):
-            found[t + 1] = found[t] - lr * (linear @ found[t] - lr * (square @ found[t]))
-    return found[:, n:-1], found[:, :n]
