@@ -16,7 +16,7 @@ from sgdstudy.figures.exercises import (
     stop_epochs,
     within_epoch,
 )
-from sgdstudy.figures.studies import curves, over_steps, points, power_laws, strips
+from sgdstudy.figures.studies import curves, followed, over_steps, points, power_laws, strips
 
 __all__ = [
     "batch_gradients",
@@ -27,6 +27,7 @@ __all__ = [
     "data",
     "describe",
     "drift_and_sampling",
+    "followed",
     "gradient_norms",
     "loss_by_epoch",
     "over_steps",

@@ -34,6 +34,7 @@ def power_laws(
     xlabel: str,
     ylabel: str,
     base: int = 2,
+    marks: Mapping[str, float] | None = None,
 ) -> Figure:
     """Draw points with their intervals on log axes, and theory's law through each line's points.
 
@@ -45,6 +46,7 @@ def power_laws(
         xlabel: what x is.
         ylabel: what y is.
         base: of the logarithms along x.
+        marks: name -> x of a vertical line, in every panel.
     """
     figure = Figure(figsize=(2 + 5 * len(panels), 5.5), layout="constrained")
     drawn = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
@@ -62,6 +64,8 @@ def power_laws(
             style = {"fmt": marker + ("" if line in laws else "-"), "color": color, "label": line}
             axes.errorbar(points["x"], points["y"], span, markersize=4, capsize=2, **style)
             drawing.dashed(axes, along, laws[line](along) if line in laws else np.empty(0), color)
+        for name, x in (marks or {}).items():
+            axes.axvline(x, color="gray", linewidth=1, label=name)
         axes.set(xlabel=xlabel, yscale="log", title=title)
         axes.set_xscale("log", base=base)
         axes.grid(alpha=0.3)
@@ -180,4 +184,30 @@ def over_steps(
         handles, labels = stack[0].get_legend_handles_labels()
         dashed = Line2D([], [], color="black", linestyle="--")
         stack[0].legend([*handles, dashed], [*labels, "theory"], fontsize="small")
+    return figure
+
+
+def followed(
+    panels: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
+    xlabel: str,
+    ylabel: str,
+) -> Figure:
+    """Draw a parameter that follows a true one, one panel for each run.
+
+    Args:
+        panels: title -> x `(n,)`, the true value `(n,)`, that of one seed `(n,)`, the mean that
+            theory expects `(n,)`.
+        xlabel: what x is.
+        ylabel: what the parameter is.
+    """
+    figure = Figure(figsize=(1 + 4 * len(panels), 4.5), layout="constrained")
+    drawn = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    for axes, (title, (x, true, one, mean)) in zip(drawn, panels.items(), strict=True):
+        axes.plot(x, one, color="tab:blue", linewidth=0.8, label="SGD, one seed")
+        axes.plot(x, true, color="black", linewidth=1.5, label="the true parameter")
+        axes.plot(x, mean, "--", color="tab:red", label="SGD's mean, theory")
+        axes.set(xlabel=xlabel, title=title)
+        axes.grid(alpha=0.3)
+    drawn[0].set_ylabel(ylabel)
+    figure.legend(*drawn[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure

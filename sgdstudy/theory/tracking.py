@@ -1,0 +1,172 @@
+"""SGD that follows true parameters which move, on samples that come once: what it is off by.
+
+With z = w - w*(t) and fresh samples, a step on a batch b is
+
+    z -> (I - lr H_b) z + lr xi_b - v,    v = w*(t + 1) - w*(t),
+
+xi_b what the noise of the labels adds. A small step lags behind by (lr H)^-1 v, a large one is
+noisy; where the two balance is the best step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import brentq, minimize_scalar
+
+
+@dataclass(frozen=True)
+class SampleLaw:
+    """Moments of the law that independent samples are drawn from, loss `mse`, labels noisy.
+
+    Attributes:
+        hessian: H = E[H_i], H_i = 2 phi phi^T, `(p, p)`.
+        products: E[H_i x H_i], `(p^2, p^2)`.
+        noise: S, covariance of a sample's gradient at the true parameters, `(p, p)`.
+    """
+
+    hessian: np.ndarray
+    products: np.ndarray
+    noise: np.ndarray
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """What z = w - w*(t) settles at.
+
+    Attributes:
+        lag: E[z], `(p,)`.
+        second: E[z z^T], `(p, p)`.
+        excess: E[z^T H z] / 2, the expected loss above that of the true parameters.
+    """
+
+    lag: np.ndarray
+    second: np.ndarray
+    excess: float
+
+
+def sample_law(features: np.ndarray, weights: np.ndarray, deviation: float) -> SampleLaw:
+    """Return the moments of a law given by the nodes and weights of a quadrature.
+
+    Args:
+        features: phi = df/dw at the nodes, `(n, p)`.
+        weights: `(n,)`, with sum 1. Exact where the rule is for products of four features.
+        deviation: standard deviation of the labels' noise.
+
+    Example:
+        >>> x, weights = np.polynomial.legendre.leggauss(2)
+        >>> law = sample_law(np.stack([x, np.ones(2)], 1), weights / 2, 0.5)
+        >>> law.hessian.round(9) + 0.0
+        array([[0.66666667, 0.        ],
+               [0.        , 2.        ]])
+    """
+    phi, p = np.asarray(features, dtype=float), np.shape(features)[1]
+    each = 2 * np.einsum("ip,iq->ipq", phi, phi)
+    hessian = np.einsum("i,ipq->pq", weights, each)
+    products = np.einsum("i,ipq,irs->prqs", weights, each, each).reshape(p * p, -1)
+    return SampleLaw(hessian, products, 2 * deviation**2 * hessian)
+
+
+def stationary_tracking(
+    law: SampleLaw, batch_size: int, lr: float, velocity: np.ndarray, walk: np.ndarray | None = None
+) -> Tracking:
+    """Return what SGD settles at behind parameters that move by `velocity` a step.
+
+    lag = -(lr H)^-1 v. With F = I - lr H, T = E[(I - lr H_b) x (I - lr H_b)], C = E[z z^T] solves
+    C = T C + lr^2 S / B - F lag v^T - v lag^T F + v v^T + Q. Infinite where rho(T) >= 1. For small
+    steps see `tracking_terms`.
+
+    Args:
+        law: of the samples.
+        batch_size: B.
+        lr: step size, above 0.
+        velocity: v, `(p,)`.
+        walk: Q, `(p, p)`: covariance of a random step of the true parameters besides.
+    """
+    h, v, p = law.hessian, np.asarray(velocity, dtype=float), len(law.hessian)
+    second = _second(law, batch_size, lr)
+    lag = -np.linalg.solve(lr * h, v)
+    if np.abs(np.linalg.eigvals(second)).max() >= 1:
+        return Tracking(lag, np.full((p, p), np.inf), np.inf)
+    moved = lag - lr * h @ lag
+    added = lr**2 / batch_size * law.noise - np.outer(moved, v) - np.outer(v, moved)
+    added += np.outer(v, v) + (0 if walk is None else walk)
+    c = np.linalg.solve(np.eye(p * p) - second, added.ravel()).reshape(p, p)
+    return Tracking(lag, c, float((h * c).sum() / 2))
+
+
+def tracking_path(
+    law: SampleLaw, batch_size: int, rates: np.ndarray, true: np.ndarray, w0: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return E[w] `(S + 1, p)` and the expected excess `(S + 1,)`, whatever moves, exactly.
+
+    Args:
+        law: of the samples.
+        batch_size: B.
+        rates: step sizes, `(S,)`.
+        true: the true parameters before every step and after the last, `(S + 1, p)`.
+        w0: `(p,)`, where it starts.
+    """
+    h, p, true = law.hessian, len(law.hessian), np.asarray(true, dtype=float)
+    linear = np.kron(h, np.eye(p)) + np.kron(np.eye(p), h)
+    square = np.kron(h, h) + (law.products - np.kron(h, h)) / batch_size
+    noise = law.noise.ravel() / batch_size
+    z = np.asarray(w0, dtype=float) - true[0]
+    c = np.outer(z, z).ravel()
+    means, excess = [z], [h.ravel() @ c / 2]
+    for lr, v in zip(np.asarray(rates, dtype=float), np.diff(true, axis=0), strict=True):
+        z = z - lr * h @ z
+        cross = np.outer(z, v)
+        c = c - lr * (linear @ c) + lr**2 * (square @ c + noise)
+        c += (np.outer(v, v) - cross - cross.T).ravel()
+        z = z - v
+        means.append(z)
+        excess.append(h.ravel() @ c / 2)
+    return np.array(means) + true, np.array(excess)
+
+
+def tracking_terms(
+    law: SampleLaw, batch_size: int, lr: float, velocity: np.ndarray
+) -> tuple[float, float]:
+    """Return both parts of the excess for small steps, noise and lag.
+
+    lr tr(S) / (4 B) and v^T H^-1 v / (2 lr^2).
+    """
+    lag = np.asarray(velocity) @ np.linalg.solve(law.hessian, velocity) / (2 * lr**2)
+    return lr * float(np.trace(law.noise)) / (4 * batch_size), float(lag)
+
+
+def best_tracking_lr(law: SampleLaw, batch_size: int, velocity: np.ndarray) -> float:
+    """Return the step size with the least stationary excess, by the exact moments.
+
+    While it is small, (4 B v^T H^-1 v / tr S)^(1/3): there the noise is twice the lag.
+    """
+    v = np.asarray(velocity, dtype=float)
+    noise, lag = tracking_terms(law, batch_size, 1.0, v)
+    limit = tracking_lr_limit(law, batch_size)
+    low = min((2 * lag / noise) ** (1 / 3), limit) / 100
+
+    def cost(log_lr: float) -> float:
+        return float(np.log(stationary_tracking(law, batch_size, np.exp(log_lr), v).excess))
+
+    bounds = (np.log(low), np.log(limit * (1 - 1e-6)))
+    options = {"xatol": 1e-9}
+    return float(np.exp(minimize_scalar(cost, bounds=bounds, method="bounded", options=options).x))
+
+
+def tracking_lr_limit(law: SampleLaw, batch_size: int) -> float:
+    """Return the step size from which second moments grow without bound, rho(T) = 1."""
+    high = 2 / float(np.linalg.eigvalsh(law.hessian)[-1])
+
+    def over(lr: float) -> float:
+        return float(np.abs(np.linalg.eigvals(_second(law, batch_size, lr))).max()) - 1
+
+    return float(brentq(over, 1e-6 * high, high * (1 + 1e-6)))
+
+
+def _second(law: SampleLaw, batch_size: int, lr: float) -> np.ndarray:
+    """Return T = E[(I - lr H_b) x (I - lr H_b)]."""
+    factor = np.eye(len(law.hessian)) - lr * law.hessian
+    spread = law.products - np.kron(law.hessian, law.hessian)
+    return np.kron(factor, factor) + lr**2 / batch_size * spread
