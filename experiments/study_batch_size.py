@@ -134,21 +134,13 @@ def of_line(runs, line):
 
 def losses(run):
     """Return the excess loss before every step, `(R, S)`; no seed may have diverged."""
-    rows = run.load("steps", columns=["seed", "full_loss"])
-    return (
-        rows["full_loss"].to_numpy().reshape(len(run.w), -1) - run.problem.least_squares.least_loss
-    )
-
-
-def error_of(each):
-    """Return the standard error of the mean over the seeds."""
-    return each.std(ddof=1) / len(each) ** 0.5 if len(each) > 1 else np.nan
+    return run.array("steps", "full_loss").T - run.problem.least_squares.least_loss
 
 
 def steps(line, run):
     """Return when the mean over the seeds is at the target, and the standard error of that."""
     excess, known = losses(run), expected(line, run.config.batch_size).excess
-    error = error_of(excess[:, len(known) - 1]) / (known[-2] - known[-1])
+    error = ss.standard_error(excess[:, len(known) - 1]) / (known[-2] - known[-1])
     return ss.theory.time_above(excess.mean(0), LINES[line][1]), error
 
 
@@ -196,7 +188,11 @@ def scale(line, run, part):
     w = rows[:, 1:].reshape(len(run.w), -1, p.p)  # (R, S, p)
     noise, square = (ss.theory.noise_terms(p.least_squares, w, p.d)[:2] * weight).mean(-1)
     ratio, of_theory = noise.mean() / square.mean(), (known.terms[:2, part] * weight).mean(1)
-    return ratio, error_of(noise - ratio * square) / square.mean(), of_theory[0] / of_theory[1]
+    return (
+        ratio,
+        ss.standard_error(noise - ratio * square) / square.mean(),
+        of_theory[0] / of_theory[1],
+    )
 
 
 def claims(o, runs):
@@ -227,7 +223,7 @@ def exceptions(runs):
     known = expected(TIGHT, 4, run.config.lr, excess.shape[1] - 1).excess
     late = excess[:, half:].mean(1)
     both = [ss.theory.time_above(curve, target) for curve in (excess.mean(0), known)]
-    settled = (late.mean(), known[half:].mean(), 4 * error_of(late), EXACT)
+    settled = (late.mean(), known[half:].mean(), 4 * ss.standard_error(late), EXACT)
     found = [ss.Claim("steps", WRONG, *both, 0, EXACT), ss.Claim("excess_late", WRONG, *settled)]
     for name, share in ((BETWEEN, 1), (BEYOND, 0)):
         reached = np.isfinite(times(CURVE, runs[name])).mean()

@@ -17,7 +17,7 @@ import numpy as np
 
 import sgdstudy as ss
 
-WIDTH, DEGREE, D = 32, 4, 20  # two hidden layers, 1153 parameters
+D = 20  # samples; two hidden layers of 32, 1153 parameters
 TINY, RATE, BETA, BATCH = 0.015, 0.1, 0.5, 4
 GAP = 4  # time between two eigenvalues
 SHARPNESS = "full_hess_max_eig"
@@ -47,31 +47,11 @@ class Options(ss.Options):
     """one network, half as long, without the two smallest steps"""
 
 
-def network():
-    """Return the fit of a tanh network to 20 points of a Chebyshev polynomial, float64."""
-    from torch import cat, float64, nn, rand, zeros  # --help must not wait for it
-
-    layers = (1, WIDTH), (WIDTH, WIDTH), (WIDTH, 1)
-    first, second, last = (nn.Linear(*shape) for shape in layers)
-    net = nn.Sequential(first, nn.Tanh(), second, nn.Tanh(), last).double()
-
-    def start(generator):
-        found = []
-        for inputs, outputs in layers:
-            weights = 2 * rand(inputs * outputs, generator=generator, dtype=float64) - 1
-            found += [weights / inputs**0.5, zeros(outputs, dtype=float64)]
-        return cat(found)
-
-    x = np.linspace(-1, 1, D)[:, None]
-    y = np.cos(DEGREE * np.arccos(x))
-    return ss.Problem(x, y, net, w_init=start, name=f"Chebyshev polynomial {DEGREE}, tanh network")
-
-
 def arms(o):
     time = o.time / 2 if o.quick else o.time
     seen = {"diagnostics": [SHARPNESS], "metrics": ["full_loss", SHARPNESS]}
     seeds = list(o.seed_range())[: 1 if o.quick else None]
-    problem, found = network(), {}
+    problem, found = ss.problems.chebyshev(d=D), {}
 
     def arm(about, lr, time, steps_per_epoch=1, **settings):
         settings |= {"epochs": max(1, round(time / lr / steps_per_epoch)), "seeds": seeds}

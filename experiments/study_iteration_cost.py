@@ -139,10 +139,8 @@ def steps_to_target(run):
     """Return steps until the seeds' mean loss is at the target, their standard error, theory's."""
     known = expected(run.problem, run.config.batch_size, run.config.lr)
     loss, last = run.array("steps", "full_loss", steps=slice(0, 3 * len(known))), len(known) - 1
-    error = 0.0
-    if loss.shape[1] > 1 and last < len(loss):
-        slope = known[-2] - known[-1]
-        error = loss[last].std(ddof=1) / loss.shape[1] ** 0.5 / slope
+    error = np.nan_to_num(ss.standard_error(loss[min(last, len(loss) - 1)]))  # one seed: exact
+    error /= known[-2] - known[-1]
     steps = [ss.theory.time_above(curve, EPSILON) for curve in (loss.mean(1), known)]
     return steps[0], error, steps[1]
 

@@ -89,7 +89,7 @@ def late(run):
 def excess(run):
     """Return the mean excess loss of the run and its standard error over the seeds."""
     each = late(run).groupby("seed")["full_loss"].mean() - run.problem.least_squares.least_loss
-    return each.mean(), each.std() / len(each) ** 0.5 if len(each) > 1 else np.nan
+    return each.mean(), ss.standard_error(each)
 
 
 def exact(run):

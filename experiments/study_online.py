@@ -120,7 +120,7 @@ def late(run):
 def mean(values):
     """Return the mean over steps and seeds, and its standard error over the seeds."""
     each = values.mean(0)
-    return each.mean(), each.std(ddof=1) / len(each) ** 0.5 if len(each) > 1 else np.nan
+    return each.mean(), ss.standard_error(each)
 
 
 def exact(arm, lr):

@@ -119,13 +119,7 @@ def arms(o):
 def excess(run):
     """Return the excess loss at the ends of epochs, `(epochs, R)`; of the mean, if there is one."""
     column = "full_loss" if run.config.average is None else "average_loss"
-    rows = run.load("epochs", columns=["seed", "epoch", column])
-    losses = rows.pivot(index="epoch", columns="seed", values=column).to_numpy()
-    return losses - run.problem.least_squares.least_loss
-
-
-def error(samples):
-    return samples.std(ddof=1) / len(samples) ** 0.5 if len(samples) > 1 else np.nan
+    return run.array("epochs", column) - run.problem.least_squares.least_loss
 
 
 def exact(run):
@@ -157,7 +151,7 @@ def claims(o, runs):
     found, last = [], {arm: excess(run)[-1] for arm, run in runs.items()}
     for arm, run in runs.items():
         if run.config.optimizer == "SGD" or arm == "noisy: Polyak, one sample":
-            known = (exact(run)[-1], 4 * error(last[arm]), EXACT)
+            known = (exact(run)[-1], 4 * ss.standard_error(last[arm]), EXACT)
             found.append(statistical("excess", arm, last[arm], last[arm].mean(), *known))
     for world, helps in (("noiseless", False), ("noisy", True)):
         constant = last[f"{world}: constant"].mean()
@@ -190,7 +184,9 @@ def tail(runs, arm):
     ls, n = run.problem.least_squares, (run.config.epochs - half) * D
     law = ss.theory.averaged_excess_law(ls, D, n)
     last, true = excess(run)[-1] / law, exact(run)[-1] / law
-    return statistical("over_law", arm, last, last.mean(), 1, 4 * error(last) + abs(true - 1), MEAN)
+    return statistical(
+        "over_law", arm, last, last.mean(), 1, 4 * ss.standard_error(last) + abs(true - 1), MEAN
+    )
 
 
 def projections(runs, arm):
@@ -201,7 +197,9 @@ def projections(runs, arm):
     rate = ss.theory.lyapunov(known, 1, 0.5, epochs=60, replacement=True)
     ends = run.load("epochs", epochs=slice(1, 3)).set_index(["epoch", "seed"])["distance"]
     each = np.diff(np.log(ends.unstack().to_numpy()), axis=0)[0] / D
-    return statistical("log_rate_per_step", arm, each, each.mean(), rate, 4 * error(each), PATHS)
+    return statistical(
+        "log_rate_per_step", arm, each, each.mean(), rate, 4 * ss.standard_error(each), PATHS
+    )
 
 
 def descent(runs, arm):

@@ -64,12 +64,6 @@ def threshold(rule, arm, run):
     return np.sqrt(2 * np.linalg.eigvalsh(ls.hessian)[0] * (epsilon(arm, run) - ls.least_loss))
 
 
-def by_seed(run, column):
-    """Return a quantity at the end of each epoch, `(epochs, R)`."""
-    rows = run.load("epochs", columns=["seed", "epoch", column])
-    return rows.pivot(index="epoch", columns="seed", values=column).to_numpy()
-
-
 def first(below):
     """Return, per seed, the first epoch (from 1) that is marked; infinite where none is."""
     return np.where(below.any(0), below.argmax(0) + 1.0, np.inf)
@@ -77,8 +71,8 @@ def first(below):
 
 def outcome(arm, run, rule):
     """Return, per seed: where the rule stops, whether that is false, where the truth is."""
-    done = by_seed(run, "full_loss") < epsilon(arm, run)
-    stop = first(by_seed(run, RULES[rule][0]) < threshold(rule, arm, run))
+    done = run.array("epochs", "full_loss") < epsilon(arm, run)
+    stop = first(run.array("epochs", RULES[rule][0]) < threshold(rule, arm, run))
     place = np.where(np.isfinite(stop), stop, 1).astype(int) - 1
     false = np.isfinite(stop) & ~done[place, np.arange(len(stop))]
     return stop, false, first(done)
@@ -125,7 +119,7 @@ def luck(arm, run):
         batch = generator.integers(problem.d, size=(DRAWS, config.batch_size))
         chance[place] = ((error[place][batch] ** 2).mean(1) < epsilon(arm, run)).mean()
     going = np.vstack([np.ones(chance.shape[1]), np.cumprod(1 - chance, 0)[:-1]])
-    false = by_seed(run, "full_loss") >= epsilon(arm, run)
+    false = run.array("epochs", "full_loss") >= epsilon(arm, run)
     share = (going * chance * false).sum(0)  # per seed: the chance of a false stop
     return share.mean(), np.sqrt((share * (1 - share)).sum()) / len(share)
 

@@ -24,6 +24,7 @@ _PUBLIC = {
     "compare": "sgdstudy.comparison",
     "time_to_target": "sgdstudy.comparison",
     "summary": "sgdstudy.comparison",
+    "standard_error": "sgdstudy.medians",
     "export": "sgdstudy.exporting",
     "load_claims": "sgdstudy.load",
     "load_epochs": "sgdstudy.load",

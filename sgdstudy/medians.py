@@ -8,6 +8,18 @@ from scipy.stats import binom
 Interval = tuple[float, float]
 
 
+def standard_error(samples: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Return the standard error of the mean over an axis; NaN of a single sample.
+
+    >>> standard_error(np.array([1.0, 2.0, 3.0, 6.0])).round(4)
+    1.0801
+    """
+    samples = np.asarray(samples, dtype=float)
+    n = samples.shape[axis]
+    spread = samples.std(axis, ddof=1) if n > 1 else np.full_like(samples.mean(axis), np.nan)
+    return spread / n**0.5
+
+
 def median(values: np.ndarray) -> float:
     """Return the median as a value of the sample (of two middle ones the lower).
 

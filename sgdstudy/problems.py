@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -139,7 +140,7 @@ def digits(hidden: int = 32, seed: int = 0) -> Problem:
     """Return scikit-learn's digits (real, 1797 x 64) for a network of one hidden tanh layer.
 
     Classification by cross entropy, float32; 1438 samples to train on, 359 held out. Every seed of
-    a run starts from weights of its own, U(-1, 1) / sqrt(inputs of the layer).
+    a run starts from weights of its own, see `tanh_network`.
 
     Args:
         hidden: width of the hidden layer.
@@ -151,15 +152,7 @@ def digits(hidden: int = 32, seed: int = 0) -> Problem:
     x, classes = load_digits(return_X_y=True)
     x = (x / 16).astype("f")
     kept, held = _split(len(x), seed)
-    network = nn.Sequential(nn.Linear(64, hidden), nn.Tanh(), nn.Linear(hidden, 10))
-
-    def start(generator: torch.Generator) -> torch.Tensor:
-        drawn = []
-        for inputs, outputs in ((64, hidden), (hidden, 10)):
-            n = (inputs + 1) * outputs  # weights, then biases
-            drawn.append((2 * torch.rand(n, generator=generator) - 1) / inputs**0.5)
-        return torch.cat(drawn)
-
+    network, start = tanh_network(64, hidden, 10)
     return Problem(
         x[kept],
         classes[kept],
@@ -169,6 +162,44 @@ def digits(hidden: int = 32, seed: int = 0) -> Problem:
         test=(x[held], classes[held]),
         name=f"digits, {hidden} tanh units",
     )
+
+
+def chebyshev(degree: int = 4, width: int = 32, d: int = 20) -> Problem:
+    """Return the fit of a network of two hidden tanh layers to a Chebyshev polynomial, float64.
+
+    At d evenly spaced points of [-1, 1]; full-batch descent on it sharpens until it stands at the
+    edge of stability (Cohen, Kaur, Li, Kolter, Talwalkar 2021). Every seed starts from weights of
+    its own, see `tanh_network`.
+
+    Args:
+        degree: of the polynomial.
+        width: of the hidden layers.
+        d: number of points.
+    """
+    degree, width, d = (checks.count(*v) for v in (("degree", degree), ("width", width), ("d", d)))
+    x = np.linspace(-1, 1, d)[:, None]
+    network, start = tanh_network(1, width, width, 1)
+    y, name = np.cos(degree * np.arccos(x)), f"Chebyshev polynomial {degree}, tanh network"
+    return Problem(x, y, network.double(), w_init=start, name=name)
+
+
+def tanh_network(*widths: int) -> tuple[nn.Sequential, Callable[[torch.Generator], torch.Tensor]]:
+    """Return linear layers with tanh between them, and what draws their parameters for a seed.
+
+    Weights are U(-1, 1) / sqrt(inputs of the layer), biases 0.
+    """
+    shapes, layers = list(itertools.pairwise(widths)), list[nn.Module]()
+    for shape in shapes:
+        layers += [nn.Linear(*shape), nn.Tanh()]
+
+    def start(generator: torch.Generator) -> torch.Tensor:
+        drawn = []
+        for inputs, outputs in shapes:
+            weights = 2 * torch.rand(inputs * outputs, generator=generator) - 1
+            drawn += [weights / inputs**0.5, torch.zeros(outputs)]
+        return torch.cat(drawn)
+
+    return nn.Sequential(*layers[:-1]), start
 
 
 def _split(d: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -204,11 +235,7 @@ def staircase(noise: float = 0.0, d: int = 256, seed: int = 0) -> Problem:
     if noise:
         y = y + noise * _normal(x[:, 0], seed)
     name = "staircase" if not noise else f"staircase, label noise {noise:.3g}"
-    return Problem(x, y, _linear, w_init=np.zeros(8), w_true=heights, name=name)
-
-
-def _linear(w: Any, x: Any) -> Any:
-    return x @ w
+    return Problem(x, y, linear, w_init=np.zeros(8), w_true=heights, name=name)
 
 
 TARGETS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
@@ -222,6 +249,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "diabetes": diabetes,
     "digits": digits,
     "staircase": staircase,
+    "chebyshev": chebyshev,
 }
 
 

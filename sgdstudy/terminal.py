@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from sgdstudy.claims import show
 
+WIDE = 110  # columns that hold a table of claims
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -21,7 +23,8 @@ def print_claims(results: Sequence[Result]) -> None:
     table = Table(show_edge=False)
     guessed = any(claim.guess is not None for result in results for claim in result.claims)
     guess = ["your guess"] if guessed else []
-    for head in ("claim", "arm", *guess, "expected", "measured", "tolerance"):
+    table.add_column("claim", overflow="fold", no_wrap=console().width >= WIDE)
+    for head in ("arm", *guess, "expected", "measured", "tolerance"):
         table.add_column(head, overflow="fold")
     table.add_column("verdict", no_wrap=True)
     words = {True: "[green]holds[/green]", False: "[bold red]FAILS[/bold red]", None: "–"}
@@ -48,7 +51,7 @@ def console() -> Any:
     from rich.console import Console
 
     # not a terminal (a log, a pipe): wide enough that no figure is cut
-    return Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+    return Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
 
 
 def say(text: str) -> None:
