@@ -11,7 +11,7 @@ Interval = tuple[float, float]
 def standard_error(samples: np.ndarray, axis: int = -1) -> np.ndarray:
     """Return the standard error of the mean over an axis; NaN of a single sample.
 
-    >>> standard_error(np.array([1.0, 2.0, 3.0, 6.0])).round(4)
+    >>> print(standard_error(np.array([1.0, 2.0, 3.0, 6.0])).round(4))
     1.0801
     """
     samples = np.asarray(samples, dtype=float)
