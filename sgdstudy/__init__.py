@@ -41,6 +41,7 @@ _MODULES = (
     "quantities",
     "rules",
     "theory",
+    "tuning",
 )
 __all__ = [*sorted(_PUBLIC), *_MODULES]
 __version__ = "0.1.0"

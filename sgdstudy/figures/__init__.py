@@ -17,6 +17,7 @@ from sgdstudy.figures.exercises import (
     within_epoch,
 )
 from sgdstudy.figures.studies import curves, followed, over_steps, points, power_laws, strips
+from sgdstudy.figures.tuned import lr_sensitivity, times_to_targets
 
 __all__ = [
     "batch_gradients",
@@ -30,6 +31,7 @@ __all__ = [
     "followed",
     "gradient_norms",
     "loss_by_epoch",
+    "lr_sensitivity",
     "over_steps",
     "path",
     "png",
@@ -39,5 +41,6 @@ __all__ = [
     "steep_batches",
     "stop_epochs",
     "strips",
+    "times_to_targets",
     "within_epoch",
 ]

@@ -62,6 +62,8 @@ def _one(name: str, value: Any) -> Any:
         return checks.number(name, value)
     elif name == "epsilon":
         return checks.number(name, value, lambda v: True, "finite")
+    elif name == "momentum":
+        return checks.number(name, value, lambda v: 0 <= v < 1, "at least 0 and below 1")
     elif name == "confidence":
         return checks.number(name, value, lambda v: 0 < v < 1, "between 0 and 1, as 0.95")
     return value

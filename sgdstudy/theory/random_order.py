@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse.linalg import LinearOperator, eigsh
 
 from sgdstudy.config import TrainConfig
 from sgdstudy.errors import InputError
@@ -25,6 +26,9 @@ class Moments:
     reshuffling is but for the memory within an epoch. With B of d samples, a batch's mean has the
     samples' covariance times share = (d - B) / (B (d - 1)).
 
+    With momentum the state is (z, v), of 2 p numbers instead of p:
+    v -> momentum v + H_b z + g_b, then z -> z - lr v.
+
     Attributes:
         mean: `(p, p)`, z_mean -> next z_mean.
         second: `(p^2, p^2)`, T = E[(I - lr H_b) x (I - lr H_b)].
@@ -39,7 +43,12 @@ class Moments:
 
 
 def step_moments(
-    ls: LeastSquares, d: int, batch_size: int, lr: float, replacement: bool = False
+    ls: LeastSquares,
+    d: int,
+    batch_size: int,
+    lr: float,
+    replacement: bool = False,
+    momentum: float = 0.0,
 ) -> Moments:
     """Return the moments of a step of SGD.
 
@@ -49,12 +58,18 @@ def step_moments(
         batch_size: B.
         lr: step size.
         replacement: whether a batch may hold a sample twice; else its samples differ.
+        momentum: as in `torch.optim.SGD`, without dampening or Nesterov's variant.
 
     Raises:
-        InputError: more than `MOST_PARAMETERS` parameters.
+        InputError: more than `MOST_PARAMETERS` parameters (half as many with momentum).
     """
     share = 1 / batch_size if replacement else finite_share(d, batch_size)
-    return _scaled(_sample_moments(ls, d), lr, share)
+    p = ls.features.shape[1]
+    if momentum and p > MOST_PARAMETERS // 2:
+        raise InputError(
+            f"with momentum, theory goes up to {MOST_PARAMETERS // 2} parameters; there are {p}"
+        )
+    return _scaled(_sample_moments(ls, d), lr, share, momentum)
 
 
 @dataclass(frozen=True)
@@ -85,24 +100,35 @@ def _sample_moments(ls: LeastSquares, d: int) -> _SampleMoments:
     return _SampleMoments(h, covariance, pair, g.T @ g / d)
 
 
-def _scaled(one: _SampleMoments, lr: float, share: float) -> Moments:
+def _scaled(one: _SampleMoments, lr: float, share: float, momentum: float = 0.0) -> Moments:
     """Return the moments of a step; a batch's mean has share times the samples' covariance."""
-    p = len(one.hessian)
-    factor = np.eye(p) - lr * one.hessian
-    cross = lr**2 * share * (one.pair + one.pair.transpose(1, 0, 2))
+    p, identity = len(one.hessian), np.eye(len(one.hessian))
+    cross = (one.pair + one.pair.transpose(1, 0, 2)).reshape(p * p, p)
+    # the state u -> rest u + push (H_b z + g_b), z = read u
+    blocks = np.array([[1.0]]), np.array([[-lr]]), np.array([[1.0]])
+    if momentum:
+        of_z_and_v = np.array([[1.0, -lr * momentum], [0.0, momentum]])
+        blocks = of_z_and_v, np.array([[-lr], [1.0]]), np.array([[1.0, 0.0]])
+    rest, push, read = (np.kron(block, identity) for block in blocks)
+    mean, both = rest + push @ one.hessian @ read, share * np.kron(push, push)
     return Moments(
-        mean=factor,
-        second=np.kron(factor, factor) + lr**2 * share * one.covariance,
-        cross=cross.reshape(p * p, p),
-        noise=lr**2 * share * one.gradients.ravel(),
+        mean=mean,
+        second=np.kron(mean, mean) + both @ one.covariance @ np.kron(read, read),
+        cross=both @ cross @ read,
+        noise=both @ one.gradients.ravel(),
     )
 
 
 def mean_square_radius(
-    ls: LeastSquares, d: int, batch_size: int, lr: float, replacement: bool = False
+    ls: LeastSquares,
+    d: int,
+    batch_size: int,
+    lr: float,
+    replacement: bool = False,
+    momentum: float = 0.0,
 ) -> float:
     """Return rho(T): second moments stay bounded if and only if it is below 1."""
-    second = step_moments(ls, d, batch_size, lr, replacement).second
+    second = step_moments(ls, d, batch_size, lr, replacement, momentum).second
     return float(np.abs(np.linalg.eigvals(second)).max())
 
 
@@ -142,6 +168,7 @@ def moments_along(
     return found[:, n:-1], found[:, :n]
 
 
+@np.errstate(over="ignore", invalid="ignore")  # an expectation without bound overflows
 def expected_losses(
     ls: LeastSquares,
     w0: np.ndarray,
@@ -150,20 +177,22 @@ def expected_losses(
     lr: float,
     epochs: int,
     replacement: bool = False,
+    momentum: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the expected running loss and the expected full loss by epoch, `(epochs,)` each.
 
     The loss of a fresh batch at w has the expectation L(w); the running loss is the mean of these
-    over the epoch's d / B steps.
+    over the epoch's d / B steps. With momentum, which starts at 0, the state is (z, v).
     """
-    z = np.asarray(w0, dtype=float) - ls.w_star
-    h, p, m = ls.hessian.ravel(), len(z), -(-d // batch_size)
+    step = step_moments(ls, d, batch_size, lr, replacement, momentum)
+    z, q, m = np.asarray(w0, dtype=float) - ls.w_star, len(step.mean), -(-d // batch_size)
+    z, n = np.pad(z, (0, q - len(z))), q * q
+    h = np.pad(ls.hessian, (0, q - len(ls.hessian))).ravel()
     # a step is linear in (vec E[z z^T], E[z], 1, the sum of the excesses before the steps)
     state = np.concatenate([np.outer(z, z).ravel(), z, [1.0, 0.0]])
-    step, n = step_moments(ls, d, batch_size, lr, replacement), p * p
     once = np.zeros((len(state), len(state)))
-    once[:n, :n], once[:n, n : n + p], once[:n, -2] = step.second, step.cross, step.noise
-    once[n : n + p, n : n + p], once[-2, -2], once[-1, -1] = step.mean, 1.0, 1.0
+    once[:n, :n], once[:n, n : n + q], once[:n, -2] = step.second, step.cross, step.noise
+    once[n : n + q, n : n + q], once[-2, -2], once[-1, -1] = step.mean, 1.0, 1.0
     once[-1, :n] = h / 2
     epoch_map = np.linalg.matrix_power(once, m)
     running, full = np.empty(epochs), np.empty(epochs)
@@ -211,13 +240,14 @@ def lyapunov(
     epochs: int = 6,
     replicas: int = 64,
     replacement: bool = False,
+    momentum: float = 0.0,
 ) -> float:
     """Return the top Lyapunov exponent per step of random batches, estimated by products.
 
     The growth of log|z| under z -> (I - lr H_b) z, over `replicas` long products, the first epoch
     left out. Almost every path converges, noise aside, if and only if the exponent is below 0; the
     mean square may still diverge (`mean_square_lr_limit`). Batches are reshuffled every epoch, or
-    drawn with replacement.
+    drawn with replacement. With momentum, of (z, lr momentum v).
 
     Raises:
         InputError: the loss is not `mse`, or the model not linear in w.
@@ -225,7 +255,7 @@ def lyapunov(
     ls, generator = moments(problem), np.random.default_rng(0)
     phi = ls.features.reshape(problem.d, -1, ls.features.shape[1])
     m, p = problem.d // batch_size, phi.shape[2]
-    z, total = np.ones((replicas, p)), 0.0
+    z, moved, total = np.ones((replicas, p)), np.zeros((replicas, p)), 0.0
     for epoch in range(epochs):
         order = (
             generator.integers(problem.d, size=(replicas, problem.d))
@@ -235,9 +265,12 @@ def lyapunov(
         for batch in order[:, : m * batch_size].reshape(replicas, m, batch_size).swapaxes(0, 1):
             rows = phi[batch].reshape(replicas, -1, p)
             error = np.einsum("rnp,rp->rn", rows, z)
-            z = z - lr * 2 / rows.shape[1] * np.einsum("rnp,rn->rp", rows, error)
-            length = np.linalg.norm(z, axis=1, keepdims=True)
-            z /= length
+            slope = 2 / rows.shape[1] * np.einsum("rnp,rn->rp", rows, error)
+            moved = momentum * moved - lr * slope
+            z = z + moved
+            both = np.concatenate([z, momentum * moved], axis=1)
+            length = np.linalg.norm(both, axis=1, keepdims=True)
+            z, moved = z / length, moved / length
             total += float(np.log(length).mean()) if epoch else 0.0
     return total / ((epochs - 1) * m)
 
@@ -262,21 +295,30 @@ def mean_square_lr_limit(
 ) -> float:
     """Return the step size where second moments stop being bounded, rho(T) = 1.
 
-    T = I - lr A + lr^2 C with A = H x I + I x H and C = H x H + share Cov(H_i), all symmetric, and
-    its largest eigenvalue is that of a positive matrix: 1 / lr is the largest eigenvalue of
-    A^-1/2 C A^-1/2. Directions in which H is flat, and nothing moves, are left out.
+    T C = C - lr (H C + C H) + lr^2 N(C) with N(C) = share E[H_i C H_i] + (1 - share) H C H, so that
+    some C stays as it is when 1 / lr is an eigenvalue of N against C -> H C + C H: its largest. In
+    the eigenbasis of H the latter is a division, and no matrix of p^2 x p^2 numbers is needed.
     """
     spectrum, vectors = np.linalg.eigh(ls.hessian)
-    moving = spectrum > len(spectrum) * np.finfo(float).eps * spectrum[-1]
-    p = int(moving.sum())
-    features = (ls.features @ vectors[:, moving]).reshape(d, -1, p)
-    each = 2 / features.shape[1] * np.einsum("imp,imq->ipq", features, features)  # H_i
-    h = each.mean(0)
+    phi = ls.features.reshape(d, -1, len(spectrum)) @ vectors
+    outputs, p = phi.shape[1:]
     share = 1 / batch_size if replacement else finite_share(d, batch_size)
-    squares = np.einsum("ipq,irs->prqs", each, each, optimize=True).reshape(p * p, -1) / d
-    c = (1 - share) * np.kron(h, h) + share * squares
-    root = np.sqrt(np.add.outer(spectrum[moving], spectrum[moving])).ravel()
-    return 1 / float(np.linalg.eigvalsh(c / np.outer(root, root))[-1])
+    sums = spectrum[:, None] + spectrum
+    moves = sums > 1e-12 * spectrum[-1]  # nothing moves in directions without data
+    root = np.sqrt(np.divide(1, sums, out=np.zeros_like(sums), where=moves))
+
+    def apply(c: np.ndarray) -> np.ndarray:
+        c = root * c.reshape(p, p)
+        rows = (phi @ c @ phi.swapaxes(1, 2)) @ phi  # phi_i c phi_i^T phi_i
+        random = phi.reshape(-1, p).T @ rows.reshape(-1, p) * 4 / outputs**2 / d
+        found = share * random + (1 - share) * np.outer(spectrum, spectrum) * c
+        return (root * found).ravel()
+
+    start = np.eye(p).ravel()
+    if p == 1:  # too small for Lanczos
+        return float(1 / apply(start)[0])
+    operator = LinearOperator((p * p, p * p), matvec=apply, dtype=float)
+    return float(1 / eigsh(operator, k=1, which="LA", v0=start, return_eigenvectors=False)[0])
 
 
 def reshuffling_factor(x: np.ndarray) -> np.ndarray:
