@@ -29,7 +29,6 @@ RULES = {"SGD": {}, "momentum": {"momentum": BETA}, "RMSprop": {}, "Adam": {}}
 BY = ["problem", "optimizer"]
 END = ("full_loss", "test_loss", "accuracy", "test_accuracy")
 MOMENTS = "theory: second moments of independent batches; four standard errors"
-FASTEST = "theory: least time of the expected loss; one step of the grid"
 PATHS = "theory: Lyapunov exponent above 0.01 a step"
 
 
@@ -206,42 +205,37 @@ def loss_claim(arm, run):
     return ss.Claim("mean_loss_over_theory", arm, each.mean(), 1, 4 * each.sem(), MOMENTS)
 
 
-def unstable_claim(arm, run):
-    """Check that no seed ends below its start where almost every path grows; else None."""
+def unstable_claims(arm, run):
+    """Check that no seed ends below its start where almost every path grows."""
     c, at = run.config, run.problem.least_squares.loss(start(run.problem))
-    grows = ss.theory.lyapunov(run.problem, c.batch_size, c.lr, 3, 8, True, beta(run))
+    draws = {"epochs": 3, "replicas": 8, "replacement": True, "momentum": beta(run)}
+    if ss.theory.lyapunov(run.problem, c.batch_size, c.lr, **draws) < 0.01:
+        return []
     below = (last(run)["full_loss"] < at).mean()
-    return (
-        ss.Claim("seeds_that_end_below_their_start", arm, below, 0, 0, PATHS)
-        if grows > 0.01
-        else None
-    )
+    return [ss.Claim("seeds_that_end_below_their_start", arm, below, 0, 0, PATHS)]
 
 
 def claims(o, runs):
-    found, per = [], runs.items()
-    for arm, run in per:
+    found = []
+    for arm, run in runs.items():
         c, ls = run.config, run.problem.least_squares
         if c.optimizer != "SGD" or ls is None:
             continue
         limit = ss.theory.mean_square_lr_limit(ls, run.problem.d, c.batch_size, True)
-        if expected(run) is not None and c.lr / (1 - beta(run)) < limit / 2:
+        # nearer to the limit the mean is carried by paths too rare to be met
+        if expected(run) is not None and c.lr / (1 - beta(run)) < limit / 5:
             found.append(loss_claim(arm, run))
         if c.lr > limit:
-            found.append(unstable_claim(arm, run))
-    found = [claim for claim in found if claim]
+            found += unstable_claims(arm, run)
+    # of the winners theory has nothing: a seed may dip below its target where the mean never does
     best = choose(every(runs, theory=True)).merge(choose(every(runs)), on=BY)
     for row in best.itertuples():
-        measured, known = np.log10([row.lr_y, row.lr_x])
-        # noisy labels: a seed dips below the target before the mean does, or where it never does
-        noiseless = (known, 1.001 if o.quick else 0.501, FASTEST) if row.problem == "curve" else ()
         arm = f"{row.problem}, {row.optimizer}"
-        found.append(ss.Claim("log10_of_chosen_lr", arm, measured, *noiseless))
-        found.append(ss.Claim("log10_of_lr_fastest_in_the_mean", arm, known))
+        found.append(ss.Claim("chosen_lr", arm, row.lr_y))
+        found.append(ss.Claim("lr_fastest_in_the_mean", arm, row.lr_x))
     for row in tuned(o, runs).itertuples():
-        found.append(
-            ss.Claim("epochs_to_hardest_target", f"{row.problem}, {row.optimizer}", row.median)
-        )
+        arm = f"{row.problem}, {row.optimizer}"
+        found.append(ss.Claim("epochs_to_hardest_target", arm, row.median))
     return found
 
 
@@ -259,13 +253,16 @@ def answer(o, runs, claims):
     ]
     good = rows.groupby("optimizer")["lrs_within_twice"].mean()
     wide = ", ".join(f"{name} {value:.1f}" for name, value in good.items())
+    digits = rows[rows["problem"] == "digits"]
+    scores = [f"{r.optimizer} {r.accuracy:.1%}, {r.test_accuracy:.1%}" for r in digits.itertuples()]
+    scores = f"Accuracy on digits, trained on and held out: {'; '.join(scores)}." if scores else ""
     luck = rows[(rows["problem"] == "diabetes") & (rows["optimizer"] == "SGD")].iloc[0]
     return f"""Median epochs to the hardest target, at the lr that other seeds chose, and how many
     seeds got there. {" ".join(said)}
 
     Chosen at the edge of the grid, so that a better lr may lie beyond it:
     {"; ".join(edges) or "none"}.
-    Step sizes of the grid within twice the least time, mean over the problems: {wide}.
+    Step sizes of the grid within twice the least time, mean over the problems: {wide}. {scores}
 
     With noisy data being below a target once is not staying there: of diabetes, SGD's chosen lr
     ends at a median loss of {luck["full_loss"]:.3g}, with the target at {luck["level"]:.3g}. A

@@ -5,6 +5,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import small_curve
 
 import sgdstudy as ss
 from sgdstudy import theory, tuning
@@ -78,3 +79,16 @@ def test_tables_that_cannot_be_used_are_refused():
         tuning.choose(table({1: [np.nan]}), ["rule"])
     with pytest.raises(ss.InputError, match="column"):
         tuning.sensitivity(table({1: [1.0]}), ["optimizer"])
+
+
+def test_heavy_balls_limit_and_rate_are_the_known_ones():
+    """It diverges beyond 2 (1 + beta) / lambda_max; where it swings, beta^(k/2) (Polyak 1964)."""
+    problem, beta = small_curve(d=50), 0.7
+    limit = 2 * (1 + beta) / theory.eigenvalues(problem.least_squares)[-1]
+    radius = [
+        theory.mean_square_radius(problem.least_squares, 50, 50, share * limit, momentum=beta)
+        for share in (0.999, 1.001)
+    ]
+    assert radius[0] < 1 < radius[1]
+    rate = theory.lyapunov(problem, 50, limit / 2, epochs=400, replicas=2, momentum=beta)
+    assert rate == pytest.approx(np.log(beta) / 2, abs=0.01)

@@ -142,7 +142,7 @@ def stationary_excess(
     lr sigma^2 tr(H) / (2 B).
     """
     moments_ = step_moments(ls, d, batch_size, lr, replacement)
-    if np.abs(np.linalg.eigvals(moments_.second)).max() >= 1:
+    if np.abs(np.linalg.eigvals(moments_.second)).max() >= 1 - 1e-12:  # rounding
         return np.inf
     c = np.linalg.solve(np.eye(len(moments_.noise)) - moments_.second, moments_.noise)
     return float(ls.hessian.ravel() @ c / 2)
