@@ -142,9 +142,12 @@ def stationary_excess(
     lr sigma^2 tr(H) / (2 B).
     """
     moments_ = step_moments(ls, d, batch_size, lr, replacement)
-    if np.abs(np.linalg.eigvals(moments_.second)).max() >= 1 - 1e-12:  # rounding
+    if np.abs(np.linalg.eigvals(moments_.second)).max() >= 1:
         return np.inf
-    c = np.linalg.solve(np.eye(len(moments_.noise)) - moments_.second, moments_.noise)
+    try:
+        c = np.linalg.solve(np.eye(len(moments_.noise)) - moments_.second, moments_.noise)
+    except np.linalg.LinAlgError:  # rho(T) = 1, rounding aside
+        return np.inf
     return float(ls.hessian.ravel() @ c / 2)
 
 
