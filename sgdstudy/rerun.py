@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from sgdstudy import described, processes, recovery, tracking
+from sgdstudy.config import TrainConfig
 from sgdstudy.errors import InputError
 from sgdstudy.load import artifact
 from sgdstudy.points import AXIS
@@ -20,6 +22,7 @@ from sgdstudy.record import Files
 from sgdstudy.store import Store
 from sgdstudy.study import Arm, Options, Study, find_scripts, load_study
 
+ROUNDING = 1e-9  # relative; what theory gives is known to more digits
 PLACES = ("sgdstudy.version", "mlflow.source.git.commit", "sgdstudy.torch", "sgdstudy.hardware")
 
 
@@ -161,12 +164,40 @@ def _arm(run: Any, study: Study, options: Options) -> tuple[Arm, dict[str, str]]
         if name not in arms:
             raise InputError(f"{study.name} has no arm {name!r} now; it has {', '.join(arms)}")
         arm, own = arms[name], {}
+    arm.config = _as_it_was(arm.config, run.data.params)
     params = described.parameters(arm.problem, arm.config)
     other = [n for n, value in params.items() if run.data.params.get(n) != value[:6000]]
     if other or described.config_hash(arm.problem, params) != tags["sgdstudy.config_hash"]:
         what = ", ".join(f"{n} {run.data.params.get(n)} then, {params[n]} now" for n in other)
         raise InputError(f"{study.name} declares {name!r} otherwise now: {what or 'other data'}")
     return arm, own
+
+
+def _as_it_was(config: TrainConfig, params: Mapping[str, str]) -> TrainConfig:
+    """Return the settings with the numbers of then, where those of now differ by rounding.
+
+    Scripts derive step sizes from theory, whose last bits depend on threads and processors.
+    """
+
+    def then(name: str, now: Any) -> Any:
+        if not isinstance(now, float) or name not in params:
+            return now
+        try:
+            recorded = float(params[name])
+        except ValueError:
+            return now
+        return recorded if math.isclose(recorded, now, rel_tol=ROUNDING) else now
+
+    def all_of(prefix: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: then(f"{prefix}.{name}", value) for name, value in options.items()}
+
+    return replace(
+        config,
+        lr=then("lr", config.lr),
+        options=all_of("optimizer", config.options),
+        schedule_options=all_of("schedule", config.schedule_options),
+        stop=config.stop and (config.stop[0], then("epsilon", config.stop[1])),
+    )
 
 
 def _compare(kind: str, old: Path, new: Path) -> Difference | None:

@@ -9,6 +9,7 @@ from conftest import one_line
 import sgdstudy as ss
 from sgdstudy import grid, sweep
 from sgdstudy.cli import main
+from sgdstudy.errors import InputError
 from sgdstudy.load import artifact
 from sgdstudy.rerun import rerun
 from sgdstudy.store import open_store
@@ -93,6 +94,16 @@ def test_a_number_that_differs_is_found(tracked, store, capsys, kind, row, colum
         main(["rerun", tracked.run_ids["compiled"], "--store", store])
     assert exit_.value.code == 1
     assert f"{column}: " in capsys.readouterr().out
+
+
+def test_a_step_size_that_theory_rounds_otherwise_now_is_that_of_then(tracked, script, store):
+    script.write_text(SCRIPT.replace('"lr": o.lr,', '"lr": o.lr * (1 + 5e-16),'))
+    assert (o_lr := 2e-4) != o_lr * (1 + 5e-16)
+    found = rerun(tracked.run_ids["compiled"], store=store)
+    assert found.difference is None
+    script.write_text(SCRIPT.replace('"lr": o.lr,', '"lr": o.lr * (1 + 1e-6),'))
+    with pytest.raises(InputError, match="otherwise now: lr"):
+        rerun(tracked.run_ids["compiled"], store=store)
 
 
 def test_rows_that_are_missing_are_found(tracked, store):
