@@ -142,6 +142,8 @@ class Journal:
         lock = FileLock(folder / "lock")
         try:
             age = time.time() - folder.stat().st_mtime
+            if age <= BEGIN_SECONDS and not (folder / "opening.json").exists():
+                return None  # being begun, or being removed: its owner is at it
             lock.acquire(timeout=0)
         except (Timeout, OSError):
             return None

@@ -329,5 +329,8 @@ def local_path(uri: str) -> Path | None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder and what is in it; it may be gone already."""
-    shutil.rmtree(path, ignore_errors=True)
+    """Remove a folder and what is in it; it may be gone already, or be looked at by others."""
+    for _ in range(3):  # one that asks for its lock at this moment puts a file into it
+        shutil.rmtree(path, ignore_errors=True)
+        if not path.exists():
+            return
