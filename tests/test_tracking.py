@@ -554,3 +554,13 @@ def test_which_columns_mlflow_gets_is_a_setting(store):
         ss.TrainConfig(metrics=["full_los"])
     with pytest.raises(ss.InputError, match="a list of columns"):
         ss.TrainConfig(metrics="loss")
+
+
+def test_a_folder_that_its_owner_begins_or_removes_is_not_touched(store):
+    from sgdstudy.journal import Journal
+
+    opened = open_store(store)
+    folder = opened.streams / "0000000000000-abc"
+    folder.mkdir(parents=True)
+    assert Journal.orphan(opened, folder) is None
+    assert list(folder.iterdir()) == []  # a lock in it would keep its owner from removing it
