@@ -112,7 +112,8 @@ class Problem:
             return self._drifted(steps)
         if self.w_true is None:
             return None
-        return np.tile(self.w_true.cpu().double().numpy(), (len(steps), 1))
+        true = self.w_true.cpu().double().numpy()
+        return np.broadcast_to(true, (len(steps), len(true)))  # a view: p may be large
 
     def _drifted(self, steps: np.ndarray) -> np.ndarray:
         assert self._drift is not None

@@ -183,8 +183,7 @@ class _Run:
         self.adaptive = adaptive and config.batch_size is not None
         self.state = self.engine.init(self.w)
         self.rates = config.rates(problem.d)
-        self.streams = config.order == "stream" and config.batch_size is not None
-        if self.streams:  # all the data: there is no such thing
+        if isinstance(self.sampler, Streams):  # all the data: there is no such thing
             known = self.diagnostics.items()
             self.diagnostics = {k: v for k, v in known if not k.startswith("full_")}
         # 0: no rows of steps

@@ -89,11 +89,14 @@ def dark(color: Any) -> Any:
 
 def legend(figure: Figure, axes: Any, dashed: bool) -> None:
     """Name the lines of a panel outside of it, and the dashed ones once."""
-    lines, names = axes.get_legend_handles_labels()
-    if dashed:
-        lines.append(Line2D([], [], color="black", linestyle="--"))
-        names.append("theory")
+    lines, names = with_theory(axes) if dashed else axes.get_legend_handles_labels()
     figure.legend(lines, names, loc="outside right upper", fontsize="small")
+
+
+def with_theory(axes: Any) -> tuple[list[Any], list[str]]:
+    """Return lines and names of a panel's legend, and one more for the dashed lines."""
+    lines, names = axes.get_legend_handles_labels()
+    return [*lines, Line2D([], [], color="black", linestyle="--")], [*names, "theory"]
 
 
 def colors(n: int) -> list[Any]:

@@ -69,9 +69,7 @@ def power_laws(
         axes.set(xlabel=xlabel, yscale="log", title=title)
         axes.set_xscale("log", base=base)
         axes.grid(alpha=0.3)
-        lines_, labels = axes.get_legend_handles_labels()
-        dashed = Line2D([], [], color="black", linestyle="--")
-        axes.legend([*lines_, dashed], [*labels, "theory"], fontsize="small")
+        axes.legend(*drawing.with_theory(axes), fontsize="small")
     drawn[0].set_ylabel(ylabel)
     return figure
 
@@ -102,10 +100,8 @@ def curves(rows: pd.DataFrame, xlabel: str, ylabel: str, bottom: Mapping[str, fl
         axes.set_ylim(bottom=bottom[place[1]])
         axes.grid(alpha=0.3)
     for axes in drawn[:, -1]:
-        found, names = axes.get_legend_handles_labels()
-        dashed = Line2D([], [], color="black", linestyle="--")
         beside = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "fontsize": "small"}
-        axes.legend([*found, dashed], [*names, "theory"], **beside)
+        axes.legend(*drawing.with_theory(axes), **beside)
     for axes in drawn[:, 0]:
         axes.set_ylabel(ylabel)
     for axes in drawn[-1]:
@@ -181,9 +177,7 @@ def over_steps(
             axes.grid(alpha=0.3)
         stack[0].set_title(title)
         stack[-1].set_xlabel(xlabel)
-        handles, labels = stack[0].get_legend_handles_labels()
-        dashed = Line2D([], [], color="black", linestyle="--")
-        stack[0].legend([*handles, dashed], [*labels, "theory"], fontsize="small")
+        stack[0].legend(*drawing.with_theory(stack[0]), fontsize="small")
     return figure
 
 
