@@ -15,6 +15,8 @@ import torch
 
 MOST_BYTES = 200_000_000  # kept at once; the streams longest unused go first
 
+INDEX_BYTES = 8
+
 Stream = Iterator[torch.Tensor]
 
 
@@ -24,6 +26,19 @@ class _Kept:
 
     source: Stream
     blocks: list[torch.Tensor] = field(default_factory=list)
+    length: int = 0
+
+    def draw(self) -> None:
+        self.blocks.append(next(self.source))
+        self.length += len(self.blocks[-1])
+
+    def after(self, position: int) -> torch.Tensor:
+        """Return all that is kept after so many indices, as one block."""
+        last = self.length - len(self.blocks[-1])
+        if position >= last:
+            return self.blocks[-1][position - last :]
+        self.blocks = [torch.cat(self.blocks)]  # thousands of small ones take long to read
+        return self.blocks[0][position:]
 
 
 _kept: OrderedDict[Hashable, _Kept] = OrderedDict()
@@ -47,7 +62,9 @@ def are_shared() -> bool:
 
 
 def again(key: Hashable, source: Stream) -> Stream:
-    """Return a stream that yields what `source` does, drawn once for all that have this key.
+    """Return a stream of what `source` yields, drawn once for all that have this key.
+
+    Its blocks may be longer than those of the source.
 
     Args:
         key: says all that the stream depends on.
@@ -61,16 +78,17 @@ def again(key: Hashable, source: Stream) -> Stream:
 def _read(found: _Kept) -> Stream:
     position = 0
     while True:
-        if position == len(found.blocks):
-            found.blocks.append(next(found.source))
+        if position == found.length:
+            found.draw()
             _make_room()
-        yield found.blocks[position]
-        position += 1
+        block = found.after(position)
+        position += len(block)
+        yield block
 
 
 def _make_room() -> None:
     """Forget the streams longest unused; runs that still read them keep them as long."""
-    held = sum(len(kept.blocks) * kept.blocks[0].nbytes for kept in _kept.values() if kept.blocks)
+    held = INDEX_BYTES * sum(kept.length for kept in _kept.values())
     while held > MOST_BYTES and len(_kept) > 1:
         _, oldest = _kept.popitem(last=False)
-        held -= sum(block.nbytes for block in oldest.blocks)
+        held -= INDEX_BYTES * oldest.length

@@ -164,8 +164,11 @@ class Epochs:
 def _sum_batches(values: np.ndarray, before: np.ndarray | None) -> np.ndarray:
     """Add up `(E, m, R, ...)` over m one by one, after what came before `(E, R, ...)`.
 
-    numpy's own sum rounds by how many seeds run, and a sum of sums by where the chunks end.
+    A sum of sums would round by where the chunks end, and numpy's own sum does by how many seeds
+    run: it adds up in pairs where m is the axis that is fast in memory, one by one elsewhere.
     """
     if before is not None:
         values = np.concatenate([before[:, None], values], axis=1)
+    if values[0, 0].size > 1:
+        return np.add.reduce(np.ascontiguousarray(values), axis=1)
     return np.add.accumulate(values, axis=1)[:, -1]

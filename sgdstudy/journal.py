@@ -18,23 +18,24 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from sgdstudy.errors import InputError
-from sgdstudy.store import Store, is_away, patiently, reason_of, remove_folder
+from sgdstudy.store import Store, is_away, local_path, patiently, reason_of, remove_folder
 
 if TYPE_CHECKING:
-    from mlflow.entities import DatasetInput
+    from mlflow.entities import DatasetInput, Run
 
 KEY = "sgdstudy.key"  # tag: the name of the run's folder
-PER_CALL = 1000  # metrics, MLflow's limit
 BEGIN_SECONDS = 60.0  # a folder without opening.json may be one that is being begun
 PATIENCE_SECONDS = 10.0
 
@@ -89,6 +90,7 @@ class Journal:
         folder: on this machine.
         opening: what the run is.
         run_id: MLflow's id; None as long as the store has not heard of it.
+        uri: where the store keeps the run's artifacts; None as long as that is not known.
         interim: the points sent while it went on.
         closed: whether it is written down how the run ended.
     """
@@ -97,6 +99,7 @@ class Journal:
         self.store, self.folder, self.opening = store, folder, opening
         sent = read_json(folder / "sent.json") or {}
         self.run_id: str | None = sent.get("run_id")
+        self.uri: str | None = None
         self._opened: bool = sent.get("opened", False)
         self.interim: list[Stamped] = read_json(folder / "points.json") or []
         self.closed = (folder / "closing.json").exists()
@@ -105,9 +108,19 @@ class Journal:
 
     @classmethod
     def begin(
-        cls, store: Store, opening: Opening, files: dict[str, Callable[[Path], object]]
+        cls,
+        store: Store,
+        opening: Opening,
+        files: dict[str, Callable[[Path], object]],
+        send: bool = True,
     ) -> Journal:
         """Write down what a run is, with files that belong to its beginning; send it.
+
+        Args:
+            store: where it is sent.
+            opening: what it is.
+            files: writes an artifact to the path it is given, by name.
+            send: False: a run that is over already is sent in one go, when it is closed.
 
         Raises:
             InputError: the store refuses the run.
@@ -119,11 +132,12 @@ class Journal:
         journal = cls(store, folder, opening)
         journal._tried = False
         journal._lock.acquire()
-        write_json(folder / "opening.json", {"store": store.shown, **asdict(opening)})
+        write_json(folder / "opening.json", {"store": store.shown, **vars(opening)})
         try:
             for name, write in files.items():
                 journal.add(name, write)
-            journal._deliver()
+            if send:
+                journal._deliver()
         except Exception as error:
             if is_away(error):
                 _note_away(store, error)
@@ -203,7 +217,7 @@ class Journal:
 
     def close(self, closing: Closing, patience: float = PATIENCE_SECONDS) -> bool:
         """Write down how the run ended and send it; whether the store has all of it now."""
-        write_json(self.folder / "closing.json", asdict(closing))
+        write_json(self.folder / "closing.json", vars(closing))
         self.closed = True
         return self.send(patience)
 
@@ -227,86 +241,104 @@ class Journal:
 
     def _deliver(self) -> None:
         """Send everything there is, in an order that leaves a readable run wherever it ends."""
+        opening, written = self.opening, read_json(self.folder / "closing.json")
+        closing = Closing(**written) if written else None
+        points, tags = (closing.points, closing.tags) if closing else ([], {})
         if self.run_id is None:
-            self.run_id = self._find() or self._create()
-            write_json(self.folder / "sent.json", {"run_id": self.run_id, "opened": False})
-        if not self._opened:
-            self._log_opening(self.run_id)
-        closing = read_json(self.folder / "closing.json")
-        if not self._opened or closing:
-            for path in self.artifacts():
-                self.store.client.log_artifact(self.run_id, str(path))
-        if not self._opened:
+            run = self._find()
+            if run is None:
+                run, tags = self._create({**opening.tags, **tags}), {}
+            self.run_id, self.uri = run.info.run_id, run.info.artifact_uri
+            if closing is None:  # else it is over in a moment, and found by its key if we are not
+                write_json(self.folder / "sent.json", {"run_id": self.run_id, "opened": False})
+        if self._opened and closing is None:
+            return
+        if self._opened:
+            self._log(points, tags)
+        else:
+            first = [(key, step, value, opening.start_ms) for key, step, value in opening.points]
+            self._log([*first, *points], tags, opening.params)
+            if opening.data:
+                self._log_data(_data_input(opening.data))
+        if self.artifacts():
+            self._log_artifacts()
+        if closing:
+            self._end(closing)
+        else:
             self._opened = True
             write_json(self.folder / "sent.json", {"run_id": self.run_id, "opened": True})
-            for path in self.artifacts() if not closing else []:
+            for path in self.artifacts():
                 path.unlink()
-        if closing:
-            self._log_closing(self.run_id, Closing(**closing))
 
-    def _find(self) -> str | None:
-        """Return the run's id where an earlier attempt made it and could not tell us."""
+    def _find(self) -> Run | None:
+        """Return the run where an earlier attempt made it and could not tell us."""
         if not self._tried:
             self._tried = True
             return None
         experiment = self.store.experiment(self.opening.study)
         only = f"tags.`{KEY}` = '{self.opening.tags[KEY]}'"
         found = self.store.client.search_runs([experiment], only, max_results=1)
-        return str(found[0].info.run_id) if found else None
+        return found[0] if found else None
 
-    def _create(self) -> str:
+    def _create(self, tags: dict[str, str]) -> Run:
         opening = self.opening
-        made = self.store.client.create_run(
+        return self.store.client.create_run(
             self.store.experiment(opening.study),
             start_time=opening.start_ms,
-            tags=opening.tags,
+            tags=tags,
             run_name=opening.name,
         )
-        return str(made.info.run_id)
 
-    def _log_opening(self, run_id: str) -> None:
-        from mlflow.entities import Param
+    def _log(
+        self,
+        points: list[Stamped],
+        tags: Mapping[str, str] = MappingProxyType({}),
+        params: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Send points, tags and params, in one call where they are not too many."""
+        from mlflow.entities import Metric, Param, RunTag
 
-        opening = self.opening
-        params = [Param(name, value[:6000]) for name, value in opening.params.items()]
-        if params:
-            self.store.client.log_batch(run_id, params=params)
-        self._log([(key, step, value, opening.start_ms) for key, step, value in opening.points])
-        if opening.data:
-            self._log_data(run_id, _data_input(opening.data))
+        assert self.run_id is not None
+        self.store.client.log_batch(
+            self.run_id,
+            [Metric(key, value, time_ms, step) for key, step, value, time_ms in points],
+            [Param(name, value[:6000]) for name, value in params.items()],
+            [RunTag(name, value) for name, value in tags.items()],
+        )
 
-    def _log_data(self, run_id: str, data: DatasetInput) -> None:
+    def _log_data(self, data: DatasetInput) -> None:
         from mlflow.exceptions import MlflowException
 
+        assert self.run_id is not None
         for attempts_left in (2, 1, 0):
             try:
-                return self.store.client.log_inputs(run_id, [data])
+                return self.store.client.log_inputs(self.run_id, [data])
             except MlflowException as error:
                 # two processes may log the same new data set at once; the second try finds it
                 if error.error_code != "BAD_REQUEST" or not attempts_left:
                     raise
 
-    def _log_closing(self, run_id: str, closing: Closing) -> None:
+    def _log_artifacts(self) -> None:
+        assert self.run_id is not None
+        place = local_path(self.uri) if self.store.root and self.uri else None
+        if place is None:
+            self.store.client.log_artifacts(self.run_id, str(self.folder / "artifacts"))
+            return
+        place.mkdir(parents=True, exist_ok=True)  # MLflow would read the whole run to learn it
+        for path in self.artifacts():
+            shutil.copyfile(path, place / path.name)
+
+    def _end(self, closing: Closing) -> None:
         from sgdstudy import views
 
+        assert self.run_id is not None
         client = self.store.client
-        self._log(closing.points)
-        for name, value in closing.tags.items():
-            client.set_tag(run_id, name, value)
         if closing.note is not None:
             experiment = self.store.experiment(self.opening.study)
             client.set_experiment_tag(experiment, "mlflow.note.content", closing.note)
         if closing.views is not None:
             views.save(self.store, self.store.experiment(self.opening.study), closing.views)
-        client.set_terminated(run_id, status=closing.status, end_time=closing.end_ms)
-
-    def _log(self, points: list[Stamped]) -> None:
-        from mlflow.entities import Metric
-
-        assert self.run_id is not None
-        metrics = [Metric(key, value, time_ms, step) for key, step, value, time_ms in points]
-        for start in range(0, len(metrics), PER_CALL):
-            self.store.client.log_batch(self.run_id, metrics=metrics[start : start + PER_CALL])
+        client.set_terminated(self.run_id, status=closing.status, end_time=closing.end_ms)
 
     def _remove(self) -> None:
         (self.folder / "opening.json").unlink(missing_ok=True)  # from here on nobody sends it
@@ -339,7 +371,7 @@ def write_json(path: Path, value: Any) -> None:
     """Write a file that is there whole or not at all, whatever happens to us."""
     draft = path.with_suffix(".new")
     with open(draft, "w", encoding="utf-8") as file:
-        json.dump(value, file)
+        file.write(json.dumps(value))  # `dump` is several times slower
         file.flush()
         os.fsync(file.fileno())
     os.replace(draft, path)

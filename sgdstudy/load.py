@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from sgdstudy import checks
+from sgdstudy import checks, garbage
 from sgdstudy.errors import InputError, unknown
 from sgdstudy.journal import KEY
 from sgdstudy.points import AXIS, PREFIX
@@ -296,9 +296,10 @@ def every_run(store: Store, experiment_id: str, only: str = "") -> list[Any]:
     runs: list[Any] = []
     token = None
     while True:
-        page = store.client.search_runs(
-            [experiment_id], only, max_results=1000, page_token=token, order_by=["start_time"]
-        )
+        with garbage.paused():  # three times as fast
+            page = store.client.search_runs(
+                [experiment_id], only, max_results=1000, page_token=token, order_by=["start_time"]
+            )
         runs += page
         token = page.token
         if not token:

@@ -272,11 +272,12 @@ class Sampler:
             draw = ORDERS[order] if isinstance(order, str) else _custom(order)
         self._generators = [torch.Generator().manual_seed(s) for s in seeds]
         self._streams = [draw(generator, d, batch_size) for generator in self._generators]
-        self._fresh = isinstance(order, str) and order in FRESH
-        if self._fresh and draws.are_shared():
+        fresh = isinstance(order, str) and order in FRESH
+        self._shared = fresh and draws.are_shared()
+        if self._shared:
             keys = [(order, seed, d, batch_size) for seed in seeds]
             self._streams = list(map(draws.again, keys, self._streams))
-            self._fresh = False  # the generators are others' too
+        self._fresh = fresh and not self._shared  # shared: the generators are others' too
         self._rest = [torch.empty(0, dtype=torch.int64) for _ in seeds]
         self._reorder = ADAPTIVE.get(order) if isinstance(order, str) else None
         self.adaptive = self._reorder is not None
@@ -299,8 +300,12 @@ class Sampler:
                 part = next(stream)
                 parts.append(part)
                 missing -= len(part)
-            drawn = torch.cat(parts)
-            out[r], self._rest[r] = drawn[:n], drawn[n:].clone()  # a view would keep them all
+            there = [part for part in parts if len(part)]
+            drawn = there[0] if len(there) == 1 else torch.cat(parts)
+            out[r], rest = drawn[:n], drawn[n:]
+            # a view would keep them all, or change with what a user's own order yields; shared
+            # draws are kept anyway
+            self._rest[r] = rest if self._shared else rest.clone()
         if self.adaptive:
             self._taken.append(out)
         return out

@@ -21,6 +21,8 @@ from sgdstudy.tracking import Invocation
 if TYPE_CHECKING:
     from sgdstudy.study import Arm, Options, Study
 
+WORKER_NICE = 10  # whoever takes their results goes first: one that lags makes them wait
+
 Trained = tuple[str, str, History]  # arm, run id, history
 
 
@@ -131,8 +133,7 @@ def spread(
         return_as="generator_unordered",
         pre_dispatch=jobs,
         max_nbytes=None,  # arrays stay in memory
-        initializer=signal.signal,  # a worker hears Ctrl-C only while it trains
-        initargs=(signal.SIGINT, signal.SIG_IGN),
+        initializer=_begin_worker,
     )
     try:
         yield from pool(delayed(function)(*task) for task in tasks)
@@ -141,6 +142,12 @@ def spread(
             "a worker process was killed, perhaps for want of memory; what it had recorded is "
             "kept, and the next command finishes its run"
         ) from error
+
+
+def _begin_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a worker hears Ctrl-C only while it trains
+    if hasattr(os, "nice"):  # not on Windows
+        os.nice(WORKER_NICE)
 
 
 @functools.lru_cache(maxsize=1)

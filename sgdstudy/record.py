@@ -82,6 +82,15 @@ class Memory:
         """Give back what was written."""
         yield from self._batches[kind]
 
+    def whole(self) -> dict[str, pa.RecordBatch]:
+        """Return the rows of each kind that there are as one block, and let go of them."""
+        found = {}
+        for kind, batches in self._batches.items():
+            if batches:
+                found[kind] = pa.concat_batches(batches)
+                batches.clear()
+        return found
+
 
 class Stream:
     """Append the rows to Arrow IPC streams in a folder; readable whatever happens to us."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import shutil
@@ -39,6 +40,7 @@ DATABASE = "mlflow.db"
 SCHEMES = ("http", "https", "sqlite", "file", "postgresql", "mysql", "mssql", "databricks")
 SERVER_SECONDS = 5.0
 LOCK_SECONDS = 20.0
+EXPERIMENT_SECONDS = 1.0  # a sweep makes dozens of runs a second
 
 
 @dataclass(frozen=True)
@@ -117,11 +119,22 @@ class Store:
             checks.folder_name("SGDSTUDY_PREFIX, before the study's name,", prefix + study)
         return prefix + study
 
+    @cached_property
+    def _experiments(self) -> dict[str, tuple[str, float]]:
+        return {}  # by name: its id, and when that was looked up
+
     def experiment(self, study: str) -> str:
         """Return the id of a study's experiment, made on first use."""
+        name = self.experiment_name(study)
+        known, looked_up = self._experiments.get(name, ("", -math.inf))
+        if time.monotonic() - looked_up > EXPERIMENT_SECONDS:
+            known = self._experiment(name)
+            self._experiments[name] = known, time.monotonic()
+        return known
+
+    def _experiment(self, name: str) -> str:
         from mlflow.exceptions import MlflowException
 
-        name = self.experiment_name(study)
         found = self.client.get_experiment_by_name(name)
         if found is None:
             if self.root is not None:

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 from tqdm.auto import tqdm
 
-from sgdstudy import cluster, draws, heat_map, parallel, processes, recovery, tracking
+from sgdstudy import cluster, draws, garbage, heat_map, parallel, processes, recovery, tracking
 from sgdstudy import grid as grids
 from sgdstudy.errors import InputError, Interrupted, StoreError
 from sgdstudy.history import History
@@ -113,7 +113,7 @@ def _run(
         leave=False,
         disable=not (visible() if progress is None else progress),
     )
-    with bar, interrupt_flag() as interrupted:
+    with bar, interrupt_flag() as interrupted, garbage.old_set_aside():
         for combination, outcome in _outcomes(plan, todo, invocation, spread, interrupted):
             if store.root is not None:
                 _keep(invocation, combination, outcome)
@@ -179,14 +179,14 @@ class Outcome:
         interrupted: Ctrl-C came: what there is of it is not kept.
         predicted: what theory expects.
         figures: what a history needs beside problem, config and rows.
-        rows: the rows, as Arrow.
+        rows: the rows of each kind that there are, as Arrow.
     """
 
     error: tuple[str, str] | None = None
     interrupted: bool = False
     predicted: dict[str, float] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
-    rows: dict[str, list[pa.RecordBatch]] = field(default_factory=dict)
+    rows: dict[str, pa.RecordBatch] = field(default_factory=dict)
 
 
 def _outcomes(
@@ -249,7 +249,7 @@ def _trained(combination: Combination, task: Task) -> Outcome:
         interrupted="interrupted" in history.stop_reason,
         predicted=predict(arm.problem, arm.config),
         figures={name: getattr(history, name) for name in kept},
-        rows={kind: list(sink.batches(kind)) for kind in AXIS},
+        rows=sink.whole(),
     )
 
 
@@ -272,16 +272,14 @@ def _keep(invocation: Invocation, combination: Combination, outcome: Outcome) ->
         if outcome.error:
             kind, text = outcome.error
             raise type(kind, (Failed,), {})(text)  # the run's tag gives the error's own name
-        for kind, batches in outcome.rows.items():
-            for batch in batches:
-                sink.write(kind, Rows.of(batch, AXIS[kind]))
+        for kind, batch in outcome.rows.items():
+            sink.write(kind, Rows.of(batch, AXIS[kind]))
         arm = combination.arm
         return History(arm.problem, arm.config, sink, **outcome.figures)
 
     try:
-        invocation.track(
-            combination.name, combination.arm, outcome.predicted, take, combination.tags
-        )
+        arm, tags = combination.arm, combination.tags
+        invocation.track(combination.name, arm, outcome.predicted, take, tags, over=True)
     except Failed:  # recorded as failed; the others go on
         return
 

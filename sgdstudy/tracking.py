@@ -101,6 +101,8 @@ class Invocation:
         note: str,
         tags: dict[str, str],
         files: dict[str, Callable[[Path], object]] | None = None,
+        *,
+        over: bool = False,
         **opening: Any,
     ) -> Iterator[Journal]:
         """Open a run; whatever ends the block, the run is closed with a truthful status.
@@ -110,6 +112,7 @@ class Invocation:
             note: its description.
             tags: further tags.
             files: artifacts of its beginning.
+            over: the training is over already: the store hears of it once, when it is closed.
             opening: params, points, data, metrics; see `Opening`.
         """
         all_tags = {
@@ -126,9 +129,8 @@ class Invocation:
             **tags,
         }
         with room_on_disk(name, self.store):
-            journal = Journal.begin(
-                self.store, Opening(self.study, name, all_tags, **opening), files or {}
-            )
+            told = Opening(self.study, name, all_tags, **opening)
+            journal = Journal.begin(self.store, told, files or {}, send=not over)
             try:
                 yield journal
             except BaseException as error:
@@ -182,8 +184,18 @@ class Invocation:
         predicted: dict[str, float],
         take: Callable[[RunSink], History],
         tags: Mapping[str, str],
+        over: bool = False,
     ) -> tuple[str, History]:
-        """Track an arm whose history `take` makes, handing its rows to the sink as they come."""
+        """Track an arm whose history `take` makes, handing its rows to the sink as they come.
+
+        Args:
+            name: the run's name.
+            arm: what is tracked.
+            predicted: what theory expects.
+            take: returns the history.
+            tags: further tags.
+            over: the training is over already: the store hears of it in one go.
+        """
         problem, config = arm.problem, arm.config
         params = described.parameters(problem, config)
         known = [(f"predicted/{k}", 0, v) for k, v in predicted.items() if math.isfinite(v)]
@@ -193,11 +205,12 @@ class Invocation:
             **tags,
         }
         metrics = config.metrics or ()
-        about = {
+        about: dict[str, Any] = {
             "params": params,
             "points": known,
             "data": described.data(problem),
             "metrics": metrics,
+            "over": over,
         }
         note = f"{arm.about}\n\n{described.sentence(params)}"
         with self.run(name, note, all_tags, described.data_files(problem), **about) as journal:
@@ -296,9 +309,8 @@ class RunSink:
         sent = journal.close(closing)
         if scratch is not None:
             folder = scratch
-        elif sent and journal.run_id:
-            run = journal.store.client.get_run(journal.run_id)
-            folder = local_path(run.info.artifact_uri) or folder
+        elif sent and journal.uri:
+            folder = local_path(journal.uri) or folder
         paths = {kind: folder / f"{kind}.parquet" for kind in AXIS}
         return Files({kind: path for kind, path in paths.items() if path.exists()})
 

@@ -266,7 +266,8 @@ class _Run:
         epochs = {}
         if span.complete:
             epochs = self.epochs.close(self.epoch, known.end_loss, known.end_gradient)
-        bad = ~(np.isfinite(trace.loss) & np.isfinite(trace.gradient).all(-1))
+        finite, slopes = np.isfinite(trace.loss), np.isfinite(trace.gradient)
+        bad = ~(finite if slopes.all() else finite & slopes.all(-1))
         diverged = np.where(bad.any(0), bad.argmax(0), n_steps)
         stopped = self._stopped(span, epochs)
         # a stop at the end of epoch e (from 0) leaves (e + 1) m rows; a divergence at s, s + 1

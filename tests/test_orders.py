@@ -414,3 +414,4 @@ def test_shared_draws_are_drawn_once(monkeypatch):
         Sampler("shuffle", [4], 53, 10).take(530)
         monkeypatch.setattr(torch, "randperm", None)
         assert Sampler("shuffle", [4], 53, 10).take(530).shape == (1, 530)
+        assert [len(kept.blocks) for kept in draws._kept.values()] == [1]  # one block: fast to read

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import one_line
+from mlflow import MlflowClient
 from servers import MlflowServer
 
 import sgdstudy as ss
@@ -221,6 +222,23 @@ def test_combinations_that_mean_the_same_run_once(script, store):
 def test_two_processes_leave_the_same_as_one(whole, script, store):
     sweep.run(plan_of(script, store), jobs=2)
     assert_same_content(store, whole[0])
+
+
+def test_a_run_is_sent_in_few_calls(script, store, monkeypatch):
+    """What one process writes is what many workers wait for."""
+    calls = []
+    for name in ("create_run", "log_batch", "log_inputs", "set_tag", "log_artifacts", "get_run"):
+        method = getattr(MlflowClient, name)
+
+        def counted(self, *args, name=name, method=method, **kwargs):
+            calls.append(name)
+            return method(self, *args, **kwargs)
+
+        monkeypatch.setattr(MlflowClient, name, counted)
+    sweep.run(plan_of(script, store, ["lr=0.1,0.2,0.3"]))
+    one = ["create_run", "log_batch", "log_inputs"]
+    assert calls[:9] == one * 3  # the rest is the answer
+    assert calls.count("create_run") == 4
 
 
 def test_with_a_server_the_workers_log_themselves(whole, script, tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from conftest import flat, literal, literal_curve, one_line, recorded, small_cur
 from torch import nn
 
 import sgdstudy as ss
-from sgdstudy import engines, quantities, rules, trainer
+from sgdstudy import engines, epochs, quantities, rules, trainer
 from sgdstudy.record import Stream
 
 CURVE = ss.problems.curve()
@@ -842,3 +842,25 @@ def test_an_unknown_problem_is_refused():
     with pytest.raises(ss.InputError, match="curve") as error:
         ss.train("curv")
     assert one_line(error)
+
+
+# ---- sums over the batches of an epoch ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 5000, 1), (1, 5000, 1, 2), (3, 700, 9), (2, 300, 4, 3), (40, 1, 2)]
+)
+@pytest.mark.parametrize("strided", [False, True])
+@pytest.mark.parametrize("cut", [None, 1, 7])
+def test_batches_are_added_one_by_one(shape, strided, cut):
+    """So that no bit depends on how many seeds run, or on where the chunks end."""
+    draw = np.random.default_rng(0)
+    values = draw.normal(size=shape) * 10.0 ** draw.uniform(-6, 6, size=shape)
+    if strided:
+        values = np.asfortranarray(values)
+    expected = values[:, 0].copy()
+    for i in range(1, shape[1]):
+        expected = expected + values[:, i]
+    cut = min(cut or 0, shape[1] - 1)
+    before = epochs._sum_batches(values[:, :cut], None) if cut else None
+    assert np.array_equal(epochs._sum_batches(values[:, cut:], before), expected)
