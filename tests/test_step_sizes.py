@@ -56,6 +56,29 @@ def test_expected_losses_are_the_means_over_all_draws(replacement):
         assert np.allclose(theory.averaged_losses(*given, skipped), expected, rtol=1e-10)
 
 
+@pytest.mark.parametrize("replacement", [True, False])
+def test_a_smaller_last_batch_is_a_step_of_its_own(replacement):
+    """Four samples in batches of three: three, one, three, ... ."""
+    problem, lr = tiny(), 0.1
+    ls, x, y = problem.least_squares, problem.x.numpy(), problem.y.numpy()
+    paths = [[START]]
+    for size in (3, 1, 3):
+        twice = itertools.product(range(D), repeat=size)
+        batches = list(twice if replacement else itertools.combinations(range(D), size))
+        paths = [
+            [*path, path[-1] - lr * 2 / size * x[b].T @ (x[b] @ path[-1] - y[b])]
+            for path in paths
+            for b in map(list, batches)
+        ]
+    expected = ls.loss(np.array(paths)).mean(0)
+    given = (ls, START, D, 3)
+    found = theory.scheduled_losses(*given, np.full(3, lr), replacement)
+    assert np.allclose(found, expected, rtol=1e-10)
+    running, full = theory.expected_losses(*given, lr, 1, replacement)
+    assert running[0] == pytest.approx((3 * expected[0] + expected[1]) / 4, rel=1e-10)
+    assert full[0] == pytest.approx(expected[2], rel=1e-10)
+
+
 @pytest.mark.parametrize("noise", [0.0, 1.0])
 def test_polyaks_step_is_the_mean_over_all_draws(noise):
     problem = tiny(noise)

@@ -241,13 +241,14 @@ def test_the_critical_step_of_an_order_is_where_its_radius_is_one():
 
 
 @pytest.mark.parametrize("noise", [0.0, 1.0])
-@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("batch_size", [1, 4, 7])
 def test_expected_losses_are_the_means_of_independent_batches(noise, batch_size):
     problem, seeds = regression(5, 2, noise), 1000
-    ls, lr, epochs, m = problem.least_squares, 0.05, 3, 24 // batch_size
+    ls, lr, epochs = problem.least_squares, 0.05, 3
+    sizes = TrainConfig(batch_size=batch_size).batch_sizes(24)
 
     def independent(generator, d):  # each batch without replacement, apart from the others
-        parts = [torch.randperm(d, generator=generator)[:batch_size] for _ in range(m)]
+        parts = [torch.randperm(d, generator=generator)[:size] for size in sizes]
         return torch.cat(parts)
 
     run = ss.train(
@@ -454,13 +455,14 @@ def test_expected_losses_are_those_of_the_steps_one_by_one():
     problem = small_curve(noise=0.3)
     ls, lr = problem.least_squares, 0.1
     running, full = ss.theory.expected_losses(ls, np.zeros(3), problem.d, 10, lr, 4)
-    step = ss.theory.step_moments(ls, problem.d, 10, lr)
+    sizes = [10, 10, 10, 10, 10, problem.d - 50]
     z = -ls.w_star
     c, h = np.outer(z, z).ravel(), ls.hessian.ravel()
     for epoch in range(4):
         total = 0.0
-        for _ in range(6):
-            total += ls.least_loss + h @ c / 2
+        for size in sizes:
+            step = ss.theory.step_moments(ls, problem.d, size, lr)
+            total += size * (ls.least_loss + h @ c / 2)
             c, z = step.second @ c + step.cross @ z + step.noise, step.mean @ z
-        assert running[epoch] == pytest.approx(total / 6, rel=1e-12)
+        assert running[epoch] == pytest.approx(total / problem.d, rel=1e-12)
         assert full[epoch] == pytest.approx(ls.least_loss + h @ c / 2, rel=1e-12)

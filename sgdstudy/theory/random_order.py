@@ -10,7 +10,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from sgdstudy.config import TrainConfig
 from sgdstudy.errors import InputError
 from sgdstudy.least_squares import LeastSquares
-from sgdstudy.orders import Sampler
+from sgdstudy.orders import Sampler, batch_sizes
 from sgdstudy.problem import Problem
 from sgdstudy.theory.batch_vs_full import finite_share, gradients
 from sgdstudy.theory.descent import moments
@@ -154,19 +154,27 @@ def stationary_excess(
 def moments_along(
     ls: LeastSquares, z0: np.ndarray, d: int, batch_size: int, rates: np.ndarray, replacement: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return E[z] `(S + 1, p)` and vec E[z z^T] `(S + 1, p^2)` before and after the steps."""
-    p, h, unit = len(z0), ls.hessian, step_moments(ls, d, batch_size, 1.0, replacement)
+    """Return E[z] `(S + 1, p)` and vec E[z z^T] `(S + 1, p^2)` before and after the steps.
+
+    The first step begins an epoch, whose last batch is smaller where B does not divide d.
+    """
+    p, h, sizes = len(z0), ls.hessian, batch_sizes(None, d, batch_size)
     n, identity = p * p, np.eye(p)
     # the state (vec E[z z^T], E[z], 1) moves by -lr linear + lr^2 square
-    linear, square = np.zeros((2, n + p + 1, n + p + 1))
+    linear = np.zeros((n + p + 1, n + p + 1))
     linear[:n, :n] = np.kron(h, identity) + np.kron(identity, h)
     linear[n:-1, n:-1] = h
-    square[:n, :n] = unit.second - np.eye(n) + linear[:n, :n]
-    square[:n, n:-1], square[:n, -1] = unit.cross, unit.noise
+    squares = {}
+    for size in set(sizes):
+        unit, square = step_moments(ls, d, size, 1.0, replacement), np.zeros_like(linear)
+        square[:n, :n] = unit.second - np.eye(n) + linear[:n, :n]
+        square[:n, n:-1], square[:n, -1] = unit.cross, unit.noise
+        squares[size] = square
     found = np.empty((len(rates) + 1, n + p + 1))
     found[0] = np.concatenate([np.outer(z0, z0).ravel(), z0, [1.0]])
     with np.errstate(over="ignore", invalid="ignore"):  # beyond the limit it grows without bound
         for t, lr in enumerate(rates):
+            square = squares[sizes[t % len(sizes)]]
             found[t + 1] = found[t] - lr * (linear @ found[t] - lr * (square @ found[t]))
     return found[:, n:-1], found[:, :n]
 
@@ -185,24 +193,27 @@ def expected_losses(
     """Return the expected running loss and the expected full loss by epoch, `(epochs,)` each.
 
     The loss of a fresh batch at w has the expectation L(w); the running loss is the mean of these
-    over the epoch's d / B steps. With momentum, which starts at 0, the state is (z, v).
+    over the samples of the epoch. Where B does not divide d, the last batch is smaller. With
+    momentum, which starts at 0, the state is (z, v).
     """
-    step = step_moments(ls, d, batch_size, lr, replacement, momentum)
-    z, q, m = np.asarray(w0, dtype=float) - ls.w_star, len(step.mean), -(-d // batch_size)
-    z, n = np.pad(z, (0, q - len(z))), q * q
-    h = np.pad(ls.hessian, (0, q - len(ls.hessian))).ravel()
-    # a step is linear in (vec E[z z^T], E[z], 1, the sum of the excesses before the steps)
+    p = len(ls.w_star)
+    q = 2 * p if momentum else p
+    z, n = np.pad(np.asarray(w0, dtype=float) - ls.w_star, (0, q - p)), q * q
+    h = np.pad(ls.hessian, (0, q - p)).ravel()
+    # a step is linear in (vec E[z z^T], E[z], 1, the sum over the samples of the excess before it)
     state = np.concatenate([np.outer(z, z).ravel(), z, [1.0, 0.0]])
-    once = np.zeros((len(state), len(state)))
-    once[:n, :n], once[:n, n : n + q], once[:n, -2] = step.second, step.cross, step.noise
-    once[n : n + q, n : n + q], once[-2, -2], once[-1, -1] = step.mean, 1.0, 1.0
-    once[-1, :n] = h / 2
-    epoch_map = np.linalg.matrix_power(once, m)
+    epoch_map, sizes = np.eye(len(state)), batch_sizes(None, d, batch_size)
+    for size in sorted(set(sizes), reverse=True):
+        step, once = step_moments(ls, d, size, lr, replacement, momentum), np.zeros_like(epoch_map)
+        once[:n, :n], once[:n, n : n + q], once[:n, -2] = step.second, step.cross, step.noise
+        once[n : n + q, n : n + q], once[-2, -2], once[-1, -1] = step.mean, 1.0, 1.0
+        once[-1, :n] = size * h / 2
+        epoch_map = np.linalg.matrix_power(once, sizes.count(size)) @ epoch_map
     running, full = np.empty(epochs), np.empty(epochs)
     for epoch in range(epochs):
         state[-1] = 0.0
         state = epoch_map @ state
-        running[epoch] = ls.least_loss + state[-1] / m
+        running[epoch] = ls.least_loss + state[-1] / d
         full[epoch] = ls.least_loss + h @ state[:n] / 2
     return running, full
 
