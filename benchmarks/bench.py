@@ -21,6 +21,7 @@ import report
 import rows_log
 import rows_process
 import rows_step
+import rows_sweep
 import rows_track
 import torch
 from measure import Goal, Options, Table, reason
@@ -37,6 +38,7 @@ ROWS: dict[str, Callable[[Options], list[Table]]] = {
     "samples": rows_step.samples,
     "memory": rows_process.memory,
     "help": rows_process.help_time,
+    "sweep": rows_sweep.sweep,
 }
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 

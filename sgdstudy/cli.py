@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -400,6 +401,10 @@ def _one_line_errors() -> Iterator[None]:
     stop: Callable[[int], Any] = sys.exit
     try:
         yield
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our lines has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        stop(1)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         stop(2)

@@ -244,3 +244,13 @@ def test_help_does_not_wait_for_torch_or_mlflow():
     assert done.stderr == ""
     assert done.returncode == 0
     assert "usage: sgdstudy" in done.stdout
+
+
+@pytest.mark.parametrize("words", [["list"], ["--help"]])
+def test_a_reader_that_has_seen_enough_is_no_error(words):
+    """As in `sgdstudy list | head -1`."""
+    line = [sys.executable, "-m", "sgdstudy", *words]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1

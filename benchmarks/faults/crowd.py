@@ -93,7 +93,7 @@ def ten_thousand(o: Options) -> Outcome:
     _multiply(store, many)
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     begun = time.perf_counter()
-    listing = [sys.executable, "-c", "from sgdstudy.cli import main; main()", "list"]
+    listing = [sys.executable, "-m", "sgdstudy", "list"]
     subprocess.run(listing, cwd=lab.ROOT, env=environment, capture_output=True, check=True)
     figures = {"list": time.perf_counter() - begun}
     outcome.problems.append(lab.found_by(lambda: _load(store, many, folder / "load.json"), folder))

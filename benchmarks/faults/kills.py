@@ -129,7 +129,7 @@ def sigkill_real(o: Options) -> Outcome:
     outcome = Outcome(
         "the same, a Python process of its own",
         "`python -c ...` in a new session, killed after a random time from its first line of rows "
-        "or earlier; then `python -m sgdstudy.cli`'s `reap`",
+        "or earlier; then `python -m sgdstudy reap`",
     )
     rng = random.Random(lab.SEED + 1)
     for _ in range(1 if o.quick else 5):
@@ -141,7 +141,7 @@ def sigkill_real(o: Options) -> Outcome:
         process.send_signal(signal.SIGKILL)
         process.wait()
         copy = Path(shutil.copytree(store / "streams", folder / "copy"))
-        reap = [sys.executable, "-c", "from sgdstudy.cli import main; main()", "reap"]
+        reap = [sys.executable, "-m", "sgdstudy", "reap"]
         done = subprocess.run(
             [*reap, "--store", str(store)], capture_output=True, text=True, env=_environment()
         )

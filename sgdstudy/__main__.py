@@ -1,0 +1,5 @@
+"""`python -m sgdstudy`: the command, where it is not on the path."""
+
+from sgdstudy.cli import main
+
+main()
