@@ -23,8 +23,9 @@ from sgdstudy import recovery, tracking
 curve = ss.problems.curve()
 store = recovery.start(sys.argv[1], print)
 arm = ss.Arm(curve, "", optimizer="notebook", lr=2e-4, batch_size=10, epochs=16, seeds=range(2))
+invocation = tracking.Invocation.start(store, "faults")
 for name in ("arm 0", "arm 1"):
-    tracking.Invocation.start(store, "faults").train(name, arm, False)
+    invocation.train(name, arm, False)
 """
 
 
