@@ -12,7 +12,7 @@ _PUBLIC = {
     "Options": "sgdstudy.study",
     "Result": "sgdstudy.study",
     "Study": "sgdstudy.study",
-    "run": "sgdstudy.study",
+    "run": "sgdstudy.scripts",
     "predicted_claims": "sgdstudy.predict",
     "Problem": "sgdstudy.problem",
     "TrainConfig": "sgdstudy.config",

@@ -12,7 +12,8 @@ import tyro
 from sgdstudy import checks
 from sgdstudy.errors import InputError
 from sgdstudy.parsing import parse
-from sgdstudy.study import Result, Study, find_scripts, load_study
+from sgdstudy.scripts import find_scripts, load_study
+from sgdstudy.study import Result, Study
 from sgdstudy.terminal import console, plain, print_claims, print_rows, say
 
 Store = Annotated[str | None, tyro.conf.arg(help="folder of the store, or tracking URI")]

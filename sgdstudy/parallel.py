@@ -153,7 +153,7 @@ def _begin_worker() -> None:
 @functools.lru_cache(maxsize=1)
 def _arms(script: str, values: tuple[tuple[str, Any], ...]) -> tuple[Study, Options, Any]:
     """Build a script's arms, once per worker and invocation: some compute their step sizes."""
-    from sgdstudy.study import load_study
+    from sgdstudy.scripts import load_study
 
     study = load_study(script)
     options = study.options(**dict(values))

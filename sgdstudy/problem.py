@@ -16,6 +16,7 @@ from sgdstudy import arrays, checks, losses
 from sgdstudy.arrays import DTYPES as DTYPES
 from sgdstudy.errors import InputError, failed, shown
 from sgdstudy.least_squares import LeastSquares, find
+from sgdstudy.modules import functional
 
 EVALUATE_AT_ONCE = 100_000  # predictions at once when the whole data is evaluated: they stay cached
 
@@ -73,7 +74,7 @@ class Problem:
         self.source = model
         self._module_init: torch.Tensor | None = None
         if isinstance(model, nn.Module):
-            self.model, self._module_init = _functional(model, self.x)
+            self.model, self._module_init = functional(model, self.x)
         elif callable(model):
             self.model = model
         else:
@@ -179,7 +180,7 @@ class Problem:
         other.w_true = None if self.w_true is None else move(self.w_true)
         if isinstance(self.source, nn.Module):
             module = copy.deepcopy(self.source).to(device=device, dtype=dtype)
-            other.model = _functional(module, other.x)[0]
+            other.model = functional(module, other.x)[0]
         return other
 
     def on(self, x: torch.Tensor, y: torch.Tensor) -> Problem:
@@ -392,48 +393,3 @@ class Problem:
             raise
         except Exception as error:
             raise failed(f"the loss {self.loss_name!r}", error) from error
-
-
-def _functional(module: nn.Module, x: torch.Tensor) -> tuple[Callable[..., Any], torch.Tensor]:
-    """Return f(w, x) over the module's flattened parameters, and their present values `(p,)`."""
-    named = dict(module.named_parameters())
-    if not named:
-        raise InputError(f"the module {type(module).__name__} has no parameters to train")
-    _refuse_side_effects(module, x)
-    shapes = {name: value.shape for name, value in named.items()}
-    sizes = [value.numel() for value in named.values()]
-    buffers = dict(module.named_buffers())
-
-    def model(w: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        parts = torch.split(w, sizes)
-        pairs = zip(shapes.items(), parts, strict=True)
-        values = {name: part.reshape(shape) for (name, shape), part in pairs}
-        return torch.func.functional_call(module, (values, buffers), (x,))
-
-    return model, torch.cat([value.detach().flatten() for value in named.values()])
-
-
-def _refuse_side_effects(module: nn.Module, x: torch.Tensor) -> None:
-    for name, part in module.named_modules():
-        if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0 and part.training:
-            raise InputError(
-                f"the module holds dropout ({name or type(part).__name__}), which draws from the "
-                f"global generator; remove it or call module.eval()"
-            )
-    trial = copy.deepcopy(module)
-    before = {name: value.clone() for name, value in trial.named_buffers()}
-    dtype = next(trial.parameters()).dtype
-    with torch.no_grad():
-        try:
-            trial(x[:2].to(dtype))
-        except (IndexError, RuntimeError, TypeError, ValueError) as error:
-            first = str(error).splitlines()[0]
-            raise InputError(
-                f"the module failed on x of shape {tuple(x[:2].shape)}: {first}"
-            ) from error
-    for name, value in trial.named_buffers():
-        if not torch.equal(value, before[name]):
-            raise InputError(
-                f"the module's forward pass changes its buffer {name!r} (batch normalisation?); "
-                f"replicas could not share it: remove it or call module.eval()"
-            )

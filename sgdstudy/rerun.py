@@ -19,8 +19,9 @@ from sgdstudy.errors import InputError
 from sgdstudy.load import artifact
 from sgdstudy.points import AXIS
 from sgdstudy.record import Files
+from sgdstudy.scripts import find_scripts, load_study
 from sgdstudy.store import Store
-from sgdstudy.study import Arm, Options, Study, find_scripts, load_study
+from sgdstudy.study import Arm, Options, Study
 
 ROUNDING = 1e-9  # relative; what theory gives is known to more digits
 PLACES = ("sgdstudy.version", "mlflow.source.git.commit", "sgdstudy.torch", "sgdstudy.hardware")

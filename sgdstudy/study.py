@@ -6,10 +6,8 @@ This module stays light to import: a script's `--help` must not wait for torch.
 from __future__ import annotations
 
 import functools
-import importlib.util
 import json
 import math
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -18,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from sgdstudy import checks
 from sgdstudy.claims import Claim, claims_markdown
-from sgdstudy.errors import InputError, reason, shown, unknown
+from sgdstudy.errors import InputError, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
     from sgdstudy.tracking import Invocation
     from sgdstudy.trajectory import Trajectory
 
-__all__ = ["Arm", "Claim", "Options", "Result", "Study", "find_scripts", "load_study", "run"]
+__all__ = ["Arm", "Claim", "Options", "Result", "Study"]
 HIDDEN = "The answer is hidden: run without --no-answer to see it."
 NOTE_LENGTH = 5000  # what MLflow keeps of an experiment's description
 Runs = Mapping[str, "History"]
@@ -347,59 +345,6 @@ class Study:
             shown = invocation.id if views.wanted(invocation.store) else None
             journal.close(Closing("FINISHED", note=note, views=shown))
         return journal.run_id or journal.folder.name
-
-
-def run(name: str, *, progress: bool | None = None, **options: Any) -> Result:
-    """Run a study of `experiments/` by name or path, with its options as keywords.
-
-    Raises:
-        InputError: an unknown study or option.
-    """
-    study = load_study(name)
-    allowed = [f.name for f in fields(study.options)]
-    for option in options:
-        if option not in allowed:
-            raise unknown(f"option of {study.name}", option, allowed)
-    return study.run(study.options(**options), progress=progress)
-
-
-def find_scripts() -> dict[str, Path]:
-    """Return the scripts of the nearest `experiments/`, or of the one beside the package."""
-    here = Path.cwd()
-    package = Path(__file__).resolve().parent.parent
-    for folder in (here, *here.parents, package):
-        paths = sorted((folder / "experiments").glob("[!_]*.py"))
-        if paths:
-            return {path.stem: path for path in paths}
-    return {}
-
-
-def load_study(name: str) -> Study:
-    """Return the `STUDY` that a script declares, by name or path.
-
-    Raises:
-        InputError: no such script, or one without `STUDY`.
-    """
-    scripts = find_scripts()
-    path = Path(name) if str(name).endswith(".py") else scripts.get(name)
-    if path is None:
-        raise unknown("study", name, scripts)
-    try:
-        spec = importlib.util.spec_from_file_location(path.stem, path) if path.is_file() else None
-    except (OSError, ValueError):  # a name that no file can have
-        spec = None
-    if spec is None or spec.loader is None:
-        raise InputError(f"there is no script {path}; sgdstudy list shows those there are")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # dataclasses look their module up
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise InputError(f"{path} cannot be loaded: {reason(error)}") from error
-    study = getattr(module, "STUDY", None)
-    if not isinstance(study, Study):
-        raise InputError(f"{path} declares no study; expected STUDY = ss.Study(...)")
-    return study
 
 
 def _ask(question: str) -> float | None:

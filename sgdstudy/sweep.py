@@ -23,9 +23,9 @@ from sgdstudy.points import AXIS
 from sgdstudy.predict import predict
 from sgdstudy.prune import remove
 from sgdstudy.record import Memory, Rows
+from sgdstudy.scripts import load_study
 from sgdstudy.session import interrupt_flag, visible
 from sgdstudy.store import locate, reason_of
-from sgdstudy.study import load_study
 from sgdstudy.sweep_plan import Combination, Plan
 from sgdstudy.tracking import Invocation
 from sgdstudy.trainer import train

@@ -11,7 +11,7 @@ import pytest
 from test_cli import SCRIPT, call
 
 import sgdstudy as ss
-from sgdstudy.study import find_scripts, load_study
+from sgdstudy.scripts import find_scripts, load_study
 
 LONG = "x" * 300
 ROWS = [

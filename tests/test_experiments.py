@@ -11,7 +11,7 @@ import pytest
 
 import sgdstudy as ss
 from sgdstudy.errors import InputError
-from sgdstudy.study import find_scripts, load_study
+from sgdstudy.scripts import find_scripts, load_study
 
 ROOT = Path(__file__).parent.parent
 SMALL = {

@@ -13,9 +13,10 @@ from conftest import one_line
 
 import sgdstudy as ss
 from sgdstudy.errors import InputError
-from sgdstudy.report import MAX_BYTES, markdown, portable, small_png, write_report
+from sgdstudy.markup import markdown, portable
+from sgdstudy.report import MAX_BYTES, small_png, write_report
+from sgdstudy.scripts import load_study
 from sgdstudy.store import open_store
-from sgdstudy.study import load_study
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]

@@ -12,8 +12,8 @@ from sgdstudy.cli import main
 from sgdstudy.errors import InputError
 from sgdstudy.load import artifact
 from sgdstudy.rerun import rerun
+from sgdstudy.scripts import load_study
 from sgdstudy.store import open_store
-from sgdstudy.study import load_study
 
 SCRIPT = '''
 """Is it the same again?"""

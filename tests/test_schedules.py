@@ -246,7 +246,7 @@ def test_results_tell_the_average(store):
 
 def test_a_sweep_goes_over_schedules_and_their_options(store, tmp_path):
     from sgdstudy import sweep
-    from sgdstudy.study import load_study
+    from sgdstudy.scripts import load_study
 
     script = tmp_path / "scheduled.py"
     script.write_text(

@@ -9,8 +9,8 @@ import pytest
 from conftest import one_line, small_curve
 
 import sgdstudy as ss
+from sgdstudy.scripts import load_study
 from sgdstudy.store import open_store
-from sgdstudy.study import load_study
 from sgdstudy.tracking import Invocation
 
 PACKAGE = Path(ss.__file__).parent

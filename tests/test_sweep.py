@@ -23,8 +23,8 @@ import sgdstudy as ss
 from sgdstudy import cluster, grid, heat_map, sweep
 from sgdstudy.cli import main
 from sgdstudy.errors import InputError
+from sgdstudy.scripts import load_study
 from sgdstudy.store import open_store
-from sgdstudy.study import load_study
 
 SCRIPT = '''"""What does a tiny sweep leave behind?"""
 

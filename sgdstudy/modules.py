@@ -1,0 +1,57 @@
+"""Torch modules as functions of their parameters."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from sgdstudy.errors import InputError
+
+
+def functional(module: nn.Module, x: torch.Tensor) -> tuple[Callable[..., Any], torch.Tensor]:
+    """Return f(w, x) over the module's flattened parameters, and their present values `(p,)`."""
+    named = dict(module.named_parameters())
+    if not named:
+        raise InputError(f"the module {type(module).__name__} has no parameters to train")
+    _refuse_side_effects(module, x)
+    shapes = {name: value.shape for name, value in named.items()}
+    sizes = [value.numel() for value in named.values()]
+    buffers = dict(module.named_buffers())
+
+    def model(w: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        parts = torch.split(w, sizes)
+        pairs = zip(shapes.items(), parts, strict=True)
+        values = {name: part.reshape(shape) for (name, shape), part in pairs}
+        return torch.func.functional_call(module, (values, buffers), (x,))
+
+    return model, torch.cat([value.detach().flatten() for value in named.values()])
+
+
+def _refuse_side_effects(module: nn.Module, x: torch.Tensor) -> None:
+    for name, part in module.named_modules():
+        if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0 and part.training:
+            raise InputError(
+                f"the module holds dropout ({name or type(part).__name__}), which draws from the "
+                f"global generator; remove it or call module.eval()"
+            )
+    trial = copy.deepcopy(module)
+    before = {name: value.clone() for name, value in trial.named_buffers()}
+    dtype = next(trial.parameters()).dtype
+    with torch.no_grad():
+        try:
+            trial(x[:2].to(dtype))
+        except (IndexError, RuntimeError, TypeError, ValueError) as error:
+            first = str(error).splitlines()[0]
+            raise InputError(
+                f"the module failed on x of shape {tuple(x[:2].shape)}: {first}"
+            ) from error
+    for name, value in trial.named_buffers():
+        if not torch.equal(value, before[name]):
+            raise InputError(
+                f"the module's forward pass changes its buffer {name!r} (batch normalisation?); "
+                f"replicas could not share it: remove it or call module.eval()"
+            )
