@@ -212,7 +212,7 @@ class SweepCommand:
 
     def run(self) -> int:
         """Run the command; return the exit code."""
-        from sgdstudy import sweep
+        from sgdstudy import sweep, sweep_results
 
         plan = self._plan()
         jobs = _processes(self.jobs)
@@ -224,7 +224,7 @@ class SweepCommand:
             return 0
         found = sweep.run(plan, jobs=jobs, dask=self.dask, resume=self.resume, say=plain)
         plain(f"\n{found.answer}\n")
-        print_rows(sweep.best(plan, found.table))
+        print_rows(sweep_results.best(plan, found.table))
         plain(f"rows: ss.load_runs({found.name!r}), ss.load_epochs({found.name!r})")
         return 1 if (found.table.status != "FINISHED").any() else 0
 

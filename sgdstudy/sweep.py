@@ -13,11 +13,9 @@ import pandas as pd
 import pyarrow as pa
 from tqdm.auto import tqdm
 
-from sgdstudy import cluster, draws, garbage, heat_map, parallel, processes, recovery, tracking
-from sgdstudy import grid as grids
+from sgdstudy import cluster, draws, garbage, parallel, processes, recovery, sweep_results, tracking
 from sgdstudy.errors import InputError, Interrupted, StoreError
 from sgdstudy.history import History
-from sgdstudy.journal import Closing
 from sgdstudy.load import every_run
 from sgdstudy.points import AXIS
 from sgdstudy.predict import predict
@@ -32,9 +30,12 @@ from sgdstudy.trainer import train
 
 if TYPE_CHECKING:
     from sgdstudy.store import Store
+    from sgdstudy.study import Arm
 
 MOST_POINTS = 1_000_000
-TRACK_SECONDS = 0.1  # of a run, in MLflow
+TRACK_SECONDS = 0.05  # of a run, in MLflow
+START_SECONDS = 5.0
+TRIAL_SECONDS = 0.2
 Spread = Callable[[Callable[..., Any], Iterator[tuple[Any, ...]]], Iterator[Any]]
 
 
@@ -122,9 +123,9 @@ def _run(
             raise Interrupted(f"{plan.name} was stopped; what ran is saved, --resume goes on")
     runs = _runs(store, plan) if todo else earlier  # a thousand take seconds
     table = _table(everything, runs, invocation)
-    answer = summary(plan, table)
+    answer = sweep_results.summary(plan, table)
     if not any(_is_answer(run) and run.info.status == "FINISHED" for run in _of(invocation, runs)):
-        _log_answer(invocation, plan, table, answer)
+        sweep_results.log_answer(invocation, plan, table, answer)
     return Swept(plan.name, table, answer, len(everything) - len(todo))
 
 
@@ -139,20 +140,36 @@ def estimate(todo: list[Combination], jobs: int) -> str:
     """Say how many combinations there are and about how long they take, from a short trial."""
     if not todo:
         return "0 combinations: all are finished"
-    first = todo[0].arm
-    short = replace(first.config, epochs=min(2, first.config.epochs), stop=None)
-    seconds = []
-    for _ in range(2):  # the first compiles
-        started = time.perf_counter()
-        trial = train(first.problem, config=short, progress=False)
-        seconds.append(time.perf_counter() - started)
-    per_step = seconds[1] / max(1, trial.n_steps.sum())
+    once, per_step = _trial(todo[0].arm)
     steps = sum(c.arm.n_steps * len(c.arm.config.seeds) for c in todo)
-    total = per_step * steps / jobs + TRACK_SECONDS * len(todo)
+    trained, tracked = per_step * steps + once * len(todo), TRACK_SECONDS * len(todo)
+    total = START_SECONDS + max((trained + tracked) / jobs, tracked)  # one process tracks
     return (
         f"{len(todo)} combinations, at most {steps:,} steps over all seeds: "
-        f"about {total:.0f} s on {jobs} processes"
+        f"about {total:.0f} s on {jobs} process{'es' * (jobs > 1)}"
     )
+
+
+def _trial(arm: Arm) -> tuple[float, float]:
+    """Return about how many seconds a run takes whatever its length, and how many a step."""
+    epochs, seconds = min(2, arm.config.epochs), 0.0
+    timed: list[tuple[float, int]] = []
+    with draws.shared():
+        while True:
+            config = replace(arm.config, epochs=epochs, stop=None)
+            for _ in range(2):  # the first compiles, and draws the orders
+                started = time.perf_counter()
+                steps = int(train(arm.problem, config=config, progress=False).n_steps.sum())
+                seconds = time.perf_counter() - started
+            timed.append((seconds, max(1, steps)))
+            if seconds > TRIAL_SECONDS or epochs == arm.config.epochs:
+                break
+            epochs = min(4 * epochs, arm.config.epochs)
+    (short, few), (long, many) = timed[0], timed[-1]
+    if many == few:
+        return 0.0, long / many
+    per_step = max(0.0, long - short) / (many - few)
+    return max(0.0, short - per_step * few), per_step
 
 
 # ---- where the work is done -----------------------------------------------------------------
@@ -368,56 +385,3 @@ def _table(
         if table[name].isna().any():  # pandas makes NaN of None, and then 1.0 of 1
             table[name] = pd.Series([c.point[name] for c in combinations], dtype=object)
     return table
-
-
-def measure(plan: Plan) -> str:
-    """Return what the combinations are judged by."""
-    stops = plan.combinations[0].arm.config.stop is not None
-    return "stop_epoch" if stops else "full_loss"
-
-
-def best(plan: Plan, table: pd.DataFrame, n: int = 10) -> pd.DataFrame:
-    """Return the n best combinations, the best first: settings, results, how many seeds diverge."""
-    what = measure(plan)
-    wanted = [*plan.grid, what, f"{what}_p10", f"{what}_p90", "diverged"]
-    good = table[table.status == "FINISHED"]
-    if what not in good:
-        return good[list(plan.grid)].head(0)
-    good = good.dropna(subset=what).sort_values(what, kind="stable").head(n)
-    return good[[name for name in wanted if name in good]]
-
-
-def summary(plan: Plan, table: pd.DataFrame) -> str:
-    """Say in words what a sweep found."""
-    what, good = measure(plan), table[table.status == "FINISHED"]
-    seeds = len(plan.combinations[0].arm.config.seeds)
-    parts = [f"{len(table)} combinations of {plan.arm}, {seeds} seed{'s' * (seeds > 1)} each."]
-    if len(good) < len(table):
-        parts.append(f"{len(table) - len(good)} failed; their runs say why.")
-    first = best(plan, table, 1).to_dict("records")
-    if first:
-        point = grids.name_of({name: first[0][name] for name in plan.grid})
-        median = " (median over the seeds)" if seeds > 1 else ""
-        parts.append(f"Lowest {what}: {first[0][what]:.6g}{median}, at {point}.")
-    else:
-        parts.append(f"None has a {what}.")
-    if "diverged" in good:
-        parts.append(f"At least one seed diverges in {int((good.diverged > 0).sum())} of them.")
-    return " ".join(parts)
-
-
-def _log_answer(invocation: Invocation, plan: Plan, table: pd.DataFrame, answer: str) -> None:
-    """Log the sweep's own run: the table, the summary, the heat map."""
-    from sgdstudy import figures
-
-    figure = heat_map.draw(plan, table, measure(plan))
-    question = f"How does {plan.arm} of {plan.study.name} depend on {', '.join(plan.grid)}?"
-    text = f"**{question}**\n\n{answer}"
-    name = {"sgdstudy.figures": "heat_map.png"} if figure else {}
-    with invocation.run("answer", text, name) as journal:
-        journal.add("claims.json", lambda path: path.write_text("[]", encoding="utf-8"))
-        journal.add("answer.md", lambda path: path.write_text(text, encoding="utf-8"))
-        journal.add("sweep.csv", lambda path: table.to_csv(path, index=False))
-        if figure:
-            journal.add("heat_map.png", lambda path: path.write_bytes(figures.png(figure)))
-        journal.close(Closing("FINISHED", note=text))
