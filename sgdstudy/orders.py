@@ -295,15 +295,15 @@ class Sampler:
         """
         out = torch.empty(len(self._streams), n, dtype=torch.int64)
         for r, stream in enumerate(self._streams):
-            parts, missing = [self._rest[r]], n - len(self._rest[r])
-            while missing > 0:
-                part = next(stream)
-                parts.append(part)
-                missing -= len(part)
-            there = [part for part in parts if len(part)]
-            drawn = there[0] if len(there) == 1 else torch.cat(parts)
-            out[r], rest = drawn[:n], drawn[n:]
-            # a view would keep them all, or change with what a user's own order yields; shared
+            parts, there = [self._rest[r]], len(self._rest[r])
+            while there < n:
+                parts.append(next(stream))
+                there += len(parts[-1])
+            last = parts[-1]
+            cut = len(last) - (there - n)
+            parts[-1], rest = last[:cut], last[cut:]
+            torch.cat(parts, out=out[r])
+            # a view would keep all of it, or change with what a user's own order yields; shared
             # draws are kept anyway
             self._rest[r] = rest if self._shared else rest.clone()
         if self.adaptive:
