@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 import torch
 
 MOST_BYTES = 200_000_000  # kept at once; the streams longest unused go first
-
 INDEX_BYTES = 8
 
 Stream = Iterator[torch.Tensor]

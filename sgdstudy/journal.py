@@ -21,10 +21,9 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
@@ -209,7 +208,7 @@ class Journal:
         write_json(self.folder / "points.json", self.interim)
         try:
             self._deliver()
-            self._log(stamped)
+            self._log(stamped, {}, {})
         except Exception as error:  # they are written down: the end of the run sends them again
             log.debug("points not sent: %s", reason_of(error))
             return False
@@ -254,7 +253,7 @@ class Journal:
         if self._opened and closing is None:
             return
         if self._opened:
-            self._log(points, tags)
+            self._log(points, tags, {})
         else:
             first = [(key, step, value, opening.start_ms) for key, step, value in opening.points]
             self._log([*first, *points], tags, opening.params)
@@ -289,12 +288,7 @@ class Journal:
             run_name=opening.name,
         )
 
-    def _log(
-        self,
-        points: list[Stamped],
-        tags: Mapping[str, str] = MappingProxyType({}),
-        params: Mapping[str, str] = MappingProxyType({}),
-    ) -> None:
+    def _log(self, points: list[Stamped], tags: dict[str, str], params: dict[str, str]) -> None:
         """Send points, tags and params, in one call where they are not too many."""
         from mlflow.entities import Metric, Param, RunTag
 
