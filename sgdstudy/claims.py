@@ -1,14 +1,34 @@
-"""Claims: what was expected, what was measured, and whether it holds."""
+"""Claims: what was expected, what was measured, and whether it holds.
+
+Three kinds. A *prediction* is a number that theory or the notebook gave before the run, with a
+tolerance from a standard error or a rounding: it can fail. An *identity* follows from definitions,
+whatever the run does: it checks the recording, and is not counted with the predictions. A
+*description* expects nothing.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from sgdstudy import checks
 from sgdstudy.errors import InputError, shown
+
+FIELDS = ("name", "arm", "expected", "measured", "tolerance", "holds", "source", "kind")
+Kind = Literal["prediction", "identity", "description"]
+PLURAL: dict[Kind, str] = {
+    "prediction": "predictions",
+    "identity": "identities",
+    "description": "descriptions",
+}
+TABLE_HEAD: dict[Kind, str] = {
+    "prediction": "**Predictions**: known before the run; these can fail.",
+    "identity": "**Identities**: they follow from definitions, and check the recording.",
+    "description": "**Described**: nothing was expected.",
+}
 
 
 @dataclass(frozen=True)
@@ -22,9 +42,10 @@ class Claim:
         expected: the same kind, from theory or the notebook's printed output; None describes only.
         tolerance: the largest |measured - expected| allowed; 0 for equality.
         source: where `expected` comes from.
-        always: holds whatever the options; else a claim only describes once options of the
-            script other than `quick` are changed, because `expected` assumes their defaults.
+        always: `expected` holds whatever the options, as it is computed from them; else a claim
+            only describes once options of the script other than `quick` are changed.
         guess: what the reader guessed before the run, shown beside; None: not asked.
+        identity: `expected` follows from definitions, whatever the run does, and so holds always.
 
     Raises:
         InputError: a name that is no text in one line, a value that is neither number nor text, a
@@ -39,6 +60,7 @@ class Claim:
     source: str = ""
     always: bool = False
     guess: float | None = None
+    identity: bool = False
 
     def __post_init__(self) -> None:
         for part in ("name", "arm"):
@@ -53,6 +75,13 @@ class Claim:
             )
 
     @property
+    def kind(self) -> Kind:
+        """What the claim is: a prediction, an identity, or a description."""
+        if self.expected is None:
+            return "description"
+        return "identity" if self.identity else "prediction"
+
+    @property
     def holds(self) -> bool | None:
         """Whether measured is within the tolerance of expected; None where nothing is expected."""
         if self.expected is None:
@@ -60,7 +89,7 @@ class Claim:
         return _close(plain(self.measured), plain(self.expected), self.tolerance)
 
     def described(self) -> Claim:
-        """Return the claim without its expectation."""
+        """Return the claim without its expectation: a description."""
         return replace(self, expected=None)
 
     def as_json(self) -> dict[str, Any]:
@@ -73,7 +102,41 @@ class Claim:
             "tolerance": _text(plain(self.tolerance)),
             "holds": self.holds,
             "source": self.source,
+            "kind": self.kind,
         }
+
+
+def kind_of(claim: Mapping[str, Any]) -> Kind:
+    """Return the kind of a claim of a `claims.json`; those of older stores do not name it."""
+    named: Kind | None = claim.get("kind")
+    return named or ("description" if claim["expected"] is None else "prediction")
+
+
+def tally(verdicts: Iterable[tuple[Kind, bool | None]]) -> str:
+    """Say how many claims of each kind hold and fail, by (kind, holds).
+
+    >>> tally([("prediction", True), ("prediction", False), ("identity", True)])
+    '1 of 2 predictions holds, 1 FAILS; 1 identity holds'
+    >>> tally([("prediction", True)] * 3 + [("description", None)])
+    '3 predictions hold; 1 described'
+    """
+    counts = Counter(verdicts)
+    words = []
+    for kind in ("prediction", "identity"):
+        held, failed = counts[kind, True], counts[kind, False]
+        words += [_counted(kind, held, failed)] if held or failed else []
+    told = counts["description", None]
+    words += [f"{told} described"] if told else []
+    return "; ".join(words) or "no claims"
+
+
+def _counted(kind: Kind, held: int, failed: int) -> str:
+    total = held + failed
+    name = kind if total == 1 else PLURAL[kind]
+    hold = "holds" if held == 1 else "hold"
+    if not failed:
+        return f"{held} {name} {hold}"
+    return f"{held} of {total} {name} {hold}, {failed} {'FAILS' if failed == 1 else 'FAIL'}"
 
 
 def plain(value: Any) -> Any:
@@ -116,17 +179,32 @@ def show(value: Any) -> str:
 
 
 def claims_markdown(claims: Sequence[Claim]) -> str:
-    """Return the claims as a Markdown table; the reader's guesses are in it if there are any."""
-    if not claims:
-        return ""
+    """Return the claims as Markdown tables, one a kind; guesses are in them if there are any."""
+    parts = []
+    for kind in PLURAL:
+        rows = [claim for claim in claims if claim.kind == kind]
+        if rows:
+            parts.append(f"{TABLE_HEAD[kind]}\n\n{_markdown_table(rows, kind)}")
+    return "\n\n".join(parts)
+
+
+def without_tables(text: str) -> str:
+    """Return an answer.md without the tables of `claims_markdown`, by any version of ours."""
+    for mark in (*TABLE_HEAD.values(), "| claim | arm |"):
+        text = text.partition(mark)[0]
+    return text.strip()
+
+
+def _markdown_table(claims: Sequence[Claim], kind: Kind) -> str:
     verdict = {True: "holds", False: "**FAILS**", None: "–"}
-    rows = [["claim", "arm", "your guess", "expected", "measured", "verdict"], ["---"] * 6]
-    rows += [
-        [c.name, c.arm, *map(show, (c.guess, c.expected, c.measured)), verdict[c.holds]]
-        for c in claims
-    ]
-    if all(claim.guess is None for claim in claims):
-        rows = [[*row[:2], *row[3:]] for row in rows]
+    guessed, expects = any(c.guess is not None for c in claims), kind != "description"
+    heads = ["claim", "arm", *["your guess"] * guessed]
+    heads += ["expected", "measured", "tolerance", "verdict"] if expects else ["measured"]
+    rows = [heads, ["---"] * len(heads)]
+    for c in claims:
+        cells = [c.name, c.arm, *[show(c.guess)] * guessed]
+        numbers = [show(c.expected), show(c.measured), show(c.tolerance), verdict[c.holds]]
+        rows.append(cells + (numbers if expects else [show(c.measured)]))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from sgdstudy import checks
+from sgdstudy.claims import show, tally
 from sgdstudy.errors import InputError
 from sgdstudy.parsing import parse
 from sgdstudy.scripts import find_scripts, load_study
@@ -26,8 +27,8 @@ class StudyCommand:
     store: Store = None
     jobs: int = 0
     """processes that train arms side by side; 0: one per core"""
-    strict: bool = False
-    """end with exit code 1 when a claim fails"""
+    strict: bool = True
+    """end with exit code 1 when a claim fails, and say which"""
     answer: bool = True
     """write the answers and the claims; --no-answer keeps them from the class"""
     predict: bool = False
@@ -52,19 +53,21 @@ class StudyCommand:
                 given["quick"] = True
             options = study.options(jobs=jobs, **given)
             results.append(_run_and_print(study, options))
-        failed = [claim for result in results for claim in result.failed]
-        claims = [claim for result in results for claim in result.claims]
         written = _stored_bytes(store) - before
-        if claims:
-            say("\n[bold]All claims[/bold]")
+        failed = [(r.study, claim) for r in results for claim in r.failed]
+        if any(result.claims for result in results):
+            say("\n[bold]All claims[/bold]\n")
             print_claims(results)
-        held = sum(claim.holds is True for claim in claims)
         say(
-            f"\n{len(results)} studies, {held} claims hold, {len(failed)} fail; "
-            f"{time.perf_counter() - started:.0f} s, {written / 1e6:.0f} MB written.\n"
+            f"\n{len(results)} studies: "
+            f"{tally((c.kind, c.holds) for r in results for c in r.claims)}\n"
+            f"{time.perf_counter() - started:.0f} s, {written / 1e6:.0f} MB written\n"
             f"Read the report: [bold]{_write_report(store, None)}[/bold]\n"
             f"Look at the charts: [bold]sgdstudy ui[/bold] (or make ui)"
         )
+        for where, c in failed:
+            what = f"{where}: {c.name} ({c.arm}): expected {show(c.expected)}"
+            plain(f"FAILS  {what}, tolerance {show(c.tolerance)}, measured {show(c.measured)}")
         return 1 if failed and self.strict else 0
 
 

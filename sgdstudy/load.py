@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from sgdstudy import checks, garbage
+from sgdstudy.claims import FIELDS, kind_of
 from sgdstudy.errors import InputError, unknown
 from sgdstudy.journal import KEY
 from sgdstudy.points import AXIS, PREFIX
@@ -120,7 +121,9 @@ def load_epochs(
 def load_claims(
     study: str, *, invocation: str = "latest", store: str | None = None
 ) -> pd.DataFrame:
-    """Return the claims of a study: name, arm, expected, measured, tolerance, holds, source.
+    """Return the claims of a study: `claims.FIELDS`, and the columns study and invocation.
+
+    `kind` is prediction, identity or description.
 
     Args:
         study: an experiment's name, as `ex6_shuffle`.
@@ -131,8 +134,7 @@ def load_claims(
         InputError: a study or an invocation that is not in the store.
     """
     rows = _claims(open_store(store), study, invocation)
-    fields = ["name", "arm", "expected", "measured", "tolerance", "holds", "source"]
-    return pd.DataFrame(rows, columns=None if rows else [*fields, "study", "invocation"])
+    return pd.DataFrame(rows, columns=None if rows else [*FIELDS, "study", "invocation"])
 
 
 def artifact(store: Store, run: Any, name: str, into: Path | None = None) -> Path | None:
@@ -322,7 +324,8 @@ def _claims(store: Store, study: str, invocation: str) -> list[dict[str, Any]]:
             path = artifact(store, run, "claims.json", Path(folder))
             labels = {name: _labels(run, study)[name] for name in ("study", "invocation")}
             for claim in _listing(path) if path else []:
-                found.append({name: _finite_or_not(v) for name, v in claim.items()} | labels)
+                values = {name: _finite_or_not(v) for name, v in claim.items()}
+                found.append(values | {"kind": kind_of(claim)} | labels)
     return found
 
 
@@ -330,7 +333,7 @@ def _listing(path: Path) -> list[dict[str, Any]]:
     with readable(path):
         found = json.loads(path.read_text(encoding="utf-8"))
         if not (isinstance(found, list) and all(isinstance(item, dict) for item in found)):
-            raise ValueError("no list of claims")
+            raise ValueError("not a list of claims")
     return found
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgdstudy import views
-from sgdstudy.claims import show
+from sgdstudy.claims import kind_of, show, tally, without_tables
 from sgdstudy.errors import InputError
 from sgdstudy.load import artifact, every_run
 from sgdstudy.markup import breakable, markdown, portable, slug
@@ -83,20 +83,17 @@ class Section:
     seconds: float
     code: str
 
-    def only(self, holds: bool | None) -> list[Claim]:
-        """Return the claims with a verdict."""
-        return [row for row in self.claims if row["holds"] is holds]
+    def only(self, holds: bool | None, kind: str | None = None) -> list[Claim]:
+        """Return the claims with a verdict, of one kind or of all."""
+        rows = [row for row in self.claims if row["holds"] is holds]
+        return [row for row in rows if kind in (None, row["kind"])]
 
     @property
     def verdicts(self) -> str:
         """How many claims hold and fail, in words."""
         if self.hidden:
             return "answer hidden"
-        held, failed, told = (len(self.only(holds)) for holds in (True, False, None))
-        words = [f"{failed} FAIL{'S' * (failed == 1)}"] if failed else []
-        words += [f"{held} {'claim holds' if held == 1 else 'claims hold'}"] if held else []
-        words += [f"{told} described"] if told and not words else []
-        return ", ".join(words) or "no claims"
+        return _tally(self.claims)
 
 
 def write_report(store: Store, path: Path) -> Path:
@@ -126,12 +123,12 @@ def write_report(store: Store, path: Path) -> Path:
     environment.filters["breakable"] = breakable
     page = environment.get_template("report.html").render(
         sections=sections,
-        held=sum(len(section.only(True)) for section in sections),
+        tally=_tally([row for section in sections for row in section.claims]),
         failing=[(section, row) for section in sections for row in section.only(False)],
-        told=sum(len(section.only(None)) for section in sections),
         now=datetime.now(UTC),
         version=version("sgdstudy"),
         rows_open=ROWS_OPEN,
+        tallied=_tally,
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -211,10 +208,10 @@ def _read(store: Store, run: Any, name: str, into: Path) -> str:
 
 
 def _answer(text: str, name: str) -> tuple[str, str]:
-    """Return question and answer of an answer.md, without its table of claims."""
+    """Return question and answer of an answer.md, without its tables of claims."""
     head, _, rest = text.partition("\n\n")
     question = head.strip().removeprefix("**").removesuffix("**")
-    return question or name, rest.partition("| claim | arm |")[0].strip()
+    return question or name, without_tables(rest)
 
 
 def _code(tags: Mapping[str, str]) -> str:
@@ -234,9 +231,15 @@ def _claims(listing: str) -> list[Claim]:
         claim
         | {name: show(_number(claim[name])) for name in ("expected", "measured")}
         | {"tolerance": _tolerance(claim["tolerance"]), "verdict": WORDS[claim["holds"]]}
+        | {"kind": kind_of(claim)}
         for claim in json.loads(listing or "[]")
     ]
     return sorted(claims, key=lambda claim: list(WORDS).index(claim["holds"]))
+
+
+def _tally(claims: Sequence[Claim]) -> str:
+    """Say how many claims of each kind hold and fail."""
+    return tally((row["kind"], row["holds"]) for row in claims)
 
 
 def _tolerance(value: Any) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgdstudy import checks
-from sgdstudy.claims import Claim, claims_markdown
+from sgdstudy.claims import PLURAL, Claim, claims_markdown
 from sgdstudy.errors import InputError, shown
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ class Options:
     """What every script takes."""
 
     seeds: int = 16
-    """number of seeds, 0 to N-1, where an arm is random"""
+    """number of seeds, where an arm is random"""
+    first_seed: int = 0
+    """the first seed; the others follow it"""
     device: str = "cpu"
     """where to train, as cpu or cuda"""
     engine: str = "auto"
@@ -62,11 +64,13 @@ class Options:
         """Return the seeds of a random arm.
 
         Raises:
-            InputError: fewer than one.
+            InputError: fewer than one, or a first one below 0.
         """
         if self.seeds < 1:
             raise InputError(f"seeds must be at least 1, got {self.seeds}")
-        return range(self.seeds)
+        if self.first_seed < 0:
+            raise InputError(f"first_seed must be at least 0, got {self.first_seed}")
+        return range(self.first_seed, self.first_seed + self.seeds)
 
 
 class Arm:
@@ -228,7 +232,7 @@ class Study:
         runs = {name: runs[name] for name in arms}  # in the order of the script
         claims = self.claims(options, runs)
         if options != self._defaults(options):
-            claims = [claim if claim.always else claim.described() for claim in claims]
+            claims = [c if c.always or c.identity else c.described() for c in claims]
         claims = [replace(claim, guess=guesses.get((claim.name, claim.arm))) for claim in claims]
         answer = _reflow(self.answer(options, runs, claims)) if options.answer else HIDDEN
         claims = claims if options.answer else []
@@ -334,11 +338,15 @@ class Study:
         for name, make in self.tables.items():
             files[name] = functools.partial(_write_table, make, options, runs)
         tags = {"sgdstudy.figures": ", ".join(self.figures)}
-        counts = []
+        counts: list[tuple[str, int, float]] = []
         if claims:
             tags["sgdstudy.claims_failed"] = str(verdicts.count(False))
-            counts.append(("result/claims_hold", 0, float(verdicts.count(True))))
+            counts = [("result/claims_hold", 0, float(verdicts.count(True)))]
             counts.append(("result/claims_fail", 0, float(verdicts.count(False))))
+            for kind, plural in PLURAL.items():
+                of_kind = [c.holds for c in claims if c.kind == kind]
+                name = plural if kind == "description" else f"{plural}_hold"
+                counts.append((f"result/{name}", 0, float(len(of_kind) - of_kind.count(False))))
         with invocation.run("answer", note, tags, points=counts) as journal:
             for name, write in files.items():
                 journal.add(name, write)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sgdstudy.claims import show
+from sgdstudy.claims import PLURAL, Claim, show
 
 WIDE = 110  # columns that hold a table of claims
 
@@ -17,27 +17,39 @@ if TYPE_CHECKING:
 
 
 def print_claims(results: Sequence[Result]) -> None:
-    """Print the claims of one study, or of several, with their verdicts."""
+    """Print the claims of one study, or of several, a table for each kind."""
+    for kind, plural in PLURAL.items():
+        chosen = [(r.study, [c for c in r.claims if c.kind == kind]) for r in results]
+        if any(claims for _, claims in chosen):
+            console().print(f"[bold]{plural.capitalize()}[/bold]")
+            console().print(_table_of(chosen, expects=kind != "description"))
+
+
+def _table_of(studies: Sequence[tuple[str, list[Claim]]], expects: bool) -> Any:
+    """Return a table of the claims of each study, all of one kind."""
     from rich.table import Table
 
     table = Table(show_edge=False)
-    guessed = any(claim.guess is not None for result in results for claim in result.claims)
-    guess = ["your guess"] if guessed else []
+    guessed = any(claim.guess is not None for _, claims in studies for claim in claims)
     table.add_column("claim", overflow="fold", no_wrap=console().width >= WIDE)
-    for head in ("arm", *guess, "expected", "measured", "tolerance"):
+    heads = ["expected", "measured", "tolerance"] if expects else ["measured"]
+    for head in ("arm", *["your guess"] * guessed, *heads):
         table.add_column(head, overflow="fold")
-    table.add_column("verdict", no_wrap=True)
-    words = {True: "[green]holds[/green]", False: "[bold red]FAILS[/bold red]", None: "–"}
-    for result in results:
-        if len(results) > 1:
+    if expects:
+        table.add_column("verdict", no_wrap=True)
+    words = {True: "[green]holds[/green]", False: "[bold red]FAILS[/bold red]"}
+    for study, claims in studies:
+        if len(studies) > 1 and claims:
             table.add_section()
-            table.add_row(f"[bold]{result.study}[/bold]")
-        for c in result.claims:
-            tolerance = "" if c.holds is None else show(c.tolerance)
-            guess = [show(c.guess)] if guessed else []
-            cells = [c.name, c.arm, *guess, show(c.expected), show(c.measured), tolerance]
-            table.add_row(*map(_escape, cells), words[c.holds])
-    console().print(table)
+            table.add_row(f"[bold]{study}[/bold]")
+        for c in claims:
+            cells = [c.name, c.arm, *[show(c.guess)] * guessed]
+            if c.holds is None:
+                table.add_row(*map(_escape, [*cells, show(c.measured)]))
+                continue
+            numbers = map(show, (c.expected, c.measured, c.tolerance))
+            table.add_row(*map(_escape, [*cells, *numbers]), words[c.holds])
+    return table
 
 
 def _escape(text: str) -> str:

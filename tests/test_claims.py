@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import sgdstudy as ss
+from sgdstudy.claims import FIELDS, claims_markdown, kind_of, without_tables
 
 NAN, INF = float("nan"), float("inf")
 
@@ -78,9 +79,43 @@ def test_described_keeps_all_but_the_expectation():
 
 def test_json_holds_the_contracts_fields():
     written = ss.Claim("stop_epoch", "arm", np.int64(47), 48, 1, "printed").as_json()
-    fields = ["name", "arm", "expected", "measured", "tolerance", "holds", "source"]
-    assert list(written) == fields
-    assert list(written.values()) == ["stop_epoch", "arm", 48, 47, 1, True, "printed"]
+    fields = ["name", "arm", "expected", "measured", "tolerance", "holds", "source", "kind"]
+    assert list(written) == list(FIELDS) == fields
+    assert list(written.values()) == ["stop_epoch", "arm", 48, 47, 1, True, "printed", "prediction"]
+
+
+def test_a_claim_is_of_one_kind():
+    number, identity = ss.Claim("a", "b", 1, 1), ss.Claim("a", "b", 1, 1, identity=True)
+    told = ss.Claim("a", "b", 1, identity=True)
+    assert [c.kind for c in (number, identity, told)] == ["prediction", "identity", "description"]
+    assert identity.described().kind == "description"
+
+
+def test_the_kind_of_a_claim_of_an_older_store_is_told_from_its_expectation():
+    old = {"name": "a", "arm": "b", "measured": 1}
+    assert kind_of(old | {"expected": None}) == "description"
+    assert kind_of(old | {"expected": 0}) == "prediction"
+    assert kind_of(old | {"expected": 0, "kind": "identity"}) == "identity"
+
+
+def test_markdown_has_a_table_a_kind_and_is_cut_off_again():
+    claims = [
+        ss.Claim("stop", "a", 47, 48, 1),
+        ss.Claim("loss", "a", 3.0, 2.0),
+        ss.Claim("sum", "all arms", 0.0, 0, 1e-9, identity=True),
+        ss.Claim("time", "a", 7),
+    ]
+    text = claims_markdown(claims)
+    assert [text.count(f"| {word} |") for word in ("holds", "**FAILS**", "expected")] == [2, 1, 2]
+    assert "| time | a | 7 |" in text
+    assert (
+        text.index("**Predictions**") < text.index("**Identities**") < text.index("**Described**")
+    )
+    assert "your guess" not in text
+    assert without_tables(f"It is.\n\nSo.\n\n{text}") == "It is.\n\nSo."
+    assert (
+        without_tables("It is.\n\n| claim | arm | expected |\n| --- |") == "It is."
+    )  # before kinds
 
 
 @pytest.mark.parametrize(

@@ -184,7 +184,19 @@ def test_a_failing_claim_is_shown_and_counts_when_strict(project, store, capsys,
 
 def test_study_runs_every_script(project, store, capsys):
     assert call("study", "--store", store, "--jobs", "1") == 0
-    assert "2 studies, 2 claims hold, 0 fail" in capsys.readouterr().out
+    assert "2 studies: 2 predictions hold" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("strict", "code"), [([], 1), (["--no-strict"], 0)])
+def test_study_ends_red_and_says_which_claim_failed(project, store, capsys, strict, code):
+    script = project / "experiments" / "cli_small.py"
+    script.write_text(script.read_text().replace("two: int = 2", "two: int = 3"))
+    assert call("study", "--store", store, "--jobs", "1", *strict) == code
+    out = capsys.readouterr().out
+    assert "2 studies: 1 of 2 predictions holds, 1 FAILS" in out
+    assert out.splitlines()[-1] == (
+        "FAILS  cli_small: two (arm): expected 3, tolerance 0, measured 2"
+    )
 
 
 def test_a_scripts_help_names_its_options(project, capsys):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import sgdstudy as ss
+from sgdstudy.claims import FIELDS
 from sgdstudy.errors import InputError
 from sgdstudy.scripts import find_scripts, load_study
 
@@ -109,7 +110,6 @@ def test_claims_are_listed_as_json(store):
     result = ss.run("ex3_batches", store=store)
     (path,) = Path(store).rglob("claims.json")
     claims = json.loads(path.read_text(encoding="utf-8"))
-    keys = ["name", "arm", "expected", "measured", "tolerance", "holds", "source"]
-    assert all(list(claim) == keys for claim in claims)
+    assert all(tuple(claim) == FIELDS for claim in claims)
     assert len(claims) == len(result.claims)
     assert all(claim["holds"] for claim in claims)

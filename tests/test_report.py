@@ -152,7 +152,7 @@ def test_a_failing_claim_stands_out(page, text):
     part = section(text, "study_markup")
     table = re.search(r'<table class="claims failed">.*?</table>', part, re.S).group()
     assert table.count('<span class="verdict">FAILS</span>') == 2
-    assert "2 FAIL, 1 claim holds" in Page(part).text
+    assert "1 of 3 predictions holds, 2 FAIL; 20 described" in Page(part).text
     assert part.index("FAILS") < part.index(">holds<") < part.index(">described<")
     assert "Claims that fail" in page.text
     assert any(attrs.get("href") == "#study-study_markup-failed" for attrs in page.all("a"))

@@ -236,7 +236,7 @@ def test_claims_json_holds_the_contracts_fields(folder, first):
         raise AssertionError(f"{word} is no strict JSON")
 
     written = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
-    fields = ["name", "arm", "expected", "measured", "tolerance", "holds", "source"]
+    fields = ["name", "arm", "expected", "measured", "tolerance", "holds", "source", "kind"]
     assert [list(claim) for claim in written] == [fields] * 4
     assert [claim["holds"] for claim in written] == [True, True, None, None]
     assert written[1]["expected"] == written[1]["measured"] == "inf"
@@ -252,6 +252,9 @@ def test_the_answer_is_logged_and_describes_the_experiment(folder, first):
         assert "The answer spans two lines." in text
     assert run.data.metrics["result/claims_hold"] == 2
     assert run.data.metrics["result/claims_fail"] == 0
+    assert run.data.metrics["result/predictions_hold"] == 2
+    assert run.data.metrics["result/identities_hold"] == 0
+    assert run.data.metrics["result/descriptions"] == 2
     assert first.answer == "The answer spans two lines."
 
 
@@ -377,6 +380,14 @@ def test_a_changed_option_leaves_only_what_always_holds_to_be_checked(store):
     result = TINY.run(Options(store=store, lr=1e-4))
     assert [claim.expected for claim in result.claims] == [None, np.inf, None, None]
     assert [claim.holds for claim in result.claims] == [None, True, None, None]
+
+
+def test_the_first_seed_shifts_all_and_claims_stay(store):
+    result = TINY.run(Options(store=store, first_seed=5))
+    assert list(result.runs["several"].config.seeds) == [5, 6, 7]
+    assert [claim.kind for claim in result.claims][:2] == ["prediction"] * 2
+    with pytest.raises(ss.InputError, match="first_seed must be at least 0"):
+        Options(first_seed=-1).seed_range()
 
 
 def small_arms(o):
