@@ -27,6 +27,8 @@ class StudyCommand:
     store: Store = None
     jobs: int = 0
     """processes that train arms side by side; 0: one per core"""
+    first_seed: int = 0
+    """the first seed of every study"""
     strict: bool = True
     """end with exit code 1 when a claim fails, and say which"""
     answer: bool = True
@@ -46,6 +48,7 @@ class StudyCommand:
             study = load_study(name)
             given: dict[str, Any] = {
                 "store": self.store,
+                "first_seed": self.first_seed,
                 "answer": self.answer,
                 "predict": self.predict,
             }

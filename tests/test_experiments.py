@@ -14,6 +14,7 @@ from sgdstudy.claims import FIELDS
 from sgdstudy.errors import InputError
 from sgdstudy.scripts import find_scripts, load_study
 
+FIXED = ("sequential", "reversed", "strided")
 ROOT = Path(__file__).parent.parent
 SMALL = {
     "ex1_gradient_descent": {"epochs": 30, "passes": 1},
@@ -44,9 +45,8 @@ def test_every_script_has_a_small_run():
 def test_script_runs_small(name, store):
     result = ss.run(name, store=store, **SMALL[name])
     study = load_study(name)
-    # expectations assume the default options: only what always holds is judged here
-    assert [claim.name for claim in result.failed] == []
-    assert all(claim.always for claim in result.claims if claim.expected is not None)
+    # what assumes the default options is only described here; tests/test_all_studies.py judges it
+    assert [(c.name, c.arm, c.expected, c.measured) for c in result.failed] == []
     assert result.answer
     runs = ss.load_runs(name, store=store)
     assert runs["arm"].tolist() == list(result.runs)
@@ -57,6 +57,23 @@ def test_script_runs_small(name, store):
     files = [path.name for path in Path(store).rglob("*") if path.is_file()]
     assert {"claims.json", "answer.md", *study.figures, *study.tables} <= set(files)
     assert not [name for name in files if name.endswith((".pkl", ".pickle", ".arrow"))]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_first_seed_shifts_every_random_arm(name):
+    study = load_study(name)
+    first, other = (study.arms(study.options(first_seed=n, **SMALL[name])) for n in (0, 1000))
+    for arm, before in first.items():
+        after = other[arm]
+        shifted = tuple(seed + 1000 for seed in before.config.seeds)
+        assert tuple(after.config.seeds) == shifted or is_the_same_for_every_seed(before), arm
+
+
+def is_the_same_for_every_seed(arm):
+    """Whether neither the order nor the start of an arm is random."""
+    fixed = arm.config.batch_size is None or arm.config.order in FIXED
+    first, other = arm.problem.initial([0, 1])
+    return fixed and bool((first == other).all())
 
 
 def test_arms_in_processes_give_what_they_give_one_by_one(store):
