@@ -17,6 +17,7 @@ from sgdstudy.theory.fixed_order import indices_by_epoch
 
 MIXED = 5  # e-foldings after which a path has forgotten the direction that it started in
 MOST_MIXING = 20_000  # steps waited for that
+ROUNDING = 1e-12  # of an exponent
 SIDE = 0.03  # share of the other directions in that start
 
 
@@ -157,10 +158,10 @@ def lyapunov_zero_lr(
     The same random numbers are used for every step size, so that the crossing is one.
 
     Raises:
-        InputError: the exponent is not below 0 at `low`, or not above at `high`.
+        InputError: the exponent is above 0 at `low`, or not above at `high`.
     """
     ends = [lyapunov(problem, batch_size, lr, replacement=replacement) for lr in (low, high)]
-    if not ends[0] < 0 < ends[1]:
+    if not ends[0] <= ROUNDING < ends[1]:  # `low` may be the crossing itself
         raise InputError(
             f"the Lyapunov exponent does not cross 0 between lr {low:g} and {high:g}: it is "
             f"{ends[0]:.4g} and {ends[1]:.4g} there"

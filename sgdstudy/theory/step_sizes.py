@@ -58,7 +58,8 @@ def averaged_losses(
 
     With s the sum of the z that count, E[s' s'^T] = E[s s^T] + E[z' s^T] + E[s z'^T] + E[z' z'^T]
     and E[z' s^T] = (I - lr H) E[z s^T]: the gradients at w* have mean zero and, where batches are
-    independent, know nothing of the past. Until the first counts, the parameters are their own mean.
+    independent, know nothing of the past. Until the first counts, the parameters are their own
+    mean.
 
     Args:
         ls, w0, d, batch_size, rates, replacement: see `scheduled_losses`.
