@@ -5,6 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 from conftest import one_line
+from scipy.optimize import minimize
 
 import sgdstudy as ss
 from sgdstudy import theory
@@ -64,6 +65,22 @@ def test_the_law_of_steps_is_found_again():
     assert theory.critical_batch_size(sizes, steps) == pytest.approx((30, 12))
     assert np.isnan(theory.critical_batch_size(sizes[:1], steps[:1])).all()
     assert np.isnan(theory.critical_batch_size(sizes[[0, 0]], steps[[0, 0]])).all()
+
+
+def test_noisy_steps_are_fitted_with_the_least_relative_error():
+    sizes, draw = np.array([1, 2, 4, 16, 64, 256]), np.random.default_rng(4)
+    steps = 30 * (1 + 12 / sizes) * (1 + 0.1 * draw.normal(size=6))
+
+    def error(at):
+        return np.sum((at[0] * (1 + at[1] / sizes) / steps - 1) ** 2)
+
+    found = theory.critical_batch_size(sizes, steps)
+    best = minimize(error, found, method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-15})
+    assert found == pytest.approx(best.x, rel=1e-5)
+    assert found != pytest.approx((30, 12), rel=1e-3)
+    # a hundred times the steps are a hundred times S_min, and the same B_c
+    more = theory.critical_batch_size(sizes, 100 * steps)
+    assert more == pytest.approx((100 * found[0], found[1]))
 
 
 def test_time_above_of_an_exponential_is_a_logarithm():

@@ -210,7 +210,7 @@ def test_replicas_do_not_mix(model, p, n):
     value, slope = problem.losses_and_gradients(w, *batch)
     for r in range(5):
         loss, expected = gradient(lambda v: (model(v, x) - problem.y).square().mean(), w[r])
-        assert value[r].item() == pytest.approx(loss, rel=1e-12)
+        assert value[r].item() == pytest.approx(loss, rel=1e-12, abs=0)
         assert np.allclose(slope[r], expected, rtol=1e-12)
 
 
@@ -286,7 +286,7 @@ def test_full_loss_of_a_float32_problem_is_exact_in_float64():
     values, slopes = problem.full(w)
     for row, value, slope in zip(w, values, slopes, strict=True):
         loss, expected = gradient(lambda v: (problem.model(v, x) - y).square().mean(), row)
-        assert value == pytest.approx(loss, rel=1e-12)
+        assert value == pytest.approx(loss, rel=1e-12, abs=0)
         assert np.allclose(slope, expected, rtol=1e-12, atol=1e-14)
 
 

@@ -92,7 +92,7 @@ def test_noise_of_a_mean_is_that_of_its_geometric_weights(order):
     noise = y.var() * d / (d - 1) * d * weights.var()
     steps = 2 * d if order == "flip_flop" else d
     settled_ = noise / (1 - a ** (2 * steps))
-    assert theory.law_at({min(law): law[min(law)]}, k) == pytest.approx(settled_, rel=0.02)
+    assert theory.law_at({min(law): law[min(law)]}, k) == pytest.approx(settled_, rel=0.02, abs=0)
     # the bias is of one sample in d
     assert law[-2] == pytest.approx(0, abs=1e-20)
 
@@ -128,21 +128,44 @@ def test_slopes_are_those_of_power_laws():
     assert both == pytest.approx([1, -1])
 
 
+def test_samples_that_depend_on_each_other_have_the_law_of_what_they_span():
+    """A feature given twice: the fit, and its z along both, is that of the feature once, halved."""
+    x = np.random.default_rng(2).normal(size=(6, 2))
+    y = np.random.default_rng(3).normal(size=6)
+    once, twice = (
+        ss.Problem(rows, y, ss.problems.linear, w_init=np.zeros(rows.shape[1])).least_squares
+        for rows in (x, np.column_stack([x[:, 0] / 2**0.5, x[:, 0] / 2**0.5, x[:, 1]]))
+    )  # (z / sqrt 2, z / sqrt 2) is as long as z
+    for order, law in theory.rate_laws(once, 6, TIME).items():
+        assert theory.rate_laws(twice, 6, TIME)[order] == pytest.approx(law, rel=1e-9, abs=0)
+    law = theory.fixed_order_law(once, np.arange(6), TIME)
+    assert theory.fixed_order_law(twice, np.arange(6), TIME) == pytest.approx(law, rel=1e-9, abs=0)
+    excess = theory.averaged_excess_law(once, 6, 1000)
+    assert theory.averaged_excess_law(twice, 6, 1000) == pytest.approx(excess, rel=1e-9, abs=0)
+    with pytest.raises(ss.InputError, match="once, from 0") as error:
+        theory.fixed_order_law(once, np.zeros(6, int), TIME)
+    assert one_line(error)
+
+
 def test_a_slope_through_one_point_is_refused():
     with pytest.raises(ss.InputError, match="two different x") as error:
         theory.log_slope(np.array([8.0, 8.0]), np.array([1.0, 2.0]))
     assert one_line(error)
 
 
-def test_the_interval_of_a_slope_covers_the_truth():
-    k, generator, trials = np.array([8, 16, 32, 64]), np.random.default_rng(1), 200
-    inside = 0
+@pytest.mark.parametrize("confidence", [0.5, 0.95])
+def test_the_interval_of_a_slope_covers_the_truth_as_often_as_it_says(confidence):
+    k, generator, trials = np.array([8, 16, 32, 64]), np.random.default_rng(1), 1000
+    above = below = 0
     for _ in range(trials):
         samples = k[:, None] ** -3.0 * generator.chisquare(3, (4, 200))
-        low, high = theory.slope_interval(k, samples, draws=400)
-        inside += low <= -3 <= high
-    # 0.95, less four standard errors
-    assert inside / trials >= 0.95 - 4 * (0.95 * 0.05 / trials) ** 0.5
+        low, high = theory.slope_interval(k, samples, confidence, draws=200)
+        above, below = above + (low > -3), below + (high < -3)
+    missed = (1 - confidence) / 2  # on either side
+    error = 4 * (missed * (1 - missed) / trials) ** 0.5
+    # a quantile of 200 draws is one of 199 steps, and the means of 200 seeds are nearly normal
+    assert abs(above / trials - missed) < error + 1 / 200
+    assert abs(below / trials - missed) < error + 1 / 200
 
 
 def test_seeds_that_share_their_luck_do_not_blur_a_slope():
