@@ -123,7 +123,7 @@ def _descent(
     first = 1 - ahead
 
     def state(k: int) -> tuple[np.ndarray, np.ndarray]:
-        z = theory.descent_w(ls, start, lr, k)[None] - ls.w_star
+        z = (theory.descent_w(ls, start, lr, k) if k else start)[None] - ls.w_star
         variance = rounding.after(np.zeros_like(z), (start - ls.w_star)[None], k, np.ones(1))
         return z, variance + rounding.of_powers(z, k) ** 2
 

@@ -27,7 +27,7 @@ def anywhere(generator):
 
 def both(problem, **settings):
     """Return what is predicted of a run, and the run."""
-    config = TrainConfig(**settings)
+    config = TrainConfig(record_rows=0, **settings)
     return predict.predict(problem, config), ss.train(problem, config=config)
 
 
@@ -50,24 +50,24 @@ def check(predicted, run):
 def test_full_batch_stops_where_it_is_said_to_down_to_the_floor(dtype, rule, start):
     problem = small_curve(w_init=start)
     ls, said = problem.least_squares, 0
-    for share, exponent in product((0.02, 0.5, 0.97), range(0, 15, 2)):
+    for share, exponent in product((0.05, 0.9), range(0, 15, 2)):
         lr, epsilon = share * theory.lr_limit(ls), 10.0**-exponent
-        settings = {"lr": lr, "dtype": dtype, "epochs": 3000, "seeds": range(5)}
+        settings = {"lr": lr, "dtype": dtype, "epochs": 2000, "seeds": range(5)}
         predicted, run = both(problem, stop=(rule, epsilon), **settings)
         check(predicted, run)
         said += "stop_epoch" in predicted
-    assert said >= (24 if dtype == "float64" and rule == "full" else 12)
+    assert said >= (16 if dtype == "float64" and rule == "full" else 8)
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.1, 1.0])
-@pytest.mark.parametrize("batch_size", [1, 7, 10, 30, D - 1, D])
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+@pytest.mark.parametrize("batch_size", [1, 7, 10, D - 1, D])
 @pytest.mark.parametrize("order", ["shuffle", "with_replacement"])
 def test_random_orders_stop_where_their_own_orders_say(order, batch_size, noise):
     problem = small_curve(noise=noise)
     ls, said = problem.least_squares, 0
     twice = order == "with_replacement"
     limit = theory.mean_square_lr_limit(ls, D, batch_size, twice)
-    kinds = list(product((0.1, 0.5, 0.8, 0.95, 0.99), ("running", "full"), (None, anywhere)))
+    kinds = list(product((0.1, 0.8, 0.99), ("running", "full"), (None, anywhere)))
     for share, rule, start in kinds:
         settings = {"batch_size": batch_size, "order": order, "seeds": range(8), "epochs": 60}
         stop = (rule, 0.01 + 1.05 * ls.least_loss)
@@ -100,7 +100,7 @@ def test_a_stop_below_what_float32_can_reach_is_not_predicted():
     curve, said = ss.problems.curve(), {}
     for dtype in ("float32", "float64"):
         settings = {"optimizer": "notebook", "lr": 2e-4, "stop": ("running", 1e-7)}
-        said[dtype], run = both(curve, dtype=dtype, epochs=50_000, record_rows=0, **settings)
+        said[dtype], run = both(curve, dtype=dtype, epochs=50_000, **settings)
         assert np.isfinite(run.median_stop) == (dtype == "float64")
         check(said[dtype], run)
     assert said["float32"] == {}
@@ -125,19 +125,22 @@ def test_a_last_batch_of_one_sample_and_steps_near_the_limit_are_followed():
     curve = ss.problems.curve()
     limit = theory.mean_square_lr_limit(curve.least_squares, 2000, 10)
     for settings in (
-        {"batch_size": 1999, "lr": 4.5e-4, "stop": ("running", 2.0), "epochs": 300},
+        {"batch_size": 1999, "lr": 2e-4, "stop": ("running", 2.0), "epochs": 600},
         {"batch_size": 10, "lr": 0.95 * limit, "stop": ("full", 0.5), "epochs": 40},
     ):
-        predicted, run = both(curve, seeds=range(8), record_rows=0, **settings)
+        predicted, run = both(curve, seeds=range(4), **settings)
         check(predicted, run)
         assert np.isfinite(predicted["stop_epoch"])
 
 
 def test_no_mean_is_expected_where_a_short_last_batch_undoes_the_epoch():
     problem = small_curve()
-    single = theory.mean_square_lr_limit(problem.least_squares, D, 1)
-    config = TrainConfig(lr=3 * single, batch_size=D - 1, epochs=3)
-    assert theory.mean_square_radius(problem.least_squares, D, D - 1, config.lr) < 1
+    ls = problem.least_squares
+    most, single = (theory.mean_square_lr_limit(ls, D, b) for b in (D - 1, 1))
+    config = TrainConfig(lr=0.99 * most, batch_size=D - 1, epochs=30)
+    assert theory.mean_square_radius(ls, D, D - 1, config.lr) < 1
+    _, full = theory.expected_losses(ls, np.zeros(3), D, D - 1, config.lr, 30)
+    assert full[-1] > 10 * full[0]
     assert predict.expected_losses(problem, config) == {}
     assert predict.expected_losses(problem, replace(config, lr=single / 2))
 
@@ -179,9 +182,10 @@ def test_the_distance_is_the_median_over_the_seeds_to_rounding(batch_size):
 
 
 def test_a_prediction_that_is_one_epoch_off_fails():
-    problem = small_curve(w_init=anywhere)
+    problem = small_curve(w_init=lambda generator: 4 + torch.randn(3, generator=generator))
     settings = {"lr": 0.1, "stop": ("full", 0.5), "epochs": 300, "seeds": range(7)}
     predicted, run = both(problem, batch_size=10, **settings)
+    assert run.stop_epoch.min() > 1
     w = run.load("epochs", columns=["seed", "epoch", "distance"])
     before = w.groupby("seed").distance.apply(lambda d: d.iloc[-2])
     off = predicted | {
@@ -254,7 +258,6 @@ def test_growth_beyond_the_limit_is_the_laws_to_rounding(share, dtype):
     law = (1 - lr * np.linalg.eigvalsh(problem.least_squares.hessian)[-1]) ** 2
     assert predicted["growth_per_epoch"] == pytest.approx(law, rel=1e-13)
     assert predicted["growth_per_epoch_tolerance"] < 2000 * np.finfo(dtype).eps * law
-    assert run.stop_reason[0] == "diverged"
     check(predicted, run)
     off = predicted | {"growth_per_epoch": law * (1 + 3000 * np.finfo(dtype).eps)}
     (claim,) = predict.predicted_claims({"arm": replace(run, predicted=off)})
@@ -266,9 +269,15 @@ def test_growth_is_not_predicted_of_a_run_too_short_to_show_it():
     limit = theory.lr_limit(problem.least_squares)
     assert predict.predict(problem, TrainConfig(lr=1.01 * limit, epochs=5)) == {}
     assert predict.predict(problem, TrainConfig(lr=1.01 * limit, epochs=1)) == {}
-    stops = TrainConfig(lr=1.001 * limit, epochs=5000, stop=("running", 2.0))
-    assert ss.train(problem, config=stops).stop_reason[0] == "converged"
-    assert predict.predict(problem, stops) == {}
+    # all but without a part along the steepest direction it stops before it can grow
+    ls = problem.least_squares
+    vectors = np.linalg.eigh(ls.hessian)[1]
+    start = ls.w_star + 3 * vectors[:, 0] + 1e-6 * vectors[:, 2]
+    exact = problem.to(torch.float64, "cpu").replace(w_init=start)
+    stops = TrainConfig(lr=1.2 * limit, epochs=5000, stop=("running", 0.01))
+    assert ss.train(exact, config=stops).stop_reason[0] == "converged"
+    assert predict.predict(exact, stops) == {}
+    assert predict.predict(exact, replace(stops, stop=None))
 
 
 def test_growth_reads_every_epoch_and_needs_two():
@@ -325,7 +334,7 @@ def test_rounding_is_bounded_and_not_by_far(share):
     vectors = np.linalg.eigh(ls.hessian)[1]
     seen = np.abs((rough.w - exact.w) @ vectors)
     assert (seen <= bound).all()
-    assert (np.median(bound / np.maximum(seen, 1e-12), axis=0) < 60).all()
+    assert np.linalg.norm(bound) < 60 * np.linalg.norm(seen)
 
 
 def test_contraction_is_the_factor_of_the_error_an_epoch():
