@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sgdstudy import theory
+from sgdstudy.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -163,7 +164,10 @@ def lr_limit(plan: Plan, point: dict[str, Any]) -> float:
         return theory.lr_limit(ls)
     if config.order not in ("shuffle", "with_replacement"):
         return np.nan
-    return theory.mean_square_lr_limit(ls, arm.problem.d, config.batch_size)
+    try:
+        return theory.mean_square_lr_limit(ls, arm.problem.d, config.batch_size)
+    except InputError:  # a ragged batch and many parameters
+        return np.nan
 
 
 def _far_apart(values: np.ndarray) -> bool:

@@ -10,6 +10,7 @@ with Phi = U S V^T the features `(N, p)` and N = d m. Written this way nothing c
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 MAX_PARAMETERS = 256
 TRIED = 1000  # samples on which linearity is tried first
 MAX_ENTRIES = 2e8  # features held in memory once, float64
+LARGEST = 1e60  # of the features, and one over the smallest: fourth powers stay finite
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class LeastSquares:
         w_star: `(p,)`, the least-norm minimiser.
         least_loss: the loss there.
         root: `(min(N, p), p)`, S V^T / sqrt(N): L(w) = least_loss + |root (w - w_star)|^2.
+        outputs: numbers that the model returns for a sample, N = d outputs.
     """
 
     features: np.ndarray
@@ -40,6 +43,31 @@ class LeastSquares:
     w_star: np.ndarray
     least_loss: float
     root: np.ndarray
+    outputs: int = 1
+
+    @cached_property
+    def modes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Eigenvalues of the Hessian above 0, `(r,)`, smallest first, and their vectors `(p, r)`.
+
+        From the singular values of the features, whose rounding is not squared. The loss does not
+        depend on the other p - r directions, in which no gradient ever moves the parameters.
+        """
+        _, s, vt = np.linalg.svd(self.root, full_matrices=False)
+        keep = s > s.max(initial=0) * _rounding(self.features.shape)
+        return 2 * s[keep][::-1] ** 2, vt[keep][::-1].T
+
+    @cached_property
+    def within(self) -> LeastSquares:
+        """The same problem in coordinates of the directions in which the loss changes, `(r,)`.
+
+        w = w_star + modes[1] (v - within.w_star); itself where all p directions do.
+        """
+        basis = self.modes[1]
+        if basis.shape[1] == len(self.w_star):
+            return self
+        rows, root = self.features @ basis, self.root @ basis
+        w_star = self.w_star @ basis
+        return LeastSquares(rows, self.residual, w_star, self.least_loss, root, self.outputs)
 
     @property
     def hessian(self) -> np.ndarray:
@@ -88,7 +116,11 @@ def find(problem: Problem) -> LeastSquares | None:
     if found is None:
         return None
     offset, features = found
-    return from_features(features.numpy(), (exact.y.flatten() - offset).numpy())
+    largest = float(features.abs().max())
+    if not 1 / LARGEST < largest < LARGEST:  # nothing to learn from, or squares overflow
+        return None
+    target = (exact.y.flatten() - offset).numpy()
+    return from_features(features.numpy(), target, len(target) // problem.d)
 
 
 def _linear(problem: Problem, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
@@ -106,13 +138,18 @@ def _linear(problem: Problem, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
     return (offset, features) if error <= 1e-9 * values.abs().max() else None
 
 
-def from_features(features: np.ndarray, target: np.ndarray) -> LeastSquares:
-    """Return the moments for features `(N, p)` and targets `(N,)`."""
+def from_features(features: np.ndarray, target: np.ndarray, outputs: int = 1) -> LeastSquares:
+    """Return the moments for features `(N, p)` and targets `(N,)`, so many outputs a sample."""
     q, r = np.linalg.qr(features)
     u, s, vt = np.linalg.svd(r, full_matrices=False)
-    keep = s > s.max(initial=0) * max(features.shape) * np.finfo(float).eps
+    keep = s > s.max(initial=0) * _rounding(features.shape)
     inverse = np.divide(1, s, out=np.zeros_like(s), where=keep)
     w_star = vt.T @ (inverse * (u.T @ (q.T @ target)))
     residual = features @ w_star - target
     root = s[:, None] * vt / np.sqrt(len(target))
-    return LeastSquares(features, residual, w_star, float(np.mean(residual**2)), root)
+    return LeastSquares(features, residual, w_star, float(np.mean(residual**2)), root, outputs)
+
+
+def _rounding(shape: tuple[int, ...]) -> float:
+    """Return the share of the largest singular value below which one is rounding."""
+    return max(shape) * float(np.finfo(float).eps)

@@ -437,7 +437,7 @@ THEORY = [
     (T.critical_lr, {"low": 2.0}, "low must be below high, got 2 and 1"),
     (T.usable_lr, {"high": 2e-3, "epsilon": 50.0}, "does not cross 50"),
     (T.rate_laws, {"time": -1}, "time must be positive"),
-    (T.fixed_order_law, {"order": np.arange(100) + 1}, "cannot use these arguments together"),
+    (T.fixed_order_law, {"order": np.arange(100) + 1}, "each of the 100 samples once"),
     (T.slope_interval, {"confidence": 2}, "between 0 and 1"),
     (T.slope_interval, {"samples": np.ones((3, 5))}, "cannot use these arguments together"),
     (T.log_slope, {"x": [-1, 1]}, "positive x; got [-1, 1]"),

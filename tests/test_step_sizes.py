@@ -177,8 +177,15 @@ def test_step_sizes_are_numbers_in_a_row(rates):
 
 def test_polyaks_step_is_known_for_one_output_a_sample():
     with pytest.raises(ss.InputError, match="one output") as error:
-        theory.polyak_losses(tiny().least_squares, START, D // 2, 3)
+        theory.polyak_losses(two_outputs().least_squares, START, D, 3)
     assert one_line(error)
+    with pytest.raises(ss.InputError, match="one output"):
+        theory.projected(two_outputs().least_squares)
+
+
+def two_outputs():
+    x = np.random.default_rng(0).normal(size=(D, 2))
+    return ss.Problem(x, x, lambda w, x: x * w, w_init=START)
 
 
 def test_curves_are_drawn_on_a_grid():

@@ -29,7 +29,10 @@ def test_standing_still_is_the_stationary_excess_of_a_sample():
     y = ss.problems.parabola([0.3, -1.7, 2.5], x) + np.tile([0.2, -0.2], 7)
     ls = ss.Problem(x, y, ss.problems.parabola, w_init=np.zeros(3)).least_squares
     law = T.sample_law(ls.features, np.full(14, 1 / 14), 0.2)
-    for size, lr in ((1, 0.1), (3, 0.3)):
+    for size, lr in (
+        (1, 0.1),
+        (2, 0.2),
+    ):  # no batch is smaller: samples that come once have no epochs
         found = T.stationary_tracking(law, size, lr, np.zeros(3)).excess
         assert found == pytest.approx(T.stationary_excess(ls, 14, size, lr, True), rel=1e-6)
         limit = T.mean_square_lr_limit(ls, 14, size, True)

@@ -59,14 +59,12 @@ from sgdstudy.theory.fixed_order import (
     spectral_radius,
     usable_lr,
 )
+from sgdstudy.theory.paths import first_overflow, lyapunov, lyapunov_zero_lr
 from sgdstudy.theory.random_order import (
     MOST_PARAMETERS,
     Moments,
     expected_losses,
     first_below,
-    first_overflow,
-    lyapunov,
-    lyapunov_zero_lr,
     mean_square_lr_limit,
     mean_square_radius,
     reshuffling_factor,

@@ -25,7 +25,16 @@ KINDS = {
     "config": (TrainConfig, "a TrainConfig"),
     "b": (Batches, "batches, as theory.batches(problem, config)"),
 }
-POSITIVE = ("low", "high", "time")
+POSITIVE = ("low", "high", "time", "n")
+MOVING = {  # what a step size of 0 has no answer to: nothing settles, and nothing stops moving
+    "critical_size_of_lr",
+    "fixed_point",
+    "fixed_point_loss",
+    "float32_floor",
+    "stationary_excess",
+    "stationary_tracking",
+    "tracking_terms",
+}
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -39,12 +48,14 @@ def checked(function: Function) -> Function:
         for name, value in bound.arguments.items():
             counted = signature.parameters[name].annotation == "int"
             bound.arguments[name] = checks.count(name, value) if counted else _one(name, value)
+        if function.__name__ in MOVING and bound.arguments["lr"] == 0:
+            raise InputError(f"lr must be above 0 for {function.__name__}: at 0 nothing moves")
         _together(bound.arguments)
         try:
             return function(*bound.args, **bound.kwargs)
         except InputError:
             raise
-        except (IndexError, TypeError, ValueError) as error:
+        except (ArithmeticError, IndexError, TypeError, ValueError, RuntimeError) as error:
             what = f"theory.{function.__name__} cannot use these arguments together"
             raise InputError(f"{what} ({reason(error)})") from error
 
@@ -72,8 +83,9 @@ def _one(name: str, value: Any) -> Any:
 def _together(given: Mapping[str, Any]) -> None:
     ls, d = given.get("ls"), given.get("d")
     d = given["problem"].d if "problem" in given else d
-    if ls is not None and d is not None and len(ls.residual) % d:
-        raise InputError(f"d is the number of samples, not {d}: there are {len(ls.residual)} rows")
+    if ls is not None and d is not None and len(ls.residual) != d * ls.outputs:
+        rows = f"{len(ls.residual)} rows" + (f", {ls.outputs} a sample" if ls.outputs > 1 else "")
+        raise InputError(f"d is the number of samples, not {d}: there are {rows}")
     if d is not None and given.get("batch_size", 1) > d:
         raise InputError(f"batch_size {given['batch_size']} is more than the {d} samples")
     if "low" in given and given["low"] >= given["high"]:
@@ -90,3 +102,11 @@ def _check_parameters(name: str, value: Any, p: int) -> None:
         array = np.empty(0)
     if array.shape != (p,):  # those of a seed that diverged need not be finite
         raise InputError(f"{name} is {p} numbers, the parameters (p,); not {shown(value)}")
+
+
+def permutation(order: Any, d: int) -> np.ndarray:
+    """Return an order that holds each of d samples once."""
+    found = np.asarray(order)
+    if found.shape != (d,) or not np.array_equal(np.sort(found), np.arange(d)):
+        raise InputError(f"order holds each of the {d} samples once, from 0; got {shown(order)}")
+    return found

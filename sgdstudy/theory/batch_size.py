@@ -24,6 +24,7 @@ from sgdstudy.theory.random_order import (
     moments_along,
     stationary_excess,
     step_moments,
+    unbounded,
 )
 
 FIRST = 1024  # steps looked at first
@@ -62,6 +63,8 @@ def time_above(curve: np.ndarray, target: float) -> float:
     >>> time_above(np.array([1.0, 0.1, 0.001]), 0.01)
     1.5
     """
+    if not target > 0:
+        raise InputError(f"the target of an excess loss must be above 0, got {shown(target)}")
     least = np.finfo(float).tiny  # an excess loss may be rounded to 0, or below
     over = np.log(np.maximum(np.asarray(curve, dtype=float), least)) - np.log(target)
     if len(over) == 0 or not over[-1] < 0:
@@ -81,7 +84,7 @@ def expected_path(
     target: float = 0.0,
     replacement: bool = False,
 ) -> ExpectedPath:
-    """Return the expected excess loss and the noise scales step by step.
+    """Return the expected excess loss and the noise scales step by step, batches independent.
 
     Args:
         ls: the problem.
@@ -105,7 +108,7 @@ def expected_path(
     end = below[0] + 1 if len(below) else n + 1
     terms = _terms(ls, d, first[:end], second[:end])
     with np.errstate(over="ignore", invalid="ignore"):
-        return ExpectedPath(second[:end] @ h / 2, terms)
+        return ExpectedPath(unbounded(second[:end] @ h / 2), terms)
 
 
 def expected_steps(
@@ -155,6 +158,7 @@ def lr_limit_to_reach(
 ) -> float:
     """Return the largest constant step size whose noise floor is not above this excess loss.
 
+    Of independent batches; the floor is that of `stationary_excess`.
     Without noise at the minimum it is the step at which second moments diverge. Where H is a
     multiple of I, it is (2 / lambda) / (1 + B_c / B), B_c the gradient noise scale at this excess.
 
@@ -165,14 +169,16 @@ def lr_limit_to_reach(
         raise InputError(f"the excess loss to reach must be above 0, got {shown(excess)}")
     limit = mean_square_lr_limit(ls, d, batch_size, replacement)
 
-    def above(share: float) -> float:
-        floor = stationary_excess(ls, d, batch_size, share * limit, replacement)
-        return 1 / excess - 1 / floor
+    def above(log_share: float) -> float:
+        lr = np.exp(log_share) * limit
+        return 1 - excess / stationary_excess(ls, d, batch_size, lr, replacement)
 
-    low = 1e-9
-    if stationary_excess(ls, d, batch_size, low * limit, replacement) <= 1e-30 * excess:
+    low = np.log(1e-9)
+    if stationary_excess(ls, d, batch_size, np.exp(low) * limit, replacement) <= 1e-30 * excess:
         return limit  # all samples agree at the minimum, rounding aside
-    return limit * float(brentq(above, low, 1.0)) if above(1.0) > 0 else limit
+    while above(low) > 0 and low > -500:  # a floor is proportional to a small step
+        low *= 2
+    return limit * float(np.exp(brentq(above, low, 0.0))) if above(0.0) > 0 else limit
 
 
 def critical_size_of_lr(ls: LeastSquares, batch_size: int, lr: float) -> float:
@@ -190,8 +196,9 @@ def critical_batch_size(sizes: np.ndarray, steps: np.ndarray) -> tuple[float, fl
 
     Relative errors are made least; infinite steps are left out. NaN with fewer than two sizes.
 
-    >>> critical_batch_size(np.array([1, 10, 100]), np.array([210, 30, 12]))
-    (10.0, 20.0)
+    >>> found = critical_batch_size(np.array([1, 10, 100]), np.array([210, 30, 12]))
+    >>> [round(value, 9) for value in found]
+    [10.0, 20.0]
     """
     known = np.isfinite(steps) & (np.asarray(steps) > 0)
     size, taken = np.asarray(sizes, dtype=float)[known], np.asarray(steps, dtype=float)[known]
@@ -199,4 +206,4 @@ def critical_batch_size(sizes: np.ndarray, steps: np.ndarray) -> tuple[float, fl
         return np.nan, np.nan
     rows = np.stack([1 / taken, 1 / (size * taken)], 1)
     least, samples = np.linalg.lstsq(rows, np.ones(len(taken)), rcond=None)[0]
-    return float(round(least, 12)), float(round(samples / least, 12))
+    return float(least), float(samples / least)

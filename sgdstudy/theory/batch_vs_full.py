@@ -66,9 +66,13 @@ def trace_sigma(ls: LeastSquares, w: np.ndarray, d: int) -> float:
 
 
 def noise_scale(ls: LeastSquares, w: np.ndarray, d: int) -> float:
-    """Return the gradient noise scale tr(Sigma) / |g|^2 (McCandlish et al. 2018)."""
+    """Return the gradient noise scale tr(Sigma) / |g|^2 (McCandlish et al. 2018).
+
+    Infinite where the gradient is exactly 0, and NaN, not defined, where its samples' are too.
+    """
     g = gradients(ls, w, d).mean(0)
-    return trace_sigma(ls, w, d) / float(g @ g)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.divide(trace_sigma(ls, w, d), g @ g))
 
 
 def mean_square_batch_norm(ls: LeastSquares, w: np.ndarray, d: int, batch_size: int) -> float:

@@ -48,18 +48,13 @@ def batches(problem: Problem, config: TrainConfig, epoch: int = 1) -> Batches:
 
 def batches_by_epoch(problem: Problem, config: TrainConfig) -> Iterator[Batches]:
     """Yield the batches that the first seed of a configuration meets, epoch after epoch."""
-    ls = moments(problem)
-    sizes = np.array(config.batch_sizes(problem.d))
-    sampler = Sampler(config.order, [config.seeds[0]], problem.d, int(sizes[0]))
+    ls, sizes = moments(problem), np.array(config.batch_sizes(problem.d))
     p = ls.features.shape[1]
     features = ls.features.reshape(problem.d, -1, p)
     residual = ls.residual.reshape(problem.d, -1)
-    cut = int(sizes[sizes == sizes[0]].sum())  # the whole batches, then the short one
-    while True:
-        indices = sampler.take(int(sizes.sum()))[0].numpy()
-        parts = [indices[:cut].reshape(-1, int(sizes[0]))]
-        if cut < len(indices):
-            parts.append(indices[None, cut:])
+    n_whole = int((sizes == sizes[0]).sum())  # then the short one, if there is one
+    for pieces in indices_by_epoch(problem, config, config.seeds[0]):
+        parts = [np.array(pieces[:n_whole]), *(rest[None] for rest in pieces[n_whole:])]
         hessians, gradients, losses = [], [], []
         for part in parts:
             phi = features[part].reshape(len(part), -1, p)
@@ -71,6 +66,25 @@ def batches_by_epoch(problem: Problem, config: TrainConfig) -> Iterator[Batches]
         yield Batches(
             np.concatenate(hessians), np.concatenate(gradients), np.concatenate(losses), sizes
         )
+
+
+def indices_by_epoch(
+    problem: Problem, config: TrainConfig, seed: int
+) -> Iterator[list[np.ndarray]]:
+    """Yield the samples of the batches that a seed meets, epoch after epoch.
+
+    Raises:
+        InputError: an order that is not known ahead, or ends.
+    """
+    config.check(problem)
+    sizes = config.batch_sizes(problem.d)
+    sampler = Sampler(config.order, [seed], problem.d, sizes[0])
+    while True:
+        try:
+            indices = sampler.take(sum(sizes))[0].numpy()
+        except StopIteration:
+            raise InputError("the order that was given has no more epochs") from None
+        yield np.split(indices, np.cumsum(sizes)[:-1])
 
 
 def epoch_map(b: Batches, lr: float) -> tuple[np.ndarray, np.ndarray]:
@@ -119,7 +133,9 @@ def order_losses(
     """Return the losses of a known order, epoch by epoch, from its steps in float64."""
     z = np.asarray(w0, dtype=float) - ls.w_star
     batch, way, full = [], [], []
+    sizes = np.zeros(0)
     for b in epochs:
+        sizes = b.sizes
         path = np.empty((len(b.sizes) + 1, len(z)))
         for step, (h, g) in enumerate(zip(b.hessians, b.gradients, strict=True)):
             path[step] = z
@@ -130,7 +146,9 @@ def order_losses(
         *before, end = ls.loss(ls.w_star + path)
         way.append(before)
         full.append(end)
-    return OrderLosses(np.array(batch), np.array(way), np.array(full), b.sizes)
+    if not len(sizes):
+        raise InputError("order_losses needs one epoch of batches at least; none was given")
+    return OrderLosses(np.array(batch), np.array(way), np.array(full), sizes)
 
 
 @np.errstate(all="ignore")
@@ -161,18 +179,33 @@ def fixed_order_losses(
 
 
 def fixed_point(b: Batches, lr: float) -> np.ndarray:
-    """Return where the ends of the epochs settle, z = (I - M)^-1 c."""
-    matrix, offset = epoch_map(b, lr)
-    return np.linalg.solve(np.eye(len(offset)) - matrix, offset)
+    """Return where the ends of the epochs settle, z = (I - M)^-1 c.
+
+    Where the batches leave some directions as they are, of a start at w* there.
+    """
+    inside, basis = _within(b)
+    matrix, offset = epoch_map(inside, lr)
+    return basis @ np.linalg.solve(np.eye(len(offset)) - matrix, offset)
+
+
+def _within(b: Batches) -> tuple[Batches, np.ndarray]:
+    """Return the batches in the directions that any of them moves, and these `(p, r)`."""
+    values, vectors = np.linalg.eigh(b.hessians.sum(0))
+    p, basis = len(values), vectors[:, values > values[-1] * len(values) * np.finfo(float).eps]
+    if basis.shape[1] == p:  # as they are: a turn would round
+        return b, np.eye(p)
+    inside = basis.T @ b.hessians @ basis
+    return Batches(inside, b.gradients @ basis, b.losses, b.sizes), basis
 
 
 def fixed_point_loss(ls: LeastSquares, b: Batches, lr: float) -> float:
     """Return the loss of all the data at the fixed point: computed with 120 digits."""
-    matrix, offset = _exact_map(b, lr)
+    inside, basis = _within(b)
+    matrix, offset = _exact_map(inside, lr)
     p = len(offset)
     with mpmath.workdps(DIGITS):
         z = mpmath.lu_solve(mpmath.eye(p) - matrix, offset)
-        hessian = mpmath.matrix(ls.hessian.tolist())
+        hessian = mpmath.matrix((basis.T @ ls.hessian @ basis).tolist())
         return ls.least_loss + float((z.T * hessian * z)[0]) / 2
 
 
@@ -225,19 +258,19 @@ def growth(b: Batches, lr: float, epochs: int = 1) -> Growth:
 def spectral_radius(b: Batches, lr: float) -> float:
     """Return rho(M): the order converges between epochs if and only if it is below 1.
 
-    In float64 as long as its rounding, multiplied inside the epoch, stays below 1e-6, else with
-    120 digits.
+    Of the directions that any batch moves. In float64 as long as its rounding, multiplied inside
+    the epoch, stays below 1e-6, else with 120 digits.
     """
     largest = growth(b, lr).factor
     if not largest * np.finfo(float).eps < 1e-6:
         return exact_radius(b, lr)
-    matrix, _ = epoch_map(b, lr)
+    matrix, _ = epoch_map(_within(b)[0], lr)
     return float(np.abs(np.linalg.eigvals(matrix)).max())
 
 
 def exact_radius(b: Batches, lr: float) -> float:
     """Return rho(M) computed with 120 digits."""
-    matrix, _ = _exact_map(b, lr)
+    matrix, _ = _exact_map(_within(b)[0], lr)
     with mpmath.workdps(DIGITS):
         # mpmath returns no list of eigenvalues for a 1 x 1 matrix
         values = [matrix[0]] if matrix.rows == 1 else mpmath.eig(matrix, left=False, right=False)

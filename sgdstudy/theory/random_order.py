@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 from scipy.sparse.linalg import LinearOperator, eigsh
 
-from sgdstudy.config import TrainConfig
 from sgdstudy.errors import InputError
 from sgdstudy.least_squares import LeastSquares
-from sgdstudy.orders import Sampler, batch_sizes
-from sgdstudy.problem import Problem
+from sgdstudy.orders import batch_sizes
 from sgdstudy.theory.batch_vs_full import finite_share, gradients
-from sgdstudy.theory.descent import moments
 
 MOST_PARAMETERS = 32  # their second moments: a matrix of a million numbers
+FEW = 4  # parameters: a dense matrix is as quick as Lanczos
+MOST_NUMBERS = 3e8  # of moments along a path, held at once
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def step_moments(
     Raises:
         InputError: more than `MOST_PARAMETERS` parameters (half as many with momentum).
     """
-    share = 1 / batch_size if replacement else finite_share(d, batch_size)
+    share = _share(d, batch_size, replacement)
     p = ls.features.shape[1]
     if momentum and p > MOST_PARAMETERS // 2:
         raise InputError(
@@ -127,9 +127,82 @@ def mean_square_radius(
     replacement: bool = False,
     momentum: float = 0.0,
 ) -> float:
-    """Return rho(T): second moments stay bounded if and only if it is below 1."""
-    second = step_moments(ls, d, batch_size, lr, replacement, momentum).second
-    return float(np.abs(np.linalg.eigvals(second)).max())
+    """Return rho(T): second moments stay bounded if and only if it is below 1.
+
+    Of independent batches, in the directions in which the loss changes. Where B does not divide d,
+    it is the m-th root of the radius of an epoch's m steps, the last batch smaller.
+    """
+    ls, sizes = ls.within, batch_sizes(None, d, batch_size)
+    if not momentum and len(set(sizes)) == 1:
+        share, one = _share(d, batch_size, replacement), _sample_moments(ls, d)
+        return float(1 - lr * np.linalg.eigvalsh(_pull(one, lr, share))[0])
+    q = len(ls.w_star) * (2 if momentum else 1)
+    epoch = np.eye(q * q)
+    for size in sorted(set(sizes), reverse=True):
+        second = step_moments(ls, d, size, lr, replacement, momentum).second
+        epoch = np.linalg.matrix_power(second, sizes.count(size)) @ epoch
+    return float(np.abs(np.linalg.eigvals(epoch)).max() ** (1 / len(sizes)))
+
+
+def _share(d: int, batch_size: int, replacement: bool) -> float:
+    return 1 / batch_size if replacement else finite_share(d, batch_size)
+
+
+def _pull(one: _SampleMoments, lr: float, share: float) -> np.ndarray:
+    """Return K with T = I - lr K, on symmetric matrices: `(n, n)`, n = p (p + 1) / 2.
+
+    K C = H C + C H - lr (H C H + share cov(C)) is self-adjoint, and T maps what is positive to what
+    is: rho(T) is its largest eigenvalue. Written so, a small lr costs no digits.
+    """
+    h, p = one.hessian, len(one.hessian)
+    linear = np.kron(h, np.eye(p)) + np.kron(np.eye(p), h)
+    whole = linear - lr * (np.kron(h, h) + share * one.covariance)
+    basis = _symmetric(p)
+    return np.asarray(basis.T @ (basis.T @ whole.T).T)
+
+
+def _symmetric(p: int) -> csr_array:
+    """Return an orthonormal basis of the symmetric matrices, `(p^2, p (p + 1) / 2)`."""
+    i, j = np.triu_indices(p)
+    value, column = np.where(i == j, 0.5, 0.5**0.5), np.arange(len(i))
+    places = np.concatenate([i * p + j, j * p + i])
+    given = (np.tile(value, 2), (places, np.tile(column, 2)))
+    return csr_array(given, shape=(p * p, len(i)))  # the diagonal's two halves are added
+
+
+def _epoch_gap(
+    one: _SampleMoments, d: int, batch_size: int, lr: float, replacement: bool
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return I - E and e of an epoch C -> E C + e, on symmetric matrices; None: not stable.
+
+    Of n equal steps I - T^n and the sum of the noise are known from K's eigenvalues. E is stable
+    where some positive X is more than E X; the X with X - E X = I, if any is.
+    """
+    sizes, basis = batch_sizes(None, d, batch_size), _symmetric(len(one.hessian))
+    gap, noise = np.zeros(2 * (basis.shape[1],)), np.zeros(basis.shape[1])
+    for size in sorted(set(sizes), reverse=True):
+        share, n = _share(d, size, replacement), sizes.count(size)
+        kappa, q = np.linalg.eigh(_pull(one, lr, share))
+        if kappa[0] <= 0 and size == batch_size:  # smaller batches are noisier still
+            return None
+        small = np.clip(lr * kappa, None, 0.5)  # 1 - (1 - x)^n without cancellation
+        lost = np.where(
+            lr * kappa < 0.5, -np.expm1(n * np.log1p(-small)), 1 - (1 - lr * kappa) ** n
+        )
+        sums = np.divide(lost, lr * kappa, out=np.full_like(lost, n), where=kappa != 0)
+        added = lr**2 * share * (q.T @ (basis.T @ one.gradients.ravel()))
+        power = (q * (1 - lost)) @ q.T
+        gap = (q * lost) @ q.T + power @ gap
+        noise = q @ (sums * added) + power @ noise
+    if len(set(sizes)) > 1:
+        identity = basis.T @ np.eye(len(one.hessian)).ravel()
+        try:
+            x = (basis @ np.linalg.solve(gap, identity)).reshape(one.hessian.shape)
+        except np.linalg.LinAlgError:
+            return None
+        if np.linalg.eigvalsh(x)[0] <= 0:
+            return None
+    return gap, noise
 
 
 def stationary_excess(
@@ -137,18 +210,22 @@ def stationary_excess(
 ) -> float:
     """Return the excess loss E[L] - L* that SGD settles at; infinite where rho(T) >= 1.
 
+    For independent batches: reshuffled, the noise is less (`reshuffling_factor`).
     vec C = T vec C + lr^2 share vec S, S the covariance of the gradients at w*; excess
     = tr(H C) / 2. For small lr about lr tr(S) share / 4, with label noise sigma
-    lr sigma^2 tr(H) / (2 B).
+    lr sigma^2 tr(H) / (2 B). Where B does not divide d it is the excess at the ends of the epochs,
+    after the smaller batch, which is the noisiest.
     """
-    moments_ = step_moments(ls, d, batch_size, lr, replacement)
-    if np.abs(np.linalg.eigvals(moments_.second)).max() >= 1:
+    ls = ls.within
+    one = _sample_moments(ls, d)
+    found = _epoch_gap(one, d, batch_size, lr, replacement)
+    if found is None:
         return np.inf
     try:
-        c = np.linalg.solve(np.eye(len(moments_.noise)) - moments_.second, moments_.noise)
+        c = np.linalg.solve(*found)
     except np.linalg.LinAlgError:  # rho(T) = 1, rounding aside
         return np.inf
-    return float(ls.hessian.ravel() @ c / 2)
+    return float((_symmetric(len(ls.w_star)).T @ ls.hessian.ravel()) @ c / 2)
 
 
 def moments_along(
@@ -160,6 +237,11 @@ def moments_along(
     """
     p, h, sizes = len(z0), ls.hessian, batch_sizes(None, d, batch_size)
     n, identity = p * p, np.eye(p)
+    if (len(rates) + 1) * (n + p + 1) > MOST_NUMBERS:
+        raise InputError(
+            f"the moments of {p} parameters over {len(rates)} steps are more than "
+            f"{MOST_NUMBERS:g} numbers; ask for fewer steps"
+        )
     # the state (vec E[z z^T], E[z], 1) moves by -lr linear + lr^2 square
     linear = np.zeros((n + p + 1, n + p + 1))
     linear[:n, :n] = np.kron(h, identity) + np.kron(identity, h)
@@ -192,6 +274,7 @@ def expected_losses(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the expected running loss and the expected full loss by epoch, `(epochs,)` each.
 
+    For independent batches; of reshuffled ones it is the mean up to their memory within an epoch.
     The loss of a fresh batch at w has the expectation L(w); the running loss is the mean of these
     over the samples of the epoch. Where B does not divide d, the last batch is smaller. With
     momentum, which starts at 0, the state is (z, v).
@@ -215,7 +298,12 @@ def expected_losses(
         state = epoch_map @ state
         running[epoch] = ls.least_loss + state[-1] / d
         full[epoch] = ls.least_loss + h @ state[:n] / 2
-    return running, full
+    return unbounded(running), unbounded(full)
+
+
+def unbounded(expected: np.ndarray) -> np.ndarray:
+    """Return expectations with infinity for those that were beyond float64 on the way."""
+    return np.where(np.isfinite(expected), expected, np.inf)
 
 
 def first_below(losses: np.ndarray, epsilon: float) -> float:
@@ -224,102 +312,48 @@ def first_below(losses: np.ndarray, epsilon: float) -> float:
     return float(below[0] + 1) if len(below) else np.inf
 
 
-def first_overflow(problem: Problem, config: TrainConfig, most: int = 100) -> np.ndarray:
-    """Return, seed by seed, the step (from 1) of the first batch loss beyond float32, `(R,)`.
-
-    The linear recursion w -> w - lr g_b of the seed's own order, in float64; a loss overflows when
-    its sum of squares exceeds the largest float32. Infinite where none does within `most` steps.
-    """
-    ls, sizes = moments(problem), config.batch_sizes(problem.d)
-    size = sizes[0]
-    found = np.full(len(config.seeds), np.inf)
-    limit = float(np.finfo(np.float32).max)
-    for r, seed in enumerate(config.seeds):
-        indices = Sampler(config.order, [seed], problem.d, size).take(min(most * size, problem.d))
-        z = problem.initial([seed])[0].double().numpy() - ls.w_star
-        for step, part in enumerate(indices[0].numpy().reshape(-1, size)):
-            phi = ls.features[part]
-            error = phi @ z + ls.residual[part]
-            if error @ error > limit:
-                found[r] = step + 1
-                break
-            z = z - config.lr * 2 / size * phi.T @ error
-    return found
-
-
-def lyapunov(
-    problem: Problem,
-    batch_size: int,
-    lr: float,
-    epochs: int = 6,
-    replicas: int = 64,
-    replacement: bool = False,
-    momentum: float = 0.0,
-) -> float:
-    """Return the top Lyapunov exponent per step of random batches, estimated by products.
-
-    The growth of log|z| under z -> (I - lr H_b) z, over `replicas` long products, the first epoch
-    left out. Almost every path converges, noise aside, if and only if the exponent is below 0; the
-    mean square may still diverge (`mean_square_lr_limit`). Batches are reshuffled every epoch, or
-    drawn with replacement. With momentum, of (z, lr momentum v).
-
-    Raises:
-        InputError: the loss is not `mse`, or the model not linear in w.
-    """
-    ls, generator = moments(problem), np.random.default_rng(0)
-    phi = ls.features.reshape(problem.d, -1, ls.features.shape[1])
-    m, p = problem.d // batch_size, phi.shape[2]
-    z, moved, total = np.ones((replicas, p)), np.zeros((replicas, p)), 0.0
-    for epoch in range(epochs):
-        order = (
-            generator.integers(problem.d, size=(replicas, problem.d))
-            if replacement
-            else generator.permuted(np.tile(np.arange(problem.d), (replicas, 1)), axis=1)
-        )
-        for batch in order[:, : m * batch_size].reshape(replicas, m, batch_size).swapaxes(0, 1):
-            rows = phi[batch].reshape(replicas, -1, p)
-            error = np.einsum("rnp,rp->rn", rows, z)
-            slope = 2 / rows.shape[1] * np.einsum("rnp,rn->rp", rows, error)
-            moved = momentum * moved - lr * slope
-            z = z + moved
-            both = np.concatenate([z, momentum * moved], axis=1)
-            length = np.linalg.norm(both, axis=1, keepdims=True)
-            z, moved = z / length, moved / length
-            total += float(np.log(length).mean()) if epoch else 0.0
-    return total / ((epochs - 1) * m)
-
-
-def lyapunov_zero_lr(
-    problem: Problem, batch_size: int, low: float, high: float, replacement: bool = False
-) -> float:
-    """Return the step size where the Lyapunov exponent crosses 0, to one part in a thousand.
-
-    The exponent must be below 0 at `low` and above at `high`; the same batches are used for every
-    step size, so that the crossing is one.
-    """
-    while high / low > 1 + 1e-3:
-        middle = float(np.sqrt(low * high))
-        below = lyapunov(problem, batch_size, middle, replacement=replacement) < 0
-        low, high = (middle, high) if below else (low, middle)
-    return low
-
-
 def mean_square_lr_limit(
     ls: LeastSquares, d: int, batch_size: int, replacement: bool = False
 ) -> float:
     """Return the step size where second moments stop being bounded, rho(T) = 1.
 
+    For independent batches; reshuffled ones stay bounded further. Where B does not divide d, an
+    epoch's last batch is smaller, and the limit is between those of both sizes: where the map of
+    an epoch stops being stable.
+
+    Raises:
+        InputError: a ragged batch and more than `MOST_PARAMETERS` parameters.
+    """
+    ls, rest = ls.within, d % batch_size
+    high = _limit_of_size(ls, d, _share(d, batch_size, replacement))
+    if not rest:
+        return high
+    one = _sample_moments(ls, d)
+    low = _limit_of_size(ls, d, _share(d, rest, replacement))
+
+    def stable(lr: float) -> bool:
+        return _epoch_gap(one, d, batch_size, lr, replacement) is not None
+
+    grid = np.geomspace(low, high, 17)  # the first crossing, should there be several
+    first = next((i for i, lr in enumerate(grid) if i and not stable(lr)), len(grid) - 1)
+    low, high = grid[first - 1], grid[first]
+    while high - low > 1e-9 * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if stable(middle) else (low, middle)
+    return float((low + high) / 2)
+
+
+def _limit_of_size(ls: LeastSquares, d: int, share: float) -> float:
+    """Return the limit of batches of one size, whose mean has share times the covariance.
+
     T C = C - lr (H C + C H) + lr^2 N(C) with N(C) = share E[H_i C H_i] + (1 - share) H C H, so that
     some C stays as it is when 1 / lr is an eigenvalue of N against C -> H C + C H: its largest. In
     the eigenbasis of H the latter is a division, and no matrix of p^2 x p^2 numbers is needed.
     """
-    spectrum, vectors = np.linalg.eigh(ls.hessian)
+    spectrum, vectors = ls.modes
     phi = ls.features.reshape(d, -1, len(spectrum)) @ vectors
     outputs, p = phi.shape[1:]
-    share = 1 / batch_size if replacement else finite_share(d, batch_size)
-    sums = spectrum[:, None] + spectrum
-    moves = sums > 1e-12 * spectrum[-1]  # nothing moves in directions without data
-    root = np.sqrt(np.divide(1, sums, out=np.zeros_like(sums), where=moves))
+    root = 1 / np.sqrt(spectrum[:, None] + spectrum)
 
     def apply(c: np.ndarray) -> np.ndarray:
         c = root * c.reshape(p, p)
@@ -328,27 +362,30 @@ def mean_square_lr_limit(
         found = share * random + (1 - share) * np.outer(spectrum, spectrum) * c
         return (root * found).ravel()
 
-    start = np.eye(p).ravel()
-    if p == 1:  # too small for Lanczos
-        return float(1 / apply(start)[0])
-    operator = LinearOperator((p * p, p * p), matvec=apply, dtype=float)
+    if p <= FEW:  # too small for Lanczos
+        return float(1 / np.linalg.eigvalsh([apply(c) for c in np.eye(p * p)])[-1])
+    operator, start = LinearOperator((p * p, p * p), matvec=apply, dtype=float), np.eye(p).ravel()
     return float(1 / eigsh(operator, k=1, which="LA", v0=start, return_eigenvectors=False)[0])
 
 
 def reshuffling_factor(x: np.ndarray) -> np.ndarray:
     """Return the share of the noise that reshuffling leaves, per mode, x = m lr lambda.
 
-    RR / WR about 1 - tanh(x / 2) / (x / 2).
+    RR / WR about 1 - tanh(x / 2) / (x / 2), for small lr lambda and many batches of equal
+    Hessians.
     """
-    half = np.asarray(x, dtype=float) / 2
-    return 1 - np.tanh(half) / half
+    half = np.abs(np.asarray(x, dtype=float)) / 2
+    small = half < 1e-2  # where the difference would cancel: its series
+    safe = np.where(small, 1.0, half)
+    return np.where(small, half**2 / 3 - 2 * half**4 / 15, 1 - np.tanh(safe) / safe)
 
 
 def shuffle_once_factor(lr: float, eigenvalues: np.ndarray, m: int) -> np.ndarray:
     """Return the noise of one order for ever over that of reshuffling, per mode.
 
     SO / RR = (1 + a^m) / (1 - a^m), a = 1 - lr lambda: with one order the epochs' errors add up,
-    reshuffled they average out.
+    reshuffled they average out. For all batches of one Hessian; infinite where nothing contracts,
+    a^m >= 1.
     """
     a = (1 - lr * np.asarray(eigenvalues, dtype=float)) ** m
-    return (1 + a) / (1 - a)
+    return np.divide(1 + a, 1 - a, out=np.full_like(a, np.inf), where=a < 1)

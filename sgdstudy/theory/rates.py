@@ -7,7 +7,8 @@ g_i the gradient of sample i at w*, S their covariance and H_i its Hessian, an e
     lr^2 sum_{i before j} H_j g_i + O(lr^3)
 
 because the first order, -lr sum g_i, vanishes. For time * lambda_min >> 1 and K large enough that
-time * lambda_max < K, E|z|^2 = sum of constant * K^exponent. The exponents are those of
+time * lambda_max < K, E|z|^2 = sum of constant * K^exponent, z in the directions in which the loss
+changes. The exponents are those of
 Mishchenko, Khaled, Richtarik (2020), Safran, Shamir (2020) and, for flip-flop, Rajput, Lee,
 Papailiopoulos (2022); the constants follow from the sum above.
 """
@@ -20,6 +21,7 @@ import numpy as np
 
 from sgdstudy.errors import InputError, shown
 from sgdstudy.least_squares import LeastSquares
+from sgdstudy.theory.arguments import permutation
 from sgdstudy.theory.batch_vs_full import gradients
 
 Law = Mapping[int, float]  # exponent of K -> constant
@@ -40,6 +42,7 @@ def rate_laws(ls: LeastSquares, d: int, time: float) -> dict[str, Law]:
         d: number of samples.
         time: lr d K.
     """
+    ls = ls.within
     h, unit = ls.hessian, time / d
     hessians, g = _samples(ls, d)
     s = g.T @ g / d
@@ -56,7 +59,12 @@ def rate_laws(ls: LeastSquares, d: int, time: float) -> dict[str, Law]:
 
 
 def fixed_order_law(ls: LeastSquares, order: np.ndarray, time: float) -> Law:
-    """Return the law of |z|^2 after K epochs that all visit the samples in `order` `(d,)`."""
+    """Return the law of |z|^2 after K epochs that all visit the samples in `order` `(d,)`.
+
+    Raises:
+        InputError: an order that does not hold every sample once.
+    """
+    ls, order = ls.within, permutation(order, len(ls.residual) // ls.outputs)
     hessians, g = _samples(ls, len(order))
     before = np.cumsum(g[order], axis=0) - g[order]
     pairs = np.einsum("ipq,iq->p", hessians[order], before)
@@ -67,6 +75,8 @@ def fixed_order_law(ls: LeastSquares, order: np.ndarray, time: float) -> Law:
 def law_at(law: Law, k: np.ndarray) -> np.ndarray:
     """Return a law's values at numbers of epochs k."""
     at = np.asarray(k, dtype=float)
+    if not (at > 0).all():
+        raise InputError(f"a law holds from 1 epoch on; got k {shown(k)}")
     return np.sum([constant * at**exponent for exponent, constant in law.items()], axis=0)
 
 

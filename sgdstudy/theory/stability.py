@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch.func import jacrev
 
-from sgdstudy.least_squares import LeastSquares, from_features
+from sgdstudy.errors import InputError
+from sgdstudy.least_squares import MAX_ENTRIES, LeastSquares, from_features
 from sgdstudy.problem import Problem
 
 FLAT = 1e-5  # singular values of the Jacobian below this share of the largest: nothing moves there
@@ -40,7 +41,17 @@ def linearised(problem: Problem, w: np.ndarray) -> LeastSquares:
     Args:
         problem: any model, under the loss `mse`.
         w: `(p,)`.
+
+    Raises:
+        InputError: another loss, or a Jacobian of too many numbers.
     """
+    if problem.loss != "mse":
+        raise InputError(f"linearised takes the loss 'mse', not {problem.loss_name!r}")
+    if problem.y.numel() * problem.p > MAX_ENTRIES:
+        raise InputError(
+            f"the Jacobian of {problem.y.numel()} values and {problem.p} parameters is more than "
+            f"{MAX_ENTRIES:g} numbers; give fewer samples"
+        )
     exact = problem.to(torch.float64, "cpu")
     at = torch.as_tensor(np.asarray(w, dtype=float))
     jacobian = jacrev(lambda v: exact.model(v, exact.x).flatten())(at).numpy()
@@ -48,4 +59,4 @@ def linearised(problem: Problem, w: np.ndarray) -> LeastSquares:
         error = (exact.y - exact.model(at, exact.x)).flatten().numpy()
     u, s, _ = np.linalg.svd(jacobian, full_matrices=False)
     keep = s > FLAT * s.max(initial=0)
-    return from_features(u[:, keep] * s[keep], error)
+    return from_features(u[:, keep] * s[keep], error, len(error) // problem.d)

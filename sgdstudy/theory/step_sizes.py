@@ -12,7 +12,7 @@ import numpy as np
 from sgdstudy.errors import InputError, shown
 from sgdstudy.least_squares import LeastSquares, from_features
 from sgdstudy.theory.batch_vs_full import gradients
-from sgdstudy.theory.random_order import moments_along
+from sgdstudy.theory.random_order import moments_along, unbounded
 
 
 def scheduled_losses(
@@ -41,7 +41,8 @@ def scheduled_losses(
     """
     z0 = np.asarray(w0, dtype=float) - ls.w_star
     _, second = moments_along(ls, z0, d, batch_size, _checked(rates), replacement)
-    return ls.least_loss + second @ ls.hessian.ravel() / 2
+    with np.errstate(over="ignore", invalid="ignore"):
+        return unbounded(ls.least_loss + second @ ls.hessian.ravel() / 2)
 
 
 def averaged_losses(
@@ -56,8 +57,8 @@ def averaged_losses(
     """Return the expected loss at the mean of the parameters so far, `(S + 1,)`.
 
     With s the sum of the z that count, E[s' s'^T] = E[s s^T] + E[z' s^T] + E[s z'^T] + E[z' z'^T]
-    and E[z' s^T] = (I - lr H) E[z s^T]: the gradients at w* have mean zero and know nothing of
-    the past. Until the first counts, the parameters are their own mean.
+    and E[z' s^T] = (I - lr H) E[z s^T]: the gradients at w* have mean zero and, where batches are
+    independent, know nothing of the past. Until the first counts, the parameters are their own mean.
 
     Args:
         ls, w0, d, batch_size, rates, replacement: see `scheduled_losses`.
@@ -67,14 +68,15 @@ def averaged_losses(
     _, second = moments_along(ls, z0, d, batch_size, rates, replacement)
     p, h = len(z0), ls.hessian
     with_sum, of_sum = np.zeros((p, p)), np.zeros((p, p))  # E[z s^T], E[s s^T]
-    found, first = second @ h.ravel() / 2, skipped or 0
-    for t in range(first, len(rates)):
-        here = second[t + 1].reshape(p, p)
-        moved = with_sum - rates[t] * h @ with_sum
-        of_sum = of_sum + moved + moved.T + here
-        with_sum = moved + here
-        found[t + 1] = (h * of_sum).sum() / (2 * (t + 1 - first) ** 2)
-    return ls.least_loss + found
+    with np.errstate(over="ignore", invalid="ignore"):  # of a path that diverges
+        found, first = second @ h.ravel() / 2, skipped or 0
+        for t in range(first, len(rates)):
+            here = second[t + 1].reshape(p, p)
+            moved = with_sum - rates[t] * h @ with_sum
+            of_sum = of_sum + moved + moved.T + here
+            with_sum = moved + here
+            found[t + 1] = (h * of_sum).sum() / (2 * (t + 1 - first) ** 2)
+        return unbounded(ls.least_loss + found)
 
 
 def averaged_excess_law(ls: LeastSquares, d: int, n: float) -> float:
@@ -84,6 +86,7 @@ def averaged_excess_law(ls: LeastSquares, d: int, n: float) -> float:
     it, nor the batch size (Ruppert 1988; Polyak, Juditsky 1992). A constant step adds a part of
     lr over its mean-square limit, as the gradients are noisier away from w*.
     """
+    ls = ls.within
     g = gradients(ls, ls.w_star, d)
     return float(np.trace(np.linalg.solve(ls.hessian, g.T @ g / d)) / (2 * n))
 
@@ -94,7 +97,14 @@ def projected(ls: LeastSquares) -> LeastSquares:
     Polyak's step with c = 1/2 on one sample, w - (r / |phi|^2) phi, solves the sample's equation
     (Kaczmarz; Strohmer, Vershynin 2009; Loizou et al. 2021). On rows scaled to |phi| = 1 that is
     the plain step of size 1/2, whose minimiser is the one that weights a sample by 1 / |phi|^2.
+
+    Raises:
+        InputError: samples of several outputs, whose equations one step does not all solve.
     """
+    if ls.outputs > 1:
+        raise InputError(
+            f"Polyak's step projects where a sample has one output; these have {ls.outputs}"
+        )
     length = np.linalg.norm(ls.features, axis=1)
     scale = 1 / np.where(length > 0, length, 1)  # no gradient: the step stays
     rows = scale[:, None] * ls.features
@@ -110,14 +120,11 @@ def polyak_losses(ls: LeastSquares, w0: np.ndarray, d: int, n_steps: int) -> np.
     Raises:
         InputError: samples of several outputs.
     """
-    if len(ls.residual) != d:
-        outputs = len(ls.residual)
-        raise InputError(f"polyak_losses takes one output a sample; {d} have {outputs} outputs")
     other = projected(ls)
     shift = other.w_star - ls.w_star
     z0, half = np.asarray(w0, dtype=float) - other.w_star, np.full(n_steps, 0.5)
     mean, second = moments_along(other, z0, d, 1, half, True)
-    h = ls.hessian
+    h = ls.hessian  # lr = 1/2 of unit rows never diverges
     excess = second @ h.ravel() / 2 + mean @ h @ shift + shift @ h @ shift / 2
     return ls.least_loss + excess
 

@@ -13,7 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq, minimize_scalar
+from scipy.linalg import eigh
+from scipy.optimize import minimize_scalar
+
+from sgdstudy.errors import InputError, shown
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,20 @@ def sample_law(features: np.ndarray, weights: np.ndarray, deviation: float) -> S
                [0.        , 2.        ]])
     """
     phi, p = np.asarray(features, dtype=float), np.shape(features)[1]
+    if not (phi.ndim == 2 and np.shape(weights) == phi.shape[:1] and np.isfinite(phi).all()):
+        raise InputError(
+            f"features are finite numbers (n, p) with weights (n,); got shapes {phi.shape} and "
+            f"{np.shape(weights)}"
+        )
     each = 2 * np.einsum("ip,iq->ipq", phi, phi)
     hessian = np.einsum("i,ipq->pq", weights, each)
     products = np.einsum("i,ipq,irs->prqs", weights, each, each).reshape(p * p, -1)
+    values = np.linalg.eigvalsh(hessian)
+    if not values[0] > 1e-14 * values[-1]:  # no step moves, and no lag ends, in some direction
+        raise InputError(
+            f"features must span all {p} parameters, or where they go is not known; the Hessian's "
+            f"eigenvalues are {shown([float(f'{v:.3g}') for v in values])}"
+        )
     return SampleLaw(hessian, products, 2 * deviation**2 * hessian)
 
 
@@ -85,14 +99,14 @@ def stationary_tracking(
         walk: Q, `(p, p)`: covariance of a random step of the true parameters besides.
     """
     h, v, p = law.hessian, np.asarray(velocity, dtype=float), len(law.hessian)
-    second = _second(law, batch_size, lr)
     lag = -np.linalg.solve(lr * h, v)
-    if np.abs(np.linalg.eigvals(second)).max() >= 1:
+    if lr >= tracking_lr_limit(law, batch_size):
         return Tracking(lag, np.full((p, p), np.inf), np.inf)
     moved = lag - lr * h @ lag
     added = lr**2 / batch_size * law.noise - np.outer(moved, v) - np.outer(v, moved)
     added += np.outer(v, v) + (0 if walk is None else walk)
-    c = np.linalg.solve(np.eye(p * p) - second, added.ravel()).reshape(p, p)
+    linear, square = _operators(law, batch_size)
+    c = np.linalg.solve(lr * linear - lr**2 * square, added.ravel()).reshape(p, p)
     return Tracking(lag, c, float((h * c).sum() / 2))
 
 
@@ -108,9 +122,8 @@ def tracking_path(
         true: the true parameters before every step and after the last, `(S + 1, p)`.
         w0: `(p,)`, where it starts.
     """
-    h, p, true = law.hessian, len(law.hessian), np.asarray(true, dtype=float)
-    linear = np.kron(h, np.eye(p)) + np.kron(np.eye(p), h)
-    square = np.kron(h, h) + (law.products - np.kron(h, h)) / batch_size
+    h, true = law.hessian, np.asarray(true, dtype=float)
+    linear, square = _operators(law, batch_size)
     noise = law.noise.ravel() / batch_size
     z = np.asarray(w0, dtype=float) - true[0]
     c = np.outer(z, z).ravel()
@@ -141,11 +154,16 @@ def best_tracking_lr(law: SampleLaw, batch_size: int, velocity: np.ndarray) -> f
     """Return the step size with the least stationary excess, by the exact moments.
 
     While it is small, (4 B v^T H^-1 v / tr S)^(1/3): there the noise is twice the lag.
+
+    Raises:
+        InputError: a velocity of 0.
     """
     v = np.asarray(velocity, dtype=float)
     noise, lag = tracking_terms(law, batch_size, 1.0, v)
     limit = tracking_lr_limit(law, batch_size)
-    low = min((2 * lag / noise) ** (1 / 3), limit) / 100
+    if not lag > 0:
+        raise InputError("true parameters that stand still have no best step: the less the better")
+    low = min((2 * lag / noise) ** (1 / 3) if noise > 0 else limit, limit) / 100
 
     def cost(log_lr: float) -> float:
         return float(np.log(stationary_tracking(law, batch_size, np.exp(log_lr), v).excess))
@@ -156,17 +174,17 @@ def best_tracking_lr(law: SampleLaw, batch_size: int, velocity: np.ndarray) -> f
 
 
 def tracking_lr_limit(law: SampleLaw, batch_size: int) -> float:
-    """Return the step size from which second moments grow without bound, rho(T) = 1."""
-    high = 2 / float(np.linalg.eigvalsh(law.hessian)[-1])
+    """Return the step size from which second moments grow without bound, rho(T) = 1.
 
-    def over(lr: float) -> float:
-        return float(np.abs(np.linalg.eigvals(_second(law, batch_size, lr))).max()) - 1
+    T C = C - lr (H C + C H) + lr^2 N(C), so that 1 / lr is the largest eigenvalue of N against
+    C -> H C + C H.
+    """
+    linear, square = _operators(law, batch_size)
+    return float(1 / eigh(square, linear, eigvals_only=True)[-1])
 
-    return float(brentq(over, 1e-6 * high, high * (1 + 1e-6)))
 
-
-def _second(law: SampleLaw, batch_size: int, lr: float) -> np.ndarray:
-    """Return T = E[(I - lr H_b) x (I - lr H_b)]."""
-    factor = np.eye(len(law.hessian)) - lr * law.hessian
-    spread = law.products - np.kron(law.hessian, law.hessian)
-    return np.kron(factor, factor) + lr**2 / batch_size * spread
+def _operators(law: SampleLaw, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return C -> H C + C H and N, `(p^2, p^2)` each, with T = I - lr linear + lr^2 N."""
+    h, identity = law.hessian, np.eye(len(law.hessian))
+    linear = np.kron(h, identity) + np.kron(identity, h)
+    return linear, np.kron(h, h) + (law.products - np.kron(h, h)) / batch_size
