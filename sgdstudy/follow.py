@@ -47,14 +47,14 @@ def epoch_ends(
         starts: where the seeds start, `(R, p)`.
     """
     sizes, d, fixed = config.batch_sizes(problem.d), problem.d, str(config.order) in FIXED_ORDERS
-    rows = np.column_stack([ls.features, ls.residual]).reshape(d, -1, len(ls.w_star) + 1)
+    rows = np.column_stack([ls.features, ls.residual]).reshape(d, -1)  # (d, outputs q)
     seeds = list(config.seeds[:1] if fixed else config.seeds)
     sampler = Sampler(config.order, seeds, d, sizes[0])
     y = np.column_stack([starts - ls.w_star, np.ones(len(starts))])[:, :, None]
     share, epoch = np.array(sizes) / sum(sizes), None
     while True:
         if epoch is None or not fixed:
-            squares = _squares(rows, sampler.take(sum(sizes)).numpy(), sizes)
+            squares = _squares(rows, sampler.take(sum(sizes)).numpy(), sizes, len(ls.w_star) + 1)
             epoch = _multiplied(squares, share, config.lr)
         with np.errstate(all="ignore"):  # of seeds that diverge
             running = (y.swapaxes(-1, -2) @ epoch.form @ y)[:, 0, 0]
@@ -66,8 +66,8 @@ def work(problem: Problem, config: TrainConfig) -> float:
     """Return about how many nanoseconds an epoch of all the seeds takes."""
     q, m, n = problem.p + 1, len(config.batch_sizes(problem.d)), len(config.seeds)
     if str(config.order) in FIXED_ORDERS:
-        return 2e4 + 50.0 * n * q
-    return 2e5 + float(n * (10 * problem.d * q + m * (100 + 3 * q**3)))
+        return 2e5 + 50.0 * n * q
+    return 4e5 + float(n * (10 * problem.d * q + m * (200 + 3 * q**3)))
 
 
 class _Epoch(NamedTuple):
@@ -76,13 +76,14 @@ class _Epoch(NamedTuple):
     growth: np.ndarray  # (R,)
 
 
-def _squares(rows: np.ndarray, taken: np.ndarray, sizes: list[int]) -> np.ndarray:
-    """Return S of every batch `(R, m, q, q)`, of the samples' rows `(d, n, q)`."""
+def _squares(rows: np.ndarray, taken: np.ndarray, sizes: list[int], q: int) -> np.ndarray:
+    """Return S of every batch `(R, m, q, q)`, of the samples' rows `(d, outputs q)`."""
     full, parts = sizes.count(sizes[0]) * sizes[0], []
     for size, part in ((sizes[0], taken[:, :full]), (sizes[-1], taken[:, full:])):
         if part.size:
-            batch = rows[part].reshape(len(taken), -1, size * rows.shape[1], rows.shape[2])
-            parts.append(batch.swapaxes(-1, -2) @ batch / batch.shape[2])
+            batch = rows.take(part, 0).reshape(len(taken), part.shape[1] // size, -1, q)
+            turned = np.ascontiguousarray(batch.swapaxes(-1, -2))
+            parts.append(turned @ batch / batch.shape[2])
     return np.concatenate(parts, 1)
 
 
@@ -94,12 +95,18 @@ def _multiplied(squares: np.ndarray, share: np.ndarray, lr: float) -> _Epoch:
     step += np.eye(q)
     growth = np.ones(n)
     while True:
-        norms = np.sqrt((step[..., :-1, :-1] ** 2).sum((2, 3)).max(1) / (q - 1))
-        growth = np.maximum(growth, norms)
+        block = step[..., :-1, :-1]
+        norms = np.einsum("rmij,rmij->rm", block, block).max(1) / (q - 1)
+        growth = np.maximum(growth, np.sqrt(norms))
         m = step.shape[1]
         if m == 1:
             return _Epoch(step[:, 0], form[:, 0], growth)
-        first, second = step[:, : m - 1 : 2], step[:, 1::2]
-        paired = form[:, : m - 1 : 2] + first.swapaxes(-1, -2) @ form[:, 1::2] @ first
-        form = np.concatenate([paired, form[:, m - m % 2 :]], 1)
-        step = np.concatenate([second @ first, step[:, m - m % 2 :]], 1)
+        rest = [part[:, m - m % 2 :] for part in (step, form)]
+        first, second = (np.ascontiguousarray(step[:, i : m - m % 2 : 2]) for i in (0, 1))
+        back = np.ascontiguousarray(first.swapaxes(-1, -2))
+        form = form[:, : m - 1 : 2] + back @ (form[:, 1::2] @ first)
+        step = second @ first
+        if m % 2:
+            step, form = (
+                np.concatenate([x, y], 1) for x, y in zip((step, form), rest, strict=True)
+            )

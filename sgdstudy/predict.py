@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from sgdstudy.history import History
 
 RANDOM_ORDERS = ("shuffle", "with_replacement")
-MOST_WORK = 5e8  # nanoseconds, about, that the orders of an arm's seeds are followed
+MOST_WORK = 1e9  # nanoseconds, about, that the orders of an arm's seeds are followed
+SWEEP_WORK = 2e6  # the same of one of the thousand runs of a sweep
 WITHIN = "_tolerance"  # ends the name of what a prediction may be off by
 
 
@@ -123,7 +124,8 @@ def _descent(
 
     def state(k: int) -> tuple[np.ndarray, np.ndarray]:
         z = theory.descent_w(ls, start, lr, k)[None] - ls.w_star
-        return z, rounding.after(np.zeros_like(z), (start - ls.w_star)[None], k, np.ones(1))
+        variance = rounding.after(np.zeros_like(z), (start - ls.w_star)[None], k, np.ones(1))
+        return z, variance + rounding.of_powers(z, k) ** 2
 
     def surely(k: int, sign: int) -> bool:
         """Whether the loss after k updates is below epsilon (+1), or not (-1), however rounded."""
@@ -168,25 +170,19 @@ def _followed(
 ) -> _Seeds | None:
     """Return what is expected of the seeds' own orders; None where they take too long to follow."""
     assert config.stop is not None
-    epsilon, cost, m = config.stop[1], work(problem, config), len(config.batch_sizes(problem.d))
+    epsilon, m = config.stop[1], len(config.batch_sizes(problem.d))
+    most_epochs = int(min(config.epochs, most / work(problem, config)))
     stop, true, paths = np.full((3, len(config.seeds)), np.inf), problem.w_true is not None, []
-    for epoch, now in enumerate(_epochs(problem, config, ls), 1):
-        if epoch * cost > most:
-            return None
-        below = (
-            now.value < epsilon,
-            ~(now.value - now.off >= epsilon),
-            now.value + now.off < epsilon,
-        )
-        stop = np.where(np.array(below) & ~now.dead & np.isinf(stop), epoch, stop)
+    for epoch, now in enumerate(islice(_epochs(problem, config, ls), most_epochs), 1):
+        near = (~(now.value - now.off >= epsilon), now.value + now.off < epsilon)
+        below = np.array([now.value < epsilon, *near]) & ~now.dead
+        stop = np.where(below & np.isinf(stop), epoch, stop)
         if true:
             paths.append((_distance(problem, ls.w_star + now.z, epoch * m), now.off_w))
         if (np.isfinite(stop[2]) | now.dead).all() or epoch == config.epochs:
-            break
-    return _Seeds(
-        stop,
-        _at_the_end(stop, now.dead, *map(np.array, zip(*paths, strict=True))) if true else None,
-    )
+            along = (np.array(part) for part in zip(*paths, strict=True))
+            return _Seeds(stop, _at_the_end(stop, now.dead, *along) if true else None)
+    return None
 
 
 @dataclass(frozen=True)
@@ -254,13 +250,25 @@ def expected_losses(problem: Problem, config: TrainConfig) -> dict[str, np.ndarr
         b = theory.batches(problem, config)
         both = theory.fixed_order_losses(ls, b, start, config.lr, epochs)
     elif config.order in RANDOM_ORDERS and len(ls.w_star) <= theory.MOST_PARAMETERS:
-        size, twice = config.batch_sizes(problem.d)[0], config.order == "with_replacement"
-        if theory.mean_square_radius(ls, problem.d, size, config.lr, twice) >= 1:
+        sizes, twice = config.batch_sizes(problem.d), config.order == "with_replacement"
+        if not _mean_is_bounded(ls, problem.d, sizes, config.lr, twice):
             return {}  # the mean of the loss diverges while most paths converge
-        both = theory.expected_losses(ls, start, problem.d, size, config.lr, epochs, twice)
+        both = theory.expected_losses(ls, start, problem.d, sizes[0], config.lr, epochs, twice)
     else:
         return {}
     return dict(zip(("running_loss", "full_loss"), both, strict=True))
+
+
+def _mean_is_bounded(
+    ls: LeastSquares, d: int, sizes: list[int], lr: float, replacement: bool
+) -> bool:
+    """Whether second moments stay bounded, from epoch to epoch: a short batch may undo the rest."""
+    epoch = np.eye(len(ls.w_star) ** 2)
+    for size in sorted(set(sizes), reverse=True):
+        step = theory.step_moments(ls, d, size, lr, replacement).second
+        with np.errstate(over="ignore", invalid="ignore"):
+            epoch = np.linalg.matrix_power(step, sizes.count(size)) @ epoch
+    return bool(np.isfinite(epoch).all() and np.abs(np.linalg.eigvals(epoch)).max() < 1)
 
 
 def order_is_known(problem: Problem, config: TrainConfig) -> bool:
@@ -294,7 +302,8 @@ def _dtype(problem: Problem, config: TrainConfig) -> torch.dtype:
 
 
 def _eps(problem: Problem, config: TrainConfig) -> float:
-    return float(torch.finfo(_dtype(problem, config)).eps)
+    """Return the relative rounding of the run, and of theory's own float64."""
+    return float(torch.finfo(_dtype(problem, config)).eps + np.finfo(float).eps)
 
 
 def _growth(problem: Problem, config: TrainConfig, ls: LeastSquares) -> dict[str, float]:

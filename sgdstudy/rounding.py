@@ -1,10 +1,11 @@
 """How far rounding can take a run of plain gradient steps from the same steps in exact numbers.
 
-Every step rounds the parameters, by up to half a unit in their last place, eps |w| / 2. Along an
-eigenvector of the Hessian with eigenvalue lambda the next step leaves a = 1 - lr lambda of it, so
-that steps whose rounding scatters add up to a variance of (eps |w| / 2)^2 (1 - a^2k) / (1 - a^2).
-A step of only s units in the last place is rounded the same way again and again: that leaves
-c / (8 s^2) of the distance c to go, up to s = 1/2, where nothing moves any more (`float32_floor`).
+Every step rounds the parameters, by up to half a unit in their last place, at most eps |w|: evenly
+spread, a variance of (eps |w|)^2 / 12. Along an eigenvector of the Hessian with eigenvalue lambda
+the next step leaves a = 1 - lr lambda of the error, so that k steps whose rounding scatters add up
+to (1 - a^2k) / (1 - a^2) times that. A step of only s units in the last place is rounded the same
+way again and again: that leaves c / (8 s^2) of the distance c to go, up to s = 1/2, where nothing
+moves any more (`theory.float32_floor`).
 """
 
 from __future__ import annotations
@@ -48,8 +49,17 @@ class Rounding:
         kept = square**steps
         lost = 1 - square
         count = np.divide(1 - kept, lost, out=np.full_like(lost, steps), where=lost > 1e-15)
-        one = growth * self.eps / 2 * (self._size + np.linalg.norm(z, axis=-1))
+        w = np.maximum(np.abs(self.ls.w_star + z).max(-1), self._size)
+        one = growth * self.eps * w / 12**0.5
         return kept * before + count * one[:, None] ** 2
+
+    def of_powers(self, z: np.ndarray, k: int) -> np.ndarray:
+        """Return how far theory's own (1 - lr lambda)^k may put z along the eigenvectors, `(R, p)`.
+
+        float64 has the eigenvalues to eps times the largest.
+        """
+        off = float(np.finfo(float).eps) * k * self.lr * self._spectrum[-1]
+        return off * np.linalg.norm(z, axis=-1, keepdims=True) * np.ones_like(z)
 
     def of_w(self, variance: np.ndarray, z: np.ndarray) -> np.ndarray:
         """Return how far off w may be along the eigenvectors, `(R, p)`."""

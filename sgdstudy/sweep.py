@@ -18,7 +18,7 @@ from sgdstudy.errors import InputError, Interrupted, StoreError
 from sgdstudy.history import History
 from sgdstudy.load import every_run
 from sgdstudy.points import AXIS
-from sgdstudy.predict import predict
+from sgdstudy.predict import SWEEP_WORK, predict
 from sgdstudy.prune import remove
 from sgdstudy.record import Memory, Rows
 from sgdstudy.scripts import load_study
@@ -257,14 +257,15 @@ def work(number: int, task: Task) -> tuple[int, Outcome]:
 def _trained(combination: Combination, task: Task) -> Outcome:
     arm = combination.arm
     if task.invocation is not None:
-        _, history = task.invocation.train(combination.name, arm, False, combination.tags)
+        tags = combination.tags
+        _, history = task.invocation.train(combination.name, arm, False, tags, SWEEP_WORK)
         return Outcome(interrupted="interrupted" in history.stop_reason)
     sink = Memory()
     history = train(arm.problem, config=arm.config, progress=False, sink=sink)
     kept = [f.name for f in fields(History) if f.name not in ("problem", "config", "sink")]
     return Outcome(
         interrupted="interrupted" in history.stop_reason,
-        predicted=predict(arm.problem, arm.config),
+        predicted=predict(arm.problem, arm.config, SWEEP_WORK),
         figures={name: getattr(history, name) for name in kept},
         rows=sink.whole(),
     )

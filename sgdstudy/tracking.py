@@ -32,7 +32,7 @@ from sgdstudy.errors import StoreError
 from sgdstudy.history import History
 from sgdstudy.journal import Closing, Journal, Opening, Point, Stamped, stamp
 from sgdstudy.points import AXIS, INTERIM_POINTS, Series
-from sgdstudy.predict import predict
+from sgdstudy.predict import MOST_WORK, predict
 from sgdstudy.record import Files, Rows, Stream
 from sgdstudy.store import Store, is_away, local_path, reason_of, remove_folder
 from sgdstudy.trainer import train
@@ -145,9 +145,21 @@ class Invocation:
                 journal.close(Closing("FINISHED"))
 
     def train(
-        self, name: str, arm: Arm, progress: bool | None, tags: Mapping[str, str] | None = None
+        self,
+        name: str,
+        arm: Arm,
+        progress: bool | None,
+        tags: Mapping[str, str] | None = None,
+        work: float = MOST_WORK,
     ) -> tuple[str, History]:
         """Predict one arm, then train it, as a tracked run; return the run's id and history.
+
+        Args:
+            name: the run's name.
+            arm: what is trained.
+            progress: show a bar; None: when there is someone to see it.
+            tags: further tags.
+            work: how much of it a prediction may take, see `predict`.
 
         Raises:
             StoreError: the rows cannot be written; what was recorded is kept.
@@ -173,7 +185,7 @@ class Invocation:
             if self.resume and arm.trajectory is None:
                 wanted = {"sgdstudy.config_hash": fingerprint, **processes.code_tags()}
                 former = checkpoint.find(self.store, self.study, name, wanted, Path(folder))
-            predicted = predict(arm.problem, arm.config)
+            predicted = predict(arm.problem, arm.config, work)
             made = functools.partial(take, former=former)
             return self.track(name, arm, predicted, made, tags or {})
 
