@@ -152,12 +152,13 @@ def answer(o, runs, claims):
     constant term: the loss is flattest along it, so descent is slow there. Steps up to 2 / (largest
     eigenvalue) work; 5.1e-4 is beyond it, and the growth of its loss shows a limit of
     {value["lr_limit"]:.4g}. The best step for this epsilon, {value["lr_best_for_epsilon"]:.5g}, is
-    just below and stops at {min(stop[arm] for arm in BEST)}; 0.1 % less than what theory finds
-    stops at {stop["lr best, 0.1 % less"]}, 0.05 % more at {stop["lr best, 0.05 % more"]}. The sum
-    form needs the step divided by d = {D}: with the same step its loss is not finite at epoch
-    {runs["sum, lr 2e-4"].n_steps[0]}. Left alone for {2 * o.epochs} epochs in float32, lr
-    {FLOOR_LR:g} ends at an excess loss of {value["float32_floor"]:.3g} and a last step of length
-    {value["last_update"]:.2g}: steps below half a unit in the last place change nothing.
+    just below and stops at {min(runs[arm].median_stop for arm in BEST):g}; 0.1 % less than what
+    theory finds stops at {stop["lr best, 0.1 % less"]}, 0.05 % more at
+    {stop["lr best, 0.05 % more"]}. The sum form needs the step divided by d = {D}: with the same
+    step its loss is not finite at epoch {runs["sum, lr 2e-4"].n_steps[0]}. Left alone for
+    {2 * o.epochs} epochs in float32, lr {FLOOR_LR:g} ends at an excess loss of
+    {value["float32_floor"]:.3g} and a last step of length {value["last_update"]:.2g}: steps below
+    half a unit in the last place change nothing.
 
     One sample at a time, shuffled, {len(there)} of {len(one.w)} orders stop with lr 2e-4, after
     {passes} passes over the data; along the curve it ends as "{ordered.stop_reason[0]}" after

@@ -231,10 +231,10 @@ def doctor(value, moving, n):
     low, high = value["running_epochs_late", moving]
     if not np.isfinite([*stop.values(), low, high]).all():
         return f"Not every order gets below {EPSILON} here, so a stop cannot be told."
-    late = f"{low:g} to {high:g}" if low < high else f"{low:g}"
-    verdict = "So it is not serious, doctor: shuffled" if 0 <= low <= high <= 2 else "Shuffled"
+    apart = max(abs(low), abs(high))
+    verdict = "So it is not serious, doctor: shuffled" if apart <= 2 else "Shuffled"
     return f"""{verdict}, it falls below {EPSILON} at epoch {stop["running_loss"]:g}, the full loss
-    at {stop["full_loss"]:g} (medians); in every order it is {late} epochs late. The loss of the
+    at {stop["full_loss"]:g} (medians), at most {apart:g} apart in any order. The loss of the
     last batch alone does at {stop["last_loss"]:g}, by luck: in {value["last_loss_early", moving]}
     of the {n} orders before the full loss."""
 
