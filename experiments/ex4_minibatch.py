@@ -1,20 +1,22 @@
 """Exercise 4: how does the mini-batch descent of the notebook run, over 64 orders of the samples?
 
 Hypothesis: with the step size 2e-4 it stops at the printed 48 epochs whatever the order; the
-printed eta=0.2 is beyond the stability limit and diverges at once, so it must have lost digits.
+printed eta=0.2 is beyond the stability limit and diverges at once, so it has probably lost digits.
 
 Source: Exercise 4. Command: python experiments/ex4_minibatch.py
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import stats
 
 import sgdstudy as ss
+from sgdstudy import predict
 
 PRINTED = "printed in the notebook"
-ORDERS = "theory: share of seeds whose own order overflows at that very batch"
-MOMENTS = "theory: expected losses of independent batches; reshuffling moves them by under 1 %"
+ORDERS = "theory: the seeds' own orders, in float64"
+FOLLOWED = 8  # seeds whose own orders are followed, step by step
 
 
 @dataclass(frozen=True)
@@ -41,44 +43,65 @@ def arms(o):
 
 
 def ratio_late(run):
-    """Return running over full loss in the last epoch that all seeds complete, and in theory."""
-    epoch = int(run.stop_epoch.min())
-    rows = run.load("epochs", epochs=slice(epoch, epoch + 1))
-    ls, start = run.problem.least_squares, run.problem.initial([0])[0].numpy()
-    settings = (run.problem.d, run.config.batch_size, run.config.lr, epoch)
-    running, full = ss.theory.expected_losses(ls, start, *settings)
-    return rows["running_loss"].mean() / rows["full_loss"].mean(), running[-1] / full[-1]
+    """Return running over full loss in the last epoch that all seeds complete, and in theory.
+
+    Of a few seeds; with what rounding may change: it moves the parameters by half a unit in the
+    last place at most, step by step and at random.
+    """
+    seeds, epoch = run.config.seeds[:FOLLOWED], int(run.stop_epoch.min())
+    rows = run.load("epochs", seeds=seeds, epochs=slice(epoch, epoch + 1))
+    seen, expected = rows["running_loss"] / rows["full_loss"], []
+    for seed in seeds:
+        path = predict.known_order(run.problem, replace(run.config, seeds=[seed]), epoch)
+        expected.append(path.running[-1] / path.full[-1])
+    steps = epoch * len(run.config.batch_sizes(run.problem.d))
+    off = 4 * np.sqrt(steps / 12) * np.spacing(np.float32(2.5)) / rows["distance"].min()
+    return seen.mean(), np.mean(expected), 2 * off * np.mean(expected)
 
 
 def claims(o, runs):
     run, printed = runs["descent"], runs["eta 0.2"]
-    near = np.mean(np.abs(run.converged_epoch - 48) <= 1)
-    # the printed distance is one draw: the spread over the seeds is its uncertainty
-    spread = 4 * run.distance.std() + 5e-5
-    diverged = np.mean(printed.stop_reason == "diverged")
+    stops = [run.converged_epoch.min(), run.converged_epoch.max()]
+    # the printed distance is one draw: the spread over the seeds is its uncertainty. Of few seeds
+    # Student's t, which one seed does not have; its probability is that of 4 standard errors
+    n = len(run.w)
+    spread = np.std(run.distance) * np.sqrt((n + 1) / max(n - 1, 1))
+    spread = spread * stats.t.isf(stats.norm.sf(4), max(n - 1, 1)) + 5e-5
+    drawn = 0.4525 if n > 1 else None
     first = [printed.n_steps.min(), printed.n_steps.max()]
     predicted = ss.theory.first_overflow(printed.problem, printed.config)
-    as_predicted = np.mean(predicted == printed.n_steps)
-    late, expected = ratio_late(run)
+    # from a batch to the next the loss grows a hundred thousand times: rounding decides nothing
+    off = np.abs(predicted - printed.n_steps).max()
+    late, expected, near = ratio_late(run)
     return [
-        ss.Claim("stop_epoch_printed", "descent", run.median_stop, 48, 1, PRINTED),
-        ss.Claim("seeds_near_48", "descent", near, 1, 0.05, PRINTED + "; nearly all, within 1"),
-        ss.Claim("distance", "descent", np.median(run.distance), 0.4525, spread, PRINTED),
-        ss.Claim("diverges", "eta 0.2", diverged, 1, 0, "0.2 is beyond any batch's limit"),
-        ss.Claim("printed_eta_diverges_at_batch", "eta 0.2", as_predicted, 1, 0, ORDERS),
+        ss.Claim("stop_epoch_printed", "descent", stops, [48, 48], 1, PRINTED + "; of all seeds"),
+        ss.Claim("distance_printed", "descent", run.distance.mean(), drawn, spread, PRINTED),
+        ss.Claim("printed_eta_diverges_at_batch", "eta 0.2", off, 0, 0, ORDERS, always=True),
+        ss.Claim("diverged", "eta 0.2", int(np.sum(printed.stop_reason == "diverged"))),
         ss.Claim("first_non_finite_loss", "eta 0.2", first),
-        ss.Claim("running_loss_ratio_late", "descent", late, expected, 0.01, MOMENTS),
+        ss.Claim("running_loss_ratio_late", "descent", late, expected, near, ORDERS, always=True),
         *ss.predicted_claims({"descent": run}),
     ]
 
 
 def answer(o, runs, claims):
-    run, printed = runs["descent"], runs["eta 0.2"]
-    return f"""With lr {o.lr:g} the running loss falls below {o.epsilon:g} at epoch
-    {run.median_stop:.0f} (median of {len(run.w)} orders; the notebook prints 48). With the printed
-    eta=0.2, {np.sum(printed.stop_reason == "diverged")} of {len(printed.w)} orders diverge:
-    the loss is not finite after {printed.n_steps.min()} to {printed.n_steps.max()} batches. The
-    notebook's output was made with 0.0002."""
+    run, value = runs["descent"], {(c.name, c.arm): c.measured for c in claims}
+    first, last = value["stop_epoch_printed", "descent"]
+    low, high = value["first_non_finite_loss", "eta 0.2"]
+    n, lost = len(run.w), value["diverged", "eta 0.2"]
+    reached = np.isfinite(last)
+    fits = o.lr == 2e-4 and 47 <= first <= last <= 49 and lost == n
+    span = f"{first:.0f}" if first == last else f"{first:.0f} to {last:.0f}"
+    falls = f"falls below {o.epsilon:g} at epoch {span} in all of {n} orders"
+    missed = np.sum(np.isinf(run.converged_epoch))
+    fails = f"does not fall below {o.epsilon:g} within {o.epochs} epochs in {missed} of {n} orders"
+    return f"""With lr {o.lr:g} the running loss {falls if reached else fails}; the notebook prints
+    48. With the printed eta=0.2, {lost} of {n} orders diverge: the loss is not finite after {low}
+    to {high} batches, as each order's own steps foretell. {FITS if fits else ""}"""
+
+
+FITS = """So the printed output fits a step of 0.0002 and cannot come from the call that is printed
+    above it: we take it that 0.0002 lost its digits there."""
 
 
 def only(runs, arm="descent"):

@@ -1,8 +1,8 @@
 """Exercise 5: what do the optimisers of torch.optim do, RMSprop first?
 
 Hypothesis: RMSprop stops on the loss of one batch, the epoch's last. When that happens is a matter
-of luck, so the printed 23 epochs is one draw of a wide law; but a loss of 1e-7 on ten points is
-hard to reach far from the solution, so every seed that stops is close to it.
+of luck, so the printed 23 epochs fits a wide law; but a loss of 1e-7 on ten points is hard to
+reach far from the solution, so every seed that stops is close to it.
 
 Source: Exercise 5. Command: python experiments/ex5_optimizers.py --seeds 1024
 """
@@ -15,6 +15,8 @@ import sgdstudy as ss
 
 # declared here once, not tuned; RAdam's first steps follow the bare gradient, so a small one
 STEPS = {"Adam": 0.1, "AdamW": 0.1, "NAdam": 0.1, "RAdam": 1e-3, "Adagrad": 0.5}
+CENTRAL = 0.475  # a draw has a share of its law below it within 0.5 -+ that, 95 times in 100
+ENOUGH = 40  # seeds that know a law's 2.5 %
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Options(ss.Options):
 def arms(o):
     curve = ss.problems.curve()
     same = {"batch_size": 10, "epochs": o.epochs, "stop": ("last_batch", o.epsilon)}
-    few = {**same, "seeds": range(o.others)}
+    few = {**same, "seeds": range(o.first_seed, o.first_seed + o.others)}
     rms = {"optimizer": "RMSprop", "lr": o.lr, "seeds": o.seed_range()}
     # a step of lr / (1 - momentum) in the long run: the notebook's 2e-4
     momentum = {"optimizer": "SGD", "lr": 2e-5, "options": {"momentum": 0.9}}
@@ -46,19 +48,29 @@ def arms(o):
 
 def claims(o, runs):
     run = runs["RMSprop"]
-    stops = run.converged_epoch
+    stops, there = run.converged_epoch, run.stop_reason == "converged"
     law = np.quantile(stops, [0.025, 0.5, 0.975], method="inverted_cdf")
-    far = run.distance[np.isfinite(stops)].max(initial=0)
-    inside = bool(law[0] <= 23 <= law[2])
-    near = "all seeds that stop; the notebook prints 0.0001"
+    near = run.distance[there]
+    # the notebook prints one draw of each: 23 epochs, and a distance that rounds to 0.0001
+    draws = {"share_by_printed_23": stops <= 23, "share_by_printed_0.0001": near <= 1e-4}
     return [
-        ss.Claim("printed_23_inside_95", "RMSprop", inside, True, 0, "printed: one draw"),
-        ss.Claim("distance_of_stopped", "RMSprop", far, 0, 1e-3, near),
+        *(
+            ss.Claim(
+                name,
+                "RMSprop",
+                np.mean(below) if len(below) else np.nan,
+                0.5 if len(below) >= ENOUGH else None,
+                CENTRAL,
+                "printed: a draw of the central 95 % of this law",
+            )
+            for name, below in draws.items()
+        ),
+        ss.Claim("distance_of_stopped", "RMSprop", near.max(initial=0)),
         ss.Claim("rmsprop_stop_median", "RMSprop", law[1]),
         ss.Claim("rmsprop_stop_95", "RMSprop", law[[0, 2]]),
         # stops per epoch and seed still running: no theory predicts it, so it only describes
-        ss.Claim("rmsprop_stop_hazard", "RMSprop", np.isfinite(stops).sum() / run.stop_epoch.sum()),
-        ss.Claim("never_stopped", "RMSprop", int(np.isinf(stops).sum())),
+        ss.Claim("rmsprop_stop_hazard", "RMSprop", there.sum() / run.stop_epoch.sum()),
+        ss.Claim("never_stopped", "RMSprop", int(np.sum(~there))),
         *(ss.Claim("stop_epoch", arm, runs[arm].median_stop) for arm in list(runs)[1:]),
     ]
 
@@ -67,15 +79,25 @@ def answer(o, runs, claims):
     def say(epoch):
         return f"{epoch:.0f}" if np.isfinite(epoch) else "never"
 
-    value = {c.name: c.measured for c in claims if c.arm == "RMSprop"}
-    low, high = map(say, value["rmsprop_stop_95"])
-    middle = say(value["rmsprop_stop_median"])
-    return f"""RMSprop's stop epoch is a draw: half of the {len(runs["RMSprop"].w)} seeds stop by
-    epoch {middle}, 95 % between {low} and {high}; {value["never_stopped"]} do not stop within
-    {o.epochs} epochs (counted as later than all others). The printed 23 is one of these draws. Each
-    seed that stops lies within {value["distance_of_stopped"]:.2g} of the true parameters. Median
-    stop epoch of the others at their declared step, under the same rule:
-    {", ".join(f"{c.arm} {say(c.measured)}" for c in claims if c.arm != "RMSprop")}."""
+    value, run = {c.name: c.measured for c in claims if c.arm == "RMSprop"}, runs["RMSprop"]
+    (low, high), n = value["rmsprop_stop_95"], len(run.w)
+    left = value["never_stopped"]
+    if np.isfinite(high):
+        law = f"""half of the {n} seeds stop by epoch {say(value["rmsprop_stop_median"])}, 95 %
+        between {low:.0f} and {high:.0f}; {left} do not stop within {o.epochs} epochs (counted as
+        later than all others)"""
+    else:
+        law = f"""the median of {n} seeds stops at epoch {say(value["rmsprop_stop_median"])}; {left}
+        do not stop within {o.epochs} epochs"""
+    others = ", ".join(
+        f"{c.arm} {say(c.measured)}" for c in claims if c.name == "stop_epoch" and c.arm in runs
+    )
+    near = f"""Each seed that stops ends within {value["distance_of_stopped"]:.2g} of the true
+    parameters, {100 * value["share_by_printed_0.0001"]:.0f} % within the printed 0.0001."""
+    return f"""RMSprop's stop epoch depends on the order of the samples: {law}.
+    {100 * value["share_by_printed_23"]:.0f} % of the seeds stop by the printed 23.
+    {near if left < n else ""} Median stop epoch of the others at their declared step, under the
+    same rule, of {o.others} seeds each: {others} (never: not within {o.epochs} epochs)."""
 
 
 def histogram(runs):
