@@ -290,7 +290,7 @@ def of_exceptions(runs, value):
     counts = [f"{x * len(runs[a].w):.0f}" for x, a in zip(reached, (BETWEEN, BEYOND), strict=True)]
     return f"""With the step that the noise scale of the start allows, the mean loss of the second
     half of the run is {value["excess_late", WRONG] / LINES[TIGHT][1]:.1f} times the target above
-    the least one; {dips} of {len(runs[WRONG].w)} seeds dip below the target for a moment. Between
+    the least one; {dips} of {len(runs[WRONG].w)} seeds are below it at some step. Between
     both limits of the step, mean square and almost sure, {counts[0]} of {len(runs[BETWEEN].w)}
     seeds get to the target within the run, beyond both {counts[1]}: the logarithm of the distance
     changes by {changes[0]:.2g} and {changes[1]:.2g} a step."""
