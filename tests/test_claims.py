@@ -1,10 +1,12 @@
 """Claims: what holds, and what is written down."""
 
 import json
+from math import erfc
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import t
 
 import sgdstudy as ss
 from sgdstudy.claims import FIELDS, claims_markdown, kind_of, without_tables
@@ -89,6 +91,18 @@ def test_a_claim_is_of_one_kind():
     told = ss.Claim("a", "b", 1, identity=True)
     assert [c.kind for c in (number, identity, told)] == ["prediction", "identity", "description"]
     assert identity.described().kind == "description"
+
+
+@pytest.mark.parametrize("seeds", [3, 8, 64])
+def test_an_estimated_tolerance_is_as_rare_as_four_standard_errors(seeds):
+    claim = ss.Claim.estimated("a", "b", 1.0, 0.0, 0.5, seeds, "theory")
+    assert (claim.kind, claim.always) == ("prediction", True)
+    tail = t.sf(claim.tolerance / 0.5, seeds - 1)
+    assert tail == pytest.approx(erfc(4 / 2**0.5) / 2, rel=1e-9, abs=0)
+
+
+def test_one_seed_estimates_no_tolerance():
+    assert ss.Claim.estimated("a", "b", 1.0, 0.0, NAN, 1).kind == "description"
 
 
 def test_the_kind_of_a_claim_of_an_older_store_is_told_from_its_expectation():
