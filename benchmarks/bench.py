@@ -18,6 +18,7 @@ from pathlib import Path
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 import report
+import rows_cockpit
 import rows_log
 import rows_process
 import rows_step
@@ -35,6 +36,7 @@ ROWS: dict[str, Callable[[Options], list[Table]]] = {
     "disk": rows_log.disk,
     "read": rows_track.reading,
     "diagnostics": rows_step.diagnostics,
+    "cockpit": rows_cockpit.cockpit,
     "samples": rows_step.samples,
     "memory": rows_process.memory,
     "help": rows_process.help_time,

@@ -9,6 +9,7 @@ import functools
 import tempfile
 import time
 import uuid
+from pathlib import Path
 
 import numpy as np
 
@@ -23,7 +24,8 @@ def values(n_steps: int) -> np.ndarray:
     return np.random.default_rng(0).lognormal(size=(n_steps, len(NAMES)))
 
 
-def _rows(n_steps: int) -> list[dict[str, float]]:
+def rows(n_steps: int) -> list[dict[str, float]]:
+    """Return what is logged, a dict a step."""
     return [dict(zip(NAMES, row, strict=True)) for row in values(n_steps).tolist()]
 
 
@@ -31,10 +33,10 @@ def tensorboard(n_steps: int) -> float:
     """Log by a SummaryWriter, a scalar at a time."""
     from torch.utils.tensorboard import SummaryWriter
 
-    rows = _rows(n_steps)
+    steps = rows(n_steps)
     writer = SummaryWriter(tempfile.mkdtemp(dir="."))
     started = time.perf_counter()
-    for step, row in enumerate(rows):
+    for step, row in enumerate(steps):
         for name, value in row.items():
             writer.add_scalar(name, value, step)
     writer.close()
@@ -45,11 +47,11 @@ def wandb(n_steps: int) -> float:
     """Log to W&B, offline."""
     import wandb
 
-    rows = _rows(n_steps)
+    steps = rows(n_steps)
     settings = wandb.Settings(console="off", x_disable_stats=True, silent=True)
     run = wandb.init(project="bench", mode="offline", dir=".", settings=settings)
     started = time.perf_counter()
-    for step, row in enumerate(rows):
+    for step, row in enumerate(steps):
         run.log(row, step=step)
     run.finish()
     return (time.perf_counter() - started) / n_steps
@@ -59,11 +61,11 @@ def trackio(n_steps: int) -> float:
     """Log to Trackio, local, its final upload included."""
     import trackio
 
-    rows = _rows(n_steps)
+    steps = rows(n_steps)
     project = f"bench-{uuid.uuid4().hex[:8]}"
     trackio.init(project=project, embed=False, auto_log_cpu=False, auto_log_gpu=False)
     started = time.perf_counter()
-    for step, row in enumerate(rows):
+    for step, row in enumerate(steps):
         trackio.log(row, step=step)
     trackio.finish()
     return (time.perf_counter() - started) / n_steps
@@ -75,10 +77,10 @@ def mlflow_log_metrics(n_steps: int, uri: str) -> float:
 
     mlflow.set_tracking_uri(uri)
     mlflow.set_experiment("log_metrics")
-    rows = _rows(n_steps)
+    steps = rows(n_steps)
     with mlflow.start_run():
         started = time.perf_counter()
-        for step, row in enumerate(rows):
+        for step, row in enumerate(steps):
             mlflow.log_metrics(row, step=step)
         return (time.perf_counter() - started) / n_steps
 
@@ -90,13 +92,35 @@ def mlflow_log_batch(n_steps: int, uri: str) -> float:
 
     mlflow.set_tracking_uri(uri)
     mlflow.set_experiment("log_batch")
-    rows, client = _rows(n_steps), mlflow.MlflowClient()
+    steps, client = rows(n_steps), mlflow.MlflowClient()
     with mlflow.start_run() as run:
         started = time.perf_counter()
         now = int(time.time() * 1000)
-        points = [Metric(k, v, now, step) for step, row in enumerate(rows) for k, v in row.items()]
+        points = [Metric(k, v, now, step) for step, row in enumerate(steps) for k, v in row.items()]
         for first in range(0, len(points), 1000):
             client.log_batch(run.info.run_id, metrics=points[first : first + 1000])
+        return (time.perf_counter() - started) / n_steps
+
+
+def mlflow_parquet(n_steps: int, uri: str, how: str) -> float:
+    """Keep the steps in a list; at the end one Parquet file by `how`, and `mlflow.log_artifact`."""
+    import mlflow
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_experiment("to_parquet")
+    steps, path = rows(n_steps), Path(tempfile.mkdtemp(dir=".")) / "steps.parquet"
+    with mlflow.start_run():
+        started, kept = time.perf_counter(), []
+        for step, row in enumerate(steps):
+            kept.append({"step": step, **row})
+        if how == "pandas":
+            pd.DataFrame(kept).to_parquet(path)
+        else:
+            pq.write_table(pa.Table.from_pylist(kept), path)
+        mlflow.log_artifact(str(path))
         return (time.perf_counter() - started) / n_steps
 
 

@@ -21,38 +21,60 @@ def _points() -> tuple[np.ndarray, np.ndarray]:
     return x, (0.3 * x * x - 1.7 * x + 2.5).astype("f")
 
 
+JAX_FORMS = (
+    "replicas first, gathered in the scan",  # `vmap` of one replica's loss, as it is written first
+    "parameters first, gathered in the scan",
+    "parameters first, gathered before the scan",
+)
+
+
 @functools.cache
-def _jax_run(path: str) -> Any:
-    """Return the compiled scan and its samples, `(S, R, B)`."""
+def _jax_run(path: str, form: str) -> Any:
+    """Return the compiled scan, its start and its samples; gathering is inside the `jit`."""
     import jax
     import jax.numpy as jnp
 
     x, y = map(jnp.asarray, _points())
+    indices = np.load(path)
+    indices = indices.reshape(len(indices), -1, BATCH).astype(np.int32)  # (R, S, B)
 
     def loss(w: Any, bx: Any, by: Any) -> Any:
-        return jnp.mean((w[0] * bx * bx + w[1] * bx + w[2] - by) ** 2)
+        return jnp.mean((w[0] * bx * bx + w[1] * bx + w[2] - by) ** 2, 0)
 
-    slopes = jax.vmap(jax.value_and_grad(loss))
+    def summed(w: Any, bx: Any, by: Any) -> Any:
+        each = loss(w, bx, by)
+        return each.sum(), each
 
-    def one(w: Any, rows: Any) -> Any:
-        value, slope = slopes(w, x[rows], y[rows])
+    def parameters_first(w: Any, batch: Any) -> Any:  # w (3, R), batch (B, R)
+        (_, value), slope = jax.value_and_grad(summed, has_aux=True)(w, *batch)
         return w - LR * slope, (w, value, slope)
 
-    drawn = np.load(path)
-    indices = drawn.reshape(len(drawn), -1, BATCH).transpose(1, 0, 2).astype(np.int32)
-    samples = jnp.asarray(np.ascontiguousarray(indices))
-    start = jnp.zeros((len(drawn), 3), jnp.float32)
-    run = jax.jit(lambda w, rows: jax.lax.scan(one, w, rows))
-    return jax, run, start, samples
+    def replicas_first(w: Any, rows: Any) -> Any:  # w (R, 3), rows (R, B)
+        value, slope = jax.vmap(jax.value_and_grad(loss))(w, x[rows], y[rows])
+        return w - LR * slope, (w, value, slope)
+
+    def gathered_inside(w: Any, rows: Any) -> Any:
+        return parameters_first(w, (x[rows], y[rows]))
+
+    shape, axes = (3, len(indices)), (1, 2, 0)
+    if form == JAX_FORMS[0]:
+        shape, axes = (len(indices), 3), (1, 0, 2)
+        run = jax.jit(lambda w, rows: jax.lax.scan(replicas_first, w, rows))
+    elif form == JAX_FORMS[1]:
+        run = jax.jit(lambda w, rows: jax.lax.scan(gathered_inside, w, rows))
+    else:
+        run = jax.jit(lambda w, rows: jax.lax.scan(parameters_first, w, (x[rows], y[rows])))
+    samples = jnp.asarray(np.ascontiguousarray(indices.transpose(axes)))
+    return jax, run, jnp.zeros(shape, jnp.float32), samples
 
 
-def jax_steps(path: str) -> float:
+def jax_steps(path: str, form: str) -> float:
     """Scan over all steps, recording w, loss and gradient."""
-    jax, run, start, samples = _jax_run(path)
+    jax, run, start, samples = _jax_run(path, form)
     jax.block_until_ready(run(start, samples))  # compiles, the first time
     started = time.perf_counter()
     jax.block_until_ready(run(start, samples))
-    return (time.perf_counter() - started) / (samples.shape[0] * samples.shape[1])
+    return (time.perf_counter() - started) / (samples.size // BATCH)
 
 
 def lightning(n_epochs: int, n_steps: int = 200, uri: str | None = None) -> float:
@@ -110,8 +132,10 @@ def lightning(n_epochs: int, n_steps: int = 200, uri: str | None = None) -> floa
     return (model.times[1] - model.times[0]) / (n_epochs * n_steps)
 
 
-def cockpit(preset: str, n_steps: int) -> float:
+def cockpit(preset: str, n_steps: int, hidden: int = 0) -> float:
     """Train under Cockpit, the curve as a linear layer on (x^2, x); preset `bare`: no quantities.
+
+    With `hidden` tanh units, a network on x / 10 in its place.
 
     Cockpit keeps what it computes in memory; writing it is not counted.
     """
@@ -123,7 +147,11 @@ def cockpit(preset: str, n_steps: int) -> float:
     torch.set_num_threads(1)
     x, y = map(torch.from_numpy, _points())
     data = torch.utils.data.TensorDataset(torch.stack([x * x, x], 1), y[:, None])
-    model = extend(torch.nn.Linear(2, 1))
+    layers: list[Any] = [torch.nn.Linear(2, 1)]
+    if hidden:
+        data = torch.utils.data.TensorDataset(x[:, None] / 10, y[:, None])
+        layers = [torch.nn.Linear(1, hidden), torch.nn.Tanh(), torch.nn.Linear(hidden, 1)]
+    model = extend(torch.nn.Sequential(*layers))
     criterion = extend(torch.nn.MSELoss())
     each = torch.nn.MSELoss(reduction="none")
     optimizer = torch.optim.SGD(model.parameters(), lr=LR)

@@ -34,6 +34,8 @@ from sgdstudy.store import Store, is_away, local_path, patiently, reason_of, rem
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Run
 
+    from sgdstudy.tracking import RunSink
+
 KEY = "sgdstudy.key"  # tag: the name of the run's folder
 BEGIN_SECONDS = 60.0  # a folder without opening.json may be one that is being begun
 PATIENCE_SECONDS = 10.0
@@ -92,6 +94,7 @@ class Journal:
         uri: where the store keeps the run's artifacts; None as long as that is not known.
         interim: the points sent while it went on.
         closed: whether it is written down how the run ended.
+        sink: takes its rows; None: it has none.
     """
 
     def __init__(self, store: Store, folder: Path, opening: Opening) -> None:
@@ -102,6 +105,7 @@ class Journal:
         self._opened: bool = sent.get("opened", False)
         self.interim: list[Stamped] = read_json(folder / "points.json") or []
         self.closed = (folder / "closing.json").exists()
+        self.sink: RunSink | None = None
         self._lock = FileLock(folder / "lock")
         self._tried = True  # the store may know a run that we know nothing of
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -14,9 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sgdstudy.errors import InputError, shown
+
 SCHEMA_VERSION = "1"
 ROW_GROUP = 50_000  # small enough that a reader of one seed can skip most
 WHOLE_NUMBERS = ["seed", "epoch", "batch", "size"]  # worth a dictionary in Parquet; floats are not
+WHOLE = {"seed": np.int64, "step": np.int64} | dict.fromkeys(("epoch", "batch", "size"), np.int32)
+HELD_SECONDS, HELD_ROWS = 1.0, 65_536
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,53 @@ class Rows:
             columns[name] = np.zeros(shape, values.dtype)
             columns[name][row, replica] = values
         return cls(columns, keep)
+
+
+class Held:
+    """Rows that come one at a time, held until they make a block.
+
+    A row that comes a second or more after the last block is a block at once: only rows that
+    come quickly wait, and none waits longer than until the first row after that second.
+    """
+
+    def __init__(self) -> None:
+        self._names: tuple[str, ...] = ()
+        self._rows: list[list[float]] = []
+        self._count, self._due = 0, 0.0
+
+    def add(self, values: Mapping[str, float], step: int | None = None, seed: int = 0) -> bool:
+        """Take the numbers of one step, by name; whether it is time for a block.
+
+        Raises:
+            InputError: other names than in the first step, or a value that is not a number.
+        """
+        if not self._names:
+            self._names = tuple(values)
+        try:
+            row = [float(values[name]) for name in self._names]
+        except (KeyError, TypeError, ValueError, RuntimeError):
+            row = []
+        if not row or len(values) != len(row):
+            raise InputError(
+                f"every step logs one number each of {', '.join(self._names) or 'some names'}; "
+                f"this one has {shown(dict(values))}"
+            )
+        self._count = (self._count if step is None else int(step)) + 1
+        self._rows.append([*row, seed, self._count - 1])
+        return len(self._rows) >= HELD_ROWS or time.monotonic() >= self._due
+
+    def take(self) -> Rows | None:
+        """Return what is held as one block, and let go of it; None: nothing is."""
+        if not self._rows:
+            return None
+        names = (*self._names, "seed", "step")
+        table = np.array(self._rows)
+        columns = {
+            name: table[:, i, None].astype(WHOLE.get(name, float)) for i, name in enumerate(names)
+        }
+        first = {name: columns.pop(name) for name in WHOLE if name in columns}
+        self._rows, self._due = [], time.monotonic() + HELD_SECONDS
+        return Rows({**first, **columns}, np.ones((len(table), 1), bool))
 
 
 @runtime_checkable

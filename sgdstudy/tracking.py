@@ -33,7 +33,7 @@ from sgdstudy.history import History
 from sgdstudy.journal import Closing, Journal, Opening, Point, Stamped, stamp
 from sgdstudy.points import AXIS, INTERIM_POINTS, Series
 from sgdstudy.predict import MOST_WORK, predict
-from sgdstudy.record import Files, Rows, Stream
+from sgdstudy.record import Files, Held, Rows, Stream
 from sgdstudy.store import Store, is_away, local_path, reason_of, remove_folder
 from sgdstudy.trainer import train
 
@@ -137,11 +137,15 @@ class Invocation:
                 if not journal.closed:
                     killed = isinstance(error, KeyboardInterrupt)
                     try:
+                        if journal.sink:
+                            journal.sink.flush()
                         close_interrupted(journal, "KILLED" if killed else "FAILED", error)
-                    except OSError:  # the disk is full: the next command closes it
+                    except (OSError, StoreError):  # the disk is full: the next command closes it
                         journal.let_go()
                 raise
-            if not journal.closed:
+            if not journal.closed and journal.sink:
+                journal.sink.end()
+            elif not journal.closed:
                 journal.close(Closing("FINISHED"))
 
     def train(
@@ -259,6 +263,38 @@ class RunSink:
         self._series = Series(journal.opening.metrics)
         self._next = time.monotonic() + INTERIM_SECONDS
         self._interim = 0
+        self._held = Held()
+        journal.sink = self
+
+    def log(self, values: Mapping[str, float], step: int | None = None, seed: int = 0) -> None:
+        """Take the numbers of one step: what a loop of your own has, as it goes on.
+
+        They are on the disk a second later at most, if the loop goes on; when the run ends, in
+        whatever way but a kill, at the latest.
+
+        Args:
+            values: by name, the same names in every step.
+            step: its number; None: one more than the last, from 0.
+            seed: of the loop.
+
+        Raises:
+            InputError: other names than in the first step, or a value that is not a number.
+            StoreError: the disk is full, or cannot be written.
+
+        Example:
+            with Invocation.start(store, "mine").run("run", "", {}, metrics=("loss",)) as journal:
+                sink = RunSink(journal)
+                for step in range(1000):
+                    sink.log({"loss": 1 / (1 + step)})
+        """
+        if self._held.add(values, step, seed):
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the steps that are held."""
+        rows = self._held.take()
+        if rows is not None:
+            self.write("steps", rows)
 
     def write(self, kind: str, rows: Rows) -> None:
         """Take a block of `steps` or of `epochs`.
@@ -301,18 +337,29 @@ class RunSink:
             history: what the training returned.
             scratch: where this process keeps its own files of a run that goes to a server.
         """
-        self.stream.close()
-        journal = self.journal
         reason = described.summary_of_reasons(history)
         engine = ": ".join(filter(None, [history.engine, history.engine_note]))
         figures = [
             (f"result/{name}", 0, value) for name, value in described.results(history).items()
         ]
-        closing = Closing(
-            "KILLED" if "interrupted" in reason else "FINISHED",
-            {"stop_reason": reason, "sgdstudy.engine": engine, **checkpoint.adopt(journal)},
-            points_of(journal, self._series, figures),
-        )
+        status = "KILLED" if "interrupted" in reason else "FINISHED"
+        tags = {"stop_reason": reason, "sgdstudy.engine": engine}
+        return self._close(status, tags, figures, scratch)
+
+    def end(self) -> Files:
+        """Close a run that had no training of ours; return where its rows lie now."""
+        self.flush()
+        steps = [("result/steps", 0, float(self.stream.n_rows.get("steps", 0)))]
+        return self._close("FINISHED", {}, steps, None)
+
+    def _close(
+        self, status: str, tags: dict[str, str], figures: list[Point], scratch: Path | None
+    ) -> Files:
+        self.flush()
+        self.stream.close()
+        journal = self.journal
+        tags = {**tags, **checkpoint.adopt(journal)}
+        closing = Closing(status, tags, points_of(journal, self._series, figures))
         to_parquet(journal)
         folder = journal.folder / "artifacts"
         if scratch is not None:

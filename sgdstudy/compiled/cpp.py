@@ -11,10 +11,14 @@ from collections.abc import Mapping
 
 import torch
 
+from sgdstudy.compiled.loops import UNROLLED
 from sgdstudy.compiled.rules import Rule
 from sgdstudy.compiled.writer import FUNCTIONS
 
 LARGE_BYTES = 500_000  # data beyond this does not stay in the second-level cache
+# What is fetched before it is needed, in numbers: indices this far ahead, one in every line; the
+# samples of indices that far ahead; the first lines of what a step writes.
+FETCHED = {"SOON": 160, "LINE": 8, "AHEAD": 100, "FIRST": 256}
 
 _ONE_LANE = """\
 typedef T V;
@@ -62,8 +66,8 @@ template <int ROWS> static inline void rows_sum(const V* p, Int row, Int col, In
     for (int j = 1; j < 4; j++) for (int k = 0; k < ROWS; k++) acc[0][k] += acc[j][k];
     for (int k = 0; k < ROWS; k++) out[k] = acc[0][k];
 }
-static inline V sum_inner(const V* p, Int n) {  // along contiguous memory, 32 bytes at a time
-    enum { W = 32 / sizeof(T) };
+template <Int n> static inline V sum_inner(const V* p) {  // contiguous memory, 32 bytes at a time
+    enum { W = 32 / sizeof(T), vecs = n / W, quads = vecs / 4 };
     if (n < W) {  // four by four
         V acc[4] = {V0, V0, V0, V0};
         Int i = 0;
@@ -71,19 +75,16 @@ static inline V sum_inner(const V* p, Int n) {  // along contiguous memory, 32 b
         for (; i < n; i++) acc[0] += p[i];
         return acc[0] + acc[1] + acc[2] + acc[3];
     }
-    const Int vecs = n / W, quads = vecs / 4;
-    V part[W], last = V0;
-    for (int k = 0; k < W; k++) part[k] = V0;
-    if (quads) {
-        V four[4 * W];
-        rows_sum<4 * W>(p, 4 * W, 1, quads, four);
-        for (int k = 0; k < W; k++) part[k] = four[k];
-        for (Int i = 4 * quads; i < vecs; i++) for (int k = 0; k < W; k++) part[k] += p[i * W + k];
-        for (int q = 1; q < 4; q++) for (int k = 0; k < W; k++) part[k] += four[q * W + k];
-    } else
-        for (Int i = 0; i < vecs; i++) for (int k = 0; k < W; k++) part[k] += p[i * W + k];
+    V last = V0;
     for (Int i = vecs * W; i < n; i++) last += p[i];
-    for (int k = 0; k < W; k++) last += part[k];
+    V four[4 * W];
+    if (quads) rows_sum<4 * W>(p, 4 * W, 1, quads, four);
+    for (int k = 0; k < W; k++) {  // one at a time: W of them at once would not fit the registers
+        V part = quads ? four[k] : V0;
+        for (Int i = 4 * quads; i < vecs; i++) part += p[i * W + k];
+        for (int q = 1; q < 4 && quads; q++) part += four[q * W + k];
+        last += part;
+    }
     return last;
 }
 static inline V sum_outer(const V* p, Int n, Int stride) {  // across memory
@@ -113,21 +114,22 @@ static inline V v_exp(V a) { EACH((T)exp_d(AT(a))) }
 static inline V v_tanh(V a) { EACH((T)tanh_d(AT(a))) }
 """
 
-# the batch, gathered; false: an index beyond the data
+# the batch, gathered, one replica after the other; false: an index beyond the data
 _STEP = """\
-static inline bool step_%(size)d(const Int* const* at, const Int* end, const T* X, const T* Y,
-                                 Int D, const V* w, V* g, V* loss) {
+static inline bool step_%(size)d(const Int* const* at, const Int* end, const T* data, Int D,
+                                 const V* w, V* g, V* loss) {
     MEMORY V x[%(size)d * F], y[%(size)d * M];
-    for (int b = 0; b < %(size)d; b++) {
-        for (int l = 0; l < L; l++) {
-            const Int i = at[l] ? at[l][b] : b;
-            if (LARGE && at[l] && at[l] + b + AHEAD < end) {  // far samples, on their way already
-                __builtin_prefetch(X + at[l][b + AHEAD] * F);
-                __builtin_prefetch(Y + at[l][b + AHEAD] * M);
-            }
+    for (int l = 0; l < L; l++) {
+        const Int* index = at[l];
+        if (index) for (int b = 0; b < %(size)d; b += LINE) __builtin_prefetch(index + b + SOON);
+        %(unroll)s
+        for (int b = 0; b < %(size)d; b++) {
+            const Int i = index ? index[b] : b;
+            if (LARGE && index && index + b + AHEAD < end)  // a far sample, on its way already
+                __builtin_prefetch(data + index[b + AHEAD] * (F + M));
             if ((unsigned long long)i >= (unsigned long long)D) return false;
-            for (int j = 0; j < F; j++) AT(x[b * F + j]) = X[i * F + j];
-            for (int j = 0; j < M; j++) AT(y[b * M + j]) = Y[i * M + j];
+            for (int j = 0; j < F; j++) AT(x[b * F + j]) = data[i * (F + M) + j];
+            for (int j = 0; j < M; j++) AT(y[b * M + j]) = data[i * (F + M) + F + j];
         }
     }
 %(body)s
@@ -137,18 +139,18 @@ static inline bool step_%(size)d(const Int* const* at, const Int* end, const T* 
 
 _RUN = """\
 extern "C" int run(Int R, Int S, const Int* sizes, const Int* index, Int index_stride,
-                   const T* X, const T* Y, Int D, T* W, T* state, const double* scalars,
+                   const T* data, Int D, T* W, T* state, const double* scalars,
                    T* ws, T* losses, T* gradients) {
     const Int* end = index + R * index_stride;
     for (Int r0 = 0; r0 < R; r0 += L) {
-        Int r[L];  // lanes beyond R repeat the last replica and write the same values
+        const int n = R - r0 < L ? R - r0 : L;
         const Int* at[L];
         V now[P], st[Q + 1], sc[C + 1], g[P], loss[1];
         for (int l = 0; l < L; l++) {
-            r[l] = r0 + l < R ? r0 + l : R - 1;
-            at[l] = index ? index + r[l] * index_stride : 0;
-            for (int j = 0; j < P; j++) AT(now[j]) = W[r[l] * P + j];
-            for (int j = 0; j < Q; j++) AT(st[j]) = state[r[l] * Q + j];
+            const Int r = l < n ? r0 + l : R - 1;  // lanes beyond R repeat the last replica
+            at[l] = index ? index + r * index_stride : 0;
+            for (int j = 0; j < P; j++) AT(now[j]) = W[r * P + j];
+            for (int j = 0; j < Q; j++) AT(st[j]) = state[r * Q + j];
         }
         for (Int s = 0; s < S; s++) {
             bool good = false;
@@ -162,16 +164,25 @@ extern "C" int run(Int R, Int S, const Int* sizes, const Int* index, Int index_s
                 V &w = now[j], d = g[j];
 %(rule)s
             }
-            for (int l = 0; l < L; l++) {
-                losses[s * R + r[l]] = AT(loss[0]);
-                T *to = ws + (s * R + r[l]) * P, *tg = gradients + (s * R + r[l]) * P;
-                for (int j = 0; j < P; j++) { to[j] = AT(now[j]); tg[j] = AT(g[j]); }
-                if (index) at[l] += sizes[s];
+            T *to = ws + (s * R + r0) * P, *tg = gradients + (s * R + r0) * P;
+            T* tl = losses + s * R + r0;
+            for (int k = 0; k < L * P && k < FIRST; k += LINE) {  // other pages: it takes a while
+                __builtin_prefetch(to + 2 * R * P + k, 1);
+                __builtin_prefetch(tg + 2 * R * P + k, 1);
             }
+            __builtin_prefetch(tl + 2 * R, 1);
+            for (int l = 0; l < n; l++) {
+                tl[l] = AT(loss[0]);
+                for (int j = 0; j < P; j++) {
+                    to[l * P + j] = AT(now[j]);
+                    tg[l * P + j] = AT(g[j]);
+                }
+            }
+            for (int l = 0; l < L; l++) if (index) at[l] += sizes[s];
         }
-        for (int l = 0; l < L; l++) {
-            for (int j = 0; j < P; j++) W[r[l] * P + j] = AT(now[j]);
-            for (int j = 0; j < Q; j++) state[r[l] * Q + j] = AT(st[j]);
+        for (int l = 0; l < n; l++) {
+            for (int j = 0; j < P; j++) W[(r0 + l) * P + j] = AT(now[j]);
+            for (int j = 0; j < Q; j++) state[(r0 + l) * Q + j] = AT(st[j]);
         }
     }
     return 0;
@@ -184,8 +195,8 @@ def program(
     steps: Mapping[int, str],
     rule: Rule,
     p: int,
-    x: torch.Tensor,
-    y: torch.Tensor,
+    data: torch.Tensor,
+    widths: tuple[int, int],
     lanes: int,
     on_stack: bool,
 ) -> str:
@@ -195,12 +206,12 @@ def program(
         steps: the statements that compute loss and gradient, by batch size.
         rule: how parameters move.
         p: number of parameters.
-        x: the data's inputs `(d, ...)`.
-        y: the targets `(d, ...)`.
+        data: the samples, x and y side by side, `(d, F + M)`.
+        widths: F and M.
         lanes: replicas side by side.
         on_stack: whether a step's values are few enough for the stack.
     """
-    single = x.dtype == torch.float32
+    single = data.dtype == torch.float32
     f = "f" if single else ""
     text = "\n".join(steps.values()) + "\n".join(rule.lines)
     inlined = ("exp", "tanh") if single else ()
@@ -210,11 +221,10 @@ def program(
         if f"v_{name}(" in text and name not in inlined
     ]
     counts = {"P": p, "Q": rule.n_state * p, "C": len(rule.scalars), "L": lanes}
-    counts |= {"F": x[0].numel(), "M": y[0].numel()}
-    counts |= {"AHEAD": 100, "LARGE": int(x.nbytes + y.nbytes > LARGE_BYTES)}
+    counts |= {"F": widths[0], "M": widths[1], "LARGE": int(data.nbytes > LARGE_BYTES), **FETCHED}
     names = ", ".join(f"{name} = {value}" for name, value in counts.items())
     cases = "\n".join(
-        f"            case {n}: good = step_{n}(at, end, X, Y, D, now, g, loss); break;"
+        f"            case {n}: good = step_{n}(at, end, data, D, now, g, loss); break;"
         for n in steps
     )
     return "\n".join(
@@ -222,15 +232,22 @@ def program(
             "typedef long long Int;",
             f"typedef {'float' if single else 'double'} T;",
             f"enum {{ {names} }};",
+            f'#define UNROLL _Pragma("GCC unroll {UNROLLED}")',
             f"#define MEMORY {'' if on_stack else 'static thread_local'}",
             _ONE_LANE if lanes == 1 else _LANES,
             _PRELUDE % {"f": f},
             *functions,
             _EXPONENTIAL if single else "",
-            *(_STEP % {"size": size, "body": body} for size, body in steps.items()),
+            *(_STEP % _gather(size, body, sum(widths)) for size, body in steps.items()),
             _RUN % {"cases": cases, "before": _before(rule), "rule": _update(rule)},
         ]
     )
+
+
+def _gather(size: int, body: str, width: int) -> dict[str, object]:
+    """Return what a step's text is filled with; the gathering of few numbers is unrolled."""
+    few = size * width <= 2 * UNROLLED
+    return {"size": size, "body": body, "unroll": "UNROLL" if few else ""}
 
 
 def _before(rule: Rule) -> str:

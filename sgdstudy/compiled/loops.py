@@ -15,6 +15,8 @@ import torch
 
 Shape = tuple[int, ...]
 
+UNROLLED = 16  # rounds of a loop whose values are to stay in registers
+
 
 class Element(NamedTuple):
     """An element of a tensor in C++, as `b3[0 + i0 * 4]`, and its array; None: a constant."""
@@ -79,7 +81,7 @@ class _Group:
             statements.append(statement)
             if target.array in kept:
                 statements.append(f"{target.text} = {variable};")
-        return nest(self.shape, " ".join(statements))
+        return nest(self.shape, " ".join(statements), math.prod(self.shape) <= UNROLLED)
 
 
 def write(operations: Iterable[Pointwise | Block], results: set[str]) -> str:
@@ -103,10 +105,12 @@ def write(operations: Iterable[Pointwise | Block], results: set[str]) -> str:
     return "\n".join(text)
 
 
-def nest(shape: Sequence[int], body: str) -> str:
+def nest(shape: Sequence[int], body: str, unroll: bool = False) -> str:
     """Return the body within loops `i0, i1, ...` over the shape."""
-    loops = "".join(f"for (int i{k} = 0; i{k} < {n}; i{k}++) " for k, n in enumerate(shape))
-    return f"    {loops}{{ {body} }}"
+    loops = [f"for (int i{k} = 0; i{k} < {n}; i{k}++) " for k, n in enumerate(shape)]
+    if loops and unroll:
+        loops[-1] = f"UNROLL {loops[-1]}"
+    return f"    {''.join(loops)}{{ {body} }}"
 
 
 def position(tensor: torch.Tensor, shape: Sequence[int]) -> str:

@@ -85,11 +85,11 @@ class CompiledSteps:
             lambda step: self.rates(step.astype(int) - 1),
         )
         self.sizes = sorted(set(config.batch_sizes(problem.d)))
-        self.x, self.y = (_values(data, problem.dtype) for data in (problem.x, problem.y))
+        self.data = _values(problem.x, problem.y, problem.dtype)
+        widths = (problem.x[0].numel(), problem.y[0].numel())
         recorded = {size: _record(problem, size) for size in self.sizes}
-        width = self.x[0].numel() + self.y[0].numel()
-        most = max(n + size * width for size, (_, n) in recorded.items())
-        bytes_per_lane = most * self.x.element_size()
+        most = max(n + size * sum(widths) for size, (_, n) in recorded.items())
+        bytes_per_lane = most * self.data.element_size()
         if bytes_per_lane > MOST_BYTES:
             raise Unsupported(f"one step holds more than {MOST_BYTES / 1e6:g} MB of values")
         many = len(config.seeds) >= FEW_REPLICAS and bytes_per_lane * LANES <= LANES_BYTES
@@ -98,8 +98,8 @@ class CompiledSteps:
             steps={size: text for size, (text, _) in recorded.items()},
             rule=self.rule,
             p=problem.p,
-            x=self.x,
-            y=self.y,
+            data=self.data,
+            widths=widths,
             lanes=lanes,
             on_stack=bytes_per_lane * lanes <= LANES_BYTES,
         )
@@ -139,10 +139,10 @@ class CompiledSteps:
         (r, p), dtype = w.shape, self.problem.dtype
         sizes = np.ascontiguousarray(sizes, dtype=np.int64)
         s = len(sizes)
-        x, y = (self.x, self.y) if data is None else (_values(t, self.problem.dtype) for t in data)
+        samples = self.data if data is None else _values(*data, self.problem.dtype)
         if p != self.problem.p or state.shape != (r, self.rule.n_state, p):
             raise ValueError(f"w {tuple(w.shape)} or state {tuple(state.shape)} does not fit")
-        if indices is None and (sizes != len(x)).any():
+        if indices is None and (sizes != len(samples)).any():
             raise ValueError("indices None is for full batches")
         if indices is not None and indices.shape != (r, int(sizes.sum())):
             raise ValueError(f"indices are {tuple(indices.shape)}, not {(r, int(sizes.sum()))}")
@@ -158,9 +158,8 @@ class CompiledSteps:
             sizes.ctypes.data,
             None if indices is None else indices.data_ptr(),
             0 if indices is None else indices.shape[1],
-            x.data_ptr(),
-            y.data_ptr(),
-            len(x),
+            samples.data_ptr(),
+            len(samples),
             w.data_ptr(),
             state.data_ptr(),
             scalars.ctypes.data,
@@ -169,7 +168,7 @@ class CompiledSteps:
             gradients.data_ptr(),
         )
         if failed:
-            raise ValueError(f"an index beyond the {len(x)} samples, or another batch size")
+            raise ValueError(f"an index beyond the {len(samples)} samples, or another batch size")
         return w, state, ws, losses, gradients
 
     def _check(self, n: int) -> None:
@@ -240,10 +239,14 @@ def _record(problem: Problem, size: int) -> tuple[str, int]:
     return recorder.writer.finish({"loss": loss[0], "g": gradient[0]})
 
 
-def _values(data: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    if not data.is_floating_point() and int(data.abs().max()) >= 2**24:
-        raise Unsupported("the data holds integers of 2**24 and more")
-    return data.to(dtype).contiguous()
+def _values(x: torch.Tensor, y: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return the samples as numbers, `(d, F + M)`: where data is far, one look finds x and y."""
+    parts = []
+    for part in (x, y):
+        if not part.is_floating_point() and int(part.abs().max()) >= 2**24:
+            raise Unsupported("the data holds integers of 2**24 and more")
+        parts.append(part.to(dtype).reshape(len(part), -1))
+    return torch.cat(parts, 1)
 
 
 def load(source: str) -> Any:
@@ -255,8 +258,8 @@ def load(source: str) -> Any:
             except OSError as error:
                 raise Unsupported(f"the compiled step cannot be loaded: {error}") from error
         number, pointer = ctypes.c_longlong, ctypes.c_void_p
-        function.argtypes = [number, number, pointer, pointer, number, pointer, pointer]
-        function.argtypes += [number, *[pointer] * 6]
+        function.argtypes = [number, number, pointer, pointer, number, pointer, number]
+        function.argtypes += [pointer] * 6
         _loaded[source] = function
     return _loaded[source]
 

@@ -242,7 +242,7 @@ class Writer:
         if how == "max":
             body = f"{target} = max_of({start}, {count}, {stride});"
         elif stride == 1:
-            body = f"{target} = sum_inner({start}, {count}){how};"
+            body = f"{target} = sum_inner<{count}>({start}){how};"
         else:
             body = f"{target} = sum_outer({start}, {count}, {stride}){how};"
         self.operations.append(Block(shape, body, frozenset({array})))
