@@ -69,6 +69,15 @@ def test_batch_b_of_strided_holds_b_then_every_mth(m, batch_size):
 
 
 @given(size=sizes)
+def test_strided_goes_by_the_number_of_batches_where_it_does_not_divide_d(size):
+    d, batch_size = size
+    m = len(orders.batch_sizes("strided", d, batch_size))
+    expected = [i for b in range(m) for i in range(d) if i % m == b]
+    for epoch in epochs_of("strided", d, batch_size):
+        assert epoch.tolist() == expected
+
+
+@given(size=sizes)
 def test_block_shuffle_keeps_neighbours_together_and_a_ragged_batch_last(size):
     d, batch_size = size
     full = d // batch_size
