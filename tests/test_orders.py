@@ -424,3 +424,11 @@ def test_shared_draws_are_drawn_once(monkeypatch):
         monkeypatch.setattr(torch, "randperm", None)
         assert Sampler("shuffle", [4], 53, 10).take(530).shape == (1, 530)
         assert [len(kept.blocks) for kept in draws._kept.values()] == [1]  # one block: fast to read
+
+
+def test_shared_draws_are_those_of_the_batch_size(monkeypatch):
+    monkeypatch.setattr(draws, "_kept", type(draws._kept)())
+    expected = {size: Sampler("block_shuffle", [4], 53, size).take(106) for size in (10, 7)}
+    with draws.shared():
+        for size in (10, 7, 10):
+            assert torch.equal(Sampler("block_shuffle", [4], 53, size).take(106), expected[size])

@@ -138,6 +138,8 @@ def test_a_schedule_costs_the_same_however_it_is_read():
     rates = schedules.make("CosineAnnealingLR", 1.0, {}, 10_000)
     parts = [rates(np.arange(n, n + 100)) for n in range(0, 10_000, 100)]
     assert np.array_equal(np.concatenate(parts), whole)
+    rates = schedules.make("CosineAnnealingLR", 1.0, {}, 10_000)
+    assert [rates(np.array([n]))[0] for n in range(10_000)] == whole.tolist()
 
 
 def test_theory_says_nothing_of_steps_that_change():
@@ -208,6 +210,16 @@ def test_polyaks_engines_agree_and_its_step_has_a_top():
     assert np.allclose(size, expected.clip(0, 0.05), rtol=1e-4)
     assert (expected > 0.05).any()
     assert (expected < 0.05).any()
+
+
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+def test_polyaks_step_without_options_is_the_loss_over_the_squared_gradient(engine):
+    """As in Loizou et al. 2021 with c = 1, where the least loss of a batch is 0."""
+    history = ss.train(small_curve(), optimizer="polyak", **{**SAME, "lr": 10.0}, engine=engine)
+    steps = history.steps
+    size = steps["update_norm"] / steps["grad_norm"]
+    early = steps["step"] < 6  # later the update is rounded away
+    assert np.allclose(size[early], (steps["loss"] / steps["grad_norm"] ** 2)[early], rtol=1e-4)
 
 
 def test_polyak_stays_where_there_is_no_gradient():

@@ -504,7 +504,7 @@ LEAST_SQUARES = Group(
 
 PROBLEM = Group(
     "problem.py",
-    "problem trainer streams quantities",
+    "problem trainer streams quantities iteration_cost",
     [
         (
             "found = np.asarray(self._drift(np.asarray(steps)), dtype=float)",
