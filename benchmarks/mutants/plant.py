@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from table import PACKAGE, ROOT, Fault
 
+# libraries that were imported before the fork are nothing to warn of
+OPTIONS = ["-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
 SHORT = 1.0  # seconds: longer tests come last
 
 
@@ -51,6 +53,22 @@ def plant(fault: Fault) -> None:
     sys.meta_path.insert(0, _Finder(fault))
 
 
+def by_length(items: list[pytest.Item], seconds: dict[str, float]) -> list[pytest.Item]:
+    """Return the tests whose length is known, the short ones first.
+
+    Those of a file stay together, for the sake of its fixtures.
+    """
+    chosen = [item for item in items if item.nodeid in seconds]
+    total: dict[str, float] = {}
+    for item in chosen:
+        total[str(item.path)] = total.get(str(item.path), 0.0) + seconds[item.nodeid]
+
+    def key(item: pytest.Item) -> tuple[bool, float, float]:
+        return seconds[item.nodeid] > SHORT, total[str(item.path)], seconds[item.nodeid]
+
+    return sorted(chosen, key=key)
+
+
 class Watch:
     """A plugin of pytest that notes what each test called, how long it took, and what failed.
 
@@ -66,18 +84,9 @@ class Watch:
         self.called: dict[str, list[str]] = {}
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Choose and sort the tests; those of a file stay together, for the sake of fixtures."""
-        if (seconds := self.order) is None:
-            return
-        chosen = [item for item in items if item.nodeid in seconds]
-        total: dict[str, float] = {}
-        for item in chosen:
-            total[str(item.path)] = total.get(str(item.path), 0.0) + seconds[item.nodeid]
-
-        def key(item: pytest.Item) -> tuple[bool, float, float]:
-            return seconds[item.nodeid] > SHORT, total[str(item.path)], seconds[item.nodeid]
-
-        items[:] = sorted(chosen, key=key)
+        """Choose and sort the tests."""
+        if self.order is not None:
+            items[:] = by_length(items, self.order)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Any:
@@ -113,28 +122,40 @@ class Watch:
         if report.failed:
             self.failed.append(f"{report.nodeid} (on import)")
 
+    def answer(self, code: int) -> dict[str, Any]:
+        """Return what was noted, for JSON; `code` is that of pytest's end."""
+        found: dict[str, Any] = {"code": code, "failed": self.failed}
+        return found | ({"seconds": self.seconds, "called": self.called} if self.calls else {})
+
+
+def alone(answer: Path) -> None:
+    """Begin a process of its own, whose files lie beside its answer."""
+    if hasattr(os, "setsid"):
+        os.setsid()  # what tests start can be ended with them
+    os.environ["PYTEST_DEBUG_TEMPROOT"] = str(answer.parent)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.chdir(ROOT)
+    sys.dont_write_bytecode = True
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))
+
 
 def run(
     fault: Fault | None, files: Sequence[str], order: dict[str, float] | None, answer: Path
 ) -> None:
     """Run tests in this process, which is a new one, and write what came of them to a file."""
-    if hasattr(os, "setsid"):
-        os.setsid()  # what tests start can be ended with them
-    os.chdir(ROOT)
-    sys.path.insert(0, str(ROOT))
-    sys.dont_write_bytecode = True
+    alone(answer)
     with open(answer.with_suffix(".log"), "w") as log:
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)
     if fault is not None:
         plant(fault)
     watch = Watch(order, calls=fault is None)
-    # libraries that were imported before the fork are nothing to warn of
-    options = ["-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
-    options += [] if fault is None else ["-x"]
-    code = int(pytest.main([*options, *files], plugins=[watch]))
-    found = {"code": code, "failed": watch.failed}
-    if fault is None:
-        found |= {"seconds": watch.seconds, "called": watch.called}
+    code = int(pytest.main([*OPTIONS, *(["-x"] if fault else []), *files], plugins=[watch]))
+    finish(answer, watch.answer(code))
+
+
+def finish(answer: Path, found: dict[str, Any]) -> None:
+    """Write the answer and end the process, without goodbyes of threads that tests have left."""
     answer.write_text(json.dumps(found), encoding="utf-8")
-    os._exit(0)  # no goodbyes of threads that tests have left
+    os._exit(0)
