@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: study test ui bench faults report clean
+.PHONY: study test ui bench faults mutants report clean
 
 study: $(STAMP)
 	$(BIN)/sgdstudy study
@@ -26,6 +26,9 @@ bench: $(VENV)/.bench
 
 faults: $(STAMP)
 	$(BIN)/python benchmarks/faults/faults.py
+
+mutants: $(STAMP)
+	$(BIN)/python benchmarks/mutants/run.py
 
 # Cockpit and BackPACK without their dependencies: torchvision would bring another torch
 $(VENV)/.bench: $(STAMP)

@@ -185,7 +185,8 @@ def _custom(draw: Callable[[torch.Generator, int], Any]) -> Callable[..., Stream
             except Exception as error:
                 raise failed(f"the order {name_of(draw)!r}", error) from error
             try:
-                indices = torch.as_tensor(drawn).flatten()
+                given = drawn.copy() if isinstance(drawn, np.ndarray) else drawn
+                indices = torch.as_tensor(given).flatten()
             except (TypeError, ValueError, RuntimeError):
                 indices = torch.empty(0)
             if indices.is_floating_point():  # not indices: refused below

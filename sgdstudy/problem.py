@@ -320,7 +320,8 @@ class Problem:
         size = max(1, EVALUATE_AT_ONCE // d)
         for start in range(0, len(w), size):
             part = slice(start, start + size)
-            yield part, torch.as_tensor(w[part], dtype=self.dtype, device=self.x.device)
+            # a copy: of what cannot be written, torch warns
+            yield part, torch.tensor(w[part], dtype=self.dtype, device=self.x.device)
 
     def _initial(self, w_init: Any) -> Any:
         if w_init is None:

@@ -194,6 +194,25 @@ def test_a_run_that_was_cut_off_ends_as_if_nothing_had_happened(shared, name):
     same_after(shared, f"case_{list(CASES).index(name)}", arm_of(problem, **settings), 2)
 
 
+@pytest.mark.parametrize("order", ["sequential", "strided", "reversed"])
+def test_a_long_epoch_in_a_fixed_order_goes_on_within_it(shared, order):
+    arm = arm_of(LONG, **COMPILED, batch_size=5, epochs=2, order=order, lr=0.05)
+    same_after(shared, f"within_{order}", arm, 2)
+    values = checkpoint.read(artifact(run_of(shared, f"within_{order}", "KILLED")))
+    assert (values["at.epoch"], values["at.batch"]) == (0, 512)
+
+
+@pytest.mark.parametrize("average", [0.0, 0.4])
+@pytest.mark.parametrize(("problem", "epochs", "after"), [(CURVE, 200, 2), (LONG, 5, 6)])
+def test_an_average_goes_on_with_what_was_added_up(shared, average, problem, epochs, after):
+    study = f"average_{average}_{epochs}".replace(".", "_")
+    arm = arm_of(problem, **EAGER, batch_size=5, epochs=epochs, average=average, lr=0.05)
+    found = same_after(shared, study, arm, after)
+    assert found["run.averaged"].abs().sum() > 0 or average > 0
+    (run,) = ss.load_runs(f"{study}_whole", store=shared).to_dict("records")
+    assert np.isfinite(run["average_loss"])
+
+
 def test_replicas_that_have_ended_stay_ended(shared):
     """The checkpoint holds a compacted batch: of eight seeds, half or more have converged."""
     arm = arm_of(**COMPILED, seeds=range(8), stop=("last_batch", 5e-6), epochs=300)
@@ -396,6 +415,20 @@ def test_another_configuration_is_not_gone_on_with(shared, caplog):
     killed(shared, "other", arm_of(**EAGER, epochs=60), 1)
     begins_anew(shared, "other", arm_of(**EAGER, epochs=60, lr=0.2), caplog, "no run of it")
     begins_anew(shared, "other", arm_of(**COMPILED, epochs=60), caplog, "(engine)")
+
+
+def falling(gamma):
+    def fall(optimizer):
+        return torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma)
+
+    return fall
+
+
+def test_a_schedule_that_was_changed_under_its_name_is_noticed(shared, caplog):
+    same_after(shared, "schedule", arm_of(**EAGER, epochs=90, schedule=falling(0.999)), 1)
+    killed(shared, "fall", arm_of(**EAGER, epochs=60, schedule=falling(0.999)), 1)
+    other = arm_of(**EAGER, epochs=60, schedule=falling(0.998))
+    begins_anew(shared, "fall", other, caplog, "another configuration", "step sizes")
 
 
 def test_a_model_that_was_changed_under_its_name_is_noticed(shared, caplog):

@@ -9,7 +9,7 @@ import torch
 from scipy.stats import t
 
 import sgdstudy as ss
-from sgdstudy.claims import FIELDS, claims_markdown, kind_of, without_tables
+from sgdstudy.claims import FIELDS, claims_markdown, kind_of, show, without_tables
 
 NAN, INF = float("nan"), float("inf")
 
@@ -153,3 +153,38 @@ def test_non_finite_values_are_named():
     written = ss.Claim("a", "b", [NAN, 1.0], [INF, -INF]).as_json()
     assert written["measured"] == ["nan", 1.0]
     assert written["expected"] == ["inf", "-inf"]
+
+
+def test_a_table_says_of_each_claim_whether_it_holds():
+    claims = [ss.Claim("a", "x", 48, 48), ss.Claim("b", "x", 51, 48, 2), ss.Claim("c", "y", 7)]
+    lines = claims_markdown(claims).splitlines()
+    assert lines[0] == "| claim | arm | expected | measured | verdict |"
+    assert lines[2:] == [
+        "| a | x | 48 | 48 | holds |",
+        "| b | x | 48 | 51 | **FAILS** |",
+        "| c | y | – | 7 | – |",
+    ]
+    guessed = claims_markdown([ss.Claim("a", "x", 48, 48, guess=50.0), *claims[1:]]).splitlines()
+    assert guessed[0] == "| claim | arm | your guess | expected | measured | verdict |"
+    assert guessed[2:4] == [
+        "| a | x | 50 | 48 | 48 | holds |",
+        "| b | x | – | 48 | 51 | **FAILS** |",
+    ]
+    assert claims_markdown([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (307.912, "307.9"),
+        (9876.5, "9876"),
+        (48204.0, "48204"),
+        (2.5e6, "2.5e+06"),
+        (-1.23456e-7, "-1.235e-07"),
+        (False, "no"),
+        (-INF, "-∞"),
+        ("converged", "converged"),
+    ],
+)
+def test_a_value_is_shown_with_the_digits_that_count(value, text):
+    assert show(value) == text

@@ -326,6 +326,20 @@ def test_load_runs_has_predictions_and_claims_as_columns(folder, result):
     assert claimed.measured.tolist() == [steady.claim_stop_epoch, np.inf, True]
 
 
+def test_an_arm_is_chosen_by_its_whole_name(store):
+    batch = pa.RecordBatch.from_pydict({"seed": [0, 0], "step": [0, 1], "loss": [2.0, 1.0]})
+    started = Invocation.start(open_store(store), "commas")
+    names = ["A", "A, B", "B"]
+    for name in names:
+        with started.run(name, "", {}) as run:
+            run.add("steps.parquet", lambda path: write_parquet(iter([batch]), path))
+    given = {"store": store}
+    for wanted in (["A"], ["A, B"], ["B"], ["A", "B"], names):
+        assert ss.load_runs("commas", arms=wanted, **given)["arm"].tolist() == wanted
+        assert ss.load_steps("commas", arms=wanted, **given)["arm"].unique().tolist() == wanted
+    assert ss.load_runs("commas", arms="A, B", **given)["arm"].tolist() == ["A, B"]
+
+
 def test_a_study_without_rows_or_claims_gives_empty_frames(store):
     open_store(store).experiment("empty")
     assert list(ss.load_runs("empty", store=store)) == LABELS
@@ -545,6 +559,13 @@ def test_time_to_target_of_rows_of_several_arms(folder, result):
         assert found[arm].tolist() == expected.tolist()
     one = time_to_target(rows[rows.arm == "slow"], 0.1)
     assert one.tolist() == found["slow"].tolist()
+
+
+@pytest.mark.parametrize(("over", "first"), [("epoch", 1), ("step", 0)])
+def test_a_target_is_met_below_it_not_at_it(over, first):
+    rows = pd.DataFrame({"seed": 0, over: range(first, first + 4), "full_loss": [3, 1.0, 0.5, 0.1]})
+    assert time_to_target(rows, 1.0, over=over).tolist() == [first + 2]
+    assert time_to_target(rows, 0.1, over=over).tolist() == [np.inf]
 
 
 def test_a_summary_counts_the_censored():

@@ -69,6 +69,15 @@ def test_batch_b_of_strided_holds_b_then_every_mth(m, batch_size):
 
 
 @given(size=sizes)
+def test_strided_goes_by_the_number_of_batches_where_it_does_not_divide_d(size):
+    d, batch_size = size
+    m = len(orders.batch_sizes("strided", d, batch_size))
+    expected = [i for b in range(m) for i in range(d) if i % m == b]
+    for epoch in epochs_of("strided", d, batch_size):
+        assert epoch.tolist() == expected
+
+
+@given(size=sizes)
 def test_block_shuffle_keeps_neighbours_together_and_a_ragged_batch_last(size):
     d, batch_size = size
     full = d // batch_size
@@ -415,3 +424,11 @@ def test_shared_draws_are_drawn_once(monkeypatch):
         monkeypatch.setattr(torch, "randperm", None)
         assert Sampler("shuffle", [4], 53, 10).take(530).shape == (1, 530)
         assert [len(kept.blocks) for kept in draws._kept.values()] == [1]  # one block: fast to read
+
+
+def test_shared_draws_are_those_of_the_batch_size(monkeypatch):
+    monkeypatch.setattr(draws, "_kept", type(draws._kept)())
+    expected = {size: Sampler("block_shuffle", [4], 53, size).take(106) for size in (10, 7)}
+    with draws.shared():
+        for size in (10, 7, 10):
+            assert torch.equal(Sampler("block_shuffle", [4], 53, size).take(106), expected[size])

@@ -238,6 +238,14 @@ def test_arrays_that_cannot_be_written_are_taken_without_a_warning():
     x.setflags(write=False)  # as pandas hands columns out
     problem = ss.Problem(x, x, lambda w, x: w[0] * x, w_init=[0.0])
     assert problem.x.tolist() == x.tolist()
+    bent = ss.Problem(x, x, lambda w, x: torch.exp(w[0] * x), w_init=[0.0])
+    w, order = np.zeros((1, 1)), np.arange(5)
+    for array in (w, order):
+        array.setflags(write=False)
+    assert bent.full(w)[0].tolist() == [np.mean((1 - x) ** 2)]
+    assert ss.theory.linearised(bent, w[0]).least_loss >= 0
+    history = ss.train(bent, lr=1e-6, batch_size=2, epochs=1, order=lambda generator, d: order)
+    assert history.n_steps.tolist() == [3]
 
 
 def test_the_digest_tells_data_apart():
@@ -303,6 +311,26 @@ def test_full_loss_of_a_float32_problem_is_exact_in_float64():
 def test_what_is_not_least_squares_has_no_moments(model, loss):
     problem = ss.Problem(random(9), random(9, seed=1), model, loss, w_init=[0.5])
     assert problem.least_squares is None
+
+
+@pytest.mark.parametrize("share", [1e-2, 1e-4, 1e-6, 1e-8])
+def test_a_model_that_is_a_little_non_linear_has_no_moments(share):
+    x = random(9)
+
+    def f(w, x):
+        return w[0] * x + share * w[0] ** 2 * x
+
+    assert ss.Problem(x, x, f, w_init=[0.5]).least_squares is None
+    assert ss.Problem(x, x, lambda w, x: w[0] * x + share * x**2, w_init=[0.5]).least_squares
+
+
+def test_a_model_that_is_non_linear_at_one_sample_has_no_moments():
+    x = torch.arange(5000.0)  # linearity is tried on every fifth sample first
+
+    def f(w, x):
+        return w[0] * x + torch.where(x == 1234, w[0] ** 2, 0)
+
+    assert ss.Problem(x, x, f, w_init=[0.5]).least_squares is None
 
 
 def test_full_loss_without_moments_is_the_batch_loss_of_all_the_data():

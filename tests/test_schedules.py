@@ -70,6 +70,29 @@ def test_a_schedule_is_that_of_torchs_own_loop(name, engine):
 
 
 @pytest.mark.parametrize("engine", ["eager", "compiled"])
+@pytest.mark.parametrize("schedule", ["inverse_time", "StepLR"])
+def test_the_notebooks_rule_takes_the_step_sizes_of_a_schedule(engine, schedule):
+    options = OPTIONS.get(schedule, {"decay": 0.1})
+    given = {"schedule": schedule, "schedule_options": options, "engine": engine}
+    problem = small_curve(noise=0.1)
+    history = ss.train(problem, optimizer="notebook", **SAME, **given)
+    rates = [
+        0.05 / (1 + 0.1 * t) if "decay" in options else 0.05 * 0.5 ** (t // 6) for t in range(48)
+    ]
+    for r, seed in enumerate(SAME["seeds"]):
+        order = ss.orders.Sampler("shuffle", [seed], 53, 10).take(53 * 8)[0].reshape(8, 53)
+        batches = [batch for epoch in order for batch in epoch.split(10)]
+        w = problem.initial([seed])[0].requires_grad_()
+        for rate, rows in zip(rates, batches, strict=True):
+            loss = ((problem.model(w, problem.x[rows]) - problem.y[rows]) ** 2).mean()
+            (gradient,) = torch.autograd.grad(loss, w)
+            w = (w - rate * gradient).detach().requires_grad_()
+        assert np.allclose(history.w[r], w.detach(), rtol=1e-5, atol=1e-6)  # float32, 48 steps
+        rows = history.steps[history.steps.seed == seed]
+        assert np.allclose(rows["lr"], rates, rtol=1e-14)
+
+
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
 @pytest.mark.parametrize("optimizer", ["Adam", "AdamW", "RMSprop"])
 def test_optimisers_with_a_state_follow_it_too(optimizer, engine):
     options = {"gamma": 0.9}
@@ -115,6 +138,8 @@ def test_a_schedule_costs_the_same_however_it_is_read():
     rates = schedules.make("CosineAnnealingLR", 1.0, {}, 10_000)
     parts = [rates(np.arange(n, n + 100)) for n in range(0, 10_000, 100)]
     assert np.array_equal(np.concatenate(parts), whole)
+    rates = schedules.make("CosineAnnealingLR", 1.0, {}, 10_000)
+    assert [rates(np.array([n]))[0] for n in range(10_000)] == whole.tolist()
 
 
 def test_theory_says_nothing_of_steps_that_change():
@@ -185,6 +210,16 @@ def test_polyaks_engines_agree_and_its_step_has_a_top():
     assert np.allclose(size, expected.clip(0, 0.05), rtol=1e-4)
     assert (expected > 0.05).any()
     assert (expected < 0.05).any()
+
+
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+def test_polyaks_step_without_options_is_the_loss_over_the_squared_gradient(engine):
+    """As in Loizou et al. 2021 with c = 1, where the least loss of a batch is 0."""
+    history = ss.train(small_curve(), optimizer="polyak", **{**SAME, "lr": 10.0}, engine=engine)
+    steps = history.steps
+    size = steps["update_norm"] / steps["grad_norm"]
+    early = steps["step"] < 6  # later the update is rounded away
+    assert np.allclose(size[early], (steps["loss"] / steps["grad_norm"] ** 2)[early], rtol=1e-4)
 
 
 def test_polyak_stays_where_there_is_no_gradient():

@@ -89,6 +89,18 @@ def test_a_run_on_a_stream_goes_on_where_it_stopped():
     assert torch.equal(second.y[rows], expected[1])
 
 
+def test_a_long_stream_is_read_again_to_the_very_sample():
+    from sgdstudy.streams import Streams
+
+    long = small_curve().replace(stream=blocks(length=70_001))
+    first, second = Streams(long, [1]), Streams(long, [1])
+    for n in (80_000, 80_000, 80_005):
+        first.take(n)
+    second.restore(240_005, {})
+    rows = [each.take(9)[0] for each in (first, second)]
+    assert torch.equal(first.x[rows[0]], second.x[rows[1]])
+
+
 def test_the_distance_to_parameters_that_drift_is_that_of_the_moment():
     def moving(steps):
         return np.stack([0.3 + 0.01 * steps, np.full(len(steps), -1.7), 2.5 - 0.02 * steps], 1)

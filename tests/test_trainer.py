@@ -265,6 +265,27 @@ def test_the_running_loss_is_that_of_the_notebooks_loop():
     assert history.epochs.running_loss[0] == pytest.approx(running / 2000, rel=1e-14)
 
 
+@pytest.mark.parametrize("batch_size", [10, 7, 53, None])
+def test_what_an_epoch_adds_up_is_weighted_by_the_sizes_of_its_batches(batch_size):
+    problem = small_curve(noise=0.1)  # of 53 samples: the last batch holds 3, or 4
+    settings = {"lr": 0.05, "batch_size": batch_size, "epochs": 3}
+    history = ss.train(problem, optimizer="notebook", seeds=[3], **settings)
+    loop = literal_curve(problem, seed=3, **settings)
+    losses = loop.losses.double().numpy().reshape(3, -1)
+    gradients = loop.gradients.double().numpy().reshape(3, -1, 3)
+    sizes = history.steps["size"].to_numpy().reshape(3, -1)
+    for epoch, loss, gradient, size in zip(
+        history.epochs.itertuples(), losses, gradients, sizes, strict=True
+    ):
+        share = size / 53
+        assert epoch.sum_loss == pytest.approx(loss.sum(), rel=1e-12)
+        assert epoch.mean_loss == pytest.approx(loss.mean(), rel=1e-12)
+        assert epoch.last_loss == loss[-1]
+        norms = np.linalg.norm(gradient, axis=1)
+        assert epoch.mean_grad_norm == pytest.approx(share @ norms, rel=1e-12)
+        assert epoch.norm_mean_grad == pytest.approx(np.linalg.norm(share @ gradient), rel=1e-9)
+
+
 def test_full_loss_and_gradient_of_an_epoch_belong_to_its_end():
     problem = small_curve(noise=0.1)
     history = ss.train(problem, lr=0.05, batch_size=10, epochs=4)
@@ -309,6 +330,15 @@ def test_a_stop_rule_stops_at_the_first_epoch_below_epsilon(rule, batch_size):
         assert np.array_equal(
             history.w[r], one_seed(free.epochs, r).iloc[first - 1][["w0", "w1", "w2"]]
         )
+
+
+@pytest.mark.parametrize("rule", ["running", "full", "last_batch", "grad_norm"])
+def test_a_loss_of_exactly_epsilon_does_not_stop(rule):
+    settings = {"lr": 0.1, "epochs": 12}  # full batch: all four fall from epoch to epoch
+    column = stop_column(ss.train(small_curve(), **settings), rule)[:, 0]
+    assert (np.diff(column) < 0).all()
+    history = ss.train(small_curve(), stop=(rule, float(column[6])), **settings)
+    assert history.stop_epoch.tolist() == [8]  # the first one below it: column[7]
 
 
 def test_a_seed_that_never_stops_is_censored():
@@ -493,6 +523,28 @@ def test_seeds_without_moments_are_each_as_alone_when_the_batch_is_compacted(chu
             rows = one_seed(getattr(together, kind), seed)
             # float32 sums over all the data may add in another order
             pd.testing.assert_frame_equal(rows, getattr(alone, kind), rtol=1e-6)
+
+
+def test_the_full_loss_without_moments_is_that_at_the_end_of_the_epoch():
+    def f(w, x):
+        return torch.exp(w[0] * x) + w[1]
+
+    problem = ss.Problem(small_curve().x, small_curve().y, f, w_init=[0.0, 0.0])
+    for batch_size in (None, 10):
+        settings = {"lr": 0.05, "batch_size": batch_size, "epochs": 6, "seeds": range(2)}
+        history = ss.train(problem, **settings)
+        ends = history.epochs[["w0", "w1"]].to_numpy(float)
+        loss, gradient = problem.full(ends)
+        # float32 sums may add in another order
+        assert np.allclose(history.epochs.full_loss, loss, rtol=1e-6)
+        assert np.allclose(
+            history.epochs.full_grad_norm, np.linalg.norm(gradient, axis=1), rtol=1e-5
+        )
+        assert abs(np.diff(loss.reshape(2, 6)) / loss.reshape(2, 6)[:, 1:]).min() > 1e-3
+        starts = history.steps[history.steps.batch == 0]
+        loss, gradient = problem.full(starts[["w0", "w1"]].to_numpy(float))
+        assert np.allclose(starts.full_loss, loss, rtol=1e-6)
+        assert np.allclose(starts.full_grad_norm, np.linalg.norm(gradient, axis=1), rtol=1e-5)
 
 
 # ---- modules and models that go through vmap ------------------------------------------------

@@ -62,6 +62,12 @@ def test_the_least_median_time_wins_and_edges_are_flagged():
     assert low[["lr", "edge"]].iloc[0].tolist() == [0.1, "lowest"]
 
 
+def test_the_time_decides_before_the_loss_at_the_end():
+    times = {0.1: [9, 9, 9], 1: [3, 3, 3], 10: [5, 5, 5]}
+    best = tuning.choose(table(times, {0.1: 0.01, 1: 5.0, 10: 0.1}), ["rule"])
+    assert best[["lr", "edge"]].iloc[0].tolist() == [1, ""]
+
+
 def test_where_none_got_there_the_end_decides_then_the_smaller_step():
     never = {0.1: [np.inf] * 2, 1: [np.inf] * 2, 10: [np.inf] * 2}
     best = tuning.choose(table(never, {0.1: 3.0, 1: 2.0, 10: np.inf}), ["rule"])

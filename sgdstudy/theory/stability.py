@@ -53,7 +53,7 @@ def linearised(problem: Problem, w: np.ndarray) -> LeastSquares:
             f"{MAX_ENTRIES:g} numbers; give fewer samples"
         )
     exact = problem.to(torch.float64, "cpu")
-    at = torch.as_tensor(np.asarray(w, dtype=float))
+    at = torch.as_tensor(np.array(w, dtype=float))
     jacobian = jacrev(lambda v: exact.model(v, exact.x).flatten())(at).numpy()
     with torch.no_grad():
         error = (exact.y - exact.model(at, exact.x)).flatten().numpy()

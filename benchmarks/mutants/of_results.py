@@ -1,0 +1,360 @@
+"""Faults of what is made of a run: histories, comparisons, choices, claims, predictions."""
+
+from table import Group
+
+HISTORY = Group(
+    "history.py",
+    "trainer trajectory load",
+    [
+        (
+            'return np.where(self.stop_reason == "converged", self.stop_epoch, np.inf)',
+            'return np.where(self.stop_reason != "diverged", self.stop_epoch, np.inf)',
+            "seeds that only ran out of epochs count as stopped",
+        ),
+        (
+            'return float(np.quantile(self.converged_epoch, 0.5, method="inverted_cdf"))',
+            "return float(np.median(self.stop_epoch))",
+            "the median does not see who never stopped",
+        ),
+        (
+            "true = self.problem.true_at(self.n_steps)",
+            "true = self.problem.true_at(0 * self.n_steps)",
+            "the true parameters at the beginning",
+        ),
+        (
+            "return norm(self.w.astype(float) - true)",
+            "return np.abs(self.w.astype(float) - true).sum(1)",
+            "another norm",
+        ),
+        (
+            "return wide.reindex(columns=[s for s in self.config.seeds if s in "
+            "wide]).to_numpy(float)",
+            "return wide.to_numpy(float)",
+            "columns in order of the numbers, not of the seeds given",
+        ),
+        (
+            "table = table.filter((field >= first) & (field < end))",
+            "table = table.filter((field >= first) & (field <= end))",
+            "the end counts too",
+        ),
+        (
+            'keys = [key for key in ("seed", "epoch", "step") if key in rows.columns]',
+            'keys = [key for key in ("epoch", "step", "seed") if key in rows.columns]',
+            "sorted by epoch, not by seed",
+        ),
+        (
+            'for name, part in (("step", steps), ("epoch", epochs)):',
+            'for name, part in (("step", steps), ("epoch", None)):',
+            "the epochs asked for do nothing",
+        ),
+    ],
+)
+
+LOAD = Group(
+    "load.py",
+    "load",
+    [
+        (
+            "return [run for run in runs if run.info.run_name in chosen]",
+            'return [run for run in runs if run.info.run_name in ", ".join(chosen)]',
+            "the arm A is loaded with the arm 'A, B'",
+        ),
+        (
+            'order_by=[f"tags.`{INVOCATION}` DESC"]',
+            'order_by=[f"tags.`{INVOCATION}` ASC"]',
+            "the oldest invocation for the latest",
+        ),
+        (
+            "np.where(np.abs(values) >= LARGEST, np.copysign(np.inf, values), values)",
+            "np.where(np.abs(values) >= LARGEST, np.inf, values)",
+            "minus infinity is read as infinity",
+        ),
+    ],
+)
+
+COMPARISON = Group(
+    "comparison.py",
+    "load",
+    [
+        (
+            'values = pd.concat(both, axis=1, join="inner", keys=["a", "b"]).sort_index()',
+            "values = pd.concat([s.reset_index(drop=True) for s in both], axis=1, "
+            'join="inner", keys=["a", "b"])',
+            "paired by place, not by seed",
+        ),
+        (
+            "neither = np.isposinf(x) & np.isposinf(y)",
+            "neither = np.isposinf(x) | np.isposinf(y)",
+            "a pair in which one got there is not known",
+        ),
+        ("        differences = x - y\n", "        differences = y - x\n", "b - a"),
+        (
+            "positive = (x > 0).all() and (y > 0).all()",
+            "positive = True",
+            "ratios of what is not positive",
+        ),
+        (
+            "share_below=float(np.mean(x < y))",
+            "share_below=float(np.mean(x <= y))",
+            "ties count as below",
+        ),
+        (
+            "ratio = bounded_median(ratios, neither & positive, (0.0, np.inf), confidence)",
+            "ratio = bounded_median(ratios, neither & positive, (1.0, 1.0), confidence)",
+            "pairs in which neither got there are taken for ties",
+        ),
+        (
+            "below = _floats(column, rows[column]) < target",
+            "below = _floats(column, rows[column]) <= target",
+            "a target counts as met at equality",
+        ),
+        ("observed=True).min()", "observed=True).max()", "the last time below, not the first"),
+        (
+            "return last.reindex(seeds, fill_value=np.inf).mask(diverged, np.inf)",
+            "return last.reindex(seeds, fill_value=np.inf)",
+            "a seed that diverged has its last finite loss",
+        ),
+        (
+            'rows.drop_duplicates("seed", keep="last")',
+            'rows.drop_duplicates("seed", keep="first")',
+            "the first epoch for the last",
+        ),
+        (
+            ".reindex(index, fill_value=np.inf)\n\n\ndef summary",
+            ".reindex(index, fill_value=np.nan)\n\n\ndef summary",
+            "a seed without rows is not known, rather than never",
+        ),
+        (
+            "return self.reached / self.seeds",
+            "return self.reached / max(self.seeds - 1, 1)",
+            "shares above 1",
+        ),
+        (
+            "return last.mask(last.index.isin(self._diverged()), np.inf)",
+            "return last",
+            "the same of an arm in the store",
+        ),
+        (
+            'if rows["run_id"].nunique() > rows["arm"].nunique():',
+            "if False:",
+            "runs of two invocations are mixed",
+        ),
+    ],
+)
+
+MEDIANS = Group(
+    "medians.py",
+    "load tuning",
+    [
+        (
+            "spread = samples.std(axis, ddof=1) if",
+            "spread = samples.std(axis) if",
+            "a biased deviation",
+        ),
+        ("return spread / n**0.5", "return spread / n", "n for its root"),
+        (
+            'return float(np.quantile(values, 0.5, method="inverted_cdf"))',
+            'return float(np.quantile(values, 0.5, method="higher"))',
+            "of two middle values the upper",
+        ),
+        ("np.arange(1, n + 1) / n", "np.arange(n) / n", "the k-th value has k - 1 at or below"),
+        (
+            "tail = (1 - confidence) / 2",
+            "tail = 1 - confidence",
+            "an interval of 90 % for one of 95 %",
+        ),
+        (
+            "high = np.argmax(binom.sf(n // 2, n, share) >= 1 - tail)",
+            "high = np.argmax(binom.sf(n // 2 - 1, n, share) >= 1 - tail)",
+            "the upper end a value too low",
+        ),
+        (
+            "middle = median(lowest) if median(lowest) == median(highest) else np.nan",
+            "middle = median(lowest)",
+            "a median that is not known",
+        ),
+        (
+            "low, _ = median_interval(lowest, confidence)\n"
+            "    _, high = median_interval(highest, confidence)",
+            "low, high = median_interval(highest, confidence)",
+            "an interval that holds in one case only",
+        ),
+    ],
+)
+
+TUNING = Group(
+    "tuning.py",
+    "tuning",
+    [
+        (
+            "columns = [time, final]\n",
+            "columns = [final, time]\n",
+            "the loss at the end decides before the time",
+        ),
+        (
+            'ordered = middle.reset_index().sort_values([*columns, "lr"], kind="stable")',
+            'ordered = middle.reset_index().sort_values([*columns, "lr"], '
+            "ascending=[True, True, False])",
+            "of equals the larger step",
+        ),
+        (
+            "[columns].agg(lambda v: median(v.to_numpy()))",
+            "[columns].mean()",
+            "means, which one seed that never got there decides",
+        ),
+        (
+            'highest = found["lr"] == found["min"], found["lr"] == found["max"]',
+            'highest = found["lr"] == found["max"], found["lr"] == found["min"]',
+            "lowest and highest change places",
+        ),
+        (
+            'tried = rows.groupby(list(by), sort=False)["lr"].agg(["min", "max"])',
+            'tried = rows.groupby(list(by), sort=False)["lr"].agg(["min", '
+            '"max"]).assign(max=rows["lr"].max())',
+            "the edge is that of all groups",
+        ),
+        (
+            "reached = int(np.isfinite(values).sum())",
+            "reached = len(values)",
+            "seeds that never got there count as reached",
+        ),
+        (
+            "found.append((*key, median(values), low, high, reached, len(values)))",
+            "found.append((*key, median(values[np.isfinite(values)]), low, high, "
+            "reached, len(values)))",
+            "the median of those that got there",
+        ),
+    ],
+)
+
+CLAIMS = Group(
+    "claims.py",
+    "claims",
+    [
+        (
+            "return bool(abs(measured - expected) <= tolerance)",
+            "return bool(measured - expected <= tolerance)",
+            "too low is never too far",
+        ),
+        (
+            "return bool(abs(measured - expected) <= tolerance)",
+            "return not abs(measured - expected) > tolerance",
+            "NaN holds",
+        ),
+        (
+            "if not isinstance(measured, Sequence) or len(measured) != len(expected):",
+            "if not isinstance(measured, Sequence):",
+            "lists of other lengths: an error, or a claim that holds",
+        ),
+        (
+            "return all(_close(m, e, tolerance) for m, e in pairs)",
+            "return any(_close(m, e, tolerance) for m, e in pairs)",
+            "one value of a list is enough",
+        ),
+        (
+            "if self.expected is None:\n            return None",
+            "if self.expected is None:\n            return True",
+            "a description holds",
+        ),
+        (
+            'verdict = {True: "holds", False: "**FAILS**", None: "–"}',
+            'verdict = {True: "holds", False: "holds", None: "–"}',
+            "a claim that fails is printed as one that holds",
+        ),
+        (
+            "if isinstance(expected, (bool, str)) or measured == expected:\n"
+            "        return bool(measured == expected)",
+            "if isinstance(expected, str) or measured == expected:\n"
+            "        return bool(measured == expected)",
+            "truth values are numbers with a tolerance",
+        ),
+        (
+            "if abs(value) < 1e4 or abs(value) >= 1e6 else",
+            "if abs(value) < 1e2 or abs(value) >= 1e6 else",
+            "numbers between 100 and 10,000 lose their digits",
+        ),
+    ],
+)
+
+PREDICT = Group(
+    "predict.py",
+    "theory schedules streams",
+    [
+        (
+            'if rule in ("running", "full") and calm:\n'
+            '        losses = expected_losses(problem, config)[f"{rule}_loss"]',
+            'if rule in ("running", "full") and calm:\n'
+            '        losses = expected_losses(problem, config)["running_loss"]',
+            "the rule full stops on the running loss",
+        ),
+        (
+            "calm = _rounding(problem, config, b) < 1e-3",
+            "calm = True",
+            "rounding that decides is not minded",
+        ),
+        (
+            "not _label_noise_decides(problem, config, ls)",
+            "True",
+            "noise that decides is not minded",
+        ),
+        (
+            "both = (losses[:-1], losses[1:])",
+            "both = (losses[1:], losses[1:])",
+            "the running loss of full batches an epoch late",
+        ),
+        (
+            "twice) >= 1:\n            return {}",
+            "twice) >= 1e9:\n            return {}",
+            "a mean that is infinite is predicted",
+        ),
+        (
+            "return known and config.schedule is None",
+            "return known",
+            "a schedule is taken for a constant step",
+        ),
+        (
+            'known = config.optimizer in ("notebook", "SGD") and not config.options',
+            'known = config.optimizer in ("notebook", "SGD")',
+            "momentum is taken for none",
+        ),
+        (
+            "if config.lr >= theory.lr_limit(ls):",
+            "if config.lr >= 2 * theory.lr_limit(ls):",
+            "beyond the limit it is predicted to stop",
+        ),
+        (
+            "return theory.growth(b, config.lr, epochs=2).factor * eps",
+            "return theory.growth(b, config.lr, epochs=2).factor * eps**2",
+            "rounding far too small",
+        ),
+        (
+            "return excess > 0.01 * (epsilon - ls.least_loss)",
+            "return excess > 100 * (epsilon - ls.least_loss)",
+            "noise is minded only where it is far too large",
+        ),
+        (
+            "return float(loss[-1] / loss[-2])",
+            "return float(loss[-1] / loss[0])",
+            "growth of the whole run",
+        ),
+        ("** (1 / (2 * epochs)))", "** (1 / epochs))", "the factor of the loss, not of the error"),
+        ("(loss[-1] / loss[-1 - epochs])", "(loss[-1] / loss[-epochs])", "an epoch too few"),
+        (
+            "found.append(theory.gap(loss, full, size, end))",
+            "found.append(theory.gap(full, loss, size, end))",
+            "batch and full loss change places",
+        ),
+        (
+            "float(np.median(run.distance))",
+            "float(run.distance[0])",
+            "the first seed for the median",
+        ),
+        (
+            "if run.config.stop is not None and not set(CHECKS) & set(run.predicted):",
+            "if run.config.stop is not None and set(CHECKS) & set(run.predicted):",
+            "described where predicted, and silent where not",
+        ),
+    ],
+)
+
+GROUPS = [HISTORY, LOAD, COMPARISON, MEDIANS, TUNING, CLAIMS, PREDICT]

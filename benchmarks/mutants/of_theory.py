@@ -1,0 +1,415 @@
+"""Faults of `theory`: what is expected before anything runs."""
+
+from table import Group
+
+DESCENT = Group(
+    "theory/descent.py",
+    "theory",
+    [
+        ("return 2 / eigenvalues(ls)[-1]", "return 1 / eigenvalues(ls)[-1]", "half the limit"),
+        (
+            "return 2 / (spectrum[0] + spectrum[-1])",
+            "return 1 / spectrum[-1]",
+            "the best rate's step is 1 / lambda_max",
+        ),
+        ("((1 - lr * spectrum) ** 2) **", "(1 - lr * spectrum) **", "the loss falls as the error"),
+        ("(spectrum / 2 * c**2 * powers)", "(spectrum * c**2 * powers)", "the half is forgotten"),
+        ("((1 - lr * spectrum) ** k * c)", "((1 - lr * spectrum) ** (k + 1) * c)", "a step more"),
+        ("return float(high + 1)", "return float(high)", "epochs counted from 0"),
+        (
+            "if lr >= lr_limit(ls) or epsilon <= ls.least_loss:",
+            "if lr >= lr_limit(ls):",
+            "a target below the least loss is reached when rounding says so",
+        ),
+        ("(1 - lr * eigenvalues(ls)[-1]) ** 2", "(1 - lr * eigenvalues(ls)[-1])", "not squared"),
+        ("(8 * lr**2 * spectrum[0])", "(8 * lr**2 * spectrum[-1])", "along the steepest direction"),
+    ],
+)
+
+FIXED_ORDER = Group(
+    "theory/fixed_order.py",
+    "theory",
+    [
+        ("epoch - 1, None))", "epoch, None))", "the batches of the epoch after"),
+        ("losses.append((error**2).sum(1) / n)", "losses.append((error**2).sum(1))", "a sum"),
+        ("hessians.append(2 / n *", "hessians.append(1 / n *", "half the Hessian"),
+        (
+            "matrix, offset = factor @ matrix, factor @ offset - lr * gradient",
+            "matrix, offset = matrix @ factor, factor @ offset - lr * gradient",
+            "the factors the wrong way round",
+        ),
+        (
+            "return self.batch @ (self.sizes / self.sizes.sum())",
+            "return self.batch.mean(1)",
+            "a short batch counts as a full one",
+        ),
+        (
+            "z = z - lr * (h @ z + g)\n",
+            "z = z - lr * (h @ z)\n",
+            "the gradients at the minimum are forgotten",
+        ),
+        (
+            "b.hessians / 2, path[:-1]) + b.gradients",
+            "b.hessians / 2, path[1:]) + b.gradients",
+            "the loss of a batch half after its step",
+        ),
+        ("form += weight * ahead.T", "form += ahead.T / len(share)", "no weight by size"),
+        ("[[h / 2, g[:, None] / 2], [g[None] / 2,", "[[h / 2, g[:, None]], [g[None],", "twice g"),
+        (
+            "return np.linalg.solve(np.eye(len(offset)) - matrix, offset)",
+            "return np.linalg.solve(np.eye(len(offset)) + matrix, offset)",
+            "I + M for I - M",
+        ),
+        ("float((z.T * hessian * z)[0]) / 2", "float((z.T * hessian * z)[0])", "no half"),
+        (
+            "start = max(0, j + 1 - len(b.hessians))",
+            "start = max(0, j + 2 - len(b.hessians))",
+            "stretches of m batches are left out",
+        ),
+        (
+            "start = max(0, j + 1 - len(b.hessians))  #",
+            "start = max(0, j - len(b.hessians))  #",
+            "a stretch of m + 1 batches, more than an epoch, counts",
+        ),
+        ("one = int(norms[:, 0].argmax())", "one = 0", "no single factor but the first is tried"),
+        (
+            "largest * np.finfo(float).eps < 1e-6",
+            "largest * np.finfo(float).eps < 1e6",
+            "in float64 where the product cancels (growth over 1e10)",
+        ),
+        (
+            "np.abs(np.linalg.eigvals(matrix)).max())",
+            "np.linalg.eigvals(matrix).real.max())",
+            "the largest, not the largest in size",
+        ),
+        (
+            "(middle, high) if exact_radius(b, middle) < 1 else (low, middle)",
+            "(low, middle) if exact_radius(b, middle) < 1 else (middle, high)",
+            "bisection goes the wrong way",
+        ),
+        ("good = fixed_point_loss(ls, b, middle) < epsilon", "good = True", "the upper end"),
+    ],
+)
+
+RANDOM_ORDER = Group(
+    "theory/random_order.py",
+    "theory batch_size step_sizes tuning",
+    [
+        (
+            "share = 1 / batch_size if replacement else finite_share(d, batch_size)\n"
+            "    p = ls.features.shape[1]",
+            "share = 1 / batch_size\n    p = ls.features.shape[1]",
+            "drawn with replacement, whatever was asked",
+        ),
+        ("each = 2 / phi.shape[1] * np.einsum", "each = 2 * np.einsum", "no mean over outputs"),
+        (
+            ".reshape(p * p, p * p) - np.kron(h, h)",
+            ".reshape(p * p, p * p)",
+            "a raw second moment for a covariance",
+        ),
+        (
+            "cross = (one.pair + one.pair.transpose(1, 0, 2))",
+            "cross = (2 * one.pair)",
+            "the cross term is not made symmetric",
+        ),
+        (
+            "share * np.kron(push, push)",
+            "np.kron(push, push)",
+            "the noise of single samples, whatever the batch",
+        ),
+        (
+            "[[1.0, -lr * momentum], [0.0, momentum]]",
+            "[[1.0, lr * momentum], [0.0, momentum]]",
+            "momentum pushes back",
+        ),
+        (
+            "return float(np.abs(np.linalg.eigvals(second)).max())",
+            "return float(np.linalg.norm(second, 2))",
+            "a norm for the spectral radius",
+        ),
+        ("return float(ls.hessian.ravel() @ c / 2)", "return float(ls.hessian.ravel() @ c)", "2x"),
+        (
+            "square[:n, :n] = unit.second - np.eye(n) + linear[:n, :n]",
+            "square[:n, :n] = unit.second - np.eye(n)",
+            "the part linear in lr counts twice",
+        ),
+        (
+            "square = squares[sizes[t % len(sizes)]]",
+            "square = squares[sizes[0]]",
+            "the short last batch is taken for a full one",
+        ),
+        (
+            "linear @ found[t] - lr * (square @ found[t])",
+            "linear @ found[t] + lr * (square @ found[t])",
+            "the square term has the wrong sign",
+        ),
+        ("once[-1, :n] = size * h / 2", "once[-1, :n] = h / 2", "weights of the running loss"),
+        (
+            "np.linalg.matrix_power(once, sizes.count(size)) @ epoch_map",
+            "epoch_map @ np.linalg.matrix_power(once, sizes.count(size))",
+            "the short batch comes first",
+        ),
+        ("        state[-1] = 0.0\n", "", "the running loss sums over all epochs"),
+        ("losses < epsilon)\n", "losses <= epsilon)\n", "reached at equality"),
+        (
+            "return float(below[0] + 1) if len(below)",
+            "return float(below[0]) if len(below)",
+            "from 0",
+        ),
+        ("found[r] = step + 1", "found[r] = step", "steps from 0"),
+        (
+            "z = z - config.lr * 2 / size * phi.T @ error",
+            "z = z - config.lr / size * phi.T @ error",
+            "half a step",
+        ),
+        ("slope = 2 / rows.shape[1] *", "slope = 1 / rows.shape[1] *", "half the gradient"),
+        ("if epoch else 0.0", "if epoch > 1 else 0.0", "two epochs left out, divided as if one"),
+        (
+            "moved = momentum * moved - lr * slope",
+            "moved = momentum * moved - (1 - momentum) * lr * slope",
+            "dampened momentum",
+        ),
+        (
+            "return total / ((epochs - 1) * m)",
+            "return total / (epochs - 1)",
+            "the exponent of an epoch, not of a step",
+        ),
+        ("* 4 / outputs**2 / d", "* 4 / outputs / d", "the square of a mean over outputs"),
+        (
+            "share * random + (1 - share) * np.outer",
+            "share * random + np.outer",
+            "E[H]^2 counts in full",
+        ),
+        ("half = np.asarray(x, dtype=float) / 2", "half = np.asarray(x, dtype=float)", "x for x/2"),
+        ("return 1 - np.tanh(half) / half", "return np.tanh(half) / half", "the share removed"),
+        ("return (1 + a) / (1 - a)", "return 1 / (1 - a)", "half the factor for small steps"),
+    ],
+)
+
+RATES = Group(
+    "theory/rates.py",
+    "rates",
+    [
+        ("h, unit = ls.hessian, time / d\n", "h, unit = ls.hessian, time\n", "lr d K for lr K"),
+        (
+            "bias = float(np.sum(np.linalg.solve(h, unit / d * mean) ** 2))",
+            "bias = float(np.sum(np.linalg.solve(h, unit * mean) ** 2))",
+            "the bias d^2 times too large",
+        ),
+        (
+            "pairs + np.outer(mean, mean)).T",
+            "pairs).T",
+            "the mean of the sum over pairs is forgotten",
+        ),
+        ("reversed_ = 4 / 45 *", "reversed_ = 4 / 9 *", "the constant of flip-flop"),
+        ("unit**5 / (2 * d) *", "unit**5 / d *", "flip-flop counts its epochs one by one"),
+        (
+            "before = np.cumsum(g[order], axis=0) - g[order]",
+            "before = np.cumsum(g[order], axis=0)",
+            "a sample comes before itself",
+        ),
+        ("time / len(order) ** 2 * pairs", "time / len(order) * pairs", "d times too large"),
+        (
+            "return np.tensordot(centred, np.log(y), 1)",
+            "return np.tensordot(centred, y, 1)",
+            "no log",
+        ),
+        (
+            "[(1 - confidence) / 2, (1 + confidence) / 2]",
+            "[(1 - confidence), confidence]",
+            "an interval of 90 % for one of 95 %",
+        ),
+        (
+            "np.full(n, 1 / n), draws) / n",
+            "np.full(n, 1 / n), (len(x), draws)).mean(0) / n",
+            "the seeds' weights averaged: an interval far too short",
+        ),
+        ("a = moved - moved.swapaxes(0, 1)", "a = moved + moved.swapaxes(0, 1)", "wrong sign"),
+        ('"ijp,ijq->pq", a, a) / 24', '"ijp,ijq->pq", a, a) / 12', "every pair counts twice"),
+        ("(turned) / (2 * values))", "(turned) / values)", "HC = Q for HC + CH = Q"),
+    ],
+)
+
+BATCH_SIZE = Group(
+    "theory/batch_size.py",
+    "batch_size",
+    [
+        (
+            "return self.terms[0] / self.terms[1]",
+            "return self.terms[2] / self.terms[1]",
+            "tr(H Sigma) for tr(Sigma)",
+        ),
+        (
+            "a, b = np.maximum(over[:-1], over[1:]), np.minimum(over[:-1], over[1:])",
+            "a, b = over[:-1], over[1:]",
+            "a curve that rises through the target counts as none",
+        ),
+        (
+            "below = np.flatnonzero(second @ h / 2 < target)",
+            "below = np.flatnonzero(second @ h < target)",
+            "2x",
+        ),
+        ("end = below[0] + 1 if", "end = below[0] if", "the path ends before the target is met"),
+        (
+            "spread = one.second - np.kron(one.mean, one.mean)",
+            "spread = one.second",
+            "no mean is taken off the second moment",
+        ),
+        (
+            "sigma = c @ spread.T + z @ one.cross.T + one.noise",
+            "sigma = c @ spread.T + one.noise",
+            "the cross term is forgotten",
+        ),
+        ("return 1 / excess - 1 / floor", "return 1 / floor - 1 / excess", "the wrong sign"),
+        ("(lr_limit(ls) / lr - 1)", "(lr_limit(ls) / lr)", "the 1 is forgotten"),
+        (
+            "rows = np.stack([1 / taken, 1 / (size * taken)], 1)\n"
+            "    least, samples = np.linalg.lstsq(rows, np.ones(len(taken)), rcond=None)[0]",
+            "rows = np.stack([np.ones(len(size)), 1 / size], 1)\n"
+            "    least, samples = np.linalg.lstsq(rows, taken, rcond=None)[0]",
+            "absolute errors are made least, not relative ones",
+        ),
+        ("round(samples / least, 12)", "round(samples, 12)", "E_min for B_c"),
+    ],
+)
+
+BATCH_VS_FULL = Group(
+    "theory/batch_vs_full.py",
+    "theory",
+    [
+        (
+            "share = size / size.sum()\n",
+            "share = np.full(len(size), 1 / len(size))\n",
+            "no weights",
+        ),
+        ("(share @ (full_loss - full_end))", "(share @ (full_end - full_loss))", "the wrong sign"),
+        ("float(loss.mean() - share @ loss)", "float(share @ loss - loss.mean())", "wrong sign"),
+        ("return norm, np.sqrt(m) * norm", "return norm, m * norm", "m for sqrt(m)"),
+        ("size.min() / size.sum()", "size.max() / size.sum()", "the largest batch, not the least"),
+        ("rows = 2 * error[:, None]", "rows = error[:, None]", "half the gradients"),
+        ("gradients(ls, w, d).var(0).sum())", "gradients(ls, w, d).var(0, ddof=1).sum())", "ddof"),
+        (
+            "(d - batch_size) / (batch_size * max(d - 1, 1))",
+            "(d - batch_size) / (batch_size * d)",
+            "d",
+        ),
+        ("return -trace_sigma(ls, w, d) /", "return trace_sigma(ls, w, d) /", "the wrong sign"),
+    ],
+)
+
+STABILITY = Group(
+    "theory/stability.py",
+    "stability",
+    [
+        ("return (2 + 2 * momentum) /", "return (2 - 2 * momentum) /", "momentum lowers the limit"),
+        ("(1 + 2 * momentum if nesterov else 1)", "(1 + momentum if nesterov else 1)", "Nesterov"),
+        (
+            "keep = s > FLAT * s.max(initial=0)",
+            "keep = s > 0.1 * s.max(initial=0)",
+            "too much flat",
+        ),
+        (
+            "error = (exact.y - exact.model(at, exact.x))",
+            "error = (exact.model(at, exact.x) - exact.y)",
+            "the residual has the wrong sign",
+        ),
+    ],
+)
+
+STEP_SIZES = Group(
+    "theory/step_sizes.py",
+    "step_sizes",
+    [
+        ("second @ ls.hessian.ravel() / 2\n", "second @ ls.hessian.ravel()\n", "no half"),
+        (
+            "moved = with_sum - rates[t] * h @ with_sum",
+            "moved = with_sum - rates[t] * with_sum",
+            "no H",
+        ),
+        ("of_sum = of_sum + moved + moved.T + here", "of_sum = of_sum + moved + here", "one side"),
+        ("(2 * (t + 1 - first) ** 2)", "(2 * (t + 1) ** 2)", "steps skipped are divided by"),
+        (
+            "found, first = second @ h.ravel() / 2, skipped or 0",
+            "found, first = second @ h.ravel() / 2, 0",
+            "all count",
+        ),
+        ("g.T @ g / d)) / (2 * n))", "g.T @ g / d)) / n)", "the half is forgotten"),
+        (
+            "rows @ ls.w_star - scale * ls.residual",
+            "rows @ ls.w_star + scale * ls.residual",
+            "sign",
+        ),
+        ("mean @ h @ shift + shift", "shift", "the mean's part is forgotten"),
+    ],
+)
+
+TRACKING = Group(
+    "theory/tracking.py",
+    "tracking_theory",
+    [
+        (
+            "return SampleLaw(hessian, products, 2 * deviation**2 * hessian)",
+            "return SampleLaw(hessian, products, 4 * deviation**2 * hessian)",
+            "noise 2x",
+        ),
+        ("lag = -np.linalg.solve(lr * h, v)", "lag = np.linalg.solve(lr * h, v)", "runs ahead"),
+        ("moved = lag - lr * h @ lag", "moved = lag", "the lag before the step, not after"),
+        ("np.outer(v, v) + (0 if walk is None else walk)", "np.outer(v, v)", "no random walk"),
+        (
+            "c = c - lr * (linear @ c) + lr**2 * (square @ c + noise)",
+            "c = c - lr * (linear @ c) + lr**2 * noise",
+            "no lr^2",
+        ),
+        (
+            "c += (np.outer(v, v) - cross - cross.T).ravel()",
+            "c += (np.outer(v, v) + cross + cross.T).ravel()",
+            "sign",
+        ),
+        (
+            "float(np.trace(law.noise)) / (4 * batch_size)",
+            "float(np.trace(law.noise)) / (2 * batch_size)",
+            "2x",
+        ),
+        (
+            "lag = np.asarray(velocity) @ np.linalg.solve(law.hessian, velocity) / (2 * lr**2)",
+            "lag = np.asarray(velocity) @ np.linalg.solve(law.hessian, velocity) / (2 * lr)",
+            "lr for lr^2",
+        ),
+        (
+            "bounds = (np.log(low), np.log(limit * (1 - 1e-6)))",
+            "bounds = (np.log(low), np.log(limit / 100))",
+            "search ends early",
+        ),
+        (
+            "np.kron(factor, factor) + lr**2 / batch_size * spread",
+            "np.kron(factor, factor) + lr**2 * spread",
+            "B = 1",
+        ),
+    ],
+)
+
+ARGUMENTS = Group(
+    "theory/arguments.py",
+    "bad_input theory",
+    [
+        (
+            'd = given["problem"].d if "problem" in given else d',
+            'd = None if "problem" in given else d',
+            "B > d is let through",
+        ),
+        ("if array.shape != (p,):", "if array.ndim != 1:", "parameters of another length"),
+    ],
+)
+
+GROUPS = [
+    DESCENT,
+    FIXED_ORDER,
+    RANDOM_ORDER,
+    RATES,
+    BATCH_SIZE,
+    BATCH_VS_FULL,
+    STABILITY,
+    STEP_SIZES,
+    TRACKING,
+    ARGUMENTS,
+]

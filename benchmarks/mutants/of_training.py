@@ -1,0 +1,850 @@
+"""Faults of training: data, models, orders, rules, and the loop itself."""
+
+from table import Group
+
+TRAINER = Group(
+    "trainer.py",
+    "trainer trajectory checkpoint orders schedules",
+    [
+        (
+            'run.reason[run.reason == ""] = "max_epochs"',
+            'run.reason[run.live] = "max_epochs"',
+            "an interrupted run says that it is over",
+        ),
+        (
+            "self.row_stride = config.record_rows and -(-most_rows // config.record_rows)",
+            "self.row_stride = config.record_rows and most_rows // config.record_rows",
+            "more rows than asked for, or none",
+        ),
+        (
+            "ahead = 1 if self.adaptive else",
+            "ahead = 2 if self.adaptive else",
+            "an adaptive order is asked for an epoch it does not know",
+        ),
+        (
+            "span = _Span(self.sizes[self.batch : last], 1, self.batch, last == m)",
+            "span = _Span(self.sizes[self.batch : last], 1, 0, last == m)",
+            "batches of a long epoch are numbered from 0 in every chunk",
+        ),
+        (
+            "self.epoch * m + span.first + 1, time.perf_counter()",
+            "self.epoch * m + 1, time.perf_counter()",
+            "steps within a long epoch take the step sizes of its beginning",
+        ),
+        (
+            "epochs = self.epochs.close(self.epoch, known.end_loss, known.end_gradient)",
+            "epochs = self.epochs.close(self.epoch + 1, known.end_loss, known.end_gradient)",
+            "epochs numbered one too high",
+        ),
+        (
+            "diverged = np.where(bad.any(0), bad.argmax(0), n_steps)",
+            "diverged = np.where(bad.any(0), bad.argmax(0) + 1, n_steps)",
+            "divergence found a step late",
+        ),
+        (
+            "bad = ~(finite if slopes.all() else finite & slopes.all(-1))",
+            "bad = ~finite",
+            "a gradient that overflows before the loss is no divergence",
+        ),
+        (
+            "converged = (stopped < span.n_epochs) & (by_stop <= diverged)",
+            "converged = stopped < span.n_epochs",
+            "a seed that diverged before converges",
+        ),
+        (
+            "rows = np.where(failed, diverged + 1, by_stop)",
+            "rows = np.where(failed, diverged, by_stop)",
+            "the row of the step that diverged is lost",
+        ),
+        (
+            "by_stop = np.where(stopped < span.n_epochs, (stopped + 1) * m, n_steps)",
+            "by_stop = np.where(stopped < span.n_epochs, stopped * m, n_steps)",
+            "the epoch that stopped is lost",
+        ),
+        (
+            "return _Known(values[:-1], slopes[:-1], values[m::m], slopes[m::m])",
+            "return _Known(values[1:], slopes[1:], values[m::m], slopes[m::m])",
+            "the full loss of a step is that after it",
+        ),
+        (
+            "return _Known(values[:-1], slopes[:-1], values[m::m], slopes[m::m])",
+            "return _Known(values[:-1], slopes[:-1], values[:-1:m], slopes[:-1:m])",
+            "an epoch's end is its beginning",
+        ),
+        (
+            "ends = problem.full(w[m::m])",
+            "ends = problem.full(w[:-1:m])",
+            "the same where no steps are recorded",
+        ),
+        (
+            "ends = (np.vstack([values[1:], value[None]]), np.vstack([slopes[1:], slope[None]]))",
+            "ends = (values, slopes)",
+            "full batch: the loss at an epoch's end is that at its beginning",
+        ),
+        (
+            "self.boundary = (value[-1], slope[-1])",
+            "self.boundary = (value[0], slope[0])",
+            "the next epoch begins at the wrong loss",
+        ),
+        (
+            "values[m::m], slopes[m::m] = value[:-1], slope[:-1]",
+            "values[m::m], slopes[m::m] = value[1:], slope[1:]",
+            "the full loss of an epoch's first step is an epoch late",
+        ),
+        (
+            "below = epochs[STOP_COLUMNS[rule]] < epsilon",
+            "below = epochs[STOP_COLUMNS[rule]] <= epsilon",
+            "stops at a loss of exactly epsilon",
+        ),
+        (
+            "return np.where(below.any(0), below.argmax(0), span.n_epochs)",
+            "return np.where(below[0], 0, span.n_epochs)",
+            "only the first epoch of a chunk is looked at",
+        ),
+        (
+            "ends = (position[:, None] == rows - 1) & ended & self.live[self.members]",
+            "ends = (position[:, None] == rows - 1) & self.live[self.members]",
+            "every chunk's last row is kept, not that of those that end",
+        ),
+        (
+            "lr=rates[:, None],\n            problem",
+            "lr=self.config.lr,\n            problem",
+            "diagnostics see the first step size",
+        ),
+        (
+            "w_start=self.w_start[self.members]",
+            "w_start=self.w_start[: len(self.members)]",
+            "after a seed ends, others take its first parameters",
+        ),
+        (
+            "(span.first + position % span.m).astype",
+            "(position % span.m).astype",
+            "the batch's number within a long epoch",
+        ),
+        (
+            "(self.epoch + 1 + position // span.m).astype",
+            "(self.epoch + position // span.m).astype",
+            "epochs of steps from 0",
+        ),
+        (
+            "self.final_w[r] = raw_w[rows[i] - 1 if failed else rows[i], i]",
+            "self.final_w[r] = raw_w[rows[i] - 1, i]",
+            "the last step is not in the final parameters",
+        ),
+        (
+            "self.stop_epoch[r] = self.epoch + done[i] + (1 if failed else 0)",
+            "self.stop_epoch[r] = self.epoch + done[i]",
+            "a divergence counts for the epoch before",
+        ),
+        (
+            "[self.members][None, :]",
+            "[: len(self.members)][None, :]",
+            "rows carry the seeds of others once one has ended",
+        ),
+        (
+            "        self.sampler.keep(keep.tolist())\n",
+            "        self.sampler.keep(list(range(len(keep))))\n",
+            "those that go on take the orders of those that ended",
+        ),
+        (
+            "self.boundary = (self.boundary[0][keep], self.boundary[1][keep])",
+            "self.boundary = (self.boundary[0][: len(keep)], self.boundary[1][: len(keep)])",
+            "the boundary loss of other seeds",
+        ),
+    ],
+)
+
+EPOCHS = Group(
+    "epochs.py",
+    "trainer trajectory checkpoint",
+    [
+        (
+            '"weighted_loss": sizes[:, None] * loss',
+            '"weighted_loss": sizes.mean() * loss',
+            "the running loss counts a short batch as a full one",
+        ),
+        (
+            '"grad_norm": sizes[:, None] * norm(gradient)',
+            '"grad_norm": sizes.mean() * norm(gradient)',
+            "mean_grad_norm without weights",
+        ),
+        (
+            '"grad": sizes[:, None, None] * gradient',
+            '"grad": sizes.mean() * gradient',
+            "norm_mean_grad without weights",
+        ),
+        (
+            'sums["grad_norm"] / n,',
+            'norm(sums["grad"] / n),',
+            "the norm of the mean for the mean of the norms",
+        ),
+        (
+            'sums["loss"] / len(self.sizes)',
+            'sums["loss"] / n',
+            "the plain mean over samples, not batches",
+        ),
+        (
+            "self._last = loss[:, -1], w_next[:, -1]",
+            "self._last = loss[:, 0], w_next[:, -1]",
+            "last_loss of the first batch",
+        ),
+        (
+            "epoch = done + 1 + np.arange(len(end_w))",
+            "epoch = done + np.arange(len(end_w))",
+            "the true parameters an epoch ago; averages begin late",
+        ),
+        (
+            "problem.true_at(epoch * len(self.sizes))",
+            "problem.true_at(epoch)",
+            "the true parameters after so many epochs, not steps",
+        ),
+        (
+            '"test_accuracy": lambda: problem.accuracy(flat, test=True)',
+            '"test_accuracy": lambda: problem.accuracy(flat)',
+            "accuracy on the data trained on",
+        ),
+        (
+            "skipped = int(self.config.average * self.config.epochs)",
+            "skipped = int((1 - self.config.average) * self.config.epochs)",
+            "the head for the tail",
+        ),
+        (
+            "counts = (epoch > skipped)",
+            "counts = (epoch >= skipped)",
+            "an epoch too many is averaged",
+        ),
+        (
+            "self.averaged = total[-1]",
+            "self.averaged = total[0]",
+            "the sum goes on from the wrong epoch of a chunk",
+        ),
+        (
+            "n = (epoch - skipped)[:, None, None] * len(self.sizes)",
+            "n = epoch[:, None, None] * len(self.sizes)",
+            "divided by all epochs",
+        ),
+        (
+            "self.averaged = self.averaged[live]",
+            "self.averaged = self.averaged[: len(live)]",
+            "sums of other seeds",
+        ),
+        (
+            "        values = np.concatenate([before[:, None], values], axis=1)\n",
+            "        pass\n",
+            "a long epoch is its last chunk",
+        ),
+        (
+            "name: value[:, live] for name, value in self.sums.items()",
+            "name: value[:, : len(live)] for name, value in self.sums.items()",
+            "the same within a long epoch",
+        ),
+    ],
+)
+
+ORDERS = Group(
+    "orders.py",
+    "orders trainer",
+    [
+        (
+            "yield torch.arange(d - 1, -1, -1)",
+            "yield torch.arange(d - 1, 0, -1)",
+            "sample 0 never comes",
+        ),
+        (
+            "m = -(-d // batch_size)",
+            "m = d // batch_size",
+            "strided with a stride too short where B does not divide d",
+        ),
+        (
+            "[torch.arange(b, d, m) for b in range(m)]",
+            "[torch.arange(b, d, m) for b in reversed(range(m))]",
+            "strided the wrong way",
+        ),
+        (
+            "        unused_seed.random_(generator=generator)\n",
+            "",
+            "not the permutations of a DataLoader",
+        ),
+        (
+            "unused_permutation = torch.empty(d - 1, dtype=torch.int32)",
+            "unused_permutation = torch.empty(d, dtype=torch.int32)",
+            "the second epoch is not that of a DataLoader",
+        ),
+        (
+            "    permutation = torch.randperm(d, generator=generator)\n"
+            "    while True:\n        yield permutation",
+            "    while True:\n        yield torch.randperm(d, generator=generator)",
+            "shuffled in every epoch, not once",
+        ),
+        (
+            "yield torch.randint(d, (4096,), generator=generator)",
+            "yield torch.randint(d - 1, (4096,), generator=generator)",
+            "the last sample never comes",
+        ),
+        ("flatten(), rest])", "flatten().sort().values, rest])", "blocks in their order"),
+        (
+            "yield torch.cat([permutation, permutation.flip(0)])",
+            "yield torch.cat([permutation, permutation])",
+            "no flip",
+        ),
+        (
+            "front[b] = (total * centred).sum(1) <= 0",
+            "front[b] = (total * centred).sum(1) >= 0",
+            "the running sum is made long",
+        ),
+        (
+            "centred = gradient - mean",
+            "centred = gradient",
+            "GraB without the mean of the epoch before",
+        ),
+        (
+            "full - (~front).cumsum(0))",
+            "full - 1 - (~front)[::-1].cumsum(0)[::-1] + 1)",
+            "those with -1 come as they came, not in reverse",
+        ),
+        (
+            "return [batch_size] * full + ([rest] if rest else [])",
+            "return [batch_size] * full",
+            "the ragged batch is dropped",
+        ),
+        (
+            "torch.Generator().manual_seed(s) for s in seeds",
+            "torch.Generator().manual_seed(seeds[0]) for s in seeds",
+            "every seed has the first one's order",
+        ),
+        (
+            "keys = [(order, seed, d, batch_size) for seed in seeds]",
+            "keys = [(order, d, batch_size) for seed in seeds]",
+            "shared draws are those of another seed",
+        ),
+        (
+            "keys = [(order, seed, d, batch_size) for seed in seeds]",
+            "keys = [(order, seed, d) for seed in seeds]",
+            "shared draws are those of another batch size",
+        ),
+        (
+            "self._taken, self._gradients, self._before = [], [], seen",
+            "self._taken, self._gradients, self._before = [], [], None",
+            "the epoch before is forgotten",
+        ),
+        (
+            "self._rest = [self._rest[r] for r in live]",
+            "self._rest = self._rest[: len(live)]",
+            "what is left of other seeds' permutations",
+        ),
+        (
+            'held = {"rest": torch.stack(self._rest)}',
+            'held = {"rest": torch.stack(self._rest) * 0}',
+            "the rest of a permutation is not kept",
+        ),
+        (
+            "generator.set_state(numbers.clone())",
+            "numbers.clone()",
+            "the generators are not restored",
+        ),
+        (
+            'self._before = state.get("before")',
+            "self._before = None",
+            "the gradients of the epoch before are not restored",
+        ),
+        (
+            "missing -= len(part)\n                part = next(stream)",
+            "part = next(stream)\n                missing -= len(part)",
+            "skips to another place in the stream",
+        ),
+    ],
+)
+
+RULES = Group(
+    "rules.py",
+    "trainer schedules step_sizes",
+    [
+        (
+            "return w - (self.lr if at.lr is None else at.lr) * at.gradient, None",
+            "return w - self.lr * at.gradient, None",
+            "the notebook's rule ignores a schedule",
+        ),
+        (
+            'POLYAK = {"least_loss": 0.0, "c": 1.0}',
+            'POLYAK = {"least_loss": 0.0, "c": 0.5}',
+            "another default",
+        ),
+        (
+            "size = (at.loss - self.least_loss) / (self.c * square)",
+            "size = at.loss / (self.c * square)",
+            "the least loss is taken for 0",
+        ),
+        (
+            "size = (at.loss - self.least_loss) / (self.c * square)",
+            "size = (at.loss - self.least_loss) / (self.c * square.sqrt())",
+            "the norm, not squared",
+        ),
+        (
+            "size = size.clamp(0.0, self.lr if at.lr is None else at.lr)",
+            "size = size.clamp(0.0)",
+            "no largest step",
+        ),
+        (
+            "square = (at.gradient * at.gradient).sum(1)",
+            "square = (at.gradient * at.gradient).sum(1).mean()[None]",
+            "all replicas take one step size",
+        ),
+        (
+            '            state.param_groups[0]["lr"] = at.lr\n',
+            "            pass\n",
+            "a torch optimiser ignores the schedule",
+        ),
+        (
+            "other.state[new][key] = value[live] if rows else value",
+            "other.state[new][key] = value[: len(live)] if rows else value",
+            "momentum of other seeds",
+        ),
+        (
+            "        other.param_groups[0].update(options)\n",
+            "",
+            "options are lost when a seed ends",
+        ),
+        (
+            "return Polyak(lr, **polyak_options(options))",
+            "return Polyak(lr)",
+            "options of polyak do nothing",
+        ),
+        (
+            "return kind(params, lr=lr, **arguments)",
+            "return kind(params, lr=lr)",
+            "options of an optimiser do nothing",
+        ),
+    ],
+)
+
+SCHEDULES = Group(
+    "schedules.py",
+    "schedules trainer",
+    [
+        ("lambda t: 1 / (1 + t)", "lambda t: 1 / (2 + t)", "one step late"),
+        ("lambda t: 1 / np.sqrt(1 + t)", "lambda t: 1 / (1 + np.sqrt(t))", "another law"),
+        (
+            "lambda steps: lr * OURS[name](decay * np.asarray(steps, dtype=float))",
+            "lambda steps: lr * OURS[name](np.asarray(steps, dtype=float))",
+            "the decay does nothing",
+        ),
+        (
+            "{k: n_steps for k in LENGTHS if k in allowed}",
+            "{k: n_steps - 1 for k in LENGTHS if k in allowed}",
+            "ends a step early",
+        ),
+        ("**{**defaults, **options}", "**{**options, **defaults}", "the length given is ignored"),
+        (
+            "self.optimizer = torch.optim.SGD([parameter], lr=lr)",
+            "self.optimizer = torch.optim.SGD([parameter], lr=1.0)",
+            "starts from 1",
+        ),
+        (
+            "if len(steps) and steps.max() >= len(self.rates):",
+            "if len(steps) and steps.max() > len(self.rates):",
+            "the block's last step is not there",
+        ),
+        (
+            "self.rates = np.concatenate([self.rates, found])",
+            "self.rates = np.concatenate([self.rates, found])[: BLOCK]",
+            "nothing beyond a block",
+        ),
+    ],
+)
+
+LEAST_SQUARES = Group(
+    "least_squares.py",
+    "problem theory trainer quantities",
+    [
+        (
+            "return 2 * self.root.T @ self.root",
+            "return self.root.T @ self.root",
+            "half the Hessian",
+        ),
+        ("self.root.T) ** 2).sum(-1)", "self.root.T) ** 2).mean(-1)", "a mean over directions"),
+        ("return self.least_loss + (_times", "return (_times", "the least loss is forgotten"),
+        (
+            "return (offset, features) if error <= 1e-9 * values.abs().max() else None",
+            "return (offset, features) if error <= 1e-3 * values.abs().max() else None",
+            "a weakly non-linear model is taken for linear",
+        ),
+        (
+            "(exact.y.flatten() - offset).numpy()",
+            "exact.y.flatten().numpy()",
+            "the offset of the model is forgotten",
+        ),
+        (
+            "features = (values[1 : p + 1] - offset).T",
+            "features = values[1 : p + 1].T",
+            "features with the offset in them",
+        ),
+        (
+            'if problem.loss != "mse" or',
+            'if problem.loss not in ("mse", "rmse") or',
+            "another loss is taken for mse",
+        ),
+        (
+            "residual = features @ w_star - target",
+            "residual = target - features @ w_star",
+            "the residual has the wrong sign",
+        ),
+        (
+            "root = s[:, None] * vt / np.sqrt(len(target))",
+            "root = s[:, None] * vt / np.sqrt(len(s))",
+            "divided by p, not by N",
+        ),
+        (
+            "keep = s > s.max(initial=0) * max(features.shape) * np.finfo(float).eps",
+            "keep = s > 0",
+            "rank-deficient features: a minimiser of huge numbers",
+        ),
+        ("float(np.mean(residual**2))", "float(np.sum(residual**2))", "a sum for a mean"),
+    ],
+)
+
+PROBLEM = Group(
+    "problem.py",
+    "problem trainer streams quantities iteration_cost",
+    [
+        (
+            "found = np.asarray(self._drift(np.asarray(steps)), dtype=float)",
+            "found = np.asarray(self._drift(np.asarray(steps) + 1), dtype=float)",
+            "the true parameters a step ahead",
+        ),
+        (
+            "for tensor in (self.x, self.y):",
+            "for tensor in (self.x,):",
+            "the digest does not see the targets",
+        ),
+        (
+            '"w_true": self.w_true if self._drift is None else self._drift,',
+            '"w_true": self.w_true,',
+            "a changed problem does not drift",
+        ),
+        (
+            '            "stream": self.stream,\n',
+            '            "stream": None,\n',
+            "a changed problem has no stream",
+        ),
+        (
+            "other.x, other.y = move(self.x), move(self.y)",
+            "other.x, other.y = move(self.x), self.y",
+            "targets in the old dtype",
+        ),
+        (
+            'for cached in ("least_squares", "_broadcasts", "digest"):',
+            'for cached in ("_broadcasts", "digest"):',
+            "moments of other data",
+        ),
+        (
+            "values = self.w_init(torch.Generator().manual_seed(seed))",
+            "values = self.w_init(torch.Generator().manual_seed(0))",
+            "every seed starts from the first parameters",
+        ),
+        (
+            "if self._broadcasts:\n            return self.model(w.unsqueeze(-1).unbind(1), x)",
+            "if self._broadcasts:\n            return self.model(w[:1].unsqueeze(-1).unbind(1), x)",
+            "all replicas at the first one's parameters",
+        ),
+        (
+            "(gradient,) = torch.autograd.grad(loss, w, torch.ones_like(loss))",
+            "(gradient,) = torch.autograd.grad(loss.mean(), w)",
+            "gradients divided by the number of replicas",
+        ),
+        (
+            "loss, gradient = loss + share * some[0], gradient + share * some[1]",
+            "loss, gradient = loss + share * some[0], some[1]",
+            "the gradient of the last block only",
+        ),
+        (
+            "values[part] += share * self.losses(tensor, x, y).cpu().numpy()",
+            "values[part] += self.losses(tensor, x, y).cpu().numpy()",
+            "blocks are added up without weights",
+        ),
+        (
+            "x, y = self.test if test and self.test is not None else (self.x, self.y)",
+            "x, y = self.test if self.test is not None else (self.x, self.y)",
+            "accuracy always of the test data",
+        ),
+        (
+            "right = self.predict(tensor, some_x).argmax(2) == some_y",
+            "right = self.predict(tensor, some_x).argmin(2) == some_y",
+            "the least logit",
+        ),
+        (
+            "self.loss in losses.ADDITIVE\n        size = EVALUATE_AT_ONCE if adds_up else len(x)",
+            "self.loss in losses.LOSSES\n        size = EVALUATE_AT_ONCE if adds_up else len(x)",
+            "a norm of all residuals is added up by blocks",
+        ),
+        (
+            "return torch.equal(alone, together) if isinstance(together, torch.Tensor) else False",
+            "return isinstance(together, torch.Tensor)",
+            "whatever runs in one broadcast is taken for right",
+        ),
+    ],
+)
+
+LOSSES = Group(
+    "losses.py",
+    "problem trainer quantities",
+    [
+        (
+            "return (residual * residual).flatten(1).mean(1)",
+            "return (residual * residual).flatten(1).sum(1)",
+            "a sum for a mean",
+        ),
+        ("return residual.abs().mean(1)", "return residual.abs().sum(1)", "a sum for a mean"),
+        (
+            "torch.linalg.vector_norm(residual.flatten(2), dim=2).mean(1)",
+            "residual.abs().flatten(1).mean(1)",
+            "outputs one by one: not the norm of a sample",
+        ),
+        (
+            "return torch.linalg.vector_norm((prediction - y).flatten(1), dim=1)",
+            "return torch.linalg.vector_norm((prediction - y).flatten(1), dim=1) ** 2",
+            "squared",
+        ),
+        (
+            "/ residual.shape[1] ** 0.5",
+            "/ len(prediction[0]) ** 0.5",
+            "divided by samples, not by values",
+        ),
+        (
+            'reduction="none").mean(1)',
+            'reduction="none", label_smoothing=0.1).mean(1)',
+            "smoothed labels",
+        ),
+        (
+            'ADDITIVE = ("mse", "abs", "cross_entropy")',
+            'ADDITIVE = ("mse", "abs", "rmse", "cross_entropy")',
+            "a root is taken for a mean",
+        ),
+        ("return values.mean(1)\n", "return values.sum(1)\n", "a user's loss is summed"),
+    ],
+)
+
+STREAMS = Group(
+    "streams.py",
+    "streams checkpoint",
+    [
+        (
+            "self._rest[r] = x[n:].clone(), y[n:].clone()",
+            "self._rest[r] = x[:0].clone(), y[:0].clone()",
+            "what is left of a block is lost",
+        ),
+        (
+            "self.problem.stream(torch.Generator().manual_seed(seed))",
+            "self.problem.stream(torch.Generator().manual_seed(0))",
+            "all seeds see the same samples",
+        ),
+        (
+            "self._parts = [self._parts[r] for r in live]",
+            "self._parts = self._parts[: len(live)]",
+            "the streams of other seeds",
+        ),
+        (
+            "self._rest = [self._rest[r] for r in live]",
+            "self._rest = self._rest[: len(live)]",
+            "the rest of other seeds' blocks",
+        ),
+        ("            self.take(n)\n", "", "after a checkpoint a stream begins anew"),
+        (
+            "            taken -= n\n",
+            "            taken = 0\n",
+            "no more than 100,000 samples are read again",
+        ),
+        (
+            'if config.order == "stream" and config.batch_size is not None:',
+            'if config.order == "stream" and config.batch_size == 1:',
+            "a stream is read one sample at a time only",
+        ),
+    ],
+)
+
+CHECKPOINT = Group(
+    "checkpoint.py",
+    "checkpoint",
+    [
+        (
+            'ARRAYS = ("members", "live", "stop_epoch", "n_steps", "final_w")',
+            'ARRAYS = ("members", "live", "stop_epoch", "final_w")',
+            "steps taken before do not count",
+        ),
+        (
+            'at = {"epoch": run.epoch, "batch": run.batch, "over": _is_over(run)}',
+            'at = {"epoch": run.epoch, "batch": 0, "over": _is_over(run)}',
+            "goes on at the beginning of an epoch",
+        ),
+        (
+            'arrays |= {"w": run.w, "averaged": run.epochs.averaged}',
+            'arrays |= {"w": run.w, "averaged": 0 * run.epochs.averaged}',
+            "the average begins anew",
+        ),
+        (
+            "        sums=run.epochs.sums,\n",
+            "        sums={},\n",
+            "the sums of an epoch begin anew",
+        ),
+        ("        rule=_pack(run.state),\n", "        rule={},\n", "momentum is lost"),
+        (
+            'taken = at["epoch"] * run.per_epoch + int(run.sizes[: at["batch"]].sum())',
+            'taken = at["epoch"] * run.per_epoch',
+            "the order goes on at the beginning of an epoch",
+        ),
+        (
+            'seeds = [config.seeds[r] for r in arrays["members"]]',
+            'seeds = list(config.seeds)[: len(arrays["members"])]',
+            "those left take the orders of others",
+        ),
+        (
+            'if not np.array_equal(probe, arrays["probe"].numpy(), equal_nan=True):',
+            'if probe.shape != arrays["probe"].shape:',
+            "another model goes on",
+        ),
+        ('        "order": _digest(order.numpy()),\n', "", "another array of indices goes on"),
+        (
+            "_digest(run.rates(np.arange(min(PROBED, config.n_steps(run.problem.d)))))",
+            "_digest(run.rates(np.arange(1)))",
+            "a schedule whose factory was changed goes on",
+        ),
+        ('        "first parameters": _digest(run.w_start),\n', "", "other first parameters go on"),
+        (
+            "            if there < n:\n",
+            "            if there < 0:\n",
+            "rows that are missing are not missed",
+        ),
+        ("self._began -= seconds", "self._began += seconds", "the time taken before is taken off"),
+    ],
+)
+
+CONFIG = Group(
+    "config.py",
+    "trainer schedules bad_input orders",
+    [
+        (
+            "return self.epochs * len(self.batch_sizes(d))",
+            "return self.epochs * (d // (self.batch_size or d))",
+            "the ragged batch is no step",
+        ),
+        (
+            "return orders.batch_sizes(self.order, d, self.batch_size or d)",
+            "return orders.batch_sizes(self.order, d, self.batch_size or 1)",
+            "full batch by single samples",
+        ),
+        (
+            "if self.batch_size is not None and self.batch_size > problem.d:",
+            "if self.batch_size is not None and self.batch_size >= problem.d:",
+            "B = d is refused",
+        ),
+        (
+            "if len(self.order) < self.epochs:",
+            "if len(self.order) < self.epochs - 1:",
+            "an order of an epoch too few",
+        ),
+        (
+            "lambda v: 0 <= v < 1, allowed",
+            "lambda v: 0 < v < 1, allowed",
+            "averaging from the beginning is refused",
+        ),
+        (
+            "name for name in METRICS if name in known)[:MOST_METRICS]",
+            "name for name in METRICS if name in known)[: MOST_METRICS + 1]",
+            "nine keys",
+        ),
+        (
+            "if lowest < 0 or highest >= problem.d:",
+            "if lowest < 0 or highest > problem.d:",
+            "an index too high is let through",
+        ),
+    ],
+)
+
+TRAJECTORY = Group(
+    "trajectory.py",
+    "trajectory",
+    [
+        (
+            "self.live = self.live[live]",
+            "self.live = torch.arange(len(live))",
+            "the steps of other replicas",
+        ),
+        ("self._taken += n", "self._taken = n", "the same samples again"),
+        (
+            "self.indices[self._taken // size : (self._taken + n) // size, self.live]",
+            "self.indices[self._taken // size : (self._taken + n) // size, :len(self.live)]",
+            "samples of other replicas",
+        ),
+        (
+            "order = self.indices[:, 0].reshape(-1, m, batch)",
+            "order = self.indices[:, -1].reshape(-1, m, batch)",
+            "the order of the last replica stands for the first seed's",
+        ),
+        ("m = min(one_pass, self.n_steps)", "m = one_pass", "less than a pass is refused"),
+        (
+            "steps = slice(first - 1, first - 1 + n_epochs * len(sizes))",
+            "steps = slice(first, first + n_epochs * len(sizes))",
+            "losses a step late",
+        ),
+        (
+            "loss = loss if self.losses is None else self.losses[steps, self.live]",
+            "loss = loss",
+            "the losses given are not used",
+        ),
+        (
+            "every = indices.reshape(n, n_steps, -1).transpose(0, 1)",
+            "every = indices.reshape(n_steps, n, -1)",
+            "samples of another step",
+        ),
+    ],
+)
+
+DRAWS = Group(
+    "draws.py",
+    "orders",
+    [
+        (
+            "return self.blocks[-1][position - last :]",
+            "return self.blocks[-1]",
+            "read again from the block's beginning",
+        ),
+        (
+            "return self.blocks[0][position:]",
+            "return self.blocks[0]",
+            "read again from the beginning",
+        ),
+    ],
+)
+
+ENGINES = Group(
+    "engines.py",
+    "engines trainer schedules",
+    [
+        (
+            "self.rates(np.arange(first - 1, first - 1 + n_steps))",
+            "self.rates(np.arange(first, first + n_steps))",
+            "step sizes a step early",
+        ),
+        (
+            "if count < len(sizes):  # the ragged last batch",
+            "if False:  # the ragged last batch",
+            "the ragged batch is left out",
+        ),
+    ],
+)
+
+GROUPS = [
+    TRAINER,
+    EPOCHS,
+    ORDERS,
+    RULES,
+    SCHEDULES,
+    LEAST_SQUARES,
+    PROBLEM,
+    LOSSES,
+    STREAMS,
+    CHECKPOINT,
+    CONFIG,
+    TRAJECTORY,
+    DRAWS,
+    ENGINES,
+]
