@@ -103,6 +103,12 @@ def test_optimisers_with_a_state_follow_it_too(optimizer, engine):
     assert np.abs(rows - ws).max() < 1e-6
 
 
+def test_diagnostics_see_the_step_size_of_their_step():
+    given = {"schedule": "inverse_time", "diagnostics": ["lr_sharpness", "hess_max_eig"]}
+    rows = ss.train(small_curve(), optimizer="SGD", **SAME, **given).steps
+    assert np.allclose(rows["lr_sharpness"], 0.05 / (1 + rows["step"]) * rows["hess_max_eig"])
+
+
 def test_a_factory_of_a_schedule_and_of_an_optimiser():
     def warm_up_then_cosine(optimizer):
         first = lr_scheduler.LinearLR(optimizer, 0.1, total_iters=10)

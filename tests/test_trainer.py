@@ -733,6 +733,19 @@ def test_loading_chooses_rows_and_columns():
     assert history.load("epochs", epochs=slice(2, None)).epoch.unique().tolist() == [2, 3]
 
 
+def test_an_array_has_a_column_for_each_seed_as_they_were_given():
+    settings = {"lr": 0.1, "batch_size": 10, "epochs": 3, "stop": ("running", 0.2)}
+    history = ss.train(small_curve(), seeds=[9, 2, 5], **settings)
+    for kind, column in (("epochs", "running_loss"), ("steps", "loss")):
+        wide, rows = history.array(kind, column), getattr(history, kind)
+        assert wide.shape == (rows[kind[:-1]].nunique(), 3)
+        for r, seed in enumerate([9, 2, 5]):
+            alone = one_seed(rows, seed)[column].to_numpy(float)
+            assert np.array_equal(wide[: len(alone), r], alone)
+            assert np.isnan(wide[len(alone) :, r]).all()
+    assert history.array("epochs", "running_loss", seeds=[5, 9]).shape[1] == 2
+
+
 @pytest.mark.parametrize("ask", [{"columns": ["los"]}, {"kind": "step"}, {"steps": slice(0, 9, 2)}])
 def test_loading_what_is_not_there_is_refused(ask):
     history = ss.train(small_curve(), lr=0.1, epochs=2)

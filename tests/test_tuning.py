@@ -68,6 +68,14 @@ def test_the_time_decides_before_the_loss_at_the_end():
     assert best[["lr", "edge"]].iloc[0].tolist() == [1, ""]
 
 
+def test_an_edge_is_that_of_the_steps_its_own_group_tried():
+    wide = table({0.1: [9], 1: [3], 10: [5]}).assign(rule="wide")
+    rows = pd.concat([table({0.1: [9], 1: [3]}).assign(rule="narrow"), wide])
+    best = tuning.choose(rows, ["rule"]).set_index("rule")
+    assert best["lr"].to_dict() == {"narrow": 1, "wide": 1}
+    assert best["edge"].to_dict() == {"narrow": "highest", "wide": ""}
+
+
 def test_where_none_got_there_the_end_decides_then_the_smaller_step():
     never = {0.1: [np.inf] * 2, 1: [np.inf] * 2, 10: [np.inf] * 2}
     best = tuning.choose(table(never, {0.1: 3.0, 1: 2.0, 10: np.inf}), ["rule"])

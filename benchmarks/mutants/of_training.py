@@ -357,7 +357,7 @@ ORDERS = Group(
 
 RULES = Group(
     "rules.py",
-    "trainer schedules step_sizes",
+    "trainer schedules",
     [
         (
             "return w - (self.lr if at.lr is None else at.lr) * at.gradient, None",
@@ -454,7 +454,7 @@ SCHEDULES = Group(
 
 LEAST_SQUARES = Group(
     "least_squares.py",
-    "problem theory trainer quantities",
+    "problem trainer quantities",
     [
         (
             "return 2 * self.root.T @ self.root",

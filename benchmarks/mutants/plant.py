@@ -6,7 +6,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
@@ -82,6 +83,7 @@ class Watch:
         self.failed: list[str] = []
         self.seconds: dict[str, float] = {}
         self.called: dict[str, list[str]] = {}
+        self.of_fixtures: dict[str, set[str]] = {}
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Choose and sort the tests."""
@@ -90,27 +92,47 @@ class Watch:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Any:
-        """Watch one test, its fixtures included."""
-        found: set[CodeType] = set()
-
-        def note(frame: FrameType, event: str, arg: Any) -> None:
-            if event == "call":
-                found.add(frame.f_code)
-
+        """Watch one test."""
         started = time.perf_counter()
-        if self.calls:
-            sys.setprofile(note)
         try:
-            return (yield)
+            with self._watched() as found:
+                return (yield)
         finally:
-            sys.setprofile(None)
             self.seconds[item.nodeid] = time.perf_counter() - started
+            fixtures = getattr(item, "fixturenames", ())
+            found = found.union(*(self.of_fixtures.get(name, ()) for name in fixtures))
+            self.called[item.nodeid] = sorted(found)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: Any) -> Any:
+        """Watch a fixture: what it calls once, all tests that use it call."""
+        with self._watched() as found:
+            try:
+                return (yield)
+            finally:
+                self.of_fixtures.setdefault(fixturedef.argname, set()).update(found)
+
+    @contextmanager
+    def _watched(self) -> Iterator[set[str]]:
+        """Give a set that will hold the functions of the package that are called meanwhile."""
+        codes: dict[int, CodeType] = {}  # by id: to hash a code takes long
+        found: set[str] = set()
+
+        def note(frame: FrameType, event: str, arg: Any) -> None:  # and nothing of lines
+            codes[id(frame.f_code)] = frame.f_code
+
+        before = sys.gettrace()
+        if self.calls:
+            sys.settrace(note)
+        try:
+            yield found
+        finally:
+            sys.settrace(before)
             within = str(ROOT / PACKAGE) + os.sep
-            self.called[item.nodeid] = sorted(
-                f"{name.removeprefix(within).replace(os.sep, '/')}:{code.co_firstlineno}"
-                for code in found
-                if (name := code.co_filename).startswith(within)
-            )
+            for code in codes.values():
+                if (name := code.co_filename).startswith(within):
+                    file = name.removeprefix(within).replace(os.sep, "/")
+                    found.add(f"{file}:{code.co_firstlineno}")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note a test that fails."""

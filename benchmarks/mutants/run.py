@@ -55,17 +55,18 @@ def main() -> None:
     """Run the tests without a fault, then with each; print and write what was found."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--jobs", type=int, default=2, help="processes at once")
-    parser.add_argument("--only", default="", help="faults of files whose names hold this")
+    parser.add_argument("--only", nargs="+", default=[""], help="faults of files with such names")
+    parser.add_argument("--known", type=Path, help="what tests call: from this file if it is there")
     parser.add_argument("--quick", action="store_true", help="leave out the fresh processes")
     parser.add_argument("--json", type=Path, help="add the outcomes to those in this file")
     chosen = parser.parse_args()
     table = faults(chosen.only)
     if not table:
-        parser.error(f"no file of the table has {chosen.only!r} in its name")
+        parser.error(f"no file of the table has {' or '.join(chosen.only)} in its name")
     os.environ["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory(prefix="mutants-", ignore_cleanup_errors=True) as scratch:
         ledger = Ledger(chosen.json or Path(scratch) / "outcomes.json")
-        pool = Pool(chosen.jobs, Path(scratch))
+        pool = Pool(chosen.jobs, Path(scratch), chosen.known)
         if METHOD == "fork":
             table, known = quick(pool, table, ledger)
         else:
@@ -108,8 +109,8 @@ class Ledger:
 class Pool:
     """Runs tasks in processes, some at once."""
 
-    def __init__(self, jobs: int, scratch: Path) -> None:
-        self.jobs, self.scratch = max(1, jobs), scratch
+    def __init__(self, jobs: int, scratch: Path, known: Path | None) -> None:
+        self.jobs, self.scratch, self.known = max(1, jobs), scratch, known
         self.context = multiprocessing.get_context(METHOD)
         for name in LIBRARIES.split() if METHOD == "fork" else ():
             importlib.import_module(name)
@@ -162,6 +163,18 @@ class Known:
     seconds: dict[str, float]
     called: dict[str, set[str]]
 
+    @classmethod
+    def of_json(cls, found: dict[str, Any], items: Sequence[Any] = ()) -> Known:
+        """Return what a file holds; of tests that it does not know, that they may call anything."""
+        called = {test: set(names) for test, names in found["called"].items()}
+        new = {item.nodeid for item in items} - set(called)
+        return cls(found["seconds"] | dict.fromkeys(new, 0.0), called | {t: {"*"} for t in new})
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        called = {test: sorted(names) for test, names in self.called.items()}
+        return {"seconds": self.seconds, "called": called}
+
     def of_files(self, files: Sequence[str]) -> dict[str, float]:
         """Return the seconds of the tests in these files."""
         return {t: s for t, s in self.seconds.items() if t.partition("::")[0] in files}
@@ -169,11 +182,12 @@ class Known:
     def that_call(self, fault: Fault, files: Sequence[str]) -> dict[str, float]:
         """Return the seconds of the tests that call the function a fault is in; {} outside of one.
 
-        A session's fixtures are called by the first that uses them only.
+        What is computed once for several tests (on import, or kept) counts for the first only.
         """
         if (function := enclosing(fault)) is None:
             return {}
-        return {t: s for t, s in self.of_files(files).items() if function in self.called[t]}
+        calls = {function, "*"}
+        return {t: s for t, s in self.of_files(files).items() if calls & self.called[t]}
 
 
 def enclosing(fault: Fault) -> str | None:
@@ -194,6 +208,8 @@ def enclosing(fault: Fault) -> str | None:
 
 def baseline(pool: Pool, table: Table, items: Sequence[Any] = ()) -> Known:
     """Return what the tests do without a fault; end here unless all pass."""
+    if pool.known and pool.known.exists():
+        return Known.of_json(json.loads(pool.known.read_text(encoding="utf-8")), items)
     files = sorted({file for _, files in table for file in files})
     seconds: dict[str, float] = {}
     called: dict[str, set[str]] = {}
@@ -213,7 +229,10 @@ def baseline(pool: Pool, table: Table, items: Sequence[Any] = ()) -> Known:
         sys.exit("without a fault these fail, so that nothing can be said:\n" + "\n".join(red))
     took = time.monotonic() - started
     print(f"without a fault: {len(seconds)} tests pass ({took:.0f} s)", flush=True)
-    return Known(seconds, called)
+    known = Known(seconds, called)
+    if pool.known:
+        pool.known.write_text(json.dumps(known.as_json()), encoding="utf-8")
+    return known
 
 
 def quick(pool: Pool, table: Table, ledger: Ledger) -> tuple[Table, Known]:
@@ -227,7 +246,7 @@ def quick(pool: Pool, table: Table, ledger: Ledger) -> tuple[Table, Known]:
         sys.exit(1 if found is None else "\n".join(found["failed"]) or 1)
     caught = set(found["caught"])
     left = [(fault, files) for fault, files in table if page.key(fault) not in caught]
-    return left, Known(found["seconds"], {t: set(c) for t, c in found["called"].items()})
+    return left, Known.of_json(found)
 
 
 def _collect(pool: Pool, table: Table, ledger: Ledger, answer: Path) -> None:
@@ -247,8 +266,7 @@ def _collect(pool: Pool, table: Table, ledger: Ledger, answer: Path) -> None:
             if said and not (found and found["code"] == DIED):  # a fork may die of something else
                 ledger.add(first[number][0], said)
                 caught.append(page.key(first[number][0]))
-        called = {test: sorted(names) for test, names in known.called.items()}
-        result.update(code=0, caught=caught, seconds=known.seconds, called=called)
+        result.update(known.as_json() | {"code": 0, "caught": caught})
 
     files = sorted({file for _, files in table for file in files})
     options = [*plant.OPTIONS, "-o", "addopts=--doctest-modules", "-p", "no:terminal", "-s"]

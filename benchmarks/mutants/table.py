@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,13 +88,13 @@ def groups() -> list[Group]:
     return [group for part in parts for group in part.GROUPS]
 
 
-def faults(only: str = "") -> list[tuple[Fault, tuple[str, ...]]]:
-    """Return the faults whose file's name holds `only`, each with the files of its tests."""
+def faults(only: Sequence[str] = ("",)) -> list[tuple[Fault, tuple[str, ...]]]:
+    """Return the faults whose file's name holds one of `only`, each with the files of its tests."""
     found = []
     for group in groups():
         tests = [f"tests/test_{name}.py" for name in group.tests.split()]
         tests = [name for name in tests if (ROOT / name).exists()]
         tests.append(f"{PACKAGE}/{group.file}")  # its examples
-        if only in group.file:
+        if any(part in group.file for part in only):
             found += [(Fault(group.file, *fault), tuple(tests)) for fault in group.faults]
     return found
