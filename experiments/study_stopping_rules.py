@@ -4,6 +4,7 @@ Hypothesis: the loss of all the data is the truth and costs a pass over the data
 running loss costs nothing and lags behind by what an epoch gains; the gradient norm never stops
 too early at sqrt(2 lambda_min (epsilon - L*)), by the Polyak-Lojasiewicz inequality; the loss of
 the last batch stops when that batch is lucky, as often as a random batch of that size would be.
+Where batches are drawn independently of each other, exact moments say by how much.
 
 Source: sections 4 and 5 of the notebook stop on the running loss and on the last batch; Polyak
 (1963). Command: python experiments/study_stopping_rules.py
@@ -21,10 +22,11 @@ RULES = {  # rule -> column of the epochs, and passes over the data that it cost
     "grad_norm": ("full_grad_norm", 1),
     "last_batch": ("last_loss", 0),
 }
-DRAWS = 1000  # random batches that tell how lucky a last batch is
-POLYAK = "theory: |g|^2 >= 2 lambda_min (L - L*)"
-LUCK = "theory: random batches at the same parameters; four standard errors"
-LAG = "theory: expected loss of independent batches, epochs apart"
+DRAWS = 200  # random batches that tell how lucky a last batch is
+MORE = 4  # random batches for every batch
+EXACT = "theory: second moments of independent batches; four standard errors"
+BOUND = "|g|^2 >= 2 lambda_min (L - L*) (Polyak 1963); rounding"
+LUCK = "random batches at the same parameters; four standard errors of both counts"
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,11 @@ class Options(ss.Options):
     epochs: int = 60
     """length of every run; no rule ends it"""
     quick: bool = False
-    """8 seeds"""
+    """half of the seeds"""
 
 
 def arms(o):
-    seeds = list(o.seed_range())[: 8 if o.quick else None]
+    seeds = list(o.seed_range())[: -(-o.seeds // 2) if o.quick else None]
     clean, noisy = ss.problems.curve(), ss.problems.curve(noise=0.3)
     same = {"batch_size": 10, "epochs": o.epochs, "seeds": seeds, "lr": 2e-4}
     replaced = {"order": "with_replacement", **same}
@@ -101,77 +103,149 @@ def table(o, runs):
     return pd.DataFrame(rows)
 
 
+def below(run, z, size, draws, level):
+    """Return how many of some random batches have a loss below level, for z `(..., p)`."""
+    ls, generator, chance = run.problem.least_squares, np.random.default_rng(0), []
+    for row in z:
+        batch = generator.integers(run.problem.d, size=(*row.shape[:-1], draws, size))
+        error = (ls.features[batch] @ row[..., None, :, None])[..., 0] + ls.residual[batch]
+        chance.append(((error**2).mean(-1) < level).mean(-1))
+    return np.array(chance)
+
+
+def steps(run, last):
+    """Return z before the steps `(E, steps, R, p)`, their losses and the full ones; or the last."""
+    m, names = len(run.config.batch_sizes(run.problem.d)), [f"w{i}" for i in range(run.problem.p)]
+    rows = run.load("steps", columns=["seed", "step", "batch", "loss", "full_loss", *names])
+    rows = rows[rows["batch"] == m - 1] if last else rows
+    rows = rows.sort_values(["step", "seed"])
+    shape = (run.config.epochs, -1, len(run.config.seeds))
+    z = (
+        rows[names].to_numpy(float).reshape(*shape, run.problem.p)
+        - run.problem.least_squares.w_star
+    )
+    return z, *(rows[name].to_numpy(float).reshape(shape) for name in ("loss", "full_loss"))
+
+
 def luck(arm, run):
-    """Return the false stops by last batch that random batches would make: mean, its error.
+    """Return the share of the seeds that random batches would stop too early in the last's place.
 
     At the parameters before each epoch's last step, how many of random batches are below epsilon?
     """
-    problem, config = run.problem, run.config
-    last = len(config.batch_sizes(problem.d)) - 1
-    names = [f"w{i}" for i in range(problem.p)]
-    rows = run.load("steps", columns=["seed", "epoch", "batch", *names])
-    rows = rows[rows["batch"] == last].sort_values(["epoch", "seed"])
-    w = rows[names].to_numpy(float).reshape(config.epochs, len(config.seeds), problem.p)
-    ls, generator = problem.least_squares, np.random.default_rng(0)
-    error = (w - ls.w_star) @ ls.features.T + ls.residual  # (epochs, R, d)
-    chance = np.empty(w.shape[:2])
-    for place in np.ndindex(*chance.shape):
-        batch = generator.integers(problem.d, size=(DRAWS, config.batch_size))
-        chance[place] = ((error[place][batch] ** 2).mean(1) < epsilon(arm, run)).mean()
+    chance = below(run, steps(run, True)[0], run.config.batch_size, DRAWS, epsilon(arm, run))[:, 0]
     going = np.vstack([np.ones(chance.shape[1]), np.cumprod(1 - chance, 0)[:-1]])
     false = run.array("epochs", "full_loss") >= epsilon(arm, run)
-    share = (going * chance * false).sum(0)  # per seed: the chance of a false stop
-    return share.mean(), np.sqrt((share * (1 - share)).sum()) / len(share)
+    return (going * chance * false).sum(0).mean()
+
+
+def late_claims(arm, run):
+    """Return the claims on the second half of the epochs, by exact moments."""
+    c, ls, half = run.config, run.problem.least_squares, run.config.epochs // 2
+    start, d = run.problem.initial([0])[0].double().numpy(), run.problem.d
+    given = (ls, start, d, c.batch_size, c.lr)
+    true = [x[half:] for x in ss.theory.expected_losses(*given, c.epochs, True)]
+    m = len(c.batch_sizes(d))
+    path = ss.theory.expected_path(*given, c.epochs * m, replacement=True)
+    true.append(path.terms[1][m::m][half:])  # E|g|^2 at the ends of epochs
+    columns = ("running_loss", "full_loss", "full_grad_norm")
+    running, full, slope = (run.array("epochs", name)[half:] for name in columns)
+    bound = 2 * np.linalg.eigvalsh(ls.hessian)[0]
+
+    def ratio(name, a, b, true_a, true_b):
+        """Compare the ratio of two means, itself a mean over the epochs."""
+        true = (true_a / true_b)[:, None]
+        errors = ((a - true * b) / b.mean(1, keepdims=True)).mean(0)
+        measured = (a.mean(1) / b.mean(1)).mean()
+        return ss.statistical(name, arm, measured, true.mean(), errors, EXACT)
+
+    of_theory = (full / true[1][:, None]).mean(0)
+    return [
+        ss.statistical("full_loss_over_theory", arm, of_theory.mean(), 1, of_theory, EXACT),
+        ratio("running_over_full_loss", running, full, *true[:2]),
+        ratio("square_of_gradient_over_bound", slope**2, bound * full, true[2], bound * true[1]),
+    ]
+
+
+def lucky_claim(arm, run):
+    """Compare batches below epsilon before the truth with random ones at the same parameters."""
+    z, loss, full = steps(run, False)
+    level = epsilon(arm, run)
+    going = full >= level
+    chance = below(run, z, run.config.batch_size, MORE, level)[going]
+    mean, n = (loss[going] < level).mean(), going.sum()
+    # given the parameters a batch is lucky with probability p: variances p (1 - p) add up
+    variance = (chance * (1 - chance)).mean() * MORE / (MORE - 1) * (1 + 1 / MORE)
+    name, error = "share_of_lucky_batches", 4 * np.sqrt(variance / n)
+    known = (chance.mean(), error, LUCK) if len(run.w) >= ss.claims.FEW else ()
+    return ss.Claim(name, arm, mean, *known, always=True)
 
 
 def claims(o, runs):
-    found = []
+    found = late_claims("independent", runs["independent"])
+    found.append(lucky_claim("independent", runs["independent"]))
+    found.append(bound_claim(runs))
     for arm, run in runs.items():
-        share = {rule: outcome(arm, run, rule)[1].mean() for rule in RULES}
-        found.append(ss.Claim("false_stops_grad_norm", arm, share["grad_norm"], 0, 0, POLYAK))
-        known = ()
+        for rule in ("running", "last_batch"):
+            share = outcome(arm, run, rule)[1].mean()
+            found.append(ss.Claim(f"false_stops_{rule}", arm, share))
         if arm != "sequential":  # its last batch is always the same
-            mean, error = luck(arm, run)
-            known = (mean, 4 * error + 1 / len(run.w), LUCK)
-        found.append(ss.Claim("false_stops_last_batch", arm, share["last_batch"], *known))
-        found.append(ss.Claim("false_stops_running", arm, share["running"]))
+            found.append(ss.Claim("false_stops_random_batches", arm, luck(arm, run)))
         stop, _, truth = outcome(arm, run, "running")
         if np.isfinite(np.median(truth)):
-            known = (expected_lag(arm, run), 1, LAG) if arm in ("shuffle", "independent") else ()
-            lag = np.median(stop) - np.median(truth)
-            found.append(ss.Claim("epochs_late_running", arm, lag, *known))
+            late = np.median(stop) - np.median(truth)
+            found.append(ss.Claim("epochs_late_running", arm, late))
     return found
 
 
-def expected_lag(arm, run):
-    c, ls = run.config, run.problem.least_squares
-    start = run.problem.initial([0])[0].double().numpy()
-    twice = c.order == "with_replacement"
-    d = run.problem.d
-    both = ss.theory.expected_losses(ls, start, d, c.batch_size, c.lr, c.epochs, twice)
-    running, full = (ss.theory.first_below(losses, epsilon(arm, run)) for losses in both)
-    return running - full
+def bound_claim(runs):
+    """Return by how much |g|^2 is below its bound at worst, at the end of any epoch of any run."""
+    short = []
+    for run in runs.values():
+        ls = run.problem.least_squares
+        names = [f"w{i}" for i in range(run.problem.p)]
+        z = run.load("epochs", columns=names)[names].to_numpy(float) - ls.w_star
+        # L - L* from z: as a difference of losses it is rounding where it is small
+        bound = np.linalg.eigvalsh(ls.hessian)[0] * ((z @ ls.hessian) * z).sum(1)
+        square = run.load("epochs", columns=["full_grad_norm"])["full_grad_norm"] ** 2
+        short.append((1 - square / bound).max())
+    name = "square_of_gradient_below_bound"
+    return ss.Claim(name, "all arms", max(0.0, *short), 0, 1e-6, BOUND, identity=True)
 
 
 def answer(o, runs, claims):
     value = {(c.name, c.arm): c.measured for c in claims}
-    last = ", ".join(f"{arm} {value['false_stops_last_batch', arm]:.0%}" for arm in runs)
-    share = {
-        arm: np.isfinite(outcome(arm, run, "grad_norm")[0]).mean() for arm, run in runs.items()
+    by_name, seeds = {c.name: c for c in claims}, len(runs["shuffle"].w)
+    last = ", ".join(
+        f"{arm} {value['false_stops_last_batch', arm]:.0%} (random batches "
+        f"{value['false_stops_random_batches', arm]:.0%})"
+        for arm in runs
+        if arm != "sequential"
+    )
+    stops = {
+        arm: int(np.isfinite(outcome(arm, run, "grad_norm")[0]).sum()) for arm, run in runs.items()
     }
-    early = max(value["false_stops_running", arm] for arm in runs)
-    late = value.get(("epochs_late_running", "shuffle"), np.nan)  # a run that is cut short
-    return f"""The running loss is free; on the notebook's run it stops {late:.0f} epoch after the
-    truth, and too early for at most {early:.0%} of the seeds of any arm. Along the curve nothing
-    falls below epsilon but the last batch, at once: it is the end of the curve that the epoch has
-    just been fitted to.
+    early = max(outcome(arm, run, "running")[1].sum() for arm, run in runs.items())
+    stop, _, truth = (np.median(x) for x in outcome("shuffle", runs["shuffle"], "running"))
+    along = runs["sequential"]
+    ends = {rule: outcome("sequential", along, rule)[0][0] for rule in RULES}
+    ends = ", ".join(f"{rule} at epoch {end:.0f}" for rule, end in ends.items() if end < np.inf)
+    bound = value["square_of_gradient_over_bound", "independent"]
+    show, lucky = ss.claims.show, by_name["share_of_lucky_batches"]
+    random = "" if lucky.expected is None else f", of random ones {lucky.expected:.2%}"
+    return f"""The running loss is free: on the notebook's run it stops at epoch {show(stop)}, the
+    truth is at epoch {show(truth)} (medians of {seeds} seeds), and in no arm does it stop too early
+    for more than {early} seeds. Along the curve these rules stop within {o.epochs} epochs:
+    {ends or "none"}, where the loss of all the data is
+    {along.array("epochs", "full_loss")[0, 0]:.2g} after the first epoch. Its last batch is the end
+    of the curve, which the epoch has just been fitted to.
 
     The gradient norm never stops too early, but may not stop at all: within {o.epochs} epochs it
-    does so for {share["shuffle"]:.0%} of the seeds, with noisy labels for
-    {share["noisy labels"]:.0%}.
+    stops for {stops["shuffle"]} of {seeds} seeds, with noisy labels for {stops["noisy labels"]}.
+    Of independent draws its square is {bound:.3g} times the bound that it rests on, a mean over the
+    second half of the epochs.
 
-    The last batch stops too early for these shares of the seeds: {last}. Random batches at the same
-    parameters say as much: it is luck."""
+    The last batch stops too early for these shares of the seeds: {last}. It is luck: of independent
+    draws, {lucky.measured:.2%} of all the batches before the truth are below epsilon{random}."""
 
 
 def strips(runs):

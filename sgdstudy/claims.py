@@ -12,12 +12,16 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sgdstudy import checks
 from sgdstudy.errors import InputError, shown
 
+if TYPE_CHECKING:
+    import numpy as np
+
 FIELDS = ("name", "arm", "expected", "measured", "tolerance", "holds", "source", "kind")
+FEW = 16  # seeds, below which a mean is only described
 Kind = Literal["prediction", "identity", "description"]
 PLURAL: dict[Kind, str] = {
     "prediction": "predictions",
@@ -140,6 +144,29 @@ class Claim:
             "source": self.source,
             "kind": self.kind,
         }
+
+
+def statistical(
+    name: str, arm: str, measured: float, expected: float, samples: np.ndarray, source: str
+) -> Claim:
+    """Return a prediction of a mean over seeds, whose tolerance is four standard errors of it.
+
+    It holds whatever the options, as the error is that of the seeds used; of fewer than 16 it is a
+    description.
+
+    Args:
+        name: of the claim.
+        arm: the arm it is about.
+        measured: a mean over the seeds, or what moves as one to first order.
+        expected: the same, by theory.
+        samples: what every seed adds to measured, times R, `(R,)`.
+        source: where `expected` comes from.
+    """
+    from sgdstudy.medians import four_errors  # light to import: --help must not wait
+
+    if len(samples) < FEW:
+        return Claim(name, arm, measured)
+    return Claim(name, arm, measured, expected, float(four_errors(samples)), source, always=True)
 
 
 def kind_of(claim: Mapping[str, Any]) -> Kind:

@@ -168,10 +168,25 @@ def test_the_interval_of_a_slope_covers_the_truth_as_often_as_it_says(confidence
     assert abs(below / trials - missed) < error + 1 / 200
 
 
+def test_the_standard_error_of_a_slope_is_that_of_what_its_seeds_add():
+    k, generator, seeds, trials = np.array([8, 16, 32, 64]), np.random.default_rng(1), 200, 400
+    slopes, errors = [], []
+    for _ in range(trials):
+        samples = k[:, None] ** -3.0 * generator.chisquare(3, (4, seeds))
+        slopes.append(theory.log_slope(k, samples.mean(1)))
+        errors.append(ss.standard_error(theory.slope_samples(k, samples)))
+    # the relative variance of chi^2 is 2/3; log K is 0, 1, 2, 3 in units of log 2, about its mean
+    exact = np.sqrt(2 / 3 / seeds / 5) / np.log(2)
+    assert np.mean(errors) == pytest.approx(exact, rel=0.02)
+    # a standard deviation of so many trials is known to 1 / sqrt(2 trials)
+    assert np.std(slopes) == pytest.approx(exact, rel=4 / np.sqrt(2 * trials))
+
+
 def test_seeds_that_share_their_luck_do_not_blur_a_slope():
     k = np.array([8, 16, 32, 64])
     luck = np.random.default_rng(0).chisquare(3, 200)
     assert theory.slope_interval(k, k[:, None] ** -2.0 * luck) == pytest.approx((-2, -2))
+    assert theory.slope_samples(k, k[:, None] ** -2.0 * luck) == pytest.approx(0, abs=1e-12)
 
 
 def test_power_laws_are_drawn_through_their_points():

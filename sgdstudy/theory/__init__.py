@@ -72,7 +72,15 @@ from sgdstudy.theory.random_order import (
     stationary_excess,
     step_moments,
 )
-from sgdstudy.theory.rates import Law, fixed_order_law, law_at, log_slope, rate_laws, slope_interval
+from sgdstudy.theory.rates import (
+    Law,
+    fixed_order_law,
+    law_at,
+    log_slope,
+    rate_laws,
+    slope_interval,
+    slope_samples,
+)
 from sgdstudy.theory.stability import linearised, sharpness_limit
 from sgdstudy.theory.step_sizes import (
     averaged_excess_law,
@@ -158,6 +166,7 @@ __all__ = [
     "sharpness_limit",
     "shuffle_once_factor",
     "slope_interval",
+    "slope_samples",
     "spectral_radius",
     "stationary_excess",
     "stationary_tracking",

@@ -118,6 +118,20 @@ def slope_interval(
     return float(low), float(high)
 
 
+def slope_samples(x: np.ndarray, samples: np.ndarray) -> np.ndarray:
+    """Return what every seed adds to `log_slope` of the means over seeds, times R: `(R,)`.
+
+    To first order in the errors of the means, log mean moves by (sample - mean) / mean, so that the
+    standard error of the slope is that of the mean of these.
+
+    Args:
+        x: `(k,)`.
+        samples: `(k, R)`; the same R seeds at every x: they share their orders.
+    """
+    centred = np.log(x) - np.log(x).mean()
+    return centred @ (samples / samples.mean(1, keepdims=True)) / (centred @ centred)
+
+
 def _samples(ls: LeastSquares, d: int) -> tuple[np.ndarray, np.ndarray]:
     """Return Hessian `(d, p, p)` and gradient at w* `(d, p)` of every sample."""
     phi = ls.features.reshape(d, -1, ls.features.shape[1])
