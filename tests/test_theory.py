@@ -466,6 +466,14 @@ def test_where_no_exponent_crosses_zero_no_step_is_returned():
     assert found == pytest.approx(limit, rel=2e-3)
 
 
+def test_an_exponent_may_cross_zero_at_the_lower_end():
+    """One sample of a staircase moves one height, w -> (1 - 2 lr) w: the crossing is at 1."""
+    problem = ss.problems.staircase(d=16)
+    low = theory.mean_square_lr_limit(problem.least_squares, 16, 1, True)
+    assert low == pytest.approx(1)
+    assert theory.lyapunov_zero_lr(problem, 1, low, 3.0, True) == pytest.approx(1, rel=1e-3)
+
+
 def test_the_ragged_batch_decides_where_a_stationary_loss_is():
     """Of 7 samples, 6 and 1: the single sample ends the epoch, and moves far."""
     problem, lr = regression(3, 2, noise=1.0, d=7), 0.05
