@@ -59,6 +59,7 @@ from sgdstudy.theory.fixed_order import (
     spectral_radius,
     usable_lr,
 )
+from sgdstudy.theory.particles import Estimated, reshuffling_growth, reshuffling_lr_limit
 from sgdstudy.theory.random_order import (
     MOST_PARAMETERS,
     Moments,
@@ -75,6 +76,7 @@ from sgdstudy.theory.random_order import (
     step_moments,
 )
 from sgdstudy.theory.rates import Law, fixed_order_law, law_at, log_slope, rate_laws, slope_interval
+from sgdstudy.theory.reshuffling import reshuffled_losses, reshuffling_losses, reshuffling_radius
 from sgdstudy.theory.stability import linearised, sharpness_limit
 from sgdstudy.theory.step_sizes import (
     averaged_excess_law,
@@ -97,6 +99,7 @@ from sgdstudy.theory.tracking import (
 __all__ = [
     "MOST_PARAMETERS",
     "Batches",
+    "Estimated",
     "ExpectedPath",
     "Gap",
     "Growth",
@@ -154,7 +157,12 @@ __all__ = [
     "polyak_losses",
     "projected",
     "rate_laws",
+    "reshuffled_losses",
     "reshuffling_factor",
+    "reshuffling_growth",
+    "reshuffling_losses",
+    "reshuffling_lr_limit",
+    "reshuffling_radius",
     "sample_law",
     "scheduled_losses",
     "sharpness_limit",
