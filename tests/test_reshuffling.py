@@ -239,6 +239,7 @@ REFUSED = [
     (theory.reshuffling_growth, (20, 1, 1e-4), {"repeats": 2}, "got 2 and 6"),
     (theory.reshuffling_growth, (20, 1, 1e-4), {"epochs": 1}, "got 8 and 1"),
     (theory.reshuffling_lr_limit, (20, 1), {"repeats": 2}, "got 2 and 6"),
+    (theory.reshuffling_lr_limit, (20, 1), {"seed": -1}, "a seed is a whole number"),
 ]
 
 
@@ -248,6 +249,13 @@ def test_what_cannot_be_done_is_refused_in_one_line(function, given, options, sa
         function(curve(20).least_squares, *given, **options)
     assert one_line(error)
     assert says in str(error.value)
+
+
+def test_the_draws_follow_the_seed():
+    given = curve(6, noise=1.0).least_squares, np.zeros(3), 6, 2, 1e-4, 3
+    one, same, other = (theory.reshuffled_losses(*given, draws=5, seed=s)[1] for s in (0, 0, 1))
+    assert (one == same).all()
+    assert (one != other).any()
 
 
 def test_many_parameters_are_refused():
