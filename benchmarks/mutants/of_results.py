@@ -278,24 +278,14 @@ CLAIMS = Group(
 
 PREDICT = Group(
     "predict.py",
-    "theory schedules streams",
+    "predict schedules streams",
     [
+        ('ahead = 0 if rule == "full" else 1', "ahead = 1", "under the rule full an epoch late"),
+        ("    if tolerance > 1:\n        return {}\n", "", "rounding that decides is not minded"),
         (
-            'if rule in ("running", "full") and calm:\n'
-            '        losses = expected_losses(problem, config)[f"{rule}_loss"]',
-            'if rule in ("running", "full") and calm:\n'
-            '        losses = expected_losses(problem, config)["running_loss"]',
-            "the rule full stops on the running loss",
-        ),
-        (
-            "calm = _rounding(problem, config, b) < 1e-3",
-            "calm = True",
-            "rounding that decides is not minded",
-        ),
-        (
-            "not _label_noise_decides(problem, config, ls)",
-            "True",
-            "noise that decides is not minded",
+            "value, off = ends.running, off",
+            "value, off = value, off",
+            "the running rule stops on the full loss",
         ),
         (
             "both = (losses[:-1], losses[1:])",
@@ -303,9 +293,9 @@ PREDICT = Group(
             "the running loss of full batches an epoch late",
         ),
         (
-            "twice) >= 1:\n            return {}",
-            "twice) >= 1e9:\n            return {}",
-            "a mean that is infinite is predicted",
+            "np.abs(np.linalg.eigvals(epoch)).max() < 1)",
+            "True)",
+            "a mean that is infinite is expected",
         ),
         (
             "return known and config.schedule is None",
@@ -323,14 +313,14 @@ PREDICT = Group(
             "beyond the limit it is predicted to stop",
         ),
         (
-            "return theory.growth(b, config.lr, epochs=2).factor * eps",
-            "return theory.growth(b, config.lr, epochs=2).factor * eps**2",
-            "rounding far too small",
+            "dead = dead | ~(ends.running < largest)",
+            "dead = dead & ~(ends.running < largest)",
+            "seeds that diverge are taken for living",
         ),
         (
-            "return excess > 0.01 * (epsilon - ls.least_loss)",
-            "return excess > 100 * (epsilon - ls.least_loss)",
-            "noise is minded only where it is far too large",
+            "stop = np.where(below & np.isinf(stop), epoch, stop)",
+            "stop = np.where(below & np.isinf(stop), epoch + 1, stop)",
+            "an epoch late",
         ),
         (
             "return float(loss[-1] / loss[-2])",
@@ -345,8 +335,8 @@ PREDICT = Group(
             "batch and full loss change places",
         ),
         (
-            "float(np.median(run.distance))",
-            "float(run.distance[0])",
+            "(lambda run: median(run.distance)",
+            "(lambda run: float(run.distance[0])",
             "the first seed for the median",
         ),
         (
@@ -354,7 +344,79 @@ PREDICT = Group(
             "if run.config.stop is not None and set(CHECKS) & set(run.predicted):",
             "described where predicted, and silent where not",
         ),
+        (
+            "return problem.initial(list(config.seeds))",
+            "return problem.initial([config.seeds[0]] * len(config.seeds))",
+            "every seed starts where the first one does",
+        ),
+        (
+            "middle, least, most = map(median, seeds.distance)",
+            "middle, least, most = (float(d[0]) for d in seeds.distance)",
+            "the distance of the first seed",
+        ),
+        ('("stop_epoch_p90", 0.9)', '("stop_epoch_p90", 0.1)', "both quantiles are the lower one"),
+        (
+            "return k + ahead if k + ahead <= epochs else np.inf",
+            "return k + ahead",
+            "a stop after the last epoch is predicted",
+        ),
     ],
 )
 
-GROUPS = [HISTORY, LOAD, COMPARISON, MEDIANS, TUNING, CLAIMS, PREDICT]
+FOLLOW = Group(
+    "follow.py",
+    "predict",
+    [
+        (
+            "share, epoch = np.array(sizes) / sum(sizes), None",
+            "share, epoch = np.full(len(sizes), 1 / len(sizes)), None",
+            "a short batch counts as a full one",
+        ),
+        ("step, form = -2 * lr * squares,", "step, form = -lr * squares,", "half a step"),
+        ("step = second @ first", "step = first @ second", "the batches the wrong way round"),
+        (
+            "parts.append(turned @ batch / batch.shape[2])",
+            "parts.append(turned @ batch / size)",
+            "no mean over outputs",
+        ),
+        (
+            "seeds = list(config.seeds[:1] if fixed else config.seeds)",
+            "seeds = [config.seeds[0]] * (1 if fixed else len(config.seeds))",
+            "every seed follows the first one's order",
+        ),
+        (
+            "form[:, : m - 1 : 2] + back @ (form[:, 1::2] @ first)",
+            "form[:, : m - 1 : 2] + form[:, 1::2]",
+            "losses of later batches at the epoch's beginning",
+        ),
+    ],
+)
+
+ROUNDING = Group(
+    "rounding.py",
+    "predict",
+    [
+        (
+            "(1 - self.lr * self._spectrum) ** 2, 1.0)",
+            "np.abs(1 - self.lr * self._spectrum), 1.0)",
+            "errors fall half as fast",
+        ),
+        (
+            "DEVIATIONS * np.sqrt(variance) + still",
+            "DEVIATIONS * np.sqrt(variance)",
+            "a run that moves no more has no error",
+        ),
+        (
+            "ulp, pull = self.eps * self._size, self.lr * self._spectrum",
+            "ulp, pull = self.eps * self._size, self._spectrum",
+            "the step size is forgotten: nothing ever stands still",
+        ),
+        (
+            "off = float(np.finfo(float).eps) * k *",
+            "off = float(np.finfo(float).eps) *",
+            "theory's own rounding does not grow with k",
+        ),
+    ],
+)
+
+GROUPS = [HISTORY, LOAD, COMPARISON, MEDIANS, TUNING, CLAIMS, PREDICT, FOLLOW, ROUNDING]

@@ -4,31 +4,54 @@ from table import Group
 
 DESCENT = Group(
     "theory/descent.py",
-    "theory",
+    "theory theory_kinds",
     [
-        ("return 2 / eigenvalues(ls)[-1]", "return 1 / eigenvalues(ls)[-1]", "half the limit"),
         (
-            "return 2 / (spectrum[0] + spectrum[-1])",
-            "return 1 / spectrum[-1]",
+            "return float(2 / ls.modes[0][-1])",
+            "return float(1 / ls.modes[0][-1])",
+            "half the limit",
+        ),
+        (
+            "return float(2 / (spectrum[0] + spectrum[-1]))",
+            "return float(1 / spectrum[-1])",
             "the best rate's step is 1 / lambda_max",
         ),
-        ("((1 - lr * spectrum) ** 2) **", "(1 - lr * spectrum) **", "the loss falls as the error"),
-        ("(spectrum / 2 * c**2 * powers)", "(spectrum * c**2 * powers)", "the half is forgotten"),
-        ("((1 - lr * spectrum) ** k * c)", "((1 - lr * spectrum) ** (k + 1) * c)", "a step more"),
+        (
+            "((1 - lr * ls.modes[0][there]) ** 2) **",
+            "np.abs(1 - lr * ls.modes[0][there]) **",
+            "the loss falls as the error",
+        ),
+        (
+            "return spectrum / 2 * ((np.asarray",
+            "return spectrum * ((np.asarray",
+            "the half is forgotten",
+        ),
+        ("(1 - lr * spectrum) ** k * c)", "(1 - lr * spectrum) ** (k + 1) * c)", "a step more"),
         ("return float(high + 1)", "return float(high)", "epochs counted from 0"),
         (
-            "if lr >= lr_limit(ls) or epsilon <= ls.least_loss:",
-            "if lr >= lr_limit(ls):",
-            "a target below the least loss is reached when rounding says so",
+            "(low, middle) if after >= before else (middle, high)",
+            "(middle, high) if after >= before else (low, middle)",
+            "away from the valley",
         ),
-        ("(1 - lr * eigenvalues(ls)[-1]) ** 2", "(1 - lr * eigenvalues(ls)[-1])", "not squared"),
+        ("(1 - lr * ls.modes[0][-1]) ** 2", "abs(1 - lr * ls.modes[0][-1])", "not squared"),
         ("(8 * lr**2 * spectrum[0])", "(8 * lr**2 * spectrum[-1])", "along the steepest direction"),
+        ("middle, k)[1] > 0", "middle, k)[1] < 0", "the step size goes away from the least loss"),
+        (
+            "target = np.log(epsilon - ls.least_loss)",
+            "target = np.log(epsilon)",
+            "the least loss is not taken off the target",
+        ),
+        (
+            "end + start - vectors @ (vectors.T @ start)",
+            "end + start",
+            "what the start has in moving directions stays",
+        ),
     ],
 )
 
 FIXED_ORDER = Group(
     "theory/fixed_order.py",
-    "theory",
+    "theory theory_kinds",
     [
         ("epoch - 1, None))", "epoch, None))", "the batches of the epoch after"),
         ("losses.append((error**2).sum(1) / n)", "losses.append((error**2).sum(1))", "a sum"),
@@ -56,8 +79,8 @@ FIXED_ORDER = Group(
         ("form += weight * ahead.T", "form += ahead.T / len(share)", "no weight by size"),
         ("[[h / 2, g[:, None] / 2], [g[None] / 2,", "[[h / 2, g[:, None]], [g[None],", "twice g"),
         (
-            "return np.linalg.solve(np.eye(len(offset)) - matrix, offset)",
-            "return np.linalg.solve(np.eye(len(offset)) + matrix, offset)",
+            "np.linalg.solve(np.eye(len(offset)) - matrix, offset)",
+            "np.linalg.solve(np.eye(len(offset)) + matrix, offset)",
             "I + M for I - M",
         ),
         ("float((z.T * hessian * z)[0]) / 2", "float((z.T * hessian * z)[0])", "no half"),
@@ -93,12 +116,11 @@ FIXED_ORDER = Group(
 
 RANDOM_ORDER = Group(
     "theory/random_order.py",
-    "theory batch_size step_sizes tuning",
+    "theory batch_size step_sizes tuning theory_kinds",
     [
         (
-            "share = 1 / batch_size if replacement else finite_share(d, batch_size)\n"
-            "    p = ls.features.shape[1]",
-            "share = 1 / batch_size\n    p = ls.features.shape[1]",
+            "return 1 / batch_size if replacement else finite_share(d, batch_size)",
+            "return 1 / batch_size",
             "drawn with replacement, whatever was asked",
         ),
         ("each = 2 / phi.shape[1] * np.einsum", "each = 2 * np.einsum", "no mean over outputs"),
@@ -123,11 +145,11 @@ RANDOM_ORDER = Group(
             "momentum pushes back",
         ),
         (
-            "return float(np.abs(np.linalg.eigvals(second)).max())",
-            "return float(np.linalg.norm(second, 2))",
-            "a norm for the spectral radius",
+            "np.linalg.eigvalsh(_pull(one, lr, share))[0])",
+            "np.linalg.eigvalsh(_pull(one, lr, share))[-1])",
+            "the fastest mode for the slowest",
         ),
-        ("return float(ls.hessian.ravel() @ c / 2)", "return float(ls.hessian.ravel() @ c)", "2x"),
+        ("@ ls.hessian.ravel()) @ c / 2)", "@ ls.hessian.ravel()) @ c)", "the half is forgotten"),
         (
             "square[:n, :n] = unit.second - np.eye(n) + linear[:n, :n]",
             "square[:n, :n] = unit.second - np.eye(n)",
@@ -156,39 +178,81 @@ RANDOM_ORDER = Group(
             "return float(below[0]) if len(below)",
             "from 0",
         ),
-        ("found[r] = step + 1", "found[r] = step", "steps from 0"),
-        (
-            "z = z - config.lr * 2 / size * phi.T @ error",
-            "z = z - config.lr / size * phi.T @ error",
-            "half a step",
-        ),
-        ("slope = 2 / rows.shape[1] *", "slope = 1 / rows.shape[1] *", "half the gradient"),
-        ("if epoch else 0.0", "if epoch > 1 else 0.0", "two epochs left out, divided as if one"),
-        (
-            "moved = momentum * moved - lr * slope",
-            "moved = momentum * moved - (1 - momentum) * lr * slope",
-            "dampened momentum",
-        ),
-        (
-            "return total / ((epochs - 1) * m)",
-            "return total / (epochs - 1)",
-            "the exponent of an epoch, not of a step",
-        ),
         ("* 4 / outputs**2 / d", "* 4 / outputs / d", "the square of a mean over outputs"),
         (
             "share * random + (1 - share) * np.outer",
             "share * random + np.outer",
             "E[H]^2 counts in full",
         ),
-        ("half = np.asarray(x, dtype=float) / 2", "half = np.asarray(x, dtype=float)", "x for x/2"),
-        ("return 1 - np.tanh(half) / half", "return np.tanh(half) / half", "the share removed"),
-        ("return (1 + a) / (1 - a)", "return 1 / (1 - a)", "half the factor for small steps"),
+        (
+            "half = np.abs(np.asarray(x, dtype=float)) / 2",
+            "half = np.abs(np.asarray(x, dtype=float))",
+            "x for x / 2",
+        ),
+        ("1 - np.tanh(safe) / safe)", "np.tanh(safe) / safe)", "the share removed"),
+        (
+            "np.divide(1 + a, 1 - a,",
+            "np.divide(np.ones_like(a), 1 - a,",
+            "half the factor for small steps",
+        ),
+        (
+            "epoch)).max() ** (1 / len(sizes)))",
+            "epoch)).max())",
+            "the radius of an epoch, not of a step",
+        ),
+        (
+            "np.kron(h, h) + share * one.covariance",
+            "np.kron(h, h) + one.covariance",
+            "the noise of single samples",
+        ),
+        (
+            "noise = q @ (sums * added) + power @ noise",
+            "noise = q @ (sums * added) + noise",
+            "noise of before does not contract",
+        ),
+        ("half**2 / 3 - 2", "half**2 / 6 - 2", "half the series"),
+    ],
+)
+
+PATHS = Group(
+    "theory/paths.py",
+    "theory theory_kinds tuning",
+    [
+        ("return step + 1.0", "return float(step)", "steps from 0"),
+        ("gradient = 2 / len(error) * phi.T", "gradient = 1 / len(error) * phi.T", "half a step"),
+        ("slope = 2 / rows.shape[1] *", "slope = 1 / rows.shape[1] *", "half the gradient"),
+        (
+            "if epoch >= burn else 0.0",
+            "if epoch > burn else 0.0",
+            "an epoch is left out, and divided by",
+        ),
+        (
+            "moved = momentum * moved - lr * slope",
+            "moved = momentum * moved - (1 - momentum) * lr * slope",
+            "dampened momentum",
+        ),
+        (
+            "return total / (measured * len(sizes))",
+            "return total / measured",
+            "the exponent of an epoch, not of a step",
+        ),
+        (
+            "torch.finfo(problem.dtype if dtype is None else getattr(torch, dtype)).max",
+            "torch.finfo(torch.float32).max",
+            "the limit of float32, whatever the run's dtype",
+        ),
+        ("grown + momentum) / 2", "grown + momentum)", "the roots of another polynomial"),
+        (
+            "replacement=replacement) < 0",
+            "replacement=replacement) > 0",
+            "bisection goes the wrong way",
+        ),
     ],
 )
 
 RATES = Group(
     "theory/rates.py",
-    "rates",
+    "rates theory_kinds",
     [
         ("h, unit = ls.hessian, time / d\n", "h, unit = ls.hessian, time\n", "lr d K for lr K"),
         (
@@ -232,7 +296,7 @@ RATES = Group(
 
 BATCH_SIZE = Group(
     "theory/batch_size.py",
-    "batch_size",
+    "batch_size theory_kinds",
     [
         (
             "return self.terms[0] / self.terms[1]",
@@ -260,7 +324,11 @@ BATCH_SIZE = Group(
             "sigma = c @ spread.T + one.noise",
             "the cross term is forgotten",
         ),
-        ("return 1 / excess - 1 / floor", "return 1 / floor - 1 / excess", "the wrong sign"),
+        (
+            "return 1 - excess / stationary",
+            "return excess / stationary",
+            "the sign and the 1 are forgotten",
+        ),
         ("(lr_limit(ls) / lr - 1)", "(lr_limit(ls) / lr)", "the 1 is forgotten"),
         (
             "rows = np.stack([1 / taken, 1 / (size * taken)], 1)\n"
@@ -269,13 +337,13 @@ BATCH_SIZE = Group(
             "    least, samples = np.linalg.lstsq(rows, taken, rcond=None)[0]",
             "absolute errors are made least, not relative ones",
         ),
-        ("round(samples / least, 12)", "round(samples, 12)", "E_min for B_c"),
+        ("float(samples / least)", "float(samples)", "E_min for B_c"),
     ],
 )
 
 BATCH_VS_FULL = Group(
     "theory/batch_vs_full.py",
-    "theory",
+    "theory theory_kinds",
     [
         (
             "share = size / size.sum()\n",
@@ -299,7 +367,7 @@ BATCH_VS_FULL = Group(
 
 STABILITY = Group(
     "theory/stability.py",
-    "stability",
+    "stability theory_kinds",
     [
         ("return (2 + 2 * momentum) /", "return (2 - 2 * momentum) /", "momentum lowers the limit"),
         ("(1 + 2 * momentum if nesterov else 1)", "(1 + momentum if nesterov else 1)", "Nesterov"),
@@ -318,9 +386,9 @@ STABILITY = Group(
 
 STEP_SIZES = Group(
     "theory/step_sizes.py",
-    "step_sizes",
+    "step_sizes theory_kinds",
     [
-        ("second @ ls.hessian.ravel() / 2\n", "second @ ls.hessian.ravel()\n", "no half"),
+        ("second @ ls.hessian.ravel() / 2", "second @ ls.hessian.ravel()", "no half"),
         (
             "moved = with_sum - rates[t] * h @ with_sum",
             "moved = with_sum - rates[t] * with_sum",
@@ -345,7 +413,7 @@ STEP_SIZES = Group(
 
 TRACKING = Group(
     "theory/tracking.py",
-    "tracking_theory",
+    "tracking_theory theory_kinds",
     [
         (
             "return SampleLaw(hessian, products, 2 * deviation**2 * hessian)",
@@ -381,16 +449,17 @@ TRACKING = Group(
             "search ends early",
         ),
         (
-            "np.kron(factor, factor) + lr**2 / batch_size * spread",
-            "np.kron(factor, factor) + lr**2 * spread",
-            "B = 1",
+            "np.kron(h, h) + (law.products - np.kron(h, h)) / batch_size",
+            "np.kron(h, h) + law.products - np.kron(h, h)",
+            "the noise of single samples, whatever the batch",
         ),
+        ("eigvals_only=True)[-1])", "eigvals_only=True)[0])", "the least eigenvalue"),
     ],
 )
 
 ARGUMENTS = Group(
     "theory/arguments.py",
-    "bad_input theory",
+    "bad_input theory theory_kinds",
     [
         (
             'd = given["problem"].d if "problem" in given else d',
@@ -405,6 +474,7 @@ GROUPS = [
     DESCENT,
     FIXED_ORDER,
     RANDOM_ORDER,
+    PATHS,
     RATES,
     BATCH_SIZE,
     BATCH_VS_FULL,

@@ -494,11 +494,18 @@ LEAST_SQUARES = Group(
             "divided by p, not by N",
         ),
         (
-            "keep = s > s.max(initial=0) * max(features.shape) * np.finfo(float).eps",
+            "keep = s > s.max(initial=0) * _rounding(features.shape)",
             "keep = s > 0",
             "rank-deficient features: a minimiser of huge numbers",
         ),
         ("float(np.mean(residual**2))", "float(np.sum(residual**2))", "a sum for a mean"),
+        (
+            "keep = s > s.max(initial=0) * _rounding(self.features.shape)",
+            "keep = s > 0",
+            "directions of rounding count as moving",
+        ),
+        ("return 2 * s[keep][::-1] ** 2", "return s[keep][::-1] ** 2", "half the eigenvalues"),
+        ("target, len(target) // problem.d)", "target)", "several outputs count as one"),
     ],
 )
 
