@@ -321,7 +321,7 @@ def _growth(problem: Problem, config: TrainConfig, ls: LeastSquares) -> dict[str
         return {}
     before, last = (theory.descent_loss(ls, start, config.lr, j) for j in (k - 1, k))
     law, pull = theory.growth_per_epoch(ls, config.lr), config.lr * theory.eigenvalues(ls)[-1]
-    tolerance = _eps(problem, config) * law * (10 * pull / (pull - 1) + 16)
+    tolerance = float(_eps(problem, config) * law * (10 * pull / (pull - 1) + 16))
     if abs(last[-1] / before[-1] - law) > tolerance / 2 or last.min() < 2 * epsilon:
         return {}  # it may stop first
     return {"growth_per_epoch": law, f"growth_per_epoch{WITHIN}": tolerance}

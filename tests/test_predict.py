@@ -82,7 +82,7 @@ def test_random_orders_stop_where_their_own_orders_say(order, batch_size, noise)
     "order", ["sequential", "reversed", "strided", "shuffle_once", "block_shuffle", "flip_flop"]
 )
 def test_other_orders_that_are_known_stop_where_they_say(order):
-    said, kinds = 0, list(product((0.0, 0.3), (1, 10, 30), (0.05, 0.3, 1.5), ("running", "full")))
+    said, kinds = 0, list(product((0.0, 0.3), (1, 10), (0.05, 1.5), ("running", "full")))
     for noise, batch_size, lr, rule in kinds:
         problem = small_curve(noise=noise, w_init=anywhere)
         settings = {"batch_size": batch_size, "order": order, "seeds": range(3), "epochs": 80}
