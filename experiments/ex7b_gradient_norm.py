@@ -142,7 +142,7 @@ def claims(o, runs):
         rows = run.epochs
         ratio = (rows["mean_grad_norm"] / rows["full_grad_norm"]).groupby(rows["epoch"]).median()
         if "moving" in arm:
-            ends = [ratio.iloc[0], ratio.iloc[-1]]
+            ends = [ratio.iloc[0], ratio.iloc[-1]] if len(ratio) else None  # all seeds diverged
             found.append(ss.Claim("batch_norm_over_full_norm", arm, ends))
         else:
             found.append(ss.Claim("batch_norm_over_full_norm", arm, ratio.iloc[0]))
