@@ -110,7 +110,7 @@ def off_way(run):
     way = np.linalg.norm(first[["w0", "w1", "w2"]].astype(float), axis=1)  # from 0
     steps = run.config.lr * len(run.config.batch_sizes(run.problem.d))
     off = np.abs(first["norm_mean_grad"] - way / steps) / first["mean_grad_norm"]
-    return np.max(off, initial=0.0)  # no seed may end an epoch
+    return off.to_numpy().max(initial=0.0)  # no seed may end an epoch
 
 
 def identities(runs):
