@@ -381,8 +381,8 @@ def predicted_claims(runs: Mapping[str, History]) -> list[Claim]:
         for name, (measure, source) in CHECKS.items():
             if name in run.predicted:
                 expected, within = run.predicted[name], run.predicted.get(f"{name}{WITHIN}", 0.0)
-                claim = Claim(name, arm, measure(run), expected, within, source.format(law))
-                found.append(claim)
+                known = (expected, within, source.format(law))
+                found.append(Claim(name, arm, measure(run), *known, always=True))
         if run.config.stop is not None and not set(CHECKS) & set(run.predicted):
             found.append(Claim("stop_epoch", arm, run.median_stop))
     return found
