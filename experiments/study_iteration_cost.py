@@ -146,10 +146,11 @@ def steps_to_target(run):
     loss, last = run.array("steps", "full_loss", steps=slice(0, 3 * len(known))), len(known) - 1
     loss = loss - run.problem.least_squares.least_loss
     steps = [ss.theory.time_above(curve, EPSILON) for curve in (loss.mean(1), known)]
-    error = ss.standard_error(loss[min(last, len(loss) - 1)])
+    there = loss[min(last, len(loss) - 1)]
+    error = ss.standard_error(there) / there.mean()  # of the logarithm, with which the time goes
     if run.config.batch_size is None:  # in every step, of residuals among values of up to 16
-        error = steps[1] * 2 * 16 * np.finfo(float).eps * EPSILON**0.5
-    return steps[0], error / (known[-2] - known[-1]), steps[1]
+        error = steps[1] * 2 * 16 * np.finfo(float).eps / EPSILON**0.5
+    return steps[0], error / np.log(known[-2] / known[-1]), steps[1]
 
 
 def by_size(runs):
