@@ -173,13 +173,13 @@ def slope_claims(runs, line, part, name="slope"):
         both, true = [samples, theory], theory.mean(1)
     slopes = [ss.theory.slope_samples(k, values) for values in both]
     heights = [(values / values.mean(1, keepdims=True)).mean(0) for values in both]
-    far, wide = (np.hypot.reduce([ss.four_errors(v) for v in x]) for x in (slopes, heights))
+    far, wide = (np.hypot.reduce([ss.standard_error(v) for v in x]) for x in (slopes, heights))
     ratio = np.exp(np.mean(np.log(samples.mean(1) / true)))
     of_theory = ss.theory.log_slope(k, true)
     return [
-        ss.Claim(name, line, slope, of_theory, far, source, always=True),
+        ss.Claim.estimated(name, line, slope, of_theory, far, seeds, source),
         interval,
-        ss.Claim("error_over_theory", line, ratio, 1, wide * ratio, source, always=True),
+        ss.Claim.estimated("error_over_theory", line, ratio, 1, wide * ratio, seeds, source),
     ]
 
 
@@ -203,7 +203,8 @@ def bias_claim(run):
     pairs = 4 * ((ls.features**2).sum(1) * ls.residual) @ ls.features  # sum of H_i g_i
     bias = -run.config.lr / (2 * run.problem.d) * np.linalg.solve(ls.hessian, pairs)
     along = (run.w - ls.w_star) @ bias / (bias @ bias)
-    claim = ss.statistical("mean_over_bias", "shuffle, cubic", along.mean(), 1, along, LAW)
+    known = (1, ss.standard_error(along), len(along), LAW)
+    claim = ss.Claim.estimated("mean_over_bias", "shuffle, cubic", along.mean(), *known)
     return claim if k >= LEAST else claim.described()
 
 
@@ -248,9 +249,9 @@ def answer(o, runs, claims):
     Where the model misses the target systematically, shuffling has the exponent
     {value[small, "shuffle, cubic"]:.2f} up to K = {cubic[half - 1]}, and
     {value[large, "shuffle, cubic"]:.2f} (95 %: {low:.2f} to {high:.2f}; -3 is {far} it) from
-    K = {cubic[half]}. What does not average out is a bias: at K = {cubic[-1]} the mean over the
-    seeds lies {mean:.2f} times as far along it as theory says, whose squared error it is to
-    {share:.0%}.
+    K = {cubic[half]}. What does not average out is a bias, by theory {share:.0%} of the squared
+    error at K = {cubic[-1]}; the mean over the seeds lies {mean:.2f} times as far along it as
+    theory says.
 
     Flip-flop falls with {value["slope", "flip-flop"]:.2f} (cited: K^-5, then K^-2) and ends with
     {below[0]:.2g} times the error of shuffling; GraB with {value["slope", "GraB"]:.2f} (cited: at

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import gc
 import importlib
 import json
 import multiprocessing
@@ -23,6 +24,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -34,6 +36,7 @@ import page
 import plant
 import pytest
 import swap
+import torch
 from table import ROOT, Fault, faults
 
 # imported once; each process is a fork of this one where the system can fork
@@ -56,11 +59,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--jobs", type=int, default=2, help="processes at once")
     parser.add_argument("--only", nargs="+", default=[""], help="faults of files with such names")
+    parser.add_argument("--left", action="store_true", help="those not yet caught in --json")
     parser.add_argument("--known", type=Path, help="what tests call: from this file if it is there")
     parser.add_argument("--quick", action="store_true", help="leave out the fresh processes")
     parser.add_argument("--json", type=Path, help="add the outcomes to those in this file")
     chosen = parser.parse_args()
     table = faults(chosen.only)
+    if chosen.left:
+        caught = {name for name, test in Ledger(chosen.json).read().items() if test}
+        table = [(fault, files) for fault, files in table if page.key(fault) not in caught]
     if not table:
         parser.error(f"no file of the table has {' or '.join(chosen.only)} in its name")
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -176,8 +183,9 @@ class Known:
         return {"seconds": self.seconds, "called": called}
 
     def of_files(self, files: Sequence[str]) -> dict[str, float]:
-        """Return the seconds of the tests in these files."""
-        return {t: s for t, s in self.seconds.items() if t.partition("::")[0] in files}
+        """Return the seconds of the tests in these files, in the order of the files."""
+        there = [(t.partition("::")[0], t) for t in self.seconds]
+        return {t: self.seconds[t] for file in files for place, t in there if place == file}
 
     def that_call(self, fault: Fault, files: Sequence[str]) -> dict[str, float]:
         """Return the seconds of the tests that call the function a fault is in; {} outside of one.
@@ -206,7 +214,9 @@ def enclosing(fault: Fault) -> str | None:
     return f"{fault.file}:{min([inner.lineno, *(d.lineno for d in inner.decorator_list)])}"
 
 
-def baseline(pool: Pool, table: Table, items: Sequence[Any] = ()) -> Known:
+def baseline(
+    pool: Pool, table: Table, items: Sequence[Any] = (), there: swap.Functions | None = None
+) -> Known:
     """Return what the tests do without a fault; end here unless all pass."""
     if pool.known and pool.known.exists():
         return Known.of_json(json.loads(pool.known.read_text(encoding="utf-8")), items)
@@ -216,7 +226,7 @@ def baseline(pool: Pool, table: Table, items: Sequence[Any] = ()) -> Known:
     started, red = time.monotonic(), list[str]()
     if items:
         files = [f for f in files if any(item.nodeid.startswith(f"{f}::") for item in items)]
-        tasks = [_forked(_of(items, file), None, WITHOUT_WATCH) for file in files]
+        tasks = [_forked(_of(items, file), None, there or {}, WITHOUT_WATCH) for file in files]
     else:
         tasks = [(partial(plant.run, None, [file], None), WITHOUT_WATCH) for file in files]
     for number, found in pool.run(tasks):
@@ -257,15 +267,24 @@ def _collect(pool: Pool, table: Table, ledger: Ledger, answer: Path) -> None:
     def work(items: list[Any]) -> None:
         for fault, _ in table:
             importlib.import_module(fault.module)
-        known = baseline(pool, table, items)
+        torch.func.vmap(torch.sin)(torch.zeros(2))  # the first one imports much
+        there = swap.functions()
+        gc.freeze()  # the forks share what is here as long as no collection touches it
+        known = baseline(pool, table, items, there)
         first = [(f, order) for f, files in table if (order := known.that_call(f, files))]
-        tasks = [_forked(plant.by_length(items, o), f, _limit(o)) for f, o in first]
+        before = ledger.read()  # a test that found one fault may well find another
+        found_some = Counter(test for test in before.values() if test)
+        tasks = []
+        for fault, order in first:
+            some, own = plant.by_length(items, order), before.get(page.key(fault))
+            tasks.append(_forked(some, fault, there, _limit(order), found_some, own))
         caught = []
         for number, found in pool.run(tasks):
             said = _caught(found, tasks[number][1])
             if said and not (found and found["code"] == DIED):  # a fork may die of something else
                 ledger.add(first[number][0], said)
                 caught.append(page.key(first[number][0]))
+                found_some[said] += 1
         result.update(known.as_json() | {"code": 0, "caught": caught})
 
     files = sorted({file for _, files in table for file in files})
@@ -278,13 +297,31 @@ def _of(items: Sequence[Any], file: str) -> list[Any]:
     return [item for item in items if item.nodeid.startswith(f"{file}::")]
 
 
-def _forked(items: list[Any], fault: Fault | None, limit: float) -> Task:
-    """Return the task to run collected tests in a fork."""
+def _forked(
+    items: list[Any],
+    fault: Fault | None,
+    there: swap.Functions,
+    limit: float,
+    first: Mapping[str, int] | None = None,
+    own: str | None = None,
+) -> Task:
+    """Return the task to run collected tests in a fork.
+
+    Args:
+        items: the tests.
+        fault: what is planted; None: nothing.
+        there: the functions it may be in.
+        limit: seconds they may take.
+        first: how many faults some tests have found by then: these come first.
+        own: the test that found this fault earlier: it comes before all.
+    """
 
     def work(answer: Path) -> None:
         plant.alone(answer)
         swap.silence()
-        plant.finish(answer, swap.run_items(items, fault))
+        some = first or {}
+        order = sorted(items, key=lambda item: (item.nodeid != own, -some.get(item.nodeid, 0)))
+        plant.finish(answer, swap.run_items(order, fault, there))
 
     return work, limit
 

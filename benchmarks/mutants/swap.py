@@ -18,8 +18,19 @@ import pytest
 from plant import Watch
 from table import Fault
 
+Functions = dict[str, list[FunctionType]]  # by the file they are from
 
-def swap(fault: Fault) -> bool:
+
+def functions() -> Functions:
+    """Return all functions there are."""
+    found: Functions = {}
+    for function in gc.get_objects():
+        if type(function) is FunctionType:  # isinstance would make some objects warn
+            found.setdefault(function.__code__.co_filename, []).append(function)
+    return found
+
+
+def swap(fault: Fault, there: Functions) -> bool:
     """Give the functions that a fault is in their faulty code; False where that cannot be done."""
     path = str(fault.path)
     good = compile(fault.path.read_text(encoding="utf-8"), path, "exec", dont_inherit=True)
@@ -29,13 +40,11 @@ def swap(fault: Fault) -> bool:
     except ValueError:
         return False
     found = set()
-    for function in gc.get_objects():
-        # no isinstance: some objects warn when they are asked for their class
-        if type(function) is FunctionType and function.__code__.co_filename == path:
-            code = function.__code__
-            if code in pairs and len(code.co_freevars) == len(pairs[code].co_freevars):
-                function.__code__ = pairs[code]
-                found.add(code)
+    for function in there.get(path, ()):
+        code = function.__code__
+        if code in pairs and len(code.co_freevars) == len(pairs[code].co_freevars):
+            function.__code__ = pairs[code]
+            found.add(code)
     return bool(pairs) and found == set(pairs)
 
 
@@ -84,10 +93,10 @@ class Loop:
         return True
 
 
-def run_items(items: list[pytest.Item], fault: Fault | None) -> dict[str, Any]:
+def run_items(items: list[pytest.Item], fault: Fault | None, there: Functions) -> dict[str, Any]:
     """Run collected tests in this process, which is a fork; return what `plant.run` writes."""
     watch = Watch(None, calls=fault is None)
-    if fault is not None and not swap(fault):
+    if fault is not None and not swap(fault, there):
         return {"code": 0, "failed": []}
     items[0].config.pluginmanager.register(watch)
     for item, following in zip(items, [*items[1:], None], strict=True):

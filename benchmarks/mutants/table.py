@@ -68,7 +68,7 @@ class Group:
 
     Attributes:
         file: where, under `sgdstudy/`.
-        tests: names of test files, as `trainer` for `tests/test_trainer.py`.
+        tests: names of test files, as `trainer` for `tests/test_trainer.py`; the likeliest first.
         faults: old text, new text, meaning, and, of one that survives, the reason.
     """
 
@@ -94,7 +94,7 @@ def faults(only: Sequence[str] = ("",)) -> list[tuple[Fault, tuple[str, ...]]]:
     for group in groups():
         tests = [f"tests/test_{name}.py" for name in group.tests.split()]
         tests = [name for name in tests if (ROOT / name).exists()]
-        tests.append(f"{PACKAGE}/{group.file}")  # its examples
+        tests.insert(0, f"{PACKAGE}/{group.file}")  # its examples
         if any(part in group.file for part in only):
             found += [(Fault(group.file, *fault), tuple(tests)) for fault in group.faults]
     return found

@@ -59,8 +59,8 @@ from sgdstudy.theory.fixed_order import (
     spectral_radius,
     usable_lr,
 )
-from sgdstudy.theory.paths import first_overflow, lyapunov, lyapunov_zero_lr
 from sgdstudy.theory.particles import Estimated, reshuffling_growth, reshuffling_lr_limit
+from sgdstudy.theory.paths import first_overflow, lyapunov, lyapunov_zero_lr
 from sgdstudy.theory.random_order import (
     MOST_PARAMETERS,
     Moments,
