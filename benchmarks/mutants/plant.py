@@ -131,7 +131,7 @@ class Watch:
             for code in codes.values():
                 if (name := code.co_filename).startswith(within):
                     file = name.removeprefix(within).replace(os.sep, "/")
-                    found.add(f"{file}:{code.co_firstlineno}")
+                    found.add(f"{file}:{code.co_qualname}")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note a test that fails."""
