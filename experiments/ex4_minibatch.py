@@ -48,6 +48,8 @@ def ratio_late(run):
     Of a few seeds; with what rounding may change: it moves the parameters by half a unit in the
     last place at most, step by step and at random.
     """
+    if np.any(run.stop_reason == "diverged"):
+        return np.nan, None, 0.0
     seeds, epoch = run.config.seeds[:FOLLOWED], int(run.stop_epoch.min())
     rows = run.load("epochs", seeds=seeds, epochs=slice(epoch, epoch + 1))
     seen, expected = rows["running_loss"] / rows["full_loss"], []
@@ -79,7 +81,7 @@ def claims(o, runs):
         ss.Claim("printed_eta_diverges_at_batch", "eta 0.2", off, 0, 0, ORDERS, always=True),
         ss.Claim("diverged", "eta 0.2", int(np.sum(printed.stop_reason == "diverged"))),
         ss.Claim("first_non_finite_loss", "eta 0.2", first),
-        ss.Claim("running_loss_ratio_late", "descent", late, expected, near, ORDERS, always=True),
+        ss.Claim("running_loss_ratio_late", "descent", late, expected, near, ORDERS),
         *ss.predicted_claims({"descent": run}),
     ]
 

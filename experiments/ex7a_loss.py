@@ -200,10 +200,8 @@ def answer(o, runs, claims):
     first, last = value["running_over_full", moving]
     short, n = value["unweighted_minus_full", "mse, B=1999, sorted, fixed"], len(runs[moving].w)
     blind = value["running_over_full", "mse, sorted, moving"][1]
-    sums = [
-        value["least_sum_over_full", f"norm, B={size}, moving"] for size in (o.divides, o.ragged)
-    ]
-    least = min(sums)
+    norms = [f"norm, B={size}, moving" for size in (o.divides, o.ragged)]
+    least = min(value["least_sum_over_full", arm] for arm in norms)
     return f"""At fixed parameters nothing is lost: weighted by size, the batch losses average to
     the full loss, to {value["weighted_mean_is_full", ADDITIVE]:.0e}, for the
     squared error and for the unsquared norm of the text alike. The sum the exercise speaks of is m
@@ -216,7 +214,8 @@ def answer(o, runs, claims):
     is below epsilon, so is the norm of all residuals. For the root mean square the mean over the
     batches is below (Jensen). For the squared error there is no inequality: there is equality. All
     three are about fixed parameters; while they moved, the sum of the norms was
-    {least:.2g} times the full norm at the end of the epoch, or more, in {FEW * 2} runs.
+    {least:.2g} times the full norm at the end of the epoch, or more, in
+    {sum(len(runs[arm].w) for arm in norms)} runs.
 
     During training the parameters move between batches (drift), and a batch is not the whole
     (sampling): the running loss is {first:.2f} times the full loss at the end of epoch 1, and

@@ -138,9 +138,13 @@ def losses(run):
 
 
 def steps(line, run):
-    """Return when the mean over the seeds is at the target, and the standard error of that."""
+    """Return when the mean over the seeds is at the target, and the standard error of that.
+
+    The time goes with the logarithm of the mean, whose error is that of the mean over the mean.
+    """
     excess, known = losses(run), expected(line, run.config.batch_size).excess
-    error = ss.standard_error(excess[:, len(known) - 1]) / (known[-2] - known[-1])
+    there = excess[:, len(known) - 1]
+    error = ss.standard_error(there) / there.mean() / np.log(known[-2] / known[-1])
     return ss.theory.time_above(excess.mean(0), LINES[line][1]), error
 
 

@@ -23,7 +23,7 @@ SIZES = (10, 1000)  # batches timed at every d
 BLOCK = 1_000_000  # samples written at once
 STEPS = 2560  # timed, a fifth of them where it is to be quick
 READ = 50_000_000  # samples read by a run of full batches, about
-SHARE = 0.5  # of the largest stable step
+SHARE = 0.25  # of the largest stable step; at half of it few seeds do not show their own scatter
 EPSILON = 1e-4
 MOMENTS = "theory: second moments of a step; four standard errors"
 DESCENT = "theory: second moments of a step; rounding"
@@ -31,6 +31,7 @@ DESCENT = "theory: second moments of a step; rounding"
 
 @dataclass(frozen=True)
 class Options(ss.Options):
+    seeds: int = 32
     largest: int = 20_000_000
     """samples of the largest data set; of the least 2000, ten times as many from one to the next"""
     quick: bool = False
@@ -145,10 +146,11 @@ def steps_to_target(run):
     loss, last = run.array("steps", "full_loss", steps=slice(0, 3 * len(known))), len(known) - 1
     loss = loss - run.problem.least_squares.least_loss
     steps = [ss.theory.time_above(curve, EPSILON) for curve in (loss.mean(1), known)]
-    error = ss.standard_error(loss[min(last, len(loss) - 1)])
+    there = loss[min(last, len(loss) - 1)]
+    error = ss.standard_error(there) / there.mean()  # of the logarithm, with which the time goes
     if run.config.batch_size is None:  # in every step, of residuals among values of up to 16
-        error = steps[1] * 2 * 16 * np.finfo(float).eps * EPSILON**0.5
-    return steps[0], error / (known[-2] - known[-1]), steps[1]
+        error = steps[1] * 2 * 16 * np.finfo(float).eps / EPSILON**0.5
+    return steps[0], error / np.log(known[-2] / known[-1]), steps[1]
 
 
 def by_size(runs):

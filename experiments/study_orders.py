@@ -248,9 +248,9 @@ def answer(o, runs, claims):
     Where the model misses the target systematically, shuffling has the exponent
     {value[small, "shuffle, cubic"]:.2f} up to K = {cubic[half - 1]}, and
     {value[large, "shuffle, cubic"]:.2f} (95 %: {low:.2f} to {high:.2f}; -3 is {far} it) from
-    K = {cubic[half]}. What does not average out is a bias: at K = {cubic[-1]} the mean over the
-    seeds lies {mean:.2f} times as far along it as theory says, whose squared error it is to
-    {share:.0%}.
+    K = {cubic[half]}. What does not average out is a bias, by theory {share:.0%} of the squared
+    error at K = {cubic[-1]}; the mean over the seeds lies {mean:.2f} times as far along it as
+    theory says.
 
     Flip-flop falls with {value["slope", "flip-flop"]:.2f} (cited: K^-5, then K^-2) and ends with
     {below[0]:.2g} times the error of shuffling; GraB with {value["slope", "GraB"]:.2f} (cited: at

@@ -243,17 +243,19 @@ def answer(o, runs, claims):
     warm = last["noiseless: warm-up"] / last["noiseless: constant"]
     whole = [last[f"{world}: mean of all"] for world in WORLDS]
     one = last["noiseless: Polyak, one sample"]
-    seeds = len(runs["noisy: constant"].w)
+    constant, seeds = runs["noisy: constant"], len(runs["noisy: constant"].w)
+    given = (constant.problem.least_squares, D, BATCH, constant.config.lr, True)
+    floor = ss.theory.stationary_excess(*given)
     return f"""Means over {seeds} seeds, after {epochs(o)} epochs. With noisy labels a constant step
-    stalls: in epochs {half + 1} to {epochs(o)} its mean excess loss is {settled_:.3g}. From the
-    same first step the decays end at these parts of it: {noisy}. Without noise the constant step
-    falls to {last["noiseless: constant"]:.1e}, and every decay and every mean ends more than
-    10^{least:.0f} times higher. After a warm-up the noisy run ends at
+    settles, by theory at an excess loss of {floor:.3g}; in epochs {half + 1} to {epochs(o)} its
+    mean is {settled_:.3g}. From the same first step the decays end at these parts of it: {noisy}.
+    Without noise the constant step falls to {last["noiseless: constant"]:.1e}, and every decay and
+    every mean ends more than 10^{least:.0f} times higher. After a warm-up the noisy run ends at
     {value["over_constant_at_the_end", "noisy: warm-up"]:.3f} times the constant step, the noiseless
     one, which has lost the time, at {warm:.2g} times.
 
     1/t needs a constant, 1 / mu. With mu guessed 4 times too large the step decays too fast: the
-    noisy run ends {guess[0]:.2g} times higher than with the right one (4 times too small:
+    noisy run ends at {guess[0]:.2g} times the excess of the right guess (4 times too small: at
     {guess[1]:.2g} times). Without noise the start is then forgotten with the power {powers[1]:.2f}
     of the time, instead of {powers[0]:.2f}. Cosine, linear and stepwise decay are not told mu; they
     are told when the run ends.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import binom, norm, t
+from scipy.stats import betabinom, binom, norm, t
 
 Interval = tuple[float, float]
 FEW = 30  # samples, below which Student's law is not the normal one
@@ -102,3 +102,21 @@ def bounded_median(
     low, _ = median_interval(lowest, confidence)
     _, high = median_interval(highest, confidence)
     return middle, (low, high)
+
+
+def median_band(draws: np.ndarray, n: int, deviations: float = 4.0) -> Interval:
+    """Return where the `median` of n further values of the same law lies.
+
+    How many of N draws are below the k-th of n others has the beta-binomial law of N, k and
+    n - k + 1, whatever the values' own law (Wilks 1942); the ends leave out as much as so many
+    standard deviations of a normal law do.
+
+    >>> median_band(np.arange(1000.0), 64)
+    (251.0, 735.0)
+    """
+    ordered, k = np.sort(draws), (n + 1) // 2
+    ranks = betabinom(len(ordered), k, n - k + 1)
+    tail = float(norm.sf(deviations))
+    low, high = int(ranks.ppf(tail)), int(ranks.isf(tail))
+    wide = np.concatenate([[-np.inf], ordered, [np.inf]])  # beyond all draws nothing is known
+    return float(wide[low]), float(wide[high + 1])

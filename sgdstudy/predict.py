@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -122,6 +123,7 @@ def _descent(
     ahead = 0 if rule == "full" else 1  # the loss is read before the update: an epoch later
     first = 1 - ahead
 
+    @cache
     def state(k: int) -> tuple[np.ndarray, np.ndarray]:
         z = (theory.descent_w(ls, start, lr, k) if k else start)[None] - ls.w_star
         variance = rounding.after(np.zeros_like(z), (start - ls.w_star)[None], k, np.ones(1))
@@ -130,7 +132,7 @@ def _descent(
     def surely(k: int, sign: int) -> bool:
         """Whether the loss after k updates is below epsilon (+1), or not (-1), however rounded."""
         z, variance = state(k)
-        loss = theory.descent_loss(ls, start, lr, np.array([k]))
+        loss = ls.loss(ls.w_star + z)
         off = rounding.of_loss(variance, z)
         off = off if rule == "full" else off + rounding.of_seen(loss + off)
         return bool(loss + off < epsilon) if sign > 0 else bool(loss - off >= epsilon)
@@ -150,7 +152,7 @@ def _descent(
         return stops, [np.nan] * 3
     at = [int(min(max(n, 1), epochs)) for n in stops]
     off = [_length(rounding, *reversed(state(n))) for n in at]
-    seen = [_distance(problem, theory.descent_w(ls, start, lr, n)[None], n)[0] for n in at]
+    seen = [_distance(problem, ls.w_star + state(n)[0], n)[0] for n in at]
     return stops, [seen[0], min(seen) - max(off), max(seen) + max(off)]
 
 
@@ -321,7 +323,7 @@ def _growth(problem: Problem, config: TrainConfig, ls: LeastSquares) -> dict[str
         return {}
     before, last = (theory.descent_loss(ls, start, config.lr, j) for j in (k - 1, k))
     law, pull = theory.growth_per_epoch(ls, config.lr), config.lr * theory.eigenvalues(ls)[-1]
-    tolerance = _eps(problem, config) * law * (10 * pull / (pull - 1) + 16)
+    tolerance = float(_eps(problem, config) * law * (10 * pull / (pull - 1) + 16))
     if abs(last[-1] / before[-1] - law) > tolerance / 2 or last.min() < 2 * epsilon:
         return {}  # it may stop first
     return {"growth_per_epoch": law, f"growth_per_epoch{WITHIN}": tolerance}
@@ -381,8 +383,8 @@ def predicted_claims(runs: Mapping[str, History]) -> list[Claim]:
         for name, (measure, source) in CHECKS.items():
             if name in run.predicted:
                 expected, within = run.predicted[name], run.predicted.get(f"{name}{WITHIN}", 0.0)
-                claim = Claim(name, arm, measure(run), expected, within, source.format(law))
-                found.append(claim)
+                known = (expected, within, source.format(law))
+                found.append(Claim(name, arm, measure(run), *known, always=True))
         if run.config.stop is not None and not set(CHECKS) & set(run.predicted):
             found.append(Claim("stop_epoch", arm, run.median_stop))
     return found

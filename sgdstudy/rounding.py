@@ -87,11 +87,16 @@ class Rounding:
 
     @cached_property
     def _spectrum(self) -> np.ndarray:
-        return np.maximum(np.linalg.eigvalsh(self.ls.hessian), 0.0)
+        return np.maximum(self._eigen[0], 0.0)
 
     @cached_property
     def _vectors(self) -> np.ndarray:
-        return np.linalg.eigh(self.ls.hessian)[1]
+        return self._eigen[1]
+
+    @cached_property
+    def _eigen(self) -> tuple[np.ndarray, np.ndarray]:
+        values, vectors = np.linalg.eigh(self.ls.hessian)
+        return values, vectors
 
     @cached_property
     def _size(self) -> float:

@@ -47,7 +47,7 @@ def test_the_command_is_green_and_counts_the_kinds(studied):
 def test_every_claim_holds(studied, study):
     claims = claims_of(study, studied[0])
     assert [(c.name, c.arm, c.expected, c.measured) for c in claims if c.holds is False] == []
-    assert any(c.kind == "prediction" for c in claims) or study == "ex3_batches"
+    assert any(c.kind == "prediction" for c in claims)
 
 
 @pytest.mark.parametrize("study", STUDIES)

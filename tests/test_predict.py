@@ -82,7 +82,7 @@ def test_random_orders_stop_where_their_own_orders_say(order, batch_size, noise)
     "order", ["sequential", "reversed", "strided", "shuffle_once", "block_shuffle", "flip_flop"]
 )
 def test_other_orders_that_are_known_stop_where_they_say(order):
-    said, kinds = 0, list(product((0.0, 0.3), (1, 10, 30), (0.05, 0.3, 1.5), ("running", "full")))
+    said, kinds = 0, list(product((0.0, 0.3), (1, 10), (0.05, 1.5), ("running", "full")))
     for noise, batch_size, lr, rule in kinds:
         problem = small_curve(noise=noise, w_init=anywhere)
         settings = {"batch_size": batch_size, "order": order, "seeds": range(3), "epochs": 80}
@@ -404,8 +404,10 @@ def test_predictions_are_logged_before_an_arm_and_checked(store):
 
 
 def test_a_wrong_prediction_shows_as_failed(store, monkeypatch):
-    monkeypatch.setattr(theory, "descent_loss", lambda ls, w0, lr, k: ls.least_loss + 5 / (1 + k))
-    monkeypatch.setattr(theory, "descent_stop", lambda *given: 11.0)
+    laws = theory.descent_stop, theory.descent_w
+    slower = [lambda ls, w0, lr, *rest, f=f: f(ls, w0, 0.7 * lr, *rest) for f in laws]
+    monkeypatch.setattr(theory, "descent_stop", slower[0])
+    monkeypatch.setattr(theory, "descent_w", slower[1])
     arm = ss.Arm(small_curve(), lr=0.2, optimizer="notebook", stop=("running", 0.5), epochs=400)
     study = ss.Study(
         "wrong.py",

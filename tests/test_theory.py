@@ -15,7 +15,6 @@ import sgdstudy as ss
 from sgdstudy import predict, theory
 from sgdstudy.config import TrainConfig
 from sgdstudy.errors import InputError
-from sgdstudy.store import open_store
 
 RANDOM = dict(seed=st.integers(0, 10**6), p=st.integers(1, 4), noise=st.sampled_from([0.0, 0.5]))
 
@@ -466,6 +465,14 @@ def test_where_no_exponent_crosses_zero_no_step_is_returned():
     assert found == pytest.approx(limit, rel=2e-3)
 
 
+def test_an_exponent_may_cross_zero_at_the_lower_end():
+    """One sample of a staircase moves one height, w -> (1 - 2 lr) w: the crossing is at 1."""
+    problem = ss.problems.staircase(d=16)
+    low = theory.mean_square_lr_limit(problem.least_squares, 16, 1, True)
+    assert low == pytest.approx(1)
+    assert theory.lyapunov_zero_lr(problem, 1, low, 3.0, True) == pytest.approx(1, rel=1e-3)
+
+
 def test_the_ragged_batch_decides_where_a_stationary_loss_is():
     """Of 7 samples, 6 and 1: the single sample ends the epoch, and moves far."""
     problem, lr = regression(3, 2, noise=1.0, d=7), 0.05
@@ -603,65 +610,11 @@ def test_theory_says_what_it_cannot_do():
         theory.moments(ss.problems.curve(loss="abs"))
 
 
-def test_predictions_are_logged_before_an_arm_and_checked(store):
-    settings = {"optimizer": "notebook", "stop": ("running", 0.5), "epochs": 400}
-    arms = {
-        "full batch": {"lr": 0.2, **settings},
-        "beyond": {"lr": 5.0, **settings},
-        "mixed batches": {"lr": 0.1, "batch_size": 10, "order": "strided", **settings},
-        "shuffled": {"lr": 0.1, "batch_size": 10, "seeds": range(8), **settings},
-        "no theory": {"lr": 0.1, **(settings | {"optimizer": "Adam"})},
-    }
-    study = ss.Study(
-        "predicted.py",
-        "Does theory hold?",
-        ss.Options,
-        lambda o: {name: ss.Arm(small_curve(), **kind) for name, kind in arms.items()},
-        lambda o, runs: ss.predicted_claims(runs),
-        lambda o, runs, claims: "it does",
-    )
-    result = study.run(ss.Options(store=store))
-    verdicts = {(c.name, c.arm): c.holds for c in result.claims}
-    assert verdicts == {
-        ("stop_epoch", "full batch"): True,
-        ("distance_at_stop", "full batch"): True,
-        ("growth_per_epoch", "beyond"): True,
-        ("stop_epoch", "mixed batches"): True,
-        ("stop_epoch", "shuffled"): True,
-        ("stop_epoch", "no theory"): None,
-    }
-    client = open_store(store).client
-    for arm, history in result.runs.items():
-        metrics = client.get_run(result.run_ids[arm]).data.metrics
-        logged = {k.removeprefix("predicted/"): v for k, v in metrics.items() if "predicted/" in k}
-        assert logged == history.predicted
-
-
-def test_a_wrong_prediction_shows_as_failed(store, monkeypatch):
-    monkeypatch.setattr(theory, "descent_stop", lambda *given: 3.0)
-    arm = ss.Arm(small_curve(), lr=0.2, optimizer="notebook", stop=("running", 0.5), epochs=400)
-    study = ss.Study(
-        "wrong.py",
-        "Does a wrong theory show?",
-        ss.Options,
-        lambda o: {"arm": arm},
-        lambda o, runs: ss.predicted_claims(runs),
-        lambda o, runs, claims: "it does",
-    )
-    result = study.run(ss.Options(store=store))
-    assert [c.name for c in result.failed] == ["stop_epoch", "distance_at_stop"]
-    client = open_store(store).client
-    assert client.get_run(result.run_ids["answer"]).data.tags["sgdstudy.claims_failed"] == "2"
-    note = client.get_experiment_by_name("wrong").tags["mlflow.note.content"]
-    assert "**FAILS**" in note
-
-
 def test_too_many_parameters_for_second_moments_are_refused_at_once():
     problem = ss.problems.ill_conditioned()
     with pytest.raises(InputError, match="up to 32 parameters"):
         ss.theory.mean_square_radius(problem.least_squares, problem.d, 10, 1e-3)
     config = ss.TrainConfig(lr=1e-3, batch_size=10, stop=("full", 0.1))
-    assert predict.predict(problem, config) == {}
     assert predict.expected_losses(problem, config) == {}
 
 

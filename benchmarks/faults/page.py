@@ -22,7 +22,9 @@ missed is kept on this machine and sent when it answers, or by `sgdstudy sync`, 
 once. Rows keep NaN and infinities bit for bit.
 
 **Not promised.** Steps of the chunk that was being computed are gone with their process; a chunk is
-256 steps at first and never longer than all the steps before it. A study does not *begin* on a
+256 steps at first and never longer than all the steps before it. Of a loop of one's own that logs
+a step at a time (`RunSink.log`), a kill loses what came within a second of the last block written;
+any other end, an exception or Ctrl-C, writes that too. A study does not *begin* on a
 server that does not answer: it says so in one line. Runs of another machine are closed only there.
 A run whose folder under `streams/` was deleted is closed as KILLED, without rows. MLflow has no key
 that makes creating a run repeatable: we look for the run before making it a second time, but a

@@ -59,6 +59,7 @@ from sgdstudy.theory.fixed_order import (
     spectral_radius,
     usable_lr,
 )
+from sgdstudy.theory.particles import Estimated, reshuffling_growth, reshuffling_lr_limit
 from sgdstudy.theory.paths import first_overflow, lyapunov, lyapunov_zero_lr
 from sgdstudy.theory.random_order import (
     MOST_PARAMETERS,
@@ -81,6 +82,7 @@ from sgdstudy.theory.rates import (
     slope_interval,
     slope_samples,
 )
+from sgdstudy.theory.reshuffling import reshuffled_losses, reshuffling_losses, reshuffling_radius
 from sgdstudy.theory.stability import linearised, sharpness_limit
 from sgdstudy.theory.step_sizes import (
     averaged_excess_law,
@@ -103,6 +105,7 @@ from sgdstudy.theory.tracking import (
 __all__ = [
     "MOST_PARAMETERS",
     "Batches",
+    "Estimated",
     "ExpectedPath",
     "Gap",
     "Growth",
@@ -160,7 +163,12 @@ __all__ = [
     "polyak_losses",
     "projected",
     "rate_laws",
+    "reshuffled_losses",
     "reshuffling_factor",
+    "reshuffling_growth",
+    "reshuffling_losses",
+    "reshuffling_lr_limit",
+    "reshuffling_radius",
     "sample_law",
     "scheduled_losses",
     "sharpness_limit",

@@ -46,7 +46,7 @@ def checked(function: Function) -> Function:
     def call(*args: Any, **named: Any) -> Any:
         bound = signature.bind(*args, **named)
         for name, value in bound.arguments.items():
-            counted = signature.parameters[name].annotation == "int"
+            counted = signature.parameters[name].annotation == "int" and name != "seed"
             bound.arguments[name] = checks.count(name, value) if counted else _one(name, value)
         if function.__name__ in MOVING and bound.arguments["lr"] == 0:
             raise InputError(f"lr must be above 0 for {function.__name__}: at 0 nothing moves")
@@ -69,6 +69,8 @@ def _one(name: str, value: Any) -> Any:
             raise InputError(f"{name} is {words}, not {shown(value)}")
     elif name == "lr":  # 0: the parameters stay where they are
         return checks.number(name, value, lambda v: v >= 0, "at least 0 and finite")
+    elif name == "seed":
+        return checks.seed(value)
     elif name in POSITIVE:
         return checks.number(name, value)
     elif name == "epsilon":
