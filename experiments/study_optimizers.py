@@ -206,7 +206,8 @@ def loss_claim(arm, run):
     reported = np.array(run.config.seeds) < TUNING
     excess = run.array("epochs", "full_loss")[half:, reported] - least
     each = (excess / (expected(run)[half:, None] - least)).mean(0)
-    return ss.statistical("mean_loss_over_theory", arm, each.mean(), 1, each, MOMENTS)
+    known = (1, ss.standard_error(each), len(each), MOMENTS)
+    return ss.Claim.estimated("mean_loss_over_theory", arm, each.mean(), *known)
 
 
 def cannot_work(run):

@@ -173,13 +173,13 @@ def slope_claims(runs, line, part, name="slope"):
         both, true = [samples, theory], theory.mean(1)
     slopes = [ss.theory.slope_samples(k, values) for values in both]
     heights = [(values / values.mean(1, keepdims=True)).mean(0) for values in both]
-    far, wide = (np.hypot.reduce([ss.four_errors(v) for v in x]) for x in (slopes, heights))
+    far, wide = (np.hypot.reduce([ss.standard_error(v) for v in x]) for x in (slopes, heights))
     ratio = np.exp(np.mean(np.log(samples.mean(1) / true)))
     of_theory = ss.theory.log_slope(k, true)
     return [
-        ss.Claim(name, line, slope, of_theory, far, source, always=True),
+        ss.Claim.estimated(name, line, slope, of_theory, far, seeds, source),
         interval,
-        ss.Claim("error_over_theory", line, ratio, 1, wide * ratio, source, always=True),
+        ss.Claim.estimated("error_over_theory", line, ratio, 1, wide * ratio, seeds, source),
     ]
 
 
@@ -203,7 +203,8 @@ def bias_claim(run):
     pairs = 4 * ((ls.features**2).sum(1) * ls.residual) @ ls.features  # sum of H_i g_i
     bias = -run.config.lr / (2 * run.problem.d) * np.linalg.solve(ls.hessian, pairs)
     along = (run.w - ls.w_star) @ bias / (bias @ bias)
-    claim = ss.statistical("mean_over_bias", "shuffle, cubic", along.mean(), 1, along, LAW)
+    known = (1, ss.standard_error(along), len(along), LAW)
+    claim = ss.Claim.estimated("mean_over_bias", "shuffle, cubic", along.mean(), *known)
     return claim if k >= LEAST else claim.described()
 
 

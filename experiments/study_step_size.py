@@ -154,15 +154,20 @@ def ratio(name, arm, a, b):
     Where theory holds a - expected b has mean zero, and its error over b's mean is the ratio's.
     """
     expected, mean = a[1] / b[1], b[0].mean()
-    return ss.statistical(
-        name, arm, a[0].mean() / mean, expected, (a[0] - expected * b[0]) / mean, EXACT
-    )
+    each = (a[0] - expected * b[0]) / mean
+    return by_seed(name, arm, a[0].mean() / mean, expected, each, EXACT)
+
+
+def by_seed(name, arm, measured, expected, each, source):
+    """Return a prediction whose error is that of the mean over what every seed has."""
+    error = ss.standard_error(each)
+    return ss.Claim.estimated(name, arm, measured, expected, error, len(each), source)
 
 
 def claims(o, runs):
     found, calm = [], settled(runs)
     found.append(
-        ss.statistical("settled_excess", "noisy: constant", calm[0].mean(), calm[1], calm[0], EXACT)
+        by_seed("settled_excess", "noisy: constant", calm[0].mean(), calm[1], calm[0], EXACT)
     )
     ends = {arm: (excess(run)[-1], exact(run)[-1]) for arm, run in runs.items()}
     for arm, run in runs.items():
@@ -175,7 +180,7 @@ def claims(o, runs):
         elif noisy and arm != "noisy: constant":
             found.append(ratio("over_constant", arm, ends[arm], calm))
         elif not noisy:
-            found.append(ss.statistical("excess", arm, last.mean(), true, last, EXACT))
+            found.append(by_seed("excess", arm, last.mean(), true, last, EXACT))
     found += [forgetting(runs, f"noiseless: {line}") for line in list(GUESSES)[:2]]
     found += [tail(runs, f"noisy: {line}") for line in TAILS]
     found.append(projections(runs, "noiseless: Polyak, one sample"))
@@ -188,7 +193,7 @@ def forgetting(runs, arm):
     decay, ends = c.schedule_options["decay"], np.array([max(1, c.epochs // 5), c.epochs])
     x, samples = 1 + decay * ends * D / BATCH, excess(run)[ends - 1]
     slope, true = (ss.theory.log_slope(x, y) for y in (samples.mean(1), exact(run)[ends]))
-    return ss.statistical("exponent", arm, slope, true, ss.theory.slope_samples(x, samples), RATE)
+    return by_seed("exponent", arm, slope, true, ss.theory.slope_samples(x, samples), RATE)
 
 
 def tail(runs, arm):
@@ -211,7 +216,7 @@ def projections(runs, arm):
     # the exponent too is a mean of so many epochs, the first left out
     both = (1 + len(each) / (replicas * (epochs_ - 1))) ** 0.5 * each
     rate = ss.theory.lyapunov(known, 1, 0.5, **given)
-    return ss.statistical("log_rate_per_step", arm, each.mean(), rate, both, PATHS)
+    return by_seed("log_rate_per_step", arm, each.mean(), rate, both, PATHS)
 
 
 def descent(runs):

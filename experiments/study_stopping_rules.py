@@ -156,11 +156,13 @@ def late_claims(arm, run):
         true = (true_a / true_b)[:, None]
         errors = ((a - true * b) / b.mean(1, keepdims=True)).mean(0)
         measured = (a.mean(1) / b.mean(1)).mean()
-        return ss.statistical(name, arm, measured, true.mean(), errors, EXACT)
+        known = (true.mean(), ss.standard_error(errors), len(errors), EXACT)
+        return ss.Claim.estimated(name, arm, measured, *known)
 
     of_theory = (full / true[1][:, None]).mean(0)
+    known = (1, ss.standard_error(of_theory), len(of_theory), EXACT)
     return [
-        ss.statistical("full_loss_over_theory", arm, of_theory.mean(), 1, of_theory, EXACT),
+        ss.Claim.estimated("full_loss_over_theory", arm, of_theory.mean(), *known),
         ratio("running_over_full_loss", running, full, *true[:2]),
         ratio("square_of_gradient_over_bound", slope**2, bound * full, true[2], bound * true[1]),
     ]

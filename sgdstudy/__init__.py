@@ -25,8 +25,6 @@ _PUBLIC = {
     "time_to_target": "sgdstudy.comparison",
     "summary": "sgdstudy.comparison",
     "standard_error": "sgdstudy.medians",
-    "four_errors": "sgdstudy.medians",
-    "statistical": "sgdstudy.claims",
     "export": "sgdstudy.exporting",
     "load_claims": "sgdstudy.load",
     "load_epochs": "sgdstudy.load",

@@ -12,16 +12,13 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from sgdstudy import checks
 from sgdstudy.errors import InputError, shown
 
-if TYPE_CHECKING:
-    import numpy as np
-
 FIELDS = ("name", "arm", "expected", "measured", "tolerance", "holds", "source", "kind")
-FEW = 16  # seeds, below which a mean is only described
+FEW = 8  # seeds, below which an error is not estimated from them
 Kind = Literal["prediction", "identity", "description"]
 PLURAL: dict[Kind, str] = {
     "prediction": "predictions",
@@ -92,8 +89,8 @@ class Claim:
         """Return a prediction whose tolerance is four standard errors, estimated from the seeds.
 
         An error estimated from few seeds is itself uncertain, so that Student's quantile takes the
-        place of the 4: as rare, 6.3e-5 if the seeds scatter normally. A single seed has no
-        error: then it is a description.
+        place of the 4: as rare, 6.3e-5 if the seeds scatter normally. Of fewer than 8 it would
+        be too wide to fail: then it is a description.
 
         Args:
             name, arm, measured, source: see `Claim`.
@@ -107,7 +104,7 @@ class Claim:
             >>> Claim.estimated("x", "a", 1, 0, math.nan, 1).kind
             'description'
         """
-        if seeds < 2:
+        if seeds < FEW:
             return cls(name, arm, measured)
         from scipy.stats import norm, t  # --help must not wait for it
 
@@ -144,29 +141,6 @@ class Claim:
             "source": self.source,
             "kind": self.kind,
         }
-
-
-def statistical(
-    name: str, arm: str, measured: float, expected: float, samples: np.ndarray, source: str
-) -> Claim:
-    """Return a prediction of a mean over seeds, whose tolerance is four standard errors of it.
-
-    It holds whatever the options, as the error is that of the seeds used; of fewer than 16 it is a
-    description.
-
-    Args:
-        name: of the claim.
-        arm: the arm it is about.
-        measured: a mean over the seeds, or what moves as one to first order.
-        expected: the same, by theory.
-        samples: what every seed adds to measured, times R, `(R,)`.
-        source: where `expected` comes from.
-    """
-    from sgdstudy.medians import four_errors  # light to import: --help must not wait
-
-    if len(samples) < FEW:
-        return Claim(name, arm, measured)
-    return Claim(name, arm, measured, expected, float(four_errors(samples)), source, always=True)
 
 
 def kind_of(claim: Mapping[str, Any]) -> Kind:

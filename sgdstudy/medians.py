@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import betabinom, binom, norm, t
+from scipy.stats import betabinom, binom, norm
 
 Interval = tuple[float, float]
-FEW = 30  # samples, below which Student's law is not the normal one
 
 
 def standard_error(samples: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -19,22 +18,6 @@ def standard_error(samples: np.ndarray, axis: int = -1) -> np.ndarray:
     n = samples.shape[axis]
     spread = samples.std(axis, ddof=1) if n > 1 else np.full_like(samples.mean(axis), np.nan)
     return spread / n**0.5
-
-
-def four_errors(samples: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Return four standard errors of the mean over an axis: the tolerance of a prediction.
-
-    A mean is further off once in 16,000 times. Below 30 samples, whose spread is itself a guess,
-    as many standard errors as Student's law takes for that; infinite of a single sample.
-
-    >>> print(four_errors(np.arange(100.0)).round(3), four_errors(np.arange(10.0)).round(3))
-    11.605 6.701
-    """
-    n = np.shape(samples)[axis]
-    if n < 2:
-        return np.full_like(np.mean(samples, axis), np.inf)
-    errors = 4.0 if n >= FEW else t.isf(norm.sf(4), n - 1)
-    return errors * standard_error(samples, axis)
 
 
 def median(values: np.ndarray) -> float:

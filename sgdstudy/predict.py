@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -216,6 +216,28 @@ def _epochs(problem: Problem, config: TrainConfig, ls: LeastSquares) -> Iterator
                 value, off = ends.running, off + rounding.of_seen(ends.running + off)
             dead = dead | ~(ends.running < largest)
             yield _Epoch(value, off, z, np.linalg.norm(rounding.of_w(variance, z), axis=1), dead)
+
+
+def followed_losses(
+    problem: Problem, config: TrainConfig, rule: str, epochs: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a loss by epoch and seed, of the seeds' own orders, and its rounding: `(E, R)` each.
+
+    From their steps in float64; by the second at most may rounding move the run's.
+
+    Args:
+        problem: what is trained.
+        config: plain steps of SGD, in an order that is known before the run.
+        rule: `running` or `full`: which loss.
+        epochs: how many.
+
+    Raises:
+        InputError: the loss is not `mse`, or the model not linear in w.
+    """
+    config = replace(config, stop=(rule, 1.0))  # any epsilon: nothing stops here
+    each = islice(_epochs(problem, config, theory.moments(problem)), epochs)
+    value, off = zip(*((now.value, now.off) for now in each), strict=True)
+    return np.array(value), np.array(off)
 
 
 def _at_the_end(

@@ -6,7 +6,7 @@ from math import erfc
 import numpy as np
 import pytest
 import torch
-from scipy.stats import norm, t
+from scipy.stats import t
 
 import sgdstudy as ss
 from sgdstudy.claims import FIELDS, claims_markdown, kind_of, show, without_tables
@@ -93,7 +93,7 @@ def test_a_claim_is_of_one_kind():
     assert identity.described().kind == "description"
 
 
-@pytest.mark.parametrize("seeds", [3, 8, 64])
+@pytest.mark.parametrize("seeds", [8, 16, 64])
 def test_an_estimated_tolerance_is_as_rare_as_four_standard_errors(seeds):
     claim = ss.Claim.estimated("a", "b", 1.0, 0.0, 0.5, seeds, "theory")
     assert (claim.kind, claim.always) == ("prediction", True)
@@ -101,8 +101,10 @@ def test_an_estimated_tolerance_is_as_rare_as_four_standard_errors(seeds):
     assert tail == pytest.approx(erfc(4 / 2**0.5) / 2, rel=1e-9, abs=0)
 
 
-def test_one_seed_estimates_no_tolerance():
-    assert ss.Claim.estimated("a", "b", 1.0, 0.0, NAN, 1).kind == "description"
+@pytest.mark.parametrize(("seeds", "error"), [(1, NAN), (7, 0.5)])
+def test_an_error_is_not_estimated_from_a_few_seeds(seeds, error):
+    assert ss.Claim.estimated("a", "b", 1.0, 0.0, error, seeds).kind == "description"
+    assert ss.Claim.estimated("a", "b", 1.0, 0.0, 0.5, 8).kind == "prediction"
 
 
 def test_the_kind_of_a_claim_of_an_older_store_is_told_from_its_expectation():
@@ -188,31 +190,3 @@ def test_a_table_says_of_each_claim_whether_it_holds():
 )
 def test_a_value_is_shown_with_the_digits_that_count(value, text):
     assert show(value) == text
-
-
-def test_four_errors_are_passed_as_rarely_by_few_samples_as_by_many():
-    chance = norm.sf(4)
-    for n in (2, 5, 29):
-        samples = np.arange(n, dtype=float)
-        errors = ss.four_errors(samples) / ss.standard_error(samples)
-        assert t.sf(errors, n - 1) == pytest.approx(chance)
-    for n in (30, 1000):
-        samples = np.arange(n, dtype=float)
-        assert ss.four_errors(samples) == pytest.approx(4 * ss.standard_error(samples))
-    assert ss.four_errors(np.ones(1)) == np.inf
-    assert ss.four_errors(np.ones((3, 40))).tolist() == [0, 0, 0]
-
-
-def test_a_mean_over_seeds_is_judged_by_its_standard_error_and_of_few_only_told():
-    samples = 3.0 + np.random.default_rng(0).normal(size=16)
-    known = ("excess", "a", samples.mean())
-    error = float(ss.four_errors(samples))
-    for off, holds in ((0.99, True), (-0.99, True), (1.01, False), (-1.01, False)):
-        claim = ss.statistical(*known, samples.mean() + off * error, samples, "theory")
-        assert claim.holds is holds
-        assert claim.always
-        assert claim.kind == "prediction"
-        assert claim.tolerance == pytest.approx(error)
-    few = ss.statistical(*known, 5.0, samples[:15], "theory")
-    assert few.kind == "description"
-    assert few.holds is None

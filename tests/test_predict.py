@@ -308,6 +308,18 @@ def test_epochs_that_are_followed_are_the_steps_one_by_one(order, batch_size):
         assert np.allclose(full, alone.full, rtol=1e-12)
 
 
+def test_losses_that_are_followed_are_those_of_the_run_to_rounding():
+    problem = small_curve(noise=0.1)
+    config = TrainConfig(lr=1e-4, batch_size=7, order="shuffle", seeds=[3, 5], epochs=4)
+    run = ss.train(problem, config=config, progress=False)
+    for rule in ("running", "full"):
+        expected, off = predict.followed_losses(problem, config, rule, 4)
+        seen = run.array("epochs", f"{rule}_loss")
+        assert expected.shape == off.shape == seen.shape
+        assert (np.abs(seen - expected) <= off).all()
+        assert (off < 1e-3 * expected).all()
+
+
 def test_growth_of_an_epoch_is_that_of_its_stretches():
     problem = small_curve()
     config = TrainConfig(lr=2.0, batch_size=1, order="sequential")

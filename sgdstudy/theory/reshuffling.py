@@ -179,8 +179,9 @@ def reshuffling_radius(
         order: `shuffle` or `block_shuffle`.
 
     Raises:
-        InputError: too many items (16, four or one a step, are possible; 20 are not), more than
-            `MOST_PARAMETERS` parameters, another order.
+        InputError: items that take more than `MOST_PAIRS` products (16 fit one, two or eight a
+            step, not four; 20 fit ten a step, not one), more than `MOST_PARAMETERS` parameters,
+            another order.
     """
     return epoch_radius(moving(items_of(ls, d, batch_size, order)), lr)
 
