@@ -17,8 +17,15 @@ from typing import Any
 import pytest
 from table import PACKAGE, ROOT, Fault
 
+# plain: pytest would compile anew, from its file, a module whose examples it is given to run;
 # libraries that were imported before the fork are nothing to warn of
-OPTIONS = ["-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+OPTIONS = [
+    "-p",
+    "no:cacheprovider",
+    "--assert=plain",
+    "-W",
+    "ignore::pytest.PytestAssertRewriteWarning",
+]
 SHORT = 1.0  # seconds: longer tests come last
 
 
