@@ -280,6 +280,17 @@ def test_least_squares_is_the_loss_and_gradient_of_all_the_data(d, p, m, seed):
     assert np.allclose(exact.gradient(exact.w_star), 0, atol=1e-9)
 
 
+def test_features_that_repeat_each_other_have_the_least_norm_minimiser():
+    both = random(12, 2)
+    x, y = both @ random(2, 4, seed=1), random(12, seed=2)  # four features, two of them new
+    ls = ss.Problem(x, y, lambda w, x: x @ w, w_init=[0.0] * 4).least_squares
+    expected = np.linalg.pinv(x.numpy(), rcond=1e-10) @ y.numpy()
+    assert np.allclose(ls.w_star, expected, rtol=1e-9, atol=1e-12)
+    values, vectors = ls.modes
+    assert np.allclose(values, np.linalg.eigvalsh(2 / 12 * x.numpy().T @ x.numpy())[2:], rtol=1e-9)
+    assert np.allclose(ls.hessian @ vectors, vectors * values, atol=1e-12)
+
+
 def test_the_curves_hessian_is_that_of_its_features():
     problem = ss.problems.curve()
     x = problem.x.double().numpy()
@@ -304,9 +315,11 @@ def test_full_loss_of_a_float32_problem_is_exact_in_float64():
         (lambda w, x: torch.exp(w[0] * x), "mse"),
         (lambda w, x: w[0] * w[0] * x, "mse"),
         (lambda w, x: w[0] * x, "abs"),
+        (lambda w, x: w[0] * x, "rmse"),
+        (lambda w, x: w[0] * x, "norm"),
         (lambda w, x: w[0] * x, lambda f, y: (f - y) ** 2),
     ],
-    ids=["exponential", "square", "other loss", "callable loss"],
+    ids=["exponential", "square", "abs", "rmse", "norm", "callable loss"],
 )
 def test_what_is_not_least_squares_has_no_moments(model, loss):
     problem = ss.Problem(random(9), random(9, seed=1), model, loss, w_init=[0.5])

@@ -38,6 +38,49 @@ def test_full_batches_need_no_indices():
     assert again.stop_epoch == run.stop_epoch
 
 
+def test_replicas_that_stop_leave_the_others_their_own_steps(monkeypatch):
+    problem, rule = small_curve(d=50, noise=0.1), {"batch_size": B, "epochs": 30}
+    free, w = ours(problem, seeds=8, **rule)
+    losses = free.array("epochs", "last_loss")[4:20]
+    stop = ("last_batch", float(np.quantile(losses, 0.1)))
+    monkeypatch.setattr("sgdstudy.trainer.FIRST_STEPS", 8)  # many chunks
+    run = ss.train(problem, optimizer="SGD", lr=LR, seeds=range(8), stop=stop, **rule)
+    late = np.argsort(run.stop_epoch)[4:]
+    assert set(late) != set(range(4))  # those that go on are not the first ones
+    assert len(set(run.stop_epoch)) > 2
+    indices = Sampler("shuffle", list(range(8)), 50, B).take(50 * 30).numpy()
+    indices = indices.reshape(8, -1, B).swapaxes(0, 1)
+    again = ss.History.from_arrays(problem, w, indices, lr=LR, stop=stop)
+    pd.testing.assert_frame_equal(again.steps, run.steps, check_exact=True)
+    pd.testing.assert_frame_equal(again.epochs, run.epochs, check_exact=True)
+    assert np.array_equal(again.stop_epoch, run.stop_epoch)
+    assert np.array_equal(again.w, run.w)
+
+
+@pytest.mark.parametrize("given", ["losses", "gradients"])
+def test_what_elsewhere_did_not_record_is_computed(given):
+    problem = small_curve(d=50, noise=0.1)
+    run, w = ours(problem, seeds=1, batch_size=B, epochs=2)
+    indices = Sampler("shuffle", [0], 50, B).take(100).numpy().reshape(-1, B)
+    known = {"losses": np.arange(10.0)} if given == "losses" else {"gradients": np.ones((10, 3))}
+    again = ss.History.from_arrays(problem, w[:, 0], indices, lr=LR, **known).steps
+    losses, norms = again["loss"].tolist(), again["grad_norm"].tolist()
+    expected = run.steps["loss"].tolist(), run.steps["grad_norm"].tolist()
+    if given == "losses":
+        assert (losses, norms) == (list(range(10)), expected[1])
+    else:
+        assert losses == expected[0]
+        assert np.allclose(norms, np.sqrt(3))
+
+
+def test_less_than_a_pass_over_the_data_is_one_epoch():
+    again = ss.History.from_arrays(
+        small_curve(d=50), np.zeros((4, 3)), np.arange(30).reshape(3, 10), lr=LR
+    )
+    assert again.steps["epoch"].tolist() == [1, 1, 1]
+    assert again.config.epochs == 1
+
+
 def test_what_elsewhere_recorded_is_kept():
     losses, gradients = np.arange(5.0), np.ones((5, 3))
     indices = np.arange(50).reshape(5, 10)

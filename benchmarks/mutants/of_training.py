@@ -156,7 +156,7 @@ TRAINER = Group(
 
 EPOCHS = Group(
     "epochs.py",
-    "trainer trajectory checkpoint",
+    "trainer schedules streams trajectory checkpoint",
     [
         (
             '"weighted_loss": sizes[:, None] * loss',
@@ -243,7 +243,7 @@ EPOCHS = Group(
 
 ORDERS = Group(
     "orders.py",
-    "orders trainer",
+    "orders trainer checkpoint",
     [
         (
             "yield torch.arange(d - 1, -1, -1)",

@@ -17,8 +17,15 @@ from typing import Any
 import pytest
 from table import PACKAGE, ROOT, Fault
 
+# plain: pytest would compile anew, from its file, a module whose examples it is given to run;
 # libraries that were imported before the fork are nothing to warn of
-OPTIONS = ["-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+OPTIONS = [
+    "-p",
+    "no:cacheprovider",
+    "--assert=plain",
+    "-W",
+    "ignore::pytest.PytestAssertRewriteWarning",
+]
 SHORT = 1.0  # seconds: longer tests come last
 
 
@@ -131,7 +138,7 @@ class Watch:
             for code in codes.values():
                 if (name := code.co_filename).startswith(within):
                     file = name.removeprefix(within).replace(os.sep, "/")
-                    found.add(f"{file}:{code.co_firstlineno}")
+                    found.add(f"{file}:{code.co_qualname}")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note a test that fails."""

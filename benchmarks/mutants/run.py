@@ -199,19 +199,22 @@ class Known:
 
 
 def enclosing(fault: Fault) -> str | None:
-    """Return the innermost function around a fault, as `file:line`; None outside of one."""
-    first, last = fault.lines()
-    tree = ast.parse(fault.path.read_text(encoding="utf-8"))
-    around = [
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef) and node.body[0].lineno <= first
-        if last - 1 <= (node.end_lineno or 0) and first <= (node.end_lineno or 0)
-    ]
-    if not around:
-        return None
-    inner = max(around, key=lambda node: node.lineno)
-    return f"{fault.file}:{min([inner.lineno, *(d.lineno for d in inner.decorator_list)])}"
+    """Return the innermost function around a fault, as `file:qualified name`; None outside."""
+    lines, found = fault.lines(), list[str]()
+
+    def look(node: ast.AST, name: str) -> None:
+        for child in ast.iter_child_nodes(node):
+            below = name
+            if isinstance(child, (ast.FunctionDef, ast.ClassDef)):
+                full = f"{name}{child.name}"
+                below = f"{full}." if isinstance(child, ast.ClassDef) else f"{full}.<locals>."
+                around = child.body[0].lineno <= lines[0] <= (child.end_lineno or 0)
+                if isinstance(child, ast.FunctionDef) and around:
+                    found.append(full)
+            look(child, below)
+
+    look(ast.parse(fault.path.read_text(encoding="utf-8")), "")
+    return f"{fault.file}:{found[-1]}" if found else None
 
 
 def baseline(
