@@ -68,7 +68,8 @@ def centre(problem, rule, size):
 
 
 def arms(o):
-    seeds, found = [*o.seed_range(), *range(TUNING, TUNING + o.tuning)], {}
+    first = TUNING + o.first_seed
+    seeds, found = [*o.seed_range(), *range(first, first + o.tuning)], {}
     for name in ("curve", "diabetes") if o.quick else PROBLEMS:
         problem, (size, epochs, _) = make(name), PROBLEMS[name]
         for rule, options in RULES.items():

@@ -274,25 +274,13 @@ def expected_losses(problem: Problem, config: TrainConfig) -> dict[str, np.ndarr
         b = theory.batches(problem, config)
         both = theory.fixed_order_losses(ls, b, start, config.lr, epochs)
     elif config.order in RANDOM_ORDERS and len(ls.w_star) <= theory.MOST_PARAMETERS:
-        sizes, twice = config.batch_sizes(problem.d), config.order == "with_replacement"
-        if not _mean_is_bounded(ls, problem.d, sizes, config.lr, twice):
+        size, twice = config.batch_sizes(problem.d)[0], config.order == "with_replacement"
+        if not theory.mean_square_radius(ls, problem.d, size, config.lr, twice) < 1:
             return {}  # the mean of the loss diverges while most paths converge
-        both = theory.expected_losses(ls, start, problem.d, sizes[0], config.lr, epochs, twice)
+        both = theory.expected_losses(ls, start, problem.d, size, config.lr, epochs, twice)
     else:
         return {}
     return dict(zip(("running_loss", "full_loss"), both, strict=True))
-
-
-def _mean_is_bounded(
-    ls: LeastSquares, d: int, sizes: list[int], lr: float, replacement: bool
-) -> bool:
-    """Whether second moments stay bounded, from epoch to epoch: a short batch may undo the rest."""
-    epoch = np.eye(len(ls.w_star) ** 2)
-    for size in sorted(set(sizes), reverse=True):
-        step = theory.step_moments(ls, d, size, lr, replacement).second
-        with np.errstate(over="ignore", invalid="ignore"):
-            epoch = np.linalg.matrix_power(step, sizes.count(size)) @ epoch
-    return bool(np.isfinite(epoch).all() and np.abs(np.linalg.eigvals(epoch)).max() < 1)
 
 
 def order_is_known(problem: Problem, config: TrainConfig) -> bool:

@@ -136,13 +136,13 @@ def test_a_last_batch_of_one_sample_and_steps_near_the_limit_are_followed():
 def test_no_mean_is_expected_where_a_short_last_batch_undoes_the_epoch():
     problem = small_curve()
     ls = problem.least_squares
-    most, single = (theory.mean_square_lr_limit(ls, D, b) for b in (D - 1, 1))
-    config = TrainConfig(lr=0.99 * most, batch_size=D - 1, epochs=30)
-    assert theory.mean_square_radius(ls, D, D - 1, config.lr) < 1
+    without, limit = theory.lr_limit(ls), theory.mean_square_lr_limit(ls, D, D - 1)
+    assert limit < without  # the batch of one sample undoes what the other gains
+    config = TrainConfig(lr=0.99 * without, batch_size=D - 1, epochs=30)
     _, full = theory.expected_losses(ls, np.zeros(3), D, D - 1, config.lr, 30)
     assert full[-1] > 10 * full[0]
     assert predict.expected_losses(problem, config) == {}
-    assert predict.expected_losses(problem, replace(config, lr=single / 2))
+    assert predict.expected_losses(problem, replace(config, lr=0.99 * limit))
 
 
 # ---- which rule, which seed, which bound -----------------------------------------------------

@@ -743,6 +743,7 @@ NUMBERS = {
     "sharpness_limit",
     "shuffle_once_factor",
     "slope_interval",
+    "slope_samples",
     "time_above",
     "triangle_bounds",
 }
@@ -753,8 +754,9 @@ def public():
     return {
         name
         for name, function in functions.items()
-        # theory.reshuffling enumerates orders itself: tests/test_reshuffling.py
-        if inspect.isfunction(function) and not function.__module__.endswith(".reshuffling")
+        # whole orders are enumerated in tests/test_reshuffling.py
+        if inspect.isfunction(function)
+        and not function.__module__.endswith((".reshuffling", ".particles"))
     }
 
 

@@ -130,7 +130,8 @@ def lr_best_for_epsilon(ls: LeastSquares, w0: np.ndarray, epsilon: float) -> flo
     """
     if not epsilon > ls.least_loss:
         raise InputError(
-            f"no step size reaches a loss of {epsilon:g}: the least is {ls.least_loss:.6g}"
+            f"epsilon is above the least loss, {ls.least_loss:.6g}, not {epsilon:g}: "
+            "no step size reaches it"
         )
     target = np.log(epsilon - ls.least_loss)
     if not _weights(ls, w0).any():  # at the minimum already
