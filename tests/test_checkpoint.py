@@ -222,6 +222,15 @@ def test_replicas_that_have_ended_stay_ended(shared):
     assert live <= len(found["run.members"]) < len(found["run.live"])
 
 
+def test_replicas_that_are_left_go_on_with_their_own_orders(shared):
+    """An order of the user is read again from its seed."""
+    given = {"seeds": range(8), "stop": ("last_batch", 3e-6), "epochs": 300}
+    arm = arm_of(**COMPILED, **given, order=backwards)
+    found = same_after(shared, "left", arm, 3)
+    members = found["run.members"].tolist()
+    assert members != list(range(len(members)))
+
+
 def test_replicas_that_have_diverged_stay_diverged(shared):
     """Beyond the stable step size, seeds overflow one after the other."""
     arm = arm_of(**EAGER, seeds=range(8), lr=1.0, optimizer="SGD")
@@ -415,6 +424,35 @@ def test_another_configuration_is_not_gone_on_with(shared, caplog):
     killed(shared, "other", arm_of(**EAGER, epochs=60), 1)
     begins_anew(shared, "other", arm_of(**EAGER, epochs=60, lr=0.2), caplog, "no run of it")
     begins_anew(shared, "other", arm_of(**COMPILED, epochs=60), caplog, "(engine)")
+
+
+def ones(generator):
+    return torch.ones(3)
+
+
+def test_another_array_or_other_first_parameters_are_noticed(shared, caplog):
+    given = {**EAGER, "epochs": 60, "batch_size": 6}
+    arrays = [np.random.default_rng(seed).integers(53, size=(60, 9, 6)) for seed in (0, 1)]
+    killed(shared, "array", arm_of(**given, order=arrays[0]), 1)
+    begins_anew(shared, "array", arm_of(**given, order=arrays[1]), caplog, "(order)")
+    first = {"test": BENT.test, "name": "bent"}
+    one, other = (ss.Problem(CURVE.x, CURVE.y, bent, w_init=w, **first) for w in (drawn, ones))
+    killed(shared, "first", arm_of(one, **given), 1)
+    begins_anew(shared, "first", arm_of(other, **given), caplog, "(first parameters)")
+
+
+def test_the_seconds_of_all_attempts_add_up(shared):
+    cut = Cut()
+    arm = arm_of(cut=cut, **EAGER, epochs=200)
+    first = checkpoint.read(artifact(killed(shared, "seconds", arm, 2)))["at.seconds"]
+    assert first > 0
+    cut.left = 1
+    with pytest.raises(KeyboardInterrupt):
+        train(shared, "seconds", arm, resume=True)
+    second = checkpoint.read(artifact(run_of(shared, "seconds")))["at.seconds"]
+    assert second > first
+    _, history = train(shared, "seconds", arm, resume=True)
+    assert history.train_seconds > second
 
 
 def falling(gamma):

@@ -12,6 +12,7 @@ import pyarrow.csv
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+import torch
 from conftest import one_line, small_curve
 from hypothesis import given
 from hypothesis import strategies as st
@@ -566,6 +567,26 @@ def test_a_target_is_met_below_it_not_at_it(over, first):
     rows = pd.DataFrame({"seed": 0, over: range(first, first + 4), "full_loss": [3, 1.0, 0.5, 0.1]})
     assert time_to_target(rows, 1.0, over=over).tolist() == [first + 2]
     assert time_to_target(rows, 0.1, over=over).tolist() == [np.inf]
+
+
+def test_a_seed_that_never_ended_an_epoch_never_met_its_target():
+    start = {0: 1e30, 1: 0.0, 2: 1e30}
+    problem = small_curve(w_init=lambda g: torch.full((3,), start[g.initial_seed()]))
+    history = ss.train(
+        problem, optimizer="notebook", lr=0.1, batch_size=10, epochs=40, seeds=range(3)
+    )
+    assert set(history.epochs.seed) == {1}
+    found = time_to_target(history, 0.1)
+    assert found[[0, 2]].tolist() == [np.inf, np.inf]
+    assert np.isfinite(found[1])
+
+
+def test_pairs_in_which_neither_got_there_may_have_any_ratio():
+    never = pd.Series([np.inf, np.inf, 2.0, 4.0, np.inf])
+    found = compare(never, pd.Series([np.inf, np.inf, 1.0, 2.0, np.inf]))
+    assert np.isnan(found.ratio)
+    assert found.ratio_interval == (0, np.inf)
+    assert found.difference_interval == (-np.inf, np.inf)
 
 
 def test_a_summary_counts_the_censored():

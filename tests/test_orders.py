@@ -432,3 +432,16 @@ def test_shared_draws_are_those_of_the_batch_size(monkeypatch):
     with draws.shared():
         for size in (10, 7, 10):
             assert torch.equal(Sampler("block_shuffle", [4], 53, size).take(106), expected[size])
+
+
+def test_shared_draws_are_read_from_wherever_each_reader_is(monkeypatch):
+    monkeypatch.setattr(draws, "_kept", type(draws._kept)())
+    expected = Sampler("shuffle", [4], 10, 5).take(200)
+    with draws.shared():
+        readers = [Sampler("shuffle", [4], 10, 5) for _ in range(4)]
+        parts = [[reader.take(10 * r)] for r, reader in enumerate(readers)]  # 0, 10, 20, 30
+        for r in (3, 0, 1, 2, 0, 3):
+            parts[r].append(readers[r].take(50))
+        for r, reader in enumerate(readers):
+            part = torch.cat([*parts[r], reader.take(40)], 1)
+            assert torch.equal(part, expected[:, : part.shape[1]])

@@ -200,8 +200,9 @@ def test_a_module_starts_from_its_own_parameters_and_stays_as_it_was():
         (lambda w, x: x @ w, 3, 3),
         (lambda w, x: torch.stack([x, x * x], 1) @ w, 2, None),
         (lambda w, x: w.sum() * x, 2, None),
+        (lambda w, x: w[0] * x / (1 + w[1].abs().max()), 2, None),
     ],
-    ids=["broadcasts", "matrix product", "stacks", "uses w as a whole"],
+    ids=["broadcasts", "matrix product", "stacks", "uses w as a whole", "broadcasts and mixes"],
 )
 def test_replicas_do_not_mix(model, p, n):
     x = random(8, n) if n else random(8)
@@ -231,6 +232,45 @@ def test_a_problem_can_be_replaced_in_part():
     assert torch.equal(problem.y, ss.problems.curve().y)
     with pytest.raises(ss.InputError, match="losss"):
         problem.replace(losss="abs")
+
+
+def test_a_problem_that_is_replaced_keeps_its_stream_and_its_drift():
+    def moving(steps):
+        return np.stack([0.3 + 0.01 * steps, np.full(len(steps), -1.7), 0.0 * steps], 1)
+
+    def stream(generator):
+        yield torch.zeros(3), torch.zeros(3)
+
+    problem = small_curve(w_true=moving, stream=stream).replace(loss="abs")
+    assert problem.drifts
+    assert problem.stream is stream
+    assert problem.true_at(np.array([0, 10]))[:, 0] == pytest.approx([0.3, 0.4])
+
+
+def test_another_dtype_is_that_of_all_numbers_but_classes():
+    x, y = random(6), random(6, seed=1)
+    problem = ss.Problem(x, y, line, w_init=[0.5, 0.5], w_true=[1.0, 2.0], test=(x, y))
+    other = problem.to(torch.float32, "cpu")
+    for tensor in (other.x, other.y, *other.test, other.w_true, other.initial([0])):
+        assert tensor.dtype == torch.float32
+    assert problem.y.dtype == torch.float64
+    labels = ss.Problem(x, torch.tensor([0, 1, 0, 1, 0, 1]), logits, "cross_entropy", [0.5, 0.5])
+    assert labels.to(torch.float32, "cpu").y.dtype == torch.int64
+
+
+@pytest.mark.parametrize("loss", ["mse", "abs", "norm", "rmse", lambda f, y: (f - y) ** 4])
+def test_many_samples_are_evaluated_in_blocks(loss, monkeypatch):
+    """Where the loss adds up; else at once."""
+    x, y = random(23), random(23, seed=1)
+    held_back = (x[:19], y[:19])
+    problem = ss.Problem(x, y, lambda w, x: torch.exp(w[0] * x), loss, [0.5], test=held_back)
+    w = np.array([[0.5], [-0.25], [0.1]])
+    values, slopes = problem.full(w)
+    held_out = problem.test_loss(w)
+    monkeypatch.setattr("sgdstudy.problem.EVALUATE_AT_ONCE", 5)
+    assert np.allclose(problem.full(w)[0], values, rtol=1e-12)
+    assert np.allclose(problem.full(w)[1], slopes, rtol=1e-12)
+    assert np.allclose(problem.test_loss(w), held_out, rtol=1e-12)
 
 
 def test_arrays_that_cannot_be_written_are_taken_without_a_warning():

@@ -515,6 +515,16 @@ def test_parameters_that_overflow_are_no_error():
 # ---- schedule, columns -----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("problem", [small_curve(), mlp()], ids=["exact", "by autograd"])
+def test_the_schedule_goes_on_from_chunk_to_chunk(problem, monkeypatch):
+    settings = {"lr": 0.01, "batch_size": 10, "epochs": 9, "diagnostics": ["trace_sigma"]}
+    whole = ss.train(problem, diagnostics_every=4, **settings).steps
+    monkeypatch.setattr("sgdstudy.trainer.FIRST_STEPS", 7)
+    cut = ss.train(problem, diagnostics_every=4, **settings).steps
+    assert (cut.trace_sigma.notna() == (cut.step % 4 == 0)).all()
+    assert np.allclose(cut.trace_sigma, whole.trace_sigma, rtol=1e-9, equal_nan=True)
+
+
 def test_the_schedule():
     settings = {"lr": 0.01, "batch_size": 10, "epochs": 5, "diagnostics": "full"}
     exact = ss.train(small_curve(), **settings).steps
@@ -545,6 +555,12 @@ def test_by_name_the_whole_data_is_known_where_epochs_start():
     rows = ss.train(problem, diagnostics_every=2, **settings).steps
     for name in names:
         assert (rows[name].notna() == (rows.step % 2 == 0)).all(), name
+
+
+def test_a_bin_of_the_histogram_holds_its_lower_edge():
+    for place, edge in enumerate(spread.EDGES):
+        counts = spread.histogram(np.full((1, 1, 1), edge))[0]
+        assert counts.tolist() == [float(k == place + 1) for k in range(13)]
 
 
 def test_a_histogram_counts_every_element_once():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from conftest import small_curve
 from torch import nn
 
 import sgdstudy as ss
@@ -93,3 +94,10 @@ def test_the_mean_square_limit_is_where_the_radius_is_one(batch_size, replacemen
     assert theory.mean_square_radius(ls, 20, batch_size, 1.01 * lr, replacement) > 1
     if batch_size == 20 and not replacement:  # the full batch
         assert lr == pytest.approx(theory.lr_limit(ls))
+
+
+def test_the_minimiser_of_a_linearised_model_moves_its_predictions_to_the_best_fit():
+    problem, w = small_curve(noise=0.3), np.array([1.0, -2.0, 3.0])
+    ls, own = theory.linearised(problem, w), problem.least_squares
+    at, best = (own.features @ v for v in (w, own.w_star))
+    assert np.allclose(at + ls.features @ ls.w_star, best, rtol=1e-9, atol=1e-9)

@@ -64,6 +64,21 @@ def test_seeds_that_stop_leave_the_others_where_they_were():
     assert np.array_equal(stopped.w[left], whole.w[left])
 
 
+@pytest.mark.parametrize("chunk", [4, 12])
+def test_seeds_that_leave_take_only_their_own_streams_with_them(chunk, monkeypatch):
+    monkeypatch.setattr("sgdstudy.trainer.FIRST_STEPS", chunk)
+    settings = {**SAME, "epochs": 30, "seeds": range(8)}
+    whole = ss.train(problem(), **settings)
+    epsilon = float(whole.epochs["last_loss"].quantile(0.05))
+    stopped = ss.train(problem(), stop=("last_batch", epsilon), **settings)
+    assert len(set(stopped.stop_epoch)) > 3
+    assert set(np.argsort(stopped.stop_epoch)[4:]) != set(range(4))  # not the first ones go on
+    for seed in range(8):
+        rows = stopped.steps[stopped.steps.seed == seed].reset_index(drop=True)
+        free = whole.steps[whole.steps.seed == seed].reset_index(drop=True)
+        assert rows.equals(free[: len(rows)])
+
+
 def test_diagnostics_are_those_of_the_samples_that_came():
     history = ss.train(problem(), seeds=range(2), diagnostics="full", **SAME)
     assert not [name for name in history.steps if name.startswith("full_")][2:]

@@ -15,6 +15,7 @@ import sgdstudy as ss
 from sgdstudy import predict, theory
 from sgdstudy.config import TrainConfig
 from sgdstudy.errors import InputError
+from sgdstudy.least_squares import from_features
 
 RANDOM = dict(seed=st.integers(0, 10**6), p=st.integers(1, 4), noise=st.sampled_from([0.0, 0.5]))
 
@@ -633,3 +634,47 @@ def test_expected_losses_are_those_of_the_steps_one_by_one():
             c, z = step.second @ c + step.cross @ z + step.noise, step.mean @ z
         assert running[epoch] == pytest.approx(total / problem.d, rel=1e-12, abs=0)
         assert full[epoch] == pytest.approx(ls.least_loss + h @ c / 2, rel=1e-12, abs=0)
+
+
+# ---- what planted faults left untested --------------------------------------------------------
+
+
+def test_an_epoch_whose_loss_is_epsilon_is_not_yet_below_it():
+    losses = np.array([3.0, 1.0, 0.5])
+    assert theory.first_below(losses, 1.0) == 3
+    assert theory.first_below(losses, 0.5) == np.inf
+
+
+def test_the_radius_is_the_largest_factor_in_size():
+    """One batch of all the data beyond the limit: 1 - lr lambda_max is below -1."""
+    problem = small_curve()
+    spectrum = theory.eigenvalues(problem.least_squares)
+    lr = 1.5 * theory.lr_limit(problem.least_squares)
+    config = ss.TrainConfig(lr=lr, batch_size=problem.d, order="sequential", epochs=1)
+    found = theory.spectral_radius(theory.batches(problem, config), lr)
+    assert found == pytest.approx(2.0, rel=1e-9)  # |1 - 1.5 * 2|
+    assert (1 - lr * spectrum).max() < 1
+
+
+def test_the_exponent_of_small_batches_with_momentum_where_all_samples_curve_alike():
+    """Then every step is the same: z^2 - (1 + beta - 2 lr) z + beta has the roots 0.6 and 0.5."""
+    x = torch.tensor([1.0, -1.0] * 10)
+    problem = ss.Problem(x, torch.zeros(20), lambda w, x: w[0] * x, w_init=[1.0])
+    for batch_size in (1, 3):
+        rate = theory.lyapunov(problem, batch_size, 0.1, epochs=300, replicas=4, momentum=0.3)
+        steps = 299 * -(-20 // batch_size)
+        assert rate == pytest.approx(np.log(0.6), abs=5 / steps)  # about 1 / steps of the start
+
+
+@pytest.mark.parametrize("sharp", [1e-3, 1e-5, 1e-9])
+def test_beyond_the_limit_descent_may_still_reach_epsilon_in_its_valley(sharp):
+    """The flat mode falls while the sharp one grows; compared with the whole curve."""
+    ls = from_features(np.diag([1.0, 0.02**0.5]), np.zeros(2))  # eigenvalues 1 and 0.02
+    w0, lr = np.array([sharp, 1.0]), 2.02
+    losses = theory.descent_loss(ls, w0, lr, np.arange(3000))
+    deepest = int(losses.argmin())
+    assert deepest & (deepest - 1)  # not where doubling looks
+    for epsilon in (losses[deepest] * (1 + 1e-9), losses[deepest] * 1.01, losses[deepest] * 3):
+        expected = np.flatnonzero(losses < epsilon)[0] + 1.0
+        assert theory.descent_stop(ls, w0, lr, epsilon) == expected
+    assert theory.descent_stop(ls, w0, lr, losses[deepest] * (1 - 1e-9)) == np.inf

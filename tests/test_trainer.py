@@ -113,6 +113,20 @@ def test_an_optimiser_is_the_loop_with_torch_optim_bit_for_bit(name, options, ba
     assert np.array_equal(history.w[1], loop.w.numpy())
 
 
+def test_replicas_that_go_on_keep_the_options_that_their_optimiser_has_by_now():
+    rule = rules.TorchOptimizer(lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.5))
+    w, gradient = torch.zeros(4, 3), torch.arange(12.0).reshape(4, 3)
+    state = rule.init(w)
+    state.param_groups[0]["lr"] = 0.25  # as a hook of its owner may
+    w, state = rule.update(w, state, rules.Step(gradient, torch.zeros(4)))
+    live = torch.tensor([1, 3])
+    other = rule.select(w[live], state, live)
+    found, _ = rule.update(w[live], other, rules.Step(gradient[live], torch.zeros(2)))
+    expected, _ = rule.update(w, state, rules.Step(gradient, torch.zeros(4)))
+    assert torch.equal(found, expected[live])
+    assert torch.allclose(found, -0.25 * (gradient + 1.5 * gradient)[live])
+
+
 def test_a_factory_is_the_same_as_the_name_and_its_options():
     def factory(params):
         return torch.optim.RMSprop(params, lr=0.01, momentum=0.5)
@@ -381,8 +395,20 @@ def test_a_gradient_that_is_not_finite_is_divergence_too():
     assert np.isfinite(history.steps.loss).all()
 
 
+def test_a_gradient_that_is_not_finite_comes_before_a_stop_in_the_same_epoch():
+    x = torch.ones(4)
+    problem = ss.Problem(x, x, lambda w, x: torch.sqrt(w[0]) * x, w_init=[0.0])
+    history = ss.train(problem, optimizer="none", epochs=3, stop=("running", 2.0))
+    assert history.stop_reason.tolist() == ["diverged"]  # though its loss of 1 is below 2
+    assert history.n_steps.tolist() == [1]
+
+
+@pytest.mark.parametrize("chunk", [4, 256], ids=["within epochs", "by epochs"])
 @pytest.mark.parametrize("optimizer", ["notebook", "Adam"])
-def test_seeds_that_diverge_leave_the_others_alone(optimizer):
+def test_seeds_that_diverge_leave_the_others_alone(optimizer, chunk, monkeypatch):
+    monkeypatch.setattr(trainer, "FIRST_STEPS", chunk)
+    monkeypatch.setattr(engines.Eager, "chunk_steps", chunk)
+
     def start(generator):
         far = torch.rand(1, generator=generator) < 0.6
         return torch.full((3,), 1e30 if far else 0.0)
@@ -390,14 +416,16 @@ def test_seeds_that_diverge_leave_the_others_alone(optimizer):
     problem = small_curve(w_init=start)
     far = [problem.initial([seed])[0, 0] > 0 for seed in range(10)]
     assert 0 < sum(far) < 10
-    settings = {"optimizer": optimizer, "lr": 0.1, "batch_size": 10, "epochs": 60}
+    assert far[: 10 - sum(far)] != [False] * (10 - sum(far))  # those left are not the first ones
+    settings = {"optimizer": optimizer, "lr": 0.1, "batch_size": 10, "epochs": 60, "average": 0.0}
     history = ss.train(problem, seeds=range(10), **settings)
     for seed in range(10):
         assert history.stop_reason[seed] == ("diverged" if far[seed] else "max_epochs")
         alone = ss.train(problem, seeds=[seed], **settings)
         assert np.array_equal(history.w[seed], alone.w[0])
-        rows = one_seed(history.steps, seed)
-        pd.testing.assert_frame_equal(rows, alone.steps, check_exact=True)
+        for kind in ("steps", "epochs"):
+            rows = one_seed(getattr(history, kind), seed)
+            pd.testing.assert_frame_equal(rows, getattr(alone, kind), check_exact=True)
 
 
 def test_divergence_after_some_epochs_keeps_the_epochs_before_it():
@@ -493,7 +521,7 @@ def test_a_run_does_not_depend_on_how_it_is_cut_into_chunks(chunk, settings):
         assert np.array_equal(cut.n_steps, whole.n_steps)
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 5000])
+@pytest.mark.parametrize("chunk", [1, 3, 13, 5000])
 def test_chunks_do_not_matter_where_the_full_loss_is_not_known_at_every_step(chunk, monkeypatch):
     def f(w, x):
         return torch.exp(w[0] * x) + w[1]
@@ -723,6 +751,15 @@ def test_thinned_rows_are_every_kth_and_the_last(stop, chunk, monkeypatch):
     kept = whole.steps.merge(thin.steps[["seed", "step"]])
     pd.testing.assert_frame_equal(thin.steps, kept, check_exact=True)
     pd.testing.assert_frame_equal(thin.epochs, whole.epochs, check_exact=True)
+
+
+def test_without_rows_of_steps_the_epochs_are_the_same():
+    settings = {"lr": 0.05, "batch_size": 10, "epochs": 9, "seeds": range(3)}
+    whole = ss.train(small_curve(noise=0.1), **settings)
+    bare = ss.train(small_curve(noise=0.1), record_rows=0, **settings)
+    assert bare.steps.empty
+    # matrix products of other numbers of rows may round otherwise
+    pd.testing.assert_frame_equal(bare.epochs, whole.epochs, rtol=1e-12)
 
 
 def test_loading_chooses_rows_and_columns():

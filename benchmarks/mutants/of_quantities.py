@@ -86,7 +86,7 @@ EIGEN = Group(
 
 FORMULAS = Group(
     "quantities/formulas.py",
-    "quantities",
+    "quantities trainer",
     [
         (
             "return norm(chunk.w - chunk.w_true)",

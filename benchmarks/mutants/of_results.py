@@ -4,7 +4,7 @@ from table import Group
 
 HISTORY = Group(
     "history.py",
-    "trainer trajectory load",
+    "trainer trajectory streams load",
     [
         (
             'return np.where(self.stop_reason == "converged", self.stop_epoch, np.inf)',
