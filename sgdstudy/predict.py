@@ -206,7 +206,9 @@ def _epochs(problem: Problem, config: TrainConfig, ls: LeastSquares) -> Iterator
     largest = float(torch.finfo(_dtype(problem, config)).max) / len(ls.residual)
     z, variance = starts - ls.w_star, np.zeros_like(starts)
     dead = np.zeros(len(starts), bool)
-    for ends in epoch_ends(problem, config, ls, starts):
+    for epoch, ends in enumerate(epoch_ends(problem, config, ls, starts), 1):
+        # our own map of an epoch is a product of m; a fixed order repeats its rounding
+        own = epoch * m * float(np.finfo(float).eps)
         with np.errstate(all="ignore"):  # of seeds that diverge
             least, off = ls.loss(ls.w_star + z), rounding.of_loss(variance, z)
             variance, z = rounding.after(variance, z, m, ends.growth), ends.z
@@ -214,8 +216,10 @@ def _epochs(problem: Problem, config: TrainConfig, ls: LeastSquares) -> Iterator
             if running:  # as far off, in proportion, as the loss of all the data meanwhile
                 off = off * np.maximum(1, ends.running / np.minimum(least, value))
                 value, off = ends.running, off + rounding.of_seen(ends.running + off)
+            off_w = np.linalg.norm(rounding.of_w(variance, z), axis=1)
+            off_w = off_w + own * np.linalg.norm(z, axis=1)
             dead = dead | ~(ends.running < largest)
-            yield _Epoch(value, off, z, np.linalg.norm(rounding.of_w(variance, z), axis=1), dead)
+            yield _Epoch(value, off + 2 * own * value, z, off_w, dead)
 
 
 def followed_losses(

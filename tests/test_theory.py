@@ -135,7 +135,7 @@ def test_the_best_step_where_one_step_is_enough_or_nothing_is():
         theory.descent_loss(ls, w0, lr, np.array(1)) for lr in (line, 0.99 * line, 1.01 * line)
     ]
     assert losses[0] == min(losses)
-    with pytest.raises(InputError, match="the least is"):
+    with pytest.raises(InputError, match="no step size reaches"):
         theory.lr_best_for_epsilon(ls, w0, ls.least_loss)
 
 
