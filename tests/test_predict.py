@@ -12,6 +12,7 @@ import sgdstudy as ss
 from sgdstudy import predict, theory
 from sgdstudy.config import TrainConfig
 from sgdstudy.follow import epoch_ends
+from sgdstudy.least_squares import from_features
 from sgdstudy.medians import median
 from sgdstudy.rounding import Rounding
 from sgdstudy.store import open_store
@@ -442,3 +443,87 @@ def test_too_many_parameters_take_too_long():
     config = TrainConfig(lr=1e-3, batch_size=10, stop=("full", 0.1), epochs=1000, seeds=range(32))
     assert predict.predict(problem, config) == {}
     assert predict.expected_losses(problem, config) == {}
+
+
+# ---- what planted faults left untested --------------------------------------------------------
+
+
+def test_a_stop_that_rounding_may_move_past_the_last_epoch_is_not_predicted():
+    problem = small_curve()
+    ls, lr, k = problem.least_squares, 0.1, 20
+    loss = theory.descent_loss(ls, np.zeros(3), lr, np.array([k]))[0]
+    given = {"lr": lr, "stop": ("running", float(loss) * (1 + 1e-12))}  # less than float32 tells
+    found = predict.predict(problem, TrainConfig(epochs=k + 9, **given))
+    assert found["stop_epoch"] == k + 1
+    assert found["stop_epoch_tolerance"] == 1
+    assert predict.predict(problem, TrainConfig(epochs=k + 1, **given)) == {}
+
+
+@pytest.mark.parametrize("changed", [{"options": {"momentum": 0.9}}, {"schedule": "inverse_time"}])
+@pytest.mark.parametrize("batch_size", [None, 10])
+def test_nothing_is_said_of_steps_that_are_not_plain(changed, batch_size):
+    plain = {"lr": 0.1, "batch_size": batch_size, "stop": ("running", 0.1), "epochs": 60}
+    for settings, says in ((plain, True), (plain | changed, False)):
+        config = TrainConfig(**settings)
+        assert bool(predict.predict(small_curve(), config)) is says
+        assert bool(predict.expected_losses(small_curve(), config)) is says
+        order = predict.order_is_known(small_curve(), config)
+        assert order is (says and batch_size is not None)
+
+
+@pytest.mark.parametrize("optimizer", ["notebook", "SGD"])
+def test_the_expected_losses_of_full_batches_are_those_of_the_run(optimizer):
+    settings = {"optimizer": optimizer, "lr": 0.2, "epochs": 30, "dtype": "float64"}
+    expected = predict.expected_losses(small_curve(noise=0.1), TrainConfig(**settings))
+    run = ss.train(small_curve(noise=0.1), **settings).epochs
+    for name in ("running_loss", "full_loss"):
+        assert np.allclose(run[name], expected[name], rtol=1e-9)
+
+
+def test_the_distance_that_is_claimed_is_the_median_of_the_seeds():
+    problem = small_curve(w_init=anywhere)
+    run = ss.train(problem, lr=0.05, epochs=3, seeds=range(5), stop=("running", 1e-9))
+    assert median(run.distance) != run.distance[0]
+    run = replace(run, predicted={"distance_at_stop": 1.0})
+    (claim,) = predict.predicted_claims({"arm": run})
+    assert claim.measured == median(run.distance)
+
+
+def rounding_of(eigenvalues, lr, size=1.0):
+    """The rounding of a run on these eigenvalues, the largest parameter of the minimum `size`."""
+    p = len(eigenvalues)
+    features = np.diag(np.sqrt(np.array(eigenvalues) * p / 2))
+    return Rounding(from_features(features, features @ np.full(p, size)), lr, 2.0**-23)
+
+
+def test_rounding_adds_up_step_by_step():
+    """A variance of (growth eps |w|)^2 / 12 a step, of which a step leaves (1 - lr lambda)^2."""
+    rounding = rounding_of([0.1, 1.0, 3.0], 0.5)
+    z = np.array([[0.1, -0.2, 0.05]])
+    one = (2.0 * rounding.eps * 1.1) ** 2 / 12  # |w| is 1.1 where it is largest
+    variance = before = np.array([[1e-13, 2e-13, 3e-13]])
+    for steps in range(1, 40):
+        variance = (1 - 0.5 * np.array([0.1, 1.0, 3.0])) ** 2 * variance + one
+        found = rounding.after(before, z, steps, np.array([2.0]))
+        assert np.allclose(found, variance, rtol=1e-9, atol=0)
+
+
+def test_where_rounding_stops_a_run_is_the_floor_of_theory():
+    """Far from the minimum a step of s units leaves c / (8 s^2) of the way c; near it, all."""
+    rounding = rounding_of([0.01, 0.02], 0.3, size=1 + 1e-6)  # its unit in the last place is eps
+    ulp, pull = rounding.eps, 0.3 * np.array([0.01, 0.02])
+    none = np.zeros((1, 2))
+    still = rounding.of_w(none, np.array([[1e-9, 1e-9]]))[0]
+    assert np.allclose(still, ulp / (2 * pull), rtol=1e-5, atol=0)
+    floor = theory.float32_floor(rounding.ls, 0.3)
+    assert floor == pytest.approx(0.01 / 2 * still[0] ** 2, rel=1e-5, abs=0)
+    far = rounding.of_w(none, np.array([[1.0, 1.0]]))[0]
+    assert np.allclose(far, 1 / (8 * (pull / ulp) ** 2), rtol=1e-5, atol=0)
+    assert np.allclose(rounding.of_w(np.full((1, 2), 4e-10), np.ones((1, 2))) - far, 4 * 2e-5)
+
+
+def test_theorys_own_rounding_grows_with_the_steps():
+    """(1 - x)^k changes by k dx / (1 - x) of itself, dx the rounding of lr lambda."""
+    rounding, z = rounding_of([0.5, 2.0], 0.4), np.array([[0.6, 0.8]])
+    for k in (1, 10, 1000):
+        assert np.allclose(rounding.of_powers(z, k), k * 0.4 * 2.0 * 2.0**-52, rtol=1e-9, atol=0)

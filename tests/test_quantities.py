@@ -359,6 +359,17 @@ def test_closed_form_eigenvalues_are_lapacks(k, exponent, gaps, seed):
         )
 
 
+@pytest.mark.parametrize("gap", [0.0, 1e-14, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4])
+@pytest.mark.parametrize("ends", [(0.0, 1.0), (-1.0, 0.0)])
+def test_two_largest_eigenvalues_that_nearly_coincide_keep_their_digits(gap, ends):
+    rng, (least, largest) = np.random.default_rng(0), ends
+    turns = np.stack([np.linalg.qr(rng.normal(size=(3, 3)))[0] for _ in range(200)])
+    matrices = (turns * [least, largest - gap, largest]) @ turns.swapaxes(1, 2)
+    matrices = (matrices + matrices.swapaxes(1, 2)) / 2
+    found = eigen.largest(np.moveaxis(matrices, 0, -1))
+    assert np.allclose(found, np.linalg.eigvalsh(matrices)[:, -1], rtol=0, atol=2e-13)
+
+
 @np.errstate(invalid="ignore")
 def test_eigenvalues_of_simple_matrices():
     eye = np.eye(3)[..., None] * np.array([3.0, 0.0, -2.0, np.nan, np.inf])

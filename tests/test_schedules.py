@@ -151,7 +151,9 @@ def test_a_schedule_costs_the_same_however_it_is_read():
 def test_theory_says_nothing_of_steps_that_change():
     config = ss.TrainConfig(lr=2e-4, batch_size=None, stop=("running", 0.1))
     problem = ss.problems.curve()
-    changing = ss.TrainConfig.of(lr=2e-4, batch_size=None, schedule="inverse_time")
+    changing = ss.TrainConfig.of(
+        lr=2e-4, batch_size=None, stop=("running", 0.1), schedule="inverse_time"
+    )
     assert predict(problem, config)
     assert predict(problem, changing) == {}
 

@@ -43,7 +43,7 @@ def test_replicas_that_stop_leave_the_others_their_own_steps(monkeypatch):
     free, w = ours(problem, seeds=8, **rule)
     losses = free.array("epochs", "last_loss")[4:20]
     stop = ("last_batch", float(np.quantile(losses, 0.1)))
-    monkeypatch.setattr("sgdstudy.trainer.FIRST_STEPS", 8)  # many chunks
+    monkeypatch.setattr(ss.Trajectory, "chunk_steps", 10)  # two epochs, then seeds may leave
     run = ss.train(problem, optimizer="SGD", lr=LR, seeds=range(8), stop=stop, **rule)
     late = np.argsort(run.stop_epoch)[4:]
     assert set(late) != set(range(4))  # those that go on are not the first ones
