@@ -16,9 +16,10 @@ rounding; `benchmarks/mutants/of_*.py` lists them. A fault is caught when a test
 tests do not end in three times their usual time and a minute. `make test` checks that every fault
 still fits its file.
 
-Why a table, not mutmut or cosmic-ray: they change every operator of every line, thousands of
-variants, each a new process that imports torch (two seconds) and most of them either crashes or
-the same to within rounding, which somebody would have to sort. A fault here has a meaning.
+Why a table, not mutmut or cosmic-ray: they vary every operator and every number of every line, here
+of about eight thousand lines. Most variants crash, or change a message or a rounding, and each that
+survives has to be judged by a person. A fault of the table has a meaning from the beginning: one
+phrase says what would be wrong.
 """
 
 

@@ -6,7 +6,8 @@ A fault is caught when a test fails, or when the tests do not end in three times
 and a minute. First come the tests that call the function it is in, the short ones first, in a fork
 of a process that has collected them; what they do not catch is planted in a fresh process, and
 survives when all tests of its files pass. A run of the whole table writes docs/mutants.md; with
-`--json FILE` it may be done in pieces: outcomes that are in the file count as well.
+`--json FILE` it may be done in pieces: outcomes that are in the file count as well, and a test that
+found a fault earlier comes first. `--left` goes on with those not caught yet.
 """
 
 from __future__ import annotations
@@ -49,8 +50,6 @@ WITHOUT_WATCH = 1800.0  # the same of the tests of a file without a fault
 DIED = -1  # in place of pytest's code
 FOR_ALL = 24 * 3600.0
 Table = Sequence[tuple[Fault, Sequence[str]]]
-
-
 Task = tuple[Callable[[Path], None], float]  # writes an answer to a file; seconds it may take
 
 
@@ -61,11 +60,10 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[""], help="faults of files with such names")
     parser.add_argument("--left", action="store_true", help="those not yet caught in --json")
     parser.add_argument("--known", type=Path, help="what tests call: from this file if it is there")
-    parser.add_argument("--quick", action="store_true", help="leave out the fresh processes")
     parser.add_argument("--json", type=Path, help="add the outcomes to those in this file")
     chosen = parser.parse_args()
     table = faults(chosen.only)
-    if chosen.left:
+    if chosen.left and chosen.json:
         caught = {name for name, test in Ledger(chosen.json).read().items() if test}
         table = [(fault, files) for fault, files in table if page.key(fault) not in caught]
     if not table:
@@ -78,10 +76,6 @@ def main() -> None:
             table, known = quick(pool, table, ledger)
         else:
             known = baseline(pool, table)
-        if chosen.quick:
-            for fault, _ in table:
-                print(f"not caught quickly: {fault.file}: {fault.means}")
-            return
         for fault, caught in judge(pool, table, known):
             ledger.add(fault, caught)
         outcomes = ledger.read()

@@ -1,0 +1,394 @@
+"""Faults of what a run is made of: data, losses, orders, rules, step sizes."""
+
+from table import Group
+
+ORDERS = Group(
+    "orders.py",
+    "orders trainer checkpoint",
+    [
+        (
+            "yield torch.arange(d - 1, -1, -1)",
+            "yield torch.arange(d - 1, 0, -1)",
+            "sample 0 never comes",
+        ),
+        (
+            "m = -(-d // batch_size)",
+            "m = d // batch_size",
+            "strided with a stride too short where B does not divide d",
+        ),
+        (
+            "[torch.arange(b, d, m) for b in range(m)]",
+            "[torch.arange(b, d, m) for b in reversed(range(m))]",
+            "strided the wrong way",
+        ),
+        (
+            "        unused_seed.random_(generator=generator)\n",
+            "",
+            "not the permutations of a DataLoader",
+        ),
+        (
+            "unused_permutation = torch.empty(d - 1, dtype=torch.int32)",
+            "unused_permutation = torch.empty(d, dtype=torch.int32)",
+            "the second epoch is not that of a DataLoader",
+        ),
+        (
+            "    permutation = torch.randperm(d, generator=generator)\n"
+            "    while True:\n        yield permutation",
+            "    while True:\n        yield torch.randperm(d, generator=generator)",
+            "shuffled in every epoch, not once",
+        ),
+        (
+            "yield torch.randint(d, (4096,), generator=generator)",
+            "yield torch.randint(d - 1, (4096,), generator=generator)",
+            "the last sample never comes",
+        ),
+        ("flatten(), rest])", "flatten().sort().values, rest])", "blocks in their order"),
+        (
+            "yield torch.cat([permutation, permutation.flip(0)])",
+            "yield torch.cat([permutation, permutation])",
+            "no flip",
+        ),
+        (
+            "front[b] = (total * centred).sum(1) <= 0",
+            "front[b] = (total * centred).sum(1) >= 0",
+            "the running sum is made long",
+        ),
+        (
+            "centred = gradient - mean",
+            "centred = gradient",
+            "GraB without the mean of the epoch before",
+        ),
+        (
+            "full - (~front).cumsum(0))",
+            "full - 1 - (~front)[::-1].cumsum(0)[::-1] + 1)",
+            "those with -1 come as they came, not in reverse",
+        ),
+        (
+            "return [batch_size] * full + ([rest] if rest else [])",
+            "return [batch_size] * full",
+            "the ragged batch is dropped",
+        ),
+        (
+            "torch.Generator().manual_seed(s) for s in seeds",
+            "torch.Generator().manual_seed(seeds[0]) for s in seeds",
+            "every seed has the first one's order",
+        ),
+        (
+            "keys = [(order, seed, d, batch_size) for seed in seeds]",
+            "keys = [(order, d, batch_size) for seed in seeds]",
+            "shared draws are those of another seed",
+        ),
+        (
+            "keys = [(order, seed, d, batch_size) for seed in seeds]",
+            "keys = [(order, seed, d) for seed in seeds]",
+            "shared draws are those of another batch size",
+        ),
+        (
+            "self._taken, self._gradients, self._before = [], [], seen",
+            "self._taken, self._gradients, self._before = [], [], None",
+            "the epoch before is forgotten",
+        ),
+        (
+            "self._rest = [self._rest[r] for r in live]",
+            "self._rest = self._rest[: len(live)]",
+            "what is left of other seeds' permutations",
+        ),
+        (
+            'held = {"rest": torch.stack(self._rest)}',
+            'held = {"rest": torch.stack(self._rest) * 0}',
+            "the rest of a permutation is not kept",
+        ),
+        (
+            "generator.set_state(numbers.clone())",
+            "numbers.clone()",
+            "the generators are not restored",
+        ),
+        (
+            'self._before = state.get("before")',
+            "self._before = None",
+            "the gradients of the epoch before are not restored",
+        ),
+        (
+            "missing -= len(part)\n                part = next(stream)",
+            "part = next(stream)\n                missing -= len(part)",
+            "skips to another place in the stream",
+        ),
+    ],
+)
+
+RULES = Group(
+    "rules.py",
+    "trainer schedules",
+    [
+        (
+            "return w - (self.lr if at.lr is None else at.lr) * at.gradient, None",
+            "return w - self.lr * at.gradient, None",
+            "the notebook's rule ignores a schedule",
+        ),
+        (
+            'POLYAK = {"least_loss": 0.0, "c": 1.0}',
+            'POLYAK = {"least_loss": 0.0, "c": 0.5}',
+            "another default",
+        ),
+        (
+            "size = (at.loss - self.least_loss) / (self.c * square)",
+            "size = at.loss / (self.c * square)",
+            "the least loss is taken for 0",
+        ),
+        (
+            "size = (at.loss - self.least_loss) / (self.c * square)",
+            "size = (at.loss - self.least_loss) / (self.c * square.sqrt())",
+            "the norm, not squared",
+        ),
+        (
+            "size = size.clamp(0.0, self.lr if at.lr is None else at.lr)",
+            "size = size.clamp(0.0)",
+            "no largest step",
+        ),
+        (
+            "square = (at.gradient * at.gradient).sum(1)",
+            "square = (at.gradient * at.gradient).sum(1).mean()[None]",
+            "all replicas take one step size",
+        ),
+        (
+            '            state.param_groups[0]["lr"] = at.lr\n',
+            "            pass\n",
+            "a torch optimiser ignores the schedule",
+        ),
+        (
+            "other.state[new][key] = value[live] if rows else value",
+            "other.state[new][key] = value[: len(live)] if rows else value",
+            "momentum of other seeds",
+        ),
+        (
+            "        other.param_groups[0].update(options)\n",
+            "",
+            "options are lost when a seed ends",
+        ),
+        (
+            "return Polyak(lr, **polyak_options(options))",
+            "return Polyak(lr)",
+            "options of polyak do nothing",
+        ),
+        (
+            "return kind(params, lr=lr, **arguments)",
+            "return kind(params, lr=lr)",
+            "options of an optimiser do nothing",
+        ),
+    ],
+)
+
+SCHEDULES = Group(
+    "schedules.py",
+    "schedules trainer",
+    [
+        ("lambda t: 1 / (1 + t)", "lambda t: 1 / (2 + t)", "one step late"),
+        ("lambda t: 1 / np.sqrt(1 + t)", "lambda t: 1 / (1 + np.sqrt(t))", "another law"),
+        (
+            "lambda steps: lr * OURS[name](decay * np.asarray(steps, dtype=float))",
+            "lambda steps: lr * OURS[name](np.asarray(steps, dtype=float))",
+            "the decay does nothing",
+        ),
+        (
+            "{k: n_steps for k in LENGTHS if k in allowed}",
+            "{k: n_steps - 1 for k in LENGTHS if k in allowed}",
+            "ends a step early",
+        ),
+        ("**{**defaults, **options}", "**{**options, **defaults}", "the length given is ignored"),
+        (
+            "self.optimizer = torch.optim.SGD([parameter], lr=lr)",
+            "self.optimizer = torch.optim.SGD([parameter], lr=1.0)",
+            "starts from 1",
+        ),
+        (
+            "if len(steps) and steps.max() >= len(self.rates):",
+            "if len(steps) and steps.max() > len(self.rates):",
+            "the block's last step is not there",
+        ),
+        (
+            "self.rates = np.concatenate([self.rates, found])",
+            "self.rates = np.concatenate([self.rates, found])[: BLOCK]",
+            "nothing beyond a block",
+        ),
+    ],
+)
+
+LEAST_SQUARES = Group(
+    "least_squares.py",
+    "problem trainer quantities",
+    [
+        (
+            "return 2 * self.root.T @ self.root",
+            "return self.root.T @ self.root",
+            "half the Hessian",
+        ),
+        ("self.root.T) ** 2).sum(-1)", "self.root.T) ** 2).mean(-1)", "a mean over directions"),
+        ("return self.least_loss + (_times", "return (_times", "the least loss is forgotten"),
+        (
+            "return (offset, features) if error <= 1e-9 * values.abs().max() else None",
+            "return (offset, features) if error <= 1e-3 * values.abs().max() else None",
+            "a weakly non-linear model is taken for linear",
+        ),
+        (
+            "(exact.y.flatten() - offset).numpy()",
+            "exact.y.flatten().numpy()",
+            "the offset of the model is forgotten",
+        ),
+        (
+            "features = (values[1 : p + 1] - offset).T",
+            "features = values[1 : p + 1].T",
+            "features with the offset in them",
+        ),
+        (
+            'if problem.loss != "mse" or',
+            'if problem.loss not in ("mse", "rmse") or',
+            "another loss is taken for mse",
+        ),
+        (
+            "residual = features @ w_star - target",
+            "residual = target - features @ w_star",
+            "the residual has the wrong sign",
+        ),
+        (
+            "root = s[:, None] * vt / np.sqrt(len(target))",
+            "root = s[:, None] * vt / np.sqrt(len(s))",
+            "divided by p, not by N",
+        ),
+        (
+            "keep = s > s.max(initial=0) * _rounding(features.shape)",
+            "keep = s > 0",
+            "rank-deficient features: a minimiser of huge numbers",
+        ),
+        ("float(np.mean(residual**2))", "float(np.sum(residual**2))", "a sum for a mean"),
+        (
+            "keep = s > s.max(initial=0) * _rounding(self.features.shape)",
+            "keep = s > 0",
+            "directions of rounding count as moving",
+        ),
+        ("return 2 * s[keep][::-1] ** 2", "return s[keep][::-1] ** 2", "half the eigenvalues"),
+        ("target, len(target) // problem.d)", "target)", "several outputs count as one"),
+    ],
+)
+
+PROBLEM = Group(
+    "problem.py",
+    "problem trainer streams quantities iteration_cost",
+    [
+        (
+            "found = np.asarray(self._drift(np.asarray(steps)), dtype=float)",
+            "found = np.asarray(self._drift(np.asarray(steps) + 1), dtype=float)",
+            "the true parameters a step ahead",
+        ),
+        (
+            "for tensor in (self.x, self.y):",
+            "for tensor in (self.x,):",
+            "the digest does not see the targets",
+        ),
+        (
+            '"w_true": self.w_true if self._drift is None else self._drift,',
+            '"w_true": self.w_true,',
+            "a changed problem does not drift",
+        ),
+        (
+            '            "stream": self.stream,\n',
+            '            "stream": None,\n',
+            "a changed problem has no stream",
+        ),
+        (
+            "other.x, other.y = move(self.x), move(self.y)",
+            "other.x, other.y = move(self.x), self.y",
+            "targets in the old dtype",
+        ),
+        (
+            'for cached in ("least_squares", "_broadcasts", "digest"):',
+            'for cached in ("_broadcasts", "digest"):',
+            "moments of other data",
+        ),
+        (
+            "values = self.w_init(torch.Generator().manual_seed(seed))",
+            "values = self.w_init(torch.Generator().manual_seed(0))",
+            "every seed starts from the first parameters",
+        ),
+        (
+            "if self._broadcasts:\n            return self.model(w.unsqueeze(-1).unbind(1), x)",
+            "if self._broadcasts:\n            return self.model(w[:1].unsqueeze(-1).unbind(1), x)",
+            "all replicas at the first one's parameters",
+        ),
+        (
+            "(gradient,) = torch.autograd.grad(loss, w, torch.ones_like(loss))",
+            "(gradient,) = torch.autograd.grad(loss.mean(), w)",
+            "gradients divided by the number of replicas",
+        ),
+        (
+            "loss, gradient = loss + share * some[0], gradient + share * some[1]",
+            "loss, gradient = loss + share * some[0], some[1]",
+            "the gradient of the last block only",
+        ),
+        (
+            "values[part] += share * self.losses(tensor, x, y).cpu().numpy()",
+            "values[part] += self.losses(tensor, x, y).cpu().numpy()",
+            "blocks are added up without weights",
+        ),
+        (
+            "x, y = self.test if test and self.test is not None else (self.x, self.y)",
+            "x, y = self.test if self.test is not None else (self.x, self.y)",
+            "accuracy always of the test data",
+        ),
+        (
+            "right = self.predict(tensor, some_x).argmax(2) == some_y",
+            "right = self.predict(tensor, some_x).argmin(2) == some_y",
+            "the least logit",
+        ),
+        (
+            "self.loss in losses.ADDITIVE\n        size = EVALUATE_AT_ONCE if adds_up else len(x)",
+            "self.loss in losses.LOSSES\n        size = EVALUATE_AT_ONCE if adds_up else len(x)",
+            "a norm of all residuals is added up by blocks",
+        ),
+        (
+            "return torch.equal(alone, together) if isinstance(together, torch.Tensor) else False",
+            "return isinstance(together, torch.Tensor)",
+            "whatever runs in one broadcast is taken for right",
+        ),
+    ],
+)
+
+LOSSES = Group(
+    "losses.py",
+    "problem trainer quantities",
+    [
+        (
+            "return (residual * residual).flatten(1).mean(1)",
+            "return (residual * residual).flatten(1).sum(1)",
+            "a sum for a mean",
+        ),
+        ("return residual.abs().mean(1)", "return residual.abs().sum(1)", "a sum for a mean"),
+        (
+            "torch.linalg.vector_norm(residual.flatten(2), dim=2).mean(1)",
+            "residual.abs().flatten(1).mean(1)",
+            "outputs one by one: not the norm of a sample",
+        ),
+        (
+            "return torch.linalg.vector_norm((prediction - y).flatten(1), dim=1)",
+            "return torch.linalg.vector_norm((prediction - y).flatten(1), dim=1) ** 2",
+            "squared",
+        ),
+        (
+            "/ residual.shape[1] ** 0.5",
+            "/ len(prediction[0]) ** 0.5",
+            "divided by samples, not by values",
+        ),
+        (
+            'reduction="none").mean(1)',
+            'reduction="none", label_smoothing=0.1).mean(1)',
+            "smoothed labels",
+        ),
+        (
+            'ADDITIVE = ("mse", "abs", "cross_entropy")',
+            'ADDITIVE = ("mse", "abs", "rmse", "cross_entropy")',
+            "a root is taken for a mean",
+        ),
+        ("return values.mean(1)\n", "return values.sum(1)\n", "a user's loss is summed"),
+    ],
+)
+
+GROUPS = [ORDERS, RULES, SCHEDULES, LEAST_SQUARES, PROBLEM, LOSSES]
