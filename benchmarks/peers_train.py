@@ -200,6 +200,6 @@ def notebook_mlflow(n_steps: int, uri: str) -> float:
 
 def prepare_store(folder: str) -> str:
     """Make a store as ours is made; return its URI."""
-    from sgdstudy.store import open_store
+    from sgdstudy.tracking.store import open_store
 
     return open_store(str(Path(folder) / "store")).uri

@@ -17,11 +17,12 @@ from rows_step import in_us, us
 from store import SETTINGS, new_store
 
 import sgdstudy as ss
-from sgdstudy.config import METRICS
-from sgdstudy.history import History
-from sgdstudy.journal import Journal
-from sgdstudy.record import Rows, Stream
-from sgdstudy.tracking import Invocation, RunSink
+from sgdstudy.history.history import History
+from sgdstudy.history.rows import Rows, Stream
+from sgdstudy.recipe.config import METRICS
+from sgdstudy.tracking.invocation import Invocation
+from sgdstudy.tracking.journal import Journal
+from sgdstudy.tracking.sink import RunSink
 
 
 def logging(o: Options) -> list[Table]:

@@ -65,7 +65,7 @@ def imported() -> float:
     import mlflow
     import torch
 
-    import sgdstudy.tracking
+    import sgdstudy.tracking.invocation
 
     del mlflow, torch, sgdstudy
     return peak()
@@ -76,8 +76,8 @@ def tracked_run(folder: str, n_steps: int) -> tuple[float, float, int]:
     import pyarrow.parquet as pq
 
     import sgdstudy as ss
-    from sgdstudy.store import open_store
-    from sgdstudy.tracking import Invocation
+    from sgdstudy.tracking.invocation import Invocation
+    from sgdstudy.tracking.store import open_store
 
     store = open_store(folder)
     arm = ss.Arm(

@@ -13,7 +13,7 @@ import work
 from measure import Bar, Goal, Line, Options, Ratio, Table, Worker, interleave
 
 import sgdstudy as ss
-from sgdstudy.engines import Engine, Samples
+from sgdstudy.training.engines import Engine, Samples
 
 ORDERS = ("sequential", "shuffle_once", "with_replacement", "shuffle")
 REPLICAS = (1, 64, 1024)

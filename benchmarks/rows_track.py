@@ -14,8 +14,9 @@ from rows_step import NOTEBOOK, in_us, us
 from store import SETTINGS, new_store
 
 import sgdstudy as ss
-from sgdstudy.store import open_store
-from sgdstudy.tracking import Invocation
+from sgdstudy.studies.runner import train_arm
+from sgdstudy.tracking.invocation import Invocation
+from sgdstudy.tracking.store import open_store
 
 EX4_STEPS = 9_600  # 48 epochs, as the notebook prints
 EX6_STEPS = 24_000  # 120 epochs, where Exercise 6 ends at the latest
@@ -42,7 +43,7 @@ def run(o: Options) -> list[Table]:
     def tracked() -> float:
         client.take()
         started = time.perf_counter()
-        history = invocation.train("descent", ss.Arm(curve, **stop), progress=False)[1]
+        history = train_arm(invocation, "descent", ss.Arm(curve, **stop), progress=False)[1]
         assert int(history.n_steps[0]) == EX4_STEPS
         in_mlflow.append(client.take())
         return (time.perf_counter() - started) / EX4_STEPS
@@ -115,7 +116,7 @@ def fresh_run(folder: str) -> float:
     store = open_store(folder)
     arm = ss.Arm(ss.problems.curve(), stop=("running", 0.1), epochs=50, **SETTINGS)
     started = time.perf_counter()
-    history = Invocation.start(store, "ex4").train("descent", arm, progress=False)[1]
+    history = train_arm(Invocation.start(store, "ex4"), "descent", arm, progress=False)[1]
     return (time.perf_counter() - started) / int(history.n_steps[0])
 
 
@@ -142,7 +143,7 @@ def reading(o: Options) -> list[Table]:
     )
     folder = o.folder("store")
     arm = ss.Arm(ss.problems.curve(), epochs=n // 200, seeds=[0], **SETTINGS)
-    Invocation.start(open_store(str(folder)), "read").train("descent", arm, progress=False)
+    train_arm(Invocation.start(open_store(str(folder)), "read"), "descent", arm, progress=False)
     with Worker(o.folder("history")) as worker:
         uri = worker.call("peers_train:prepare_store", folder=str(worker.folder))
 

@@ -17,8 +17,8 @@ import pandas as pd
 import tyro
 
 import sgdstudy as ss
-from sgdstudy.claims import show
-from sgdstudy.scripts import find_scripts
+from sgdstudy.studies.scripts import find_scripts
+from sgdstudy.text import show
 
 FAR = 1000  # seeds between two ranges: more than any study takes
 

@@ -8,7 +8,7 @@ from typing import Any
 import work
 from measure import Options
 
-from sgdstudy.store import Store, open_store
+from sgdstudy.tracking.store import Store, open_store
 
 SETTINGS = {"lr": work.LR, "batch_size": work.BATCH, "optimizer": "notebook"}
 

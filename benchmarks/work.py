@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 import sgdstudy as ss
-from sgdstudy.engines import Compiled, Eager, Engine, Samples
-from sgdstudy.record import Rows
+from sgdstudy.history.rows import Rows
+from sgdstudy.training.engines import Compiled, Eager, Engine, Samples
 
 LR, BATCH, STEPS_PER_EPOCH = 2e-4, 10, 200
 INDICES_AT_ONCE = 2_048_000  # an epoch of 1024 replicas

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 
 import sgdstudy as ss
-from sgdstudy.predict import contraction, growth
 
 D = 2000  # points of the curve
 STEPS = ("1e-4", "2e-4", "3e-4", "4e-4", "4.9e-4", "5.1e-4")
@@ -76,7 +75,7 @@ def arms(o):
 
 def limit_seen(run):
     """Return the stability limit that a run beyond it shows: its loss grows by (1 - lr lambda)^2"""
-    return 2 * run.config.lr / (1 + np.sqrt(growth(run)))
+    return 2 * run.config.lr / (1 + np.sqrt(run.growth_per_epoch()))
 
 
 def floor_tolerance(ls):
@@ -119,7 +118,7 @@ def claims(o, runs):
     still, rounding = "float32 floor", "theory: less than half a unit in the last place"
     end = runs[still].epochs["full_loss"].iloc[-1] - ls.least_loss
     moved = runs[still].load(columns=["update_norm"])["update_norm"].iloc[-1]
-    seen, ratio = contraction(runs["lr fastest"], 1000), "theory: ratio of the same two losses"
+    seen, ratio = runs["lr fastest"].contraction(1000), "theory: ratio of the same two losses"
     # float64: every step rounds the parameters once, all to the same side at worst
     exact, steps = len(rows) * 2.0**-52, int(runs[ordered].n_steps[0])
     kept = floor * floor_tolerance(ls)

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import stats
 
 import sgdstudy as ss
-from sgdstudy import predict
+from sgdstudy.theory import predictions
 
 PRINTED = "printed in the notebook"
 ORDERS = "theory: the seeds' own orders, in float64"
@@ -54,7 +54,7 @@ def ratio_late(run):
     rows = run.load("epochs", seeds=seeds, epochs=slice(epoch, epoch + 1))
     seen, expected = rows["running_loss"] / rows["full_loss"], []
     for seed in seeds:
-        path = predict.known_order(run.problem, replace(run.config, seeds=[seed]), epoch)
+        path = predictions.known_order(run.problem, replace(run.config, seeds=[seed]), epoch)
         expected.append(path.running[-1] / path.full[-1])
     steps = epoch * len(run.config.batch_sizes(run.problem.d))
     off = 4 * np.sqrt(steps / 12) * np.spacing(np.float32(2.5)) / rows["distance"].min()

@@ -15,8 +15,8 @@ from functools import cache
 import numpy as np
 
 import sgdstudy as ss
-from sgdstudy.medians import median
-from sgdstudy.predict import contraction, followed_losses
+from sgdstudy.theory.medians import median
+from sgdstudy.theory.predictions import followed_losses
 
 RANDOM = ("shuffle", "shuffle_once", "block_shuffle")
 FIXED = ("sequential", "reversed", "strided")
@@ -388,7 +388,7 @@ def without_noise(runs):
 def radius(runs):
     """Draw the contraction per epoch over the step size, with what the runs show."""
     measured = {
-        arm: (runs[arm].config.lr, contraction(runs[arm]))
+        arm: (runs[arm].config.lr, runs[arm].contraction())
         for arm in ("exact", "SGD strided", "SGD shuffle")
     }
     usable, critical = step_sizes(runs["exact"].config.stop[1])

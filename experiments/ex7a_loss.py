@@ -15,8 +15,9 @@ from itertools import islice
 import numpy as np
 
 import sgdstudy as ss
-from sgdstudy import predict, theory
-from sgdstudy.medians import median
+from sgdstudy import theory
+from sgdstudy.theory import predictions
+from sgdstudy.theory.medians import median
 
 STEPS = {"mse": 2e-4, "abs": 1e-3, "norm": 3e-4, "rmse": 1e-3}  # each descends
 SORTED = (7, 64, 300, 1999)  # none divides the 2000 samples: the last batch is short
@@ -67,10 +68,10 @@ def gaps(arm, run):
     and the steps round, which the order may multiply. How much, theory tells from step sizes that
     differ in their last bits only: four times the largest difference.
     """
-    found, seen = [], predict.gaps(run)
+    found, seen = [], run.gaps()
     bits = np.finfo(float).eps * np.array([0, -8, -2, 2, 8])
     configs = [replace(run.config, lr=run.config.lr * (1 + bit)) for bit in bits]
-    path, *near = (predict.known_order(run.problem, one, len(seen)) for one in configs)
+    path, *near = (predictions.known_order(run.problem, one, len(seen)) for one in configs)
     for epoch in sorted({1, len(seen)}):
         sums = run.problem.d * epoch * np.finfo(float).eps * path.running[epoch - 1]
         for name in ("drift", "sampling"):
@@ -86,7 +87,7 @@ def off_split(run):
     """Return what drift and sampling leave of running - full(end), relative to the former."""
     ends = run.load("epochs", seeds=run.config.seeds[0])
     total = (ends["running_loss"] - ends["full_loss"]).to_numpy()
-    both = np.array([gap.drift + gap.sampling for gap in predict.gaps(run)])
+    both = np.array([gap.drift + gap.sampling for gap in run.gaps()])
     return (np.abs(both - total) / ends["running_loss"]).max()
 
 
@@ -100,7 +101,7 @@ def rules(arm, run):
     """Return the epoch at which each rule would stop a run, median over the seeds."""
     found, first = [], {name: crossings(run, name) for name in RULES}
     for name, epochs in first.items():
-        told = predict.predict(run.problem, replace(run.config, stop=(RULES[name], EPSILON)))
+        told = predictions.predict(run.problem, replace(run.config, stop=(RULES[name], EPSILON)))
         expected, near = told.get("stop_epoch"), told.get("stop_epoch_tolerance", 1)
         name, source = f"first_{name}_below_0.1", "theory: the stop under this rule"
         found.append(ss.Claim(name, arm, median(epochs), expected, near, source, always=True))

@@ -7,42 +7,46 @@ from importlib import import_module
 from typing import Any
 
 _PUBLIC = {
-    "Arm": "sgdstudy.study",
-    "Claim": "sgdstudy.study",
-    "Options": "sgdstudy.study",
-    "Result": "sgdstudy.study",
-    "Study": "sgdstudy.study",
-    "run": "sgdstudy.scripts",
-    "predicted_claims": "sgdstudy.predict",
-    "Problem": "sgdstudy.problem",
-    "TrainConfig": "sgdstudy.config",
-    "History": "sgdstudy.history",
-    "Trajectory": "sgdstudy.trajectory",
-    "train": "sgdstudy.trainer",
-    "check": "sgdstudy.homework",
-    "sgd": "sgdstudy.notebook",
-    "compare": "sgdstudy.comparison",
-    "time_to_target": "sgdstudy.comparison",
-    "summary": "sgdstudy.comparison",
-    "standard_error": "sgdstudy.medians",
-    "export": "sgdstudy.exporting",
-    "load_claims": "sgdstudy.load",
-    "load_epochs": "sgdstudy.load",
-    "load_runs": "sgdstudy.load",
-    "load_steps": "sgdstudy.load",
+    "Arm": "sgdstudy.studies.arm",
+    "Claim": "sgdstudy.studies.claims",
+    "Options": "sgdstudy.studies.arm",
+    "Result": "sgdstudy.studies.study",
+    "Study": "sgdstudy.studies.study",
+    "study": "sgdstudy.studies.study",
+    "run": "sgdstudy.studies.scripts",
+    "predicted_claims": "sgdstudy.studies.predicted",
+    "Problem": "sgdstudy.problems.problem",
+    "TrainConfig": "sgdstudy.recipe.config",
+    "History": "sgdstudy.history.history",
+    "Trajectory": "sgdstudy.training.trajectory",
+    "train": "sgdstudy.training.train",
+    "expect": "sgdstudy.theory.expect",
+    "Known": "sgdstudy.known",
+    "check": "sgdstudy.course.check",
+    "sgd": "sgdstudy.course.sgd",
+    "compare": "sgdstudy.tracking.compare",
+    "time_to_target": "sgdstudy.tracking.compare",
+    "summary": "sgdstudy.history.compare",
+    "standard_error": "sgdstudy.theory.medians",
+    "export": "sgdstudy.tracking.export",
+    "load_claims": "sgdstudy.tracking.load",
+    "load_epochs": "sgdstudy.tracking.load",
+    "load_runs": "sgdstudy.tracking.load",
+    "load_steps": "sgdstudy.tracking.load",
     "InputError": "sgdstudy.errors",
+    "Interrupted": "sgdstudy.errors",
+    "SgdstudyError": "sgdstudy.errors",
+    "StoreError": "sgdstudy.errors",
 }
-_MODULES = (
-    "figures",
-    "least_squares",
-    "losses",
-    "orders",
-    "problems",
-    "quantities",
-    "rules",
-    "theory",
-    "tuning",
-)
+_MODULES = {
+    "figures": "sgdstudy.figures",
+    "orders": "sgdstudy.recipe.orders",
+    "problems": "sgdstudy.problems",
+    "quantities": "sgdstudy.quantities",
+    "text": "sgdstudy.text",
+    "theory": "sgdstudy.theory",
+    "tuning": "sgdstudy.history.tuning",
+}
 __all__ = [*sorted(_PUBLIC), *_MODULES]
 __version__ = "0.1.0"
 
@@ -51,7 +55,7 @@ def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         return getattr(import_module(_PUBLIC[name]), name)
     if name in _MODULES:
-        return import_module(f"sgdstudy.{name}")
+        return import_module(_MODULES[name])
     raise AttributeError(f"module 'sgdstudy' has no attribute {name!r}")
 
 

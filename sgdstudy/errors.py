@@ -1,4 +1,11 @@
-"""Errors a user can mend, each in one clear line."""
+"""What goes wrong, each in one clear line.
+
+SgdstudyError
+├── InputError   (a ValueError)         what was given cannot be used
+├── StoreError   (a RuntimeError)       a run cannot be recorded any more
+├── Interrupted  (a KeyboardInterrupt)  Ctrl-C, after what was recorded was saved
+└── Unsupported  (an Exception)         a step that cannot be compiled; it runs eager
+"""
 
 from __future__ import annotations
 
@@ -9,7 +16,11 @@ LONGEST = 80  # characters of what was given, in a message
 LONGEST_REASON = 200  # of another package's message
 
 
-class InputError(ValueError):
+class SgdstudyError(BaseException):
+    """What all of ours are; no `Exception`, as `Interrupted` is none."""
+
+
+class InputError(SgdstudyError, ValueError):
     """What was given cannot be used; the message says what is allowed and how to mend it.
 
     It is one line, whatever a name, a path or another package's message brings into it.
@@ -22,12 +33,16 @@ class InputError(ValueError):
         super().__init__(one_line(str(message)))
 
 
-class StoreError(RuntimeError):
+class StoreError(SgdstudyError, RuntimeError):
     """A run cannot be recorded any more; what was recorded is kept, and the message says where."""
 
 
-class Interrupted(KeyboardInterrupt):
+class Interrupted(SgdstudyError, KeyboardInterrupt):
     """Ctrl-C during a tracked study, after everything recorded was saved."""
+
+
+class Unsupported(SgdstudyError, Exception):
+    """A step that cannot be compiled; the message says why, in one line."""
 
 
 def one_line(text: str) -> str:

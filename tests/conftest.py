@@ -18,7 +18,7 @@ settings.load_profile("repeatable")
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory):
     """An SQLite store without experiments: making one takes seconds, copying it none."""
-    from sgdstudy.store import open_store
+    from sgdstudy.tracking.store import open_store
 
     folder = tmp_path_factory.mktemp("empty") / "mlruns"
     with pytest.MonkeyPatch.context() as patch:

@@ -20,7 +20,7 @@ import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sgdstudy.ui import _environment
+from sgdstudy.tracking.ui import _environment
 
 START_SECONDS = 120.0  # seven on an idle machine
 STOP_SECONDS = 20.0

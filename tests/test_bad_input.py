@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as hnp
 
 import sgdstudy as ss
 from sgdstudy import checks
-from sgdstudy.store import locate
+from sgdstudy.tracking.store import locate
 
 NAN, INF = float("nan"), float("inf")
 X = np.linspace(-1, 1, 20)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sgdstudy.recovery import recover
-from sgdstudy.store import open_store
-from sgdstudy.tracking import Invocation
+from sgdstudy.tracking.invocation import Invocation
+from sgdstudy.tracking.recovery import recover
+from sgdstudy.tracking.store import open_store
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "faults" / "faults.py"
 # two groups that take about as long; those that wait beside those that compute

@@ -14,7 +14,7 @@ import table  # noqa: E402
 
 FAULTS, GROUPS = [fault for fault, _ in table.faults()], table.groups()
 sys.path.remove(str(FOLDER))
-AREAS = ("theory", "quantities", "trainer", "history", "rules", "predict")
+AREAS = ("theory", "quantities", "training.train", "history", "recipe.rules", "theory.predictions")
 
 
 @pytest.mark.parametrize("file", sorted({fault.file for fault in FAULTS}))
@@ -38,7 +38,7 @@ def test_the_tests_of_every_group_are_there():
     for group in GROUPS:
         assert group.tests, group.file
         for name in group.tests.split():
-            assert (table.ROOT / "tests" / f"test_{name}.py").exists(), name
+            assert table.test_files(name), name
 
 
 CHILD = """
@@ -49,7 +49,7 @@ import plant, table
 if {planted}:
     plant.plant(fault)
 import numpy as np
-from sgdstudy.medians import standard_error
+from sgdstudy.theory.medians import standard_error
 print(float(standard_error(np.array([1.0, 3.0]))))
 """
 

@@ -9,9 +9,10 @@ import pytest
 from conftest import one_line, small_curve
 
 import sgdstudy as ss
-from sgdstudy.scripts import load_study
-from sgdstudy.store import open_store
-from sgdstudy.tracking import Invocation
+from sgdstudy.studies.runner import train_arm
+from sgdstudy.studies.scripts import load_study
+from sgdstudy.tracking.invocation import Invocation
+from sgdstudy.tracking.store import open_store
 
 PACKAGE = Path(ss.__file__).parent
 CALLS = ("eval", "exec", "compile", "__import__")
@@ -106,7 +107,7 @@ def test_an_experiment_cannot_leave_the_store(store, tmp_path, monkeypatch, pref
     monkeypatch.setenv("SGDSTUDY_PREFIX", prefix)
     invocation = Invocation.start(open_store(store), "study")
     with pytest.raises(ss.InputError, match="SGDSTUDY_PREFIX") as error:
-        invocation.train("arm", ss.Arm(small_curve(), lr=0.1, batch_size=10, epochs=1), False)
+        train_arm(invocation, "arm", ss.Arm(small_curve(), lr=0.1, batch_size=10, epochs=1), False)
     assert one_line(error)
     assert [path.name for path in tmp_path.iterdir()] == ["mlruns"]
     assert not list(Path(store, "artifacts").glob("*"))
@@ -115,7 +116,7 @@ def test_an_experiment_cannot_leave_the_store(store, tmp_path, monkeypatch, pref
 @pytest.mark.parametrize("name", ["../../arm", "<script>alert(1)</script>", "a/b\\c", "été ☃"])
 def test_an_arm_may_have_any_name(store, tmp_path, name):
     invocation = Invocation.start(open_store(store), "study")
-    invocation.train(name, ss.Arm(small_curve(), lr=0.1, batch_size=10, epochs=1), False)
+    train_arm(invocation, name, ss.Arm(small_curve(), lr=0.1, batch_size=10, epochs=1), False)
     assert [path.name for path in tmp_path.iterdir()] == ["mlruns"]
     steps = ss.load_steps("study", store=store)
     assert set(steps.arm) == {name}

@@ -34,11 +34,11 @@ def writers(o: Options) -> Outcome:
 
     def write(i: int) -> None:
         opened = lab.recovery.start(str(store), print)
-        invocation = lab.tracking.Invocation.start(opened, lab.STUDY)
+        invocation = lab.Invocation.start(opened, lab.STUDY)
         time.sleep(max(0.0, begin - time.monotonic()))
         done = 0
         while time.monotonic() < begin + seconds or not done:
-            invocation.train(f"writer {i}", lab.arm(epochs=1), False)
+            lab.train_arm(invocation, f"writer {i}", lab.arm(epochs=1), False)
             done += 1
         (folder / f"{i}.done").write_text(str(done))
 

@@ -68,7 +68,7 @@ def run_script(o: Options, folder: Path, store: Path) -> Callable[[], None]:
 
     def action() -> None:
         lab.small_chunks()
-        lab.cli.main(["run", str(folder / "cut_off.py"), "--store", str(store)])
+        lab.main.main(["run", str(folder / "cut_off.py"), "--store", str(store)])
 
     return action
 
@@ -198,14 +198,14 @@ def _odd_arm(lr: float) -> lab.ss.Arm:
 
 def _track_odd(store: Path, lr: float) -> None:
     opened = lab.recovery.start(str(store), print)
-    lab.tracking.Invocation.start(opened, lab.STUDY).train("arm", _odd_arm(lr), False)
+    lab.train_arm(lab.Invocation.start(opened, lab.STUDY), "arm", _odd_arm(lr), False)
 
 
 def _odd(store: Path, lr: float) -> list[str]:
     problems = lab.general(store)
     (run,) = lab.stored(store)
     direct = lab.ss.train(lab.problem(), config=_odd_arm(lr).config)
-    if run.tags["stop_reason"] != lab.described.summary_of_reasons(direct):
+    if run.tags["stop_reason"] != lab.describe.summary_of_reasons(direct):
         problems.append(f"stop_reason {run.tags['stop_reason']}")
     loaded = lab.ss.load_steps(lab.STUDY, store=str(store))
     if len(loaded) != len(direct.steps):

@@ -19,13 +19,14 @@ FRESH = 4  # every fourth trial begins without a store
 CODE = """
 import sys
 import sgdstudy as ss
-from sgdstudy import recovery, tracking
+from sgdstudy.studies.runner import train_arm
+from sgdstudy.tracking import invocation, recovery
 curve = ss.problems.curve()
 store = recovery.start(sys.argv[1], print)
 arm = ss.Arm(curve, "", optimizer="notebook", lr=2e-4, batch_size=10, epochs=16, seeds=range(2))
-invocation = tracking.Invocation.start(store, "faults")
+call = invocation.Invocation.start(store, "faults")
 for name in ("arm 0", "arm 1"):
-    invocation.train(name, arm, False)
+    train_arm(call, name, arm, False)
 """
 
 
@@ -180,8 +181,8 @@ def first_starts(o: Options) -> Outcome:
         def run(i: int, store: Path = store, begin: float = begin) -> None:
             time.sleep(max(0.0, begin - time.monotonic()))
             opened = lab.recovery.start(str(store), print)
-            invocation = lab.tracking.Invocation.start(opened, lab.STUDY)
-            invocation.train(f"arm {i}", lab.arm(epochs=1), False)
+            invocation = lab.Invocation.start(opened, lab.STUDY)
+            lab.train_arm(invocation, f"arm {i}", lab.arm(epochs=1), False)
 
         logs = [folder / str(i) for i in range(8)]
         for log in logs:

@@ -30,8 +30,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import sgdstudy as ss
-from sgdstudy import cli, described, processes, recovery, tracking, trainer
-from sgdstudy.store import DATABASE, open_store
+from sgdstudy.cli import main
+from sgdstudy.studies.runner import train_arm
+from sgdstudy.tracking import describe, provenance, recovery, sink
+from sgdstudy.tracking.invocation import Invocation
+from sgdstudy.tracking.store import DATABASE, open_store
+from sgdstudy.training import train
 
 LATE_IMPORTS = (
     "alembic.command",
@@ -40,8 +44,8 @@ LATE_IMPORTS = (
     "mlflow.store.artifact.mlflow_artifacts_repo",
     "mlflow.store.tracking.rest_store",
     "mlflow.store.tracking.sqlalchemy_workspace_store",
-    "sgdstudy.load",
-    "sgdstudy.ui",
+    "sgdstudy.tracking.load",
+    "sgdstudy.tracking.ui",
     "sqlalchemy.dialects.sqlite",
     "torch.fx.experimental.symbolic_shapes",
 )
@@ -108,8 +112,8 @@ def warm_up() -> None:
     for name in LATE_IMPORTS:
         importlib.import_module(name)
     importlib.import_module("sqlalchemy.orm").configure_mappers()
-    processes.code_tags()
-    described.data_picture(problem())
+    provenance.code_tags()
+    describe.data_picture(problem())
     for name in ("MLFLOW_TRACKING_URI", "SGDSTUDY_PREFIX", "SGDSTUDY_HOST_TAGS"):
         os.environ.pop(name, None)
 
@@ -178,7 +182,7 @@ def found_by(look: Callable[[], list[str]], folder: Path, **environment: str) ->
 
 def command(*words: str) -> Callable[[], None]:
     """Return the command line's own entry, with these words."""
-    return functools.partial(cli.main, words)
+    return functools.partial(main.main, words)
 
 
 def said_wrong(code: int, said: str, allowed: tuple[int, ...] = (0,)) -> list[str]:
@@ -205,10 +209,10 @@ def arm(epochs: int = EPOCHS, seeds: int = SEEDS, **settings: Any) -> ss.Arm:
 
 def small_chunks(interim_seconds: float | None = None) -> None:
     """Let a chunk be one epoch, and points be sent early: in this process."""
-    trainer.FIRST_STEPS = PER_EPOCH
-    trainer.CHUNK_VALUES = PER_EPOCH * SEEDS * trainer.ROW_VALUES
+    train.FIRST_STEPS = PER_EPOCH
+    train.CHUNK_VALUES = PER_EPOCH * SEEDS * train.ROW_VALUES
     if interim_seconds is not None:
-        tracking.INTERIM_SECONDS = interim_seconds
+        sink.INTERIM_SECONDS = interim_seconds
 
 
 def study(
@@ -218,9 +222,9 @@ def study(
     small_chunks(interim_seconds)
     store = recovery.start(given, print)
     print("opened", flush=True)
-    invocation = tracking.Invocation.start(store, name)
+    call = Invocation.start(store, name)
     for i in range(arms):
-        invocation.train(f"arm {i}", arm(), False)
+        train_arm(call, f"arm {i}", arm(), False)
 
 
 def template(o: Options) -> Path:

@@ -3,8 +3,8 @@
 from table import Group
 
 ORDERS = Group(
-    "orders.py",
-    "orders trainer checkpoint",
+    "recipe/orders.py",
+    "orders train checkpoint",
     [
         (
             "yield torch.arange(d - 1, -1, -1)",
@@ -117,8 +117,8 @@ ORDERS = Group(
 )
 
 RULES = Group(
-    "rules.py",
-    "trainer schedules",
+    "recipe/rules.py",
+    "train schedules",
     [
         (
             "return w - (self.lr if at.lr is None else at.lr) * at.gradient, None",
@@ -179,8 +179,8 @@ RULES = Group(
 )
 
 SCHEDULES = Group(
-    "schedules.py",
-    "schedules trainer",
+    "recipe/schedules.py",
+    "schedules train",
     [
         ("lambda t: 1 / (1 + t)", "lambda t: 1 / (2 + t)", "one step late"),
         ("lambda t: 1 / np.sqrt(1 + t)", "lambda t: 1 / (1 + np.sqrt(t))", "another law"),
@@ -214,8 +214,8 @@ SCHEDULES = Group(
 )
 
 LEAST_SQUARES = Group(
-    "least_squares.py",
-    "problem trainer quantities",
+    "problems/least_squares.py",
+    "problem train quantities",
     [
         (
             "return 2 * self.root.T @ self.root",
@@ -224,26 +224,6 @@ LEAST_SQUARES = Group(
         ),
         ("self.root.T) ** 2).sum(-1)", "self.root.T) ** 2).mean(-1)", "a mean over directions"),
         ("return self.least_loss + (_times", "return (_times", "the least loss is forgotten"),
-        (
-            "return (offset, features) if error <= 1e-9 * values.abs().max() else None",
-            "return (offset, features) if error <= 1e-3 * values.abs().max() else None",
-            "a weakly non-linear model is taken for linear",
-        ),
-        (
-            "(exact.y.flatten() - offset).numpy()",
-            "exact.y.flatten().numpy()",
-            "the offset of the model is forgotten",
-        ),
-        (
-            "features = (values[1 : p + 1] - offset).T",
-            "features = values[1 : p + 1].T",
-            "features with the offset in them",
-        ),
-        (
-            'if problem.loss != "mse" or',
-            'if problem.loss not in ("mse", "rmse") or',
-            "another loss is taken for mse",
-        ),
         (
             "residual = features @ w_star - target",
             "residual = target - features @ w_star",
@@ -266,13 +246,12 @@ LEAST_SQUARES = Group(
             "directions of rounding count as moving",
         ),
         ("return 2 * s[keep][::-1] ** 2", "return s[keep][::-1] ** 2", "half the eigenvalues"),
-        ("target, len(target) // problem.d)", "target)", "several outputs count as one"),
     ],
 )
 
 PROBLEM = Group(
-    "problem.py",
-    "problem trainer streams quantities iteration_cost",
+    "problems/problem.py",
+    "problem train sample_stream quantities iteration_cost",
     [
         (
             "found = np.asarray(self._drift(np.asarray(steps)), dtype=float)",
@@ -353,8 +332,8 @@ PROBLEM = Group(
 )
 
 LOSSES = Group(
-    "losses.py",
-    "problem trainer quantities",
+    "problems/losses.py",
+    "problem train quantities",
     [
         (
             "return (residual * residual).flatten(1).mean(1)",
@@ -391,4 +370,48 @@ LOSSES = Group(
     ],
 )
 
-GROUPS = [ORDERS, RULES, SCHEDULES, LEAST_SQUARES, PROBLEM, LOSSES]
+PROBLEMS_LINEARITY = Group(
+    "problems/linearity.py",
+    "problem train quantities",
+    (
+        (
+            "return (offset, features) if error <= 1e-9 * values.abs().max() else None",
+            "return (offset, features) if error <= 1e-3 * values.abs().max() else None",
+            "a weakly non-linear model is taken for linear",
+        ),
+        (
+            "(y.flatten() - offset).numpy()",
+            "y.flatten().numpy()",
+            "the offset of the model is forgotten",
+        ),
+        (
+            "features = (values[1 : p + 1] - offset).T",
+            "features = values[1 : p + 1].T",
+            "features with the offset in them",
+        ),
+        ("target, len(target) // len(x))", "target)", "several outputs count as one"),
+    ),
+)
+
+PROBLEMS_PROBLEM = Group(
+    "problems/problem.py",
+    "problem train quantities",
+    (
+        (
+            'if self.loss != "mse" or',
+            'if self.loss not in ("mse", "rmse") or',
+            "another loss is taken for mse",
+        ),
+    ),
+)
+
+GROUPS = [
+    ORDERS,
+    RULES,
+    SCHEDULES,
+    LEAST_SQUARES,
+    PROBLEM,
+    LOSSES,
+    PROBLEMS_LINEARITY,
+    PROBLEMS_PROBLEM,
+]

@@ -4,7 +4,7 @@ from table import Group
 
 QUANTITIES = Group(
     "quantities/__init__.py",
-    "quantities trainer",
+    "quantities train",
     [
         (
             'cheap = preset and item.startswith("full_")',
@@ -21,7 +21,7 @@ QUANTITIES = Group(
 
 CHUNK = Group(
     "quantities/chunk.py",
-    "quantities trainer",
+    "quantities train",
     [
         ("every = 1 if exact else EVERY", "every = 1", "the costly ones at every step"),
         (
@@ -86,7 +86,7 @@ EIGEN = Group(
 
 FORMULAS = Group(
     "quantities/formulas.py",
-    "quantities trainer",
+    "quantities train",
     [
         (
             "return norm(chunk.w - chunk.w_true)",
@@ -164,18 +164,13 @@ FORMULAS = Group(
 
 STATISTICS = Group(
     "quantities/statistics.py",
-    "quantities trainer",
+    "quantities train",
     [
-        (
-            "if problem.least_squares is not None:\n            from",
-            "if problem.least_squares is None:\n            from",
-            "closed forms where there are none",
-        ),
         (
             'if n.startswith("full_") == of_all}',
             "if True}",
             "what is of all the data is asked of the batches",
-        ),
+        )
     ],
 )
 
@@ -382,4 +377,26 @@ AUTOGRAD = Group(
     ],
 )
 
-GROUPS = [QUANTITIES, CHUNK, EIGEN, FORMULAS, STATISTICS, SPREAD, LINEAR, AUTOGRAD]
+QUANTITIES_SOURCES = Group(
+    "quantities/sources.py",
+    "quantities train",
+    (
+        (
+            "if problem.least_squares is not None:\n            _sources",
+            "if problem.least_squares is None:\n            _sources",
+            "closed forms where there are none",
+        ),
+    ),
+)
+
+GROUPS = [
+    QUANTITIES,
+    CHUNK,
+    EIGEN,
+    FORMULAS,
+    STATISTICS,
+    SPREAD,
+    LINEAR,
+    AUTOGRAD,
+    QUANTITIES_SOURCES,
+]

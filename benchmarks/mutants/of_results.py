@@ -3,8 +3,8 @@
 from table import Group
 
 HISTORY = Group(
-    "history.py",
-    "trainer trajectory streams load",
+    "history/history.py",
+    "train trajectory sample_stream load",
     [
         (
             'return np.where(self.stop_reason == "converged", self.stop_epoch, np.inf)',
@@ -51,7 +51,7 @@ HISTORY = Group(
 )
 
 LOAD = Group(
-    "load.py",
+    "tracking/load.py",
     "load",
     [
         (
@@ -73,15 +73,9 @@ LOAD = Group(
 )
 
 COMPARISON = Group(
-    "comparison.py",
+    "history/compare.py",
     "load",
     [
-        (
-            'values = pd.concat(both, axis=1, join="inner", keys=["a", "b"]).sort_index()',
-            "values = pd.concat([s.reset_index(drop=True) for s in both], axis=1, "
-            'join="inner", keys=["a", "b"])',
-            "paired by place, not by seed",
-        ),
         (
             "neither = np.isposinf(x) & np.isposinf(y)",
             "neither = np.isposinf(x) | np.isposinf(y)",
@@ -103,11 +97,6 @@ COMPARISON = Group(
             "ratio = bounded_median(ratios, neither & positive, (1.0, 1.0), confidence)",
             "pairs in which neither got there are taken for ties",
         ),
-        (
-            "below = _floats(column, rows[column]) < target",
-            "below = _floats(column, rows[column]) <= target",
-            "a target counts as met at equality",
-        ),
         ("observed=True).min()", "observed=True).max()", "the last time below, not the first"),
         (
             "return last.reindex(seeds, fill_value=np.inf).mask(diverged, np.inf)",
@@ -120,19 +109,9 @@ COMPARISON = Group(
             "the first epoch for the last",
         ),
         (
-            ".reindex(index, fill_value=np.inf)\n\n\ndef summary",
-            ".reindex(index, fill_value=np.nan)\n\n\ndef summary",
-            "a seed without rows is not known, rather than never",
-        ),
-        (
             "return self.reached / self.seeds",
             "return self.reached / max(self.seeds - 1, 1)",
             "shares above 1",
-        ),
-        (
-            "return last.mask(last.index.isin(self._diverged()), np.inf)",
-            "return last",
-            "the same of an arm in the store",
         ),
         (
             'if rows["run_id"].nunique() > rows["arm"].nunique():',
@@ -143,7 +122,7 @@ COMPARISON = Group(
 )
 
 MEDIANS = Group(
-    "medians.py",
+    "theory/medians.py",
     "load tuning",
     [
         (
@@ -183,7 +162,7 @@ MEDIANS = Group(
 )
 
 TUNING = Group(
-    "tuning.py",
+    "history/tuning.py",
     "tuning",
     [
         (
@@ -228,19 +207,9 @@ TUNING = Group(
 )
 
 CLAIMS = Group(
-    "claims.py",
+    "studies/claims.py",
     "claims",
     [
-        (
-            "return bool(abs(measured - expected) <= tolerance)",
-            "return bool(measured - expected <= tolerance)",
-            "too low is never too far",
-        ),
-        (
-            "return bool(abs(measured - expected) <= tolerance)",
-            "return not abs(measured - expected) > tolerance",
-            "NaN holds",
-        ),
         (
             "if not isinstance(measured, Sequence) or len(measured) != len(expected):",
             "if not isinstance(measured, Sequence):",
@@ -268,17 +237,12 @@ CLAIMS = Group(
             "        return bool(measured == expected)",
             "truth values are numbers with a tolerance",
         ),
-        (
-            "if abs(value) < 1e4 or abs(value) >= 1e6 else",
-            "if abs(value) < 1e2 or abs(value) >= 1e6 else",
-            "numbers between 100 and 10,000 lose their digits",
-        ),
     ],
 )
 
 PREDICT = Group(
-    "predict.py",
-    "predict schedules streams",
+    "theory/predictions.py",
+    "predictions schedules sample_stream",
     [
         ('ahead = 0 if rule == "full" else 1', "ahead = 1", "under the rule full an epoch late"),
         ("    if tolerance > 1:\n        return {}\n", "", "rounding that decides is not minded"),
@@ -323,28 +287,6 @@ PREDICT = Group(
             "an epoch late",
         ),
         (
-            "return float(loss[-1] / loss[-2])",
-            "return float(loss[-1] / loss[0])",
-            "growth of the whole run",
-        ),
-        ("** (1 / (2 * epochs)))", "** (1 / epochs))", "the factor of the loss, not of the error"),
-        ("(loss[-1] / loss[-1 - epochs])", "(loss[-1] / loss[-epochs])", "an epoch too few"),
-        (
-            "found.append(theory.gap(loss, full, size, end))",
-            "found.append(theory.gap(full, loss, size, end))",
-            "batch and full loss change places",
-        ),
-        (
-            "(lambda run: median(run.distance)",
-            "(lambda run: float(run.distance[0])",
-            "the first seed for the median",
-        ),
-        (
-            "if run.config.stop is not None and not set(CHECKS) & set(run.predicted):",
-            "if run.config.stop is not None and set(CHECKS) & set(run.predicted):",
-            "described where predicted, and silent where not",
-        ),
-        (
             "return problem.initial(list(config.seeds))",
             "return problem.initial([config.seeds[0]] * len(config.seeds))",
             "every seed starts where the first one does",
@@ -364,8 +306,8 @@ PREDICT = Group(
 )
 
 FOLLOW = Group(
-    "follow.py",
-    "predict",
+    "theory/follow.py",
+    "predictions",
     [
         (
             "share, epoch = np.array(sizes) / sum(sizes), None",
@@ -393,8 +335,8 @@ FOLLOW = Group(
 )
 
 ROUNDING = Group(
-    "rounding.py",
-    "predict",
+    "theory/rounding.py",
+    "predictions",
     [
         (
             "(1 - self.lr * self._spectrum) ** 2, 1.0)",
@@ -419,4 +361,119 @@ ROUNDING = Group(
     ],
 )
 
-GROUPS = [HISTORY, LOAD, COMPARISON, MEDIANS, TUNING, CLAIMS, PREDICT, FOLLOW, ROUNDING]
+HISTORY_COMPARE = Group(
+    "history/compare.py",
+    "load",
+    (
+        (
+            'values = pd.concat([a, b], axis=1, join="inner", keys=["a", "b"]).sort_index()',
+            "values = pd.concat([x.reset_index(drop=True) for x in [a, b]], axis=1)",
+            "paired by place, not by seed",
+        ),
+        (
+            "below = floats(column, rows[column]) < target",
+            "below = floats(column, rows[column]) <= target",
+            "a target counts as met at equality",
+        ),
+    ),
+)
+
+TRACKING_COMPARE = Group(
+    "tracking/compare.py",
+    "load",
+    (
+        (
+            ".reindex(index, fill_value=np.inf)\n\n\ndef by_seed",
+            ".reindex(index, fill_value=np.nan)\n\n\ndef by_seed",
+            "a seed without rows is not known, rather than never",
+        ),
+        (
+            "return last.mask(last.index.isin(self._diverged()), np.inf)",
+            "return last",
+            "the same of an arm in the store",
+        ),
+    ),
+)
+
+STUDIES_CLAIMS = Group(
+    "studies/claims.py",
+    "claims",
+    (
+        (
+            "return bool(math.fabs(measured - expected) <= tolerance)",
+            "return bool(measured - expected <= tolerance)",
+            "too low is never too far",
+        ),
+        (
+            "return bool(math.fabs(measured - expected) <= tolerance)",
+            "return not abs(measured - expected) > tolerance",
+            "NaN holds",
+        ),
+    ),
+)
+
+TEXT = Group(
+    "text.py",
+    "claims",
+    (
+        (
+            "if abs(value) < 1e4 or abs(value) >= 1e6 else",
+            "if abs(value) < 1e2 or abs(value) >= 1e6 else",
+            "numbers between 100 and 10,000 lose their digits",
+        ),
+    ),
+)
+
+HISTORY_HISTORY = Group(
+    "history/history.py",
+    "predictions schedules sample_stream",
+    (
+        (
+            "return float(loss[-1] / loss[-2])",
+            "return float(loss[-1] / loss[0])",
+            "growth of the whole run",
+        ),
+        ("** (1 / (2 * epochs)))", "** (1 / epochs))", "the factor of the loss, not of the error"),
+        ("(loss[-1] / loss[-1 - epochs])", "(loss[-1] / loss[-epochs])", "an epoch too few"),
+        (
+            "found.append(theory.gap(loss, full, size, end))",
+            "found.append(theory.gap(full, loss, size, end))",
+            "batch and full loss change places",
+        ),
+    ),
+)
+
+STUDIES_PREDICTED = Group(
+    "studies/predicted.py",
+    "predictions schedules sample_stream",
+    (
+        (
+            "(lambda run: median(run.distance)",
+            "(lambda run: float(run.distance[0])",
+            "the first seed for the median",
+        ),
+        (
+            "if run.config.stop is not None and not set(CHECKS) & set(run.predicted):",
+            "if run.config.stop is not None and set(CHECKS) & set(run.predicted):",
+            "described where predicted, and silent where not",
+        ),
+    ),
+)
+
+GROUPS = [
+    HISTORY,
+    LOAD,
+    COMPARISON,
+    MEDIANS,
+    TUNING,
+    CLAIMS,
+    PREDICT,
+    FOLLOW,
+    ROUNDING,
+    HISTORY_COMPARE,
+    TRACKING_COMPARE,
+    STUDIES_CLAIMS,
+    TEXT,
+    HISTORY_HISTORY,
+    STUDIES_PREDICTED,
+]

@@ -412,8 +412,8 @@ STEP_SIZES = Group(
 )
 
 TRACKING = Group(
-    "theory/tracking.py",
-    "tracking_theory theory_kinds",
+    "theory/drift.py",
+    "drift theory_kinds",
     [
         (
             "return SampleLaw(hessian, products, 2 * deviation**2 * hessian)",
@@ -458,7 +458,7 @@ TRACKING = Group(
 )
 
 ARGUMENTS = Group(
-    "theory/arguments.py",
+    "theory/checked.py",
     "bad_input theory theory_kinds",
     [
         (

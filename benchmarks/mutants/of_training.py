@@ -3,8 +3,8 @@
 from table import Group
 
 TRAINER = Group(
-    "trainer.py",
-    "trainer trajectory checkpoint orders schedules",
+    "training/train.py",
+    "train trajectory checkpoint orders schedules",
     [
         (
             'run.reason[run.reason == ""] = "max_epochs"',
@@ -155,8 +155,8 @@ TRAINER = Group(
 )
 
 EPOCHS = Group(
-    "epochs.py",
-    "trainer schedules streams trajectory checkpoint",
+    "training/epochs.py",
+    "train schedules sample_stream trajectory checkpoint",
     [
         (
             '"weighted_loss": sizes[:, None] * loss',
@@ -242,8 +242,8 @@ EPOCHS = Group(
 )
 
 STREAMS = Group(
-    "streams.py",
-    "streams checkpoint",
+    "training/sample_stream.py",
+    "sample_stream checkpoint",
     [
         (
             "self._rest[r] = x[n:].clone(), y[n:].clone()",
@@ -280,18 +280,13 @@ STREAMS = Group(
 )
 
 CHECKPOINT = Group(
-    "checkpoint.py",
+    "training/checkpoint.py",
     "checkpoint",
     [
         (
             'ARRAYS = ("members", "live", "stop_epoch", "n_steps", "final_w")',
             'ARRAYS = ("members", "live", "stop_epoch", "final_w")',
             "steps taken before do not count",
-        ),
-        (
-            'at = {"epoch": run.epoch, "batch": run.batch, "over": _is_over(run)}',
-            'at = {"epoch": run.epoch, "batch": 0, "over": _is_over(run)}',
-            "goes on at the beginning of an epoch",
         ),
         (
             'arrays |= {"w": run.w, "averaged": run.epochs.averaged}',
@@ -326,18 +321,12 @@ CHECKPOINT = Group(
             "a schedule whose factory was changed goes on",
         ),
         ('        "first parameters": _digest(run.w_start),\n', "", "other first parameters go on"),
-        (
-            "            if there < n:\n",
-            "            if there < 0:\n",
-            "rows that are missing are not missed",
-        ),
-        ("self._began -= seconds", "self._began += seconds", "the time taken before is taken off"),
     ],
 )
 
 CONFIG = Group(
-    "config.py",
-    "trainer schedules bad_input orders",
+    "recipe/config.py",
+    "train schedules bad_input orders",
     [
         (
             "return self.epochs * len(self.batch_sizes(d))",
@@ -378,7 +367,7 @@ CONFIG = Group(
 )
 
 TRAJECTORY = Group(
-    "trajectory.py",
+    "training/trajectory.py",
     "trajectory",
     [
         (
@@ -417,7 +406,7 @@ TRAJECTORY = Group(
 )
 
 DRAWS = Group(
-    "draws.py",
+    "recipe/draw_cache.py",
     "orders",
     [
         (
@@ -434,8 +423,8 @@ DRAWS = Group(
 )
 
 ENGINES = Group(
-    "engines.py",
-    "engines trainer schedules",
+    "training/engines.py",
+    "engines train schedules",
     [
         (
             "self.rates(np.arange(first - 1, first - 1 + n_steps))",
@@ -450,4 +439,40 @@ ENGINES = Group(
     ],
 )
 
-GROUPS = [TRAINER, EPOCHS, STREAMS, CHECKPOINT, CONFIG, TRAJECTORY, DRAWS, ENGINES]
+TRAINING_CHECKPOINT = Group(
+    "training/checkpoint.py",
+    "checkpoint",
+    (
+        (
+            'at = {"epoch": run.epoch, "batch": run.batch, "over": is_over(run)}',
+            'at = {"epoch": run.epoch, "batch": 0, "over": is_over(run)}',
+            "goes on at the beginning of an epoch",
+        ),
+    ),
+)
+
+TRACKING_RESUME = Group(
+    "tracking/resume.py",
+    "checkpoint",
+    (
+        (
+            "            if there < n:\n",
+            "            if there < 0:\n",
+            "rows that are missing are not missed",
+        ),
+        ("self._began -= seconds", "self._began += seconds", "the time taken before is taken off"),
+    ),
+)
+
+GROUPS = [
+    TRAINER,
+    EPOCHS,
+    STREAMS,
+    CHECKPOINT,
+    CONFIG,
+    TRAJECTORY,
+    DRAWS,
+    ENGINES,
+    TRAINING_CHECKPOINT,
+    TRACKING_RESUME,
+]

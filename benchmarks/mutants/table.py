@@ -68,13 +68,19 @@ class Group:
 
     Attributes:
         file: where, under `sgdstudy/`.
-        tests: names of test files, as `trainer` for `tests/test_trainer.py`; the likeliest first.
+        tests: names of test files, as `train` for `tests/training/test_train.py`; likeliest first.
         faults: old text, new text, meaning, and, of one that survives, the reason.
     """
 
     file: str
     tests: str
     faults: list[tuple[str, ...]]
+
+
+def test_files(name: str) -> list[str]:
+    """Return the files of tests of this name, relative to the project."""
+    found = sorted((ROOT / "tests").rglob(f"test_{name}.py"))
+    return [path.relative_to(ROOT).as_posix() for path in found]
 
 
 def groups() -> list[Group]:
@@ -93,8 +99,7 @@ def faults(only: Sequence[str] = ("",)) -> list[tuple[Fault, tuple[str, ...]]]:
     """Return the faults whose file's name holds one of `only`, each with the files of its tests."""
     found = []
     for group in groups():
-        tests = [f"tests/test_{name}.py" for name in group.tests.split()]
-        tests = [name for name in tests if (ROOT / name).exists()]
+        tests = [path for name in group.tests.split() for path in test_files(name)]
         tests.insert(0, f"{PACKAGE}/{group.file}")  # its examples
         if any(part in group.file for part in only):
             found += [(Fault(group.file, *fault), tuple(tests)) for fault in group.faults]

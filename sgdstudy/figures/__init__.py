@@ -1,7 +1,12 @@
-"""Figures of runs, each a plain matplotlib `Figure`; what theory expects is dashed."""
+"""Figures of runs, each a plain matplotlib `Figure`; what theory expects is dashed.
 
-from sgdstudy.figures.drawing import describe, png
-from sgdstudy.figures.exercises import (
+Promises: a figure asks a run for what the Protocol `style.Run` names and for nothing else, so that
+stored runs are drawn like fresh ones; no figure computes what a claim would have to know.
+May import: `theory`, `recipe`, `quantities`, `problems` and below.
+Start reading: `style.py` (what all share), then `runs.py` (histories) and `tables.py` (points).
+"""
+
+from sgdstudy.figures.runs import (
     batch_gradients,
     batch_losses,
     by_epoch,
@@ -16,8 +21,9 @@ from sgdstudy.figures.exercises import (
     stop_epochs,
     within_epoch,
 )
-from sgdstudy.figures.studies import curves, followed, over_steps, points, power_laws, strips
-from sgdstudy.figures.tuned import lr_sensitivity, times_to_targets
+from sgdstudy.figures.style import describe, png
+from sgdstudy.figures.tables import curves, followed, over_steps, points, power_laws, strips
+from sgdstudy.figures.tuning import lr_sensitivity, times_to_targets
 
 __all__ = [
     "batch_gradients",

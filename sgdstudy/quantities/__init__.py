@@ -3,11 +3,16 @@
 A quantity is a pure function of a `Chunk` returning `(S, R)`: one value per step and replica, NaN
 where it is not defined. It sees copies only, so it cannot change a trajectory, and draws from no
 generator but its own. `docs/diagnostics.md` lists them.
+
+Promises: the same steps give the same values, however they are cut into chunks.
+May import: `problems`, `checks` and below.
+Start reading: `chunk.py` (what a quantity sees), then `formulas.py` (the quantities).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +21,7 @@ from sgdstudy import checks
 from sgdstudy.errors import InputError, failed, shown
 from sgdstudy.quantities import formulas
 from sgdstudy.quantities.chunk import Chunk, norm
+from sgdstudy.quantities.statistics import Statistics
 
 __all__ = ["PRESETS", "QUANTITIES", "Chunk", "compute", "norm", "resolve"]
 
@@ -84,8 +90,10 @@ def compute(
 ) -> dict[str, np.ndarray]:
     """Return the values `(S, R)` of every chosen quantity."""
     values: dict[str, np.ndarray] = {}
+    shared = Statistics(chunk)
     for quantity in chosen.values():
-        chunk.statistics.want(getattr(quantity, "needs", ()))
+        shared.want(getattr(quantity, "needs", ()))
+    chunk = replace(chunk, statistics=shared)
     with np.errstate(all="ignore"):
         for name, quantity in chosen.items():
             try:
@@ -106,8 +114,6 @@ def compute(
                     f"the quantity {name!r} returned shape {value.shape}; "
                     f"expected (steps, replicas) = {chunk.loss.shape}"
                 )
-    # the statistics hold the chunk: without this its arrays would wait for the garbage collector
-    chunk.__dict__.pop("statistics", None)
     return values
 
 

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch.func import grad, vmap
 
-from sgdstudy import losses
 from sgdstudy.errors import InputError
+from sgdstudy.problems import losses
 from sgdstudy.quantities import eigen, spread
-from sgdstudy.quantities.statistics import nowhere
+from sgdstudy.quantities.spread import nowhere
 
 if TYPE_CHECKING:
-    from sgdstudy.problem import Problem
+    from sgdstudy.problems.problem import Problem
     from sgdstudy.quantities.chunk import Chunk
 
 EXACT_PARAMETERS = 64

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from sgdstudy.problem import Problem
-    from sgdstudy.quantities.statistics import Statistics
+from sgdstudy.problems.problem import Problem
 
 EVERY = 10  # steps between two that get the costly quantities, where they are not exact
+
+
+class ByName(Protocol):
+    """Arrays by name."""
+
+    def __getitem__(self, name: str, /) -> np.ndarray:
+        """Return one of them."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,8 @@ class Chunk:
         every: steps between two that get what needs samples or curvature; None: every step for
             least squares, every tenth else.
         kept: steps of which any row is kept, `(S,)`; None: all.
+        statistics: what several quantities share, `(S, R)` by name; `compute` gives it to the
+            quantities it calls, see `statistics.Statistics`.
     """
 
     w: np.ndarray
@@ -53,13 +60,7 @@ class Chunk:
     step: np.ndarray | None = None
     every: int | None = None
     kept: Any = None
-
-    @cached_property
-    def statistics(self) -> Statistics:
-        """What several quantities share, computed when first asked for; see `Statistics`."""
-        from sgdstudy.quantities.statistics import Statistics
-
-        return Statistics(self)
+    statistics: ByName = field(default_factory=dict[str, np.ndarray])
 
     @cached_property
     def scheduled(self) -> np.ndarray:

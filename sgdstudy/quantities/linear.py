@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sgdstudy.least_squares import LeastSquares
+from sgdstudy.problems.least_squares import LeastSquares
 from sgdstudy.quantities import eigen, spread
-from sgdstudy.quantities.statistics import nowhere
+from sgdstudy.quantities.spread import nowhere
 
 if TYPE_CHECKING:
     from sgdstudy.quantities.chunk import Chunk

@@ -7,6 +7,8 @@ beside it. Sums are of centred values; raw moments would cancel.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 # the edges of the histogram's bins: -1e4, -1e2, ..., -1e-6, 1e-6, ..., 1e4
@@ -100,3 +102,9 @@ def histogram(gradients: np.ndarray) -> np.ndarray:
     below = [np.count_nonzero(gradients < edge, axis=(0, 1)) for edge in EDGES]
     below.append(np.count_nonzero(gradients == gradients, axis=(0, 1)))  # all that are numbers
     return np.diff(np.stack(below, axis=1), axis=1, prepend=0).astype(float)
+
+
+def nowhere(shape: tuple[int, ...], names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Return statistics of batches `(S, R)` that are NaN."""
+    columns = {"histogram": (len(EDGES) + 1,)}
+    return {name: np.full(shape + columns.get(name, ()), np.nan) for name in names}

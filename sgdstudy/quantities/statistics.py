@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Protocol
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from sgdstudy.quantities.spread import EDGES
-
-if TYPE_CHECKING:
-    from sgdstudy.problem import Problem
-    from sgdstudy.quantities.chunk import Chunk
-
-
-class Source(Protocol):
-    """Where statistics come from: closed forms, or torch.func."""
-
-    def batch(self, chunk: Chunk, wanted: frozenset[str]) -> dict[str, np.ndarray]:
-        """Return statistics of the batches, `(S, R)` each, NaN off the schedule."""
-
-    def full(self, chunk: Chunk, wanted: frozenset[str]) -> dict[str, np.ndarray]:
-        """Return statistics of all the data, `(S, R)` each, NaN where they are not known."""
+from sgdstudy.quantities.chunk import Chunk
+from sgdstudy.quantities.sources import source_of
+from sgdstudy.quantities.spread import nowhere
 
 
 class Statistics:
@@ -64,26 +50,3 @@ class Statistics:
             self._values |= find(self._chunk, frozenset(wanted))
         for value in self._values.values():  # they are shared
             value.flags.writeable = False
-
-
-def nowhere(shape: tuple[int, ...], names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Return statistics of batches `(S, R)` that are NaN."""
-    columns = {"histogram": (len(EDGES) + 1,)}
-    return {name: np.full(shape + columns.get(name, ()), np.nan) for name in names}
-
-
-_sources: WeakKeyDictionary[Problem, Source] = WeakKeyDictionary()
-
-
-def source_of(problem: Problem) -> Source:
-    """Return where the statistics of a problem come from, made once."""
-    if problem not in _sources:
-        if problem.least_squares is not None:
-            from sgdstudy.quantities.linear import Linear
-
-            _sources[problem] = Linear(problem.least_squares, problem.d)
-        else:
-            from sgdstudy.quantities.autograd import Autograd
-
-            _sources[problem] = Autograd(problem)
-    return _sources[problem]

@@ -3,11 +3,14 @@
 Pure float64 functions of `LeastSquares` (features, minimiser, Hessian H, least loss L*). With
 z = w - w* the loss is L* + z^T H z / 2, a full-batch step is z -> (I - lr H) z, and a step on a
 batch b is z -> (I - lr H_b) z - lr g_b, g_b the batch's gradient at w*.
+
+Promises: nothing here looks at a run; what is not known is refused, never guessed.
+May import: `recipe`, `quantities`, `problems` and below.
+Start reading: `descent.py`, `fixed_order.py`, `random_order.py`; `expect.py` binds them to an arm.
 """
 
 import inspect
 
-from sgdstudy.theory.arguments import checked
 from sgdstudy.theory.batch_size import (
     ExpectedPath,
     critical_batch_size,
@@ -30,6 +33,7 @@ from sgdstudy.theory.batch_vs_full import (
     triangle_bounds,
     two_batch_bias,
 )
+from sgdstudy.theory.checked import checked
 from sgdstudy.theory.descent import (
     descent_loss,
     descent_stop,
@@ -41,6 +45,16 @@ from sgdstudy.theory.descent import (
     lr_best_for_epsilon,
     lr_limit,
     moments,
+)
+from sgdstudy.theory.drift import (
+    SampleLaw,
+    Tracking,
+    best_tracking_lr,
+    sample_law,
+    stationary_tracking,
+    tracking_lr_limit,
+    tracking_path,
+    tracking_terms,
 )
 from sgdstudy.theory.fixed_order import (
     Batches,
@@ -90,16 +104,6 @@ from sgdstudy.theory.step_sizes import (
     polyak_losses,
     projected,
     scheduled_losses,
-)
-from sgdstudy.theory.tracking import (
-    SampleLaw,
-    Tracking,
-    best_tracking_lr,
-    sample_law,
-    stationary_tracking,
-    tracking_lr_limit,
-    tracking_path,
-    tracking_terms,
 )
 
 __all__ = [

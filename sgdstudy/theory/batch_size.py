@@ -17,7 +17,7 @@ import numpy as np
 from scipy.optimize import brentq
 
 from sgdstudy.errors import InputError, shown
-from sgdstudy.least_squares import LeastSquares
+from sgdstudy.problems.least_squares import LeastSquares
 from sgdstudy.theory.descent import lr_limit
 from sgdstudy.theory.random_order import (
     mean_square_lr_limit,

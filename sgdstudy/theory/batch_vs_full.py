@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sgdstudy.least_squares import LeastSquares
+from sgdstudy.problems.least_squares import LeastSquares
 
 
 @dataclass(frozen=True)

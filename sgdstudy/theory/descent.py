@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from sgdstudy.errors import InputError
-from sgdstudy.least_squares import LARGEST, LeastSquares
-from sgdstudy.problem import Problem
+from sgdstudy.problems.least_squares import LeastSquares
+from sgdstudy.problems.linearity import LARGEST
+from sgdstudy.problems.problem import Problem
 
 MOST_STEPS = 2**52  # looked ahead in closed form
 

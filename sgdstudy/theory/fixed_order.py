@@ -9,11 +9,11 @@ from itertools import islice
 import mpmath
 import numpy as np
 
-from sgdstudy.config import TrainConfig
 from sgdstudy.errors import InputError
-from sgdstudy.least_squares import LeastSquares
-from sgdstudy.orders import Sampler
-from sgdstudy.problem import Problem
+from sgdstudy.problems.least_squares import LeastSquares
+from sgdstudy.problems.problem import Problem
+from sgdstudy.recipe.config import TrainConfig
+from sgdstudy.recipe.orders import Sampler
 from sgdstudy.theory.batch_vs_full import Gap, gap
 from sgdstudy.theory.descent import moments
 

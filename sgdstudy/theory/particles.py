@@ -16,7 +16,7 @@ from scipy.optimize import brentq, minimize
 from scipy.stats import t
 
 from sgdstudy.errors import InputError
-from sgdstudy.least_squares import LeastSquares
+from sgdstudy.problems.least_squares import LeastSquares
 from sgdstudy.theory.random_order import mean_square_lr_limit
 from sgdstudy.theory.reshuffling import Items, enumerable, epoch_radius, items_of, moving
 

@@ -7,11 +7,11 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from sgdstudy.config import TrainConfig
 from sgdstudy.errors import InputError
-from sgdstudy.least_squares import LeastSquares
-from sgdstudy.orders import batch_sizes
-from sgdstudy.problem import Problem
+from sgdstudy.problems.least_squares import LeastSquares
+from sgdstudy.problems.problem import Problem
+from sgdstudy.recipe.config import TrainConfig
+from sgdstudy.recipe.orders import batch_sizes
 from sgdstudy.theory.descent import moments
 from sgdstudy.theory.fixed_order import indices_by_epoch
 

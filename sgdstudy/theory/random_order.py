@@ -9,8 +9,8 @@ from scipy.sparse import csr_array
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from sgdstudy.errors import InputError
-from sgdstudy.least_squares import LeastSquares
-from sgdstudy.orders import batch_sizes
+from sgdstudy.problems.least_squares import LeastSquares
+from sgdstudy.recipe.orders import batch_sizes
 from sgdstudy.theory.batch_vs_full import finite_share, gradients
 
 MOST_PARAMETERS = 32  # their second moments: a matrix of a million numbers

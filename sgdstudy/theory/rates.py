@@ -20,9 +20,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from sgdstudy.errors import InputError, shown
-from sgdstudy.least_squares import LeastSquares
-from sgdstudy.theory.arguments import permutation
+from sgdstudy.problems.least_squares import LeastSquares
 from sgdstudy.theory.batch_vs_full import gradients
+from sgdstudy.theory.checked import permutation
 
 Law = Mapping[int, float]  # exponent of K -> constant
 

@@ -20,8 +20,8 @@ import numpy as np
 
 from sgdstudy import checks
 from sgdstudy.errors import InputError
-from sgdstudy.least_squares import LeastSquares
-from sgdstudy.orders import batch_sizes
+from sgdstudy.problems.least_squares import LeastSquares
+from sgdstudy.recipe.orders import batch_sizes
 from sgdstudy.theory.random_order import MOST_PARAMETERS
 
 MOST_PAIRS = 1_000_000  # of a set of items and the batch that comes next: seconds

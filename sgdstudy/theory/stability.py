@@ -7,8 +7,9 @@ import torch
 from torch.func import jacrev
 
 from sgdstudy.errors import InputError
-from sgdstudy.least_squares import MAX_ENTRIES, LeastSquares, from_features
-from sgdstudy.problem import Problem
+from sgdstudy.problems.least_squares import LeastSquares, from_features
+from sgdstudy.problems.linearity import MAX_ENTRIES
+from sgdstudy.problems.problem import Problem
 
 FLAT = 1e-5  # singular values of the Jacobian below this share of the largest: nothing moves there
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from sgdstudy.errors import InputError, shown
-from sgdstudy.least_squares import LeastSquares, from_features
+from sgdstudy.problems.least_squares import LeastSquares, from_features
 from sgdstudy.theory.batch_vs_full import gradients
 from sgdstudy.theory.random_order import moments_along, unbounded
 

@@ -1,0 +1,6 @@
+"""The command line: words in, lines out.
+
+Promises: bad input is one line and exit code 2; only this folder prints.
+May import: everything.
+Start reading: `main.py`, then `commands.py`.
+"""

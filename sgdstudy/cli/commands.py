@@ -1,0 +1,364 @@
+"""What `sgdstudy study | list | run | ui | report | ...` do."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from sgdstudy import checks
+from sgdstudy.cli.parsing import parse
+from sgdstudy.cli.terminal import console, plain, print_claims, print_rows, say
+from sgdstudy.errors import InputError
+from sgdstudy.studies.claims import tally
+from sgdstudy.studies.scripts import find_scripts, load_study
+from sgdstudy.studies.study import Result, Study
+from sgdstudy.text import show
+
+Store = Annotated[str | None, tyro.conf.arg(help="folder of the store, or tracking URI")]
+
+
+@dataclass(frozen=True)
+class StudyCommand:
+    """Run every exercise, and every study quick, and list all claims with their verdicts."""
+
+    store: Store = None
+    jobs: int = 0
+    """processes that train arms side by side; 0: one per core"""
+    first_seed: int = 0
+    """the first seed of every study"""
+    strict: bool = True
+    """end with exit code 1 when a claim fails, and say which"""
+    answer: bool = True
+    """write the answers and the claims; --no-answer keeps them from the class"""
+    predict: bool = False
+    """ask for your guesses before each study, and show them beside the outcome"""
+
+    def run(self) -> int:
+        """Run the command; return the exit code."""
+        from sgdstudy.tracking import recovery
+
+        jobs = _processes(self.jobs)
+        started, results = time.perf_counter(), []
+        store = recovery.start(self.store, plain)
+        before = _stored_bytes(store)
+        for name in find_scripts():
+            study = load_study(name)
+            given: dict[str, Any] = {
+                "store": self.store,
+                "first_seed": self.first_seed,
+                "answer": self.answer,
+                "predict": self.predict,
+            }
+            if "quick" in (f.name for f in fields(study.options)):
+                given["quick"] = True
+            options = study.options(jobs=jobs, **given)
+            results.append(_run_and_print(study, options))
+        written = _stored_bytes(store) - before
+        failed = [(r.study, claim) for r in results for claim in r.failed]
+        if any(result.claims for result in results):
+            say("\n[bold]All claims[/bold]\n")
+            print_claims(results)
+        say(
+            f"\n{len(results)} studies: "
+            f"{tally((c.kind, c.holds) for r in results for c in r.claims)}\n"
+            f"{time.perf_counter() - started:.0f} s, {written / 1e6:.0f} MB written\n"
+            f"Read the report: [bold]{_write_report(store, None)}[/bold]\n"
+            f"Look at the charts: [bold]sgdstudy ui[/bold] (or make ui)"
+        )
+        for where, c in failed:
+            what = f"{where}: {c.name} ({c.arm}): expected {show(c.expected)}"
+            plain(f"FAILS  {what}, tolerance {show(c.tolerance)}, measured {show(c.measured)}")
+        return 1 if failed and self.strict else 0
+
+
+@dataclass(frozen=True)
+class ListCommand:
+    """List the studies and their questions."""
+
+    def run(self) -> int:
+        """Run the command; return the exit code."""
+        scripts = find_scripts()
+        if not scripts:
+            raise InputError("there is no experiments/ folder here; change to the project's folder")
+        for name in scripts:
+            print(f"{name:<24} {load_study(name).question}")
+        return 0
+
+
+@dataclass(frozen=True)
+class RunCommand:
+    """Run studies by name or path; their own options follow, as in `run ex6_shuffle --seeds 64`."""
+
+    names: Annotated[tuple[str, ...], tyro.conf.Positional]
+
+    def run(self, rest: list[str]) -> int:
+        """Run the command; return the exit code."""
+        studies = [load_study(name) for name in self.names]
+        if not studies:
+            raise InputError(f"name a study to run: {', '.join(find_scripts())}")
+        chosen = [parse_options(study, rest) for study in studies]
+        codes = [run_script(s, options) for s, options in zip(studies, chosen, strict=True)]
+        return max(codes)
+
+
+@dataclass(frozen=True)
+class UiCommand:
+    """Open MLflow on the store and print the address of every study's charts."""
+
+    store: Store = None
+    port: int = 5000
+    """first port to try"""
+    open: bool = False
+    """open the first address in a browser"""
+
+    def run(self) -> int:
+        """Run the command; return the exit code."""
+        from sgdstudy.tracking.ui import serve
+
+        return serve(self.store, self.port, say, self.open)
+
+
+@dataclass(frozen=True)
+class ReportCommand:
+    """Write one HTML file of what is in the store: questions, answers, claims, figures."""
+
+    store: Store = None
+    out: str | None = None
+    """the file; default: report.html beside the database, or here for a server"""
+
+    def run(self) -> int:
+        """Run the command; return the exit code."""
+        from sgdstudy.tracking import recovery
+
+        say(f"wrote [bold]{_write_report(recovery.start(self.store, plain), self.out)}[/bold]")
+        return 0
+
+
+@dataclass(frozen=True)
+class ExportCommand:
+    """Write runs, steps, epochs and claims of a study as CSV or Parquet files."""
+
+    study: Annotated[str, tyro.conf.Positional]
+    to: Literal["csv", "parquet"] = "csv"
+    folder: str | None = None
+    """where the files go; default: the study's name"""
+    store: Store = None
+    force: bool = False
+    """write over files that are there"""
+
+    def run(self) -> int:
+        """Run the command; return the exit code."""
+        from sgdstudy.tracking.export import export
+
+        folder = self.folder or self.study
+        for path in export(self.study, folder, self.to, store=self.store, force=self.force):
+            say(f"wrote {path}")
+        return 0
+
+
+@dataclass(frozen=True)
+class PruneCommand:
+    """Drop all but the latest invocations of every study, with their files."""
+
+    keep: int
+    """how many invocations of each study to keep"""
+    store: Store = None
+    yes: bool = False
+    """do not ask"""
+
+    def run(self) -> int:
+        """Run the command; return the exit code."""
+        from sgdstudy.tracking import recovery
+        from sgdstudy.tracking.prune import plan, remove
+
+        store = recovery.start(self.store, plain)
+        runs = plan(store, self.keep)
+        if not runs:
+            say("nothing to drop")
+            return 0
+        if not self.yes:
+            reply = input(f"drop {len(runs)} runs of older invocations and their files? [y/N] ")
+            if reply.strip().lower() not in ("y", "yes"):
+                say("kept everything")
+                return 0
+        say(f"dropped {len(runs)} runs, {remove(store, runs) / 1e6:.0f} MB")
+        return 0
+
+
+@dataclass(frozen=True)
+class SweepCommand:
+    """Train one arm of a study over a grid of settings: every combination is a run."""
+
+    name: Annotated[str | None, tyro.conf.Positional] = None
+    """the study, by name or path"""
+    grid: tuple[str, ...] = ()
+    """name=values; values are a,b,c or logspace(first,last,n), linspace(...), range(first,end)"""
+    config: str | None = None
+    """YAML file with study, arm, grid, seeds, record; what is given here wins"""
+    arm: str | None = None
+    """the arm whose settings change; default: the study's first"""
+    seeds: int | None = None
+    """number of seeds of every combination; default: 16"""
+    record: Literal["epochs", "steps"] | None = None
+    """what goes to Parquet; default: epochs"""
+    jobs: int = 0
+    """processes side by side; 0: one per core"""
+    dask: str | None = None
+    """address or scheduler file of a Dask cluster, instead of local processes"""
+    resume: bool = False
+    """skip what is finished, with the same settings and version of the code"""
+    dry_run: bool = False
+    """list what would run, and about how long it takes"""
+    yes: bool = False
+    """run more than a million combinations"""
+    store: Store = None
+
+    def run(self) -> int:
+        """Run the command; return the exit code."""
+        from sgdstudy.sweep import results as sweep_results
+        from sgdstudy.sweep import sweep
+
+        plan = self._plan()
+        jobs = _processes(self.jobs)
+        if self.dry_run:
+            todo = sweep.waiting(plan, self.resume)
+            for combination in todo:
+                plain(combination.name)
+            plain(sweep.estimate(todo, jobs))
+            return 0
+        found = sweep.run(plan, jobs=jobs, dask=self.dask, resume=self.resume, say=plain)
+        plain(f"\n{found.answer}\n")
+        print_rows(sweep_results.best(plan, found.table))
+        plain(f"rows: ss.load_runs({found.name!r}), ss.load_epochs({found.name!r})")
+        return 1 if (found.table.status != "FINISHED").any() else 0
+
+    def _plan(self) -> Any:
+        from sgdstudy.sweep import grid, sweep
+
+        given = grid.read_yaml(self.config) if self.config else {}
+        name = self.name or given.get("study")
+        if not name:
+            raise InputError(f"name a study to sweep: {', '.join(find_scripts())}")
+        study = load_study(name)
+        axes = given.get("grid", {}) | grid.parse(self.grid)
+        if grid.size(axes) > sweep.MOST_POINTS and not self.yes:
+            raise InputError(f"the grid has {grid.size(axes):,} points; add --yes to run them all")
+        seeds = self.seeds if self.seeds is not None else given.get("seeds", 16)
+        options = study.options(seeds=seeds, store=self.store)
+        arm, record = self.arm or given.get("arm"), self.record or given.get("record", "epochs")
+        return sweep.Plan.of(study, options, arm, axes, record)
+
+
+@dataclass(frozen=True)
+class RerunCommand:
+    """Run tracked runs again and compare every recorded number, bit by bit."""
+
+    run_ids: Annotated[tuple[str, ...], tyro.conf.Positional]
+    store: Store = None
+
+    def run(self) -> int:
+        """Run the command; return the exit code: 1 where a number differs."""
+        from sgdstudy.studies.rerun import rerun
+
+        if not self.run_ids:
+            raise InputError("name a run; ss.load_runs(study).run_id lists them")
+        found = []
+        for run_id in self.run_ids:
+            found.append(rerun(run_id, store=self.store, say=plain))
+            plain(str(found[-1]))
+        return 1 if any(one.difference for one in found) else 0
+
+
+@dataclass(frozen=True)
+class ReapCommand:
+    """Finish runs whose process is gone; every command that writes does so when it starts."""
+
+    store: Store = None
+
+    def run(self) -> int:
+        """Run the command; return the exit code."""
+        return _recover(self.store)
+
+
+@dataclass(frozen=True)
+class SyncCommand:
+    """Send what a tracking server missed while it was away."""
+
+    store: Store = None
+
+    def run(self) -> int:
+        """Run the command; return the exit code."""
+        return _recover(self.store)
+
+
+COMMANDS: dict[str, Any] = {
+    "study": StudyCommand,
+    "list": ListCommand,
+    "run": RunCommand,
+    "ui": UiCommand,
+    "report": ReportCommand,
+    "export": ExportCommand,
+    "sweep": SweepCommand,
+    "rerun": RerunCommand,
+    "prune": PruneCommand,
+    "reap": ReapCommand,
+    "sync": SyncCommand,
+}
+
+
+def parse_options(study: Study, words: list[str]) -> Any:
+    """Return a study's options, from the words of its command line."""
+    return parse(study.options, words, study.name, study.doc)
+
+
+def run_script(study: Study, options: Any) -> int:
+    """Run a study and print what it found; return the exit code."""
+    result = _run_and_print(study, options)
+    return 1 if result.failed and options.strict else 0
+
+
+def _run_and_print(study: Study, options: Any) -> Result:
+    say(f"\n[bold]{study.name}[/bold]  {study.question}")
+    result = study.run(options, say=plain)
+    if result.shown:
+        plain(result.shown)
+    console().print("\n" + result.answer + "\n", markup=False)
+    if result.claims:
+        print_claims([result])
+    plain(f"charts, once `sgdstudy ui` runs: {result.url}")
+    return result
+
+
+def _processes(jobs: int) -> int:
+    """Return how many processes work side by side."""
+    from sgdstudy.studies.workers import default_jobs
+
+    return checks.count("jobs", jobs, least=0) or default_jobs()
+
+
+def _recover(given: str | None) -> int:
+    from sgdstudy.tracking.recovery import recover
+    from sgdstudy.tracking.store import open_store
+
+    found = recover(open_store(given))
+    for name in [*found.closed, *found.sent]:
+        plain(f"  {name}")
+    plain(str(found) or "nothing to do: no run is left behind")
+    return 1 if found.waiting else 0
+
+
+def _write_report(store: Any, out: str | None) -> Path:
+    from sgdstudy.report.report import write_report
+
+    beside = (store.root or Path()) / "report.html"
+    return write_report(store, beside if out is None else checks.path("--out", out))
+
+
+def _stored_bytes(store: Any) -> int:
+    if store.root is None:
+        return 0
+    return sum(path.stat().st_size for path in store.root.rglob("*") if path.is_file())

@@ -1,0 +1,365 @@
+"""The figures of the exercises."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from sgdstudy import theory
+from sgdstudy.figures import style
+from sgdstudy.figures.style import Run, Runs
+from sgdstudy.theory import predictions
+
+if TYPE_CHECKING:
+    from sgdstudy.problems.least_squares import LeastSquares
+    from sgdstudy.problems.problem import Problem
+
+# panel: columns, scale, and where a dashed line tells two cases apart
+COCKPIT: dict[str, tuple[tuple[str, ...], str, float | None]] = {
+    "loss": (("loss", "full_loss"), "log", None),
+    "step": (("update_norm", "distance_start", "distance"), "log", None),
+    "step over the parabola's minimum": (("alpha",), "symlog", 0.0),
+    "cosine of batch and full gradient": (("grad_cosine",), "linear", 0.0),
+    "gradient norm": (("grad_norm", "full_grad_norm"), "log", None),
+    "gradient tests": (("norm_test", "inner_test", "ortho_test"), "log", 1.0),
+    "gradient noise": (("trace_sigma", "full_trace_sigma"), "log", None),
+    "noise scale, in samples": (
+        ("noise_scale", "noise_scale_two_batch", "full_noise_scale"),
+        "log",
+        None,
+    ),
+    "curvature": (("hess_max_eig", "hess_trace", "full_hess_max_eig"), "log", None),
+    "lr x top eigenvalue; over 2 is unstable": (("lr_sharpness",), "log", 2.0),
+    "signal to noise": (("gsnr", "cabs", "tic"), "log", None),
+    "early stopping, above 0: only noise": (("early_stopping",), "symlog", 0.0),
+}
+COCKPIT_POINTS = 4000
+LABELS = {
+    "running_loss": "running loss of the epoch",
+    "full_loss": "loss of all the data",
+    "distance": "distance to the true parameters",
+    "mean_grad_norm": "mean norm of the batch gradients",
+    "full_grad_norm": "norm of the full gradient",
+}
+
+
+def data(problem: Problem) -> Figure:
+    """Draw one-dimensional data, and the curve of the true parameters where they are known."""
+    import torch
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    some = slice(None, None, -(-problem.d // style.POINTS))  # more would take minutes to draw
+    x, y = problem.x[some].cpu(), problem.y[some].cpu()
+    label = f"{problem.d} points" + (f", {len(x)} of them drawn" if len(x) < problem.d else "")
+    axes.plot(x, y, ".", markersize=2, color="tab:blue", label=label)
+    if problem.w_true is not None:
+        with torch.no_grad():
+            curve = problem.model(problem.w_true.cpu(), x)
+        axes.plot(x, curve, color="tab:orange", linewidth=1, label="true parameters")
+    axes.set(xlabel="x", ylabel="y", title=problem.name)
+    axes.legend()
+    return figure
+
+
+def by_epoch(runs: Runs, *columns: str, title: str = "", top: float | None = None) -> Figure:
+    """Draw quantities over the epoch, one panel each: median over the seeds and 10-90 % band.
+
+    `top` is the upper end of the axis, for runs that diverge.
+    """
+    figure = Figure(figsize=(3 + 5 * len(columns), 5), layout="constrained")
+    panels = figure.subplots(1, len(columns), squeeze=False)[0]
+    curves = {arm: predictions.expected_losses(h.problem, h.config) for arm, h in runs.items()}
+    for axes, column in zip(panels, columns, strict=True):
+        for (arm, history), color in zip(runs.items(), style.colors(len(runs)), strict=True):
+            rows = history.load("epochs", columns=["seed", "epoch", column])
+            style.line(axes, rows, "epoch", column, arm, color)
+            expected = curves[arm].get(column, np.empty(0))[: history.stop_epoch.max()]
+            style.dashed(axes, np.arange(1, len(expected) + 1), expected, color)
+        axes.set(xlabel="epoch", ylabel=LABELS.get(column, column), xscale="log", yscale="log")
+        axes.set_ylim(top=top)
+        _mark_epsilon(axes, column, runs)
+        axes.grid(alpha=0.3)
+    style.legend(
+        figure, panels[0], dashed=any(column in curves[arm] for arm in runs for column in columns)
+    )
+    figure.suptitle(title)
+    return figure
+
+
+def loss_by_epoch(runs: Runs, top: float | None = None) -> Figure:
+    """Draw running loss and full loss by epoch."""
+    return by_epoch(runs, "running_loss", "full_loss", top=top)
+
+
+def within_epoch(runs: Runs, epoch: int = 1, column: str = "loss") -> Figure:
+    """Draw a quantity over the batches of one epoch, median over the seeds."""
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    axes, known = figure.subplots(), False
+    for (arm, history), color in zip(runs.items(), style.colors(len(runs)), strict=True):
+        window = slice(epoch, epoch + 1)
+        rows = history.load(columns=["seed", "epoch", "batch", column], epochs=window)
+        style.line(axes, rows, "batch", column, arm, color)
+        if column == "loss" and predictions.order_is_known(history.problem, history.config):
+            expected = _known_losses(history, epoch)[: rows["batch"].max() + 1]
+            style.dashed(axes, np.arange(len(expected)), expected, color)
+            known = True
+    axes.set(xlabel=f"batch of epoch {epoch}", ylabel=f"{column} of the batch", yscale="log")
+    axes.grid(alpha=0.3)
+    style.legend(figure, axes, dashed=known)
+    return figure
+
+
+def stop_epochs(runs: Runs, printed: int | None = None) -> Figure:
+    """Draw the histogram of the stop epochs over the seeds; seeds that never stop are counted."""
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for (arm, history), color in zip(runs.items(), style.colors(len(runs)), strict=True):
+        epochs = history.converged_epoch
+        stopped = epochs[np.isfinite(epochs)]
+        never = len(epochs) - len(stopped)
+        label = arm + (f" ({never} of {len(epochs)} never stopped)" if never else "")
+        bins = (np.arange(0, history.config.epochs + 1) + 0.5).tolist()
+        axes.hist(stopped, bins=bins, alpha=0.6, color=color, label=label)
+        expected = history.predicted.get("stop_epoch", np.inf)
+        if np.isfinite(expected):
+            axes.axvline(expected, color=style.dark(color), linestyle="--", label=f"{arm}: theory")
+    if printed is not None:
+        axes.axvline(printed, color="black", linestyle=":", label=f"the notebook: {printed}")
+    axes.set(xlabel="stop epoch", ylabel="seeds")
+    axes.legend(fontsize="small")
+    return figure
+
+
+def steep_batches(history: Run, epoch: int = 1) -> Figure:
+    """Draw why an epoch's error grows or shrinks, batch by batch, of the first seed.
+
+    A batch multiplies the error along its steepest direction v by 1 - lr lambda: it grows where
+    lr lambda is above 2, if the error lies along v.
+    """
+    problem, config, seed = history.problem, history.config, history.config.seeds[0]
+    ls, b = theory.moments(problem), theory.batches(problem, config, epoch)
+    names = [f"w{i}" for i in range(problem.p)]
+    window = slice(epoch, epoch + 1)
+    rows = history.load(columns=["seed", "epoch", *names], seeds=seed, epochs=window)
+    z = rows[names].to_numpy(dtype=float) - ls.w_star
+    values, vectors = np.linalg.eigh(b.hessians[: len(z)])
+    size = np.linalg.norm(z, axis=1)
+    share = np.abs(np.einsum("bp,bp->b", z, vectors[:, :, -1])) / size
+    figure = Figure(figsize=(10, 9), layout="constrained")
+    panels = figure.subplots(3, 1, sharex=True)
+    panels[0].plot(config.lr * values[:, -1], color="tab:red")
+    panels[0].set(ylabel="lr x top eigenvalue", yscale="log")
+    panels[0].axhline(2, color="black", linestyle="--", linewidth=0.8)
+    panels[1].plot(share, color="tab:blue")
+    panels[1].set(ylabel="share of the error along\nthe steepest direction", ylim=(0, 1.05))
+    panels[2].plot(size, color="tab:green")
+    panels[2].set(ylabel="distance to the minimum", yscale="log", xlabel=f"batch of epoch {epoch}")
+    for axes in panels:
+        for first, last in style.stretches(config.lr * values[:, -1] > 2):
+            axes.axvspan(first - 0.5, last + 0.5, color="tab:red", alpha=0.1, linewidth=0)
+        axes.grid(alpha=0.3)
+    figure.suptitle("Shaded: batches beyond their own limit")
+    return figure
+
+
+def drift_and_sampling(runs: Runs, title: str = "") -> Figure:
+    """Draw what makes the running loss differ from the full one, by epoch, of each first seed.
+
+    See `theory.Gap`; dashed: the steps of the seed's own order, computed before it ran.
+    """
+    figure = Figure(figsize=(3 + 5 * len(runs), 5), layout="constrained")
+    panels = figure.subplots(1, len(runs), squeeze=False)[0]
+    for axes, (arm, history) in zip(panels, runs.items(), strict=True):
+        seen = history.gaps()
+        path = predictions.known_order(history.problem, history.config, len(seen))
+        expected = [path.gap(epoch + 1) for epoch in range(len(seen))]
+        epochs = np.arange(1, len(seen) + 1)
+        for part, color in (("drift", "tab:blue"), ("sampling", "tab:orange")):
+            values = np.array([getattr(gap, part) for gap in seen])
+            axes.plot(epochs, values, color=color, linewidth=1.5, label=part)
+            style.dashed(axes, epochs, np.array([getattr(gap, part) for gap in expected]), color)
+        linear = max(np.abs([gap.drift for gap in seen]).min(), 1e-9)
+        axes.set_yscale("symlog", linthresh=linear)
+        axes.axhline(0, color="black", linewidth=0.5)
+        axes.set(xlabel="epoch", ylabel="part of running loss - full loss", title=arm)
+        axes.grid(alpha=0.3)
+    style.legend(figure, panels[0], dashed=True)
+    figure.suptitle(title)
+    return figure
+
+
+def gradient_norms(runs: Runs) -> Figure:
+    """Draw the norms of the batch gradients beside the full one, along each first seed.
+
+    Dashed: the root mean square that the covariance of the samples' gradients gives at the
+    parameters of the epoch's end.
+    """
+    figure = Figure(figsize=(3 + 5 * len(runs), 5), layout="constrained")
+    panels = figure.subplots(1, len(runs), squeeze=False, sharey=True)[0]
+    for axes, (arm, history) in zip(panels, runs.items(), strict=True):
+        seed, ls, d = history.config.seeds[0], theory.moments(history.problem), history.problem.d
+        rows = history.load(columns=["seed", "step", "grad_norm", "full_grad_norm"], seeds=seed)
+        rows = rows.iloc[:: max(1, len(rows) // 4000)]
+        for name, label in (("grad_norm", "batch gradient"), ("full_grad_norm", "full gradient")):
+            axes.plot(rows["step"], rows[name], ".", markersize=2, alpha=0.5, label=label)
+        ends = history.load("epochs", seeds=seed)
+        size = history.config.batch_sizes(d)[0]
+        w = ends[[f"w{i}" for i in range(history.problem.p)]].to_numpy(dtype=float)
+        expected = [theory.mean_square_batch_norm(ls, row, d, size) ** 0.5 for row in w]
+        steps = ends["epoch"] * len(history.config.batch_sizes(d))
+        style.dashed(axes, steps, np.array(expected), "black")
+        axes.set(xlabel="step", ylabel="norm", yscale="log", title=arm)
+        axes.grid(alpha=0.3)
+    style.legend(figure, panels[0], dashed=True)
+    return figure
+
+
+def cockpit(history: Run, title: str = "") -> Figure:
+    """Draw the diagnostics of a run's first seed on one page; those that were recorded."""
+    seed = history.config.seeds[0]
+    rows = history.load(seeds=seed)
+    rows = rows.iloc[:: max(1, len(rows) // COCKPIT_POINTS)]
+    figure = Figure(figsize=(16, 10), layout="constrained")
+    panels = figure.subplots(3, 4).ravel()
+    for axes, (name, (columns, scale, line)) in zip(panels, COCKPIT.items(), strict=True):
+        axes.set_title(name, fontsize="medium")
+        for column in columns:
+            if column in rows and rows[column].notna().any():
+                known = rows[rows[column].notna()]
+                axes.plot(known["step"], known[column], ".", markersize=2, alpha=0.6, label=column)
+        if not axes.lines:
+            axes.text(0.5, 0.5, "not recorded", ha="center", transform=axes.transAxes, color="gray")
+            axes.set(xticks=[], yticks=[])
+            continue
+        if line is not None:
+            axes.axhline(line, color="black", linewidth=0.8, linestyle="--")
+        axes.set_yscale(scale)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="x-small", markerscale=4)
+    figure.suptitle(title or f"{history.problem.name}, seed {seed}, by step")
+    return figure
+
+
+def path(runs: Runs, i: int, j: int, epochs: int) -> Figure:
+    """Draw the path of two parameters over level lines of the loss, first seed, first epochs.
+
+    The level lines are those of the loss minimised over the other parameters.
+    """
+    columns = min(len(runs), 3)
+    figure = Figure(figsize=(5.5 * columns, 5 * -(-len(runs) // columns)), layout="constrained")
+    panels = figure.subplots(-(-len(runs) // columns), columns, squeeze=False).ravel()
+    for axes in panels[len(runs) :]:
+        axes.set_visible(False)
+    for axes, (arm, history) in zip(panels, runs.items(), strict=False):
+        ls, seed = theory.moments(history.problem), history.config.seeds[0]
+        names = [f"w{i}", f"w{j}"]
+        window = slice(1, 1 + epochs)
+        rows = history.load(columns=["seed", "epoch", *names], seeds=seed, epochs=window)
+        w = rows[names].to_numpy(dtype=float)
+        axes.plot(*w.T, ".-", markersize=2, linewidth=0.5, color="tab:blue", label="steps")
+        axes.plot(*w[0], "o", color="black", label="start")
+        axes.plot(ls.w_star[i], ls.w_star[j], "*", color="tab:red", markersize=12, label="optimum")
+        _level_lines(axes, ls, i, j)
+        axes.set(xlabel=names[0], ylabel=names[1], title=arm)
+    panels[0].legend(fontsize="small")
+    return figure
+
+
+def radius_by_lr(
+    orders: Mapping[str, theory.Batches],
+    lr: np.ndarray,
+    measured: Mapping[str, tuple[float, float]],
+    marks: Mapping[str, float],
+) -> Figure:
+    """Draw the spectral radius of an epoch over the step size, order by order.
+
+    Args:
+        orders: batches of each order.
+        lr: step sizes.
+        measured: (step size, contraction per epoch) of runs.
+        marks: step sizes to name.
+    """
+    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    axes = figure.subplots()
+    for (name, b), color in zip(orders.items(), style.colors(len(orders)), strict=True):
+        radius = [theory.spectral_radius(b, step) for step in lr]
+        axes.plot(lr, radius, "--", color=color, label=f"{name}, theory")
+    for (name, (step, contraction)), marker in zip(measured.items(), "os^vDPX", strict=False):
+        axes.plot(step, contraction, marker, color="black", fillstyle="none", label=name)
+    for name, step in marks.items():
+        axes.axvline(step, color="gray", linestyle=":", linewidth=1)
+        axes.annotate(name, (step, 1.005), rotation=90, ha="right", va="bottom", fontsize="small")
+    axes.axhline(1, color="black", linewidth=0.8)
+    axes.set(xlabel="step size lr", ylabel="error at the end of an epoch / at its start")
+    axes.set_ylim(min(0.85, *(c for _, c in measured.values())), 1.1)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small", loc="lower left")
+    return figure
+
+
+def batch_losses(runs: Runs) -> Figure:
+    """Draw, per arm, the full loss beside the sum and the means of its batch losses in epoch 1."""
+    columns = ["full_loss", "running_loss", "mean_loss", "sum_loss"]
+    names = ["full", "weighted mean", "unweighted mean", "sum"]
+    return _bars(runs, columns, names, "loss")
+
+
+def batch_gradients(runs: Runs) -> Figure:
+    """Draw, per arm, full gradient norm, mean of batch norms, norm of the mean, in epoch 1."""
+    columns = ["full_grad_norm", "mean_grad_norm", "norm_mean_grad"]
+    names = ["full gradient", "mean of the batch norms", "norm of the mean gradient"]
+    return _bars(runs, columns, names, "gradient norm")
+
+
+def _bars(runs: Runs, columns: list[str], names: list[str], label: str) -> Figure:
+    figure = Figure(figsize=(2 + 1.1 * len(runs), 5), layout="constrained")
+    axes = figure.subplots()
+    place, width = np.arange(len(runs)), 0.8 / len(columns)
+    first = [h.load("epochs", epochs=slice(1, 2)).median(numeric_only=True) for h in runs.values()]
+    for i, (column, name) in enumerate(zip(columns, names, strict=True)):
+        axes.bar(
+            place + (i - len(columns) / 2 + 0.5) * width,
+            [f[column] for f in first],
+            width,
+            label=name,
+        )
+    axes.set(ylabel=f"{label}, epoch 1", yscale="log", xticks=place)
+    axes.set_xticklabels(list(runs), rotation=30, ha="right")
+    axes.legend(fontsize="small")
+    return figure
+
+
+def _known_losses(history: Run, epoch: int) -> np.ndarray:
+    """Return the batch losses of an epoch as theory has them, median over the seeds' own orders."""
+    problem, config = history.problem, history.config
+    one = [config.seeds[0]] if config.order in predictions.FIXED_ORDERS else config.seeds
+    each = [predictions.known_order(problem, replace(config, seeds=[s]), epoch) for s in one]
+    return np.median([losses.batch[-1] for losses in each], axis=0)
+
+
+def _level_lines(axes: Any, ls: LeastSquares, i: int, j: int) -> None:
+    """Draw level lines of the loss over w_i and w_j, the other parameters at their best."""
+    inverse = np.linalg.inv(ls.hessian)[np.ix_([i, j], [i, j])]
+    hessian = np.linalg.inv(inverse)  # Schur complement: what is left of H
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    x, y = np.meshgrid(np.linspace(left, right, 200), np.linspace(low, high, 200))
+    z = np.stack([x - ls.w_star[i], y - ls.w_star[j]], -1)
+    excess = np.einsum("...p,pq,...q->...", z, hessian, z) / 2
+    levels = np.geomspace(excess.max() * 1e-5, excess.max(), 11)
+    axes.contour(x, y, excess, levels=levels, colors="gray", linewidths=0.6, alpha=0.7)
+
+
+def _mark_epsilon(axes: Any, column: str, runs: Runs) -> None:
+    rules = {"running": "running_loss", "full": "full_loss"}
+    limits = {
+        h.config.stop[1]
+        for h in runs.values()
+        if h.config.stop is not None and rules.get(h.config.stop[0]) == column
+    }
+    for epsilon in limits:
+        axes.axhline(epsilon, color="black", linestyle=":", linewidth=1)

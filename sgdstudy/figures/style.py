@@ -1,0 +1,146 @@
+"""What all figures share: lines with bands, dashed theory, legends, PNG with a description."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from sgdstudy.figures.extremes import Extremes
+from sgdstudy.problems.problem import Problem
+from sgdstudy.recipe.config import TrainConfig
+from sgdstudy.theory import Gap
+
+POINTS = 30_000  # per line
+
+
+class Run(Protocol):
+    """What a figure asks of a run, wherever its rows lie; a `History` is one."""
+
+    @property
+    def problem(self) -> Problem:
+        """What was trained."""
+
+    @property
+    def config(self) -> TrainConfig:
+        """How."""
+
+    @property
+    def predicted(self) -> Mapping[str, float]:
+        """What theory expected, by name."""
+
+    @property
+    def stop_epoch(self) -> np.ndarray:
+        """Last epochs `(R,)`."""
+
+    @property
+    def converged_epoch(self) -> np.ndarray:
+        """Stop epochs `(R,)`; infinite where there is none."""
+
+    def load(
+        self,
+        kind: str = "steps",
+        *,
+        columns: str | list[str] | None = None,
+        seeds: Any = None,
+        steps: slice | None = None,
+        epochs: slice | None = None,
+    ) -> pd.DataFrame:
+        """Return chosen rows and columns of `steps` or `epochs`."""
+
+    def gaps(self) -> list[Gap]:
+        """Return what separates running and full loss, epoch by epoch, of the first seed."""
+
+
+Runs = Mapping[str, Run]
+
+
+def png(figure: Figure) -> bytes:
+    """Return the figure as PNG; its description says what it shows."""
+    buffer = io.BytesIO()
+    said = {"Description": describe(figure)}
+    figure.savefig(buffer, format="png", dpi=110, metadata=said)
+    return buffer.getvalue()
+
+
+def describe(figure: Figure) -> str:
+    """Say what a figure shows, for those who cannot see it: its panels, then its lines."""
+    panels, lines = [], []
+    for axes in figure.axes:
+        words = " over ".join(filter(None, [axes.get_ylabel(), axes.get_xlabel()]))
+        scales = {axes.get_xscale(), axes.get_yscale()} & {"log", "symlog"}
+        words += " (log scale)" if scales and words else ""
+        panels.append(": ".join(filter(None, [axes.get_title(), words])))
+        lines += axes.get_legend_handles_labels()[1]
+    own = (axes.get_legend() for axes in figure.axes)
+    for legend in [*figure.legends, *(found for found in own if found is not None)]:
+        lines += [text.get_text() for text in legend.get_texts()]
+    text, names = ("; ".join(dict.fromkeys(filter(None, part))) for part in (panels, lines))
+    return f"{text}. Lines: {names}." if names else text
+
+
+def line(axes: Any, rows: Any, x: str, y: str, arm: str, color: Any) -> None:
+    """Draw an arm's median over its seeds, with the band from the 10th to the 90th percentile."""
+    finite = rows[np.isfinite(rows[y]) & (rows[y] > 0)]  # log axes
+    if finite.empty:
+        axes.plot([], [], color=color, label=f"{arm} (no finite value)")
+        return
+    groups = finite.groupby(x)[y]
+    median = groups.median()
+    series = Extremes(POINTS)
+    series.add(median.index.to_numpy(), median.to_numpy())
+    steps, values = zip(*series.points(), strict=True)
+    marker = "." if len(steps) < 3 else None
+    axes.plot(steps, values, color=color, linewidth=1.3, marker=marker, label=arm)
+    if rows["seed"].nunique() > 1 and len(median) <= POINTS:
+        low, high = groups.quantile(0.1), groups.quantile(0.9)
+        axes.fill_between(low.index, low, high, color=color, alpha=0.15, linewidth=0)
+
+
+def stretches(marks: np.ndarray) -> list[tuple[int, int]]:
+    """Return first and last place of every run of true values."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], marks, [False]]).astype(int)))
+    return [(int(first), int(last) - 1) for first, last in edges.reshape(-1, 2)]
+
+
+def dashed(axes: Any, x: Any, y: np.ndarray, color: Any) -> None:
+    """Draw what theory expects over the measured line of this color."""
+    if len(y):
+        axes.plot(
+            x,
+            np.where(np.isfinite(y), y, np.nan),
+            "--",
+            color=dark(color),
+            linewidth=1.2,
+            dashes=(4, 3),
+        )
+
+
+def dark(color: Any) -> Any:
+    """Return the color at half its brightness."""
+    return tuple(0.5 * part for part in to_rgb(color))
+
+
+def legend(figure: Figure, axes: Any, dashed: bool) -> None:
+    """Name the lines of a panel outside of it, and the dashed ones once."""
+    lines, names = with_theory(axes) if dashed else axes.get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside right upper", fontsize="small")
+
+
+def with_theory(axes: Any) -> tuple[list[Any], list[str]]:
+    """Return lines and names of a panel's legend, and one more for the dashed lines."""
+    lines, names = axes.get_legend_handles_labels()
+    return [*lines, Line2D([], [], color="black", linestyle="--")], [*names, "theory"]
+
+
+def colors(n: int) -> list[Any]:
+    """Return n colors that are easy to tell apart."""
+    cycle = colormaps["tab10"] if n <= 10 else colormaps["tab20"]
+    return [cycle(i % cycle.N) for i in range(n)]

@@ -1,0 +1,207 @@
+"""Figures of the studies that go beyond the notebook."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from sgdstudy.figures import style as drawing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def points(rows: Sequence[tuple[str, float, float, float]]) -> pd.DataFrame:
+    """Return the rows of `power_laws` for (line, x, y, standard error): 95 % intervals."""
+    import pandas as pd
+
+    made = pd.DataFrame(rows, columns=["line", "x", "y", "error"])
+    half = 1.96 * made.pop("error")
+    made = made.assign(low=made["y"] - half, high=made["y"] + half)
+    return made[np.isfinite(made["y"])]
+
+
+def power_laws(
+    rows: pd.DataFrame,
+    panels: Mapping[str, Sequence[str]],
+    laws: Mapping[str, Callable[[np.ndarray], np.ndarray]],
+    xlabel: str,
+    ylabel: str,
+    base: int = 2,
+    marks: Mapping[str, float] | None = None,
+) -> Figure:
+    """Draw points with their intervals on log axes, and theory's law through each line's points.
+
+    Args:
+        rows: one row a point, columns `line, x, y, low, high`.
+        panels: title of a panel -> its lines, in the order of the legend.
+        laws: line -> what theory expects of y at x. The points of a line without a law are
+            joined; a line without points is its law alone.
+        xlabel: what x is.
+        ylabel: what y is.
+        base: of the logarithms along x.
+        marks: name -> x of a vertical line, in every panel.
+    """
+    figure = Figure(figsize=(2 + 5 * len(panels), 5.5), layout="constrained")
+    drawn = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    names = list(dict.fromkeys(line for lines in panels.values() for line in lines))
+    colors = dict(zip(names, drawing.colors(len(names)), strict=True))
+    for axes, (title, lines) in zip(drawn, panels.items(), strict=True):
+        shown = rows[rows["line"].isin(lines)]
+        along = np.geomspace(shown["x"].min(), shown["x"].max(), 100)
+        for line, marker in zip(lines, itertools.cycle("os^vDPX"), strict=False):
+            points, color = shown[shown["line"] == line], colors[line]
+            if points.empty:
+                axes.plot(along, laws[line](along), ":", color=color, label=line)
+                continue
+            span = np.abs(points[["low", "high"]].to_numpy().T - points["y"].to_numpy())
+            style = {"fmt": marker + ("" if line in laws else "-"), "color": color, "label": line}
+            axes.errorbar(points["x"], points["y"], span, markersize=4, capsize=2, **style)
+            drawing.dashed(axes, along, laws[line](along) if line in laws else np.empty(0), color)
+        for name, x in (marks or {}).items():
+            axes.axvline(x, color="gray", linewidth=1, label=name)
+        axes.set(xlabel=xlabel, yscale="log", title=title)
+        axes.set_xscale("log", base=base)
+        axes.grid(alpha=0.3)
+        axes.legend(*drawing.with_theory(axes), fontsize="small")
+    drawn[0].set_ylabel(ylabel)
+    return figure
+
+
+def curves(rows: pd.DataFrame, xlabel: str, ylabel: str, bottom: Mapping[str, float]) -> Figure:
+    """Draw lines on a grid of panels, y logarithmic, with what theory expects dashed.
+
+    Args:
+        rows: one row a point, columns `panel` (a row of the grid, with a legend of its own),
+            `column` (of the grid, with a y axis of its own), `line, x, y, theory`; NaN where
+            theory has nothing.
+        xlabel: what x is.
+        ylabel: what y is.
+        bottom: column -> the least y shown.
+    """
+    panels, columns = (list(dict.fromkeys(rows[name])) for name in ("panel", "column"))
+    size = (3.2 + 4.2 * len(columns), 0.5 + 3.6 * len(panels))
+    figure = Figure(figsize=size, layout="constrained")
+    drawn = figure.subplots(len(panels), len(columns), squeeze=False, sharex=True, sharey="col")
+    for place, part in rows.groupby(["panel", "column"], sort=False):
+        axes = drawn[panels.index(place[0]), columns.index(place[1])]
+        lines = list(part.groupby("line", sort=False))
+        for (line, points), color in zip(lines, drawing.colors(len(lines)), strict=True):
+            style = {"color": color, "linewidth": 2.2, "alpha": 0.7, "label": line}
+            axes.plot(points["x"], points["y"], **style)
+            drawing.dashed(axes, points["x"], points["theory"].to_numpy(), color)
+        axes.set(yscale="log", title=f"{place[1]}: {place[0]}")
+        axes.set_ylim(bottom=bottom[place[1]])
+        axes.grid(alpha=0.3)
+    for axes in drawn[:, -1]:
+        beside = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "fontsize": "small"}
+        axes.legend(*drawing.with_theory(axes), **beside)
+    for axes in drawn[:, 0]:
+        axes.set_ylabel(ylabel)
+    for axes in drawn[-1]:
+        axes.set_xlabel(xlabel)
+    return figure
+
+
+def strips(rows: Sequence[tuple[str, str, float, bool]], xlabel: str, flagged: str) -> Figure:
+    """Draw every seed as a dot on the line of its case, one panel for each arm.
+
+    Args:
+        rows: panel, line, x, and whether the dot is flagged; an infinite x is counted, not drawn.
+        xlabel: what x is.
+        flagged: what the flag means.
+    """
+    panels = list(dict.fromkeys(panel for panel, *_ in rows))
+    lines = list(dict.fromkeys(line for _, line, *_ in rows))[::-1]
+    most = max((x for _, _, x, _ in rows if np.isfinite(x)), default=1.0)
+    size = (9, 0.8 + 0.32 * len(panels) * (len(lines) + 1.5))
+    figure = Figure(figsize=size, layout="constrained")
+    drawn = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    generator = np.random.default_rng(0)  # spreads the dots
+    for axes, panel in zip(drawn, panels, strict=True):
+        for y, line in enumerate(lines):
+            mine = [(x, flag) for p, name, x, flag in rows if (p, name) == (panel, line)]
+            x, flag = np.array([m[0] for m in mine]), np.array([m[1] for m in mine], bool)
+            place = y + generator.uniform(-0.25, 0.25, len(x))
+            for mark, color in ((~flag, "tab:blue"), (flag, "tab:red")):
+                axes.plot(x[mark], place[mark], ".", color=color, markersize=4, alpha=0.7)
+            never = int(np.isinf(x).sum())
+            if never:
+                axes.annotate(f"{never} never", (1.01 * most, y), va="center", fontsize="small")
+        axes.set(yticks=range(len(lines)), yticklabels=lines, ylim=(-0.6, len(lines) - 0.4))
+        axes.set(title=panel, xlim=(0, 1.1 * most))
+        axes.grid(alpha=0.3, axis="x")
+    drawn[-1].set_xlabel(xlabel)
+    marks = [Line2D([], [], color=c, marker=".", ls="") for c in ("tab:blue", "tab:red")]
+    figure.legend(marks, ["one seed", f"one seed, {flagged}"], loc="outside lower center", ncols=2)
+    return figure
+
+
+def over_steps(
+    columns: Mapping[str, Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]],
+    levels: Mapping[str, float],
+    xlabel: str,
+) -> Figure:
+    """Draw quantities of runs below each other on a common axis, log y, with levels dashed.
+
+    Args:
+        columns: title of a column -> what is drawn on y, from above -> line -> x and y.
+        levels: line -> what theory expects of the uppermost quantity, in the line's color.
+        xlabel: what x is.
+    """
+    rows = max(len(panels) for panels in columns.values())
+    size = (2 + 5 * len(columns), 1 + 3.2 * rows)
+    figure = Figure(figsize=size, layout="constrained")
+    drawn = figure.subplots(rows, len(columns), squeeze=False, sharex="col", sharey="row")
+    names = dict.fromkeys(n for panels in columns.values() for p in panels.values() for n in p)
+    colors = dict(zip(names, drawing.colors(len(names)), strict=True))
+    for stack, (title, panels) in zip(drawn.T, columns.items(), strict=True):
+        for axes, (ylabel, lines) in zip(stack, panels.items(), strict=False):
+            for name, (x, y) in lines.items():
+                axes.plot(x, y, color=colors[name], linewidth=1.2, label=name)
+                if axes is stack[0] and name in levels:
+                    level = np.full(2, levels[name])
+                    drawing.dashed(axes, [np.min(x), np.max(x)], level, colors[name])
+            axes.set(yscale="log", ylabel=ylabel)
+            low, high = axes.get_ylim()
+            if high < 1000 * low:  # few powers of ten: ticks between them, as numbers
+                axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axes.yaxis.set_major_formatter("{x:g}")
+                axes.yaxis.set_minor_formatter(NullFormatter())
+            axes.grid(alpha=0.3)
+        stack[0].set_title(title)
+        stack[-1].set_xlabel(xlabel)
+        stack[0].legend(*drawing.with_theory(stack[0]), fontsize="small")
+    return figure
+
+
+def followed(
+    panels: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
+    xlabel: str,
+    ylabel: str,
+) -> Figure:
+    """Draw a parameter that follows a true one, one panel for each run.
+
+    Args:
+        panels: title -> x `(n,)`, the true value `(n,)`, that of one seed `(n,)`, the mean that
+            theory expects `(n,)`.
+        xlabel: what x is.
+        ylabel: what the parameter is.
+    """
+    figure = Figure(figsize=(1 + 4 * len(panels), 4.5), layout="constrained")
+    drawn = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    for axes, (title, (x, true, one, mean)) in zip(drawn, panels.items(), strict=True):
+        axes.plot(x, one, color="tab:blue", linewidth=0.8, label="SGD, one seed")
+        axes.plot(x, true, color="black", linewidth=1.5, label="the true parameter")
+        axes.plot(x, mean, "--", color="tab:red", label="SGD's mean, theory")
+        axes.set(xlabel=xlabel, title=title)
+        axes.grid(alpha=0.3)
+    drawn[0].set_ylabel(ylabel)
+    figure.legend(*drawn[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure

@@ -1,0 +1,7 @@
+"""What a run recorded, and what can be said of it without looking at a store.
+
+Promises: rows are raw and complete, in steps and in epochs; nothing here takes a step or knows
+where rows are kept; statistics are of the seeds, with their uncertainty.
+May import: `figures`, `theory`, `recipe` and below.
+Start reading: `history.py`; then `rows.py` (how rows are kept while they come in) and `compare.py`.
+"""

@@ -1,0 +1,288 @@
+"""What a training run recorded, as pandas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sgdstudy import checks, theory
+from sgdstudy.errors import InputError
+from sgdstudy.history.rows import Sink
+from sgdstudy.problems.problem import Problem
+from sgdstudy.quantities import norm
+from sgdstudy.recipe.config import TrainConfig
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MAX_ROWS = 1_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """Everything a training run recorded.
+
+    Attributes:
+        problem: what was trained.
+        config: how.
+        sink: where the rows are.
+        w: final parameters `(R, p)`; of a diverged seed, those of the step where it diverged.
+        stop_epoch: `(R,)`, from 1: the epoch at which the seed ended.
+        stop_reason: `(R,)`: converged | max_epochs | diverged | interrupted.
+        n_steps: `(R,)`, steps taken.
+        train_seconds: wall time of the training.
+        seconds_per_step: wall time of a step of all replicas, samples gathered, in the quickest
+            chunk of steps: without drawing orders, looking at all the data, or recording.
+        engine: what took the steps: eager | compiled | elsewhere.
+        engine_note: why they were not compiled, where that would have paid; else "".
+        predicted: what theory expected, by name, computed before the run (of a study's arm).
+    """
+
+    problem: Problem
+    config: TrainConfig
+    sink: Sink
+    w: np.ndarray
+    stop_epoch: np.ndarray
+    stop_reason: np.ndarray
+    n_steps: np.ndarray
+    train_seconds: float
+    seconds_per_step: float = np.inf
+    engine: str = "eager"
+    engine_note: str = ""
+    predicted: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        problem: Problem,
+        w: Any,
+        indices: Any = None,
+        *,
+        lr: float,
+        losses: Any = None,
+        gradients: Any = None,
+        steps_per_epoch: int | None = None,
+        sink: Sink | None = None,
+        **settings: Any,
+    ) -> History:
+        """Record a trajectory that was computed elsewhere, with the same columns as our own.
+
+        Args:
+            problem: what was trained.
+            w: parameters before each step and after the last, `(S+1, p)`, or `(S+1, R, p)`.
+            indices: the samples of each step, `(S, B)`, or `(S, R, B)`; None: all the data.
+            lr: the step size it had.
+            losses: batch losses before the steps, `(S, R)`; None: computed from the problem.
+            gradients: their gradients, `(S, R, p)`; None: computed from the problem.
+            steps_per_epoch: None: one pass over the data.
+            sink: where the rows go, memory by default.
+            settings: further ones of `train`, as `optimizer="Adam"` or `diagnostics="full"`.
+
+        Raises:
+            InputError: arrays that do not fit each other, or the problem.
+
+        Example:
+            >>> import numpy as np, sgdstudy as ss
+            >>> ws, indices = np.zeros((201, 3)), np.arange(2000).reshape(200, 10)
+            >>> history = ss.History.from_arrays(ss.problems.curve(), ws, indices, lr=1e-4)
+            >>> history
+            History('curve', 1 max_epochs, 200 steps)
+        """
+        from sgdstudy.training.train import train
+        from sgdstudy.training.trajectory import Trajectory
+
+        known = Trajectory(problem, w, indices, losses, gradients)
+        config = known.config(lr, steps_per_epoch, **settings)
+        return train(problem, config=config, sink=sink, trajectory=known, progress=False)
+
+    def __repr__(self) -> str:
+        reasons = pd.Series(self.stop_reason).value_counts().to_dict()
+        ends = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+        return f"History({self.problem.name!r}, {ends}, {int(self.n_steps.sum())} steps)"
+
+    @cached_property
+    def steps(self) -> pd.DataFrame:
+        """One row per seed and step; over a million rows, ask `load` for what you need."""
+        return self._whole("steps")
+
+    @cached_property
+    def epochs(self) -> pd.DataFrame:
+        """One row per seed and epoch."""
+        return self._whole("epochs")
+
+    @property
+    def converged_epoch(self) -> np.ndarray:
+        """Stop epochs `(R,)` as floats; a seed that never stopped is censored: infinite."""
+        return np.where(self.stop_reason == "converged", self.stop_epoch, np.inf)
+
+    @property
+    def median_stop(self) -> float:
+        """Median of `converged_epoch`: infinite where most seeds never stopped."""
+        return float(np.quantile(self.converged_epoch, 0.5, method="inverted_cdf"))
+
+    @property
+    def distance(self) -> np.ndarray:
+        """Distance `(R,)` of the final parameters to the true ones of then; NaN: not known."""
+        true = self.problem.true_at(self.n_steps)
+        if true is None:
+            return np.full(len(self.w), np.nan)
+        return norm(self.w.astype(float) - true)
+
+    def load(
+        self,
+        kind: str = "steps",
+        *,
+        columns: str | list[str] | None = None,
+        seeds: Any = None,
+        steps: slice | None = None,
+        epochs: slice | None = None,
+    ) -> pd.DataFrame:
+        """Return chosen rows and columns.
+
+        Args:
+            kind: `steps` or `epochs`.
+            columns: the columns wanted; None for all.
+            seeds: the seeds wanted; None for all.
+            steps: `slice(first, end)` of the global step, from 0.
+            epochs: `slice(first, end)` of the epoch, from 1.
+
+        Raises:
+            InputError: a column, or a kind, that does not exist; seeds that are no whole numbers;
+                slices with a stride, or that count from the end.
+        """
+        checks.choice("kind of rows", kind, ("steps", "epochs"))
+        parts = []
+        for batch in self.sink.batches(kind):
+            rows = select(pa.Table.from_batches([batch]), seeds, steps, epochs)
+            parts.append(rows.select(checks.columns(columns, rows.schema.names)))
+        if not parts:
+            names = [columns] if isinstance(columns, str) else columns
+            return pd.DataFrame(columns=names, dtype=float)
+        return ordered(pa.concat_tables(parts).to_pandas())
+
+    def array(self, kind: str, column: str, **which: Any) -> np.ndarray:
+        """Return a column by step or epoch and seed, `(S, R)` or `(E, R)`; NaN beyond a seed's end.
+
+        Args:
+            kind: `steps` or `epochs`.
+            column: its name.
+            which: `seeds`, `steps`, `epochs`, as for `load`.
+
+        Example:
+            >>> import sgdstudy as ss
+            >>> history = ss.train("curve", batch_size=10, lr=1e-5, epochs=3, seeds=range(2))
+            >>> history.array("epochs", "full_loss").shape
+            (3, 2)
+        """
+        at = {"steps": "step", "epochs": "epoch"}[checks.choice("rows", kind, ("steps", "epochs"))]
+        rows = self.load(kind, columns=["seed", at, column], **which)
+        wide = rows.pivot(index=at, columns="seed", values=column)
+        return wide.reindex(columns=[s for s in self.config.seeds if s in wide]).to_numpy(float)
+
+    def at(self, column: str, epoch: int | None = None) -> float:
+        """Return the median over the seeds of a column of `epochs`, at an epoch.
+
+        Args:
+            column: its name.
+            epoch: from 1; None: each seed's last.
+
+        Raises:
+            InputError: a column that is not there.
+
+        Example:
+            >>> import sgdstudy as ss
+            >>> ss.train("curve", lr=1e-5, batch_size=10, epochs=3).at("full_loss", 7)
+            nan
+        """
+        which = None if epoch is None else slice(epoch, epoch + 1)
+        rows = self.load("epochs", columns=["seed", "epoch", column], epochs=which)
+        last = rows.drop_duplicates("seed", keep="last")[column].to_numpy(dtype=float)
+        return float(np.median(last)) if len(last) else float("nan")
+
+    def growth_per_epoch(self) -> float:
+        """Return the last finite ratio of successive running losses of the first seed, or NaN."""
+        loss = self._of_first_seed("running_loss")
+        loss = loss[np.isfinite(loss)]
+        return float(loss[-1] / loss[-2]) if len(loss) > 1 else float("nan")
+
+    def contraction(self, epochs: int = 10) -> float:
+        """Return the first seed's factor of the error per epoch, from the last epochs' full loss.
+
+        It is the square root of that of the loss; NaN of a run of one epoch.
+        """
+        loss = self._of_first_seed("full_loss")
+        epochs = min(epochs, len(loss) - 1)
+        if epochs < 1:
+            return float("nan")
+        return float((loss[-1] / loss[-1 - epochs]) ** (1 / (2 * epochs)))
+
+    def gaps(self) -> list[theory.Gap]:
+        """Return what separates running and full loss, epoch by epoch, of the first seed."""
+        seed = self.config.seeds[0]
+        steps = self.load(columns=["seed", "epoch", "size", "loss", "full_loss"], seeds=seed)
+        ends = self.load("epochs", columns=["seed", "epoch", "full_loss"], seeds=seed)
+        by_epoch = dict(iter(steps.groupby("epoch")))
+        found = []
+        for epoch, end in zip(ends["epoch"], ends["full_loss"], strict=True):
+            rows = by_epoch[epoch]
+            loss, full, size = (
+                rows[k].to_numpy(dtype=float) for k in ("loss", "full_loss", "size")
+            )
+            found.append(theory.gap(loss, full, size, end))
+        return found
+
+    def _of_first_seed(self, column: str) -> np.ndarray:
+        """Return a column of `epochs`, of the first seed."""
+        columns = ["seed", "epoch", column]
+        rows = self.load("epochs", columns=columns, seeds=self.config.seeds[0])
+        return rows[column].to_numpy(dtype=float)
+
+    def plot(self) -> Figure:
+        """Draw running and full loss by epoch: median over the seeds, and the 10-90 % band."""
+        from sgdstudy import figures
+
+        return figures.loss_by_epoch({self.problem.name: self})
+
+    def cockpit(self) -> Figure:
+        """Draw the diagnostics of the first seed, by step, on one page."""
+        from sgdstudy import figures
+
+        return figures.cockpit(self)
+
+    def _whole(self, kind: str) -> pd.DataFrame:
+        rows = sum(batch.num_rows for batch in self.sink.batches(kind))
+        if rows > MAX_ROWS:
+            raise InputError(
+                f"{rows:,} rows of {kind} are a lot at once; ask for what you need, "
+                f"as history.load({kind!r}, columns=['seed', 'epoch', ...], seeds=[0])"
+            )
+        return self.load(kind)
+
+
+def select(
+    table: pa.Table, seeds: Any = None, steps: slice | None = None, epochs: slice | None = None
+) -> pa.Table:
+    """Return the rows of the given seeds, global steps and epochs."""
+    if seeds is not None:
+        table = table.filter(pc.field("seed").isin(checks.wanted_seeds(seeds)))
+    for name, part in (("step", steps), ("epoch", epochs)):
+        if part is not None:
+            first, end = checks.stretch(f"{name}s", part)
+            field = pc.field(name).cast(pa.int64())
+            table = table.filter((field >= first) & (field < end))
+    return table
+
+
+def ordered(rows: pd.DataFrame) -> pd.DataFrame:
+    """Sort rows by seed, then by step or epoch, as far as these columns are there."""
+    keys = [key for key in ("seed", "epoch", "step") if key in rows.columns]
+    if keys:
+        rows = rows.sort_values(keys, kind="stable")
+    return rows.reset_index(drop=True)

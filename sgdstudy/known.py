@@ -1,0 +1,31 @@
+"""A number that theory knows: with what rounding may change of it, and where it comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Known:
+    """A number, how far a right measurement may be from it, and its source; a claim takes all.
+
+    Attributes:
+        value: what is expected.
+        within: the tolerance that comes with it: rounding, or four standard errors.
+        source: where it comes from.
+
+    Example:
+        >>> known = Known(0.5, 0.01, "theory: a half")
+        >>> float(known), f"{known:.2f}"
+        (0.5, '0.50')
+    """
+
+    value: float
+    within: float = 0.0
+    source: str = ""
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+    def __format__(self, spec: str) -> str:
+        return format(self.value, spec)

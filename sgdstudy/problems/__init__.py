@@ -1,0 +1,40 @@
+"""What is minimised: data, model, loss, a start, and the exact moments where the model is linear.
+
+Promises: a `Problem` never changes, knows nothing of how it is trained, and gives losses and
+gradients for R parameter vectors at once, none of which sees another. The problems of the notebook
+and of the studies stand ready (`ss.problems.curve()`, `get("curve")`).
+May import: `checks`, `errors`, `text`.
+Start reading: `problem.py`; then `least_squares.py`, which is why full losses cost nothing here.
+"""
+
+from sgdstudy.problems.ready_made import (
+    affine,
+    chebyshev,
+    curve,
+    diabetes,
+    digits,
+    get,
+    ill_conditioned,
+    legendre,
+    legendre_parabola,
+    linear,
+    parabola,
+    staircase,
+    tanh_network,
+)
+
+__all__ = [
+    "affine",
+    "chebyshev",
+    "curve",
+    "diabetes",
+    "digits",
+    "get",
+    "ill_conditioned",
+    "legendre",
+    "legendre_parabola",
+    "linear",
+    "parabola",
+    "staircase",
+    "tanh_network",
+]

@@ -1,0 +1,398 @@
+"""A problem: data, a model, a loss, and parameters to start from."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from sgdstudy import checks
+from sgdstudy.errors import InputError, failed, shown
+from sgdstudy.problems import data, linearity, losses
+from sgdstudy.problems.data import DTYPES as DTYPES
+from sgdstudy.problems.least_squares import LeastSquares
+from sgdstudy.problems.torch_module import functional
+
+EVALUATE_AT_ONCE = 100_000  # predictions at once when the whole data is evaluated: they stay cached
+
+
+class Problem:
+    """What is to be minimised: the loss of `model` on `(x, y)` as a function of w.
+
+    Args:
+        x: inputs `(d,)` or `(d, n)`, array or tensor.
+        y: targets `(d,)` or `(d, m)`, or integer classes `(d,)` for `cross_entropy`.
+        model: `f(w, x)` for one parameter vector w `(p,)` and a batch x, or an `nn.Module`.
+        loss: a name of `losses.LOSSES`, or a callable `(prediction, y) -> (B,)`.
+        w_init: `(p,)`; default: the module's parameters, else zeros of `w_true`'s length. Or
+            `callable(generator) -> (p,)`, called once per seed.
+        w_true: `(p,)`, the parameters that made the data, where known. Where they drift, a callable
+            from the numbers of steps taken `(S,)` to the parameters by then, `(S, p)`.
+        test: `(x, y)` held out; its loss is recorded at the end of every epoch.
+        stream: `callable(generator)`, called once per seed, returning an iterator of blocks
+            `(x, y)` of any length, which `order="stream"` trains on; each sample is seen once, and
+            none is stored. x and y above are then a sample of it: the data of the full loss, and
+            their number the length of what is called an epoch.
+        name: what the problem is called in tables and in MLflow.
+
+    Raises:
+        InputError: empty or non-finite data, shapes that do not fit, an unknown loss, a module
+            with dropout or buffers that its forward pass changes.
+
+    Example:
+        >>> import numpy as np
+        >>> x = np.linspace(0, 1, 5, dtype="f")
+        >>> problem = Problem(x, 2 * x, model=lambda w, x: w[0] * x, w_init=[0.0])
+        >>> problem.d, problem.p, round(problem.least_squares.least_loss, 12)
+        (5, 1, 0.0)
+    """
+
+    def __init__(
+        self,
+        x: Any,
+        y: Any,
+        model: Callable[[Any, torch.Tensor], torch.Tensor] | nn.Module,
+        loss: Any = "mse",
+        w_init: Any = None,
+        w_true: Any = None,
+        test: tuple[Any, Any] | None = None,
+        stream: Callable[[torch.Generator], Iterator[tuple[Any, Any]]] | None = None,
+        name: str = "custom",
+    ) -> None:
+        self.batch_loss = losses.resolve(loss)
+        self.loss, self.name = loss, checks.name("the problem's name", name)
+        self.x, self.y = data.samples(x, y, loss, "the data")
+        self.test = None if test is None else data.samples(*data.pair(test), loss, "the test data")
+        self.dtype = self.x.dtype if self.x.is_floating_point() else torch.float32
+        self.source = model
+        self._module_init: torch.Tensor | None = None
+        if isinstance(model, nn.Module):
+            self.model, self._module_init = functional(model, self.x)
+        elif callable(model):
+            self.model = model
+        else:
+            raise InputError(f"model is f(w, x) or an nn.Module, not {shown(model)}")
+        if not (stream is None or callable(stream)):
+            raise InputError(
+                f"stream is a function of a generator that returns an iterator of blocks (x, y), "
+                f"not {shown(stream)}"
+            )
+        self.stream, self._drift = stream, w_true if callable(w_true) else None
+        if self._drift is not None:
+            w_true = self._drifted(np.zeros(1, int))[0]
+        self.w_true = None if w_true is None else data.vector(w_true, "w_true", self.dtype)
+        self.w_init = self._initial(w_init)
+        self.p = len(self.initial([0])[0])
+        if self.w_true is not None and len(self.w_true) != self.p:
+            raise InputError(f"w_true has {len(self.w_true)} values, w_init has {self.p}")
+        self._check_model()
+
+    def __repr__(self) -> str:
+        return f"Problem({self.name!r}, d={self.d}, p={self.p}, loss={self.loss_name!r})"
+
+    @property
+    def d(self) -> int:
+        """Number of samples."""
+        return len(self.x)
+
+    @property
+    def drifts(self) -> bool:
+        """Whether the true parameters change from step to step."""
+        return self._drift is not None
+
+    def true_at(self, steps: np.ndarray) -> np.ndarray | None:
+        """Return the true parameters after so many steps `(S,)`, `(S, p)`; None: not known."""
+        if self._drift is not None:
+            return self._drifted(steps)
+        if self.w_true is None:
+            return None
+        true = self.w_true.cpu().double().numpy()
+        return np.broadcast_to(true, (len(steps), len(true)))  # a view: p may be large
+
+    def _drifted(self, steps: np.ndarray) -> np.ndarray:
+        assert self._drift is not None
+        try:
+            found = np.asarray(self._drift(np.asarray(steps)), dtype=float)
+        except Exception as error:
+            raise failed("w_true", error) from error
+        if found.ndim != 2 or len(found) != len(steps) or not np.isfinite(found).all():
+            raise InputError(
+                f"w_true, for {len(steps)} steps, returns shape {found.shape}; expected finite "
+                f"numbers (steps, p)"
+            )
+        return found
+
+    @property
+    def loss_name(self) -> str:
+        """Name of the loss, as logged."""
+        return losses.name_of(self.loss)
+
+    @cached_property
+    def least_squares(self) -> LeastSquares | None:
+        """Exact moments when the loss is `mse` and the model is linear in w, else None."""
+        if self.loss != "mse" or not linearity.is_tried(self.y.numel(), self.p):
+            return None
+        exact = self.to(dtype=torch.float64, device="cpu")
+        return linearity.moments(exact.predict, exact.x, exact.y, self.p)
+
+    @cached_property
+    def digest(self) -> str:
+        """Fingerprint of the data: the same data gives the same digest."""
+        sha = hashlib.sha256()
+        for tensor in (self.x, self.y):
+            sha.update(str((tensor.dtype, tuple(tensor.shape))).encode())
+            sha.update(tensor.detach().cpu().contiguous().numpy().data)
+        return sha.hexdigest()[:16]
+
+    def replace(self, **changes: Any) -> Problem:
+        """Return the same problem with some arguments of the constructor changed."""
+        same = {
+            "x": self.x,
+            "y": self.y,
+            "model": self.source,
+            "loss": self.loss,
+            "w_init": self.w_init,
+            "w_true": self.w_true if self._drift is None else self._drift,
+            "test": self.test,
+            "stream": self.stream,
+            "name": self.name,
+        }
+        wrong = sorted(set(changes) - set(same))
+        if wrong:
+            raise InputError(f"a problem has no {wrong[0]!r}. Valid: {', '.join(same)}")
+        return Problem(**(same | changes))
+
+    def to(self, dtype: torch.dtype, device: str) -> Problem:
+        """Return the problem with data and parameters in another dtype, on another device."""
+        if dtype == self.dtype and torch.device(device) == self.x.device:
+            return self
+        other = self._changed(dtype=dtype)
+
+        def move(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.to(device, dtype if tensor.is_floating_point() else None)
+
+        other.x, other.y = move(self.x), move(self.y)
+        other.test = None if self.test is None else (move(self.test[0]), move(self.test[1]))
+        other.w_true = None if self.w_true is None else move(self.w_true)
+        if isinstance(self.source, nn.Module):
+            module = copy.deepcopy(self.source).to(device=device, dtype=dtype)
+            other.model = functional(module, other.x)[0]
+        return other
+
+    def on(self, x: torch.Tensor, y: torch.Tensor) -> Problem:
+        """Return the problem on other data of the same kind; itself on its own."""
+        if x is self.x and y is self.y:
+            return self
+        return self._changed(x=x, y=y)
+
+    def _changed(self, **attributes: Any) -> Problem:
+        """Return a copy with some attributes changed; what depends on the data is found anew."""
+        other = copy.copy(self)
+        for cached in ("least_squares", "_broadcasts", "digest"):
+            other.__dict__.pop(cached, None)
+        other.__dict__ |= attributes
+        return other
+
+    def initial(self, seeds: list[int]) -> torch.Tensor:
+        """Return the parameters each seed starts from, `(R, p)`."""
+        if isinstance(self.w_init, torch.Tensor):
+            w = self.w_init.expand(len(seeds), -1)
+        else:
+            w = torch.stack([self._drawn(seed) for seed in seeds])
+        return w.to(self.x.device, self.dtype).clone()
+
+    def _drawn(self, seed: int) -> torch.Tensor:
+        try:
+            values = self.w_init(torch.Generator().manual_seed(seed))
+        except Exception as error:
+            raise failed("w_init", error) from error
+        w = data.vector(values, "w_init", self.dtype)
+        if len(w) != getattr(self, "p", len(w)):
+            raise InputError(
+                f"w_init returns {len(w)} values for seed {seed}, and {self.p} for seed 0; "
+                f"the number of parameters is the same for every seed"
+            )
+        return w
+
+    def predict(self, w: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Return the model's output `(R, B, ...)` for parameters `(R, p)` and inputs `(R, B, ...)`.
+
+        A model such as `w[0] * x + w[1]` runs on all replicas in one broadcast; any other goes
+        through `torch.vmap`.
+        """
+        if self._broadcasts:
+            return self.model(w.unsqueeze(-1).unbind(1), x)
+        if len(w) == 1:
+            return self.model(w[0], x[0]).unsqueeze(0)
+        return torch.vmap(self.model)(w, x)
+
+    def losses(self, w: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return the batch loss of every replica, `(R,)`."""
+        return self.batch_loss(self.predict(w, x), y)
+
+    def losses_and_gradients(
+        self, w: torch.Tensor, x: torch.Tensor, y: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the batch losses `(R,)` and their gradients `(R, p)`.
+
+        The vector of losses is differentiated against ones, so replicas never mix.
+        """
+        w = w.detach().requires_grad_()
+        loss = self.losses(w, x, y)
+        (gradient,) = torch.autograd.grad(loss, w, torch.ones_like(loss))
+        return loss.detach(), gradient
+
+    def over_all(self, w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the losses `(R,)` of all the data and their gradients `(R, p)`.
+
+        Of more samples than stay in the cache, block by block, added up in float64 and returned so.
+        """
+        loss, gradient = w.new_zeros(len(w)).double(), torch.zeros_like(w).double()
+        for x, y, share in self._samples(self.x, self.y, len(w)):
+            some = self.losses_and_gradients(w, x, y)
+            if share == 1:
+                return some
+            loss, gradient = loss + share * some[0], gradient + share * some[1]
+        return loss, gradient
+
+    def full(self, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return loss `(N,)` and gradient `(N, p)` of all the data at parameters `(N, p)`.
+
+        Exact in float64 for least squares; else computed in the problem's dtype.
+        """
+        if self.least_squares is not None:
+            return self.least_squares.loss(w), self.least_squares.gradient(w)
+        values, gradients = np.empty(len(w)), np.empty(w.shape)
+        for part, tensor in self._blocks(w, self.d):
+            loss, gradient = self.over_all(tensor)
+            values[part], gradients[part] = loss.cpu().numpy(), gradient.cpu().numpy()
+        return values, gradients
+
+    def test_loss(self, w: np.ndarray) -> np.ndarray:
+        """Return the loss `(N,)` on the test data at parameters `(N, p)`."""
+        if self.test is None:
+            raise InputError("this problem has no test data; give test=(x, y)")
+        values = np.empty(len(w))
+        for part, tensor in self._blocks(w, len(self.test[0])):
+            values[part] = 0.0
+            for x, y, share in self._samples(*self.test, len(tensor)):
+                with torch.no_grad():
+                    values[part] += share * self.losses(tensor, x, y).cpu().numpy()
+        return values
+
+    def accuracy(self, w: np.ndarray, test: bool = False) -> np.ndarray:
+        """Return the share `(N,)` of samples whose largest logit is that of their class.
+
+        Args:
+            w: parameters `(N, p)`.
+            test: of the test data, instead of the data trained on.
+        """
+        x, y = self.test if test and self.test is not None else (self.x, self.y)
+        values = np.empty(len(w))
+        for part, tensor in self._blocks(w, len(x)):
+            values[part] = 0.0
+            for some_x, some_y, share in self._samples(x, y, len(tensor)):
+                with torch.no_grad():
+                    right = self.predict(tensor, some_x).argmax(2) == some_y
+                values[part] += share * right.double().mean(1).cpu().numpy()
+        return values
+
+    def _samples(self, x: torch.Tensor, y: torch.Tensor, n: int) -> Any:
+        """Yield all samples for n replicas and their share, in blocks where they are many.
+
+        The loss must add up for that; else they come at once.
+        """
+        adds_up = callable(self.loss) or self.loss in losses.ADDITIVE
+        size = EVALUATE_AT_ONCE if adds_up else len(x)
+        for start in range(0, len(x), size):
+            block = slice(start, start + size)
+            yield (
+                x[block].expand(n, *x[block].shape),
+                y[block].expand(n, *y[block].shape),
+                len(x[block]) / len(x),
+            )
+
+    def _blocks(self, w: np.ndarray, d: int) -> Any:
+        size = max(1, EVALUATE_AT_ONCE // d)
+        for start in range(0, len(w), size):
+            part = slice(start, start + size)
+            # a copy: of what cannot be written, torch warns
+            yield part, torch.tensor(w[part], dtype=self.dtype, device=self.x.device)
+
+    def _initial(self, w_init: Any) -> Any:
+        if w_init is None:
+            if self._module_init is not None:
+                return self._module_init
+            if self.w_true is None:
+                raise InputError("give w_init: how many parameters f(w, x) has is not known")
+            return torch.zeros_like(self.w_true)
+        if callable(w_init) and not isinstance(w_init, torch.Tensor):
+            return w_init
+        return data.vector(w_init, "w_init", self.dtype)
+
+    @cached_property
+    def _broadcasts(self) -> bool:
+        """Whether the model, given a tuple of `(R, 1)` parameters, handles all replicas at once.
+
+        Decided by trying it: two random replicas against each alone, equal to the last bit.
+        """
+        if isinstance(self.source, nn.Module) or self.x.dim() != 1:
+            return False
+        generator = torch.Generator().manual_seed(0)
+        w = torch.randn(2, self.p, generator=generator).to(self.x.device, self.dtype)
+        x = self.x[: min(self.d, 7)]
+        with torch.no_grad():
+            alone = torch.stack([self.model(row, x) for row in w])
+            try:
+                together = self.model(w.unsqueeze(-1).unbind(1), x.expand(2, -1))
+            except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
+                return False
+        return torch.equal(alone, together) if isinstance(together, torch.Tensor) else False
+
+    def _check_model(self) -> None:
+        """Run one small batch, so that a wrong model or loss is found before any training."""
+        self._check_batch(self.x, self.y)
+        if self.test is not None:
+            self._check_batch(*self.test)
+
+    def _check_batch(self, all_x: torch.Tensor, all_y: torch.Tensor) -> None:
+        n = min(len(all_x), 2)
+        x, y = all_x[:n], all_y[:n]
+        given = f"the model, for w of shape ({self.p},) and x of shape {tuple(x.shape)},"
+        w = self.initial([0])[0].requires_grad_()
+        try:
+            with torch.enable_grad():
+                prediction = self.model(w, x)
+        except Exception as error:
+            raise failed(given, error) from error
+        if not isinstance(prediction, torch.Tensor) or not prediction.is_floating_point():
+            raise InputError(f"{given} returns {shown(prediction)}; expected a tensor of floats")
+        if not prediction.requires_grad:
+            raise InputError(f"{given} returns what does not depend on w: it has no gradient")
+        prediction = prediction.detach()
+        shape = tuple(prediction.shape)
+        classes = self.loss == "cross_entropy"
+        if not (len(shape) == 2 and shape[0] == n if classes else shape == tuple(y.shape)):
+            raise InputError(
+                f"the model returns shape {shape} for {n} samples whose targets have shape "
+                f"{tuple(y.shape)}; the loss {self.loss_name!r} needs "
+                + ("(B, classes)" if classes else "equal shapes")
+            )
+        if classes and int(all_y.max()) >= shape[1]:
+            raise InputError(
+                f"there is a class {int(all_y.max())}, but the model returns {shape[1]} logits, "
+                f"for classes 0 to {shape[1] - 1}"
+            )
+        try:
+            with torch.no_grad():
+                self.batch_loss(prediction[None], y[None])
+        except InputError:
+            raise
+        except Exception as error:
+            raise failed(f"the loss {self.loss_name!r}", error) from error

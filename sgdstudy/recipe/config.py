@@ -1,0 +1,209 @@
+"""The validated, immutable settings of one training run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+
+from sgdstudy import checks, quantities
+from sgdstudy.errors import InputError, reason, shown, unknown
+from sgdstudy.problems.problem import DTYPES, Problem
+from sgdstudy.recipe import orders, rules, schedules
+
+ENGINES = ("auto", "eager", "compiled")
+STEP_COLUMNS = ("loss", "grad_norm", "full_loss", "full_grad_norm", "update_norm")
+MOST_METRICS = 8  # with live and the epochs' three, twelve keys in MLflow at the most
+METRICS = (*STEP_COLUMNS[:4], "distance", "lr", "noise_scale", "lr_sharpness", "alpha")
+STOP_COLUMNS = {
+    "running": "running_loss",
+    "full": "full_loss",
+    "last_batch": "last_loss",
+    "grad_norm": "full_grad_norm",
+}
+STOP_RULES = tuple(STOP_COLUMNS)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainConfig:
+    """How a problem is trained; every argument of `train` but the problem.
+
+    Attributes:
+        optimizer: a name of `rules.NAMES`, or a factory `params -> Optimizer`. `"notebook"` is
+            the notebook's own rule; `"none"` moves nothing (batches at fixed parameters).
+        lr: step size.
+        options: further options of the optimiser, as `{"momentum": 0.9}`.
+        schedule: how the step size goes on from `lr`, step by step: None (constant), a name of
+            `schedules.NAMES` (those of `torch.optim.lr_scheduler`, `inverse_time`,
+            `inverse_sqrt`), or a factory `optimizer -> LRScheduler`.
+        schedule_options: of the schedule, as `{"eta_min": 1e-5}`; see `schedules.make`.
+        average: the share of the epochs after which parameters are averaged, as 0 (all of them:
+            Polyak and Ruppert) or 0.5 (the tail); `average_loss` of `epochs` is the loss of all the
+            data at their mean. It changes nothing of the run. None: no average.
+        batch_size: samples per step, None for full batch.
+        order: a name of `orders.ORDERS`, an array `(epochs, steps, B)`, or
+            `callable(generator, d)` returning an epoch's indices. `stream` takes every sample from
+            the problem's stream, once.
+        epochs: the most epochs.
+        stop: `(rule, epsilon)`, tested at the end of each epoch, or None. Rules: `running` (the
+            size-weighted mean of the epoch's batch losses as w moves), `full` (loss of all the
+            data), `last_batch`, `grad_norm` (norm of the full gradient).
+        seeds: one replica each.
+        dtype: `float32` or `float64`; None keeps the data's.
+        device: where to train, as `cpu` or `cuda`.
+        engine: `eager`, `compiled`, or `auto`: compiled where a run is long enough to pay for it.
+        diagnostics: `off`, `light`, `full`, or a list of names and callables.
+        diagnostics_every: steps between two that get the costly ones; None: every step of a
+            least-squares problem, every tenth of others.
+        metrics: columns of `steps` that MLflow gets, as `batch/<name>`; None: the losses, gradient
+            norms and distance, the step size where it changes and, where they are asked for, a few
+            diagnostics; eight at the most.
+        record_rows: the most rows of `steps` kept; longer runs keep every k-th step. 0: none, and
+            nothing is computed that only they would show.
+
+    Raises:
+        InputError: any value that is not allowed, saying what is.
+    """
+
+    optimizer: Any = "SGD"
+    lr: float = 1e-3
+    options: Mapping[str, Any] = field(default_factory=dict)
+    schedule: Any = None
+    schedule_options: Mapping[str, Any] = field(default_factory=dict)
+    average: float | None = None
+    batch_size: int | None = None
+    order: Any = "shuffle"
+    epochs: int = 100
+    stop: tuple[str, float] | None = None
+    seeds: Any = (0,)
+    dtype: str | None = None
+    device: str = "cpu"
+    engine: str = "auto"
+    diagnostics: Any = "light"
+    diagnostics_every: int | None = None
+    metrics: Sequence[str] | None = None
+    record_rows: int = 5_000_000
+
+    def __post_init__(self) -> None:
+        def settle(name: str, value: Any) -> None:
+            object.__setattr__(self, name, value)
+
+        settle("lr", checks.number("lr", self.lr))
+        settle("epochs", checks.count("epochs", self.epochs))
+        settle("record_rows", checks.count("record_rows", self.record_rows, least=0))
+        if self.diagnostics_every is not None:
+            settle("diagnostics_every", checks.count("diagnostics_every", self.diagnostics_every))
+        if self.batch_size is not None:
+            settle("batch_size", checks.count("batch_size", self.batch_size))
+        settle("order", orders.check(self.order))
+        settle("stop", _stop(self.stop))
+        settle("seeds", checks.seeds(self.seeds))
+        settle("device", _device(self.device))
+        checks.choice("engine", self.engine, ENGINES)
+        varies = ["lr"] if self.schedule is not None else []
+        known = [*STEP_COLUMNS, *varies, *quantities.resolve(self.diagnostics)]
+        settle("metrics", _metrics(self.metrics, known))
+        rules.make(self.optimizer, self.lr, self.options)
+        schedules.make(self.schedule, self.lr, self.schedule_options, self.epochs)
+        if self.average is not None:
+            allowed = "a share of the epochs, from 0 to below 1"
+            settle("average", checks.number("average", self.average, lambda v: 0 <= v < 1, allowed))
+        if self.dtype is not None:
+            checks.choice("dtype", self.dtype, DTYPES)
+
+    @classmethod
+    def of(cls, **settings: Any) -> TrainConfig:
+        """Return the settings given by keyword; an unknown one is an `InputError`."""
+        allowed = [f.name for f in fields(cls)]
+        for name in settings:
+            if name not in allowed:
+                raise unknown("setting", name, allowed)
+        return cls(**settings)
+
+    def check(self, problem: Problem) -> None:
+        """Raise `InputError` where the settings do not fit the problem."""
+        if self.batch_size is not None and self.batch_size > problem.d:
+            raise InputError(
+                f"batch_size {self.batch_size} is more than the {problem.d} samples; "
+                f"give 1 to {problem.d}, or None for full batch"
+            )
+        if self.order == "stream" and (problem.stream is None or self.batch_size is None):
+            missing = "stream=..." if problem.stream is None else "a batch_size"
+            raise InputError(f"the order 'stream' needs a problem with a stream: give {missing}")
+        if self.order == "stream" and not isinstance(self.diagnostics, str):
+            for name in self.diagnostics:
+                if isinstance(name, str) and name.startswith("full_"):
+                    raise InputError(f"{name} is of all the data, which a stream does not have")
+        self.rates(problem.d)
+        if isinstance(self.order, torch.Tensor):
+            lowest, highest = int(self.order.min()), int(self.order.max())
+            if lowest < 0 or highest >= problem.d:
+                raise InputError(
+                    f"the order's indices go from {lowest} to {highest}; "
+                    f"expected 0 to {problem.d - 1}"
+                )
+            if len(self.order) < self.epochs:
+                raise InputError(
+                    f"the order holds {len(self.order)} epochs, fewer than epochs={self.epochs}"
+                )
+            if self.batch_size != self.order.shape[2]:
+                raise InputError(
+                    f"batch_size is {self.batch_size}, but the order's batches hold "
+                    f"{self.order.shape[2]} samples"
+                )
+
+        for name in self.metrics or ():
+            if re.fullmatch(r"w[0-9]+", name) and int(name[1:]) >= problem.p:
+                raise InputError(
+                    f"there is no parameter {name}; {problem.name} has w0 to w{problem.p - 1}"
+                )
+
+    def n_steps(self, d: int) -> int:
+        """Return the most steps of a run on d samples."""
+        return self.epochs * len(self.batch_sizes(d))
+
+    def rates(self, d: int) -> schedules.Rates:
+        """Return the step sizes of a run on d samples, by the number of the step, from 0."""
+        return schedules.make(self.schedule, self.lr, self.schedule_options, self.n_steps(d))
+
+    def batch_sizes(self, d: int) -> list[int]:
+        """Return the sizes of an epoch's batches for d samples."""
+        return orders.batch_sizes(self.order, d, self.batch_size or d)
+
+
+def _metrics(metrics: Any, known: Sequence[str]) -> tuple[str, ...]:
+    if metrics is None:
+        return tuple(name for name in METRICS if name in known)[:MOST_METRICS]
+    if not isinstance(metrics, (list, tuple)):
+        raise InputError(
+            f"metrics is a list of columns, as ['loss', 'alpha'], not {shown(metrics)}"
+        )
+    for name in metrics:
+        if not (isinstance(name, str) and re.fullmatch(r"w[0-9]+", name)):
+            checks.choice("column for MLflow", name, known)
+    return tuple(metrics)
+
+
+def _stop(stop: Any) -> tuple[str, float] | None:
+    if stop is None:
+        return None
+    if not isinstance(stop, (list, tuple)) or len(stop) != 2:
+        raise InputError(f"stop is a pair (rule, epsilon) or None, not {shown(stop)}")
+    rule, epsilon = stop
+    return checks.choice("stop rule", rule, STOP_RULES), checks.number("epsilon", epsilon)
+
+
+def _device(device: Any) -> str:
+    try:
+        if not isinstance(device, (str, torch.device)):
+            raise TypeError("a device is a name, as cpu or cuda")
+        torch.zeros(1, device=device).item()  # `meta` holds no numbers
+    except Exception as error:
+        raise InputError(
+            f"device {shown(device)} cannot be used here; give cpu, or cuda where there is one "
+            f"({reason(error)})"
+        ) from error
+    return str(device)

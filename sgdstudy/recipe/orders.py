@@ -1,0 +1,405 @@
+"""Batch orders: which samples come when.
+
+An order is a function `(generator, d, batch_size)` that yields index tensors without end; the
+trainer takes `d` indices per epoch from the stream and cuts them into batches. One stream per
+seed, so that a seed's order never depends on which other seeds run beside it.
+
+An adaptive order also needs what training saw. Its stream yields the first epoch; a function of
+`ADAPTIVE` makes every later one from the batch gradients of the two epochs before, for all seeds
+at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+
+from sgdstudy.errors import InputError, failed, unknown
+from sgdstudy.problems.problem import Problem
+from sgdstudy.recipe import draw_cache
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Stream = Iterator[torch.Tensor]
+
+
+class Recipe(Protocol):
+    """What of a `TrainConfig` says which samples an epoch sees."""
+
+    order: Any
+    seeds: Any
+    epochs: int
+
+    def batch_sizes(self, d: int) -> list[int]:
+        """Return the sizes of an epoch's batches for d samples."""
+
+
+def sequential(generator: torch.Generator, d: int, batch_size: int) -> Stream:
+    """Yield 0, 1, ..., d-1 in every epoch: `DataLoader(shuffle=False)`."""
+    while True:
+        yield torch.arange(d)
+
+
+def reversed_(generator: torch.Generator, d: int, batch_size: int) -> Stream:
+    """Yield d-1, ..., 1, 0 in every epoch."""
+    while True:
+        yield torch.arange(d - 1, -1, -1)
+
+
+def strided(generator: torch.Generator, d: int, batch_size: int) -> Stream:
+    """Spread every batch over all the data: batch b holds b, b + m, b + 2m, ... (m batches).
+
+    Where batch_size does not divide d, the same sequence is cut every batch_size samples.
+    """
+    m = -(-d // batch_size)
+    order = torch.cat([torch.arange(b, d, m) for b in range(m)])
+    while True:
+        yield order
+
+
+def shuffle(generator: torch.Generator, d: int, batch_size: int) -> Stream:
+    """Draw a new permutation in every epoch (random reshuffling).
+
+    The very permutations of `DataLoader(shuffle=True, generator=generator)`: its iterator draws
+    one int64 for the workers' base seed, the sampler draws `randperm(d)`, and at the end of the
+    epoch a second `randperm(d)` that it throws away; here that comes before the epoch.
+    """
+    unused_seed = torch.empty((), dtype=torch.int64)
+    unused_permutation = torch.empty(d - 1, dtype=torch.int32)
+    while True:
+        unused_seed.random_(generator=generator)
+        permutation = torch.randperm(d, generator=generator)
+        # advances the generator as the discarded randperm does, several times faster
+        unused_permutation.random_(generator=generator)
+        yield permutation
+
+
+def shuffle_once(generator: torch.Generator, d: int, batch_size: int) -> Stream:
+    """Draw one permutation and use it in every epoch."""
+    permutation = torch.randperm(d, generator=generator)
+    while True:
+        yield permutation
+
+
+def with_replacement(generator: torch.Generator, d: int, batch_size: int) -> Stream:
+    """Draw every sample independently; an epoch is d draws."""
+    while True:  # blocks of fixed length: the cost of a step does not depend on d
+        yield torch.randint(d, (4096,), generator=generator)
+
+
+def block_shuffle(generator: torch.Generator, d: int, batch_size: int) -> Stream:
+    """Keep neighbours together: contiguous batches, visited in random order.
+
+    A ragged last batch stays last, so that every other batch is full.
+    """
+    full = d // batch_size
+    blocks = torch.arange(full * batch_size).reshape(full, batch_size)
+    rest = torch.arange(full * batch_size, d)
+    while True:
+        yield torch.cat([blocks[torch.randperm(full, generator=generator)].flatten(), rest])
+
+
+def flip_flop(generator: torch.Generator, d: int, batch_size: int) -> Stream:
+    """Draw a permutation as `shuffle` does, go through it, then through it backwards, and so on.
+
+    Rajput, Lee, Papailiopoulos: Permutation-Based SGD: Is Random Optimal? (ICLR 2022), FlipFlop.
+    """
+    for permutation in shuffle(generator, d, batch_size):
+        yield torch.cat([permutation, permutation.flip(0)])
+
+
+def grab(generator: torch.Generator, d: int, batch_size: int) -> Stream:
+    """Draw a permutation for the first epoch; `balance` orders all later ones.
+
+    Lu, Guo, De Sa: GraB: Finding Provably Better Data Permutations than Random Reshuffling
+    (NeurIPS 2022), Algorithm 4.
+    """
+    yield torch.randperm(d, generator=generator)
+    raise InputError(
+        "the order 'grab' follows the gradients of every epoch: only training knows more than its "
+        "first epoch; to look ahead, take another order"
+    )
+
+
+def stream(generator: torch.Generator, d: int, batch_size: int) -> Stream:
+    """Refuse: training takes the samples of `order="stream"` from the problem's stream."""
+    raise InputError(
+        "the order 'stream' has no indices: its samples come from the problem's stream and are "
+        "never stored; to look ahead, take another order"
+    )
+    yield
+
+
+def balance(
+    order: torch.Tensor, gradients: torch.Tensor, before: torch.Tensor | None, batch_size: int
+) -> torch.Tensor:
+    """Return GraB's next epoch, from the epoch just done, for R seeds.
+
+    With c_b the batch gradient less the mean of the epoch before (0 in the first), a running sum s
+    takes the sign that keeps it short, eps = +1 if |s + c_b| <= |s - c_b| else -1, s += eps c_b.
+    The batches with +1 come first, as they came; those with -1 come last, in reverse.
+
+    The means are of the raw gradients, as published; the authors' code averages the centred ones.
+    The samples of a batch stay together, and a ragged last batch stays last.
+
+    Args:
+        order: the samples of the epoch, `(R, d)`.
+        gradients: the gradient of each of its batches, `(m, R, p)`.
+        before: the same of the epoch before, or None.
+        batch_size: B.
+    """
+    n, full = len(order), order.shape[1] // batch_size
+    total, front = np.zeros(gradients.shape[1:]), np.empty((full, n), bool)
+    mean = total
+    if before is not None:  # added one by one: another sum would round by how many seeds run
+        mean = np.add.accumulate(before[:full].double().numpy())[-1] / full
+    for b, gradient in enumerate(gradients[:full].double().numpy()):
+        centred = gradient - mean
+        front[b] = (total * centred).sum(1) <= 0  # where |s + c| <= |s - c|
+        total = total + np.where(front[b], 1.0, -1.0)[:, None] * centred
+    place = np.where(front, front.cumsum(0) - 1, full - (~front).cumsum(0))  # (m, R)
+    batches = order[:, : full * batch_size].reshape(n, full, batch_size)
+    moved = torch.empty_like(batches)
+    moved[torch.arange(n)[:, None], torch.as_tensor(place.T)] = batches
+    return torch.cat([moved.flatten(1), order[:, full * batch_size :]], 1)
+
+
+ORDERS: dict[str, Callable[[torch.Generator, int, int], Stream]] = {
+    "sequential": sequential,
+    "shuffle": shuffle,
+    "shuffle_once": shuffle_once,
+    "with_replacement": with_replacement,
+    "strided": strided,
+    "reversed": reversed_,
+    "block_shuffle": block_shuffle,
+    "flip_flop": flip_flop,
+    "grab": grab,
+    "stream": stream,
+}
+ADAPTIVE = {"grab": balance}
+UNKNOWN = (*ADAPTIVE, "stream")  # what comes is not known before the run
+# drawn anew for every part of the stream: what comes next is known from the generator alone
+FRESH = ("shuffle", "with_replacement", "block_shuffle", "flip_flop")
+
+
+def name_of(order: Any) -> str:
+    """Return the name under which an order is logged."""
+    if isinstance(order, str):
+        return order
+    return getattr(order, "__name__", "array")
+
+
+def check(order: Any) -> Any:
+    """Return the order, an integer array as a tensor `(epochs, steps, B)`.
+
+    Raises:
+        InputError: an unknown name, or an array that is not three-dimensional integers.
+    """
+    if isinstance(order, str):
+        if order not in ORDERS:
+            raise unknown("order", order, ORDERS)
+        return order
+    if callable(order):
+        return order
+    try:
+        array = np.asarray(order)
+    except ValueError:  # rows of different lengths
+        array = np.empty(0)
+    if array.ndim != 3 or array.dtype.kind not in "iu" or array.size == 0:
+        raise InputError(
+            f"an order given as an array has shape (epochs, steps, B) and integers; "
+            f"this one has shape {array.shape} and dtype {array.dtype}"
+        )
+    return torch.as_tensor(array.astype(np.int64))
+
+
+def batch_sizes(order: Any, d: int, batch_size: int) -> list[int]:
+    """Return the sizes of an epoch's batches, a ragged last one included.
+
+    >>> batch_sizes("shuffle", 10, 4)
+    [4, 4, 2]
+    """
+    if isinstance(order, torch.Tensor):
+        return [order.shape[2]] * order.shape[1]
+    full, rest = divmod(d, batch_size)
+    return [batch_size] * full + ([rest] if rest else [])
+
+
+def _custom(draw: Callable[[torch.Generator, int], Any]) -> Callable[..., Stream]:
+    def stream(generator: torch.Generator, d: int, batch_size: int) -> Stream:
+        while True:
+            try:
+                drawn = draw(generator, d)
+            except Exception as error:
+                raise failed(f"the order {name_of(draw)!r}", error) from error
+            try:
+                given = drawn.copy() if isinstance(drawn, np.ndarray) else drawn
+                indices = torch.as_tensor(given).flatten()
+            except (TypeError, ValueError, RuntimeError):
+                indices = torch.empty(0)
+            if indices.is_floating_point():  # not indices: refused below
+                indices = torch.empty(0, dtype=torch.int64)
+            indices = indices.to(torch.int64)
+            if len(indices) != d or indices.min() < 0 or indices.max() >= d:
+                raise InputError(
+                    f"the order {name_of(draw)!r} returned {type(drawn).__name__} with "
+                    f"{len(indices)} indices; expected {d} indices between 0 and {d - 1} for "
+                    f"each epoch"
+                )
+            yield indices
+
+    return stream
+
+
+def _fixed(array: torch.Tensor) -> Callable[..., Stream]:
+    def stream(generator: torch.Generator, d: int, batch_size: int) -> Stream:
+        yield from array.flatten(1)
+
+    return stream
+
+
+class Sampler:
+    """The index streams of R seeds, read side by side.
+
+    Args:
+        order: a name of `ORDERS`, an array `(epochs, steps, B)` or `callable(generator, d)`.
+        seeds: R seeds; seed s uses `torch.Generator().manual_seed(s)`.
+        d: number of samples.
+        batch_size: B.
+
+    Attributes:
+        adaptive: whether an epoch is not known before `learn` has the gradients of the last one.
+    """
+
+    def __init__(self, order: Any, seeds: list[int], d: int, batch_size: int) -> None:
+        if isinstance(order, torch.Tensor):
+            draw = _fixed(order)
+        else:
+            draw = ORDERS[order] if isinstance(order, str) else _custom(order)
+        self._generators = [torch.Generator().manual_seed(s) for s in seeds]
+        self._streams = [draw(generator, d, batch_size) for generator in self._generators]
+        fresh = isinstance(order, str) and order in FRESH
+        self._shared = fresh and draw_cache.are_shared()
+        if self._shared:
+            keys = [(order, seed, d, batch_size) for seed in seeds]
+            self._streams = list(map(draw_cache.again, keys, self._streams))
+        self._fresh = fresh and not self._shared  # shared: the generators are others' too
+        self._rest = [torch.empty(0, dtype=torch.int64) for _ in seeds]
+        self._reorder = ADAPTIVE.get(order) if isinstance(order, str) else None
+        self.adaptive = self._reorder is not None
+        self._batch_size, self._steps = batch_size, -(-d // batch_size)
+        # of an adaptive order's present epoch: samples taken, gradients of its batches
+        self._taken: list[torch.Tensor] = []
+        self._gradients: list[torch.Tensor] = []
+        self._before: torch.Tensor | None = None  # the gradients of the epoch before, (m, R, p)
+
+    def take(self, n: int) -> torch.Tensor:
+        """Return the next n indices of every seed, shape `(R, n)`.
+
+        Raises:
+            InputError: an epoch of an adaptive order whose gradients have not been learned.
+        """
+        out = torch.empty(len(self._streams), n, dtype=torch.int64)
+        for r, stream in enumerate(self._streams):
+            parts, there = [self._rest[r]], len(self._rest[r])
+            while there < n:
+                parts.append(next(stream))
+                there += len(parts[-1])
+            last = parts[-1]
+            cut = len(last) - (there - n)
+            parts[-1], rest = last[:cut], last[cut:]
+            torch.cat(parts, out=out[r])
+            # a view would keep all of it, or change with what a user's own order yields; shared
+            # draws are kept anyway
+            self._rest[r] = rest if self._shared else rest.clone()
+        if self.adaptive:
+            self._taken.append(out)
+        return out
+
+    def learn(self, gradients: torch.Tensor) -> None:
+        """Take the batch gradients `(S, R, p)` of the samples taken last; orders adapt to them."""
+        if self._reorder is None:
+            return
+        self._gradients.append(gradients.cpu())
+        if sum(map(len, self._gradients)) < self._steps:
+            return
+        done, seen = torch.cat(self._taken, 1), torch.cat(self._gradients)
+        self._rest = list(self._reorder(done, seen, self._before, self._batch_size))
+        self._taken, self._gradients, self._before = [], [], seen
+
+    def keep(self, live: list[int]) -> None:
+        """Go on with these replicas only (positions, not seeds)."""
+        self._generators = [self._generators[r] for r in live]
+        self._streams = [self._streams[r] for r in live]
+        self._rest = [self._rest[r] for r in live]
+        self._taken = [indices[live] for indices in self._taken]
+        self._gradients = [gradients[:, live] for gradients in self._gradients]
+        self._before = None if self._before is None else self._before[:, live]
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return what `restore` needs beside the number of indices taken."""
+        if not (self._fresh or self.adaptive):
+            return {}
+        held = {"rest": torch.stack(self._rest)}
+        if self._fresh:
+            return {**held, "generators": torch.stack([g.get_state() for g in self._generators])}
+        if self._taken:
+            held |= {"taken": torch.cat(self._taken, 1), "gradients": torch.cat(self._gradients)}
+        return held if self._before is None else {**held, "before": self._before}
+
+    def restore(self, taken: int, state: dict[str, torch.Tensor]) -> None:
+        """Go on where another sampler of the same seeds stood, after so many indices of each.
+
+        An order that is drawn once, or is the user's own, is read again from the beginning: who
+        knows what it remembers. To draw the others again would take up to half the time that
+        training took.
+        """
+        if not state:
+            self._skip(taken)
+            return
+        for generator, numbers in zip(self._generators, state.get("generators", ()), strict=False):
+            generator.set_state(numbers.clone())  # torch 2.13 crashes on a row of a tensor
+        self._rest = list(state["rest"])
+        if "taken" in state:
+            self._taken, self._gradients = [state["taken"]], [state["gradients"]]
+        self._before = state.get("before")
+
+    def _skip(self, n: int) -> None:
+        for r, stream in enumerate(self._streams):
+            part, missing = self._rest[r], n
+            while missing > len(part):
+                missing -= len(part)
+                part = next(stream)
+            self._rest[r] = part[missing:].clone()
+
+
+def listing(problem: Problem, config: Recipe) -> pd.DataFrame:
+    """Return every sample of every batch of the first seed, as the trainer draws them.
+
+    Columns: `epoch` from 1; `batch`, `sample` in the batch and `index` in the data from 0; `x`
+    and `y` where they are numbers.
+
+    Raises:
+        InputError: more than the first epoch of an adaptive order.
+    """
+    import pandas as pd
+
+    sizes = config.batch_sizes(problem.d)
+    sampler = Sampler(config.order, [config.seeds[0]], problem.d, sizes[0])
+    index = sampler.take(sum(sizes) * config.epochs)[0].numpy()
+    rows = pd.DataFrame(
+        {
+            "epoch": np.repeat(np.arange(1, config.epochs + 1), sum(sizes)),
+            "batch": np.tile(np.repeat(np.arange(len(sizes)), sizes), config.epochs),
+            "sample": np.tile(np.concatenate([np.arange(n) for n in sizes]), config.epochs),
+            "index": index,
+        }
+    )
+    for name, values in (("x", problem.x), ("y", problem.y)):
+        if values.dim() == 1:
+            rows[name] = values.cpu().numpy()[index]
+    return rows

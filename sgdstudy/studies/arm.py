@@ -1,0 +1,169 @@
+"""What a script declares of its arms: the options that all scripts take, and one arm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from sgdstudy.errors import InputError, shown
+
+if TYPE_CHECKING:
+    from sgdstudy.problems.problem import Problem
+    from sgdstudy.recipe.config import TrainConfig
+    from sgdstudy.training.trajectory import Trajectory
+
+# what a grid may name of an arm
+SETTINGS = (
+    "lr",
+    "batch_size",
+    "order",
+    "optimizer",
+    "schedule",
+    "average",
+    "epochs",
+    "epsilon",
+    "dtype",
+)
+# prefixes of an optimiser's or a schedule's own option, as optimizer.momentum
+OPTIONS = {"optimizer.": "options", "schedule.": "schedule_options"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What every script takes."""
+
+    seeds: int = 16
+    """number of seeds, where an arm is random"""
+    first_seed: int = 0
+    """the first seed; the others follow it"""
+    device: str = "cpu"
+    """where to train, as cpu or cuda"""
+    engine: str = "auto"
+    """what takes the steps: eager, compiled, or auto: compiled where it pays"""
+    store: str | None = None
+    """folder of the store, or tracking URI; default: the nearest mlruns/"""
+    jobs: int = 1
+    """processes that train arms side by side"""
+    strict: bool = False
+    """end with exit code 1 when a claim fails"""
+    answer: bool = True
+    """write the answer and the claims; --no-answer keeps them from the class"""
+    predict: bool = False
+    """ask for your guesses before the run, and show them beside the outcome"""
+    resume: bool = False
+    """go on where interrupted runs of the same configuration stopped"""
+    checkpoint_seconds: float = 60.0
+    """seconds between two checkpoints of a long run"""
+
+    def seed_range(self) -> range:
+        """Return the seeds of a random arm.
+
+        Raises:
+            InputError: fewer than one, or a first one below 0.
+        """
+        if self.seeds < 1:
+            raise InputError(f"seeds must be at least 1, got {self.seeds}")
+        if self.first_seed < 0:
+            raise InputError(f"first_seed must be at least 0, got {self.first_seed}")
+        return range(self.first_seed, self.first_seed + self.seeds)
+
+
+@dataclass(frozen=True, init=False, eq=False)
+class Arm:
+    """One line of a comparison: a problem, how it is trained, and what it is there for.
+
+    Args:
+        problem: what is trained: a `Problem`, or the name of one that stands ready.
+        about: what the arm is there for, in a few words.
+        charted: whether the prepared view of the MLflow UI shows it; not where it would dwarf the
+            others.
+        trajectory: steps taken elsewhere, as `ss.Trajectory(problem, w, indices)`, to be recorded
+            and tracked like our own.
+        settings: see `TrainConfig`; with a trajectory, see `Trajectory.config`.
+
+    Attributes:
+        config: the settings, checked.
+
+    Raises:
+        InputError: a setting that is not allowed, or does not fit the problem.
+
+    Example:
+        >>> import sgdstudy as ss
+        >>> sgd = ss.Arm("curve", "as printed", lr=2e-4, batch_size=10)
+        >>> sgd.but("half the step", lr=1e-4).config.lr
+        0.0001
+    """
+
+    problem: Problem
+    about: str
+    charted: bool
+    trajectory: Trajectory | None
+    settings: Mapping[str, Any]
+    config: TrainConfig
+
+    def __init__(
+        self,
+        problem: Problem | str,
+        about: str = "",
+        *,
+        charted: bool = True,
+        trajectory: Trajectory | None = None,
+        **settings: Any,
+    ) -> None:
+        from sgdstudy import problems
+        from sgdstudy.recipe.config import TrainConfig
+        from sgdstudy.training.trajectory import Trajectory
+
+        problem = problems.get(problem)
+        if not (trajectory is None or isinstance(trajectory, Trajectory)):
+            raise InputError(f"trajectory is a ss.Trajectory, not {shown(trajectory)}")
+        if trajectory is not None and "lr" not in settings:
+            raise InputError("an arm with a trajectory needs lr=, the step size that it had")
+        made = TrainConfig.of if trajectory is None else trajectory.config
+        config = made(**settings)
+        config.check(problem)
+        parts = (problem, about, charted, trajectory, settings, config)
+        for part, value in zip(fields(self), parts, strict=True):
+            object.__setattr__(self, part.name, value)
+
+    @property
+    def n_steps(self) -> int:
+        """The most steps it can take."""
+        return self.config.epochs * len(self.config.batch_sizes(self.problem.d))
+
+    def but(self, about: str | None = None, **changes: Any) -> Arm:
+        """Return another arm that differs in what is named, settings or arguments of `Arm`.
+
+        Raises:
+            InputError: a setting that is not allowed, or does not fit the problem.
+        """
+        same = {name: getattr(self, name) for name in ("problem", "charted", "trajectory")}
+        about = self.about if about is None else about
+        return Arm(**(same | dict(self.settings) | {"about": about} | changes))
+
+
+def split_point(point: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings of an arm that a point of a grid names, and the script's own options."""
+    settings = {k: v for k, v in point.items() if k in SETTINGS or k.startswith(tuple(OPTIONS))}
+    return settings, {k: v for k, v in point.items() if k not in settings}
+
+
+def at_settings(arm: Arm, settings: Mapping[str, Any], record: str) -> Arm:
+    """Return an arm with settings of a grid; without diagnostics where steps are not recorded.
+
+    Raises:
+        InputError: a setting that is not allowed, or does not fit the problem.
+    """
+    changes: dict[str, Any] = {k: v for k, v in settings.items() if k in SETTINGS}
+    for prefix, name in OPTIONS.items():
+        own = {k.removeprefix(prefix): v for k, v in settings.items() if k.startswith(prefix)}
+        if own:
+            changes[name] = {**getattr(arm.config, name), **own}
+    if "epsilon" in changes:
+        if arm.config.stop is None:
+            raise InputError("the grid names epsilon, but the arm has no stop rule")
+        changes["stop"] = (arm.config.stop[0], changes.pop("epsilon"))
+    if record == "epochs":
+        changes |= {"diagnostics": "off", "metrics": None, "record_rows": 0}
+    return arm.but(**changes)

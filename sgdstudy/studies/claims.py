@@ -1,0 +1,288 @@
+"""Claims: what was expected, what was measured, and whether it holds.
+
+Three kinds. A *prediction* is a number that theory or the notebook gave before the run, with a
+tolerance from a standard error or a rounding: it can fail. An *identity* follows from definitions,
+whatever the run does: it checks the recording, and is not counted with the predictions. A
+*description* expects nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import InitVar, dataclass, replace
+from typing import Any, ClassVar, Literal
+
+from sgdstudy import checks
+from sgdstudy.errors import InputError, shown
+from sgdstudy.known import Known
+from sgdstudy.text import plain, show
+
+Kind = Literal["prediction", "identity", "description"]
+PLURAL: dict[Kind, str] = {
+    "prediction": "predictions",
+    "identity": "identities",
+    "description": "descriptions",
+}
+TABLE_HEAD: dict[Kind, str] = {
+    "prediction": "**Predictions**: known before the run; these can fail.",
+    "identity": "**Identities**: they follow from definitions, and check the recording.",
+    "description": "**Described**: nothing was expected.",
+}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One sentence that a run can refute.
+
+    Attributes:
+        name: short name, as `stop_epoch`.
+        arm: the arm it is about.
+        measured: a number, a truth value or a list of numbers.
+        expected: the same kind, from theory or the notebook's printed output; None describes only.
+            A `Known` brings its tolerance and source along, and holds whatever the options.
+        tolerance: the largest |measured - expected| allowed; 0 for equality. Or say `abs`, or
+            `rel` times |expected|, as of `pytest.approx`; of both the larger.
+        source: where `expected` comes from.
+        always: `expected` holds whatever the options, as it is computed from them; else a claim
+            only describes once options of the script other than `quick` are changed.
+        guess: what the reader guessed before the run, shown beside; None: not asked.
+        identity: `expected` follows from definitions, whatever the run does, and so holds always.
+
+    Raises:
+        InputError: a name that is no text in one line, a value that is neither number nor text, a
+            tolerance that is negative.
+    """
+
+    FEW: ClassVar[int] = 8  # seeds, below which an error is not estimated from them
+
+    name: str
+    arm: str
+    measured: Any
+    expected: Any = None
+    tolerance: float = 0.0
+    source: str = ""
+    always: bool = False
+    guess: float | None = None
+    identity: bool = False
+    abs: InitVar[float | None] = None
+    rel: InitVar[float | None] = None
+
+    def __post_init__(self, abs: float | None, rel: float | None) -> None:
+        self._take_known()
+        if abs is not None or rel is not None:
+            self._settle("tolerance", _tolerance(self.name, self.expected, abs, rel))
+        for part in ("name", "arm"):
+            checks.name(f"a claim's {part}", getattr(self, part))
+        for part in ("measured", "expected"):
+            _check_value(f"{part} of the claim {self.name!r}", plain(getattr(self, part)))
+        tolerance = plain(self.tolerance)
+        if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or tolerance < 0:
+            raise InputError(
+                f"tolerance of the claim {self.name!r} is a number, at least 0, "
+                f"not {shown(self.tolerance)}"
+            )
+
+    def _take_known(self) -> None:
+        """Take value, tolerance and source of an expectation that has them."""
+        known = self.expected
+        if isinstance(known, Known):
+            self._settle("expected", known.value)
+            self._settle("tolerance", max(known.within, self.tolerance))
+            self._settle("source", self.source or known.source)
+            self._settle("always", True)
+
+    def _settle(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    @classmethod
+    def estimated(
+        cls,
+        name: str,
+        arm: str,
+        measured: float,
+        expected: float,
+        error: float,
+        seeds: int,
+        source: str = "",
+    ) -> Claim:
+        """Return a prediction whose tolerance is four standard errors, estimated from the seeds.
+
+        An error estimated from few seeds is itself uncertain, so that Student's quantile takes the
+        place of the 4: as rare, 6.3e-5 if the seeds scatter normally. Of fewer than 8 it would
+        be too wide to fail: then it is a description.
+
+        Args:
+            name, arm, measured, source: see `Claim`.
+            expected: computed from the options used: the claim is judged under any.
+            error: the standard error of `measured`.
+            seeds: how many seeds `error` is estimated from.
+
+        Example:
+            >>> [round(Claim.estimated("x", "a", 1, 0, 1.0, n).tolerance, 2) for n in (8, 64)]
+            [8.47, 4.29]
+            >>> Claim.estimated("x", "a", 1, 0, math.nan, 1).kind
+            'description'
+        """
+        if seeds < cls.FEW:
+            return cls(name, arm, measured)
+        from scipy.stats import norm, t  # --help must not wait for it
+
+        tolerance = float(t.isf(norm.sf(4), seeds - 1)) * float(error)
+        return cls(name, arm, measured, expected, tolerance, source, always=True)
+
+    @property
+    def kind(self) -> Kind:
+        """What the claim is: a prediction, an identity, or a description."""
+        if self.expected is None:
+            return "description"
+        return "identity" if self.identity else "prediction"
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether measured is within the tolerance of expected; None where nothing is expected."""
+        if self.expected is None:
+            return None
+        return _close(plain(self.measured), plain(self.expected), self.tolerance)
+
+    def described(self) -> Claim:
+        """Return the claim without its expectation: a description."""
+        return replace(self, expected=None)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the claim as in `claims.json`; non-finite values are strings."""
+        return {
+            "name": self.name,
+            "arm": self.arm,
+            "expected": _text(plain(self.expected)),
+            "measured": _text(plain(self.measured)),
+            "tolerance": _text(plain(self.tolerance)),
+            "holds": self.holds,
+            "source": self.source,
+            "kind": self.kind,
+        }
+
+
+def tally(verdicts: Iterable[tuple[Kind, bool | None]]) -> str:
+    """Say how many claims of each kind hold and fail, by (kind, holds).
+
+    >>> tally([("prediction", True), ("prediction", False), ("identity", True)])
+    '1 of 2 predictions holds, 1 FAILS; 1 identity holds'
+    >>> tally([("prediction", True)] * 3 + [("description", None)])
+    '3 predictions hold; 1 described'
+    """
+    counts = Counter(verdicts)
+    words = []
+    for kind in ("prediction", "identity"):
+        held, failed = counts[kind, True], counts[kind, False]
+        words += [_counted(kind, held, failed)] if held or failed else []
+    told = counts["description", None]
+    words += [f"{told} described"] if told else []
+    return "; ".join(words) or "no claims"
+
+
+def _counted(kind: Kind, held: int, failed: int) -> str:
+    total = held + failed
+    name = kind if total == 1 else PLURAL[kind]
+    hold = "holds" if held == 1 else "hold"
+    if not failed:
+        return f"{held} {name} {hold}"
+    return f"{held} of {total} {name} {hold}, {failed} {'FAILS' if failed == 1 else 'FAIL'}"
+
+
+def _check_value(what: str, value: Any) -> None:
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, list):
+            _check_value(what, item)
+        elif not (item is None or isinstance(item, (bool, int, float, str))):
+            raise InputError(
+                f"{what} is a number, a truth value, a text or a list of these, not {shown(item)}"
+            )
+
+
+def claims_markdown(claims: Sequence[Claim]) -> str:
+    """Return the claims as Markdown tables, one a kind; guesses are in them if there are any."""
+    parts = []
+    for kind in PLURAL:
+        rows = [claim for claim in claims if claim.kind == kind]
+        if rows:
+            parts.append(f"{TABLE_HEAD[kind]}\n\n{_markdown_table(rows, kind)}")
+    return "\n\n".join(parts)
+
+
+def without_tables(text: str) -> str:
+    """Return an answer.md without the tables of `claims_markdown`, by any version of ours."""
+    for mark in (*TABLE_HEAD.values(), "| claim | arm |"):
+        text = text.partition(mark)[0]
+    return text.strip()
+
+
+def _markdown_table(claims: Sequence[Claim], kind: Kind) -> str:
+    verdict = {True: "holds", False: "**FAILS**", None: "–"}
+    guessed, expects = any(c.guess is not None for c in claims), kind != "description"
+    heads = ["claim", "arm", *["your guess"] * guessed]
+    heads += ["expected", "measured", "tolerance", "verdict"] if expects else ["measured"]
+    rows = [heads, ["---"] * len(heads)]
+    for c in claims:
+        cells = [c.name, c.arm, *[show(c.guess)] * guessed]
+        numbers = [show(c.expected), show(c.measured), show(c.tolerance), verdict[c.holds]]
+        rows.append(cells + (numbers if expects else [show(c.measured)]))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _tolerance(name: str, expected: Any, absolute: Any, relative: Any) -> float:
+    """Return the larger of an absolute tolerance and a relative one.
+
+    Raises:
+        InputError: a relative one of what is no number.
+    """
+    allowed = "at least 0"
+    own = 0.0 if absolute is None else checks.number("abs", absolute, lambda v: v >= 0, allowed)
+    if relative is None:
+        return own
+    expected = plain(expected)
+    if isinstance(expected, (bool, str, list)):
+        raise InputError(f"the claim {name!r} has rel=, but expects no number: {shown(expected)}")
+    share = checks.number("rel", relative, lambda v: v >= 0, allowed)
+    return max(own, share * math.fabs(expected or 0))
+
+
+def _close(measured: Any, expected: Any, tolerance: float) -> bool:
+    if isinstance(expected, Sequence) and not isinstance(expected, str):
+        if not isinstance(measured, Sequence) or len(measured) != len(expected):
+            return False
+        pairs = zip(measured, expected, strict=True)
+        return all(_close(m, e, tolerance) for m, e in pairs)
+    if isinstance(expected, (bool, str)) or measured == expected:
+        return bool(measured == expected)
+    if not isinstance(measured, (int, float)) or not isinstance(expected, (int, float)):
+        return False
+    return bool(math.fabs(measured - expected) <= tolerance)  # False for NaN
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, list):
+        return [_text(item) for item in value]
+    return value
+
+
+class Claims(list[Claim]):
+    """A study's claims; a name, or name and arm, finds what was measured.
+
+    Example:
+        >>> claims = Claims([Claim("rho", "a", 0.5), Claim("rho", "b", 0.25), Claim("n", "a", 3)])
+        >>> claims["rho", "b"], claims["n"], claims[0].arm
+        (0.25, 3, 'a')
+    """
+
+    def __getitem__(self, key: Any) -> Any:
+        if not isinstance(key, (str, tuple)):
+            return super().__getitem__(key)
+        name, arm = (key, None) if isinstance(key, str) else key
+        found = [c for c in self if c.name == name and arm in (None, c.arm)]
+        if len(found) != 1:
+            raise InputError(f"{len(found)} claims are called {shown(key)}, not one; name its arm")
+        return found[0].measured

@@ -1,0 +1,38 @@
+"""Claims of what theory predicted of the arms before they ran."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from sgdstudy.history.history import History
+from sgdstudy.studies.claims import Claim
+from sgdstudy.theory.medians import median
+from sgdstudy.theory.predictions import WITHIN
+
+# name: how it is measured, where the expectation comes from
+CHECKS: dict[str, tuple[Callable[[History], float], str]] = {
+    "stop_epoch": (lambda run: run.median_stop, "theory: {}"),
+    "distance_at_stop": (lambda run: median(run.distance), "theory: {}"),
+    "growth_per_epoch": (History.growth_per_epoch, "theory: (1 - lr lambda_max)^2"),
+}
+
+
+LAWS = {True: "loss of descent in closed form", False: "the seeds' own orders, in float64"}
+
+
+def predicted_claims(runs: Mapping[str, History]) -> list[Claim]:
+    """Return one claim per arm and prediction; arms without one describe their stop epoch.
+
+    The tolerance is what rounding may change, by theory, known before the run.
+    """
+    found = []
+    for arm, run in runs.items():
+        law = LAWS[run.config.batch_size is None]
+        for name, (measure, source) in CHECKS.items():
+            if name in run.predicted:
+                expected, within = run.predicted[name], run.predicted.get(f"{name}{WITHIN}", 0.0)
+                known = (expected, within, source.format(law))
+                found.append(Claim(name, arm, measure(run), *known, always=True))
+        if run.config.stop is not None and not set(CHECKS) & set(run.predicted):
+            found.append(Claim("stop_epoch", arm, run.median_stop))
+    return found

@@ -1,0 +1,237 @@
+"""Running a tracked run again, and comparing every recorded number, bit by bit."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from sgdstudy.errors import InputError
+from sgdstudy.history.rows import AXIS, Files
+from sgdstudy.recipe.config import TrainConfig
+from sgdstudy.studies.arm import Arm, Options, at_settings, split_point
+from sgdstudy.studies.runner import train_arm
+from sgdstudy.studies.scripts import find_scripts, load_study
+from sgdstudy.studies.study import Study
+from sgdstudy.tracking import describe, provenance, recovery
+from sgdstudy.tracking.invocation import Invocation
+from sgdstudy.tracking.load import artifact, find_run
+from sgdstudy.tracking.store import Store
+
+ROUNDING = 1e-9  # relative; what theory gives is known to more digits
+SWEPT = ("sgdstudy.arm", "sgdstudy.record", "sgdstudy.settings")
+PLACES = ("sgdstudy.version", "mlflow.source.git.commit", "sgdstudy.torch", "sgdstudy.hardware")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first number that differs.
+
+    Attributes:
+        kind: `steps` or `epochs`.
+        column: its name; "" where only the number of rows differs.
+        seed: whose.
+        at: the step or epoch.
+        before: what was recorded.
+        after: what came now.
+    """
+
+    kind: str
+    column: str
+    seed: int
+    at: int
+    before: float
+    after: float
+
+    def __str__(self) -> str:
+        if not self.column:
+            return f"{self.before:.0f} rows of {self.kind} were recorded, now {self.after:.0f}"
+        gap = self.after - self.before
+        return (
+            f"first at {AXIS[self.kind]} {self.at} of seed {self.seed}, {self.column}: "
+            f"{self.before!r} was recorded, now {self.after!r}, off by {gap:.3g}"
+        )
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """What came of it.
+
+    Attributes:
+        run_id: of the new run.
+        name: study and arm.
+        difference: the first one; None if every number is the same.
+        changed: what is not as it was: versions, hardware.
+    """
+
+    run_id: str
+    name: str
+    difference: Difference | None
+    changed: list[str]
+
+    def __str__(self) -> str:
+        verdict = "identical" if self.difference is None else f"differs, {self.difference}"
+        return f"{self.name}: {verdict}"
+
+
+def rerun(
+    run_id: str, *, store: str | None = None, say: Callable[[str], None] = lambda line: None
+) -> Rerun:
+    """Rebuild a run's configuration from the store, run it again, and compare every row.
+
+    The new run is tracked beside the old one, with the tag `sgdstudy.rerun_of`; it belongs to no
+    invocation, so `latest` stays what it was.
+
+    Args:
+        run_id: MLflow's id of an arm's run.
+        store: see `store.locate`.
+        say: takes lines of text.
+
+    Raises:
+        InputError: no such run, one that is not ours or did not finish, or a script that is gone
+            or declares another configuration now.
+    """
+    opened = recovery.start(store, say)
+    run = _find(opened, run_id)
+    study, options = _declared(run)
+    arm, tags = _arm(run, study, options)
+    tags |= {"sgdstudy.rerun_of": run_id}
+    now = {**provenance.code_tags(), "sgdstudy.hardware": provenance.hardware()}
+    before = {name: run.data.tags.get(name) for name in PLACES}
+    changed = [
+        f"{n}: {before[n]} then, {now.get(n)} now" for n in PLACES if before[n] != now.get(n)
+    ]
+    for line in changed:
+        say(f"not as it was, {line}")
+    name = run.data.tags["sgdstudy.study"]
+    invocation = Invocation.start(opened, name, {**study.tags(options), **tags})
+    new_id, history = train_arm(invocation.outside(), run.info.run_name, arm)
+    assert isinstance(history.sink, Files)
+    with tempfile.TemporaryDirectory(prefix="sgdstudy-") as folder:
+        old = {kind: artifact(opened, run, f"{kind}.parquet", Path(folder)) for kind in AXIS}
+        recorded = {kind: path for kind, path in old.items() if path is not None}
+        if not recorded:
+            raise InputError(f"the run {run_id} has no rows to compare with")
+        found = [_compare(k, path, history.sink.paths[k]) for k, path in recorded.items()]
+    difference = next((d for d in found if d is not None), None)
+    return Rerun(new_id, f"{name}, {run.info.run_name}", difference, changed)
+
+
+def _find(store: Store, run_id: str) -> Any:
+    run = find_run(store, run_id)
+    if "sgdstudy.options" not in run.data.tags or run.info.run_name == "answer":
+        raise InputError(f"the run {run_id} is not an arm that a study of ours tracked")
+    if run.info.status != "FINISHED":
+        raise InputError(f"the run {run_id} is {run.info.status}: only a finished one compares")
+    return run
+
+
+def _declared(run: Any) -> tuple[Study, Options]:
+    """Return the script a run came from, and its options."""
+    path = Path(run.data.tags["sgdstudy.script"])
+    here = find_scripts().get(path.stem)
+    if not path.is_file() and here is None:
+        raise InputError(f"the script {path} of this run is gone; change to its project's folder")
+    study = load_study(str(path if path.is_file() else here))
+    values = json.loads(run.data.tags["sgdstudy.options"])
+    try:
+        return study, study.options(**values)
+    except TypeError as error:
+        raise InputError(f"{study.name} has other options now than this run: {error}") from None
+
+
+def _arm(run: Any, study: Study, options: Options) -> tuple[Arm, dict[str, str]]:
+    """Return the arm that a run was, and the tags that say so; its params must be the same."""
+    tags, name = run.data.tags, run.info.run_name
+    if "sgdstudy.settings" in tags:  # of a sweep
+        settings, changed = split_point(json.loads(tags["sgdstudy.settings"]))
+        arms = study.placed_arms(replace(options, **changed))
+        arm = at_settings(arms[tags["sgdstudy.arm"]], settings, tags["sgdstudy.record"])
+        own = {tag: tags[tag] for tag in SWEPT}
+    else:
+        arms = study.placed_arms(options)
+        if name not in arms:
+            raise InputError(f"{study.name} has no arm {name!r} now; it has {', '.join(arms)}")
+        arm, own = arms[name], {}
+    arm = arm.but(**_as_it_was(arm.config, run.data.params))
+    params = describe.parameters(arm.problem, arm.config)
+    other = [n for n, value in params.items() if run.data.params.get(n) != value[:6000]]
+    if other or describe.config_hash(arm.problem, params) != tags["sgdstudy.config_hash"]:
+        what = ", ".join(f"{n} {run.data.params.get(n)} then, {params[n]} now" for n in other)
+        raise InputError(f"{study.name} declares {name!r} otherwise now: {what or 'other data'}")
+    return arm, own
+
+
+def _as_it_was(config: TrainConfig, params: Mapping[str, str]) -> dict[str, Any]:
+    """Return the numbers of the settings, as they were then where those of now differ by rounding.
+
+    Scripts derive step sizes from theory, whose last bits depend on threads and processors.
+    """
+
+    def then(name: str, now: Any) -> Any:
+        if not isinstance(now, float) or name not in params:
+            return now
+        try:
+            recorded = float(params[name])
+        except ValueError:
+            return now
+        return recorded if math.isclose(recorded, now, rel_tol=ROUNDING) else now
+
+    def all_of(prefix: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: then(f"{prefix}.{name}", value) for name, value in options.items()}
+
+    return {
+        "lr": then("lr", config.lr),
+        "options": all_of("optimizer", config.options),
+        "schedule_options": all_of("schedule", config.schedule_options),
+        "stop": config.stop and (config.stop[0], then("epsilon", config.stop[1])),
+    }
+
+
+def _compare(kind: str, old: Path, new: Path) -> Difference | None:
+    """Return the earliest number that differs between two files; column by column in memory.
+
+    Times, in columns called `..._seconds`, are no part of what a run computes.
+    """
+    files = [pq.ParquetFile(path) for path in (old, new)]
+    counts = [file.metadata.num_rows for file in files]
+    if counts[0] != counts[1]:
+        return Difference(kind, "", 0, 0, *map(float, counts))
+    axis = AXIS[kind]
+    orders = [np.lexsort([_column(file, "seed"), _column(file, axis)]) for file in files]
+    names = [name for name in files[0].schema_arrow.names if not name.endswith("_seconds")]
+    first: tuple[int, str] | None = None
+    for name in names if counts[0] else []:
+        columns = [_column(f, name)[o] for f, o in zip(files, orders, strict=True)]
+        unlike = np.flatnonzero(_bits(columns[0]) != _bits(columns[1]))
+        if unlike.size and (first is None or unlike[0] < first[0]):
+            first = (int(unlike[0]), name)
+    if first is None:
+        return None
+    row, name = first
+    values = [_column(f, name)[o][row].item() for f, o in zip(files, orders, strict=True)]
+    seed, at = (int(_column(files[0], key)[orders[0]][row]) for key in ("seed", axis))
+    return Difference(kind, name, seed, at, *values)
+
+
+def _column(file: pq.ParquetFile, name: str) -> np.ndarray:
+    """Return a column; one that the file lacks is empty."""
+    if name not in file.schema_arrow.names:
+        return np.full(file.metadata.num_rows, np.nan)
+    values: np.ndarray = file.read([name]).column(0).to_numpy()
+    return values
+
+
+def _bits(values: np.ndarray) -> np.ndarray:
+    """Return what can be compared bit by bit; every NaN is the same, and zeros have a sign."""
+    if values.dtype.kind != "f":
+        return values
+    one_nan = np.where(np.isnan(values), np.nan, values).astype(np.float64)
+    return one_nan.view(np.int64)

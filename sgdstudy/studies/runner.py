@@ -1,0 +1,340 @@
+"""Running a study: its arms trained and tracked, its claims judged, its answer logged."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sgdstudy.errors import InputError, Interrupted
+from sgdstudy.figures import png
+from sgdstudy.history.history import History
+from sgdstudy.history.rows import Files
+from sgdstudy.studies import workers
+from sgdstudy.studies.arm import Arm, Options
+from sgdstudy.studies.claims import PLURAL, Claim, Claims, claims_markdown
+from sgdstudy.studies.scripts import load_study
+from sgdstudy.studies.study import HIDDEN, Result, Runs, Study
+from sgdstudy.theory.predictions import MOST_WORK, predict
+from sgdstudy.tracking import chart_views, describe, provenance, recovery, resume
+from sgdstudy.tracking.invocation import Invocation
+from sgdstudy.tracking.journal import Closing, Journal
+from sgdstudy.tracking.sink import RunSink
+from sgdstudy.training.interrupts import interrupt_flag, visible
+from sgdstudy.training.train import train
+
+NOTE_LENGTH = 5000  # what MLflow keeps of an experiment's description
+Trained = tuple[str, str, History]  # arm, run id, history
+
+
+def run(
+    study: Study,
+    options: Options | None = None,
+    *,
+    progress: bool | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Result:
+    """Run all arms of a study, judge its claims, and log everything; see `Study.run`."""
+    started = time.perf_counter()
+    options = study.options() if options is None else options
+    arms = study.placed_arms(options)
+    guesses = _guesses(study, options)
+    store = recovery.start(options.store, say)
+    say(f"tracking to {store.shown}")
+    invocation = replace(
+        Invocation.start(store, study.name, study.tags(options)),
+        resume=options.resume,
+        checkpoint_seconds=options.checkpoint_seconds,
+    )
+    found: dict[str, History] = {}
+    run_ids: dict[str, str] = {}
+    for name, run_id, history in train_arms(study, options, arms, invocation, progress):
+        run_ids[name], found[name] = run_id, history
+        say(f"  {name:<28} {_outcome(history)}")
+    runs = Runs({name: found[name] for name in arms})  # in the order of the script
+    claims = _judged(study, options, runs, guesses)
+    answer = _reflow(study.answer(options, runs, claims)) if options.answer else HIDDEN
+    claims = claims if options.answer else Claims()
+    run_ids["answer"] = _log_answer(study, invocation, options, runs, claims, answer)
+    if any((store.streams / run_id).exists() for run_id in run_ids.values()):
+        say(str(recovery.recover(store)))
+    return Result(
+        study=study.name,
+        runs=runs,
+        run_ids=run_ids,
+        claims=claims,
+        answer=answer,
+        url=invocation.url(),
+        seconds=time.perf_counter() - started,
+        shown=study.show(options, runs) if study.show else "",
+    )
+
+
+# ---- arms ------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Work:
+    """The arms of one invocation, and whether Ctrl-C was pressed."""
+
+    study: Study
+    options: Options
+    arms: Mapping[str, Arm]
+    invocation: Invocation
+    progress: bool | None
+    interrupted: list[int]
+
+    def note(self, history: History) -> None:
+        """Notice a Ctrl-C that the trainer caught."""
+        if "interrupted" in history.stop_reason:
+            self.interrupted.append(signal.SIGINT)
+
+
+def train_arms(
+    study: Study,
+    options: Options,
+    arms: Mapping[str, Arm],
+    invocation: Invocation,
+    progress: bool | None,
+) -> Iterator[Trained]:
+    """Train every arm as a tracked run; yield each as it ends.
+
+    Raises:
+        Interrupted: Ctrl-C; the arms that were running are saved.
+    """
+    jobs = min(options.jobs, len(arms))
+    with interrupt_flag() as interrupted:
+        work = _Work(study, options, arms, invocation, progress, interrupted)
+        yield from _one_by_one(work) if jobs == 1 else _side_by_side(work, jobs)
+        if interrupted:
+            raise Interrupted(f"{study.name} was stopped; what ran is saved")
+
+
+def train_arm(
+    invocation: Invocation,
+    name: str,
+    arm: Arm,
+    progress: bool | None = None,
+    tags: Mapping[str, str] | None = None,
+    work: float = MOST_WORK,
+) -> tuple[str, History]:
+    """Predict one arm, then train it, as a tracked run; return the run's id and history.
+
+    Args:
+        invocation: what the run belongs to.
+        name: the run's name.
+        arm: what is trained.
+        progress: show a bar; None: when there is someone to see it.
+        tags: further tags.
+        work: how much of it a prediction may take, see `predict`.
+
+    Raises:
+        StoreError: the rows cannot be written; what was recorded is kept.
+    """
+    problem, config, ours = arm.problem, arm.config, arm.trajectory is None
+    fingerprint = describe.config_hash(problem, describe.parameters(problem, config))
+    wanted = {"sgdstudy.config_hash": fingerprint, **provenance.code_tags()}
+
+    def take(sink: RunSink) -> History:
+        seconds = invocation.checkpoint_seconds
+        keeper = resume.Keeper(sink, fingerprint, seconds, former) if ours else None
+        how: dict[str, Any] = {"trajectory": arm.trajectory, "keeper": keeper}
+        return train(problem, config=config, progress=progress, description=name, sink=sink, **how)
+
+    with tempfile.TemporaryDirectory(prefix="sgdstudy-") as folder:
+        former = None
+        if invocation.resume and ours:
+            store, study = invocation.store, invocation.study
+            former = resume.find(store, study, name, wanted, Path(folder))
+        predicted = predict(problem, config, work)
+        about: dict[str, Any] = {"about": arm.about, "charted": arm.charted, "tags": tags}
+        return invocation.track(name, problem, config, predicted, take, **about)
+
+
+def _one_by_one(work: _Work) -> Iterator[Trained]:
+    for name, arm in work.arms.items():
+        if work.interrupted:
+            return
+        run_id, history = train_arm(work.invocation, name, arm, work.progress)
+        yield name, run_id, history
+        work.note(history)
+
+
+def _side_by_side(work: _Work, jobs: int) -> Iterator[Trained]:
+    """Give the arms to worker processes, the longest first.
+
+    A worker builds its arm from the script: nothing of the user's has to be pickled.
+    """
+    from tqdm.auto import tqdm
+
+    longest_first = sorted(work.arms, key=lambda name: -work.arms[name].n_steps)
+    bar = tqdm(
+        total=len(work.arms),
+        desc=work.study.name,
+        unit="arm",
+        delay=1,
+        leave=False,
+        disable=not (visible() if work.progress is None else work.progress),
+    )
+
+    def waiting() -> Iterator[tuple[Any, ...]]:
+        for name in longest_first:
+            # the terminal sends Ctrl-C to the workers too: they end their arm, we start no other
+            if work.interrupted:
+                return
+            yield work.study.file, asdict(work.options), name, work.invocation
+
+    with bar:
+        for name, run_id, paths, outcome in workers.spread(_train_one, waiting(), jobs):
+            bar.update()
+            arm = work.arms[name]
+            history = History(arm.problem, arm.config, Files(paths), **outcome)
+            yield name, run_id, history
+            work.note(history)
+
+
+@functools.lru_cache(maxsize=1)
+def _arms(script: str, values: tuple[tuple[str, Any], ...]) -> tuple[Study, Options, Any]:
+    """Build a script's arms, once per worker and invocation: some compute their step sizes."""
+    study = load_study(script)
+    options = study.options(**dict(values))
+    return study, options, study.placed_arms(options)
+
+
+def _train_one(
+    script: str, values: dict[str, Any], name: str, invocation: Invocation
+) -> tuple[str, str, dict[str, Path], dict[str, Any]]:
+    """Train one arm in a worker; hand back what a history needs beside the rows on disk."""
+    study, options, arms = _arms(script, tuple(values.items()))
+    with interrupt_flag() as interrupted:
+        work = _Work(study, options, {name: arms[name]}, invocation, False, interrupted)
+        ((_, run_id, history),) = _one_by_one(work)
+    assert isinstance(history.sink, Files)
+    kept = [f.name for f in fields(History) if f.name not in ("problem", "config", "sink")]
+    return name, run_id, history.sink.paths, {name: getattr(history, name) for name in kept}
+
+
+def _outcome(history: History) -> str:
+    """Say in one line how an arm ended."""
+    epochs = history.stop_epoch
+    span = f"{epochs.min()}" if epochs.min() == epochs.max() else f"{epochs.min()}-{epochs.max()}"
+    seeds = f"{len(epochs)} seeds, " if len(epochs) > 1 else ""
+    total = int(np.sum(history.n_steps))
+    reason = describe.summary_of_reasons(history)
+    note = f" (not compiled: {history.engine_note})" if history.engine_note else ""
+    time = f"{total:,} steps in {history.train_seconds:.1f} s"
+    return f"{seeds}{reason} at epoch {span}, {time}{note}"
+
+
+# ---- claims and answer -----------------------------------------------------------------------
+
+
+def _judged(
+    study: Study, options: Options, runs: Runs, guesses: Mapping[tuple[str, str], float]
+) -> Claims:
+    """Return the claims, without the expectations that the options given make void."""
+    claims = list(study.claims(options, runs))
+    if options != study.defaults(options):
+        claims = [c if c.always or c.identity else c.described() for c in claims]
+    return Claims(replace(claim, guess=guesses.get((claim.name, claim.arm))) for claim in claims)
+
+
+def _log_answer(
+    study: Study, invocation: Invocation, options: Options, runs: Runs, claims: Claims, answer: str
+) -> str:
+    """Log the `answer` run and the experiment's description; return the run's id."""
+    head, table = f"**{study.question}**\n\n{answer}", claims_markdown(claims)
+    failed = {"sgdstudy.claims_failed": str([c.holds for c in claims].count(False))}
+    tags = failed if claims else {}
+    with invocation.run("answer", answer, tags, points=_counts(claims)) as journal:
+        listing = json.dumps([claim.as_json() for claim in claims], indent=1)
+        _add_text(journal, "claims.json", listing)
+        _add_text(journal, "answer.md", f"{head}\n\n{table}")
+        names = list(_draw(journal, study, runs))
+        for name, make in study.tables.items():
+            journal.add(name, functools.partial(_write_table, make, options, runs))
+        look = [f"Look first at **{name}**, of the run `answer`." for name in names][:1]
+        note = "\n\n".join([head, *look, table])
+        if len(note) > NOTE_LENGTH:
+            note = note[: NOTE_LENGTH - 40] + "\n\n…see answer.md"
+        shown = invocation.id if chart_views.wanted(invocation.store) else None
+        drawn = {"sgdstudy.figures": ", ".join(names), "mlflow.note.content": note}
+        journal.close(Closing("FINISHED", drawn, note=note, views=shown))
+    return journal.run_id or journal.folder.name
+
+
+def _counts(claims: list[Claim]) -> list[tuple[str, int, float]]:
+    """Return how many claims hold and fail, as metrics."""
+    if not claims:
+        return []
+    verdicts = [claim.holds for claim in claims]
+    counts = [("result/claims_hold", 0, float(verdicts.count(True)))]
+    counts.append(("result/claims_fail", 0, float(verdicts.count(False))))
+    for kind, plural in PLURAL.items():
+        of_kind = [c.holds for c in claims if c.kind == kind]
+        name = plural if kind == "description" else f"{plural}_hold"
+        counts.append((f"result/{name}", 0, float(len(of_kind) - of_kind.count(False))))
+    return counts
+
+
+def _draw(journal: Journal, study: Study, runs: Runs) -> Iterator[str]:
+    """Draw a study's figures one by one, each an artifact; yield their names."""
+    for name, figure in study.drawn(runs):
+        picture = png(figure)
+        journal.add(name, functools.partial(Path.write_bytes, data=picture))
+        yield name
+
+
+def _add_text(journal: Journal, name: str, text: str) -> None:
+    journal.add(name, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def _write_table(make: Callable[[Any, Runs], Any], options: Any, runs: Runs, path: Path) -> None:
+    make(options, runs).to_csv(path, index=False)
+
+
+def _reflow(text: str) -> str:
+    """Undo the line breaks of the source; an empty line starts a paragraph."""
+    return "\n\n".join(" ".join(part.split()) for part in text.strip().split("\n\n"))
+
+
+# ---- guesses ---------------------------------------------------------------------------------
+
+
+def _guesses(study: Study, options: Options) -> dict[tuple[str, str], float]:
+    """Ask the reader what they expect, before anything runs.
+
+    Raises:
+        InputError: the answer is to be hidden, or there is nobody to ask.
+    """
+    if not options.predict:
+        return {}
+    if not options.answer:
+        raise InputError("--predict compares with the claims that --no-answer hides: drop one")
+    guesses = ((key, _ask(question)) for key, question in study.ask.items())
+    return {key: guess for key, guess in guesses if guess is not None}
+
+
+def _ask(question: str) -> float | None:
+    """Return the reader's guess; None when they pass."""
+    while True:
+        try:
+            text = input(f"{question} (a number, never, or Enter to pass): ").strip().lower()
+        except EOFError as error:
+            print()
+            raise InputError("--predict asks questions: run it in a terminal") from error
+        try:
+            guess = math.inf if text == "never" else float(text or "nan")
+        except ValueError:
+            print(f"{text!r} is not a number")
+            continue
+        return None if math.isnan(guess) else guess

@@ -1,0 +1,258 @@
+"""A study: a question, the arms that differ, the claims, the answer. `experiments/` declares them.
+
+This module stays light to import: a script's `--help` must not wait for torch.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sgdstudy import checks
+from sgdstudy.errors import InputError, reason, shown
+from sgdstudy.studies.arm import Arm, Options
+from sgdstudy.studies.claims import Claim, Claims, claims_markdown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sgdstudy.history.history import History
+
+HIDDEN = "The answer is hidden: run without --no-answer to see it."
+PARTS = ("arms", "claims", "answer")  # what a script has to have
+FURTHER = ("figures", "tables", "show", "ask")  # what it may have
+
+
+class Runs(dict[str, "History"]):
+    """Histories by arm, in the order of the script."""
+
+    def select(self, *patterns: str, without: str | tuple[str, ...] = ()) -> Runs:
+        """Return the runs of arms like one of the patterns (`*` is anything), in their order.
+
+        Args:
+            patterns: names of arms, or patterns as of a shell.
+            without: patterns of arms to leave out.
+
+        Raises:
+            InputError: no arm is like any of them.
+
+        Example:
+            >>> runs = Runs(dict.fromkeys(["SGD shuffle", "SGD sequential", "Adam"]))
+            >>> list(runs.select("SGD *", without="*shuffle"))
+            ['SGD sequential']
+        """
+        drop = (without,) if isinstance(without, str) else without
+        found = {
+            name: self[name]
+            for pattern in patterns
+            for name in self
+            if fnmatchcase(name, pattern) and not any(fnmatchcase(name, w) for w in drop)
+        }
+        if not found:
+            raise InputError(
+                f"no arm is like {' or '.join(map(repr, patterns))}; there are {', '.join(self)}"
+            )
+        return Runs(found)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a study found.
+
+    Attributes:
+        study: its name.
+        runs: arm -> history.
+        run_ids: arm -> MLflow run id, `answer` included.
+        claims: all claims.
+        answer: the written answer.
+        url: address of the charts in the MLflow UI.
+        seconds: wall time.
+    """
+
+    study: str
+    runs: Runs
+    run_ids: dict[str, str]
+    claims: Claims
+    answer: str
+    url: str
+    seconds: float
+    shown: str = field(default="", repr=False)
+
+    @property
+    def failed(self) -> list[Claim]:
+        """The claims that do not hold."""
+        return [claim for claim in self.claims if claim.holds is False]
+
+    @property
+    def claims_table(self) -> pd.DataFrame:
+        """The claims as pandas."""
+        import pandas as pd
+
+        return pd.DataFrame([claim.as_json() for claim in self.claims])
+
+    def _repr_markdown_(self) -> str:
+        return f"## {self.study}\n\n{self.answer}\n\n{claims_markdown(self.claims)}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A script's declaration.
+
+    Attributes:
+        file: the script's `__file__`; its stem names the experiment.
+        doc: the script's docstring; its first line is the question.
+        options: the script's options.
+        arms: options -> arms, as a dict or one pair of name and arm after the other.
+        claims: options, runs -> claims, as a list or one after the other.
+        answer: options, runs, claims -> the answer in plain words.
+        figures: runs -> pairs of file name and figure, one after the other; or file name ->
+            function of the runs returning a figure.
+        tables: name -> function of options and runs returning a DataFrame, logged as CSV.
+        show: options, runs -> text printed before the claims.
+        ask: (claim, arm) -> the question that `--predict` asks the reader.
+    """
+
+    file: str
+    doc: str
+    options: type[Options]
+    arms: Callable[[Any], Mapping[str, Arm] | Iterator[tuple[str, Arm]]]
+    claims: Callable[[Any, Runs], Iterable[Claim]]
+    answer: Callable[[Any, Runs, Claims], str]
+    figures: Mapping[str, Callable[[Runs], Any]] | Callable[[Runs], Iterator[tuple[str, Any]]] = (
+        field(default_factory=dict)
+    )
+    tables: Mapping[str, Callable[[Any, Runs], Any]] = field(default_factory=dict)
+    show: Callable[[Any, Runs], str] | None = None
+    ask: Mapping[tuple[str, str], str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The experiment's name."""
+        return Path(self.file).stem
+
+    @property
+    def question(self) -> str:
+        """The docstring's first line."""
+        return self.doc.strip().splitlines()[0]
+
+    def run(
+        self,
+        options: Options | None = None,
+        *,
+        progress: bool | None = None,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> Result:
+        """Run all arms, check the claims, and log everything.
+
+        Raises:
+            InputError: an option that is not allowed; nothing has been written then.
+            Interrupted: Ctrl-C; what was recorded is saved.
+        """
+        from sgdstudy.studies.runner import run
+
+        return run(self, options, progress=progress, say=say)
+
+    def tags(self, options: Options) -> dict[str, str]:
+        """Return what it takes to run an arm again: `sgdstudy rerun` reads it."""
+        return {"sgdstudy.script": self.file, "sgdstudy.options": json.dumps(asdict(options))}
+
+    def placed_arms(self, options: Options) -> dict[str, Arm]:
+        """Return the arms, on the device and by the engine that the options name.
+
+        Raises:
+            InputError: a setting that is not allowed, or does not fit its problem.
+        """
+        checks.folder_name("the study's name", self.name)
+        checks.seeds(options.seed_range())
+        checks.count("jobs", options.jobs)
+        seconds = options.checkpoint_seconds
+        checks.number("checkpoint_seconds", seconds, lambda v: v >= 0, "at least 0 and finite")
+        arms = _by_name(self.name, self.arms(options))
+        placed = {}
+        for name, arm in arms.items():
+            checks.name("an arm's name", name)
+            if name == "answer":
+                raise InputError("'answer' is the name of the run with the claims; rename the arm")
+            if not isinstance(arm, Arm):
+                raise InputError(f"the arm {name!r} is a ss.Arm, not {shown(arm)}")
+            changes = {
+                setting: getattr(options, setting)
+                for setting in ("device", "engine")
+                if getattr(options, setting) != getattr(Options, setting)
+            }
+            placed[name] = arm.but(**changes) if changes else arm
+        return placed
+
+    def drawn(self, runs: Runs) -> Iterator[tuple[str, Any]]:
+        """Draw the figures one by one, each with its file name."""
+        if callable(self.figures):
+            yield from self.figures(runs)
+            return
+        for name, draw in self.figures.items():
+            yield name, draw(runs)
+
+    def main(self) -> None:
+        """Run the script from the command line."""
+        from sgdstudy.cli.main import script_main
+
+        script_main(self)
+
+    def defaults(self, options: Options) -> Options:
+        """Return the options with the script's own ones at their defaults, but for `quick`.
+
+        What `quick` leaves out, a script's claims allow for.
+        """
+        own = [f.name for f in fields(self.options) if f.name == "quick"]
+        shared = {
+            name: getattr(options, name) for name in [*(f.name for f in fields(Options)), *own]
+        }
+        return self.options(**shared)
+
+
+def study(module: str) -> Study:
+    """Return the study that a module declares by its functions; called at the end of a script.
+
+    Args:
+        module: `__name__`. It has a docstring, `arms`, `claims` and `answer`, and may have
+            `Options`, `figures`, `tables`, `show` and `ask`: see `Study`.
+
+    Raises:
+        InputError: one of the first is missing.
+    """
+    there = vars(sys.modules[module])
+    missing = [name for name in PARTS if name not in there]
+    if missing or not there.get("__doc__"):
+        what = ", ".join(missing) or "docstring whose first line is the question"
+        raise InputError(f"a study has {', '.join(PARTS)}; {there['__file__']} has no {what}")
+    further = {name: there[name] for name in FURTHER if name in there}
+    parts = {name: there[name] for name in PARTS}
+    options = there.get("Options", Options)
+    return Study(there["__file__"], there["__doc__"], options, **parts, **further)
+
+
+def _by_name(study: str, arms: Any) -> Mapping[str, Any]:
+    """Return a script's arms by name, however it gives them.
+
+    Raises:
+        InputError: neither a dict nor pairs; no arm; two of one name.
+    """
+    if isinstance(arms, Iterator):
+        pairs = list(arms)
+        try:
+            names = [name for name, _ in pairs]
+            arms = dict(pairs)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"the arms of {study} are pairs of a name and a ss.Arm ({reason(error)})"
+            ) from None
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise InputError(f"{study} has two arms called {min(twice)!r}; rename one")
+    if not isinstance(arms, dict) or not arms:
+        raise InputError(f"the arms of {study} are a dict of ss.Arm, not {shown(arms)}")
+    return arms

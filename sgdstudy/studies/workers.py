@@ -1,0 +1,58 @@
+"""Worker processes: as many as there are cores, and what becomes of them."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from typing import TYPE_CHECKING, Any
+
+from sgdstudy.errors import StoreError
+
+if TYPE_CHECKING:
+    pass
+
+WORKER_NICE = 10  # whoever takes their results goes first: one that lags makes them wait
+
+
+def default_jobs() -> int:
+    """Return how many processes a whole study uses: one per core that we may use."""
+    count = getattr(os, "process_cpu_count", os.cpu_count)()
+    return min(count or 1, 8)
+
+
+def spread(
+    function: Callable[..., Any], tasks: Iterator[tuple[Any, ...]], jobs: int
+) -> Iterator[Any]:
+    """Call a function with each of the tasks in worker processes; yield what comes, as it comes.
+
+    Raises:
+        StoreError: a worker was killed; what it had recorded is kept.
+    """
+    from joblib import Parallel, delayed
+
+    if jobs == 1:
+        yield from itertools.starmap(function, tasks)
+        return
+    pool = Parallel(
+        jobs,
+        return_as="generator_unordered",
+        pre_dispatch=jobs,
+        max_nbytes=None,  # arrays stay in memory
+        initializer=_begin_worker,
+    )
+    try:
+        yield from pool(delayed(function)(*task) for task in tasks)
+    except BrokenProcessPool as error:
+        raise StoreError(
+            "a worker process was killed, perhaps for want of memory; what it had recorded is "
+            "kept, and the next command finishes its run"
+        ) from error
+
+
+def _begin_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a worker hears Ctrl-C only while it trains
+    if hasattr(os, "nice"):  # not on Windows
+        os.nice(WORKER_NICE)

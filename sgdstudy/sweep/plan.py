@@ -1,0 +1,133 @@
+"""What a sweep runs: an arm of a study, and the combinations that a grid makes of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from sgdstudy.errors import InputError, shown, unknown
+from sgdstudy.studies.arm import OPTIONS, SETTINGS, Arm, Options, at_settings, split_point
+from sgdstudy.studies.study import Study
+from sgdstudy.sweep import grid as grids
+from sgdstudy.tracking import describe
+
+if TYPE_CHECKING:
+    pass
+
+RECORDS = ("epochs", "steps")
+SHARED = {f.name for f in fields(Options)}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep runs.
+
+    Attributes:
+        study: the script.
+        options: its options, seeds included.
+        arm: the arm whose settings are changed.
+        grid: values by name of a setting, or of an option of the script.
+        record: `epochs`, or `steps` too.
+    """
+
+    study: Study
+    options: Options
+    arm: str
+    grid: grids.Grid
+    record: str = "epochs"
+
+    @classmethod
+    def of(
+        cls, study: Study, options: Options, arm: str | None, grid: grids.Grid, record: str
+    ) -> Plan:
+        """Check the parts and return the plan; `arm` None is the script's first.
+
+        Raises:
+            InputError: an empty grid, an unknown name in it, an unknown arm, or one whose steps
+                were taken elsewhere.
+        """
+        if not grid:
+            raise InputError("the grid is empty; give --grid lr=1e-4,2e-4 or a file with one")
+        if record not in RECORDS:
+            raise unknown("record", record, RECORDS)
+        own = [f.name for f in fields(study.options) if f.name not in SHARED]
+        for name in grid:
+            if name not in (*SETTINGS, *own) and not name.startswith(tuple(OPTIONS)):
+                theirs = [f"{prefix}<name>" for prefix in OPTIONS]
+                raise unknown("setting of a grid", name, [*SETTINGS, *theirs, *own])
+            if name in own and isinstance(getattr(options, name), (int, float)):
+                for value in grid[name]:
+                    if not isinstance(value, (int, float)):
+                        raise InputError(f"the grid's {name} is a number, not {shown(value)}")
+        arms = study.placed_arms(options)
+        name = next(iter(arms)) if arm is None else arm
+        if name not in arms:
+            raise unknown("arm", name, arms)
+        if arms[name].trajectory is not None:
+            raise InputError(f"the steps of {name} were taken elsewhere: no setting changes them")
+        return cls(study, options, name, grid, record)
+
+    @property
+    def name(self) -> str:
+        """The experiment's name."""
+        return f"{self.study.name}_sweep"
+
+    @cached_property
+    def combinations(self) -> list[Combination]:
+        """All of them; a setting that is not allowed is an `InputError`."""
+        return [self.combination(point) for point in grids.points(self.grid)]
+
+    def combination(self, point: dict[str, Any]) -> Combination:
+        """Return one combination.
+
+        Raises:
+            InputError: a setting that is not allowed, or does not fit the problem.
+        """
+        settings, own = split_point(point)
+        try:
+            base = self._arms(tuple(own.items()))[self.arm]
+            arm = at_settings(base, settings, self.record)
+        except InputError as error:
+            raise InputError(f"{grids.name_of(point)} cannot be run: {error}") from None
+        about = f"{self.arm}: {base.about}"
+        return Combination(grids.name_of(point), point, arm.but(about))
+
+    def _arms(self, own: tuple[tuple[str, Any], ...]) -> dict[str, Arm]:
+        if own not in self._built:
+            self._built[own] = self.study.placed_arms(replace(self.options, **dict(own)))
+        return self._built[own]
+
+    @cached_property
+    def _built(self) -> dict[Any, dict[str, Arm]]:
+        return {}
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What it takes to run a combination again."""
+        return {
+            **self.study.tags(self.options),
+            "sgdstudy.arm": self.arm,
+            "sgdstudy.record": self.record,
+        }
+
+
+@dataclass(frozen=True)
+class Combination:
+    """A point of the grid, and the arm it makes."""
+
+    name: str
+    point: dict[str, Any]
+    arm: Arm
+
+    @cached_property
+    def hash(self) -> str:
+        """Fingerprint of data and settings."""
+        params = describe.parameters(self.arm.problem, self.arm.config)
+        return describe.config_hash(self.arm.problem, params)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What tells this run from the others of the sweep."""
+        return {"sgdstudy.settings": json.dumps(self.point)}

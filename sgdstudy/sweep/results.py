@@ -1,0 +1,95 @@
+"""What a sweep found: the best combinations, a summary in words, the run that holds the answer."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from sgdstudy import figures, theory
+from sgdstudy.errors import InputError
+from sgdstudy.figures import heat_map
+from sgdstudy.sweep import grid as grids
+from sgdstudy.tracking.journal import Closing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from sgdstudy.sweep.plan import Plan
+    from sgdstudy.tracking.invocation import Invocation
+
+
+def measure(plan: Plan) -> str:
+    """Return what the combinations are judged by."""
+    stops = plan.combinations[0].arm.config.stop is not None
+    return "stop_epoch" if stops else "full_loss"
+
+
+def best(plan: Plan, table: pd.DataFrame, n: int = 10) -> pd.DataFrame:
+    """Return the n best combinations, the best first: settings, results, how many seeds diverge."""
+    what = measure(plan)
+    wanted = [*plan.grid, what, f"{what}_p10", f"{what}_p90", "diverged"]
+    good = table[table.status == "FINISHED"]
+    if what not in good:
+        return good[list(plan.grid)].head(0)
+    good = good.dropna(subset=what).sort_values(what, kind="stable").head(n)
+    return good[[name for name in wanted if name in good]]
+
+
+def summary(plan: Plan, table: pd.DataFrame) -> str:
+    """Say in words what a sweep found."""
+    what, good = measure(plan), table[table.status == "FINISHED"]
+    seeds = len(plan.combinations[0].arm.config.seeds)
+    parts = [f"{len(table)} combinations of {plan.arm}, {seeds} seed{'s' * (seeds > 1)} each."]
+    if len(good) < len(table):
+        parts.append(f"{len(table) - len(good)} failed; their runs say why.")
+    first = best(plan, table, 1).to_dict("records")
+    if first:
+        point = grids.name_of({name: first[0][name] for name in plan.grid})
+        median = " (median over the seeds)" if seeds > 1 else ""
+        parts.append(f"Lowest {what}: {first[0][what]:.6g}{median}, at {point}.")
+    else:
+        parts.append(f"None has a {what}.")
+    if "diverged" in good:
+        parts.append(f"At least one seed diverges in {int((good.diverged > 0).sum())} of them.")
+    return " ".join(parts)
+
+
+def draw(plan: Plan, table: pd.DataFrame, what: str) -> Figure | None:
+    """Return a result over the axes of the grid; None for a grid of one combination."""
+    seeds = len(plan.combinations[0].arm.config.seeds)
+    sketch = heat_map.Sketch(plan.grid, table, what, seeds, functools.partial(lr_limit, plan))
+    return heat_map.draw(sketch, f"{plan.study.name}, {plan.arm}")
+
+
+def log_answer(invocation: Invocation, plan: Plan, table: pd.DataFrame, answer: str) -> None:
+    """Log the sweep's own run: the table, the summary, the heat map."""
+    figure = draw(plan, table, measure(plan))
+    question = f"How does {plan.arm} of {plan.study.name} depend on {', '.join(plan.grid)}?"
+    text = f"**{question}**\n\n{answer}"
+    name = {"sgdstudy.figures": "heat_map.png"} if figure else {}
+    with invocation.run("answer", text, name) as journal:
+        journal.add("claims.json", lambda path: path.write_text("[]", encoding="utf-8"))
+        journal.add("answer.md", lambda path: path.write_text(text, encoding="utf-8"))
+        journal.add("sweep.csv", lambda path: table.to_csv(path, index=False))
+        if figure:
+            journal.add("heat_map.png", lambda path: path.write_bytes(figures.png(figure)))
+        journal.close(Closing("FINISHED", note=text))
+
+
+def lr_limit(plan: Plan, point: dict[str, Any]) -> float:
+    """Return the largest stable step at a point of the grid; NaN where theory has none."""
+    arm = plan.combination(point).arm
+    config, ls = arm.config, arm.problem.least_squares
+    if ls is None or config.optimizer not in ("SGD", "notebook") or config.options:
+        return np.nan
+    if config.batch_size is None or config.batch_size == arm.problem.d:
+        return theory.lr_limit(ls)
+    if config.order not in ("shuffle", "with_replacement"):
+        return np.nan
+    try:
+        return theory.mean_square_lr_limit(ls, arm.problem.d, config.batch_size)
+    except InputError:  # a ragged batch and many parameters
+        return np.nan

@@ -1,0 +1,395 @@
+"""One arm of a study over a grid of settings: every combination is a run of one invocation."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow as pa
+from tqdm.auto import tqdm
+
+from sgdstudy.errors import InputError, Interrupted, StoreError
+from sgdstudy.history.history import History
+from sgdstudy.history.rows import AXIS, Memory, Rows
+from sgdstudy.recipe import draw_cache
+from sgdstudy.studies import workers
+from sgdstudy.studies.runner import train_arm
+from sgdstudy.studies.scripts import load_study
+from sgdstudy.sweep import cluster, results
+from sgdstudy.sweep.plan import Combination, Plan
+from sgdstudy.theory.predictions import SWEEP_WORK, predict
+from sgdstudy.tracking import garbage, provenance, recovery
+from sgdstudy.tracking.invocation import Invocation
+from sgdstudy.tracking.load import every_run
+from sgdstudy.tracking.prune import remove
+from sgdstudy.tracking.sink import RunSink
+from sgdstudy.tracking.store import locate, reason_of
+from sgdstudy.training.interrupts import interrupt_flag, visible
+from sgdstudy.training.train import train
+
+if TYPE_CHECKING:
+    from sgdstudy.studies.arm import Arm
+    from sgdstudy.tracking.store import Store
+
+MOST_POINTS = 1_000_000
+TRACK_SECONDS = 0.05  # of a run, in MLflow
+START_SECONDS = 5.0
+TRIAL_SECONDS = 0.2
+Spread = Callable[[Callable[..., Any], Iterator[tuple[Any, ...]]], Iterator[Any]]
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What a sweep found.
+
+    Attributes:
+        name: the experiment.
+        table: one row per combination: its point, run_id, status, stop_epoch, full_loss, ...
+        answer: the summary.
+        skipped: combinations that an earlier sweep had finished.
+    """
+
+    name: str
+    table: pd.DataFrame
+    answer: str
+    skipped: int
+
+
+def run(
+    plan: Plan,
+    *,
+    jobs: int = 1,
+    dask: str | None = None,
+    resume: bool = False,
+    progress: bool | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Swept:
+    """Run a sweep; results go to the store as they come.
+
+    Args:
+        plan: what to run.
+        jobs: processes side by side.
+        dask: address or scheduler file of a Dask cluster, instead of local processes.
+        resume: skip what is finished, with the same settings and the same version of the code.
+        progress: show a bar; None: when there is someone to see it.
+        say: takes lines of text.
+
+    Raises:
+        InputError: a combination that is not allowed (nothing has run then), no such cluster, or
+            jobs below one.
+        Interrupted: Ctrl-C; what is finished is saved.
+    """
+    if jobs < 1:
+        raise InputError(f"jobs is a number of processes, at least 1, got {jobs}")
+    everything = plan.combinations
+    if dask is not None:
+        with cluster.connect(dask) as client:
+            spread = functools.partial(cluster.spread, client)
+            return _run(plan, everything, spread, resume, progress, say)
+    spread = functools.partial(workers.spread, jobs=min(jobs, len(everything)))
+    return _run(plan, everything, spread, resume, progress, say)
+
+
+def _run(
+    plan: Plan,
+    everything: list[Combination],
+    spread: Spread,
+    resume: bool,
+    progress: bool | None,
+    say: Callable[[str], None],
+) -> Swept:
+    store = recovery.start(plan.options.store, say)
+    earlier = _runs(store, plan) if resume else []
+    todo = _todo(everything, earlier)
+    say(f"tracking to {store.shown}")
+    if resume:
+        say(f"{len(everything) - len(todo)} of {len(everything)} are finished already")
+    invocation = _invocation(store, plan, everything, earlier)
+    _drop(store, earlier, invocation, todo)
+    bar = tqdm(
+        total=len(todo),
+        desc=plan.name,
+        unit="run",
+        leave=False,
+        disable=not (visible() if progress is None else progress),
+    )
+    with bar, interrupt_flag() as interrupted, garbage.old_set_aside():
+        for combination, outcome in _outcomes(plan, todo, invocation, spread, interrupted):
+            if store.root is not None:
+                _keep(invocation, combination, outcome)
+            bar.update()
+        if interrupted:
+            raise Interrupted(f"{plan.name} was stopped; what ran is saved, --resume goes on")
+    runs = _runs(store, plan) if todo else earlier  # a thousand take seconds
+    table = _table(everything, runs, invocation)
+    answer = results.summary(plan, table)
+    if not any(_is_answer(run) and run.info.status == "FINISHED" for run in _of(invocation, runs)):
+        results.log_answer(invocation, plan, table, answer)
+    return Swept(plan.name, table, answer, len(everything) - len(todo))
+
+
+def waiting(plan: Plan, resume: bool) -> list[Combination]:
+    """Return what `run` would run; the store is read, and nothing is written."""
+    store = locate(plan.options.store)
+    there = store.root is None or Path(store.uri.removeprefix("sqlite:///")).exists()
+    return _todo(plan.combinations, _runs(store, plan) if resume and there else [])
+
+
+def estimate(todo: list[Combination], jobs: int) -> str:
+    """Say how many combinations there are and about how long they take, from a short trial."""
+    if not todo:
+        return "0 combinations: all are finished"
+    once, per_step = _trial(todo[0].arm)
+    steps = sum(c.arm.n_steps * len(c.arm.config.seeds) for c in todo)
+    trained, tracked = per_step * steps + once * len(todo), TRACK_SECONDS * len(todo)
+    total = START_SECONDS + max((trained + tracked) / jobs, tracked)  # one process tracks
+    return (
+        f"{len(todo)} combinations, at most {steps:,} steps over all seeds: "
+        f"about {total:.0f} s on {jobs} process{'es' * (jobs > 1)}"
+    )
+
+
+def _trial(arm: Arm) -> tuple[float, float]:
+    """Return about how many seconds a run takes whatever its length, and how many a step."""
+    epochs, seconds = min(2, arm.config.epochs), 0.0
+    timed: list[tuple[float, int]] = []
+    with draw_cache.shared():
+        while True:
+            config = replace(arm.config, epochs=epochs, stop=None)
+            for _ in range(2):  # the first compiles, and draws the orders
+                started = time.perf_counter()
+                steps = int(train(arm.problem, config=config, progress=False).n_steps.sum())
+                seconds = time.perf_counter() - started
+            timed.append((seconds, max(1, steps)))
+            if seconds > TRIAL_SECONDS or epochs == arm.config.epochs:
+                break
+            epochs = min(4 * epochs, arm.config.epochs)
+    (short, few), (long, many) = timed[0], timed[-1]
+    if many == few:
+        return 0.0, long / many
+    per_step = max(0.0, long - short) / (many - few)
+    return max(0.0, short - per_step * few), per_step
+
+
+# ---- where the work is done -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker is told: all of it plain values, so that nothing of the user's is pickled."""
+
+    script: str
+    options: dict[str, Any]
+    arm: str
+    grid_point: dict[str, Any]
+    record: str
+    invocation: Invocation | None  # the worker tracks the run itself: the store is a server
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a worker hands back.
+
+    Attributes:
+        error: kind and text of what went wrong, or None.
+        interrupted: Ctrl-C came: what there is of it is not kept.
+        predicted: what theory expects.
+        figures: what a history needs beside problem, config and rows.
+        rows: the rows of each kind that there are, as Arrow.
+    """
+
+    error: tuple[str, str] | None = None
+    interrupted: bool = False
+    predicted: dict[str, float] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
+    rows: dict[str, pa.RecordBatch] = field(default_factory=dict)
+
+
+def _outcomes(
+    plan: Plan,
+    todo: list[Combination],
+    invocation: Invocation,
+    spread: Spread,
+    interrupted: list[int],
+) -> Iterator[tuple[Combination, Outcome]]:
+    """Hand the combinations to the workers, and yield what comes back, as it comes."""
+    # a server's runs are tracked by the workers; nobody reads the files of a run here
+    logs = replace(invocation, scratch=None) if invocation.store.root is None else None
+
+    def tasks() -> Iterator[tuple[int, Task]]:
+        for number, combination in enumerate(todo):
+            if interrupted:
+                return
+            options = asdict(plan.options)
+            yield (
+                number,
+                Task(plan.study.file, options, plan.arm, combination.point, plan.record, logs),
+            )
+
+    for number, outcome in spread(work, tasks()):
+        if outcome.interrupted:
+            interrupted.append(number)
+        else:
+            yield todo[number], outcome
+
+
+def work(number: int, task: Task) -> tuple[int, Outcome]:
+    """Train one combination in a worker; an error of its own is handed back, not raised.
+
+    Raises:
+        InputError: this machine has no such script, or another one.
+        StoreError: the worker tracks the run itself, and cannot any more.
+    """
+    plan = _plan(task.script, tuple(task.options.items()), task.arm, task.record)
+    combination = plan.combination(task.grid_point)
+    with interrupt_flag() as interrupted, draw_cache.shared():
+        try:
+            outcome = _trained(combination, task)
+        except StoreError:
+            raise
+        except Exception as error:
+            outcome = Outcome(error=(type(error).__name__, reason_of(error)))
+    return number, Outcome(interrupted=True) if interrupted else outcome
+
+
+def _trained(combination: Combination, task: Task) -> Outcome:
+    arm = combination.arm
+    if task.invocation is not None:
+        tags = combination.tags
+        _, history = train_arm(task.invocation, combination.name, arm, False, tags, SWEEP_WORK)
+        return Outcome(interrupted="interrupted" in history.stop_reason)
+    sink = Memory()
+    history = train(arm.problem, config=arm.config, progress=False, sink=sink)
+    kept = [f.name for f in fields(History) if f.name not in ("problem", "config", "sink")]
+    return Outcome(
+        interrupted="interrupted" in history.stop_reason,
+        predicted=predict(arm.problem, arm.config, SWEEP_WORK),
+        figures={name: getattr(history, name) for name in kept},
+        rows=sink.whole(),
+    )
+
+
+_plans: dict[Any, Plan] = {}  # a worker builds a script's arms once
+
+
+def _plan(script: str, options: tuple[tuple[str, Any], ...], arm: str, record: str) -> Plan:
+    key = (script, options, arm, record)
+    if key not in _plans:
+        study = load_study(script)
+        _plans.clear()
+        _plans[key] = Plan(study, study.options(**dict(options)), arm, {}, record)
+    return _plans[key]
+
+
+def _keep(invocation: Invocation, combination: Combination, outcome: Outcome) -> None:
+    """Track a run that a worker did for us."""
+
+    def take(sink: RunSink) -> History:
+        if outcome.error:
+            kind, text = outcome.error
+            raise type(kind, (Failed,), {})(text)  # the run's tag gives the error's own name
+        for kind, batch in outcome.rows.items():
+            sink.write(kind, Rows.of(batch, AXIS[kind]))
+        arm = combination.arm
+        return History(arm.problem, arm.config, sink, **outcome.figures)
+
+    try:
+        arm = combination.arm
+        about: dict[str, Any] = {"about": arm.about, "charted": arm.charted}
+        about |= {"tags": combination.tags, "over": True}
+        invocation.track(
+            combination.name, arm.problem, arm.config, outcome.predicted, take, **about
+        )
+    except Failed:  # recorded as failed; the others go on
+        return
+
+
+class Failed(Exception):
+    """A combination failed in its worker."""
+
+
+# ---- what is in the store -------------------------------------------------------------------
+
+
+def _runs(store: Store, plan: Plan) -> list[Any]:
+    """Return the runs of this arm that this version of the code swept, oldest first."""
+    found = store.client.get_experiment_by_name(store.experiment_name(plan.name))
+    every = every_run(store, found.experiment_id) if found else []
+    same = {f"sgdstudy.{name}": plan.tags[f"sgdstudy.{name}"] for name in ("arm", "record")}
+    same |= provenance.code_tags()
+    return [run for run in every if same.items() <= run.data.tags.items()]
+
+
+def _todo(everything: list[Combination], runs: list[Any]) -> list[Combination]:
+    """Return what is not finished; of combinations that mean the same, the first."""
+    distinct: dict[str, Combination] = {}
+    for combination in everything:
+        distinct.setdefault(combination.hash, combination)
+    finished = _finished(runs)
+    return [combination for hash_, combination in distinct.items() if hash_ not in finished]
+
+
+def _finished(runs: list[Any]) -> dict[str, Any]:
+    """Return the finished runs by the hash of their settings."""
+    return {_tag(run, "config_hash"): run for run in runs if run.info.status == "FINISHED"}
+
+
+def _invocation(
+    store: Store, plan: Plan, everything: list[Combination], earlier: list[Any]
+) -> Invocation:
+    """Begin an invocation, or go on with the latest that ran some of these combinations."""
+    fresh = Invocation.start(store, plan.name, plan.tags)
+    hashes = {combination.hash for combination in everything}
+    ids = {_tag(run, "invocation") for run in earlier if _tag(run, "config_hash") in hashes}
+    return replace(fresh, id=max(ids, default="") or fresh.id)  # "" is that of a rerun
+
+
+def _of(invocation: Invocation, runs: list[Any]) -> list[Any]:
+    return [run for run in runs if _tag(run, "invocation") == invocation.id]
+
+
+def _drop(store: Store, runs: list[Any], invocation: Invocation, todo: list[Combination]) -> None:
+    """Remove what comes anew: runs that failed or were cut off, and the answer."""
+    anew = {combination.hash for combination in todo}
+    doomed = [
+        run
+        for run in _of(invocation, runs)
+        if _tag(run, "config_hash") in anew
+        or (_is_answer(run) and (todo or run.info.status != "FINISHED"))
+    ]
+    remove(store, doomed)
+
+
+def _is_answer(run: Any) -> bool:
+    return bool(run.info.run_name == "answer")
+
+
+def _tag(run: Any, name: str) -> str:
+    return str(run.data.tags.get(f"sgdstudy.{name}", ""))
+
+
+def _table(
+    combinations: list[Combination], runs: list[Any], invocation: Invocation
+) -> pd.DataFrame:
+    """Return one row per combination, of its run."""
+    ours = {_tag(run, "config_hash"): run for run in _of(invocation, runs)}
+    by_hash = _finished(runs) | ours
+    rows = []
+    for combination in combinations:
+        row: dict[str, Any] = dict(combination.point)
+        run = by_hash.get(combination.hash)
+        row |= {"status": run.info.status if run else "", "run_id": run.info.run_id if run else ""}
+        for key, value in (run.data.metrics if run else {}).items():
+            if key.startswith("result/"):
+                row[key.removeprefix("result/")] = value
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    for name in combinations[0].point:
+        if table[name].isna().any():  # pandas makes NaN of None, and then 1.0 of 1
+            table[name] = pd.Series([c.point[name] for c in combinations], dtype=object)
+    return table

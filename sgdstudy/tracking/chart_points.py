@@ -1,0 +1,82 @@
+"""Choosing the few points of a long run that the MLflow UI can show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sgdstudy.figures.extremes import Extremes
+from sgdstudy.history.rows import AXIS, Rows
+
+EPOCH_METRICS = ("running_loss", "full_loss", "distance")
+PREFIX = {"steps": "batch", "epochs": "epoch"}
+INTERIM_POINTS = 64
+
+
+class Series:
+    """The points that MLflow gets of a run's rows: by key, the medians over the live seeds.
+
+    Args:
+        metrics: the columns of `steps` that it gets; of `epochs`, it gets `EPOCH_METRICS`.
+    """
+
+    def __init__(self, metrics: Sequence[str]) -> None:
+        self._metrics = {"steps": tuple(metrics), "epochs": EPOCH_METRICS}
+        self._series: dict[str, Extremes] = {}
+
+    def add(self, kind: str, rows: Rows) -> None:
+        """Take a block of `steps` or of `epochs`."""
+        keep = rows.keep
+        if not keep.any():
+            return
+        axis = np.broadcast_to(rows.columns[AXIS[kind]], keep.shape)[:, 0]
+        present = keep.any(1)
+        for name in self._metrics[kind]:
+            if name in rows.columns:
+                median = median_over_live(rows.columns[name], keep)
+                self._add(f"{PREFIX[kind]}/{name}", axis[present], median[present])
+        if kind == "steps" and keep.shape[1] > 1:
+            self._add("batch/live", axis[present], keep.sum(1)[present].astype(float))
+
+    def points(self) -> list[tuple[str, int, float]]:
+        """Return the chosen points: key, step, value."""
+        return [(key, *point) for key, kept in self._series.items() for point in kept.points()]
+
+    def latest(self) -> list[tuple[str, int, float]]:
+        """Return the last point of every key."""
+        return [(key, *point) for key, kept in self._series.items() for point in kept.points()[-1:]]
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return what `restore` needs."""
+        found = {}
+        for key, kept in self._series.items():
+            found[f"{key}.steps"], found[f"{key}.values"] = kept.state()
+        return found
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Go on from what another one had taken."""
+        for name in state:
+            key, _, kind = name.rpartition(".")
+            if kind == "steps":
+                self._series[key] = Extremes()
+                self._series[key].restore(state[name], state[f"{key}.values"])
+
+    def _add(self, key: str, steps: np.ndarray, values: np.ndarray) -> None:
+        self._series.setdefault(key, Extremes()).add(steps, values)
+
+
+def median_over_live(values: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """Return the median of `(S, R)` over the places marked in `keep`, `(S,)`; NaN where none.
+
+    >>> median_over_live(np.array([[1.0, 3.0, 9.0]]), np.array([[True, True, False]]))
+    array([2.])
+    """
+    values = np.broadcast_to(values, keep.shape)
+    if keep.shape[1] == 1:
+        return np.where(keep[:, 0], values[:, 0], np.nan)
+    ranked = np.sort(np.where(keep, values, np.nan), axis=1)  # NaN goes last
+    count = np.maximum(keep.sum(1), 1)
+    rows = np.arange(len(ranked))
+    with np.errstate(invalid="ignore", over="ignore"):
+        return (ranked[rows, (count - 1) // 2] + ranked[rows, count // 2]) / 2

@@ -1,0 +1,131 @@
+"""Saved views of an experiment's charts in the MLflow UI: our charts, on log axes, all arms shown.
+
+The UI keeps saved views in experiment tags whose format is not documented (seen in MLflow 3.17). A
+version that does not know it ignores the tag, and the plain charts are shown; a server gets them
+only where `SGDSTUDY_VIEWS=on` asks for them.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import time
+import zlib
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from sgdstudy.tracking.store import Store
+
+if TYPE_CHECKING:
+    from mlflow.entities import Experiment
+
+VIEW = "sgdstudy"  # the latest invocation; with "_all", all of them
+CHARTED = "sgdstudy.charted"  # "yes" on the runs that the views show
+TAG = f"mlflow.sharedViewState.{VIEW}"
+# section: its charts, metric key and title; only those that a run of the experiment has are shown
+SECTIONS = {
+    "Losses, by epoch": {
+        "epoch/running_loss": "running loss of the epoch",
+        "epoch/full_loss": "loss of all the data, at the end of the epoch",
+    },
+    "Batches, by step": {
+        "batch/loss": "loss of the batch",
+        "batch/full_loss": "loss of all the data",
+        "batch/distance": "distance to the true parameters",
+    },
+    "Gradients, by step": {
+        "batch/grad_norm": "gradient norm of the batch",
+        "batch/full_grad_norm": "gradient norm of all the data",
+    },
+    "Diagnostics, by step": {
+        "batch/noise_scale": "gradient noise scale of the batch, in samples",
+        "batch/lr_sharpness": "lr x top eigenvalue of the batch's Hessian",
+        "batch/alpha": "step over the parabola's minimum",
+    },
+}
+LINEAR = ("batch/alpha",)  # may be negative
+COLUMNS = [
+    *(f"params.`{name}`" for name in ("lr", "order", "batch_size", "optimizer", "problem")),
+    "metrics.`result/stop_epoch`",
+    "tags.`stop_reason`",
+]
+
+
+def wanted(store: Store) -> bool:
+    """Whether views are written: to a local store unless they are turned off."""
+    default = "off" if store.root is None else "on"
+    return os.environ.get("SGDSTUDY_VIEWS", default).lower() in ("on", "1", "true")
+
+
+def save(store: Store, experiment_id: str, invocation: str) -> None:
+    """Write two views: an invocation's arms, and those of all invocations."""
+    runs = store.client.search_runs([experiment_id], only(invocation))
+    keys = {key for run in runs for key in run.data.metrics}
+    arms = f"tags.`{CHARTED}` = 'yes'"
+    for name, runs_shown in ((VIEW, f"{only(invocation)} AND {arms}"), (f"{VIEW}_all", arms)):
+        now = int(time.time() * 1000)
+        view = {"name": name, "createdAt": now, "updatedAt": now, "state": _state(runs_shown, keys)}
+        tag = f"mlflow.sharedViewState.{name}"
+        store.client.set_experiment_tag(experiment_id, tag, json.dumps(view))
+
+
+def _state(runs_shown: str, keys: set[str]) -> str:
+    """Return the packed state of a view: its filter, its columns, its charts."""
+    sections = {
+        section: {key: title for key, title in charts.items() if key in keys}
+        for section, charts in SECTIONS.items()
+    }
+    sections = {section: charts for section, charts in sections.items() if charts}
+    state = {
+        "searchFilter": runs_shown,
+        "orderByKey": "attributes.start_time",
+        "orderByAsc": True,
+        "runsHiddenMode": "SHOW_ALL",
+        "selectedColumns": COLUMNS,
+        "compareRunSections": [
+            {"uuid": name, "name": name, "display": True, "isReordered": True, "columns": 2}
+            for name in sections
+        ],
+        "compareRunCharts": [
+            _line(key, section, title)
+            for section, charts in sections.items()
+            for key, title in charts.items()
+        ],
+        "isAccordionReordered": True,
+        "autoRefreshEnabled": False,
+    }
+    return "deflate;" + base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
+
+
+def url(server: str, experiment: Experiment, invocation: str | None = None) -> str:
+    """Return the address that opens an experiment's charts: in our view where it has one."""
+    page = f"{server}/#/experiments/{experiment.experiment_id}/runs"
+    plain = f"{page}?workflowType=machine_learning&compareRunsMode=CHART"
+    if TAG in experiment.tags:
+        return f"{plain}&viewStateShareKey={VIEW}"
+    return plain if invocation is None else f"{plain}&searchFilter={quote(only(invocation))}"
+
+
+def only(invocation: str) -> str:
+    """Return the UI's filter for the runs of an invocation."""
+    return f"tags.`sgdstudy.invocation` = '{invocation}'"
+
+
+def _line(key: str, section: str, title: str) -> dict[str, Any]:
+    return {
+        "type": "LINE",
+        "uuid": f"{VIEW}-{key}",
+        "metricKey": key,
+        "selectedMetricKeys": [key],
+        "metricSectionId": section,
+        "displayName": title,
+        "scaleType": "linear" if key in LINEAR else "log",
+        "xAxisKey": "step",
+        "xAxisScaleType": "linear",
+        "useGlobalXaxisKey": False,
+        "lineSmoothness": 0,
+        "useGlobalLineSmoothing": False,
+        "deleted": False,
+        "isGenerated": False,
+    }

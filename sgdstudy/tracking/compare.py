@@ -1,0 +1,199 @@
+"""Two arms compared seed by seed, and the time that a target takes; of histories or of a store."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sgdstudy import checks
+from sgdstudy.errors import InputError, shown
+from sgdstudy.history.compare import (
+    OVER,
+    Comparison,
+    check_stop,
+    confidence_of,
+    first_below,
+    floats,
+    known,
+    last_value,
+    paired,
+    value_by_seed,
+)
+from sgdstudy.history.history import History
+from sgdstudy.recipe.config import STOP_COLUMNS
+from sgdstudy.tracking.load import load_epochs, load_runs, load_steps
+
+
+def compare(
+    a: Any,
+    b: Any,
+    metric: str = "stop_epoch",
+    *,
+    study: str | None = None,
+    invocation: str = "latest",
+    store: str | None = None,
+    confidence: float = 0.95,
+) -> Comparison:
+    """Compare two arms seed by seed: same seed, same order of the samples, other settings.
+
+    The interval is the percentile bootstrap interval of the median over the pairs, see
+    `median_interval`. Of pairs in which neither arm got there it is not known which would have
+    been first: they count as lowest for its lower end, as highest for its upper end.
+
+    Args:
+        a: a `History`, the name of an arm of `study`, or values by seed, as `time_to_target` has.
+        b: as a.
+        metric: `stop_epoch`, or a column of `epochs`: its value at the end of a seed's last epoch,
+            infinite for a seed that diverged.
+        study: an experiment's name, where arms are named.
+        invocation: `latest` (yours, where several people share a server), or an id.
+        store: see `store.locate`.
+        confidence: of the intervals.
+
+    Raises:
+        InputError: fewer than two seeds in common, an arm or a column that is not there, or a
+            stop epoch where there is no stop rule.
+
+    Example:
+        >>> a, b = pd.Series([46.0, 48, 49, np.inf]), pd.Series([23.0, 24, 25, 50])
+        >>> print(compare(a, b))
+        stop_epoch, 4 pairs of seeds
+          a: median 48; 1 of 4 never
+          b: median 24
+          a - b: 24 [23, ∞]
+          a / b: 2 [1.96, ∞]
+          a < b in 0% of the pairs
+    """
+    confidence = confidence_of(confidence)
+    both = [
+        by_seed(source, metric, study=study, invocation=invocation, store=store)
+        for source in (a, b)
+    ]
+    names = [x if isinstance(x, str) else label for x, label in ((a, "a"), (b, "b"))]
+    return paired(*both, metric=metric, names=names, confidence=confidence)
+
+
+def time_to_target(
+    source: Any,
+    target: float,
+    column: str = "full_loss",
+    over: str = "epoch",
+    *,
+    study: str | None = None,
+    invocation: str = "latest",
+    store: str | None = None,
+) -> pd.Series:
+    """Return, by seed, when a column is first below the target; infinite where it never is.
+
+    Over epochs this is the number of epochs completed; over steps the number of steps taken
+    before (columns of `steps` belong to the parameters before the update).
+
+    Args:
+        source: a `History`, the name of an arm of `study`, or rows as `load_epochs` or
+            `load_steps` return them; a seed without any row is not known of those.
+        target: the value to get below.
+        column: a column of `epochs`, or of `steps`.
+        over: `epoch` or `step`.
+        study: an experiment's name, where an arm is named.
+        invocation: `latest` (yours, where several people share a server), or an id.
+        store: see `store.locate`.
+
+    Returns:
+        One value per seed; where the rows are of several arms, per arm and seed.
+
+    Raises:
+        InputError: a column or an arm that is not there, or rows of several runs of an arm.
+
+    Example:
+        >>> rows = {"seed": [0, 0, 1, 1], "epoch": [1, 2, 1, 2], "full_loss": [3, 0.1, 3, 2]}
+        >>> time_to_target(pd.DataFrame(rows), 1.0).to_dict()
+        {0: 2.0, 1: inf}
+    """
+    checks.choice("axis", over, OVER)
+    target = checks.number("target", target, lambda v: True, "finite")
+    if isinstance(source, pd.DataFrame):
+        return first_below(source, target, column, over)
+    if isinstance(source, History):
+        rows, seeds = source.load(OVER[over], columns=["seed", over, column]), source.config.seeds
+    else:
+        arm = _Stored(source, study, invocation, store)
+        rows, seeds = arm.rows(over, column), arm.seeds
+    index = pd.Index(seeds, name="seed")
+    return first_below(rows, target, column, over).reindex(index, fill_value=np.inf)
+
+
+def by_seed(
+    source: Any,
+    metric: str,
+    *,
+    study: str | None = None,
+    invocation: str = "latest",
+    store: str | None = None,
+) -> pd.Series:
+    """Return a metric by seed, infinite where the seed never got there; arguments as `compare`."""
+    if not isinstance(metric, str) or metric in ("seed", "epoch"):
+        raise InputError(
+            f"metric is stop_epoch or a column of epochs, as 'full_loss', not {shown(metric)}"
+        )
+    if isinstance(source, pd.Series):
+        found = floats(metric, source)
+    elif isinstance(source, History):
+        found = value_by_seed(source, metric)
+    else:
+        found = _Stored(source, study, invocation, store).metric(metric)
+    if not found.index.is_unique:
+        raise InputError("values by seed have one value for each seed; choose one arm of one run")
+    return known(metric, found)
+
+
+class _Stored:
+    """An arm in the store."""
+
+    def __init__(self, arm: Any, study: str | None, invocation: str, store: str | None) -> None:
+        if not isinstance(arm, str) or study is None:
+            raise InputError(
+                f"expected a History, values by seed as a Series, or an arm's name with "
+                f"study=..., not {shown(arm)}"
+            )
+        self.study = study
+        self.where: dict[str, Any] = {"arms": [arm], "invocation": invocation, "store": store}
+        runs = load_runs(study, **self.where)
+        if len(runs) != 1:
+            raise InputError(
+                f"{arm!r} has {len(runs)} runs; name one invocation: "
+                f"{', '.join(runs['invocation'])}"
+            )
+        self.run = runs.iloc[0]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Its seeds: those that took a first step."""
+        first = load_steps(self.study, columns=["seed"], steps=slice(0, 1), **self.where)
+        return tuple(first["seed"].unique())
+
+    def rows(self, over: str, column: str) -> pd.DataFrame:
+        """Return a column over epochs or steps."""
+        load = {"epoch": load_epochs, "step": load_steps}[over]
+        return load(self.study, columns=["seed", over, column], **self.where)
+
+    def metric(self, metric: str) -> pd.Series:
+        """Return a metric by seed."""
+        seeds = pd.Index(self.seeds, name="seed")
+        if metric == "stop_epoch":
+            rule, epsilon = self.run.get("stop", "none"), self.run.get("epsilon")
+            check_stop(None if rule == "none" else rule)
+            column = STOP_COLUMNS[rule]
+            found = first_below(self.rows("epoch", column), epsilon, column, "epoch")
+            return found.reindex(seeds, fill_value=np.inf)
+        last = last_value(self.rows("epoch", metric), metric).reindex(seeds, fill_value=np.inf)
+        return last.mask(last.index.isin(self._diverged()), np.inf)
+
+    def _diverged(self) -> list[int]:
+        """Return the seeds whose rows end with a loss or a gradient that is not finite."""
+        if "diverged" not in str(self.run["stop_reason"]):
+            return []
+        signs = ["loss", "grad_norm"]
+        rows = load_steps(self.study, columns=["seed", *signs], **self.where)
+        return list(rows["seed"][~np.isfinite(rows[signs]).all(axis=1)].unique())

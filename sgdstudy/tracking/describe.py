@@ -1,0 +1,161 @@
+"""What is logged of a run, in words and figures: params, results, the data set."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sgdstudy.problems import losses
+from sgdstudy.problems.problem import Problem
+from sgdstudy.quantities import norm
+from sgdstudy.recipe import orders, rules, schedules
+from sgdstudy.recipe.config import TrainConfig
+
+if TYPE_CHECKING:
+    from sgdstudy.history.history import History
+
+OPTIONAL = ("test_loss", "accuracy", "test_accuracy", "average_loss", "average_distance")
+_PICTURES: dict[str, bytes] = {}
+
+
+def parameters(problem: Problem, config: TrainConfig) -> dict[str, str]:
+    """Return a run's params, as text."""
+    rule, epsilon = config.stop or ("none", None)
+    values = {
+        "problem": problem.name,
+        "loss": losses.name_of(problem.loss),
+        "d": problem.d,
+        "p": problem.p,
+        "batch_size": config.batch_size or problem.d,
+        "order": "full batch" if config.batch_size is None else orders.name_of(config.order),
+        "optimizer": rules.name_of(config.optimizer),
+        "lr": config.lr,
+        "epochs": config.epochs,
+        "stop": rule,
+        "epsilon": epsilon,
+        "seeds": _ranges(config.seeds),
+        "dtype": config.dtype or str(problem.dtype).removeprefix("torch."),
+        "device": config.device,
+        **{f"optimizer.{name}": value for name, value in config.options.items()},
+    }
+    if config.schedule is not None:
+        values["schedule"] = schedules.name_of(config.schedule)
+        values |= {f"schedule.{name}": value for name, value in config.schedule_options.items()}
+    if config.average is not None:
+        values["average"] = config.average
+    return {name: str(value) for name, value in values.items()}
+
+
+def config_hash(problem: Problem, params: dict[str, str]) -> str:
+    """Return a fingerprint of data and params: the same experiment has the same one."""
+    text = json.dumps({"data": problem.digest, **params}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def results(history: History) -> dict[str, float]:
+    """Return the `result/` figures: medians over all seeds, with `_p10` and `_p90`.
+
+    Quantiles are values of a seed (inverse of the empirical law), so that a seed that never
+    stopped counts as later than any that did; a figure that is not finite is left out.
+    """
+    ended = history.stop_reason != "diverged"
+    full_loss, gradient = history.problem.full(history.w.astype(float))
+    values: dict[str, np.ndarray] = {
+        "stop_epoch": history.converged_epoch,
+        "full_loss": np.where(ended, full_loss, np.inf),
+        "full_grad_norm": np.where(ended, norm(gradient), np.inf),
+    }
+    if history.problem.w_true is not None:
+        values["distance"] = history.distance
+    values |= {name: np.where(ended, last, np.inf) for name, last in _last(history).items()}
+    if history.problem.p <= 16:
+        values |= {f"w{i}": history.w[:, i].astype(float) for i in range(history.problem.p)}
+    figures = {
+        "steps": float(history.n_steps.sum()),
+        "train_seconds": history.train_seconds,
+        "seconds_per_step": history.seconds_per_step,
+        "converged": float((history.stop_reason == "converged").sum()),
+        "diverged": float((history.stop_reason == "diverged").sum()),
+    }
+    quantiles = {"": 0.5, "_p10": 0.1, "_p90": 0.9} if len(history.w) > 1 else {"": 0.5}
+    for name, value in values.items():
+        for suffix, q in quantiles.items():
+            figures[name + suffix] = float(np.quantile(value, q, method="inverted_cdf"))
+    return {name: value for name, value in figures.items() if math.isfinite(value)}
+
+
+def _last(history: History) -> dict[str, np.ndarray]:
+    """Return what only some runs have, at the end of each seed's last epoch, `(R,)`."""
+    there: list[str] = next((b.schema.names for b in history.sink.batches("epochs")), [])
+    names = [name for name in OPTIONAL if name in there]
+    if not names:
+        return {}
+    rows = history.load("epochs", columns=["seed", "epoch", *names])
+    last = rows.drop_duplicates("seed", keep="last").set_index("seed")[names]
+    last = last.reindex(list(history.config.seeds))  # NaN: no epoch was completed
+    return {name: last[name].to_numpy(dtype=float) for name in names}
+
+
+def summary_of_reasons(history: History) -> str:
+    """Return the stop reason, with counts where the seeds ended differently."""
+    reasons, counts = np.unique(history.stop_reason, return_counts=True)
+    if len(reasons) == 1:
+        return str(reasons[0])
+    return ", ".join(f"{n} {reason}" for reason, n in zip(reasons, counts, strict=True))
+
+
+def sentence(params: Mapping[str, str]) -> str:
+    """Say in one sentence how an arm is trained."""
+    p = params
+    batches = f"batches of {p['batch_size']} of {p['d']} samples, order {p['order']}"
+    if p["order"] == "full batch":
+        batches = f"all {p['d']} samples at every step"
+    until = "" if p["stop"] == "none" else f", until {p['stop']} < {p['epsilon']}"
+    return (
+        f"{p['problem']}, loss {p['loss']}: {p['optimizer']}, lr {p['lr']}, {batches}; "
+        f"at most {p['epochs']} epochs{until}; seeds {p['seeds']}, {p['dtype']}."
+    )
+
+
+def data(problem: Problem) -> dict[str, Any]:
+    """Return what is logged of the data set."""
+    profile = {"d": problem.d, "p": problem.p, "x": list(problem.x.shape)}
+    return {"name": problem.name, "digest": problem.digest, "profile": profile}
+
+
+def data_files(problem: Problem) -> dict[str, Callable[[Path], object]]:
+    """Return the artifact that shows the data, where it can be drawn."""
+    picture = data_picture(problem)
+    return {} if picture is None else {"data.png": lambda path: path.write_bytes(picture)}
+
+
+def data_picture(problem: Problem) -> bytes | None:
+    """Return the plot of one-dimensional data as PNG, drawn once per data set."""
+    from sgdstudy import figures
+
+    if problem.x.dim() != 1 or problem.y.dim() != 1:
+        return None
+    if problem.digest not in _PICTURES:
+        _PICTURES[problem.digest] = figures.png(figures.data(problem))
+    return _PICTURES[problem.digest]
+
+
+def _ranges(seeds: tuple[int, ...]) -> str:
+    """Write whole numbers briefly.
+
+    >>> _ranges((0, 1, 2, 3, 7))
+    '0-3,7'
+    """
+    parts: list[list[int]] = []
+    for seed in seeds:
+        if parts and seed == parts[-1][-1] + 1:
+            parts[-1][1:] = [seed]
+        else:
+            parts.append([seed])
+    return ",".join("-".join(map(str, part)) for part in parts)

@@ -1,0 +1,189 @@
+"""One call of a study in MLflow: what its runs have in common, and opening and closing them."""
+
+from __future__ import annotations
+
+import atexit
+import math
+import shlex
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sgdstudy.errors import StoreError
+from sgdstudy.history.history import History
+from sgdstudy.problems.problem import Problem
+from sgdstudy.recipe.config import TrainConfig
+from sgdstudy.tracking import chart_views, describe, provenance
+from sgdstudy.tracking.journal import Closing, Journal, Opening
+from sgdstudy.tracking.resume import SECONDS
+from sgdstudy.tracking.sink import RunSink, close_interrupted, room_on_disk
+from sgdstudy.tracking.store import Store, is_away, remove_folder
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """One call of a study: what its runs have in common.
+
+    Attributes:
+        store: where it is tracked.
+        study: the experiment's name, without prefix.
+        id: sorts by time.
+        command: what was typed.
+        scratch: where a server's runs keep their files for this process to read.
+        tags: of every run.
+        resume: whether arms go on with runs that the store has of them.
+        checkpoint_seconds: between two checkpoints of a run; 0: one after every chunk.
+    """
+
+    store: Store
+    study: str
+    id: str
+    command: str
+    scratch: Path | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    resume: bool = False
+    checkpoint_seconds: float = SECONDS
+
+    @classmethod
+    def start(cls, store: Store, study: str, tags: Mapping[str, str] | None = None) -> Invocation:
+        """Begin an invocation now; tags are for all of its runs."""
+        now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
+        words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+        scratch = None
+        if store.root is None:
+            scratch = Path(tempfile.mkdtemp(prefix="sgdstudy-"))
+            atexit.register(remove_folder, scratch)
+        label = f"{now}-{uuid.uuid4().hex[:4]}"
+        return cls(store, study, label, shlex.join(words), scratch, tags or {})
+
+    def outside(self) -> Invocation:
+        """Return the same for runs that belong to no invocation: `latest` stays what it was."""
+        return replace(self, id="")
+
+    def url(self) -> str:
+        """Return the address of the charts; of the store's UI alone while the store is away."""
+        try:
+            experiment = self.store.client.get_experiment(self.store.experiment(self.study))
+        except Exception as error:
+            if not is_away(error):
+                raise
+            return self.store.server
+        return chart_views.url(self.store.server, experiment, self.id)
+
+    @contextmanager
+    def run(
+        self,
+        name: str,
+        note: str,
+        tags: dict[str, str],
+        files: dict[str, Callable[[Path], object]] | None = None,
+        *,
+        over: bool = False,
+        **opening: Any,
+    ) -> Iterator[Journal]:
+        """Open a run; whatever ends the block, the run is closed with a truthful status.
+
+        Args:
+            name: the run's name.
+            note: its description.
+            tags: further tags.
+            files: artifacts of its beginning.
+            over: the training is over already: the store hears of it once, when it is closed.
+            opening: params, points, data, metrics; see `Opening`.
+        """
+        all_tags = {
+            "mlflow.user": provenance.user(),
+            "mlflow.source.name": Path(sys.argv[0]).name,
+            "mlflow.note.content": note,
+            "sgdstudy.study": self.study,
+            "sgdstudy.invocation": self.id,
+            "sgdstudy.command": self.command,
+            **provenance.code_tags(),
+            "sgdstudy.hardware": provenance.hardware(),
+            **provenance.process_tags(),
+            **self.tags,
+            **tags,
+        }
+        with room_on_disk(name, self.store):
+            told = Opening(self.study, name, all_tags, **opening)
+            journal = Journal.begin(self.store, told, files or {}, send=not over)
+            try:
+                yield journal
+            except BaseException as error:
+                if not journal.closed:
+                    killed = isinstance(error, KeyboardInterrupt)
+                    try:
+                        if journal.sink:
+                            journal.sink.flush()
+                        close_interrupted(journal, "KILLED" if killed else "FAILED", error)
+                    except (OSError, StoreError):  # the disk is full: the next command closes it
+                        journal.let_go()
+                raise
+            if not journal.closed and journal.sink:
+                journal.sink.end()
+            elif not journal.closed:
+                journal.close(Closing("FINISHED"))
+
+    def track(
+        self,
+        name: str,
+        problem: Problem,
+        config: TrainConfig,
+        predicted: dict[str, float],
+        take: Callable[[RunSink], History],
+        *,
+        about: str = "",
+        charted: bool = True,
+        tags: Mapping[str, str] | None = None,
+        over: bool = False,
+    ) -> tuple[str, History]:
+        """Track a run whose history `take` makes, handing its rows to the sink as they come.
+
+        Args:
+            name: the run's name.
+            problem: what is trained.
+            config: how.
+            predicted: what theory expects.
+            take: returns the history.
+            about: what the run is there for.
+            charted: whether the prepared view shows it.
+            tags: further tags.
+            over: the training is over already: the store hears of it in one go.
+
+        Returns:
+            The run's id, and the history with its rows where they lie now.
+
+        Raises:
+            StoreError: the rows cannot be written; what was recorded is kept.
+        """
+        params = describe.parameters(problem, config)
+        known = [(f"predicted/{k}", 0, v) for k, v in predicted.items() if math.isfinite(v)]
+        all_tags = {
+            "sgdstudy.config_hash": describe.config_hash(problem, params),
+            chart_views.CHARTED: "yes" if charted else "no",
+            **(tags or {}),
+        }
+        metrics = config.metrics or ()
+        opening: dict[str, Any] = {
+            "params": params,
+            "points": known,
+            "data": describe.data(problem),
+            "metrics": metrics,
+            "over": over,
+        }
+        note = f"{about}\n\n{describe.sentence(params)}"
+        with self.run(name, note, all_tags, describe.data_files(problem), **opening) as journal:
+            sink = RunSink(journal)
+            try:
+                history = take(sink)
+            except BaseException:
+                sink.stream.drop()
+                raise
+            history = replace(history, sink=sink.finish(history, self.scratch), predicted=predicted)
+        return journal.run_id or journal.folder.name, history

@@ -1,0 +1,403 @@
+"""A run's own folder: what is known of it is on this disk before the store hears of it.
+
+    opening.json    what the run is: name, tags, params, predictions, data set
+    sent.json       the run's id, once the store has one for it
+    steps.arrow     its rows as they come; epochs.arrow too
+    points.json     points sent while it was going on
+    checkpoint.safetensors  where a long run stood
+    artifacts/      files on their way to the store
+    closing.json    how it ended: status, tags, points
+    lock            held by the process that the run lives in, as long as that lives
+
+Sending may be repeated at will, after an outage or a crash: a run is found again by its key, and
+a point with the same key, step, time and value is the same point to MLflow.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from filelock import FileLock, Timeout
+
+from sgdstudy.errors import InputError
+from sgdstudy.tracking import chart_views
+from sgdstudy.tracking.store import Store, is_away, local_path, patiently, reason_of, remove_folder
+
+if TYPE_CHECKING:
+    from mlflow.entities import DatasetInput, Run
+
+KEY = "sgdstudy.key"  # tag: the name of the run's folder
+BEGIN_SECONDS = 60.0  # a folder without opening.json may be one that is being begun
+PATIENCE_SECONDS = 10.0
+
+Point = tuple[str, int, float]  # key, step, value
+Stamped = tuple[str, int, float, int]  # and the time in ms
+
+log = logging.getLogger("sgdstudy")
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What a run is, before it begins.
+
+    Attributes:
+        study: the experiment's name, without prefix.
+        name: the run's name.
+        tags: its tags.
+        params: its params.
+        points: what is logged once, at the start: `predicted/...`.
+        data: name, digest, profile of the data set; None without one.
+        metrics: columns of `steps` that MLflow gets.
+        start_ms: when it began, in ms since 1970.
+    """
+
+    study: str
+    name: str
+    tags: dict[str, str]
+    params: dict[str, str] = field(default_factory=dict)
+    points: list[Point] = field(default_factory=list)
+    data: dict[str, Any] | None = None
+    metrics: tuple[str, ...] = ()
+    start_ms: int = field(default_factory=lambda: now_ms())
+
+
+@dataclass(frozen=True)
+class Closing:
+    """How a run ended."""
+
+    status: str
+    tags: dict[str, str] = field(default_factory=dict)
+    points: list[Stamped] = field(default_factory=list)
+    end_ms: int = field(default_factory=lambda: now_ms())
+    note: str | None = None  # the experiment's description
+    views: str | None = None  # the invocation whose views are to be written
+
+
+class HeldRows(Protocol):
+    """What takes a run's rows, and may hold some."""
+
+    def flush(self) -> None:
+        """Write what is held."""
+
+    def end(self) -> Any:
+        """Close the run."""
+
+
+class Journal:
+    """The folder of one run, and sending it.
+
+    Attributes:
+        store: where it is sent.
+        folder: on this machine.
+        opening: what the run is.
+        run_id: MLflow's id; None as long as the store has not heard of it.
+        uri: where the store keeps the run's artifacts; None as long as that is not known.
+        interim: the points sent while it went on.
+        closed: whether it is written down how the run ended.
+        sink: takes its rows; None: it has none.
+    """
+
+    def __init__(self, store: Store, folder: Path, opening: Opening) -> None:
+        self.store, self.folder, self.opening = store, folder, opening
+        sent = read_json(folder / "sent.json") or {}
+        self.run_id: str | None = sent.get("run_id")
+        self.uri: str | None = None
+        self._opened: bool = sent.get("opened", False)
+        self.interim: list[Stamped] = read_json(folder / "points.json") or []
+        self.closed = (folder / "closing.json").exists()
+        self.sink: HeldRows | None = None
+        self._lock = FileLock(folder / "lock")
+        self._tried = True  # the store may know a run that we know nothing of
+
+    @classmethod
+    def begin(
+        cls,
+        store: Store,
+        opening: Opening,
+        files: dict[str, Callable[[Path], object]],
+        send: bool = True,
+    ) -> Journal:
+        """Write down what a run is, with files that belong to its beginning; send it.
+
+        Args:
+            store: where it is sent.
+            opening: what it is.
+            files: writes an artifact to the path it is given, by name.
+            send: False: a run that is over already is sent in one go, when it is closed.
+
+        Raises:
+            InputError: the store refuses the run.
+        """
+        key = f"{opening.start_ms:013d}-{uuid.uuid4().hex[:12]}"
+        opening.tags[KEY] = key
+        folder = store.streams / key
+        folder.mkdir(parents=True)
+        journal = cls(store, folder, opening)
+        journal._tried = False
+        journal._lock.acquire()
+        write_json(folder / "opening.json", {"store": store.shown, **vars(opening)})
+        try:
+            for name, write in files.items():
+                journal.add(name, write)
+            if send:
+                journal._deliver()
+        except Exception as error:
+            if is_away(error):
+                _note_away(store, error)
+                return journal
+            journal._remove()
+            if type(error).__module__.startswith("mlflow"):
+                raise InputError(
+                    f"the store {store.shown} refuses a run: {reason_of(error)}"
+                ) from None
+            raise
+        return journal
+
+    @classmethod
+    def orphan(cls, store: Store, folder: Path) -> Journal | None:
+        """Return what a process left behind; None if it lives, or the run is not this store's."""
+        lock = FileLock(folder / "lock")
+        try:
+            age = time.time() - folder.stat().st_mtime
+            if age <= BEGIN_SECONDS and not (folder / "opening.json").exists():
+                return None  # being begun, or being removed: its owner is at it
+            lock.acquire(timeout=0)
+        except (Timeout, OSError):
+            return None
+        try:
+            opening = read_json(folder / "opening.json")
+            if opening is not None:
+                store_of, found = opening.pop("store"), Opening(**opening)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            lock.release()
+            log.warning("%s is damaged and left alone: remove it by hand", folder)
+            return None
+        if opening is None or store_of != store.shown:
+            lock.release()
+            if opening is None and age > BEGIN_SECONDS:  # nothing was written down, nothing is lost
+                remove_folder(folder)
+            return None
+        journal = cls(store, folder, found)
+        journal._lock = lock
+        return journal
+
+    def add(self, name: str, write: Callable[[Path], object]) -> None:
+        """Add an artifact: the function writes it to the path it is given.
+
+        Raises:
+            InputError: a name that is no plain file name.
+        """
+        if name in ("", "..") or name != Path(name).name or "\\" in name:
+            raise InputError(f"an artifact's name is a plain file name as loss.png, got {name!r}")
+        draft = self.folder / "draft" / name  # moved when whole: half of it would be sent
+        for folder in (draft.parent, self.folder / "artifacts"):
+            folder.mkdir(exist_ok=True)
+        write(draft)
+        os.replace(draft, self.folder / "artifacts" / name)
+
+    def adopt(self, path: Path) -> None:
+        """Make a whole file of the folder an artifact, by its own name."""
+        (self.folder / "artifacts").mkdir(exist_ok=True)
+        os.replace(path, self.folder / "artifacts" / path.name)
+
+    def artifacts(self) -> list[Path]:
+        """Return the files that the store has not got yet."""
+        return sorted((self.folder / "artifacts").glob("*"))
+
+    def show(self, points: Iterable[Point]) -> bool:
+        """Send points while the run goes on; whether the store took them."""
+        shown = {point[:2] for point in self.interim}  # again, they would have another time
+        stamped = stamp(point for point in points if point[:2] not in shown)
+        self.interim += stamped
+        write_json(self.folder / "points.json", self.interim)
+        try:
+            self._deliver()
+            self._log(stamped, {}, {})
+        except Exception as error:  # they are written down: the end of the run sends them again
+            log.debug("points not sent: %s", reason_of(error))
+            return False
+        return True
+
+    def close(self, closing: Closing, patience: float = PATIENCE_SECONDS) -> bool:
+        """Write down how the run ended and send it; whether the store has all of it now."""
+        write_json(self.folder / "closing.json", vars(closing))
+        self.closed = True
+        return self.send(patience)
+
+    def send(self, patience: float = PATIENCE_SECONDS) -> bool:
+        """Send what the store has not got; whether it has all of it now."""
+        try:
+            patiently(self._deliver, 0.0 if self.store.uri in _AWAY else patience)
+        except Exception as error:
+            _note_away(self.store, error)
+            self.let_go()
+            return False
+        _AWAY.discard(self.store.uri)
+        self._remove()
+        return True
+
+    def let_go(self) -> None:
+        """Leave the run to the next command."""
+        self._lock.release()
+
+    # ---- what is sent --------------------------------------------------------------------------
+
+    def _deliver(self) -> None:
+        """Send everything there is, in an order that leaves a readable run wherever it ends."""
+        opening, written = self.opening, read_json(self.folder / "closing.json")
+        closing = Closing(**written) if written else None
+        points, tags = (closing.points, closing.tags) if closing else ([], {})
+        if self.run_id is None:
+            run = self._find()
+            if run is None:
+                run, tags = self._create({**opening.tags, **tags}), {}
+            self.run_id, self.uri = run.info.run_id, run.info.artifact_uri
+            if closing is None:  # else it is over in a moment, and found by its key if we are not
+                write_json(self.folder / "sent.json", {"run_id": self.run_id, "opened": False})
+        if self._opened and closing is None:
+            return
+        if self._opened:
+            self._log(points, tags, {})
+        else:
+            first = [(key, step, value, opening.start_ms) for key, step, value in opening.points]
+            self._log([*first, *points], tags, opening.params)
+            if opening.data:
+                self._log_data(_data_input(opening.data))
+        if self.artifacts():
+            self._log_artifacts()
+        if closing:
+            self._end(closing)
+        else:
+            self._opened = True
+            write_json(self.folder / "sent.json", {"run_id": self.run_id, "opened": True})
+            for path in self.artifacts():
+                path.unlink()
+
+    def _find(self) -> Run | None:
+        """Return the run where an earlier attempt made it and could not tell us."""
+        if not self._tried:
+            self._tried = True
+            return None
+        experiment = self.store.experiment(self.opening.study)
+        only = f"tags.`{KEY}` = '{self.opening.tags[KEY]}'"
+        found = self.store.client.search_runs([experiment], only, max_results=1)
+        return found[0] if found else None
+
+    def _create(self, tags: dict[str, str]) -> Run:
+        opening = self.opening
+        return self.store.client.create_run(
+            self.store.experiment(opening.study),
+            start_time=opening.start_ms,
+            tags=tags,
+            run_name=opening.name,
+        )
+
+    def _log(self, points: list[Stamped], tags: dict[str, str], params: dict[str, str]) -> None:
+        """Send points, tags and params, in one call where they are not too many."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        assert self.run_id is not None
+        self.store.client.log_batch(
+            self.run_id,
+            [Metric(key, value, time_ms, step) for key, step, value, time_ms in points],
+            [Param(name, value[:6000]) for name, value in params.items()],
+            [RunTag(name, value) for name, value in tags.items()],
+        )
+
+    def _log_data(self, data: DatasetInput) -> None:
+        from mlflow.exceptions import MlflowException
+
+        assert self.run_id is not None
+        for attempts_left in (2, 1, 0):
+            try:
+                return self.store.client.log_inputs(self.run_id, [data])
+            except MlflowException as error:
+                # two processes may log the same new data set at once; the second try finds it
+                if error.error_code != "BAD_REQUEST" or not attempts_left:
+                    raise
+
+    def _log_artifacts(self) -> None:
+        assert self.run_id is not None
+        place = local_path(self.uri) if self.store.root and self.uri else None
+        if place is None:
+            self.store.client.log_artifacts(self.run_id, str(self.folder / "artifacts"))
+            return
+        place.mkdir(parents=True, exist_ok=True)  # MLflow would read the whole run to learn it
+        for path in self.artifacts():
+            shutil.copyfile(path, place / path.name)
+
+    def _end(self, closing: Closing) -> None:
+        assert self.run_id is not None
+        client = self.store.client
+        if closing.note is not None:
+            experiment = self.store.experiment(self.opening.study)
+            client.set_experiment_tag(experiment, "mlflow.note.content", closing.note)
+        if closing.views is not None:
+            chart_views.save(self.store, self.store.experiment(self.opening.study), closing.views)
+        client.set_terminated(self.run_id, status=closing.status, end_time=closing.end_ms)
+
+    def _remove(self) -> None:
+        (self.folder / "opening.json").unlink(missing_ok=True)  # from here on nobody sends it
+        self._lock.release()
+        remove_folder(self.folder)
+
+
+_AWAY: set[str] = set()  # stores that did not answer last time: they are not waited for again
+
+
+def _note_away(store: Store, error: BaseException) -> None:
+    """Say once that a store is away; the training goes on."""
+    if store.uri not in _AWAY:
+        log.warning("%s: what runs record is kept here and sent later", reason_of(error))
+    _AWAY.add(store.uri)
+
+
+def stamp(points: Iterable[Point]) -> list[Stamped]:
+    """Return the points with the present time."""
+    now = now_ms()
+    return [(key, step, value, now) for key, step, value in points]
+
+
+def now_ms() -> int:
+    """Return the time in ms since 1970, as MLflow counts it."""
+    return int(time.time() * 1000)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a file that is there whole or not at all, whatever happens to us."""
+    draft = path.with_suffix(".new")
+    with open(draft, "w", encoding="utf-8") as file:
+        file.write(json.dumps(value))  # `dump` is several times slower
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path)
+
+
+def read_json(path: Path) -> Any:
+    """Return what a file holds; None if there is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+def _data_input(data: dict[str, Any]) -> DatasetInput:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    found = Dataset(
+        name=data["name"],
+        digest=data["digest"],
+        source_type="code",
+        source=json.dumps({"tags": {"package": "sgdstudy"}}),
+        profile=json.dumps(data["profile"]),
+    )
+    return DatasetInput(found, [InputTag("mlflow.data.context", "training")])

@@ -1,0 +1,400 @@
+"""The tracked results as pandas, from whatever store is tracked to.
+
+Rows, columns and steps are chosen where the files are read: what is not asked for is not read, as
+far as the row groups of a Parquet file allow. A file of a remote store is fetched whole.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from sgdstudy import checks
+from sgdstudy.errors import InputError, unknown
+from sgdstudy.history.rows import AXIS, read_stream
+from sgdstudy.tracking import garbage
+from sgdstudy.tracking.chart_points import PREFIX
+from sgdstudy.tracking.journal import KEY
+from sgdstudy.tracking.parquet import LABELS, Source, gather, readable
+from sgdstudy.tracking.provenance import user
+from sgdstudy.tracking.store import Store, local_path, open_store
+
+MAX_BYTES = 1_000_000_000
+INVOCATION = "sgdstudy.invocation"
+CLAIM_FIELDS = ("name", "arm", "expected", "measured", "tolerance", "holds", "source", "kind")
+LARGEST = float(np.finfo(float).max)  # what MLflow's database keeps of an infinity
+NOT_FINITE = {"inf": np.inf, "-inf": -np.inf, "nan": np.nan}
+
+
+def load_runs(
+    study: str, *, invocation: str = "latest", store: str | None = None, arms: Any = None
+) -> pd.DataFrame:
+    """Return one row per run: what was set, what was expected, what came out.
+
+    Args:
+        study: an experiment's name, as `ex6_shuffle`.
+        invocation: `latest` (yours, where several people share a server), `all`, or an id.
+        store: see `store.locate`.
+        arms: the arms wanted; None for all.
+
+    Returns:
+        The columns `study, arm, run_id, invocation`; params as numbers, truth values or text;
+        `result/` metrics by their names; predictions as `predicted_<name>`; the claims about the
+        arm as `claim_<name>` (measured) and `claim_<name>_holds`; `stop_reason, status`.
+
+    Raises:
+        InputError: a study, an arm or an invocation that is not in the store.
+    """
+    opened = open_store(store)
+    runs = _runs(opened, study, invocation, arms)
+    claims: dict[tuple[str, str], dict[str, Any]] = {}
+    for label in {_labels(run, study)["invocation"] for run in runs} - {""}:
+        for claim in _claims(opened, study, label):
+            found = claims.setdefault((label, claim["arm"]), {})
+            found[f"claim_{claim['name']}"] = claim["measured"]
+            found[f"claim_{claim['name']}_holds"] = claim["holds"]
+    rows = []
+    for run in runs:
+        labels = _labels(run, study)
+        rows.append(
+            labels
+            | {name: _value(text) for name, text in run.data.params.items()}
+            | _figures(run.data.metrics)
+            | claims.get((labels["invocation"], labels["arm"]), {})
+            | {"stop_reason": run.data.tags.get("stop_reason"), "status": run.info.status}
+        )
+    return pd.DataFrame(rows, columns=None if rows else LABELS)
+
+
+def load_steps(
+    study: str,
+    *,
+    arms: Any = None,
+    seeds: Any = None,
+    columns: Sequence[str] | None = None,
+    steps: slice | None = None,
+    invocation: str = "latest",
+    store: str | None = None,
+) -> pd.DataFrame:
+    """Return one row per step of every seed of every arm, with study, arm, run_id, invocation.
+
+    A column that only some of the arms recorded is NaN in the others. Of a run that is going on,
+    or was killed, the rows written so far are returned, where they lie on this machine. Of a run
+    that was not tracked by this package and has no `steps.parquet`, its metrics `batch/<name>`
+    are returned as columns over `step`; no `seed` is known of those rows.
+
+    Args:
+        study: an experiment's name, as `ex6_shuffle`.
+        arms: the arms wanted; None for all.
+        seeds: the seeds wanted, one or several; None for all.
+        columns: the columns wanted; None for all.
+        steps: `slice(first, end)` of the global step, from 0.
+        invocation: `latest` (yours, where several people share a server), `all`, or an id.
+        store: see `store.locate`.
+
+    Raises:
+        InputError: an unknown study, arm or column; or over 1 GB of rows where none are chosen.
+    """
+    return _load("steps", study, arms, seeds, columns, steps, invocation, store)
+
+
+def load_epochs(
+    study: str,
+    *,
+    arms: Any = None,
+    seeds: Any = None,
+    columns: Sequence[str] | None = None,
+    invocation: str = "latest",
+    store: str | None = None,
+) -> pd.DataFrame:
+    """Return one row per epoch of every seed of every arm; arguments as `load_steps`."""
+    return _load("epochs", study, arms, seeds, columns, None, invocation, store)
+
+
+def load_claims(
+    study: str, *, invocation: str = "latest", store: str | None = None
+) -> pd.DataFrame:
+    """Return the claims of a study: `CLAIM_FIELDS`, and the columns study and invocation.
+
+    `kind` is prediction, identity or description.
+
+    Args:
+        study: an experiment's name, as `ex6_shuffle`.
+        invocation: `latest` (yours, where several people share a server), `all`, or an id.
+        store: see `store.locate`.
+
+    Raises:
+        InputError: a study or an invocation that is not in the store.
+    """
+    rows = _claims(open_store(store), study, invocation)
+    return pd.DataFrame(rows, columns=None if rows else [*CLAIM_FIELDS, "study", "invocation"])
+
+
+def artifact(store: Store, run: Any, name: str, into: Path | None = None) -> Path | None:
+    """Return a local path of a run's artifact; None if there is none.
+
+    Args:
+        store: where the run is.
+        run: the MLflow run.
+        name: the artifact's name.
+        into: the folder that a remote one is downloaded to; None: a new one, which stays.
+    """
+    folder = local_path(run.info.artifact_uri)
+    if folder is not None:
+        return folder / name if (folder / name).exists() else None
+    run_id = run.info.run_id
+    if name not in [item.path for item in store.client.list_artifacts(run_id)]:
+        return None
+    if into is not None:
+        into = into / run_id
+        into.mkdir(parents=True, exist_ok=True)
+    return Path(store.client.download_artifacts(run_id, name, None if into is None else str(into)))
+
+
+# ---- rows -----------------------------------------------------------------------------------
+
+
+def sources(
+    kind: str, study: str, arms: Any, invocation: str, store: Store, folder: Path
+) -> list[Source]:
+    """Return where the rows of a study's runs lie; remote files are fetched into the folder."""
+    found = []
+    for run in _runs(store, study, invocation, arms):
+        rows = _rows(store, run, kind, folder)
+        if rows is not None:
+            found.append(Source(_labels(run, study), rows))
+    return found
+
+
+def _rows(store: Store, run: Any, kind: str, folder: Path) -> ds.Dataset | None:
+    path = artifact(store, run, f"{kind}.parquet", folder)
+    if path is not None:
+        with readable(path):
+            rows = ds.dataset(path, format="parquet")
+            for name, dtype in zip(rows.schema.names, rows.schema.types, strict=True):
+                if name in ("seed", AXIS[kind]) and not pa.types.is_integer(dtype):
+                    raise ValueError(f"its column {name} holds no whole numbers")
+        return rows
+    stream = store.streams / run.data.tags.get(KEY, "none") / f"{kind}.arrow"
+    if stream.exists():  # the run is going on, or was killed
+        batches = list(read_stream(stream))
+        return ds.dataset(pa.Table.from_batches(batches)) if batches else None
+    return None if INVOCATION in run.data.tags else _metric_history(store, run, kind)
+
+
+def _metric_history(store: Store, run: Any, kind: str) -> ds.Dataset | None:
+    """Return the metrics of a run as columns over its steps or epochs."""
+    series = {}
+    for key in run.data.metrics:
+        if key.startswith(f"{PREFIX[kind]}/"):
+            points = store.client.get_metric_history(run.info.run_id, key)
+            points = sorted(points, key=lambda point: point.timestamp)  # the later one counts
+            values = pd.Series({p.step: p.value for p in points}, dtype=float)
+            series[key.removeprefix(f"{PREFIX[kind]}/")] = pd.Series(
+                _infinite(values), values.index
+            )
+    if not series:
+        return None
+    frame = pd.DataFrame(series).sort_index().rename_axis(AXIS[kind]).reset_index()
+    return ds.dataset(pa.Table.from_pandas(frame, preserve_index=False))
+
+
+def _load(
+    kind: str,
+    study: str,
+    arms: Any,
+    seeds: Any,
+    columns: Sequence[str] | None,
+    steps: slice | None,
+    invocation: str,
+    given: str | None,
+) -> pd.DataFrame:
+    with tempfile.TemporaryDirectory(prefix="sgdstudy-") as folder:
+        found = sources(kind, study, arms, invocation, open_store(given), Path(folder))
+        names = _checked(columns, list(dict.fromkeys(n for part in found for n in part.names)))
+        if columns is None and seeds is None and steps is None:
+            _check_size(found, study, kind)
+        return gather(found, names, seeds, steps)
+
+
+def _checked(columns: Sequence[str] | None, present: list[str]) -> list[str]:
+    if columns is None or not present:  # no rows at all: any column is as good
+        return list(present if columns is None else columns)
+    wanted = dict.fromkeys(checks.columns(columns, [*present, *LABELS]))
+    return [name for name in wanted if name in present]
+
+
+def _check_size(found: list[Source], study: str, kind: str) -> None:
+    size = sum(part.bytes for part in found)
+    if size > MAX_BYTES:
+        raise InputError(
+            f"all {kind} of {study} would take {size / 1e9:.1f} GB of memory; "
+            f"give columns=[...], or seeds= or steps=slice(...)"
+        )
+
+
+# ---- runs -----------------------------------------------------------------------------------
+
+
+def _runs(store: Store, study: str, invocation: str, arms: Any, answers: bool = False) -> list[Any]:
+    """Return the runs of a study, oldest first."""
+    client = store.client
+    experiment = client.get_experiment_by_name(store.experiment_name(study))
+    if experiment is None:
+        prefix = store.experiment_name("")
+        names = [e.name for e in client.search_experiments() if e.name != "Default"]
+        names = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+        raise unknown("study", study, names or ["none has run yet: sgdstudy study"])
+    if not isinstance(invocation, str):
+        raise unknown("invocation", invocation, ["latest", "all", "or an id"])
+    kind = f"attributes.run_name {'=' if answers else '!='} 'answer'"
+    if invocation == "latest":
+        invocation = _latest(store, experiment.experiment_id, kind)
+    only = kind if invocation in ("", "all") else f"{kind} AND {_tag(INVOCATION, invocation)}"
+    runs = every_run(store, experiment.experiment_id, only)
+    if not runs and invocation not in ("", "all"):
+        every = every_run(store, experiment.experiment_id)
+        ids = sorted({_labels(run, study)["invocation"] for run in every} - {""})
+        if invocation not in ids:
+            raise unknown("invocation", invocation, ["latest", "all", *ids])
+    if arms is None:
+        return runs
+    names = list(dict.fromkeys(run.info.run_name for run in runs))
+    listed = list(arms) if isinstance(arms, (list, tuple, set, np.ndarray, pd.Series)) else [arms]
+    if not listed:
+        raise InputError("arms is empty; give at least one, or None for all")
+    chosen = [checks.choice("arm", arm, names) for arm in listed]
+    return [run for run in runs if run.info.run_name in chosen]
+
+
+def _latest(store: Store, experiment_id: str, kind: str) -> str:
+    """Return the latest invocation of this user, else of anybody; "" where there is none."""
+    for whose in (f" AND {_tag('mlflow.user', user())}", ""):
+        found = store.client.search_runs(
+            [experiment_id],
+            f"{kind} AND {_tag(INVOCATION, '%', 'LIKE')}{whose}",
+            order_by=[f"tags.`{INVOCATION}` DESC"],
+            max_results=1,
+        )
+        if found:
+            return str(found[0].data.tags[INVOCATION])
+    return ""
+
+
+def _tag(name: str, value: str, relation: str = "=") -> str:
+    value = value.replace('"', "")  # no name or id has quotes
+    return f'tags.`{name}` {relation} "{value}"'
+
+
+def every_run(store: Store, experiment_id: str, only: str = "") -> list[Any]:
+    """Return all runs of an experiment, oldest first, or those that a filter of MLflow leaves."""
+    runs: list[Any] = []
+    token = None
+    while True:
+        with garbage.paused():  # three times as fast
+            page = store.client.search_runs(
+                [experiment_id], only, max_results=1000, page_token=token, order_by=["start_time"]
+            )
+        runs += page
+        token = page.token
+        if not token:
+            return runs
+
+
+def _labels(run: Any, study: str) -> dict[str, str]:
+    return {
+        "study": study,
+        "arm": run.info.run_name,
+        "run_id": run.info.run_id,
+        "invocation": run.data.tags.get(INVOCATION, ""),
+    }
+
+
+def _claims(store: Store, study: str, invocation: str) -> list[dict[str, Any]]:
+    found = []
+    with tempfile.TemporaryDirectory(prefix="sgdstudy-") as folder:
+        for run in _runs(store, study, invocation, None, answers=True):
+            path = artifact(store, run, "claims.json", Path(folder))
+            labels = {name: _labels(run, study)[name] for name in ("study", "invocation")}
+            for claim in _listing(path) if path else []:
+                values = {name: _finite_or_not(v) for name, v in claim.items()}
+                found.append(values | {"kind": kind_of(claim)} | labels)
+    return found
+
+
+def _listing(path: Path) -> list[dict[str, Any]]:
+    with readable(path):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not (isinstance(found, list) and all(isinstance(item, dict) for item in found)):
+            raise ValueError("not a list of claims")
+    return found
+
+
+def _finite_or_not(value: Any) -> Any:
+    """Undo what JSON needs: non-finite values are strings there."""
+    if isinstance(value, list):
+        return [_finite_or_not(item) for item in value]
+    return NOT_FINITE.get(value, value) if isinstance(value, str) else value
+
+
+def _figures(metrics: dict[str, float]) -> dict[str, float]:
+    """Return the metrics that are logged once, by the names of their columns."""
+    found = {}
+    for key, value in metrics.items():
+        group, _, name = key.rpartition("/")
+        if group not in PREFIX.values():
+            column = {"result": name, "predicted": f"predicted_{name}"}.get(group, key)
+            found[column] = float(_infinite(value))
+    return found
+
+
+def _infinite(values: Any) -> Any:
+    """Return values with the infinities that MLflow's database cannot hold."""
+    return np.where(np.abs(values) >= LARGEST, np.copysign(np.inf, values), values)
+
+
+def _value(text: str) -> Any:
+    """Turn a param's text into what it was.
+
+    >>> [_value(t) for t in ("10", "2e-4", "True", "None", "shuffle", "1_0")]
+    [10, 0.0002, True, None, 'shuffle', '1_0']
+    """
+    words = {"True": True, "False": False, "None": None}
+    if text in words or "_" in text:
+        return words.get(text, text)
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def kind_of(claim: Mapping[str, Any]) -> str:
+    """Return the kind of a claim of a `claims.json`; those of older stores do not name it."""
+    named: str | None = claim.get("kind")
+    return named or ("description" if claim["expected"] is None else "prediction")
+
+
+def find_run(store: Store, run_id: str) -> Any:
+    """Return MLflow's run of this id.
+
+    Raises:
+        InputError: there is none.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return store.client.get_run(run_id)
+    except MlflowException:
+        raise InputError(
+            f"there is no run {run_id!r} in {store.shown}; ss.load_runs(study).run_id lists them"
+        ) from None

@@ -1,0 +1,180 @@
+"""Going on with a run that was cut off: finding it, and keeping checkpoints of the new one."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from safetensors import SafetensorError
+
+from sgdstudy.errors import InputError, StoreError
+from sgdstudy.history.rows import AXIS
+from sgdstudy.tracking.load import artifact
+from sgdstudy.tracking.sink import RunSink
+from sgdstudy.tracking.store import Store, is_away, reason_of
+from sgdstudy.training.checkpoint import (
+    NAME,
+    Values,
+    identity,
+    is_over,
+    joined,
+    part,
+    read,
+    restore,
+    snapshot,
+    write,
+)
+
+SECONDS = 60.0  # between two checkpoints
+ENDED = ("FINISHED", "KILLED", "FAILED")
+log = logging.getLogger("sgdstudy")
+
+
+@dataclass(frozen=True)
+class Former:
+    """A run to go on with.
+
+    Attributes:
+        run_id: MLflow's id.
+        values: its checkpoint.
+        rows: its `steps.parquet` and `epochs.parquet`.
+    """
+
+    run_id: str
+    values: Values
+    rows: dict[str, Path]
+
+    def check(self, now: Mapping[str, Any]) -> None:
+        """Raise `InputError` where another run was meant, or rows are missing."""
+        then = part(self.values, "identity")
+        other = [name for name, value in now.items() if then.get(name) != value]
+        if other:
+            raise InputError(f"its checkpoint is of another configuration ({', '.join(other)})")
+        for kind, n in part(self.values, "rows").items():
+            there = pq.ParquetFile(self.rows[kind]).metadata.num_rows if kind in self.rows else 0
+            if there < n:
+                raise InputError(f"its {kind} have {there} rows, its checkpoint knows of {n}")
+
+
+def find(
+    store: Store, study: str, arm: str, tags: Mapping[str, str], folder: Path
+) -> Former | None:
+    """Return the latest run of an arm that has a checkpoint; None, and a line, if there is none.
+
+    Args:
+        store: where to look.
+        study: the experiment's name, without prefix.
+        arm: the run's name.
+        tags: what it must have: the configuration's hash, the version of the code.
+        folder: where files of a remote store are put.
+    """
+    for run in _ended(store, study, arm, tags):
+        path = artifact(store, run, NAME, folder)
+        if path is None:
+            continue
+        try:
+            values = read(path)
+        except InputError as error:
+            log.warning("%s: run %s is left out: %s", arm, run.info.run_id, error)
+            continue
+        rows = {kind: artifact(store, run, f"{kind}.parquet", folder) for kind in AXIS}
+        there = {kind: path for kind, path in rows.items() if path is not None}
+        return Former(run.info.run_id, values, there)
+    log.warning("%s starts from the beginning: no run of it can be gone on with", arm)
+    return None
+
+
+def _ended(store: Store, study: str, arm: str, tags: Mapping[str, str]) -> Iterator[Any]:
+    """Yield the runs of an arm that are over, the latest first."""
+    only = " AND ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+    latest_first = ["attributes.start_time DESC"]
+    try:
+        experiment = store.experiment(study)
+        found = store.client.search_runs([experiment], only, order_by=latest_first)
+    except Exception as error:
+        if not is_away(error):
+            raise
+        raise StoreError(f"{arm} cannot be gone on with now: {reason_of(error)}") from error
+    for run in found:
+        if run.info.run_name == arm and run.info.status in ENDED:
+            yield run
+
+
+class Keeper:
+    """Saves a training run between its chunks, and lets it begin where another one stood.
+
+    Args:
+        sink: where its rows go.
+        config_hash: see `described.config_hash`.
+        seconds: how long after the beginning, and after one another; 0: after every chunk.
+        former: the run to go on with.
+    """
+
+    def __init__(
+        self,
+        sink: RunSink,
+        config_hash: str,
+        seconds: float = SECONDS,
+        former: Former | None = None,
+    ) -> None:
+        self.sink, self.config_hash, self.seconds, self.former = sink, config_hash, seconds, former
+        self.path = sink.journal.folder / NAME
+        self._failed = False
+        self._began = self._saved = time.perf_counter()
+
+    def begin(self, run: Any) -> float:
+        """Bring the run to where the former one stood; return the seconds that one had taken."""
+        name = self.sink.journal.opening.name
+        if self.former is None:
+            return 0.0
+        try:
+            self.former.check(identity(run, self.config_hash))
+            restore(run, self.former.values)
+        except InputError as error:
+            log.warning(
+                "%s starts from the beginning: run %s cannot be gone on with: %s",
+                name,
+                self.former.run_id,
+                error,
+            )
+            self.former = None
+            return 0.0
+        values = self.former.values
+        self.sink.take_over(self.former.rows, part(values, "rows"), part(values, "series"))
+        how = "is taken over from" if is_over(run) else f"goes on after epoch {run.epoch} of"
+        log.warning("%s %s run %s", name, how, self.former.run_id)
+        seconds = float(values["at.seconds"])
+        self._began -= seconds
+        values.clear()  # they may be many times the model
+        self.save(run)  # from here on nothing depends on the former run
+        return seconds
+
+    def between(self, run: Any) -> None:
+        """Save the run if it is time to; one that was saved once is saved when it is over."""
+        due = time.perf_counter() >= self._saved + self.seconds
+        if due or (is_over(run) and self.path.exists()):
+            self.save(run)
+
+    def save(self, run: Any) -> None:
+        """Save the run; where that is not possible it goes on without, and says so."""
+        series, rows = self.sink.state()
+        values = snapshot(run) | joined(
+            identity=identity(run, self.config_hash),
+            series=series,
+            rows=rows,
+            at={"seconds": time.perf_counter() - self._began},
+            former={} if self.former is None else {"run_id": self.former.run_id},
+        )
+        try:
+            write(self.path, values)
+        except (OSError, TypeError, SafetensorError) as error:
+            if not self._failed:
+                name = self.sink.journal.opening.name
+                log.warning("%s has no new checkpoint: %s", name, reason_of(error))
+            self._failed = True
+        self._saved = time.perf_counter()

@@ -1,0 +1,227 @@
+"""Where a run's rows go: all of them to disk, the chosen ones to MLflow.
+
+Rows go to an Arrow stream in the run's journal as they come. Closing the run turns the stream into
+Parquet artifacts, and sends them with the few points that charts need, in one go.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sgdstudy.errors import InputError, StoreError
+from sgdstudy.history.history import History
+from sgdstudy.history.rows import AXIS, Files, Held, Rows, Stream
+from sgdstudy.tracking import describe
+from sgdstudy.tracking.chart_points import INTERIM_POINTS, Series
+from sgdstudy.tracking.journal import Closing, Journal, Point, Stamped, stamp
+from sgdstudy.tracking.store import Store, local_path, reason_of
+from sgdstudy.training import checkpoint
+
+INTERIM_SECONDS = 30.0
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+RESUMED_FROM = "sgdstudy.resumed_from"
+
+
+class RunSink:
+    """Takes a run's rows: all of them to disk, the chosen ones to MLflow."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self.stream = Stream(journal.folder)
+        self._series = Series(journal.opening.metrics)
+        self._next = time.monotonic() + INTERIM_SECONDS
+        self._interim = 0
+        self._held = Held()
+        journal.sink = self
+
+    def log(self, values: Mapping[str, float], step: int | None = None, seed: int = 0) -> None:
+        """Take the numbers of one step: what a loop of your own has, as it goes on.
+
+        They are on the disk a second later at most, if the loop goes on; when the run ends, in
+        whatever way but a kill, at the latest.
+
+        Args:
+            values: by name, the same names in every step.
+            step: its number; None: one more than the last, from 0.
+            seed: of the loop.
+
+        Raises:
+            InputError: other names than in the first step, or a value that is not a number.
+            StoreError: the disk is full, or cannot be written.
+
+        Example:
+            with Invocation.start(store, "mine").run("run", "", {}, metrics=("loss",)) as journal:
+                sink = RunSink(journal)
+                for step in range(1000):
+                    sink.log({"loss": 1 / (1 + step)})
+        """
+        if self._held.add(values, step, seed):
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the steps that are held."""
+        rows = self._held.take()
+        if rows is not None:
+            self.write("steps", rows)
+
+    def write(self, kind: str, rows: Rows) -> None:
+        """Take a block of `steps` or of `epochs`.
+
+        Raises:
+            StoreError: the disk is full, or cannot be written.
+        """
+        with room_on_disk(self.journal.opening.name, self.journal.store):
+            self.stream.write(kind, rows)
+        self._series.add(kind, rows)
+        if time.monotonic() > self._next and self._interim < INTERIM_POINTS:
+            self.journal.show(self._series.latest())
+            self._interim += 1
+            self._next = time.monotonic() + INTERIM_SECONDS * 1.1**self._interim
+
+    def batches(self, kind: str) -> Iterator[pa.RecordBatch]:
+        """Give back what was written."""
+        return self.stream.batches(kind)
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+        """Return the points chosen so far, and how many rows were written."""
+        return self._series.state(), dict(self.stream.n_rows)
+
+    def take_over(
+        self, paths: dict[str, Path], n_rows: dict[str, int], series: dict[str, Any]
+    ) -> None:
+        """Begin with the first rows of another run, and the points that were chosen of them."""
+        for kind, missing in n_rows.items():
+            batches = Files(paths).batches(kind) if missing else iter(())
+            while missing:
+                part = next(batches).slice(0, missing).replace_schema_metadata()
+                self.stream.append(kind, part)
+                missing -= part.num_rows
+        self._series.restore({name: values.numpy() for name, values in series.items()})
+
+    def finish(self, history: History, scratch: Path | None = None) -> Files:
+        """Close the run, and return where its rows lie now.
+
+        Args:
+            history: what the training returned.
+            scratch: where this process keeps its own files of a run that goes to a server.
+        """
+        reason = describe.summary_of_reasons(history)
+        engine = ": ".join(filter(None, [history.engine, history.engine_note]))
+        figures = [
+            (f"result/{name}", 0, value) for name, value in describe.results(history).items()
+        ]
+        status = "KILLED" if "interrupted" in reason else "FINISHED"
+        tags = {"stop_reason": reason, "sgdstudy.engine": engine}
+        return self._close(status, tags, figures, scratch)
+
+    def end(self) -> Files:
+        """Close a run that had no training of ours; return where its rows lie now."""
+        self.flush()
+        steps = [("result/steps", 0, float(self.stream.n_rows.get("steps", 0)))]
+        return self._close("FINISHED", {}, steps, None)
+
+    def _close(
+        self, status: str, tags: dict[str, str], figures: list[Point], scratch: Path | None
+    ) -> Files:
+        self.flush()
+        self.stream.close()
+        journal = self.journal
+        tags = {**tags, **adopt(journal)}
+        closing = Closing(status, tags, points_of(journal, self._series, figures))
+        to_parquet(journal)
+        folder = journal.folder / "artifacts"
+        if scratch is not None:
+            scratch = scratch / journal.folder.name
+            shutil.copytree(folder, scratch, copy_function=_link)
+        sent = journal.close(closing)
+        if scratch is not None:
+            folder = scratch
+        elif sent and journal.uri:
+            folder = local_path(journal.uri) or folder
+        paths = {kind: folder / f"{kind}.parquet" for kind in AXIS}
+        return Files({kind: path for kind, path in paths.items() if path.exists()})
+
+
+def close_interrupted(
+    journal: Journal, status: str, error: BaseException | None = None, patience: float = 0.0
+) -> bool:
+    """Close a run that was cut off, with the rows its stream held; whether the store has it."""
+    tags = {"stop_reason": "interrupted", **adopt(journal)}
+    if error is not None and str(error):
+        tags["sgdstudy.error"] = f"{type(error).__name__}: {reason_of(error)}"
+    series, n_rows, last = Series(journal.opening.metrics), 0, None
+    for kind, axis in AXIS.items():
+        for batch in Stream(journal.folder).batches(kind):
+            if batch.num_rows:
+                series.add(kind, Rows.of(batch, axis))
+            if kind == "steps" and batch.num_rows:
+                n_rows += batch.num_rows
+                last = max(last or 0, pc.max(batch["step"]).as_py())
+    if last is not None:
+        tags["sgdstudy.last_step"] = str(last)
+    to_parquet(journal)
+    steps = [("result/steps", 0, float(n_rows))] if journal.opening.params else []
+    closing = Closing(status, tags, points_of(journal, series, steps))
+    return journal.close(closing, patience)
+
+
+def points_of(journal: Journal, series: Series, figures: list[Point]) -> list[Stamped]:
+    """Return all points of a run; those sent while it went on keep their time, so none doubles."""
+    sent = {(key, step) for key, step, _, _ in journal.interim}
+    rest = [point for point in series.points() if point[:2] not in sent]
+    return [*journal.interim, *stamp([*figures, *rest])]
+
+
+def to_parquet(journal: Journal) -> None:
+    """Turn a run's streams into Parquet files among its artifacts."""
+    stream = Stream(journal.folder)
+    for kind in AXIS:
+        if next(stream.batches(kind), None) is not None:
+            path = functools.partial(stream.to_parquet, kind)
+            journal.add(f"{kind}.parquet", path)
+
+
+def _link(source: str, target: str) -> None:
+    """Give a file a second name; a copy where the file system has no such thing."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+@contextmanager
+def room_on_disk(name: str, store: Store) -> Iterator[None]:
+    """Say in one line that a run was stopped because nothing can be written any more."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise StoreError(
+            f"{name} was stopped: {reason_of(error)}. What it had recorded is kept in "
+            f"{store.streams}; the next command finishes the run"
+        ) from error
+
+
+def adopt(journal: Journal) -> dict[str, str]:
+    """Make a run's checkpoint one of its artifacts; return the tags that it asks for."""
+    if (journal.folder / checkpoint.NAME).exists():
+        journal.adopt(journal.folder / checkpoint.NAME)
+    try:
+        path = journal.folder / "artifacts" / checkpoint.NAME
+        former = checkpoint.read(path, tensors=False).get("former.run_id")
+    except InputError:  # there is none
+        return {}
+    return {} if former is None else {RESUMED_FROM: former}

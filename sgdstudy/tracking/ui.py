@@ -1,0 +1,116 @@
+"""MLflow's own UI on our store."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import webbrowser
+from collections.abc import Callable
+
+from sgdstudy.errors import InputError
+from sgdstudy.tracking import chart_views, recovery
+from sgdstudy.tracking.store import Store
+from sgdstudy.training.interrupts import STOP_SIGNALS
+
+START_SECONDS = 60.0
+
+
+def serve(given: str | None, port: int, say: Callable[[str], None], browse: bool = False) -> int:
+    """Start the server on loopback, print one address per study, and wait for Ctrl-C.
+
+    With `browse`, the first address is opened in a browser.
+
+    Raises:
+        InputError: a port that is not one, or a server that does not start.
+    """
+    store = recovery.start(given, say)
+    if store.root is None:
+        _show_addresses(store, store.server, say, browse)
+        return 0
+    if not 1 <= port <= 65535:
+        raise InputError(f"port is a number from 1 to 65535, got {port}")
+    free = _free_port(port)
+    if free != port:
+        say(f"port {port} is taken, using {free}")
+    address = f"http://127.0.0.1:{free}"
+    say(f"starting MLflow on {store.shown} ...")
+    for number in STOP_SIGNALS:  # also where a shell that started us had them ignored
+        signal.signal(number, signal.default_int_handler)
+    process = subprocess.Popen(server_command(store, free), env=_environment())
+    try:
+        _wait(address, process)
+        _show_addresses(store, address, say, browse)
+        say("Ctrl-C stops the server.")
+        return process.wait()
+    except KeyboardInterrupt:
+        say("stopped")
+        return 0
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def server_command(store: Store, port: int) -> list[str]:
+    """Return the command that serves a local store: loopback only, exact hosts, one worker."""
+    hosts = f"127.0.0.1:{port},localhost:{port}"
+    return [
+        *(sys.executable, "-m", "mlflow", "server"),
+        *("--backend-store-uri", store.uri),
+        *("--host", "127.0.0.1", "--port", str(port)),
+        *("--allowed-hosts", hosts, "--workers", "1"),
+        *("--uvicorn-opts", "--log-level warning"),
+    ]
+
+
+def _environment() -> dict[str, str]:
+    # job execution is not used, and costs over a gigabyte of memory
+    quiet = {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PYTHONWARNINGS": "ignore",
+    }
+    return {**os.environ, **quiet}
+
+
+def _free_port(first: int) -> int:
+    for port in range(first, min(first + 100, 65536)):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise InputError(f"no free port from {first} on; give another with --port")
+
+
+def _wait(address: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise InputError(f"the MLflow server ended with exit code {process.returncode}")
+        try:
+            with urllib.request.urlopen(f"{address}/health", timeout=2):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise InputError(f"the MLflow server did not answer within {START_SECONDS:.0f} s")
+
+
+def _show_addresses(store: Store, server: str, say: Callable[[str], None], browse: bool) -> None:
+    found = {
+        experiment.name: chart_views.url(server, experiment)
+        for experiment in store.client.search_experiments()
+        if experiment.name != "Default"
+    }
+    for name, address in sorted(found.items()):
+        say(f"  {name:<24} {address}")
+    if browse:
+        webbrowser.open(found[min(found)] if found else server)

@@ -1,0 +1,262 @@
+"""The C++ around a step: vectors of replicas, ATen's order of sums, loops over steps.
+
+`V` is one number of each of L replicas ("lanes") side by side, or of one replica (L = 1, where
+the compiler vectorises over samples instead). The text does the same arithmetic for any L, so a
+replica's bits do not depend on which others run beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from sgdstudy.training.compiled.loops import UNROLLED
+from sgdstudy.training.compiled.operations import FUNCTIONS
+from sgdstudy.training.compiled.rules import Rule
+
+LARGE_BYTES = 500_000  # data beyond this does not stay in the second-level cache
+# What is fetched before it is needed, in numbers: indices this far ahead, one in every line; the
+# samples of indices that far ahead; the first lines of what a step writes.
+FETCHED = {"SOON": 160, "LINE": 8, "AHEAD": 100, "FIRST": 256}
+
+_ONE_LANE = """\
+typedef T V;
+#define AT(v) (v)
+#define lit(x) (x)
+#define V0 ((T)0)
+#define V1 ((T)1)
+#define EACH(e) return e;
+"""
+_LANES = """\
+typedef T V __attribute__((vector_size(L * sizeof(T))));
+#define AT(v) (v)[l]
+#define lit(x) (V{} + (x))
+#define V0 (V{})
+#define V1 lit((T)1)
+#define EACH(e) V r; for (int l = 0; l < L; l++) r[l] = e; return r;
+"""
+
+_PRELUDE = """\
+static inline V v_abs(V a) { return a < V0 ? -a : (a == V0 ? V0 : a); }
+static inline V v_fma(V a, V b, V c) { EACH(__builtin_fma%(f)s(AT(a), AT(b), AT(c))) }
+static inline V v_pow(V a, V b) { EACH(__builtin_pow%(f)s(AT(a), AT(b))) }
+static inline V max_of(const V* p, int n, int stride) {
+    V m = p[0];
+    for (int k = 1; k < n; k++) { const V v = p[k * stride]; m = (v > m) | (v != v) ? v : m; }
+    return m;
+}
+// ATen's order of additions: ROWS interleaved accumulators, in four cascaded levels
+template <int ROWS> static inline void rows_sum(const V* p, Int row, Int col, Int n, V* out) {
+    int power = 0; while (((Int)1 << power) < n) power++;
+    power = power / 4 > 4 ? power / 4 : 4;
+    const Int step = (Int)1 << power, mask = step - 1;
+    V acc[4][ROWS];
+    for (int j = 0; j < 4; j++) for (int k = 0; k < ROWS; k++) acc[j][k] = V0;
+    Int i = 0;
+    while (i + step <= n) {
+        for (Int j = 0; j < step; j++, i++)
+            for (int k = 0; k < ROWS; k++) acc[0][k] += p[i * row + k * col];
+        for (int j = 1; j < 4; j++) {
+            for (int k = 0; k < ROWS; k++) { acc[j][k] += acc[j - 1][k]; acc[j - 1][k] = V0; }
+            if ((i & (mask << (j * power))) != 0) break;
+        }
+    }
+    for (; i < n; i++) for (int k = 0; k < ROWS; k++) acc[0][k] += p[i * row + k * col];
+    for (int j = 1; j < 4; j++) for (int k = 0; k < ROWS; k++) acc[0][k] += acc[j][k];
+    for (int k = 0; k < ROWS; k++) out[k] = acc[0][k];
+}
+template <Int n> static inline V sum_inner(const V* p) {  // contiguous memory, 32 bytes at a time
+    enum { W = 32 / sizeof(T), vecs = n / W, quads = vecs / 4 };
+    if (n < W) {  // four by four
+        V acc[4] = {V0, V0, V0, V0};
+        Int i = 0;
+        for (; i + 4 <= n; i += 4) for (int k = 0; k < 4; k++) acc[k] += p[i + k];
+        for (; i < n; i++) acc[0] += p[i];
+        return acc[0] + acc[1] + acc[2] + acc[3];
+    }
+    V last = V0;
+    for (Int i = vecs * W; i < n; i++) last += p[i];
+    V four[4 * W];
+    if (quads) rows_sum<4 * W>(p, 4 * W, 1, quads, four);
+    for (int k = 0; k < W; k++) {  // one at a time: W of them at once would not fit the registers
+        V part = quads ? four[k] : V0;
+        for (Int i = 4 * quads; i < vecs; i++) part += p[i * W + k];
+        for (int q = 1; q < 4 && quads; q++) part += four[q * W + k];
+        last += part;
+    }
+    return last;
+}
+static inline V sum_outer(const V* p, Int n, Int stride) {  // across memory
+    V out; rows_sum<1>(p, stride, 0, n, &out); return out;
+}
+"""
+
+# exp and tanh in single precision: by way of float64, without a call, correct to the rounding
+_EXPONENTIAL = """\
+static inline double exp_d(double x) {
+    const double magic = 6755399441055744.0;
+    x = x < -200.0 ? -200.0 : x; x = x > 200.0 ? 200.0 : x;
+    const double n = x * 1.4426950408889634 + magic, r = x - (n - magic) * 0.6931471805599453;
+    double e = 1 / 40320.0;
+    e = e * r + 1 / 5040.0; e = e * r + 1 / 720.0; e = e * r + 1 / 120.0; e = e * r + 1 / 24.0;
+    e = e * r + 1 / 6.0; e = e * r + 0.5; e = e * r + 1.0; e = e * r + 1.0;
+    Int bits; __builtin_memcpy(&bits, &n, sizeof n);
+    bits = (Int)((unsigned long long)bits << 52) + ((Int)1023 << 52);
+    double power; __builtin_memcpy(&power, &bits, sizeof bits);
+    return e * power;
+}
+static inline double tanh_d(double x) {
+    const double y = 1.0 - 2.0 / (exp_d(x + x) + 1.0);
+    return (x < 1e-4) & (x > -1e-4) ? x : y;
+}
+static inline V v_exp(V a) { EACH((T)exp_d(AT(a))) }
+static inline V v_tanh(V a) { EACH((T)tanh_d(AT(a))) }
+"""
+
+# the batch, gathered, one replica after the other; false: an index beyond the data
+_STEP = """\
+static inline bool step_%(size)d(const Int* const* at, const Int* end, const T* data, Int D,
+                                 const V* w, V* g, V* loss) {
+    MEMORY V x[%(size)d * F], y[%(size)d * M];
+    for (int l = 0; l < L; l++) {
+        const Int* index = at[l];
+        if (index) for (int b = 0; b < %(size)d; b += LINE) __builtin_prefetch(index + b + SOON);
+        %(unroll)s
+        for (int b = 0; b < %(size)d; b++) {
+            const Int i = index ? index[b] : b;
+            if (LARGE && index && index + b + AHEAD < end)  // a far sample, on its way already
+                __builtin_prefetch(data + index[b + AHEAD] * (F + M));
+            if ((unsigned long long)i >= (unsigned long long)D) return false;
+            for (int j = 0; j < F; j++) AT(x[b * F + j]) = data[i * (F + M) + j];
+            for (int j = 0; j < M; j++) AT(y[b * M + j]) = data[i * (F + M) + F + j];
+        }
+    }
+%(body)s
+    return true;
+}
+"""
+
+_RUN = """\
+extern "C" int run(Int R, Int S, const Int* sizes, const Int* index, Int index_stride,
+                   const T* data, Int D, T* W, T* state, const double* scalars,
+                   T* ws, T* losses, T* gradients) {
+    const Int* end = index + R * index_stride;
+    for (Int r0 = 0; r0 < R; r0 += L) {
+        const int n = R - r0 < L ? R - r0 : L;
+        const Int* at[L];
+        V now[P], st[Q + 1], sc[C + 1], g[P], loss[1];
+        for (int l = 0; l < L; l++) {
+            const Int r = l < n ? r0 + l : R - 1;  // lanes beyond R repeat the last replica
+            at[l] = index ? index + r * index_stride : 0;
+            for (int j = 0; j < P; j++) AT(now[j]) = W[r * P + j];
+            for (int j = 0; j < Q; j++) AT(st[j]) = state[r * Q + j];
+        }
+        for (Int s = 0; s < S; s++) {
+            bool good = false;
+            switch (sizes[s]) {
+%(cases)s
+            }
+            if (!good) return 1;
+            for (int c = 0; c < C; c++) sc[c] = lit((T)scalars[s * C + c]);
+%(before)s
+            for (int j = 0; j < P; j++) {
+                V &w = now[j], d = g[j];
+%(rule)s
+            }
+            T *to = ws + (s * R + r0) * P, *tg = gradients + (s * R + r0) * P;
+            T* tl = losses + s * R + r0;
+            for (int k = 0; k < L * P && k < FIRST; k += LINE) {  // other pages: it takes a while
+                __builtin_prefetch(to + 2 * R * P + k, 1);
+                __builtin_prefetch(tg + 2 * R * P + k, 1);
+            }
+            __builtin_prefetch(tl + 2 * R, 1);
+            for (int l = 0; l < n; l++) {
+                tl[l] = AT(loss[0]);
+                for (int j = 0; j < P; j++) {
+                    to[l * P + j] = AT(now[j]);
+                    tg[l * P + j] = AT(g[j]);
+                }
+            }
+            for (int l = 0; l < L; l++) if (index) at[l] += sizes[s];
+        }
+        for (int l = 0; l < n; l++) {
+            for (int j = 0; j < P; j++) W[(r0 + l) * P + j] = AT(now[j]);
+            for (int j = 0; j < Q; j++) state[(r0 + l) * Q + j] = AT(st[j]);
+        }
+    }
+    return 0;
+}
+"""
+
+
+def program(
+    *,
+    steps: Mapping[int, str],
+    rule: Rule,
+    p: int,
+    data: torch.Tensor,
+    widths: tuple[int, int],
+    lanes: int,
+    on_stack: bool,
+) -> str:
+    """Return the C++ text of `run`.
+
+    Args:
+        steps: the statements that compute loss and gradient, by batch size.
+        rule: how parameters move.
+        p: number of parameters.
+        data: the samples, x and y side by side, `(d, F + M)`.
+        widths: F and M.
+        lanes: replicas side by side.
+        on_stack: whether a step's values are few enough for the stack.
+    """
+    single = data.dtype == torch.float32
+    f = "f" if single else ""
+    text = "\n".join(steps.values()) + "\n".join(rule.lines)
+    inlined = ("exp", "tanh") if single else ()
+    functions = [
+        f"static inline V v_{name}(V a) {{ EACH(__builtin_{name}{f}(AT(a))) }}"
+        for name in FUNCTIONS
+        if f"v_{name}(" in text and name not in inlined
+    ]
+    counts = {"P": p, "Q": rule.n_state * p, "C": len(rule.scalars), "L": lanes}
+    counts |= {"F": widths[0], "M": widths[1], "LARGE": int(data.nbytes > LARGE_BYTES), **FETCHED}
+    names = ", ".join(f"{name} = {value}" for name, value in counts.items())
+    cases = "\n".join(
+        f"            case {n}: good = step_{n}(at, end, data, D, now, g, loss); break;"
+        for n in steps
+    )
+    return "\n".join(
+        [
+            "typedef long long Int;",
+            f"typedef {'float' if single else 'double'} T;",
+            f"enum {{ {names} }};",
+            f'#define UNROLL _Pragma("GCC unroll {UNROLLED}")',
+            f"#define MEMORY {'' if on_stack else 'static thread_local'}",
+            _ONE_LANE if lanes == 1 else _LANES,
+            _PRELUDE % {"f": f},
+            *functions,
+            _EXPONENTIAL if single else "",
+            *(_STEP % _gather(size, body, sum(widths)) for size, body in steps.items()),
+            _RUN % {"cases": cases, "before": _before(rule), "rule": _update(rule)},
+        ]
+    )
+
+
+def _gather(size: int, body: str, width: int) -> dict[str, object]:
+    """Return what a step's text is filled with; the gathering of few numbers is unrolled."""
+    few = size * width <= 2 * UNROLLED
+    return {"size": size, "body": body, "unroll": "UNROLL" if few else ""}
+
+
+def _before(rule: Rule) -> str:
+    """Return what comes once a step: the scalars' names, and the rule's own statements."""
+    names = [f"const V {name} = sc[{k}];" for k, name in enumerate(rule.scalars)]
+    return "\n".join(" " * 12 + line for line in [*names, *rule.before])
+
+
+def _update(rule: Rule) -> str:
+    """Return the rule's statements for parameter j, its names bound to arrays."""
+    names = [f"V& s{k} = st[{k} * P + j];" for k in range(rule.n_state)]
+    return "\n".join(" " * 16 + line for line in [*names, *rule.lines])

@@ -1,0 +1,126 @@
+"""Notes the ATen operations of a step that is being run.
+
+Operations on tensors that do not depend on the step's inputs are constants, and simply run. The
+others are handed to the `Writer`; those that it does not know are taken apart, as torch does it.
+
+Names of torch that are not documented: `torch.utils._python_dispatch.TorchDispatchMode` and its
+`_should_skip_dynamo`, `torch._decomp.decomposition_table`. Without them nothing is compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sgdstudy.errors import Unsupported
+from sgdstudy.training.compiled.operations import Writer, address
+
+CASTS = ("_to_copy", "convert_element_type")
+FILLED = ("ones_like", "zeros_like", "full_like", "new_zeros", "new_ones", "new_full")
+
+
+class Recorder(TorchDispatchMode):
+    """Within it, operations that depend on `inputs` are written to `writer`."""
+
+    def __init__(self, inputs: Mapping[str, torch.Tensor]) -> None:
+        super().__init__()
+        self.writer = Writer(inputs)
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else the first use imports torch._dynamo, 1.2 s
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Run an operation, and note it."""
+        kwargs = kwargs or {}
+        packet = func.overloadpacket.__name__
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            raise Unsupported(f"the model draws random numbers ({packet})")
+        tensors = _tensors([*args, *kwargs.values()])
+        if packet in FILLED or not any(self.writer.varies(t) for t in tensors):
+            out = func(*args, **kwargs)
+            self.writer.alive.append(out)
+            return out
+        name = packet.removesuffix("_")
+        in_place = packet != name
+        if not self.writer.knows(name):
+            return self._unknown(func, args, kwargs, None if in_place else tensors)
+        if in_place and not self.writer.varies(args[0]):
+            raise Unsupported(f"the model writes into a constant tensor ({packet})")
+        out = func(*args, **kwargs)
+        _check_dtypes(name, tensors, out)
+        self.writer.write(name, out, args, kwargs)
+        return out
+
+    def _unknown(self, func: Any, args: Any, kwargs: Any, tensors: Any) -> Any:
+        """Return a view of one of `tensors`, or the result of the operation's parts."""
+        name = func.overloadpacket.__name__
+        if tensors is not None:
+            out = func(*args, **kwargs)
+            outs = _tensors([out])
+            if not outs:
+                raise Unsupported(f"the model reads a value of a tensor ({name})")
+            if {address(t) for t in outs} <= {address(t) for t in tensors}:
+                self.writer.alive.append(out)
+                return out
+        from torch._decomp import decomposition_table  # late: 0.2 s, and seldom needed
+
+        parts = OWN.get(func) or decomposition_table.get(func) or func.decompose
+        with self:
+            out = parts(*args, **kwargs)
+        if out is NotImplemented:
+            raise Unsupported(f"the operation {name} is not known")
+        return out
+
+
+def _tensors(values: Any) -> list[torch.Tensor]:
+    out: list[torch.Tensor] = []
+    for value in values:
+        if isinstance(value, list | tuple):
+            out += _tensors(value)
+        elif isinstance(value, torch.Tensor):
+            out.append(value)
+    return out
+
+
+def _check_dtypes(name: str, tensors: list[torch.Tensor], out: torch.Tensor) -> None:
+    """Refuse what arrays of one floating dtype cannot hold."""
+    floats = {t.dtype for t in [*tensors, out] if t.is_floating_point()}
+    if len(floats) > 1 or out.is_complex():
+        raise Unsupported(f"the operation {name} mixes dtypes, or is complex")
+    if not out.is_floating_point() and out.dtype != torch.bool and (floats or name not in CASTS):
+        raise Unsupported(f"the operation {name} computes integers")
+
+
+# ---- cross entropy without indexing: classes are compared, which is as fast for a few ----------
+
+
+def _nll(value: Any, classes: Any, weight: Any, reduction: int, ignore: int) -> Any:
+    if weight is not None or reduction != 0:
+        raise Unsupported("the loss uses nll_loss with weights or a reduction")
+    picked = torch.where(_one_hot(value, classes), value, 0.0).sum(1)
+    return -picked, value.new_zeros(())
+
+
+def _nll_backward(
+    gradient: Any, value: Any, classes: Any, weight: Any, reduction: int, ignore: int, total: Any
+) -> Any:
+    return torch.where(_one_hot(value, classes), -gradient.unsqueeze(1), 0.0)
+
+
+def _one_hot(value: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    numbers = torch.arange(value.shape[1]).view(-1, *[1] * (value.dim() - 2))
+    return classes.unsqueeze(1) == numbers
+
+
+OWN: dict[Any, Callable[..., Any]] = {
+    torch.ops.aten.nll_loss_forward.default: _nll,
+    torch.ops.aten.nll_loss_backward.default: _nll_backward,
+    torch.ops.aten.nll_loss2d_forward.default: _nll,
+    torch.ops.aten.nll_loss2d_backward.default: _nll_backward,
+}

@@ -1,0 +1,295 @@
+"""Builds the library of a problem's steps, checks it against eager steps, and calls it.
+
+A library is built in a private temporary directory that is gone once it is loaded, and is found
+again by its text, in this process only: arms that differ in lr, data or seeds share one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sgdstudy.errors import Unsupported
+from sgdstudy.problems.problem import Problem
+from sgdstudy.recipe import rules as eager_rules
+from sgdstudy.recipe.config import TrainConfig
+from sgdstudy.training.compiled import program, rules
+
+LANES = 16
+FEW_REPLICAS = 8  # below, one replica after the other is faster
+LANES_BYTES = 600_000  # a step's values: what stack and second-level cache hold
+MOST_BYTES = 16_000_000  # beyond, eager is as fast
+BUILD_SECONDS = 60
+TOLERANCE = 1e-3  # of the self-check, relative; a mistaken operation is off by more
+FLAGS = (  # -O3 runs 0 to 30 % faster, but builds in up to twice the time: seldom regained
+    "-O2",
+    "-ftree-vectorize",
+    "-funswitch-loops",
+    "-march=native",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-Wno-psabi",
+    "-shared",
+    "-fPIC",
+)
+
+_loaded: dict[str, Any] = {}
+
+
+def compile_steps(problem: Problem, config: TrainConfig) -> CompiledSteps:
+    """Return the compiled steps of a problem under a config, checked against eager ones.
+
+    Args:
+        problem: in the dtype, and on the device, to train in.
+        config: its optimizer, lr, options, batch size and order are used; and how many seeds it
+            has, to choose the machine code that suits them.
+
+    Raises:
+        Unsupported: saying what cannot be compiled.
+    """
+    if problem.x.device.type != "cpu":
+        raise Unsupported(f"the device is {problem.x.device}, not cpu")
+    try:
+        return CompiledSteps(problem, config)
+    except Unsupported:
+        raise
+    except Exception as error:  # whatever a model does not stand: eager steps will tell
+        first = next(iter(str(error).splitlines()), "")
+        raise Unsupported(f"compiling failed: {type(error).__name__}: {first}") from error
+
+
+class CompiledSteps:
+    """Steps of R replicas of a problem; made by `compile_steps`.
+
+    Attributes:
+        source: the C++ text.
+    """
+
+    def __init__(self, problem: Problem, config: TrainConfig) -> None:
+        self.problem, self.config = problem, config
+        self.rates = lambda steps: np.full(len(steps), config.lr)  # of the check
+        self.rule = rules.make(
+            config.optimizer,
+            config.lr,
+            config.options,
+            lambda step: self.rates(step.astype(int) - 1),
+        )
+        self.sizes = sorted(set(config.batch_sizes(problem.d)))
+        self.data = _values(problem.x, problem.y, problem.dtype)
+        widths = (problem.x[0].numel(), problem.y[0].numel())
+        recorded = {size: _record(problem, size) for size in self.sizes}
+        most = max(n + size * sum(widths) for size, (_, n) in recorded.items())
+        bytes_per_lane = most * self.data.element_size()
+        if bytes_per_lane > MOST_BYTES:
+            raise Unsupported(f"one step holds more than {MOST_BYTES / 1e6:g} MB of values")
+        many = len(config.seeds) >= FEW_REPLICAS and bytes_per_lane * LANES <= LANES_BYTES
+        lanes = LANES if many else 1
+        self.source = program.program(
+            steps={size: text for size, (text, _) in recorded.items()},
+            rule=self.rule,
+            p=problem.p,
+            data=self.data,
+            widths=widths,
+            lanes=lanes,
+            on_stack=bytes_per_lane * lanes <= LANES_BYTES,
+        )
+        self._run = load(self.source)
+        self._check(min(len(config.seeds), lanes + 1))
+        self.rates = config.rates(problem.d)
+
+    def init(self, w: torch.Tensor) -> torch.Tensor:
+        """Return the rule's state `(R, n_state, p)` for parameters `(R, p)`."""
+        return w.new_zeros(len(w), self.rule.n_state, self.problem.p)
+
+    def __call__(
+        self,
+        w: torch.Tensor,
+        state: torch.Tensor,
+        indices: torch.Tensor | None,
+        sizes: np.ndarray,
+        first: int,
+        data: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Take S steps.
+
+        Args:
+            w: `(R, p)`.
+            state: `(R, n_state, p)`.
+            indices: `(R, sum(sizes))`, every replica's samples in order; None: all the data.
+            sizes: `(S,)`, samples of every step.
+            first: number of the first step, from 1.
+            data: what the indices are rows of, `x (N, ...)` and `y (N, ...)`; None: the problem's.
+
+        Returns:
+            `w (R, p)`, `state`, `ws (S+1, R, p)`, `losses (S, R)`, `gradients (S, R, p)`.
+
+        Raises:
+            ValueError: arguments of other shapes, another batch size, an index beyond the data.
+        """
+        (r, p), dtype = w.shape, self.problem.dtype
+        sizes = np.ascontiguousarray(sizes, dtype=np.int64)
+        s = len(sizes)
+        samples = self.data if data is None else _values(*data, self.problem.dtype)
+        if p != self.problem.p or state.shape != (r, self.rule.n_state, p):
+            raise ValueError(f"w {tuple(w.shape)} or state {tuple(state.shape)} does not fit")
+        if indices is None and (sizes != len(samples)).any():
+            raise ValueError("indices None is for full batches")
+        if indices is not None and indices.shape != (r, int(sizes.sum())):
+            raise ValueError(f"indices are {tuple(indices.shape)}, not {(r, int(sizes.sum()))}")
+        w, state = (t.detach().to(dtype, copy=True).contiguous() for t in (w, state))
+        indices = None if indices is None else indices.to(torch.int64).contiguous()
+        scalars = self.rule.table(first, s)
+        ws = torch.empty(s + 1, r, p, dtype=dtype)
+        losses, gradients = torch.empty(s, r, dtype=dtype), torch.empty(s, r, p, dtype=dtype)
+        ws[0] = w
+        failed = self._run(
+            r,
+            s,
+            sizes.ctypes.data,
+            None if indices is None else indices.data_ptr(),
+            0 if indices is None else indices.shape[1],
+            samples.data_ptr(),
+            len(samples),
+            w.data_ptr(),
+            state.data_ptr(),
+            scalars.ctypes.data,
+            ws[1:].data_ptr(),
+            losses.data_ptr(),
+            gradients.data_ptr(),
+        )
+        if failed:
+            raise ValueError(f"an index beyond the {len(samples)} samples, or another batch size")
+        return w, state, ws, losses, gradients
+
+    def _check(self, n: int) -> None:
+        """Compare with eager steps, on other data and parameters than were recorded.
+
+        Finds a model that left torch on the way (`x.numpy()`): its values would be frozen.
+        """
+        problem, draw = self.problem, torch.Generator().manual_seed(1)
+        sizes = np.array(self.sizes * 3)
+        w = problem.initial(list(range(n)))
+        w = w + 0.01 * torch.randn(w.shape, generator=draw, dtype=w.dtype) * (1 + w.abs())
+        indices = None
+        if self.config.batch_size is not None:
+            indices = torch.randint(problem.d, (n, int(sizes.sum())), generator=draw)
+        ws, *ours = self(w, self.init(w), indices, sizes, 1)[2:]
+        eager_ws, *theirs = _eager(problem, self.config, w, indices, sizes)
+        moves, eager_moves = ws.diff(dim=0), eager_ws.diff(dim=0)
+        for s in range(len(sizes)):
+            rounding = 8 * torch.finfo(w.dtype).eps * _largest(eager_ws[s])
+            same = [_agree(a[s], b[s]) for a, b in zip(ours, theirs, strict=True)]
+            if not (all(same) and _agree(moves[s], eager_moves[s], rounding)):
+                raise Unsupported("the compiled step disagrees with the eager one")
+
+
+def _eager(
+    problem: Problem,
+    config: TrainConfig,
+    w: torch.Tensor,
+    indices: torch.Tensor | None,
+    sizes: np.ndarray,
+) -> tuple[torch.Tensor, ...]:
+    rule = eager_rules.make(config.optimizer, config.lr, config.options)
+    state, start = rule.init(w), 0
+    rows = torch.arange(problem.d).expand(len(w), -1)
+    ws, losses, gradients = [w], [], []
+    for size in sizes.tolist():
+        if indices is not None:
+            rows = indices[:, start : start + size]
+        loss, gradient = problem.losses_and_gradients(w, problem.x[rows], problem.y[rows])
+        w, state = rule.update(w, state, eager_rules.Step(gradient, loss))
+        start += size
+        ws.append(w)
+        losses.append(loss)
+        gradients.append(gradient.clone())
+    return torch.stack(ws), torch.stack(losses), torch.stack(gradients)
+
+
+def _largest(values: torch.Tensor) -> float:
+    return float(values.abs().nan_to_num(0, 0, 0).max())
+
+
+def _agree(ours: torch.Tensor, theirs: torch.Tensor, slack: float = 1e-30) -> bool:
+    return torch.allclose(ours, theirs, 0, TOLERANCE * _largest(theirs) + slack, equal_nan=True)
+
+
+def _record(problem: Problem, size: int) -> tuple[str, int]:
+    """Return the statements of a step on so many samples, and how many values they hold."""
+    try:
+        from sgdstudy.training.compiled.recorder import Recorder
+    except (ImportError, AttributeError) as error:
+        raise Unsupported(f"this version of torch cannot be recorded: {error}") from error
+    rows = torch.arange(size) % problem.d
+    x, y = problem.x[rows][None], problem.y[rows][None]
+    w = problem.initial([0])
+    problem.losses_and_gradients(w, x, y)  # what the problem finds out once is not recorded
+    with Recorder({"w": w, "x": x, "y": y}) as recorder:
+        loss, gradient = problem.losses_and_gradients(w, x, y)
+    return recorder.writer.finish({"loss": loss[0], "g": gradient[0]})
+
+
+def _values(x: torch.Tensor, y: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return the samples as numbers, `(d, F + M)`: where data is far, one look finds x and y."""
+    parts = []
+    for part in (x, y):
+        if not part.is_floating_point() and int(part.abs().max()) >= 2**24:
+            raise Unsupported("the data holds integers of 2**24 and more")
+        parts.append(part.to(dtype).reshape(len(part), -1))
+    return torch.cat(parts, 1)
+
+
+def load(source: str) -> Any:
+    """Return the function `run` of a C++ text, built once per process."""
+    if source not in _loaded:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            try:
+                function = ctypes.CDLL(str(build(source, Path(folder)))).run
+            except OSError as error:
+                raise Unsupported(f"the compiled step cannot be loaded: {error}") from error
+        number, pointer = ctypes.c_longlong, ctypes.c_void_p
+        function.argtypes = [number, number, pointer, pointer, number, pointer, number]
+        function.argtypes += [pointer] * 6
+        _loaded[source] = function
+    return _loaded[source]
+
+
+def build(source: str, folder: Path) -> Path:
+    """Compile a C++ text into a library in the folder."""
+    text, library = folder / "steps.cpp", folder / "steps.so"
+    text.write_text(source)
+    command = [*_compiler(), *FLAGS, str(text), "-o", str(library), "-lm"]
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            stdin=subprocess.DEVNULL,
+            timeout=BUILD_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        raise Unsupported(f"{command[0]} took more than {BUILD_SECONDS} s") from None
+    if done.returncode:
+        lines = done.stderr.splitlines()
+        first = next((line for line in lines if "error" in line), "".join(lines[:1]))
+        raise Unsupported(f"{command[0]} failed: {first}")
+    return library
+
+
+def _compiler() -> list[str]:
+    for command in (shlex.split(os.environ.get("CXX", "")), ["g++"], ["clang++"]):
+        if command and shutil.which(command[0]):
+            return command
+    raise Unsupported("no C++ compiler (g++ or clang++) was found")

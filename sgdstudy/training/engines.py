@@ -1,0 +1,222 @@
+"""What takes the steps of a chunk: eager torch, or a compiled step (`sgdstudy.compiled`).
+
+Both turn parameters, state and a stream of samples into the record of the steps, everything of
+it: the parameters, losses and gradients of every replica. They agree to rounding, and to the last
+bit on the notebook's curve under the notebook's rule and SGD. Where the outcome hangs on the last
+bit (RMSprop's luck at its last batch), they are two draws of the same law.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+
+from sgdstudy.errors import InputError, Unsupported
+from sgdstudy.problems.problem import Problem
+from sgdstudy.recipe import rules
+from sgdstudy.recipe.config import TrainConfig
+
+WORTH_STEPS = 2000  # eager steps that take as long as compiling does, about 0.2 s
+
+
+class Samples(NamedTuple):
+    """The samples of a chunk's steps.
+
+    Attributes:
+        indices: rows of x and y, the steps' samples one after the other, `(R, n)`; None: all of
+            them, every step.
+        x: inputs `(N, ...)`.
+        y: targets `(N, ...)`.
+    """
+
+    indices: torch.Tensor | None
+    x: torch.Tensor
+    y: torch.Tensor
+
+
+class Recorded(NamedTuple):
+    """S steps of R replicas."""
+
+    w: torch.Tensor  # (S+1, R, p), before each step, and after the last
+    loss: torch.Tensor  # (S, R), of the batch, before the step
+    gradient: torch.Tensor  # (S, R, p)
+
+
+class Engine(Protocol):
+    """Takes steps."""
+
+    name: str
+    chunk_steps: int  # the most steps worth taking at once
+    gathers: bool  # whether the batches of a chunk lie in memory at once
+
+    def init(self, w: torch.Tensor) -> Any:
+        """Return the state for parameters `(R, p)`."""
+
+    def select(self, w: torch.Tensor, state: Any, live: torch.Tensor) -> Any:
+        """Return the state of the replicas at positions `live`; w holds their parameters."""
+
+    def steps(
+        self,
+        w: torch.Tensor,
+        state: Any,
+        samples: Samples,
+        sizes: np.ndarray,
+        n_epochs: int,
+        first: int,
+    ) -> tuple[torch.Tensor, Any, Recorded]:
+        """Take the steps of a chunk.
+
+        Args:
+            w: parameters `(R, p)`.
+            state: see `init`.
+            samples: those that come, n_epochs * sum(sizes) for each replica.
+            sizes: of the batches of one epoch, or of a part of one, `(m,)`.
+            n_epochs: how often these sizes come.
+            first: number of the first step, from 1.
+
+        Returns:
+            The parameters and the state after the last step, and what was recorded.
+        """
+
+
+class Eager:
+    """Steps by torch's autograd and torch.optim."""
+
+    name = "eager"
+    chunk_steps = 256
+    gathers = True
+
+    def __init__(self, problem: Problem, config: TrainConfig) -> None:
+        self.problem = problem
+        self.rule = rules.make(config.optimizer, config.lr, config.options)
+        # None: the optimiser's own, which a factory may have set to another
+        self.rates = None if config.schedule is None else config.rates(problem.d)
+
+    def init(self, w: torch.Tensor) -> Any:
+        """Return the rule's state."""
+        return self.rule.init(w)
+
+    def select(self, w: torch.Tensor, state: Any, live: torch.Tensor) -> Any:
+        """Return the state of some replicas."""
+        return self.rule.select(w, state, live)
+
+    def steps(
+        self,
+        w: torch.Tensor,
+        state: Any,
+        samples: Samples,
+        sizes: np.ndarray,
+        n_epochs: int,
+        first: int,
+    ) -> tuple[torch.Tensor, Any, Recorded]:
+        """Take the steps one by one; see `Engine`."""
+        ws, losses, gradients = [w], [], []
+        n_steps = n_epochs * len(sizes)
+        rates: list[Any] = [None] * n_steps
+        if self.rates is not None:
+            rates = self.rates(np.arange(first - 1, first - 1 + n_steps)).tolist()
+        batches: Iterable[Any] = [None] * n_steps  # all the data
+        if samples.indices is not None:
+            batches = self._batches(samples, samples.indices.reshape(len(w), n_epochs, -1), sizes)
+        for lr, batch in zip(rates, batches, strict=True):
+            if batch is None:
+                loss, gradient = (value.to(w.dtype) for value in self.problem.over_all(w))
+            else:
+                loss, gradient = self.problem.losses_and_gradients(w, *batch)
+            w, state = self.rule.update(w, state, rules.Step(gradient, loss, lr))
+            ws.append(w)
+            losses.append(loss)
+            gradients.append(gradient)
+        return w, state, Recorded(torch.stack(ws), torch.stack(losses), torch.stack(gradients))
+
+    def _batches(
+        self, samples: Samples, indices: torch.Tensor, sizes: np.ndarray
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield the batches, `(R, B, ...)` each, contiguous; indices are `(R, epochs, n)`."""
+        size, count = int(sizes[0]), int((sizes == sizes[0]).sum())
+        n, n_epochs = indices.shape[:2]
+        whole = indices[:, :, : size * count].reshape(n, n_epochs, count, size)
+        xs, ys = _gather(samples, whole.permute(1, 2, 0, 3))
+        rest = _gather(samples, indices[:, :, size * count :].transpose(0, 1))
+        for epoch in range(n_epochs):
+            for step in range(count):
+                yield xs[epoch, step], ys[epoch, step]
+            if count < len(sizes):  # the ragged last batch
+                yield rest[0][epoch], rest[1][epoch]
+
+
+def _gather(samples: Samples, indices: torch.Tensor) -> list[torch.Tensor]:
+    flat = indices.flatten().to(samples.x.device)
+    return [
+        data.index_select(0, flat).reshape(*indices.shape, *data.shape[1:])
+        for data in (samples.x, samples.y)
+    ]
+
+
+class Compiled:
+    """Steps in C++, made from the problem's own operations.
+
+    Raises:
+        Unsupported: a step that cannot be compiled, or no compiler.
+    """
+
+    name = "compiled"
+    chunk_steps = 65_536
+    gathers = False
+
+    def __init__(self, problem: Problem, config: TrainConfig) -> None:
+        from sgdstudy.training.compiled import compile_steps
+
+        self.problem = problem
+        self._steps = compile_steps(problem, config)
+
+    def init(self, w: torch.Tensor) -> torch.Tensor:
+        """Return the rule's state, `(R, n_state, p)`."""
+        return self._steps.init(w)
+
+    def select(self, w: torch.Tensor, state: torch.Tensor, live: torch.Tensor) -> torch.Tensor:
+        """Return the state of some replicas."""
+        return state[live]
+
+    def steps(
+        self,
+        w: torch.Tensor,
+        state: torch.Tensor,
+        samples: Samples,
+        sizes: np.ndarray,
+        n_epochs: int,
+        first: int,
+    ) -> tuple[torch.Tensor, torch.Tensor, Recorded]:
+        """Take the steps in one call; see `Engine`."""
+        sizes, data = np.tile(sizes, n_epochs), (samples.x, samples.y)
+        own = samples.x is self.problem.x
+        w, state, *recorded = self._steps(
+            w, state, samples.indices, sizes, first, None if own else data
+        )
+        return w, state, Recorded(*recorded)
+
+
+def choose(problem: Problem, config: TrainConfig) -> tuple[Engine, str]:
+    """Return the engine of a run, and why it is not compiled where that was wanted ("" if it is).
+
+    `auto` compiles where the eager steps would take longer than compiling, however many seeds
+    there are: the bits of a seed do not depend on the others.
+
+    Raises:
+        InputError: `engine="compiled"`, and the step cannot be compiled.
+    """
+    n_steps = config.n_steps(problem.d)
+    if config.engine == "eager" or (config.engine == "auto" and n_steps < WORTH_STEPS):
+        return Eager(problem, config), ""
+
+    try:
+        return Compiled(problem, config), ""
+    except Unsupported as reason:
+        if config.engine == "compiled":
+            raise InputError(
+                f"this run cannot be compiled: {reason}. engine='auto' or 'eager' runs it in torch"
+            ) from None
+        return Eager(problem, config), str(reason)

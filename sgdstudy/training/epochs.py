@@ -1,0 +1,168 @@
+"""What a run's epochs add up to: sums over their batches, and what is looked at when they end."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+
+from sgdstudy.problems.problem import Problem
+from sgdstudy.quantities import norm
+from sgdstudy.recipe.config import TrainConfig
+
+COLUMNS = (
+    "running_loss",
+    "full_loss",
+    "full_grad_norm",
+    "last_loss",
+    "sum_loss",
+    "mean_loss",
+    "mean_grad_norm",
+    "norm_mean_grad",
+)
+
+
+class Epochs:
+    """The epochs of R replicas, a chunk of steps at a time.
+
+    Args:
+        problem: what is trained.
+        config: how.
+        sizes: of an epoch's batches, `(m,)`.
+
+    Attributes:
+        columns: what is known of an epoch when it ends.
+        sums: over the batches so far of the present epoch, `(1, R, ...)`; empty between two.
+        averaged: sum of the parameters to be averaged, of the epochs before it, `(R, p)`.
+    """
+
+    def __init__(self, problem: Problem, config: TrainConfig, sizes: np.ndarray) -> None:
+        self.problem, self.config, self.sizes = problem, config, sizes
+        self.sums: dict[str, np.ndarray] = {}
+        self.averaged = np.zeros((len(config.seeds), problem.p))
+        self._last: tuple[np.ndarray, np.ndarray] | None = None
+        known, classes = problem.w_true is not None, problem.loss == "cross_entropy"
+        averages = config.average is not None
+        optional = {
+            "distance": known,
+            "test_loss": problem.test is not None,
+            "accuracy": classes,
+            "test_accuracy": classes and problem.test is not None,
+            "average_loss": averages,
+            "average_distance": averages and known,
+        }
+        self._optional = [name for name, there in optional.items() if there]
+        self.columns = (*COLUMNS, *self._optional)
+
+    def add(
+        self, loss: np.ndarray, gradient: np.ndarray, w_next: np.ndarray, sizes: np.ndarray
+    ) -> None:
+        """Add the batches of E whole epochs, or of a part of one.
+
+        Args:
+            loss: of the batches, `(E, m, R)`.
+            gradient: `(E, m, R, p)`.
+            w_next: parameters after each step, `(E, m, R, p)`.
+            sizes: of the batches, `(m,)`.
+        """
+        loss = loss.astype(float)
+        terms = {
+            "loss": loss,
+            "weighted_loss": sizes[:, None] * loss,
+            "grad_norm": sizes[:, None] * norm(gradient),
+            "grad": sizes[:, None, None] * gradient,
+        }
+        if self.config.average is not None:
+            terms["w"] = w_next
+        self.sums = {
+            name: _sum_batches(value, self.sums.get(name)) for name, value in terms.items()
+        }
+        self._last = loss[:, -1], w_next[:, -1]
+
+    def close(
+        self, done: int, full_loss: np.ndarray, full_gradient: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Return the columns of the epochs that were added, `(E, R)` each.
+
+        Args:
+            done: number of epochs before them.
+            full_loss: at their ends, `(E, R)`.
+            full_gradient: `(E, R, p)`.
+        """
+        assert self._last is not None
+        sums, n, (last_loss, end_w) = self.sums, int(self.sizes.sum()), self._last
+        found = (
+            sums["weighted_loss"] / n,
+            full_loss,
+            norm(full_gradient),
+            last_loss,
+            sums["loss"],
+            sums["loss"] / len(self.sizes),
+            sums["grad_norm"] / n,
+            norm(sums["grad"] / n),
+        )
+        self.sums, self._last = {}, None
+        values = dict(zip(COLUMNS, found, strict=True))
+        return values | self._at_the_end(done, end_w, sums.get("w"))
+
+    def at(self, sums: dict[str, np.ndarray], averaged: np.ndarray) -> Epochs:
+        """Return the same where these sums were reached."""
+        other = copy.copy(self)
+        other.sums, other.averaged = sums, averaged
+        return other
+
+    def keep(self, live: np.ndarray) -> None:
+        """Go on with these replicas only (positions)."""
+        self.sums = {name: value[:, live] for name, value in self.sums.items()}
+        self.averaged = self.averaged[live]
+
+    def _at_the_end(
+        self, done: int, end_w: np.ndarray, sums: np.ndarray | None
+    ) -> dict[str, np.ndarray]:
+        """Return the optional columns, from the parameters at the ends and their sums `(E, R, p)`.
+
+        Until averaging begins, the parameters themselves are their mean.
+        """
+        problem, flat = self.problem, end_w.reshape(-1, end_w.shape[-1])
+        epoch = done + 1 + np.arange(len(end_w))
+        mean_w = end_w if sums is None else self._average(end_w, sums, epoch)
+
+        def distance(w: np.ndarray) -> np.ndarray:
+            true_w = problem.true_at(epoch * len(self.sizes))
+            assert true_w is not None
+            return norm(w - true_w[:, None])
+
+        ways: dict[str, Callable[[], np.ndarray]] = {
+            "distance": lambda: distance(end_w),
+            "test_loss": lambda: problem.test_loss(flat),
+            "accuracy": lambda: problem.accuracy(flat),
+            "test_accuracy": lambda: problem.accuracy(flat, test=True),
+            "average_loss": lambda: problem.full(mean_w.reshape(flat.shape))[0],
+            "average_distance": lambda: distance(mean_w),
+        }
+        return {name: ways[name]().reshape(end_w.shape[:-1]) for name in self._optional}
+
+    def _average(self, end_w: np.ndarray, sums: np.ndarray, epoch: np.ndarray) -> np.ndarray:
+        """Return the mean of the parameters after every step so far that counts, `(E, R, p)`."""
+        assert self.config.average is not None
+        skipped = int(self.config.average * self.config.epochs)
+        counts = (epoch > skipped)[:, None, None]
+        within = np.where(counts, sums, 0.0)
+        total = np.add.accumulate(np.concatenate([self.averaged[None], within]))[1:]
+        self.averaged = total[-1]
+        n = (epoch - skipped)[:, None, None] * len(self.sizes)
+        return np.where(counts, total / np.maximum(n, 1), end_w)
+
+
+def _sum_batches(values: np.ndarray, before: np.ndarray | None) -> np.ndarray:
+    """Add up `(E, m, R, ...)` over m one by one, after what came before `(E, R, ...)`.
+
+    A sum of sums would round by where the chunks end, and numpy's own sum does by how many seeds
+    run: it adds up in pairs where m is the axis that is fast in memory, one by one elsewhere.
+    """
+    if before is not None:
+        values = np.concatenate([before[:, None], values], axis=1)
+    if values[0, 0].size > 1:
+        return np.add.reduce(np.ascontiguousarray(values), axis=1)
+    return np.add.accumulate(values, axis=1)[:, -1]

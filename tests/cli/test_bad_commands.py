@@ -1,0 +1,294 @@
+"""Bad input on the command line: one line, exit code 2, and a store that is as it was."""
+
+import contextlib
+import hashlib
+import shutil
+import socket
+import sqlite3
+import sys
+
+import pytest
+from test_cli import SCRIPT, call
+
+import sgdstudy as ss
+from sgdstudy.studies.scripts import find_scripts, load_study
+
+LONG = "x" * 300
+ROWS = [
+    (["lst"], "did you mean 'list'"),
+    (["\x1b[31m"], "unknown command"),
+    (["list", "all"], "Unrecognized options: all"),
+    (["list", "--x"], "Unrecognized options: --x"),
+    # run, and the options that every script has
+    (["run", ""], "unknown study ''"),
+    (["run", "../cli_bad"], "unknown study '../cli_bad'"),
+    (["run", "a\nb"], r"unknown study 'a\nb'"),
+    (["run", "no.py"], "there is no script no.py"),
+    (["run", "experiments"], "unknown study 'experiments'"),
+    (["run", "nothing"], "declares no study"),
+    (["run", "--lr", "1"], "name a study to run"),
+    (["run", "cli_bad", "--lr", "abc"], "--lr: 'abc' is not a number; expected --lr FLOAT"),
+    (["run", "cli_bad", "--lr", ""], "--lr: '' is not a number"),
+    (["run", "cli_bad", "--lr"], "Missing value for argument '--lr'"),
+    (["run", "cli_bad", "--lr", "nan"], "positive and finite, got nan"),
+    (["run", "cli_bad", "--lr", "1e400"], "positive and finite, got inf"),
+    (["run", "cli_bad", "--lr", "0"], "positive and finite, got 0.0"),
+    (["run", "cli_bad", "--lrr", "1"], "perhaps you meant: --lr FLOAT"),
+    (["run", "cli_bad", "--seeds", "1.5"], "--seeds: '1.5' is not a whole number"),
+    (["run", "cli_bad", "--device", ""], "give cpu"),
+    (["run", "cli_bad", "--device", "meta"], "give cpu"),
+    (["run", "cli_bad", "--engine", "fast"], "unknown engine 'fast'"),
+    (["run", "cli_bad", "--jobs", "x"], "--jobs: 'x' is not a whole number"),
+    (["run", "cli_bad", "--checkpoint-seconds", "nan"], "got nan"),
+    (["run", "cli_bad", "--strict", "yes"], "Unrecognized options: yes"),
+    (["study", "--jobs", "-1"], "jobs must be at least 0, got -1"),
+    (["study", "--jobs", "many"], "--jobs: 'many' is not a whole number"),
+    (["study", "ex1"], "Unrecognized options: ex1"),
+    # stores
+    (["run", "cli_bad", "--store", "file"], "file cannot be written (File exists)"),
+    (["run", "cli_bad", "--store", "/proc/none"], "/proc/none cannot be written"),
+    (["run", "cli_bad", "--store", "text"], "text/mlflow.db is not an MLflow database"),
+    (["run", "cli_bad", "--store", "cut"], "cut/mlflow.db is not an MLflow database"),
+    (["run", "cli_bad", "--store", "other"], "other/mlflow.db is not an MLflow database"),
+    (["report", "--store", "cut"], "cut/mlflow.db is not an MLflow database"),
+    (["export", "cli_bad", "--folder", "new", "--store", "text"], "is not an MLflow database"),
+    (["prune", "--keep", "0", "--yes", "--store", "cut"], "is not an MLflow database"),
+    (["rerun", "0" * 32, "--store", "other"], "is not an MLflow database"),
+    (["reap", "--store", "text"], "is not an MLflow database"),
+    (["sync", "--store", "text"], "is not an MLflow database"),
+    (["ui", "--store", "text"], "is not an MLflow database"),
+    (["run", "cli_bad", "--store", "ftp://x"], "unknown kind of store 'ftp'"),
+    (["run", "cli_bad", "--store", "http://[x"], "does not answer"),
+    (["reap", "--store", "http://"], "does not answer"),
+    # ui
+    (["ui", "--port", "65536"], "from 1 to 65535, got 65536"),
+    (["ui", "--port", "-1"], "got -1"),
+    (["ui", "--port", "http"], "--port: 'http' is not a whole number"),
+    # report
+    (["report", "--out", ""], "--out '' is no path"),
+    (["report", "--out", "a\0b"], r"--out 'a\x00b' is no path"),
+    (["report", "--out", LONG], "255 bytes at the most"),
+    (["report", "--out", "text"], "cannot be written (Is a directory)"),
+    (["report", "--out", "file/report.html"], "file/report.html cannot be written"),
+    # export
+    (["export"], "Missing from sgdstudy export"),
+    (["export", ""], "is no path"),
+    (["export", "cli_bod", "--folder", "new"], "did you mean 'cli_bad'"),
+    (["export", "../cli_bad", "--folder", "new"], "unknown study '../cli_bad'"),
+    (["export", "a'b", "--folder", "new"], "unknown study"),
+    (["export", 'a"b\n', "--folder", "new"], r"unknown study 'a\"b\n'".replace('\\"', '"')),
+    (["export", "cli_bad", "--to", "xlsx"], "Expected one of ('csv', 'parquet')"),
+    (["export", "cli_bad", "--folder", "file"], "file cannot be written"),
+    (["export", "cli_bad", "--folder", "file/new"], "file/new cannot be written"),
+    (["export", "cli_bad", "--folder", "a\0b"], "is no path"),
+    (["export", LONG], "255 bytes at the most"),
+    # prune
+    (["prune"], "--keep INT how many invocations"),
+    (["prune", "--keep", "-1"], "at least 0, got -1"),
+    (["prune", "--keep", "1.5"], "--keep: '1.5' is not a whole number"),
+    (["prune", "--keep", ""], "--keep: '' is not a whole number"),
+    # reap, sync, rerun
+    (["reap", "all"], "Unrecognized options: all"),
+    (["sync", "--x"], "Unrecognized options: --x"),
+    (["rerun"], "name a run"),
+    (["rerun", ""], "there is no run ''"),
+    (["rerun", "../x"], "there is no run '../x'"),
+    (["rerun", "' OR 1=1"], "there is no run"),
+    (["rerun", "é\n"], r"there is no run 'é\n'"),
+    # sweep
+    (["sweep"], "name a study to sweep"),
+    (["sweep", "cli_bad"], "the grid is empty"),
+    (["sweep", "cli_bad", "--grid", "lr"], "name=values"),
+    (["sweep", "cli_bad", "--grid", "lr="], "empty value"),
+    (["sweep", "cli_bad", "--grid", "lr=a"], "lr is a number, not 'a'"),
+    (["sweep", "cli_bad", "--grid", "lr=nan"], "got nan"),
+    (["sweep", "cli_bad", "--grid", "batch_size=1.5"], "whole number, got 1.5"),
+    (["sweep", "cli_bad", "--grid", "order=spiral"], "unknown order 'spiral'"),
+    (["sweep", "cli_bad", "--grid", "optimizer.momentun=1"], "did you mean 'momentum'"),
+    (["sweep", "cli_bad", "--grid", "lr=1", "--jobs", "-1"], "at least 0, got -1"),
+    (["sweep", "cli_bad", "--grid", "lr=1", "--seeds", "x"], "--seeds: no type matching"),
+    (["sweep", "cli_bad", "--grid", "lr=1", "--arm", "nope"], "unknown arm 'nope'"),
+    (["sweep", "cli_bad", "--grid", "lr=1", "--record", "all"], "invalid choice 'all'"),
+    (["sweep", "cli_bad", "--config", "none.yaml"], "'none.yaml' cannot be read"),
+]
+
+
+@pytest.fixture(scope="module")
+def filled(empty_store, tmp_path_factory):
+    """A project with one tracked run, and stores of other kinds."""
+    folder = tmp_path_factory.mktemp("bad")
+    shutil.copytree(empty_store, folder / "mlruns")
+    (folder / "experiments").mkdir()
+    (folder / "experiments" / "cli_bad.py").write_text(SCRIPT.format(name="cli_bad"))
+    (folder / "experiments" / "nothing.py").write_text("")
+    for name in ("text", "cut", "other"):
+        (folder / name).mkdir()
+    (folder / "file").write_text("a file where a folder should be")
+    (folder / "text" / "mlflow.db").write_text("this is no database\n" * 99)
+    whole = (folder / "mlruns" / "mlflow.db").read_bytes()
+    (folder / "cut" / "mlflow.db").write_bytes(whole[:5000])
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("MLFLOW_TRACKING_URI", "SGDSTUDY_PREFIX"):
+            patch.delenv(name, raising=False)
+        patch.chdir(folder)
+        patch.setattr(sys, "dont_write_bytecode", True)
+        connection = sqlite3.connect("other/mlflow.db")
+        connection.execute("CREATE TABLE songs (name)")
+        connection.commit()
+        connection.close()
+        assert call("run", "cli_bad") == 0
+        yield folder
+
+
+def content(folder):
+    """Return what is in a folder: every file's hash; of a database, its tables."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.name.endswith(("-wal", "-shm", ".lock")):
+            continue
+        if path.is_file() and name == "mlruns/mlflow.db":
+            connection = sqlite3.connect(path)
+            found[name] = hash(tuple(connection.iterdump()))
+            connection.close()
+        else:
+            found[name] = hashlib.md5(path.read_bytes()).digest() if path.is_file() else ""
+    return found
+
+
+def refused(capsys, *words):
+    """Return the one line that a command ends with; it exits with 2."""
+    capsys.readouterr()
+    assert call(*words) == 2
+    out, error = capsys.readouterr()
+    assert "Traceback" not in out
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert len(error) < 600
+    return error
+
+
+@pytest.mark.parametrize(("words", "says"), ROWS, ids=[repr(" ".join(w))[:60] for w, _ in ROWS])
+def test_a_bad_command_is_one_line_and_changes_nothing(filled, capsys, words, says):
+    before = content(filled)
+    assert says in refused(capsys, *words)
+    assert content(filled) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("MLFLOW_TRACKING_URI", "ftp://x", "unknown kind of store 'ftp'"),
+        ("MLFLOW_TRACKING_URI", "http://127.0.0.1:1", "unset MLFLOW_TRACKING_URI"),
+        ("MLFLOW_TRACKING_URI", "/proc/none", "cannot be written"),
+        ("MLFLOW_TRACKING_URI", "text", "is not an MLflow database"),
+    ],
+)
+def test_a_bad_environment_is_one_line_too(filled, capsys, monkeypatch, name, value, says):
+    before = content(filled)
+    monkeypatch.setenv(name, value)
+    for words in (["run", "cli_bad"], ["prune", "--keep", "0", "--yes"], ["export", "cli_bad"]):
+        assert says in refused(capsys, *words)
+    assert content(filled) == before
+
+
+def test_every_port_from_a_taken_one_on_may_be_taken(filled, capsys):
+    """Two programs on the last port there is."""
+    with socket.socket() as taken:
+        with contextlib.suppress(OSError):  # taken already: as well
+            taken.bind(("127.0.0.1", 65535))
+        assert "no free port from 65535 on" in refused(capsys, "ui", "--port", "65535")
+
+
+FILES = [
+    (["run", "cli_bad", "--seeds", "0"], "seeds must be at least 1, got 0"),
+    (["run", "broken"], "broken.py cannot be loaded"),
+    (["run", LONG + ".py"], "there is no script"),
+    (["run", "cli_bad", "--store", "a\0b"], "is no path"),
+    (["run", "cli_bad", "--store", "half"], "half/mlflow.db is not an MLflow database"),
+    (["sweep", "cli_bad", "--grid", "two=a"], "two"),
+]
+
+
+@pytest.mark.parametrize(("words", "says"), FILES, ids=[" ".join(w)[:40] for w, _ in FILES])
+def test_a_bad_file_or_grid_is_one_line(filled, capsys, words, says):
+    (filled / "half").mkdir(exist_ok=True)
+    connection = sqlite3.connect(filled / "half" / "mlflow.db")
+    connection.execute("CREATE TABLE IF NOT EXISTS experiments (b)")
+    connection.close()
+    script = filled / "experiments" / "broken.py"
+    script.write_text("1 / 0\n")
+    before = content(filled)
+    try:
+        assert says in refused(capsys, *words)
+        assert content(filled) == before
+    finally:
+        script.unlink()
+
+
+@pytest.mark.parametrize("prefix", ["../x", "a/b", "a\nb", "x" * 300])
+def test_a_prefix_that_is_no_folder_is_refused(filled, capsys, monkeypatch, prefix):
+    monkeypatch.setenv("SGDSTUDY_PREFIX", prefix)
+    before = content(filled)
+    assert "SGDSTUDY_PREFIX" in refused(capsys, "run", "cli_bad")
+    assert content(filled) == before
+
+
+@pytest.mark.parametrize(
+    ("ask", "says"),
+    [
+        ({"invocation": 3}, "unknown invocation 3"),
+        ({"arms": 3}, "unknown arm 3"),
+        ({"arms": []}, "arms is empty"),
+        ({"columns": 3}, "unknown column 3"),
+        ({"seeds": 10**30}, "whole numbers"),
+        ({"steps": slice("a")}, "steps count from 0"),
+        ({"steps": slice(1.5, None)}, "steps count from 0"),
+    ],
+)
+def test_rows_that_cannot_be_chosen_are_refused(filled, ask, says):
+    with pytest.raises(ss.InputError) as error:
+        ss.load_steps("cli_bad", **ask)
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["steps.parquet", "epochs.parquet", "claims.json"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "foreign"])
+def test_a_damaged_file_is_named_and_nothing_is_exported(filled, capsys, name, damage):
+    found = [path for path in filled.rglob(name) if path.stat().st_size > 2]
+    whole = {path: path.read_bytes() for path in found}
+    foreign = (filled / "mlruns" / "mlflow.db").read_bytes()[:999]
+    for path, data in whole.items():
+        path.write_bytes({"cut": data[: len(data) // 2], "empty": b"", "foreign": foreign}[damage])
+    try:
+        assert name in refused(capsys, "export", "cli_bad", "--folder", "new")
+        assert not list(filled.glob("new/*"))
+    finally:
+        for path, data in whole.items():
+            path.write_bytes(data)
+
+
+SCRIPTS = {name: path for name, path in find_scripts().items() if path.parent.name == "experiments"}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_scripts_own_options_refuse_text_for_numbers(filled, capsys, name):
+    path = str(SCRIPTS[name])
+    options = vars(load_study(path).options())
+    before = content(filled)
+    for option, value in options.items():
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            word = f"--{option.replace('_', '-')}"
+            assert f"{word}: 'many' is not a" in refused(capsys, "run", path, word, "many")
+    assert "Unrecognized options: --none" in refused(capsys, "run", path, "--none")
+    assert content(filled) == before
+
+
+@pytest.mark.parametrize("bad", ["nan", "0", "-1", "inf"])
+def test_every_step_size_and_epsilon_is_positive_and_finite(filled, capsys, bad):
+    tried = 0
+    for path in map(str, SCRIPTS.values()):
+        for option in {"lr", "epsilon"} & set(vars(load_study(path).options())):
+            assert option in refused(capsys, "run", path, f"--{option}", bad)
+            tried += 1
+    assert tried >= 8

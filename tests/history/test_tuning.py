@@ -1,0 +1,109 @@
+"""Step sizes chosen by seeds; second moments with momentum; the mean-square limit."""
+
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import small_curve
+
+import sgdstudy as ss
+from sgdstudy import theory
+from sgdstudy.history import tuning
+
+
+def problem_of(d=3, p=2, seed=0):
+    draw = np.random.default_rng(seed)
+    x, y = draw.normal(size=(d, p)), draw.normal(size=d)
+    return ss.Problem(x, y, lambda w, x: x @ w, w_init=np.zeros(p))
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_expected_losses_are_the_mean_over_all_sequences_of_samples(momentum):
+    problem, lr, steps = problem_of(), 0.1, 3
+    ls, found = problem.least_squares, []
+    phi, target = problem.x.numpy(), problem.y.numpy()
+    for sequence in product(range(3), repeat=steps):
+        w, v = np.zeros(2), np.zeros(2)
+        for i in sequence:
+            v = momentum * v + 2 * (phi[i] @ w - target[i]) * phi[i]
+            w = w - lr * v
+        found.append(ls.loss(w))
+    _, full = theory.expected_losses(ls, np.zeros(2), 3, 1, lr, 1, True, momentum)
+    assert full[0] == pytest.approx(np.mean(found), rel=1e-12, abs=0)
+
+
+@pytest.mark.parametrize(("p", "size", "replacement"), [(1, 1, True), (3, 2, True), (4, 5, False)])
+def test_the_mean_square_limit_is_where_the_radius_is_one(p, size, replacement):
+    ls = problem_of(20, p).least_squares
+    limit = theory.mean_square_lr_limit(ls, 20, size, replacement)
+    for share, above in ((0.999, False), (1.001, True)):
+        radius = theory.mean_square_radius(ls, 20, size, share * limit, replacement)
+        assert (radius > 1) == above
+    assert theory.mean_square_lr_limit(ls, 20, 20) == pytest.approx(theory.lr_limit(ls))
+
+
+def test_the_mean_square_limit_of_a_hundred_parameters_is_below_that_of_full_batches():
+    ls = ss.problems.ill_conditioned().least_squares
+    limits = [theory.mean_square_lr_limit(ls, 1000, size) for size in (1, 20, 1000)]
+    assert limits[0] < limits[1] < limits[2] == pytest.approx(theory.lr_limit(ls))
+
+
+def table(times, finals=None):
+    """Return rows of one group: step size -> times by seed."""
+    rows = [(lr, seed, t) for lr, each in times.items() for seed, t in enumerate(each)]
+    found = pd.DataFrame(rows, columns=["lr", "seed", "time"]).assign(rule="a")
+    return found.assign(final=found["lr"].map(finals or dict.fromkeys(times, 1.0)))
+
+
+def test_the_least_median_time_wins_and_edges_are_flagged():
+    inner = tuning.choose(table({0.1: [9, 9, 9], 1: [3, 4, np.inf], 10: [5, 5, 5]}), ["rule"])
+    assert inner[["lr", "edge"]].iloc[0].tolist() == [1, ""]
+    low = tuning.choose(table({0.1: [1, 1], 1: [3, 4]}), ["rule"])
+    assert low[["lr", "edge"]].iloc[0].tolist() == [0.1, "lowest"]
+
+
+def test_the_time_decides_before_the_loss_at_the_end():
+    times = {0.1: [9, 9, 9], 1: [3, 3, 3], 10: [5, 5, 5]}
+    best = tuning.choose(table(times, {0.1: 0.01, 1: 5.0, 10: 0.1}), ["rule"])
+    assert best[["lr", "edge"]].iloc[0].tolist() == [1, ""]
+
+
+def test_an_edge_is_that_of_the_steps_its_own_group_tried():
+    wide = table({0.1: [9], 1: [3], 10: [5]}).assign(rule="wide")
+    rows = pd.concat([table({0.1: [9], 1: [3]}).assign(rule="narrow"), wide])
+    best = tuning.choose(rows, ["rule"]).set_index("rule")
+    assert best["lr"].to_dict() == {"narrow": 1, "wide": 1}
+    assert best["edge"].to_dict() == {"narrow": "highest", "wide": ""}
+
+
+def test_where_none_got_there_the_end_decides_then_the_smaller_step():
+    never = {0.1: [np.inf] * 2, 1: [np.inf] * 2, 10: [np.inf] * 2}
+    best = tuning.choose(table(never, {0.1: 3.0, 1: 2.0, 10: np.inf}), ["rule"])
+    assert best["lr"].item() == 1
+    assert tuning.choose(table(never), ["rule"])["lr"].item() == 0.1
+
+
+def test_sensitivity_counts_who_got_there():
+    (row,) = tuning.sensitivity(table({1: [3, 4, np.inf]}), ["rule"]).to_dict("records")
+    assert (row["median"], row["reached"], row["seeds"], row["high"]) == (4, 2, 3, np.inf)
+
+
+def test_tables_that_cannot_be_used_are_refused():
+    with pytest.raises(ss.InputError, match="time is not a number"):
+        tuning.choose(table({1: [np.nan]}), ["rule"])
+    with pytest.raises(ss.InputError, match="column"):
+        tuning.sensitivity(table({1: [1.0]}), ["optimizer"])
+
+
+def test_heavy_balls_limit_and_rate_are_the_known_ones():
+    """It diverges beyond 2 (1 + beta) / lambda_max; where it swings, beta^(k/2) (Polyak 1964)."""
+    problem, beta = small_curve(d=50), 0.7
+    limit = 2 * (1 + beta) / theory.eigenvalues(problem.least_squares)[-1]
+    radius = [
+        theory.mean_square_radius(problem.least_squares, 50, 50, share * limit, momentum=beta)
+        for share in (0.999, 1.001)
+    ]
+    assert radius[0] < 1 < radius[1]
+    rate = theory.lyapunov(problem, 50, limit / 2, epochs=400, replicas=2, momentum=beta)
+    assert rate == pytest.approx(np.log(beta) / 2, abs=0.01)

@@ -1,0 +1,327 @@
+"""Step sizes that change, Polyak's step, and averages of the parameters."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from conftest import one_line, small_curve
+from torch.optim import lr_scheduler
+
+import sgdstudy as ss
+from sgdstudy.errors import InputError
+from sgdstudy.recipe import schedules
+from sgdstudy.studies.runner import train_arm
+from sgdstudy.theory.predictions import predict
+
+SAME = {"lr": 0.05, "batch_size": 10, "epochs": 8, "seeds": range(3)}
+OPTIONS = {
+    "ConstantLR": {"factor": 0.5, "total_iters": 7},
+    "CosineAnnealingLR": {"eta_min": 0.001},
+    "CosineAnnealingWarmRestarts": {"T_0": 9},
+    "CyclicLR": {"base_lr": 0.01, "max_lr": 0.1, "step_size_up": 5},
+    "ExponentialLR": {"gamma": 0.97},
+    "LinearLR": {"start_factor": 0.1, "total_iters": 12},
+    "MultiStepLR": {"milestones": [5, 20], "gamma": 0.3},
+    "OneCycleLR": {"max_lr": 0.1},
+    "PolynomialLR": {"power": 2.0},
+    "StepLR": {"step_size": 6, "gamma": 0.5},
+}
+
+
+def test_every_schedule_of_torch_is_tried():
+    assert set(OPTIONS) == set(schedules.BY_STEP)
+
+
+def literal(name, options, optimizer, seed=0):
+    """The parameters before each step, by torch's own loop."""
+    problem, n_steps = small_curve(noise=0.1), 48
+    order = ss.orders.Sampler("shuffle", [seed], 53, 10).take(53 * 8)[0]
+    w = problem.initial([seed])[0].requires_grad_()
+    opt = getattr(torch.optim, optimizer)([w], lr=SAME["lr"])
+    lengths = {"CosineAnnealingLR": "T_max", "OneCycleLR": "total_steps"}
+    lengths["PolynomialLR"] = "total_iters"
+    whole = {lengths[name]: n_steps} if name in lengths else {}
+    if name in ("CyclicLR", "OneCycleLR"):
+        whole["cycle_momentum"] = False
+    schedule = getattr(lr_scheduler, name)(opt, **whole, **options)
+    ws, rates, at = [], [], 0
+    for step in range(n_steps):
+        size = 3 if step % 6 == 5 else 10
+        rows, at = order[at : at + size], at + size
+        ws.append(w.detach().clone())
+        rates.append(opt.param_groups[0]["lr"])
+        opt.zero_grad()
+        ((problem.model(w, problem.x[rows]) - problem.y[rows]) ** 2).mean().backward()
+        opt.step()
+        if step + 1 < n_steps:
+            schedule.step()
+    return torch.stack(ws).numpy(), np.array(rates)
+
+
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_schedule_is_that_of_torchs_own_loop(name, engine):
+    settings = {**SAME, "schedule": name, "schedule_options": OPTIONS[name], "engine": engine}
+    history = ss.train(small_curve(noise=0.1), optimizer="SGD", **settings)
+    ws, rates = literal(name, OPTIONS[name], "SGD")
+    rows = history.steps[history.steps.seed == 0]
+    assert np.array_equal(rows["lr"], rates)
+    assert np.array_equal(rows[["w0", "w1", "w2"]].to_numpy(np.float32), ws)
+
+
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+@pytest.mark.parametrize("schedule", ["inverse_time", "StepLR"])
+def test_the_notebooks_rule_takes_the_step_sizes_of_a_schedule(engine, schedule):
+    options = OPTIONS.get(schedule, {"decay": 0.1})
+    given = {"schedule": schedule, "schedule_options": options, "engine": engine}
+    problem = small_curve(noise=0.1)
+    history = ss.train(problem, optimizer="notebook", **SAME, **given)
+    rates = [
+        0.05 / (1 + 0.1 * t) if "decay" in options else 0.05 * 0.5 ** (t // 6) for t in range(48)
+    ]
+    for r, seed in enumerate(SAME["seeds"]):
+        order = ss.orders.Sampler("shuffle", [seed], 53, 10).take(53 * 8)[0].reshape(8, 53)
+        batches = [batch for epoch in order for batch in epoch.split(10)]
+        w = problem.initial([seed])[0].requires_grad_()
+        for rate, rows in zip(rates, batches, strict=True):
+            loss = ((problem.model(w, problem.x[rows]) - problem.y[rows]) ** 2).mean()
+            (gradient,) = torch.autograd.grad(loss, w)
+            w = (w - rate * gradient).detach().requires_grad_()
+        assert np.allclose(history.w[r], w.detach(), rtol=1e-5, atol=1e-6)  # float32, 48 steps
+        rows = history.steps[history.steps.seed == seed]
+        assert np.allclose(rows["lr"], rates, rtol=1e-14)
+
+
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+@pytest.mark.parametrize("optimizer", ["Adam", "AdamW", "RMSprop"])
+def test_optimisers_with_a_state_follow_it_too(optimizer, engine):
+    options = {"gamma": 0.9}
+    settings = {**SAME, "schedule": "ExponentialLR", "schedule_options": options, "engine": engine}
+    history = ss.train(small_curve(noise=0.1), optimizer=optimizer, **settings)
+    rows = history.steps[history.steps.seed == 0][["w0", "w1", "w2"]].to_numpy()
+    ws, _ = literal("ExponentialLR", options, optimizer)
+    assert np.abs(rows - ws).max() < 1e-6
+
+
+def test_diagnostics_see_the_step_size_of_their_step():
+    given = {"schedule": "inverse_time", "diagnostics": ["lr_sharpness", "hess_max_eig"]}
+    rows = ss.train(small_curve(), optimizer="SGD", **SAME, **given).steps
+    assert np.allclose(rows["lr_sharpness"], 0.05 / (1 + rows["step"]) * rows["hess_max_eig"])
+
+
+def test_a_factory_of_a_schedule_and_of_an_optimiser():
+    def warm_up_then_cosine(optimizer):
+        first = lr_scheduler.LinearLR(optimizer, 0.1, total_iters=10)
+        then = lr_scheduler.CosineAnnealingLR(optimizer, 38)
+        return lr_scheduler.SequentialLR(optimizer, [first, then], [10])
+
+    problem = small_curve()
+    by_name = ss.train(problem, optimizer="SGD", schedule=warm_up_then_cosine, **SAME)
+    given = {**SAME, "optimizer": lambda params: torch.optim.SGD(params, lr=99.0)}
+    by_factory = ss.train(problem, schedule=warm_up_then_cosine, **given)
+    assert np.array_equal(by_name.w, by_factory.w)
+    rates = by_name.steps[by_name.steps.seed == 0]["lr"].to_numpy()
+    assert rates[0] == pytest.approx(0.005)
+    assert rates[10] == pytest.approx(0.05)
+    assert rates[29] == pytest.approx(0.05 * (1 + np.cos(np.pi * 19 / 38)) / 2)
+
+
+def test_without_a_schedule_a_factory_keeps_its_own_step_size():
+    given = {**SAME, "lr": 99.0, "optimizer": lambda params: torch.optim.SGD(params, lr=0.05)}
+    ours = ss.train(small_curve(), **given)
+    assert np.array_equal(ours.w, ss.train(small_curve(), optimizer="SGD", **SAME).w)
+    assert "lr" not in ours.steps
+
+
+@pytest.mark.parametrize(("name", "power"), [("inverse_time", 1.0), ("inverse_sqrt", 0.5)])
+def test_our_schedules(name, power):
+    rates = schedules.make(name, 2.0, {"decay": 0.1}, 100)(np.arange(100))
+    assert np.allclose(rates, 2.0 / (1 + 0.1 * np.arange(100)) ** power)
+
+
+def test_a_schedule_costs_the_same_however_it_is_read():
+    whole = schedules.make("CosineAnnealingLR", 1.0, {}, 10_000)(np.arange(10_000))
+    rates = schedules.make("CosineAnnealingLR", 1.0, {}, 10_000)
+    parts = [rates(np.arange(n, n + 100)) for n in range(0, 10_000, 100)]
+    assert np.array_equal(np.concatenate(parts), whole)
+    rates = schedules.make("CosineAnnealingLR", 1.0, {}, 10_000)
+    assert [rates(np.array([n]))[0] for n in range(10_000)] == whole.tolist()
+
+
+def test_theory_says_nothing_of_steps_that_change():
+    config = ss.TrainConfig(lr=2e-4, batch_size=None, stop=("running", 0.1))
+    problem = ss.problems.curve()
+    changing = ss.TrainConfig.of(
+        lr=2e-4, batch_size=None, stop=("running", 0.1), schedule="inverse_time"
+    )
+    assert predict(problem, config)
+    assert predict(problem, changing) == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"schedule": "CosineAnealingLR"}, "did you mean 'CosineAnnealingLR'"),
+        ({"schedule": "ReduceLROnPlateau"}, "valid|Valid"),
+        ({"schedule": "StepLR"}, "step_size"),
+        ({"schedule": "StepLR", "schedule_options": {"stepsize": 3}}, "did you mean 'step_size'"),
+        ({"schedule": "inverse_time", "schedule_options": {"decay": -1}}, "at least 0"),
+        ({"schedule": "OneCycleLR", "schedule_options": {"cycle_momentum": True}}, "leave"),
+        ({"schedule": 3}, "name or a factory"),
+        ({"schedule": lambda optimizer: 3}, "LRScheduler"),
+        ({"schedule": lr_scheduler.ReduceLROnPlateau}, "follows the losses"),
+        ({"schedule_options": {"gamma": 1}}, "name one"),
+        ({"schedule": "StepLR", "schedule_options": 3}, "is a dict"),
+        ({"schedule": "LinearLR", "schedule_options": {"end_factor": float("nan")}}, "nan|NaN"),
+        ({"average": 1.0}, "below 1"),
+        ({"metrics": ["lr"]}, "lr"),
+        ({"optimizer": "polyak", "options": {"d": 1}}, "least_loss"),
+        ({"optimizer": "polyak", "options": {"c": 0}}, "positive"),
+    ],
+)
+def test_mistakes_are_one_line(settings, says):
+    with pytest.raises(InputError) as error:
+        ss.train(small_curve(), **{**SAME, "optimizer": "SGD", **settings})
+    assert re.search(says, str(error.value)), error.value
+    assert one_line(error)
+
+
+# ---- Polyak's step ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+def test_polyaks_step_at_one_sample_is_a_projection(engine):
+    """With c = 1/2 it solves each sample's equation (Kaczmarz)."""
+    problem = small_curve().replace(x=small_curve().x.double(), y=small_curve().y.double())
+    settings = {"options": {"c": 0.5}, "lr": 1e6, "batch_size": 1, "epochs": 40, "seeds": range(2)}
+    history = ss.train(problem, optimizer="polyak", engine=engine, **settings)
+    phi, target = problem.least_squares.features, problem.y.numpy()
+    rows = history.steps[history.steps.seed == 1][["w0", "w1", "w2"]].to_numpy()
+    order = ss.orders.Sampler("shuffle", [1], 53, 1).take(53)[0].numpy()
+    for step in range(40):
+        i, w = order[step], rows[step]
+        error = phi[i] @ w - target[i]
+        assert np.allclose(rows[step + 1], w - error * phi[i] / (phi[i] @ phi[i]), atol=1e-12)
+    assert history.distance.max() < 1e-3
+
+
+def test_polyaks_engines_agree_and_its_step_has_a_top():
+    settings = {**SAME, "optimizer": "polyak", "options": {"least_loss": 1e-4, "c": 5.0}}
+    eager, compiled = (
+        ss.train(small_curve(noise=0.1), engine=engine, **settings)
+        for engine in ("eager", "compiled")
+    )
+    assert np.abs(eager.w - compiled.w).max() < 1e-5
+    steps = eager.steps
+    size = steps["update_norm"] / steps["grad_norm"]
+    expected = (steps["loss"] - 1e-4) / (5.0 * steps["grad_norm"] ** 2)
+    assert np.allclose(size, expected.clip(0, 0.05), rtol=1e-4)
+    assert (expected > 0.05).any()
+    assert (expected < 0.05).any()
+
+
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+def test_polyaks_step_without_options_is_the_loss_over_the_squared_gradient(engine):
+    """As in Loizou et al. 2021 with c = 1, where the least loss of a batch is 0."""
+    history = ss.train(small_curve(), optimizer="polyak", **{**SAME, "lr": 10.0}, engine=engine)
+    steps = history.steps
+    size = steps["update_norm"] / steps["grad_norm"]
+    early = steps["step"] < 6  # later the update is rounded away
+    assert np.allclose(size[early], (steps["loss"] / steps["grad_norm"] ** 2)[early], rtol=1e-4)
+
+
+def test_polyak_stays_where_there_is_no_gradient():
+    x = torch.linspace(-1, 1, 20)
+    solved = {"w_init": [0.0, 0.0, 0.0], "w_true": [0.0, 0.0, 0.0]}
+    problem = ss.Problem(x, 0 * x, ss.problems.parabola, **solved)
+    for engine in ("eager", "compiled"):
+        history = ss.train(problem, optimizer="polyak", **{**SAME, "engine": engine})
+        assert not history.w.any()
+        assert set(history.stop_reason) == {"max_epochs"}
+
+
+# ---- averages -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("average", [0.0, 0.5])
+@pytest.mark.parametrize("order", ["shuffle", "with_replacement"])
+def test_the_average_is_that_of_the_recorded_parameters(average, order):
+    problem = small_curve(noise=0.5)
+    history = ss.train(problem, optimizer="SGD", average=average, order=order, **SAME)
+    plain = ss.train(problem, optimizer="SGD", order=order, **SAME)
+    assert np.array_equal(history.w, plain.w)
+    for r, seed in enumerate(SAME["seeds"]):
+        rows = history.steps[history.steps.seed == seed][["w0", "w1", "w2"]].to_numpy()
+        after = np.vstack([rows[1:], history.w[r]])  # the parameters after each step
+        means = [after[int(average * 8) * 6 : 6 * (epoch + 1)] for epoch in range(8)]
+        ends = history.epochs[history.epochs.seed == seed]
+        for epoch, some in enumerate(means):
+            w = some.mean(0) if len(some) else after[6 * epoch + 5]
+            loss = problem.full(w[None].astype(float))[0][0]
+            assert ends["average_loss"].iloc[epoch] == pytest.approx(loss, rel=1e-6)
+    assert history.epochs["average_distance"].notna().all()
+
+
+def test_the_average_goes_on_when_others_stop_and_over_long_epochs(monkeypatch):
+    problem = small_curve(noise=0.5)
+    settings = {**SAME, "optimizer": "SGD", "average": 0.25, "seeds": range(6)}
+    whole = ss.train(problem, **settings).epochs
+    monkeypatch.setattr("sgdstudy.training.train.FIRST_STEPS", 4)  # less than an epoch
+    assert ss.train(problem, **settings).epochs.equals(whole)
+    epsilon = float(np.median(whole.groupby("seed")["running_loss"].min()))
+    stopped = ss.train(problem, stop=("running", epsilon), **settings)
+    assert 0 < (stopped.stop_reason == "converged").sum() < 6
+    both = stopped.epochs.merge(whole, on=["seed", "epoch"], suffixes=("", "_whole"))
+    assert np.array_equal(both["average_loss"], both["average_loss_whole"])
+
+
+def test_results_tell_the_average(store):
+    arm = ss.Arm(small_curve(noise=0.5), optimizer="SGD", average=0.0, **SAME)
+    from sgdstudy.tracking.invocation import Invocation
+    from sgdstudy.tracking.store import open_store
+
+    _, history = train_arm(Invocation.start(open_store(store), "averages"), "arm", arm, False)
+    (run,) = ss.load_runs("averages", store=store).to_dict("records")
+    ends = history.epochs[history.epochs.epoch == 8]["average_loss"]
+    assert run["average_loss"] == pytest.approx(ends.quantile(0.5, interpolation="lower"))
+    assert run["average"] == 0.0
+
+
+def test_a_sweep_goes_over_schedules_and_their_options(store, tmp_path):
+    from sgdstudy.studies.scripts import load_study
+    from sgdstudy.sweep import sweep
+
+    script = tmp_path / "scheduled.py"
+    script.write_text(
+        '"""What does a schedule do?"""\n'
+        "import sgdstudy as ss\n"
+        "arm = lambda o: {'arm': ss.Arm('legendre', batch_size=10, epochs=3, lr=0.1)}\n"
+        "STUDY = ss.Study(__file__, __doc__, ss.Options, arm, lambda o, r: [], lambda *a: 'this')\n"
+    )
+    study = load_study(str(script))
+    grid = {"schedule": ["ExponentialLR"], "schedule.gamma": [0.9, 0.8], "average": [0.0]}
+    plan = sweep.Plan.of(study, study.options(store=store), None, grid, "epochs")
+    sweep.run(plan, progress=False)
+    runs = ss.load_runs("scheduled_sweep", store=store)
+    assert sorted(runs["schedule.gamma"]) == [0.8, 0.9]
+    assert set(runs["schedule"]) == {"ExponentialLR"}
+    assert runs["average_loss"].notna().all()
+    with pytest.raises(InputError, match="schedule"):
+        sweep.Plan.of(study, study.options(), None, {"schedul": [1]}, "epochs")
+
+
+def test_mlflow_is_shown_the_step_size(store):
+    from sgdstudy.tracking.invocation import Invocation
+    from sgdstudy.tracking.store import open_store
+
+    given = {**SAME, "diagnostics": "full", "schedule": "inverse_sqrt"}
+    arm = ss.Arm(small_curve(noise=0.5), optimizer="SGD", **given)
+    opened = open_store(store)
+    run_id, history = train_arm(Invocation.start(opened, "rates"), "arm", arm, False)
+    found = opened.client.get_metric_history(run_id, "batch/lr")
+    known = history.steps[history.steps.seed == 0].set_index("step")["lr"]
+    assert len(found) == 48
+    assert all(point.value == pytest.approx(known[point.step]) for point in found)
+    keys = opened.client.get_run(run_id).data.metrics
+    assert sum(key.startswith(("batch/", "epoch/")) for key in keys) <= 12

@@ -1,0 +1,246 @@
+"""The report: what is in the page, that nothing is loaded, that no text of a user acts."""
+
+import itertools
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import one_line
+from pages import Page, section
+
+import sgdstudy as ss
+from sgdstudy.errors import InputError
+from sgdstudy.report.markup import markdown, portable
+from sgdstudy.report.report import MAX_BYTES, small_png, write_report
+from sgdstudy.studies.scripts import load_study
+from sgdstudy.tracking.store import open_store
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+EVIL = '<script>alert("1")</script>&"'
+SCRIPT = '''"""What does <b>markup</b> & "quotes" do to a page?"""
+import sgdstudy as ss
+
+EVIL = '<script>alert("1")</script>&"'
+
+
+def arms(o):
+    same = {"optimizer": "SGD", "batch_size": 200, "epochs": 2, "seeds": [0, 1]}
+    curve = ss.problems.curve()
+    return {f"{EVIL} {lr:g}": ss.Arm(curve, EVIL, lr=lr, **same) for lr in (1e-4, 2e-4)}
+
+
+def claims(o, runs):
+    wrong = [ss.Claim(f"wrong {EVIL}", arm, 2.0, 1.0, 0.5, f"from {EVIL}") for arm in runs]
+    many = [ss.Claim(f"seen_{i}", "all", float("inf")) for i in range(20)]
+    return [ss.Claim("right", "all", True, True), *wrong, *many]
+
+
+def answer(o, runs, claims):
+    return f"It does **not act**: {EVIL}, see loss.png.\\n\\nA second paragraph."
+
+
+figures = {"loss.png": ss.figures.loss_by_epoch}
+STUDY = ss.Study(__file__, __doc__, ss.Options, arms, claims, answer, figures)
+'''
+
+
+@pytest.fixture(scope="module")
+def made(empty_store, tmp_path_factory):
+    """A report of three studies: one ordinary, one with its answer hidden, one full of markup."""
+    folder = tmp_path_factory.mktemp("report")
+    root = folder / "mlruns"
+    shutil.copytree(empty_store, root)
+    script = folder / "study_markup.py"
+    script.write_text(SCRIPT, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.delenv("SGDSTUDY_PREFIX", raising=False)
+        ss.run(str(script), store=str(root))
+        ss.run("ex4_minibatch", store=str(root), seeds=2, epochs=1)
+        ss.run("ex3_batches", store=str(root), epochs=2, limit=1, answer=False)
+        words = ["sgdstudy", "run", "ex4_minibatch", "--seeds", "2", "--store", str(root)]
+        patch.setattr(sys, "argv", words)
+        ss.run("ex4_minibatch", store=str(root), seeds=2, epochs=2)
+        path = write_report(open_store(str(root)), folder / "new" / "report.html")
+    return path
+
+
+@pytest.fixture(scope="module")
+def text(made):
+    return made.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(text):
+    return Page(text)
+
+
+def test_studies_stand_in_order_with_their_questions(page, text):
+    names = re.findall(r'<section id="study-([^"]+)"', text)
+    assert names == ["ex3_batches", "ex4_minibatch", "study_markup"]
+    for name in names[:2]:
+        assert page.text.count(load_study(name).question) == 2
+    links = [a["href"] for a in page.all("a")]
+    ids = {attrs["id"] for _, attrs in page.tags if "id" in attrs}
+    assert {link.removeprefix("#") for link in links} <= ids
+    assert {f"#study-{name}" for name in names} <= set(links)
+
+
+def test_claims_figures_arms_and_command_of_a_study(text):
+    part = Page(section(text, "ex4_minibatch"))
+    for word in ("stop_epoch_printed", "printed_eta_diverges_at_batch", "descent", "eta 0.2"):
+        assert word in part.text
+    assert len(part.all("img")) == len(load_study("ex4_minibatch").figures) == 4
+    assert "the call as the notebook prints it" in part.text
+    assert "sgdstudy run ex4_minibatch --seeds 2 Ran on" in part.text  # the latest, no store
+    assert re.search(r"problem curve, loss mse, .*epochs 2,", part.text)
+    assert "never" in part.text
+    assert "diverged" in part.text
+
+
+def test_a_hidden_answer_stays_hidden(text):
+    part = Page(section(text, "ex3_batches"))
+    assert "The answer is hidden: run without --no-answer to see it." in part.text
+    assert "answer hidden" in part.text
+    assert "holds" not in part.text
+    assert "each_sample_once" not in part.text
+    assert part.all("img")
+    assert "a short last batch" in part.text
+
+
+def test_a_failing_claim_stands_out(page, text):
+    part = section(text, "study_markup")
+    table = re.search(r'<table class="claims failed">.*?</table>', part, re.S).group()
+    assert table.count('<span class="verdict">FAILS</span>') == 2
+    assert "1 of 3 predictions holds, 2 FAIL; 20 described" in Page(part).text
+    assert part.index("FAILS") < part.index(">holds<") < part.index(">described<")
+    assert "Claims that fail" in page.text
+    assert any(attrs.get("href") == "#study-study_markup-failed" for attrs in page.all("a"))
+    folded = re.search(r"<details.*?</details>", part, re.S).group()  # 20 values
+    assert "seen_19" in folded.replace("<wbr>", "")
+    assert "∞" in folded
+
+
+def test_text_of_users_does_not_act(page, text):
+    assert page.all("script", "b", "iframe", "object", "embed") == []
+    assert "<script" not in text
+    assert page.text.count(f"wrong {EVIL}") == 4
+    assert f"It does not act: {EVIL}, see loss.png." in page.text
+    assert "<strong>not act</strong>" in text
+    assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
+    alts = [attrs["alt"] for attrs in page.all("img")]
+    assert any('What does <b>markup</b> & "quotes" do to a page?' in alt for alt in alts)
+
+
+def test_nothing_is_loaded_from_elsewhere(page, text):
+    for tag, attrs in page.tags:
+        for name in ("src", "srcset", "poster", "data", "action"):
+            assert attrs.get(name, "data:image/png;base64,").startswith("data:image/png;base64,")
+        assert tag == "a" or "href" not in attrs
+    style = re.search(r"<style>.*?</style>", text, re.S).group()
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_nothing_names_this_machine(text, made):
+    for path in (made.parent.parent, Path.cwd(), Path.home(), Path(sys.prefix)):
+        assert str(path) not in text
+
+
+def test_the_structure_can_be_read_aloud(page, text):
+    assert page.tags[0] == ("html", {"lang": "en"})
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h[1-6]", tag)]
+    assert levels.count(1) == 1
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    assert all(len(attrs["alt"]) > 20 for attrs in page.all("img"))
+    assert all(attrs["scope"] in ("row", "col") for attrs in page.all("th"))
+    assert len(page.all("table")) == len(page.all("caption"))
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    named = {attrs["aria-labelledby"] for _, attrs in page.tags if "aria-labelledby" in attrs}
+    assert named <= set(ids)
+    assert text.startswith("<!DOCTYPE html>")
+
+
+def test_a_store_without_answers_says_what_to_do(store, tmp_path):
+    with pytest.raises(InputError, match="run sgdstudy study") as error:
+        write_report(open_store(store), tmp_path / "report.html")
+    assert one_line(error)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_place_that_cannot_be_written_is_one_line(made, tmp_path, no_server):
+    root = made.parent.parent / "mlruns"
+    with pytest.raises(InputError, match="cannot be written") as error:
+        write_report(open_store(str(root)), tmp_path)
+    assert one_line(error)
+
+
+def test_figures_are_kept_small_and_say_what_they_show(tmp_path):
+    import numpy as np
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    noise = np.random.default_rng(0).integers(0, 255, (600, 1800, 4), dtype=np.uint8)
+    said = PngInfo()
+    said.add_text("Description", "loss over epoch")
+    Image.fromarray(noise).save(tmp_path / "noise.png", pnginfo=said)
+    data, (width, height), description = small_png(tmp_path / "noise.png")
+    assert len(data) <= MAX_BYTES < os.path.getsize(tmp_path / "noise.png")
+    assert width / height == pytest.approx(3, rel=0.01)
+    assert description == "loss over epoch"
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"broken\.png .* no picture"):
+        small_png(tmp_path / "broken.png")
+
+
+def test_markdown_of_figures_with_alike_names():
+    links = {"loss.png": "a", "final_loss.png": "b"}
+    (line,) = markdown("final_loss.png, loss.png, x/loss.png, 2**3 and 2**4", links)
+    assert line == (
+        '<a href="#b">final_loss.png</a>, <a href="#a">loss.png</a>, x/loss.png, 2**3 and 2**4'
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("ex1.py", "python experiments/ex1.py"),
+        (
+            "ex1.py --data=/home/me/x.csv --lr 0.1 --store a b",
+            "python experiments/ex1.py --data=x.csv --lr 0.1",
+        ),
+        (r"ex1.py --data C:\Users\me\x.csv", "python experiments/ex1.py --data x.csv"),
+        ("sgdstudy.exe run ex1 ex2 --seeds 3 --jobs=2", "sgdstudy run ex1 --seeds 3"),
+        ("sgdstudy study --store=/tmp/x", "sgdstudy run ex1"),
+        ("-c", "sgdstudy run ex1"),
+        ("", "sgdstudy run ex1"),
+    ],
+)
+def test_the_command_works_elsewhere(command, expected):
+    assert portable(command, "ex1") == (expected, command not in ("-c", ""))
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+def test_on_a_phone_only_tables_and_figures_scroll_sideways(made):
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 375, "height": 800})
+        asked = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(made.as_uri())
+        page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+        wide, inner = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+        boxes = page.evaluate(
+            "[...document.querySelectorAll('.scroll')].map(b => b.scrollWidth > b.clientWidth)"
+        )
+        browser.close()
+    assert wide <= inner
+    assert any(boxes)
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []

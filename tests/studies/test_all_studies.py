@@ -1,0 +1,105 @@
+"""`sgdstudy study` as a person runs it: every claim of its 17 studies, its report, its reruns."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pages import Page, section
+
+import sgdstudy as ss
+from sgdstudy.studies.rerun import rerun
+from sgdstudy.studies.scripts import find_scripts, load_study
+from sgdstudy.tracking.load import every_run
+from sgdstudy.tracking.store import open_store
+
+ROOT = Path(__file__).parents[2]
+STUDIES = list(find_scripts())
+
+
+@pytest.fixture(scope="module")
+def studied(empty_store, tmp_path_factory):
+    """The store, the exit code and the output of one `sgdstudy study`."""
+    folder = tmp_path_factory.mktemp("studied") / "mlruns"
+    words = [sys.executable, "-m", "sgdstudy", "study", "--store", str(folder)]
+    named = ("MLFLOW_TRACKING_URI", "SGDSTUDY_PREFIX")
+    env = {name: value for name, value in os.environ.items() if name not in named}
+    done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    return str(folder), done
+
+
+def claims_of(study, store):
+    found = ss.load_claims(study, store=store)
+    return list(found.itertuples())
+
+
+def test_the_command_is_green_and_counts_the_kinds(studied):
+    store, done = studied
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    assert done.stderr == ""
+    every = [claim for study in STUDIES for claim in claims_of(study, store)]
+    counts = {kind: sum(c.kind == kind for c in every) for kind in ("prediction", "identity")}
+    last = done.stdout[done.stdout.index(f"\n{len(STUDIES)} studies: ") :]
+    assert f"{counts['prediction']} predictions hold; {counts['identity']} identities hold" in last
+    assert "FAILS" not in last
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_claim_holds(studied, study):
+    claims = claims_of(study, studied[0])
+    assert [(c.name, c.arm, c.expected, c.measured) for c in claims if c.holds is False] == []
+    assert any(c.kind == "prediction" for c in claims)
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_verdict_shows_its_number(studied, study):
+    for claim in claims_of(study, studied[0]):
+        if claim.holds is not None:
+            values = [*flat(claim.measured), *flat(claim.expected)]
+            assert not [v for v in values if isinstance(v, (bool, str))], (claim.name, claim.arm)
+            assert claim.source, (claim.name, claim.arm)
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_no_claim_is_there_twice(studied, study):
+    claims = claims_of(study, studied[0])
+    assert len({(c.name, c.arm) for c in claims}) == len(claims)
+    identities = [c.name for c in claims if c.kind == "identity"]
+    assert len(set(identities)) == len(identities)
+
+
+def figures_of(study, store):
+    """The names of a study's figures, as its `answer` run has them."""
+    opened = open_store(store)
+    for run in every_run(opened, opened.experiment(study)):
+        if run.info.run_name == "answer":
+            return run.data.tags["sgdstudy.figures"].split(", ")
+    return []
+
+
+def flat(value):
+    return [part for item in value for part in flat(item)] if isinstance(value, list) else [value]
+
+
+def test_the_report_has_every_study_and_the_count(studied):
+    store, done = studied
+    text = (Path(store) / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    (counts,) = [line for line in done.stdout.splitlines() if line.startswith("17 studies: ")]
+    for part in counts.removeprefix("17 studies: ").split("; "):
+        assert part in page.text
+    for study in STUDIES:
+        part = Page(section(text, study))
+        assert load_study(study).question in part.text
+        assert len(part.all("img")) == len(figures_of(study, store))
+        for claim in claims_of(study, store):
+            assert claim.name in part.text
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_an_arm_runs_again_and_is_identical(studied, study):
+    """The arm that took the least time: all of them are `make study`'s cost once more."""
+    runs = ss.load_runs(study, store=studied[0])
+    quickest = runs.loc[runs["train_seconds"].idxmin()]
+    assert str(rerun(quickest.run_id, store=studied[0])).endswith("identical")

@@ -1,0 +1,157 @@
+"""One small run of every script, and of the README's own example."""
+
+import json
+import re
+import subprocess
+import sys
+from itertools import permutations
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import sgdstudy as ss
+from sgdstudy.errors import InputError
+from sgdstudy.studies.scripts import find_scripts, load_study
+from sgdstudy.tracking.load import CLAIM_FIELDS, every_run
+from sgdstudy.tracking.store import open_store
+
+FIXED = ("sequential", "reversed", "strided")
+ROOT = Path(__file__).parents[2]
+SMALL = {
+    "ex1_gradient_descent": {"epochs": 30, "passes": 1},
+    "ex2_mse_loss": {"epochs": 30},
+    "ex3_batches": {"epochs": 2, "limit": 1},
+    "ex4_minibatch": {"seeds": 2, "epochs": 2},
+    "ex5_optimizers": {"seeds": 3, "others": 2, "epochs": 2},
+    "ex6_shuffle": {"seeds": 2, "epochs": 2},
+    "ex7a_loss": {"seeds": 2, "epochs": 2},
+    "ex7b_gradient_norm": {"seeds": 2, "epochs": 2},
+    "study_batch_size": {"seeds": 2, "longer": 1.1, "quick": True},
+    "study_edge_of_stability": {"seeds": 1, "time": 8.0},
+    "study_iteration_cost": {"seeds": 2, "largest": 20_000, "quick": True},
+    "study_noise_floor": {"seeds": 2, "times": 2, "quick": True},
+    "study_online": {"seeds": 2, "times": 0.5, "quick": True},
+    "study_optimizers": {"seeds": 2, "tuning": 2, "budget": 0.02, "quick": True},
+    "study_orders": {"seeds": 2, "longest": 16},
+    "study_step_size": {"seeds": 2, "epochs": 3},
+    "study_stopping_rules": {"seeds": 2, "epochs": 2},
+}
+
+
+def test_every_script_has_a_small_run():
+    assert set(find_scripts()) == set(SMALL)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_script_runs_small(name, store):
+    result = ss.run(name, store=store, **SMALL[name])
+    study = load_study(name)
+    # what assumes the default options is only described here; tests/test_all_studies.py judges it
+    assert [(c.name, c.arm, c.expected, c.measured) for c in result.failed] == []
+    assert result.answer
+    runs = ss.load_runs(name, store=store)
+    assert runs["arm"].tolist() == list(result.runs)
+    assert set(runs["status"]) == {"FINISHED"}
+    for arm, history in result.runs.items():
+        steps = ss.load_steps(name, store=store, arms=arm, columns=["seed", "step"])
+        assert len(steps) == history.n_steps.sum()
+    files = [path.name for path in Path(store).rglob("*") if path.is_file()]
+    opened = open_store(store)
+    (told,) = [r for r in every_run(opened, opened.experiment(name)) if r.info.run_name == "answer"]
+    figures = told.data.tags["sgdstudy.figures"].split(", ")
+    assert figures[0].endswith(".png")
+    assert {"claims.json", "answer.md", *figures, *study.tables} <= set(files)
+    assert not [name for name in files if name.endswith((".pkl", ".pickle", ".arrow"))]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_first_seed_shifts_every_random_arm(name):
+    study = load_study(name)
+    first, other = (
+        study.placed_arms(study.options(first_seed=n, **SMALL[name])) for n in (0, 1000)
+    )
+    for arm, before in first.items():
+        after = other[arm]
+        shifted = tuple(seed + 1000 for seed in before.config.seeds)
+        assert tuple(after.config.seeds) == shifted or is_the_same_for_every_seed(before), arm
+
+
+def is_the_same_for_every_seed(arm):
+    """Whether neither the order nor the start of an arm is random."""
+    order = arm.config.order
+    fixed = arm.config.batch_size is None or not isinstance(order, str) or order in FIXED
+    first, other = arm.problem.initial([0, 1])
+    return fixed and bool((first == other).all())
+
+
+def test_arms_in_processes_give_what_they_give_one_by_one(store):
+    alone = ss.run("ex4_minibatch", store=store, **SMALL["ex4_minibatch"])
+    together = ss.run("ex4_minibatch", store=store, jobs=2, **SMALL["ex4_minibatch"])
+    assert list(together.runs) == list(alone.runs)
+    for arm, history in alone.runs.items():
+        assert np.array_equal(together.runs[arm].w, history.w)
+        assert together.runs[arm].epochs.equals(history.epochs)
+    assert ss.load_runs("ex4_minibatch", store=store, invocation="all")["run_id"].nunique() == 4
+
+
+def test_a_script_runs_by_itself_from_anywhere(store, tmp_path):
+    words = [sys.executable, ROOT / "experiments" / "ex3_batches.py", "--store", store, "--strict"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "batch 0, sample 0: x = -0.669786, y = 3.773221" in done.stdout
+    assert re.search(r"each_sample_once.*holds", done.stdout)
+    assert "viewStateShareKey" in done.stdout
+    assert done.stderr == ""
+
+
+def test_options_out_of_range_are_one_line_and_write_nothing(store, tmp_path):
+    words = [sys.executable, ROOT / "experiments" / "ex4_minibatch.py", "--store", store]
+    before = sorted(Path(store).rglob("*"))
+    for bad in (["--lr", "0"], ["--batch-size", "2001"], ["--seeds", "0"], ["--jobs", "0"]):
+        done = subprocess.run([*words, *bad], capture_output=True, text=True, check=False)
+        assert done.returncode == 2, bad
+        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+        assert done.stderr.startswith("error: ")
+    assert sorted(Path(store).rglob("*")) == before
+
+
+def test_unknown_options_suggest_the_nearest():
+    with pytest.raises(InputError, match="did you mean 'epochs'"):
+        ss.run("ex4_minibatch", epoch=3)
+
+
+def test_the_readmes_example_runs(store, tmp_path):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (source,) = [part for part in re.findall(r"```python\n(.*?)```", text, re.S) if "STUDY" in part]
+    script = tmp_path / "larger_batches.py"
+    script.write_text(source, encoding="utf-8")
+    result = ss.run(str(script), store=store, seeds=2)
+    assert list(result.runs) == ["B=5", "B=10", "B=20"]
+    claims = ss.load_claims("larger_batches", store=store)
+    assert claims["name"].tolist() == ["stop_epoch"] * 3
+
+
+def test_claims_are_listed_as_json(store):
+    result = ss.run("ex3_batches", store=store)
+    (path,) = Path(store).rglob("claims.json")
+    claims = json.loads(path.read_text(encoding="utf-8"))
+    assert all(tuple(claim) == CLAIM_FIELDS for claim in claims)
+    assert len(claims) == len(result.claims)
+    assert all(claim["holds"] for claim in claims if claim["kind"] != "description")
+
+
+def test_what_shuffling_leaves_is_the_mean_over_all_orders_of_a_small_epoch(monkeypatch):
+    load_study("study_noise_floor")
+    study = sys.modules["study_noise_floor"]
+    shares, d, size = np.array([0.1, 0.4, 0.9]), 6, 2
+    for name, value in (("LR_LAMBDA", shares), ("MEANS_D", d), ("MEANS_B", size)):
+        monkeypatch.setattr(study, name, value)
+    g = np.array([1.0, 2.0, -4.0, 0.5, 3.0, -2.5])
+    batches = g[list(permutations(range(d)))].reshape(-1, d // size, size).mean(-1)
+    powers = (1 - shares[:, None]) ** np.arange(d // size)[::-1]  # (3, m)
+    end = ((batches @ powers.T) ** 2).mean(0) / (1 - (1 - shares) ** (2 * d // size))
+    independent = g.var() / size / (1 - (1 - shares) ** 2)
+    run = SimpleNamespace(config=SimpleNamespace(epochs=1000))
+    assert study.permuted(run) == pytest.approx(end / independent, rel=1e-12, abs=0)

@@ -1,0 +1,153 @@
+"""`sgdstudy rerun`: the same configuration again, and every recorded number compared."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import one_line
+
+import sgdstudy as ss
+from sgdstudy.cli.main import main
+from sgdstudy.errors import InputError
+from sgdstudy.studies.rerun import rerun
+from sgdstudy.studies.scripts import load_study
+from sgdstudy.sweep import grid, sweep
+from sgdstudy.tracking.load import artifact
+from sgdstudy.tracking.store import open_store
+
+SCRIPT = '''
+"""Is it the same again?"""
+
+from dataclasses import dataclass
+
+import sgdstudy as ss
+
+
+@dataclass(frozen=True)
+class Options(ss.Options):
+    lr: float = 2e-4
+
+
+def arms(o):
+    curve = ss.problems.curve(noise=0.1)
+    many = {"batch_size": 10, "lr": o.lr, "epochs": 12, "seeds": o.seed_range()}
+    return {
+        "compiled": ss.Arm(curve, "", **many),
+        "eager": ss.Arm(curve, "", engine="eager", **{**many, "epochs": 2}),
+        "diverges": ss.Arm(curve, "", **{**many, "lr": 0.2}),
+        "Adam": ss.Arm(curve, "", optimizer="Adam", **{**many, "lr": 0.1}),
+    }
+
+
+STUDY = ss.Study(__file__, __doc__, Options, arms, lambda o, runs: [], lambda o, runs, c: "yes")
+'''
+
+
+@pytest.fixture
+def script(tmp_path):
+    path = tmp_path / "again.py"
+    path.write_text(SCRIPT)
+    return path
+
+
+@pytest.fixture
+def tracked(script, store):
+    study = load_study(str(script))
+    return study.run(study.options(store=store, seeds=2))
+
+
+def test_every_arm_is_identical_and_latest_stays_what_it_was(tracked, store, capsys):
+    ids = [run_id for arm, run_id in tracked.run_ids.items() if arm != "answer"]
+    with pytest.raises(SystemExit) as exit_:
+        main(["rerun", *ids, "--store", store])
+    assert exit_.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [f"again, {arm}: identical" for arm in tracked.runs]
+    assert ss.load_runs("again", store=store).run_id.tolist() == ids
+    every = ss.load_runs("again", store=store, invocation="all")
+    client = open_store(store).client
+    new = [run for run in every.run_id if run not in ids]
+    assert [client.get_run(run).data.tags["sgdstudy.rerun_of"] for run in new] == ids
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "column", "off"),
+    [("steps", 2400 + 7, "loss", 1e-6), ("steps", 3, "w1", 1.0), ("epochs", 0, "distance", 1e-9)],
+)
+def test_a_number_that_differs_is_found(tracked, store, capsys, kind, row, column, off):
+    opened = open_store(store)
+    path = artifact(opened, opened.client.get_run(tracked.run_ids["compiled"]), f"{kind}.parquet")
+    table = pq.read_table(path)
+    values = table[column].to_numpy().copy()
+    values[row] += np.asarray(off, values.dtype)
+    values[row + 1] = np.nan  # a later one
+    place = table.schema.get_field_index(column)
+    pq.write_table(table.set_column(place, column, pa.array(values)), path)
+    found = rerun(tracked.run_ids["compiled"], store=store)
+    seed, axis = (
+        table[name][row].as_py() for name in ("seed", {"steps": "step"}.get(kind, "epoch"))
+    )
+    assert (found.difference.kind, found.difference.column) == (kind, column)
+    assert (found.difference.seed, found.difference.at) == (seed, axis)
+    assert found.difference.before == values[row]
+    with pytest.raises(SystemExit) as exit_:
+        main(["rerun", tracked.run_ids["compiled"], "--store", store])
+    assert exit_.value.code == 1
+    assert f"{column}: " in capsys.readouterr().out
+
+
+def test_a_step_size_that_theory_rounds_otherwise_now_is_that_of_then(tracked, script, store):
+    script.write_text(SCRIPT.replace('"lr": o.lr,', '"lr": o.lr * (1 + 5e-16),'))
+    assert (o_lr := 2e-4) != o_lr * (1 + 5e-16)
+    found = rerun(tracked.run_ids["compiled"], store=store)
+    assert found.difference is None
+    script.write_text(SCRIPT.replace('"lr": o.lr,', '"lr": o.lr * (1 + 1e-6),'))
+    with pytest.raises(InputError, match="otherwise now: lr"):
+        rerun(tracked.run_ids["compiled"], store=store)
+
+
+def test_rows_that_are_missing_are_found(tracked, store):
+    opened = open_store(store)
+    path = artifact(opened, opened.client.get_run(tracked.run_ids["eager"]), "steps.parquet")
+    pq.write_table(pq.read_table(path).slice(0, 100), path)
+    found = rerun(tracked.run_ids["eager"], store=store)
+    assert "100 rows of steps were recorded, now 800" in str(found)
+
+
+def test_a_combination_of_a_sweep_is_identical(script, store):
+    study = load_study(str(script))
+    options = study.options(store=store, seeds=2)
+    axes = grid.parse(["lr=1e-4,2e-4", "optimizer.momentum=0.5"])
+    swept = sweep.run(sweep.Plan.of(study, options, "compiled", axes, "epochs"))
+    assert rerun(swept.table.run_id[1], store=store).difference is None
+
+
+def test_other_versions_are_named(tracked, store):
+    client = open_store(store).client
+    client.set_tag(tracked.run_ids["eager"], "sgdstudy.torch", "1.0")
+    said = []
+    found = rerun(tracked.run_ids["eager"], store=store, say=said.append)
+    assert found.changed
+    assert any("sgdstudy.torch: 1.0 then" in line for line in said)
+
+
+def test_what_cannot_be_run_again_is_said_in_one_line(tracked, store, script):
+    with pytest.raises(ss.InputError, match="no run 'nothing'") as error:
+        rerun("nothing", store=store)
+    assert one_line(error)
+    with pytest.raises(ss.InputError, match="not an arm") as error:
+        rerun(tracked.run_ids["answer"], store=store)
+    assert one_line(error)
+    script.write_text(SCRIPT.replace('"epochs": 12', '"epochs": 13'))
+    with pytest.raises(ss.InputError, match="epochs 12 then, 13 now") as error:
+        rerun(tracked.run_ids["compiled"], store=store)
+    assert one_line(error)
+    script.write_text(SCRIPT.replace('"eager": ', '"slow": '))
+    with pytest.raises(ss.InputError, match="no arm 'eager' now") as error:
+        rerun(tracked.run_ids["eager"], store=store)
+    assert one_line(error)
+    script.unlink()
+    with pytest.raises(ss.InputError, match="is gone") as error:
+        rerun(tracked.run_ids["eager"], store=store)
+    assert one_line(error)
+    assert len(ss.load_runs("again", store=store, invocation="all")) == len(tracked.runs)

@@ -1,0 +1,625 @@
+"""Sweeps: what lies in the store afterwards, whoever did the work and however often it was cut."""
+
+import importlib.metadata
+import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import one_line
+from mlflow import MlflowClient
+from servers import MlflowServer
+
+import sgdstudy as ss
+from sgdstudy.cli.main import main
+from sgdstudy.errors import InputError
+from sgdstudy.studies.scripts import load_study
+from sgdstudy.sweep import cluster, grid, results, sweep
+from sgdstudy.tracking.store import open_store
+
+SCRIPT = '''"""What does a tiny sweep leave behind?"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+import sgdstudy as ss
+
+
+@dataclass(frozen=True)
+class Options(ss.Options):
+    seeds: int = 3
+    scale: float = 1.0
+    fails: bool = False
+
+
+def broken(generator, d):
+    if Path(__file__).with_name("broken").exists():
+        raise RuntimeError("the order is broken\\nfor good")
+    return torch.randperm(d, generator=generator)
+
+
+def arms(o):
+    x = torch.linspace(-1, 1, 53)
+    y = o.scale * ss.problems.parabola([0.3, -1.7, 2.5], x)
+    problem = ss.Problem(x, y, model=ss.problems.parabola, w_true=[0.3, -1.7, 2.5], name="small")
+    same = {"lr": 0.1, "epochs": 12, "batch_size": 10, "seeds": o.seed_range()}
+    same |= {"order": broken if o.fails else "shuffle", "stop": ("running", 0.02)}
+    return {
+        "plain": ss.Arm(problem, "the notebook's rule", optimizer="notebook", **same),
+        "SGD": ss.Arm(problem, "torch's", optimizer="SGD", **same),
+    }
+
+
+STUDY = ss.Study(__file__, __doc__, Options, arms, lambda o, r: [], lambda o, r, c: "none")
+'''
+NAME = "tiny_sweep"
+WORDS = ["lr=0.05,0.1,0.2", "batch_size=5,10,20,none"]
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory):
+    path = tmp_path_factory.mktemp("scripts") / "tiny.py"
+    path.write_text(SCRIPT)
+    return str(path)
+
+
+def plan_of(script, store, words=WORDS, arm=None, record="epochs"):
+    study = load_study(script)
+    return sweep.Plan.of(study, study.options(store=store), arm, grid.parse(words), record)
+
+
+@pytest.fixture(scope="module")
+def whole(script, empty_store, tmp_path_factory):
+    """An uninterrupted sweep in one process: (store, what came of it)."""
+    folder = str(tmp_path_factory.mktemp("whole") / "mlruns")
+    shutil.copytree(empty_store, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("MLFLOW_TRACKING_URI", "SGDSTUDY_PREFIX"):
+            patch.delenv(name, raising=False)
+        swept = sweep.run(plan_of(script, folder))
+    return folder, swept
+
+
+def content(store, name=NAME):
+    """Everything that must not depend on how a sweep was run: runs and rows of all epochs."""
+    runs = ss.load_runs(name, store=store, invocation="all")
+    anew = ["run_id", "invocation", "train_seconds", "seconds_per_step"]
+    runs = runs.drop(columns=anew).sort_values("arm")
+    rows = ss.load_epochs(name, store=store, invocation="all")
+    rows = rows.drop(columns=["run_id", "invocation"]).astype({"arm": str})
+    rows = rows.sort_values(["arm", "seed", "epoch"])
+    return runs.reset_index(drop=True), rows.reset_index(drop=True)
+
+
+def assert_same_content(store, other, name=NAME):
+    for ours, theirs in zip(content(store, name), content(other, name), strict=True):
+        pd.testing.assert_frame_equal(ours, theirs[ours.columns], check_exact=True)
+        assert set(ours) == set(theirs)
+
+
+def all_runs(store, name=NAME):
+    opened = open_store(store)
+    found = opened.client.get_experiment_by_name(name)
+    return opened.client.search_runs([found.experiment_id], max_results=1000) if found else []
+
+
+def command(words):
+    """Run the command line here; return its exit code."""
+    with pytest.raises(SystemExit) as end:
+        main(["sweep", *words])
+    return end.value.code
+
+
+# ---- what is recorded -----------------------------------------------------------------------
+
+
+def test_every_combination_is_a_finished_run_of_one_invocation(whole, no_server):
+    folder, swept = whole
+    runs = ss.load_runs(NAME, store=folder)
+    assert len(runs) == 12
+    assert set(runs.status) == {"FINISHED"}
+    assert runs.invocation.nunique() == 1
+    points = sorted((lr, b) for lr in (0.05, 0.1, 0.2) for b in (5, 10, 20, 53))  # none is all 53
+    assert sorted(zip(runs.lr, runs.batch_size, strict=True)) == points
+    assert len(all_runs(folder)) == 13  # and the answer
+    assert swept.skipped == 0
+    assert list(swept.table.status) == ["FINISHED"] * 12
+    assert set(swept.table.run_id) == set(runs.run_id)
+
+
+def test_a_combination_is_the_same_as_training_it_by_hand(whole, script, no_server):
+    folder, swept = whole
+    base = load_study(script).arms(load_study(script).options())["plain"]
+    rows = ss.load_epochs(NAME, store=folder)
+    for _, point in swept.table.iterrows():
+        history = ss.train(
+            base.problem,
+            optimizer="notebook",
+            lr=point.lr,
+            batch_size=point.batch_size,
+            epochs=12,
+            stop=("running", 0.02),
+            seeds=range(3),
+        )
+        ours = rows[rows.run_id == point.run_id]
+        last = ours.sort_values(["seed", "epoch"]).groupby("seed").tail(1)
+        assert np.array_equal(last[["w0", "w1", "w2"]].to_numpy(np.float32), history.w)
+        assert list(last.epoch) == list(history.stop_epoch)
+        middle = np.quantile(history.converged_epoch, 0.5, method="inverted_cdf")
+        assert point.stop_epoch == middle or (np.isnan(point.stop_epoch) and np.isinf(middle))
+
+
+def test_the_answer_has_table_summary_and_picture(whole, no_server):
+    folder, swept = whole
+    (answer,) = [r for r in all_runs(folder) if r.info.run_name == "answer"]
+    files = Path(answer.info.artifact_uri.removeprefix("file://"))
+    table = pd.read_csv(files / "sweep.csv")
+    assert list(table.run_id) == list(swept.table.run_id)
+    assert (files / "heat_map.png").read_bytes().startswith(b"\x89PNG")
+    assert swept.answer in (files / "answer.md").read_text()
+    best = swept.table.stop_epoch.min()
+    assert f"Lowest stop_epoch: {best:g}" in swept.answer
+
+
+def test_grids_over_an_optimisers_option_and_over_the_scripts_own(script, store):
+    words = ["optimizer.momentum=0,0.9", "scale=1.0,2.0"]
+    swept = sweep.run(plan_of(script, store, words, arm="SGD"))
+    runs = ss.load_runs(NAME, store=store).set_index("run_id").loc[swept.table.run_id]
+    assert list(runs["optimizer.momentum"]) == [0, 0, 0.9, 0.9]
+    arms = {s: load_study(script).arms(load_study(script).options(scale=s)) for s in (1.0, 2.0)}
+    rows = ss.load_epochs(NAME, store=store)
+    for _, point in swept.table.iterrows():
+        arm = arms[point.scale]["SGD"]
+        history = ss.train(
+            arm.problem,
+            optimizer="SGD",
+            options={"momentum": point["optimizer.momentum"]},
+            lr=0.1,
+            batch_size=10,
+            epochs=12,
+            stop=("running", 0.02),
+            seeds=range(3),
+        )
+        last = rows[rows.run_id == point.run_id].sort_values(["seed", "epoch"])
+        last = last.groupby("seed").tail(1)
+        assert np.array_equal(last[["w0", "w1", "w2"]].to_numpy(np.float32), history.w)
+
+
+def test_steps_are_recorded_where_asked_for(script, store, whole):
+    swept = sweep.run(plan_of(script, store, ["lr=0.1,0.2"], record="steps"))
+    steps = ss.load_steps(NAME, store=store)
+    for _, point in swept.table.iterrows():
+        ours = steps[steps.run_id == point.run_id]
+        assert len(ours) == point.steps
+        assert set(ours.seed) == {0, 1, 2}
+    files = {path.name for path in Path(whole[0]).glob("artifacts/*/*/artifacts/*.parquet")}
+    assert files == {"epochs.parquet"}  # where not asked for
+
+
+def test_combinations_that_mean_the_same_run_once(script, store):
+    """A full batch has no order."""
+    words = ["batch_size=none,10", "order=shuffle,sequential"]
+    swept = sweep.run(plan_of(script, store, words))
+    assert len(ss.load_runs(NAME, store=store)) == 3
+    assert swept.table.run_id[0] == swept.table.run_id[1]
+    assert swept.table.run_id.nunique() == 3
+
+
+# ---- who does the work ----------------------------------------------------------------------
+
+
+def test_two_processes_leave_the_same_as_one(whole, script, store):
+    sweep.run(plan_of(script, store), jobs=2)
+    assert_same_content(store, whole[0])
+
+
+def test_a_run_is_sent_in_few_calls(script, store, monkeypatch):
+    """What one process writes is what many workers wait for."""
+    calls = []
+    for name in ("create_run", "log_batch", "log_inputs", "set_tag", "log_artifacts", "get_run"):
+        method = getattr(MlflowClient, name)
+
+        def counted(self, *args, name=name, method=method, **kwargs):
+            calls.append(name)
+            return method(self, *args, **kwargs)
+
+        monkeypatch.setattr(MlflowClient, name, counted)
+    sweep.run(plan_of(script, store, ["lr=0.1,0.2,0.3"]))
+    one = ["create_run", "log_batch", "log_inputs"]
+    assert calls[:9] == one * 3  # the rest is the answer
+    assert calls.count("create_run") == 4
+
+
+def test_with_a_server_the_workers_log_themselves(whole, script, tmp_path, monkeypatch):
+    with MlflowServer(tmp_path / "server") as server:
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+        sweep.run(plan_of(script, None), jobs=2)
+        runs = all_runs(None)
+        theirs = content(None)
+        pids = {run.info.run_name: run.data.tags["sgdstudy.pid"] for run in runs}
+        monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    me = pids.pop("answer")
+    assert me.startswith(f"{os.getpid()}@")
+    assert me not in pids.values()
+    for ours, other in zip(content(whole[0]), theirs, strict=True):
+        pd.testing.assert_frame_equal(ours, other[ours.columns], check_exact=True)
+
+
+@pytest.fixture(scope="module")
+def dask_cluster(tmp_path_factory):
+    """A real scheduler and two real workers on loopback; yields the scheduler file."""
+    pytest.importorskip("distributed", reason="pip install distributed to test Dask clusters")
+    folder = tmp_path_factory.mktemp("dask")
+    with DaskProcesses(folder, workers=2) as file:
+        yield file
+
+
+class DaskProcesses:
+    """`dask scheduler` and `dask worker`, as docs/sweeps.md starts them."""
+
+    def __init__(self, folder, workers):
+        self.folder, self.workers = folder, workers
+        self.file = folder / "scheduler.json"
+        self.processes = []
+
+    def __enter__(self):
+        from distributed import Client
+
+        self.start("scheduler", "--host", "127.0.0.1", "--port", "0")
+        wait_for(self.file.exists)
+        for _ in range(self.workers):
+            self.start("worker", "--nthreads", "1", "--no-nanny", "--host", "127.0.0.1")
+        with Client(scheduler_file=str(self.file), set_as_default=False) as client:
+            wait_for(lambda: len(client.nthreads()) == self.workers)
+        return str(self.file)
+
+    def start(self, *words):
+        common = ["--scheduler-file", str(self.file), "--no-dashboard"]
+        log = open(self.folder / f"{len(self.processes)}.log", "w")  # noqa: SIM115
+        with log:
+            self.processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "dask", *words, *common],
+                    cwd=self.folder,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+            )
+
+    def __exit__(self, *error):
+        for process in reversed(self.processes):
+            process.terminate()
+            process.wait(30)
+
+
+def wait_for(condition, seconds=90):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing came"
+        time.sleep(0.02)
+
+
+def test_a_dask_cluster_leaves_the_same_as_one_process(whole, script, store, dask_cluster):
+    sweep.run(plan_of(script, store), dask=dask_cluster)
+    assert_same_content(store, whole[0])
+
+
+def refused(script, tmp_path, dask, capsys):
+    """Return the one line that a sweep on a cluster ends with; the store was not touched."""
+    folder = tmp_path / "untouched"
+    assert command([script, "--grid", *WORDS, "--store", str(folder), "--dask", dask]) == 2
+    assert not folder.exists()
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_an_unreachable_scheduler_is_one_line(script, tmp_path, capsys, no_server):
+    pytest.importorskip("distributed", reason="pip install distributed to test Dask clusters")
+    assert "no Dask scheduler answers" in refused(script, tmp_path, "tcp://127.0.0.1:9", capsys)
+
+
+@pytest.mark.parametrize("given", ["tcp://", "http://127.0.0.1:80", "tcp://127.0.0.1:x", "nothing"])
+def test_no_address_and_no_file_is_one_line(script, tmp_path, capsys, no_server, given):
+    pytest.importorskip("distributed", reason="pip install distributed to test Dask clusters")
+    assert "tcp://127.0.0.1:8786" in refused(script, tmp_path, given, capsys)
+
+
+def test_another_machine_without_tls_is_refused_unasked(script, tmp_path, capsys, no_server):
+    pytest.importorskip("distributed", reason="pip install distributed to test Dask clusters")
+    asked = time.monotonic()
+    assert "without TLS" in refused(script, tmp_path, "tcp://192.0.2.1:8786", capsys)
+    assert time.monotonic() - asked < cluster.CONNECT_SECONDS  # an answer was not waited for
+    file = tmp_path / "scheduler.json"
+    file.write_text(json.dumps({"address": "tcp://192.0.2.1:8786"}))
+    assert "without TLS" in refused(script, tmp_path, str(file), capsys)
+
+
+def test_tls_without_certificates_is_one_line_at_once(script, tmp_path, capsys, no_server):
+    pytest.importorskip("distributed", reason="pip install distributed to test Dask clusters")
+    asked = time.monotonic()
+    assert "CA_FILE" in refused(script, tmp_path, "tls://127.0.0.1:8786", capsys)
+    dask = pytest.importorskip("dask")
+    tls, none = "distributed.comm.tls", str(tmp_path / "none.pem")
+    given = {f"{tls}.{name}": none for name in ("ca-file", "client.cert", "client.key")}
+    with dask.config.set(given):
+        said = refused(script, tmp_path, "tls://127.0.0.1:8786", capsys)
+    assert "cannot be read" in said
+    assert time.monotonic() - asked < cluster.CONNECT_SECONDS
+
+
+def test_a_scheduler_without_workers_is_one_line(script, tmp_path, capsys, no_server):
+    pytest.importorskip("distributed", reason="pip install distributed to test Dask clusters")
+    with DaskProcesses(tmp_path, workers=0) as file:
+        assert "no workers" in refused(script, tmp_path, file, capsys)
+
+
+def test_workers_of_other_versions_are_one_line(
+    script, tmp_path, capsys, no_server, dask_cluster, monkeypatch
+):
+    real = importlib.metadata.version
+    other = {"torch": "0.1"}
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: other.get(name) or real(name))
+    line = refused(script, tmp_path, dask_cluster, capsys)
+    assert f"torch {real('torch')}, this machine 0.1" in line
+
+
+def test_without_distributed_the_extra_is_named(script, tmp_path, capsys, no_server, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert "sgdstudy[cluster]" in refused(script, tmp_path, "tcp://127.0.0.1:8786", capsys)
+
+
+# ---- what goes wrong ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["batch_size=5,54"], "batch_size=54"),
+        (["order=shuffle,shufle"], "shufle"),
+        (["lr=0.1,-1"], "lr=-1"),
+        (["dtype=float32,float16"], "float16"),
+        (["optimizer.momentum=0.9"], "momentum"),
+        (["seed=1,2"], "seed"),
+        (["seeds=1,2"], "seeds"),
+        ([], "empty"),
+        (["lr=0.1", "--arm", "none"], "none"),
+        (["lr=0.1", "--jobs", "-1"], "jobs"),
+        (["lr=0.1", "--seeds", "0"], "seeds"),
+        (
+            ["lr=linspace(0.1,1,2000)", "epsilon=linspace(0.1,1,1000)"],
+            "2,000,000 points; add --yes",
+        ),
+    ],
+)
+def test_what_cannot_run_is_one_line_and_nothing_is_written(
+    script, tmp_path, capsys, no_server, words, said
+):
+    folder = tmp_path / "untouched"
+    grid_words = ["--grid", *words] if words else []
+    assert command([script, *grid_words, "--store", str(folder)]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert not folder.exists()
+
+
+def test_a_combination_that_fails_is_recorded_and_the_others_go_on(script, store, capsys):
+    sign = Path(script).with_name("broken")
+    words = [script, "--grid", "fails=false,true", "lr=0.1,0.2", "--store", store, "--seeds", "3"]
+    sign.touch()
+    try:
+        assert command([*words, "--jobs", "2"]) == 1
+    finally:
+        sign.unlink()
+    assert "2 failed" in capsys.readouterr().out
+    runs = {run.info.run_name: run for run in all_runs(store)}
+    assert len(runs) == 5
+    for name, run in runs.items():
+        failed = "fails=True" in name
+        assert run.info.status == ("FAILED" if failed else "FINISHED")
+        said = run.data.tags.get("sgdstudy.error", "")
+        assert said.endswith("RuntimeError: the order is broken") == failed  # its first line
+    # mended: the failed ones come anew, in the same invocation; the others are not touched
+    assert command([*words, "--jobs", "1", "--resume"]) == 0
+    assert "2 of 4 are finished already" in capsys.readouterr().out
+    again = all_runs(store)
+    assert len(again) == 5
+    assert {run.info.status for run in again} == {"FINISHED"}
+    assert len({run.data.tags["sgdstudy.invocation"] for run in again}) == 1
+    for name in ("fails=False, lr=0.1", "fails=False, lr=0.2"):
+        assert runs[name].info.run_id in [run.info.run_id for run in again]
+
+
+# ---- resume ---------------------------------------------------------------------------------
+
+
+def test_resume_of_a_finished_sweep_does_nothing(whole, script, tmp_path, no_server):
+    folder = tmp_path / "mlruns"
+    shutil.copytree(whole[0], folder)  # its artifacts stay where they are
+    before = {run.info.run_id for run in all_runs(str(folder))}
+    swept = sweep.run(plan_of(script, str(folder)), resume=True)
+    assert swept.skipped == 12
+    assert {run.info.run_id for run in all_runs(str(folder))} == before
+    pd.testing.assert_frame_equal(swept.table, whole[1].table)
+
+
+def test_an_extended_grid_runs_only_what_is_new(script, store):
+    first = sweep.run(plan_of(script, store, ["lr=0.1,0.2"]))
+    second = sweep.run(plan_of(script, store, ["lr=0.05,0.1,0.2,0.3"]), resume=True)
+    assert second.skipped == 2
+    assert list(second.table.run_id[1:3]) == list(first.table.run_id)
+    assert list(ss.load_runs(NAME, store=store).lr) == [0.1, 0.2, 0.05, 0.3]  # one invocation
+    assert sum(run.info.run_name == "answer" for run in all_runs(store)) == 1
+
+
+def test_without_resume_everything_runs_anew(script, store):
+    for _ in range(2):
+        assert sweep.run(plan_of(script, store, ["lr=0.1,0.2"])).skipped == 0
+    assert len(ss.load_runs(NAME, store=store)) == 2
+    assert len(ss.load_runs(NAME, store=store, invocation="all")) == 4
+
+
+@pytest.mark.parametrize("change", ["record", "seeds", "code"])
+def test_what_was_recorded_otherwise_is_not_finished(script, store, monkeypatch, change):
+    sweep.run(plan_of(script, store, ["lr=0.1"]))
+    plan = plan_of(script, store, ["lr=0.1"], record="steps" if change == "record" else "epochs")
+    if change == "seeds":
+        study = load_study(script)
+        options = study.options(store=store, seeds=4)
+        plan = sweep.Plan.of(study, options, None, plan.grid, "epochs")
+    if change == "code":
+        monkeypatch.setattr(sweep.provenance, "code_tags", lambda: {"sgdstudy.version": "next"})
+    assert sweep.run(plan, resume=True).skipped == 0
+    assert len(ss.load_runs(NAME, store=store, invocation="all")) == 2
+
+
+def test_dry_run_lists_and_writes_nothing(script, tmp_path, capsys, no_server):
+    folder = tmp_path / "untouched"
+    words = [script, "--grid", *WORDS, "--store", str(folder), "--dry-run"]
+    assert command(words) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[:12] == [
+        f"lr={lr}, batch_size={b}" for lr in (0.05, 0.1, 0.2) for b in (5, 10, 20, None)
+    ]
+    assert out[12].startswith("12 combinations, at most ")
+    assert len(out) == 13
+    assert not folder.exists()
+    assert command([*words, "--resume"]) == 0
+    assert not folder.exists()
+
+
+def test_dry_run_of_a_resume_lists_what_is_missing(whole, script, capsys, no_server):
+    words = ["--grid", "lr=0.05,0.4", "--store", whole[0], "--dry-run", "--resume", "--seeds", "3"]
+    before = {run.info.run_id for run in all_runs(whole[0])}
+    assert command([script, *words]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "lr=0.4"  # 0.05 with batches of 10 is there
+    assert {run.info.run_id for run in all_runs(whole[0])} == before
+
+
+def test_a_file_says_the_same_and_the_command_line_wins(script, tmp_path, store, capsys):
+    path = tmp_path / "sweep.yaml"
+    path.write_text(f"study: {script}\narm: SGD\nseeds: 2\ngrid:\n  lr: [0.1, 0.2]\n  scale: 2.0\n")
+    words = ["--config", str(path), "--store", store, "--jobs", "1"]
+    assert command([*words, "--grid", "lr=0.3"]) == 0
+    (run,) = ss.load_runs(NAME, store=store).to_dict("records")
+    assert (run["lr"], run["seeds"], run["optimizer"]) == (0.3, "0-1", "SGD")
+    assert run["arm"] == "lr=0.3, scale=2"
+
+
+def started(script, store, jobs, *words):
+    code = "from sgdstudy.cli.main import main; main()"
+    given = [script, "--grid", *WORDS, "--store", store, "--seeds", "3", "--jobs", str(jobs)]
+    return subprocess.Popen(
+        [sys.executable, "-c", code, "sweep", *given, *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # so that the signal meets its workers too
+    )
+
+
+def runs_begun(store):
+    with sqlite3.connect(f"file:{store}/mlflow.db?mode=ro", uri=True, timeout=10) as database:
+        (count,) = database.execute("SELECT count(*) FROM runs").fetchone()
+    database.close()
+    return count
+
+
+def wait_for_runs(store, count, process):
+    wait_for(lambda: runs_begun(store) >= count or process.poll() is not None)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_at_random_and_resumed_every_combination_is_there_once(whole, script, store, seed):
+    chance = random.Random(seed)
+    for more in chance.sample([1, 2, 3], k=1 + seed % 2):
+        begun = runs_begun(store)
+        process = started(script, store, 1 + seed % 2, "--resume")
+        wait_for_runs(store, begun + more, process)
+        time.sleep(chance.uniform(0, 0.03))  # a run takes about so long
+        assert process.poll() is None, process.stderr.read()
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    assert 0 < len(all_runs(store)) < 13
+    sweep.run(plan_of(script, store), resume=True)
+    assert_same_content(store, whole[0])
+    runs = all_runs(store)
+    assert len(runs) == 13
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert len({run.data.tags["sgdstudy.invocation"] for run in runs}) == 1
+    # a kill while a folder is being removed may leave its rest, which goes a minute later
+    assert not list((Path(store) / "streams").glob("*/opening.json"))
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_ctrl_c_is_one_line_and_resume_goes_on(whole, script, store, jobs):
+    process = started(script, store, jobs)
+    wait_for_runs(store, 2, process)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=90)
+    assert process.returncode == 130
+    assert said.strip().splitlines() == [
+        f"interrupted: {NAME} was stopped; what ran is saved, --resume goes on"
+    ]
+    assert {run.info.status for run in all_runs(store)} == {"FINISHED"}
+    assert 1 < len(all_runs(store)) < 13
+    sweep.run(plan_of(script, store), resume=True)
+    assert_same_content(store, whole[0])
+
+
+# ---- the picture ----------------------------------------------------------------------------
+
+
+def test_the_map_has_a_cell_per_combination(whole, script):
+    plan, table = plan_of(script, whole[0]), whole[1].table
+    figure = results.draw(plan, table, "stop_epoch")
+    panel = figure.axes[0]
+    cells = panel.images[0].get_array()
+    assert (panel.get_xlabel(), panel.get_ylabel()) == ("lr", "batch_size")
+    expected = table.stop_epoch.to_numpy().reshape(3, 4).T  # lr lies across
+    np.testing.assert_array_equal(np.ma.filled(cells.astype(float), np.nan), expected)
+    assert [t.get_text() for t in panel.get_yticklabels()] == ["5", "10", "20", "none"]
+
+
+def test_one_axis_is_a_line_with_the_spread_of_the_seeds(script):
+    plan = plan_of(script, None, ["lr=0.2,0.05,0.1"])
+    columns = ["lr", "stop_epoch", "stop_epoch_p10", "stop_epoch_p90", "diverged"]
+    rows = [(0.2, 3, 2, 4, 0), (0.05, np.nan, 9, np.nan, 0), (0.1, 7, 6, 8, 0)]
+    panel = results.draw(plan, pd.DataFrame(rows, columns=columns), "stop_epoch").axes[0]
+    line = panel.lines[0].get_xydata()
+    np.testing.assert_array_equal(line, [(0.05, np.nan), (0.1, 7), (0.2, 3)])
+    labels = panel.get_legend_handles_labels()[1]
+    assert labels[:3] == ["10 to 90 % of the seeds", "median", "most do not stop"]
+    assert results.draw(plan_of(script, None, ["lr=0.1"]), pd.DataFrame(), "stop_epoch") is None
+
+
+def test_the_limit_drawn_is_that_of_theory(script):
+    """Full batch: 2 over the largest eigenvalue of (2/d) X'X, X the rows (x^2, x, 1)."""
+    plan = plan_of(script, None, ["lr=0.1,0.2", "batch_size=10,none"])
+    x = np.linspace(-1, 1, 53)
+    features = np.stack([x**2, x, np.ones_like(x)], axis=1)
+    largest = np.linalg.eigvalsh(2 / 53 * features.T @ features)[-1]
+    limit = results.lr_limit(plan, {"lr": 0.1, "batch_size": None})
+    assert limit == pytest.approx(2 / largest, rel=1e-5)
+    adam = {"lr": 0.1, "batch_size": None, "optimizer": "Adam"}
+    assert np.isnan(results.lr_limit(plan, adam))
+
+
+def test_errors_are_one_line(script):
+    with pytest.raises(InputError) as error:
+        plan_of(script, None, ["lr=0.1,0.2", "batch_size=54"]).combinations  # noqa: B018
+    assert one_line(error)
+    assert "lr=0.1, batch_size=54 cannot be run" in str(error.value)

@@ -1,0 +1,102 @@
+"""The house: which way imports point, which names are public, what `ss.train` leaves alone."""
+
+import ast
+import subprocess
+import sys
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import sgdstudy as ss
+
+PACKAGE = Path(ss.__file__).parent
+# names of the contract that reach up when they are called: Study.run, STUDY.main, from_arrays
+CALLED_LATE = {
+    ("sgdstudy.studies.study", "sgdstudy.studies.runner"),
+    ("sgdstudy.studies.study", "sgdstudy.cli.main"),
+    ("sgdstudy.history.history", "sgdstudy.training.train"),
+    ("sgdstudy.history.history", "sgdstudy.training.trajectory"),
+}
+PUBLIC = """
+    Arm Claim History InputError Interrupted Known Options Problem Result SgdstudyError StoreError
+    Study Trajectory TrainConfig check compare expect export figures load_claims load_epochs
+    load_runs load_steps orders predicted_claims problems quantities run sgd standard_error study
+    summary text theory time_to_target train tuning
+"""
+ALONE = """
+import os, sys
+import torch
+import torch._inductor.config
+before = dict(os.environ)
+import sgdstudy as ss
+ss.train("curve", lr=1e-4, batch_size=10, epochs=2, engine=ENGINE)
+print({name for name in sys.modules if name.partition(".")[0] in ("mlflow", "filelock", "tyro")})
+print({name for name in sys.modules if name.startswith("sgdstudy.tracking")})
+print({name for name, value in os.environ.items() if before.get(name) != value})
+"""
+
+
+def modules():
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        name = ".".join(("sgdstudy", *path.relative_to(PACKAGE).with_suffix("").parts))
+        found[name.removesuffix(".__init__")] = path
+    return found
+
+
+def imports():
+    """Every module's imports of ours, lazy and type-only ones too."""
+    known, found = modules(), {}
+    for name, path in known.items():
+        found[name] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("sgdstudy"):
+                full = {f"{node.module}.{alias.name}" for alias in node.names}
+                found[name] |= {one if one in known else node.module for one in full}
+    return found
+
+
+def test_the_layers_hold():
+    made = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+        cwd=PACKAGE.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert made.returncode == 0, made.stdout
+
+
+def test_no_circle_of_files():
+    graph = {
+        name: {to for to in used if (name, to) not in CALLED_LATE}
+        for name, used in imports().items()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        raise AssertionError(" -> ".join(error.args[1])) from None
+
+
+def test_the_imports_called_late_are_there():
+    found = imports()
+    assert all(to in found[name] for name, to in CALLED_LATE)
+
+
+def test_the_public_names_stay():
+    assert sorted(ss.__all__) == sorted(PUBLIC.split())
+    assert all(getattr(ss, name) is not None for name in ss.__all__)
+
+
+def test_every_folder_says_what_it_is():
+    for path in PACKAGE.rglob("__init__.py"):
+        if path.parent != PACKAGE:
+            text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+            for part in ("Promises:", "May import:", "Start reading:"):
+                assert part in text, path
+            assert len(text.splitlines()) >= 5, path
+
+
+def test_training_alone_needs_no_store():
+    for engine in ("eager", "compiled"):
+        code = ALONE.replace("ENGINE", repr(engine))
+        made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert made.stdout.split() == ["set()"] * 3, made.stdout + made.stderr

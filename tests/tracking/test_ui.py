@@ -1,0 +1,83 @@
+"""`sgdstudy ui` in a browser: the printed address shows the arms as lines, on a log axis."""
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import sgdstudy as ss
+from sgdstudy.tracking import chart_views
+from sgdstudy.tracking.store import Store
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+ARMS = ("SGD shuffle", "SGD sequential")
+
+
+@pytest.fixture
+def server(store, tmp_path):
+    """The addresses that `sgdstudy ui` prints for a store with one run of Exercise 6."""
+    ss.run("ex6_shuffle", store=store, seeds=2, epochs=3)
+    words = [
+        sys.executable,
+        "-c",
+        "from sgdstudy.cli.main import main; main()",
+        "ui",
+        "--store",
+        store,
+    ]
+    log = tmp_path / "ui.txt"
+    with open(log, "w") as out:
+        process = subprocess.Popen([*words, "--port", "5790"], stdout=out, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + 90
+        while "Ctrl-C stops" not in log.read_text() and time.monotonic() < deadline:
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.2)
+        yield dict(re.findall(r"^\s*(\w+)\s+(http\S+)$", log.read_text(), re.M))
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+    assert log.read_text().rstrip().endswith("stopped")
+
+
+def test_the_printed_address_shows_the_arms_on_a_log_axis(server, tmp_path):
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page.goto(server["ex6_shuffle"])
+        page.locator(".js-plotly-plot .scatterlayer .trace").first.wait_for(timeout=60_000)
+        page.wait_for_function(
+            "document.querySelectorAll('.js-plotly-plot').length >= 2", timeout=60_000
+        )
+        charts = page.evaluate(
+            """() => [...document.querySelectorAll('.js-plotly-plot')].map(chart => ({
+                axis: chart.layout.yaxis.type,
+                lines: chart.data.map(line => line.name),
+            }))"""
+        )
+        page.screenshot(path=tmp_path / "ui.png")
+        for arm in ARMS:
+            assert page.get_by_text(arm, exact=True).first.is_visible()
+        browser.close()
+    assert Path(tmp_path / "ui.png").stat().st_size > 20_000
+    assert all(chart["axis"] == "log" for chart in charts)
+    assert any(set(ARMS) <= set(chart["lines"]) for chart in charts)
+
+
+@pytest.mark.parametrize(("asked", "server", "local"), [("", False, True), ("on", True, True)])
+def test_a_server_gets_views_only_when_asked(monkeypatch, tmp_path, asked, server, local):
+    monkeypatch.delenv("SGDSTUDY_VIEWS", raising=False)
+    if asked:
+        monkeypatch.setenv("SGDSTUDY_VIEWS", asked)
+    assert chart_views.wanted(Store("http://127.0.0.1:5000", None)) is server
+    assert chart_views.wanted(Store("sqlite:///x.db", tmp_path)) is local
+    monkeypatch.setenv("SGDSTUDY_VIEWS", "off")
+    assert not chart_views.wanted(Store("sqlite:///x.db", tmp_path))

@@ -1,0 +1,553 @@
+"""Runs that were cut off and gone on with: every number is that of a run nobody disturbed."""
+
+import dataclasses
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from conftest import one_line, small_curve
+from safetensors.torch import load_file, save_file
+
+import sgdstudy as ss
+from sgdstudy import problems
+from sgdstudy.recipe import orders, rules
+from sgdstudy.studies.runner import train_arm
+from sgdstudy.tracking import recovery
+from sgdstudy.tracking.invocation import Invocation
+from sgdstudy.tracking.sink import RESUMED_FROM
+from sgdstudy.tracking.store import local_path, open_store
+from sgdstudy.training import checkpoint
+from sgdstudy.training.checkpoint import NAME
+
+CURVE = small_curve(noise=0.01)
+LONG = small_curve(d=3001, noise=0.01)  # an epoch of 601 batches, cut into pieces
+OFTEN = {"checkpoint_seconds": 0.0}
+
+
+def bent(w, x):
+    return w[0] * torch.tanh(w[1] * x) + w[2]
+
+
+def drawn(generator):
+    return torch.randn(3, generator=generator)
+
+
+def backwards(generator, d):
+    return torch.randperm(d, generator=generator).flip(0)
+
+
+BENT = ss.Problem(
+    CURVE.x, CURVE.y, bent, w_init=drawn, test=(CURVE.x[:9], CURVE.y[:9]), name="bent"
+)
+NET = ss.Problem(
+    torch.stack([CURVE.x, CURVE.x**2], 1),
+    (CURVE.x > 0).long(),
+    torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2)),
+    loss="cross_entropy",
+    name="net",
+)
+
+
+class Cut:
+    """A diagnostic without a column, which ends the run in one of its chunks."""
+
+    __name__ = "cut"
+
+    def __init__(self, end=None):
+        self.end, self.left, self.calls = end or self.ctrl_c, None, 0
+
+    def ctrl_c(self):
+        raise KeyboardInterrupt
+
+    def __call__(self, chunk):
+        self.calls += 1
+        if self.left == 0:
+            self.left = None
+            self.end()
+        elif self.left is not None:
+            self.left -= 1
+
+
+@pytest.fixture(scope="module")
+def shared(empty_store, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shared") / "mlruns"
+    shutil.copytree(empty_store, folder)
+    return str(folder)
+
+
+def arm_of(problem=CURVE, cut=None, **settings):
+    given = {"lr": 0.1, "batch_size": 10, "epochs": 100, "seeds": range(3), "optimizer": "notebook"}
+    diagnostics = ["distance_start", "grad_cosine", cut or Cut()]
+    return ss.Arm(problem, diagnostics=diagnostics, **(given | settings))
+
+
+def train(store, study, arm, resume=False, **given):
+    start = Invocation.start(open_store(store), study)
+    return train_arm(dataclasses.replace(start, resume=resume, **given), "arm", arm, False)
+
+
+def run_of(store, study, status=None):
+    """The latest run of a study."""
+    opened = open_store(store)
+    only = f"attributes.status = '{status}'" if status else ""
+    order = ["attributes.start_time DESC"]
+    return opened.client.search_runs([opened.experiment(study)], only, order_by=order)[0]
+
+
+def artifact(run, name=NAME):
+    return local_path(run.info.artifact_uri) / name
+
+
+def killed(store, study, arm, after):
+    """Train until a chunk is cut off; return the run."""
+    (cut,) = (q for q in arm.config.diagnostics if isinstance(q, Cut))
+    cut.left = after
+    with pytest.raises(KeyboardInterrupt):
+        train(store, study, arm, **OFTEN)
+    run = run_of(store, study)
+    assert run.info.status == "KILLED"
+    return run
+
+
+def points(store, run_id):
+    client = open_store(store).client
+    keys = set(client.get_run(run_id).data.metrics) - {
+        "result/train_seconds",
+        "result/seconds_per_step",
+    }
+    history = {key: client.get_metric_history(run_id, key) for key in keys}
+    return {key: sorted((p.step, p.value) for p in found) for key, found in history.items()}
+
+
+def assert_same(store, one, other):
+    """Every row, parameter, stop and point of two runs, bit by bit."""
+    (first_id, a), (second_id, b) = one, other
+    for kind in ("steps", "epochs"):
+        rows = [pa.Table.from_batches(list(h.sink.batches(kind))).to_pydict() for h in (a, b)]
+        assert list(rows[0]) == list(rows[1])
+        for name in rows[0]:
+            assert np.array(rows[0][name]).tobytes() == np.array(rows[1][name]).tobytes(), name
+    for name in ("w", "stop_epoch", "stop_reason", "n_steps"):
+        assert getattr(a, name).tobytes() == getattr(b, name).tobytes(), name
+    assert points(store, first_id) == points(store, second_id)
+
+
+def same_after(store, study, arm, after):
+    """Cut an arm's run off after some chunks, go on, compare; return the checkpoint it used."""
+    (cut,) = (q for q in arm.config.diagnostics if isinstance(q, Cut))
+    whole = train(store, f"{study}_whole", arm)
+    in_all, cut.calls = cut.calls, 0
+    first = killed(store, study, arm, after)
+    cut.calls = 0
+    found = train(store, study, arm, resume=True)
+    assert cut.calls == in_all - after > 0  # chunks that were trained again: none
+    assert run_of(store, study).data.tags[RESUMED_FROM] == first.info.run_id
+    assert_same(store, whole, found)
+    return load_file(artifact(first))
+
+
+# ---- any engine, rule, order and model -----------------------------------------------------------
+
+EAGER, COMPILED = {"engine": "eager"}, {"engine": "compiled"}
+CASES = {  # every rule meets another order
+    "notebook, shuffle": (CURVE, {**COMPILED}),
+    "momentum, shuffle_once": (
+        CURVE,
+        {**COMPILED, "optimizer": "SGD", "options": {"momentum": 0.9}, "order": "shuffle_once"},
+    ),
+    "Adam": (CURVE, {**EAGER, "optimizer": "Adam"}),
+    "compiled Adam, flip_flop": (
+        CURVE,
+        {**COMPILED, "optimizer": "Adam", "order": "flip_flop", "epochs": 101},
+    ),
+    "RMSprop, callable": (CURVE, {**EAGER, "optimizer": "RMSprop", "lr": 1e-3, "order": backwards}),
+    "full batch": (CURVE, {**COMPILED, "batch_size": None, "epochs": 700}),
+    "float64, array": (
+        CURVE,
+        {
+            **COMPILED,
+            "dtype": "float64",
+            "order": np.arange(3600).reshape(120, 5, 6) % 53,
+            "batch_size": 6,
+            "epochs": 120,
+        },
+    ),
+    "few rows, with_replacement": (
+        CURVE,
+        {**COMPILED, "record_rows": 100, "order": "with_replacement"},
+    ),
+    "grab": (CURVE, {**COMPILED, "order": "grab", "epochs": 20}),
+    "long": (LONG, {**COMPILED, "batch_size": 5, "epochs": 2}),
+    "long, grab": (LONG, {**COMPILED, "batch_size": 5, "epochs": 2, "order": "grab"}),
+    "bent, long": (BENT, {**EAGER, "batch_size": 1, "epochs": 11, "lr": 0.01}),
+    "net": (NET, {**EAGER, "optimizer": "AdamW", "lr": 1e-3}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_run_that_was_cut_off_ends_as_if_nothing_had_happened(shared, name):
+    problem, settings = CASES[name]
+    same_after(shared, f"case_{list(CASES).index(name)}", arm_of(problem, **settings), 2)
+
+
+@pytest.mark.parametrize("order", ["sequential", "strided", "reversed"])
+def test_a_long_epoch_in_a_fixed_order_goes_on_within_it(shared, order):
+    arm = arm_of(LONG, **COMPILED, batch_size=5, epochs=2, order=order, lr=0.05)
+    same_after(shared, f"within_{order}", arm, 2)
+    values = checkpoint.read(artifact(run_of(shared, f"within_{order}", "KILLED")))
+    assert (values["at.epoch"], values["at.batch"]) == (0, 512)
+
+
+@pytest.mark.parametrize("average", [0.0, 0.4])
+@pytest.mark.parametrize(("problem", "epochs", "after"), [(CURVE, 200, 2), (LONG, 5, 6)])
+def test_an_average_goes_on_with_what_was_added_up(shared, average, problem, epochs, after):
+    study = f"average_{average}_{epochs}".replace(".", "_")
+    arm = arm_of(problem, **EAGER, batch_size=5, epochs=epochs, average=average, lr=0.05)
+    found = same_after(shared, study, arm, after)
+    assert found["run.averaged"].abs().sum() > 0 or average > 0
+    (run,) = ss.load_runs(f"{study}_whole", store=shared).to_dict("records")
+    assert np.isfinite(run["average_loss"])
+
+
+def test_replicas_that_have_ended_stay_ended(shared):
+    """The checkpoint holds a compacted batch: of eight seeds, half or more have converged."""
+    arm = arm_of(**COMPILED, seeds=range(8), stop=("last_batch", 5e-6), epochs=300)
+    found = same_after(shared, "ended", arm, 3)
+    live = int(found["run.live"].sum())
+    assert 0 < live < len(found["run.live"])
+    assert live <= len(found["run.members"]) < len(found["run.live"])
+
+
+def test_replicas_that_are_left_go_on_with_their_own_orders(shared):
+    """An order of the user is read again from its seed."""
+    given = {"seeds": range(8), "stop": ("last_batch", 3e-6), "epochs": 300}
+    arm = arm_of(**COMPILED, **given, order=backwards)
+    found = same_after(shared, "left", arm, 3)
+    members = found["run.members"].tolist()
+    assert members != list(range(len(members)))
+
+
+def test_replicas_that_have_diverged_stay_diverged(shared):
+    """Beyond the stable step size, seeds overflow one after the other."""
+    arm = arm_of(**EAGER, seeds=range(8), lr=1.0, optimizer="SGD")
+    found = same_after(shared, "diverged", arm, 1)
+    assert 0 < int(found["run.live"].sum()) < 8
+    assert set(found["run.reason"].tolist()) == {0, checkpoint.REASONS.index("diverged")}
+
+
+def test_a_run_may_be_cut_off_again_and_again(shared):
+    cut = Cut()
+    arm = arm_of(cut=cut, **EAGER, epochs=200)
+    whole = train(shared, "again_whole", arm)
+    killed(shared, "again", arm, 2)
+    for left in (1, 0):
+        cut.left = left
+        with pytest.raises(KeyboardInterrupt):
+            train(shared, "again", arm, resume=True)
+    assert_same(shared, whole, train(shared, "again", arm, resume=True))
+
+
+@pytest.mark.parametrize("name", rules.ELEMENT_WISE)
+def test_every_optimiser_comes_back_from_the_file(name, tmp_path):
+    rule = rules.make(name, 0.01, {"momentum": 0.5} if name == "SGD" else {})
+    gradients = torch.randn(6, 4, 3, generator=torch.Generator().manual_seed(1))
+    w = torch.ones(4, 3)
+    state = rule.init(w)
+    for step, gradient in enumerate(gradients):
+        if step == 3:
+            packed = {f"rule.{k}": v for k, v in checkpoint._pack(state).items()}
+            checkpoint.write(tmp_path / NAME, packed)
+            back = checkpoint.part(checkpoint.read(tmp_path / NAME), "rule")
+            other_w, other = w, checkpoint._unpack(rule.init(w), back)
+        w, state = rule.update(w, state, rules.Step(gradient, torch.zeros(4)))
+        if step >= 3:
+            other_w, other = rule.update(other_w, other, rules.Step(gradient, torch.zeros(4)))
+            assert torch.equal(w, other_w)
+
+
+@pytest.mark.parametrize(
+    "order", [*(name for name in orders.ORDERS if name != "stream"), "callable"]
+)
+def test_a_sampler_goes_on_anywhere(order):
+    """Not only at the end of an epoch."""
+    given = (backwards if order == "callable" else order, [3, 5], 53, 10)
+    sampler, other = orders.Sampler(*given), orders.Sampler(*given)
+    gradients = torch.randn(6, 2, 3, generator=torch.Generator().manual_seed(2))
+    for epoch in range(90):
+        sampler.take(53)
+        sampler.learn(gradients * epoch)
+    sampler.take(20)
+    sampler.learn(gradients[:2])
+    other.restore(53 * 90 + 20, sampler.state())
+    for each in (sampler, other):  # `grab` needs the gradients for what comes next
+        each.rest = each.take(33)
+        each.learn(gradients[2:])
+    assert torch.equal(sampler.rest, other.rest)
+    assert torch.equal(sampler.take(53), other.take(53))
+
+
+# ---- what is written, and when -------------------------------------------------------------------
+
+
+def test_checkpoints_change_nothing(shared):
+    arm = arm_of(**COMPILED, order="with_replacement")
+    _, history = train(shared, "observed", arm, **OFTEN)
+    alone = ss.train(arm.problem, config=arm.config, progress=False)
+    assert alone.w.tobytes() == history.w.tobytes()
+    assert alone.steps.equals(history.steps)
+
+
+def test_a_short_run_leaves_no_checkpoint(shared):
+    train(shared, "short", arm_of(epochs=5))
+    assert not artifact(run_of(shared, "short")).exists()
+    assert not list(open_store(shared).streams.glob("*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_a_checkpoint_of_the_very_last_chunk(shared, number):
+    """Nothing was due yet: it is written because the run was told to stop."""
+    cut = Cut(lambda: os.kill(os.getpid(), number))
+    arm = arm_of(cut=cut, **EAGER)
+    study = f"signal_{number}"
+    whole = train(shared, f"{study}_whole", arm)
+    cut.left, in_all, cut.calls = 1, cut.calls, 0
+    _, history = train(shared, study, arm)
+    assert history.stop_reason.tolist() == ["interrupted"] * 3
+    assert cut.calls == 2
+    assert run_of(shared, study).info.status == "KILLED"
+    assert_same(shared, whole, train(shared, study, arm, resume=True))
+    assert cut.calls == in_all
+
+
+def test_the_file_holds_numbers_and_json_only(shared):
+    run = killed(shared, "numbers", arm_of(**EAGER, optimizer="Adam"), 1)
+    raw = artifact(run).read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    assert raw[8 : 8 + length].strip().startswith(b"{")  # a header in JSON, then the tensors
+    values = checkpoint.read(artifact(run))
+    assert values["rule.state.exp_avg"].shape == (3, 3)
+    assert values["at.epoch"] == 256 // 6
+    assert values["rows.steps"] == 3 * 6 * values["at.epoch"]
+
+
+def test_a_disk_without_room_stops_no_training(shared, monkeypatch, caplog):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    _, history = train(shared, "no_room", arm_of(**EAGER), **OFTEN)
+    assert history.stop_reason.tolist() == ["max_epochs"] * 3
+    assert [r.getMessage() for r in caplog.records] == [
+        "arm has no new checkpoint: the disk is full; free some space"
+    ]
+
+
+# ---- what cannot be gone on with -----------------------------------------------------------------
+
+
+def begins_anew(store, study, arm, caplog, *words):
+    caplog.clear()
+    _, history = train(store, study, arm, resume=True)
+    line = " ".join(record.getMessage() for record in caplog.records)
+    assert all(word in line for word in ("from the beginning", *words)), line
+    assert "\n" not in line
+    assert RESUMED_FROM not in run_of(store, study).data.tags
+    assert history.steps.step.min() == 0
+    assert history.n_steps.tolist() == [history.steps.step.max() + 1] * 3
+
+
+def spoil_pickle(path):
+    path.write_bytes(pickle.dumps({"run.w": [1.0]}))
+
+
+def spoil_end(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def spoil_all(path):
+    path.write_bytes(b"")
+
+
+def spoil_version(path):
+    save_file(load_file(path), path, {"sgdstudy.checkpoint": "0", "values": "{}"})
+
+
+def spoil_origin(path):
+    save_file(load_file(path), path)
+
+
+BROKEN = [spoil_pickle, spoil_end, spoil_all, spoil_version, spoil_origin]
+
+
+@pytest.fixture(scope="module")
+def broken_off(shared):
+    arm = arm_of(**EAGER, epochs=60)
+    return arm, killed(shared, "broken_off", arm, 1)
+
+
+@pytest.mark.parametrize("spoil", BROKEN)
+def test_a_file_that_is_no_checkpoint_is_refused_in_one_line(broken_off, spoil, tmp_path):
+    path = tmp_path / NAME
+    shutil.copyfile(artifact(broken_off[1]), path)
+    spoil(path)
+    with pytest.raises(ss.InputError, match=r"checkpoint\.safetensors is no checkpoint") as error:
+        checkpoint.read(path)
+    assert one_line(error)
+
+
+def test_a_run_whose_checkpoint_is_damaged_begins_anew(shared, caplog):
+    arm = arm_of(**EAGER, epochs=60)
+    spoil_pickle(artifact(killed(shared, "damaged", arm, 1)))
+    begins_anew(shared, "damaged", arm, caplog, "is left out", "no checkpoint")
+
+
+def test_a_checkpoint_without_all_its_values_is_refused(shared, caplog):
+    arm = arm_of(**EAGER, epochs=60, optimizer="Adam")
+    path = artifact(killed(shared, "holes", arm, 1))
+    values = checkpoint.read(path)
+    del values["run.n_steps"]
+    checkpoint.write(path, values)
+    begins_anew(shared, "holes", arm, caplog, "damaged", "n_steps")
+
+
+def test_rows_that_are_gone_are_noticed(shared, caplog):
+    arm = arm_of(**EAGER, epochs=60)
+    artifact(killed(shared, "rowless", arm, 1), "steps.parquet").unlink()
+    begins_anew(shared, "rowless", arm, caplog, "its steps have 0 rows")
+
+
+def test_another_configuration_is_not_gone_on_with(shared, caplog):
+    killed(shared, "other", arm_of(**EAGER, epochs=60), 1)
+    begins_anew(shared, "other", arm_of(**EAGER, epochs=60, lr=0.2), caplog, "no run of it")
+    begins_anew(shared, "other", arm_of(**COMPILED, epochs=60), caplog, "(engine)")
+
+
+def ones(generator):
+    return torch.ones(3)
+
+
+def test_another_array_or_other_first_parameters_are_noticed(shared, caplog):
+    given = {**EAGER, "epochs": 60, "batch_size": 6}
+    arrays = [np.random.default_rng(seed).integers(53, size=(60, 9, 6)) for seed in (0, 1)]
+    killed(shared, "array", arm_of(**given, order=arrays[0]), 1)
+    begins_anew(shared, "array", arm_of(**given, order=arrays[1]), caplog, "(order)")
+    first = {"test": BENT.test, "name": "bent"}
+    one, other = (ss.Problem(CURVE.x, CURVE.y, bent, w_init=w, **first) for w in (drawn, ones))
+    killed(shared, "first", arm_of(one, **given), 1)
+    begins_anew(shared, "first", arm_of(other, **given), caplog, "(first parameters)")
+
+
+def test_the_seconds_of_all_attempts_add_up(shared):
+    cut = Cut()
+    arm = arm_of(cut=cut, **EAGER, epochs=200)
+    first = checkpoint.read(artifact(killed(shared, "seconds", arm, 2)))["at.seconds"]
+    assert first > 0
+    cut.left = 1
+    with pytest.raises(KeyboardInterrupt):
+        train(shared, "seconds", arm, resume=True)
+    second = checkpoint.read(artifact(run_of(shared, "seconds")))["at.seconds"]
+    assert second > first
+    _, history = train(shared, "seconds", arm, resume=True)
+    assert history.train_seconds > second
+
+
+def falling(gamma):
+    def fall(optimizer):
+        return torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma)
+
+    return fall
+
+
+def test_a_schedule_that_was_changed_under_its_name_is_noticed(shared, caplog):
+    same_after(shared, "schedule", arm_of(**EAGER, epochs=90, schedule=falling(0.999)), 1)
+    killed(shared, "fall", arm_of(**EAGER, epochs=60, schedule=falling(0.999)), 1)
+    other = arm_of(**EAGER, epochs=60, schedule=falling(0.998))
+    begins_anew(shared, "fall", other, caplog, "another configuration", "step sizes")
+
+
+def test_a_model_that_was_changed_under_its_name_is_noticed(shared, caplog):
+    killed(shared, "model", arm_of(BENT, **EAGER, epochs=60), 1)
+    given = {"w_init": drawn, "test": BENT.test, "name": "bent"}
+    other = ss.Problem(CURVE.x, CURVE.y, lambda w, x: bent(w, x) + 1e-3 * x, **given)
+    begins_anew(shared, "model", arm_of(other, **EAGER, epochs=60), caplog, "other losses")
+
+
+# ---- the command line ----------------------------------------------------------------------------
+
+SCRIPT = '''"""Does a killed study go on?"""
+
+import sgdstudy as ss
+
+
+def arms(o):
+    same = {"optimizer": "notebook", "batch_size": 10, "lr": 1e-4, "engine": "eager"}
+    return {
+        "first": ss.Arm(ss.problems.curve(), epochs=3, seeds=[1], **same),
+        "second": ss.Arm(ss.problems.curve(), epochs=o.epochs, seeds=o.seed_range(), **same),
+    }
+
+
+@__import__("dataclasses").dataclass(frozen=True)
+class Options(ss.Options):
+    epochs: int = 30
+
+
+STUDY = ss.Study(__file__, __doc__, Options, arms, lambda o, r: [], lambda o, r, c: "It does.")
+
+if __name__ == "__main__":
+    STUDY.main()
+'''
+
+
+def test_a_killed_process_goes_on_by_the_command_line(store, tmp_path):
+    script = tmp_path / "phoenix.py"
+    script.write_text(SCRIPT)
+    words = [sys.executable, str(script), "--store", store, "--seeds", "2"]
+    process = subprocess.Popen(
+        [*words, "--checkpoint-seconds", "0"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    deadline = time.monotonic() + 60
+    while not _rows_of_second(store) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+    done = subprocess.run([*words, "--resume"], capture_output=True, text=True, check=True)
+    assert "finished 1 run that had been cut off" in done.stdout
+    assert "second goes on after epoch" in done.stderr
+    former = run_of(store, "phoenix", "KILLED")
+    experiment = open_store(store).client.search_runs([former.info.experiment_id])
+    latest = {run.info.run_name: run for run in reversed(experiment)}
+    assert latest["second"].data.tags[RESUMED_FROM] == former.info.run_id
+    # what the first attempt had finished is taken over as well
+    assert "first is taken over from run" in done.stderr
+    same = {"optimizer": "notebook", "batch_size": 10, "lr": 1e-4, "engine": "eager"}
+    for arm, epochs, seeds in (("first", 3, [1]), ("second", 30, range(2))):
+        whole = ss.train(problems.curve(), epochs=epochs, seeds=seeds, progress=False, **same)
+        steps = ss.load_steps("phoenix", store=store, arms=arm)
+        assert len(steps) == len(whole.steps)
+        ours = whole.steps.sort_values(["seed", "step"])
+        for name in ("seed", "step", "loss", "w0", "w1", "w2", "full_loss", "update_norm"):
+            assert ours[name].to_numpy().tobytes() == steps[name].to_numpy().tobytes(), name
+    assert str(recovery.recover(open_store(store))) == ""
+
+
+def _rows_of_second(store):
+    for path in Path(store, "streams").glob(f"*/{NAME}"):
+        try:
+            values = checkpoint.read(path)
+        except ss.InputError:  # its folder is being removed
+            continue
+        if len(values["run.live"]) == 2 and values["at.epoch"] >= 3:
+            return True
+    return False

@@ -1,0 +1,415 @@
+"""Compiled steps against eager ones: `losses_and_gradients` and `torch.optim`, written out here.
+
+Sums and element-wise arithmetic round as ATen's do, so those bits are compared; matrix products,
+transcendental functions and square roots differ from MKL's by an ulp, so there the largest
+difference, relative to the largest value, is.
+"""
+
+import os
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import small_curve
+from torch import nn
+
+import sgdstudy as ss
+from sgdstudy.training.compiled import Unsupported, compile_steps, steps
+from sgdstudy.training.interrupts import single_thread
+
+if not any(map(steps.shutil.which, ("g++", "clang++"))):
+    pytest.skip("no C++ compiler", allow_module_level=True)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    with single_thread():
+        yield
+
+
+def setting(problem, r, *, n_steps=40, **changes):
+    """Return a config, and what a call of r replicas is given: w, indices, sizes."""
+    given = {"optimizer": "notebook", "lr": 0.05, "batch_size": 10, "seeds": range(r)}
+    config = ss.TrainConfig(**(given | changes))
+    epoch = config.batch_sizes(problem.d)
+    sizes = np.resize(epoch, n_steps)
+    draw = torch.Generator().manual_seed(3)
+    w = problem.initial(list(range(r)))
+    w += 0.3 * torch.randn(w.shape, generator=draw, dtype=w.dtype)
+    indices = torch.randint(problem.d, (r, int(sizes.sum())), generator=draw)
+    return config, w, None if config.batch_size is None else indices, sizes
+
+
+def eager(problem, config, w, indices, sizes):
+    """Return ws `(S+1, R, p)`, losses `(S, R)` and gradients `(S, R, p)` of torch's own steps."""
+    w, start, ws, losses, gradients = w.clone(), 0, [w], [], []
+    optimizer = None
+    if config.optimizer not in ("notebook", "none"):
+        kind = getattr(torch.optim, config.optimizer)
+        optimizer = kind([w], lr=config.lr, foreach=False, **config.options)
+    for size in sizes:
+        rows = torch.arange(problem.d).expand(len(w), -1)
+        if indices is not None:
+            rows = indices[:, start : start + size]
+        loss, w.grad = problem.losses_and_gradients(w, problem.x[rows], problem.y[rows])
+        start += size
+        if optimizer is not None:
+            optimizer.step()
+        elif config.optimizer == "notebook":
+            w -= config.lr * w.grad
+        ws.append(w.clone())
+        losses.append(loss)
+        gradients.append(w.grad)
+    return [torch.stack(part) for part in (ws, losses, gradients)]
+
+
+def compiled(problem, config, w, indices, sizes):
+    run = compile_steps(problem, config)
+    return run(w, run.init(w), indices, sizes, 1)[2:]
+
+
+def same_bits(ours, theirs):
+    return all(
+        np.array_equal(a.numpy(), b.numpy(), equal_nan=True)
+        for a, b in zip(ours, theirs, strict=True)
+    )
+
+
+def relative(ours, theirs):
+    pairs = zip(ours, theirs, strict=True)
+    return max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
+
+
+def net(inputs, outputs, activation=nn.Tanh):
+    torch.manual_seed(1)
+    layers = [nn.Linear(inputs, 8), activation(), nn.Linear(8, outputs)]
+    return nn.Sequential(*layers, *([nn.Flatten(0)] if outputs == 1 else []))
+
+
+def table(d=53, n=4):
+    return torch.randn(d, n, generator=torch.Generator().manual_seed(5))
+
+
+def regression(activation=nn.Tanh, loss="mse"):
+    x = table()
+    return ss.Problem(x, x[:, 0] * x[:, 1], net(4, 1, activation), loss)
+
+
+# ---- update rules ------------------------------------------------------------------------------
+
+EXACT = [
+    ("none", {}),
+    ("notebook", {}),
+    ("SGD", {}),
+    ("SGD", {"momentum": 0.9}),
+    ("SGD", {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
+    ("SGD", {"momentum": 0.9, "dampening": 0.3, "weight_decay": 0.01}),
+]
+ROOTS = [
+    ("RMSprop", {}),
+    ("RMSprop", {"momentum": 0.5, "centered": True, "weight_decay": 0.01, "eps": 1e-4}),
+    ("RMSprop", {"alpha": 0.4, "momentum": 0.5}),
+    ("Adam", {}),
+    ("Adam", {"betas": (0.3, 0.9), "weight_decay": 0.01}),
+    ("AdamW", {"eps": 1e-5}),
+]
+
+
+@pytest.mark.parametrize("r", [1, 3, 20])
+@pytest.mark.parametrize(("optimizer", "options"), EXACT)
+def test_rules_without_roots_have_the_bits_of_torch(optimizer, options, r):
+    problem = small_curve(noise=0.1)  # 53 samples: every sixth batch is ragged
+    given = setting(problem, r, optimizer=optimizer, options=options)
+    assert set(given[3]) == {10, 3}
+    assert same_bits(compiled(problem, *given), eager(problem, *given))
+
+
+@pytest.mark.parametrize("r", [1, 20])
+@pytest.mark.parametrize(("optimizer", "options"), ROOTS)
+def test_rules_with_roots_agree_with_torch(optimizer, options, r):
+    problem = small_curve(noise=0.1)
+    given = setting(problem, r, optimizer=optimizer, options=options, lr=0.01)
+    assert relative(compiled(problem, *given), eager(problem, *given)) < 1e-6
+
+
+@pytest.mark.parametrize(("optimizer", "options"), [EXACT[5], *ROOTS])
+def test_rules_in_float64_agree_to_the_last_digits(optimizer, options):
+    problem = small_curve(noise=0.1).to(torch.float64, "cpu")
+    given = setting(problem, 3, optimizer=optimizer, options=options, lr=0.01)
+    assert relative(compiled(problem, *given), eager(problem, *given)) < 1e-14
+
+
+# ---- models and losses -------------------------------------------------------------------------
+
+
+def log_cosh(prediction, y):
+    return torch.log(torch.cosh(prediction - y))
+
+
+def classes():
+    x = table()
+    return ss.Problem(x, torch.arange(53) % 3, net(4, 3), "cross_entropy")
+
+
+def vectors():
+    x = table()
+    return ss.Problem(x, x[:, :2], lambda w, x: x @ w.reshape(4, 2), "abs", w_init=[0.1] * 8)
+
+
+def sine():
+    def model(w, x):
+        return w[0] * torch.sin(w[1] * x + w[2]) ** 2
+
+    return small_curve(model=model, w_init=[1.0, 1.2, 0.1])
+
+
+PROBLEMS = {
+    "abs": lambda: small_curve(noise=0.1, loss="abs"),
+    "norm": lambda: small_curve(noise=0.1, loss="norm"),
+    "rmse": lambda: small_curve(noise=0.1, loss="rmse"),
+    "own loss": lambda: small_curve(noise=0.1, loss=log_cosh),
+    "sine": sine,
+    "vectors": vectors,
+    "tanh": regression,
+    "relu": lambda: regression(nn.ReLU),
+    "sigmoid, own loss": lambda: regression(nn.Sigmoid, log_cosh),
+    "softplus": lambda: regression(nn.Softplus),
+    "gelu": lambda: regression(nn.GELU),
+    "cross entropy": classes,
+}
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_models_and_losses_agree_with_eager(name):
+    problem = PROBLEMS[name]()
+    for r in (1, 20):
+        given = setting(problem, r, n_steps=20, lr=0.01)
+        assert relative(compiled(problem, *given), eager(problem, *given)) < 1e-6
+
+
+@pytest.mark.parametrize("name", ["tanh", "cross entropy"])
+def test_modules_in_float64(name):
+    problem = PROBLEMS[name]().to(torch.float64, "cpu")
+    given = setting(problem, 3, n_steps=20)
+    assert relative(compiled(problem, *given), eager(problem, *given)) < 1e-13
+
+
+@pytest.mark.parametrize("r", [1, 20])
+def test_full_batches_have_the_bits_of_torch(r):
+    problem = ss.problems.get("curve")
+    given = setting(problem, r, batch_size=None, lr=1e-5, n_steps=10)
+    assert given[2] is None
+    assert same_bits(compiled(problem, *given), eager(problem, *given))
+
+
+def test_a_step_that_is_too_large_for_the_stack():
+    problem = small_curve(d=100_000)
+    given = setting(problem, 2, batch_size=None, n_steps=3)
+    assert "static thread_local" in compile_steps(problem, given[0]).source
+    assert relative(compiled(problem, *given), eager(problem, *given)) < 1e-5
+
+
+def test_divergence_has_the_bits_of_torch_too():
+    problem = ss.problems.get("curve")
+    given = setting(problem, 20, lr=0.2, n_steps=60)
+    ours = compiled(problem, *given)
+    assert ours[1].isinf().any()
+    assert ours[0].isnan().any()
+    assert same_bits(ours, eager(problem, *given))
+
+
+# ---- replicas, chunks, libraries ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["abs", "tanh", "cross entropy"])
+def test_a_replica_alone_has_the_bits_of_one_among_others(name):
+    problem = PROBLEMS[name]()
+    config, w, indices, sizes = setting(problem, 20, optimizer="Adam", lr=0.01)
+    among = compiled(problem, config, w, indices, sizes)
+    single = ss.TrainConfig(optimizer="Adam", lr=0.01, batch_size=10)
+    alone = compile_steps(problem, single)
+    assert alone.source != compile_steps(problem, config).source
+    found = alone(w[7:8], alone.init(w[7:8]), indices[7:8], sizes, 1)[2:]
+    assert same_bits([part.squeeze(1) for part in found], [part[:, 7] for part in among])
+
+
+def test_the_state_goes_on_in_the_next_chunk_with_the_replicas_that_are_left():
+    problem = small_curve(noise=0.1)
+    config, w, indices, sizes = setting(problem, 20, optimizer="Adam", lr=0.01)
+    run = compile_steps(problem, config)
+    w_end, state_end, ws, _, _ = run(w, run.init(w), indices, sizes, 1)
+    cut = int(sizes[:15].sum())
+    half, state, first, _, _ = run(w, run.init(w), indices[:, :cut], sizes[:15], 1)
+    left = torch.tensor([2, 3, 19])
+    rest = run(half[left], state[left], indices[left, cut:], sizes[15:], 16)
+    assert state.shape == (20, 2, 3)
+    assert torch.equal(first, ws[:16])
+    assert torch.equal(rest[2], ws[15:, left])
+    assert torch.equal(rest[0], w_end[left])
+    assert torch.equal(rest[1], state_end[left])
+
+
+def test_what_it_is_given_is_not_changed():
+    problem = small_curve()
+    config, w, indices, sizes = setting(problem, 3, optimizer="Adam")
+    run = compile_steps(problem, config)
+    state = run.init(w)
+    before = w.clone()
+    run(w, state, indices, sizes, 1)
+    assert torch.equal(w, before)
+    assert not state.any()
+
+
+def test_two_problems_live_side_by_side():
+    first, second = small_curve(), sine()
+    given = setting(first, 3)
+    runs = [compile_steps(problem, given[0]) for problem in (first, second)]
+    for problem, run in zip((first, second), runs, strict=True):
+        ours = run(given[1], run.init(given[1]), *given[2:], 1)[2:]
+        assert relative(ours, eager(problem, *given)) < 1e-6
+
+
+@pytest.fixture
+def builds(monkeypatch):
+    """The C++ texts that were built."""
+    texts, build = [], steps.build
+
+    def counted(source, folder):
+        texts.append(source)
+        return build(source, folder)
+
+    monkeypatch.setattr(steps, "_loaded", {})
+    monkeypatch.setattr(steps, "build", counted)
+    return texts
+
+
+def test_numbers_share_a_library_and_branches_do_not(builds):
+    problem = small_curve(noise=0.1)
+    for lr, momentum in ((0.05, 0.9), (0.01, 0.9), (0.05, 0.5)):
+        given = setting(problem, 3, optimizer="SGD", lr=lr, options={"momentum": momentum})
+        assert same_bits(compiled(problem, *given), eager(problem, *given))
+    assert len(builds) == 1
+    compile_steps(problem, setting(problem, 3, optimizer="SGD")[0])
+    assert len(builds) == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a loaded library cannot be removed")
+def test_a_library_leaves_no_files(builds, monkeypatch, tmp_path):
+    monkeypatch.setattr(steps.tempfile, "tempdir", str(tmp_path))
+    compile_steps(small_curve(), setting(small_curve(), 1)[0])
+    assert len(builds) == 1
+    assert os.listdir(tmp_path) == []
+
+
+# ---- what cannot be compiled -------------------------------------------------------------------
+
+
+def refusal(problem=None, **changes):
+    problem = problem or small_curve()
+    with pytest.raises(Unsupported) as error:
+        compile_steps(problem, setting(problem, 1, **changes)[0])
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def rows_of_numpy(w, x):
+    return w[0] * torch.from_numpy(np.sin(x.numpy()))
+
+
+def numbers_of_w(w, x):
+    return x * torch.from_numpy(w[0].detach().numpy().copy()) * w[1]
+
+
+def constants(w, x):
+    return (w[0] * x[..., None] * torch.linspace(0, 1, 2000)).sum(-1)
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (rows_of_numpy, "disagrees"),
+        (numbers_of_w, "disagrees"),
+        (lambda w, x: w[0] * x + torch.rand(1), "random numbers"),
+        (lambda w, x: w[0] * x if w[0] > 0 else w[1] * x, "reads a value"),
+        (lambda w, x: (w[0] * x).sort()[0], "sort is not known"),
+        (constants, "constant tensor of 2000 values"),
+        (lambda w, x: (w[0] * x).double().float(), "dtypes"),
+        (lambda w, x: (w[0] * x).long() * w[1], "integers"),
+    ],
+)
+def test_models_that_cannot_be_compiled(model, why):
+    problem = small_curve(model=model, w_true=None, w_init=[0.5, 0.1, 0.2])
+    assert why in refusal(problem)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "options", "why"),
+    [
+        ("Adagrad", {}, "Adagrad"),
+        ("Adam", {"amsgrad": True}, "amsgrad"),
+        ("SGD", {"maximize": True}, "maximize"),
+        ("Adam", {"foreach": True}, "foreach"),
+        ("RMSprop", {"capturable": True}, "capturable"),
+        ("Adam", {"betas": (torch.tensor(0.9), torch.tensor(0.99))}, "betas"),
+        (lambda params: torch.optim.SGD(params, lr=0.1), {}, "function"),
+    ],
+)
+def test_rules_that_cannot_be_compiled(optimizer, options, why):
+    assert why in refusal(optimizer=optimizer, options=options)
+
+
+def test_a_step_with_too_many_values_is_refused():
+    problem = small_curve(d=1_000_000)
+    assert "more than 16 MB" in refusal(problem, batch_size=None)
+
+
+def test_no_compiler(builds, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    assert refusal() == "no C++ compiler (g++ or clang++) was found"
+
+
+def test_a_compiler_that_fails_is_quoted_in_one_line(builds, monkeypatch, tmp_path):
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\necho 'a note' >&2\necho 'error: no licence' >&2\nexit 1\n")
+    broken.chmod(0o700)
+    monkeypatch.setenv("CXX", str(broken))
+    assert refusal().endswith("broken failed: error: no licence")
+
+
+def test_a_compiler_that_hangs_is_given_up(builds, monkeypatch, tmp_path):
+    slow = tmp_path / "slow"
+    slow.write_text("#!/bin/sh\nexec sleep 30\n")
+    slow.chmod(0o700)
+    monkeypatch.setenv("CXX", str(slow))
+    monkeypatch.setattr(steps, "BUILD_SECONDS", 0.2)
+    assert "took more than" in refusal()
+
+
+def test_a_torch_that_cannot_be_recorded(monkeypatch):
+    monkeypatch.delitem(sys.modules, "sgdstudy.training.compiled.recorder", raising=False)
+    monkeypatch.setitem(sys.modules, "torch.utils._python_dispatch", None)
+    assert "cannot be recorded" in refusal()
+
+
+def test_a_torch_that_takes_nothing_apart(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch._decomp", None)
+    assert "_decomp" in refusal(regression(nn.GELU))
+
+
+def test_wrong_calls():
+    problem = small_curve()
+    config, w, indices, sizes = setting(problem, 3)
+    run = compile_steps(problem, config)
+    state = run.init(w)
+    with pytest.raises(ValueError, match="beyond the 53 samples"):
+        run(w, state, indices + 50, sizes, 1)
+    with pytest.raises(ValueError, match="another batch size"):
+        run(w, state, indices[:, :7], np.array([7]), 1)
+    with pytest.raises(ValueError, match="indices are"):
+        run(w, state, indices[:2], sizes, 1)
+    with pytest.raises(ValueError, match="full batches"):
+        run(w, state, None, sizes, 1)
+    with pytest.raises(ValueError, match="does not fit"):
+        run(w[:, :2], state, indices, sizes, 1)
