@@ -107,6 +107,7 @@ class Plan:
             **self.study.tags(self.options),
             "sgdstudy.arm": self.arm,
             "sgdstudy.record": self.record,
+            "sgdstudy.grid": json.dumps(self.grid),
         }
 
 
