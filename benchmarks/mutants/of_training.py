@@ -3,12 +3,12 @@
 from table import Group
 
 TRAINER = Group(
-    "training/train.py",
+    "training/run.py",
     "train trajectory checkpoint orders schedules",
     [
         (
-            'run.reason[run.reason == ""] = "max_epochs"',
-            'run.reason[run.live] = "max_epochs"',
+            'self.reason[self.reason == ""] = "max_epochs"',
+            'self.reason[self.live] = "max_epochs"',
             "an interrupted run says that it is over",
         ),
         (
@@ -22,8 +22,8 @@ TRAINER = Group(
             "an adaptive order is asked for an epoch it does not know",
         ),
         (
-            "span = _Span(self.sizes[self.batch : last], 1, self.batch, last == m)",
-            "span = _Span(self.sizes[self.batch : last], 1, 0, last == m)",
+            "span = Span(self.sizes[self.batch : last], 1, self.batch, last == m)",
+            "span = Span(self.sizes[self.batch : last], 1, 0, last == m)",
             "batches of a long epoch are numbered from 0 in every chunk",
         ),
         (
@@ -32,8 +32,8 @@ TRAINER = Group(
             "steps within a long epoch take the step sizes of its beginning",
         ),
         (
-            "epochs = self.epochs.close(self.epoch, known.end_loss, known.end_gradient)",
-            "epochs = self.epochs.close(self.epoch + 1, known.end_loss, known.end_gradient)",
+            "epochs = self.epochs.close(self.epoch, whole.end_loss, whole.end_gradient)",
+            "epochs = self.epochs.close(self.epoch + 1, whole.end_loss, whole.end_gradient)",
             "epochs numbered one too high",
         ),
         (
@@ -62,13 +62,13 @@ TRAINER = Group(
             "the epoch that stopped is lost",
         ),
         (
-            "return _Known(values[:-1], slopes[:-1], values[m::m], slopes[m::m])",
-            "return _Known(values[1:], slopes[1:], values[m::m], slopes[m::m])",
+            "return Whole(values[:-1], slopes[:-1], values[m::m], slopes[m::m])",
+            "return Whole(values[1:], slopes[1:], values[m::m], slopes[m::m])",
             "the full loss of a step is that after it",
         ),
         (
-            "return _Known(values[:-1], slopes[:-1], values[m::m], slopes[m::m])",
-            "return _Known(values[:-1], slopes[:-1], values[:-1:m], slopes[:-1:m])",
+            "return Whole(values[:-1], slopes[:-1], values[m::m], slopes[m::m])",
+            "return Whole(values[:-1], slopes[:-1], values[:-1:m], slopes[:-1:m])",
             "an epoch's end is its beginning",
         ),
         (

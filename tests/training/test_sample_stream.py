@@ -51,7 +51,7 @@ def test_chunks_and_neighbours_change_nothing(engine, monkeypatch):
     many = ss.train(problem(), seeds=range(4), engine=engine, **SAME)
     alone = ss.train(problem(), seeds=[2], engine=engine, **SAME)
     assert np.array_equal(alone.w[0], many.w[2])
-    monkeypatch.setattr("sgdstudy.training.train.FIRST_STEPS", 4)
+    monkeypatch.setattr("sgdstudy.training.run.FIRST_STEPS", 4)
     assert np.array_equal(ss.train(problem(), seeds=range(4), engine=engine, **SAME).w, many.w)
 
 
