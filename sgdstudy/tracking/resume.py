@@ -21,7 +21,6 @@ from sgdstudy.training.checkpoint import (
     NAME,
     Values,
     identity,
-    is_over,
     joined,
     part,
     read,
@@ -29,6 +28,7 @@ from sgdstudy.training.checkpoint import (
     snapshot,
     write,
 )
+from sgdstudy.training.run import Run
 
 SECONDS = 60.0  # between two checkpoints
 ENDED = ("FINISHED", "KILLED", "FAILED")
@@ -127,7 +127,7 @@ class Keeper:
         self._failed = False
         self._began = self._saved = time.perf_counter()
 
-    def begin(self, run: Any) -> float:
+    def begin(self, run: Run) -> float:
         """Bring the run to where the former one stood; return the seconds that one had taken."""
         name = self.sink.journal.opening.name
         if self.former is None:
@@ -146,7 +146,7 @@ class Keeper:
             return 0.0
         values = self.former.values
         self.sink.take_over(self.former.rows, part(values, "rows"), part(values, "series"))
-        how = "is taken over from" if is_over(run) else f"goes on after epoch {run.epoch} of"
+        how = "is taken over from" if run.over else f"goes on after epoch {run.epoch} of"
         log.warning("%s %s run %s", name, how, self.former.run_id)
         seconds = float(values["at.seconds"])
         self._began -= seconds
@@ -154,13 +154,13 @@ class Keeper:
         self.save(run)  # from here on nothing depends on the former run
         return seconds
 
-    def between(self, run: Any) -> None:
+    def between(self, run: Run) -> None:
         """Save the run if it is time to; one that was saved once is saved when it is over."""
         due = time.perf_counter() >= self._saved + self.seconds
-        if due or (is_over(run) and self.path.exists()):
+        if due or (run.over and self.path.exists()):
             self.save(run)
 
-    def save(self, run: Any) -> None:
+    def save(self, run: Run) -> None:
         """Save the run; where that is not possible it goes on without, and says so."""
         series, rows = self.sink.state()
         values = snapshot(run) | joined(

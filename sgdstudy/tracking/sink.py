@@ -96,7 +96,7 @@ class RunSink:
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, int]]:
         """Return the points chosen so far, and how many rows were written."""
-        return self._series.state(), dict(self.stream.n_rows)
+        return self._series.state_dict(), dict(self.stream.n_rows)
 
     def take_over(
         self, paths: dict[str, Path], n_rows: dict[str, int], series: dict[str, Any]
@@ -108,7 +108,7 @@ class RunSink:
                 part = next(batches).slice(0, missing).replace_schema_metadata()
                 self.stream.append(kind, part)
                 missing -= part.num_rows
-        self._series.restore({name: values.numpy() for name, values in series.items()})
+        self._series.load_state_dict({name: values.numpy() for name, values in series.items()})
 
     def finish(self, history: History, scratch: Path | None = None) -> Files:
         """Close the run, and return where its rows lie now.

@@ -7,8 +7,9 @@ divergence are found there, and what ran beyond them is dropped.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from sgdstudy.history.history import History
 from sgdstudy.history.rows import Rows, Sink
 from sgdstudy.problems.problem import Problem
 from sgdstudy.quantities import norm
+from sgdstudy.recipe import rules
 from sgdstudy.recipe.config import STOP_COLUMNS, TrainConfig
 from sgdstudy.recipe.orders import Sampler
 from sgdstudy.training import engines
@@ -30,6 +32,8 @@ FIRST_STEPS = 256  # of the first chunk
 CHUNK_VALUES = 8_000_000  # values kept in one chunk
 ROW_VALUES = 20  # columns of a step's row
 MAX_W_COLUMNS = 16
+REASONS = ("", "converged", "diverged")  # in a state: their numbers
+OF_ALL = ("members", "live", "stop_epoch", "n_steps", "final_w")  # arrays of any state
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,65 @@ class Run:
     def over(self) -> bool:
         """Whether nothing is left to be trained."""
         return not self.live.any() or self.epoch >= self.config.epochs
+
+    def state_dict(self) -> dict[str, dict[str, Any]]:
+        """Return where the run stands, in parts; of one that is over, its outcome only."""
+        arrays = {
+            "members": self.members,
+            "live": self.live,
+            "stop_epoch": self.stop_epoch,
+            "n_steps": self.n_steps,
+            "final_w": self.final_w,
+            "reason": np.array([REASONS.index(reason) for reason in self.reason], np.uint8),
+        }
+        at = {"epoch": self.epoch, "batch": self.batch, "over": self.over}
+        if self.over:
+            return {"run": arrays, "at": at}
+        epochs = self.epochs.state_dict()
+        return {
+            "run": {**arrays, "w": self.w, "averaged": epochs["averaged"]},
+            "at": at,
+            "sums": epochs["sums"],
+            "boundary": dict(zip(("loss", "gradient"), self.boundary or (), strict=False)),
+            "rule": rules.state_dict(self.state),
+            "sampler": {} if self.config.batch_size is None else self.sampler.state_dict(),
+        }
+
+    def load_state_dict(self, parts: Mapping[str, Mapping[str, Any]]) -> None:
+        """Go on where another run of the same recipe stood.
+
+        Args:
+            parts: of its `state_dict`; an empty part may be missing.
+
+        Raises:
+            KeyError, IndexError, RuntimeError: values are missing; the run is as it was then.
+        """
+        arrays, at = parts["run"], parts["at"]
+        found = {name: np.asarray(arrays[name]) for name in OF_ALL}
+        reason = np.array(REASONS, dtype=self.reason.dtype)[np.asarray(arrays["reason"])]
+        epoch, batch = at["epoch"], at["batch"]
+        if not at["over"]:
+            self._go_on(parts)
+        self.members, self.live = found["members"], found["live"]
+        self.stop_epoch, self.n_steps = found["stop_epoch"], found["n_steps"]
+        self.final_w, self.reason = found["final_w"], reason
+        self.epoch, self.batch = epoch, batch
+
+    def _go_on(self, parts: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take over what a run that is not over goes on with: all of it, or nothing."""
+        arrays, at, config = parts["run"], parts["at"], self.config
+        w = torch.as_tensor(arrays["w"]).to(self.w.device)
+        source = sampler(self.problem, config, [config.seeds[r] for r in arrays["members"]])
+        if config.batch_size is not None:
+            taken = at["epoch"] * self.per_epoch + int(self.sizes[: at["batch"]].sum())
+            source.load_state_dict(parts.get("sampler", {}), taken)
+        epochs = Epochs(self.problem, config, self.sizes)
+        epochs.load_state_dict({"sums": parts.get("sums", {}), "averaged": arrays["averaged"]})
+        ends = parts.get("boundary", {})
+        boundary = (np.asarray(ends["loss"]), np.asarray(ends["gradient"])) if ends else None
+        state = rules.load_state_dict(self.engine.init(w), parts.get("rule", {}))
+        self.w, self.state, self.sampler = w, state, source
+        self.epochs, self.boundary = epochs, boundary
 
     def history(self, problem: Problem, seconds: float) -> History:
         """Return what was recorded, of the problem as it was given, in so many seconds."""

@@ -264,10 +264,10 @@ def test_every_optimiser_comes_back_from_the_file(name, tmp_path):
     state = rule.init(w)
     for step, gradient in enumerate(gradients):
         if step == 3:
-            packed = {f"rule.{k}": v for k, v in checkpoint._pack(state).items()}
+            packed = {f"rule.{k}": v for k, v in rules.state_dict(state).items()}
             checkpoint.write(tmp_path / NAME, packed)
             back = checkpoint.part(checkpoint.read(tmp_path / NAME), "rule")
-            other_w, other = w, checkpoint._unpack(rule.init(w), back)
+            other_w, other = w, rules.load_state_dict(rule.init(w), back)
         w, state = rule.update(w, state, rules.Step(gradient, torch.zeros(4)))
         if step >= 3:
             other_w, other = rule.update(other_w, other, rules.Step(gradient, torch.zeros(4)))
@@ -287,7 +287,7 @@ def test_a_sampler_goes_on_anywhere(order):
         sampler.learn(gradients * epoch)
     sampler.take(20)
     sampler.learn(gradients[:2])
-    other.restore(53 * 90 + 20, sampler.state())
+    other.load_state_dict(sampler.state_dict(), 53 * 90 + 20)
     for each in (sampler, other):  # `grab` needs the gradients for what comes next
         each.rest = each.take(33)
         each.learn(gradients[2:])

@@ -91,14 +91,14 @@ def test_diagnostics_are_those_of_the_samples_that_came():
 
 
 def test_a_run_on_a_stream_goes_on_where_it_stopped():
-    """`restore` reads the stream again from its beginning."""
+    """`load_state_dict` reads the stream again from its beginning."""
     from sgdstudy.training.sample_stream import Streams
 
     first, second = Streams(problem(), [1, 2]), Streams(problem(), [1, 2])
     first.take(53)
     rows = first.take(20)
     expected = first.x[rows], first.y[rows]
-    second.restore(53, {})
+    second.load_state_dict({}, 53)
     rows = second.take(20)
     assert torch.equal(second.x[rows], expected[0])
     assert torch.equal(second.y[rows], expected[1])
@@ -111,7 +111,7 @@ def test_a_long_stream_is_read_again_to_the_very_sample():
     first, second = Streams(long, [1]), Streams(long, [1])
     for n in (80_000, 80_000, 80_005):
         first.take(n)
-    second.restore(240_005, {})
+    second.load_state_dict({}, 240_005)
     rows = [each.take(9)[0] for each in (first, second)]
     assert torch.equal(first.x[rows[0]], second.x[rows[1]])
 
