@@ -15,6 +15,7 @@ import zlib
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from sgdstudy.tracking.runs import search
 from sgdstudy.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ def wanted(store: Store) -> bool:
 
 def save(store: Store, experiment_id: str, invocation: str) -> None:
     """Write two views: an invocation's arms, and those of all invocations."""
-    runs = store.client.search_runs([experiment_id], only(invocation))
-    keys = {key for run in runs for key in run.data.metrics}
+    runs = search(store, [experiment_id], only(invocation))
+    keys = {key for run in runs for key in run.metrics}
     arms = f"tags.`{CHARTED}` = 'yes'"
     for name, runs_shown in ((VIEW, f"{only(invocation)} AND {arms}"), (f"{VIEW}_all", arms)):
         now = int(time.time() * 1000)

@@ -30,10 +30,11 @@ from filelock import FileLock, Timeout
 
 from sgdstudy.errors import InputError
 from sgdstudy.tracking import chart_views
+from sgdstudy.tracking.runs import TrackedRun, search
 from sgdstudy.tracking.store import Store, is_away, local_path, patiently, reason_of, remove_folder
 
 if TYPE_CHECKING:
-    from mlflow.entities import DatasetInput, Run
+    from mlflow.entities import DatasetInput
 
 KEY = "sgdstudy.key"  # tag: the name of the run's folder
 BEGIN_SECONDS = 60.0  # a folder without opening.json may be one that is being begun
@@ -260,7 +261,7 @@ class Journal:
             run = self._find()
             if run is None:
                 run, tags = self._create({**opening.tags, **tags}), {}
-            self.run_id, self.uri = run.info.run_id, run.info.artifact_uri
+            self.run_id, self.uri = run.run_id, run.artifact_uri
             if closing is None:  # else it is over in a moment, and found by its key if we are not
                 write_json(self.folder / "sent.json", {"run_id": self.run_id, "opened": False})
         if self._opened and closing is None:
@@ -282,24 +283,25 @@ class Journal:
             for path in self.artifacts():
                 path.unlink()
 
-    def _find(self) -> Run | None:
+    def _find(self) -> TrackedRun | None:
         """Return the run where an earlier attempt made it and could not tell us."""
         if not self._tried:
             self._tried = True
             return None
         experiment = self.store.experiment(self.opening.study)
         only = f"tags.`{KEY}` = '{self.opening.tags[KEY]}'"
-        found = self.store.client.search_runs([experiment], only, max_results=1)
+        found = search(self.store, [experiment], only, most=1)
         return found[0] if found else None
 
-    def _create(self, tags: dict[str, str]) -> Run:
+    def _create(self, tags: dict[str, str]) -> TrackedRun:
         opening = self.opening
-        return self.store.client.create_run(
+        made = self.store.client.create_run(
             self.store.experiment(opening.study),
             start_time=opening.start_ms,
             tags=tags,
             run_name=opening.name,
         )
+        return TrackedRun.of(made)
 
     def _log(self, points: list[Stamped], tags: dict[str, str], params: dict[str, str]) -> None:
         """Send points, tags and params, in one call where they are not too many."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sgdstudy.tracking.journal import KEY, PATIENCE_SECONDS, Journal
 from sgdstudy.tracking.provenance import Process
+from sgdstudy.tracking.runs import search
 from sgdstudy.tracking.sink import close_interrupted, room_on_disk
 from sgdstudy.tracking.store import Store, is_away, open_store
 
@@ -92,16 +93,16 @@ def _close_lost(store: Store, here: set[str]) -> list[str]:
     ids = [e.experiment_id for e in found if e.name.startswith(prefix)]
     only = f"attributes.status = 'RUNNING' AND tags.`{KEY}` LIKE '%'"
     closed = []
-    for run in client.search_runs(ids, only, max_results=1000):
-        tags = run.data.tags
+    for run in search(store, ids, only):
+        tags = run.tags
         names = [tags.get(f"sgdstudy.{name}", "") for name in ("host", "boot_id", "pid")]
         if tags[KEY] not in here and Process(*names).is_gone():
             try:
-                client.set_tag(run.info.run_id, "stop_reason", "interrupted")
-                client.set_terminated(run.info.run_id, status="KILLED")
+                client.set_tag(run.run_id, "stop_reason", "interrupted")
+                client.set_terminated(run.run_id, status="KILLED")
             except MlflowException as error:
                 if error.get_http_status_code() != 403:
                     raise
                 continue  # another person's, theirs to close
-            closed.append(f"{tags['sgdstudy.study']}: {run.info.run_name}")
+            closed.append(f"{tags['sgdstudy.study']}: {run.name}")
     return closed

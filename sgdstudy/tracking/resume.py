@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 from sgdstudy.errors import InputError, StoreError
 from sgdstudy.history.rows import AXIS
-from sgdstudy.tracking.load import artifact
+from sgdstudy.tracking.runs import TrackedRun, artifact, search
 from sgdstudy.tracking.sink import RunSink
 from sgdstudy.tracking.store import Store, is_away, reason_of
 from sgdstudy.training.checkpoint import (
@@ -80,28 +80,27 @@ def find(
         try:
             values = read(path)
         except InputError as error:
-            log.warning("%s: run %s is left out: %s", arm, run.info.run_id, error)
+            log.warning("%s: run %s is left out: %s", arm, run.run_id, error)
             continue
         rows = {kind: artifact(store, run, f"{kind}.parquet", folder) for kind in AXIS}
         there = {kind: path for kind, path in rows.items() if path is not None}
-        return Former(run.info.run_id, values, there)
+        return Former(run.run_id, values, there)
     log.warning("%s starts from the beginning: no run of it can be gone on with", arm)
     return None
 
 
-def _ended(store: Store, study: str, arm: str, tags: Mapping[str, str]) -> Iterator[Any]:
+def _ended(store: Store, study: str, arm: str, tags: Mapping[str, str]) -> Iterator[TrackedRun]:
     """Yield the runs of an arm that are over, the latest first."""
     only = " AND ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
-    latest_first = ["attributes.start_time DESC"]
     try:
         experiment = store.experiment(study)
-        found = store.client.search_runs([experiment], only, order_by=latest_first)
+        found = search(store, [experiment], only)
     except Exception as error:
         if not is_away(error):
             raise
         raise StoreError(f"{arm} cannot be gone on with now: {reason_of(error)}") from error
     for run in found:
-        if run.info.run_name == arm and run.info.status in ENDED:
+        if run.name == arm and run.status in ENDED:
             yield run
 
 
