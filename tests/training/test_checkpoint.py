@@ -27,6 +27,7 @@ from sgdstudy.tracking.sink import RESUMED_FROM
 from sgdstudy.tracking.store import local_path, open_store
 from sgdstudy.training import checkpoint
 from sgdstudy.training.checkpoint import NAME
+from sgdstudy.training.run import REASONS
 
 CURVE = small_curve(noise=0.01)
 LONG = small_curve(d=3001, noise=0.01)  # an epoch of 601 batches, cut into pieces
@@ -241,7 +242,7 @@ def test_replicas_that_have_diverged_stay_diverged(shared):
     arm = arm_of(**EAGER, seeds=range(8), lr=1.0, optimizer="SGD")
     found = same_after(shared, "diverged", arm, 1)
     assert 0 < int(found["run.live"].sum()) < 8
-    assert set(found["run.reason"].tolist()) == {0, checkpoint.REASONS.index("diverged")}
+    assert set(found["run.reason"].tolist()) == {0, REASONS.index("diverged")}
 
 
 def test_a_run_may_be_cut_off_again_and_again(shared):
