@@ -26,7 +26,7 @@ from sgdstudy.history.rows import AXIS, Files, Held, Rows, Stream
 from sgdstudy.tracking import describe
 from sgdstudy.tracking.chart_points import INTERIM_POINTS, Series
 from sgdstudy.tracking.journal import Closing, Journal, Point, Stamped, stamp
-from sgdstudy.tracking.store import Store, local_path, reason_of
+from sgdstudy.tracking.store import Store, reason_of
 from sgdstudy.training import checkpoint
 
 INTERIM_SECONDS = 30.0
@@ -141,17 +141,12 @@ class RunSink:
         tags = {**tags, **adopt(journal)}
         closing = Closing(status, tags, points_of(journal, self._series, figures))
         to_parquet(journal)
-        folder = journal.folder / "artifacts"
         if scratch is not None:
             scratch = scratch / journal.folder.name
-            shutil.copytree(folder, scratch, copy_function=_link)
-        sent = journal.close(closing)
-        if scratch is not None:
-            folder = scratch
-        elif sent and journal.uri:
-            folder = local_path(journal.uri) or folder
-        paths = {kind: folder / f"{kind}.parquet" for kind in AXIS}
-        return Files({kind: path for kind, path in paths.items() if path.exists()})
+            shutil.copytree(journal.folder / "artifacts", scratch, copy_function=_link)
+        journal.close(closing)
+        paths = {kind: _lies(f"{kind}.parquet", scratch, journal) for kind in AXIS}
+        return Files({kind: path for kind, path in paths.items() if path is not None})
 
 
 def close_interrupted(
@@ -191,6 +186,13 @@ def to_parquet(journal: Journal) -> None:
         if next(stream.batches(kind), None) is not None:
             path = functools.partial(stream.to_parquet, kind)
             journal.add(f"{kind}.parquet", path)
+
+
+def _lies(name: str, scratch: Path | None, journal: Journal) -> Path | None:
+    """Return where an artifact of a run that was closed lies: in our own files of it first."""
+    if scratch is not None and (scratch / name).exists():
+        return scratch / name
+    return journal.find(name)
 
 
 def _link(source: str, target: str) -> None:
