@@ -26,9 +26,10 @@ from sgdstudy.theory.predictions import SWEEP_WORK, predict
 from sgdstudy.tracking import garbage, provenance, recovery
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.prune import remove
+from sgdstudy.tracking.retry import reason_of
 from sgdstudy.tracking.runs import TrackedRun, every_run
 from sgdstudy.tracking.sink import RunSink
-from sgdstudy.tracking.store import locate, reason_of
+from sgdstudy.tracking.store import locate
 from sgdstudy.training.interrupts import interrupt_flag, visible
 from sgdstudy.training.train import train
 

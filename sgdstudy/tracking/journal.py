@@ -31,8 +31,9 @@ from filelock import FileLock, Timeout
 
 from sgdstudy.errors import InputError
 from sgdstudy.tracking import chart_views
+from sgdstudy.tracking.retry import is_away, patiently, reason_of
 from sgdstudy.tracking.runs import TrackedRun, search
-from sgdstudy.tracking.store import Store, is_away, local_path, patiently, reason_of, remove_folder
+from sgdstudy.tracking.store import Store, local_path, remove_folder
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput

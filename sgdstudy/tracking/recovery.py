@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from sgdstudy.tracking.journal import KEY, PATIENCE_SECONDS, Journal
 from sgdstudy.tracking.provenance import Process
+from sgdstudy.tracking.retry import is_away
 from sgdstudy.tracking.runs import search
 from sgdstudy.tracking.sink import close_interrupted, room_on_disk
-from sgdstudy.tracking.store import Store, is_away, open_store
+from sgdstudy.tracking.store import Store, open_store
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Recovered:
         words = {
             "finished {} that had been cut off": self.closed,
             "sent {} that the store had missed": self.sent,
-            "kept {} for sgdstudy sync: the store does not take them now": self.waiting,
+            "kept {} for sgdstudy recover: the store does not take them now": self.waiting,
         }
         counts = [(text, len(names)) for text, names in words.items() if names]
         return "; ".join(text.format(f"{n} run{'s' * (n > 1)}") for text, n in counts)

@@ -14,9 +14,10 @@ from safetensors import SafetensorError
 
 from sgdstudy.errors import InputError, StoreError
 from sgdstudy.history.rows import AXIS
+from sgdstudy.tracking.retry import is_away, reason_of
 from sgdstudy.tracking.runs import TrackedRun, artifact, search
 from sgdstudy.tracking.sink import RunSink
-from sgdstudy.tracking.store import Store, is_away, reason_of
+from sgdstudy.tracking.store import Store
 from sgdstudy.training.checkpoint import (
     NAME,
     Values,

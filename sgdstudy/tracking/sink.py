@@ -26,7 +26,8 @@ from sgdstudy.history.rows import AXIS, Files, Held, Rows, Stream
 from sgdstudy.tracking import describe
 from sgdstudy.tracking.chart_points import INTERIM_POINTS, Series
 from sgdstudy.tracking.journal import Closing, Journal, Point, Stamped, stamp
-from sgdstudy.tracking.store import Store, reason_of
+from sgdstudy.tracking.retry import reason_of
+from sgdstudy.tracking.store import Store
 from sgdstudy.training import checkpoint
 
 INTERIM_SECONDS = 30.0
