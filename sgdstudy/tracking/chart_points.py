@@ -8,8 +8,8 @@ import numpy as np
 
 from sgdstudy.figures.extremes import Extremes
 from sgdstudy.history.rows import AXIS, Rows
+from sgdstudy.recipe.columns import charted
 
-EPOCH_METRICS = ("running_loss", "full_loss", "distance")
 PREFIX = {"steps": "batch", "epochs": "epoch"}
 INTERIM_POINTS = 64
 
@@ -18,11 +18,11 @@ class Series:
     """The points that MLflow gets of a run's rows: by key, the medians over the live seeds.
 
     Args:
-        metrics: the columns of `steps` that it gets; of `epochs`, it gets `EPOCH_METRICS`.
+        metrics: the columns of `steps` that it gets; of `epochs`, it gets `columns.charted`.
     """
 
     def __init__(self, metrics: Sequence[str]) -> None:
-        self._metrics = {"steps": tuple(metrics), "epochs": EPOCH_METRICS}
+        self._metrics = {"steps": tuple(metrics), "epochs": charted("epochs")}
         self._series: dict[str, Extremes] = {}
 
     def add(self, kind: str, rows: Rows) -> None:

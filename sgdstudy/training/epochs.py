@@ -9,18 +9,10 @@ import numpy as np
 
 from sgdstudy.problems.problem import Problem
 from sgdstudy.quantities import norm
+from sgdstudy.recipe import columns
 from sgdstudy.recipe.config import TrainConfig
 
-COLUMNS = (
-    "running_loss",
-    "full_loss",
-    "full_grad_norm",
-    "last_loss",
-    "sum_loss",
-    "mean_loss",
-    "mean_grad_norm",
-    "norm_mean_grad",
-)
+COLUMNS = tuple(column.name for column in columns.OF_EPOCHS)
 
 
 class Epochs:
