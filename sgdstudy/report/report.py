@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgdstudy.errors import InputError
-from sgdstudy.report.markup import breakable, markdown, portable, slug
+from sgdstudy.report.markup import breakable, command, markdown, slug
 from sgdstudy.studies.claims import tally, without_tables
 from sgdstudy.studies.study import HIDDEN
 from sgdstudy.text import show
@@ -79,7 +79,6 @@ class Section:
     pictures: list[Picture]
     arms: Arms
     command: str
-    options_known: bool
     started: datetime
     seconds: float
     code: str
@@ -183,8 +182,6 @@ def _section(store: Store, name: str, run: Any, arms: Sequence[Any]) -> Section:
         paths = [artifact(store, run, file, into) for file in _figures(store, run)]
         pictures = [_picture(path, ident, question) for path in paths if path is not None]
     hidden = text == HIDDEN
-    study = tags.get("sgdstudy.study", name)
-    command, options_known = portable(tags.get("sgdstudy.command", ""), study)
     started = min(r.info.start_time for r in [run, *arms])
     return Section(
         id=ident,
@@ -195,8 +192,7 @@ def _section(store: Store, name: str, run: Any, arms: Sequence[Any]) -> Section:
         claims=[] if hidden else _claims(listing),
         pictures=pictures,
         arms=_arms(arms),
-        command=command,
-        options_known=options_known,
+        command=command(tags),
         started=datetime.fromtimestamp(started / 1000, UTC),
         seconds=((run.info.end_time or started) - started) / 1000,
         code=_code(tags),
