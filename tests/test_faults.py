@@ -46,6 +46,7 @@ def outcomes(tmp_path_factory):
     return {k: v for file in files for k, v in json.loads(file.read_text()).items()}
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("name", [name for names in GROUPS for name in names])
 def test_nothing_is_lost(outcomes, name):
     outcome = outcomes[name]

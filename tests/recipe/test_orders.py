@@ -272,6 +272,7 @@ def test_grab_herds_better_than_any_of_many_shuffles():
     assert herding_error(sampler.take(200)[0].numpy(), vectors) < min(shuffled)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs", [3, 8], ids=["eager", "compiled where it pays"])
 def test_training_feeds_grab_the_gradients_of_its_own_steps(epochs):
     problem = ss.problems.legendre("cubic", d=300)

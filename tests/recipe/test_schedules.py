@@ -59,6 +59,7 @@ def literal(name, options, optimizer, seed=0):
     return torch.stack(ws).numpy(), np.array(rates)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["eager", "compiled"])
 @pytest.mark.parametrize("name", OPTIONS)
 def test_a_schedule_is_that_of_torchs_own_loop(name, engine):

@@ -80,6 +80,7 @@ def page(text):
     return Page(text)
 
 
+@pytest.mark.slow
 def test_studies_stand_in_order_with_their_questions(page, text):
     names = re.findall(r'<section id="study-([^"]+)"', text)
     assert names == ["ex3_batches", "ex4_minibatch", "study_markup"]
@@ -184,6 +185,7 @@ def test_a_place_that_cannot_be_written_is_one_line(made, tmp_path, no_server):
     assert one_line(error)
 
 
+@pytest.mark.slow
 def test_figures_are_kept_small_and_say_what_they_show(tmp_path):
     import numpy as np
     from PIL import Image
@@ -233,6 +235,7 @@ def test_the_command_of_an_older_store_names_every_option():
     assert command(options | {"sgdstudy.arm": "a"}) == ""  # a sweep whose grid is not known
 
 
+@pytest.mark.server
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 def test_on_a_phone_only_tables_and_figures_scroll_sideways(made):
     playwright = pytest.importorskip("playwright.sync_api")

@@ -14,6 +14,7 @@ from sgdstudy.studies.scripts import find_scripts, load_study
 from sgdstudy.tracking.runs import every_run
 from sgdstudy.tracking.store import open_store
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 STUDIES = list(find_scripts())
 

@@ -45,7 +45,9 @@ def test_every_script_has_a_small_run():
     assert set(find_scripts()) == set(SMALL)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "ex3_batches")) for n in SMALL]
+)
 def test_script_runs_small(name, store):
     result = ss.run(name, store=store, **SMALL[name])
     study = load_study(name)
@@ -87,6 +89,7 @@ def is_the_same_for_every_seed(arm):
     return fixed and bool((first == other).all())
 
 
+@pytest.mark.slow
 def test_arms_in_processes_give_what_they_give_one_by_one(store):
     alone = ss.run("ex4_minibatch", store=store, **SMALL["ex4_minibatch"])
     together = ss.run("ex4_minibatch", store=store, jobs=2, **SMALL["ex4_minibatch"])

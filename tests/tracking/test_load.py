@@ -451,6 +451,7 @@ def test_ten_thousand_resamples_give_nearly_this_interval():
     assert np.abs(np.diff(ranks, axis=0)).max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [16, 25, 64])
 def test_the_interval_covers_the_median_as_often_as_it_should(n):
     """Order statistics r and s hold the median with probability P(r <= Bin(n, 1/2) < s)."""

@@ -64,6 +64,7 @@ def test_seeds_that_stop_leave_the_others_where_they_were():
     assert np.array_equal(stopped.w[left], whole.w[left])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [4, 12])
 def test_seeds_that_leave_take_only_their_own_streams_with_them(chunk, monkeypatch):
     monkeypatch.setattr("sgdstudy.training.engines.Eager.chunk_steps", chunk)
