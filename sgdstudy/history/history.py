@@ -212,6 +212,14 @@ class History:
         loss = loss[np.isfinite(loss)]
         return float(loss[-1] / loss[-2]) if len(loss) > 1 else float("nan")
 
+    def lr_limit(self) -> float:
+        """Return the step size limit that the first seed's growth shows; NaN where it is falling.
+
+        2 lr / (1 + sqrt(growth)), as beyond the limit the loss grows by (1 - lr lambda_max)^2.
+        """
+        growth = self.growth_per_epoch()
+        return float(2 * self.config.lr / (1 + np.sqrt(growth))) if growth > 1 else float("nan")
+
     def contraction(self, epochs: int = 10) -> float:
         """Return the first seed's factor of the error per epoch, from the last epochs' full loss.
 

@@ -97,6 +97,7 @@ from sgdstudy.theory.rates import (
     slope_samples,
 )
 from sgdstudy.theory.reshuffling import reshuffled_losses, reshuffling_losses, reshuffling_radius
+from sgdstudy.theory.rounding import sum_rounding
 from sgdstudy.theory.stability import linearised, sharpness_limit
 from sgdstudy.theory.step_sizes import (
     averaged_excess_law,
@@ -183,6 +184,7 @@ __all__ = [
     "stationary_excess",
     "stationary_tracking",
     "step_moments",
+    "sum_rounding",
     "time_above",
     "trace_sigma",
     "tracking_lr_limit",

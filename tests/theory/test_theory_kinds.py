@@ -744,6 +744,7 @@ NUMBERS = {
     "shuffle_once_factor",
     "slope_interval",
     "slope_samples",
+    "sum_rounding",
     "time_above",
     "triangle_bounds",
 }
