@@ -206,6 +206,23 @@ class History:
         last = rows.drop_duplicates("seed", keep="last")[column].to_numpy(dtype=float)
         return float(np.median(last)) if len(last) else float("nan")
 
+    def differing(self, other: History, *columns: str) -> int:
+        """Return how many numbers of the steps differ from another run's, in any bit.
+
+        All of them where the runs have not as many steps.
+
+        Args:
+            other: the other run.
+            columns: the columns that are looked at.
+
+        Raises:
+            InputError: a column that is not there.
+        """
+        one, two = (run.load(columns=list(columns)).to_numpy() for run in (self, other))
+        if one.shape != two.shape:
+            return max(one.size, two.size)
+        return int(np.sum((one != two) & ~(np.isnan(one) & np.isnan(two))))
+
     def growth_per_epoch(self) -> float:
         """Return the last finite ratio of successive running losses of the first seed, or NaN."""
         loss = self._of_first_seed("running_loss")

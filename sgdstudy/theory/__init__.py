@@ -73,6 +73,7 @@ from sgdstudy.theory.fixed_order import (
     spectral_radius,
     usable_lr,
 )
+from sgdstudy.theory.mean_absolute import least_absolute_gradient
 from sgdstudy.theory.particles import Estimated, reshuffling_growth, reshuffling_lr_limit
 from sgdstudy.theory.paths import first_overflow, lyapunov, lyapunov_zero_lr
 from sgdstudy.theory.random_order import (
@@ -150,6 +151,7 @@ __all__ = [
     "growth_per_epoch",
     "jensen_bounds",
     "law_at",
+    "least_absolute_gradient",
     "linearised",
     "log_slope",
     "lr_best_asymptotic",

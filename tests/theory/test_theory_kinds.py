@@ -738,6 +738,7 @@ NUMBERS = {
     "gap",
     "jensen_bounds",
     "law_at",
+    "least_absolute_gradient",
     "log_slope",
     "reshuffling_factor",
     "sharpness_limit",
