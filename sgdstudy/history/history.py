@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 
 from sgdstudy import checks, theory
 from sgdstudy.errors import InputError
@@ -222,6 +223,33 @@ class History:
         if one.shape != two.shape:
             return max(one.size, two.size)
         return int(np.sum((one != two) & ~(np.isnan(one) & np.isnan(two))))
+
+    def batches_off(self, batches: Sequence[np.ndarray]) -> float:
+        """Return how far the first seed's losses and gradients are from those of these batches.
+
+        The largest difference, relative, at the parameters of every step, in float64; of the
+        gradient's norm relative to that of the mean of its terms' sizes, as they cancel.
+
+        Args:
+            batches: the numbers of the samples of every step, `(B,)` each.
+
+        Returns:
+            0 but for rounding where the run took these; infinite where it took more or fewer steps.
+        """
+        exact, p = self.problem.to(torch.float64, "cpu"), self.problem.p
+        columns = ["seed", "step", "loss", "grad_norm", *(f"w{i}" for i in range(p))]
+        rows = self.load(columns=columns, seeds=self.config.seeds[0]).to_numpy(dtype=float)
+        if len(rows) != len(batches):
+            return float("inf")
+        off, tiny = [0.0], float(np.finfo(float).tiny)
+        for (_, _, loss, slope, *w), batch in zip(rows, batches, strict=True):
+            one = torch.tensor(w, dtype=torch.float64).expand(len(batch), p)  # sample by sample
+            x, y = (part[torch.as_tensor(batch)].unsqueeze(1) for part in (exact.x, exact.y))
+            value, gradient = (v.numpy() for v in exact.losses_and_gradients(one, x, y))
+            size = norm(np.abs(gradient).mean(0))
+            off.append(abs(loss - value.mean()) / max(value.mean(), tiny))
+            off.append(abs(slope - norm(gradient.mean(0))) / max(size, tiny))
+        return float(np.max(off))
 
     def growth_per_epoch(self) -> float:
         """Return the last finite ratio of successive running losses of the first seed, or NaN."""
