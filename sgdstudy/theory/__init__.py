@@ -74,6 +74,7 @@ from sgdstudy.theory.fixed_order import (
     usable_lr,
 )
 from sgdstudy.theory.mean_absolute import least_absolute_gradient
+from sgdstudy.theory.medians import draw_within
 from sgdstudy.theory.particles import Estimated, reshuffling_growth, reshuffling_lr_limit
 from sgdstudy.theory.paths import first_overflow, lyapunov, lyapunov_zero_lr
 from sgdstudy.theory.random_order import (
@@ -131,6 +132,7 @@ __all__ = [
     "descent_loss",
     "descent_stop",
     "descent_w",
+    "draw_within",
     "eigenvalues",
     "epoch_map",
     "exact_radius",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -225,9 +226,27 @@ class Expected:
 
     def loss(self, column: str, epoch: int) -> Known:
         """Return a loss of the first seed at an epoch, from its own order."""
-        first = Expected(self.problem, replace(self.config, seeds=self.config.seeds[:1]))
+        first = self.of(self.config.seeds[:1])
         value, off = (float(part[-1, 0]) for part in first.losses(column, epoch))
         return Known(value, off, OWN)
+
+    def of(self, seeds: Sequence[int]) -> Expected:
+        """Return the same of some seeds."""
+        return Expected(self.problem, replace(self.config, seeds=tuple(seeds)))
+
+    def running_over_full(self, epoch: int) -> Known | None:
+        """Return running over full loss at an epoch, a mean over the seeds; None: not finite.
+
+        Rounding moves the parameters, and so both losses to the same side: their ratio by no more
+        than the larger of the two, relative.
+        """
+        losses = (self.losses(f"{rule}_loss", epoch) for rule in ("running", "full"))
+        (running, full), off = ([part[-1] for part in parts] for parts in zip(*losses, strict=True))
+        with np.errstate(all="ignore"):  # of seeds that diverge
+            ratio = running / full
+            within = (ratio * np.maximum(off[0] / running, off[1] / full)).mean()
+        known = Known(float(ratio.mean()), float(within), OWN)
+        return known if np.isfinite([known.value, known.within]).all() else None
 
     def own_order(self, epochs: int, seed: int | None = None) -> fixed_order.OrderLosses:
         """Return the losses of a seed's own order, batch by batch; None: the first seed's."""

@@ -733,6 +733,7 @@ def _(k):
 # these take numbers, not a problem: their own tests have all there is
 NUMBERS = {
     "critical_batch_size",
+    "draw_within",
     "finite_share",
     "first_below",
     "gap",
