@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
 from sgdstudy import checks, theory
 from sgdstudy.errors import InputError
+from sgdstudy.history import batches as of_batches
 from sgdstudy.history.rows import Sink
 from sgdstudy.problems.problem import Problem
 from sgdstudy.quantities import norm
@@ -225,31 +225,23 @@ class History:
         return int(np.sum((one != two) & ~(np.isnan(one) & np.isnan(two))))
 
     def batches_off(self, batches: Sequence[np.ndarray]) -> float:
-        """Return how far the first seed's losses and gradients are from those of these batches.
+        """Return how far the first seed's steps are from those on these; see `batches.py`."""
+        return of_batches.batches_off(self, batches)
 
-        The largest difference, relative, at the parameters of every step, in float64; of the
-        gradient's norm relative to that of the mean of its terms' sizes, as they cancel.
+    def mean_square_batch_norm(self) -> float:
+        """Return the mean of the squared norms of the batch gradients, all seeds and steps."""
+        return of_batches.mean_square_batch_norm(self)
 
-        Args:
-            batches: the numbers of the samples of every step, `(B,)` each.
+    def way_off(self) -> float:
+        """Return how far the first epoch's mean gradient is from the way made, relative."""
+        return of_batches.way_off(self)
 
-        Returns:
-            0 but for rounding where the run took these; infinite where it took more or fewer steps.
-        """
-        exact, p = self.problem.to(torch.float64, "cpu"), self.problem.p
-        columns = ["seed", "step", "loss", "grad_norm", *(f"w{i}" for i in range(p))]
-        rows = self.load(columns=columns, seeds=self.config.seeds[0]).to_numpy(dtype=float)
-        if len(rows) != len(batches):
-            return float("inf")
-        off, tiny = [0.0], float(np.finfo(float).tiny)
-        for (_, _, loss, slope, *w), batch in zip(rows, batches, strict=True):
-            one = torch.tensor(w, dtype=torch.float64).expand(len(batch), p)  # sample by sample
-            x, y = (part[torch.as_tensor(batch)].unsqueeze(1) for part in (exact.x, exact.y))
-            value, gradient = (v.numpy() for v in exact.losses_and_gradients(one, x, y))
-            size = norm(np.abs(gradient).mean(0))
-            off.append(abs(loss - value.mean()) / max(value.mean(), tiny))
-            off.append(abs(slope - norm(gradient.mean(0))) / max(size, tiny))
-        return float(np.max(off))
+    def ratio(self, column: str, other: str) -> np.ndarray:
+        """Return a column of `epochs` over another, the median over the seeds by epoch, `(E,)`."""
+        rows = self.load("epochs", columns=["seed", "epoch", column, other])
+        by_epoch = (rows[column] / rows[other]).groupby(rows["epoch"]).median()
+        found: np.ndarray = by_epoch.to_numpy(dtype=float)
+        return found
 
     def growth_per_epoch(self) -> float:
         """Return the last finite ratio of successive running losses of the first seed, or NaN."""

@@ -23,15 +23,18 @@ from sgdstudy.theory.batch_size import (
 )
 from sgdstudy.theory.batch_vs_full import (
     Gap,
+    batch_norm_spread,
     finite_share,
     gap,
     gradients,
     jensen_bounds,
     mean_square_batch_norm,
     noise_scale,
+    trace_from_batches,
     trace_sigma,
     triangle_bounds,
     two_batch_bias,
+    two_batch_estimate,
 )
 from sgdstudy.theory.checked import checked
 from sgdstudy.theory.descent import (
@@ -123,6 +126,7 @@ __all__ = [
     "Tracking",
     "averaged_excess_law",
     "averaged_losses",
+    "batch_norm_spread",
     "batches",
     "batches_by_epoch",
     "best_tracking_lr",
@@ -190,12 +194,14 @@ __all__ = [
     "step_moments",
     "sum_rounding",
     "time_above",
+    "trace_from_batches",
     "trace_sigma",
     "tracking_lr_limit",
     "tracking_path",
     "tracking_terms",
     "triangle_bounds",
     "two_batch_bias",
+    "two_batch_estimate",
     "usable_lr",
 ]
 

@@ -15,10 +15,11 @@ from sgdstudy.known import Known
 from sgdstudy.problems.least_squares import LeastSquares
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
-from sgdstudy.theory import descent, fixed_order, paths, random_order, rounding
+from sgdstudy.theory import batch_vs_full, descent, fixed_order, paths, random_order, rounding
 from sgdstudy.theory.predictions import WITHIN, followed_losses, known_order, predict, run_dtype
 
 MAP = "theory: the epoch's product of I - lr H_b"
+SIGMA = "theory: |g|^2 + tr(Sigma) (d - B) / (B (d - 1)); its own standard error"
 CLOSED = "theory: loss of descent in closed form"
 OWN = "theory: the steps of the seeds' own orders, in float64"
 
@@ -156,6 +157,25 @@ class Expected:
         floor = descent.float32_floor(ls, lr)
         off = floor * descent.float32_floor_rounding(ls, lr)
         return Known(floor, off, "theory: ulp(w)^2 / (8 lr^2 lambda_min)")
+
+    # ---- batches where a run stands still --------------------------------------------------
+
+    @property
+    def gradients(self) -> np.ndarray:
+        """The gradient of every sample's loss where the first seed starts, `(d, p)`."""
+        return batch_vs_full.gradients(self.ls, self.start, self.problem.d)
+
+    @property
+    def mean_square_batch_norm(self) -> Known:
+        """E|g_B|^2 where the first seed starts; within: of one epoch of every seed.
+
+        Four standard errors of that mean, and the rounding of a sum over the data.
+        """
+        size, d = self.config.batch_sizes(self.problem.d)[0], self.problem.d
+        value = batch_vs_full.mean_square_batch_norm(self.ls, self.start, d, size)
+        spread = batch_vs_full.batch_norm_spread(self.ls, self.start, d, size)
+        rounded = rounding.sum_rounding(d, eps=self.eps) * value
+        return Known(value, 4 * spread / len(self.config.seeds) ** 0.5 + rounded, SIGMA)
 
     # ---- a fixed order ---------------------------------------------------------------------
 
