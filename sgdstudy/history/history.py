@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from sgdstudy import checks, theory
 from sgdstudy.errors import InputError
+from sgdstudy.history import batches as of_batches
 from sgdstudy.history.rows import Sink
 from sgdstudy.problems.problem import Problem
 from sgdstudy.quantities import norm
@@ -206,11 +207,55 @@ class History:
         last = rows.drop_duplicates("seed", keep="last")[column].to_numpy(dtype=float)
         return float(np.median(last)) if len(last) else float("nan")
 
+    def differing(self, other: History, *columns: str) -> int:
+        """Return how many numbers of the steps differ from another run's, in any bit.
+
+        All of them where the runs have not as many steps.
+
+        Args:
+            other: the other run.
+            columns: the columns that are looked at.
+
+        Raises:
+            InputError: a column that is not there.
+        """
+        one, two = (run.load(columns=list(columns)).to_numpy() for run in (self, other))
+        if one.shape != two.shape:
+            return max(one.size, two.size)
+        return int(np.sum((one != two) & ~(np.isnan(one) & np.isnan(two))))
+
+    def batches_off(self, batches: Sequence[np.ndarray]) -> float:
+        """Return how far the first seed's steps are from those on these; see `batches.py`."""
+        return of_batches.batches_off(self, batches)
+
+    def mean_square_batch_norm(self) -> float:
+        """Return the mean of the squared norms of the batch gradients, all seeds and steps."""
+        return of_batches.mean_square_batch_norm(self)
+
+    def way_off(self) -> float:
+        """Return how far the first epoch's mean gradient is from the way made, relative."""
+        return of_batches.way_off(self)
+
+    def ratio(self, column: str, other: str) -> np.ndarray:
+        """Return a column of `epochs` over another, the median over the seeds by epoch, `(E,)`."""
+        rows = self.load("epochs", columns=["seed", "epoch", column, other])
+        by_epoch = (rows[column] / rows[other]).groupby(rows["epoch"]).median()
+        found: np.ndarray = by_epoch.to_numpy(dtype=float)
+        return found
+
     def growth_per_epoch(self) -> float:
         """Return the last finite ratio of successive running losses of the first seed, or NaN."""
         loss = self._of_first_seed("running_loss")
         loss = loss[np.isfinite(loss)]
         return float(loss[-1] / loss[-2]) if len(loss) > 1 else float("nan")
+
+    def lr_limit(self) -> float:
+        """Return the step size limit that the first seed's growth shows; NaN where it is falling.
+
+        2 lr / (1 + sqrt(growth)), as beyond the limit the loss grows by (1 - lr lambda_max)^2.
+        """
+        growth = self.growth_per_epoch()
+        return float(2 * self.config.lr / (1 + np.sqrt(growth))) if growth > 1 else float("nan")
 
     def contraction(self, epochs: int = 10) -> float:
         """Return the first seed's factor of the error per epoch, from the last epochs' full loss.

@@ -23,15 +23,18 @@ from sgdstudy.theory.batch_size import (
 )
 from sgdstudy.theory.batch_vs_full import (
     Gap,
+    batch_norm_spread,
     finite_share,
     gap,
     gradients,
     jensen_bounds,
     mean_square_batch_norm,
     noise_scale,
+    trace_from_batches,
     trace_sigma,
     triangle_bounds,
     two_batch_bias,
+    two_batch_estimate,
 )
 from sgdstudy.theory.checked import checked
 from sgdstudy.theory.descent import (
@@ -73,6 +76,8 @@ from sgdstudy.theory.fixed_order import (
     spectral_radius,
     usable_lr,
 )
+from sgdstudy.theory.mean_absolute import least_absolute_gradient
+from sgdstudy.theory.medians import draw_within
 from sgdstudy.theory.particles import Estimated, reshuffling_growth, reshuffling_lr_limit
 from sgdstudy.theory.paths import first_overflow, lyapunov, lyapunov_zero_lr
 from sgdstudy.theory.random_order import (
@@ -97,6 +102,7 @@ from sgdstudy.theory.rates import (
     slope_samples,
 )
 from sgdstudy.theory.reshuffling import reshuffled_losses, reshuffling_losses, reshuffling_radius
+from sgdstudy.theory.rounding import sum_rounding
 from sgdstudy.theory.stability import linearised, sharpness_limit
 from sgdstudy.theory.step_sizes import (
     averaged_excess_law,
@@ -120,6 +126,7 @@ __all__ = [
     "Tracking",
     "averaged_excess_law",
     "averaged_losses",
+    "batch_norm_spread",
     "batches",
     "batches_by_epoch",
     "best_tracking_lr",
@@ -129,6 +136,7 @@ __all__ = [
     "descent_loss",
     "descent_stop",
     "descent_w",
+    "draw_within",
     "eigenvalues",
     "epoch_map",
     "exact_radius",
@@ -149,6 +157,7 @@ __all__ = [
     "growth_per_epoch",
     "jensen_bounds",
     "law_at",
+    "least_absolute_gradient",
     "linearised",
     "log_slope",
     "lr_best_asymptotic",
@@ -183,13 +192,16 @@ __all__ = [
     "stationary_excess",
     "stationary_tracking",
     "step_moments",
+    "sum_rounding",
     "time_above",
+    "trace_from_batches",
     "trace_sigma",
     "tracking_lr_limit",
     "tracking_path",
     "tracking_terms",
     "triangle_bounds",
     "two_batch_bias",
+    "two_batch_estimate",
     "usable_lr",
 ]
 

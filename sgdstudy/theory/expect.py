@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from sgdstudy.errors import InputError, shown
 from sgdstudy.known import Known
 from sgdstudy.problems.least_squares import LeastSquares
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
-from sgdstudy.theory import descent, fixed_order, paths, random_order
-from sgdstudy.theory.predictions import followed_losses, known_order
+from sgdstudy.theory import batch_vs_full, descent, fixed_order, paths, random_order, rounding
+from sgdstudy.theory.predictions import WITHIN, followed_losses, known_order, predict, run_dtype
 
 MAP = "theory: the epoch's product of I - lr H_b"
+SIGMA = "theory: |g|^2 + tr(Sigma) (d - B) / (B (d - 1)); its own standard error"
+CLOSED = "theory: loss of descent in closed form"
 OWN = "theory: the steps of the seeds' own orders, in float64"
 
 
@@ -76,8 +80,15 @@ class Expected:
 
     @property
     def lr_limit(self) -> Known:
-        """The step size from which full batches diverge."""
-        return Known(descent.lr_limit(self.ls), source="theory: 2 / lambda_max")
+        """The step size from which full batches diverge.
+
+        Within: how far off it may be as the growth of a run beyond it shows it, once the steepest
+        direction is all of its loss; it goes with the root of that growth. Of other arms 0.
+        """
+        limit = descent.lr_limit(self.ls)
+        pull, own = 2 * self.config.lr / limit, rounding.growth_rounding
+        off = limit * own(pull, self.eps) / 2 if pull > 2 else 0.0
+        return Known(limit, off, "theory: 2 / lambda_max")
 
     @property
     def mean_square_lr_limit(self) -> Known:
@@ -86,6 +97,85 @@ class Expected:
         twice = self.config.order == "with_replacement"
         limit = random_order.mean_square_lr_limit(self.ls, self.problem.d, size, twice)
         return Known(limit, source="theory: recursion of second moments")
+
+    @property
+    def stop_epoch(self) -> Known | None:
+        """The epoch at which the median seed stops; None: theory does not know."""
+        found = predict(self.problem, self.config)
+        if "stop_epoch" not in found:
+            return None
+        law = CLOSED if self.config.batch_size is None else OWN
+        return Known(found["stop_epoch"], found[f"stop_epoch{WITHIN}"], law)
+
+    # ---- full batches ----------------------------------------------------------------------
+
+    @property
+    def eps(self) -> float:
+        """The relative distance of two neighbouring numbers of the run's dtype."""
+        return float(torch.finfo(run_dtype(self.problem, self.config)).eps)
+
+    @property
+    def lr_best_asymptotic(self) -> float:
+        """The step size of the best rate per epoch; see `theory.lr_best_asymptotic`."""
+        return descent.lr_best_asymptotic(self.ls)
+
+    @property
+    def lr_best_for_epsilon(self) -> float:
+        """The step size that stops first; see `theory.lr_best_for_epsilon`.
+
+        Raises:
+            InputError: no stop rule, or no step size reaches it.
+        """
+        if self.config.stop is None:
+            raise InputError("lr_best_for_epsilon needs a stop rule; give stop=('running', 0.1)")
+        return descent.lr_best_for_epsilon(self.ls, self.start, self.config.stop[1])
+
+    def contraction(self, epochs: int = 10) -> Known:
+        """Return the factor of the error per epoch from the last losses, as `History.contraction`.
+
+        (L(w_k) / L(w_{k-n}))^{1/2n}, k the last epoch, n = `epochs`, k - 1 at most. Every step
+        rounds the parameters once, all to the same side at worst: k eps.
+
+        Raises:
+            InputError: mini-batches, a stop rule, or fewer than two epochs.
+        """
+        c = self.config
+        if c.batch_size is not None or c.stop is not None or c.epochs < 2:
+            raise InputError(
+                "contraction is of full batches, two epochs at least and without a stop rule; "
+                "rho is that of mini-batches"
+            )
+        n = min(epochs, c.epochs - 1)
+        last, before = descent.descent_loss(self.ls, self.start, c.lr, c.epochs - np.array([0, n]))
+        rate = float((last / before) ** (1 / (2 * n)))
+        return Known(rate, c.epochs * self.eps, "theory: ratio of the same two losses")
+
+    @property
+    def float32_floor(self) -> Known:
+        """The excess loss at which float32 descent from 0 stops moving."""
+        ls, lr = self.ls, self.config.lr
+        floor = descent.float32_floor(ls, lr)
+        off = floor * descent.float32_floor_rounding(ls, lr)
+        return Known(floor, off, "theory: ulp(w)^2 / (8 lr^2 lambda_min)")
+
+    # ---- batches where a run stands still --------------------------------------------------
+
+    @property
+    def gradients(self) -> np.ndarray:
+        """The gradient of every sample's loss where the first seed starts, `(d, p)`."""
+        return batch_vs_full.gradients(self.ls, self.start, self.problem.d)
+
+    @property
+    def mean_square_batch_norm(self) -> Known:
+        """E|g_B|^2 where the first seed starts; within: of one epoch of every seed.
+
+        Four standard errors of that mean, and the rounding of a sum over the data.
+        """
+        size, d = self.config.batch_sizes(self.problem.d)[0], self.problem.d
+        value = batch_vs_full.mean_square_batch_norm(self.ls, self.start, d, size)
+        spread = batch_vs_full.batch_norm_spread(self.ls, self.start, d, size)
+        rounded = rounding.sum_rounding(d, eps=self.eps) * value
+        return Known(value, 4 * spread / len(self.config.seeds) ** 0.5 + rounded, SIGMA)
 
     # ---- a fixed order ---------------------------------------------------------------------
 
@@ -156,9 +246,27 @@ class Expected:
 
     def loss(self, column: str, epoch: int) -> Known:
         """Return a loss of the first seed at an epoch, from its own order."""
-        first = Expected(self.problem, replace(self.config, seeds=self.config.seeds[:1]))
+        first = self.of(self.config.seeds[:1])
         value, off = (float(part[-1, 0]) for part in first.losses(column, epoch))
         return Known(value, off, OWN)
+
+    def of(self, seeds: Sequence[int]) -> Expected:
+        """Return the same of some seeds."""
+        return Expected(self.problem, replace(self.config, seeds=tuple(seeds)))
+
+    def running_over_full(self, epoch: int) -> Known | None:
+        """Return running over full loss at an epoch, a mean over the seeds; None: not finite.
+
+        Rounding moves the parameters, and so both losses to the same side: their ratio by no more
+        than the larger of the two, relative.
+        """
+        losses = (self.losses(f"{rule}_loss", epoch) for rule in ("running", "full"))
+        (running, full), off = ([part[-1] for part in parts] for parts in zip(*losses, strict=True))
+        with np.errstate(all="ignore"):  # of seeds that diverge
+            ratio = running / full
+            within = (ratio * np.maximum(off[0] / running, off[1] / full)).mean()
+        known = Known(float(ratio.mean()), float(within), OWN)
+        return known if np.isfinite([known.value, known.within]).all() else None
 
     def own_order(self, epochs: int, seed: int | None = None) -> fixed_order.OrderLosses:
         """Return the losses of a seed's own order, batch by batch; None: the first seed's."""

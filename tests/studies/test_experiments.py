@@ -21,7 +21,7 @@ from sgdstudy.tracking.store import open_store
 FIXED = ("sequential", "reversed", "strided")
 ROOT = Path(__file__).parents[2]
 SMALL = {
-    "ex1_gradient_descent": {"epochs": 30, "passes": 1},
+    "ex1_gradient_descent": {"epochs": 30},
     "ex2_mse_loss": {"epochs": 30},
     "ex3_batches": {"epochs": 2, "limit": 1},
     "ex4_minibatch": {"seeds": 2, "epochs": 2},
@@ -33,6 +33,7 @@ SMALL = {
     "study_edge_of_stability": {"seeds": 1, "time": 8.0},
     "study_iteration_cost": {"seeds": 2, "largest": 20_000, "quick": True},
     "study_noise_floor": {"seeds": 2, "times": 2, "quick": True},
+    "study_one_sample": {"seeds": 2, "passes": 1},
     "study_online": {"seeds": 2, "times": 0.5, "quick": True},
     "study_optimizers": {"seeds": 2, "tuning": 2, "budget": 0.02, "quick": True},
     "study_orders": {"seeds": 2, "longest": 16},

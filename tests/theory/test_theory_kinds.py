@@ -733,17 +733,20 @@ def _(k):
 # these take numbers, not a problem: their own tests have all there is
 NUMBERS = {
     "critical_batch_size",
+    "draw_within",
     "finite_share",
     "first_below",
     "gap",
     "jensen_bounds",
     "law_at",
+    "least_absolute_gradient",
     "log_slope",
     "reshuffling_factor",
     "sharpness_limit",
     "shuffle_once_factor",
     "slope_interval",
     "slope_samples",
+    "sum_rounding",
     "time_above",
     "triangle_bounds",
 }
