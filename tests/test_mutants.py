@@ -14,7 +14,7 @@ import table  # noqa: E402
 
 FAULTS, GROUPS = [fault for fault, _ in table.faults()], table.groups()
 sys.path.remove(str(FOLDER))
-AREAS = ("theory", "quantities", "training.train", "history", "recipe.rules", "theory.predictions")
+AREAS = ("theory", "quantities", "training.run", "history", "recipe.rules", "theory.predictions")
 
 
 @pytest.mark.parametrize("file", sorted({fault.file for fault in FAULTS}))

@@ -410,8 +410,8 @@ def test_shared_draws_are_the_same_draws(order, monkeypatch):
         other = Sampler(order, [1], 53, 10).take(400)  # the draws of the others are forgotten
         assert torch.equal(first.take(700), expected[:, 300:])
         third = Sampler(order, [4, 9], 53, 10)
-        assert third.state() == {}
-        third.restore(120, {})
+        assert third.state_dict() == {}
+        third.load_state_dict({}, 120)
         assert torch.equal(third.take(80), expected[:, 120:200])
     assert torch.equal(Sampler(order, [1], 53, 10).take(400), other)
     held = sum(block.nbytes for kept in draw_cache._kept.values() for block in kept.blocks)

@@ -14,7 +14,8 @@ import pytest
 import sgdstudy as ss
 from sgdstudy.errors import InputError
 from sgdstudy.studies.scripts import find_scripts, load_study
-from sgdstudy.tracking.load import CLAIM_FIELDS, every_run
+from sgdstudy.tracking.load import CLAIM_FIELDS
+from sgdstudy.tracking.runs import every_run
 from sgdstudy.tracking.store import open_store
 
 FIXED = ("sequential", "reversed", "strided")
@@ -61,8 +62,8 @@ def test_script_runs_small(name, store):
         assert len(steps) == history.n_steps.sum()
     files = [path.name for path in Path(store).rglob("*") if path.is_file()]
     opened = open_store(store)
-    (told,) = [r for r in every_run(opened, opened.experiment(name)) if r.info.run_name == "answer"]
-    figures = told.data.tags["sgdstudy.figures"].split(", ")
+    (told,) = [r for r in every_run(opened, opened.experiment(name)) if r.is_answer]
+    figures = told.tags["sgdstudy.figures"].split(", ")
     assert figures[0].endswith(".png")
     assert {"claims.json", "answer.md", *figures, *study.tables} <= set(files)
     assert not [name for name in files if name.endswith((".pkl", ".pickle", ".arrow"))]

@@ -12,7 +12,7 @@ from sgdstudy.errors import InputError
 from sgdstudy.studies.rerun import rerun
 from sgdstudy.studies.scripts import load_study
 from sgdstudy.sweep import grid, sweep
-from sgdstudy.tracking.load import artifact
+from sgdstudy.tracking.runs import artifact, find_run
 from sgdstudy.tracking.store import open_store
 
 SCRIPT = '''
@@ -78,7 +78,7 @@ def test_every_arm_is_identical_and_latest_stays_what_it_was(tracked, store, cap
 )
 def test_a_number_that_differs_is_found(tracked, store, capsys, kind, row, column, off):
     opened = open_store(store)
-    path = artifact(opened, opened.client.get_run(tracked.run_ids["compiled"]), f"{kind}.parquet")
+    path = artifact(opened, find_run(opened, tracked.run_ids["compiled"]), f"{kind}.parquet")
     table = pq.read_table(path)
     values = table[column].to_numpy().copy()
     values[row] += np.asarray(off, values.dtype)
@@ -112,7 +112,7 @@ def test_a_step_size_that_theory_rounds_otherwise_now_is_that_of_then(tracked, s
 @pytest.mark.slow
 def test_rows_that_are_missing_are_found(tracked, store):
     opened = open_store(store)
-    path = artifact(opened, opened.client.get_run(tracked.run_ids["eager"]), "steps.parquet")
+    path = artifact(opened, find_run(opened, tracked.run_ids["eager"]), "steps.parquet")
     pq.write_table(pq.read_table(path).slice(0, 100), path)
     found = rerun(tracked.run_ids["eager"], store=store)
     assert "100 rows of steps were recorded, now 800" in str(found)

@@ -486,7 +486,7 @@ def test_prune_keeps_the_latest_and_removes_the_files_of_the_others(store):
     assert prune.plan(opened, 3) == []
     doomed = prune.plan(opened, 1)
     expected = {run for result in results[:2] for run in result.run_ids.values()}
-    assert {run.info.run_id for run in doomed} == expected
+    assert {run.run_id for run in doomed} == expected
     assert prune.remove(opened, doomed) > 0
     assert [path.exists() for path in folders] == [False, False, True]
     left = ss.load_runs("tiny", store=store, invocation="all")

@@ -27,6 +27,7 @@ from sgdstudy.tracking.sink import RESUMED_FROM
 from sgdstudy.tracking.store import local_path, open_store
 from sgdstudy.training import checkpoint
 from sgdstudy.training.checkpoint import NAME
+from sgdstudy.training.run import REASONS
 
 CURVE = small_curve(noise=0.01)
 LONG = small_curve(d=3001, noise=0.01)  # an epoch of 601 batches, cut into pieces
@@ -246,7 +247,7 @@ def test_replicas_that_have_diverged_stay_diverged(shared):
     arm = arm_of(**EAGER, seeds=range(8), lr=1.0, optimizer="SGD")
     found = same_after(shared, "diverged", arm, 1)
     assert 0 < int(found["run.live"].sum()) < 8
-    assert set(found["run.reason"].tolist()) == {0, checkpoint.REASONS.index("diverged")}
+    assert set(found["run.reason"].tolist()) == {0, REASONS.index("diverged")}
 
 
 @pytest.mark.slow
@@ -270,10 +271,10 @@ def test_every_optimiser_comes_back_from_the_file(name, tmp_path):
     state = rule.init(w)
     for step, gradient in enumerate(gradients):
         if step == 3:
-            packed = {f"rule.{k}": v for k, v in checkpoint._pack(state).items()}
+            packed = {f"rule.{k}": v for k, v in rules.state_dict(state).items()}
             checkpoint.write(tmp_path / NAME, packed)
             back = checkpoint.part(checkpoint.read(tmp_path / NAME), "rule")
-            other_w, other = w, checkpoint._unpack(rule.init(w), back)
+            other_w, other = w, rules.load_state_dict(rule.init(w), back)
         w, state = rule.update(w, state, rules.Step(gradient, torch.zeros(4)))
         if step >= 3:
             other_w, other = rule.update(other_w, other, rules.Step(gradient, torch.zeros(4)))
@@ -293,7 +294,7 @@ def test_a_sampler_goes_on_anywhere(order):
         sampler.learn(gradients * epoch)
     sampler.take(20)
     sampler.learn(gradients[:2])
-    other.restore(53 * 90 + 20, sampler.state())
+    other.load_state_dict(sampler.state_dict(), 53 * 90 + 20)
     for each in (sampler, other):  # `grab` needs the gradients for what comes next
         each.rest = each.take(33)
         each.learn(gradients[2:])

@@ -16,7 +16,7 @@ from sgdstudy import quantities
 from sgdstudy.history.rows import Stream
 from sgdstudy.recipe import rules
 from sgdstudy.studies.runner import train_arm
-from sgdstudy.training import engines, epochs, train
+from sgdstudy.training import engines, epochs, run
 
 CURVE = ss.problems.curve()
 WHERE = ["seed", "epoch", "batch", "step", "size"]
@@ -412,7 +412,7 @@ def test_a_gradient_that_is_not_finite_comes_before_a_stop_in_the_same_epoch():
 @pytest.mark.parametrize("chunk", [4, 256], ids=["within epochs", "by epochs"])
 @pytest.mark.parametrize("optimizer", ["notebook", "Adam"])
 def test_seeds_that_diverge_leave_the_others_alone(optimizer, chunk, monkeypatch):
-    monkeypatch.setattr(train, "FIRST_STEPS", chunk)
+    monkeypatch.setattr(run, "FIRST_STEPS", chunk)
     monkeypatch.setattr(engines.Eager, "chunk_steps", chunk)
 
     def start(generator):
@@ -497,7 +497,7 @@ def test_the_number_of_threads_is_as_before():
 
 def cut_after(patch, steps):
     """Let every chunk have so many steps."""
-    patch.setattr(train, "FIRST_STEPS", steps)
+    patch.setattr(run, "FIRST_STEPS", steps)
     for engine in (engines.Eager, engines.Compiled):
         patch.setattr(engine, "chunk_steps", steps)
 
