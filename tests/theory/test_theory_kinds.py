@@ -298,6 +298,23 @@ def _(k):
         same(T.mean_square_batch_norm(k.ls, k.w0, k.d, size), expected)
 
 
+@checks("batch_norm_spread")
+def _(k):
+    g = k.gradients(k.w0)
+    for size in k.sizes:
+        cut = range(0, k.d - size + 1, size)  # whole batches
+        orders = (g[list(order)] for order in permutations(range(k.d)))
+        every = [
+            np.mean([np.square(o[first : first + size].mean(0)).sum() for first in cut])
+            for o in orders
+        ]
+        off = (np.array(every) - np.mean(every)) ** 2
+        # 400 draws: four standard errors of their variance, and what rounding makes of equal means
+        near = 4 * (off.std() + off.mean()) / 400**0.5 + (1e-13 * np.mean(every)) ** 2
+        found = T.batch_norm_spread(k.ls, k.w0, k.d, size)
+        assert found**2 == pytest.approx(off.mean(), abs=near)
+
+
 @checks("noise_terms")
 def _(k):
     sigma, g = covariance(k, k.w0), k.gradients(k.w0).mean(0)
@@ -748,7 +765,9 @@ NUMBERS = {
     "slope_samples",
     "sum_rounding",
     "time_above",
+    "trace_from_batches",
     "triangle_bounds",
+    "two_batch_estimate",
 }
 
 
