@@ -45,6 +45,33 @@ def curve(noise: float = 0.0, loss: Any = "mse", seed: int = 0) -> Problem:
     return Problem(x, y, parabola, loss, w_true=w_true, name=name)
 
 
+def even_parabola(width: float = 10.0, d: int = 256, noise: float = 0.0, seed: int = 0) -> Problem:
+    """Return the fit of the notebook's parabola at even points of [-width, width], float64.
+
+    It starts at 0; the true parameters are those of the best fit, labels' noise included.
+
+    Args:
+        width: the largest input.
+        d: number of samples, at least 3.
+        noise: standard deviation of normal noise added to the labels.
+        seed: seed of the noise.
+
+    Raises:
+        InputError: a width that is not above 0, fewer than 3 samples, a noise that is negative or
+            not finite, no seed.
+    """
+    width, d = checks.number("width", width), checks.count("d", d, least=3)
+    allowed = "a standard deviation, at least 0 and finite"
+    noise = checks.number("noise", noise, lambda v: v >= 0, allowed)
+    x, draw = np.linspace(-width, width, d), np.random.default_rng(checks.seed(seed))
+    y = parabola([0.3, -1.7, 2.5], x) + noise * draw.normal(size=d)
+    name = f"parabola on [-{width:g}, {width:g}]"
+    name += f", label noise {noise:g}" if noise else ""
+    fit = Problem(x, y, parabola, w_init=np.zeros(3), name=name)
+    assert fit.least_squares is not None
+    return fit.replace(w_true=fit.least_squares.w_star)
+
+
 def legendre_parabola(w: Any, x: Any) -> Any:
     """Return w0 + w1 sqrt(3) x + w2 sqrt(5) (3 x^2 - 1) / 2, orthonormal for x uniform on +-1."""
     return w[0] + w[1] * (3**0.5 * x) + w[2] * (5**0.5 / 2 * (3 * x * x - 1))

@@ -52,6 +52,26 @@ class ExpectedPath:
         """E[tr(H Sigma)] / E[g^T H g], `(k + 1,)`."""
         return self.terms[2] / self.terms[3]
 
+    def time_above(self, target: float) -> float:
+        """Return for how many steps the expected excess loss is above a target."""
+        return time_above(self.excess, target)
+
+    def noise_scale_at(self, excess: np.ndarray) -> np.ndarray:
+        """Return the noise scale where the excess loss is this; NaN where it never is.
+
+        Of a falling path; between two steps both are taken for a power law of each other.
+        """
+        x, y = np.log(self.excess[::-1]), np.log(self.noise_scale[::-1])
+        return np.asarray(np.exp(np.interp(np.log(excess), x, y, np.nan, np.nan)))
+
+    def mean_noise_scale(self, part: slice) -> float:
+        """Return the noise scale of a stretch of steps: mean tr(Sigma) over mean |g|^2.
+
+        Each step's terms are first divided by its expected excess, so that all of them count.
+        """
+        noise, square = (self.terms[:2, part] / self.excess[part]).mean(1)
+        return float(noise / square)
+
 
 def time_above(curve: np.ndarray, target: float) -> float:
     """Return for how many steps a curve `(k,)` is above the target; infinite if it ends there.
