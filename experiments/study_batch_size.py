@@ -53,10 +53,6 @@ def path(line, size):
     return ss.expect(planned(line, size)).path(TARGET[line])
 
 
-def expected(line, size):
-    return path(line, size).time_above(TARGET[line])
-
-
 def of_step(line):
     """Return the critical batch size of the largest usable step."""
     arm = planned(line, LINES[line][3][0])
@@ -66,33 +62,32 @@ def of_step(line):
 def arms(o):
     if not 1 <= o.longer <= 10:
         raise ss.InputError(f"longer is between 1 and 10, got {o.longer:g}")
-    few = o.seed_range()[: 8 if o.quick else max(2, o.seeds // 2)]
+    few = 8 if o.quick else max(2, o.seeds // 2)
     for line, (*_, sizes, quick) in LINES.items():
+        seeds = o.seed_range()[: few if line == CURVE else None]
         for size in quick if o.quick else sizes:
-            arm, steps = planned(line, size), o.longer * expected(line, size)
-            seeds = few if line == CURVE else o.seed_range()
+            arm, steps = planned(line, size), o.longer * path(line, size).steps
             epochs = int(np.ceil(steps * size / arm.problem.d))
-            yield f"{line}, B={size}", arm.but(seeds=list(seeds), epochs=epochs)
+            yield f"{line}, B={size}", arm.but(seeds=seeds, epochs=epochs)
 
 
 def reached(runs, line):
     """Return the steps until the mean over the seeds is at the target, by batch size."""
-    found = {run.config.batch_size: run for run in runs.select(f"{line}, B=*").values()}
-    return {
-        size: ss.Estimate.time_above(run.excess("steps"), TARGET[line], path(line, size).excess)
-        for size, run in found.items()
-    }
+    found, time_above = {}, ss.Estimate.time_above
+    for run in runs.select(f"{line}, B=*").values():
+        known = path(line, size := run.config.batch_size).excess
+        found[size] = time_above(run.excess("steps"), TARGET[line], known)
+    return found
 
 
 def claims(o, runs):
     for line in LINES:
         steps = reached(runs, line)
         for size, seen in steps.items():
-            known = (*seen.beside(expected(line, size)), EXACT)
-            yield ss.Claim.estimated("steps", f"{line}, B={size}", *known)
-        # it follows from the steps: nothing more is predicted
+            both = seen.beside(path(line, size).steps)
+            yield ss.Claim.estimated("steps", f"{line}, B={size}", *both, EXACT)
         _, size = ss.theory.critical_batch_size([*steps], [*map(float, steps.values())])
-        yield ss.Claim("critical_batch_size", line, size)
+        yield ss.Claim("critical_batch_size", line, size)  # it follows from the steps
         yield ss.Claim("over_that_of_the_step", line, size / of_step(line))
 
 
@@ -126,7 +121,7 @@ def table(o, runs):
             run = runs[f"{line}, B={size}"]
             target = run.problem.least_squares.least_loss + TARGET[line]
             seeds = ss.summary(ss.time_to_target(run, target, over="step"))
-            known = (run.config.lr, expected(line, size), seen.value, seen.error)
+            known = (run.config.lr, path(line, size).steps, seen.value, seen.error)
             found.append((line, size, *known, seeds.median, *seeds.interval, seeds.share))
     names = "line batch_size lr steps_expected steps standard_error"
     names = [*names.split(), "median", "median_low", "median_high", "share_of_seeds"]
@@ -137,15 +132,14 @@ def figures(runs):
     points, laws, panels = [], {}, {"steps": [], "samples": []}
     for line in LINES:
         steps = reached(runs, line)
-        known = [expected(line, size) for size in steps]
+        known = [path(line, size).steps for size in steps]
         least, size = ss.theory.critical_batch_size([*steps], known)
         for power, (title, lines) in enumerate(panels.items()):
             lines.append(name := f"{title}, {line}")
             laws[name] = lambda b, s=least, c=size, n=power: b**n * s * (1 + c / b)
             points += [(name, b, b**power * s) for b, s in steps.items()]
-    ylabel = "until the mean loss is at the target"
-    points = ss.figures.points(points)
-    yield "steps.png", ss.figures.power_laws(points, panels, laws, "batch size", ylabel)
+    given = (panels, laws, "batch size", "until the mean loss is at the target")
+    yield "steps.png", ss.figures.power_laws(ss.figures.points(points), *given)
 
 
 tables = {"steps.csv": table}

@@ -36,19 +36,15 @@ class Options(ss.Options):
 
 
 def means():
-    """Return three numbers to be found from noisy ones: every sample has the same curvature.
-
-    With lr = 1 its modes have the `LR_LAMBDA`. Started at the best fit.
-    """
-    scales = np.sqrt(LR_LAMBDA * 3 / 2)  # H = 2 / 3 scales^2
+    """Return three numbers to be found from noisy ones: every sample has the same curvature."""
+    scales = np.sqrt(LR_LAMBDA * 3 / 2)  # H = 2 / 3 scales^2: `LR_LAMBDA` with lr = 1
     x, y = np.tile(scales, (200, 1)), np.random.default_rng(0).normal(size=(200, 3))
     given = {"w_init": y.mean(0) / scales, "name": "means of three noisy numbers"}
     return ss.Problem(x, y, lambda w, x: w * x, **given)
 
 
 def arms(o):
-    problem = ss.problems.even_parabola(2, 1000, noise=1.0)
-    problem = problem.replace(w_init=problem.w_true)  # the best fit
+    problem = ss.problems.even_parabola(2, 1000, 1.0, (0, 0, 0))  # started at its best fit
     same = {"seeds": o.seed_range(), "diagnostics": "off", "metrics": ["full_loss"]}
     same |= {"record_rows": 20_000}  # the epochs are all kept
     for size in SIZES[-1:] if o.quick else SIZES:
@@ -59,11 +55,8 @@ def arms(o):
             epochs = np.ceil(o.times / (lr * known.eigenvalues[0]) * size / problem.d)
             given = {"lr": lr, "epochs": max(FEWEST, int(epochs)), "charted": share == SHARES[2]}
             for name, order in ORDERS.items():
-                about = f"{name} batches of {size}"
-                yield (
-                    f"B={size}, {share} of the limit, {name}",
-                    arm.but(about, order=order, **given),
-                )
+                line, about = f"B={size}, {share} of the limit", f"{name} batches of {size}"
+                yield f"{line}, {name}", arm.but(about, order=order, **given)
     one = ss.Arm(means(), "one curvature for all samples", lr=1.0, batch_size=2, **same)
     epochs = np.ceil(3 * o.times / LR_LAMBDA[0] * 2 / one.problem.d)
     yield MEANS, one.but(epochs=max(FEWEST, int(epochs)))

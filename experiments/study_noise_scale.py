@@ -51,16 +51,12 @@ def path(line, size):
     return ss.expect(planned(line, size)).path(LINES[line][0])
 
 
-def expected(line, size):
-    return path(line, size).time_above(LINES[line][0])
-
-
 def arms(o):
     few = o.seed_range()[: 8 if o.quick else max(2, o.seeds // 2)]
     for name, (line, size) in FOLLOWED.items():
         if not (o.quick and size == 2):
             arm, seeds = planned(line, size), few if line == CURVE else o.seed_range()
-            epochs = int(np.ceil(1.2 * expected(line, size) * size / arm.problem.d))
+            epochs = int(np.ceil(1.2 * path(line, size).steps * size / arm.problem.d))
             yield name, arm.but(f"batches of {size}", seeds=list(seeds), epochs=epochs)
 
 
@@ -71,7 +67,7 @@ def measured(run, arm, part):
 
 def claims(o, runs):
     for arm, run in runs.items():
-        last = int(expected(*FOLLOWED[arm]))
+        last = int(path(*FOLLOWED[arm]).steps)
         late = slice(last - last // 10, last)
         known = path(*FOLLOWED[arm]).mean_noise_scale(late)
         yield ss.Claim.estimated(
@@ -106,7 +102,7 @@ def answer(o, runs, value):
 def critical(line):
     """Return the critical batch size that the expected steps have."""
     sizes = LINES[line][2]
-    return ss.theory.critical_batch_size(sizes, [expected(line, size) for size in sizes])[1]
+    return ss.theory.critical_batch_size(sizes, [path(line, size).steps for size in sizes])[1]
 
 
 def figures(runs):
@@ -115,7 +111,7 @@ def figures(runs):
         line, size = FOLLOWED[arm]
         panels[list(panels)[line != CURVE]].append(name := f"noise scale, {arm}")
         laws[name] = path(line, size).noise_scale_at
-        edges = [0, *np.unique(np.geomspace(1, expected(line, size), 9).astype(int))]
+        edges = [0, *np.unique(np.geomspace(1, path(line, size).steps, 9).astype(int))]
         for first, last in pairwise(edges):
             x = 1 / (1 / path(line, size).excess[first:last]).mean()
             points.append((name, x, measured(run, arm, slice(first, last))))

@@ -19,25 +19,18 @@ import numpy as np
 import sgdstudy as ss
 
 TIME = 6  # lr d K: with Hessian 2 the start is forgotten to exp(-12)
-FIRST = 8  # the least K
-LINES = {  # line -> order; "incremental" is sorted by residual
-    "with replacement": "with_replacement",
-    "shuffle": "shuffle",
-    "shuffle once": "shuffle_once",
-    "incremental": "sequential",
-    "flip-flop": "flip_flop",
-    "GraB": "grab",
-}
-POWERS = {"with replacement": -1, "shuffle": -3, "shuffle once": -2, "incremental": -2}
 LEAST = 32  # the least K at which a law of large K is claimed: its next order is of 1 / K
-DRAWN = 2000  # orders that tell what one that is kept for ever does
 EXACT = "theory: second moments of independent draws; four standard errors"
-MAPS = f"theory: epoch maps of {DRAWN} other orders; four standard errors, theirs included"
+MAPS = "theory: epoch maps of 2000 other orders; four standard errors, theirs included"
 LAW = "theory: noise and bias of the sum over pairs, large K; four standard errors"
 OWN = "theory: M^K of the seed's own order; rounding of the steps that are remembered"
-CITED = {
-    "flip-flop": "cited, no claim: K^-5 and K^-2 (Rajput et al. 2022)",
-    "GraB": "cited, no claim: at most K^-2, logarithms aside (Lu et al. 2022)",
+LINES = {  # line -> order, exponent of K for large K, source
+    "with replacement": ("with_replacement", -1, EXACT),
+    "shuffle": ("shuffle", -3, LAW),
+    "shuffle once": ("shuffle_once", -2, MAPS),
+    "incremental": ("sequential", -2, ""),  # sorted by residual
+    "flip-flop": ("flip_flop", None, "cited, no claim: K^-5 and K^-2 (Rajput et al. 2022)"),
+    "GraB": ("grab", None, "cited, no claim: at most K^-2, logarithms aside (Lu et al. 2022)"),
 }
 
 
@@ -51,73 +44,54 @@ class Options(ss.Options):
 
 
 def arms(o):
-    if o.longest < 2 * FIRST:
-        raise ss.InputError(f"longest must be at least {2 * FIRST}, got {o.longest}: two K a slope")
-    first, last = (32, 128) if o.quick else (FIRST, o.longest)
-    ks = [first * 2**i for i in range((last // first).bit_length())]
+    if o.longest < 16:
+        raise ss.InputError(f"longest must be at least 16, got {o.longest}: two K a slope")
+    ks = [2**i for i in range(5 if o.quick else 3, (128 if o.quick else o.longest).bit_length())]
     normal = ss.problems.legendre("normal")
     worst = np.argsort(normal.least_squares.residual)
     ordered = {"x": normal.x[worst], "y": normal.y[worst], "name": "legendre, sorted by residual"}
-    arm = ss.Arm(normal, batch_size=1, seeds=o.seed_range(), diagnostics="off")
-    # the end is what counts; epochs are all kept
-    arm = arm.but(metrics=["full_loss"], record_rows=20_000)
-    for line, order in LINES.items():
-        here = arm.but(order=order)
-        if line == "incremental":
-            here = arm.but(order=order, problem=normal.replace(**ordered), seeds=[0])
+    same = {"batch_size": 1, "diagnostics": "off", "metrics": ["full_loss"], "record_rows": 20_000}
+    arm = ss.Arm(normal, seeds=o.seed_range(), **same)
+    for line, (order, *_) in LINES.items():
+        same = {"problem": normal.replace(**ordered), "seeds": [0]} if line == "incremental" else {}
         for k in ks:
-            given = {"lr": TIME / (normal.d * k), "epochs": k, "charted": k == ks[-1]}
-            yield f"{line} K={k}", here.but(f"{line}, {k} epochs", **given)
+            same |= {"lr": TIME / (normal.d * k), "epochs": k, "charted": k == ks[-1]}
+            yield f"{line} K={k}", arm.but(f"{line}, {k} epochs", order=order, **same)
 
 
-def errors(runs, line, last=None):
+def errors(runs, line, last=0):
     """Return K `(k,)` and the squared distances at the end `(k, R)`, of the last so many K."""
-    found = list(runs.select(f"{line} K=*").values())[-(last or 0) :]
-    return np.array([run.config.epochs for run in found]), np.array(
-        [run.distance**2 for run in found]
-    )
+    found = list(runs.select(f"{line} K=*").values())[-last:]
+    return np.array([r.config.epochs for r in found]), np.array([r.distance**2 for r in found])
 
 
 def law(runs, line):
-    """Return what theory expects of a line for large K; None where it has nothing."""
-    problem = next(iter(runs.select(f"{line} K=*").values())).problem
-    if line == "incremental":
-        return ss.theory.fixed_order_law(problem.least_squares, np.arange(problem.d), TIME)
-    return ss.theory.rate_laws(problem.least_squares, problem.d, TIME).get(LINES[line])
+    return ss.expect(next(iter(runs.select(f"{line} K=*").values()))).rate_law
 
 
 def expected(runs, line, ks):
-    """Return E|z|^2 at some K, `(k,)` or of orders drawn `(k, N)`, and its source, if known."""
-    problem = runs[f"{line} K={ks[0]}"].problem
-    ls, d = problem.least_squares, problem.d
-    if line == "with replacement":
-        return np.array(
-            [ss.theory.independent_error(ls, d, TIME / (d * k), d * k) for k in ks]
-        ), EXACT
-    if line == "shuffle once":
-        drawn = np.random.default_rng(0).permuted(np.tile(np.arange(d), (DRAWN, 1)), axis=1)
-        each = [ss.theory.kept_order_error(ls, drawn, TIME / (d * k), k) for k in ks]
-        return np.array(each), MAPS
-    if line == "shuffle" and ks.min() >= LEAST:
-        return ss.theory.law_at(law(runs, line), ks), LAW
-    return None, CITED.get(line, "")
+    """Return E|z|^2 at some K, `(k,)` or of orders drawn `(k, N)`; None: not known there."""
+    if line in ("with replacement", "shuffle once"):
+        return np.squeeze([ss.expect(runs[f"{line} K={k}"]).error_at_end() for k in ks])
+    known = line == "shuffle" and ks.min() >= LEAST
+    return ss.theory.law_at(law(runs, line), ks) if known else None
 
 
 def claims(o, runs):
-    for line in LINES:
+    for line, (*_, source) in LINES.items():
         k, samples = errors(runs, line, last=4)
-        slope, (known, source) = ss.Estimate.slope(k, samples), expected(runs, line, k)
+        slope, known = ss.Estimate.slope(k, samples), expected(runs, line, k)
         if known is None:
             yield ss.Claim("slope", line, slope.value, source=source)
         else:
-            of_theory = ss.Estimate.slope if known.ndim > 1 else ss.theory.log_slope
-            yield ss.Claim.estimated("slope", line, *slope.beside(of_theory(k, known)), source)
-            height = ss.Estimate.height(samples, known)
-            yield ss.Claim.estimated("error_over_theory", line, *height.beside(1), source)
+            fit = ss.Estimate.slope if known.ndim > 1 else ss.theory.log_slope
+            yield ss.Claim.estimated("slope", line, *slope.beside(fit(k, known)), source)
+            height = ss.Estimate.height(samples, known).beside(1)
+            yield ss.Claim.estimated("error_over_theory", line, *height, source)
         if line != "incremental":  # it has no seeds
             yield ss.Claim("slope_95", line, ss.theory.slope_interval(k, samples))
     ends = {line: errors(runs, line)[1][-1].mean() for line in LINES}
-    for line in CITED:
+    for line in ("flip-flop", "GraB"):
         yield ss.Claim("error_over_shuffle", line, ends[line] / ends["shuffle"])
     yield kept_claim([*runs.select("shuffle once *", "incremental *").values()])
 
@@ -126,42 +100,39 @@ def kept_claim(runs):
     """Compare every run of an order that is kept with the K-th power of its own map."""
     worst, rounding = [], []
     for run in runs:
-        d, c, ls = run.problem.d, run.config, run.problem.least_squares
-        orders = ss.orders.Sampler(c.order, list(c.seeds), d, 1).take(d).numpy()
-        square = ss.theory.kept_order_error(ls, orders, c.lr, c.epochs)
-        worst.append(np.abs(run.distance**2 / square - 1).max())
-        # the d K / (2 TIME) last steps count, and each rounds w: |z|^2 moves by twice their sum
-        steps, ulp = d * c.epochs / (2 * TIME), np.finfo(float).eps * np.linalg.norm(ls.w_star)
-        rounding.append(2 * steps * ulp / np.sqrt(square.min()))
+        known, w = ss.expect(run).own_error_at_end, run.problem.least_squares.w_star
+        worst.append(np.abs(run.distance**2 / known - 1).max())
+        # the 1 / (2 lr) last steps count, and each rounds w: |z|^2 moves by twice their sum
+        off = np.finfo(float).eps * np.linalg.norm(w) / run.config.lr
+        rounding.append(off / np.sqrt(known.min()))
     name, arm = "error_over_own_order_less_1", "shuffle once, incremental"
     return ss.Claim(name, arm, max(worst), 0, max(rounding), OWN, identity=True)
 
 
 def answer(o, runs, value):
-    slopes = ", ".join(f"{line} {value['slope', line]:.2f} ({n})" for line, n in POWERS.items())
+    powers = {line: power for line, (_, power, _) in LINES.items() if power}
+    slopes = ", ".join(f"{line} {value['slope', line]:.2f} ({n})" for line, n in powers.items())
     ends = {line: errors(runs, line)[1][-1].mean() for line in LINES}
     ks = errors(runs, "shuffle", last=4)[0]
-    below = [value["error_over_shuffle", line] for line in CITED]
     return f"""Exponents of K measured at K = {ks[0]} to {ks[-1]}, with that of theory for large K:
     {slopes}. Sorted by residual, the same order in every epoch ends
     {ends["incremental"] / ends["shuffle once"]:.2g} times as far (squared) as random orders kept
     for ever do on average.
 
     Flip-flop falls with {value["slope", "flip-flop"]:.2f} (cited: K^-5, then K^-2) and ends with
-    {below[0]:.2g} times the error of shuffling; GraB with {value["slope", "GraB"]:.2f} (cited: at
-    most K^-2), and ends with {below[1]:.2g} times."""
+    {value["error_over_shuffle", "flip-flop"]:.2g} times the error of shuffling; GraB with
+    {value["slope", "GraB"]:.2f} (cited: at most K^-2), and ends with
+    {value["error_over_shuffle", "GraB"]:.2g} times."""
 
 
 def table(o, runs):
     """Return mean, 95 % interval and theory of every line and K."""
-    found = []
-    for line in LINES:
-        for k, samples in zip(*errors(runs, line), strict=True):
-            found.append((line, k, ss.Estimate.mean(samples)))
+    every = [(line, *point) for line in LINES for point in zip(*errors(runs, line), strict=True)]
+    rows = ss.figures.points([(line, k, ss.Estimate.mean(each)) for line, k, each in every])
     known = [
-        law(runs, line) and float(ss.theory.law_at(law(runs, line), k)) for line, k, _ in found
+        law(runs, line) and float(ss.theory.law_at(law(runs, line), k)) for line, k, _ in every
     ]
-    return ss.figures.points(found).assign(theory=known)
+    return rows.assign(theory=known)
 
 
 def figures(runs):

@@ -39,15 +39,15 @@ def arms(o):
     same |= {"epochs": max(2, o.epochs // 2) if o.quick else o.epochs}
     same |= {"metrics": [], "record_rows": 20_000}  # the epochs are all kept
     for world, noise in WORLDS.items():
-        problem = ss.problems.even_parabola(1, 100, noise)
-        ls = problem.least_squares
-        arm = ss.Arm(problem.replace(w_init=ls.at_excess(START)), "constant", batch_size=10, **same)
+        problem = ss.problems.even_parabola(1, 100, noise, START)
+        arm = ss.Arm(problem, "constant", batch_size=10, **same)
         lr = SHARE * float(ss.expect(arm).mean_square_lr_limit)
         yield f"{world}: constant", arm.but(lr=lr)
         polyak = arm.but(optimizer="polyak", lr=1e3, charted=False)  # no step is as large
         one = polyak.but(LINES[1], batch_size=1, options={"c": 0.5})
         yield f"{world}: {LINES[1]}", one
-        full = {"batch_size": None, "options": {"least_loss": ls.least_loss}, "seeds": [0]}
+        least = {"least_loss": problem.least_squares.least_loss}
+        full = {"batch_size": None, "options": least, "seeds": [0]}
         yield f"{world}: {LINES[2]}", polyak.but(LINES[2], **full)
 
 
@@ -77,7 +77,7 @@ def fall_over_law(run):
     g, fall = z[:-1] @ ls.hessian, -np.diff((z**2).sum(1))
     above = (z[:-1] * g).sum(1) / 2
     # beyond, L - L* is not known to 1e-6 any more
-    return (fall * (g**2).sum(1) / (3 * above**2))[above > 1e-9]
+    return (fall * (g**2).sum(1) / above**2 / 3)[above > 1e-9]
 
 
 def answer(o, runs, value):

@@ -55,8 +55,7 @@ def halves(runs):
 
 
 def law(runs):
-    problem = next(iter(runs.values())).problem
-    return ss.theory.rate_laws(problem.least_squares, problem.d, TIME)["shuffle"]
+    return ss.expect(next(iter(runs.values()))).rate_law
 
 
 def claims(o, runs):
@@ -70,9 +69,8 @@ def claims(o, runs):
     height = ss.Estimate.height(late, known).beside(1)
     yield ss.Claim.estimated("error_over_theory", LINE, *height, LAW)
     run = [*runs.values()][-1]
-    ls = run.problem.least_squares
-    bias = ss.theory.reshuffling_bias(ls, run.problem.d, run.config.lr)
-    along = (run.w - ls.w_star) @ bias / (bias @ bias)
+    bias = ss.expect(run).reshuffling_bias
+    along = run.from_minimiser()[-1] @ bias / (bias @ bias)
     yield ss.Claim.estimated("mean_over_bias", LINE, *ss.Estimate.mean(along).beside(1), LAW)
 
 

@@ -20,20 +20,17 @@ import sgdstudy as ss
 
 SHARE = 0.15  # of the step at which second moments diverge: few enough paths carry the mean
 START = (0.9, 0.05, 0.05)  # excess loss of the start, from the flattest direction to the steepest
-BOTTOM = {"noiseless": 1e-20, "noisy": 1e-4}  # of the figure
-WORLDS = {"noiseless": 0.0, "noisy": 1.0}  # standard deviation of the label noise
+WORLDS = {"noiseless": (0.0, 1e-20), "noisy": (1.0, 1e-4)}  # label noise, bottom of the figure
 DECAYS = ("1/t", "1/sqrt(t)", "cosine", "linear", "steps")
 GUESSES = {"1/t": 1, "1/t, mu x 4": 4, "1/t, mu / 4": 1 / 4}
-TAILS = {"tail mean": 1, "tail mean, lr / 2": 1 / 2}
+MEANS = {"mean of all": (1, 0.0), "tail mean": (1, 0.5), "tail mean, lr / 2": (1 / 2, 0.5)}
 PANELS = {
     "schedules": ("constant", "warm-up", *DECAYS),
     "1/t with mu, and with a wrong guess": ("constant", *GUESSES),
-    "means of the parameters": ("constant", "mean of all", *TAILS),
+    "means of the parameters": ("constant", *MEANS),
 }
 EXACT = "theory: second moments, step by step; four standard errors"
-RATE = (
-    "theory: slope of the expected losses; by Bach, Moulines (2011) -2 mu / (guess mu) in the end"
-)
+RATE = "theory: slope of the expected losses; in the end -2 mu / (guess mu): Bach, Moulines 2011"
 
 
 @dataclass(frozen=True)
@@ -46,99 +43,84 @@ class Options(ss.Options):
 
 def lines(lr, mu, n):
     """Return what is special of every line: a constant step lr, least curvature mu, n steps."""
-
-    def by(name, **options):
-        return {"lr": lr, "schedule": name, "schedule_options": options}
-
-    slow = lr * mu  # lr / (1 + slow t) is 1 / (mu t) in the end
-    return {
-        "constant": {"lr": lr},
-        "warm-up": by("LinearLR", start_factor=0.1, total_iters=max(1, n // 5)),
-        "1/sqrt(t)": by("inverse_sqrt", decay=slow),
-        "cosine": by("CosineAnnealingLR"),
-        "linear": by("LinearLR", start_factor=1.0, end_factor=0.0),
-        "steps": by("StepLR", step_size=max(1, n // 4), gamma=0.3),
-        **{line: by("inverse_time", decay=slow * guess) for line, guess in GUESSES.items()},
-        "mean of all": {"lr": lr, "average": 0.0},
-        **{line: {"lr": share * lr, "average": 0.5} for line, share in TAILS.items()},
+    schedules = {  # lr / (1 + lr mu t) is 1 / (mu t) in the end
+        "warm-up": ("LinearLR", {"start_factor": 0.1, "total_iters": max(1, n // 5)}),
+        "1/sqrt(t)": ("inverse_sqrt", {"decay": lr * mu}),
+        "cosine": ("CosineAnnealingLR", {}),
+        "linear": ("LinearLR", {"start_factor": 1.0, "end_factor": 0.0}),
+        "steps": ("StepLR", {"step_size": max(1, n // 4), "gamma": 0.3}),
+        **{line: ("inverse_time", {"decay": lr * mu * guess}) for line, guess in GUESSES.items()},
     }
+    yield "constant", {"lr": lr}
+    for line, (name, options) in schedules.items():
+        yield line, {"lr": lr, "schedule": name, "schedule_options": options}
+    for line, (share, average) in MEANS.items():
+        yield line, {"lr": share * lr, "average": average}
 
 
 def arms(o):
     if o.epochs < 2:
         raise ss.InputError(f"epochs must be at least 2, got {o.epochs}: two make an exponent")
     same = {"order": "with_replacement", "seeds": o.seed_range(), "diagnostics": "off"}
-    same |= {"epochs": max(2, o.epochs // 2) if o.quick else o.epochs}
-    same |= {"metrics": [], "record_rows": 20_000}  # the epochs are all kept
-    for world, noise in WORLDS.items():
-        problem = ss.problems.even_parabola(1, 100, noise)
-        problem = problem.replace(w_init=problem.least_squares.at_excess(START))
-        arm = ss.Arm(problem, batch_size=10, **same)
+    same |= {"epochs": max(2, o.epochs // 2) if o.quick else o.epochs, "metrics": []}
+    for world, (noise, _) in WORLDS.items():
+        problem = ss.problems.even_parabola(1, 100, noise, START)
+        arm = ss.Arm(problem, batch_size=10, record_rows=20_000, **same)  # epochs are all kept
         known = ss.expect(arm)
         lr = SHARE * float(known.mean_square_lr_limit)
-        for line, own in lines(lr, known.eigenvalues[0], arm.n_steps).items():
-            charted = line in PANELS["schedules"]
-            yield f"{world}: {line}", arm.but(line, charted=charted, **own)
-
-
-def settled(run):
-    """Return the excess by seed of the second half, where the constant step stalls, and theory's.
-
-    A mean over many epochs is known better than the end.
-    """
-    half = run.config.epochs // 2
-    return run.excess()[half:].mean(0), ss.expect(run).excess[half + 1 :].mean()
+        for line, own in lines(lr, known.eigenvalues[0], arm.n_steps):
+            yield f"{world}: {line}", arm.but(line, charted=line in PANELS["schedules"], **own)
 
 
 def claims(o, runs):
+    mean, ratio = ss.Estimate.mean, ss.Estimate.ratio
     ends = {arm: (run.excess()[-1], ss.expect(run).excess[-1]) for arm, run in runs.items()}
-    calm = settled(runs["noisy: constant"])
-    seen = ss.Estimate.mean(calm[0]).beside(calm[1])
-    yield ss.Claim.estimated("settled_excess", "noisy: constant", *seen, EXACT)
+    constant, half = "noisy: constant", runs["noisy: constant"].config.epochs // 2
+    # it stalls in the second half: a mean over many epochs is known better than the end
+    calm = runs[constant].excess()[half:].mean(0)
+    level = ss.expect(runs[constant]).excess[half + 1 :].mean()
+    yield ss.Claim.estimated("settled_excess", constant, *mean(calm).beside(level), EXACT)
     for arm, (last, true) in ends.items():
         if arm.startswith("noiseless: "):
-            yield ss.Claim.estimated("excess", arm, *ss.Estimate.mean(last).beside(true), EXACT)
-        elif arm != "noisy: constant":
+            yield ss.Claim.estimated("excess", arm, *mean(last).beside(true), EXACT)
+        elif arm != constant:
             warm = arm == "noisy: warm-up"
             name = "over_constant_at_the_end" if warm else "over_constant"
-            other, known = ends["noisy: constant"] if warm else calm
-            seen = ss.Estimate.ratio(last, other, true / known).beside(true / known)
+            other, due = ends[constant] if warm else (calm, level)
+            seen = ratio(last, other, true / due).beside(true / due)
             yield ss.Claim.estimated(name, arm, *seen, EXACT)
     for arm in (f"noiseless: {line}" for line in list(GUESSES)[:2]):
         yield ss.Claim.estimated("exponent", arm, *forgetting(runs[arm]), RATE)
-    for arm in (f"noisy: {line}" for line in TAILS):  # for many steps of a small size
-        law = ss.expect(runs[arm]).averaged_excess_law
-        yield ss.Claim("over_law", arm, ends[arm][0].mean() / law)
+    for arm, run in runs.select("noisy: tail*").items():  # the law is of many small steps
+        yield ss.Claim(
+            "over_law", arm, run.excess()[-1].mean() / ss.expect(run).averaged_excess_law
+        )
 
 
 def forgetting(run):
     """Return the power of 1 + decay t with which the start is forgotten, beside theory's."""
-    epochs = run.config.epochs
-    ends = np.array([max(1, epochs // 5), epochs])
-    x = 1 + run.config.schedule_options["decay"] * ends * len(run.config.batch_sizes(100))
+    ends = np.array([max(1, run.config.epochs // 5), run.config.epochs])
+    x = 1 + run.config.schedule_options["decay"] * ends * 10  # steps of an epoch
     known = float(ss.theory.log_slope(x, ss.expect(run).excess[ends]))
     return ss.Estimate.slope(x, run.excess()[ends - 1]).beside(known)
 
 
 def answer(o, runs, value):
     constant = runs["noisy: constant"]
-    epochs, settled_ = constant.config.epochs, value["settled_excess"]
-    warm = value["over_constant_at_the_end", "noisy: warm-up"]
-    lines = [arm.removeprefix("noiseless: ") for arm in runs if arm.startswith("noiseless: ")]
-    calm = {line: value["excess", f"noiseless: {line}"] for line in lines}
-    times = {x: value["over_constant", f"noisy: {x}"] for x in lines[2:]}
-    noisy = ", ".join(f"{line} {times[line]:.2g}" for line in DECAYS)
-    least = np.floor(np.log10(min(calm[line] for line in lines[2:]) / calm["constant"]))
+    epochs, settled = constant.config.epochs, value["settled_excess"]
+    warm, floor = value["over_constant_at_the_end"], ss.expect(constant).stationary_excess
+    calm = {c.arm.removeprefix("noiseless: "): c.measured for c in value if c.name == "excess"}
+    times = {c.arm.removeprefix("noisy: "): c.measured for c in value if c.name == "over_constant"}
+    least = np.floor(np.log10(min(calm[line] for line in times) / calm["constant"]))
     guess = [times[line] / times["1/t"] for line in list(GUESSES)[1:]]
     powers = [value["exponent", f"noiseless: {line}"] for line in list(GUESSES)[:2]]
     return f"""Means over {len(constant.w)} seeds, after {epochs} epochs. With noisy labels a
-    constant step settles, by theory at an excess loss of
-    {ss.expect(constant).stationary_excess:.3g}; in epochs {epochs // 2 + 1} to {epochs} its mean is
-    {settled_:.3g}. From the same first step the decays end at these parts of it: {noisy}. Without
-    noise the constant step falls to {calm["constant"]:.1e}, and every decay and every mean ends
-    more than 10^{least:.0f} times higher. After a warm-up the noisy run ends at {warm:.3f} times
-    the constant step, the noiseless one, which has lost the time, at
-    {calm["warm-up"] / calm["constant"]:.2g} times.
+    constant step settles, by theory at an excess loss of {floor:.3g}; in epochs {epochs // 2 + 1}
+    to {epochs} its mean is {settled:.3g}. From the same first step the decays end at these parts of
+    it: {", ".join(f"{line} {times[line]:.2g}" for line in DECAYS)}. Without noise the constant step
+    falls to {calm["constant"]:.1e}, and every decay and every mean ends more than 10^{least:.0f}
+    times higher. After a warm-up the noisy run ends at {warm:.3f} times the constant step, the
+    noiseless one, which has lost the time, at {calm["warm-up"] / calm["constant"]:.2g} times.
 
     1/t needs a constant, 1 / mu. With mu guessed 4 times too large the step decays too fast: the
     noisy run ends at {guess[0]:.2g} times the excess of the right guess (4 times too small: at
@@ -149,18 +131,16 @@ def answer(o, runs, value):
     A constant step with a mean of the parameters needs no decay: that of the second half ends at
     {times["tail mean"]:.2g} of the constant step's excess, with half the step at
     {times["tail mean, lr / 2"]:.2g}. The mean of all still holds the start: it ends at
-    {times["mean of all"] * settled_:.2g}, and without any noise at {calm["mean of all"]:.2g}."""
+    {times["mean of all"] * settled:.2g}, and without any noise at {calm["mean of all"]:.2g}."""
 
 
 def figures(runs):
     found = {}
-    for (panel, names), world in itertools.product(PANELS.items(), WORLDS):
-        for line in names:
-            run = runs[f"{world}: {line}"]
-            start, known = sum(START), ss.expect(run).excess
-            found[panel, world, line] = ([start, *run.excess().mean(1)], known)
-    rows = ss.figures.numbered(found)
-    yield "step_sizes.png", ss.figures.curves(rows, "epoch", "excess loss, mean", BOTTOM)
+    for world, (panel, names) in itertools.product(WORLDS, PANELS.items()):
+        for run, line in ((runs[f"{world}: {line}"], line) for line in names):
+            found[panel, world, line] = ([sum(START), *run.excess().mean(1)], ss.expect(run).excess)
+    given = (ss.figures.numbered(found), "epoch", "excess loss, mean")
+    yield "step_sizes.png", ss.figures.curves(*given, {w: low for w, (_, low) in WORLDS.items()})
 
 
 STUDY = ss.study(__name__)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,20 +45,28 @@ def curve(noise: float = 0.0, loss: Any = "mse", seed: int = 0) -> Problem:
     return Problem(x, y, parabola, loss, w_true=w_true, name=name)
 
 
-def even_parabola(width: float = 10.0, d: int = 256, noise: float = 0.0, seed: int = 0) -> Problem:
+def even_parabola(
+    width: float = 10.0,
+    d: int = 256,
+    noise: float = 0.0,
+    excess: Sequence[float] | None = None,
+    seed: int = 0,
+) -> Problem:
     """Return the fit of the notebook's parabola at even points of [-width, width], float64.
 
-    It starts at 0; the true parameters are those of the best fit, labels' noise included.
+    The true parameters are those of the best fit, labels' noise included.
 
     Args:
         width: the largest input.
         d: number of samples, at least 3.
         noise: standard deviation of normal noise added to the labels.
+        excess: excess loss of the start, from the flattest direction to the steepest, `(3,)`; see
+            `LeastSquares.at_excess`. None: it starts at 0.
         seed: seed of the noise.
 
     Raises:
         InputError: a width that is not above 0, fewer than 3 samples, a noise that is negative or
-            not finite, no seed.
+            not finite, an excess loss that is negative, no seed.
     """
     width, d = checks.number("width", width), checks.count("d", d, least=3)
     allowed = "a standard deviation, at least 0 and finite"
@@ -68,8 +76,10 @@ def even_parabola(width: float = 10.0, d: int = 256, noise: float = 0.0, seed: i
     name = f"parabola on [-{width:g}, {width:g}]"
     name += f", label noise {noise:g}" if noise else ""
     fit = Problem(x, y, parabola, w_init=np.zeros(3), name=name)
-    assert fit.least_squares is not None
-    return fit.replace(w_true=fit.least_squares.w_star)
+    ls = fit.least_squares
+    assert ls is not None
+    start = np.zeros(3) if excess is None else ls.at_excess(np.asarray(excess))
+    return fit.replace(w_init=start, w_true=ls.w_star)
 
 
 def legendre_parabola(w: Any, x: Any) -> Any:

@@ -37,10 +37,12 @@ class ExpectedPath:
     Attributes:
         excess: E[L(w)] - L*, `(k + 1,)`.
         terms: means of the four terms of `noise_terms`, `(4, k + 1)`.
+        target: the excess at which the path was ended, if it got there; 0: none.
     """
 
     excess: np.ndarray
     terms: np.ndarray
+    target: float = 0.0
 
     @property
     def noise_scale(self) -> np.ndarray:
@@ -52,9 +54,10 @@ class ExpectedPath:
         """E[tr(H Sigma)] / E[g^T H g], `(k + 1,)`."""
         return self.terms[2] / self.terms[3]
 
-    def time_above(self, target: float) -> float:
-        """Return for how many steps the expected excess loss is above a target."""
-        return time_above(self.excess, target)
+    @property
+    def steps(self) -> float:
+        """For how many steps the excess is above the target; infinite where it never is below."""
+        return time_above(self.excess, self.target)
 
     def noise_scale_at(self, excess: np.ndarray) -> np.ndarray:
         """Return the noise scale where the excess loss is this; NaN where it never is.
@@ -128,7 +131,7 @@ def expected_path(
     end = below[0] + 1 if len(below) else n + 1
     terms = _terms(ls, d, first[:end], second[:end])
     with np.errstate(over="ignore", invalid="ignore"):
-        return ExpectedPath(unbounded(second[:end] @ h / 2), terms)
+        return ExpectedPath(unbounded(second[:end] @ h / 2), terms, target)
 
 
 def expected_steps(
@@ -145,8 +148,7 @@ def expected_steps(
 
     Infinite where `most` steps are not enough. The arguments are those of `expected_path`.
     """
-    path = expected_path(ls, w0, d, batch_size, lr, most, target, replacement)
-    return time_above(path.excess, target)
+    return expected_path(ls, w0, d, batch_size, lr, most, target, replacement).steps
 
 
 def noise_terms(ls: LeastSquares, ws: np.ndarray, d: int) -> np.ndarray:

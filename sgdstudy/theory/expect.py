@@ -13,6 +13,7 @@ from sgdstudy.known import Known
 from sgdstudy.problems.least_squares import LeastSquares
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
+from sgdstudy.recipe.orders import Sampler
 from sgdstudy.theory import (
     batch_size,
     batch_vs_full,
@@ -20,9 +21,11 @@ from sgdstudy.theory import (
     fixed_order,
     paths,
     random_order,
+    rates,
     reshuffling,
     step_sizes,
 )
+from sgdstudy.theory.follow import FIXED_ORDERS
 from sgdstudy.theory.predictions import followed_losses, known_order
 
 MAP = "theory: the epoch's product of I - lr H_b"
@@ -124,11 +127,11 @@ class Expected:
         if c.average is None and c.schedule is None:
             full = random_order.expected_losses(*given, c.lr, c.epochs, twice)[1]
             return self._above(np.append(self.ls.loss(self.start), full))
-        rates = c.rates(d)(np.arange(c.epochs * m))
+        steps = c.rates(d)(np.arange(c.epochs * m))
         if c.average is None:
-            return self._above(step_sizes.scheduled_losses(*given, rates, twice)[::m])
+            return self._above(step_sizes.scheduled_losses(*given, steps, twice)[::m])
         skipped = int(c.average * c.epochs) * m
-        return self._above(step_sizes.averaged_losses(*given, rates, twice, skipped)[::m])
+        return self._above(step_sizes.averaged_losses(*given, steps, twice, skipped)[::m])
 
     def path(self, target: float = 0.0, most: int = 100_000) -> batch_size.ExpectedPath:
         """Return excess loss and noise scales by step, until the expected excess is at a target.
@@ -209,6 +212,51 @@ class Expected:
 
     def _above(self, losses: np.ndarray) -> np.ndarray:
         return np.asarray(losses - self.ls.least_loss)
+
+    # ---- orders, from the minimiser --------------------------------------------------------
+
+    @property
+    def rate_law(self) -> rates.Law | None:
+        """The law of E|w - w*|^2 over K at this lr d K, for large K; None: the order has none."""
+        c, d = self.config, self.problem.d
+        time = c.lr * d * c.epochs
+        if c.order in FIXED_ORDERS:
+            own = Sampler(c.order, [0], d, 1).take(d).numpy()[0]
+            return rates.fixed_order_law(self.ls, own, time)
+        return rates.rate_laws(self.ls, d, time).get(c.order)
+
+    @property
+    def reshuffling_bias(self) -> np.ndarray:
+        """The mean of w - w* that shuffling single samples leaves, to first order in lr, `(p,)`."""
+        return rates.reshuffling_bias(self.ls, self.problem.d, self.config.lr)
+
+    def error_at_end(self, draws: int = 2000) -> np.ndarray:
+        """Return E|w - w*|^2 at the end of single samples' steps, from the minimiser, exactly.
+
+        Of samples drawn independently `(1,)`; of an order that is kept for ever, whose mean over
+        the orders is the expected one, for each of so many drawn orders `(draws,)`.
+
+        Raises:
+            InputError: another order than `with_replacement` or `shuffle_once`.
+        """
+        c, d = self.config, self.problem.d
+        if c.order == "with_replacement":
+            return np.array([rates.independent_error(self.ls, d, c.lr, c.epochs * d)])
+        if c.order != "shuffle_once":
+            allowed = "'with_replacement' or 'shuffle_once'"
+            raise InputError(f"error_at_end is of the order {allowed}, not {shown(c.order)}")
+        rows = np.tile(np.arange(d), (draws, 1))
+        drawn = np.random.default_rng(0).permuted(rows, axis=1)
+        return rates.kept_order_error(self.ls, drawn, c.lr, c.epochs)
+
+    @property
+    def own_error_at_end(self) -> np.ndarray:
+        """|w - w*|^2 at the end for every seed, whose own order is kept; as `error_at_end`."""
+        c, d = self.config, self.problem.d
+        if c.order not in ("shuffle_once", *FIXED_ORDERS):
+            raise InputError(f"the order {shown(c.order)} is not the same in every epoch")
+        own = Sampler(c.order, list(c.seeds), d, 1).take(d).numpy()
+        return rates.kept_order_error(self.ls, own, c.lr, c.epochs)
 
     # ---- a fixed order ---------------------------------------------------------------------
 
