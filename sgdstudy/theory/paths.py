@@ -10,6 +10,7 @@ import torch
 from sgdstudy.errors import InputError
 from sgdstudy.problems.least_squares import LeastSquares
 from sgdstudy.problems.problem import Problem
+from sgdstudy.problems.ready_made import linear
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.recipe.orders import batch_sizes
 from sgdstudy.theory.descent import moments
@@ -145,7 +146,7 @@ def log_rate(problem: Problem, config: TrainConfig) -> float:
         return lyapunov(problem, size, config.lr, replacement=twice, **PRODUCTS)
     rows = projected(moments(problem))
     y = rows.features @ rows.w_star
-    known = Problem(rows.features, y, lambda w, x: x @ w, w_init=np.zeros(problem.p))
+    known = Problem(rows.features, y, linear, w_init=np.zeros(problem.p))
     return lyapunov(known, 1, 0.5, replacement=twice, **PRODUCTS)
 
 
