@@ -24,7 +24,6 @@ LINES = {  # line -> label noise, excess loss to reach, batch sizes of the figur
 }
 NOISELESS, WRONG = "beyond the limit, no noise", "noisy stairs to 0.001, step for the start"
 BETWEEN, BEYOND = "curve, between both limits", "curve, beyond both limits"
-SHARE = 0.05  # of the limit, that is taken with noise
 EXACT = "theory: recursion of second moments; four standard errors"
 
 
@@ -59,10 +58,10 @@ def arms(o):
     if o.quick:
         return
     line, half = "noisy stairs to 0.001", list(o.seed_range()[: max(2, o.seeds // 2)])
-    noisy, target = planned(line, 4), LINES[line][1]
-    steps = ss.expect(noisy.but(lr=SHARE * noisy.config.lr)).path(target).steps
+    noisy, target, share = planned(line, 4), LINES[line][1], 0.05  # of the largest step
+    steps = ss.expect(noisy.but(lr=share * noisy.config.lr)).path(target).steps
     start = float(ss.expect(noisy).path(most=1).excess[0])
-    wrong = noisy.but(lr=SHARE * planned(line, 4, start).config.lr, seeds=half)
+    wrong = noisy.but(lr=share * planned(line, 4, start).config.lr, seeds=half)
     yield WRONG, wrong.but(epochs=int(np.ceil(steps * 4 / noisy.problem.d)))
     curve = planned("curve", 1)
     # thrice the steps that are expected at the first limit
@@ -100,26 +99,25 @@ def times(run, excess):
 
 
 def answer(o, runs, value):
-    clean = runs[NOISELESS]
-    closer = value["share_of_seeds_that_converge"] * len(clean.w)
-    text = f"""At 1.3 times the limit, without noise, second moments grow by
-    {value["mean_square_factor_per_step"]:.2f} a step. Yet the logarithm of the distance changes by
-    {value["log_rate_per_step", NOISELESS]:.3f} a step, and {closer:.0f} of {len(clean.w)} seeds
-    come nearer: what grows is carried by paths too rare to be met."""
+    seeds, rate = len(runs[NOISELESS].w), value["log_rate_per_step", NOISELESS]
+    closer, grown = value["share_of_seeds_that_converge"], value["mean_square_factor_per_step"]
+    c = [ss.expect(planned(line, 1)).critical_size_of_lr for line in ("curve", "stairs")]
+    text = f"""The largest step is about 2 / lambda_max over 1 + c / B; by theory, of single
+    samples, c is {c[0]:.1f} on the notebook's parabola at 256 points and {c[1]:.1f} on 8 stairs. At
+    1.3 times the limit, without noise, second moments grow by {grown:.2f} a step. Yet the logarithm
+    of the distance changes by {rate:.3f} a step, and {closer * seeds:.0f} of {seeds} seeds come
+    nearer: what grows is carried by paths too rare to be met."""
     if o.quick:
         return text
     dips = np.isfinite(times(runs[WRONG], 0.001)).sum()
-    counts = [
-        f"{value['share_of_seeds_that_reach', arm] * len(runs[arm].w):.0f}"
-        for arm in (BETWEEN, BEYOND)
-    ]
+    counts = [value["share_of_seeds_that_reach", x] * len(runs[x].w) for x in (BETWEEN, BEYOND)]
     changes = [value["log_rate_per_step", arm] for arm in (BETWEEN, BEYOND)]
     return f"""{text}
 
     On the notebook's parabola, between both limits of the step, mean square and almost sure,
-    {counts[0]} of {len(runs[BETWEEN].w)} seeds get to the target within the run, beyond both
-    {counts[1]}: the logarithm of the distance changes by {changes[0]:.2g} and {changes[1]:.2g} a
-    step.
+    {counts[0]:.0f} of {len(runs[BETWEEN].w)} seeds get to the target within the run, beyond both
+    {counts[1]:.0f}: the logarithm of the distance changes by {changes[0]:.2g} and
+    {changes[1]:.2g} a step.
 
     With the step that the noise scale of the start allows, the mean loss of the second half of the
     run is {value["excess_late"] / 0.001:.1f} times the target above the least one; {dips} of

@@ -118,9 +118,9 @@ def figures(runs):
     laws["noise scale, all the data"] = path(CURVE, None).noise_scale_at
     laws["critical batch size, theory"] = lambda x: critical(CURVE) + 0 * x
     panels["a parabola of 256 points"] += list(laws)[-2:]
-    panels["staircase, noisy labels"].append("critical batch size, by target")
+    panels["staircase, noisy labels"].append("critical batch size by target, theory")
     for line in (LOOSE, TIGHT):
-        points.append(("critical batch size, by target", LINES[line][0], critical(line), 0))
+        points.append(("critical batch size by target, theory", LINES[line][0], critical(line), 0))
     points, xlabel = ss.figures.points(points), "loss above the least one"
     yield "noise_scale.png", ss.figures.power_laws(points, panels, laws, xlabel, "samples")
 
