@@ -243,6 +243,88 @@ class History:
         found: np.ndarray = by_epoch.to_numpy(dtype=float)
         return found
 
+    def excess(self, kind: str = "epochs", **which: Any) -> np.ndarray:
+        """Return the excess loss of all the data by epoch (at its end) or step, and seed.
+
+        `(E, R)` or `(S, R)`, above the least loss; at the ends of epochs of the mean of the
+        parameters, where the configuration keeps one.
+
+        Args:
+            kind: `steps` or `epochs`.
+            which: `seeds`, `steps`, `epochs`, as for `load`.
+
+        Raises:
+            InputError: a problem that is not least squares.
+        """
+        averaged = kind == "epochs" and self.config.average is not None
+        loss = self.array(kind, "average_loss" if averaged else "full_loss", **which)
+        return np.asarray(loss - theory.moments(self.problem).least_loss)
+
+    def from_minimiser(self, kind: str = "epochs", **which: Any) -> np.ndarray:
+        """Return w - w* by epoch (at its end) or step (before it), seed and parameter, `(E, R, p)`.
+
+        NaN beyond a seed's end.
+
+        Args:
+            kind: `steps` or `epochs`.
+            which: `seeds`, `steps`, `epochs`, as for `load`.
+
+        Raises:
+            InputError: a problem that is not least squares.
+        """
+        w_star = theory.moments(self.problem).w_star
+        names = [f"w{i}" for i in range(self.problem.p)]
+        at = {"steps": "step", "epochs": "epoch"}[checks.choice("rows", kind, ("steps", "epochs"))]
+        rows = self.load(kind, columns=["seed", at, *names], **which)
+        points, row = np.unique(rows[at], return_inverse=True)
+        seeds = [seed for seed in self.config.seeds if (rows["seed"] == seed).any()]
+        found = np.full((len(points), len(seeds), len(names)), np.nan)
+        found[row, pd.Index(seeds).get_indexer(rows["seed"])] = rows[names].to_numpy(float) - w_star
+        return found
+
+    def mode_variance(self, epochs: slice | None = None) -> np.ndarray:
+        """Return the variance of w in each mode of the Hessian, flattest first, `(p,)`.
+
+        At the ends of epochs, over epochs and seeds, about their mean: a bias is not noise.
+
+        Args:
+            epochs: `slice(first, end)`, from 1; None: all.
+        """
+        z = self.from_minimiser(epochs=epochs) @ theory.moments(self.problem).modes[1]
+        return np.asarray(z.var((0, 1)))
+
+    def log_rate(self, first: int, last: int | None = None) -> theory.Estimate:
+        """Return how log|w - w*| changes per step, between the ends of two epochs, over the seeds.
+
+        Its error includes that of `ss.expect(run).log_rate`, which is a mean of as many steps as
+        `theory.PRODUCTS` says, taken to scatter as these do.
+
+        Args:
+            first: an epoch, from 1, at whose end the start is forgotten.
+            last: a later one; None: the last.
+        """
+        last, m = last or self.config.epochs, len(self.config.batch_sizes(self.problem.d))
+        z = self.from_minimiser(epochs=slice(first, last + 1))
+        steps = (last - first) * m
+        products = (theory.PRODUCTS["epochs"] - 1) * theory.PRODUCTS["replicas"] * m
+        each = np.diff(np.log(norm(z[[0, -1]])), axis=0)[0] / steps
+        return theory.Estimate.mean(each, others=products / steps)
+
+    def noise_scale(self, part: slice, weights: np.ndarray | None = None) -> theory.Estimate:
+        """Return the gradient noise scale of a stretch of steps: mean tr(Sigma) over mean |g|^2.
+
+        Means over steps and seeds, at the parameters before the steps; see `theory.noise_terms`.
+
+        Args:
+            part: the steps, `slice(first, end)`.
+            weights: of the steps `(n,)`, as 1 / the expected excess; None: they count alike.
+        """
+        z = self.from_minimiser(steps=part, kind="steps")
+        ls = theory.moments(self.problem)
+        terms = theory.noise_terms(ls, ls.w_star + z, self.problem.d)[:2]  # (2, S, R)
+        noise, square = np.average(terms, 1, weights)
+        return theory.Estimate.ratio(noise, square)
+
     def growth_per_epoch(self) -> float:
         """Return the last finite ratio of successive running losses of the first seed, or NaN."""
         loss = self._of_first_seed("running_loss")

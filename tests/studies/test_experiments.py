@@ -4,9 +4,7 @@ import json
 import re
 import subprocess
 import sys
-from itertools import permutations
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -32,11 +30,15 @@ SMALL = {
     "study_batch_size": {"seeds": 2, "longer": 1.1, "quick": True},
     "study_edge_of_stability": {"seeds": 1, "time": 8.0},
     "study_iteration_cost": {"seeds": 2, "largest": 20_000, "quick": True},
+    "study_largest_step": {"seeds": 2, "quick": True},
     "study_noise_floor": {"seeds": 2, "times": 2, "quick": True},
     "study_one_sample": {"seeds": 2, "passes": 1},
+    "study_noise_scale": {"seeds": 2, "quick": True},
     "study_online": {"seeds": 2, "times": 0.5, "quick": True},
     "study_optimizers": {"seeds": 2, "tuning": 2, "budget": 0.02, "quick": True},
     "study_orders": {"seeds": 2, "longest": 16},
+    "study_polyak": {"seeds": 2, "epochs": 3},
+    "study_shuffling_bias": {"seeds": 2, "longest": 64},
     "study_step_size": {"seeds": 2, "epochs": 3},
     "study_stopping_rules": {"seeds": 2, "epochs": 2},
 }
@@ -150,18 +152,3 @@ def test_claims_are_listed_as_json(store):
     assert all(tuple(claim) == CLAIM_FIELDS for claim in claims)
     assert len(claims) == len(result.claims)
     assert all(claim["holds"] for claim in claims if claim["kind"] != "description")
-
-
-def test_what_shuffling_leaves_is_the_mean_over_all_orders_of_a_small_epoch(monkeypatch):
-    load_study("study_noise_floor")
-    study = sys.modules["study_noise_floor"]
-    shares, d, size = np.array([0.1, 0.4, 0.9]), 6, 2
-    for name, value in (("LR_LAMBDA", shares), ("MEANS_D", d), ("MEANS_B", size)):
-        monkeypatch.setattr(study, name, value)
-    g = np.array([1.0, 2.0, -4.0, 0.5, 3.0, -2.5])
-    batches = g[list(permutations(range(d)))].reshape(-1, d // size, size).mean(-1)
-    powers = (1 - shares[:, None]) ** np.arange(d // size)[::-1]  # (3, m)
-    end = ((batches @ powers.T) ** 2).mean(0) / (1 - (1 - shares) ** (2 * d // size))
-    independent = g.var() / size / (1 - (1 - shares) ** 2)
-    run = SimpleNamespace(config=SimpleNamespace(epochs=1000))
-    assert study.permuted(run) == pytest.approx(end / independent, rel=1e-12, abs=0)
