@@ -15,9 +15,10 @@ import pyarrow.compute as pc
 from sgdstudy import checks, theory
 from sgdstudy.errors import InputError
 from sgdstudy.history.rows import Sink
+from sgdstudy.history.stopping import Stops, stops, stops_by_chance
 from sgdstudy.problems.problem import Problem
 from sgdstudy.quantities import norm
-from sgdstudy.recipe.config import TrainConfig
+from sgdstudy.recipe.config import STOP_COLUMNS, TrainConfig
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -185,6 +186,60 @@ class History:
         rows = self.load(kind, columns=["seed", at, column], **which)
         wide = rows.pivot(index=at, columns="seed", values=column)
         return wide.reindex(columns=[s for s in self.config.seeds if s in wide]).to_numpy(float)
+
+    def parameters(self, kind: str = "steps", **which: Any) -> np.ndarray:
+        """Return the parameters by step or epoch and seed, `(S, R, p)` or `(E, R, p)`.
+
+        Before each step, at the end of each epoch; arguments as of `array`.
+        """
+        columns = [f"w{i}" for i in range(self.problem.p)]
+        return np.stack([self.array(kind, column, **which) for column in columns], -1)
+
+    def stops(self, rule: str, epsilon: float) -> Stops:
+        """Return where a stopping rule would have ended the seeds, and whether it should have.
+
+        Losses stop below epsilon, the gradient norm below what it has to be at that loss
+        (`theory.gradient_bound`).
+
+        Args:
+            rule: as of `TrainConfig.stop`.
+            epsilon: the loss of all the data that counts as done.
+
+        Raises:
+            InputError: a rule that does not exist; the gradient norm of what is not least squares.
+        """
+        column, threshold = STOP_COLUMNS[checks.choice("stop rule", rule, STOP_COLUMNS)], epsilon
+        if rule == "grad_norm":
+            ls = theory.moments(self.problem)
+            threshold = float(theory.gradient_bound(ls, epsilon - ls.least_loss))
+        quantity, loss = (self.array("epochs", name) for name in (column, "full_loss"))
+        return stops(quantity, threshold, loss, epsilon)
+
+    def lucky_stops(self, epsilon: float, draws: int = 200) -> np.ndarray:
+        """Return with which probability a random last batch had stopped a seed falsely, `(R,)`.
+
+        At the parameters before every epoch's last step, random batches in the last one's place:
+        how many of them have a loss below epsilon, while that of all the data is not.
+
+        Args:
+            epsilon: the loss that counts as done.
+            draws: random batches an epoch and seed.
+        """
+        c, d = self.config, self.problem.d
+        sizes = c.batch_sizes(d)
+        ws, ls = self.parameters()[len(sizes) - 1 :: len(sizes)], theory.moments(self.problem)
+        chance = theory.lucky_share(ls, ws, d, sizes[-1], epsilon, draws)
+        return stops_by_chance(chance, self.array("epochs", "full_loss") < epsilon)
+
+    def gradient_over_bound(self) -> np.ndarray:
+        """Return |g| of all the data over the least it may be there, by epoch and seed, `(E, R)`.
+
+        See `theory.gradient_bound`; the excess loss is that of the parameters, as a difference of
+        losses is rounding where it is small.
+        """
+        ls = theory.moments(self.problem)
+        bound = theory.gradient_bound(ls, ls.excess(self.parameters("epochs")))
+        return self.array("epochs", "full_grad_norm") / bound
 
     def at(self, column: str, epoch: int | None = None) -> float:
         """Return the median over the seeds of a column of `epochs`, at an epoch.

@@ -27,6 +27,7 @@ from sgdstudy.theory.batch_vs_full import (
     gap,
     gradients,
     jensen_bounds,
+    lucky_share,
     mean_square_batch_norm,
     noise_scale,
     trace_sigma,
@@ -40,6 +41,7 @@ from sgdstudy.theory.descent import (
     descent_w,
     eigenvalues,
     float32_floor,
+    gradient_bound,
     growth_per_epoch,
     lr_best_asymptotic,
     lr_best_for_epsilon,
@@ -73,6 +75,7 @@ from sgdstudy.theory.fixed_order import (
     spectral_radius,
     usable_lr,
 )
+from sgdstudy.theory.medians import ratio_of_means
 from sgdstudy.theory.particles import Estimated, reshuffling_growth, reshuffling_lr_limit
 from sgdstudy.theory.paths import first_overflow, lyapunov, lyapunov_zero_lr
 from sgdstudy.theory.random_order import (
@@ -144,6 +147,7 @@ __all__ = [
     "fixed_point_loss",
     "float32_floor",
     "gap",
+    "gradient_bound",
     "gradients",
     "growth",
     "growth_per_epoch",
@@ -155,6 +159,7 @@ __all__ = [
     "lr_best_for_epsilon",
     "lr_limit",
     "lr_limit_to_reach",
+    "lucky_share",
     "lyapunov",
     "lyapunov_zero_lr",
     "mean_square_batch_norm",
@@ -167,6 +172,7 @@ __all__ = [
     "polyak_losses",
     "projected",
     "rate_laws",
+    "ratio_of_means",
     "reshuffled_losses",
     "reshuffling_factor",
     "reshuffling_growth",

@@ -13,11 +13,12 @@ from sgdstudy.known import Known
 from sgdstudy.problems.least_squares import LeastSquares
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
-from sgdstudy.theory import descent, fixed_order, paths, random_order
-from sgdstudy.theory.predictions import followed_losses, known_order
+from sgdstudy.theory import batch_size, batch_vs_full, descent, fixed_order, paths, random_order
+from sgdstudy.theory.predictions import expected_losses, followed_losses, known_order
 
 MAP = "theory: the epoch's product of I - lr H_b"
 OWN = "theory: the steps of the seeds' own orders, in float64"
+LUCK = "random batches at the same parameters; four standard errors of both counts"
 
 
 class Planned(Protocol):
@@ -141,6 +142,51 @@ class Expected:
     def critical_lr(self, low: float, high: float) -> float:
         """Return the step from which the order diverges; see `theory.critical_lr`."""
         return fixed_order.critical_lr(self.batches, low, high)
+
+    # ---- independent batches ---------------------------------------------------------------
+
+    def mean_loss(self, column: str) -> np.ndarray:
+        """Return the expectation of a loss by epoch, `(E,)`; see `theory.expected_losses`.
+
+        Args:
+            column: `running_loss` or `full_loss`.
+
+        Raises:
+            InputError: of this arm theory has none.
+        """
+        found = expected_losses(self.problem, self.config)
+        if column not in found:
+            raise InputError(f"theory has no expected {column} of this arm: it takes plain steps")
+        return found[column]
+
+    @property
+    def mean_square_gradient(self) -> np.ndarray:
+        """E|g|^2 of the gradient of all the data at the ends of the epochs, `(E,)`."""
+        c, d = self.config, self.problem.d
+        size, m, twice = c.batch_sizes(d)[0], len(c.batch_sizes(d)), c.order == "with_replacement"
+        path = batch_size.expected_path(
+            self.ls, self.start, d, size, c.lr, c.epochs * m, 0.0, twice
+        )
+        return path.terms[1][m::m]
+
+    def lucky_batches(
+        self, ws: np.ndarray, level: float, where: np.ndarray, draws: int = 4
+    ) -> Known:
+        """Return which share of one batch at each of the parameters `(k, ..., p)` is below a level.
+
+        Given the parameters a batch is with probability p, of variance p (1 - p); both the batches
+        met and the random ones that p is counted from scatter.
+
+        Args:
+            ws: parameters met.
+            level: of the loss.
+            where: which of them count, `(k, ...)`.
+            draws: random batches at each, 2 at least.
+        """
+        size, d = self.config.batch_sizes(self.problem.d)[0], self.problem.d
+        chance = batch_vs_full.lucky_share(self.ls, ws, d, size, level, draws)[where]
+        variance = (chance * (1 - chance)).mean() * draws / (draws - 1) * (1 + 1 / draws)
+        return Known(float(chance.mean()), 4 * float(np.sqrt(variance / chance.size)), LUCK)
 
     # ---- the seeds' own orders -------------------------------------------------------------
 

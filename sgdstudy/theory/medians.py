@@ -20,6 +20,29 @@ def standard_error(samples: np.ndarray, axis: int = -1) -> np.ndarray:
     return spread / n**0.5
 
 
+def ratio_of_means(
+    top: np.ndarray, bottom: np.ndarray, expected: np.ndarray
+) -> tuple[float, float]:
+    """Return the ratio of two means over samples, a mean over the rows, and its standard error.
+
+    mean(a) / mean(b) is off from its expectation r by mean(a - r b) / mean(b), a mean over the
+    samples whose error is known (the delta method, with the r that is expected).
+
+    Args:
+        top: a, `(k, n)`.
+        bottom: b, of the same samples, `(k, n)`, or known, `(k, 1)`.
+        expected: r of every row, `(k,)`.
+
+    Example:
+        >>> ratio, error = ratio_of_means(np.array([[2.0, 4, 6]]), np.array([[1.0, 2, 3]]), [2])
+        >>> print(ratio, error)  # one gives the other: no error
+        2.0 0.0
+    """
+    true = np.asarray(expected, dtype=float)[:, None]
+    off = ((top - true * bottom) / bottom.mean(1, keepdims=True)).mean(0)
+    return float((top.mean(1) / bottom.mean(1)).mean()), float(standard_error(off))
+
+
 def median(values: np.ndarray) -> float:
     """Return the median as a value of the sample (of two middle ones the lower).
 
