@@ -21,6 +21,7 @@ from sgdstudy.figures.runs import (
     stop_epochs,
     within_epoch,
 )
+from sgdstudy.figures.stability import sharpness
 from sgdstudy.figures.style import describe, png
 from sgdstudy.figures.tables import curves, followed, over_steps, points, power_laws, strips
 from sgdstudy.figures.tuning import lr_sensitivity, times_to_targets
@@ -44,6 +45,7 @@ __all__ = [
     "points",
     "power_laws",
     "radius_by_lr",
+    "sharpness",
     "steep_batches",
     "stop_epochs",
     "strips",

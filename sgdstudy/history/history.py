@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from sgdstudy import checks, theory
 from sgdstudy.errors import InputError
+from sgdstudy.history.edge import Edge, around_edge
 from sgdstudy.history.rows import Sink
 from sgdstudy.history.stopping import Stops, stops, stops_by_chance
 from sgdstudy.problems.problem import Problem
@@ -277,6 +278,17 @@ class History:
         if epochs < 1:
             return float("nan")
         return float((loss[-1] / loss[-1 - epochs]) ** (1 / (2 * epochs)))
+
+    def edge(self) -> Edge:
+        """Return what the seeds do around the edge of their rule, `theory.sharpness_limit`.
+
+        Raises:
+            InputError: the run has no column `full_hess_max_eig`.
+        """
+        sharpness, loss = (self.array("steps", name) for name in ("full_hess_max_eig", "full_loss"))
+        return around_edge(
+            sharpness, loss, theory.sharpness_limit(self.config.lr, **self.config.options)
+        )
 
     def gaps(self) -> list[theory.Gap]:
         """Return what separates running and full loss, epoch by epoch, of the first seed."""

@@ -100,7 +100,7 @@ from sgdstudy.theory.rates import (
     slope_samples,
 )
 from sgdstudy.theory.reshuffling import reshuffled_losses, reshuffling_losses, reshuffling_radius
-from sgdstudy.theory.stability import linearised, sharpness_limit
+from sgdstudy.theory.stability import growth_per_step, linearised, sharpness_limit
 from sgdstudy.theory.step_sizes import (
     averaged_excess_law,
     averaged_losses,
@@ -151,6 +151,7 @@ __all__ = [
     "gradients",
     "growth",
     "growth_per_epoch",
+    "growth_per_step",
     "jensen_bounds",
     "law_at",
     "linearised",

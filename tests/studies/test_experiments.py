@@ -35,6 +35,7 @@ SMALL = {
     "study_online": {"seeds": 2, "times": 0.5, "quick": True},
     "study_optimizers": {"seeds": 2, "tuning": 2, "budget": 0.02, "quick": True},
     "study_orders": {"seeds": 2, "longest": 16},
+    "study_quadratic_edge": {},
     "study_step_size": {"seeds": 2, "epochs": 3},
     "study_stopping_rules": {"seeds": 2, "epochs": 2},
 }

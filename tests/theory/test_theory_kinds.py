@@ -759,6 +759,7 @@ NUMBERS = {
     "finite_share",
     "first_below",
     "gap",
+    "growth_per_step",
     "jensen_bounds",
     "law_at",
     "log_slope",
