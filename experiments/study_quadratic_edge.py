@@ -74,7 +74,19 @@ def answer(o, runs, value):
 
 
 def figures(runs):
-    yield "growth.png", ss.figures.by_epoch(runs, "full_loss")
+    """Draw the loss over the steps, and theory's growth through the middle of each run."""
+    import pandas as pd  # --help must not wait for it
+
+    rows = []
+    for arm, run in runs.items():
+        loss, law = run.array("steps", "full_loss")[:, 0], np.nan
+        if arm in GROWING:
+            law = ss.theory.growth_per_step(run.config.lr, run.edge().late[0], **run.config.options)
+        steps, middle = np.arange(len(loss)), len(loss) // 2
+        points = {"x": steps, "y": loss, "theory": loss[middle] * law ** (steps - middle)}
+        rows.append(pd.DataFrame(points).assign(panel="one Hessian", column="loss", line=arm))
+    labels = ("steps", "loss of all the data")
+    yield "growth.png", ss.figures.curves(pd.concat(rows), *labels, bottom={"loss": 1})
 
 
 STUDY = ss.study(__name__)
