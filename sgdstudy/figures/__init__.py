@@ -6,6 +6,7 @@ May import: `theory`, `recipe`, `quantities`, `problems` and below.
 Start reading: `style.py` (what all share), then `runs.py` (histories) and `tables.py` (points).
 """
 
+from sgdstudy.figures.drift import followed, tracking
 from sgdstudy.figures.runs import (
     batch_gradients,
     batch_losses,
@@ -23,7 +24,7 @@ from sgdstudy.figures.runs import (
 )
 from sgdstudy.figures.stability import sharpness
 from sgdstudy.figures.style import describe, png
-from sgdstudy.figures.tables import curves, followed, over_steps, points, power_laws, strips
+from sgdstudy.figures.tables import curves, over_steps, points, power_laws, strips
 from sgdstudy.figures.tuning import lr_sensitivity, times_to_targets
 
 __all__ = [
@@ -50,5 +51,6 @@ __all__ = [
     "stop_epochs",
     "strips",
     "times_to_targets",
+    "tracking",
     "within_epoch",
 ]

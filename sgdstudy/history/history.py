@@ -14,12 +14,14 @@ import pyarrow.compute as pc
 
 from sgdstudy import checks, theory
 from sgdstudy.errors import InputError
+from sgdstudy.history.drift import Behind, excess_behind
 from sgdstudy.history.edge import Edge, around_edge
 from sgdstudy.history.rows import Sink
 from sgdstudy.history.stopping import Stops, stops, stops_by_chance
 from sgdstudy.problems.problem import Problem
 from sgdstudy.quantities import norm
 from sgdstudy.recipe.config import STOP_COLUMNS, TrainConfig
+from sgdstudy.theory.expect import expect
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -289,6 +291,25 @@ class History:
         return around_edge(
             sharpness, loss, theory.sharpness_limit(self.config.lr, **self.config.options)
         )
+
+    def behind(self, law: theory.SampleLaw, first: int = 0) -> Behind:
+        """Return how far the seeds are behind the true parameters, which may move.
+
+        Args:
+            law: that the samples are drawn from.
+            first: the step looked at first.
+
+        Raises:
+            InputError: the true parameters are not known.
+        """
+        total, seed = self.config.n_steps(self.problem.d), self.config.seeds[0]
+        which = slice(first, total)
+        step = self.load(columns=["step"], seeds=seed, steps=which)["step"].to_numpy()
+        expected = expect(self).tracking_path(law)[1][step]
+        true = self.problem.true_at(step)
+        assert true is not None
+        excess = excess_behind(self.parameters(steps=which), true, law.hessian)
+        return Behind(step, excess, self.array("steps", "loss", steps=which), expected)
 
     def gaps(self) -> list[theory.Gap]:
         """Return what separates running and full loss, epoch by epoch, of the first seed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,10 @@ import torch
 from torch import nn
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError
+from sgdstudy.errors import InputError, shown
 from sgdstudy.problems.problem import Problem
+
+BLOCK = 5000  # samples that a stream makes at once
 
 
 def parabola(w: Any, x: Any) -> Any:
@@ -43,6 +45,47 @@ def curve(noise: float = 0.0, loss: Any = "mse", seed: int = 0) -> Problem:
     with np.errstate(over="ignore"):  # too much noise: the problem says so
         y = y.astype("f")
     return Problem(x, y, parabola, loss, w_true=w_true, name=name)
+
+
+def drifting_parabola(velocity: Any, noise: float = 0.3, d: int = 100) -> Problem:
+    """Return a parabola whose coefficients move, and the stream of its noisy points, float64.
+
+    The true parameters start at (0.3, -1.7, 2.5); every step of one sample meets a point whose x is
+    uniform on [-1, 1] and that nobody met before. The d points stored, those of the start, are a
+    yardstick.
+
+    Args:
+        velocity: what the true parameters move by in a step, `(3,)`.
+        noise: standard deviation of normal noise added to the labels.
+        d: number of points stored; as many steps are called an epoch.
+
+    Raises:
+        InputError: a velocity that is not three finite numbers, a noise that is negative.
+    """
+    allowed = "a standard deviation, at least 0 and finite"
+    noise = checks.number("noise", noise, lambda v: v >= 0, allowed)
+    d, start = checks.count("d", d), np.array([0.3, -1.7, 2.5])
+    try:
+        moves = np.asarray(velocity, dtype=float)
+    except (TypeError, ValueError):
+        moves = np.empty(0)
+    if moves.shape != (3,) or not np.isfinite(moves).all():
+        raise InputError(f"velocity is three finite numbers a step, not {shown(velocity)}")
+
+    def true(steps: Any) -> np.ndarray:
+        return start + np.asarray(steps)[:, None] * moves
+
+    def stream(generator: torch.Generator) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        like: Any = {"generator": generator, "dtype": torch.float64}
+        for first in itertools.count(step=BLOCK):  # the number of a sample is that of its step
+            x = 2 * torch.rand(BLOCK, **like) - 1
+            w = torch.as_tensor(true(np.arange(first, first + BLOCK)))
+            yield x, parabola(w.T, x) + noise * torch.randn(BLOCK, **like)
+
+    x = np.linspace(-1, 1, d)
+    name = f"a parabola that {'drifts' if moves.any() else 'stands still'}"
+    y = parabola(start, x)
+    return Problem(x, y, parabola, w_init=start, w_true=true, stream=stream, name=name)
 
 
 def legendre_parabola(w: Any, x: Any) -> Any:

@@ -57,6 +57,7 @@ from sgdstudy.theory.drift import (
     tracking_lr_limit,
     tracking_path,
     tracking_terms,
+    uniform_law,
 )
 from sgdstudy.theory.fixed_order import (
     Batches,
@@ -94,7 +95,9 @@ from sgdstudy.theory.rates import (
     Law,
     fixed_order_law,
     law_at,
+    log_minimum,
     log_slope,
+    minimum_of_means,
     rate_laws,
     slope_interval,
     slope_samples,
@@ -155,6 +158,7 @@ __all__ = [
     "jensen_bounds",
     "law_at",
     "linearised",
+    "log_minimum",
     "log_slope",
     "lr_best_asymptotic",
     "lr_best_for_epsilon",
@@ -166,6 +170,7 @@ __all__ = [
     "mean_square_batch_norm",
     "mean_square_lr_limit",
     "mean_square_radius",
+    "minimum_of_means",
     "moments",
     "noise_scale",
     "noise_terms",
@@ -197,6 +202,7 @@ __all__ = [
     "tracking_terms",
     "triangle_bounds",
     "two_batch_bias",
+    "uniform_law",
     "usable_lr",
 ]
 

@@ -13,7 +13,15 @@ from sgdstudy.known import Known
 from sgdstudy.problems.least_squares import LeastSquares
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
-from sgdstudy.theory import batch_size, batch_vs_full, descent, fixed_order, paths, random_order
+from sgdstudy.theory import (
+    batch_size,
+    batch_vs_full,
+    descent,
+    drift,
+    fixed_order,
+    paths,
+    random_order,
+)
 from sgdstudy.theory.predictions import expected_losses, followed_losses, known_order
 
 MAP = "theory: the epoch's product of I - lr H_b"
@@ -187,6 +195,30 @@ class Expected:
         chance = batch_vs_full.lucky_share(self.ls, ws, d, size, level, draws)[where]
         variance = (chance * (1 - chance)).mean() * draws / (draws - 1) * (1 + 1 / draws)
         return Known(float(chance.mean()), 4 * float(np.sqrt(variance / chance.size)), LUCK)
+
+    # ---- samples that come once ------------------------------------------------------------
+
+    def tracking_path(
+        self, law: drift.SampleLaw, steps: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return E[w] and the expected excess before every step and after the last.
+
+        See `theory.tracking_path`; the parameters that are true move as the problem says.
+
+        Args:
+            law: that the samples are drawn from.
+            steps: how many, None: all of the run.
+
+        Raises:
+            InputError: a problem whose true parameters are not known.
+        """
+        c, d = self.config, self.problem.d
+        first = np.arange(c.n_steps(d) if steps is None else steps)
+        true = self.problem.true_at(np.append(first, len(first)))
+        if true is None:
+            raise InputError(f"the true parameters of {self.problem.name!r} are not known")
+        size, rates = c.batch_sizes(d)[0], np.asarray(c.rates(d)(first))
+        return drift.tracking_path(law, size, rates, true, self.start)
 
     # ---- the seeds' own orders -------------------------------------------------------------
 

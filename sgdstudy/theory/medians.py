@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.stats import betabinom, binom, norm
 
@@ -18,6 +20,27 @@ def standard_error(samples: np.ndarray, axis: int = -1) -> np.ndarray:
     n = samples.shape[axis]
     spread = samples.std(axis, ddof=1) if n > 1 else np.full_like(samples.mean(axis), np.nan)
     return spread / n**0.5
+
+
+def jackknife_error(estimate: Callable[[np.ndarray], float], samples: np.ndarray) -> float:
+    """Return the standard error of an estimate from samples, each left out in turn (Tukey 1958).
+
+    sqrt((n - 1) / n sum (estimate without i - their mean)^2); NaN of a single sample. For smooth
+    functions of means: that of a mean itself is `standard_error`.
+
+    Args:
+        estimate: of samples `(..., n)`.
+        samples: `(..., n)`.
+
+    >>> x = np.array([1.0, 2.0, 3.0, 6.0])
+    >>> print(round(jackknife_error(np.mean, x), 12) == round(standard_error(x), 12))
+    True
+    """
+    n = samples.shape[-1]
+    if n < 2:
+        return float("nan")
+    without = [estimate(np.delete(samples, i, axis=-1)) for i in range(n)]
+    return float(np.std(without) * np.sqrt(n - 1))
 
 
 def ratio_of_means(

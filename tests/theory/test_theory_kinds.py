@@ -762,7 +762,9 @@ NUMBERS = {
     "growth_per_step",
     "jensen_bounds",
     "law_at",
+    "log_minimum",
     "log_slope",
+    "minimum_of_means",
     "ratio_of_means",
     "reshuffling_factor",
     "sharpness_limit",
@@ -771,6 +773,7 @@ NUMBERS = {
     "slope_samples",
     "time_above",
     "triangle_bounds",
+    "uniform_law",
 }
 
 
