@@ -22,6 +22,7 @@ from sgdstudy.problems.problem import Problem
 from sgdstudy.quantities import norm
 from sgdstudy.recipe.config import STOP_COLUMNS, TrainConfig
 from sgdstudy.theory.expect import expect
+from sgdstudy.theory.medians import standard_error
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -188,7 +189,10 @@ class History:
         at = {"steps": "step", "epochs": "epoch"}[checks.choice("rows", kind, ("steps", "epochs"))]
         rows = self.load(kind, columns=["seed", at, column], **which)
         wide = rows.pivot(index=at, columns="seed", values=column)
-        return wide.reindex(columns=[s for s in self.config.seeds if s in wide]).to_numpy(float)
+        seeds = self.config.seeds  # one that ended before its first row has none
+        if "seeds" in which:
+            seeds = tuple(seed for seed in seeds if seed in wide)
+        return wide.reindex(columns=list(seeds)).to_numpy(float)
 
     def parameters(self, kind: str = "steps", **which: Any) -> np.ndarray:
         """Return the parameters by step or epoch and seed, `(S, R, p)` or `(E, R, p)`.
@@ -280,6 +284,20 @@ class History:
         if epochs < 1:
             return float("nan")
         return float((loss[-1] / loss[-1 - epochs]) ** (1 / (2 * epochs)))
+
+    def steps_to_excess(self, target: float) -> tuple[float, float]:
+        """Return for how many steps the seeds' mean excess loss is above a target; standard error.
+
+        The error is that of the mean's logarithm where theory has it at the target, over the rate
+        at which it falls there. Infinite where three times the steps that theory expects are not
+        enough.
+        """
+        path = expect(self).excess_path(target)
+        loss = self.array("steps", "full_loss", steps=slice(0, 3 * len(path)))
+        loss = loss - theory.moments(self.problem).least_loss
+        there = loss[min(len(path), len(loss)) - 1]
+        error = standard_error(there) / there.mean() / np.log(path[-2] / path[-1])
+        return theory.time_above(loss.mean(1), target), float(error)
 
     def edge(self) -> Edge:
         """Return what the seeds do around the edge of their rule, `theory.sharpness_limit`.

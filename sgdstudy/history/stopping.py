@@ -49,9 +49,8 @@ def stops(quantity: np.ndarray, threshold: float, loss: np.ndarray, epsilon: flo
     """
     done = loss < epsilon
     epoch = _first(quantity < threshold)
-    at = np.where(np.isfinite(epoch), epoch, 1).astype(int) - 1
-    false = np.isfinite(epoch) & ~done[at, np.arange(len(epoch))]
-    return Stops(epoch, false, _first(done))
+    there = np.arange(1, len(done) + 1)[:, None] == epoch
+    return Stops(epoch, (there & ~done).any(0), _first(done))
 
 
 def stops_by_chance(chance: np.ndarray, done: np.ndarray) -> np.ndarray:
@@ -71,4 +70,5 @@ def stops_by_chance(chance: np.ndarray, done: np.ndarray) -> np.ndarray:
 
 def _first(marks: np.ndarray) -> np.ndarray:
     """Return the first epoch, from 1, that is marked, `(R,)`; infinite where none is."""
-    return np.where(marks.any(0), marks.argmax(0) + 1.0, np.inf)
+    epochs = np.arange(1.0, len(marks) + 1)[:, None]
+    return np.where(marks, epochs, np.inf).min(0, initial=np.inf)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from sgdstudy.errors import InputError, shown
 from sgdstudy.problems.problem import Problem
 
 BLOCK = 5000  # samples that a stream makes at once
+MAPPED = 1_000_000  # samples written to a file at once
 
 
 def parabola(w: Any, x: Any) -> Any:
@@ -45,6 +47,27 @@ def curve(noise: float = 0.0, loss: Any = "mse", seed: int = 0) -> Problem:
     with np.errstate(over="ignore"):  # too much noise: the problem says so
         y = y.astype("f")
     return Problem(x, y, parabola, loss, w_true=w_true, name=name)
+
+
+def mapped_parabola(d: int, loss: Any = "mse") -> Problem:
+    """Return 0.3 x^2 - 1.7 x + 2.5 on d points of [-2, 2], float32, from files mapped into memory.
+
+    Nothing reads them whole. The files have no name: they vanish with the last array that is
+    looked at through them.
+
+    Args:
+        d: number of samples; memory need not hold them.
+        loss: see `Problem`; with one of your own nobody computes the moments of all the data.
+    """
+    d, w_true = checks.count("d", d), [0.3, -1.7, 2.5]
+    with tempfile.TemporaryFile() as first, tempfile.TemporaryFile() as second:
+        x, y = (np.memmap(file, np.float32, "w+", shape=(d,)) for file in (first, second))
+    for start in range(0, d, MAPPED):
+        part = slice(start, min(start + MAPPED, d))
+        x[part] = 4 * (np.arange(part.start, part.stop) + 0.5) / d - 2
+        y[part] = parabola(w_true, x[part])
+    name = f"parabola on {d} points of [-2, 2]"
+    return Problem(x, y, parabola, loss, w_init=np.zeros(3), w_true=w_true, name=name)
 
 
 def drifting_parabola(velocity: Any, noise: float = 0.3, d: int = 100) -> Problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -22,10 +23,12 @@ from sgdstudy.theory import (
     paths,
     random_order,
 )
-from sgdstudy.theory.predictions import expected_losses, followed_losses, known_order
+from sgdstudy.theory.predictions import RANDOM_ORDERS, followed_losses, known_order
 
 MAP = "theory: the epoch's product of I - lr H_b"
 OWN = "theory: the steps of the seeds' own orders, in float64"
+MOMENTS = "theory: second moments of a step; four standard errors"
+DESCENT = "theory: second moments of a step; rounding"
 LUCK = "random batches at the same parameters; four standard errors of both counts"
 
 
@@ -153,6 +156,21 @@ class Expected:
 
     # ---- independent batches ---------------------------------------------------------------
 
+    @property
+    def momentum(self) -> float:
+        """The heavy-ball momentum of SGD, 0 without."""
+        return float(self.config.options.get("momentum", 0.0))
+
+    @property
+    def has_mean(self) -> bool:
+        """Whether theory has the mean over random batches: least squares, SGD or heavy ball."""
+        c, ls = self.config, self.problem.least_squares
+        rule = c.optimizer in ("notebook", "SGD") and not set(c.options) - {"momentum"}
+        order = c.batch_size is not None and str(c.order) in RANDOM_ORDERS
+        most = random_order.MOST_PARAMETERS // (2 if self.momentum else 1)
+        small = ls is not None and len(ls.w_star) <= most
+        return rule and order and c.schedule is None and small
+
     def mean_loss(self, column: str) -> np.ndarray:
         """Return the expectation of a loss by epoch, `(E,)`; see `theory.expected_losses`.
 
@@ -162,10 +180,80 @@ class Expected:
         Raises:
             InputError: of this arm theory has none.
         """
-        found = expected_losses(self.problem, self.config)
-        if column not in found:
-            raise InputError(f"theory has no expected {column} of this arm: it takes plain steps")
-        return found[column]
+        if not self.has_mean:
+            raise InputError(
+                "theory has the mean loss of random batches on least squares only, with plain "
+                "steps of SGD or heavy-ball momentum"
+            )
+        c, d, size = self.config, self.problem.d, self.config.batch_sizes(self.problem.d)[0]
+        given = (self.ls, self.start, d, size, c.lr, c.epochs, c.order == "with_replacement")
+        both = random_order.expected_losses(*given, momentum=self.momentum)
+        return both[("running_loss", "full_loss").index(column)]
+
+    def excess_path(self, target: float, most: int = 10_000) -> np.ndarray:
+        """Return the expected excess loss before every step, down to a target, `(k,)`.
+
+        Of all the data at once it is the run itself; of random batches see `theory.expected_path`.
+        """
+        c, d = self.config, self.problem.d
+        twice = c.batch_size is not None and c.order == "with_replacement"
+        given = (self.ls, self.start, d, c.batch_sizes(d)[0], c.lr, most, target, twice)
+        return batch_size.expected_path(*given).excess
+
+    def steps_to_excess(self, target: float) -> Known:
+        """Return for how many steps the expected excess loss is above a target.
+
+        Full batches are off by rounding: every step rounds residuals, differences of values as
+        large as the target's terms, at an excess of which the root is their size.
+        """
+        path, eps = self.excess_path(target), float(np.finfo(float).eps)
+        steps = batch_size.time_above(path, target)
+        if self.config.batch_size is not None:
+            return Known(steps, 0.0, MOMENTS)
+        terms = np.abs(self.ls.features) @ np.abs(self.ls.w_star) + np.abs(self.ls.residual)
+        off = steps * 4 * float(terms.max()) * eps / target**0.5  # of the logarithm, all steps
+        return Known(steps, off / float(np.log(path[-2] / path[-1])), DESCENT)
+
+    def levels(self, shares: Sequence[float], blind: float = 1.0) -> dict[float, float]:
+        """Return the losses that leave these shares of what there is to lose, by share.
+
+        From the loss at the start down to the least. Where theory knows neither, the least is
+        taken for 0, and the start for a blind guess.
+
+        Args:
+            shares: from 0 to 1.
+            blind: the loss of a blind guess, as log(classes).
+        """
+        least, gain = 0.0, blind
+        if self.problem.least_squares is not None:
+            least = self.ls.least_loss
+            gain = float(self.ls.loss(self.start)) - least
+        return {share: least + share * gain for share in shares}
+
+    def first_lr(self, limit: float | None = None) -> float:
+        """Return a step size to try first, without having run anything.
+
+        SGD: a third of the step at which second moments diverge. With momentum beta: halfway, in
+        logarithms, between the same lr / (1 - beta) and the same share of its own limit, 1 + beta
+        times as large. RMSprop and Adam: 0.01, default of the first and ten times the second's.
+
+        Args:
+            limit: a step at which SGD diverges, where theory knows none.
+        """
+        if self.config.optimizer in ("RMSprop", "Adam"):
+            return 0.01
+        limit = float(self.mean_square_lr_limit) if limit is None else limit
+        return 10**-0.5 * limit * float((1 - self.momentum**2) ** 0.5)
+
+    def log_growth(self, epochs: int = 3, replicas: int = 8) -> float:
+        """Return by what almost every path's error has grown at the end, its logarithm.
+
+        The Lyapunov exponent times the steps; see `theory.lyapunov` for the arguments.
+        """
+        c, d = self.config, self.problem.d
+        size, twice = c.batch_sizes(d)[0], c.order == "with_replacement"
+        given = (self.problem, size, c.lr, epochs, replicas, twice, self.momentum)
+        return paths.lyapunov(*given) * c.n_steps(d)
 
     @property
     def mean_square_gradient(self) -> np.ndarray:

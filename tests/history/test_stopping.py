@@ -78,3 +78,12 @@ def test_parameters_are_the_columns_of_the_rows():
     steps = run.steps[run.steps["seed"] == 1][["w0", "w1", "w2"]].to_numpy()
     assert np.array_equal(run.parameters()[:, 1], steps)
     assert np.array_equal(run.parameters("epochs")[-1], run.w.astype(float))
+
+
+def test_seeds_without_an_epoch_still_have_their_columns():
+    run = ss.train(small_curve(), lr=1e30, batch_size=10, epochs=2, seeds=[0, 1])
+    assert len(run.epochs) == 0
+    assert run.array("epochs", "full_loss").shape == (0, 2)
+    assert run.stops("full", 1.0).epoch.tolist() == [np.inf, np.inf]
+    found = ss.tuning.outcomes(run.array("epochs", "full_loss"), [0, 1], {"easy": 1.0})
+    assert found["time"].tolist() == found["final"].tolist() == [np.inf, np.inf]
