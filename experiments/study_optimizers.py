@@ -76,7 +76,7 @@ def table(o, runs):
 
 
 def tuned(o, runs):
-    return tuning(runs).best({"optimizer": "SGD"})
+    return tuning(runs).best({"optimizer": "SGD"}).merge(table(o, runs), "left")
 
 
 def theory_claims(runs):

@@ -215,13 +215,14 @@ class Tuning:
 
         Returns:
             Columns of `medians`; `level`; `above_again` (seeds that got below and end above);
-            `lrs_within_twice` (step sizes tried whose median is within twice the least); `over`
-            and `over_95`, the median ratio and its interval, of several seeds; medians of the
-            losses and scores at the end.
+            `lrs_within_twice` (step sizes tried whose median is within twice the least); of several
+            seeds, the median ratio and its interval, as `over_sgd` and `over_sgd_95`; medians of
+            `full_loss` and of other losses and scores at the end.
         """
         own = self.medians[self.medians["hardest"]]
         rows = self.reported[self.reported["hardest"]].merge(self.chosen)
         groups = dict(iter(rows.groupby(list(self.by))))
+        over = f"over_{'_'.join(map(str, reference.values())).lower()}"
         grids = dict(iter(own.groupby(list(self.by))["median"]))
         found = []
         for row in own[own["chosen"]].to_dict("records"):
@@ -235,8 +236,9 @@ class Tuning:
             within = (tried <= 2 * tried.min()) & (tried < np.inf)
             row["lrs_within_twice"] = int(within.sum())
             if len(mine) > 1:
-                row["over"], row["over_95"] = _ratio(mine, with_)
-            found.append(row | mine[[n for n in ("final", *ENDS) if n in mine]].median().to_dict())
+                row[over], row[f"{over}_95"] = _ratio(mine, with_)
+            ends = mine.rename(columns={"final": "full_loss"}).filter(["full_loss", *ENDS])
+            found.append(row | ends.median().to_dict())
         return pd.DataFrame(found)
 
 

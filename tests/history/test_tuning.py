@@ -159,11 +159,11 @@ def test_a_tuning_is_chosen_by_some_seeds_and_judged_by_the_others(tuned):
         assert row["lrs_within_twice"] == sum(m <= 2 * min(grid) < np.inf for m in grid)
         run = tuned["small", rule, lr][0]
         ends = run.array("epochs", "full_loss")[-1, :6]
-        assert row["final"] == np.median(ends)
+        assert row["full_loss"] == np.median(ends)
         assert row["above_again"] == sum((ends >= level) & (times[rule].to_numpy() < np.inf))
     pairs = ss.compare(times["momentum"], times["SGD"], "epochs")
-    assert best.loc["momentum", "over"] == pairs.ratio
-    assert best.loc["SGD", "over"] == 1
+    assert best.loc["momentum", "over_sgd"] == pairs.ratio
+    assert best.loc["SGD", "over_sgd"] == 1
     assert set(found.medians["target"]) == {0.1, 0.01}
     assert found.medians["chosen"].sum() == 4
 
