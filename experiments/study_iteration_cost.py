@@ -1,8 +1,9 @@
 """What does one iteration cost, on a mini-batch and on all the data?
 
 Hypothesis: an iteration on a mini-batch costs a time that does not depend on the number d of
-samples, one on all the data a time proportional to d. Which batch is the quickest to a target is
-another question: study_quickest_batch.
+samples, one on all the data a time proportional to d; and for ten times the price it gets no
+further, as more points of the same curve have the same gradient. Which batch is the quickest to a
+target is another question: study_quickest_batch.
 
 Source: section 1 of the notebook. Command: python experiments/study_iteration_cost.py
 """
@@ -17,6 +18,7 @@ LEAST = 2000  # the notebook's number of samples
 SIZES = (10, 1000)  # batches timed at every d
 STEPS = 2560  # timed, a fifth of them where it is to be quick
 READ = 50_000_000  # samples read by a run of full batches, about
+DESCENT = "theory: two steps of descent on 2000 points of the curve; float32 sums, 1 / d^2"
 
 
 @dataclass(frozen=True)
@@ -73,16 +75,26 @@ def claims(o, runs):
         seconds = rows["y"].to_numpy()
         yield ss.Claim("microseconds_per_step", line, 1e6 * seconds)
         yield ss.Claim("times_as_long_for_ten_times_d", line, seconds[1:] / seconds[:-1])
+    ls = ss.problems.mapped_parabola(LEAST).least_squares
+    for arm, run in runs.select("B=d, *").items():
+        due = float(ss.theory.descent_loss(ls, np.zeros(3), run.config.lr, 2))
+        # log2(d) sums and some twenty operations are rounded; the quadratures differ by a few / d^2
+        near = due * ((np.log2(run.problem.d) + 20) * 2.0**-23 + 8 / LEAST**2)
+        seen = run.array("steps", "loss", steps=slice(2, 3))[0, 0]
+        yield ss.Claim("loss_after_two_steps", arm, seen, due, near, DESCENT, always=True)
 
 
 def answer(o, runs, value):
     d = numbers(o)
     ten, whole = (value["microseconds_per_step", line] for line in ("B=10", "B=d"))
+    first, last = (value["loss_after_two_steps", f"B=d, d={n:g}"] for n in (d[0], d[-1]))
     times = [value["times_as_long_for_ten_times_d", line][-1] for line in ("B=10", "B=d")]
     return f"""As timed here, on one machine: a step on 10 samples takes {ten[0]:.0f} microseconds
     among {d[0]:,} samples and {ten[-1]:.0f} among {d[-1]:,}; a step on all of them {whole[0]:.0f}
     and {whole[-1]:.0f}, which is {whole[-1] / ten[-1]:.0f} times a step on 10. The last tenfold
-    of the data makes the one {times[0]:.2f} times as long, the other {times[1]:.2f} times."""
+    of the data makes the one {times[0]:.2f} times as long, the other {times[1]:.2f} times. It gets
+    no further for that: after two steps the loss is {first:.5g} with the fewest samples and
+    {last:.5g} with the most."""
 
 
 def figures(runs):
