@@ -29,8 +29,8 @@ SMALL = {
     "ex7b_gradient_norm": {"seeds": 2, "epochs": 2},
     "study_batch_size": {"seeds": 2, "longer": 1.1, "quick": True},
     "study_edge_of_stability": {"seeds": 1, "time": 8.0},
-    "study_iteration_cost": {"seeds": 2, "largest": 20_000, "quick": True},
     "study_largest_step": {"seeds": 2, "quick": True},
+    "study_iteration_cost": {"largest": 20_000, "quick": True},
     "study_noise_floor": {"seeds": 2, "times": 2, "quick": True},
     "study_one_sample": {"seeds": 2, "passes": 1},
     "study_noise_scale": {"seeds": 2, "quick": True},
@@ -39,6 +39,8 @@ SMALL = {
     "study_orders": {"seeds": 2, "longest": 16},
     "study_polyak": {"seeds": 2, "epochs": 3},
     "study_shuffling_bias": {"seeds": 2, "longest": 64},
+    "study_quadratic_edge": {},
+    "study_quickest_batch": {"seeds": 2, "samples": 20_000, "quick": True},
     "study_step_size": {"seeds": 2, "epochs": 3},
     "study_stopping_rules": {"seeds": 2, "epochs": 2},
 }

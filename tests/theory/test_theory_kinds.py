@@ -262,6 +262,16 @@ def _(k):
         same(found, floor, scale=0)
 
 
+@checks("gradient_bound")
+def _(k):
+    flat = k.w_star + 0.7 * k.basis[:, 0]  # where the bound is met
+    for w in (k.w0, flat):
+        norm = np.linalg.norm(k.gradients(w).mean(0))
+        bound = T.gradient_bound(k.ls, k.loss(w) - k.loss(k.w_star))
+        assert bound <= norm * (1 + 1e-6)
+    same(T.gradient_bound(k.ls, k.ls.excess(flat)), k.values[0] * 0.7, 1e-6, scale=0)
+
+
 # ---- what samples and batches say of all the data ---------------------------------------------
 
 
@@ -322,6 +332,19 @@ def _(k):
     expected = [np.trace(sigma), g @ g, np.trace(k.h @ sigma), g @ k.h @ g]
     for value, right, of in zip(found, expected, (g @ g, g @ g, g @ k.h @ g, 1), strict=True):
         same(value, right, scale=100 * of)  # of all-equal samples the first is rounding
+
+
+@checks("lucky_share")
+def _(k):
+    ws = np.array([[k.w0], [k.w_star]])  # (2, 1, p)
+    for size in k.sizes:
+        for level in (0.5 * k.loss(k.w0), 1e-3 * k.loss(k.w0) + 1.2 * k.loss(k.w_star)):
+            found = T.lucky_share(k.ls, ws, k.d, size, level, 4000)
+            batches = k.draws(size, True)
+            each = (k.phi @ ws[..., None, :, None])[..., 0] - k.y  # (2, 1, d, outputs)
+            below = [(each[..., b, :] ** 2).mean((-2, -1)) < level for b in batches]
+            share = np.mean(below, 0)
+            assert (np.abs(found - share) <= 4 * np.sqrt(share * (1 - share) / 4000)).all()
 
 
 @checks("linearised")
@@ -798,10 +821,14 @@ NUMBERS = {
     "finite_share",
     "first_below",
     "gap",
+    "growth_per_step",
     "jensen_bounds",
     "law_at",
     "least_absolute_gradient",
+    "log_minimum",
     "log_slope",
+    "minimum_of_means",
+    "ratio_of_means",
     "reshuffling_factor",
     "sharpness_limit",
     "shuffle_once_factor",
@@ -812,6 +839,7 @@ NUMBERS = {
     "trace_from_batches",
     "triangle_bounds",
     "two_batch_estimate",
+    "uniform_law",
 }
 
 
