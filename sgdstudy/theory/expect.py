@@ -313,21 +313,22 @@ class Expected:
             raise InputError("lr_best_for_epsilon needs a stop rule; give stop=('running', 0.1)")
         return descent.lr_best_for_epsilon(self.ls, self.start, self.config.stop[1])
 
-    def contraction(self, epochs: int = 10) -> Known:
+    def contraction(self, epochs: int = 10) -> Known | None:
         """Return the factor of the error per epoch from the last losses, as `History.contraction`.
 
         (L(w_k) / L(w_{k-n}))^{1/2n}, k the last epoch, n = `epochs`, k - 1 at most. Every step
-        rounds the parameters once, all to the same side at worst: k eps.
+        rounds the parameters once, all to the same side at worst: k eps. None of a single epoch.
 
         Raises:
-            InputError: mini-batches, a stop rule, or fewer than two epochs.
+            InputError: mini-batches, or a stop rule.
         """
         c = self.config
-        if c.batch_size is not None or c.stop is not None or c.epochs < 2:
+        if c.batch_size is not None or c.stop is not None:
             raise InputError(
-                "contraction is of full batches, two epochs at least and without a stop rule; "
-                "rho is that of mini-batches"
+                "contraction is of full batches without a stop rule; rho is that of mini-batches"
             )
+        if c.epochs < 2:
+            return None
         n = min(epochs, c.epochs - 1)
         last, before = descent.descent_loss(self.ls, self.start, c.lr, c.epochs - np.array([0, n]))
         rate = float((last / before) ** (1 / (2 * n)))
