@@ -68,7 +68,7 @@ def run_script(o: Options, folder: Path, store: Path) -> Callable[[], None]:
 
     def action() -> None:
         lab.small_chunks()
-        lab.cli.main(["run", str(folder / "cut_off.py"), "--store", str(store)])
+        lab.main.main(["run", str(folder / "cut_off.py"), "--store", str(store)])
 
     return action
 
