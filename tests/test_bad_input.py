@@ -4,6 +4,7 @@ Rows that are not here stand beside the tests of what they spoil: test_problem, 
 test_orders, test_load, test_trajectory, test_check.
 """
 
+import inspect
 import pickle
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from hypothesis.extra import numpy as hnp
 
 import sgdstudy as ss
 from sgdstudy import checks
+from sgdstudy.theory.checked import checked
 from sgdstudy.tracking.store import locate
 
 NAN, INF = float("nan"), float("inf")
@@ -449,6 +451,47 @@ THEORY = [
 def test_theory_refuses_what_it_cannot_use(function, bad, says):
     names = [n for n in function.__wrapped__.__annotations__ if n in GOOD]
     assert says in refused(function, **({n: GOOD[n] for n in names} | bad))
+
+
+OF_KIND = {
+    "int": 1,
+    "float": 1.0,
+    "np.ndarray": np.ones(3),
+    "Law": {1: 1.0},
+    "SampleLaw": T.sample_law(np.eye(3), np.ones(3) / 3, 0.1),
+    "Iterable[Batches]": [BATCHES],
+}
+
+
+def checked_functions():
+    every = (getattr(T, name) for name in T.__all__)
+    return [f for f in every if inspect.isfunction(f) and hasattr(f, "__wrapped__")]
+
+
+@pytest.mark.parametrize("function", checked_functions(), ids=lambda f: f.__name__)
+def test_theory_names_an_argument_of_a_wrong_kind(function):
+    """A TypeError from inside would be a mistake of ours: every argument is looked at before."""
+    parameters = inspect.signature(function).parameters
+    needed = {n: p.annotation for n, p in parameters.items() if p.default is p.empty}
+    good = {name: GOOD.get(name, OF_KIND.get(kind)) for name, kind in needed.items()}
+    for name, parameter in parameters.items():
+        if parameter.annotation != "bool":
+            assert name in refused(lambda bad=name: function(**(good | {bad: object()})))
+
+
+def test_theory_says_which_argument_is_missing_or_unknown():
+    assert "missing a required argument: 'lr'" in refused(T.spectral_radius, b=GOOD["b"])
+    assert "unexpected keyword argument 'rate'" in refused(
+        T.spectral_radius, GOOD["b"], 0.1, rate=1
+    )
+
+
+def test_a_type_error_of_ours_stays_one():
+    def ours(lr: "float") -> float:
+        return lr + "1"
+
+    with pytest.raises(TypeError, match="unsupported operand"):
+        checked(ours)(0.1)
 
 
 def test_an_error_survives_the_way_from_another_process():

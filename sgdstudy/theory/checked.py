@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,6 +17,7 @@ from sgdstudy.errors import InputError, reason, shown
 from sgdstudy.problems.least_squares import LeastSquares
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
+from sgdstudy.theory.drift import SampleLaw
 from sgdstudy.theory.fixed_order import Batches
 
 KINDS = {
@@ -44,25 +45,35 @@ def checked(function: Function) -> Function:
 
     @functools.wraps(function)
     def call(*args: Any, **named: Any) -> Any:
-        bound = signature.bind(*args, **named)
+        try:
+            bound = signature.bind(*args, **named)
+        except TypeError as error:
+            raise _refused(function, error) from None
         for name, value in bound.arguments.items():
             counted = signature.parameters[name].annotation == "int" and name != "seed"
-            bound.arguments[name] = checks.count(name, value) if counted else _one(name, value)
+            bound.arguments[name] = checks.count(name, value) if counted else _named(name, value)
         if function.__name__ in MOVING and bound.arguments["lr"] == 0:
             raise InputError(f"lr must be above 0 for {function.__name__}: at 0 nothing moves")
-        _together(bound.arguments)
+        _check_together(bound.arguments)
+        for name, value in bound.arguments.items():
+            bound.arguments[name] = _annotated(name, value, signature.parameters[name].annotation)
         try:
             return function(*bound.args, **bound.kwargs)
         except InputError:
             raise
-        except (ArithmeticError, IndexError, TypeError, ValueError, RuntimeError) as error:
-            what = f"theory.{function.__name__} cannot use these arguments together"
-            raise InputError(f"{what} ({reason(error)})") from error
+        except (ArithmeticError, IndexError, ValueError, RuntimeError) as error:
+            raise _refused(function, error) from error  # a TypeError is a mistake of ours
 
     return call  # type: ignore[return-value]
 
 
-def _one(name: str, value: Any) -> Any:
+def _refused(function: Callable[..., Any], error: Exception) -> InputError:
+    what = f"theory.{function.__name__} cannot use these arguments together"
+    return InputError(f"{what} ({reason(error)})")
+
+
+def _named(name: str, value: Any) -> Any:
+    """Return a value, checked by what its name stands for in all functions."""
     if name in KINDS:
         kind, words = KINDS[name]
         if not isinstance(value, kind):
@@ -82,7 +93,7 @@ def _one(name: str, value: Any) -> Any:
     return value
 
 
-def _together(given: Mapping[str, Any]) -> None:
+def _check_together(given: Mapping[str, Any]) -> None:
     ls, d = given.get("ls"), given.get("d")
     d = given["problem"].d if "problem" in given else d
     if ls is not None and d is not None and len(ls.residual) != d * ls.outputs:
@@ -95,6 +106,40 @@ def _together(given: Mapping[str, Any]) -> None:
     for name in ("w0", "w"):
         if ls is not None and name in given:
             _check_parameters(name, given[name], len(ls.w_star))
+
+
+def _annotated(name: str, value: Any, annotation: str) -> Any:
+    """Return a value, checked by its annotation: numbers, arrays of them, laws, epochs."""
+    if value is None and annotation.endswith("| None"):
+        return value
+    if annotation == "int | None":
+        return checks.count(name, value, least=0)
+    if annotation.startswith("np.ndarray"):
+        return step_rates(value) if name == "rates" else _numbers(name, value)
+    if annotation == "float":
+        _numbers(name, value)
+    elif annotation == "Law":
+        if not isinstance(value, Mapping):
+            raise InputError(f"{name} is a law, power -> factor; not {shown(value)}")
+        _numbers(name, list(value.items()))
+    elif annotation == "SampleLaw":
+        if not isinstance(value, SampleLaw):
+            raise InputError(f"{name} is what theory.sample_law returns, not {shown(value)}")
+    elif annotation == "Iterable[Batches]":
+        if not isinstance(value, Iterable):
+            raise InputError(f"{name} is one Batches an epoch, not {shown(value)}")
+        return (_named("b", b) for b in value)
+    return value
+
+
+def _numbers(name: str, value: Any) -> np.ndarray:
+    try:
+        found = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError):  # rows of different lengths; a tensor that learns
+        found = np.empty(0, object)
+    if found.dtype.kind not in "fiub":
+        raise InputError(f"{name} holds numbers, not {shown(value)}")
+    return found
 
 
 def _check_parameters(name: str, value: Any, p: int) -> None:
@@ -111,4 +156,17 @@ def permutation(order: Any, d: int) -> np.ndarray:
     found = np.asarray(order)
     if found.shape != (d,) or not np.array_equal(np.sort(found), np.arange(d)):
         raise InputError(f"order holds each of the {d} samples once, from 0; got {shown(order)}")
+    return found
+
+
+def step_rates(rates: Any) -> np.ndarray:
+    """Return the step sizes of S steps, `(S,)`."""
+    try:
+        found = np.asarray(rates, dtype=float)
+    except (TypeError, ValueError):
+        found = np.empty((0, 0))
+    if found.ndim != 1 or not (np.isfinite(found) & (found >= 0)).all():
+        raise InputError(
+            f"rates are the step sizes (S,), finite and at least 0; got {shown(rates)}"
+        )
     return found

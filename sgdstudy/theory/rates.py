@@ -143,7 +143,8 @@ def log_slope(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """
     for name, values in (("x", x), ("y", y)):
         if not (np.asarray(values, dtype=float) > 0).all():
-            raise InputError(f"a slope of logarithms needs positive {name}; got {shown(values)}")
+            got = shown(np.asarray(values).tolist())
+            raise InputError(f"a slope of logarithms needs positive {name}; got {got}")
     log_x = np.log(np.asarray(x, dtype=float))
     centred = log_x - log_x.mean()
     if not centred.any():

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from sgdstudy.errors import InputError, shown
+from sgdstudy.errors import InputError
 from sgdstudy.problems.least_squares import LeastSquares, from_features
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.theory.batch_vs_full import gradients
+from sgdstudy.theory.checked import step_rates
 from sgdstudy.theory.random_order import moments_along, unbounded
 
 
@@ -41,7 +42,7 @@ def scheduled_losses(
         InputError: step sizes that are no numbers of at least 0, in a row; too many parameters.
     """
     z0 = np.asarray(w0, dtype=float) - ls.w_star
-    _, second = moments_along(ls, z0, d, batch_size, _checked(rates), replacement)
+    _, second = moments_along(ls, z0, d, batch_size, step_rates(rates), replacement)
     with np.errstate(over="ignore", invalid="ignore"):
         return unbounded(ls.least_loss + second @ ls.hessian.ravel() / 2)
 
@@ -66,7 +67,7 @@ def averaged_losses(
         ls, w0, d, batch_size, rates, replacement: see `scheduled_losses`.
         skipped: steps whose results do not count; None: all count (Polyak, Ruppert).
     """
-    z0, rates = np.asarray(w0, dtype=float) - ls.w_star, _checked(rates)
+    z0, rates = np.asarray(w0, dtype=float) - ls.w_star, step_rates(rates)
     _, second = moments_along(ls, z0, d, batch_size, rates, replacement)
     p, h = len(z0), ls.hessian
     with_sum, of_sum = np.zeros((p, p)), np.zeros((p, p))  # E[z s^T], E[s s^T]
@@ -135,15 +136,3 @@ def polyak_losses(ls: LeastSquares, w0: np.ndarray, d: int, n_steps: int) -> np.
     h = ls.hessian  # lr = 1/2 of unit rows never diverges
     excess = second @ h.ravel() / 2 + mean @ h @ shift + shift @ h @ shift / 2
     return ls.least_loss + excess
-
-
-def _checked(rates: np.ndarray) -> np.ndarray:
-    try:
-        found = np.asarray(rates, dtype=float)
-    except (TypeError, ValueError):
-        found = np.empty((0, 0))
-    if found.ndim != 1 or not (np.isfinite(found) & (found >= 0)).all():
-        raise InputError(
-            f"rates are the step sizes (S,), finite and at least 0; got {shown(rates)}"
-        )
-    return found

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import shutil
-import time
 from pathlib import Path
 
 import numpy as np
@@ -67,11 +66,6 @@ TINY = ss.Study(
 )
 
 
-def at_a_later_second():
-    """Invocations are told apart by the second."""
-    time.sleep(1.01 - time.time() % 1)
-
-
 @pytest.fixture(scope="module")
 def tracked(empty_store, tmp_path_factory):
     """A store with two invocations of the tiny study: (folder, first, second)."""
@@ -81,7 +75,6 @@ def tracked(empty_store, tmp_path_factory):
         for name in ("MLFLOW_TRACKING_URI", "SGDSTUDY_PREFIX"):
             patch.delenv(name, raising=False)
         first = TINY.run(Options(store=str(folder)))
-        at_a_later_second()
         second = TINY.run(Options(store=str(folder)))
     return str(folder), first, second
 
@@ -479,7 +472,6 @@ def test_prune_keeps_the_latest_and_removes_the_files_of_the_others(store):
     results = []
     for _ in range(3):
         results.append(study.run(Options(store=store)))
-        at_a_later_second()
     opened = open_store(store)
     folders = [artifacts(run_of(store, result, "arm")) for result in results]
     assert all(path.exists() for path in folders)
