@@ -18,6 +18,7 @@ from sgdstudy.history.rows import Sink
 from sgdstudy.problems.problem import Problem
 from sgdstudy.quantities import norm
 from sgdstudy.recipe.config import TrainConfig
+from sgdstudy.theory import medians, reshuffling
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -127,6 +128,31 @@ class History:
         """Median of `converged_epoch`: infinite where most seeds never stopped."""
         return float(np.quantile(self.converged_epoch, 0.5, method="inverted_cdf"))
 
+    def when(self, epoch: float | None = None) -> str:
+        """Say when the median seed stopped: by some epoch, or in none of those that it had.
+
+        Args:
+            epoch: another stop to say in the same words, infinite: never; None: the run's own.
+        """
+        epoch = self.median_stop if epoch is None else epoch
+        never = f"in none of {self.config.epochs} epochs"
+        return f"by epoch {epoch:.0f}" if np.isfinite(epoch) else never
+
+    @property
+    def excess_at_end(self) -> float:
+        """Median of how far the last loss of all the data is above the least (least squares)."""
+        last = self.load("epochs", columns=["seed", "full_loss"]).groupby("seed").last()
+        return medians.median(last["full_loss"].to_numpy(float)) - self._least_loss
+
+    @property
+    def late_excess(self) -> np.ndarray:
+        """By seed `(R,)`: see `theory.reshuffling.late_excess` (least squares)."""
+        return reshuffling.late_excess(self.array("epochs", "full_loss"), self._least_loss)
+
+    @property
+    def _least_loss(self) -> float:
+        return theory.moments(self.problem).least_loss
+
     @property
     def distance(self) -> np.ndarray:
         """Distance `(R,)` of the final parameters to the true ones of then; NaN: not known."""
@@ -222,6 +248,38 @@ class History:
         if epochs < 1:
             return float("nan")
         return float((loss[-1] / loss[-1 - epochs]) ** (1 / (2 * epochs)))
+
+    def error_growth(self, epochs: int) -> np.ndarray:
+        """Return by seed `(R,)` the growth of log |error| per epoch, over the first epochs.
+
+        Half that of the log of the full loss, from the end of the first to that of the last; NaN
+        of a single epoch.
+        """
+        loss = self.array("epochs", "full_loss", epochs=slice(1, epochs + 1))
+        if len(loss) < 2:
+            return np.full(len(self.w), np.nan)
+        return np.asarray(np.log(loss[-1] / loss[0]) / (2 * (len(loss) - 1)))
+
+    def peak(self, epoch: int = 1) -> tuple[float, int]:
+        """Return the largest loss of a batch of the first seed in an epoch, and which, from 1."""
+        which = {"seeds": self.config.seeds[0], "epochs": slice(epoch, epoch + 1)}
+        rows = self.load(columns=["loss", "batch"], **which)
+        at = rows["loss"].idxmax()
+        return float(rows["loss"][at]), int(rows["batch"][at]) + 1
+
+    def contraction_along(self, direction: np.ndarray) -> float:
+        """Return the first seed's factor of the error per epoch along a direction `(p,)`.
+
+        Differences of w between successive epochs' starts, the last over the first: what every
+        epoch adds alike drops out. NaN of fewer than three epochs.
+        """
+        names = [f"w{i}" for i in range(self.problem.p)]
+        rows = self.load(columns=["epoch", "batch", *names], seeds=self.config.seeds[0])
+        starts = rows[rows["batch"] == 0][names].to_numpy(dtype=float)
+        moved = np.abs(np.diff(starts @ direction))
+        if len(moved) < 2:
+            return float("nan")
+        return float((moved[-1] / moved[0]) ** (1 / (len(moved) - 1)))
 
     def gaps(self) -> list[theory.Gap]:
         """Return what separates running and full loss, epoch by epoch, of the first seed."""

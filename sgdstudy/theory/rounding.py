@@ -20,6 +20,18 @@ from sgdstudy.problems.least_squares import LeastSquares
 DEVIATIONS = 4  # how many standard deviations of scattering errors count as possible
 
 
+def sum_rounding(n: int, eps: float) -> float:
+    """Return how far rounding may put a sum of n terms of one sign, relative to it.
+
+    Every term and every partial sum is rounded by up to eps / 2 of the sum; the errors scatter, so
+    that they add up to eps / 2 times sqrt(n), taken `DEVIATIONS` times (Higham, Mary 2019).
+
+    >>> sum_rounding(2500, 2.0**-23) / 2.0**-24
+    200.0
+    """
+    return float(DEVIATIONS * np.sqrt(n) * eps / 2)
+
+
 @dataclass(frozen=True)
 class Rounding:
     """The rounding of a run.

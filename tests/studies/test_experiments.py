@@ -31,12 +31,14 @@ SMALL = {
     "study_batch_size": {"seeds": 2, "longer": 1.1, "quick": True},
     "study_edge_of_stability": {"seeds": 1, "time": 8.0},
     "study_iteration_cost": {"seeds": 2, "largest": 20_000, "quick": True},
+    "study_neighbours": {"seeds": 2, "epochs": 2},
     "study_noise_floor": {"seeds": 2, "times": 2, "quick": True},
     "study_online": {"seeds": 2, "times": 0.5, "quick": True},
     "study_optimizers": {"seeds": 2, "tuning": 2, "budget": 0.02, "quick": True},
     "study_orders": {"seeds": 2, "longest": 16},
     "study_step_size": {"seeds": 2, "epochs": 3},
     "study_stopping_rules": {"seeds": 2, "epochs": 2},
+    "study_usable_steps": {"seeds": 2, "epochs": 2},
 }
 
 
