@@ -166,7 +166,7 @@ def slope_claims(runs, line, part, name="slope"):
     if line == "incremental":  # it has no seeds
         return [ss.Claim(name, line, slope)]
     interval = ss.Claim(f"{name}_95", line, ss.theory.slope_interval(k, samples))
-    if theory is None or seeds < ss.claims.FEW:
+    if theory is None or seeds < ss.Claim.FEW:
         return [ss.Claim(name, line, slope, source=source), interval]
     both, true = [samples], theory
     if theory.ndim > 1:  # of orders that were drawn: their mean has an error too

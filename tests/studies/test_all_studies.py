@@ -11,9 +11,10 @@ from pages import Page, section
 import sgdstudy as ss
 from sgdstudy.studies.rerun import rerun
 from sgdstudy.studies.scripts import find_scripts, load_study
-from sgdstudy.tracking.load import every_run
+from sgdstudy.tracking.runs import every_run
 from sgdstudy.tracking.store import open_store
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 STUDIES = list(find_scripts())
 
@@ -73,8 +74,8 @@ def figures_of(study, store):
     """The names of a study's figures, as its `answer` run has them."""
     opened = open_store(store)
     for run in every_run(opened, opened.experiment(study)):
-        if run.info.run_name == "answer":
-            return run.data.tags["sgdstudy.figures"].split(", ")
+        if run.is_answer:
+            return run.tags["sgdstudy.figures"].split(", ")
     return []
 
 

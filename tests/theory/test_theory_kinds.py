@@ -765,6 +765,7 @@ def test_the_list_is_whole():
     assert not set(CHECKS) & NUMBERS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(CHECKS))
 @pytest.mark.parametrize("kind", KINDS)
 def test_right_or_refused(name, kind):
