@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from sgdstudy import checks, theory
 from sgdstudy.errors import InputError
+from sgdstudy.history import identities
 from sgdstudy.history.rows import Sink
 from sgdstudy.problems.problem import Problem
 from sgdstudy.quantities import norm
@@ -295,6 +296,16 @@ class History:
             )
             found.append(theory.gap(loss, full, size, end))
         return found
+
+    def over_full(self, column: str) -> np.ndarray:
+        """Return a loss of `epochs` over the full loss, by epoch `(E,)`, median over the seeds."""
+        rows = self.load("epochs", columns=["seed", "epoch", column, "full_loss"])
+        ratio = rows[column] / rows["full_loss"]
+        return ratio.groupby(rows["epoch"]).median().to_numpy(dtype=float)
+
+    def off(self, identity: str) -> identities.Off:
+        """Return how far the records are off an identity, relative; see `history.identities`."""
+        return identities.off(self, identity)
 
     def _of_first_seed(self, column: str) -> np.ndarray:
         """Return a column of `epochs`, of the first seed."""

@@ -16,7 +16,7 @@ from sgdstudy.problems.problem import DTYPES, Problem
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.theory import descent, fixed_order, paths, random_order
 from sgdstudy.theory.medians import median
-from sgdstudy.theory.predictions import followed_losses, known_order
+from sgdstudy.theory.predictions import followed_losses, known_order, predict
 from sgdstudy.theory.reshuffling import late_excess, reshuffled_losses
 from sgdstudy.theory.rounding import DEVIATIONS, sum_rounding
 
@@ -234,6 +234,48 @@ class Expected:
         seeds: Any = self.config.seeds[:1] if seed is None else [seed]
         return known_order(self.problem, replace(self.config, seeds=seeds), epochs)
 
+    def gap(self, epoch: int) -> dict[str, Known]:
+        """Return `drift` and `sampling` of the first seed's running loss, at an epoch, by name.
+
+        Every sample rounds its loss once an epoch, at worst to the same side; and the steps round,
+        which the order may multiply: by how much, step sizes tell that differ in their last bits
+        only. Four times the largest difference.
+        """
+        eps, rate = self._eps, self.config.lr
+        rates = [rate * (1 + bits * eps) for bits in (0, -8, -2, 2, 8)]
+        configs = [replace(self.config, lr=lr) for lr in rates]
+        path, *near = (known_order(self.problem, config, epoch) for config in configs)
+        sums, found = self.problem.d * epoch * eps * path.running[epoch - 1], {}
+        for name in ("drift", "sampling"):
+            value, *others = (getattr(one.gap(epoch), name) for one in (path, *near))
+            steps = max(abs(other - value) for other in others)
+            found[name] = Known(value, float(sums + 4 * steps), OWN)
+        return found
+
+    @property
+    def sum_at_start(self) -> Known:
+        """The sum of the losses of the first epoch's batches where w starts, if it stays there.
+
+        Of any loss, in the seeds' own orders, in float64; the median over the seeds. Off by the
+        rounding of sums, not by the model's own.
+        """
+        exact, sums = self.problem.to(torch.float64, "cpu"), []
+        for seed in self.config.seeds:
+            w = exact.initial([seed])
+            parts = next(fixed_order.indices_by_epoch(exact, self.config, seed))
+            losses = [exact.losses(w, exact.x[part][None], exact.y[part][None]) for part in parts]
+            sums.append(float(sum(losses)))
+        value = float(np.median(sums))
+        return Known(value, self.sum_rounding * value, "theory: the seeds' own orders, w at rest")
+
+    def stop_under(self, rule: str, epsilon: float) -> Known | None:
+        """Return the median stop epoch under another stop rule; None where theory has none."""
+        told = predict(self.problem, replace(self.config, stop=(rule, epsilon)))
+        if "stop_epoch" not in told:
+            return None
+        source = "theory: the stop under this rule"
+        return Known(told["stop_epoch"], told["stop_epoch_tolerance"], source)
+
     @property
     def excess_at_end(self) -> Known:
         """How far the last loss of all the data is above the least, in the seeds' own orders.
@@ -248,9 +290,12 @@ class Expected:
     @property
     def sum_rounding(self) -> float:
         """How far rounding may put a sum over the data, relative; see `rounding.sum_rounding`."""
+        return sum_rounding(self.problem.d, self._eps)
+
+    @property
+    def _eps(self) -> float:
         dtype = self.config.dtype
-        eps = torch.finfo(self.problem.dtype if dtype is None else DTYPES[dtype]).eps
-        return sum_rounding(self.problem.d, eps)
+        return torch.finfo(self.problem.dtype if dtype is None else DTYPES[dtype]).eps
 
     @property
     def first_overflow(self) -> np.ndarray:

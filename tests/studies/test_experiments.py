@@ -34,6 +34,7 @@ SMALL = {
     "study_iteration_cost": {"seeds": 2, "largest": 20_000, "quick": True},
     "study_neighbours": {"seeds": 2, "epochs": 2},
     "study_noise_floor": {"seeds": 2, "times": 2, "quick": True},
+    "study_norms": {"seeds": 2, "epochs": 2},
     "study_online": {"seeds": 2, "times": 0.5, "quick": True},
     "study_optimizers": {"seeds": 2, "tuning": 2, "budget": 0.02, "quick": True},
     "study_orders": {"seeds": 2, "longest": 16},
