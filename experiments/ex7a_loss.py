@@ -97,8 +97,8 @@ def doctor(value, moving, n):
         return f"Not every order gets below {EPSILON} here, so a stop cannot be told."
     return f"""{"So it is not serious, doctor: s" if apart <= 2 else "S"}huffled, it falls below
     {EPSILON} at epoch {stop["running_loss"]:g}, the full loss at {stop["full_loss"]:g} (medians),
-    at most {apart:g} apart in any order. That of the last batch alone does, by luck, at
-    {stop["last_loss"]:g}: in {value["last_loss_early", moving]} of {n} orders before the full."""
+    at most {apart:g} apart in any order. The loss of the last batch does at {stop["last_loss"]:g},
+    by luck: in {value["last_loss_early", moving]} of the {n} orders before the full loss."""
 
 
 def figures(runs):
