@@ -57,7 +57,7 @@ def claims(o, runs):
     for arm, where in STRETCHES.items():
         grown = np.linalg.norm(runs[arm].w[0] - law.ls.w_star)
         yield ss.Claim(f"growth_{where}", arm, grown, law.growth(where == "across_boundary"))
-    without_rounding = ss.expect(runs["SGD reversed"]).stop_epoch
+    without_rounding = ss.expect(runs["SGD reversed"]).stop_without_rounding
     yield ss.Claim("stop_without_rounding", "SGD reversed", without_rounding)
     yield from ss.predicted_claims(runs)
 

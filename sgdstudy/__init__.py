@@ -21,6 +21,7 @@ _PUBLIC = {
     "Trajectory": "sgdstudy.training.trajectory",
     "train": "sgdstudy.training.train",
     "expect": "sgdstudy.theory.expect",
+    "Estimate": "sgdstudy.theory.estimates",
     "Known": "sgdstudy.known",
     "check": "sgdstudy.course.check",
     "sgd": "sgdstudy.course.sgd",

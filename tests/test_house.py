@@ -21,10 +21,10 @@ CALLED_LATE = {
     ("sgdstudy.history.history", "sgdstudy.training.trajectory"),
 }
 PUBLIC = """
-    Arm Claim History InputError Interrupted Known Options Problem Result SgdstudyError StoreError
-    Study Trajectory TrainConfig check compare expect export figures load_claims load_epochs
-    load_runs load_steps orders predicted_claims problems quantities run sgd standard_error study
-    summary text theory time_to_target train tuning
+    Arm Claim Estimate History InputError Interrupted Known Options Problem Result SgdstudyError
+    StoreError Study Trajectory TrainConfig check compare expect export figures load_claims
+    load_epochs load_runs load_steps orders predicted_claims problems quantities run sgd
+    standard_error study summary text theory time_to_target train tuning
 """
 ALONE = """
 import os, sys

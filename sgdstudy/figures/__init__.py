@@ -22,7 +22,15 @@ from sgdstudy.figures.runs import (
     within_epoch,
 )
 from sgdstudy.figures.style import describe, png
-from sgdstudy.figures.tables import curves, followed, over_steps, points, power_laws, strips
+from sgdstudy.figures.tables import (
+    curves,
+    followed,
+    numbered,
+    over_steps,
+    points,
+    power_laws,
+    strips,
+)
 from sgdstudy.figures.tuning import lr_sensitivity, times_to_targets
 
 __all__ = [
@@ -38,6 +46,7 @@ __all__ = [
     "gradient_norms",
     "loss_by_epoch",
     "lr_sensitivity",
+    "numbered",
     "over_steps",
     "path",
     "png",

@@ -12,16 +12,27 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from sgdstudy.figures import style as drawing
+from sgdstudy.theory.estimates import Estimate
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def points(rows: Sequence[tuple[str, float, float, float]]) -> pd.DataFrame:
-    """Return the rows of `power_laws` for (line, x, y, standard error): 95 % intervals."""
+def points(
+    rows: Sequence[tuple[str, float, float, float] | tuple[str, float, Estimate]],
+) -> pd.DataFrame:
+    """Return the rows of `power_laws`, with 95 % intervals.
+
+    Args:
+        rows: line, x, and an estimate, or y and its standard error.
+    """
     import pandas as pd
 
-    made = pd.DataFrame(rows, columns=["line", "x", "y", "error"])
+    plain = [
+        (*row[:2], row[2].value, row[2].error) if isinstance(row[2], Estimate) else row
+        for row in rows
+    ]
+    made = pd.DataFrame(plain, columns=["line", "x", "y", "error"])
     half = 1.96 * made.pop("error")
     made = made.assign(low=made["y"] - half, high=made["y"] + half)
     return made[np.isfinite(made["y"])]
@@ -72,6 +83,21 @@ def power_laws(
         axes.legend(*drawing.with_theory(axes), fontsize="small")
     drawn[0].set_ylabel(ylabel)
     return figure
+
+
+def numbered(
+    lines: Mapping[tuple[str, str, str], tuple[Sequence[float], Sequence[float]]],
+) -> pd.DataFrame:
+    """Return the rows of `curves` for (panel, column, line) -> y and theory at x = 0, 1, ... ."""
+    import pandas as pd
+
+    made = [
+        pd.DataFrame({"x": np.arange(len(y)), "y": y, "theory": theory}).assign(
+            panel=panel, column=column, line=line
+        )
+        for (panel, column, line), (y, theory) in lines.items()
+    ]
+    return pd.concat(made)
 
 
 def curves(rows: pd.DataFrame, xlabel: str, ylabel: str, bottom: Mapping[str, float]) -> Figure:

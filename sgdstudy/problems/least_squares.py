@@ -14,6 +14,8 @@ from functools import cached_property
 
 import numpy as np
 
+from sgdstudy.errors import InputError, shown
+
 
 @dataclass(frozen=True)
 class LeastSquares:
@@ -63,6 +65,25 @@ class LeastSquares:
     def hessian(self) -> np.ndarray:
         """Hessian of the loss, `(p, p)`: (2 / N) Phi^T Phi."""
         return 2 * self.root.T @ self.root
+
+    def at_excess(self, shares: np.ndarray) -> np.ndarray:
+        """Parameters `(p,)` whose excess loss is `shares` `(p,)`, from the flattest direction on.
+
+        z = sum_j sqrt(2 share_j / lambda_j) v_j, of the Hessian's eigenvectors.
+
+        Raises:
+            InputError: other than p shares of at least 0, or one in a direction without curvature.
+        """
+        values, vectors = np.linalg.eigh(self.hessian)
+        given = np.asarray(shares, dtype=float)
+        flat = values <= values[-1] * _rounding(self.features.shape)
+        if given.shape != values.shape or not (given >= 0).all() or (given[flat] > 0).any():
+            raise InputError(
+                f"shares are {len(values)} excess losses, at least 0, and 0 where the loss does "
+                f"not change ({flat.sum()} directions); got {shown(shares)}"
+            )
+        z = np.sqrt(2 * np.divide(given, values, out=np.zeros_like(given), where=~flat))
+        return np.asarray(self.w_star + vectors @ z)
 
     def loss(self, w: np.ndarray) -> np.ndarray:
         """Loss of all the data at parameters `(..., p)`."""

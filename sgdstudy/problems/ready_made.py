@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,43 @@ def curve(noise: float = 0.0, loss: Any = "mse", seed: int = 0) -> Problem:
     with np.errstate(over="ignore"):  # too much noise: the problem says so
         y = y.astype("f")
     return Problem(x, y, parabola, loss, w_true=w_true, name=name)
+
+
+def even_parabola(
+    width: float = 10.0,
+    d: int = 256,
+    noise: float = 0.0,
+    excess: Sequence[float] | None = None,
+    seed: int = 0,
+) -> Problem:
+    """Return the fit of the notebook's parabola at even points of [-width, width], float64.
+
+    The true parameters are those of the best fit, labels' noise included.
+
+    Args:
+        width: the largest input.
+        d: number of samples, at least 3.
+        noise: standard deviation of normal noise added to the labels.
+        excess: excess loss of the start, from the flattest direction to the steepest, `(3,)`; see
+            `LeastSquares.at_excess`. None: it starts at 0.
+        seed: seed of the noise.
+
+    Raises:
+        InputError: a width that is not above 0, fewer than 3 samples, a noise that is negative or
+            not finite, an excess loss that is negative, no seed.
+    """
+    width, d = checks.number("width", width), checks.count("d", d, least=3)
+    allowed = "a standard deviation, at least 0 and finite"
+    noise = checks.number("noise", noise, lambda v: v >= 0, allowed)
+    x, draw = np.linspace(-width, width, d), np.random.default_rng(checks.seed(seed))
+    y = parabola([0.3, -1.7, 2.5], x) + noise * draw.normal(size=d)
+    name = f"parabola on [-{width:g}, {width:g}]"
+    name += f", label noise {noise:g}" if noise else ""
+    fit = Problem(x, y, parabola, w_init=np.zeros(3), name=name)
+    ls = fit.least_squares
+    assert ls is not None
+    start = np.zeros(3) if excess is None else ls.at_excess(np.asarray(excess))
+    return fit.replace(w_init=start, w_true=ls.w_star)
 
 
 def legendre_parabola(w: Any, x: Any) -> Any:

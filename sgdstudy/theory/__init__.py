@@ -23,15 +23,18 @@ from sgdstudy.theory.batch_size import (
 )
 from sgdstudy.theory.batch_vs_full import (
     Gap,
+    batch_norm_spread,
     finite_share,
     gap,
     gradients,
     jensen_bounds,
     mean_square_batch_norm,
     noise_scale,
+    trace_from_batches,
     trace_sigma,
     triangle_bounds,
     two_batch_bias,
+    two_batch_estimate,
 )
 from sgdstudy.theory.checked import checked
 from sgdstudy.theory.descent import (
@@ -56,6 +59,7 @@ from sgdstudy.theory.drift import (
     tracking_path,
     tracking_terms,
 )
+from sgdstudy.theory.estimates import Estimate
 from sgdstudy.theory.fixed_order import (
     Batches,
     Growth,
@@ -73,8 +77,10 @@ from sgdstudy.theory.fixed_order import (
     spectral_radius,
     usable_lr,
 )
+from sgdstudy.theory.mean_absolute import least_absolute_gradient
+from sgdstudy.theory.medians import draw_within
 from sgdstudy.theory.particles import Estimated, reshuffling_growth, reshuffling_lr_limit
-from sgdstudy.theory.paths import first_overflow, lyapunov, lyapunov_zero_lr
+from sgdstudy.theory.paths import PRODUCTS, first_overflow, log_rate, lyapunov, lyapunov_zero_lr
 from sgdstudy.theory.random_order import (
     MOST_PARAMETERS,
     Moments,
@@ -90,13 +96,23 @@ from sgdstudy.theory.random_order import (
 from sgdstudy.theory.rates import (
     Law,
     fixed_order_law,
+    independent_error,
+    kept_order_error,
     law_at,
     log_slope,
     rate_laws,
+    reshuffling_bias,
     slope_interval,
     slope_samples,
 )
-from sgdstudy.theory.reshuffling import reshuffled_losses, reshuffling_losses, reshuffling_radius
+from sgdstudy.theory.reshuffling import (
+    mode_noise,
+    reshuffled_losses,
+    reshuffling_losses,
+    reshuffling_radius,
+    reshuffling_share,
+)
+from sgdstudy.theory.rounding import sum_rounding
 from sgdstudy.theory.stability import linearised, sharpness_limit
 from sgdstudy.theory.step_sizes import (
     averaged_excess_law,
@@ -108,7 +124,9 @@ from sgdstudy.theory.step_sizes import (
 
 __all__ = [
     "MOST_PARAMETERS",
+    "PRODUCTS",
     "Batches",
+    "Estimate",
     "Estimated",
     "ExpectedPath",
     "Gap",
@@ -120,6 +138,7 @@ __all__ = [
     "Tracking",
     "averaged_excess_law",
     "averaged_losses",
+    "batch_norm_spread",
     "batches",
     "batches_by_epoch",
     "best_tracking_lr",
@@ -129,6 +148,7 @@ __all__ = [
     "descent_loss",
     "descent_stop",
     "descent_w",
+    "draw_within",
     "eigenvalues",
     "epoch_map",
     "exact_radius",
@@ -147,9 +167,13 @@ __all__ = [
     "gradients",
     "growth",
     "growth_per_epoch",
+    "independent_error",
     "jensen_bounds",
+    "kept_order_error",
     "law_at",
+    "least_absolute_gradient",
     "linearised",
+    "log_rate",
     "log_slope",
     "lr_best_asymptotic",
     "lr_best_for_epsilon",
@@ -160,6 +184,7 @@ __all__ = [
     "mean_square_batch_norm",
     "mean_square_lr_limit",
     "mean_square_radius",
+    "mode_noise",
     "moments",
     "noise_scale",
     "noise_terms",
@@ -168,11 +193,13 @@ __all__ = [
     "projected",
     "rate_laws",
     "reshuffled_losses",
+    "reshuffling_bias",
     "reshuffling_factor",
     "reshuffling_growth",
     "reshuffling_losses",
     "reshuffling_lr_limit",
     "reshuffling_radius",
+    "reshuffling_share",
     "sample_law",
     "scheduled_losses",
     "sharpness_limit",
@@ -183,13 +210,16 @@ __all__ = [
     "stationary_excess",
     "stationary_tracking",
     "step_moments",
+    "sum_rounding",
     "time_above",
+    "trace_from_batches",
     "trace_sigma",
     "tracking_lr_limit",
     "tracking_path",
     "tracking_terms",
     "triangle_bounds",
     "two_batch_bias",
+    "two_batch_estimate",
     "usable_lr",
 ]
 

@@ -37,10 +37,12 @@ class ExpectedPath:
     Attributes:
         excess: E[L(w)] - L*, `(k + 1,)`.
         terms: means of the four terms of `noise_terms`, `(4, k + 1)`.
+        target: the excess at which the path was ended, if it got there; 0: none.
     """
 
     excess: np.ndarray
     terms: np.ndarray
+    target: float = 0.0
 
     @property
     def noise_scale(self) -> np.ndarray:
@@ -51,6 +53,27 @@ class ExpectedPath:
     def curvature_noise_scale(self) -> np.ndarray:
         """E[tr(H Sigma)] / E[g^T H g], `(k + 1,)`."""
         return self.terms[2] / self.terms[3]
+
+    @property
+    def steps(self) -> float:
+        """For how many steps the excess is above the target; infinite where it never is below."""
+        return time_above(self.excess, self.target)
+
+    def noise_scale_at(self, excess: np.ndarray) -> np.ndarray:
+        """Return the noise scale where the excess loss is this; NaN where it never is.
+
+        Of a falling path; between two steps both are taken for a power law of each other.
+        """
+        x, y = np.log(self.excess[::-1]), np.log(self.noise_scale[::-1])
+        return np.asarray(np.exp(np.interp(np.log(excess), x, y, np.nan, np.nan)))
+
+    def mean_noise_scale(self, part: slice) -> float:
+        """Return the noise scale of a stretch of steps: mean tr(Sigma) over mean |g|^2.
+
+        Each step's terms are first divided by its expected excess, so that all of them count.
+        """
+        noise, square = (self.terms[:2, part] / self.excess[part]).mean(1)
+        return float(noise / square)
 
 
 def time_above(curve: np.ndarray, target: float) -> float:
@@ -108,7 +131,7 @@ def expected_path(
     end = below[0] + 1 if len(below) else n + 1
     terms = _terms(ls, d, first[:end], second[:end])
     with np.errstate(over="ignore", invalid="ignore"):
-        return ExpectedPath(unbounded(second[:end] @ h / 2), terms)
+        return ExpectedPath(unbounded(second[:end] @ h / 2), terms, target)
 
 
 def expected_steps(
@@ -125,8 +148,7 @@ def expected_steps(
 
     Infinite where `most` steps are not enough. The arguments are those of `expected_path`.
     """
-    path = expected_path(ls, w0, d, batch_size, lr, most, target, replacement)
-    return time_above(path.excess, target)
+    return expected_path(ls, w0, d, batch_size, lr, most, target, replacement).steps
 
 
 def noise_terms(ls: LeastSquares, ws: np.ndarray, d: int) -> np.ndarray:

@@ -10,14 +10,17 @@ import torch
 from sgdstudy.errors import InputError
 from sgdstudy.problems.least_squares import LeastSquares
 from sgdstudy.problems.problem import Problem
+from sgdstudy.problems.ready_made import linear
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.recipe.orders import batch_sizes
 from sgdstudy.theory.descent import moments
 from sgdstudy.theory.fixed_order import indices_by_epoch
+from sgdstudy.theory.step_sizes import is_projection, projected
 
 MIXED = 5  # e-foldings after which a path has forgotten the direction that it started in
 MOST_MIXING = 20_000  # steps waited for that
 ROUNDING = 1e-12  # of an exponent
+PRODUCTS = {"epochs": 60, "replicas": 64}  # what an exponent is estimated from beside a run
 SIDE = 0.03  # share of the other directions in that start
 
 
@@ -121,6 +124,30 @@ def lyapunov(
             z, moved = z / length, moved / length
             total += float(np.log(length).mean()) if epoch >= burn else 0.0
     return total / (measured * len(sizes))
+
+
+def log_rate(problem: Problem, config: TrainConfig) -> float:
+    """Return how log|w - w*| changes per step on almost every path of a configuration.
+
+    The Lyapunov exponent of its steps, noise at the minimum aside: of plain steps, or of Polyak's
+    with c = 1/2 on single samples, which are plain ones of `projected`. Estimated from `PRODUCTS`.
+
+    Raises:
+        InputError: other steps, or batches that are not drawn at random.
+    """
+    size, twice = config.batch_sizes(problem.d)[0], config.order == "with_replacement"
+    plain = config.optimizer in ("notebook", "SGD") and not config.options and not config.schedule
+    if config.order not in ("shuffle", "with_replacement") or not (plain or is_projection(config)):
+        raise InputError(
+            "a rate of almost every path is known of plain steps, or of Polyak's with c = 1/2 on "
+            "single samples, the order 'shuffle' or 'with_replacement'"
+        )
+    if plain:
+        return lyapunov(problem, size, config.lr, replacement=twice, **PRODUCTS)
+    rows = projected(moments(problem))
+    y = rows.features @ rows.w_star
+    known = Problem(rows.features, y, linear, w_init=np.zeros(problem.p))
+    return lyapunov(known, 1, 0.5, replacement=twice, **PRODUCTS)
 
 
 def _mean_rates(ls: LeastSquares, lr: float, momentum: float) -> tuple[np.ndarray, np.ndarray]:

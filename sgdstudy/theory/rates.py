@@ -23,6 +23,7 @@ from sgdstudy.errors import InputError, shown
 from sgdstudy.problems.least_squares import LeastSquares
 from sgdstudy.theory.batch_vs_full import gradients
 from sgdstudy.theory.checked import permutation
+from sgdstudy.theory.random_order import step_moments
 
 Law = Mapping[int, float]  # exponent of K -> constant
 
@@ -70,6 +71,55 @@ def fixed_order_law(ls: LeastSquares, order: np.ndarray, time: float) -> Law:
     pairs = np.einsum("ipq,iq->p", hessians[order], before)
     z = np.linalg.solve(ls.hessian, time / len(order) ** 2 * pairs)
     return {-2: float(z @ z)}
+
+
+def reshuffling_bias(ls: LeastSquares, d: int, lr: float) -> np.ndarray:
+    """Return the mean of z `(p,)` that shuffling leaves, -lr / (2 d) H^-1 sum H_i g_i.
+
+    Of the leading order in lr, single samples: the `shuffle` law's part of K^-2.
+    """
+    inner = ls.within
+    hessians, g = _samples(inner, d)
+    z = np.linalg.solve(inner.hessian, np.einsum("ipq,iq->p", hessians, g)) * -lr / (2 * d)
+    return np.asarray(z if inner is ls else ls.modes[1] @ z)
+
+
+def independent_error(ls: LeastSquares, d: int, lr: float, steps: int) -> float:
+    """Return E|z|^2 after so many steps on single samples drawn independently, from z = 0; exact.
+
+    (vec E[z z^T], 1) moves by one matrix, as E[z] stays 0 (`step_moments`).
+    """
+    step, n = step_moments(ls, d, 1, lr, True), len(ls.w_star) ** 2
+    state = np.eye(n + 1)
+    state[:n, :n], state[:n, n] = step.second, step.noise
+    c = np.linalg.matrix_power(state, steps)[:n, n]
+    return float(np.trace(c.reshape(len(ls.w_star), -1)))
+
+
+def kept_order_error(ls: LeastSquares, orders: np.ndarray, lr: float, epochs: int) -> np.ndarray:
+    """Return |z|^2 `(N,)` after epochs that all have the same order, from z = 0; exact.
+
+    Args:
+        ls: the problem, one output a sample.
+        orders: `(N, d)`, each the samples of an epoch, one a step.
+        lr: step size.
+        epochs: how many.
+
+    Raises:
+        InputError: samples of several outputs.
+    """
+    if ls.outputs > 1:
+        raise InputError(f"kept_order_error takes samples of one output, not of {ls.outputs}")
+    p = len(ls.w_star)
+    matrix, offset = np.tile(np.eye(p), (len(orders), 1, 1)), np.zeros((len(orders), p))
+    for sample in np.asarray(orders).T:
+        phi = ls.features[sample]
+        matrix -= 2 * lr * phi[:, :, None] * np.einsum("np,npq->nq", phi, matrix)[:, None]
+        offset -= 2 * lr * phi * ((phi * offset).sum(1) + ls.residual[sample])[:, None]
+    z = np.zeros_like(offset)
+    for _ in range(epochs):
+        z = np.einsum("npq,nq->np", matrix, z) + offset
+    return np.asarray((z**2).sum(1))
 
 
 def law_at(law: Law, k: np.ndarray) -> np.ndarray:

@@ -19,9 +19,10 @@ from math import comb
 import numpy as np
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError
+from sgdstudy.errors import InputError, shown
 from sgdstudy.problems.least_squares import LeastSquares
 from sgdstudy.recipe.orders import batch_sizes
+from sgdstudy.theory.batch_vs_full import finite_share, gradients
 from sgdstudy.theory.random_order import MOST_PARAMETERS
 
 MOST_PAIRS = 1_000_000  # of a set of items and the batch that comes next: seconds
@@ -214,6 +215,55 @@ def reshuffling_losses(
         state = epoch @ state
         found[k] = ls.least_loss + h @ state / 2
     return found
+
+
+def reshuffling_share(
+    lr_lambda: np.ndarray, d: int, batch_size: int, epochs: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the share of the noise that shuffling leaves at the ends of epochs, per mode; exact.
+
+    Where all samples have one Hessian; `reshuffling_factor` is its limit for many small steps. An
+    epoch of m batches is z -> a^m z - lr sum_b a^(m - 1 - b) g_b, a = 1 - lr lambda. The g_b of
+    independent batches have the variance s / B; those of a permutation s (d - B) / (B (d - 1)),
+    and as they add up to nothing, any two the covariance of -1 / (m - 1) of that.
+
+    Args:
+        lr_lambda: lr times the mode's eigenvalue, between 0 and 2.
+        d: number of samples.
+        batch_size: B, which divides d.
+        epochs: `(k,)`, the ends of which epochs are averaged, of runs from the minimiser: of its
+            noise a mode has 1 - a^(2 m k) after k of them. None: settled.
+
+    Raises:
+        InputError: a B that does not divide d into two batches or more; a mode that diverges.
+    """
+    a = 1 - np.asarray(lr_lambda, dtype=float)
+    m = d // batch_size
+    if m < 2 or d % batch_size:
+        raise InputError(f"batches of one size, two or more: {batch_size} does not divide {d} so")
+    if not (np.abs(a) < 1).all():
+        raise InputError(f"lr lambda is between 0 and 2; got {shown(lr_lambda)}")
+    powers = a[..., None] ** np.arange(m)
+    squares = (powers**2).sum(-1)
+    pairs = (powers.sum(-1) ** 2 - squares) / (m - 1)
+    once = finite_share(d, batch_size) * batch_size
+    settled = once * (squares - pairs) / (1 - a ** (2 * m)) * (1 - a**2)
+    if epochs is None:
+        return np.asarray(settled)
+    return np.asarray(settled * (1 - a[..., None] ** (2 * m * np.asarray(epochs))).mean(-1))
+
+
+def mode_noise(ls: LeastSquares, d: int, batch_size: int, lr: float) -> np.ndarray:
+    """Return the stationary variance of z in each mode, flattest first, of independent draws.
+
+    lr^2 s / (B (1 - a^2)), a = 1 - lr lambda and s the mode's part of the gradients' covariance at
+    w*. Where all samples have one Hessian; infinite where |a| >= 1.
+    """
+    spectrum, vectors = ls.modes
+    s = ((gradients(ls, ls.w_star, d) @ vectors) ** 2).mean(0)
+    kept = (1 - lr * spectrum) ** 2
+    added = lr**2 * s / batch_size
+    return np.divide(added, 1 - kept, out=np.full_like(kept, np.inf), where=kept < 1)
 
 
 # ---- the law over seeds ---------------------------------------------------------------------

@@ -11,6 +11,7 @@ import numpy as np
 
 from sgdstudy.errors import InputError, shown
 from sgdstudy.problems.least_squares import LeastSquares, from_features
+from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.theory.batch_vs_full import gradients
 from sgdstudy.theory.random_order import moments_along, unbounded
 
@@ -110,6 +111,12 @@ def projected(ls: LeastSquares) -> LeastSquares:
     scale = 1 / np.where(length > 0, length, 1)  # no gradient: the step stays
     rows = scale[:, None] * ls.features
     return from_features(rows, rows @ ls.w_star - scale * ls.residual)
+
+
+def is_projection(config: TrainConfig) -> bool:
+    """Whether every step is Polyak's with c = 1/2 on one sample: a projection (`projected`)."""
+    known = config.optimizer == "polyak" and dict(config.options) == {"c": 0.5}
+    return known and config.batch_size == 1 and config.schedule is None
 
 
 def polyak_losses(ls: LeastSquares, w0: np.ndarray, d: int, n_steps: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""`sgdstudy study` as a person runs it: every claim of every study, its report, its reruns."""
+"""`sgdstudy study` as a person runs it: every claim of all studies, its report, its reruns."""
 
 import os
 import subprocess

@@ -4,9 +4,7 @@ import json
 import re
 import subprocess
 import sys
-from itertools import permutations
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +19,7 @@ from sgdstudy.tracking.store import open_store
 FIXED = ("sequential", "reversed", "strided")
 ROOT = Path(__file__).parents[2]
 SMALL = {
-    "ex1_gradient_descent": {"epochs": 30, "passes": 1},
+    "ex1_gradient_descent": {"epochs": 30},
     "ex2_mse_loss": {"epochs": 30},
     "ex3_batches": {"epochs": 2, "limit": 1},
     "ex4_minibatch": {"seeds": 2, "epochs": 2},
@@ -32,12 +30,17 @@ SMALL = {
     "study_batch_size": {"seeds": 2, "longer": 1.1, "quick": True},
     "study_edge_of_stability": {"seeds": 1, "time": 8.0},
     "study_iteration_cost": {"seeds": 2, "largest": 20_000, "quick": True},
+    "study_largest_step": {"seeds": 2, "quick": True},
     "study_neighbours": {"seeds": 2, "epochs": 2},
     "study_noise_floor": {"seeds": 2, "times": 2, "quick": True},
+    "study_noise_scale": {"seeds": 2, "quick": True},
     "study_norms": {"seeds": 2, "epochs": 2},
+    "study_one_sample": {"seeds": 2, "passes": 1},
     "study_online": {"seeds": 2, "times": 0.5, "quick": True},
     "study_optimizers": {"seeds": 2, "tuning": 2, "budget": 0.02, "quick": True},
     "study_orders": {"seeds": 2, "longest": 16},
+    "study_polyak": {"seeds": 2, "epochs": 3},
+    "study_shuffling_bias": {"seeds": 2, "longest": 64},
     "study_step_size": {"seeds": 2, "epochs": 3},
     "study_stopping_rules": {"seeds": 2, "epochs": 2},
     "study_usable_steps": {"seeds": 2, "epochs": 2},
@@ -103,6 +106,7 @@ def test_arms_in_processes_give_what_they_give_one_by_one(store):
     assert ss.load_runs("ex4_minibatch", store=store, invocation="all")["run_id"].nunique() == 4
 
 
+@pytest.mark.slow
 def test_a_script_runs_by_itself_from_anywhere(store, tmp_path):
     words = [sys.executable, ROOT / "experiments" / "ex3_batches.py", "--store", store, "--strict"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -113,14 +117,17 @@ def test_a_script_runs_by_itself_from_anywhere(store, tmp_path):
     assert done.stderr == ""
 
 
-def test_options_out_of_range_are_one_line_and_write_nothing(store, tmp_path):
-    words = [sys.executable, ROOT / "experiments" / "ex4_minibatch.py", "--store", store]
+@pytest.mark.parametrize("bad", [["--lr=0"], ["--batch-size=2001"], ["--seeds=0"], ["--jobs=0"]])
+def test_options_out_of_range_are_one_line_and_write_nothing(store, monkeypatch, capsys, bad):
+    """As the script itself would say it: `STUDY.main()`."""
     before = sorted(Path(store).rglob("*"))
-    for bad in (["--lr", "0"], ["--batch-size", "2001"], ["--seeds", "0"], ["--jobs", "0"]):
-        done = subprocess.run([*words, *bad], capture_output=True, text=True, check=False)
-        assert done.returncode == 2, bad
-        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-        assert done.stderr.startswith("error: ")
+    monkeypatch.setattr(sys, "argv", ["ex4_minibatch.py", "--store", store, *bad])
+    with pytest.raises(SystemExit) as exit_:
+        load_study("ex4_minibatch").main()
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith("error: ")
     assert sorted(Path(store).rglob("*")) == before
 
 
@@ -129,6 +136,7 @@ def test_unknown_options_suggest_the_nearest():
         ss.run("ex4_minibatch", epoch=3)
 
 
+@pytest.mark.slow
 def test_the_readmes_example_runs(store, tmp_path):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (source,) = [part for part in re.findall(r"```python\n(.*?)```", text, re.S) if "STUDY" in part]
@@ -147,18 +155,3 @@ def test_claims_are_listed_as_json(store):
     assert all(tuple(claim) == CLAIM_FIELDS for claim in claims)
     assert len(claims) == len(result.claims)
     assert all(claim["holds"] for claim in claims if claim["kind"] != "description")
-
-
-def test_what_shuffling_leaves_is_the_mean_over_all_orders_of_a_small_epoch(monkeypatch):
-    load_study("study_noise_floor")
-    study = sys.modules["study_noise_floor"]
-    shares, d, size = np.array([0.1, 0.4, 0.9]), 6, 2
-    for name, value in (("LR_LAMBDA", shares), ("MEANS_D", d), ("MEANS_B", size)):
-        monkeypatch.setattr(study, name, value)
-    g = np.array([1.0, 2.0, -4.0, 0.5, 3.0, -2.5])
-    batches = g[list(permutations(range(d)))].reshape(-1, d // size, size).mean(-1)
-    powers = (1 - shares[:, None]) ** np.arange(d // size)[::-1]  # (3, m)
-    end = ((batches @ powers.T) ** 2).mean(0) / (1 - (1 - shares) ** (2 * d // size))
-    independent = g.var() / size / (1 - (1 - shares) ** 2)
-    run = SimpleNamespace(config=SimpleNamespace(epochs=1000))
-    assert study.permuted(run) == pytest.approx(end / independent, rel=1e-12, abs=0)

@@ -57,6 +57,20 @@ def test_with_noise_the_critical_size_of_the_step_is_the_noise_scale_at_the_targ
         assert theory.critical_size_of_lr(ls, size, limit) == pytest.approx(expected)
 
 
+def test_a_path_knows_its_steps_and_its_noise_scale():
+    ls = balanced().least_squares
+    path = theory.expected_path(ls, np.zeros(8), 16, 8, 0.5, 1000, 0.3, replacement=True)
+    assert path.steps == theory.time_above(path.excess, 0.3)
+    expected = 7 + 8 * SIGMA**2 / path.excess
+    assert path.noise_scale == pytest.approx(expected)
+    assert path.noise_scale_at(path.excess[1:3]) == pytest.approx(expected[1:3])
+    middle = path.noise_scale_at(np.sqrt(path.excess[1] * path.excess[2]))
+    assert middle == pytest.approx(np.sqrt(expected[1] * expected[2]))
+    assert np.isnan(path.noise_scale_at(0.01))
+    # |g|^2 is the excess but for a factor, so that every step counts alike
+    assert path.mean_noise_scale(slice(1, 4)) == pytest.approx(expected[1:4].mean())
+
+
 def test_the_law_of_steps_is_found_again():
     sizes = np.array([1, 4, 64, 256])
     steps = 30 * (1 + 12 / sizes)

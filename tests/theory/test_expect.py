@@ -247,10 +247,10 @@ def test_the_stop_without_rounding_is_that_of_the_loop_in_float64():
     """The error is multiplied by 0.6 an epoch: 4 * 0.36^k < 0.01 from k = 6 on."""
     for rule, first in (("full", 6), ("running", 7)):
         arm = ss.Arm(line(), lr=0.2, stop=(rule, 0.01), batch_size=8, epochs=9)
-        assert ss.expect(arm).stop_epoch == first
-        assert ss.expect(arm.but(epochs=5)).stop_epoch == np.inf
+        assert ss.expect(arm).stop_without_rounding == first
+        assert ss.expect(arm.but(epochs=5)).stop_without_rounding == np.inf
     with pytest.raises(ss.InputError, match="nothing stops this one") as error:
-        _ = ss.expect(ss.Arm(line(), lr=0.2)).stop_epoch
+        _ = ss.expect(ss.Arm(line(), lr=0.2)).stop_without_rounding
     assert one_line(error)
 
 

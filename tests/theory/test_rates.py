@@ -53,6 +53,33 @@ def test_noise_and_bias_of_shuffling_are_those_of_all_orders(target):
     assert mean @ mean * k**2 == pytest.approx(law[-2], rel=20 / k, abs=20 / k)
 
 
+def test_the_bias_of_shuffling_is_the_mean_of_all_orders():
+    ls, k = small(), 10_000
+    lr = TIME / (D * k)
+    mean, _ = settled(*every_epoch(ls, lr))
+    assert theory.reshuffling_bias(ls, D, lr) == pytest.approx(mean, rel=20 / k)
+
+
+def test_an_order_that_is_kept_ends_where_the_powers_of_its_map_say():
+    ls, lr = small(), 0.01
+    orders = np.array(list(itertools.permutations(range(D))))
+    expected = []
+    for matrix, offset in zip(*every_epoch(ls, lr), strict=True):
+        power = np.linalg.matrix_power(matrix, 40)
+        z = np.linalg.solve(np.eye(3) - matrix, offset)  # where it settles
+        expected.append(np.sum((z - power @ z) ** 2))
+    found = theory.kept_order_error(ls, orders, lr, 40)
+    assert found == pytest.approx(np.array(expected), rel=1e-9)
+
+
+def test_the_error_of_independent_draws_settles_where_its_law_says():
+    ls, k = ss.problems.legendre("cubic").least_squares, 10_000
+    law = theory.rate_laws(ls, 100, TIME)["with_replacement"]
+    found = theory.independent_error(ls, 100, TIME / (100 * k), 100 * k)
+    # exp(-2 * 2 * TIME) of the noise is not yet there, and what is left out is of the next order
+    assert found == pytest.approx(theory.law_at(law, k), rel=20 / k)
+
+
 def test_shuffle_once_is_the_mean_of_all_fixed_orders():
     ls = small("normal")
     orders = [np.array(order) for order in itertools.permutations(range(D))]

@@ -178,6 +178,50 @@ def test_particles_find_the_limit(drawn):
     assert found.high / found.low < 1.05
 
 
+# ---- samples of one curvature ---------------------------------------------------------------
+
+
+def test_what_shuffling_leaves_is_the_mean_over_all_orders_of_a_small_epoch():
+    shares, d, size = np.array([0.1, 0.4, 0.9]), 6, 2
+    g = np.array([1.0, 2.0, -4.0, 0.5, 3.0, -2.5])
+    batches = g[list(permutations(range(d)))].reshape(-1, d // size, size).mean(-1)
+    powers = (1 - shares[:, None]) ** np.arange(d // size)[::-1]  # (3, m)
+    once = ((batches @ powers.T) ** 2).mean(0)
+    kept = (1 - shares) ** (2 * d // size)  # of the variance, by an epoch
+    independent = g.var() / size / (1 - (1 - shares) ** 2)
+    found = theory.reshuffling_share(shares, d, size)
+    assert found == pytest.approx(once / (1 - kept) / independent, rel=1e-12, abs=0)
+    ends = [once, once * (1 + kept), once * (1 + kept + kept**2)]
+    found = theory.reshuffling_share(shares, d, size, np.array([1, 3]))
+    assert found == pytest.approx((ends[0] + ends[2]) / 2 / independent, rel=1e-12, abs=0)
+
+
+def test_many_small_steps_have_the_share_of_the_continuous_law():
+    m, x = 100_000, np.array([0.1, 1.0, 30.0])
+    found = theory.reshuffling_share(x / m, m, 1)
+    # what is left out is of the order lr lambda = x / m, and of a sample in d
+    assert found == pytest.approx(theory.reshuffling_factor(x), rel=2e-3)
+
+
+def test_a_share_that_is_not_known_is_refused():
+    for wrong in ((0.1, 7, 2), (0.1, 4, 4), (2.0, 4, 2), (0.0, 4, 2)):
+        with pytest.raises(ss.InputError) as error:
+            theory.reshuffling_share(np.array([wrong[0]]), *wrong[1:])
+        assert one_line(error)
+
+
+def test_the_noise_of_a_mode_is_the_stationary_variance():
+    y = np.random.default_rng(0).normal(size=(12, 3))
+    x, lr = np.tile([0.5, 2.0, 1.0], (12, 1)), 0.2
+    problem = ss.Problem(x, y, lambda w, x: w * x, w_init=np.zeros(3))
+    ls = problem.least_squares
+    step = theory.step_moments(ls, 12, 4, lr, True)
+    c = np.linalg.solve(np.eye(9) - step.second, step.noise).reshape(3, 3)
+    found = theory.mode_noise(ls, 12, 4, lr)
+    assert found == pytest.approx(np.diag(ls.modes[1].T @ c @ ls.modes[1]), rel=1e-9)
+    assert theory.mode_noise(ls, 12, 4, 1.0)[-1] == np.inf  # lr lambda = 8 / 3
+
+
 # ---- the law over seeds ---------------------------------------------------------------------
 
 

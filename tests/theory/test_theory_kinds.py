@@ -298,6 +298,23 @@ def _(k):
         same(T.mean_square_batch_norm(k.ls, k.w0, k.d, size), expected)
 
 
+@checks("batch_norm_spread")
+def _(k):
+    g = k.gradients(k.w0)
+    for size in k.sizes:
+        cut = range(0, k.d - size + 1, size)  # whole batches
+        orders = (g[list(order)] for order in permutations(range(k.d)))
+        every = [
+            np.mean([np.square(o[first : first + size].mean(0)).sum() for first in cut])
+            for o in orders
+        ]
+        off = (np.array(every) - np.mean(every)) ** 2
+        # 400 draws: four standard errors of their variance, and what rounding makes of equal means
+        near = 4 * (off.std() + off.mean()) / 400**0.5 + (1e-13 * np.mean(every)) ** 2
+        found = T.batch_norm_spread(k.ls, k.w0, k.d, size)
+        assert found**2 == pytest.approx(off.mean(), abs=near)
+
+
 @checks("noise_terms")
 def _(k):
     sigma, g = covariance(k, k.w0), k.gradients(k.w0).mean(0)
@@ -609,6 +626,41 @@ def _(k):
         assert all(0 <= constant < np.inf for constant in law[order].values())
 
 
+@checks("independent_error")
+def _(k):
+    maps, offsets = k.steps(1, k.lr, True)
+    paths = [np.zeros(k.p)]
+    for _ in range(3):
+        paths = [a @ z + b for z in paths for a, b in zip(maps, offsets, strict=True)]
+    rough = (k.lr * np.abs(k.y).max() * np.abs(k.phi).max()) ** 2
+    found = T.independent_error(k.ls, k.d, k.lr, 3)
+    same(found, np.mean([z @ z for z in paths]), scale=rough)
+
+
+@checks("kept_order_error", "outputs")
+def _(k):
+    orders = np.array(list(permutations(range(k.d))))
+    expected = []
+    for order in orders:
+        z = np.zeros(k.p)
+        for i in [*order, *order]:
+            z = z - k.lr * (k.each[i] @ z + k.g[i])
+        expected.append(z @ z)
+    rough = (k.lr * np.abs(k.y).max() * np.abs(k.phi).max()) ** 2
+    same(T.kept_order_error(k.ls, orders, k.lr, 2), expected, scale=rough)
+
+
+@checks("reshuffling_bias")
+def _(k):
+    """The mean over all orders of sum_{i before j} H_j g_i, which H z undoes epoch by epoch."""
+    pairs = [
+        sum(k.each[j] @ k.g[i] for n, j in enumerate(order) for i in order[:n])
+        for order in permutations(range(k.d))
+    ]
+    z = k.lr / k.d * np.linalg.pinv(k.h, rcond=1e-12) @ np.mean(pairs, 0)
+    same(T.reshuffling_bias(k.ls, k.d, k.lr), z, scale=np.abs(k.w0).max())
+
+
 # ---- single paths -----------------------------------------------------------------------------
 
 
@@ -636,6 +688,15 @@ def _(k):
         assert abs(found - mean) <= 4 * error * (1 + 10) ** 0.5 + 1e-9
     exact = np.log(np.abs(1 - k.lr * k.values)).max()
     assert T.lyapunov(k.problem, k.d, k.lr) == pytest.approx(exact, abs=1e-12)
+
+
+@checks("log_rate", "still")
+def _(k):
+    for size, order in product(k.sizes, ("shuffle", "with_replacement")):
+        config = ss.TrainConfig(lr=k.lr, batch_size=size, order=order)
+        twice = order == "with_replacement"
+        found = T.lyapunov(k.problem, size, k.lr, replacement=twice, **T.PRODUCTS)
+        assert T.log_rate(k.problem, config) == found
 
 
 @checks("lyapunov_zero_lr")
@@ -733,19 +794,24 @@ def _(k):
 # these take numbers, not a problem: their own tests have all there is
 NUMBERS = {
     "critical_batch_size",
+    "draw_within",
     "finite_share",
     "first_below",
     "gap",
     "jensen_bounds",
     "law_at",
+    "least_absolute_gradient",
     "log_slope",
     "reshuffling_factor",
     "sharpness_limit",
     "shuffle_once_factor",
     "slope_interval",
     "slope_samples",
+    "sum_rounding",
     "time_above",
+    "trace_from_batches",
     "triangle_bounds",
+    "two_batch_estimate",
 }
 
 

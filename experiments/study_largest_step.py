@@ -1,0 +1,147 @@
+"""How large may a step be, batch by batch, and what happens beyond the limit?
+
+Hypothesis: the largest step at which the mean square stays bounded grows as B does for small
+batches, up to 2 / lambda_max for large ones. Beyond it the mean grows, yet almost every path still
+converges, noise aside, up to the step at which the Lyapunov exponent is 0: a mean that no run
+shows. With noisy labels the step must also be small enough for its noise: one that is right for the
+start settles above a target that is closer.
+
+Source: linear algebra of second moments (docs/notebook.md); Ma, Bassily, Belkin (2018).
+Command: python experiments/study_largest_step.py
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+import sgdstudy as ss
+
+LINES = {  # line -> label noise, excess loss to reach, batch sizes of the figure
+    "curve": (0.0, 0.1, (1, 2, 4, 8, 32)),  # 0.1: the notebook's target
+    "stairs": (0.0, 0.001, (1, 2, 4, 8, 16, 64, 256)),
+    "noisy stairs to 0.03": (8**-0.5, 0.03, (1, 4, 16, 64, 256, 1024)),
+    "noisy stairs to 0.001": (8**-0.5, 0.001, (4, 16, 64, 256, 1024)),
+}
+NOISELESS, WRONG = "beyond the limit, no noise", "noisy stairs to 0.001, step for the start"
+BETWEEN, BEYOND = "curve, between both limits", "curve, beyond both limits"
+EXACT = "theory: recursion of second moments; four standard errors"
+
+
+@dataclass(frozen=True)
+class Options(ss.Options):
+    seeds: int = 64
+    quick: bool = False
+    """only the parabola without noise, beyond the first limit"""
+
+
+def planned(line, size, excess=None):
+    """Return the arm of a line at the largest step that can reach an excess loss."""
+    noise, target, sizes = LINES[line]
+    stairs = line != "curve" and ss.problems.staircase(noise, max(256, *sizes))
+    given = {"batch_size": size, "order": "with_replacement", "diagnostics": "off"}
+    given |= {"metrics": ["full_loss"], "record_rows": 10**9}  # every step counts
+    arm = ss.Arm(stairs or ss.problems.even_parabola(10, 256), f"batches of {size}", **given)
+    return arm.but(lr=ss.expect(arm).lr_limit_to_reach(excess or target))
+
+
+def almost_sure(arm):
+    """Return the step beyond which almost no path converges."""
+    return ss.expect(arm).almost_sure_lr_limit(arm.config.lr, 3 * arm.config.lr)
+
+
+def arms(o):
+    # in longer epochs rounding would be all that is left
+    clean = ss.Arm(ss.problems.even_parabola(2, 200), "its mean square grows", batch_size=1)
+    clean = clean.but(order="with_replacement", diagnostics="off", metrics=["full_loss"])
+    beyond = {"lr": 1.3 * float(ss.expect(clean).mean_square_lr_limit), "epochs": 3}
+    yield NOISELESS, clean.but(seeds=o.seed_range(), record_rows=20_000, **beyond)
+    if o.quick:
+        return
+    line, half = "noisy stairs to 0.001", list(o.seed_range()[: max(2, o.seeds // 2)])
+    noisy, target, share = planned(line, 4), LINES[line][1], 0.05  # of the largest step
+    steps = ss.expect(noisy.but(lr=share * noisy.config.lr)).path(target).steps
+    start = float(ss.expect(noisy).path(most=1).excess[0])
+    wrong = noisy.but(lr=share * planned(line, 4, start).config.lr, seeds=half)
+    yield WRONG, wrong.but(epochs=int(np.ceil(steps * 4 / noisy.problem.d)))
+    curve = planned("curve", 1)
+    # thrice the steps that are expected at the first limit
+    steps = 3 * ss.expect(curve.but(lr=curve.config.lr / 4)).path(0.1).steps / 4
+    few = {"seeds": half[: max(2, o.seeds // 4)], "epochs": int(np.ceil(steps / curve.problem.d))}
+    yield BETWEEN, curve.but(lr=1.2 * curve.config.lr, **few)
+    yield BEYOND, curve.but(lr=1.2 * almost_sure(curve), **few)
+
+
+def claims(o, runs):
+    ends = np.linalg.norm(runs[NOISELESS].from_minimiser(), axis=-1)
+    square = float(ss.expect(runs[NOISELESS]).mean_square_factor)
+    yield ss.Claim("mean_square_factor_per_step", NOISELESS, square)
+    yield ss.Claim("share_of_seeds_that_converge", NOISELESS, (ends[-1] < ends[0]).mean())
+    for arm in (BETWEEN, BEYOND):
+        if arm in runs:
+            reached = np.isfinite(times(runs[arm], 0.1)).mean()
+            yield ss.Claim("share_of_seeds_that_reach", arm, reached)
+    for arm, run in runs.items():
+        if arm != WRONG:  # of the long runs the first quarter is forgotten
+            first = 1 if arm == NOISELESS else run.config.epochs // 4 + 1
+            seen = run.log_rate(first).beside(ss.expect(run).log_rate)
+            yield ss.Claim.estimated("log_rate_per_step", arm, *seen)
+    if WRONG in runs:
+        excess = runs[WRONG].excess("steps")
+        late = slice(len(excess) // 2, len(excess))
+        known = ss.expect(runs[WRONG]).path(most=len(excess) - 1).excess[late].mean()
+        seen = ss.Estimate.mean(excess[late].mean(0)).beside(known)
+        yield ss.Claim.estimated("excess_late", WRONG, *seen, EXACT)
+
+
+def times(run, excess):
+    least = run.problem.least_squares.least_loss
+    return ss.time_to_target(run, least + excess, over="step")
+
+
+def answer(o, runs, value):
+    seeds, rate = len(runs[NOISELESS].w), value["log_rate_per_step", NOISELESS]
+    closer, grown = value["share_of_seeds_that_converge"], value["mean_square_factor_per_step"]
+    c = [ss.expect(planned(line, 1)).critical_size_of_lr for line in ("curve", "stairs")]
+    text = f"""The largest step is about 2 / lambda_max over 1 + c / B; by theory, of single
+    samples, c is {c[0]:.1f} on the notebook's parabola at 256 points and {c[1]:.1f} on 8 stairs. At
+    1.3 times the limit, without noise, second moments grow by {grown:.2f} a step. Yet the logarithm
+    of the distance changes by {rate:.3f} a step, and {closer * seeds:.0f} of {seeds} seeds come
+    nearer: what grows is carried by paths too rare to be met."""
+    if o.quick:
+        return text
+    dips = np.isfinite(times(runs[WRONG], 0.001)).sum()
+    counts = [value["share_of_seeds_that_reach", x] * len(runs[x].w) for x in (BETWEEN, BEYOND)]
+    changes = [value["log_rate_per_step", arm] for arm in (BETWEEN, BEYOND)]
+    return f"""{text}
+
+    On the notebook's parabola, between both limits of the step, mean square and almost sure,
+    {counts[0]:.0f} of {len(runs[BETWEEN].w)} seeds get to the target within the run, beyond both
+    {counts[1]:.0f}: the logarithm of the distance changes by {changes[0]:.2g} and
+    {changes[1]:.2g} a step.
+
+    With the step that the noise scale of the start allows, the mean loss of the second half of the
+    run is {value["excess_late"] / 0.001:.1f} times the target above the least one; {dips} of
+    {len(runs[WRONG].w)} seeds are below it at some step."""
+
+
+def figures(runs):
+    points, laws, panels = [], {}, {"a parabola of 256 points": [], "staircases": []}
+    for line, (noise, _, sizes) in LINES.items():
+        found = {size: planned(line, size) for size in sizes}
+        most = float(ss.expect(found[sizes[0]]).lr_limit)
+        critical = ss.expect(found[sizes[0]]).critical_size_of_lr
+        names = panels[list(panels)[line != "curve"]]
+        names.append(f"{line}, mean square")
+        laws[names[-1]] = lambda b, size=critical: 1 / (1 + size / b)
+        points += [(names[-1], b, arm.config.lr / most, 0) for b, arm in found.items()]
+        if not noise:
+            names.append(f"{line}, almost surely")
+            points += [(names[-1], b, almost_sure(arm) / most, 0) for b, arm in found.items()]
+    points, ylabel = ss.figures.points(points), "largest usable step over 2 / lambda_max"
+    yield "lr_limits.png", ss.figures.power_laws(points, panels, laws, "batch size", ylabel)
+
+
+STUDY = ss.study(__name__)
+
+if __name__ == "__main__":
+    STUDY.main()
