@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from sgdstudy import checks, theory
 from sgdstudy.errors import InputError
 from sgdstudy.history import batches as of_batches
+from sgdstudy.history import identities
 from sgdstudy.history.drift import Behind, excess_behind
 from sgdstudy.history.edge import Edge, around_edge
 from sgdstudy.history.rows import Sink
@@ -22,6 +23,7 @@ from sgdstudy.history.stopping import Stops, stops, stops_by_chance
 from sgdstudy.problems.problem import Problem
 from sgdstudy.quantities import norm
 from sgdstudy.recipe.config import STOP_COLUMNS, TrainConfig
+from sgdstudy.theory import medians, reshuffling
 from sgdstudy.theory.expect import expect
 from sgdstudy.theory.medians import standard_error
 
@@ -132,6 +134,31 @@ class History:
     def median_stop(self) -> float:
         """Median of `converged_epoch`: infinite where most seeds never stopped."""
         return float(np.quantile(self.converged_epoch, 0.5, method="inverted_cdf"))
+
+    def when(self, epoch: float | None = None) -> str:
+        """Say when the median seed stopped: by some epoch, or in none of those that it had.
+
+        Args:
+            epoch: another stop to say in the same words, infinite: never; None: the run's own.
+        """
+        epoch = self.median_stop if epoch is None else epoch
+        never = f"in none of {self.config.epochs} epochs"
+        return f"by epoch {epoch:.0f}" if np.isfinite(epoch) else never
+
+    @property
+    def excess_at_end(self) -> float:
+        """Median of how far the last loss of all the data is above the least (least squares)."""
+        last = self.load("epochs", columns=["seed", "full_loss"]).groupby("seed").last()
+        return medians.median(last["full_loss"].to_numpy(float)) - self._least_loss
+
+    @property
+    def late_excess(self) -> np.ndarray:
+        """By seed `(R,)`: see `theory.reshuffling.late_excess` (least squares)."""
+        return reshuffling.late_excess(self.array("epochs", "full_loss"), self._least_loss)
+
+    @property
+    def _least_loss(self) -> float:
+        return theory.moments(self.problem).least_loss
 
     @property
     def distance(self) -> np.ndarray:
@@ -456,6 +483,38 @@ class History:
         excess = excess_behind(self.parameters(steps=which), true, law.hessian)
         return Behind(step, excess, self.array("steps", "loss", steps=which), expected)
 
+    def error_growth(self, epochs: int) -> np.ndarray:
+        """Return by seed `(R,)` the growth of log |error| per epoch, over the first epochs.
+
+        Half that of the log of the full loss, from the end of the first to that of the last; NaN
+        of a single epoch.
+        """
+        loss = self.array("epochs", "full_loss", epochs=slice(1, epochs + 1))
+        if len(loss) < 2:
+            return np.full(len(self.w), np.nan)
+        return np.asarray(np.log(loss[-1] / loss[0]) / (2 * (len(loss) - 1)))
+
+    def peak(self, epoch: int = 1) -> tuple[float, int]:
+        """Return the largest loss of a batch of the first seed in an epoch, and which, from 1."""
+        which = {"seeds": self.config.seeds[0], "epochs": slice(epoch, epoch + 1)}
+        rows = self.load(columns=["loss", "batch"], **which)
+        at = rows["loss"].idxmax()
+        return float(rows["loss"][at]), int(rows["batch"][at]) + 1
+
+    def contraction_along(self, direction: np.ndarray) -> float:
+        """Return the first seed's factor of the error per epoch along a direction `(p,)`.
+
+        Differences of w between successive epochs' starts, the last over the first: what every
+        epoch adds alike drops out. NaN of fewer than three epochs.
+        """
+        names = [f"w{i}" for i in range(self.problem.p)]
+        rows = self.load(columns=["epoch", "batch", *names], seeds=self.config.seeds[0])
+        starts = rows[rows["batch"] == 0][names].to_numpy(dtype=float)
+        moved = np.abs(np.diff(starts @ direction))
+        if len(moved) < 2:
+            return float("nan")
+        return float((moved[-1] / moved[0]) ** (1 / (len(moved) - 1)))
+
     def gaps(self) -> list[theory.Gap]:
         """Return what separates running and full loss, epoch by epoch, of the first seed."""
         seed = self.config.seeds[0]
@@ -470,6 +529,16 @@ class History:
             )
             found.append(theory.gap(loss, full, size, end))
         return found
+
+    def over_full(self, column: str) -> np.ndarray:
+        """Return a loss of `epochs` over the full loss, by epoch `(E,)`, median over the seeds."""
+        rows = self.load("epochs", columns=["seed", "epoch", column, "full_loss"])
+        ratio = rows[column] / rows["full_loss"]
+        return ratio.groupby(rows["epoch"]).median().to_numpy(dtype=float)
+
+    def off(self, identity: str) -> identities.Off:
+        """Return how far the records are off an identity, relative; see `history.identities`."""
+        return identities.off(self, identity)
 
     def _of_first_seed(self, column: str) -> np.ndarray:
         """Return a column of `epochs`, of the first seed."""

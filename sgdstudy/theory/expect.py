@@ -30,6 +30,7 @@ from sgdstudy.theory import (
     step_sizes,
 )
 from sgdstudy.theory.follow import FIXED_ORDERS
+from sgdstudy.theory.medians import median
 from sgdstudy.theory.predictions import (
     RANDOM_ORDERS,
     WITHIN,
@@ -48,6 +49,7 @@ OWN = "theory: the steps of the seeds' own orders, in float64"
 ONE_STEP = "theory: second moments of a step; four standard errors"
 DESCENT = "theory: second moments of a step; rounding"
 LUCK = "random batches at the same parameters; four standard errors of both counts"
+DRAWN = 250  # orders, of the law of random ones
 
 
 class Planned(Protocol):
@@ -371,12 +373,46 @@ class Expected:
     @property
     def steepest(self) -> np.ndarray:
         """The largest eigenvalue of every batch of the first epoch, `(m,)`."""
-        return np.linalg.eigvalsh(self.batches.hessians)[:, -1]
+        return self.batches.steepest[0]
 
     @property
     def rho(self) -> Known:
         """The factor of the error per epoch in the long run: the radius of the epoch's map."""
         return Known(fixed_order.spectral_radius(self.batches, self.config.lr), source=MAP)
+
+    @property
+    def beyond_limit(self) -> np.ndarray:
+        """The numbers, from 0, of the batches beyond their own limit: lr times that is over 2."""
+        return np.flatnonzero(self.config.lr * self.steepest > 2)
+
+    @property
+    def least_cosine(self) -> float:
+        """The least cosine of the steepest directions of consecutive batches beyond their limit.
+
+        Of lines, so that it is never below 0; 1 where no two are consecutive.
+        """
+        beyond, along = self.beyond_limit, self.batches.steepest[1]
+        pairs = beyond[:-1][np.diff(beyond) == 1]
+        return float(np.abs((along[pairs] * along[pairs + 1]).sum(1)).min(initial=1))
+
+    @property
+    def slowest_direction(self) -> np.ndarray:
+        """The direction `(p,)` along which every epoch multiplies the error by rho alone."""
+        return fixed_order.slowest_direction(self.batches, self.config.lr)
+
+    def rho_along(self, epochs: int) -> Known | None:
+        """Return rho as `History.contraction_along` measures it there, over so many epochs.
+
+        Its rounding is that of the loss, of which w's error is a root: half of it relative to w.
+        The difference of two starts is at least 1 - rho of w, and two of them are compared.
+        None of fewer than three epochs, of an order that diverges, and where w turns.
+        """
+        rho = self.rho
+        if epochs < 3 or not rho.value < 1 or np.isnan(self.slowest_direction).any():
+            return None
+        full, off = self.losses("full_loss", epochs)
+        within = 2 * (off / full).max() / (1 - rho.value) / (epochs - 2)
+        return Known(rho.value, float(within), rho.source)
 
     def stretch(self, across: bool = False) -> fixed_order.Growth:
         """Return the consecutive batches that multiply some error most.
@@ -391,13 +427,30 @@ class Expected:
         one, two = (fixed_order.growth(self.batches, self.config.lr, n) for n in (1, 2))
         return one, two
 
+    def alone(self, across: bool = False) -> dict[str, Any]:
+        """Return what `Arm.but` takes to train these batches alone, from that error, of length 1.
+
+        Raises:
+            InputError: the last batch is smaller than the others.
+        """
+        found, problem = self.stretch(across), self.problem
+        pieces = next(fixed_order.indices_by_epoch(problem, self.config, self.config.seeds[0]))
+        if len(pieces[-1]) != len(pieces[0]):
+            raise InputError(
+                f"batches are taken alone where all are as large; of {problem.d} samples the last "
+                f"has {len(pieces[-1])}, the others {len(pieces[0])}"
+            )
+        order = np.array(pieces)[None, found.batches(len(pieces))]
+        start = problem.replace(w_init=self.ls.w_star + found.direction)
+        return {"problem": start, "order": order, "epochs": 1, "stop": None}
+
     def growth(self, across: bool = False) -> Known:
         """Return by how much these batches multiply that error.
 
         Off by what the labels' rounding adds, lr |g_b| a batch, multiplied by the factor at most.
         """
         found, b = self.stretch(across), self.batches
-        rows = np.arange(found.first, found.last + 1) % len(b.sizes)
+        rows = found.batches(len(b.sizes))
         added = self.config.lr * np.linalg.norm(b.gradients[rows], axis=1).sum()
         added += len(rows) * np.finfo(float).eps * np.abs(self.ls.w_star).max()
         return Known(found.factor, float(found.factor * added), MAP)
@@ -588,6 +641,19 @@ class Expected:
         value, off = (float(part[-1, 0]) for part in first.losses(column, epoch))
         return Known(value, off, OWN)
 
+    @property
+    def stop_without_rounding(self) -> float:
+        """The epoch at which the first seed's own order stops in exact arithmetic, or infinity.
+
+        Raises:
+            InputError: neither the running nor the full loss stops it.
+        """
+        rule, epsilon = self.config.stop or ("nothing", 0.0)
+        if rule not in ("running", "full"):
+            raise InputError(f"the stop is known of a running or full loss; {rule} stops this one")
+        first = Expected(self.problem, replace(self.config, seeds=self.config.seeds[:1]))
+        return random_order.first_below(first.losses(rule)[0][:, 0], epsilon)
+
     def of(self, seeds: Sequence[int]) -> Expected:
         """Return the same of some seeds."""
         return Expected(self.problem, replace(self.config, seeds=tuple(seeds)))
@@ -611,7 +677,90 @@ class Expected:
         seeds: Any = self.config.seeds[:1] if seed is None else [seed]
         return known_order(self.problem, replace(self.config, seeds=seeds), epochs)
 
+    def gap(self, epoch: int) -> dict[str, Known]:
+        """Return `drift` and `sampling` of the first seed's running loss, at an epoch, by name.
+
+        Every sample rounds its loss once an epoch, at worst to the same side; and the steps round,
+        which the order may multiply: by how much, step sizes tell that differ in their last bits
+        only. Four times the largest difference.
+        """
+        eps, rate = self.eps, self.config.lr
+        rates = [rate * (1 + bits * eps) for bits in (0, -8, -2, 2, 8)]
+        configs = [replace(self.config, lr=lr) for lr in rates]
+        path, *near = (known_order(self.problem, config, epoch) for config in configs)
+        sums, found = self.problem.d * epoch * eps * path.running[epoch - 1], {}
+        for name in ("drift", "sampling"):
+            value, *others = (getattr(one.gap(epoch), name) for one in (path, *near))
+            steps = max(abs(other - value) for other in others)
+            found[name] = Known(value, float(sums + 4 * steps), OWN)
+        return found
+
+    @property
+    def sum_at_start(self) -> Known:
+        """The sum of the losses of the first epoch's batches where w starts, if it stays there.
+
+        Of any loss, in the seeds' own orders, in float64; the median over the seeds. Off by the
+        rounding of sums, not by the model's own.
+        """
+        exact, sums = self.problem.to(torch.float64, "cpu"), []
+        for seed in self.config.seeds:
+            w = exact.initial([seed])
+            parts = next(fixed_order.indices_by_epoch(exact, self.config, seed))
+            losses = [exact.losses(w, exact.x[part][None], exact.y[part][None]) for part in parts]
+            sums.append(float(sum(losses)))
+        value = float(np.median(sums))
+        return Known(value, self.sum_rounding * value, "theory: the seeds' own orders, w at rest")
+
+    def stop_under(self, rule: str, epsilon: float) -> Known | None:
+        """Return the median stop epoch under another stop rule; None where theory has none."""
+        return Expected(self.problem, replace(self.config, stop=(rule, epsilon))).stop_epoch
+
+    @property
+    def excess_at_end(self) -> Known:
+        """How far the last loss of all the data is above the least, in the seeds' own orders.
+
+        The median over the seeds. Off by the rounding of the steps, and of the sum over the data.
+        """
+        losses, off = (part[-1] for part in self.losses("full_loss"))
+        off = off + self.sum_rounding * losses
+        value, low, high = (median(losses + by) - self.ls.least_loss for by in (0.0, -off, off))
+        return Known(value, max(value - low, high - value), OWN)
+
+    @property
+    def sum_rounding(self) -> float:
+        """How far rounding may put a sum over the data, relative; see `rounding.sum_rounding`."""
+        return rounding.sum_rounding(self.problem.d, eps=self.eps)
+
     @property
     def first_overflow(self) -> np.ndarray:
         """The step at which each seed's loss is not finite any more, `(R,)`; infinite: never."""
         return paths.first_overflow(self.problem, self.config)
+
+    # ---- orders drawn anew every epoch ------------------------------------------------------
+
+    def lyapunov(self, epochs: int, replicas: int = 64) -> float:
+        """Return the exponent per epoch of as many paths, averaged; see `theory.lyapunov`."""
+        config, d = self.config, self.problem.d
+        sizes, twice = config.batch_sizes(d), config.order == "with_replacement"
+        one = (self.problem, sizes[0], config.lr, epochs, replicas, twice)
+        return len(sizes) * paths.lyapunov(*one)
+
+    @property
+    def late_excess(self) -> Known:
+        """The mean over the seeds of `History.late_excess`: of so many orders drawn apart.
+
+        Off by four standard errors, of the seeds and of the draws.
+
+        Raises:
+            InputError: seeds that start apart; another order than `shuffle` or `block_shuffle`.
+        """
+        problem, config = self.problem, self.config
+        if len(np.unique(problem.initial(list(config.seeds)).numpy(force=True), axis=0)) > 1:
+            raise InputError("late_excess is of seeds that start alike; these start apart")
+        size = config.batch_sizes(problem.d)[0]
+        one = (problem.d, size, config.lr, config.epochs, str(config.order), DRAWN)
+        _, full = reshuffling.reshuffled_losses(self.ls, self.start, *one)
+        drawn = reshuffling.late_excess(full, self.ls.least_loss)
+        error = drawn.std(ddof=1) * np.sqrt(1 / len(config.seeds) + 1 / DRAWN)
+        source = f"theory: {DRAWN} orders drawn apart"
+        return Known(float(drawn.mean()), float(rounding.DEVIATIONS * error), source)

@@ -18,6 +18,7 @@ from sgdstudy.theory.batch_vs_full import Gap, gap
 from sgdstudy.theory.descent import moments
 
 DIGITS = 120  # products of 200 factors may grow by 10^50 and cancel
+MOST_SMALL = 1100  # bits: what is smaller than 2^-1100 is 0 in float64
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,12 @@ class Batches:
     gradients: np.ndarray
     losses: np.ndarray
     sizes: np.ndarray
+
+    @property
+    def steepest(self) -> tuple[np.ndarray, np.ndarray]:
+        """The largest eigenvalue of every Hessian, `(m,)`, and its eigenvector, `(m, p)`."""
+        values, vectors = np.linalg.eigh(self.hessians)
+        return values[:, -1], vectors[:, :, -1]
 
     def factors(self, lr: float) -> np.ndarray:
         """Return I - lr H_b, `(m, p, p)`."""
@@ -97,6 +104,18 @@ def epoch_map(b: Batches, lr: float) -> tuple[np.ndarray, np.ndarray]:
     for factor, gradient in zip(b.factors(lr), b.gradients, strict=True):
         matrix, offset = factor @ matrix, factor @ offset - lr * gradient
     return matrix, offset
+
+
+def slowest_direction(b: Batches, lr: float) -> np.ndarray:
+    """Return the left eigenvector of M's largest eigenvalue in size, `(p,)`; NaN of a complex pair.
+
+    Along it, the difference of two successive epochs' ends is multiplied by just that eigenvalue,
+    whatever c is.
+    """
+    values, left = np.linalg.eig(epoch_map(b, lr)[0].T)
+    first = int(np.abs(values).argmax())
+    whole = values[first].imag == 0
+    return left[:, first].real if whole else np.full(len(values), np.nan)
 
 
 @dataclass(frozen=True)
@@ -225,6 +244,10 @@ class Growth:
     last: int
     direction: np.ndarray
 
+    def batches(self, m: int) -> np.ndarray:
+        """Return the places of its batches in epochs of m batches, in order."""
+        return np.arange(self.first, self.last + 1) % m
+
 
 def growth(b: Batches, lr: float, epochs: int = 1) -> Growth:
     """Return the largest product of consecutive factors, in norm.
@@ -321,13 +344,33 @@ def usable_lr(ls: LeastSquares, b: Batches, epsilon: float, low: float, high: fl
 
 
 def _exact_map(b: Batches, lr: float) -> tuple[mpmath.matrix, mpmath.matrix]:
-    """Return the epoch's M and c in 120 digits; numpy's object arrays multiply mpmath numbers."""
-    p = b.hessians.shape[1]
-    with mpmath.workdps(DIGITS):
-        exact = np.vectorize(mpmath.mpf, otypes=[object])
-        step, identity = mpmath.mpf(lr), exact(np.eye(p))
-        matrix, offset = identity, exact(np.zeros(p))
-        for hessian, gradient in zip(exact(b.hessians), exact(b.gradients), strict=True):
-            factor = identity - step * hessian
-            matrix, offset = factor @ matrix, factor @ offset - step * gradient
-        return mpmath.matrix(matrix.tolist()), mpmath.matrix(offset.tolist())
+    """Return the epoch's M and c in 120 digits, or more: whole multiples of 2^-bits, multiplied.
+
+    Ten times as quick as floating numbers of as many digits. rho(M) is at least the p-th root of
+    |det M|: where that is small, as many more bits keep its digits.
+    """
+    p, (part, power) = b.hessians.shape[1], np.frexp(lr)
+    hessians, gradients = (np.ldexp(x, power) for x in (b.hessians, b.gradients))
+    with np.errstate(all="ignore"):
+        root = np.linalg.slogdet(np.eye(p) - part * hessians)[1].sum() / p / np.log(2)
+    bits = int(DIGITS / np.log10(2)) + int(np.nan_to_num(np.clip(-root, 0, MOST_SMALL)))
+    unit = int(np.frexp(np.abs(gradients).max())[1])  # of c, whatever the labels' size
+    step = int(part * 2.0**53)
+    factors = _multiples(np.eye(p), bits) - ((step * _multiples(hessians, bits)) >> 53)
+    shifts = (step * _multiples(gradients, bits - unit)) >> 53
+    matrix, offset = _multiples(np.eye(p), bits), _multiples(np.zeros((p, 1)), bits)
+    for factor, shift in zip(factors, shifts, strict=True):
+        matrix = (factor @ matrix) >> bits
+        offset = ((factor @ offset) >> bits) - shift[:, None]
+    with mpmath.workprec(bits):
+        pairs = ((matrix, bits), (offset, bits - unit))
+        m, c = (mpmath.matrix(whole.tolist()) * mpmath.ldexp(1, -n) for whole, n in pairs)
+        return m, c
+
+
+def _multiples(x: np.ndarray, bits: int) -> np.ndarray:
+    """Return numbers as whole multiples of 2^-bits, of any length; what is smaller is 0."""
+    part, power = np.frexp(x)
+    whole, shift = (part * 2.0**53).astype(np.int64).astype(object), power.astype(object)
+    shift = shift + bits - 53
+    return (whole << np.maximum(shift, 0)) >> np.maximum(-shift, 0)

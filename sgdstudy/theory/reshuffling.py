@@ -309,3 +309,20 @@ def reshuffled_losses(
             z = z - lr / size * (error[:, None] @ phi)[:, 0]
         full[epoch] = ls.loss(ls.w_star + z)
     return running, full
+
+
+def late_excess(full: np.ndarray, least: float) -> np.ndarray:
+    """Return log10 of the excess loss by seed, the mean over the later half of the epochs, `(R,)`.
+
+    The law of the excess over random orders has a long tail: a mean of the excess itself would be
+    that of a few orders.
+
+    Args:
+        full: the loss of all the data by epoch and seed, `(E, R)`.
+        least: the least loss.
+
+    Example:
+        >>> late_excess(np.array([[9.0], [101.0], [1001.0]]), 1.0)
+        array([2.5])
+    """
+    return np.asarray(np.log10(full[len(full) // 2 :] - least).mean(0))

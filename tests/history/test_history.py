@@ -178,3 +178,36 @@ def test_without_rows_there_are_columns():
     empty = ss.History(empty.problem, empty.config, Memory(), *[np.zeros(2)] * 4, 1.0)
     found = empty.load("epochs", columns=["seed", "full_loss"])
     assert (list(found), len(found)) == (["seed", "full_loss"], 0)
+
+
+# ---- what Exercise 6 measures ------------------------------------------------------------------
+
+
+def test_a_stop_is_said_in_words():
+    done = descent(0.2, stop=("full", 0.01))  # 4 * 0.36^k < 0.01 from k = 6 on
+    assert done.when() == "by epoch 6"
+    assert done.when(3.0) == "by epoch 3"
+    assert done.when(np.inf) == "in none of 12 epochs"
+    assert descent(0.2, epochs=5, stop=("full", 0.01)).when() == "in none of 5 epochs"
+
+
+def test_the_largest_loss_of_an_epoch_and_its_batch():
+    """Samples 1 and 3 of y = 3: at w = 0 losses 9, 9; lr = 0 keeps w."""
+    x = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    line = ss.Problem(x, x, lambda w, at: w[0] * at, w_init=[0.0])
+    run = ss.train(line, lr=1e-9, batch_size=1, order="reversed", epochs=2)
+    assert run.peak() == (pytest.approx(9, rel=1e-6), 1)
+    run = ss.train(line, lr=1e-9, batch_size=1, order="sequential", epochs=2)
+    assert run.peak(epoch=2) == (pytest.approx(9, rel=1e-6), 3)
+
+
+def test_the_growth_of_the_error_is_by_seed_over_the_first_epochs():
+    history = by_hand([[4.0, 1.0], [16.0, 1.0], [64.0, np.e**4], [9.0, 9.0]])
+    np.testing.assert_allclose(history.error_growth(3), [np.log(2), 1.0], rtol=1e-12)
+    assert np.isnan(by_hand([[4.0, 1.0]]).error_growth(3)).tolist() == [True, True]
+
+
+def test_the_excess_at_the_end_is_a_median_of_last_losses():
+    """The least loss of `line()` is 0; the lower of two middle values."""
+    history = by_hand([[4.0, 3.0], [2.0, 1.0]])
+    assert history.excess_at_end == pytest.approx(1.0, abs=1e-12)

@@ -31,9 +31,11 @@ SMALL = {
     "study_edge_of_stability": {"seeds": 1, "time": 8.0},
     "study_largest_step": {"seeds": 2, "quick": True},
     "study_iteration_cost": {"largest": 20_000, "quick": True},
+    "study_neighbours": {"seeds": 2, "epochs": 2},
     "study_noise_floor": {"seeds": 2, "times": 2, "quick": True},
-    "study_one_sample": {"seeds": 2, "passes": 1},
     "study_noise_scale": {"seeds": 2, "quick": True},
+    "study_norms": {"seeds": 2, "epochs": 2},
+    "study_one_sample": {"seeds": 2, "passes": 1},
     "study_online": {"seeds": 2, "times": 0.5, "quick": True},
     "study_optimizers": {"seeds": 2, "tuning": 2, "budget": 0.02, "quick": True},
     "study_orders": {"seeds": 2, "longest": 16},
@@ -43,6 +45,7 @@ SMALL = {
     "study_quickest_batch": {"seeds": 2, "samples": 20_000, "quick": True},
     "study_step_size": {"seeds": 2, "epochs": 3},
     "study_stopping_rules": {"seeds": 2, "epochs": 2},
+    "study_usable_steps": {"seeds": 2, "epochs": 2},
 }
 
 

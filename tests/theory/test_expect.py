@@ -166,3 +166,193 @@ def test_every_number_names_its_source(name):
     )()
     assert known.source.startswith("theory: ")
     assert known.within >= 0
+
+
+# ---- an order inside its epoch (Exercise 6) ------------------------------------------------
+
+
+THREE = [[1.0, 0.0], [1.8, 2.4], [1.8, 2.4], [0.0, 1.0]]
+
+
+def plane(lr, x=THREE, order="sequential", **settings):
+    """Two parameters: curvature 2 along the first axis, 18 along (0.6, 0.8) twice, 2 along y."""
+    x = torch.tensor(x, dtype=torch.float64)
+    true = torch.tensor([1.0, -1.0], dtype=torch.float64)
+    made = ss.Problem(x, x @ true, lambda w, at: at @ w, w_init=[3.0, 1.0])
+    given = {"batch_size": 1, "epochs": 6, "dtype": "float64", "optimizer": "SGD"}
+    return ss.Arm(made, lr=lr, order=order, **(given | settings))
+
+
+def test_batches_beyond_their_limit_and_how_alike_their_directions_are():
+    """Beyond 2 / curvature: 18 from lr = 1/9 on, all from lr = 1 on."""
+    assert ss.expect(plane(0.11)).beyond_limit.tolist() == []
+    assert ss.expect(plane(0.12)).beyond_limit.tolist() == [1, 2]
+    assert ss.expect(plane(1.01)).beyond_limit.tolist() == [0, 1, 2, 3]
+    assert ss.expect(plane(0.12)).least_cosine == pytest.approx(1, rel=1e-12)
+    assert ss.expect(plane(1.01)).least_cosine == pytest.approx(0.6, rel=1e-12)  # axis x and 0.6
+    assert ss.expect(plane(0.11)).least_cosine == 1
+
+
+def test_a_stretch_alone_multiplies_its_error_by_its_growth():
+    arm = plane(0.3)
+    for across in (False, True):
+        known = ss.expect(arm)
+        worst = arm.but(**known.alone(across))
+        run = ss.train(worst.problem, config=worst.config)
+        stretch = known.stretch(across)
+        assert len(run.steps) == stretch.last - stretch.first + 1
+        assert np.linalg.norm(
+            worst.problem.initial([0])[0].numpy() - known.ls.w_star
+        ) == pytest.approx(1)
+        grown, due = np.linalg.norm(run.w[0] - known.ls.w_star), known.growth(across)
+        assert abs(grown - due.value) <= due.within + 1e-14 * due.value
+
+
+def test_a_stretch_with_a_smaller_batch_is_refused_in_one_line():
+    with pytest.raises(ss.InputError, match="of 4 samples the last has 1, the others 3") as error:
+        ss.expect(plane(0.3, batch_size=3)).alone()
+    assert one_line(error)
+
+
+@pytest.mark.parametrize("order", ["sequential", "reversed"])
+def test_along_its_slowest_direction_every_epoch_multiplies_by_rho(order):
+    """For noisy labels too, whose offset every epoch adds alike."""
+    arm = ss.Arm(small_curve(noise=0.3), lr=0.1, batch_size=7, order=order, dtype="float64")
+    arm = arm.but(epochs=8, optimizer="SGD")
+    run, known = ss.train(arm.problem, config=arm.config), ss.expect(arm)
+    matrix, _ = ss.theory.epoch_map(known.batches, 0.1)
+    left = known.slowest_direction
+    np.testing.assert_allclose(left @ matrix, known.rho.value * left, atol=1e-12)
+    due, seen = known.rho_along(8), run.contraction_along(left)
+    assert due.value == known.rho.value
+    assert abs(seen - due.value) <= due.within < 1e-6
+    assert not abs(run.contraction_along(np.ones(3)) - due.value) <= due.within
+
+
+def test_of_few_epochs_or_beyond_the_limit_there_is_no_factor():
+    arm = plane(0.05, epochs=2)
+    run = ss.train(arm.problem, config=arm.config)
+    assert ss.expect(arm).rho_along(2) is None
+    assert np.isnan(run.contraction_along(np.ones(2)))
+    assert ss.expect(plane(5.0)).rho_along(6) is None
+
+
+def test_where_the_error_turns_there_is_no_slowest_direction():
+    """At lr = 0.9 two near reflections: trace 0.36 * 1.8^2 - 1.6, determinant 0.64, so complex."""
+    turning = ss.expect(plane(0.9, x=[[1.0, 0.0], [0.6, 0.8]]))
+    assert turning.rho.value == pytest.approx(0.8, rel=1e-12)
+    assert np.isnan(turning.slowest_direction).all()
+    assert turning.rho_along(6) is None
+
+
+def test_the_stop_without_rounding_is_that_of_the_loop_in_float64():
+    """The error is multiplied by 0.6 an epoch: 4 * 0.36^k < 0.01 from k = 6 on."""
+    for rule, first in (("full", 6), ("running", 7)):
+        arm = ss.Arm(line(), lr=0.2, stop=(rule, 0.01), batch_size=8, epochs=9)
+        assert ss.expect(arm).stop_without_rounding == first
+        assert ss.expect(arm.but(epochs=5)).stop_without_rounding == np.inf
+    with pytest.raises(ss.InputError, match="nothing stops this one") as error:
+        _ = ss.expect(ss.Arm(line(), lr=0.2)).stop_without_rounding
+    assert one_line(error)
+
+
+# ---- label noise, and drawn orders (study_neighbours) --------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_excess_at_the_end_is_that_of_the_seeds_own_orders(dtype):
+    arm = ss.Arm(small_curve(noise=0.3), lr=0.1, batch_size=7, epochs=5, seeds=range(6))
+    arm = arm.but(dtype=dtype, order="shuffle_once")
+    run, due = ss.train(arm.problem, config=arm.config), ss.expect(arm).excess_at_end
+    x, y = (part.double().numpy() for part in (arm.problem.x, arm.problem.y))
+    residuals = [
+        arm.problem.model(torch.tensor(w).double(), torch.tensor(x)).numpy() - y for w in run.w
+    ]
+    ends = sorted((r**2).mean() for r in residuals)
+    assert run.excess_at_end == pytest.approx(ends[2] - ss.expect(arm).ls.least_loss, abs=1e-5)
+    assert abs(run.excess_at_end - due.value) <= due.within
+    assert due.within < {"float32": 1e-4, "float64": 1e-12}[dtype]
+
+
+def test_the_rounding_of_a_sum_covers_what_sums_in_float32_are_off():
+    """Of 400 sums of 2000 squares, one after the other, none is further off, most are far less."""
+    draws = np.random.default_rng(0).standard_normal((400, 2000)).astype(np.float32) ** 2
+    off = np.abs(np.add.accumulate(draws, axis=1)[:, -1] / draws.astype(float).sum(1) - 1)
+    within = ss.expect(ss.Arm("curve", lr=1e-4)).sum_rounding
+    assert within == 4 * 2000**0.5 * 2.0**-24
+    assert off.max() < within < 100 * np.median(off)
+    assert ss.expect(plane(0.1)).sum_rounding == 4 * 2 * 2.0**-53
+
+
+def test_the_late_excess_of_runs_is_within_that_of_orders_drawn_apart():
+    arm = ss.Arm(small_curve(noise=0.5), lr=0.1, batch_size=7, epochs=20, seeds=range(32))
+    for order in ("shuffle", "block_shuffle"):
+        drawn = arm.but(order=order, optimizer="SGD")
+        run, due = ss.train(drawn.problem, config=drawn.config), ss.expect(drawn).late_excess
+        full = run.array("epochs", "full_loss") - ss.expect(drawn).ls.least_loss
+        np.testing.assert_allclose(run.late_excess, np.log10(full[10:]).mean(0), rtol=1e-12)
+        assert abs(run.late_excess.mean() - due.value) <= due.within
+        assert due.within < 0.5
+        with pytest.raises(ss.InputError):
+            _ = ss.expect(drawn.but(order="strided")).late_excess
+
+
+def test_the_late_excess_of_seeds_that_start_apart_is_refused_in_one_line():
+    curve = small_curve(w_init=lambda generator: torch.randn(3, generator=generator))
+    with pytest.raises(ss.InputError, match="start apart") as error:
+        _ = ss.expect(ss.Arm(curve, lr=0.1, batch_size=7, seeds=range(2))).late_excess
+    assert one_line(error)
+
+
+def test_the_exponent_per_epoch_of_one_direction_is_a_sum_of_logarithms():
+    x = [0.5, 1.0, 1.5]
+    arm = ss.Arm(problem(x, x), lr=0.3, batch_size=1, order="shuffle", epochs=6)
+    expected = np.log(np.abs(1 - 0.3 * 2 * np.square(x))).sum()
+    assert ss.expect(arm).lyapunov(6) == pytest.approx(expected, rel=1e-9)
+    run = ss.train(arm.problem, config=arm.config)
+    assert run.error_growth(6)[0] == pytest.approx(expected, rel=1e-6)
+
+
+# ---- batches against all the data (Exercise 7) ---------------------------------------------
+
+
+@pytest.mark.parametrize("order", ["shuffle", "sequential"])
+def test_drift_and_sampling_are_those_of_a_literal_loop(order):
+    arm = ss.Arm(small_curve(noise=0.1), lr=0.2, batch_size=10, epochs=3, dtype="float64")
+    arm = arm.but(order=order, seeds=[4])
+    x, y = (part.double() for part in (arm.problem.x, arm.problem.y))
+    run = ss.train(arm.problem, config=arm.config)
+    steps = run.steps[run.steps["epoch"] == 3]
+    w = torch.tensor(steps[["w0", "w1", "w2"]].to_numpy(float))
+    full = torch.stack([((arm.problem.model(one, x) - y) ** 2).mean() for one in w]).numpy()
+    end = float(((arm.problem.model(torch.tensor(run.w[0]), x) - y) ** 2).mean())
+    share = steps["size"].to_numpy() / 53
+    known = ss.expect(arm).gap(3)
+    for name, value in {
+        "drift": share @ (full - end),
+        "sampling": share @ (steps["loss"].to_numpy() - full),
+    }.items():
+        assert abs(known[name].value - value) <= known[name].within < 1e-10
+        assert abs(getattr(run.gaps()[2], name) - known[name].value) <= known[name].within
+
+
+def test_a_stop_under_another_rule_is_that_of_the_loop():
+    """The error is multiplied by 0.6 an epoch: 4 * 0.36^k < 0.01 from k = 6 on."""
+    known = ss.expect(ss.Arm(line(), lr=0.2, epochs=9, optimizer="SGD"))
+    assert (known.stop_under("full", 0.01).value, known.stop_under("running", 0.01).value) == (6, 7)
+    drawn = ss.expect(ss.Arm(small_curve(), lr=0.2, batch_size=10, epochs=9))
+    assert drawn.stop_under("last_batch", 0.01) is None
+
+
+@pytest.mark.parametrize("loss", ["norm", "rmse", "mse", "abs"])
+@pytest.mark.parametrize("size", [7, 53])
+def test_the_sum_over_the_batches_at_rest_is_the_runs(loss, size):
+    curve = small_curve(loss=loss)
+    arm = ss.Arm(curve, lr=0.1, batch_size=size, epochs=1, seeds=(3, 1, 2), optimizer="none")
+    run, due = ss.train(arm.problem, config=arm.config), ss.expect(arm).sum_at_start
+    assert abs(run.at("sum_loss") - due.value) <= due.within < 1e-4 * due.value
+    if size == 53:
+        off = curve.y.double().numpy()  # w = 0
+        whole = {"norm": np.linalg.norm(off), "rmse": (off**2).mean() ** 0.5}
+        whole |= {"mse": (off**2).mean(), "abs": np.abs(off).mean()}
+        assert due.value == pytest.approx(whole[loss], rel=1e-12)

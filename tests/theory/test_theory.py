@@ -1,5 +1,6 @@
 """Closed forms against brute force on small random problems, never against stored figures."""
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations, islice, permutations, product
 
@@ -16,7 +17,7 @@ from sgdstudy import theory
 from sgdstudy.errors import InputError
 from sgdstudy.problems.least_squares import from_features
 from sgdstudy.recipe.config import TrainConfig
-from sgdstudy.theory import predictions
+from sgdstudy.theory import fixed_order, predictions
 
 RANDOM = dict(seed=st.integers(0, 10**6), p=st.integers(1, 4), noise=st.sampled_from([0.0, 0.5]))
 
@@ -688,3 +689,49 @@ def test_beyond_the_limit_descent_may_still_reach_epsilon_in_its_valley(sharp):
         expected = np.flatnonzero(losses < epsilon)[0] + 1.0
         assert theory.descent_stop(ls, w0, lr, epsilon) == expected
     assert theory.descent_stop(ls, w0, lr, losses[deepest] * (1 - 1e-9)) == np.inf
+
+
+def rational(b, lr):
+    """M and c of an epoch in rational arithmetic."""
+    p = b.hessians.shape[1]
+    rows = [[Fraction(int(i == j)) for j in range(p + 1)] for i in range(p)]  # (M, c)
+    for hessian, gradient in zip(b.hessians, b.gradients, strict=True):
+        h = [[Fraction(lr) * Fraction(float(v)) for v in row] for row in hessian]
+        g = [Fraction(lr) * Fraction(float(v)) for v in gradient]
+        rows = [
+            [
+                rows[i][j] - sum(h[i][k] * rows[k][j] for k in range(p)) - g[i] * (j == p)
+                for j in range(p + 1)
+            ]
+            for i in range(p)
+        ]
+    return rows
+
+
+@pytest.mark.parametrize("labels", [1e-150, 1.0, 1e150])
+@pytest.mark.parametrize("size", [1e-100, 1.0, 1e100])
+@pytest.mark.parametrize("lr", [0.0, 1e-3, 0.9, 1.9])
+def test_an_epochs_exact_map_has_its_digits_whatever_the_units(lr, size, labels):
+    """Whole multiples of a unit have no digits of what is far smaller: lr and labels set it."""
+    problem = regression(4, 2, noise=1.0)
+    b = theory.batches(problem, TrainConfig(batch_size=4, order="sequential"))
+    scaled = replace(b, hessians=b.hessians * size, gradients=b.gradients * labels)
+    lr = lr / np.linalg.norm(b.hessians, 2, (1, 2)).max() / size
+    (*_, exact), expected = fixed_order._exact_map(scaled, lr), rational(scaled, lr)
+    matrix, _ = fixed_order._exact_map(scaled, lr)
+    with mpmath.workdps(150):
+        for i, row in enumerate(expected):
+            found = [matrix[i, j] for j in range(2)] + [exact[i]]
+            for one, value in zip(found, row, strict=True):
+                due = mpmath.mpf(value.numerator) / value.denominator
+                most = max(abs(v) for v in (row[:2] if value is not row[2] else [row[2]]))
+                unit = mpmath.mpf(most.numerator) / most.denominator
+                assert abs(one - due) <= mpmath.mpf(10) ** -100 * unit
+
+
+def test_a_radius_far_below_one_has_its_digits():
+    """2000 factors of 0.75 are 1e-250; equal batches of one parameter."""
+    x = torch.ones(2000, dtype=torch.float64)
+    problem = ss.Problem(x, x, lambda w, at: w[0] * at, w_init=[0.0])
+    b = theory.batches(problem, TrainConfig(batch_size=1, order="sequential"))
+    assert theory.exact_radius(b, 0.125) == pytest.approx(0.75**2000, rel=1e-9, abs=0)

@@ -1,0 +1,81 @@
+"""What do the batches say of a loss that does not add up: a norm, or a root mean square?
+
+Hypothesis: the triangle inequality is about norms: the norm of all residuals is at most the sum of
+the batches' norms, and that sum at most sqrt(m) times the norm, so that it is safe to stop on the
+sum. For the root mean square it goes the other way (Jensen): the mean over the batches is below.
+While the parameters move, none of these need hold.
+
+Theory, before it runs: both inequalities, and the sums of the seeds' own orders, at w = 0.
+
+Source: the hint of Exercise 7. Command: python experiments/study_norms.py
+"""
+
+from dataclasses import dataclass
+from itertools import product
+
+import sgdstudy as ss
+
+STEPS = {"norm": 3e-4, "rmse": 1e-3}  # each descends
+IDENTITIES = {
+    ("sum_is_m_times_mean", "norm and rmse"): ("sum", "*"),
+    ("outside_norm_bounds", "norm"): ("triangle", "norm*fixed"),
+    ("outside_rmse_bounds", "rmse"): ("jensen", "rmse*fixed"),
+}
+
+
+@dataclass(frozen=True)
+class Options(ss.Options):
+    seeds: int = 4
+    divides: int = 10
+    """a batch size that divides the 2000 samples"""
+    ragged: int = 300
+    """a batch size that does not"""
+    epochs: int = 50
+    """epochs of the arms that move"""
+
+
+def arms(o):
+    for (loss, lr), size in product(STEPS.items(), (o.divides, o.ragged)):
+        curve = ss.problems.curve(loss=loss)
+        arm = ss.Arm(curve, lr=lr, batch_size=size, seeds=o.seed_range())
+        yield f"{loss}, B={size}, fixed", arm.but("w = 0", optimizer="none", epochs=1)
+        moving = arm.but("w moves", optimizer="notebook", epochs=o.epochs)
+        yield f"{loss}, B={size}, moving", moving
+
+
+def claims(o, runs):
+    for arm, run in runs.select("*fixed").items():
+        yield ss.Claim("sum_of_batches", arm, run.at("sum_loss"), ss.expect(run).sum_at_start)
+    for arm, run in runs.select("*moving").items():
+        yield ss.Claim("running_over_full", arm, run.over_full("running_loss")[[0, -1]])
+    for arm, run in runs.select("norm*").items():
+        least = (run.epochs["sum_loss"] / run.epochs["full_loss"]).min()
+        yield ss.Claim("least_sum_over_full", arm, least)
+    for claim, (identity, which) in IDENTITIES.items():
+        worst = max((run.off(identity) for run in runs.select(which).values()), key=float)
+        yield ss.Claim(*claim, *worst, identity=True)
+
+
+def answer(o, runs, value):
+    norms = runs.select("norm*moving")
+    least = min(value["least_sum_over_full", arm] for arm in norms)
+    return f"""The triangle inequality of the hint is about norms of all residuals stacked: there
+    the sum over the batches is above, by a factor of sqrt(m) at most. So it is safe to stop on that
+    sum: once it is below epsilon, so is the norm of all residuals. For the root mean square the
+    mean over the batches is below (Jensen). For the squared error there is no inequality: there is
+    equality (Exercise 7a).
+
+    All three are about fixed parameters; while they moved, the sum of the norms was {least:.2g}
+    times the full norm at the end of the epoch, or more, in
+    {sum(len(run.w) for run in norms.values())} runs."""
+
+
+def figures(runs):
+    yield "fixed.png", ss.figures.batch_losses(runs.select("*fixed"))
+    yield "moving.png", ss.figures.loss_by_epoch(runs.select("*moving"))
+
+
+STUDY = ss.study(__name__)
+
+if __name__ == "__main__":
+    STUDY.main()

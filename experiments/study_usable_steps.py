@@ -1,0 +1,120 @@
+"""Which step size does an order of the samples stand?
+
+Hypothesis: in sorted order the rounding of the labels alone, multiplied within the epoch, keeps the
+loss above 0.1 from a step well below the one at which the order itself diverges. Drawn orders stand
+larger ones: the mean square of the error diverges first, of independent batches before reshuffled
+ones, and yet almost every seed converges, up to where the Lyapunov exponent crosses zero.
+
+Theory, before it runs: fixed point and spectral radius of an epoch's map, with 120 digits; second
+moments of random steps; the growth of long random products.
+
+Source: Exercise 6, continued. Command: python experiments/study_usable_steps.py --seeds 64
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+import sgdstudy as ss
+
+ORDERS = ("sequential", "strided", "shuffle")
+NEAR = {"usable": 0.97, "unusable": 1.03}  # of the largest step that is usable in sorted order
+BELOW, ABOVE = "below zero exponent", "above zero exponent"
+BESIDE = {BELOW: 0.95, ABOVE: 1.1}  # of the step where it is zero
+GROWING = 20  # epochs, well before float64 overflows
+PATHS = 64  # that theory's exponent is the mean of
+
+
+@dataclass(frozen=True)
+class Options(ss.Options):
+    lr: float = 2e-4
+    """step size of the orders that are compared"""
+    epsilon: float = 0.1
+    """a step is usable if the loss of all the data gets below"""
+    epochs: int = 120
+    """the most epochs"""
+
+
+def arms(o):
+    sgd = ss.Arm("curve", optimizer="SGD", lr=o.lr, batch_size=10, epochs=o.epochs)
+    sgd = sgd.but(stop=("full", o.epsilon), dtype="float64")
+    one = o.seed_range()[:1]
+    for order in ORDERS:
+        yield order, sgd.but("its contraction per epoch", order=order, seeds=one)
+    along = sgd.but(order="sequential", diagnostics="full")
+    usable = ss.expect(along).usable_lr(o.epsilon, low=2e-4, high=3e-4)
+    for name, factor in NEAR.items():
+        yield name, along.but(f"{factor} times the largest usable step", lr=factor * usable)
+    drawn = sgd.but(order="shuffle", diagnostics="full", seeds=o.seed_range())
+    zero = ss.theory.lyapunov_zero_lr(sgd.problem, 10, low=3e-4, high=8e-4)
+    for name, factor in BESIDE.items():
+        near = drawn.but(f"{factor} times the zero of the exponent", lr=factor * zero)
+        yield name, near.but(charted=factor < 1)
+
+
+def claims(o, runs):
+    known, below, above = ss.expect(runs["usable"]), runs[BELOW], runs[ABOVE]
+    mean = ss.theory.reshuffling_growth(
+        known.ls, 2000, 10, below.config.lr, particles=100, repeats=8, epochs=4
+    )
+    yield ss.Claim("usable_lr_sequential", "all", known.config.lr / NEAR["usable"])
+    yield ss.Claim("critical_lr_sequential", "all", known.critical_lr(low=2e-4, high=1e-3))
+    yield ss.Claim("mean_square_lr_limit", "all", known.mean_square_lr_limit.value)
+    yield ss.Claim("growth_of_mean_square", BELOW, [mean.low, mean.high])
+    yield ss.Claim("converged", BELOW, sum(np.isfinite(below.converged_epoch)))
+    yield ss.Claim("diverged", ABOVE, sum(above.stop_reason == "diverged"))
+    if o.epochs > 1:
+        slopes, due = above.error_growth(GROWING), ss.expect(above).lyapunov(GROWING, PATHS)
+        error = ss.standard_error(slopes) * np.sqrt(1 + len(slopes) / PATHS)  # of both means
+        law = (
+            ABOVE,
+            slopes.mean(),
+            due,
+            error,
+            len(slopes),
+            "theory: Lyapunov exponent, 200 steps",
+        )
+        yield ss.Claim.estimated("lyapunov_per_epoch", *law)
+    yield from ss.predicted_claims(runs)
+
+
+def answer(o, runs, value):
+    stop, below, above = {arm: run.when() for arm, run in runs.items()}, runs[BELOW], runs[ABOVE]
+    (low, _), there, n = value["growth_of_mean_square"], value["converged"], len(below.w)
+    rare = ": it rests on orders that none of them meets" if there == n else ""
+    return f"""In sorted order even the rounding of noiseless labels is too much from a step of
+    {value["usable_lr_sequential"]:.3g} on, where the loss settles above {o.epsilon:g}: 3 % under
+    that step it gets there {stop["usable"]}, 3 % over it {stop["unusable"]}. The order itself
+    diverges from {value["critical_lr_sequential"]:.3g} (radius.png).
+
+    Of independent batches the mean of the squared error diverges from a step of
+    {value["mean_square_lr_limit"]:.3g}, reshuffled only from a larger one (docs/notebook.md): an
+    epoch that has used its steep samples has none left. At {below.config.lr:.3g} that mean grows,
+    reshuffled too, by e^{int(low)} an epoch or more, and yet {there} of {n} seeds get below
+    {o.epsilon:g} in {o.epochs} epochs{rare}. At {above.config.lr:.3g} {value["diverged"]} of
+    {len(above.w)} diverge: between the two, at {above.config.lr / BESIDE[ABOVE]:.3g}, the Lyapunov
+    exponent of the random product crosses zero."""
+
+
+def figures(runs):
+    known, three = ss.expect(runs["sequential"]), {order: runs[order] for order in ORDERS}
+    measured = {order: (run.config.lr, run.contraction()) for order, run in three.items()}
+    marks = {
+        "sorted: usable with these labels": runs["usable"].config.lr / NEAR["usable"],
+        "sorted: critical": known.critical_lr(low=2e-4, high=1e-3),
+        "full batch: limit": known.lr_limit.value,
+    }
+    batches = {order: ss.expect(run).batches for order, run in three.items()}
+    steps = np.linspace(2e-5, 6e-4, 30)
+    yield "radius.png", ss.figures.radius_by_lr(batches, steps, measured, marks)
+
+
+ask = {
+    ("usable_lr_sequential", "all"): "Up to which step does the sorted order get below 0.1?",
+    ("mean_square_lr_limit", "all"): "The step from which the mean square of independent batches "
+    "diverges?",
+}
+STUDY = ss.study(__name__)
+
+if __name__ == "__main__":
+    STUDY.main()
