@@ -919,7 +919,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("bad", BAD, ids=str)
+@pytest.mark.parametrize("bad", BAD, ids=lambda bad: "-".join(bad))
 def test_a_bad_setting_is_refused_in_one_line(bad):
     settings = {"lr": 0.1, "batch_size": 10, "epochs": 2} | bad
     with pytest.raises(ss.InputError) as error:
