@@ -223,7 +223,7 @@ LEAST_SQUARES = Group(
             "half the Hessian",
         ),
         ("self.root.T) ** 2).sum(-1)", "self.root.T) ** 2).mean(-1)", "a mean over directions"),
-        ("return self.least_loss + (_times", "return (_times", "the least loss is forgotten"),
+        ("return self.least_loss + self", "return self", "the least loss is forgotten"),
         (
             "residual = features @ w_star - target",
             "residual = target - features @ w_star",

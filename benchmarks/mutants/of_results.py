@@ -27,8 +27,7 @@ HISTORY = Group(
             "another norm",
         ),
         (
-            "return wide.reindex(columns=[s for s in self.config.seeds if s in "
-            "wide]).to_numpy(float)",
+            "return wide.reindex(columns=list(seeds)).to_numpy(float)",
             "return wide.to_numpy(float)",
             "columns in order of the numbers, not of the seeds given",
         ),
