@@ -65,6 +65,7 @@ def is_pickle(path):
     return path.suffix in PICKLED or (len(start) == 2 and start[0] == 0x80 and 2 <= start[1] <= 5)
 
 
+@pytest.mark.slow
 def test_no_pickle_is_written_anywhere_by_a_study_in_two_processes(store, tmp_path, monkeypatch):
     (tmp_path / "pickled.py").write_text(SCRIPT)
     (tmp_path / "tmp").mkdir()

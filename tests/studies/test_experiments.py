@@ -77,6 +77,7 @@ def test_script_runs_small(name, store):
     assert not [name for name in files if name.endswith((".pkl", ".pickle", ".arrow"))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_the_first_seed_shifts_every_random_arm(name):
     study = load_study(name)
@@ -150,6 +151,7 @@ def test_the_readmes_example_runs(store, tmp_path):
     assert claims["name"].tolist() == ["stop_epoch"] * 3
 
 
+@pytest.mark.slow
 def test_claims_are_listed_as_json(store):
     result = ss.run("ex3_batches", store=store)
     (path,) = Path(store).rglob("claims.json")

@@ -208,6 +208,7 @@ def test_steps_are_recorded_where_asked_for(script, store, whole):
     assert files == {"epochs.parquet"}  # where not asked for
 
 
+@pytest.mark.slow
 def test_combinations_that_mean_the_same_run_once(script, store):
     """A full batch has no order."""
     words = ["batch_size=none,10", "order=shuffle,sequential"]

@@ -150,6 +150,7 @@ def test_particles_find_the_exact_growth(drawn, d, size, order, share):
     assert found.low > 0  # narrow enough to tell the side of the limit
 
 
+@pytest.mark.slow
 def test_particles_do_not_depend_on_their_guide(drawn, monkeypatch):
     ls = curve(12).least_squares
     exact = theory.reshuffling_growth(ls, 12, 3, 6e-4).value

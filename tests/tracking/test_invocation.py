@@ -435,6 +435,7 @@ def test_a_wrong_option_leaves_the_store_untouched(store, option):
     assert open_store(store).client.get_experiment_by_name("tiny") is None
 
 
+@pytest.mark.slow
 def test_an_arm_that_diverges_at_once_is_read_back_like_any_other(store):
     def far_arms(o):
         settings = {"optimizer": "notebook", "batch_size": 1, "epochs": 2, "seeds": range(2)}
@@ -465,6 +466,7 @@ def test_invocations_sort_by_time(store):
     assert len(set(ids)) == 20
 
 
+@pytest.mark.slow
 def test_prune_keeps_the_latest_and_removes_the_files_of_the_others(store):
     study = dataclasses.replace(
         TINY, arms=small_arms, claims=lambda o, runs: [], figures={}, tables={}

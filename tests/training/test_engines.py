@@ -123,6 +123,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="resource is a module of Unix")
 def test_memory_does_not_grow_with_the_steps(tmp_path):
     peaks = []
