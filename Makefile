@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: study test ui bench faults mutants report clean
+.PHONY: study test quick ui bench faults mutants report clean
 
 study: $(STAMP)
 	$(BIN)/sgdstudy study
@@ -13,7 +13,13 @@ test: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# before each commit: under a minute
+quick: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not server and not faults"
 
 ui: $(STAMP)
 	$(BIN)/sgdstudy ui

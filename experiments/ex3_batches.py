@@ -13,13 +13,7 @@ import torch
 
 import sgdstudy as ss
 
-
-def rounding(run):
-    """Return how far a batch's loss may be off, relative: 4 standard deviations of what adds up.
-
-    Four float32 operations a term, the sum included, each off by 2^-24 at most, at random.
-    """
-    return 4 * np.sqrt(4 * run.config.batch_size) * 2.0**-24
+LOADER = "torch.utils.data.DataLoader, run beside it: loss and gradient at w = 0"
 
 
 @dataclass(frozen=True)
@@ -36,81 +30,46 @@ class Options(ss.Options):
 
 
 def arms(o):
-    curve = ss.problems.curve()
-    still = {"optimizer": "none", "epochs": o.epochs, "seeds": o.seed_range()}  # batches at w = 0
-    by_size = {"batch_size": o.batch_size, **still}
-    return {
-        "shuffle": ss.Arm(curve, "shuffle=True", **by_size),
-        "sequential": ss.Arm(curve, "shuffle=False", order="sequential", **by_size),
-        "ragged": ss.Arm(curve, "a short last batch", batch_size=o.ragged, **still),
-    }
+    still = ss.Arm("curve", "shuffle=True", optimizer="none", epochs=o.epochs)  # batches at w = 0
+    shuffle = still.but(batch_size=o.batch_size, seeds=o.seed_range())
+    yield "shuffle", shuffle
+    yield "sequential", shuffle.but("shuffle=False", order="sequential")
+    yield "ragged", shuffle.but("a short last batch", batch_size=o.ragged)
+
+
+def dataloader(run):
+    """Return the batches, of numbers of samples, that a DataLoader gives to a run's first seed."""
+    c, generator = run.config, torch.Generator().manual_seed(run.config.seeds[0])
+    how = {"batch_size": c.batch_size, "shuffle": c.order == "shuffle", "generator": generator}
+    loader = torch.utils.data.DataLoader(range(run.problem.d), **how)
+    return [batch.numpy() for _ in range(c.epochs) for batch in loader]
 
 
 def samples(o, runs, arm="shuffle"):
     return ss.orders.listing(runs[arm].problem, runs[arm].config)
 
 
-def dataloader(run):
-    """Return the batches, of numbers of samples, that a DataLoader gives to a run's first seed."""
-    config = run.config
-    generator = torch.Generator().manual_seed(config.seeds[0])
-    shuffle = config.order == "shuffle"
-    loader = torch.utils.data.DataLoader(
-        range(run.problem.d), config.batch_size, shuffle=shuffle, generator=generator
-    )
-    return [[batch.numpy() for batch in loader] for _ in range(config.epochs)]
-
-
-def mismatch(run, batches):
-    """Return how far a run's batches are from these, relative: their loss and gradient at w = 0."""
-    x, y = (v.double().numpy() for v in (run.problem.x, run.problem.y))
-    phi = np.stack([x * x, x, np.ones_like(x)], 1)
-    flat = [batch for epoch in batches for batch in epoch]
-    rows = run.load(columns=["seed", "step", "loss", "grad_norm"], seeds=run.config.seeds[0])
-    if len(rows) != len(flat):
-        return np.inf
-    loss = np.array([np.mean(y[b] ** 2) for b in flat])
-    # sums of terms of both signs: relative to the sum of their sizes
-    slope = np.array([np.linalg.norm(2 * y[b] @ phi[b] / len(b)) for b in flat])
-    size = np.array([np.linalg.norm(2 * y[b] @ abs(phi[b]) / len(b)) for b in flat])
-    of_slope = np.abs(rows["grad_norm"] - slope) / size
-    return max(np.abs(rows["loss"] / loss - 1).max(), of_slope.max())
-
-
 def claims(o, runs):
-    found, missed, off = [], 0, 0
+    missed, off = 0, 0
     for arm, run in runs.items():
         batches, d, size = dataloader(run), run.problem.d, run.config.batch_size
-        for epoch in batches:
-            visits = np.bincount(np.concatenate(epoch), minlength=d)
-            missed += int(np.sum(visits != 1))
-        rows = run.load(columns=["seed", "epoch", "batch", "size"], seeds=run.config.seeds[0])
-        sizes = rows.pivot(index="epoch", columns="batch", values="size").to_numpy()
-        m = -(-d // size)
-        rest = d - size * (m - 1)
-        wanted = np.tile([size] * (m - 1) + [rest], (o.epochs, 1))
+        for epoch in np.concatenate(batches).reshape(-1, d):
+            missed += int(np.sum(np.bincount(epoch, minlength=d) != 1))
+        sizes = run.array("steps", "size", seeds=run.config.seeds[0])[:, 0]
+        wanted = np.array([min(size, d - first) for first in range(0, d, size)] * o.epochs)
         off += abs(sizes - wanted).max() if sizes.shape == wanted.shape else d
-        source = "torch.utils.data.DataLoader, run beside it: loss and gradient at w = 0"
-        error = mismatch(run, batches)
-        found += [
-            ss.Claim("same_as_dataloader", arm, error, 0, rounding(run), source, always=True),
-            ss.Claim("batches", arm, sizes.shape[1]),
-            ss.Claim("last_batch", arm, int(sizes[0, -1])),
-        ]
-    listed = samples(o, runs).groupby(["epoch", "batch"])["index"].apply(np.array)
-    listed = [list(epoch) for _, epoch in listed.groupby("epoch")]
-    error, near = mismatch(runs["shuffle"], listed), rounding(runs["shuffle"])
-    everywhere = "all arms"
+        same = ss.Known(0, ss.theory.sum_rounding(size, operations=4), LOADER)
+        yield ss.Claim("same_as_dataloader", arm, run.batches_off(batches), same)
+        yield ss.Claim("batches", arm, len(sizes) // o.epochs)
+        yield ss.Claim("last_batch", arm, int(sizes[-1]))
+    once, cut = "samples not visited once", "ceil(d / B), and the rest"
+    yield ss.Claim("each_sample_once", "all arms", missed, 0, source=once, identity=True)
+    yield ss.Claim("sizes_off", "all arms", off, 0, source=cut, identity=True)
+    listed = samples(o, runs).groupby(["epoch", "batch"])["index"].apply(np.array).to_list()
+    error, near = runs["shuffle"].batches_off(listed), ss.theory.sum_rounding(o.batch_size, 4)
+    yield ss.Claim("listing_off", "shuffle", error, 0, near, "the run's batches", identity=True)
     ordered = samples(o, runs, "sequential").groupby(["epoch", "batch"])["x"]
-    return [
-        *found,
-        ss.Claim(
-            "each_sample_once", everywhere, missed, 0, 0, "samples not visited once", identity=True
-        ),
-        ss.Claim("sizes_off", everywhere, off, 0, 0, "ceil(d / B), and the rest", identity=True),
-        ss.Claim("listing_off", "shuffle", error, 0, near, "the run's batches", identity=True),
-        ss.Claim("widest_batch", "sequential", (ordered.max() - ordered.min()).max()),
-    ]
+    yield ss.Claim("widest_batch", "sequential", (ordered.max() - ordered.min()).max())
 
 
 def show(o, runs):
@@ -119,21 +78,23 @@ def show(o, runs):
     return "\n".join(line.format(row) for row in rows.itertuples())
 
 
-def answer(o, runs, claims):
-    value = {(c.name, c.arm): c.measured for c in claims}
+def answer(o, runs, value):
     batches, last = value["batches", "ragged"], value["last_batch", "ragged"]
     short = f", the last one of {last}" if last < o.ragged else ""
     weighs = ": a plain mean of the batch losses weighs its samples more (Exercise 7)"
     return f"""An epoch is {value["batches", "shuffle"]} batches of {o.batch_size}; it visits each
     of the {runs["shuffle"].problem.d} samples once. With batch_size {o.ragged} it is {batches}
     batches{short}{weighs if short else ""}. shuffle=False cuts the curve into neighbouring points,
-    so that every batch sees one short piece of it, {value["widest_batch", "sequential"]:.2g} of its
-    20 wide at most (Exercise 6)."""
+    so that every batch sees one short piece of it, {value["widest_batch"]:.2g} of its 20 wide at
+    most (Exercise 6)."""
 
 
-figures = {"batches.png": ss.figures.batch_losses}
+def figures(runs):
+    yield "batches.png", ss.figures.batch_losses(runs)
+
+
 tables = {"batches.csv": samples}
-STUDY = ss.Study(__file__, __doc__, Options, arms, claims, answer, figures, tables, show)
+STUDY = ss.study(__name__)
 
 if __name__ == "__main__":
     STUDY.main()

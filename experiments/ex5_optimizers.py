@@ -16,6 +16,7 @@ import sgdstudy as ss
 # declared here once, not tuned; RAdam's first steps follow the bare gradient, so a small one
 STEPS = {"Adam": 0.1, "AdamW": 0.1, "NAdam": 0.1, "RAdam": 1e-3, "Adagrad": 0.5}
 CENTRAL = 0.475  # a draw has a share of its law below it within 0.5 -+ that, 95 times in 100
+DRAWN = "printed: a draw of the central 95 % of this law"
 ENOUGH = 40  # seeds that know a law's 2.5 %
 
 
@@ -33,65 +34,52 @@ class Options(ss.Options):
 
 
 def arms(o):
-    curve = ss.problems.curve()
     same = {"batch_size": 10, "epochs": o.epochs, "stop": ("last_batch", o.epsilon)}
-    few = {**same, "seeds": range(o.first_seed, o.first_seed + o.others)}
-    rms = {"optimizer": "RMSprop", "lr": o.lr, "seeds": o.seed_range()}
+    rms = ss.Arm("curve", "as printed", optimizer="RMSprop", lr=o.lr, seeds=o.seed_range(), **same)
+    yield "RMSprop", rms
+    few = rms.but(seeds=range(o.first_seed, o.first_seed + o.others))
     # a step of lr / (1 - momentum) in the long run: the notebook's 2e-4
-    momentum = {"optimizer": "SGD", "lr": 2e-5, "options": {"momentum": 0.9}}
-    return {
-        "RMSprop": ss.Arm(curve, "as printed", **rms, **same),
-        "SGD, momentum 0.9": ss.Arm(curve, "SGD with momentum", **momentum, **few),
-        **{name: ss.Arm(curve, name, optimizer=name, lr=lr, **few) for name, lr in STEPS.items()},
-    }
+    momentum = few.but("SGD with momentum", optimizer="SGD", options={"momentum": 0.9}, lr=2e-5)
+    yield "SGD, momentum 0.9", momentum
+    for name, lr in STEPS.items():
+        yield name, few.but(name, optimizer=name, lr=lr)
 
 
 def claims(o, runs):
     run = runs["RMSprop"]
     stops, there = run.converged_epoch, run.stop_reason == "converged"
-    law = np.quantile(stops, [0.025, 0.5, 0.975], method="inverted_cdf")
     near = run.distance[there]
     # the notebook prints one draw of each: 23 epochs, and a distance that rounds to 0.0001
     draws = {"share_by_printed_23": stops <= 23, "share_by_printed_0.0001": near <= 1e-4}
-    return [
-        *(
-            ss.Claim(
-                name,
-                "RMSprop",
-                np.mean(below) if len(below) else np.nan,
-                0.5 if len(below) >= ENOUGH else None,
-                CENTRAL,
-                "printed: a draw of the central 95 % of this law",
-            )
-            for name, below in draws.items()
-        ),
-        ss.Claim("distance_of_stopped", "RMSprop", near.max(initial=0)),
-        ss.Claim("rmsprop_stop_median", "RMSprop", law[1]),
-        ss.Claim("rmsprop_stop_95", "RMSprop", law[[0, 2]]),
-        # stops per epoch and seed still running: no theory predicts it, so it only describes
-        ss.Claim("rmsprop_stop_hazard", "RMSprop", there.sum() / run.stop_epoch.sum()),
-        ss.Claim("never_stopped", "RMSprop", int(np.sum(~there))),
-        *(ss.Claim("stop_epoch", arm, runs[arm].median_stop) for arm in list(runs)[1:]),
-    ]
+    for name, below in draws.items():
+        share = np.mean(below) if len(below) else np.nan
+        middle = 0.5 if len(below) >= ENOUGH else None
+        yield ss.Claim(name, "RMSprop", share, middle, CENTRAL, DRAWN)
+    yield ss.Claim("distance_of_stopped", "RMSprop", near.max(initial=0))
+    low, median, high = np.quantile(stops, [0.025, 0.5, 0.975], method="inverted_cdf")
+    yield ss.Claim("rmsprop_stop_median", "RMSprop", median)
+    yield ss.Claim("rmsprop_stop_95", "RMSprop", [low, high])
+    # stops per epoch and seed still running: no theory predicts it, so it only describes
+    yield ss.Claim("rmsprop_stop_hazard", "RMSprop", there.sum() / run.stop_epoch.sum())
+    yield ss.Claim("never_stopped", "RMSprop", int(np.sum(~there)))
+    for arm, other in runs.select("*", without="RMSprop").items():
+        yield ss.Claim("stop_epoch", arm, other.median_stop)
 
 
-def answer(o, runs, claims):
-    def say(epoch):
-        return f"{epoch:.0f}" if np.isfinite(epoch) else "never"
+def say(epoch):
+    return f"{epoch:.0f}" if np.isfinite(epoch) else "never"
 
-    value, run = {c.name: c.measured for c in claims if c.arm == "RMSprop"}, runs["RMSprop"]
-    (low, high), n = value["rmsprop_stop_95"], len(run.w)
-    left = value["never_stopped"]
+
+def answer(o, runs, value):
+    (low, high), n, left = value["rmsprop_stop_95"], len(runs["RMSprop"].w), value["never_stopped"]
+    median, rest = say(value["rmsprop_stop_median"]), runs.select("*", without="RMSprop")
     if np.isfinite(high):
-        law = f"""half of the {n} seeds stop by epoch {say(value["rmsprop_stop_median"])}, 95 %
-        between {low:.0f} and {high:.0f}; {left} do not stop within {o.epochs} epochs (counted as
-        later than all others)"""
+        law = f"""half of the {n} seeds stop by epoch {median}, 95 % between {low:.0f} and
+        {high:.0f}; {left} do not within {o.epochs} epochs (counted as later than all others)"""
     else:
-        law = f"""the median of {n} seeds stops at epoch {say(value["rmsprop_stop_median"])}; {left}
-        do not stop within {o.epochs} epochs"""
-    others = ", ".join(
-        f"{c.arm} {say(c.measured)}" for c in claims if c.name == "stop_epoch" and c.arm in runs
-    )
+        law = f"""the median of {n} seeds stops at epoch {median}; {left} do not stop within
+        {o.epochs} epochs"""
+    others = ", ".join(f"{arm} {say(run.median_stop)}" for arm, run in rest.items())
     near = f"""Each seed that stops ends within {value["distance_of_stopped"]:.2g} of the true
     parameters, {100 * value["share_by_printed_0.0001"]:.0f} % within the printed 0.0001."""
     return f"""RMSprop's stop epoch depends on the order of the samples: {law}.
@@ -100,16 +88,16 @@ def answer(o, runs, claims):
     same rule, of {o.others} seeds each: {others} (never: not within {o.epochs} epochs)."""
 
 
-def histogram(runs):
-    return ss.figures.stop_epochs({"RMSprop": runs["RMSprop"]}, printed=23)
+def figures(runs):
+    yield "loss.png", ss.figures.loss_by_epoch(runs)
+    yield "stop_epochs.png", ss.figures.stop_epochs(runs.select("RMSprop"), printed=23)
 
 
-figures = {"loss.png": ss.figures.loss_by_epoch, "stop_epochs.png": histogram}
 ask = {
     ("rmsprop_stop_median", "RMSprop"): "At which epoch does the median seed of RMSprop stop?",
     ("never_stopped", "RMSprop"): "How many of the 256 seeds do not stop within 50 epochs?",
 }
-STUDY = ss.Study(__file__, __doc__, Options, arms, claims, answer, figures, ask=ask)
+STUDY = ss.study(__name__)
 
 if __name__ == "__main__":
     STUDY.main()

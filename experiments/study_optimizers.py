@@ -265,7 +265,7 @@ def answer(o, runs, claims):
     rows, said = tuned(o, runs).sort_values("median", kind="stable"), []
     for name, group in rows.groupby("problem", sort=False):
         times = ", ".join(
-            f"{row.optimizer} {ss.claims.show(row.median)} ({row.reached}/{row.seeds} seeds)"
+            f"{row.optimizer} {ss.text.show(row.median)} ({row.reached}/{row.seeds} seeds)"
             for row in group.itertuples()
         )
         said.append(f"{name} to {group['target'].iloc[0]:g}: {times}.")

@@ -178,7 +178,7 @@ def lucky_claim(arm, run):
     # given the parameters a batch is lucky with probability p: variances p (1 - p) add up
     variance = (chance * (1 - chance)).mean() * MORE / (MORE - 1) * (1 + 1 / MORE)
     name, error = "share_of_lucky_batches", 4 * np.sqrt(variance / n)
-    known = (chance.mean(), error, LUCK) if len(run.w) >= ss.claims.FEW else ()
+    known = (chance.mean(), error, LUCK) if len(run.w) >= ss.Claim.FEW else ()
     return ss.Claim(name, arm, mean, *known, always=True)
 
 
@@ -232,7 +232,7 @@ def answer(o, runs, claims):
     ends = {rule: outcome("sequential", along, rule)[0][0] for rule in RULES}
     ends = ", ".join(f"{rule} at epoch {end:.0f}" for rule, end in ends.items() if end < np.inf)
     bound = value["square_of_gradient_over_bound", "independent"]
-    show, lucky = ss.claims.show, by_name["share_of_lucky_batches"]
+    show, lucky = ss.text.show, by_name["share_of_lucky_batches"]
     random = "" if lucky.expected is None else f", of random ones {lucky.expected:.2%}"
     return f"""The running loss is free: on the notebook's run it stops at epoch {show(stop)}, the
     truth is at epoch {show(truth)} (medians of {seeds} seeds), and in no arm does it stop too early

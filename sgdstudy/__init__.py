@@ -44,6 +44,7 @@ _MODULES = {
     "orders": "sgdstudy.recipe.orders",
     "problems": "sgdstudy.problems",
     "quantities": "sgdstudy.quantities",
+    "text": "sgdstudy.text",
     "theory": "sgdstudy.theory",
     "tuning": "sgdstudy.history.tuning",
 }

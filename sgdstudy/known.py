@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,8 @@ class Known:
         >>> known = Known(0.5, 0.01, "theory: a half")
         >>> float(known), f"{known:.2f}"
         (0.5, '0.50')
+        >>> known / 2
+        Known(value=0.25, within=0.005, source='theory: a half')
     """
 
     value: float
@@ -26,6 +28,9 @@ class Known:
 
     def __float__(self) -> float:
         return float(self.value)
+
+    def __truediv__(self, divisor: float) -> Known:
+        return replace(self, value=self.value / divisor, within=self.within / abs(divisor))
 
     def __format__(self, spec: str) -> str:
         return format(self.value, spec)

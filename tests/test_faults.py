@@ -2,13 +2,18 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from conftest import small_curve
+from pandas.testing import assert_frame_equal
 
+import sgdstudy as ss
+from sgdstudy.studies.runner import train_arm
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.recovery import recover
 from sgdstudy.tracking.store import open_store
@@ -41,6 +46,7 @@ def outcomes(tmp_path_factory):
     return {k: v for file in files for k, v in json.loads(file.read_text()).items()}
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("name", [name for names in GROUPS for name in names])
 def test_nothing_is_lost(outcomes, name):
     outcome = outcomes[name]
@@ -69,3 +75,38 @@ def test_a_damaged_folder_is_left_alone_and_said(store, caplog, text):
     assert str(recover(open_store(store))) == ""
     assert "damaged" in caplog.text
     assert (folder / "opening.json").read_text() == text
+
+
+@pytest.mark.parametrize("moves", [0, 1, 2], ids=["before", "between two", "after both"])
+def test_a_kill_while_the_rows_are_moved_loses_none(store, moves):
+    """Every file is in one of two places at any moment; the next command finishes the run."""
+    same = {"lr": 0.1, "batch_size": 10, "epochs": 3, "seeds": range(2), "optimizer": "notebook"}
+    arm = ss.Arm(small_curve(), "", **same)
+    done, real = [], os.replace
+
+    def replace(source, target):
+        rows = Path(source).parts[-2] == Path(target).parts[-2] == "artifacts"
+        rows = rows and Path(source).stem in ("steps", "epochs")
+        if rows and len(done) == moves:
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(source, target)
+        done.extend([target] * rows)
+        if len(done) == moves == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    pid = os.fork()
+    if not pid:
+        os.replace = replace
+        train_arm(Invocation.start(open_store(store), "moved"), "arm", arm, False)
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
+    opened = open_store(store)
+    assert ss.load_runs("moved", store=store)["status"].tolist() == ["RUNNING"]
+    assert len(list(opened.streams.glob("*/artifacts/*.parquet"))) == 2 - moves
+    assert recover(opened).sent == ["moved: arm"]
+    assert ss.load_runs("moved", store=store)["status"].tolist() == ["FINISHED"]
+    expected = ss.train(arm.problem, config=arm.config)
+    for kind, load in (("steps", ss.load_steps), ("epochs", ss.load_epochs)):
+        rows = load("moved", store=store).drop(columns=["study", "arm", "run_id", "invocation"])
+        assert_frame_equal(rows, getattr(expected, kind), check_exact=True)
+    assert not list(opened.streams.glob("*"))

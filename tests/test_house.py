@@ -1,14 +1,18 @@
 """The house: which way imports point, which names are public, what `ss.train` leaves alone."""
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import pytest
+
 import sgdstudy as ss
 
 PACKAGE = Path(ss.__file__).parent
+SCRIPTS = sorted((PACKAGE.parent / "experiments").glob("*.py"))
 # names of the contract that reach up when they are called: Study.run, STUDY.main, from_arrays
 CALLED_LATE = {
     ("sgdstudy.studies.study", "sgdstudy.studies.runner"),
@@ -20,7 +24,7 @@ PUBLIC = """
     Arm Claim Estimate History InputError Interrupted Known Options Problem Result SgdstudyError
     StoreError Study Trajectory TrainConfig check compare expect export figures load_claims
     load_epochs load_runs load_steps orders predicted_claims problems quantities run sgd
-    standard_error study summary theory time_to_target train tuning
+    standard_error study summary text theory time_to_target train tuning
 """
 ALONE = """
 import os, sys
@@ -95,6 +99,23 @@ def test_every_folder_says_what_it_is():
             assert len(text.splitlines()) >= 5, path
 
 
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_only_declares(script):
+    """No training loop, no MLflow, no plotting code; nothing of ours that records or prints."""
+    tree = ast.parse(script.read_text(encoding="utf-8"))
+    used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert used & {"backward", "zero_grad", "subplots", "savefig", "log_metric"} == set()
+    names = {
+        alias.name if isinstance(node, ast.Import) else node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    assert {name.partition(".")[0] for name in names} & {"mlflow", "matplotlib"} == set()
+    assert {name for name in names if re.match(r"sgdstudy\.(tracking|training|cli)", name)} == set()
+
+
+@pytest.mark.slow
 def test_training_alone_needs_no_store():
     for engine in ("eager", "compiled"):
         code = ALONE.replace("ENGINE", repr(engine))

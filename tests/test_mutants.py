@@ -14,7 +14,7 @@ import table  # noqa: E402
 
 FAULTS, GROUPS = [fault for fault, _ in table.faults()], table.groups()
 sys.path.remove(str(FOLDER))
-AREAS = ("theory", "quantities", "training.train", "history", "recipe.rules", "theory.predictions")
+AREAS = ("theory", "quantities", "training.run", "history", "recipe.rules", "theory.predictions")
 
 
 @pytest.mark.parametrize("file", sorted({fault.file for fault in FAULTS}))
@@ -54,6 +54,7 @@ print(float(standard_error(np.array([1.0, 3.0]))))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("planted", "expected"), [(False, 1.0), (True, 2**0.5 / 2)])
 def test_a_fault_that_is_planted_is_there_and_leaves_no_trace(planted, expected):
     """The deviation of 1 and 3 is sqrt(2): over sqrt(2) it is 1, over 2 it is 0.7071."""

@@ -78,6 +78,7 @@ def test_no_pickle_is_written_anywhere_by_a_study_in_two_processes(store, tmp_pa
     assert [path for path in files if is_pickle(path)] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_an_artifact_cannot_leave_the_store(store, tmp_path, name):
     before = {path for path in tmp_path.rglob("*") if "mlruns" not in path.parts}
@@ -92,6 +93,7 @@ def test_an_artifact_cannot_leave_the_store(store, tmp_path, name):
     assert not [p for p in Path(store).rglob("*") if p.is_file() and p.read_bytes() == b"outside"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["../figure.png", "/figure.png"])
 def test_a_figure_of_a_script_cannot_leave_the_store(store, tmp_path, name):
     (tmp_path / "drawn.py").write_text(SCRIPT)

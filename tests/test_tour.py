@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 SCRIPT, NOTEBOOK = DOCS / "tour.py", DOCS / "tour.ipynb"
 RUN = """
@@ -67,6 +69,7 @@ def test_the_notebook_has_the_scripts_cells():
     assert NOTEBOOK.read_text(encoding="utf-8") == written(text), "run python tests/test_tour.py"
 
 
+@pytest.mark.slow
 def test_the_tour_runs_and_shows_what_it_says(empty_store, store, tmp_path):
     environment = os.environ | {"MPLBACKEND": "Agg"}
     words = [sys.executable, "-c", RUN, str(SCRIPT)]

@@ -26,7 +26,7 @@ def writers(o: Options) -> Outcome:
     seconds, many = (3, 5) if o.quick else (60, 16)
     outcome = Outcome(
         f"{many} writers on one local store for {seconds} s",
-        "forked processes, each tracking one run after the other; then `sgdstudy sync`",
+        "forked processes, each tracking one run after the other; then `sgdstudy recover`",
     )
     folder = o.folder("writers")
     store = lab.new_store(o, folder)
@@ -50,11 +50,11 @@ def writers(o: Options) -> Outcome:
         code = lab.end(pid, 300)
         outcome.problems.append(lab.said_wrong(code, (log / "log.txt").read_text()))
     late = len(list(store.glob("streams/*/opening.json")))
-    sync = lab.do(lab.command("sync", "--store", str(store)), folder)
+    recovered = lab.do(lab.command("recover", "--store", str(store)), folder)
     expected = {f"writer {i}": int((folder / f"{i}.done").read_text()) for i in range(many)}
     found = lab.found_by(lambda: _all_there(store, expected), folder)
-    outcome.problems[0] += lab.said_wrong(*sync) + found
-    outcome.note = f"{sum(expected.values())} runs, {late} of them sent by sync"
+    outcome.problems[0] += lab.said_wrong(*recovered) + found
+    outcome.note = f"{sum(expected.values())} runs, {late} of them sent by recover"
     shutil.rmtree(folder)
     return outcome
 
@@ -135,7 +135,7 @@ def _load(store: Path, many: int, times: Path) -> list[str]:
     loaded = time.perf_counter()
     found = lab.recovery.recover(lab.open_store(str(store)))
     recovered = time.perf_counter()
-    times.write_text(json.dumps({"load_runs": loaded - begun, "reap": recovered - loaded}))
+    times.write_text(json.dumps({"load_runs": loaded - begun, "recover": recovered - loaded}))
     problems = [f"load_runs gives {len(runs)} runs"] * (len(runs) != many)
     return problems + [str(found)] * bool(str(found))
 

@@ -28,7 +28,7 @@ def full_disk(o: Options) -> Outcome:
     outcome = Outcome(
         "the disk is full",
         "`sgdstudy run SCRIPT` on a tmpfs of a random size, 0.2 to 7 MB more than an empty store; "
-        "`sgdstudy reap` there; the tmpfs is made larger; `sgdstudy reap`",
+        "`sgdstudy recover` there; the tmpfs is made larger; `sgdstudy recover`",
     )
     if os.getuid() != 0 or not _can_mount(o):
         outcome.skipped = "only root can mount a tmpfs"
@@ -43,8 +43,8 @@ def full_disk(o: Options) -> Outcome:
             action = ends.run_script(o, folder, store)
             done = lab.do(action, folder, FAULT="", EPOCHS=EPOCHS)
             shutil.copytree(store / "streams", folder / "copy")
-            reap = lab.do(lab.command("reap", "--store", str(store)), folder)
-            problems = lab.said_wrong(*reap, (0, 1))
+            recovered = lab.do(lab.command("recover", "--store", str(store)), folder)
+            problems = lab.said_wrong(*recovered, (0, 1))
             _resize(disk, 64 * MB)
             problems += _stopped(folder, store, *done)
             outcome.problems.append(problems)
@@ -56,7 +56,7 @@ def too_large(o: Options) -> Outcome:
     outcome = Outcome(
         "no file may grow any more (`RLIMIT_FSIZE`)",
         "`sgdstudy run SCRIPT` with a limit of 1.8 to 5.5 MB a file, SIGXFSZ ignored; then "
-        "`sgdstudy reap` without the limit",
+        "`sgdstudy recover` without the limit",
     )
     rng = random.Random(lab.SEED + 5)
     for _ in range(1 if o.quick else 5):
@@ -89,7 +89,7 @@ def _stopped(folder: Path, store: Path, code: int, said: str) -> list[str]:
     lines = [line for line in said.splitlines() if line.startswith("error: ")]
     if code == 1 and len(lines) != 1:
         problems.append(f"not one line: {said[-300:]}")
-    done = lab.do(lab.command("reap", "--store", str(store)), folder)
+    done = lab.do(lab.command("recover", "--store", str(store)), folder)
     problems += lab.said_wrong(*done)
     status = "FINISHED" if code == 0 else "KILLED"
     return problems + lab.found_by(lambda: _kept(store, folder / "copy", status), folder)
@@ -145,7 +145,7 @@ def locked(o: Options) -> Outcome:
         "the database is locked by another program",
         f"another process holds `BEGIN EXCLUSIVE`: for {HELD_SECONDS:.0f} s from before the start; "
         "from before the start, or from the training on, until the study has ended (then "
-        "`sgdstudy sync`)",
+        "`sgdstudy recover`)",
     )
     for _ in range(1 if o.quick else 3):
         outcome.problems.append(_held_a_while(o))
@@ -178,7 +178,7 @@ def _held_for_good(o: Options, from_start: bool) -> list[str]:
     lab.kill(holder)
     lines = [line for line in said.splitlines() if "locked" in line]
     problems = lab.said_wrong(code, said) + [f"not one line: {lines}"] * (len(lines) != 1)
-    problems += lab.said_wrong(*lab.do(lab.command("sync", "--store", str(store)), folder))
+    problems += lab.said_wrong(*lab.do(lab.command("recover", "--store", str(store)), folder))
     return problems + lab.found_by(lambda: _finished(store, lab.reference(o)), folder)
 
 

@@ -68,7 +68,7 @@ def run_script(o: Options, folder: Path, store: Path) -> Callable[[], None]:
 
     def action() -> None:
         lab.small_chunks()
-        lab.cli.main(["run", str(folder / "cut_off.py"), "--store", str(store)])
+        lab.main.main(["run", str(folder / "cut_off.py"), "--store", str(store)])
 
     return action
 
@@ -125,8 +125,8 @@ def _kept(store: Path, kind: str, reference: Path) -> list[str]:
 def others(o: Options) -> Outcome:
     """Reap beside a living run, and beside the runs of another machine."""
     outcome = Outcome(
-        "`sgdstudy reap` beside a living run, and a dead one of another machine",
-        "reap while a study trains, with its folder and without; SIGKILL; then with the tag "
+        "`sgdstudy recover` beside a living run, and a dead one of another machine",
+        "the same while a study trains, with its folder and without; SIGKILL; then with the tag "
         "`sgdstudy.host` changed, then with the tag put back",
     )
     for _ in range(1 if o.quick else 5):
@@ -134,22 +134,22 @@ def others(o: Options) -> Outcome:
         store = lab.new_store(o, folder)
         pid = lab.start(run_script(o, folder, store), folder, FAULT="", EPOCHS="3000")
         wait_for_rows(store)
-        problems = _reaped(store, folder, "RUNNING", "a living run")
+        problems = _recovered(store, folder, "RUNNING", "a living run")
         shutil.move(store / "streams", folder / "elsewhere")
-        problems += _reaped(store, folder, "RUNNING", "a living run without its folder")
+        problems += _recovered(store, folder, "RUNNING", "a living run without its folder")
         lab.kill(pid)
         (host,) = (run.tags["sgdstudy.host"] for run in lab.stored(store))
         _set_host(store, "another-machine")
-        problems += _reaped(store, folder, "RUNNING", "a run of another machine")
+        problems += _recovered(store, folder, "RUNNING", "a run of another machine")
         _set_host(store, host)
-        problems += _reaped(store, folder, "KILLED", "a dead run without its folder")
+        problems += _recovered(store, folder, "KILLED", "a dead run without its folder")
         outcome.problems.append(problems)
         shutil.rmtree(folder)
     return outcome
 
 
-def _reaped(store: Path, folder: Path, status: str, what: str) -> list[str]:
-    code, said = lab.do(lab.command("reap", "--store", str(store)), folder)
+def _recovered(store: Path, folder: Path, status: str, what: str) -> list[str]:
+    code, said = lab.do(lab.command("recover", "--store", str(store)), folder)
     found = [run.status for run in lab.stored(store)]
     return lab.said_wrong(code, said) + [f"{what} became {found}"] * (found != [status])
 

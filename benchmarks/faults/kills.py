@@ -35,7 +35,7 @@ def sigkill(o: Options) -> Outcome:
     outcome = Outcome(
         "SIGKILL at a random moment of a tracked study of two arms",
         "forked process, killed after a time drawn evenly over its whole life; then `sgdstudy "
-        "reap`; the streams are copied in between and read with pyarrow",
+        "recover`; the streams are copied in between and read with pyarrow",
     )
     rng = random.Random(lab.SEED)
     lives = {fresh: _life(o, fresh) for fresh in (False, True)}
@@ -74,7 +74,7 @@ def _trial(o: Options, fresh: bool, seconds: float) -> tuple[str, list[str]]:
     if (store / "streams").exists():
         shutil.copytree(store / "streams", copy)
     moment = _moment(store, copy)
-    problems = lab.said_wrong(*lab.do(lab.command("reap", "--store", str(store)), folder))
+    problems = lab.said_wrong(*lab.do(lab.command("recover", "--store", str(store)), folder))
     full = lab.reference(o)
     problems += lab.found_by(lambda: _look(store, copy, full), folder)
     shutil.rmtree(folder)
@@ -131,7 +131,7 @@ def sigkill_real(o: Options) -> Outcome:
     outcome = Outcome(
         "the same, a Python process of its own",
         "`python -c ...` in a new session, killed after a random time from its first line of rows "
-        "or earlier; then `python -m sgdstudy reap`",
+        "or earlier; then `python -m sgdstudy recover`",
     )
     rng = random.Random(lab.SEED + 1)
     for _ in range(1 if o.quick else 5):
@@ -143,9 +143,9 @@ def sigkill_real(o: Options) -> Outcome:
         process.send_signal(signal.SIGKILL)
         process.wait()
         copy = Path(shutil.copytree(store / "streams", folder / "copy"))
-        reap = [sys.executable, "-m", "sgdstudy", "reap"]
+        recovery = [sys.executable, "-m", "sgdstudy", "recover"]
         done = subprocess.run(
-            [*reap, "--store", str(store)], capture_output=True, text=True, env=_environment()
+            [*recovery, "--store", str(store)], capture_output=True, text=True, env=_environment()
         )
         problems = lab.said_wrong(done.returncode, done.stdout + done.stderr)
         full = lab.reference(o)

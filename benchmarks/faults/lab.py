@@ -35,7 +35,7 @@ from sgdstudy.studies.runner import train_arm
 from sgdstudy.tracking import describe, provenance, recovery, sink
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.store import DATABASE, open_store
-from sgdstudy.training import train
+from sgdstudy.training import run as training_run
 
 LATE_IMPORTS = (
     "alembic.command",
@@ -209,8 +209,8 @@ def arm(epochs: int = EPOCHS, seeds: int = SEEDS, **settings: Any) -> ss.Arm:
 
 def small_chunks(interim_seconds: float | None = None) -> None:
     """Let a chunk be one epoch, and points be sent early: in this process."""
-    train.FIRST_STEPS = PER_EPOCH
-    train.CHUNK_VALUES = PER_EPOCH * SEEDS * train.ROW_VALUES
+    training_run.FIRST_STEPS = PER_EPOCH
+    training_run.CHUNK_VALUES = PER_EPOCH * SEEDS * training_run.ROW_VALUES
     if interim_seconds is not None:
         sink.INTERIM_SECONDS = interim_seconds
 

@@ -25,7 +25,7 @@ def outages(o: Options) -> Outcome:
     outcome = Outcome(
         f"a real MLflow server goes away during a study of {ARMS} arms",
         "SIGTERM or SIGKILL at a random moment; started again after a random time, or (every "
-        "third) only when the study has ended; then `sgdstudy sync`",
+        "third) only when the study has ended; then `sgdstudy recover`",
     )
     rng = random.Random(lab.SEED + 2)
     folder = o.folder("outages")
@@ -68,7 +68,7 @@ def _life(server: MlflowServer, folder: Path) -> float:
 def _outage(
     server: MlflowServer, folder: Path, study: str, rng: random.Random, life: float, late: bool
 ) -> tuple[str, list[str]]:
-    """Run a study with one outage, then sync; return how it went, and what was wrong."""
+    """Run a study with one outage, then recover; return how it went, and what was wrong."""
     environment = _environment(folder, server.uri)
     log = folder / "log.txt"
     before = log.stat().st_size
@@ -87,8 +87,8 @@ def _outage(
         code = lab.end(pid)
     problems = lab.said_wrong(code, log.read_bytes()[before:].decode())
     waited = list((folder / "state").glob("sgdstudy/streams/*/opening.json"))
-    problems += lab.said_wrong(*lab.do(lab.command("sync"), folder, **environment))
-    sent = "needed sync" if waited else "sent by the study itself"
+    problems += lab.said_wrong(*lab.do(lab.command("recover"), folder, **environment))
+    sent = "needed recover" if waited else "sent by the study itself"
     return f"{name}, {sent}", problems
 
 
@@ -144,11 +144,11 @@ def look(
 
 
 def bad_answers(o: Options) -> Outcome:
-    """Put a proxy before the server that fails in four ways; then sync without it."""
+    """Put a proxy before the server that fails in four ways; then recover without it."""
     outcome = Outcome(
         "a server that answers 500, drops connections, or is silent",
         "a proxy before a real server: 5% of the requests get a 500, 5% are dropped before and 7% "
-        "after the server handled them, 3% get no answer in time; then `sgdstudy sync` without",
+        "after the server handled them, 3% get no answer in time; then `sgdstudy recover` without",
     )
     folder = o.folder("answers")
     server = MlflowServer(lab.new_store(o, folder))
@@ -163,8 +163,8 @@ def bad_answers(o: Options) -> Outcome:
             name = f"outage {trial}"
             done = lab.do(lambda name=name: _study(name), folder, **environment)
             calm.touch()
-            sync = lab.do(lab.command("sync"), folder, **environment)
-            problems = [*lab.said_wrong(*done), *lab.said_wrong(*sync)]
+            recovered = lab.do(lab.command("recover"), folder, **environment)
+            problems = [*lab.said_wrong(*done), *lab.said_wrong(*recovered)]
             outcome.problems.append(problems + _check(o, server, folder, expected, trial))
     finally:
         lab.kill(guard)

@@ -18,8 +18,8 @@ HEAD = """# What is not lost, and how that was tried
 steps, followed by `fsync`) is in the run's Parquet file after the next command that writes. No run
 stays RUNNING once its process is gone and such a command was typed on its machine; its status and
 `stop_reason` say how it ended. A tracking server that goes away does not stop a training: what it
-missed is kept on this machine and sent when it answers, or by `sgdstudy sync`, each point exactly
-once. Rows keep NaN and infinities bit for bit.
+missed is kept on this machine and sent when it answers, or by `sgdstudy recover`, each point
+exactly once. Rows keep NaN and infinities bit for bit.
 
 **Not promised.** Steps of the chunk that was being computed are gone with their process; a chunk is
 256 steps at first and never longer than all the steps before it. Of a loop of one's own that logs
@@ -58,16 +58,16 @@ finishes what was left, and says so:
 
     finished 1 run that had been cut off
 
-- `sgdstudy reap` does only that. The run is KILLED, `stop_reason` is `interrupted`, the tag
+- `sgdstudy recover` does only that. The run is KILLED, `stop_reason` is `interrupted`, the tag
   `sgdstudy.last_step` says how far it came, and `ss.load_steps` gives its rows.
 - Before that, `ss.load_steps` reads the rows of a run that was cut off from its stream.
-- **The server was away**: `sgdstudy sync` sends what it missed; its exit code is 1 as long as it
+- **The server was away**: `sgdstudy recover` sends what it missed; its exit code is 1 as long as it
   still does not answer. Rows wait in `$XDG_STATE_HOME/sgdstudy/streams` (`~/.local/state` by
   default), one folder a run.
 - **The disk is full**: the study stops with one line and exit code 1. Free some space; the next
   command finishes the run. `sgdstudy prune --keep 1` frees what older invocations hold.
 - **The database is locked**: end the program that holds it. A run waits 20 s for it, then goes on
-  and keeps what it records; `sgdstudy sync` sends it.
+  and keeps what it records; `sgdstudy recover` sends it.
 - **A run of a machine that is gone** stays RUNNING: only its own machine can tell that it is dead.
   Set its status in the UI, or with `MlflowClient().set_terminated(run_id, "KILLED")`.
 

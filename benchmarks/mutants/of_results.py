@@ -55,19 +55,26 @@ LOAD = Group(
     "load",
     [
         (
-            "return [run for run in runs if run.info.run_name in chosen]",
-            'return [run for run in runs if run.info.run_name in ", ".join(chosen)]',
-            "the arm A is loaded with the arm 'A, B'",
-        ),
-        (
-            'order_by=[f"tags.`{INVOCATION}` DESC"]',
-            'order_by=[f"tags.`{INVOCATION}` ASC"]',
-            "the oldest invocation for the latest",
-        ),
-        (
             "np.where(np.abs(values) >= LARGEST, np.copysign(np.inf, values), values)",
             "np.where(np.abs(values) >= LARGEST, np.inf, values)",
             "minus infinity is read as infinity",
+        )
+    ],
+)
+
+RUNS = Group(
+    "tracking/runs.py",
+    "load",
+    [
+        (
+            "return [run for run in runs if run.name in chosen]",
+            'return [run for run in runs if run.name in ", ".join(chosen)]',
+            "the arm A is loaded with the arm 'A, B'",
+        ),
+        (
+            'order = [f"tags.`{INVOCATION}` DESC"]',
+            'order = [f"tags.`{INVOCATION}` ASC"]',
+            "the oldest invocation for the latest",
         ),
     ],
 )
@@ -463,6 +470,7 @@ STUDIES_PREDICTED = Group(
 GROUPS = [
     HISTORY,
     LOAD,
+    RUNS,
     COMPARISON,
     MEDIANS,
     TUNING,

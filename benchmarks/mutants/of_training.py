@@ -3,12 +3,12 @@
 from table import Group
 
 TRAINER = Group(
-    "training/train.py",
+    "training/run.py",
     "train trajectory checkpoint orders schedules",
     [
         (
-            'run.reason[run.reason == ""] = "max_epochs"',
-            'run.reason[run.live] = "max_epochs"',
+            'self.reason[self.reason == ""] = "max_epochs"',
+            'self.reason[self.live] = "max_epochs"',
             "an interrupted run says that it is over",
         ),
         (
@@ -22,8 +22,8 @@ TRAINER = Group(
             "an adaptive order is asked for an epoch it does not know",
         ),
         (
-            "span = _Span(self.sizes[self.batch : last], 1, self.batch, last == m)",
-            "span = _Span(self.sizes[self.batch : last], 1, 0, last == m)",
+            "span = Span(self.sizes[self.batch : last], 1, self.batch, last == m)",
+            "span = Span(self.sizes[self.batch : last], 1, 0, last == m)",
             "batches of a long epoch are numbered from 0 in every chunk",
         ),
         (
@@ -32,8 +32,8 @@ TRAINER = Group(
             "steps within a long epoch take the step sizes of its beginning",
         ),
         (
-            "epochs = self.epochs.close(self.epoch, known.end_loss, known.end_gradient)",
-            "epochs = self.epochs.close(self.epoch + 1, known.end_loss, known.end_gradient)",
+            "epochs = self.epochs.close(self.epoch, whole.end_loss, whole.end_gradient)",
+            "epochs = self.epochs.close(self.epoch + 1, whole.end_loss, whole.end_gradient)",
             "epochs numbered one too high",
         ),
         (
@@ -62,13 +62,13 @@ TRAINER = Group(
             "the epoch that stopped is lost",
         ),
         (
-            "return _Known(values[:-1], slopes[:-1], values[m::m], slopes[m::m])",
-            "return _Known(values[1:], slopes[1:], values[m::m], slopes[m::m])",
+            "return Whole(values[:-1], slopes[:-1], values[m::m], slopes[m::m])",
+            "return Whole(values[1:], slopes[1:], values[m::m], slopes[m::m])",
             "the full loss of a step is that after it",
         ),
         (
-            "return _Known(values[:-1], slopes[:-1], values[m::m], slopes[m::m])",
-            "return _Known(values[:-1], slopes[:-1], values[:-1:m], slopes[:-1:m])",
+            "return Whole(values[:-1], slopes[:-1], values[m::m], slopes[m::m])",
+            "return Whole(values[:-1], slopes[:-1], values[:-1:m], slopes[:-1:m])",
             "an epoch's end is its beginning",
         ),
         (
@@ -284,34 +284,8 @@ CHECKPOINT = Group(
     "checkpoint",
     [
         (
-            'ARRAYS = ("members", "live", "stop_epoch", "n_steps", "final_w")',
-            'ARRAYS = ("members", "live", "stop_epoch", "final_w")',
-            "steps taken before do not count",
-        ),
-        (
-            'arrays |= {"w": run.w, "averaged": run.epochs.averaged}',
-            'arrays |= {"w": run.w, "averaged": 0 * run.epochs.averaged}',
-            "the average begins anew",
-        ),
-        (
-            "        sums=run.epochs.sums,\n",
-            "        sums={},\n",
-            "the sums of an epoch begin anew",
-        ),
-        ("        rule=_pack(run.state),\n", "        rule={},\n", "momentum is lost"),
-        (
-            'taken = at["epoch"] * run.per_epoch + int(run.sizes[: at["batch"]].sum())',
-            'taken = at["epoch"] * run.per_epoch',
-            "the order goes on at the beginning of an epoch",
-        ),
-        (
-            'seeds = [config.seeds[r] for r in arrays["members"]]',
-            'seeds = list(config.seeds)[: len(arrays["members"])]',
-            "those left take the orders of others",
-        ),
-        (
-            'if not np.array_equal(probe, arrays["probe"].numpy(), equal_nan=True):',
-            'if probe.shape != arrays["probe"].shape:',
+            'if not np.array_equal(probe, parts["run"]["probe"].numpy(), equal_nan=True):',
+            'if probe.shape != parts["run"]["probe"].shape:',
             "another model goes on",
         ),
         ('        "order": _digest(order.numpy()),\n', "", "another array of indices goes on"),
@@ -321,6 +295,40 @@ CHECKPOINT = Group(
             "a schedule whose factory was changed goes on",
         ),
         ('        "first parameters": _digest(run.w_start),\n', "", "other first parameters go on"),
+    ],
+)
+
+STATE = Group(
+    "training/run.py",
+    "checkpoint",
+    [
+        (
+            'self.stop_epoch, self.n_steps = found["stop_epoch"], found["n_steps"]',
+            'self.stop_epoch = found["stop_epoch"]',
+            "steps taken before do not count",
+        ),
+        (
+            '"averaged": epochs["averaged"]},',
+            '"averaged": 0 * epochs["averaged"]},',
+            "the average begins anew",
+        ),
+        ('"sums": epochs["sums"],\n', '"sums": {},\n', "the sums of an epoch begin anew"),
+        ('"rule": rules.state_dict(self.state),\n', '"rule": {},\n', "momentum is lost"),
+        (
+            'at["epoch"] * self.per_epoch + int(self.sizes[: at["batch"]].sum())',
+            'at["epoch"] * self.per_epoch',
+            "the order goes on at the beginning of an epoch",
+        ),
+        (
+            '[config.seeds[r] for r in arrays["members"]]',
+            'list(config.seeds)[: len(arrays["members"])]',
+            "those left take the orders of others",
+        ),
+        (
+            'at = {"epoch": self.epoch, "batch": self.batch, "over": self.over}',
+            'at = {"epoch": self.epoch, "batch": 0, "over": self.over}',
+            "goes on at the beginning of an epoch",
+        ),
     ],
 )
 
@@ -439,18 +447,6 @@ ENGINES = Group(
     ],
 )
 
-TRAINING_CHECKPOINT = Group(
-    "training/checkpoint.py",
-    "checkpoint",
-    (
-        (
-            'at = {"epoch": run.epoch, "batch": run.batch, "over": is_over(run)}',
-            'at = {"epoch": run.epoch, "batch": 0, "over": is_over(run)}',
-            "goes on at the beginning of an epoch",
-        ),
-    ),
-)
-
 TRACKING_RESUME = Group(
     "tracking/resume.py",
     "checkpoint",
@@ -469,10 +465,10 @@ GROUPS = [
     EPOCHS,
     STREAMS,
     CHECKPOINT,
+    STATE,
     CONFIG,
     TRAJECTORY,
     DRAWS,
     ENGINES,
-    TRAINING_CHECKPOINT,
     TRACKING_RESUME,
 ]

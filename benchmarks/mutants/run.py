@@ -1,6 +1,6 @@
 """Plant small faults in the package, one at a time, and see whether its tests find them.
 
-Command: python benchmarks/mutants/run.py [--jobs 2] [--only trainer]
+Command: python benchmarks/mutants/run.py [--jobs 2] [--only train]
 
 A fault is caught when a test fails, or when the tests do not end in three times their usual time
 and a minute. First come the tests that call the function it is in, the short ones first, in a fork

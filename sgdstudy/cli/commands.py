@@ -274,19 +274,8 @@ class RerunCommand:
 
 
 @dataclass(frozen=True)
-class ReapCommand:
-    """Finish runs whose process is gone; every command that writes does so when it starts."""
-
-    store: Store = None
-
-    def run(self) -> int:
-        """Run the command; return the exit code."""
-        return _recover(self.store)
-
-
-@dataclass(frozen=True)
-class SyncCommand:
-    """Send what a tracking server missed while it was away."""
+class RecoverCommand:
+    """Finish runs whose process is gone, and send what a tracking server missed."""
 
     store: Store = None
 
@@ -305,9 +294,9 @@ COMMANDS: dict[str, Any] = {
     "sweep": SweepCommand,
     "rerun": RerunCommand,
     "prune": PruneCommand,
-    "reap": ReapCommand,
-    "sync": SyncCommand,
+    "recover": RecoverCommand,
 }
+OLD_WORDS = {"reap": "recover", "sync": "recover"}  # they stay, and are not listed
 
 
 def parse_options(study: Study, words: list[str]) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sgdstudy.cli.commands import COMMANDS, RunCommand, parse_options, run_script
+from sgdstudy.cli.commands import COMMANDS, OLD_WORDS, RunCommand, parse_options, run_script
 from sgdstudy.cli.parsing import parse
 from sgdstudy.errors import InputError, Interrupted, StoreError, unknown
 from sgdstudy.studies.study import Study
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not words or words[0] in ("-h", "--help"):
             print(_usage())
             return
-        name, rest = words[0], words[1:]
+        name, rest = OLD_WORDS.get(words[0], words[0]), words[1:]
         if name not in COMMANDS:
             raise unknown("command", name, COMMANDS)
         kind = COMMANDS[name]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 # the UI asks for 320 points a key; the rest is left for points sent while a long run is going on
@@ -42,14 +44,17 @@ class Extremes:
         chosen = dict(zip(steps.tolist(), values.tolist(), strict=True)) | dict(self._ends)
         return sorted(chosen.items())
 
-    def state(self) -> tuple[np.ndarray, np.ndarray]:
+    def state_dict(self) -> dict[str, np.ndarray]:
         """Return all that is kept, steps and values, the first and the last point at their end."""
         steps, values = zip(*self._ends, strict=True) if self._ends else ((), ())
-        all_steps = np.concatenate([self._steps, np.array(steps, dtype=np.int64)])
-        return all_steps, np.concatenate([self._values, np.array(values, dtype=float)])
+        return {
+            "steps": np.concatenate([self._steps, np.array(steps, dtype=np.int64)]),
+            "values": np.concatenate([self._values, np.array(values, dtype=float)]),
+        }
 
-    def restore(self, steps: np.ndarray, values: np.ndarray) -> None:
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         """Go on from what another one kept."""
+        steps, values = state["steps"], state["values"]
         self._steps, self._values = steps[:-2], values[:-2]
         self._ends = list(zip(steps[-2:].tolist(), values[-2:].tolist(), strict=True))
 

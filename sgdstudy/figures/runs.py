@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from sgdstudy import theory
 from sgdstudy.figures import style
 from sgdstudy.figures.style import Run, Runs
+from sgdstudy.recipe.columns import title as title_of
 from sgdstudy.theory import predictions
 
 if TYPE_CHECKING:
@@ -38,13 +39,6 @@ COCKPIT: dict[str, tuple[tuple[str, ...], str, float | None]] = {
     "early stopping, above 0: only noise": (("early_stopping",), "symlog", 0.0),
 }
 COCKPIT_POINTS = 4000
-LABELS = {
-    "running_loss": "running loss of the epoch",
-    "full_loss": "loss of all the data",
-    "distance": "distance to the true parameters",
-    "mean_grad_norm": "mean norm of the batch gradients",
-    "full_grad_norm": "norm of the full gradient",
-}
 
 
 def data(problem: Problem) -> Figure:
@@ -80,7 +74,7 @@ def by_epoch(runs: Runs, *columns: str, title: str = "", top: float | None = Non
             style.line(axes, rows, "epoch", column, arm, color)
             expected = curves[arm].get(column, np.empty(0))[: history.stop_epoch.max()]
             style.dashed(axes, np.arange(1, len(expected) + 1), expected, color)
-        axes.set(xlabel="epoch", ylabel=LABELS.get(column, column), xscale="log", yscale="log")
+        axes.set(xlabel="epoch", ylabel=title_of("epochs", column), xscale="log", yscale="log")
         axes.set_ylim(top=top)
         _mark_epsilon(axes, column, runs)
         axes.grid(alpha=0.3)
@@ -108,7 +102,7 @@ def within_epoch(runs: Runs, epoch: int = 1, column: str = "loss") -> Figure:
             expected = _known_losses(history, epoch)[: rows["batch"].max() + 1]
             style.dashed(axes, np.arange(len(expected)), expected, color)
             known = True
-    axes.set(xlabel=f"batch of epoch {epoch}", ylabel=f"{column} of the batch", yscale="log")
+    axes.set(xlabel=f"batch of epoch {epoch}", ylabel=title_of("steps", column), yscale="log")
     axes.grid(alpha=0.3)
     style.legend(figure, axes, dashed=known)
     return figure

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,8 @@ import pyarrow.compute as pc
 
 from sgdstudy import checks, theory
 from sgdstudy.errors import InputError
+from sgdstudy.history import batches as of_batches
+from sgdstudy.history import moments
 from sgdstudy.history.rows import Sink
 from sgdstudy.problems.problem import Problem
 from sgdstudy.quantities import norm
@@ -207,92 +209,74 @@ class History:
         return float(np.median(last)) if len(last) else float("nan")
 
     def excess(self, kind: str = "epochs", **which: Any) -> np.ndarray:
-        """Return the excess loss of all the data by epoch (at its end) or step, and seed.
-
-        `(E, R)` or `(S, R)`, above the least loss; at the ends of epochs of the mean of the
-        parameters, where the configuration keeps one.
-
-        Args:
-            kind: `steps` or `epochs`.
-            which: `seeds`, `steps`, `epochs`, as for `load`.
-
-        Raises:
-            InputError: a problem that is not least squares.
-        """
-        averaged = kind == "epochs" and self.config.average is not None
-        loss = self.array(kind, "average_loss" if averaged else "full_loss", **which)
-        return np.asarray(loss - theory.moments(self.problem).least_loss)
+        """Return the excess loss by epoch or step, and seed; see `moments.excess`."""
+        return moments.excess(self, kind, **which)
 
     def from_minimiser(self, kind: str = "epochs", **which: Any) -> np.ndarray:
-        """Return w - w* by epoch (at its end) or step (before it), seed and parameter, `(E, R, p)`.
-
-        NaN beyond a seed's end.
-
-        Args:
-            kind: `steps` or `epochs`.
-            which: `seeds`, `steps`, `epochs`, as for `load`.
-
-        Raises:
-            InputError: a problem that is not least squares.
-        """
-        w_star = theory.moments(self.problem).w_star
-        names = [f"w{i}" for i in range(self.problem.p)]
-        at = {"steps": "step", "epochs": "epoch"}[checks.choice("rows", kind, ("steps", "epochs"))]
-        rows = self.load(kind, columns=["seed", at, *names], **which)
-        points, row = np.unique(rows[at], return_inverse=True)
-        seeds = [seed for seed in self.config.seeds if (rows["seed"] == seed).any()]
-        found = np.full((len(points), len(seeds), len(names)), np.nan)
-        found[row, pd.Index(seeds).get_indexer(rows["seed"])] = rows[names].to_numpy(float) - w_star
-        return found
+        """Return w - w* by epoch or step, seed, parameter; see `moments.from_minimiser`."""
+        return moments.from_minimiser(self, kind, **which)
 
     def mode_variance(self, epochs: slice | None = None) -> np.ndarray:
-        """Return the variance of w in each mode of the Hessian, flattest first, `(p,)`.
-
-        At the ends of epochs, over epochs and seeds, about their mean: a bias is not noise.
-
-        Args:
-            epochs: `slice(first, end)`, from 1; None: all.
-        """
-        z = self.from_minimiser(epochs=epochs) @ theory.moments(self.problem).modes[1]
-        return np.asarray(z.var((0, 1)))
+        """Return the variance of w in each mode of the Hessian; see `moments.mode_variance`."""
+        return moments.mode_variance(self, epochs)
 
     def log_rate(self, first: int, last: int | None = None) -> theory.Estimate:
-        """Return how log|w - w*| changes per step, between the ends of two epochs, over the seeds.
-
-        Its error includes that of `ss.expect(run).log_rate`, which is a mean of as many steps as
-        `theory.PRODUCTS` says, taken to scatter as these do.
-
-        Args:
-            first: an epoch, from 1, at whose end the start is forgotten.
-            last: a later one; None: the last.
-        """
-        last, m = last or self.config.epochs, len(self.config.batch_sizes(self.problem.d))
-        z = self.from_minimiser(epochs=slice(first, last + 1))
-        steps = (last - first) * m
-        products = (theory.PRODUCTS["epochs"] - 1) * theory.PRODUCTS["replicas"] * m
-        each = np.diff(np.log(norm(z[[0, -1]])), axis=0)[0] / steps
-        return theory.Estimate.mean(each, others=products / steps)
+        """Return how log|w - w*| changes per step between two epochs; see `moments.log_rate`."""
+        return moments.log_rate(self, first, last)
 
     def noise_scale(self, part: slice, weights: np.ndarray | None = None) -> theory.Estimate:
-        """Return the gradient noise scale of a stretch of steps: mean tr(Sigma) over mean |g|^2.
+        """Return the gradient noise scale of a stretch of steps; see `moments.noise_scale`."""
+        return moments.noise_scale(self, part, weights)
 
-        Means over steps and seeds, at the parameters before the steps; see `theory.noise_terms`.
+    def differing(self, other: History, *columns: str) -> int:
+        """Return how many numbers of the steps differ from another run's, in any bit.
+
+        All of them where the runs have not as many steps.
 
         Args:
-            part: the steps, `slice(first, end)`.
-            weights: of the steps `(n,)`, as 1 / the expected excess; None: they count alike.
+            other: the other run.
+            columns: the columns that are looked at.
+
+        Raises:
+            InputError: a column that is not there.
         """
-        z = self.from_minimiser(steps=part, kind="steps")
-        ls = theory.moments(self.problem)
-        terms = theory.noise_terms(ls, ls.w_star + z, self.problem.d)[:2]  # (2, S, R)
-        noise, square = np.average(terms, 1, weights)
-        return theory.Estimate.ratio(noise, square)
+        one, two = (run.load(columns=list(columns)).to_numpy() for run in (self, other))
+        if one.shape != two.shape:
+            return max(one.size, two.size)
+        return int(np.sum((one != two) & ~(np.isnan(one) & np.isnan(two))))
+
+    def batches_off(self, batches: Sequence[np.ndarray]) -> float:
+        """Return how far the first seed's steps are from those on these; see `batches.py`."""
+        return of_batches.batches_off(self, batches)
+
+    def mean_square_batch_norm(self) -> float:
+        """Return the mean of the squared norms of the batch gradients, all seeds and steps."""
+        return of_batches.mean_square_batch_norm(self)
+
+    def way_off(self) -> float:
+        """Return how far the first epoch's mean gradient is from the way made, relative."""
+        return of_batches.way_off(self)
+
+    def ratio(self, column: str, other: str) -> np.ndarray:
+        """Return a column of `epochs` over another, the median over the seeds by epoch, `(E,)`."""
+        rows = self.load("epochs", columns=["seed", "epoch", column, other])
+        by_epoch = (rows[column] / rows[other]).groupby(rows["epoch"]).median()
+        found: np.ndarray = by_epoch.to_numpy(dtype=float)
+        return found
 
     def growth_per_epoch(self) -> float:
         """Return the last finite ratio of successive running losses of the first seed, or NaN."""
         loss = self._of_first_seed("running_loss")
         loss = loss[np.isfinite(loss)]
         return float(loss[-1] / loss[-2]) if len(loss) > 1 else float("nan")
+
+    def lr_limit(self) -> float:
+        """Return the step size limit that the first seed's growth shows; NaN where it is falling.
+
+        2 lr / (1 + sqrt(growth)), as beyond the limit the loss grows by (1 - lr lambda_max)^2.
+        """
+        growth = self.growth_per_epoch()
+        return float(2 * self.config.lr / (1 + np.sqrt(growth))) if growth > 1 else float("nan")
 
     def contraction(self, epochs: int = 10) -> float:
         """Return the first seed's factor of the error per epoch, from the last epochs' full loss.

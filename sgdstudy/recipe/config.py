@@ -12,12 +12,12 @@ import torch
 from sgdstudy import checks, quantities
 from sgdstudy.errors import InputError, reason, shown, unknown
 from sgdstudy.problems.problem import DTYPES, Problem
-from sgdstudy.recipe import orders, rules, schedules
+from sgdstudy.recipe import columns, orders, rules, schedules
 
 ENGINES = ("auto", "eager", "compiled")
-STEP_COLUMNS = ("loss", "grad_norm", "full_loss", "full_grad_norm", "update_norm")
+STEP_COLUMNS = tuple(column.name for column in columns.OF_STEPS)
 MOST_METRICS = 8  # with live and the epochs' three, twelve keys in MLflow at the most
-METRICS = (*STEP_COLUMNS[:4], "distance", "lr", "noise_scale", "lr_sharpness", "alpha")
+METRICS = columns.charted("steps")
 STOP_COLUMNS = {
     "running": "running_loss",
     "full": "full_loss",

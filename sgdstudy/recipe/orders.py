@@ -11,7 +11,7 @@ at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -340,8 +340,8 @@ class Sampler:
         self._gradients = [gradients[:, live] for gradients in self._gradients]
         self._before = None if self._before is None else self._before[:, live]
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """Return what `restore` needs beside the number of indices taken."""
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Return what `load_state_dict` needs beside the number of indices taken."""
         if not (self._fresh or self.adaptive):
             return {}
         held = {"rest": torch.stack(self._rest)}
@@ -351,7 +351,7 @@ class Sampler:
             held |= {"taken": torch.cat(self._taken, 1), "gradients": torch.cat(self._gradients)}
         return held if self._before is None else {**held, "before": self._before}
 
-    def restore(self, taken: int, state: dict[str, torch.Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, torch.Tensor], taken: int) -> None:
         """Go on where another sampler of the same seeds stood, after so many indices of each.
 
         An order that is drawn once, or is the user's own, is read again from the beginning: who

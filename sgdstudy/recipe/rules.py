@@ -226,6 +226,36 @@ def polyak_options(options: Mapping[str, Any]) -> dict[str, float]:
     return {"least_loss": least, "c": checks.number("c", options.get("c", POLYAK["c"]))}
 
 
+def state_dict(state: Any) -> dict[str, Any]:
+    """Return a rule's state as values: nothing, a tensor, or what a torch optimiser keeps."""
+    if not isinstance(state, torch.optim.Optimizer):
+        return {} if state is None else {"tensor": state}
+    (parameter,) = state.param_groups[0]["params"]
+    group = {key: value for key, value in state.param_groups[0].items() if key != "params"}
+    kept = {f"state.{key}": value for key, value in state.state[parameter].items()}
+    return kept | {f"group.{key}": value for key, value in group.items()}
+
+
+def load_state_dict(fresh: Any, values: Mapping[str, Any]) -> Any:
+    """Return the state whose values these are; `fresh` is the rule's state at its beginning."""
+    if not isinstance(fresh, torch.optim.Optimizer):
+        return None if fresh is None else values["tensor"].to(fresh.device)
+    found: dict[str, dict[str, Any]] = {"state": {}, "group": {}}
+    for name, value in values.items():
+        kind, _, key = name.partition(".")
+        found[kind][key] = value
+    group = fresh.param_groups[0]
+    for key, value in found["group"].items():
+        group[key] = tuple(value) if isinstance(group.get(key), tuple) else value
+    (parameter,) = group["params"]
+    # as torch's own load_state_dict: counters of steps stay with the processor
+    on_host = not (group.get("capturable") or group.get("fused"))
+    for key, value in found["state"].items():
+        moves = isinstance(value, torch.Tensor) and not (key == "step" and on_host)
+        fresh.state[parameter][key] = value.to(parameter.device) if moves else value
+    return fresh
+
+
 def _refuse_mixing(name: str) -> None:
     known = getattr(torch.optim, name, None)
     is_optimizer = isinstance(known, type) and issubclass(known, torch.optim.Optimizer)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Mapping
 from pathlib import PureWindowsPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-KEPT = ("--no-answer", "--predict")  # options of `sgdstudy study` that `sgdstudy run` takes too
+LEFT_OUT = ("store", "jobs", "resume", "checkpoint_seconds")  # change nothing of what is found
 
 
 def markdown(text: str, figures: Mapping[str, str] | None = None) -> list[Markup]:
@@ -47,45 +49,46 @@ def _inline(text: str, pattern: re.Pattern[str], figures: Mapping[str, str]) -> 
     return done + escape(text[end:])
 
 
-def portable(command: str, study: str) -> tuple[str, bool]:
-    """Return how to run a study again anywhere, and whether its options are in the command.
+def command(tags: Mapping[str, str]) -> str:
+    """Return the words that run a study, or a sweep, again, from the tags of its runs.
 
-    The store and other folders of this machine are left out.
+    The store is left out, and other paths of this machine are bare file names. "" where an older
+    version wrote too little down.
 
-    >>> portable("ex6_shuffle.py --seeds 64 --store /tmp/x", "ex6_shuffle")
-    ('python experiments/ex6_shuffle.py --seeds 64', True)
-    >>> portable("sgdstudy run ex4_minibatch ex6_shuffle --seeds 4", "ex6_shuffle")
-    ('sgdstudy run ex6_shuffle --seeds 4', True)
-    >>> portable("sgdstudy study --jobs 2 --no-answer", "ex6_shuffle")
-    ('sgdstudy run ex6_shuffle --no-answer', True)
-    >>> portable("ipykernel_launcher.py -f /home/me/kernel.json", "ex6_shuffle")
-    ('sgdstudy run ex6_shuffle', False)
+    >>> tags = {"sgdstudy.script": "/x/ex6_shuffle.py", "sgdstudy.given": '{"seeds": 64}'}
+    >>> command(tags)
+    'sgdstudy run ex6_shuffle --seeds 64'
+    >>> command(tags | {"sgdstudy.arm": "SGD", "sgdstudy.grid": '{"lr": [1e-4, 2e-4]}'})
+    'sgdstudy sweep ex6_shuffle --arm SGD --grid lr=0.0001,0.0002 --seeds 64'
     """
-    first, *words = command.split() or [""]
-    program = re.sub(r"(-script)?(\.exe|\.pyw?)?$", "", first)
-    if program == study:
-        return " ".join([f"python experiments/{study}.py", *_options(words)]), True
-    if program == "sgdstudy" and words[:1] == ["study"]:
-        return " ".join([f"sgdstudy run {study}", *(w for w in words if w in KEPT)]), True
-    if program == "sgdstudy" and words[:1] == ["run"]:
-        cut = next((i for i, w in enumerate(words) if w.startswith("-")), len(words))
-        return " ".join([f"sgdstudy run {study}", *_options(words[cut:])]), True
-    return f"sgdstudy run {study}", False
+    swept, grid = "sgdstudy.arm" in tags, json.loads(tags.get("sgdstudy.grid", "{}"))
+    if "sgdstudy.script" not in tags or (swept and not grid):
+        return ""
+    values = json.loads(tags.get("sgdstudy.given", tags.get("sgdstudy.options", "{}")))
+    name = PureWindowsPath(tags["sgdstudy.script"]).stem
+    words = ["sgdstudy", "sweep" if swept else "run", name]
+    if swept:
+        axes = [f"{axis}={','.join(map(_grid_word, given))}" for axis, given in grid.items()]
+        words += ["--arm", tags["sgdstudy.arm"], "--grid", *axes]
+    for option, value in values.items():
+        words += [] if option in LEFT_OUT else _option(option.replace("_", "-"), value)
+    return shlex.join(words)
 
 
-def _options(words: Sequence[str]) -> list[str]:
-    """Return the options without store and jobs, other absolute paths as bare file names."""
-    kept: list[str] = []
-    option = ""
-    for word in words:
-        if word.startswith("--"):
-            option = word.partition("=")[0]
-        if option in ("--store", "--jobs"):
-            continue
-        name, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
-        value = PureWindowsPath(value).name if _is_absolute(value) else value
-        kept.append(f"{name}{equals}{value}")
-    return kept
+def _option(name: str, value: Any) -> list[str]:
+    """Return an option as it is typed; one that has no value is not."""
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    if value is None:
+        return []
+    given = value if isinstance(value, list) else [value]
+    texts = map(str, given)
+    return [f"--{name}", *(PureWindowsPath(t).name if _is_absolute(t) else t for t in texts)]
+
+
+def _grid_word(value: Any) -> str:
+    """Return a value of a grid as it is typed."""
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def _is_absolute(text: str) -> bool:

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgdstudy.errors import InputError
-from sgdstudy.report.markup import breakable, markdown, portable, slug
+from sgdstudy.report.markup import breakable, command, markdown, slug
 from sgdstudy.studies.claims import tally, without_tables
 from sgdstudy.studies.study import HIDDEN
 from sgdstudy.text import show
 from sgdstudy.tracking import chart_views
-from sgdstudy.tracking.load import artifact, every_run, kind_of
+from sgdstudy.tracking.load import kind_of
+from sgdstudy.tracking.runs import TrackedRun, artifact, every_run
 from sgdstudy.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -79,7 +80,6 @@ class Section:
     pictures: list[Picture]
     arms: Arms
     command: str
-    options_known: bool
     started: datetime
     seconds: float
     code: str
@@ -152,13 +152,13 @@ def _sections(store: Store) -> list[Section]:
         answers = [
             run
             for run in every_run(store, experiment.experiment_id, "attributes.run_name = 'answer'")
-            if run.info.status == "FINISHED" and "sgdstudy.invocation" in run.data.tags
+            if run.finished and run.invocation
         ]
         if answers:
-            last = max(answers, key=lambda run: str(run.data.tags["sgdstudy.invocation"]))
-            same = chart_views.only(last.data.tags["sgdstudy.invocation"])
+            last = max(answers, key=lambda run: run.invocation)
+            same = chart_views.only(last.invocation)
             runs = every_run(store, experiment.experiment_id, same)
-            arms = [run for run in runs if run.info.run_name != "answer"]
+            arms = [run for run in runs if not run.is_answer]
             found.append(_section(store, experiment.name.removeprefix(prefix), last, arms))
     return sorted(found, key=lambda section: _place(section.name))
 
@@ -173,8 +173,8 @@ def _place(name: str) -> tuple[bool, bool, list[tuple[int, str]]]:
     return not re.match(r"ex\d", name), not name.startswith("study_"), parts
 
 
-def _section(store: Store, name: str, run: Any, arms: Sequence[Any]) -> Section:
-    tags = run.data.tags
+def _section(store: Store, name: str, run: TrackedRun, arms: Sequence[TrackedRun]) -> Section:
+    tags = run.tags
     ident = "study-" + slug(name)
     with tempfile.TemporaryDirectory() as folder:  # what a server has is downloaded to it
         into = Path(folder)
@@ -183,9 +183,7 @@ def _section(store: Store, name: str, run: Any, arms: Sequence[Any]) -> Section:
         paths = [artifact(store, run, file, into) for file in _figures(store, run)]
         pictures = [_picture(path, ident, question) for path in paths if path is not None]
     hidden = text == HIDDEN
-    study = tags.get("sgdstudy.study", name)
-    command, options_known = portable(tags.get("sgdstudy.command", ""), study)
-    started = min(r.info.start_time for r in [run, *arms])
+    started = min(r.start_ms for r in [run, *arms])
     return Section(
         id=ident,
         name=name,
@@ -195,15 +193,14 @@ def _section(store: Store, name: str, run: Any, arms: Sequence[Any]) -> Section:
         claims=[] if hidden else _claims(listing),
         pictures=pictures,
         arms=_arms(arms),
-        command=command,
-        options_known=options_known,
+        command=command(tags),
         started=datetime.fromtimestamp(started / 1000, UTC),
-        seconds=((run.info.end_time or started) - started) / 1000,
+        seconds=((run.end_ms or started) - started) / 1000,
         code=_code(tags),
     )
 
 
-def _read(store: Store, run: Any, name: str, into: Path) -> str:
+def _read(store: Store, run: TrackedRun, name: str, into: Path) -> str:
     path = artifact(store, run, name, into)
     return "" if path is None else path.read_text(encoding="utf-8")
 
@@ -254,19 +251,19 @@ def _number(value: Any) -> Any:
     return float(value) if value in ("inf", "-inf", "nan") else value
 
 
-def _arms(runs: Sequence[Any]) -> Arms:
+def _arms(runs: Sequence[TrackedRun]) -> Arms:
     """Return the table of arms: a setting is a column where it differs."""
-    params = [dict(run.data.params) for run in runs]
+    params = [dict(run.params) for run in runs]
     for run, values in zip(runs, params, strict=True):
-        values["engine"] = run.data.tags.get("sgdstudy.engine", "")
+        values["engine"] = run.tags.get("sgdstudy.engine", "")
     names = list(dict.fromkeys(name for values in params for name in values))
     table = {name: [_setting(values.get(name)) for values in params] for name in names}
     differs = [name for name in names if len(set(table[name])) > 1]
     rows = [
         [
-            run.info.run_name,
-            run.data.tags.get("mlflow.note.content", ""),
-            run.data.tags.get("stop_reason", run.info.status.lower()).replace("_", " "),
+            run.name,
+            run.tags.get("mlflow.note.content", ""),
+            run.tags.get("stop_reason", run.status.lower()).replace("_", " "),
             *(_result(run, *which) for which in RESULTS.values()),
             *(table[name][i] for name in differs),
         ]
@@ -291,10 +288,10 @@ def _setting(text: str | None) -> str:
     return text if text not in (None, "", "None") else "–"
 
 
-def _result(run: Any, name: str, missing: str) -> str:
+def _result(run: TrackedRun, name: str, missing: str) -> str:
     """Write a result's median, and the range from p10 to p90 where the seeds differ."""
-    metrics = run.data.metrics
-    if name == "stop_epoch" and run.data.params.get("stop") == "none":
+    metrics = run.metrics
+    if name == "stop_epoch" and run.params.get("stop") == "none":
         return "–"
     middle, low, high = (
         show(metrics[f"result/{name}{suffix}"]) if f"result/{name}{suffix}" in metrics else missing
@@ -307,10 +304,10 @@ def _result(run: Any, name: str, missing: str) -> str:
 # ---- figures ---------------------------------------------------------------------------------
 
 
-def _figures(store: Store, run: Any) -> list[str]:
+def _figures(store: Store, run: TrackedRun) -> list[str]:
     """Return the file names of the figures, in the order of the script where the run says it."""
-    files = [item.path for item in store.client.list_artifacts(run.info.run_id)]
-    order = run.data.tags.get("sgdstudy.figures", "").split(", ")
+    files = [item.path for item in store.client.list_artifacts(run.run_id)]
+    order = run.tags.get("sgdstudy.figures", "").split(", ")
     pictures = sorted(name for name in files if name.endswith(".png"))
     return sorted(pictures, key=lambda name: order.index(name) if name in order else len(order))
 

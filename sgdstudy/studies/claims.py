@@ -12,14 +12,13 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import InitVar, dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from sgdstudy import checks
 from sgdstudy.errors import InputError, shown
 from sgdstudy.known import Known
 from sgdstudy.text import plain, show
 
-FEW = 8  # seeds, below which an error is not estimated from them
 Kind = Literal["prediction", "identity", "description"]
 PLURAL: dict[Kind, str] = {
     "prediction": "predictions",
@@ -55,6 +54,8 @@ class Claim:
         InputError: a name that is no text in one line, a value that is neither number nor text, a
             tolerance that is negative.
     """
+
+    FEW: ClassVar[int] = 8  # seeds, below which an error is not estimated from them
 
     name: str
     arm: str
@@ -124,7 +125,7 @@ class Claim:
             >>> Claim.estimated("x", "a", 1, 0, math.nan, 1).kind
             'description'
         """
-        if seeds < FEW:
+        if seeds < cls.FEW:
             return cls(name, arm, measured)
         from scipy.stats import norm, t  # --help must not wait for it
 

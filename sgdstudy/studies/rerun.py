@@ -22,7 +22,7 @@ from sgdstudy.studies.scripts import find_scripts, load_study
 from sgdstudy.studies.study import Study
 from sgdstudy.tracking import describe, provenance, recovery
 from sgdstudy.tracking.invocation import Invocation
-from sgdstudy.tracking.load import artifact, find_run
+from sgdstudy.tracking.runs import TrackedRun, artifact, find_run
 from sgdstudy.tracking.store import Store
 
 ROUNDING = 1e-9  # relative; what theory gives is known to more digits
@@ -104,15 +104,15 @@ def rerun(
     arm, tags = _arm(run, study, options)
     tags |= {"sgdstudy.rerun_of": run_id}
     now = {**provenance.code_tags(), "sgdstudy.hardware": provenance.hardware()}
-    before = {name: run.data.tags.get(name) for name in PLACES}
+    before = {name: run.tags.get(name) for name in PLACES}
     changed = [
         f"{n}: {before[n]} then, {now.get(n)} now" for n in PLACES if before[n] != now.get(n)
     ]
     for line in changed:
         say(f"not as it was, {line}")
-    name = run.data.tags["sgdstudy.study"]
+    name = run.tags["sgdstudy.study"]
     invocation = Invocation.start(opened, name, {**study.tags(options), **tags})
-    new_id, history = train_arm(invocation.outside(), run.info.run_name, arm)
+    new_id, history = train_arm(invocation.outside(), run.name, arm)
     assert isinstance(history.sink, Files)
     with tempfile.TemporaryDirectory(prefix="sgdstudy-") as folder:
         old = {kind: artifact(opened, run, f"{kind}.parquet", Path(folder)) for kind in AXIS}
@@ -121,35 +121,35 @@ def rerun(
             raise InputError(f"the run {run_id} has no rows to compare with")
         found = [_compare(k, path, history.sink.paths[k]) for k, path in recorded.items()]
     difference = next((d for d in found if d is not None), None)
-    return Rerun(new_id, f"{name}, {run.info.run_name}", difference, changed)
+    return Rerun(new_id, f"{name}, {run.name}", difference, changed)
 
 
-def _find(store: Store, run_id: str) -> Any:
+def _find(store: Store, run_id: str) -> TrackedRun:
     run = find_run(store, run_id)
-    if "sgdstudy.options" not in run.data.tags or run.info.run_name == "answer":
+    if "sgdstudy.options" not in run.tags or run.is_answer:
         raise InputError(f"the run {run_id} is not an arm that a study of ours tracked")
-    if run.info.status != "FINISHED":
-        raise InputError(f"the run {run_id} is {run.info.status}: only a finished one compares")
+    if not run.finished:
+        raise InputError(f"the run {run_id} is {run.status}: only a finished one compares")
     return run
 
 
-def _declared(run: Any) -> tuple[Study, Options]:
+def _declared(run: TrackedRun) -> tuple[Study, Options]:
     """Return the script a run came from, and its options."""
-    path = Path(run.data.tags["sgdstudy.script"])
+    path = Path(run.tags["sgdstudy.script"])
     here = find_scripts().get(path.stem)
     if not path.is_file() and here is None:
         raise InputError(f"the script {path} of this run is gone; change to its project's folder")
     study = load_study(str(path if path.is_file() else here))
-    values = json.loads(run.data.tags["sgdstudy.options"])
+    values = json.loads(run.tags["sgdstudy.options"])
     try:
         return study, study.options(**values)
     except TypeError as error:
         raise InputError(f"{study.name} has other options now than this run: {error}") from None
 
 
-def _arm(run: Any, study: Study, options: Options) -> tuple[Arm, dict[str, str]]:
+def _arm(run: TrackedRun, study: Study, options: Options) -> tuple[Arm, dict[str, str]]:
     """Return the arm that a run was, and the tags that say so; its params must be the same."""
-    tags, name = run.data.tags, run.info.run_name
+    tags, name = run.tags, run.name
     if "sgdstudy.settings" in tags:  # of a sweep
         settings, changed = split_point(json.loads(tags["sgdstudy.settings"]))
         arms = study.placed_arms(replace(options, **changed))
@@ -160,11 +160,11 @@ def _arm(run: Any, study: Study, options: Options) -> tuple[Arm, dict[str, str]]
         if name not in arms:
             raise InputError(f"{study.name} has no arm {name!r} now; it has {', '.join(arms)}")
         arm, own = arms[name], {}
-    arm = arm.but(**_as_it_was(arm.config, run.data.params))
+    arm = arm.but(**_as_it_was(arm.config, run.params))
     params = describe.parameters(arm.problem, arm.config)
-    other = [n for n, value in params.items() if run.data.params.get(n) != value[:6000]]
+    other = [n for n, value in params.items() if run.params.get(n) != value[:6000]]
     if other or describe.config_hash(arm.problem, params) != tags["sgdstudy.config_hash"]:
-        what = ", ".join(f"{n} {run.data.params.get(n)} then, {params[n]} now" for n in other)
+        what = ", ".join(f"{n} {run.params.get(n)} then, {params[n]} now" for n in other)
         raise InputError(f"{study.name} declares {name!r} otherwise now: {what or 'other data'}")
     return arm, own
 

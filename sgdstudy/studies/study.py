@@ -158,8 +158,14 @@ class Study:
         return run(self, options, progress=progress, say=say)
 
     def tags(self, options: Options) -> dict[str, str]:
-        """Return what it takes to run an arm again: `sgdstudy rerun` reads it."""
-        return {"sgdstudy.script": self.file, "sgdstudy.options": json.dumps(asdict(options))}
+        """Return what it takes to run an arm again: `sgdstudy rerun` and the report read it."""
+        values = asdict(options)
+        given = {k: v for k, v in values.items() if v != getattr(self.options, k, v)}
+        return {
+            "sgdstudy.script": self.file,
+            "sgdstudy.options": json.dumps(values),
+            "sgdstudy.given": json.dumps(given),
+        }
 
     def placed_arms(self, options: Options) -> dict[str, Arm]:
         """Return the arms, on the device and by the engine that the options name.

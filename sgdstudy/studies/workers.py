@@ -5,14 +5,12 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sgdstudy.errors import StoreError
-
-if TYPE_CHECKING:
-    pass
 
 WORKER_NICE = 10  # whoever takes their results goes first: one that lags makes them wait
 
@@ -36,6 +34,8 @@ def spread(
     if jobs == 1:
         yield from itertools.starmap(function, tasks)
         return
+    # a worker that has grown is replaced by a fresh one: that is no news to whoever runs a study
+    warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
     pool = Parallel(
         jobs,
         return_as="generator_unordered",

@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sgdstudy.errors import InputError, shown, unknown
 from sgdstudy.studies.arm import OPTIONS, SETTINGS, Arm, Options, at_settings, split_point
 from sgdstudy.studies.study import Study
 from sgdstudy.sweep import grid as grids
 from sgdstudy.tracking import describe
-
-if TYPE_CHECKING:
-    pass
 
 RECORDS = ("epochs", "steps")
 SHARED = {f.name for f in fields(Options)}
@@ -110,6 +107,7 @@ class Plan:
             **self.study.tags(self.options),
             "sgdstudy.arm": self.arm,
             "sgdstudy.record": self.record,
+            "sgdstudy.grid": json.dumps(self.grid),
         }
 
 

@@ -25,10 +25,11 @@ from sgdstudy.sweep.plan import Combination, Plan
 from sgdstudy.theory.predictions import SWEEP_WORK, predict
 from sgdstudy.tracking import garbage, provenance, recovery
 from sgdstudy.tracking.invocation import Invocation
-from sgdstudy.tracking.load import every_run
 from sgdstudy.tracking.prune import remove
+from sgdstudy.tracking.retry import reason_of
+from sgdstudy.tracking.runs import TrackedRun, every_run
 from sgdstudy.tracking.sink import RunSink
-from sgdstudy.tracking.store import locate, reason_of
+from sgdstudy.tracking.store import locate
 from sgdstudy.training.interrupts import interrupt_flag, visible
 from sgdstudy.training.train import train
 
@@ -128,7 +129,7 @@ def _run(
     runs = _runs(store, plan) if todo else earlier  # a thousand take seconds
     table = _table(everything, runs, invocation)
     answer = results.summary(plan, table)
-    if not any(_is_answer(run) and run.info.status == "FINISHED" for run in _of(invocation, runs)):
+    if not any(run.is_answer and run.finished for run in _of(invocation, runs)):
         results.log_answer(invocation, plan, table, answer)
     return Swept(plan.name, table, answer, len(everything) - len(todo))
 
@@ -316,16 +317,16 @@ class Failed(Exception):
 # ---- what is in the store -------------------------------------------------------------------
 
 
-def _runs(store: Store, plan: Plan) -> list[Any]:
+def _runs(store: Store, plan: Plan) -> list[TrackedRun]:
     """Return the runs of this arm that this version of the code swept, oldest first."""
     found = store.client.get_experiment_by_name(store.experiment_name(plan.name))
     every = every_run(store, found.experiment_id) if found else []
     same = {f"sgdstudy.{name}": plan.tags[f"sgdstudy.{name}"] for name in ("arm", "record")}
     same |= provenance.code_tags()
-    return [run for run in every if same.items() <= run.data.tags.items()]
+    return [run for run in every if same.items() <= run.tags.items()]
 
 
-def _todo(everything: list[Combination], runs: list[Any]) -> list[Combination]:
+def _todo(everything: list[Combination], runs: list[TrackedRun]) -> list[Combination]:
     """Return what is not finished; of combinations that mean the same, the first."""
     distinct: dict[str, Combination] = {}
     for combination in everything:
@@ -334,57 +335,54 @@ def _todo(everything: list[Combination], runs: list[Any]) -> list[Combination]:
     return [combination for hash_, combination in distinct.items() if hash_ not in finished]
 
 
-def _finished(runs: list[Any]) -> dict[str, Any]:
+def _finished(runs: list[TrackedRun]) -> dict[str, TrackedRun]:
     """Return the finished runs by the hash of their settings."""
-    return {_tag(run, "config_hash"): run for run in runs if run.info.status == "FINISHED"}
+    return {_hash(run): run for run in runs if run.finished}
 
 
 def _invocation(
-    store: Store, plan: Plan, everything: list[Combination], earlier: list[Any]
+    store: Store, plan: Plan, everything: list[Combination], earlier: list[TrackedRun]
 ) -> Invocation:
     """Begin an invocation, or go on with the latest that ran some of these combinations."""
     fresh = Invocation.start(store, plan.name, plan.tags)
     hashes = {combination.hash for combination in everything}
-    ids = {_tag(run, "invocation") for run in earlier if _tag(run, "config_hash") in hashes}
+    ids = {run.invocation for run in earlier if _hash(run) in hashes}
     return replace(fresh, id=max(ids, default="") or fresh.id)  # "" is that of a rerun
 
 
-def _of(invocation: Invocation, runs: list[Any]) -> list[Any]:
-    return [run for run in runs if _tag(run, "invocation") == invocation.id]
+def _of(invocation: Invocation, runs: list[TrackedRun]) -> list[TrackedRun]:
+    return [run for run in runs if run.invocation == invocation.id]
 
 
-def _drop(store: Store, runs: list[Any], invocation: Invocation, todo: list[Combination]) -> None:
+def _drop(
+    store: Store, runs: list[TrackedRun], invocation: Invocation, todo: list[Combination]
+) -> None:
     """Remove what comes anew: runs that failed or were cut off, and the answer."""
     anew = {combination.hash for combination in todo}
     doomed = [
         run
         for run in _of(invocation, runs)
-        if _tag(run, "config_hash") in anew
-        or (_is_answer(run) and (todo or run.info.status != "FINISHED"))
+        if _hash(run) in anew or (run.is_answer and (todo or not run.finished))
     ]
     remove(store, doomed)
 
 
-def _is_answer(run: Any) -> bool:
-    return bool(run.info.run_name == "answer")
-
-
-def _tag(run: Any, name: str) -> str:
-    return str(run.data.tags.get(f"sgdstudy.{name}", ""))
+def _hash(run: TrackedRun) -> str:
+    return run.tags.get("sgdstudy.config_hash", "")
 
 
 def _table(
-    combinations: list[Combination], runs: list[Any], invocation: Invocation
+    combinations: list[Combination], runs: list[TrackedRun], invocation: Invocation
 ) -> pd.DataFrame:
     """Return one row per combination, of its run."""
-    ours = {_tag(run, "config_hash"): run for run in _of(invocation, runs)}
+    ours = {_hash(run): run for run in _of(invocation, runs)}
     by_hash = _finished(runs) | ours
     rows = []
     for combination in combinations:
         row: dict[str, Any] = dict(combination.point)
         run = by_hash.get(combination.hash)
-        row |= {"status": run.info.status if run else "", "run_id": run.info.run_id if run else ""}
-        for key, value in (run.data.metrics if run else {}).items():
+        row |= {"status": run.status if run else "", "run_id": run.run_id if run else ""}
+        for key, value in (run.metrics if run else {}).items():
             if key.startswith("result/"):
                 row[key.removeprefix("result/")] = value
         rows.append(row)

@@ -23,15 +23,18 @@ from sgdstudy.theory.batch_size import (
 )
 from sgdstudy.theory.batch_vs_full import (
     Gap,
+    batch_norm_spread,
     finite_share,
     gap,
     gradients,
     jensen_bounds,
     mean_square_batch_norm,
     noise_scale,
+    trace_from_batches,
     trace_sigma,
     triangle_bounds,
     two_batch_bias,
+    two_batch_estimate,
 )
 from sgdstudy.theory.checked import checked
 from sgdstudy.theory.descent import (
@@ -74,6 +77,8 @@ from sgdstudy.theory.fixed_order import (
     spectral_radius,
     usable_lr,
 )
+from sgdstudy.theory.mean_absolute import least_absolute_gradient
+from sgdstudy.theory.medians import draw_within
 from sgdstudy.theory.particles import Estimated, reshuffling_growth, reshuffling_lr_limit
 from sgdstudy.theory.paths import PRODUCTS, first_overflow, log_rate, lyapunov, lyapunov_zero_lr
 from sgdstudy.theory.random_order import (
@@ -107,6 +112,7 @@ from sgdstudy.theory.reshuffling import (
     reshuffling_radius,
     reshuffling_share,
 )
+from sgdstudy.theory.rounding import sum_rounding
 from sgdstudy.theory.stability import linearised, sharpness_limit
 from sgdstudy.theory.step_sizes import (
     averaged_excess_law,
@@ -132,6 +138,7 @@ __all__ = [
     "Tracking",
     "averaged_excess_law",
     "averaged_losses",
+    "batch_norm_spread",
     "batches",
     "batches_by_epoch",
     "best_tracking_lr",
@@ -141,6 +148,7 @@ __all__ = [
     "descent_loss",
     "descent_stop",
     "descent_w",
+    "draw_within",
     "eigenvalues",
     "epoch_map",
     "exact_radius",
@@ -163,6 +171,7 @@ __all__ = [
     "jensen_bounds",
     "kept_order_error",
     "law_at",
+    "least_absolute_gradient",
     "linearised",
     "log_rate",
     "log_slope",
@@ -201,13 +210,16 @@ __all__ = [
     "stationary_excess",
     "stationary_tracking",
     "step_moments",
+    "sum_rounding",
     "time_above",
+    "trace_from_batches",
     "trace_sigma",
     "tracking_lr_limit",
     "tracking_path",
     "tracking_terms",
     "triangle_bounds",
     "two_batch_bias",
+    "two_batch_estimate",
     "usable_lr",
 ]
 

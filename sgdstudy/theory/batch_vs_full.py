@@ -84,6 +84,60 @@ def mean_square_batch_norm(ls: LeastSquares, w: np.ndarray, d: int, batch_size: 
     return float(g @ g) + trace_sigma(ls, w, d) * finite_share(d, batch_size)
 
 
+def batch_norm_spread(
+    ls: LeastSquares, w: np.ndarray, d: int, batch_size: int, draws: int = 400
+) -> float:
+    """Return the standard deviation of an epoch's mean |g_B|^2 at w, from one order to another.
+
+    The mean is over the whole batches of a random partition of the samples; its law has no simple
+    closed form, and is drawn, from a generator of its own.
+
+    Args:
+        ls: the problem.
+        w: the parameters, which stay where they are.
+        d: number of samples.
+        batch_size: B; a short last batch is left out.
+        draws: random partitions, two at least.
+    """
+    draw, each, whole = np.random.default_rng(0), gradients(ls, w, d), d // batch_size * batch_size
+    means = []
+    for _ in range(draws):
+        batches = draw.permutation(each)[:whole].reshape(-1, batch_size, each.shape[1])
+        means.append((batches.mean(1) ** 2).sum(1).mean())
+    return float(np.std(means, ddof=1))
+
+
+def trace_from_batches(mean_square: float, square: float, d: int, batch_size: int) -> float:
+    """Return tr(Sigma) from a mean square norm of batches, drawn without replacement.
+
+    (E|g_B|^2 - |g|^2) B (d - 1) / (d - B): `mean_square_batch_norm` solved for it. NaN where a
+    batch is all the data.
+
+    Args:
+        mean_square: E|g_B|^2, or its estimate.
+        square: |g|^2 of all the data.
+        d: number of samples.
+        batch_size: B.
+    """
+    share = finite_share(d, batch_size)
+    return float((mean_square - square) / share) if share else np.nan
+
+
+def two_batch_estimate(small: float, b: int, large: float, size: int) -> float:
+    """Return the estimate of |g|^2 from the mean squares of batches of two sizes, b < B.
+
+    (B |g_B|^2 - b |g_b|^2) / (B - b), without bias for independent samples (McCandlish et al. 2018,
+    appendix A.1); without replacement `two_batch_bias` is its error. NaN for equal sizes.
+
+    Args:
+        small: mean of |g_b|^2.
+        b: samples in a small batch.
+        large: mean of |g_B|^2.
+        size: B, samples in a large one.
+    """
+    return float((size * large - b * small) / (size - b)) if size != b else np.nan
+
+
 def finite_share(d: int, batch_size: int) -> float:
     """Return (d - B) / (B (d - 1)): the covariance of a batch's mean over that of a sample.
 
@@ -95,8 +149,8 @@ def finite_share(d: int, batch_size: int) -> float:
 def two_batch_bias(ls: LeastSquares, w: np.ndarray, d: int) -> float:
     """Return how far the two-batch estimate of |g|^2 is off without replacement, on average.
 
-    From batches of two sizes b < B, (B |g_B|^2 - b |g_b|^2) / (B - b) estimates |g|^2. It is
-    unbiased for independent samples; drawn without replacement its mean is off by
+    `two_batch_estimate` is unbiased for independent samples; drawn without replacement its mean is
+    off by
     -tr(Sigma) / (d - 1), whatever the sizes (put E|g_B|^2 of `mean_square_batch_norm` in).
     """
     return -trace_sigma(ls, w, d) / max(d - 1, 1)

@@ -208,3 +208,25 @@ def float32_floor(ls: LeastSquares, lr: float, w0: np.ndarray | None = None) -> 
     slow = int(np.argmax(np.abs(vectors[:, 0])))
     ulp = float(np.spacing(np.float32(abs(end[slow]))))
     return float(ulp**2 / (8 * lr**2 * spectrum[0]))
+
+
+def float32_floor_rounding(ls: LeastSquares, lr: float) -> float:
+    """Return how far from `float32_floor` the excess loss may stop, relative to it.
+
+    Descent stops where lr |v . g| < ulp / 2, v the flattest direction, 1 along the parameter that
+    stops it. The gradient is of rounded residuals: a prediction takes four roundings of at most
+    half a unit in the last place of its largest term. The other parameters stop within half a unit
+    of their own. The floor goes with the square of that gradient, hence twice both.
+
+    Args:
+        ls: the problem, whose minimum descent comes to rest near.
+        lr: step size, above 0.
+    """
+    v = ls.modes[1][:, 0]
+    slow = int(np.abs(v).argmax())
+    v = v / v[slow]
+    terms = np.abs(ls.features * ls.w_star).max(1)
+    of_gradient = 2 * np.mean(2 * np.spacing(terms.astype("f")) * np.abs(ls.features @ v))
+    ulp = np.spacing(np.abs(ls.w_star).astype("f"))
+    others = np.delete(np.abs(v) * ulp, slow).sum() / ulp[slow]
+    return float(2 * (of_gradient * 2 * lr / ulp[slow] + others))

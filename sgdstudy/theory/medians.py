@@ -1,9 +1,9 @@
-"""Medians of samples that may hold infinities, with bootstrap intervals."""
+"""Medians of samples that may hold infinities, with bootstrap intervals; errors of means."""
 
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import betabinom, binom, norm
+from scipy.stats import betabinom, binom, norm, t
 
 Interval = tuple[float, float]
 
@@ -18,6 +18,23 @@ def standard_error(samples: np.ndarray, axis: int = -1) -> np.ndarray:
     n = samples.shape[axis]
     spread = samples.std(axis, ddof=1) if n > 1 else np.full_like(samples.mean(axis), np.nan)
     return spread / n**0.5
+
+
+def draw_within(samples: np.ndarray, deviations: float = 4.0) -> float:
+    """Return how far one more draw of the same law may be from the mean of a sample.
+
+    t s sqrt(1 + 1 / n), the half width of the prediction interval of normal draws, s their standard
+    deviation and t Student's quantile of n - 1, as rare as so many standard deviations of a normal
+    law. NaN of a single sample.
+
+    >>> round(draw_within(np.tile([-1.0, 1.0], 500_000)), 3)  # of many draws
+    4.0
+    """
+    n = len(samples)
+    if n < 2:
+        return np.nan
+    quantile = float(t.isf(norm.sf(deviations), n - 1))
+    return quantile * float(np.std(samples, ddof=1)) * (1 + 1 / n) ** 0.5
 
 
 def median(values: np.ndarray) -> float:

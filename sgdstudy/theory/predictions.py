@@ -17,7 +17,7 @@ from sgdstudy.recipe import orders
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.theory.follow import FIXED_ORDERS, epoch_ends, work
 from sgdstudy.theory.medians import median
-from sgdstudy.theory.rounding import Rounding
+from sgdstudy.theory.rounding import Rounding, growth_rounding
 
 RANDOM_ORDERS = ("shuffle", "with_replacement")
 MOST_WORK = 1e9  # nanoseconds, about, that the orders of an arm's seeds are followed
@@ -199,7 +199,7 @@ def _epochs(problem: Problem, config: TrainConfig, ls: LeastSquares) -> Iterator
     starts, running = _starts(problem, config), config.stop[0] == "running"
     rounding, m = Rounding(ls, config.lr, _eps(problem, config)), len(config.batch_sizes(problem.d))
     # a mean of squares is a sum first
-    largest = float(torch.finfo(_dtype(problem, config)).max) / len(ls.residual)
+    largest = float(torch.finfo(run_dtype(problem, config)).max) / len(ls.residual)
     z, variance = starts - ls.w_star, np.zeros_like(starts)
     dead = np.zeros(len(starts), bool)
     for epoch, ends in enumerate(epoch_ends(problem, config, ls, starts), 1):
@@ -309,31 +309,31 @@ def _starts(problem: Problem, config: TrainConfig) -> np.ndarray:
     return problem.initial(list(config.seeds)).double().cpu().numpy()
 
 
-def _dtype(problem: Problem, config: TrainConfig) -> torch.dtype:
+def run_dtype(problem: Problem, config: TrainConfig) -> torch.dtype:
+    """Return the dtype that a run computes in: its own, or the problem's."""
     return problem.dtype if config.dtype is None else DTYPES[config.dtype]
 
 
 def _eps(problem: Problem, config: TrainConfig) -> float:
     """Return the relative rounding of the run, and of theory's own float64."""
-    return float(torch.finfo(_dtype(problem, config)).eps + np.finfo(float).eps)
+    return float(torch.finfo(run_dtype(problem, config)).eps + np.finfo(float).eps)
 
 
 def _growth(problem: Problem, config: TrainConfig, ls: LeastSquares) -> dict[str, float]:
     """Return the growth of the loss beyond the limit, where the run is long enough to see it.
 
-    It is read off the last losses that are finite. The step size is rounded to the run's dtype,
-    and the gradient and both losses are sums of rounded terms: a few units in the last place each.
+    It is read off the last losses that are finite.
     """
     start, epsilon = _starts(problem, config)[0], config.stop[1] if config.stop else 0.0
     k = np.unique(np.geomspace(1, max(1, config.epochs - 1), 500).astype(int))
     with np.errstate(over="ignore"):
         sums = theory.descent_loss(ls, start, config.lr, k) * len(ls.residual)
-    k = k[sums < float(torch.finfo(_dtype(problem, config)).max)]
+    k = k[sums < float(torch.finfo(run_dtype(problem, config)).max)]
     if len(k) == 0 or config.epochs < 2:
         return {}
     before, last = (theory.descent_loss(ls, start, config.lr, j) for j in (k - 1, k))
     law, pull = theory.growth_per_epoch(ls, config.lr), config.lr * theory.eigenvalues(ls)[-1]
-    tolerance = float(_eps(problem, config) * law * (10 * pull / (pull - 1) + 16))
+    tolerance = float(law * growth_rounding(pull, _eps(problem, config)))
     if abs(last[-1] / before[-1] - law) > tolerance / 2 or last.min() < 2 * epsilon:
         return {}  # it may stop first
     return {"growth_per_epoch": law, f"growth_per_epoch{WITHIN}": tolerance}

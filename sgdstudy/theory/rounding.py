@@ -18,6 +18,38 @@ import numpy as np
 from sgdstudy.problems.least_squares import LeastSquares
 
 DEVIATIONS = 4  # how many standard deviations of scattering errors count as possible
+EPS = 2.0**-23  # of float32
+
+
+def sum_rounding(terms: int, operations: int = 1, eps: float = EPS) -> float:
+    """Return how far a sum of rounded terms may be off, relative to the sum of their sizes.
+
+    4 sqrt(operations terms) eps / 2: every operation rounds by eps / 2 at most, at random, and
+    what scatters adds up by its squares; four standard deviations of that.
+
+    Args:
+        terms: how many are added up.
+        operations: roundings of each, that of the sum included.
+        eps: relative distance of two neighbouring numbers.
+
+    Example:
+        >>> sum_rounding(16) == 8 * 2.0**-23
+        True
+    """
+    return float(DEVIATIONS * np.sqrt(operations * terms) * eps / 2)
+
+
+def growth_rounding(pull: float, eps: float = EPS) -> float:
+    """Return how far the growth (1 - pull)^2 of a loss, read off a run, may be off, relative.
+
+    The step size is rounded to the run's dtype, which pull - 1 amplifies; the gradient and both
+    losses are sums of rounded terms: a few units in the last place each.
+
+    Args:
+        pull: lr lambda_max, above 2: beyond the limit.
+        eps: relative distance of two neighbouring numbers.
+    """
+    return eps * (10 * pull / (pull - 1) + 16)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import numpy as np
 
 from sgdstudy.figures.extremes import Extremes
 from sgdstudy.history.rows import AXIS, Rows
+from sgdstudy.recipe.columns import charted
 
-EPOCH_METRICS = ("running_loss", "full_loss", "distance")
 PREFIX = {"steps": "batch", "epochs": "epoch"}
 INTERIM_POINTS = 64
 
@@ -18,11 +18,11 @@ class Series:
     """The points that MLflow gets of a run's rows: by key, the medians over the live seeds.
 
     Args:
-        metrics: the columns of `steps` that it gets; of `epochs`, it gets `EPOCH_METRICS`.
+        metrics: the columns of `steps` that it gets; of `epochs`, it gets `columns.charted`.
     """
 
     def __init__(self, metrics: Sequence[str]) -> None:
-        self._metrics = {"steps": tuple(metrics), "epochs": EPOCH_METRICS}
+        self._metrics = {"steps": tuple(metrics), "epochs": charted("epochs")}
         self._series: dict[str, Extremes] = {}
 
     def add(self, kind: str, rows: Rows) -> None:
@@ -47,20 +47,19 @@ class Series:
         """Return the last point of every key."""
         return [(key, *point) for key, kept in self._series.items() for point in kept.points()[-1:]]
 
-    def state(self) -> dict[str, np.ndarray]:
-        """Return what `restore` needs."""
-        found = {}
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Return what `load_state_dict` needs."""
+        found: dict[str, np.ndarray] = {}
         for key, kept in self._series.items():
-            found[f"{key}.steps"], found[f"{key}.values"] = kept.state()
+            found |= {f"{key}.{name}": values for name, values in kept.state_dict().items()}
         return found
 
-    def restore(self, state: dict[str, np.ndarray]) -> None:
+    def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
         """Go on from what another one had taken."""
-        for name in state:
-            key, _, kind = name.rpartition(".")
-            if kind == "steps":
-                self._series[key] = Extremes()
-                self._series[key].restore(state[name], state[f"{key}.values"])
+        for key in {name.rpartition(".")[0]: None for name in state}:  # in their order
+            self._series[key] = Extremes()
+            kept = {name: state[f"{key}.{name}"] for name in ("steps", "values")}
+            self._series[key].load_state_dict(kept)
 
     def _add(self, key: str, steps: np.ndarray, values: np.ndarray) -> None:
         self._series.setdefault(key, Extremes()).add(steps, values)

@@ -15,6 +15,10 @@ import zlib
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from sgdstudy.recipe import columns
+from sgdstudy.recipe.columns import Column
+from sgdstudy.tracking.chart_points import PREFIX
+from sgdstudy.tracking.runs import search
 from sgdstudy.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -23,28 +27,11 @@ if TYPE_CHECKING:
 VIEW = "sgdstudy"  # the latest invocation; with "_all", all of them
 CHARTED = "sgdstudy.charted"  # "yes" on the runs that the views show
 TAG = f"mlflow.sharedViewState.{VIEW}"
-# section: its charts, metric key and title; only those that a run of the experiment has are shown
+# section: its charts, by metric key; only those that a run of the experiment has are shown
 SECTIONS = {
-    "Losses, by epoch": {
-        "epoch/running_loss": "running loss of the epoch",
-        "epoch/full_loss": "loss of all the data, at the end of the epoch",
-    },
-    "Batches, by step": {
-        "batch/loss": "loss of the batch",
-        "batch/full_loss": "loss of all the data",
-        "batch/distance": "distance to the true parameters",
-    },
-    "Gradients, by step": {
-        "batch/grad_norm": "gradient norm of the batch",
-        "batch/full_grad_norm": "gradient norm of all the data",
-    },
-    "Diagnostics, by step": {
-        "batch/noise_scale": "gradient noise scale of the batch, in samples",
-        "batch/lr_sharpness": "lr x top eigenvalue of the batch's Hessian",
-        "batch/alpha": "step over the parabola's minimum",
-    },
+    section: {f"{PREFIX[kind]}/{column.name}": column for kind, column in charts}
+    for section, charts in columns.sections().items()
 }
-LINEAR = ("batch/alpha",)  # may be negative
 COLUMNS = [
     *(f"params.`{name}`" for name in ("lr", "order", "batch_size", "optimizer", "problem")),
     "metrics.`result/stop_epoch`",
@@ -60,8 +47,8 @@ def wanted(store: Store) -> bool:
 
 def save(store: Store, experiment_id: str, invocation: str) -> None:
     """Write two views: an invocation's arms, and those of all invocations."""
-    runs = store.client.search_runs([experiment_id], only(invocation))
-    keys = {key for run in runs for key in run.data.metrics}
+    runs = search(store, [experiment_id], only(invocation))
+    keys = {key for run in runs for key in run.metrics}
     arms = f"tags.`{CHARTED}` = 'yes'"
     for name, runs_shown in ((VIEW, f"{only(invocation)} AND {arms}"), (f"{VIEW}_all", arms)):
         now = int(time.time() * 1000)
@@ -73,7 +60,7 @@ def save(store: Store, experiment_id: str, invocation: str) -> None:
 def _state(runs_shown: str, keys: set[str]) -> str:
     """Return the packed state of a view: its filter, its columns, its charts."""
     sections = {
-        section: {key: title for key, title in charts.items() if key in keys}
+        section: {key: column for key, column in charts.items() if key in keys}
         for section, charts in SECTIONS.items()
     }
     sections = {section: charts for section, charts in sections.items() if charts}
@@ -88,9 +75,9 @@ def _state(runs_shown: str, keys: set[str]) -> str:
             for name in sections
         ],
         "compareRunCharts": [
-            _line(key, section, title)
+            _line(key, section, column)
             for section, charts in sections.items()
-            for key, title in charts.items()
+            for key, column in charts.items()
         ],
         "isAccordionReordered": True,
         "autoRefreshEnabled": False,
@@ -112,15 +99,15 @@ def only(invocation: str) -> str:
     return f"tags.`sgdstudy.invocation` = '{invocation}'"
 
 
-def _line(key: str, section: str, title: str) -> dict[str, Any]:
+def _line(key: str, section: str, column: Column) -> dict[str, Any]:
     return {
         "type": "LINE",
         "uuid": f"{VIEW}-{key}",
         "metricKey": key,
         "selectedMetricKeys": [key],
         "metricSectionId": section,
-        "displayName": title,
-        "scaleType": "linear" if key in LINEAR else "log",
+        "displayName": column.title,
+        "scaleType": "linear" if column.linear else "log",
         "xAxisKey": "step",
         "xAxisScaleType": "linear",
         "useGlobalXaxisKey": False,

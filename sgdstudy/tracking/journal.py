@@ -5,7 +5,7 @@
     steps.arrow     its rows as they come; epochs.arrow too
     points.json     points sent while it was going on
     checkpoint.safetensors  where a long run stood
-    artifacts/      files on their way to the store
+    artifacts/      files on their way to the store; a local one gets them by a rename
     closing.json    how it ended: status, tags, points
     lock            held by the process that the run lives in, as long as that lives
 
@@ -15,6 +15,7 @@ a point with the same key, step, time and value is the same point to MLflow.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -30,10 +31,12 @@ from filelock import FileLock, Timeout
 
 from sgdstudy.errors import InputError
 from sgdstudy.tracking import chart_views
-from sgdstudy.tracking.store import Store, is_away, local_path, patiently, reason_of, remove_folder
+from sgdstudy.tracking.retry import is_away, patiently, reason_of
+from sgdstudy.tracking.runs import TrackedRun, search
+from sgdstudy.tracking.store import Store, local_path, remove_folder
 
 if TYPE_CHECKING:
-    from mlflow.entities import DatasetInput, Run
+    from mlflow.entities import DatasetInput
 
 KEY = "sgdstudy.key"  # tag: the name of the run's folder
 BEGIN_SECONDS = 60.0  # a folder without opening.json may be one that is being begun
@@ -110,7 +113,7 @@ class Journal:
         self.store, self.folder, self.opening = store, folder, opening
         sent = read_json(folder / "sent.json") or {}
         self.run_id: str | None = sent.get("run_id")
-        self.uri: str | None = None
+        self.uri: str | None = sent.get("uri")
         self._opened: bool = sent.get("opened", False)
         self.interim: list[Stamped] = read_json(folder / "points.json") or []
         self.closed = (folder / "closing.json").exists()
@@ -213,6 +216,17 @@ class Journal:
         """Return the files that the store has not got yet."""
         return sorted((self.folder / "artifacts").glob("*"))
 
+    @property
+    def place(self) -> Path | None:
+        """Where a local store keeps the run's artifacts; None where MLflow takes them to it."""
+        return local_path(self.uri) if self.store.root and self.uri else None
+
+    def find(self, name: str) -> Path | None:
+        """Return where an artifact lies now: in its place, or on its way; None: on neither."""
+        folders = [self.place, self.folder / "artifacts"]
+        paths = [folder / name for folder in folders if folder is not None]
+        return next((path for path in paths if path.exists()), None)
+
     def show(self, points: Iterable[Point]) -> bool:
         """Send points while the run goes on; whether the store took them."""
         shown = {point[:2] for point in self.interim}  # again, they would have another time
@@ -260,9 +274,9 @@ class Journal:
             run = self._find()
             if run is None:
                 run, tags = self._create({**opening.tags, **tags}), {}
-            self.run_id, self.uri = run.info.run_id, run.info.artifact_uri
+            self.run_id, self.uri = run.run_id, run.artifact_uri
             if closing is None:  # else it is over in a moment, and found by its key if we are not
-                write_json(self.folder / "sent.json", {"run_id": self.run_id, "opened": False})
+                self._note_sent(opened=False)
         if self._opened and closing is None:
             return
         if self._opened:
@@ -278,28 +292,33 @@ class Journal:
             self._end(closing)
         else:
             self._opened = True
-            write_json(self.folder / "sent.json", {"run_id": self.run_id, "opened": True})
+            self._note_sent(opened=True)
             for path in self.artifacts():
                 path.unlink()
 
-    def _find(self) -> Run | None:
+    def _note_sent(self, opened: bool) -> None:
+        about = {"run_id": self.run_id, "uri": self.uri, "opened": opened}
+        write_json(self.folder / "sent.json", about)
+
+    def _find(self) -> TrackedRun | None:
         """Return the run where an earlier attempt made it and could not tell us."""
         if not self._tried:
             self._tried = True
             return None
         experiment = self.store.experiment(self.opening.study)
         only = f"tags.`{KEY}` = '{self.opening.tags[KEY]}'"
-        found = self.store.client.search_runs([experiment], only, max_results=1)
+        found = search(self.store, [experiment], only, most=1)
         return found[0] if found else None
 
-    def _create(self, tags: dict[str, str]) -> Run:
+    def _create(self, tags: dict[str, str]) -> TrackedRun:
         opening = self.opening
-        return self.store.client.create_run(
+        made = self.store.client.create_run(
             self.store.experiment(opening.study),
             start_time=opening.start_ms,
             tags=tags,
             run_name=opening.name,
         )
+        return TrackedRun.of(made)
 
     def _log(self, points: list[Stamped], tags: dict[str, str], params: dict[str, str]) -> None:
         """Send points, tags and params, in one call where they are not too many."""
@@ -327,13 +346,13 @@ class Journal:
 
     def _log_artifacts(self) -> None:
         assert self.run_id is not None
-        place = local_path(self.uri) if self.store.root and self.uri else None
+        place = self.place
         if place is None:
             self.store.client.log_artifacts(self.run_id, str(self.folder / "artifacts"))
             return
-        place.mkdir(parents=True, exist_ok=True)  # MLflow would read the whole run to learn it
-        for path in self.artifacts():
-            shutil.copyfile(path, place / path.name)
+        place.mkdir(parents=True, exist_ok=True)
+        for path in self.artifacts():  # what was moved before a kill is there, and whole
+            move(path, place / path.name)
 
     def _end(self, closing: Closing) -> None:
         assert self.run_id is not None
@@ -359,6 +378,18 @@ def _note_away(store: Store, error: BaseException) -> None:
     if store.uri not in _AWAY:
         log.warning("%s: what runs record is kept here and sent later", reason_of(error))
     _AWAY.add(store.uri)
+
+
+def move(path: Path, target: Path) -> None:
+    """Move a file, so that the target is there whole or not at all, whatever happens to us."""
+    try:
+        os.replace(path, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        draft = target.with_name(f"{target.name}.new")  # on the other file system
+        shutil.copyfile(path, draft)
+        os.replace(draft, target)
 
 
 def stamp(points: Iterable[Point]) -> list[Stamped]:

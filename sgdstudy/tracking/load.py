@@ -18,17 +18,15 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, unknown
+from sgdstudy.errors import InputError
 from sgdstudy.history.rows import AXIS, read_stream
-from sgdstudy.tracking import garbage
 from sgdstudy.tracking.chart_points import PREFIX
 from sgdstudy.tracking.journal import KEY
 from sgdstudy.tracking.parquet import LABELS, Source, gather, readable
-from sgdstudy.tracking.provenance import user
-from sgdstudy.tracking.store import Store, local_path, open_store
+from sgdstudy.tracking.runs import TrackedRun, artifact, runs_of
+from sgdstudy.tracking.store import Store, open_store
 
 MAX_BYTES = 1_000_000_000
-INVOCATION = "sgdstudy.invocation"
 CLAIM_FIELDS = ("name", "arm", "expected", "measured", "tolerance", "holds", "source", "kind")
 LARGEST = float(np.finfo(float).max)  # what MLflow's database keeps of an infinity
 NOT_FINITE = {"inf": np.inf, "-inf": -np.inf, "nan": np.nan}
@@ -54,22 +52,22 @@ def load_runs(
         InputError: a study, an arm or an invocation that is not in the store.
     """
     opened = open_store(store)
-    runs = _runs(opened, study, invocation, arms)
+    runs = runs_of(opened, study, invocation, arms)
     claims: dict[tuple[str, str], dict[str, Any]] = {}
-    for label in {_labels(run, study)["invocation"] for run in runs} - {""}:
+    for label in {run.invocation for run in runs} - {""}:
         for claim in _claims(opened, study, label):
             found = claims.setdefault((label, claim["arm"]), {})
             found[f"claim_{claim['name']}"] = claim["measured"]
             found[f"claim_{claim['name']}_holds"] = claim["holds"]
     rows = []
     for run in runs:
-        labels = _labels(run, study)
+        labels = run.labels(study)
         rows.append(
             labels
-            | {name: _value(text) for name, text in run.data.params.items()}
-            | _figures(run.data.metrics)
+            | {name: _value(text) for name, text in run.params.items()}
+            | _figures(run.metrics)
             | claims.get((labels["invocation"], labels["arm"]), {})
-            | {"stop_reason": run.data.tags.get("stop_reason"), "status": run.info.status}
+            | {"stop_reason": run.tags.get("stop_reason"), "status": run.status}
         )
     return pd.DataFrame(rows, columns=None if rows else LABELS)
 
@@ -138,27 +136,6 @@ def load_claims(
     return pd.DataFrame(rows, columns=None if rows else [*CLAIM_FIELDS, "study", "invocation"])
 
 
-def artifact(store: Store, run: Any, name: str, into: Path | None = None) -> Path | None:
-    """Return a local path of a run's artifact; None if there is none.
-
-    Args:
-        store: where the run is.
-        run: the MLflow run.
-        name: the artifact's name.
-        into: the folder that a remote one is downloaded to; None: a new one, which stays.
-    """
-    folder = local_path(run.info.artifact_uri)
-    if folder is not None:
-        return folder / name if (folder / name).exists() else None
-    run_id = run.info.run_id
-    if name not in [item.path for item in store.client.list_artifacts(run_id)]:
-        return None
-    if into is not None:
-        into = into / run_id
-        into.mkdir(parents=True, exist_ok=True)
-    return Path(store.client.download_artifacts(run_id, name, None if into is None else str(into)))
-
-
 # ---- rows -----------------------------------------------------------------------------------
 
 
@@ -167,14 +144,14 @@ def sources(
 ) -> list[Source]:
     """Return where the rows of a study's runs lie; remote files are fetched into the folder."""
     found = []
-    for run in _runs(store, study, invocation, arms):
+    for run in runs_of(store, study, invocation, arms):
         rows = _rows(store, run, kind, folder)
         if rows is not None:
-            found.append(Source(_labels(run, study), rows))
+            found.append(Source(run.labels(study), rows))
     return found
 
 
-def _rows(store: Store, run: Any, kind: str, folder: Path) -> ds.Dataset | None:
+def _rows(store: Store, run: TrackedRun, kind: str, folder: Path) -> ds.Dataset | None:
     path = artifact(store, run, f"{kind}.parquet", folder)
     if path is not None:
         with readable(path):
@@ -183,19 +160,19 @@ def _rows(store: Store, run: Any, kind: str, folder: Path) -> ds.Dataset | None:
                 if name in ("seed", AXIS[kind]) and not pa.types.is_integer(dtype):
                     raise ValueError(f"its column {name} holds no whole numbers")
         return rows
-    stream = store.streams / run.data.tags.get(KEY, "none") / f"{kind}.arrow"
+    stream = store.streams / run.tags.get(KEY, "none") / f"{kind}.arrow"
     if stream.exists():  # the run is going on, or was killed
         batches = list(read_stream(stream))
         return ds.dataset(pa.Table.from_batches(batches)) if batches else None
-    return None if INVOCATION in run.data.tags else _metric_history(store, run, kind)
+    return None if run.invocation else _metric_history(store, run, kind)
 
 
-def _metric_history(store: Store, run: Any, kind: str) -> ds.Dataset | None:
+def _metric_history(store: Store, run: TrackedRun, kind: str) -> ds.Dataset | None:
     """Return the metrics of a run as columns over its steps or epochs."""
     series = {}
-    for key in run.data.metrics:
+    for key in run.metrics:
         if key.startswith(f"{PREFIX[kind]}/"):
-            points = store.client.get_metric_history(run.info.run_id, key)
+            points = store.client.get_metric_history(run.run_id, key)
             points = sorted(points, key=lambda point: point.timestamp)  # the later one counts
             values = pd.Series({p.step: p.value for p in points}, dtype=float)
             series[key.removeprefix(f"{PREFIX[kind]}/")] = pd.Series(
@@ -241,89 +218,15 @@ def _check_size(found: list[Source], study: str, kind: str) -> None:
         )
 
 
-# ---- runs -----------------------------------------------------------------------------------
-
-
-def _runs(store: Store, study: str, invocation: str, arms: Any, answers: bool = False) -> list[Any]:
-    """Return the runs of a study, oldest first."""
-    client = store.client
-    experiment = client.get_experiment_by_name(store.experiment_name(study))
-    if experiment is None:
-        prefix = store.experiment_name("")
-        names = [e.name for e in client.search_experiments() if e.name != "Default"]
-        names = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
-        raise unknown("study", study, names or ["none has run yet: sgdstudy study"])
-    if not isinstance(invocation, str):
-        raise unknown("invocation", invocation, ["latest", "all", "or an id"])
-    kind = f"attributes.run_name {'=' if answers else '!='} 'answer'"
-    if invocation == "latest":
-        invocation = _latest(store, experiment.experiment_id, kind)
-    only = kind if invocation in ("", "all") else f"{kind} AND {_tag(INVOCATION, invocation)}"
-    runs = every_run(store, experiment.experiment_id, only)
-    if not runs and invocation not in ("", "all"):
-        every = every_run(store, experiment.experiment_id)
-        ids = sorted({_labels(run, study)["invocation"] for run in every} - {""})
-        if invocation not in ids:
-            raise unknown("invocation", invocation, ["latest", "all", *ids])
-    if arms is None:
-        return runs
-    names = list(dict.fromkeys(run.info.run_name for run in runs))
-    listed = list(arms) if isinstance(arms, (list, tuple, set, np.ndarray, pd.Series)) else [arms]
-    if not listed:
-        raise InputError("arms is empty; give at least one, or None for all")
-    chosen = [checks.choice("arm", arm, names) for arm in listed]
-    return [run for run in runs if run.info.run_name in chosen]
-
-
-def _latest(store: Store, experiment_id: str, kind: str) -> str:
-    """Return the latest invocation of this user, else of anybody; "" where there is none."""
-    for whose in (f" AND {_tag('mlflow.user', user())}", ""):
-        found = store.client.search_runs(
-            [experiment_id],
-            f"{kind} AND {_tag(INVOCATION, '%', 'LIKE')}{whose}",
-            order_by=[f"tags.`{INVOCATION}` DESC"],
-            max_results=1,
-        )
-        if found:
-            return str(found[0].data.tags[INVOCATION])
-    return ""
-
-
-def _tag(name: str, value: str, relation: str = "=") -> str:
-    value = value.replace('"', "")  # no name or id has quotes
-    return f'tags.`{name}` {relation} "{value}"'
-
-
-def every_run(store: Store, experiment_id: str, only: str = "") -> list[Any]:
-    """Return all runs of an experiment, oldest first, or those that a filter of MLflow leaves."""
-    runs: list[Any] = []
-    token = None
-    while True:
-        with garbage.paused():  # three times as fast
-            page = store.client.search_runs(
-                [experiment_id], only, max_results=1000, page_token=token, order_by=["start_time"]
-            )
-        runs += page
-        token = page.token
-        if not token:
-            return runs
-
-
-def _labels(run: Any, study: str) -> dict[str, str]:
-    return {
-        "study": study,
-        "arm": run.info.run_name,
-        "run_id": run.info.run_id,
-        "invocation": run.data.tags.get(INVOCATION, ""),
-    }
+# ---- values ------------------------------------------------------------------------------------
 
 
 def _claims(store: Store, study: str, invocation: str) -> list[dict[str, Any]]:
     found = []
     with tempfile.TemporaryDirectory(prefix="sgdstudy-") as folder:
-        for run in _runs(store, study, invocation, None, answers=True):
+        for run in runs_of(store, study, invocation, None, answers=True):
             path = artifact(store, run, "claims.json", Path(folder))
-            labels = {name: _labels(run, study)[name] for name in ("study", "invocation")}
+            labels = {name: run.labels(study)[name] for name in ("study", "invocation")}
             for claim in _listing(path) if path else []:
                 values = {name: _finite_or_not(v) for name, v in claim.items()}
                 found.append(values | {"kind": kind_of(claim)} | labels)
@@ -345,7 +248,7 @@ def _finite_or_not(value: Any) -> Any:
     return NOT_FINITE.get(value, value) if isinstance(value, str) else value
 
 
-def _figures(metrics: dict[str, float]) -> dict[str, float]:
+def _figures(metrics: Mapping[str, float]) -> dict[str, float]:
     """Return the metrics that are logged once, by the names of their columns."""
     found = {}
     for key, value in metrics.items():
@@ -382,19 +285,3 @@ def kind_of(claim: Mapping[str, Any]) -> str:
     """Return the kind of a claim of a `claims.json`; those of older stores do not name it."""
     named: str | None = claim.get("kind")
     return named or ("description" if claim["expected"] is None else "prediction")
-
-
-def find_run(store: Store, run_id: str) -> Any:
-    """Return MLflow's run of this id.
-
-    Raises:
-        InputError: there is none.
-    """
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return store.client.get_run(run_id)
-    except MlflowException:
-        raise InputError(
-            f"there is no run {run_id!r} in {store.shown}; ss.load_runs(study).run_id lists them"
-        ) from None

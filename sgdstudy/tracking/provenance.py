@@ -11,6 +11,8 @@ import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import psutil
+
 
 @dataclass(frozen=True)
 class Process:
@@ -34,7 +36,7 @@ class Process:
         if self.boot_id != me.boot_id:
             return True
         number, _, space = self.pid.partition("@")
-        return space == me.pid.partition("@")[2] and not _runs(int(number))
+        return space == me.pid.partition("@")[2] and not psutil.pid_exists(int(number))
 
 
 def here() -> Process:
@@ -95,13 +97,3 @@ def user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container without a user entry
         return "unknown"
-
-
-def _runs(number: int) -> bool:
-    try:
-        os.kill(number, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's
-        return True
-    return True

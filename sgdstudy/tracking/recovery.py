@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from sgdstudy.tracking.journal import KEY, PATIENCE_SECONDS, Journal
 from sgdstudy.tracking.provenance import Process
+from sgdstudy.tracking.retry import is_away
+from sgdstudy.tracking.runs import search
 from sgdstudy.tracking.sink import close_interrupted, room_on_disk
-from sgdstudy.tracking.store import Store, is_away, open_store
+from sgdstudy.tracking.store import Store, open_store
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Recovered:
         words = {
             "finished {} that had been cut off": self.closed,
             "sent {} that the store had missed": self.sent,
-            "kept {} for sgdstudy sync: the store does not take them now": self.waiting,
+            "kept {} for sgdstudy recover: the store does not take them now": self.waiting,
         }
         counts = [(text, len(names)) for text, names in words.items() if names]
         return "; ".join(text.format(f"{n} run{'s' * (n > 1)}") for text, n in counts)
@@ -92,16 +94,16 @@ def _close_lost(store: Store, here: set[str]) -> list[str]:
     ids = [e.experiment_id for e in found if e.name.startswith(prefix)]
     only = f"attributes.status = 'RUNNING' AND tags.`{KEY}` LIKE '%'"
     closed = []
-    for run in client.search_runs(ids, only, max_results=1000):
-        tags = run.data.tags
+    for run in search(store, ids, only):
+        tags = run.tags
         names = [tags.get(f"sgdstudy.{name}", "") for name in ("host", "boot_id", "pid")]
         if tags[KEY] not in here and Process(*names).is_gone():
             try:
-                client.set_tag(run.info.run_id, "stop_reason", "interrupted")
-                client.set_terminated(run.info.run_id, status="KILLED")
+                client.set_tag(run.run_id, "stop_reason", "interrupted")
+                client.set_terminated(run.run_id, status="KILLED")
             except MlflowException as error:
                 if error.get_http_status_code() != 403:
                     raise
                 continue  # another person's, theirs to close
-            closed.append(f"{tags['sgdstudy.study']}: {run.info.run_name}")
+            closed.append(f"{tags['sgdstudy.study']}: {run.name}")
     return closed

@@ -14,14 +14,14 @@ from safetensors import SafetensorError
 
 from sgdstudy.errors import InputError, StoreError
 from sgdstudy.history.rows import AXIS
-from sgdstudy.tracking.load import artifact
+from sgdstudy.tracking.retry import is_away, reason_of
+from sgdstudy.tracking.runs import TrackedRun, artifact, search
 from sgdstudy.tracking.sink import RunSink
-from sgdstudy.tracking.store import Store, is_away, reason_of
+from sgdstudy.tracking.store import Store
 from sgdstudy.training.checkpoint import (
     NAME,
     Values,
     identity,
-    is_over,
     joined,
     part,
     read,
@@ -29,6 +29,7 @@ from sgdstudy.training.checkpoint import (
     snapshot,
     write,
 )
+from sgdstudy.training.run import Run
 
 SECONDS = 60.0  # between two checkpoints
 ENDED = ("FINISHED", "KILLED", "FAILED")
@@ -80,28 +81,27 @@ def find(
         try:
             values = read(path)
         except InputError as error:
-            log.warning("%s: run %s is left out: %s", arm, run.info.run_id, error)
+            log.warning("%s: run %s is left out: %s", arm, run.run_id, error)
             continue
         rows = {kind: artifact(store, run, f"{kind}.parquet", folder) for kind in AXIS}
         there = {kind: path for kind, path in rows.items() if path is not None}
-        return Former(run.info.run_id, values, there)
+        return Former(run.run_id, values, there)
     log.warning("%s starts from the beginning: no run of it can be gone on with", arm)
     return None
 
 
-def _ended(store: Store, study: str, arm: str, tags: Mapping[str, str]) -> Iterator[Any]:
+def _ended(store: Store, study: str, arm: str, tags: Mapping[str, str]) -> Iterator[TrackedRun]:
     """Yield the runs of an arm that are over, the latest first."""
     only = " AND ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
-    latest_first = ["attributes.start_time DESC"]
     try:
         experiment = store.experiment(study)
-        found = store.client.search_runs([experiment], only, order_by=latest_first)
+        found = search(store, [experiment], only)
     except Exception as error:
         if not is_away(error):
             raise
         raise StoreError(f"{arm} cannot be gone on with now: {reason_of(error)}") from error
     for run in found:
-        if run.info.run_name == arm and run.info.status in ENDED:
+        if run.name == arm and run.status in ENDED:
             yield run
 
 
@@ -127,7 +127,7 @@ class Keeper:
         self._failed = False
         self._began = self._saved = time.perf_counter()
 
-    def begin(self, run: Any) -> float:
+    def begin(self, run: Run) -> float:
         """Bring the run to where the former one stood; return the seconds that one had taken."""
         name = self.sink.journal.opening.name
         if self.former is None:
@@ -146,7 +146,7 @@ class Keeper:
             return 0.0
         values = self.former.values
         self.sink.take_over(self.former.rows, part(values, "rows"), part(values, "series"))
-        how = "is taken over from" if is_over(run) else f"goes on after epoch {run.epoch} of"
+        how = "is taken over from" if run.over else f"goes on after epoch {run.epoch} of"
         log.warning("%s %s run %s", name, how, self.former.run_id)
         seconds = float(values["at.seconds"])
         self._began -= seconds
@@ -154,13 +154,13 @@ class Keeper:
         self.save(run)  # from here on nothing depends on the former run
         return seconds
 
-    def between(self, run: Any) -> None:
+    def between(self, run: Run) -> None:
         """Save the run if it is time to; one that was saved once is saved when it is over."""
         due = time.perf_counter() >= self._saved + self.seconds
-        if due or (is_over(run) and self.path.exists()):
+        if due or (run.over and self.path.exists()):
             self.save(run)
 
-    def save(self, run: Any) -> None:
+    def save(self, run: Run) -> None:
         """Save the run; where that is not possible it goes on without, and says so."""
         series, rows = self.sink.state()
         values = snapshot(run) | joined(

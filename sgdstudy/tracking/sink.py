@@ -26,7 +26,8 @@ from sgdstudy.history.rows import AXIS, Files, Held, Rows, Stream
 from sgdstudy.tracking import describe
 from sgdstudy.tracking.chart_points import INTERIM_POINTS, Series
 from sgdstudy.tracking.journal import Closing, Journal, Point, Stamped, stamp
-from sgdstudy.tracking.store import Store, local_path, reason_of
+from sgdstudy.tracking.retry import reason_of
+from sgdstudy.tracking.store import Store
 from sgdstudy.training import checkpoint
 
 INTERIM_SECONDS = 30.0
@@ -96,7 +97,7 @@ class RunSink:
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, int]]:
         """Return the points chosen so far, and how many rows were written."""
-        return self._series.state(), dict(self.stream.n_rows)
+        return self._series.state_dict(), dict(self.stream.n_rows)
 
     def take_over(
         self, paths: dict[str, Path], n_rows: dict[str, int], series: dict[str, Any]
@@ -108,7 +109,7 @@ class RunSink:
                 part = next(batches).slice(0, missing).replace_schema_metadata()
                 self.stream.append(kind, part)
                 missing -= part.num_rows
-        self._series.restore({name: values.numpy() for name, values in series.items()})
+        self._series.load_state_dict({name: values.numpy() for name, values in series.items()})
 
     def finish(self, history: History, scratch: Path | None = None) -> Files:
         """Close the run, and return where its rows lie now.
@@ -141,17 +142,12 @@ class RunSink:
         tags = {**tags, **adopt(journal)}
         closing = Closing(status, tags, points_of(journal, self._series, figures))
         to_parquet(journal)
-        folder = journal.folder / "artifacts"
         if scratch is not None:
             scratch = scratch / journal.folder.name
-            shutil.copytree(folder, scratch, copy_function=_link)
-        sent = journal.close(closing)
-        if scratch is not None:
-            folder = scratch
-        elif sent and journal.uri:
-            folder = local_path(journal.uri) or folder
-        paths = {kind: folder / f"{kind}.parquet" for kind in AXIS}
-        return Files({kind: path for kind, path in paths.items() if path.exists()})
+            shutil.copytree(journal.folder / "artifacts", scratch, copy_function=_link)
+        journal.close(closing)
+        paths = {kind: _lies(f"{kind}.parquet", scratch, journal) for kind in AXIS}
+        return Files({kind: path for kind, path in paths.items() if path is not None})
 
 
 def close_interrupted(
@@ -191,6 +187,13 @@ def to_parquet(journal: Journal) -> None:
         if next(stream.batches(kind), None) is not None:
             path = functools.partial(stream.to_parquet, kind)
             journal.add(f"{kind}.parquet", path)
+
+
+def _lies(name: str, scratch: Path | None, journal: Journal) -> Path | None:
+    """Return where an artifact of a run that was closed lies: in our own files of it first."""
+    if scratch is not None and (scratch / name).exists():
+        return scratch / name
+    return journal.find(name)
 
 
 def _link(source: str, target: str) -> None:

@@ -3,5 +3,5 @@
 Promises: observing changes no trajectory; a seed's run does not depend on its neighbours; no
 MLflow, no file and no environment variable is touched unless a caller hands something in to do so.
 May import: `history`, `theory`, `recipe`, `quantities`, `problems` and below.
-Start reading: `train.py`; then `engines.py` (one step function, two ways) and `compiled/`.
+Start reading: `train.py`, `run.py`; then `engines.py` (one step function, two ways), `compiled/`.
 """

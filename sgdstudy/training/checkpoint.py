@@ -22,14 +22,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from sgdstudy.errors import InputError, reason
-from sgdstudy.training.sample_stream import sampler
+from sgdstudy.training.run import Run
 
 NAME = "checkpoint.safetensors"
 VERSION = "1"
 PROBED = 1000  # first steps whose sizes tell the same of the schedule
 PROBE = 16  # samples whose losses tell whether the model is still the same
-REASONS = ("", "converged", "diverged")
-ARRAYS = ("members", "live", "stop_epoch", "n_steps", "final_w")  # of the trainer's state
+PARTS = ("run", "at", "sums", "boundary", "rule", "sampler")  # of the trainer's state
 
 Values = dict[str, Any]  # by "part.key": a tensor, an array, or what JSON can hold
 
@@ -98,75 +97,28 @@ def joined(**parts: Mapping[str, Any]) -> Values:
 # ---- the trainer's state -----------------------------------------------------------------------
 
 
-def snapshot(run: Any) -> Values:
+def snapshot(run: Run) -> Values:
     """Return the state of a training run between two chunks; of one that is over, its outcome."""
-    arrays = {name: getattr(run, name) for name in ARRAYS}
-    arrays["reason"] = np.array([REASONS.index(reason) for reason in run.reason], np.uint8)
-    arrays["probe"] = _probe(run, torch.as_tensor(run.final_w))
-    at = {"epoch": run.epoch, "batch": run.batch, "over": is_over(run)}
-    if at["over"]:
-        return joined(run=arrays, at=at)
-    arrays |= {"w": run.w, "averaged": run.epochs.averaged}
-    boundary = dict(zip(("loss", "gradient"), run.boundary or (), strict=False))
-    return joined(
-        run=arrays,
-        at=at,
-        sums=run.epochs.sums,
-        boundary=boundary,
-        rule=_pack(run.state),
-        sampler={} if run.config.batch_size is None else run.sampler.state(),
-    )
+    return joined(**run.state_dict()) | {"run.probe": _probe(run, torch.as_tensor(run.final_w))}
 
 
-def restore(run: Any, values: Values) -> None:
+def restore(run: Run, values: Values) -> None:
     """Bring a new training run to where another one stood.
 
     Raises:
         InputError: the model is another one, or values are missing; the run is as it was then.
     """
-    arrays, at = part(values, "run"), part(values, "at")
+    parts = {name: part(values, name) for name in PARTS}
     try:
-        fresh: Values = {name: arrays[name].numpy() for name in ARRAYS}
-        fresh["reason"] = np.array(REASONS, dtype=run.reason.dtype)[arrays["reason"].numpy()]
-        fresh |= {"epoch": at["epoch"], "batch": at["batch"]}
-        probe = _probe(run, arrays["final_w"])
-        if not np.array_equal(probe, arrays["probe"].numpy(), equal_nan=True):
+        probe = _probe(run, parts["run"]["final_w"])
+        if not np.array_equal(probe, parts["run"]["probe"].numpy(), equal_nan=True):
             raise InputError("the model gives other losses now, or this machine rounds otherwise")
-        if not at["over"]:
-            fresh |= _moving(run, arrays, values)
+        run.load_state_dict(parts)
     except (KeyError, IndexError, RuntimeError) as error:
         raise InputError(f"its checkpoint is damaged ({reason(error)})") from None
-    for name, value in fresh.items():
-        setattr(run, name, value)
 
 
-def _moving(run: Any, arrays: Values, values: Values) -> Values:
-    """Return what a run that is not over goes on with."""
-    w, at, config = arrays["w"].to(run.w.device), part(values, "at"), run.config
-    boundary = part(values, "boundary")
-    seeds = [config.seeds[r] for r in arrays["members"]]
-    source = sampler(run.problem, config, seeds)
-    if config.batch_size is not None:
-        taken = at["epoch"] * run.per_epoch + int(run.sizes[: at["batch"]].sum())
-        source.restore(taken, part(values, "sampler"))
-    return {
-        "w": w,
-        "epochs": run.epochs.at(
-            {name: value.numpy() for name, value in part(values, "sums").items()},
-            arrays["averaged"].numpy(),
-        ),
-        "boundary": (boundary["loss"].numpy(), boundary["gradient"].numpy()) if boundary else None,
-        "state": _unpack(run.engine.init(w), part(values, "rule")),
-        "sampler": source,
-    }
-
-
-def is_over(run: Any) -> bool:
-    """Whether nothing of a run is left to be trained."""
-    return not run.live.any() or run.epoch >= run.config.epochs
-
-
-def _probe(run: Any, w: torch.Tensor) -> np.ndarray:
+def _probe(run: Run, w: torch.Tensor) -> np.ndarray:
     """Return the losses of a few samples at w, which another model would hardly repeat."""
     problem = run.problem
     x, y = (data[:PROBE].expand(len(w), *data[:PROBE].shape) for data in (problem.x, problem.y))
@@ -175,32 +127,7 @@ def _probe(run: Any, w: torch.Tensor) -> np.ndarray:
     return found
 
 
-def _pack(state: Any) -> Values:
-    """Return a rule's state as values: nothing, a tensor, or what a torch optimiser keeps."""
-    if not isinstance(state, torch.optim.Optimizer):
-        return {} if state is None else {"tensor": state}
-    (parameter,) = state.param_groups[0]["params"]
-    group = {key: value for key, value in state.param_groups[0].items() if key != "params"}
-    return joined(state=state.state[parameter], group=group)
-
-
-def _unpack(fresh: Any, packed: Values) -> Any:
-    """Return the state that was packed; `fresh` is the rule's state at its beginning."""
-    if not isinstance(fresh, torch.optim.Optimizer):
-        return None if fresh is None else packed["tensor"].to(fresh.device)
-    group = fresh.param_groups[0]
-    for key, value in part(packed, "group").items():
-        group[key] = tuple(value) if isinstance(group.get(key), tuple) else value
-    (parameter,) = group["params"]
-    # as torch's own load_state_dict: counters of steps stay with the processor
-    on_host = not (group.get("capturable") or group.get("fused"))
-    for key, value in part(packed, "state").items():
-        moves = isinstance(value, torch.Tensor) and not (key == "step" and on_host)
-        fresh.state[parameter][key] = value.to(parameter.device) if moves else value
-    return fresh
-
-
-def identity(run: Any, config_hash: str) -> dict[str, Any]:
+def identity(run: Run, config_hash: str) -> dict[str, Any]:
     """Return what must be the same for a run to be gone on with, beside the version of the code."""
     config = run.config
     order = config.order if isinstance(config.order, torch.Tensor) else torch.empty(0)

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
 from sgdstudy.problems.problem import Problem
 from sgdstudy.quantities import norm
+from sgdstudy.recipe import columns
 from sgdstudy.recipe.config import TrainConfig
 
-COLUMNS = (
-    "running_loss",
-    "full_loss",
-    "full_grad_norm",
-    "last_loss",
-    "sum_loss",
-    "mean_loss",
-    "mean_grad_norm",
-    "norm_mean_grad",
-)
+COLUMNS = tuple(column.name for column in columns.OF_EPOCHS)
 
 
 class Epochs:
@@ -106,11 +98,14 @@ class Epochs:
         values = dict(zip(COLUMNS, found, strict=True))
         return values | self._at_the_end(done, end_w, sums.get("w"))
 
-    def at(self, sums: dict[str, np.ndarray], averaged: np.ndarray) -> Epochs:
-        """Return the same where these sums were reached."""
-        other = copy.copy(self)
-        other.sums, other.averaged = sums, averaged
-        return other
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums that were reached."""
+        return {"sums": self.sums, "averaged": self.averaged}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from the sums that another one had reached."""
+        self.sums = {name: np.asarray(value) for name, value in state["sums"].items()}
+        self.averaged = np.asarray(state["averaged"])
 
     def keep(self, live: np.ndarray) -> None:
         """Go on with these replicas only (positions)."""

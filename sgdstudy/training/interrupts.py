@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_open: list[list[int]] = []  # the main thread's flags, the outermost first
 
 
 def visible() -> bool:
@@ -34,7 +35,8 @@ def single_thread() -> Iterator[None]:
 def interrupt_flag() -> Iterator[list[int]]:
     """Turn the first Ctrl-C or SIGTERM into a mark that is read between chunks.
 
-    A second one is immediate.
+    A second one is immediate. Flags within each other are all marked: the study hears of a Ctrl-C
+    that met the last chunk of an arm.
     """
     marks: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -44,11 +46,14 @@ def interrupt_flag() -> Iterator[list[int]]:
     def handle(number: int, frame: Any) -> None:
         if marks:
             raise KeyboardInterrupt
-        marks.append(number)
+        for flag in _open:
+            flag.append(number)
 
     before = {number: signal.signal(number, handle) for number in STOP_SIGNALS}
+    _open.append(marks)
     try:
         yield marks
     finally:
+        _open.pop()
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -63,11 +63,11 @@ class Streams:
         self._parts = [self._parts[r] for r in live]
         self._rest = [self._rest[r] for r in live]
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """Return nothing: who knows what a stream remembers; `restore` reads it again."""
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Return nothing: who knows what a stream remembers; it is read again."""
         return {}
 
-    def restore(self, taken: int, state: dict[str, torch.Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, torch.Tensor], taken: int) -> None:
         """Go on after so many samples of each seed."""
         while taken:
             n = min(taken, 100_000)

@@ -1,50 +1,34 @@
-"""The shared trainer: R replicas of a problem, a chunk of steps at a time.
-
-Steps run without looking at their results; what they recorded is read once per chunk. Stops and
-divergence are found there, and what ran beyond them is dropped.
-"""
+"""The shared trainer: R replicas of a problem, a chunk of steps at a time."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
-import torch
 from tqdm.auto import tqdm
 
-from sgdstudy import problems, quantities
+from sgdstudy import problems
 from sgdstudy.errors import InputError, shown
 from sgdstudy.history.history import History
-from sgdstudy.history.rows import Memory, Rows, Sink
+from sgdstudy.history.rows import Memory, Sink
 from sgdstudy.problems.problem import DTYPES, Problem
-from sgdstudy.quantities import norm
-from sgdstudy.recipe.config import STOP_COLUMNS, TrainConfig
-from sgdstudy.recipe.orders import Sampler
-from sgdstudy.training import engines
-from sgdstudy.training.engines import Recorded, Samples
-from sgdstudy.training.epochs import Epochs
+from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.training.interrupts import interrupt_flag, single_thread, visible
-from sgdstudy.training.sample_stream import Streams, sampler
+from sgdstudy.training.run import Run
 from sgdstudy.training.trajectory import Trajectory
-
-FIRST_STEPS = 256  # of the first chunk
-CHUNK_VALUES = 8_000_000  # values kept in one chunk
-ROW_VALUES = 20  # columns of a step's row
-MAX_W_COLUMNS = 16
 
 
 class Keeper(Protocol):
     """Keeps a training run between its chunks, and lets it begin where another one stood."""
 
-    def begin(self, run: Any) -> float:
+    def begin(self, run: Run) -> float:
         """Bring a new run to where another stood; return the seconds that one had taken."""
 
-    def between(self, run: Any) -> None:
+    def between(self, run: Run) -> None:
         """Keep the run if it is time to."""
 
-    def save(self, run: Any) -> None:
+    def save(self, run: Run) -> None:
         """Keep the run now."""
 
 
@@ -85,32 +69,44 @@ def train(
         ['converged', 'converged']
     """
     problem = problems.get(problem)
+    config = _config(problem, config, settings)
+    for name, value, kind in (("sink", sink, Sink), ("trajectory", trajectory, Trajectory)):
+        if value is not None and not isinstance(value, kind):
+            raise InputError(f"{name} is a {kind.__name__}, not {shown(value)}")
+    dtype = problem.dtype if config.dtype is None else DTYPES[config.dtype]
+    started = time.perf_counter()
+    sink = Memory() if sink is None else sink
+    run = Run(problem.to(dtype, config.device), config, sink, trajectory)
+    if keeper:
+        started -= keeper.begin(run)
+    _take_chunks(run, keeper, description, visible() if progress is None else progress)
+    return run.history(problem, time.perf_counter() - started)
+
+
+def _config(problem: Problem, config: TrainConfig | None, settings: dict[str, Any]) -> TrainConfig:
+    """Return the settings, checked against the problem."""
     if config is None:
         config = TrainConfig.of(**settings)
     elif not isinstance(config, TrainConfig):
         raise InputError(f"config is a TrainConfig, not {shown(config)}")
     elif settings:
         raise InputError(f"give config or {next(iter(settings))}, not both")
-    for name, value, kind in (("sink", sink, Sink), ("trajectory", trajectory, Trajectory)):
-        if value is not None and not isinstance(value, kind):
-            raise InputError(f"{name} is a {kind.__name__}, not {shown(value)}")
     config.check(problem)
-    sink = Memory() if sink is None else sink
-    dtype = problem.dtype if config.dtype is None else DTYPES[config.dtype]
-    started = time.perf_counter()
-    run = _Run(problem.to(dtype, config.device), config, sink, trajectory)
-    if keeper:
-        started -= keeper.begin(run)
+    return config
+
+
+def _take_chunks(run: Run, keeper: Keeper | None, description: str, bar_shown: bool) -> None:
+    """Train until the run is over, or Ctrl-C is pressed."""
     bar = tqdm(
-        total=config.epochs,
+        total=run.config.epochs,
         desc=description,
         unit="epoch",
         delay=1,
         leave=False,
-        disable=not (visible() if progress is None else progress),
+        disable=not bar_shown,
     )
     with bar, single_thread(), interrupt_flag() as interrupted:
-        while run.live.any() and run.epoch < config.epochs:
+        while not run.over:
             if interrupted:
                 if keeper:
                     keeper.save(run)
@@ -122,316 +118,3 @@ def train(
                 keeper.between(run)
             bar.update(run.epoch - bar.n)
             bar.set_postfix_str(f"loss {run.shown_loss:.4g}, {run.live.sum()} live", refresh=False)
-    run.reason[run.reason == ""] = "max_epochs"
-    return History(
-        problem=problem,
-        config=config,
-        sink=sink,
-        w=run.final_w,
-        stop_epoch=run.stop_epoch,
-        stop_reason=run.reason,
-        n_steps=run.n_steps,
-        train_seconds=time.perf_counter() - started,
-        seconds_per_step=run.seconds_per_step,
-        engine=run.engine.name,
-        engine_note=run.engine_note,
-    )
-
-
-@dataclass(frozen=True)
-class _Span:
-    """The steps of a chunk: E whole epochs of m batches, or m batches of one long epoch."""
-
-    sizes: np.ndarray  # (m,)
-    n_epochs: int
-    first: int  # number of the first batch within its epoch
-    complete: bool  # whether it ends at the end of an epoch
-
-    @property
-    def m(self) -> int:
-        return len(self.sizes)
-
-
-class _Trace:
-    """What a chunk's steps recorded, on the host."""
-
-    def __init__(self, recorded: Recorded) -> None:
-        self.raw_w = recorded.w.cpu().numpy()  # (S+1, R, p), the chunk's host sync
-        self.w = self.raw_w.astype(float)
-        self.loss = recorded.loss.cpu().numpy()  # (S, R)
-        self.gradient = recorded.gradient.cpu().double().numpy()  # (S, R, p)
-
-
-class _Known(NamedTuple):
-    """Loss and gradient of all the data: before each step, and at the end of each epoch."""
-
-    loss: np.ndarray  # (S, R)
-    gradient: np.ndarray  # (S, R, p)
-    end_loss: np.ndarray  # (E, R)
-    end_gradient: np.ndarray  # (E, R, p)
-
-
-class _Run:
-    """The state of a training run between two chunks."""
-
-    def __init__(
-        self, problem: Problem, config: TrainConfig, sink: Sink, trajectory: Trajectory | None
-    ) -> None:
-        seeds, n = list(config.seeds), len(config.seeds)
-        self.problem, self.config, self.sink = problem, config, sink
-        self.sizes = np.array(config.batch_sizes(problem.d))
-        self.per_epoch = int(self.sizes.sum())  # samples
-        self.diagnostics = quantities.resolve(config.diagnostics)
-        self.engine: engines.Engine
-        self.sampler: Sampler | Streams | Trajectory
-        if trajectory is not None:
-            self.engine, self.engine_note, self.sampler = trajectory, "", trajectory
-            self.w = trajectory.w[0]
-        else:
-            self.engine, self.engine_note = engines.choose(problem, config)
-            self.sampler = sampler(problem, config, seeds)
-            self.w = problem.initial(seeds)
-        # an adaptive order knows an epoch only once it has the gradients of the one before
-        adaptive = isinstance(self.sampler, Sampler) and self.sampler.adaptive
-        self.adaptive = adaptive and config.batch_size is not None
-        self.state = self.engine.init(self.w)
-        self.rates = config.rates(problem.d)
-        if isinstance(self.sampler, Streams):  # all the data: there is no such thing
-            known = self.diagnostics.items()
-            self.diagnostics = {k: v for k, v in known if not k.startswith("full_")}
-        # 0: no rows of steps
-        most_rows = n * config.epochs * len(self.sizes)
-        self.row_stride = config.record_rows and -(-most_rows // config.record_rows)
-        # over all R seeds
-        self.w_start = self.w.cpu().double().numpy()
-        self.final_w = self.w.cpu().numpy().copy()
-        self.live = np.ones(n, bool)
-        self.reason = np.full(n, "", dtype="U11")
-        self.stop_epoch = np.zeros(n, int)
-        self.n_steps = np.zeros(n, int)
-        # over the replicas still in the batch
-        self.members = np.arange(n)
-        self.epoch, self.batch = 0, 0  # done epochs; done batches of the present one
-        self.epochs = Epochs(problem, config, self.sizes)
-        self.boundary: tuple[np.ndarray, np.ndarray] | None = None
-        self.samples = Samples(None, problem.x, problem.y)  # of the chunk's steps
-        self.shown_loss = np.nan
-        self.seconds_per_step = np.inf
-        # an empty block first: the columns are there even if no epoch is ever completed
-        none = {name: np.empty((0, n)) for name in self.epochs.columns}
-        self._write_epochs(none, self.final_w[None][:0], np.zeros(n, int))
-
-    # ---- one chunk -------------------------------------------------------------------------
-
-    def advance(self) -> None:
-        """Run the next chunk: whole epochs, or a part of one when an epoch is long."""
-        m, done = len(self.sizes), self.epoch * len(self.sizes) + self.batch
-        # what runs beyond a stop is lost: never more than what came before
-        most = max(1, min(max(FIRST_STEPS, done), CHUNK_VALUES // self._values_per_step()))
-        most = min(most, self.engine.chunk_steps)
-        if m <= most:
-            ahead = 1 if self.adaptive else self.config.epochs - self.epoch
-            span = _Span(self.sizes, min(most // m, ahead), 0, True)
-        else:
-            last = min(m, self.batch + most)
-            span = _Span(self.sizes[self.batch : last], 1, self.batch, last == m)
-        self._settle(span, self._steps(span))
-        self._compact()
-
-    def _steps(self, span: _Span) -> _Trace:
-        """Take the steps of a chunk, and look at the clock."""
-        m = len(self.sizes)
-        if self.config.batch_size is not None:
-            indices = self.sampler.take(span.n_epochs * int(span.sizes.sum()))
-            held = self.sampler if isinstance(self.sampler, Streams) else self.problem
-            self.samples = Samples(indices, held.x, held.y)
-        first, started = self.epoch * m + span.first + 1, time.perf_counter()
-        self.w, self.state, recorded = self.engine.steps(
-            self.w, self.state, self.samples, span.sizes, span.n_epochs, first
-        )
-        trace = _Trace(recorded)
-        seconds = (time.perf_counter() - started) / len(trace.loss)
-        self.seconds_per_step = min(self.seconds_per_step, seconds)
-        if self.adaptive and isinstance(self.sampler, Sampler):
-            self.sampler.learn(recorded.gradient)
-        return trace
-
-    def _values_per_step(self) -> int:
-        """Return how many values a step keeps in memory until its chunk is written."""
-        batch = 0
-        if self.engine.gathers and self.config.batch_size is not None:
-            batch = int(self.sizes[0]) * (self.problem.x[0].numel() + self.problem.y[0].numel())
-        return len(self.members) * max(self.problem.p, batch, ROW_VALUES)
-
-    # ---- what the chunk says ---------------------------------------------------------------
-
-    def _settle(self, span: _Span, trace: _Trace) -> None:
-        """Read the chunk: who diverged, who stopped, which rows exist; hand the rows over."""
-        m, n_steps = span.m, len(trace.loss)
-        known = self._full(span, trace)
-        n = len(self.members)
-        self.epochs.add(
-            trace.loss.reshape(span.n_epochs, m, n),
-            trace.gradient.reshape(span.n_epochs, m, n, -1),
-            trace.w[1:].reshape(span.n_epochs, m, n, -1),
-            span.sizes,
-        )
-        epochs = {}
-        if span.complete:
-            epochs = self.epochs.close(self.epoch, known.end_loss, known.end_gradient)
-        finite, slopes = np.isfinite(trace.loss), np.isfinite(trace.gradient)
-        bad = ~(finite if slopes.all() else finite & slopes.all(-1))
-        diverged = np.where(bad.any(0), bad.argmax(0), n_steps)
-        stopped = self._stopped(span, epochs)
-        # a stop at the end of epoch e (from 0) leaves (e + 1) m rows; a divergence at s, s + 1
-        by_stop = np.where(stopped < span.n_epochs, (stopped + 1) * m, n_steps)
-        converged = (stopped < span.n_epochs) & (by_stop <= diverged)
-        failed = ~converged & (diverged < n_steps)
-        rows = np.where(failed, diverged + 1, by_stop)
-        done = np.where(failed, diverged // m, rows // m) if span.complete else np.zeros_like(rows)
-        ended = (
-            converged
-            | failed
-            | (span.complete & (self.epoch + span.n_epochs == self.config.epochs))
-        )
-        if self.row_stride:
-            self._write_steps(span, trace, known, rows, ended)
-        if span.complete:
-            self._write_epochs(epochs, trace.raw_w[m::m], done)
-        self._finish(trace.raw_w, rows, done, np.select([converged, failed], [1, 2]))
-        self.epoch += span.n_epochs if span.complete else 0
-        self.batch = 0 if span.complete else span.first + m
-
-    def _full(self, span: _Span, trace: _Trace) -> _Known:
-        """Return the whole loss and gradient before every step, and at the end of every epoch.
-
-        Exact at every step for least squares, where steps are recorded; else known at the
-        boundaries of epochs only.
-        """
-        problem, m, w = self.problem, span.m, trace.w
-        if problem.least_squares is not None and self.row_stride:
-            values, slopes = problem.full(w)
-            return _Known(values[:-1], slopes[:-1], values[m::m], slopes[m::m])
-        if problem.least_squares is not None:
-            ends = problem.full(w[m::m])
-            return _Known(*ends, *ends)
-        if self.config.batch_size is None:
-            values, slopes = trace.loss.astype(float), trace.gradient
-            value, slope = problem.full(w[-1])
-            ends = (np.vstack([values[1:], value[None]]), np.vstack([slopes[1:], slope[None]]))
-            return _Known(values, slopes, *ends)
-        values, slopes = np.full(trace.loss.shape, np.nan), np.full(trace.gradient.shape, np.nan)
-        if self.boundary is None:
-            self.boundary = problem.full(w[0])
-        if span.first == 0:
-            values[0], slopes[0] = self.boundary
-        if not span.complete:
-            return _Known(values, slopes, values, slopes)
-        shape = w[m::m].shape
-        value, slope = problem.full(w[m::m].reshape(-1, shape[-1]))
-        value, slope = value.reshape(shape[:-1]), slope.reshape(shape)
-        values[m::m], slopes[m::m] = value[:-1], slope[:-1]
-        self.boundary = (value[-1], slope[-1])
-        return _Known(values, slopes, value, slope)
-
-    def _stopped(self, span: _Span, epochs: dict[str, np.ndarray]) -> np.ndarray:
-        """Return, per replica, the first epoch of the chunk whose stop rule holds, else E."""
-        if self.config.stop is None or not span.complete:
-            return np.full(len(self.members), span.n_epochs)
-        rule, epsilon = self.config.stop
-        below = epochs[STOP_COLUMNS[rule]] < epsilon
-        return np.where(below.any(0), below.argmax(0), span.n_epochs)
-
-    # ---- rows ------------------------------------------------------------------------------
-
-    def _write_steps(
-        self, span: _Span, trace: _Trace, known: _Known, rows: np.ndarray, ended: np.ndarray
-    ) -> None:
-        position = np.arange(len(trace.loss))
-        keep = (position[:, None] < rows) & self.live[self.members]
-        step = self.epoch * len(self.sizes) + span.first + position
-        if self.row_stride > 1:  # the last row of a replica that ends here is always kept
-            ends = (position[:, None] == rows - 1) & ended & self.live[self.members]
-            keep &= (step % self.row_stride == 0)[:, None] | ends
-        rates = self.rates(step)
-        true_w = self.problem.true_at(step)
-        chunk = quantities.Chunk(
-            w=trace.w[:-1],
-            w_next=trace.w[1:],
-            gradient=trace.gradient,
-            loss=trace.loss,
-            size=np.tile(span.sizes, span.n_epochs),
-            full_gradient=known.gradient,
-            w_start=self.w_start[self.members],
-            w_true=None if true_w is None else true_w[:, None],
-            lr=rates[:, None],
-            problem=self.problem.on(self.samples.x, self.samples.y),
-            indices=self.samples.indices,
-            step=step,
-            every=self.config.diagnostics_every,
-            kept=keep.any(1),
-        )
-        columns = {
-            "seed": self._seeds(),
-            "epoch": (self.epoch + 1 + position // span.m).astype(np.int32)[:, None],
-            "batch": (span.first + position % span.m).astype(np.int32)[:, None],
-            "step": step[:, None],
-            "size": chunk.size.astype(np.int32)[:, None],
-            "loss": trace.loss,
-            "grad_norm": norm(trace.gradient),
-            "full_loss": known.loss,
-            "full_grad_norm": norm(known.gradient),
-            "update_norm": norm(chunk.w_next - chunk.w),
-            **({} if self.config.schedule is None else {"lr": rates[:, None]}),
-            **_parameters(trace.raw_w[:-1]),
-            **quantities.compute(self.diagnostics, chunk),
-        }
-        self.sink.write("steps", Rows(columns, keep))
-
-    def _write_epochs(
-        self, epochs: dict[str, np.ndarray], end_w: np.ndarray, done: np.ndarray
-    ) -> None:
-        position = np.arange(len(end_w))
-        keep = (position[:, None] < done) & self.live[self.members]
-        if keep.any():
-            self.shown_loss = float(np.median(epochs["running_loss"][keep.any(1)][-1]))
-        number = (self.epoch + 1 + position).astype(np.int32)[:, None]
-        columns = {"seed": self._seeds(), "epoch": number, **epochs, **_parameters(end_w)}
-        self.sink.write("epochs", Rows(columns, keep))
-
-    def _seeds(self) -> np.ndarray:
-        return np.array(self.config.seeds, dtype=np.int64)[self.members][None, :]
-
-    # ---- who goes on -----------------------------------------------------------------------
-
-    def _finish(
-        self, raw_w: np.ndarray, rows: np.ndarray, done: np.ndarray, outcome: np.ndarray
-    ) -> None:
-        """Note, for every live replica, where it stands; outcome 1 converged, 2 diverged."""
-        for i in np.flatnonzero(self.live[self.members]):
-            r, failed = self.members[i], outcome[i] == 2
-            # a diverged seed keeps the parameters of the step where it diverged
-            self.final_w[r] = raw_w[rows[i] - 1 if failed else rows[i], i]
-            self.n_steps[r] += rows[i]
-            self.stop_epoch[r] = self.epoch + done[i] + (1 if failed else 0)
-            self.live[r] = outcome[i] == 0
-            self.reason[r] = ("", "converged", "diverged")[outcome[i]]
-
-    def _compact(self) -> None:
-        """Drop the replicas that ended, once half of the batch has: shapes seldom change."""
-        keep = np.flatnonzero(self.live[self.members])
-        if len(keep) == 0 or len(keep) > len(self.members) // 2:
-            return
-        live = torch.as_tensor(keep, device=self.w.device)
-        self.w = self.w[live]
-        self.state = self.engine.select(self.w, self.state, live)
-        self.sampler.keep(keep.tolist())
-        self.members = self.members[keep]
-        self.epochs.keep(keep)
-        if self.boundary is not None:
-            self.boundary = (self.boundary[0][keep], self.boundary[1][keep])
-
-
-def _parameters(w: np.ndarray) -> dict[str, np.ndarray]:
-    p = w.shape[-1]
-    return {f"w{i}": w[..., i] for i in range(p)} if p <= MAX_W_COLUMNS else {}

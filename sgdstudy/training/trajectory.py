@@ -83,6 +83,10 @@ class Trajectory:
     def keep(self, live: list[int]) -> None:
         """As `orders.Sampler`; `select` has done it."""
 
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Return nothing: what was taken elsewhere is not gone on with."""
+        return {}
+
     def config(self, lr: float, steps_per_epoch: int | None = None, **settings: Any) -> TrainConfig:
         """Return the settings of the run, for the record and for theory.
 

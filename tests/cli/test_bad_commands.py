@@ -271,6 +271,7 @@ def test_a_damaged_file_is_named_and_nothing_is_exported(filled, capsys, name, d
 SCRIPTS = {name: path for name, path in find_scripts().items() if path.parent.name == "experiments"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_scripts_own_options_refuse_text_for_numbers(filled, capsys, name):
     path = str(SCRIPTS[name])

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import sgdstudy as ss
-from sgdstudy.cli.main import COMMANDS, main
+from sgdstudy.cli.commands import COMMANDS, OLD_WORDS
+from sgdstudy.cli.main import main
 from sgdstudy.tracking.store import open_store
 
 SCRIPT = '''"""Does a {name} script run from the command line?
@@ -76,6 +77,13 @@ def test_help_lists_every_command(words, capsys):
     assert call(*words) == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in COMMANDS)
+    assert not any(f"  {name} " in shown for name in OLD_WORDS)
+
+
+@pytest.mark.parametrize("word", ["recover", "reap", "sync"])
+def test_recover_has_two_older_names(word, store, capsys):
+    assert call(word, "--store", store) == 0
+    assert capsys.readouterr().out.strip() == "nothing to do: no run is left behind"
 
 
 def test_list_shows_every_study_with_its_question(project, capsys):

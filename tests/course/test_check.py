@@ -224,6 +224,7 @@ class Descent:
 RIGHT = [with_loader, with_numpy, with_optimizer, with_prints, sample_by_sample, Descent()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", [*RIGHT, ss.sgd, student()])
 def test_a_right_mini_batch_descent_is_correct_in_every_style(function):
     report = check(function, "ex4")
@@ -312,6 +313,7 @@ ALONE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ALONE)
 def test_a_fault_alone_is_named_alone(fault):
     options, line = ALONE[fault]
@@ -367,6 +369,7 @@ TOGETHER = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("one", "other"), TOGETHER)
 def test_two_faults_at_once_are_both_named(one, other):
     options = ALONE[one][0] | ALONE[other][0]

@@ -79,6 +79,7 @@ def test_what_is_held_is_kept_when_the_loop_fails(invocation, store, clock, erro
     np.testing.assert_array_equal(found["loss"], np.arange(7) / 7)
 
 
+@pytest.mark.faults
 def test_a_killed_loop_loses_no_more_than_its_last_second(tmp_path, store):
     """10 steps a second apart (by its clock), 5 more within that second; then SIGKILL."""
     script = textwrap.dedent("""

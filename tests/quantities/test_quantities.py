@@ -530,7 +530,7 @@ def test_parameters_that_overflow_are_no_error():
 def test_the_schedule_goes_on_from_chunk_to_chunk(problem, monkeypatch):
     settings = {"lr": 0.01, "batch_size": 10, "epochs": 9, "diagnostics": ["trace_sigma"]}
     whole = ss.train(problem, diagnostics_every=4, **settings).steps
-    monkeypatch.setattr("sgdstudy.training.train.FIRST_STEPS", 7)
+    monkeypatch.setattr("sgdstudy.training.run.FIRST_STEPS", 7)
     cut = ss.train(problem, diagnostics_every=4, **settings).steps
     assert (cut.trace_sigma.notna() == (cut.step % 4 == 0)).all()
     assert np.allclose(cut.trace_sigma, whole.trace_sigma, rtol=1e-9, equal_nan=True)

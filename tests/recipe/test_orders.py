@@ -272,6 +272,7 @@ def test_grab_herds_better_than_any_of_many_shuffles():
     assert herding_error(sampler.take(200)[0].numpy(), vectors) < min(shuffled)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs", [3, 8], ids=["eager", "compiled where it pays"])
 def test_training_feeds_grab_the_gradients_of_its_own_steps(epochs):
     problem = ss.problems.legendre("cubic", d=300)
@@ -409,8 +410,8 @@ def test_shared_draws_are_the_same_draws(order, monkeypatch):
         other = Sampler(order, [1], 53, 10).take(400)  # the draws of the others are forgotten
         assert torch.equal(first.take(700), expected[:, 300:])
         third = Sampler(order, [4, 9], 53, 10)
-        assert third.state() == {}
-        third.restore(120, {})
+        assert third.state_dict() == {}
+        third.load_state_dict({}, 120)
         assert torch.equal(third.take(80), expected[:, 120:200])
     assert torch.equal(Sampler(order, [1], 53, 10).take(400), other)
     held = sum(block.nbytes for kept in draw_cache._kept.values() for block in kept.blocks)

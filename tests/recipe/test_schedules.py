@@ -59,6 +59,7 @@ def literal(name, options, optimizer, seed=0):
     return torch.stack(ws).numpy(), np.array(rates)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["eager", "compiled"])
 @pytest.mark.parametrize("name", OPTIONS)
 def test_a_schedule_is_that_of_torchs_own_loop(name, engine):
@@ -267,7 +268,7 @@ def test_the_average_goes_on_when_others_stop_and_over_long_epochs(monkeypatch):
     problem = small_curve(noise=0.5)
     settings = {**SAME, "optimizer": "SGD", "average": 0.25, "seeds": range(6)}
     whole = ss.train(problem, **settings).epochs
-    monkeypatch.setattr("sgdstudy.training.train.FIRST_STEPS", 4)  # less than an epoch
+    monkeypatch.setattr("sgdstudy.training.run.FIRST_STEPS", 4)  # less than an epoch
     assert ss.train(problem, **settings).epochs.equals(whole)
     epsilon = float(np.median(whole.groupby("seed")["running_loss"].min()))
     stopped = ss.train(problem, stop=("running", epsilon), **settings)

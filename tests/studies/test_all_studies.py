@@ -1,4 +1,4 @@
-"""`sgdstudy study` as a person runs it: every claim of its studies, its report, its reruns."""
+"""`sgdstudy study` as a person runs it: every claim of all studies, its report, its reruns."""
 
 import os
 import subprocess
@@ -11,9 +11,10 @@ from pages import Page, section
 import sgdstudy as ss
 from sgdstudy.studies.rerun import rerun
 from sgdstudy.studies.scripts import find_scripts, load_study
-from sgdstudy.tracking.load import every_run
+from sgdstudy.tracking.runs import every_run
 from sgdstudy.tracking.store import open_store
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 STUDIES = list(find_scripts())
 
@@ -73,8 +74,8 @@ def figures_of(study, store):
     """The names of a study's figures, as its `answer` run has them."""
     opened = open_store(store)
     for run in every_run(opened, opened.experiment(study)):
-        if run.info.run_name == "answer":
-            return run.data.tags["sgdstudy.figures"].split(", ")
+        if run.is_answer:
+            return run.tags["sgdstudy.figures"].split(", ")
     return []
 
 
@@ -86,8 +87,9 @@ def test_the_report_has_every_study_and_the_count(studied):
     store, done = studied
     text = (Path(store) / "report.html").read_text(encoding="utf-8")
     page = Page(text)
-    (counts,) = [line for line in done.stdout.splitlines() if line.startswith(f"{len(STUDIES)} studies: ")]
-    for part in counts.removeprefix(f"{len(STUDIES)} studies: ").split("; "):
+    head = f"{len(STUDIES)} studies: "
+    (counts,) = [line for line in done.stdout.splitlines() if line.startswith(head)]
+    for part in counts.removeprefix(head).split("; "):
         assert part in page.text
     for study in STUDIES:
         part = Page(section(text, study))

@@ -12,13 +12,14 @@ import pytest
 import sgdstudy as ss
 from sgdstudy.errors import InputError
 from sgdstudy.studies.scripts import find_scripts, load_study
-from sgdstudy.tracking.load import CLAIM_FIELDS, every_run
+from sgdstudy.tracking.load import CLAIM_FIELDS
+from sgdstudy.tracking.runs import every_run
 from sgdstudy.tracking.store import open_store
 
 FIXED = ("sequential", "reversed", "strided")
 ROOT = Path(__file__).parents[2]
 SMALL = {
-    "ex1_gradient_descent": {"epochs": 30, "passes": 1},
+    "ex1_gradient_descent": {"epochs": 30},
     "ex2_mse_loss": {"epochs": 30},
     "ex3_batches": {"epochs": 2, "limit": 1},
     "ex4_minibatch": {"seeds": 2, "epochs": 2},
@@ -32,6 +33,7 @@ SMALL = {
     "study_largest_step": {"seeds": 2, "quick": True},
     "study_noise_floor": {"seeds": 2, "times": 2, "quick": True},
     "study_noise_scale": {"seeds": 2, "quick": True},
+    "study_one_sample": {"seeds": 2, "passes": 1},
     "study_online": {"seeds": 2, "times": 0.5, "quick": True},
     "study_optimizers": {"seeds": 2, "tuning": 2, "budget": 0.02, "quick": True},
     "study_orders": {"seeds": 2, "longest": 16},
@@ -46,7 +48,9 @@ def test_every_script_has_a_small_run():
     assert set(find_scripts()) == set(SMALL)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "ex3_batches")) for n in SMALL]
+)
 def test_script_runs_small(name, store):
     result = ss.run(name, store=store, **SMALL[name])
     study = load_study(name)
@@ -61,8 +65,8 @@ def test_script_runs_small(name, store):
         assert len(steps) == history.n_steps.sum()
     files = [path.name for path in Path(store).rglob("*") if path.is_file()]
     opened = open_store(store)
-    (told,) = [r for r in every_run(opened, opened.experiment(name)) if r.info.run_name == "answer"]
-    figures = told.data.tags["sgdstudy.figures"].split(", ")
+    (told,) = [r for r in every_run(opened, opened.experiment(name)) if r.is_answer]
+    figures = told.tags["sgdstudy.figures"].split(", ")
     assert figures[0].endswith(".png")
     assert {"claims.json", "answer.md", *figures, *study.tables} <= set(files)
     assert not [name for name in files if name.endswith((".pkl", ".pickle", ".arrow"))]
@@ -88,6 +92,7 @@ def is_the_same_for_every_seed(arm):
     return fixed and bool((first == other).all())
 
 
+@pytest.mark.slow
 def test_arms_in_processes_give_what_they_give_one_by_one(store):
     alone = ss.run("ex4_minibatch", store=store, **SMALL["ex4_minibatch"])
     together = ss.run("ex4_minibatch", store=store, jobs=2, **SMALL["ex4_minibatch"])

@@ -12,7 +12,7 @@ from sgdstudy.errors import InputError
 from sgdstudy.studies.rerun import rerun
 from sgdstudy.studies.scripts import load_study
 from sgdstudy.sweep import grid, sweep
-from sgdstudy.tracking.load import artifact
+from sgdstudy.tracking.runs import artifact, find_run
 from sgdstudy.tracking.store import open_store
 
 SCRIPT = '''
@@ -56,6 +56,7 @@ def tracked(script, store):
     return study.run(study.options(store=store, seeds=2))
 
 
+@pytest.mark.slow
 def test_every_arm_is_identical_and_latest_stays_what_it_was(tracked, store, capsys):
     ids = [run_id for arm, run_id in tracked.run_ids.items() if arm != "answer"]
     with pytest.raises(SystemExit) as exit_:
@@ -70,13 +71,14 @@ def test_every_arm_is_identical_and_latest_stays_what_it_was(tracked, store, cap
     assert [client.get_run(run).data.tags["sgdstudy.rerun_of"] for run in new] == ids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "row", "column", "off"),
     [("steps", 2400 + 7, "loss", 1e-6), ("steps", 3, "w1", 1.0), ("epochs", 0, "distance", 1e-9)],
 )
 def test_a_number_that_differs_is_found(tracked, store, capsys, kind, row, column, off):
     opened = open_store(store)
-    path = artifact(opened, opened.client.get_run(tracked.run_ids["compiled"]), f"{kind}.parquet")
+    path = artifact(opened, find_run(opened, tracked.run_ids["compiled"]), f"{kind}.parquet")
     table = pq.read_table(path)
     values = table[column].to_numpy().copy()
     values[row] += np.asarray(off, values.dtype)
@@ -96,6 +98,7 @@ def test_a_number_that_differs_is_found(tracked, store, capsys, kind, row, colum
     assert f"{column}: " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_step_size_that_theory_rounds_otherwise_now_is_that_of_then(tracked, script, store):
     script.write_text(SCRIPT.replace('"lr": o.lr,', '"lr": o.lr * (1 + 5e-16),'))
     assert (o_lr := 2e-4) != o_lr * (1 + 5e-16)
@@ -106,9 +109,10 @@ def test_a_step_size_that_theory_rounds_otherwise_now_is_that_of_then(tracked, s
         rerun(tracked.run_ids["compiled"], store=store)
 
 
+@pytest.mark.slow
 def test_rows_that_are_missing_are_found(tracked, store):
     opened = open_store(store)
-    path = artifact(opened, opened.client.get_run(tracked.run_ids["eager"]), "steps.parquet")
+    path = artifact(opened, find_run(opened, tracked.run_ids["eager"]), "steps.parquet")
     pq.write_table(pq.read_table(path).slice(0, 100), path)
     found = rerun(tracked.run_ids["eager"], store=store)
     assert "100 rows of steps were recorded, now 800" in str(found)
@@ -122,6 +126,7 @@ def test_a_combination_of_a_sweep_is_identical(script, store):
     assert rerun(swept.table.run_id[1], store=store).difference is None
 
 
+@pytest.mark.slow
 def test_other_versions_are_named(tracked, store):
     client = open_store(store).client
     client.set_tag(tracked.run_ids["eager"], "sgdstudy.torch", "1.0")

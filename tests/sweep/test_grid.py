@@ -89,6 +89,7 @@ FORM = st.sampled_from(["logspace", "linspace", "range", "other"])
 CALL = st.tuples(FORM, st.lists(NUMBER, max_size=4)).map(lambda c: f"lr={c[0]}({','.join(c[1])})")
 
 
+@pytest.mark.slow
 @given(st.one_of(st.text(max_size=40), st.text(max_size=40).map("lr={}".format), CALL))
 @example("lr=range(-0.0,1,1e-310)")
 @example("lr=logspace(5e-324,1.7e308,3)")

@@ -219,6 +219,7 @@ def test_combinations_that_mean_the_same_run_once(script, store):
 # ---- who does the work ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_processes_leave_the_same_as_one(whole, script, store):
     sweep.run(plan_of(script, store), jobs=2)
     assert_same_content(store, whole[0])
@@ -241,6 +242,7 @@ def test_a_run_is_sent_in_few_calls(script, store, monkeypatch):
     assert calls.count("create_run") == 4
 
 
+@pytest.mark.server
 def test_with_a_server_the_workers_log_themselves(whole, script, tmp_path, monkeypatch):
     with MlflowServer(tmp_path / "server") as server:
         monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
@@ -311,6 +313,7 @@ def wait_for(condition, seconds=90):
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_dask_cluster_leaves_the_same_as_one_process(whole, script, store, dask_cluster):
     sweep.run(plan_of(script, store), dask=dask_cluster)
     assert_same_content(store, whole[0])
@@ -542,6 +545,7 @@ def wait_for_runs(store, count, process):
     wait_for(lambda: runs_begun(store) >= count or process.poll() is not None)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_at_random_and_resumed_every_combination_is_there_once(whole, script, store, seed):
     chance = random.Random(seed)
@@ -564,6 +568,7 @@ def test_killed_at_random_and_resumed_every_combination_is_there_once(whole, scr
     assert not list((Path(store) / "streams").glob("*/opening.json"))
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_ctrl_c_is_one_line_and_resume_goes_on(whole, script, store, jobs):
     process = started(script, store, jobs)

@@ -47,6 +47,7 @@ def check(predicted, run):
 # ---- the whole kind ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [None, anywhere], ids=["one start", "own starts"])
 @pytest.mark.parametrize("rule", ["running", "full", "last_batch"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -62,6 +63,7 @@ def test_full_batch_stops_where_it_is_said_to_down_to_the_floor(dtype, rule, sta
     assert said >= (16 if dtype == "float64" and rule == "full" else 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.0, 0.3])
 @pytest.mark.parametrize("batch_size", [1, 7, 10, D - 1, D])
 @pytest.mark.parametrize("order", ["shuffle", "with_replacement"])
@@ -81,6 +83,7 @@ def test_random_orders_stop_where_their_own_orders_say(order, batch_size, noise)
     assert said >= 0.9 * len(kinds)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "order", ["sequential", "reversed", "strided", "shuffle_once", "block_shuffle", "flip_flop"]
 )
@@ -390,6 +393,7 @@ def test_gaps_are_those_of_the_first_seeds_epochs():
 # ---- tracked ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_predictions_are_logged_before_an_arm_and_checked(store):
     settings = {"optimizer": "notebook", "stop": ("running", 0.5), "epochs": 400}
     arms = {

@@ -180,6 +180,7 @@ def test_a_slope_through_one_point_is_refused():
     assert one_line(error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("confidence", [0.5, 0.95])
 def test_the_interval_of_a_slope_covers_the_truth_as_often_as_it_says(confidence):
     k, generator, trials = np.array([8, 16, 32, 64]), np.random.default_rng(1), 1000

@@ -120,6 +120,7 @@ def test_directions_without_data_do_not_count():
     assert 2 * found == pytest.approx(theory.reshuffling_lr_limit(once.least_squares, 4, 1).value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("d", "size"), [(8, 2), (12, 3), (12, 1)])
 def test_the_limit_is_above_that_of_independent_batches(d, size):
     ls = curve(d).least_squares  # measured apart, by enumeration: 12 to 69 % above on small curves
@@ -131,6 +132,7 @@ def test_the_limit_is_above_that_of_independent_batches(d, size):
 # ---- particles ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("d", "size", "order"), [(12, 3, "shuffle"), (11, 3, "shuffle"), (23, 2, "block_shuffle")]
 )
@@ -166,6 +168,7 @@ def test_potentials_are_even_without_a_difference_and_high_where_samples_are_ste
     assert (np.diff(particles._potentials(steep, 1.5)) > 0).all()
 
 
+@pytest.mark.slow
 def test_particles_find_the_limit(drawn):
     ls = curve(12).least_squares
     exact = theory.reshuffling_lr_limit(ls, 12, 3).value
@@ -233,6 +236,7 @@ def test_drawn_seeds_have_the_expected_loss(d, size, order):
     assert (np.abs(full.mean(1) - expected) < 4 * error + 1e-9 * expected).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["shuffle", "block_shuffle"])
 def test_drawn_seeds_have_the_law_of_runs(order):
     problem, lr = curve(23, noise=1.0), 1e-4

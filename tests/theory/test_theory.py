@@ -45,6 +45,7 @@ def test_descent_loss_and_parameters_are_the_loops(seed, p, noise, share):
     assert np.allclose(theory.descent_w(ls, start(problem), lr, 30), run.w[0], rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.slow
 @given(**RANDOM, share=st.floats(0.1, 0.95), target=st.floats(0.001, 2.0))
 def test_descent_stops_where_the_loop_stops(seed, p, noise, share, target):
     problem = regression(seed, p, noise)
@@ -65,6 +66,7 @@ def test_descent_never_stops_beyond_the_limit_or_below_the_least_loss():
     assert theory.descent_stop(ls, w0, 0.5 * limit, 1e9) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_the_limit_is_where_simulated_runs_turn(seed):
     problem = regression(seed, 3)
@@ -99,6 +101,7 @@ def test_beyond_the_limit_descent_may_stop_before_it_grows():
     assert theory.descent_stop(ls, w0, lr, min(losses) / 2) == np.inf
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.5, 1e-2, 1e-4, 1e-8, 1e-16])
 @pytest.mark.parametrize("seed", range(5))
 def test_no_step_reaches_epsilon_sooner_than_the_best(seed, share):
@@ -117,6 +120,7 @@ def test_no_step_reaches_epsilon_sooner_than_the_best(seed, share):
     assert theory.descent_stop(ls, w0, best, epsilon) <= min(stops)
 
 
+@pytest.mark.slow
 def test_the_best_step_of_the_curve_is_that_of_brute_force():
     ls, w0 = ss.problems.curve().least_squares, np.zeros(3)
     grid = np.linspace(4.9e-4, theory.lr_limit(ls), 3001)[:-1]
@@ -170,6 +174,7 @@ def test_the_epoch_map_is_the_loops_epoch(seed, p, noise, order, size, epoch):
     assert np.allclose(after, ends[epoch - 1], rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.slow
 @given(**RANDOM, order=st.sampled_from(["sequential", "strided"]))
 def test_a_fixed_order_settles_at_its_fixed_point(seed, p, noise, order):
     problem = regression(seed, p, noise)
@@ -238,6 +243,7 @@ def test_between_the_two_limits_paths_converge_while_the_mean_diverges():
         assert np.mean(run.stop_reason == "converged") == ends
 
 
+@pytest.mark.slow
 def test_one_order_for_ever_adds_what_reshuffling_averages_out():
     # one mode: z -> a z + noise by sample; the noise of one order repeats, reshuffled it does not
     problem, m, lr = regression(0, 1, noise=1.0, d=40), 40, 0.01
@@ -320,6 +326,7 @@ def test_growth_over_the_boundary_is_of_an_epochs_length_at_most(seed):
     assert found.factor == pytest.approx(max(norms.values()))
 
 
+@pytest.mark.slow
 def test_the_radius_is_exact_where_an_epoch_grows_beyond_float64():
     """Sorted batches of the curve, against rational arithmetic."""
     b, lr = (
@@ -350,6 +357,7 @@ def test_the_radius_is_exact_where_an_epoch_grows_beyond_float64():
     assert theory.spectral_radius(b, lr) == pytest.approx(largest, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_the_critical_step_of_an_order_is_where_its_radius_is_one():
     problem = small_curve()
     b = theory.batches(problem, TrainConfig(batch_size=1, order="sequential"))
@@ -359,6 +367,7 @@ def test_the_critical_step_of_an_order_is_where_its_radius_is_one():
         theory.critical_lr(b, 1e-4, 1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.0, 1.0])
 @pytest.mark.parametrize("batch_size", [1, 4, 7])
 def test_expected_losses_are_the_means_of_independent_batches(noise, batch_size):

@@ -777,17 +777,20 @@ def _(k):
 # these take numbers, not a problem: their own tests have all there is
 NUMBERS = {
     "critical_batch_size",
+    "draw_within",
     "finite_share",
     "first_below",
     "gap",
     "jensen_bounds",
     "law_at",
+    "least_absolute_gradient",
     "log_slope",
     "reshuffling_factor",
     "sharpness_limit",
     "shuffle_once_factor",
     "slope_interval",
     "slope_samples",
+    "sum_rounding",
     "time_above",
     "triangle_bounds",
 }
@@ -809,6 +812,7 @@ def test_the_list_is_whole():
     assert not set(CHECKS) & NUMBERS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(CHECKS))
 @pytest.mark.parametrize("kind", KINDS)
 def test_right_or_refused(name, kind):

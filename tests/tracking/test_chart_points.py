@@ -29,6 +29,7 @@ def test_final_and_interim_points_fit_what_the_ui_asks_for():
     assert FINAL_POINTS + INTERIM_POINTS <= 320
 
 
+@pytest.mark.slow
 @given(values=series, limit=limits)
 def test_points_are_few_in_order_and_of_the_series(values, limit):
     points = chosen(values, limit)
@@ -65,6 +66,7 @@ def test_points_do_not_depend_on_how_the_series_was_cut(n, seed, limit, cuts):
     assert chosen(values, limit, cuts) == chosen(values, limit)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [0, 1, 2, 254, 256, 10_000, 1_000_003])
 def test_long_series_are_reduced_to_the_limit_and_no_further_than_needed(n):
     values = np.random.default_rng(0).normal(size=n)

@@ -22,11 +22,11 @@ import sgdstudy as ss
 from sgdstudy.history.compare import summary
 from sgdstudy.history.rows import ROW_GROUP, write_parquet
 from sgdstudy.theory.medians import bounded_median, median, median_interval
-from sgdstudy.tracking import load as loading
 from sgdstudy.tracking.compare import by_seed, compare, time_to_target
 from sgdstudy.tracking.export import export
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.parquet import Source, gather
+from sgdstudy.tracking.runs import artifact, find_run
 from sgdstudy.tracking.store import open_store
 
 LABELS = ["study", "arm", "run_id", "invocation"]
@@ -129,7 +129,8 @@ def spy(monkeypatch):
         fragment = ds.ParquetFileFormat().make_fragment(files[-1])
         return ds.FileSystemDataset([fragment], fragment.physical_schema, fragment.format)
 
-    monkeypatch.setattr(loading, "ds", type("Spied", (), {"dataset": staticmethod(counted)}))
+    spied = type("Spied", (), {"dataset": staticmethod(counted)})
+    monkeypatch.setattr("sgdstudy.tracking.load.ds", spied)
     yield files
     for file in files:
         file.close()
@@ -225,7 +226,7 @@ def test_a_column_that_only_some_arms_have_is_nan_in_the_others(folder, result):
 
 
 def test_a_remote_file_is_fetched_read_and_removed(folder, result, monkeypatch, tmp_path):
-    monkeypatch.setattr(loading, "local_path", lambda uri: None)
+    monkeypatch.setattr("sgdstudy.tracking.runs.local_path", lambda uri: None)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     rows = ss.load_epochs("back", store=folder, arms="steady").drop(columns=LABELS)
     pd.testing.assert_frame_equal(rows, result.runs["steady"].epochs, check_exact=True)
@@ -450,6 +451,7 @@ def test_ten_thousand_resamples_give_nearly_this_interval():
     assert np.abs(np.diff(ranks, axis=0)).max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [16, 25, 64])
 def test_the_interval_covers_the_median_as_often_as_it_should(n):
     """Order statistics r and s hold the median with probability P(r <= Bin(n, 1/2) < s)."""
@@ -624,6 +626,6 @@ def test_what_cannot_be_compared_is_refused_in_one_line(folder, result):
 
 
 def test_claims_json_stays_as_it_was_written(folder, result):
-    run = open_store(folder).client.get_run(result.run_ids["answer"])
-    path = loading.artifact(open_store(folder), run, "claims.json")
+    opened = open_store(folder)
+    path = artifact(opened, find_run(opened, result.run_ids["answer"]), "claims.json")
     assert json.loads(path.read_text(encoding="utf-8"))[1]["measured"] == "inf"

@@ -26,6 +26,7 @@ from sgdstudy.tracking.journal import Closing, Journal, Opening
 from sgdstudy.tracking.store import Store, open_store
 from sgdstudy.tracking.ui import server_command
 
+pytestmark = pytest.mark.server
 PAGE = Path(__file__).parents[2] / "docs" / "server.md"
 PUBLIC = "mlflow.example.org"
 PERSONAL = ("MLFLOW_TRACKING_URI", *ADMIN, "SGDSTUDY_PREFIX")

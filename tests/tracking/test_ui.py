@@ -47,6 +47,7 @@ def server(store, tmp_path):
     assert log.read_text().rstrip().endswith("stopped")
 
 
+@pytest.mark.server
 def test_the_printed_address_shows_the_arms_on_a_log_axis(server, tmp_path):
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as play:

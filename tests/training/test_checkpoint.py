@@ -27,6 +27,7 @@ from sgdstudy.tracking.sink import RESUMED_FROM
 from sgdstudy.tracking.store import local_path, open_store
 from sgdstudy.training import checkpoint
 from sgdstudy.training.checkpoint import NAME
+from sgdstudy.training.run import REASONS
 
 CURVE = small_curve(noise=0.01)
 LONG = small_curve(d=3001, noise=0.01)  # an epoch of 601 batches, cut into pieces
@@ -193,12 +194,14 @@ CASES = {  # every rule meets another order
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_run_that_was_cut_off_ends_as_if_nothing_had_happened(shared, name):
     problem, settings = CASES[name]
     same_after(shared, f"case_{list(CASES).index(name)}", arm_of(problem, **settings), 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["sequential", "strided", "reversed"])
 def test_a_long_epoch_in_a_fixed_order_goes_on_within_it(shared, order):
     arm = arm_of(LONG, **COMPILED, batch_size=5, epochs=2, order=order, lr=0.05)
@@ -207,6 +210,7 @@ def test_a_long_epoch_in_a_fixed_order_goes_on_within_it(shared, order):
     assert (values["at.epoch"], values["at.batch"]) == (0, 512)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("average", [0.0, 0.4])
 @pytest.mark.parametrize(("problem", "epochs", "after"), [(CURVE, 200, 2), (LONG, 5, 6)])
 def test_an_average_goes_on_with_what_was_added_up(shared, average, problem, epochs, after):
@@ -218,6 +222,7 @@ def test_an_average_goes_on_with_what_was_added_up(shared, average, problem, epo
     assert np.isfinite(run["average_loss"])
 
 
+@pytest.mark.slow
 def test_replicas_that_have_ended_stay_ended(shared):
     """The checkpoint holds a compacted batch: of eight seeds, half or more have converged."""
     arm = arm_of(**COMPILED, seeds=range(8), stop=("last_batch", 5e-6), epochs=300)
@@ -227,6 +232,7 @@ def test_replicas_that_have_ended_stay_ended(shared):
     assert live <= len(found["run.members"]) < len(found["run.live"])
 
 
+@pytest.mark.slow
 def test_replicas_that_are_left_go_on_with_their_own_orders(shared):
     """An order of the user is read again from its seed."""
     given = {"seeds": range(8), "stop": ("last_batch", 3e-6), "epochs": 300}
@@ -241,9 +247,10 @@ def test_replicas_that_have_diverged_stay_diverged(shared):
     arm = arm_of(**EAGER, seeds=range(8), lr=1.0, optimizer="SGD")
     found = same_after(shared, "diverged", arm, 1)
     assert 0 < int(found["run.live"].sum()) < 8
-    assert set(found["run.reason"].tolist()) == {0, checkpoint.REASONS.index("diverged")}
+    assert set(found["run.reason"].tolist()) == {0, REASONS.index("diverged")}
 
 
+@pytest.mark.slow
 def test_a_run_may_be_cut_off_again_and_again(shared):
     cut = Cut()
     arm = arm_of(cut=cut, **EAGER, epochs=200)
@@ -264,10 +271,10 @@ def test_every_optimiser_comes_back_from_the_file(name, tmp_path):
     state = rule.init(w)
     for step, gradient in enumerate(gradients):
         if step == 3:
-            packed = {f"rule.{k}": v for k, v in checkpoint._pack(state).items()}
+            packed = {f"rule.{k}": v for k, v in rules.state_dict(state).items()}
             checkpoint.write(tmp_path / NAME, packed)
             back = checkpoint.part(checkpoint.read(tmp_path / NAME), "rule")
-            other_w, other = w, checkpoint._unpack(rule.init(w), back)
+            other_w, other = w, rules.load_state_dict(rule.init(w), back)
         w, state = rule.update(w, state, rules.Step(gradient, torch.zeros(4)))
         if step >= 3:
             other_w, other = rule.update(other_w, other, rules.Step(gradient, torch.zeros(4)))
@@ -287,7 +294,7 @@ def test_a_sampler_goes_on_anywhere(order):
         sampler.learn(gradients * epoch)
     sampler.take(20)
     sampler.learn(gradients[:2])
-    other.restore(53 * 90 + 20, sampler.state())
+    other.load_state_dict(sampler.state_dict(), 53 * 90 + 20)
     for each in (sampler, other):  # `grab` needs the gradients for what comes next
         each.rest = each.take(33)
         each.learn(gradients[2:])
@@ -312,6 +319,7 @@ def test_a_short_run_leaves_no_checkpoint(shared):
     assert not list(open_store(shared).streams.glob("*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_a_checkpoint_of_the_very_last_chunk(shared, number):
     """Nothing was due yet: it is written because the run was told to stop."""
@@ -410,6 +418,7 @@ def test_a_run_whose_checkpoint_is_damaged_begins_anew(shared, caplog):
     begins_anew(shared, "damaged", arm, caplog, "is left out", "no checkpoint")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_all_its_values_is_refused(shared, caplog):
     arm = arm_of(**EAGER, epochs=60, optimizer="Adam")
     path = artifact(killed(shared, "holes", arm, 1))
@@ -446,6 +455,7 @@ def test_another_array_or_other_first_parameters_are_noticed(shared, caplog):
     begins_anew(shared, "first", arm_of(other, **given), caplog, "(first parameters)")
 
 
+@pytest.mark.slow
 def test_the_seconds_of_all_attempts_add_up(shared):
     cut = Cut()
     arm = arm_of(cut=cut, **EAGER, epochs=200)
@@ -467,6 +477,7 @@ def falling(gamma):
     return fall
 
 
+@pytest.mark.slow
 def test_a_schedule_that_was_changed_under_its_name_is_noticed(shared, caplog):
     same_after(shared, "schedule", arm_of(**EAGER, epochs=90, schedule=falling(0.999)), 1)
     killed(shared, "fall", arm_of(**EAGER, epochs=60, schedule=falling(0.999)), 1)
@@ -508,6 +519,7 @@ if __name__ == "__main__":
 '''
 
 
+@pytest.mark.faults
 def test_a_killed_process_goes_on_by_the_command_line(store, tmp_path):
     script = tmp_path / "phoenix.py"
     script.write_text(SCRIPT)

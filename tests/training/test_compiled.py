@@ -116,6 +116,7 @@ ROOTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("r", [1, 3, 20])
 @pytest.mark.parametrize(("optimizer", "options"), EXACT)
 def test_rules_without_roots_have_the_bits_of_torch(optimizer, options, r):
@@ -125,6 +126,7 @@ def test_rules_without_roots_have_the_bits_of_torch(optimizer, options, r):
     assert same_bits(compiled(problem, *given), eager(problem, *given))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("r", [1, 20])
 @pytest.mark.parametrize(("optimizer", "options"), ROOTS)
 def test_rules_with_roots_agree_with_torch(optimizer, options, r):
@@ -133,6 +135,7 @@ def test_rules_with_roots_agree_with_torch(optimizer, options, r):
     assert relative(compiled(problem, *given), eager(problem, *given)) < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("optimizer", "options"), [EXACT[5], *ROOTS])
 def test_rules_in_float64_agree_to_the_last_digits(optimizer, options):
     problem = small_curve(noise=0.1).to(torch.float64, "cpu")
@@ -180,6 +183,7 @@ PROBLEMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_models_and_losses_agree_with_eager(name):
     problem = PROBLEMS[name]()
@@ -222,6 +226,7 @@ def test_divergence_has_the_bits_of_torch_too():
 # ---- replicas, chunks, libraries ---------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["abs", "tanh", "cross entropy"])
 def test_a_replica_alone_has_the_bits_of_one_among_others(name):
     problem = PROBLEMS[name]()

@@ -37,6 +37,7 @@ def classes():
     return ss.Problem(x, x.argmax(1), module, loss="cross_entropy", name="classes")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 3, 5, 7, 10, 17, None])
 @pytest.mark.parametrize("optimizer", ["notebook", "SGD"])
 def test_on_the_curve_every_recorded_bit_is_the_same(optimizer, batch_size):
@@ -48,6 +49,7 @@ def test_on_the_curve_every_recorded_bit_is_the_same(optimizer, batch_size):
     assert np.array_equal(fast.stop_epoch, eager.stop_epoch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [perceptron, classes, small_curve])
 @pytest.mark.parametrize(
     ("optimizer", "options"),
@@ -111,7 +113,7 @@ def test_auto_says_why_it_does_not_compile(monkeypatch):
 PEAK = """
 import resource, sys
 import sgdstudy as ss
-from sgdstudy.record import Stream
+from sgdstudy.history.rows import Stream
 from pathlib import Path
 
 sink = Stream(Path(sys.argv[1]))

@@ -51,7 +51,7 @@ def test_chunks_and_neighbours_change_nothing(engine, monkeypatch):
     many = ss.train(problem(), seeds=range(4), engine=engine, **SAME)
     alone = ss.train(problem(), seeds=[2], engine=engine, **SAME)
     assert np.array_equal(alone.w[0], many.w[2])
-    monkeypatch.setattr("sgdstudy.training.train.FIRST_STEPS", 4)
+    monkeypatch.setattr("sgdstudy.training.run.FIRST_STEPS", 4)
     assert np.array_equal(ss.train(problem(), seeds=range(4), engine=engine, **SAME).w, many.w)
 
 
@@ -64,6 +64,7 @@ def test_seeds_that_stop_leave_the_others_where_they_were():
     assert np.array_equal(stopped.w[left], whole.w[left])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [4, 12])
 def test_seeds_that_leave_take_only_their_own_streams_with_them(chunk, monkeypatch):
     monkeypatch.setattr("sgdstudy.training.engines.Eager.chunk_steps", chunk)
@@ -91,14 +92,14 @@ def test_diagnostics_are_those_of_the_samples_that_came():
 
 
 def test_a_run_on_a_stream_goes_on_where_it_stopped():
-    """`restore` reads the stream again from its beginning."""
+    """`load_state_dict` reads the stream again from its beginning."""
     from sgdstudy.training.sample_stream import Streams
 
     first, second = Streams(problem(), [1, 2]), Streams(problem(), [1, 2])
     first.take(53)
     rows = first.take(20)
     expected = first.x[rows], first.y[rows]
-    second.restore(53, {})
+    second.load_state_dict({}, 53)
     rows = second.take(20)
     assert torch.equal(second.x[rows], expected[0])
     assert torch.equal(second.y[rows], expected[1])
@@ -111,7 +112,7 @@ def test_a_long_stream_is_read_again_to_the_very_sample():
     first, second = Streams(long, [1]), Streams(long, [1])
     for n in (80_000, 80_000, 80_005):
         first.take(n)
-    second.restore(240_005, {})
+    second.load_state_dict({}, 240_005)
     rows = [each.take(9)[0] for each in (first, second)]
     assert torch.equal(first.x[rows[0]], second.x[rows[1]])
 

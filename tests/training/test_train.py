@@ -16,7 +16,7 @@ from sgdstudy import quantities
 from sgdstudy.history.rows import Stream
 from sgdstudy.recipe import rules
 from sgdstudy.studies.runner import train_arm
-from sgdstudy.training import engines, epochs, train
+from sgdstudy.training import engines, epochs, run
 
 CURVE = ss.problems.curve()
 WHERE = ["seed", "epoch", "batch", "step", "size"]
@@ -100,6 +100,7 @@ def test_every_optimiser_is_compared_with_torch():
     assert {name for name, _ in OPTIMISERS} == set(rules.ELEMENT_WISE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [10, None])
 @pytest.mark.parametrize(("name", "options"), OPTIMISERS)
 def test_an_optimiser_is_the_loop_with_torch_optim_bit_for_bit(name, options, batch_size):
@@ -214,6 +215,7 @@ TOGETHER = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TOGETHER)
 def test_seeds_side_by_side_are_each_as_alone(name):
     settings = TOGETHER[name]
@@ -406,10 +408,11 @@ def test_a_gradient_that_is_not_finite_comes_before_a_stop_in_the_same_epoch():
     assert history.n_steps.tolist() == [1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [4, 256], ids=["within epochs", "by epochs"])
 @pytest.mark.parametrize("optimizer", ["notebook", "Adam"])
 def test_seeds_that_diverge_leave_the_others_alone(optimizer, chunk, monkeypatch):
-    monkeypatch.setattr(train, "FIRST_STEPS", chunk)
+    monkeypatch.setattr(run, "FIRST_STEPS", chunk)
     monkeypatch.setattr(engines.Eager, "chunk_steps", chunk)
 
     def start(generator):
@@ -494,11 +497,12 @@ def test_the_number_of_threads_is_as_before():
 
 def cut_after(patch, steps):
     """Let every chunk have so many steps."""
-    patch.setattr(train, "FIRST_STEPS", steps)
+    patch.setattr(run, "FIRST_STEPS", steps)
     for engine in (engines.Eager, engines.Compiled):
         patch.setattr(engine, "chunk_steps", steps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [1, 7, 5000])
 @pytest.mark.parametrize(
     "settings",
@@ -538,6 +542,7 @@ def test_chunks_do_not_matter_where_the_full_loss_is_not_known_at_every_step(chu
     assert np.array_equal(cut.steps.full_loss.notna(), cut.steps.batch == 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [1, 7, 256])
 def test_seeds_without_moments_are_each_as_alone_when_the_batch_is_compacted(chunk, monkeypatch):
     def f(w, x):

@@ -1,0 +1,69 @@
+"""Beyond the notebook: what if descent takes one sample at a time, as the text of Exercise 1 says?
+
+Hypothesis: it is another algorithm than the code of the exercise, which takes all samples at once.
+Shuffled it converges, in far fewer passes over the data; in the order of the curve it explodes
+within the first one, at the step that its own order foretells. With the values of the text it does
+not get there.
+
+Source: Exercise 1. Command: python experiments/study_one_sample.py
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+import sgdstudy as ss
+
+OWN = "theory: the order's own steps"
+
+
+@dataclass(frozen=True)
+class Options(ss.Options):
+    seeds: int = 8
+    """orders"""
+    epsilon: float = 0.1
+    """stop once the running loss of an epoch is below"""
+    passes: int = 100
+    """the most epochs"""
+
+
+def arms(o):
+    one = ss.Arm("curve", "stochastic descent proper", optimizer="notebook", batch_size=1, lr=2e-4)
+    one = one.but(epochs=o.passes, stop=("running", o.epsilon), seeds=o.seed_range())
+    text = one.but("the text's values: 1e-5, 1e-3, 100", lr=1e-5, stop=("running", 1e-3))
+    yield "one sample, prose", text
+    yield "one sample, shuffled", one
+    yield "one sample, sorted", one.but("along the curve", order="sequential")
+
+
+def claims(o, runs):
+    run = runs["one sample, sorted"]
+    steps, overflow = run.n_steps[0], ss.Known(ss.expect(run).first_overflow[0], source=OWN)
+    yield ss.Claim("first_non_finite_loss", "one sample, sorted", steps, overflow)
+    yield from ss.predicted_claims(runs)
+
+
+def answer(o, runs, value):
+    prose, one, ordered = runs.values()
+    there = one.stop_epoch[one.stop_reason == "converged"]
+    passes = " to ".join(map(str, sorted({there.min(initial=o.passes), there.max(initial=0)})))
+    return f"""One sample at a time, shuffled, {len(there)} of {len(one.w)} orders stop with lr
+    2e-4, after {passes} passes over the data; along the curve it ends as
+    "{ordered.stop_reason[0]}" after {ordered.n_steps[0]} steps. With the values of the text (1e-5,
+    1e-3, {o.passes} epochs) {np.sum(prose.stop_reason == "converged")} of {len(prose.w)} orders get
+    there: they end {np.median(prose.distance):.3f} from the true parameters (median)."""
+
+
+def figures(runs):
+    yield "loss.png", ss.figures.loss_by_epoch(runs, top=1e8)
+    yield "path.png", ss.figures.path(runs.select("*prose", "*shuffled"), 0, 2, 100)
+
+
+ask = {
+    ("stop_epoch", "one sample, shuffled"): "All samples at once need 9340 epochs. One at a time?",
+    ("first_non_finite_loss", "one sample, sorted"): "And along the curve: after how many steps?",
+}
+STUDY = ss.study(__name__)
+
+if __name__ == "__main__":
+    STUDY.main()

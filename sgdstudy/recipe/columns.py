@@ -1,0 +1,206 @@
+"""The columns of `steps` and `epochs`: what each is called, shows and means, written once.
+
+Settings, chart points, chart views and the labels of figures are read off this table;
+`docs/tracking.md` and `docs/diagnostics.md` say the same (a test compares them).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Column(NamedTuple):
+    """A column of recorded rows.
+
+    Attributes:
+        name: in Parquet, and after `batch/` or `epoch/` in MLflow.
+        doc: what it is.
+        label: on an axis, or over a chart; "" the name.
+        unit: "" where it has none of its own.
+        charted: whether MLflow gets its points, unless others are asked for.
+        section: of the prepared view that charts it; "" in none.
+        linear: whether its axis is linear, since it may be negative; others are logarithmic.
+    """
+
+    name: str
+    doc: str
+    label: str = ""
+    unit: str = ""
+    charted: bool = False
+    section: str = ""
+    linear: bool = False
+
+    @property
+    def title(self) -> str:
+        """The label with its unit."""
+        label = self.label or self.name
+        return f"{label}, in {self.unit}" if self.unit else label
+
+
+_LOSSES = "Losses, by epoch"
+_BATCHES = "Batches, by step"
+_GRADIENTS = "Gradients, by step"
+_DIAGNOSTICS = "Diagnostics, by step"
+_BATCH = "of the batch, before the update"
+_FULL = (
+    "of all the data, before the update: exact at every step for least squares, else at the first "
+    "step of each epoch"
+)
+_END = "of all the data, at the end of the epoch"
+_KNOWN = "at the end of the epoch, where known"
+_SHARE = "share of samples whose class has the largest logit (`cross_entropy`)"
+_AVERAGE = (
+    "of the mean of the parameters after every step since `average` began; before that, of the "
+    "parameters themselves"
+)
+
+# what tells the rows of a run from one another
+INDEX = (
+    Column(
+        "seed", "of the order of the samples (and of the initial parameters, where they are drawn)"
+    ),
+    Column("epoch", "from 1"),
+    Column("batch", "from 0, within the epoch"),
+    Column("step", "from 0, overall"),
+    Column("size", "samples in the batch", unit="samples"),
+)
+
+# of every run's steps
+OF_STEPS = (
+    Column("loss", _BATCH, "loss of the batch", "", True, _BATCHES),
+    Column("grad_norm", _BATCH, "gradient norm of the batch", "", True, _GRADIENTS),
+    Column("full_loss", _FULL, "loss of all the data", "", True, _BATCHES),
+    Column("full_grad_norm", _FULL, "gradient norm of all the data", "", True, _GRADIENTS),
+    Column("update_norm", "length of the step that was taken", "length of the step"),
+)
+
+# of the steps of runs that ask for them, or have them
+OF_SOME_STEPS = (
+    Column(
+        "distance",
+        "how far from the parameters that made the data",
+        "distance to the true parameters",
+        "",
+        True,
+        _BATCHES,
+    ),
+    Column("lr", "step size of this step, where there is a schedule", "step size", "", True),
+    Column(
+        "noise_scale",
+        "batch size at which noise equals signal; |g|^2 holds noise too, so seldom much above B",
+        "gradient noise scale of the batch",
+        "samples",
+        True,
+        _DIAGNOSTICS,
+    ),
+    Column(
+        "lr_sharpness",
+        "above 2 descent on this batch alone would grow",
+        "lr x top eigenvalue of the batch's Hessian",
+        "",
+        True,
+        _DIAGNOSTICS,
+    ),
+    Column(
+        "alpha",
+        "where the step lands on the batch loss: -1 nowhere, 0 at the minimum, 1 at equal height "
+        "beyond; below -1 the loss bends down",
+        "step over the parabola's minimum",
+        "",
+        True,
+        _DIAGNOSTICS,
+        linear=True,
+    ),
+    Column("distance_start", "how far it has come", "distance to the initial parameters"),
+    Column("grad_cosine", "whether the batch points where all the data do", linear=True),
+    Column("trace_sigma", "noise of one sample's gradient"),
+    Column(
+        "noise_scale_two_batch",
+        "the same without that bias (sizes 1 and B); NaN where the signal is not seen",
+        unit="samples",
+    ),
+    Column("norm_test", "relative standard error of g: above about 1 the batch is too small"),
+    Column("inner_test", "its part along g; inner^2 + ortho^2 = norm^2"),
+    Column("ortho_test", "its part across g"),
+    Column("gsnr", "signal to noise, by parameter"),
+    Column("early_stopping", "above 0 the gradient is noise: stop", linear=True),
+    Column(
+        "cabs",
+        "batch size proposed for this step size, where the least loss is near 0",
+        unit="samples",
+    ),
+    Column("tic", "noise against curvature"),
+    Column("hess_max_eig", "sharpness of the batch loss"),
+    Column("hess_trace", "mean curvature times p"),
+    Column("full_trace_sigma", "the noise itself (`theory.trace_sigma`)"),
+    Column("full_noise_scale", "the noise scale itself (`theory.noise_scale`)", unit="samples"),
+    Column("full_hess_max_eig", "sharpness"),
+    Column("full_hess_trace", ""),
+    Column("grad_histogram", "shape of the noise", linear=True),
+)
+
+# of every run's epochs
+OF_EPOCHS = (
+    Column(
+        "running_loss",
+        "size-weighted mean of the epoch's batch losses, as the parameters move",
+        "running loss of the epoch",
+        "",
+        True,
+        _LOSSES,
+    ),
+    Column("full_loss", _END, "loss of all the data", "", True, _LOSSES),
+    Column("full_grad_norm", _END, "gradient norm of all the data"),
+    Column("last_loss", "of the epoch's last batch", "loss of the last batch"),
+    Column("sum_loss", "sum of the batch losses", "sum of the batch losses"),
+    Column("mean_loss", "unweighted mean of the batch losses", "mean of the batch losses"),
+    Column(
+        "mean_grad_norm",
+        "size-weighted mean of the norms of the batch gradients",
+        "mean norm of the batch gradients",
+    ),
+    Column(
+        "norm_mean_grad",
+        "norm of the size-weighted mean of the batch gradients",
+        "norm of the mean of the batch gradients",
+    ),
+)
+
+# of the epochs of runs that have them
+OF_SOME_EPOCHS = (
+    Column("distance", _KNOWN, "distance to the true parameters", "", True),
+    Column("test_loss", _KNOWN, "loss of the test data"),
+    Column("accuracy", _SHARE, "accuracy on the training data"),
+    Column("test_accuracy", _SHARE, "accuracy on the test data"),
+    Column("average_loss", _AVERAGE, "loss of all the data, at the mean of the parameters"),
+    Column("average_distance", _AVERAGE, "distance of their mean to the true parameters"),
+)
+
+STEPS = {column.name: column for column in (*OF_STEPS, *OF_SOME_STEPS)}
+EPOCHS = {column.name: column for column in (*OF_EPOCHS, *OF_SOME_EPOCHS)}
+TABLES = {"steps": STEPS, "epochs": EPOCHS}
+
+
+def title(kind: str, name: str) -> str:
+    """Return what stands on the axis of a column of `steps` or `epochs`; of others, their name.
+
+    >>> title("steps", "noise_scale"), title("steps", "my_own")
+    ('gradient noise scale of the batch, in samples', 'my_own')
+    """
+    table = TABLES[kind]
+    return table[name].title if name in table else name
+
+
+def charted(kind: str) -> tuple[str, ...]:
+    """Return the columns that MLflow gets of `steps` or `epochs` unless others are asked for."""
+    return tuple(name for name, column in TABLES[kind].items() if column.charted)
+
+
+def sections() -> dict[str, list[tuple[str, Column]]]:
+    """Return the kind of rows and the columns that each section of the prepared view charts."""
+    found: dict[str, list[tuple[str, Column]]] = {}
+    for kind in ("epochs", "steps"):
+        for column in TABLES[kind].values():
+            if column.section:
+                found.setdefault(column.section, []).append((kind, column))
+    return {name: found[name] for name in (_LOSSES, _BATCHES, _GRADIENTS, _DIAGNOSTICS)}

@@ -1,0 +1,213 @@
+"""The runs that a store has: what is known of one, and finding them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from sgdstudy import checks
+from sgdstudy.errors import InputError, unknown
+from sgdstudy.tracking import garbage
+from sgdstudy.tracking.provenance import user
+from sgdstudy.tracking.store import Store, local_path
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+INVOCATION = "sgdstudy.invocation"
+MOST = 1000  # runs of one page
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """A run as its store knows it; MLflow's own is read here, and nowhere else.
+
+    Attributes:
+        run_id: MLflow's id.
+        name: of the arm, or `answer`.
+        status: `RUNNING`, `FINISHED`, `KILLED` or `FAILED`.
+        tags: all of them, MLflow's too.
+        params: its settings, as text.
+        metrics: the last value of each key.
+        artifact_uri: where its files are.
+        start_ms: when it began, in ms since 1970.
+        end_ms: when it ended; None: it goes on.
+    """
+
+    run_id: str
+    name: str
+    status: str
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    artifact_uri: str
+    start_ms: int
+    end_ms: int | None
+
+    @classmethod
+    def of(cls, run: Run) -> TrackedRun:
+        """Return what MLflow tells of a run."""
+        about, data = run.info, run.data
+        return cls(
+            about.run_id,
+            about.run_name,
+            about.status,
+            data.tags,
+            data.params,
+            data.metrics,
+            about.artifact_uri,
+            about.start_time,
+            about.end_time,
+        )
+
+    @property
+    def finished(self) -> bool:
+        """Whether it came to its end."""
+        return self.status == "FINISHED"
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether it holds a study's answer, and trained nothing."""
+        return self.name == "answer"
+
+    @property
+    def invocation(self) -> str:
+        """The id of its invocation; "" of a rerun, and of what others track."""
+        return self.tags.get(INVOCATION, "")
+
+    def labels(self, study: str) -> dict[str, str]:
+        """Return what tells its rows from those of other runs."""
+        own = {"arm": self.name, "run_id": self.run_id, "invocation": self.invocation}
+        return {"study": study, **own}
+
+
+def runs_of(
+    store: Store, study: str, invocation: str, arms: Any, answers: bool = False
+) -> list[TrackedRun]:
+    """Return the runs of a study, oldest first.
+
+    Args:
+        store: where to look.
+        study: the experiment's name, without prefix.
+        invocation: `latest`, `all`, or an id.
+        arms: one or several; None: all.
+        answers: the answers instead of the arms.
+
+    Raises:
+        InputError: a study, an arm or an invocation that is not in the store.
+    """
+    client = store.client
+    experiment = client.get_experiment_by_name(store.experiment_name(study))
+    if experiment is None:
+        prefix = store.experiment_name("")
+        names = [e.name for e in client.search_experiments() if e.name != "Default"]
+        names = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+        raise unknown("study", study, names or ["none has run yet: sgdstudy study"])
+    if not isinstance(invocation, str):
+        raise unknown("invocation", invocation, ["latest", "all", "or an id"])
+    kind = f"attributes.run_name {'=' if answers else '!='} 'answer'"
+    if invocation == "latest":
+        invocation = _latest(store, experiment.experiment_id, kind)
+    only = kind if invocation in ("", "all") else f"{kind} AND {_tag(INVOCATION, invocation)}"
+    runs = every_run(store, experiment.experiment_id, only)
+    if not runs and invocation not in ("", "all"):
+        every = every_run(store, experiment.experiment_id)
+        ids = sorted({run.invocation for run in every} - {""})
+        if invocation not in ids:
+            raise unknown("invocation", invocation, ["latest", "all", *ids])
+    return runs if arms is None else _chosen(runs, arms)
+
+
+def _chosen(runs: list[TrackedRun], arms: Any) -> list[TrackedRun]:
+    names = list(dict.fromkeys(run.name for run in runs))
+    listed = list(arms) if isinstance(arms, (list, tuple, set, np.ndarray, pd.Series)) else [arms]
+    if not listed:
+        raise InputError("arms is empty; give at least one, or None for all")
+    chosen = [checks.choice("arm", arm, names) for arm in listed]
+    return [run for run in runs if run.name in chosen]
+
+
+def _latest(store: Store, experiment_id: str, kind: str) -> str:
+    """Return the latest invocation of this user, else of anybody; "" where there is none."""
+    for whose in (f" AND {_tag('mlflow.user', user())}", ""):
+        only = f"{kind} AND {_tag(INVOCATION, '%', 'LIKE')}{whose}"
+        order = [f"tags.`{INVOCATION}` DESC"]
+        for run in search(store, [experiment_id], only, order=order, most=1):
+            return run.invocation
+    return ""
+
+
+def _tag(name: str, value: str, relation: str = "=") -> str:
+    value = value.replace('"', "")  # no name or id has quotes
+    return f'tags.`{name}` {relation} "{value}"'
+
+
+def every_run(store: Store, experiment_id: str, only: str = "") -> list[TrackedRun]:
+    """Return all runs of an experiment, oldest first, or those that a filter of MLflow leaves."""
+    runs: list[TrackedRun] = []
+    token = None
+    while True:
+        with garbage.paused():  # three times as fast
+            page = store.client.search_runs(
+                [experiment_id], only, max_results=MOST, page_token=token, order_by=["start_time"]
+            )
+            runs += map(TrackedRun.of, page)
+        token = page.token
+        if not token:
+            return runs
+
+
+def search(
+    store: Store,
+    experiment_ids: Sequence[str],
+    only: str,
+    order: Sequence[str] = ("start_time DESC",),
+    most: int = MOST,
+) -> list[TrackedRun]:
+    """Return the first runs that a filter of MLflow leaves, the latest first."""
+    found = store.client.search_runs(
+        list(experiment_ids), only, max_results=most, order_by=list(order)
+    )
+    return [TrackedRun.of(run) for run in found]
+
+
+def find_run(store: Store, run_id: str) -> TrackedRun:
+    """Return the run of this id.
+
+    Raises:
+        InputError: there is none.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return TrackedRun.of(store.client.get_run(run_id))
+    except MlflowException:
+        raise InputError(
+            f"there is no run {run_id!r} in {store.shown}; ss.load_runs(study).run_id lists them"
+        ) from None
+
+
+def artifact(store: Store, run: TrackedRun, name: str, into: Path | None = None) -> Path | None:
+    """Return a local path of a run's artifact; None if there is none.
+
+    Args:
+        store: where the run is.
+        run: whose it is.
+        name: the artifact's name.
+        into: the folder that a remote one is downloaded to; None: a new one, which stays.
+    """
+    folder = local_path(run.artifact_uri)
+    if folder is not None:
+        return folder / name if (folder / name).exists() else None
+    if name not in [item.path for item in store.client.list_artifacts(run.run_id)]:
+        return None
+    if into is not None:
+        into = into / run.run_id
+        into.mkdir(parents=True, exist_ok=True)
+    target = None if into is None else str(into)
+    return Path(store.client.download_artifacts(run.run_id, name, target))

@@ -1,0 +1,253 @@
+"""Running a study: in which order, what is said, judged, asked and written down."""
+
+import dataclasses
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import one_line, small_curve
+
+import sgdstudy as ss
+from sgdstudy.studies import runner, workers
+from sgdstudy.studies.study import HIDDEN
+from sgdstudy.tracking.invocation import Invocation
+from sgdstudy.tracking.store import open_store
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(ss.Options):
+    lr: float = 0.1
+    quick: bool = False
+
+
+def arms(o):
+    same = {"batch_size": 10, "lr": o.lr, "optimizer": "notebook"}
+    return {
+        "short": ss.Arm(small_curve(), epochs=2, **same),
+        "long": ss.Arm(small_curve(), epochs=7, seeds=o.seed_range(), **same),
+        "full": ss.Arm(small_curve(), **{**same, "batch_size": None}, epochs=3, stop=("full", 9e9)),
+    }
+
+
+def claims(o, runs):
+    yield ss.Claim("steps", "short", runs["short"].n_steps, [12], source="theory")
+    yield ss.Claim("always", "long", 7, 7, source="theory", always=True)
+    yield ss.Claim("defined", "long", 6, 7, identity=True)
+    yield ss.Claim("loss", "short", 0.25)
+
+
+def answer(o, runs, claims):
+    return """
+    Of two
+    lines.
+
+    And {}.
+    """.format(claims["loss"])
+
+
+STUDY = ss.Study("/somewhere/run_tiny.py", "Is it?", Options, arms, claims, answer)
+
+
+def run(store, study=STUDY, say=lambda line: None, **given):
+    return study.run(Options(store=store, **({"seeds": 2} | given)), progress=False, say=say)
+
+
+def answer_run(store, result):
+    return open_store(store).client.get_run(result.run_ids["answer"])
+
+
+# ---- arms --------------------------------------------------------------------------------------
+
+
+def test_runs_stand_in_the_scripts_order_and_each_is_said_as_it_ends(store):
+    said = []
+    result = run(store, say=said.append)
+    assert list(result.runs) == ["short", "long", "full"]
+    assert [line.split()[0] for line in said] == ["tracking", "short", "long", "full"]
+    by_arm = dict(zip(result.runs, said[1:], strict=True))
+    assert "max_epochs at epoch 2, 12 steps in" in by_arm["short"]  # 53 samples: 6 batches
+    assert "2 seeds, max_epochs at epoch 7, 84 steps in" in by_arm["long"]
+    assert "converged at epoch 1, 1 steps in" in by_arm["full"]
+
+
+def test_side_by_side_the_longest_begins_first(monkeypatch, store):
+    begun = []
+
+    def in_turn(function, arguments, jobs):
+        assert jobs == 2
+        for given in arguments:
+            begun.append(given[2])
+            yield function(*given)
+
+    script = Path(store).parent / "run_side.py"
+    script.write_text(SIDE)
+    monkeypatch.setattr(workers, "spread", in_turn)
+    result = ss.run(str(script), store=store, jobs=2)
+    assert begun == ["long", "middle", "short"]  # 10, 7 and 4 steps
+    assert list(result.runs) == ["short", "long", "middle"]
+    assert [history.n_steps.tolist() for history in result.runs.values()] == [[4], [10], [7]]
+
+
+SIDE = '''"""Which arm begins first?"""
+
+import torch
+
+import sgdstudy as ss
+
+
+def arms(o):
+    x = torch.ones(4)
+    problem = ss.Problem(x, x, lambda w, at: w[0] * at, w_init=[0.0])
+    for name, epochs in (("short", 4), ("long", 10), ("middle", 7)):
+        yield name, ss.Arm(problem, lr=0.1, epochs=epochs)
+
+
+def claims(o, runs):
+    return []
+
+
+def answer(o, runs, claims):
+    return "The longest."
+
+
+STUDY = ss.study(__name__)
+'''
+
+
+@pytest.mark.parametrize(("epochs", "reason"), [(3, "max_epochs"), (20_000, "interrupted")])
+def test_ctrl_c_ends_the_arm_it_meets_and_starts_no_other(store, epochs, reason):
+    """In the middle of an arm, and in its last chunk, when there is nothing left to end."""
+
+    def interrupt(chunk):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def interrupted(o):
+        plain = ss.Arm(small_curve(), lr=0.1, epochs=3)
+        meets = plain.but(epochs=epochs, engine="eager", diagnostics=[interrupt])
+        return {"before": plain, "meets": meets, "after": plain}
+
+    study = dataclasses.replace(STUDY, arms=interrupted)
+    with pytest.raises(ss.Interrupted, match="run_tiny was stopped; what ran is saved"):
+        run(store, study)
+    found = ss.load_runs("run_tiny", store=store).set_index("arm")
+    assert found.stop_reason.to_dict() == {"before": "max_epochs", "meets": reason}
+
+
+def test_an_arm_is_predicted_before_it_runs(store):
+    arm = ss.Arm(small_curve(), lr=0.1, epochs=300, stop=("full", 0.1))
+    run_id, history = runner.train_arm(Invocation.start(open_store(store), "one"), "arm", arm)
+    logged = open_store(store).client.get_run(run_id).data.metrics["predicted/stop_epoch"]
+    assert logged == history.predicted["stop_epoch"] == history.stop_epoch[0]
+
+
+# ---- claims and answer -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "kinds"),
+    [
+        ({}, ["prediction", "prediction", "identity", "description"]),
+        ({"seeds": 5, "first_seed": 3}, ["prediction", "prediction", "identity", "description"]),
+        ({"quick": True}, ["prediction", "prediction", "identity", "description"]),
+        ({"lr": 0.2}, ["description", "prediction", "identity", "description"]),
+    ],
+)
+def test_options_of_the_scripts_own_make_expectations_void_unless_they_always_hold(
+    store, given, kinds
+):
+    assert [claim.kind for claim in run(store, **given).claims] == kinds
+
+
+def test_verdicts_are_counted_by_kind(store):
+    data = answer_run(store, run(store)).data
+    expected = {
+        "claims_hold": 2,
+        "claims_fail": 1,
+        "predictions_hold": 2,
+        "identities_hold": 0,
+        "descriptions": 1,
+    }
+    assert data.metrics == {f"result/{name}": value for name, value in expected.items()}
+    assert data.tags["sgdstudy.claims_failed"] == "1"
+
+
+def test_the_answer_is_in_paragraphs_without_the_lines_of_the_source(store):
+    result = run(store)
+    assert result.answer == "Of two lines.\n\nAnd 0.25."
+    (path,) = Path(store).rglob("answer.md")
+    assert path.read_text(encoding="utf-8").startswith("**Is it?**\n\nOf two lines.\n\nAnd 0.25.")
+
+
+def test_a_hidden_answer_is_nowhere(store):
+    result = run(store, answer=False)
+    assert (result.answer, list(result.claims)) == (HIDDEN, [])
+    logged = answer_run(store, result)
+    assert logged.data.metrics == {}
+    (path,) = Path(store).rglob("claims.json")
+    assert json.loads(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(("lines", "whole"), [(10, True), (2000, False)])
+def test_what_mlflow_would_cut_off_ends_with_where_the_rest_is(store, lines, whole):
+    study = dataclasses.replace(STUDY, answer=lambda o, r, c: "word " * lines)
+    note = answer_run(store, run(store, study)).data.tags["mlflow.note.content"]
+    assert len(note) <= runner.NOTE_LENGTH
+    assert note.endswith("…see answer.md") is not whole
+
+
+def test_figures_and_tables_are_artifacts_and_the_first_figure_is_named(store):
+    def figures(runs):
+        for name in ("one.png", "two.png"):
+            yield name, ss.figures.loss_by_epoch(runs)
+
+    tables = {"steps.csv": lambda o, runs: runs["short"].steps[["step", "loss"]]}
+    study = dataclasses.replace(STUDY, figures=figures, tables=tables)
+    result = run(store, study)
+    tags = answer_run(store, result).data.tags
+    assert tags["sgdstudy.figures"] == "one.png, two.png"
+    assert "Look first at **one.png**" in tags["mlflow.note.content"]
+    (path,) = Path(store).rglob("steps.csv")
+    table = np.loadtxt(path, delimiter=",", skiprows=1)
+    np.testing.assert_array_equal(table[:, 0], range(12))
+    loss = result.runs["short"].steps.loss.to_numpy()
+    np.testing.assert_array_equal(table[:, 1].astype(loss.dtype), loss)
+    assert len(list(Path(store).rglob("one.png"))) == 1
+
+
+# ---- guesses -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("replies", "guess"),
+    [
+        (["7"], 7.0),
+        ([" 1e-3 "], 1e-3),
+        (["Never"], np.inf),
+        ([""], None),
+        (["nan"], None),
+        (["seven", "7"], 7.0),
+    ],
+)
+def test_a_guess_is_a_number_or_never_or_none(store, monkeypatch, capsys, replies, guess):
+    left = list(replies)
+    monkeypatch.setattr("builtins.input", lambda question: left.pop(0))
+    study = dataclasses.replace(STUDY, ask={("steps", "short"): "How many?"})
+    by_name = {claim.name: claim.guess for claim in run(store, study, predict=True).claims}
+    assert by_name == {"steps": guess, "always": None, "defined": None, "loss": None}
+    assert ("is not a number" in capsys.readouterr().out) is (len(replies) > 1)
+
+
+def test_guesses_need_an_answer_and_someone_to_ask(store, monkeypatch):
+    def nobody(question):
+        raise EOFError
+
+    monkeypatch.setattr("builtins.input", nobody)
+    study = dataclasses.replace(STUDY, ask={("steps", "short"): "How many?"})
+    for given, says in (({}, "in a terminal"), ({"answer": False}, "drop one")):
+        with pytest.raises(ss.InputError, match=says) as error:
+            run(store, study, predict=True, **given)
+        assert one_line(error)
+    assert open_store(store).client.get_experiment_by_name("run_tiny") is None

@@ -1,0 +1,29 @@
+"""A number of theory, with its tolerance and its source: what a claim takes of it."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import sgdstudy as ss
+
+
+def test_a_claim_takes_tolerance_and_source_and_always_holds_to_it():
+    known = ss.Known(0.5, 0.01, "theory: a half")
+    near, far = (ss.Claim("half", "arm", measured, known) for measured in (0.509, 0.511))
+    for claim in (near, far):
+        assert (claim.expected, claim.source, claim.always) == (0.5, "theory: a half", True)
+    assert (near.holds, far.holds) == (True, False)
+
+
+def test_it_is_written_and_counts_as_its_number():
+    known = ss.Known(np.float32(0.25), source="theory")
+    assert type(float(known)) is float
+    assert float(known) == 0.25
+    assert f"{known:.1%} of {known}" == "25.0% of 0.25"
+
+
+def test_it_is_exact_and_unsigned_where_nothing_is_said():
+    assert (ss.Known(1.0).within, ss.Known(1.0).source) == (0.0, "")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ss.Known(1.0).value = 2.0

@@ -1,0 +1,35 @@
+"""What theory expects of seeds whose orders are known, against their runs."""
+
+import numpy as np
+import pytest
+
+import sgdstudy as ss
+
+
+def arm(**changes):
+    return ss.Arm("curve", lr=2e-4, batch_size=100, epochs=6, seeds=range(4)).but(**changes)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+@pytest.mark.parametrize("order", ["shuffle", "strided"])
+def test_running_over_full_loss_is_that_of_the_runs(order, noise):
+    exact = arm(problem=ss.problems.curve(noise=noise), order=order, dtype="float64")
+    for epoch in (1, 6):
+        for one in (exact, exact.but(dtype="float32")):
+            rows = ss.train(one.problem, config=one.config).epochs.query("epoch == @epoch")
+            seen = (rows["running_loss"] / rows["full_loss"]).mean()
+            known = ss.expect(one).running_over_full(epoch)
+            assert seen == pytest.approx(known.value, abs=known.within)
+            assert known.within < (1e-9 if one is exact else 1e-3)
+
+
+def test_it_is_a_mean_over_the_seeds_that_are_asked_for():
+    every = [ss.expect(arm()).of([seed]).running_over_full(3).value for seed in range(4)]
+    assert len(set(every)) == 4
+    assert ss.expect(arm()).running_over_full(3).value == pytest.approx(np.mean(every), rel=1e-12)
+    some = ss.expect(arm()).of([2, 3]).running_over_full(3).value
+    assert some == pytest.approx(np.mean(every[2:]), rel=1e-12)
+
+
+def test_nothing_is_said_of_seeds_that_diverge():
+    assert ss.expect(arm(lr=0.2)).running_over_full(6) is None

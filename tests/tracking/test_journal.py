@@ -1,0 +1,271 @@
+"""A run's folder: on this disk before the store hears of it, and in the store once, whatever fails.
+
+The store is a real one; what fails are the calls of MLflow's client to it.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import mlflow
+import pytest
+from conftest import one_line
+from mlflow.exceptions import MlflowException
+
+import sgdstudy as ss
+from sgdstudy.tracking import journal as module
+from sgdstudy.tracking.journal import Closing, Journal, Opening, read_json, write_json
+from sgdstudy.tracking.store import local_path, open_store
+
+CALLS = ("create_run", "log_batch", "log_inputs", "set_terminated")  # those a run makes
+DATA = {"name": "small", "digest": "0a1b", "profile": {"d": 1}}
+
+
+@pytest.fixture
+def opened(store, monkeypatch):
+    monkeypatch.setattr(module, "_AWAY", set())  # what other tests saw
+    return open_store(store)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What the store is asked, one name after the other; `calls.fail` maps a place to an error."""
+
+    class Calls(list):
+        fail: dict[int, Exception] = {}  # noqa: RUF012
+
+    seen = Calls()
+
+    def watched(name):
+        real = getattr(mlflow.MlflowClient, name)
+
+        def call(client, *args, **named):
+            seen.append(name)
+            if error := seen.fail.get(len(seen) - 1):
+                raise error
+            return real(client, *args, **named)
+
+        return call
+
+    for name in CALLS:
+        monkeypatch.setattr(mlflow.MlflowClient, name, watched(name))
+    return seen
+
+
+def begin(store, send=True, **changes):
+    given = {"params": {"lr": "0.1"}, "points": [("predicted/rho", 0, 0.5)], "data": DATA}
+    opening = Opening("study", "arm", {"mine": "1"}, **(given | changes))
+    return Journal.begin(store, opening, {"data.png": lambda p: p.write_bytes(b"png")}, send)
+
+
+def end(journal, patience=0.0):
+    journal.add("rows.csv", lambda path: path.write_text("a\n"))
+    points = [("result/loss", 3, 0.25, 1_700_000_000_000)]
+    return journal.close(Closing("FINISHED", {"late": "2"}, points), patience)
+
+
+def runs(store):
+    return store.client.search_runs([store.experiment("study")])
+
+
+def assert_whole(run, store, opening):
+    """The store has all of a run that `begin` and `end` told it of."""
+    assert (run.info.run_name, run.info.status) == ("arm", "FINISHED")
+    assert run.info.start_time == opening.start_ms
+    assert run.data.params == {"lr": "0.1"}
+    assert run.data.tags.items() >= {"mine": "1", "late": "2"}.items()
+    points = {
+        key: [(p.step, p.value) for p in store.client.get_metric_history(run.info.run_id, key)]
+        for key in run.data.metrics
+    }
+    assert points == {"predicted/rho": [(0, 0.5)], "result/loss": [(3, 0.25)]}
+    (data,) = run.inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest) == ("small", "0a1b")
+    files = sorted(path.name for path in local_path(run.info.artifact_uri).iterdir())
+    assert files == ["data.png", "rows.csv"]
+
+
+# ---- in the order of things --------------------------------------------------------------------
+
+
+def test_a_run_that_ended_is_in_the_store_and_its_folder_is_gone(opened):
+    journal = begin(opened)
+    assert [run.info.status for run in runs(opened)] == ["RUNNING"]
+    assert journal.folder.is_dir()
+    assert end(journal)
+    (run,) = runs(opened)
+    assert run.info.run_id == journal.run_id
+    assert_whole(run, opened, journal.opening)
+    assert not journal.folder.exists()
+
+
+def test_what_a_run_is_lies_on_the_disk_before_the_store_hears_of_it(opened, calls):
+    """The first call fails as no outage does: what is on the disk then was there before it."""
+    calls.fail = {0: ConnectionError("away")}
+    journal = begin(opened)
+    assert calls == ["create_run"]
+    told = read_json(journal.folder / "opening.json")
+    assert (told["name"], told["params"], told["store"]) == ("arm", {"lr": "0.1"}, opened.shown)
+    assert (journal.folder / "artifacts" / "data.png").read_bytes() == b"png"
+
+
+def test_a_run_that_is_over_is_told_in_one_go(opened, calls):
+    journal = begin(opened, send=False)
+    assert calls == []
+    assert end(journal)
+    assert calls == list(CALLS)
+    (run,) = runs(opened)
+    assert_whole(run, opened, journal.opening)
+
+
+# ---- what fails --------------------------------------------------------------------------------
+
+
+def test_these_are_the_calls_of_a_run(opened, calls):
+    assert end(begin(opened))
+    assert calls == ["create_run", "log_batch", "log_inputs", "log_batch", "set_terminated"]
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_whichever_call_fails_the_next_command_brings_the_rest(opened, calls, place):
+    """Of the calls in which a run begins and ends the store loses one; then our process ends."""
+    calls.fail = {place: ConnectionError("away")}
+    journal = begin(opened)
+    went_well = end(journal)
+    # a failure of the beginning is made good at the end, without a word to the user
+    assert went_well is (place < 3)
+    if not went_well:
+        left = Journal.orphan(opened, journal.folder)
+        assert left.closed
+        assert left.send()
+    (run,) = runs(opened)
+    assert_whole(run, opened, journal.opening)
+    assert not journal.folder.exists()
+
+
+def test_a_run_whose_id_we_were_not_told_is_found_by_its_key(opened, monkeypatch):
+    """The store makes the run, and the answer is lost on its way."""
+    real = mlflow.MlflowClient.create_run
+
+    def lost(*args, **named):
+        real(*args, **named)
+        raise ConnectionError("reset")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.MlflowClient, "create_run", lost)
+        journal = begin(opened)
+        assert journal.run_id is None
+        journal.let_go()
+    (there,) = runs(opened)
+    left = Journal.orphan(opened, journal.folder)
+    assert end(left)
+    (run,) = runs(opened)
+    assert run.info.run_id == there.info.run_id
+    assert_whole(run, opened, journal.opening)
+
+
+def test_an_outage_is_said_once(opened, calls, caplog):
+    calls.fail = {n: ConnectionError("Connection refused") for n in range(50)}
+    journals = [begin(opened) for _ in range(2)]
+    assert [end(journal) for journal in journals] == [False, False]
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "does not answer" in said
+    assert "sent later" in said
+    calls.fail = {}
+    for journal in journals:
+        assert Journal.orphan(opened, journal.folder).send()
+    assert len(runs(opened)) == 2
+
+
+def test_what_the_store_refuses_is_one_line_and_leaves_nothing(opened, calls):
+    calls.fail = {0: MlflowException("no such\nexperiment", error_code=1000)}
+    with pytest.raises(ss.InputError, match="refuses a run: no such") as error:
+        begin(opened)
+    assert one_line(error)
+    assert list(opened.streams.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_written_leaves_no_run(opened):
+    def fails(path):
+        path.write_text("half of it")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        Journal.begin(opened, Opening("study", "arm", {}), {"a.png": fails})
+    assert runs(opened) == []
+    assert list(opened.streams.iterdir()) == []
+
+
+def test_half_a_file_is_never_an_artifact(opened):
+    journal = begin(opened)
+
+    def fails(path):
+        path.write_text("half of it")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        journal.add("half.csv", fails)
+    assert [path.name for path in journal.artifacts()] == []
+    assert end(journal)
+    assert_whole(runs(opened)[0], opened, journal.opening)
+
+
+def test_points_that_did_not_arrive_arrive_at_the_end(opened, calls):
+    journal = begin(opened)
+    calls.fail = {len(calls): ConnectionError("away")}
+    assert not journal.show([("epoch/loss", 1, 4.0)])
+    assert journal.show([("epoch/loss", 2, 2.0)])
+    assert journal.close(Closing("FINISHED", points=journal.interim))
+    history = opened.client.get_metric_history(journal.run_id, "epoch/loss")
+    assert sorted((point.step, point.value) for point in history) == [(1, 4.0), (2, 2.0)]
+
+
+# ---- whose folder it is ------------------------------------------------------------------------
+
+
+def test_a_run_that_lives_is_left_alone(opened):
+    journal = begin(opened)
+    assert Journal.orphan(opened, journal.folder) is None
+    journal.let_go()
+    left = Journal.orphan(opened, journal.folder)
+    assert (left.run_id, left.closed) == (journal.run_id, False)
+    as_json = [json.dumps(vars(opening)) for opening in (left.opening, journal.opening)]
+    assert as_json[0] == as_json[1]
+
+
+def test_a_run_of_another_store_is_left_alone(opened):
+    journal = begin(opened)
+    journal.let_go()
+    told = read_json(journal.folder / "opening.json")
+    write_json(journal.folder / "opening.json", told | {"store": "http://127.0.0.1:1"})
+    assert Journal.orphan(opened, journal.folder) is None
+    assert (journal.folder / "opening.json").exists()
+
+
+@pytest.mark.parametrize(("age", "stays"), [(0.0, True), (3600.0, False)])
+def test_a_folder_without_an_opening_is_being_begun_or_is_waste(opened, age, stays):
+    folder = opened.streams / "begun"
+    folder.mkdir(parents=True)
+    then = time.time() - age
+    os.utime(folder, (then, then))
+    assert Journal.orphan(opened, folder) is None
+    assert folder.exists() is stays
+
+
+# ---- the files ---------------------------------------------------------------------------------
+
+
+def test_a_json_file_is_whole_or_what_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    assert read_json(path) is None
+    write_json(path, {"a": [1, None]})
+    for failing in ("fsync", "replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(module.os, failing, lambda *given: (_ for _ in ()).throw(OSError()))
+            with pytest.raises(OSError):  # noqa: PT011
+                write_json(path, {"a": 2})
+        assert json.loads(path.read_text()) == {"a": [1, None]}
+    with pytest.raises(TypeError):
+        write_json(path, {"a": Path})
+    assert read_json(path) == {"a": [1, None]}
