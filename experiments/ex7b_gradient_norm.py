@@ -62,8 +62,7 @@ def claims(o, runs):
         off.append((of_full, (abs(of_mean - full) / mean).max(), (full / mean - 1).max()))
     for arm, run in moving.items():
         ratio = run.ratio(*NORMS)
-        ends = [ratio[0], ratio[-1]] if len(ratio) else None  # all seeds diverged
-        yield ss.Claim(RATIO, arm, ends)
+        yield ss.Claim(RATIO, arm, ratio[[0, -1]] if len(ratio) else None)  # all diverged
     of_full, of_mean, above = np.max(off, 0, initial=0.0)
     near, made = ss.theory.sum_rounding(run.problem.d), "mean g_B = (w_start - w_end) / (lr m)"
     laws = {
@@ -87,7 +86,7 @@ def answer(o, runs, value):
     triangle inequality the full norm is at most the mean of the batch norms. At the start the
     batches point nearly the same way: the mean is {ratio["at the start"]:.3f} times the full norm.
     On the way it is {ratio["on the way"]:.2f} times, near the optimum
-    {ratio["near the optimum"]:.1f} times, and at the optimum of noisy labels {ratio[noisy]:.0e}
+    {ratio[near]:.1f} times, and at the optimum of noisy labels {ratio[noisy]:.0e}
     times: there the full gradient vanishes and the batch gradients do not (the smallest of
     {runs[noisy].n_steps.sum()} has a norm of {value["least_batch_norm", noisy]:.2g}). So on noisy
     data a rule that waits for the batch gradients to vanish waits in vain, and near an optimum the
@@ -96,10 +95,10 @@ def answer(o, runs, value):
 
     The gradient noise scale, the batch size at which noise and signal of its gradient are equally
     strong, goes from {scale["at the start"]} at the start over {scale["on the way"]} to
-    {scale[near]} near the optimum: it is a property of a place, not of a problem.
-    Estimated from batches of {o.batch_size} and of all the data, drawn without replacement, the
-    squared full norm is off by {value["two_batch_estimator_bias", near]:.3g} near the optimum,
-    where it is {value["full_gradient_norm", near] ** 2:.3g}."""
+    {scale[near]} near the optimum: it is a property of a place, not of a problem. Estimated from
+    batches of {o.batch_size} and of all the data, drawn without replacement, the squared full norm
+    is off by {value["two_batch_estimator_bias", near]:.3g} near the optimum, where it is
+    {value["full_gradient_norm", near] ** 2:.3g}."""
 
 
 def figures(runs):

@@ -55,8 +55,10 @@ def answer(o, runs, value):
 
 
 def figures(runs):
-    yield "loss.png", ss.figures.loss_by_epoch(runs, top=1e8)
-    yield "path.png", ss.figures.path(runs.select("*prose", "*shuffled"), 0, 2, 100)
+    ended = runs.select("*", without="*sorted")  # that one ends no epoch
+    yield "loss.png", ss.figures.loss_by_epoch(ended)
+    yield "first_epoch.png", ss.figures.within_epoch(runs)
+    yield "path.png", ss.figures.path(ended, 0, 2, 100)
 
 
 ask = {

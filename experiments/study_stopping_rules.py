@@ -16,17 +16,9 @@ import numpy as np
 
 import sgdstudy as ss
 
-RULES = {  # rule -> column of the epochs, and passes over the data that it costs each epoch
-    "running": ("running_loss", 0),
-    "full": ("full_loss", 1),
-    "grad_norm": ("full_grad_norm", 1),
-    "last_batch": ("last_loss", 0),
-}
-DRAWS = 200  # random batches that tell how lucky a last batch is
-MORE = 4  # random batches for every batch
+PASSES = {"running": 0, "full": 1, "grad_norm": 1, "last_batch": 0}  # over the data, each epoch
 EXACT = "theory: second moments of independent batches; four standard errors"
-BOUND = "|g|^2 >= 2 lambda_min (L - L*) (Polyak 1963); rounding"
-LUCK = "random batches at the same parameters; four standard errors of both counts"
+BOUND = ss.Known(0, 1e-6, "|g|^2 >= 2 lambda_min (L - L*) (Polyak 1963); rounding")
 
 
 @dataclass(frozen=True)
@@ -40,235 +32,116 @@ class Options(ss.Options):
 
 def arms(o):
     seeds = list(o.seed_range())[: -(-o.seeds // 2) if o.quick else None]
-    clean, noisy = ss.problems.curve(), ss.problems.curve(noise=0.3)
-    same = {"batch_size": 10, "epochs": o.epochs, "seeds": seeds, "lr": 2e-4}
-    replaced = {"order": "with_replacement", **same}
-    rms = {"optimizer": "RMSprop", **same, "lr": 0.01}
-    return {
-        "shuffle": ss.Arm(clean, "the notebook's run", **same),
-        "independent": ss.Arm(clean, "draws with replacement", **replaced),
-        "sequential": ss.Arm(clean, "along the curve", order="sequential", **same | {"seeds": [0]}),
-        "noisy labels": ss.Arm(noisy, "label noise 0.3", **same),
-        "RMSprop": ss.Arm(clean, "stops at 1e-7 in the notebook", **rms),
-    }
+    settings = {"lr": 2e-4, "batch_size": 10, "epochs": o.epochs, "seeds": seeds}
+    sgd = ss.Arm("curve", "the notebook's run", **settings)
+    yield "shuffle", sgd
+    yield "independent", sgd.but("draws with replacement", order="with_replacement")
+    yield "sequential", sgd.but("along the curve", order="sequential", seeds=[0])
+    yield "noisy labels", sgd.but("label noise 0.3", problem=ss.problems.curve(noise=0.3))
+    yield "RMSprop", sgd.but("stops at 1e-7 in the notebook", optimizer="RMSprop", lr=0.01)
 
 
-def epsilon(arm, run):
+def epsilon(run):
     """Return the loss that counts as done: the notebook's, above what noise leaves."""
-    return 1e-7 if arm == "RMSprop" else 0.1 + run.problem.least_squares.least_loss
+    return 1e-7 if run.config.optimizer == "RMSprop" else 0.1 + ss.expect(run).ls.least_loss
 
 
-def threshold(rule, arm, run):
-    """Return what the rule's quantity is compared with."""
-    if rule != "grad_norm":
-        return epsilon(arm, run)
-    ls = run.problem.least_squares
-    return np.sqrt(2 * np.linalg.eigvalsh(ls.hessian)[0] * (epsilon(arm, run) - ls.least_loss))
-
-
-def first(below):
-    """Return, per seed, the first epoch (from 1) that is marked; infinite where none is."""
-    return np.where(below.any(0), below.argmax(0) + 1.0, np.inf)
-
-
-def outcome(arm, run, rule):
-    """Return, per seed: where the rule stops, whether that is false, where the truth is."""
-    done = run.array("epochs", "full_loss") < epsilon(arm, run)
-    stop = first(run.array("epochs", RULES[rule][0]) < threshold(rule, arm, run))
-    place = np.where(np.isfinite(stop), stop, 1).astype(int) - 1
-    false = np.isfinite(stop) & ~done[place, np.arange(len(stop))]
-    return stop, false, first(done)
+def outcomes(runs):
+    """Return, by arm and rule: where it stops, whether that is false, where the truth is."""
+    return {(a, rule): run.stops(rule, epsilon(run)) for a, run in runs.items() for rule in PASSES}
 
 
 def table(o, runs):
-    """Return one row per arm and rule."""
     import pandas as pd  # --help must not wait for it
 
-    rows = []
-    for arm, run in runs.items():
-        for rule, (_, passes) in RULES.items():
-            stop, false, truth = outcome(arm, run, rule)
-            both = np.isfinite(stop) & np.isfinite(truth) & ~false
-            late = stop[both] - truth[both]
-            rows.append(
-                {
-                    "arm": arm,
-                    "rule": rule,
-                    "stops": float(np.isfinite(stop).mean()),
-                    "false_stops": float(false.mean()),
-                    "epochs_late": float(np.median(late)) if len(late) else np.nan,
-                    "passes_per_epoch": passes,
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def below(run, z, size, draws, level):
-    """Return how many of some random batches have a loss below level, for z `(..., p)`."""
-    ls, generator, chance = run.problem.least_squares, np.random.default_rng(0), []
-    for row in z:
-        batch = generator.integers(run.problem.d, size=(*row.shape[:-1], draws, size))
-        error = (ls.features[batch] @ row[..., None, :, None])[..., 0] + ls.residual[batch]
-        chance.append(((error**2).mean(-1) < level).mean(-1))
-    return np.array(chance)
-
-
-def steps(run, last):
-    """Return z before the steps `(E, steps, R, p)`, their losses and the full ones; or the last."""
-    m, names = len(run.config.batch_sizes(run.problem.d)), [f"w{i}" for i in range(run.problem.p)]
-    rows = run.load("steps", columns=["seed", "step", "batch", "loss", "full_loss", *names])
-    rows = rows[rows["batch"] == m - 1] if last else rows
-    rows = rows.sort_values(["step", "seed"])
-    shape = (run.config.epochs, -1, len(run.config.seeds))
-    z = (
-        rows[names].to_numpy(float).reshape(*shape, run.problem.p)
-        - run.problem.least_squares.w_star
-    )
-    return z, *(rows[name].to_numpy(float).reshape(shape) for name in ("loss", "full_loss"))
-
-
-def luck(arm, run):
-    """Return the share of the seeds that random batches would stop too early in the last's place.
-
-    At the parameters before each epoch's last step, how many of random batches are below epsilon?
-    """
-    chance = below(run, steps(run, True)[0], run.config.batch_size, DRAWS, epsilon(arm, run))[:, 0]
-    going = np.vstack([np.ones(chance.shape[1]), np.cumprod(1 - chance, 0)[:-1]])
-    false = run.array("epochs", "full_loss") >= epsilon(arm, run)
-    return (going * chance * false).sum(0).mean()
+    names = ["arm", "rule", "stops", "false_stops", "epochs_late", "passes_per_epoch"]
+    rows = [
+        (arm, rule, found.stopped.mean(), found.false.mean(), found.late, PASSES[rule])
+        for (arm, rule), found in outcomes(runs).items()
+    ]
+    return pd.DataFrame(rows, columns=names)
 
 
 def late_claims(arm, run):
-    """Return the claims on the second half of the epochs, by exact moments."""
-    c, ls, half = run.config, run.problem.least_squares, run.config.epochs // 2
-    start, d = run.problem.initial([0])[0].double().numpy(), run.problem.d
-    given = (ls, start, d, c.batch_size, c.lr)
-    true = [x[half:] for x in ss.theory.expected_losses(*given, c.epochs, True)]
-    m = len(c.batch_sizes(d))
-    path = ss.theory.expected_path(*given, c.epochs * m, replacement=True)
-    true.append(path.terms[1][m::m][half:])  # E|g|^2 at the ends of epochs
+    """Compare the second half of the epochs with exact moments."""
+    known, half = ss.expect(run), slice(run.config.epochs // 2, None)
     columns = ("running_loss", "full_loss", "full_grad_norm")
-    running, full, slope = (run.array("epochs", name)[half:] for name in columns)
-    bound = 2 * np.linalg.eigvalsh(ls.hessian)[0]
-
-    def ratio(name, a, b, true_a, true_b):
-        """Compare the ratio of two means, itself a mean over the epochs."""
-        true = (true_a / true_b)[:, None]
-        errors = ((a - true * b) / b.mean(1, keepdims=True)).mean(0)
-        measured = (a.mean(1) / b.mean(1)).mean()
-        known = (true.mean(), ss.standard_error(errors), len(errors), EXACT)
-        return ss.Claim.estimated(name, arm, measured, *known)
-
-    of_theory = (full / true[1][:, None]).mean(0)
-    known = (1, ss.standard_error(of_theory), len(of_theory), EXACT)
-    return [
-        ss.Claim.estimated("full_loss_over_theory", arm, of_theory.mean(), *known),
-        ratio("running_over_full_loss", running, full, *true[:2]),
-        ratio("square_of_gradient_over_bound", slope**2, bound * full, true[2], bound * true[1]),
-    ]
+    running, full, slope = (run.array("epochs", name)[half] for name in columns)
+    true_running, true = (known.mean_loss(name)[half] for name in columns[:2])
+    square, bound = known.mean_square_gradient[half], ss.theory.gradient_bound(known.ls, 1) ** 2
+    for name, a, b, law in (
+        ("full_loss_over_theory", full, true[:, None], true / true),
+        ("running_over_full_loss", running, full, true_running / true),
+        ("square_of_gradient_over_bound", slope**2, bound * full, square / (bound * true)),
+    ):
+        ratio, error = ss.theory.ratio_of_means(a, b, law)
+        yield ss.Claim.estimated(name, arm, ratio, law.mean(), error, len(run.w), EXACT)
 
 
 def lucky_claim(arm, run):
     """Compare batches below epsilon before the truth with random ones at the same parameters."""
-    z, loss, full = steps(run, False)
-    level = epsilon(arm, run)
-    going = full >= level
-    chance = below(run, z, run.config.batch_size, MORE, level)[going]
-    mean, n = (loss[going] < level).mean(), going.sum()
-    # given the parameters a batch is lucky with probability p: variances p (1 - p) add up
-    variance = (chance * (1 - chance)).mean() * MORE / (MORE - 1) * (1 + 1 / MORE)
-    name, error = "share_of_lucky_batches", 4 * np.sqrt(variance / n)
-    known = (chance.mean(), error, LUCK) if len(run.w) >= ss.Claim.FEW else ()
-    return ss.Claim(name, arm, mean, *known, always=True)
+    going = run.array("steps", "full_loss") >= epsilon(run)
+    share = (run.array("steps", "loss") < epsilon(run))[going].mean()
+    known = ss.expect(run).lucky_batches(run.parameters(), epsilon(run), going)
+    known = known if len(run.w) >= ss.Claim.FEW else None
+    return ss.Claim("share_of_lucky_batches", arm, share, known)
 
 
 def claims(o, runs):
-    found = late_claims("independent", runs["independent"])
-    found.append(lucky_claim("independent", runs["independent"]))
-    found.append(bound_claim(runs))
+    found = outcomes(runs)
+    yield from late_claims("independent", runs["independent"])
+    yield lucky_claim("independent", runs["independent"])
+    # by how much |g|^2 is below its bound at worst, at the end of any epoch of any run
+    short = max(0.0, *(1 - (run.gradient_over_bound() ** 2).min() for run in runs.values()))
+    yield ss.Claim("square_of_gradient_below_bound", "all arms", short, BOUND, identity=True)
     for arm, run in runs.items():
         for rule in ("running", "last_batch"):
-            share = outcome(arm, run, rule)[1].mean()
-            found.append(ss.Claim(f"false_stops_{rule}", arm, share))
+            yield ss.Claim(f"false_stops_{rule}", arm, found[arm, rule].false.mean())
         if arm != "sequential":  # its last batch is always the same
-            found.append(ss.Claim("false_stops_random_batches", arm, luck(arm, run)))
-        stop, _, truth = outcome(arm, run, "running")
-        if np.isfinite(np.median(truth)):
-            late = np.median(stop) - np.median(truth)
-            found.append(ss.Claim("epochs_late_running", arm, late))
-    return found
+            yield ss.Claim("false_stops_random_batches", arm, run.lucky_stops(epsilon(run)).mean())
+        stop, _, truth = (np.median(part) for part in found[arm, "running"])
+        if np.isfinite(truth):
+            yield ss.Claim("epochs_late_running", arm, stop - truth)
 
 
-def bound_claim(runs):
-    """Return by how much |g|^2 is below its bound at worst, at the end of any epoch of any run."""
-    short = []
-    for run in runs.values():
-        ls = run.problem.least_squares
-        names = [f"w{i}" for i in range(run.problem.p)]
-        z = run.load("epochs", columns=names)[names].to_numpy(float) - ls.w_star
-        # L - L* from z: as a difference of losses it is rounding where it is small
-        bound = np.linalg.eigvalsh(ls.hessian)[0] * ((z @ ls.hessian) * z).sum(1)
-        square = run.load("epochs", columns=["full_grad_norm"])["full_grad_norm"] ** 2
-        short.append((1 - square / bound).max())
-    name = "square_of_gradient_below_bound"
-    return ss.Claim(name, "all arms", max(0.0, *short), 0, 1e-6, BOUND, identity=True)
-
-
-def answer(o, runs, claims):
-    value = {(c.name, c.arm): c.measured for c in claims}
-    by_name, seeds = {c.name: c for c in claims}, len(runs["shuffle"].w)
+def answer(o, runs, value):
+    seeds, found = len(runs["shuffle"].w), outcomes(runs)
+    show, first = ss.text.show, runs["sequential"].at("full_loss", 1)
     last = ", ".join(
         f"{arm} {value['false_stops_last_batch', arm]:.0%} (random batches "
         f"{value['false_stops_random_batches', arm]:.0%})"
-        for arm in runs
-        if arm != "sequential"
+        for arm in runs.select("*", without="sequential")
     )
-    stops = {
-        arm: int(np.isfinite(outcome(arm, run, "grad_norm")[0]).sum()) for arm, run in runs.items()
-    }
-    early = max(outcome(arm, run, "running")[1].sum() for arm, run in runs.items())
-    stop, _, truth = (np.median(x) for x in outcome("shuffle", runs["shuffle"], "running"))
-    along = runs["sequential"]
-    ends = {rule: outcome("sequential", along, rule)[0][0] for rule in RULES}
+    normed, noisy = (found[a, "grad_norm"].stopped.sum() for a in ("shuffle", "noisy labels"))
+    early = max(found[arm, "running"].false.sum() for arm in runs)
+    stop, _, truth = (np.median(part) for part in found["shuffle", "running"])
+    ends = {rule: found["sequential", rule].epoch[0] for rule in PASSES}
     ends = ", ".join(f"{rule} at epoch {end:.0f}" for rule, end in ends.items() if end < np.inf)
-    bound = value["square_of_gradient_over_bound", "independent"]
-    show, lucky = ss.text.show, by_name["share_of_lucky_batches"]
+    (lucky,) = (c for c in value if c.name == "share_of_lucky_batches")
     random = "" if lucky.expected is None else f", of random ones {lucky.expected:.2%}"
     return f"""The running loss is free: on the notebook's run it stops at epoch {show(stop)}, the
     truth is at epoch {show(truth)} (medians of {seeds} seeds), and in no arm does it stop too early
     for more than {early} seeds. Along the curve these rules stop within {o.epochs} epochs:
-    {ends or "none"}, where the loss of all the data is
-    {along.array("epochs", "full_loss")[0, 0]:.2g} after the first epoch. Its last batch is the end
-    of the curve, which the epoch has just been fitted to.
+    {ends or "none"}, where the loss of all the data is {first:.2g} after the first epoch. Its last
+    batch is the end of the curve, which the epoch has just been fitted to.
 
     The gradient norm never stops too early, but may not stop at all: within {o.epochs} epochs it
-    stops for {stops["shuffle"]} of {seeds} seeds, with noisy labels for {stops["noisy labels"]}.
-    Of independent draws its square is {bound:.3g} times the bound that it rests on, a mean over the
-    second half of the epochs.
+    stops for {normed} of {seeds} seeds, with noisy labels for {noisy}. Of independent draws its
+    square is {value["square_of_gradient_over_bound", "independent"]:.3g} times the bound that it
+    rests on, a mean over the second half of the epochs.
 
     The last batch stops too early for these shares of the seeds: {last}. It is luck: of independent
     draws, {lucky.measured:.2%} of all the batches before the truth are below epsilon{random}."""
 
 
-def strips(runs):
-    rows = []
-    for arm, run in runs.items():
-        for rule in RULES:
-            stop, false, _ = outcome(arm, run, rule)
-            rows += [(arm, rule, x, flag) for x, flag in zip(stop, false, strict=True)]
-    return ss.figures.strips(rows, "epoch at which the rule stops", "too early")
+def figures(runs):
+    every = outcomes(runs).items()
+    rows = [(*case, *seed) for case, found in every for seed in zip(*found[:2], strict=True)]
+    yield "stops.png", ss.figures.strips(rows, "epoch at which the rule stops", "too early")
 
 
-STUDY = ss.Study(
-    __file__,
-    __doc__,
-    Options,
-    arms,
-    claims,
-    answer,
-    figures={"stops.png": strips},
-    tables={"rules.csv": table},
-)
+tables = {"rules.csv": table}
+STUDY = ss.study(__name__)
 
 if __name__ == "__main__":
     STUDY.main()

@@ -1,7 +1,7 @@
 """Bad input from Python: one line that says what was given and what is allowed, nothing else.
 
-Rows that are not here stand beside the tests of what they spoil: test_problem, test_trainer,
-test_orders, test_load, test_trajectory, test_homework.
+Rows that are not here stand beside the tests of what they spoil: test_problem, test_train,
+test_orders, test_load, test_trajectory, test_check.
 """
 
 import pickle
@@ -578,10 +578,57 @@ def test_huge_data_train_or_diverge(x, slope):
         assert run.stop_reason[0] in ("max_epochs", "diverged")
 
 
-@given(name=st.sampled_from([*sorted(vars(ss.TrainConfig())), "unknown"]), value=ANYTHING)
+SETTINGS = vars(ss.TrainConfig())
+TAKEN = {  # of each setting, some that are: of ANYTHING hardly one is
+    "optimizer": ["Adam", "notebook"],
+    "lr": [0.5, np.float32(0.25), torch.tensor(0.125)],
+    "options": [{"momentum": 0.5}],
+    "schedule": ["inverse_time"],
+    "schedule_options": [{}],
+    "average": [0, 0.5],
+    "batch_size": [1, 54, np.int64(7)],
+    "order": ["strided", [[[0, 1], [2, 3]]]],
+    "epochs": [1, np.int64(3)],
+    "stop": [("running", 0.1), ["full", 1e-9]],
+    "seeds": [3, [3, 1], range(4), np.arange(3)],
+    "dtype": ["float32", "float64"],
+    "device": ["cpu"],
+    "engine": ["eager", "compiled"],
+    "diagnostics": ["off", ["alpha"]],
+    "diagnostics_every": [10],
+    "metrics": [["loss"], ("w0", "w3")],
+    "record_rows": [0, 100],
+}
+
+
+def listed(value):
+    """Arrays, tensors, ranges, tuples as lists; numpy's and torch's numbers as Python's."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    several = isinstance(value, list | tuple | range)
+    return [listed(item) for item in value] if several else value
+
+
+def assert_taken(made, name, value):
+    """The config has the value, and every other setting stands as it does unasked."""
+    expected = SETTINGS[name] if value is None else listed(value)
+    if name == "seeds" and not isinstance(expected, list):
+        expected = [expected]
+    assert listed(getattr(made, name)) == listed(expected)
+    follows = {"metrics"} if name in ("diagnostics", "schedule") else set()
+    for other in set(SETTINGS) - {name} - follows:
+        assert getattr(made, other) == SETTINGS[other]
+
+
+@pytest.mark.parametrize(("name", "value"), [(n, v) for n in SETTINGS for v in TAKEN[n]])
+def test_a_setting_is_taken_as_it_was_given(name, value):
+    assert_taken(ss.TrainConfig.of(**{name: value}), name, value)
+
+
+@given(name=st.sampled_from([*sorted(SETTINGS), "unknown"]), value=ANYTHING)
 def test_any_setting_is_taken_or_refused(name, value):
     made = works_or_is_refused(ss.TrainConfig.of, **{name: value})
     if made is not None:
+        assert_taken(made, name, value)
         works_or_is_refused(made.check, small_curve())
 
 

@@ -238,6 +238,7 @@ class SweepCommand:
 
     def _plan(self) -> Any:
         from sgdstudy.sweep import grid, sweep
+        from sgdstudy.sweep.plan import Plan
 
         given = grid.read_yaml(self.config) if self.config else {}
         name = self.name or given.get("study")
@@ -250,7 +251,7 @@ class SweepCommand:
         seeds = self.seeds if self.seeds is not None else given.get("seeds", 16)
         options = study.options(seeds=seeds, store=self.store)
         arm, record = self.arm or given.get("arm"), self.record or given.get("record", "epochs")
-        return sweep.Plan.of(study, options, arm, axes, record)
+        return Plan.of(study, options, arm, axes, record)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ May import: `theory`, `recipe`, `quantities`, `problems` and below.
 Start reading: `style.py` (what all share), then `runs.py` (histories) and `tables.py` (points).
 """
 
+from sgdstudy.figures.drift import followed, tracking
 from sgdstudy.figures.runs import (
     batch_gradients,
     batch_losses,
@@ -21,16 +22,9 @@ from sgdstudy.figures.runs import (
     stop_epochs,
     within_epoch,
 )
+from sgdstudy.figures.stability import sharpness
 from sgdstudy.figures.style import describe, png
-from sgdstudy.figures.tables import (
-    curves,
-    followed,
-    numbered,
-    over_steps,
-    points,
-    power_laws,
-    strips,
-)
+from sgdstudy.figures.tables import curves, numbered, over_steps, points, power_laws, strips
 from sgdstudy.figures.tuning import lr_sensitivity, times_to_targets
 
 __all__ = [
@@ -53,9 +47,11 @@ __all__ = [
     "points",
     "power_laws",
     "radius_by_lr",
+    "sharpness",
     "steep_batches",
     "stop_epochs",
     "strips",
     "times_to_targets",
+    "tracking",
     "within_epoch",
 ]

@@ -14,6 +14,7 @@ from sgdstudy.figures import style
 from sgdstudy.figures.style import Run, Runs
 from sgdstudy.recipe.columns import title as title_of
 from sgdstudy.theory import predictions
+from sgdstudy.theory.follow import FIXED_ORDERS
 
 if TYPE_CHECKING:
     from sgdstudy.problems.least_squares import LeastSquares
@@ -331,7 +332,7 @@ def _bars(runs: Runs, columns: list[str], names: list[str], label: str) -> Figur
 def _known_losses(history: Run, epoch: int) -> np.ndarray:
     """Return the batch losses of an epoch as theory has them, median over the seeds' own orders."""
     problem, config = history.problem, history.config
-    one = [config.seeds[0]] if config.order in predictions.FIXED_ORDERS else config.seeds
+    one = [config.seeds[0]] if config.order in FIXED_ORDERS else config.seeds
     each = [predictions.known_order(problem, replace(config, seeds=[s]), epoch) for s in one]
     return np.median([losses.batch[-1] for losses in each], axis=0)
 

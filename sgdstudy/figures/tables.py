@@ -205,29 +205,3 @@ def over_steps(
         stack[-1].set_xlabel(xlabel)
         stack[0].legend(*drawing.with_theory(stack[0]), fontsize="small")
     return figure
-
-
-def followed(
-    panels: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
-    xlabel: str,
-    ylabel: str,
-) -> Figure:
-    """Draw a parameter that follows a true one, one panel for each run.
-
-    Args:
-        panels: title -> x `(n,)`, the true value `(n,)`, that of one seed `(n,)`, the mean that
-            theory expects `(n,)`.
-        xlabel: what x is.
-        ylabel: what the parameter is.
-    """
-    figure = Figure(figsize=(1 + 4 * len(panels), 4.5), layout="constrained")
-    drawn = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-    for axes, (title, (x, true, one, mean)) in zip(drawn, panels.items(), strict=True):
-        axes.plot(x, one, color="tab:blue", linewidth=0.8, label="SGD, one seed")
-        axes.plot(x, true, color="black", linewidth=1.5, label="the true parameter")
-        axes.plot(x, mean, "--", color="tab:red", label="SGD's mean, theory")
-        axes.set(xlabel=xlabel, title=title)
-        axes.grid(alpha=0.3)
-    drawn[0].set_ylabel(ylabel)
-    figure.legend(*drawn[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    return figure

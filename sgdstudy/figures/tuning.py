@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,15 +15,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def lr_sensitivity(rows: pd.DataFrame, ylabel: str, titles: Mapping[str, str]) -> Figure:
+def lr_sensitivity(
+    rows: pd.DataFrame, ylabel: str = "epochs to the hardest target, median"
+) -> Figure:
     """Draw the median time to a target over the step size, one panel a problem.
 
     Args:
-        rows: columns `problem, optimizer, lr, median, low, high, theory, chosen`; an infinite
-            median is a cross at the top; the theory (NaN: none) is dashed; `chosen` is ringed.
+        rows: columns `problem, optimizer, lr, target, median, low, high, theory, chosen`, one
+            target a problem; an infinite median is a cross at the top; the theory (NaN: none) is
+            dashed; `chosen` is ringed.
         ylabel: what the median is of.
-        titles: problem -> title of its panel.
     """
+    targets = rows.groupby("problem", sort=False)["target"].first()
+    titles = {name: f"{name}: to {target:g} of the loss" for name, target in targets.items()}
     figure, drawn = _row_of_panels(len(titles), 5.2)
     names = list(dict.fromkeys(rows["optimizer"]))
     colors = dict(zip(names, drawing.colors(len(names)), strict=True))
@@ -59,7 +62,7 @@ def lr_sensitivity(rows: pd.DataFrame, ylabel: str, titles: Mapping[str, str]) -
     return figure
 
 
-def times_to_targets(rows: pd.DataFrame, xlabel: str, titles: Mapping[str, str]) -> Figure:
+def times_to_targets(rows: pd.DataFrame, xlabel: str = "epochs, median") -> Figure:
     """Draw the median time to each target with its interval, one panel a problem.
 
     Args:
@@ -67,8 +70,11 @@ def times_to_targets(rows: pd.DataFrame, xlabel: str, titles: Mapping[str, str])
             targets from easy to hard; an infinite median stands in the grey strip on the right,
             with the number of seeds that got there.
         xlabel: what the median is of.
-        titles: problem -> title of its panel.
     """
+    targets = rows.groupby("problem", sort=False)["target"].unique()
+    titles = {
+        name: f"{name}: {', '.join(f'{t:g}' for t in each)}" for name, each in targets.items()
+    }
     figure, drawn = _row_of_panels(len(titles), 4.6)
     names = list(dict.fromkeys(rows["optimizer"]))
     places = {name: y for y, name in enumerate(names[::-1])}

@@ -16,10 +16,15 @@ from sgdstudy import checks, theory
 from sgdstudy.errors import InputError
 from sgdstudy.history import batches as of_batches
 from sgdstudy.history import moments
+from sgdstudy.history.drift import Behind, excess_behind
+from sgdstudy.history.edge import Edge, around_edge
 from sgdstudy.history.rows import Sink
+from sgdstudy.history.stopping import Stops, stops, stops_by_chance
 from sgdstudy.problems.problem import Problem
 from sgdstudy.quantities import norm
-from sgdstudy.recipe.config import TrainConfig
+from sgdstudy.recipe.config import STOP_COLUMNS, TrainConfig
+from sgdstudy.theory.expect import expect
+from sgdstudy.theory.medians import standard_error
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -186,7 +191,63 @@ class History:
         at = {"steps": "step", "epochs": "epoch"}[checks.choice("rows", kind, ("steps", "epochs"))]
         rows = self.load(kind, columns=["seed", at, column], **which)
         wide = rows.pivot(index=at, columns="seed", values=column)
-        return wide.reindex(columns=[s for s in self.config.seeds if s in wide]).to_numpy(float)
+        seeds = self.config.seeds  # one that ended before its first row has none
+        if "seeds" in which:
+            seeds = tuple(seed for seed in seeds if seed in wide)
+        return wide.reindex(columns=list(seeds)).to_numpy(float)
+
+    def parameters(self, kind: str = "steps", **which: Any) -> np.ndarray:
+        """Return the parameters by step or epoch and seed, `(S, R, p)` or `(E, R, p)`.
+
+        Before each step, at the end of each epoch; arguments as of `array`.
+        """
+        return moments.parameters(self, kind, **which)
+
+    def stops(self, rule: str, epsilon: float) -> Stops:
+        """Return where a stopping rule would have ended the seeds, and whether it should have.
+
+        Losses stop below epsilon, the gradient norm below what it has to be at that loss
+        (`theory.gradient_bound`).
+
+        Args:
+            rule: as of `TrainConfig.stop`.
+            epsilon: the loss of all the data that counts as done.
+
+        Raises:
+            InputError: a rule that does not exist; the gradient norm of what is not least squares.
+        """
+        column, threshold = STOP_COLUMNS[checks.choice("stop rule", rule, STOP_COLUMNS)], epsilon
+        if rule == "grad_norm":
+            ls = theory.moments(self.problem)
+            threshold = float(theory.gradient_bound(ls, epsilon - ls.least_loss))
+        quantity, loss = (self.array("epochs", name) for name in (column, "full_loss"))
+        return stops(quantity, threshold, loss, epsilon)
+
+    def lucky_stops(self, epsilon: float, draws: int = 200) -> np.ndarray:
+        """Return with which probability a random last batch had stopped a seed falsely, `(R,)`.
+
+        At the parameters before every epoch's last step, random batches in the last one's place:
+        how many of them have a loss below epsilon, while that of all the data is not.
+
+        Args:
+            epsilon: the loss that counts as done.
+            draws: random batches an epoch and seed.
+        """
+        c, d = self.config, self.problem.d
+        sizes = c.batch_sizes(d)
+        ws, ls = self.parameters()[len(sizes) - 1 :: len(sizes)], theory.moments(self.problem)
+        chance = theory.lucky_share(ls, ws, d, sizes[-1], epsilon, draws)
+        return stops_by_chance(chance, self.array("epochs", "full_loss") < epsilon)
+
+    def gradient_over_bound(self) -> np.ndarray:
+        """Return |g| of all the data over the least it may be there, by epoch and seed, `(E, R)`.
+
+        See `theory.gradient_bound`; the excess loss is that of the parameters, as a difference of
+        losses is rounding where it is small.
+        """
+        ls = theory.moments(self.problem)
+        bound = theory.gradient_bound(ls, ls.excess(self.parameters("epochs")))
+        return self.array("epochs", "full_grad_norm") / bound
 
     def at(self, column: str, epoch: int | None = None) -> float:
         """Return the median over the seeds of a column of `epochs`, at an epoch.
@@ -207,26 +268,6 @@ class History:
         rows = self.load("epochs", columns=["seed", "epoch", column], epochs=which)
         last = rows.drop_duplicates("seed", keep="last")[column].to_numpy(dtype=float)
         return float(np.median(last)) if len(last) else float("nan")
-
-    def excess(self, kind: str = "epochs", **which: Any) -> np.ndarray:
-        """Return the excess loss by epoch or step, and seed; see `moments.excess`."""
-        return moments.excess(self, kind, **which)
-
-    def from_minimiser(self, kind: str = "epochs", **which: Any) -> np.ndarray:
-        """Return w - w* by epoch or step, seed, parameter; see `moments.from_minimiser`."""
-        return moments.from_minimiser(self, kind, **which)
-
-    def mode_variance(self, epochs: slice | None = None) -> np.ndarray:
-        """Return the variance of w in each mode of the Hessian; see `moments.mode_variance`."""
-        return moments.mode_variance(self, epochs)
-
-    def log_rate(self, first: int, last: int | None = None) -> theory.Estimate:
-        """Return how log|w - w*| changes per step between two epochs; see `moments.log_rate`."""
-        return moments.log_rate(self, first, last)
-
-    def noise_scale(self, part: slice, weights: np.ndarray | None = None) -> theory.Estimate:
-        """Return the gradient noise scale of a stretch of steps; see `moments.noise_scale`."""
-        return moments.noise_scale(self, part, weights)
 
     def differing(self, other: History, *columns: str) -> int:
         """Return how many numbers of the steps differ from another run's, in any bit.
@@ -264,6 +305,26 @@ class History:
         found: np.ndarray = by_epoch.to_numpy(dtype=float)
         return found
 
+    def excess(self, kind: str = "epochs", **which: Any) -> np.ndarray:
+        """Return the excess loss by epoch or step, and seed; see `moments.excess`."""
+        return moments.excess(self, kind, **which)
+
+    def from_minimiser(self, kind: str = "epochs", **which: Any) -> np.ndarray:
+        """Return w - w* by epoch or step, seed, parameter; see `moments.from_minimiser`."""
+        return moments.from_minimiser(self, kind, **which)
+
+    def mode_variance(self, epochs: slice | None = None) -> np.ndarray:
+        """Return the variance of w in each mode of the Hessian; see `moments.mode_variance`."""
+        return moments.mode_variance(self, epochs)
+
+    def log_rate(self, first: int, last: int | None = None) -> theory.Estimate:
+        """Return how log|w - w*| changes per step between two epochs; see `moments.log_rate`."""
+        return moments.log_rate(self, first, last)
+
+    def noise_scale(self, part: slice, weights: np.ndarray | None = None) -> theory.Estimate:
+        """Return the gradient noise scale of a stretch of steps; see `moments.noise_scale`."""
+        return moments.noise_scale(self, part, weights)
+
     def growth_per_epoch(self) -> float:
         """Return the last finite ratio of successive running losses of the first seed, or NaN."""
         loss = self._of_first_seed("running_loss")
@@ -288,6 +349,50 @@ class History:
         if epochs < 1:
             return float("nan")
         return float((loss[-1] / loss[-1 - epochs]) ** (1 / (2 * epochs)))
+
+    def steps_to_excess(self, target: float) -> tuple[float, float]:
+        """Return for how many steps the seeds' mean excess loss is above a target; standard error.
+
+        The error is that of the mean's logarithm where theory has it at the target, over the rate
+        at which it falls there. Infinite where three times the steps that theory expects are not
+        enough.
+        """
+        path = expect(self).excess_path(target)
+        loss = self.array("steps", "full_loss", steps=slice(0, 3 * len(path)))
+        loss = loss - theory.moments(self.problem).least_loss
+        there = loss[min(len(path), len(loss)) - 1]
+        error = standard_error(there) / there.mean() / np.log(path[-2] / path[-1])
+        return theory.time_above(loss.mean(1), target), float(error)
+
+    def edge(self) -> Edge:
+        """Return what the seeds do around the edge of their rule, `theory.sharpness_limit`.
+
+        Raises:
+            InputError: the run has no column `full_hess_max_eig`.
+        """
+        sharpness, loss = (self.array("steps", name) for name in ("full_hess_max_eig", "full_loss"))
+        return around_edge(
+            sharpness, loss, theory.sharpness_limit(self.config.lr, **self.config.options)
+        )
+
+    def behind(self, law: theory.SampleLaw, first: int = 0) -> Behind:
+        """Return how far the seeds are behind the true parameters, which may move.
+
+        Args:
+            law: that the samples are drawn from.
+            first: the step looked at first.
+
+        Raises:
+            InputError: the true parameters are not known.
+        """
+        total, seed = self.config.n_steps(self.problem.d), self.config.seeds[0]
+        which = slice(first, total)
+        step = self.load(columns=["step"], seeds=seed, steps=which)["step"].to_numpy()
+        expected = expect(self).tracking_path(law)[1][step]
+        true = self.problem.true_at(step)
+        assert true is not None
+        excess = excess_behind(self.parameters(steps=which), true, law.hessian)
+        return Behind(step, excess, self.array("steps", "loss", steps=which), expected)
 
     def gaps(self) -> list[theory.Gap]:
         """Return what separates running and full loss, epoch by epoch, of the first seed."""

@@ -35,14 +35,20 @@ def excess(run: Run, kind: str = "epochs", **which: Any) -> np.ndarray:
     return np.asarray(loss - theory.moments(run.problem).least_loss)
 
 
+def parameters(run: Run, kind: str = "steps", **which: Any) -> np.ndarray:
+    """Return w by epoch (at its end) or step (before it), seed and parameter, `(E, R, p)`.
+
+    NaN beyond a seed's end. The arguments: see `excess`.
+    """
+    return _by_seed(run, kind, [f"w{i}" for i in range(run.problem.p)], which)
+
+
 def from_minimiser(run: Run, kind: str = "epochs", **which: Any) -> np.ndarray:
     """Return w - w* by epoch (at its end) or step (before it), seed and parameter, `(E, R, p)`.
 
     NaN beyond a seed's end. The arguments and what is refused: see `excess`.
     """
-    w_star = theory.moments(run.problem).w_star
-    w = _by_seed(run, kind, [f"w{i}" for i in range(run.problem.p)], which)
-    return np.asarray(w - w_star)
+    return parameters(run, kind, **which) - theory.moments(run.problem).w_star
 
 
 def mode_variance(run: Run, epochs: slice | None = None) -> np.ndarray:
@@ -99,8 +105,10 @@ def _by_seed(run: Run, kind: str, names: Sequence[str], which: Mapping[str, Any]
     at = {"steps": "step", "epochs": "epoch"}[checks.choice("rows", kind, ("steps", "epochs"))]
     rows = run.load(kind, columns=["seed", at, *names], **which)
     points, row = np.unique(rows[at], return_inverse=True)
-    there = set(rows["seed"].unique())
-    seeds = [seed for seed in run.config.seeds if seed in there]
+    seeds = list(run.config.seeds)  # one that ended before its first row has none
+    if "seeds" in which:
+        there = set(rows["seed"].unique())
+        seeds = [seed for seed in seeds if seed in there]
     found = np.full((len(points), len(seeds), len(names)), np.nan)
     found[row, pd.Index(seeds).get_indexer(rows["seed"])] = rows[list(names)].to_numpy(float)
     return found

@@ -87,8 +87,12 @@ class LeastSquares:
 
     def loss(self, w: np.ndarray) -> np.ndarray:
         """Loss of all the data at parameters `(..., p)`."""
+        return self.least_loss + self.excess(w)
+
+    def excess(self, w: np.ndarray) -> np.ndarray:
+        """Loss above the least one at parameters `(..., p)`, to its last places near w* too."""
         with np.errstate(over="ignore", invalid="ignore"):
-            return self.least_loss + (_times(w - self.w_star, self.root.T) ** 2).sum(-1)
+            return (_times(w - self.w_star, self.root.T) ** 2).sum(-1)
 
     def gradient(self, w: np.ndarray) -> np.ndarray:
         """Gradient of the loss of all the data at parameters `(..., p)`."""

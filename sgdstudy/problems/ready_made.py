@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,11 @@ import torch
 from torch import nn
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError
+from sgdstudy.errors import InputError, shown
 from sgdstudy.problems.problem import Problem
+
+BLOCK = 5000  # samples that a stream makes at once
+MAPPED = 1_000_000  # samples written to a file at once
 
 
 def parabola(w: Any, x: Any) -> Any:
@@ -80,6 +84,68 @@ def even_parabola(
     assert ls is not None
     start = np.zeros(3) if excess is None else ls.at_excess(np.asarray(excess))
     return fit.replace(w_init=start, w_true=ls.w_star)
+
+
+def mapped_parabola(d: int, loss: Any = "mse") -> Problem:
+    """Return 0.3 x^2 - 1.7 x + 2.5 on d points of [-2, 2], float32, from files mapped into memory.
+
+    Nothing reads them whole. The files have no name: they vanish with the last array that is
+    looked at through them.
+
+    Args:
+        d: number of samples; memory need not hold them.
+        loss: see `Problem`; with one of your own nobody computes the moments of all the data.
+    """
+    d, w_true = checks.count("d", d), [0.3, -1.7, 2.5]
+    with tempfile.TemporaryFile() as first, tempfile.TemporaryFile() as second:
+        x, y = (np.memmap(file, np.float32, "w+", shape=(d,)) for file in (first, second))
+    for start in range(0, d, MAPPED):
+        part = slice(start, min(start + MAPPED, d))
+        x[part] = 4 * (np.arange(part.start, part.stop) + 0.5) / d - 2
+        y[part] = parabola(w_true, x[part])
+    name = f"parabola on {d} points of [-2, 2]"
+    return Problem(x, y, parabola, loss, w_init=np.zeros(3), w_true=w_true, name=name)
+
+
+def drifting_parabola(velocity: Any, noise: float = 0.3, d: int = 100) -> Problem:
+    """Return a parabola whose coefficients move, and the stream of its noisy points, float64.
+
+    The true parameters start at (0.3, -1.7, 2.5); every step of one sample meets a point whose x is
+    uniform on [-1, 1] and that nobody met before. The d points stored, those of the start, are a
+    yardstick.
+
+    Args:
+        velocity: what the true parameters move by in a step, `(3,)`.
+        noise: standard deviation of normal noise added to the labels.
+        d: number of points stored; as many steps are called an epoch.
+
+    Raises:
+        InputError: a velocity that is not three finite numbers, a noise that is negative.
+    """
+    allowed = "a standard deviation, at least 0 and finite"
+    noise = checks.number("noise", noise, lambda v: v >= 0, allowed)
+    d, start = checks.count("d", d), np.array([0.3, -1.7, 2.5])
+    try:
+        moves = np.asarray(velocity, dtype=float)
+    except (TypeError, ValueError):
+        moves = np.empty(0)
+    if moves.shape != (3,) or not np.isfinite(moves).all():
+        raise InputError(f"velocity is three finite numbers a step, not {shown(velocity)}")
+
+    def true(steps: Any) -> np.ndarray:
+        return start + np.asarray(steps)[:, None] * moves
+
+    def stream(generator: torch.Generator) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        like: Any = {"generator": generator, "dtype": torch.float64}
+        for first in itertools.count(step=BLOCK):  # the number of a sample is that of its step
+            x = 2 * torch.rand(BLOCK, **like) - 1
+            w = torch.as_tensor(true(np.arange(first, first + BLOCK)))
+            yield x, parabola(w.T, x) + noise * torch.randn(BLOCK, **like)
+
+    x = np.linspace(-1, 1, d)
+    name = f"a parabola that {'drifts' if moves.any() else 'stands still'}"
+    y = parabola(start, x)
+    return Problem(x, y, parabola, w_init=start, w_true=true, stream=stream, name=name)
 
 
 def legendre_parabola(w: Any, x: Any) -> Any:

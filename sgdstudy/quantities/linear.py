@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 BLOCK_VALUES = 65_536  # features gathered at once: few calls, and what they touch stays in cache
 MAX_QR_OPERATIONS = 5e9  # about a second
 SPREAD = frozenset(spread.SPREAD)
+Place = tuple[slice | np.ndarray, slice]  # of a block in `(S, R)`
+Block = tuple[Place, int, dict[str, np.ndarray]]  # its place, its rows, their values by name
 
 
 class Linear:
@@ -54,7 +56,7 @@ class Linear:
                 self._fill(found, self._batches(chunk, positions, samples, names))
         return found
 
-    def _fill(self, found: dict[str, np.ndarray], blocks: Iterable[tuple]) -> None:
+    def _fill(self, found: dict[str, np.ndarray], blocks: Iterable[Block]) -> None:
         for place, count, values in blocks:
             for name, value in values.items():
                 target = found[name][place]
@@ -62,7 +64,7 @@ class Linear:
 
     def _batches(
         self, chunk: Chunk, positions: np.ndarray, samples: np.ndarray, wanted: frozenset[str]
-    ) -> Iterator[tuple]:
+    ) -> Iterator[Block]:
         """Yield blocks of rows: their place in `(S, R)`, how many, and their values."""
         size = samples.shape[2]
         rows = max(2, BLOCK_VALUES // (size * self.p * self.outputs))
@@ -75,7 +77,7 @@ class Linear:
             update = _rows_last(chunk.w_next[place] - chunk.w[place]) if "alpha" in wanted else z
             yield place, count, self._block(index, z, update, wanted, room)
 
-    def _blocks(self, positions: np.ndarray, n: int, rows: int) -> Iterator[tuple[slice, tuple]]:
+    def _blocks(self, positions: np.ndarray, n: int, rows: int) -> Iterator[tuple[slice, Place]]:
         """Cut steps at `positions` of n replicas into blocks of about `rows`."""
         together = max(1, rows // n)
         for start in range(0, len(positions), together):
@@ -152,7 +154,7 @@ class Linear:
 
     def _whole_batches(
         self, chunk: Chunk, positions: np.ndarray, wanted: frozenset[str]
-    ) -> Iterator[tuple]:
+    ) -> Iterator[Block]:
         rows = max(2, BLOCK_VALUES // (self.p * self.p * (self.p + 1)))
         for _, place in self._blocks(positions, chunk.loss.shape[1], rows):
             z = _rows_last(chunk.w[place] - self.w_star)

@@ -144,11 +144,11 @@ def _check_certificates(address: str) -> None:
 
 def _check(client: Client) -> None:
     """Refuse workers whose results would not be ours, or that anybody could speak for."""
-    workers = client.nthreads()
+    workers, scheduler = client.nthreads(), getattr(client.scheduler, "address", "its address")
     if not workers:
         raise InputError(
-            f"the scheduler at {client.scheduler.address} has no workers; start some, as "
-            f"dask worker {client.scheduler.address} --nthreads 1"
+            f"the scheduler at {scheduler} has no workers; start some, as "
+            f"dask worker {scheduler} --nthreads 1"
         )
     for address, threads in workers.items():
         if not _is_safe(address):

@@ -28,6 +28,7 @@ from sgdstudy.theory.batch_vs_full import (
     gap,
     gradients,
     jensen_bounds,
+    lucky_share,
     mean_square_batch_norm,
     noise_scale,
     trace_from_batches,
@@ -43,6 +44,7 @@ from sgdstudy.theory.descent import (
     descent_w,
     eigenvalues,
     float32_floor,
+    gradient_bound,
     growth_per_epoch,
     lr_best_asymptotic,
     lr_best_for_epsilon,
@@ -58,6 +60,7 @@ from sgdstudy.theory.drift import (
     tracking_lr_limit,
     tracking_path,
     tracking_terms,
+    uniform_law,
 )
 from sgdstudy.theory.estimates import Estimate
 from sgdstudy.theory.fixed_order import (
@@ -78,7 +81,7 @@ from sgdstudy.theory.fixed_order import (
     usable_lr,
 )
 from sgdstudy.theory.mean_absolute import least_absolute_gradient
-from sgdstudy.theory.medians import draw_within
+from sgdstudy.theory.medians import draw_within, ratio_of_means
 from sgdstudy.theory.particles import Estimated, reshuffling_growth, reshuffling_lr_limit
 from sgdstudy.theory.paths import PRODUCTS, first_overflow, log_rate, lyapunov, lyapunov_zero_lr
 from sgdstudy.theory.random_order import (
@@ -99,7 +102,9 @@ from sgdstudy.theory.rates import (
     independent_error,
     kept_order_error,
     law_at,
+    log_minimum,
     log_slope,
+    minimum_of_means,
     rate_laws,
     reshuffling_bias,
     slope_interval,
@@ -113,7 +118,7 @@ from sgdstudy.theory.reshuffling import (
     reshuffling_share,
 )
 from sgdstudy.theory.rounding import sum_rounding
-from sgdstudy.theory.stability import linearised, sharpness_limit
+from sgdstudy.theory.stability import growth_per_step, linearised, sharpness_limit
 from sgdstudy.theory.step_sizes import (
     averaged_excess_law,
     averaged_losses,
@@ -164,26 +169,31 @@ __all__ = [
     "fixed_point_loss",
     "float32_floor",
     "gap",
+    "gradient_bound",
     "gradients",
     "growth",
     "growth_per_epoch",
+    "growth_per_step",
     "independent_error",
     "jensen_bounds",
     "kept_order_error",
     "law_at",
     "least_absolute_gradient",
     "linearised",
+    "log_minimum",
     "log_rate",
     "log_slope",
     "lr_best_asymptotic",
     "lr_best_for_epsilon",
     "lr_limit",
     "lr_limit_to_reach",
+    "lucky_share",
     "lyapunov",
     "lyapunov_zero_lr",
     "mean_square_batch_norm",
     "mean_square_lr_limit",
     "mean_square_radius",
+    "minimum_of_means",
     "mode_noise",
     "moments",
     "noise_scale",
@@ -192,6 +202,7 @@ __all__ = [
     "polyak_losses",
     "projected",
     "rate_laws",
+    "ratio_of_means",
     "reshuffled_losses",
     "reshuffling_bias",
     "reshuffling_factor",
@@ -220,6 +231,7 @@ __all__ = [
     "triangle_bounds",
     "two_batch_bias",
     "two_batch_estimate",
+    "uniform_law",
     "usable_lr",
 ]
 

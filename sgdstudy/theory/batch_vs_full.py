@@ -154,3 +154,37 @@ def two_batch_bias(ls: LeastSquares, w: np.ndarray, d: int) -> float:
     -tr(Sigma) / (d - 1), whatever the sizes (put E|g_B|^2 of `mean_square_batch_norm` in).
     """
     return -trace_sigma(ls, w, d) / max(d - 1, 1)
+
+
+def lucky_share(
+    ls: LeastSquares, ws: np.ndarray, d: int, batch_size: int, level: float, draws: int
+) -> np.ndarray:
+    """Return the share of random batches whose loss is below a level, by parameters.
+
+    At parameters w a batch of B independent draws has the loss mean_i r_i(w)^2; how often that is
+    below a level has no closed form, and is counted over batches from a generator of its own.
+
+    Args:
+        ls: the problem.
+        ws: `(k, ..., p)`.
+        d: number of samples.
+        batch_size: B, drawn with replacement.
+        level: of the loss.
+        draws: batches at each of the parameters.
+
+    Returns:
+        `(k, ...)`, multiples of 1 / draws.
+
+    Example:
+        >>> import sgdstudy as ss
+        >>> ls = ss.problems.curve().least_squares  # all samples agree at the minimum
+        >>> lucky_share(ls, np.stack([ls.w_star, ls.w_star + 9]), 2000, 10, 0.1, 50)
+        array([1., 0.])
+    """
+    generator, chance = np.random.default_rng(0), []
+    features, residual = ls.features.reshape(d, -1, len(ls.w_star)), ls.residual.reshape(d, -1)
+    for z in np.asarray(ws, dtype=float) - ls.w_star:  # all at once may not fit in memory
+        batch = generator.integers(d, size=(*z.shape[:-1], draws, batch_size))
+        error = np.einsum("...kbop,...p->...kbo", features[batch], z) + residual[batch]
+        chance.append(((error**2).mean((-2, -1)) < level).mean(-1))
+    return np.array(chance)

@@ -188,6 +188,22 @@ def growth_per_epoch(ls: LeastSquares, lr: float) -> float:
     return float((1 - lr * ls.modes[0][-1]) ** 2)
 
 
+def gradient_bound(ls: LeastSquares, excess: float | np.ndarray) -> np.ndarray:
+    """Return the least norm that the gradient has where the loss is so far above the least.
+
+    sqrt(2 lambda_min excess), lambda_min the smallest eigenvalue above 0 (Polyak 1963): over the
+    eigenvectors |g|^2 is the sum of lambda^2 c^2, the excess that of lambda c^2 / 2. A rule that
+    stops below it never stops too early.
+
+    Example:
+        >>> from sgdstudy.problems.least_squares import from_features
+        >>> ls = from_features(np.diag([1.0, 2.0]), np.zeros(2))  # lambda 1 and 4
+        >>> round(float(gradient_bound(ls, 0.5)), 9)
+        1.0
+    """
+    return np.sqrt(2 * ls.modes[0][0] * np.asarray(excess, dtype=float))
+
+
 def float32_floor(ls: LeastSquares, lr: float, w0: np.ndarray | None = None) -> float:
     """Return the excess loss at which float32 descent stops moving.
 

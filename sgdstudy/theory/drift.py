@@ -10,13 +10,17 @@ noisy; where the two balance is the best step.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.linalg import eigh
 from scipy.optimize import minimize_scalar
 
 from sgdstudy.errors import InputError, shown
+
+DEGREE = 4  # of x in a model; products of four features are polynomials of four times that
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,29 @@ def sample_law(features: np.ndarray, weights: np.ndarray, deviation: float) -> S
             f"eigenvalues are {shown([float(f'{v:.3g}') for v in values])}"
         )
     return SampleLaw(hessian, products, 2 * deviation**2 * hessian)
+
+
+def uniform_law(model: Callable[..., Any], parameters: int, deviation: float) -> SampleLaw:
+    """Return the moments of x uniform on [-1, 1] for a model that is a polynomial in x.
+
+    Exact up to the power `DEGREE` of x.
+
+    Args:
+        model: f(w, x), linear in w `(p,)`, for x `(n,)`.
+        parameters: p.
+        deviation: standard deviation of the labels' noise.
+
+    Example:
+        >>> from sgdstudy.problems import parabola
+        >>> uniform_law(parabola, 3, 0.3).hessian.round(3) + 0.0
+        array([[0.4  , 0.   , 0.667],
+               [0.   , 0.667, 0.   ],
+               [0.667, 0.   , 2.   ]])
+    """
+    nodes, weights = np.polynomial.legendre.leggauss(2 * DEGREE + 1)
+    units = np.eye(parameters)
+    columns = [np.broadcast_to(model(w, nodes) - model(0 * w, nodes), nodes.shape) for w in units]
+    return sample_law(np.stack(columns, 1), weights / 2, deviation)
 
 
 def stationary_tracking(

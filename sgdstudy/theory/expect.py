@@ -14,14 +14,33 @@ from sgdstudy.errors import InputError, shown
 from sgdstudy.known import Known
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
-from sgdstudy.theory import batch_vs_full, descent, fixed_order, paths, rounding
+from sgdstudy.theory import (
+    batch_size,
+    batch_vs_full,
+    descent,
+    drift,
+    fixed_order,
+    paths,
+    random_order,
+    rounding,
+)
 from sgdstudy.theory.expected_moments import ExpectedMoments
-from sgdstudy.theory.predictions import WITHIN, followed_losses, known_order, predict, run_dtype
+from sgdstudy.theory.predictions import (
+    RANDOM_ORDERS,
+    WITHIN,
+    followed_losses,
+    known_order,
+    predict,
+    run_dtype,
+)
 
 MAP = "theory: the epoch's product of I - lr H_b"
 SIGMA = "theory: |g|^2 + tr(Sigma) (d - B) / (B (d - 1)); its own standard error"
 CLOSED = "theory: loss of descent in closed form"
 OWN = "theory: the steps of the seeds' own orders, in float64"
+ONE_STEP = "theory: second moments of a step; four standard errors"
+DESCENT = "theory: second moments of a step; rounding"
+LUCK = "random batches at the same parameters; four standard errors of both counts"
 
 
 class Planned(Protocol):
@@ -112,21 +131,22 @@ class Expected(ExpectedMoments):
             raise InputError("lr_best_for_epsilon needs a stop rule; give stop=('running', 0.1)")
         return descent.lr_best_for_epsilon(self.ls, self.start, self.config.stop[1])
 
-    def contraction(self, epochs: int = 10) -> Known:
+    def contraction(self, epochs: int = 10) -> Known | None:
         """Return the factor of the error per epoch from the last losses, as `History.contraction`.
 
         (L(w_k) / L(w_{k-n}))^{1/2n}, k the last epoch, n = `epochs`, k - 1 at most. Every step
-        rounds the parameters once, all to the same side at worst: k eps.
+        rounds the parameters once, all to the same side at worst: k eps. None of a single epoch.
 
         Raises:
-            InputError: mini-batches, a stop rule, or fewer than two epochs.
+            InputError: mini-batches, or a stop rule.
         """
         c = self.config
-        if c.batch_size is not None or c.stop is not None or c.epochs < 2:
+        if c.batch_size is not None or c.stop is not None:
             raise InputError(
-                "contraction is of full batches, two epochs at least and without a stop rule; "
-                "rho is that of mini-batches"
+                "contraction is of full batches without a stop rule; rho is that of mini-batches"
             )
+        if c.epochs < 2:
+            return None
         n = min(epochs, c.epochs - 1)
         last, before = descent.descent_loss(self.ls, self.start, c.lr, c.epochs - np.array([0, n]))
         rate = float((last / before) ** (1 / (2 * n)))
@@ -213,6 +233,157 @@ class Expected(ExpectedMoments):
     def critical_lr(self, low: float, high: float) -> float:
         """Return the step from which the order diverges; see `theory.critical_lr`."""
         return fixed_order.critical_lr(self.batches, low, high)
+
+    # ---- independent batches ---------------------------------------------------------------
+
+    @property
+    def momentum(self) -> float:
+        """The heavy-ball momentum of SGD, 0 without."""
+        return float(self.config.options.get("momentum", 0.0))
+
+    @property
+    def has_mean(self) -> bool:
+        """Whether theory has the mean over random batches: least squares, SGD or heavy ball."""
+        c, ls = self.config, self.problem.least_squares
+        rule = c.optimizer in ("notebook", "SGD") and not set(c.options) - {"momentum"}
+        order = c.batch_size is not None and str(c.order) in RANDOM_ORDERS
+        most = random_order.MOST_PARAMETERS // (2 if self.momentum else 1)
+        small = ls is not None and len(ls.w_star) <= most
+        return rule and order and c.schedule is None and small
+
+    def mean_loss(self, column: str) -> np.ndarray:
+        """Return the expectation of a loss by epoch, `(E,)`; see `theory.expected_losses`.
+
+        Args:
+            column: `running_loss` or `full_loss`.
+
+        Raises:
+            InputError: of this arm theory has none.
+        """
+        if not self.has_mean:
+            raise InputError(
+                "theory has the mean loss of random batches on least squares only, with plain "
+                "steps of SGD or heavy-ball momentum"
+            )
+        c, d, size = self.config, self.problem.d, self.config.batch_sizes(self.problem.d)[0]
+        given = (self.ls, self.start, d, size, c.lr, c.epochs, c.order == "with_replacement")
+        both = random_order.expected_losses(*given, momentum=self.momentum)
+        return both[("running_loss", "full_loss").index(column)]
+
+    def excess_path(self, target: float, most: int = 10_000) -> np.ndarray:
+        """Return the expected excess loss before every step, down to a target, `(k,)`.
+
+        Of all the data at once it is the run itself; of random batches see `theory.expected_path`.
+        """
+        return self.path(target, most).excess
+
+    def steps_to_excess(self, target: float) -> Known:
+        """Return for how many steps the expected excess loss is above a target.
+
+        Full batches are off by rounding: every step rounds residuals, differences of values as
+        large as the target's terms, at an excess of which the root is their size.
+        """
+        path, eps = self.excess_path(target), float(np.finfo(float).eps)
+        steps = batch_size.time_above(path, target)
+        if self.config.batch_size is not None:
+            return Known(steps, 0.0, ONE_STEP)
+        terms = np.abs(self.ls.features) @ np.abs(self.ls.w_star) + np.abs(self.ls.residual)
+        off = steps * 4 * float(terms.max()) * eps / target**0.5  # of the logarithm, all steps
+        return Known(steps, off / float(np.log(path[-2] / path[-1])), DESCENT)
+
+    def levels(self, shares: Sequence[float], blind: float = 1.0) -> dict[float, float]:
+        """Return the losses that leave these shares of what there is to lose, by share.
+
+        From the loss at the start down to the least. Where theory knows neither, the least is
+        taken for 0, and the start for a blind guess.
+
+        Args:
+            shares: from 0 to 1.
+            blind: the loss of a blind guess, as log(classes).
+        """
+        least, gain = 0.0, blind
+        if self.problem.least_squares is not None:
+            least = self.ls.least_loss
+            gain = float(self.ls.loss(self.start)) - least
+        return {share: least + share * gain for share in shares}
+
+    def first_lr(self, limit: float | None = None) -> float:
+        """Return a step size to try first, without having run anything.
+
+        SGD: a third of the step at which second moments diverge. With momentum beta: halfway, in
+        logarithms, between the same lr / (1 - beta) and the same share of its own limit, 1 + beta
+        times as large. RMSprop and Adam: 0.01, default of the first and ten times the second's.
+
+        Args:
+            limit: a step at which SGD diverges, where theory knows none.
+        """
+        if self.config.optimizer in ("RMSprop", "Adam"):
+            return 0.01
+        limit = float(self.mean_square_lr_limit) if limit is None else limit
+        return 10**-0.5 * limit * float((1 - self.momentum**2) ** 0.5)
+
+    def log_growth(self, epochs: int = 3, replicas: int = 8) -> float:
+        """Return by what almost every path's error has grown at the end, its logarithm.
+
+        The Lyapunov exponent times the steps; see `theory.lyapunov` for the arguments.
+        """
+        c, d = self.config, self.problem.d
+        size, twice = c.batch_sizes(d)[0], c.order == "with_replacement"
+        given = (self.problem, size, c.lr, epochs, replicas, twice, self.momentum)
+        return paths.lyapunov(*given) * c.n_steps(d)
+
+    @property
+    def mean_square_gradient(self) -> np.ndarray:
+        """E|g|^2 of the gradient of all the data at the ends of the epochs, `(E,)`."""
+        c, d = self.config, self.problem.d
+        size, m, twice = c.batch_sizes(d)[0], len(c.batch_sizes(d)), c.order == "with_replacement"
+        path = batch_size.expected_path(
+            self.ls, self.start, d, size, c.lr, c.epochs * m, 0.0, twice
+        )
+        return path.terms[1][m::m]
+
+    def lucky_batches(
+        self, ws: np.ndarray, level: float, where: np.ndarray, draws: int = 4
+    ) -> Known:
+        """Return which share of one batch at each of the parameters `(k, ..., p)` is below a level.
+
+        Given the parameters a batch is with probability p, of variance p (1 - p); both the batches
+        met and the random ones that p is counted from scatter.
+
+        Args:
+            ws: parameters met.
+            level: of the loss.
+            where: which of them count, `(k, ...)`.
+            draws: random batches at each, 2 at least.
+        """
+        size, d = self.config.batch_sizes(self.problem.d)[0], self.problem.d
+        chance = batch_vs_full.lucky_share(self.ls, ws, d, size, level, draws)[where]
+        variance = (chance * (1 - chance)).mean() * draws / (draws - 1) * (1 + 1 / draws)
+        return Known(float(chance.mean()), 4 * float(np.sqrt(variance / chance.size)), LUCK)
+
+    # ---- samples that come once ------------------------------------------------------------
+
+    def tracking_path(
+        self, law: drift.SampleLaw, steps: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return E[w] and the expected excess before every step and after the last.
+
+        See `theory.tracking_path`; the parameters that are true move as the problem says.
+
+        Args:
+            law: that the samples are drawn from.
+            steps: how many, None: all of the run.
+
+        Raises:
+            InputError: a problem whose true parameters are not known.
+        """
+        c, d = self.config, self.problem.d
+        first = np.arange(c.n_steps(d) if steps is None else steps)
+        true = self.problem.true_at(np.append(first, len(first)))
+        if true is None:
+            raise InputError(f"the true parameters of {self.problem.name!r} are not known")
+        size, rates = c.batch_sizes(d)[0], np.asarray(c.rates(d)(first))
+        return drift.tracking_path(law, size, rates, true, self.start)
 
     # ---- the seeds' own orders -------------------------------------------------------------
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.stats import betabinom, binom, norm, t
 
@@ -35,6 +37,50 @@ def draw_within(samples: np.ndarray, deviations: float = 4.0) -> float:
         return np.nan
     quantile = float(t.isf(norm.sf(deviations), n - 1))
     return quantile * float(np.std(samples, ddof=1)) * (1 + 1 / n) ** 0.5
+
+
+def jackknife_error(estimate: Callable[[np.ndarray], float], samples: np.ndarray) -> float:
+    """Return the standard error of an estimate from samples, each left out in turn (Tukey 1958).
+
+    sqrt((n - 1) / n sum (estimate without i - their mean)^2); NaN of a single sample. For smooth
+    functions of means: that of a mean itself is `standard_error`.
+
+    Args:
+        estimate: of samples `(..., n)`.
+        samples: `(..., n)`.
+
+    >>> x = np.array([1.0, 2.0, 3.0, 6.0])
+    >>> print(round(jackknife_error(np.mean, x), 12) == round(standard_error(x), 12))
+    True
+    """
+    n = samples.shape[-1]
+    if n < 2:
+        return float("nan")
+    without = [estimate(np.delete(samples, i, axis=-1)) for i in range(n)]
+    return float(np.std(without) * np.sqrt(n - 1))
+
+
+def ratio_of_means(
+    top: np.ndarray, bottom: np.ndarray, expected: np.ndarray
+) -> tuple[float, float]:
+    """Return the ratio of two means over samples, a mean over the rows, and its standard error.
+
+    mean(a) / mean(b) is off from its expectation r by mean(a - r b) / mean(b), a mean over the
+    samples whose error is known (the delta method, with the r that is expected).
+
+    Args:
+        top: a, `(k, n)`.
+        bottom: b, of the same samples, `(k, n)`, or known, `(k, 1)`.
+        expected: r of every row, `(k,)`.
+
+    Example:
+        >>> ratio, error = ratio_of_means(np.array([[2.0, 4, 6]]), np.array([[1.0, 2, 3]]), [2])
+        >>> print(ratio, error)  # one gives the other: no error
+        2.0 0.0
+    """
+    true = np.asarray(expected, dtype=float)[:, None]
+    off = ((top - true * bottom) / bottom.mean(1, keepdims=True)).mean(0)
+    return float((top.mean(1) / bottom.mean(1)).mean()), float(standard_error(off))
 
 
 def median(values: np.ndarray) -> float:

@@ -23,6 +23,7 @@ from sgdstudy.errors import InputError, shown
 from sgdstudy.problems.least_squares import LeastSquares
 from sgdstudy.theory.batch_vs_full import gradients
 from sgdstudy.theory.checked import permutation
+from sgdstudy.theory.medians import jackknife_error
 from sgdstudy.theory.random_order import step_moments
 
 Law = Mapping[int, float]  # exponent of K -> constant
@@ -148,6 +149,31 @@ def log_slope(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     if not centred.any():
         raise InputError(f"a slope needs two different x; got {np.asarray(x).tolist()}")
     return np.tensordot(centred, np.log(y), 1) / (centred @ centred)
+
+
+def log_minimum(x: np.ndarray, y: np.ndarray) -> float:
+    """Return where the least-squares parabola of log y over log x is least; NaN: it opens down.
+
+    >>> x = np.array([1.0, 2.0, 4.0])
+    >>> round(log_minimum(x, np.exp(np.log(x / 3) ** 2)), 9)
+    3.0
+    """
+    a, b, _ = np.polyfit(np.log(x), np.log(y), 2)
+    return float(np.exp(-b / (2 * a))) if a > 0 else float("nan")
+
+
+def minimum_of_means(x: np.ndarray, samples: np.ndarray) -> tuple[float, float]:
+    """Return `log_minimum` of the means over seeds, and its standard error by the jackknife.
+
+    Args:
+        x: `(k,)`.
+        samples: `(k, R)`; the same R seeds at every x, left out together: they share their samples.
+    """
+
+    def lowest(some: np.ndarray) -> float:
+        return log_minimum(x, some.mean(1))
+
+    return lowest(samples), jackknife_error(lowest, samples)
 
 
 def slope_interval(

@@ -31,6 +31,31 @@ def sharpness_limit(lr: float, momentum: float = 0.0, nesterov: bool = False) ->
     return (2 + 2 * momentum) / (1 + 2 * momentum if nesterov else 1) / lr
 
 
+def growth_per_step(
+    lr: float, curvature: float, momentum: float = 0.0, nesterov: bool = False
+) -> float:
+    """Return the factor of the loss per full-batch step on a quadratic, in the long run.
+
+    The square of the largest root of the polynomial of `sharpness_limit`: of the loss
+    (lambda / 2) z^2 in one direction, above 1 beyond that limit.
+
+    Args:
+        lr: step size.
+        curvature: lambda.
+        momentum: beta.
+        nesterov: whether the momentum is Nesterov's.
+
+    Example:
+        >>> [round(growth_per_step(0.1, 30.0, *rule), 9) for rule in ((), (0.5,))]
+        [4.0, 1.0]
+    """
+    left = 1 - lr * curvature
+    total, product = momentum + left, momentum
+    if nesterov:
+        total, product = (1 + momentum) * left, momentum * left
+    return float(np.abs(np.roots([1, -total, product])).max() ** 2)
+
+
 def linearised(problem: Problem, w: np.ndarray) -> LeastSquares:
     """Return the least-squares problem that a model is close to w, for the mean square loss.
 

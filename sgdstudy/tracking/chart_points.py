@@ -78,4 +78,5 @@ def median_over_live(values: np.ndarray, keep: np.ndarray) -> np.ndarray:
     count = np.maximum(keep.sum(1), 1)
     rows = np.arange(len(ranked))
     with np.errstate(invalid="ignore", over="ignore"):
-        return (ranked[rows, (count - 1) // 2] + ranked[rows, count // 2]) / 2
+        middle: np.ndarray = (ranked[rows, (count - 1) // 2] + ranked[rows, count // 2]) / 2
+    return middle

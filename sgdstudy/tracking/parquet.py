@@ -81,7 +81,8 @@ class Source:
     def bytes(self) -> int:
         """What all of it takes in memory."""
         widths = [_width(field.type) for field in self.rows.schema]
-        return self.rows.count_rows() * (sum(widths) + len(LABELS))
+        rows: int = self.rows.count_rows()
+        return rows * (sum(widths) + len(LABELS))
 
     @property
     def keys(self) -> list[str]:

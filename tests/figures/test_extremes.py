@@ -33,7 +33,7 @@ def test_one_that_is_restored_goes_on_as_if_nothing_had_happened(cut):
     values = np.random.default_rng(0).normal(size=5000)
     first = added(Extremes(20), values[:cut])
     second = Extremes(20)
-    second.restore(*first.state())
+    second.load_state_dict(first.state_dict())
     added(second, values[cut:], cut)
     assert second.points() == added(Extremes(20), values).points()
 
@@ -42,4 +42,4 @@ def test_memory_does_not_grow_with_the_series():
     extremes, limit = Extremes(20), 20
     for first in range(0, 100_000, 50):
         added(extremes, np.sin(np.arange(first, first + 50)), first)
-        assert len(extremes.state()[0]) <= 4 * limit + 50 + 2
+        assert len(extremes.state_dict()["steps"]) <= 4 * limit + 50 + 2

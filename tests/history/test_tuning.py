@@ -107,3 +107,73 @@ def test_heavy_balls_limit_and_rate_are_the_known_ones():
     assert radius[0] < 1 < radius[1]
     rate = theory.lyapunov(problem, 50, limit / 2, epochs=400, replicas=2, momentum=beta)
     assert rate == pytest.approx(np.log(beta) / 2, abs=0.01)
+
+
+def test_outcomes_are_those_of_loops_over_epochs_and_seeds():
+    draw = np.random.default_rng(3)
+    losses = draw.uniform(size=(7, 50))
+    losses[5:, 0] = np.nan
+    found = tuning.outcomes(losses, range(50), {"easy": 0.3, "hard": 0.1})
+    assert len(found) == 100
+    for row in found.itertuples():
+        level = {"easy": 0.3, "hard": 0.1}[row.target]
+        below = [epoch + 1 for epoch in range(7) if losses[epoch, row.seed] < level]
+        assert row.time == (below[0] if below else np.inf)
+        assert row.final == (losses[-1, row.seed] if row.seed else np.inf)
+        assert row.level == level
+
+
+@pytest.fixture(scope="module")
+def tuned():
+    """Two rules at three step sizes, seeds 0 to 5 reported and 100 to 102 choosing."""
+    settings = {"batch_size": 5, "epochs": 12, "order": "with_replacement"}
+    settings["seeds"] = [*range(6), 100, 101, 102]
+    problem, runs = small_curve(noise=0.3), {}
+    for rule, options in (("SGD", {}), ("momentum", {"momentum": 0.5})):
+        for lr in (0.01, 0.05, 0.2):
+            run = ss.train(problem, lr=lr, options=options, **settings)
+            runs["small", rule, lr] = run, ss.expect(run).levels((0.1, 0.01))
+    return runs
+
+
+def test_a_tuning_is_chosen_by_some_seeds_and_judged_by_the_others(tuned):
+    by = ["problem", "optimizer"]
+    found = tuning.Tuning.of(tuned, by, 100)
+    best = found.best({"optimizer": "SGD"}).set_index("optimizer")
+    times = {}
+    for rule in ("SGD", "momentum"):
+        medians, level = {}, None
+        for (_, name, lr), (run, levels) in tuned.items():
+            if name == rule:
+                level = levels[0.01]
+                each = ss.time_to_target(run, level)
+                medians[lr] = np.sort(each[[100, 101, 102]])[1], each[:6]
+        least = min(middle for middle, _ in medians.values())
+        lr = best.loc[rule, "lr"]
+        assert medians[lr][0] == least
+        times[rule] = medians[lr][1]
+        row = best.loc[rule]
+        assert (row["target"], row["level"], row["seeds"]) == (0.01, level, 6)
+        assert row["median"] == np.quantile(times[rule], 0.5, method="inverted_cdf")
+        grid = [np.quantile(each, 0.5, method="inverted_cdf") for _, each in medians.values()]
+        assert row["lrs_within_twice"] == sum(m <= 2 * min(grid) < np.inf for m in grid)
+        run = tuned["small", rule, lr][0]
+        ends = run.array("epochs", "full_loss")[-1, :6]
+        assert row["full_loss"] == np.median(ends)
+        assert row["above_again"] == sum((ends >= level) & (times[rule].to_numpy() < np.inf))
+    pairs = ss.compare(times["momentum"], times["SGD"], "epochs")
+    assert best.loc["momentum", "over_sgd"] == pairs.ratio
+    assert best.loc["SGD", "over_sgd"] == 1
+    assert set(found.medians["target"]) == {0.1, 0.01}
+    assert found.medians["chosen"].sum() == 4
+
+
+def test_the_tuning_of_the_mean_is_that_of_its_curve(tuned):
+    found = tuning.Tuning.of(tuned, ["problem", "optimizer"], 100, expected=True)
+    assert len(found.rows) == 12
+    for (_, rule, lr), (run, levels) in tuned.items():
+        mean = ss.expect(run).mean_loss("full_loss")
+        rows = found.rows[(found.rows["optimizer"] == rule) & (found.rows["lr"] == lr)]
+        for row in rows.itertuples():
+            assert row.time == theory.first_below(mean, levels[row.target])
+            assert row.final == mean[-1]

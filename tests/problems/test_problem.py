@@ -494,3 +494,16 @@ def test_an_unknown_problem_lists_the_known():
     with pytest.raises(ss.InputError, match="curve") as error:
         ss.problems.get("curv")
     assert one_line(error)
+
+
+def test_a_mapped_parabola_is_written_block_by_block(monkeypatch):
+    from sgdstudy.problems import ready_made
+
+    monkeypatch.setattr(ready_made, "MAPPED", 7)
+    found = ss.problems.mapped_parabola(20)
+    x = np.float32(4 * (np.arange(20) + 0.5) / 20 - 2)
+    assert np.array_equal(found.x.numpy(), x)
+    assert np.allclose(found.y.numpy(), 0.3 * x * x - 1.7 * x + 2.5, rtol=1e-6)
+    assert found.least_squares.w_star == pytest.approx([0.3, -1.7, 2.5], abs=1e-5)
+    with pytest.raises(ss.InputError, match="d must be"):
+        ss.problems.mapped_parabola(0)

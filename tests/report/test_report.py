@@ -92,6 +92,7 @@ def test_studies_stand_in_order_with_their_questions(page, text):
     assert {f"#study-{name}" for name in names} <= set(links)
 
 
+@pytest.mark.slow
 def test_claims_figures_arms_and_command_of_a_study(text):
     part = Page(section(text, "ex4_minibatch"))
     for word in ("stop_epoch_printed", "printed_eta_diverges_at_batch", "descent", "eta 0.2"):
@@ -106,6 +107,7 @@ def test_claims_figures_arms_and_command_of_a_study(text):
     assert "diverged" in part.text
 
 
+@pytest.mark.slow
 def test_a_hidden_answer_stays_hidden(text):
     part = Page(section(text, "ex3_batches"))
     assert "The answer is hidden: run without --no-answer to see it." in part.text
@@ -116,6 +118,7 @@ def test_a_hidden_answer_stays_hidden(text):
     assert "a short last batch" in part.text
 
 
+@pytest.mark.slow
 def test_a_failing_claim_stands_out(page, text):
     part = section(text, "study_markup")
     table = re.search(r'<table class="claims failed">.*?</table>', part, re.S).group()
@@ -129,6 +132,7 @@ def test_a_failing_claim_stands_out(page, text):
     assert "∞" in folded
 
 
+@pytest.mark.slow
 def test_text_of_users_does_not_act(page, text):
     assert page.all("script", "b", "iframe", "object", "embed") == []
     assert "<script" not in text
@@ -140,6 +144,7 @@ def test_text_of_users_does_not_act(page, text):
     assert any('What does <b>markup</b> & "quotes" do to a page?' in alt for alt in alts)
 
 
+@pytest.mark.slow
 def test_nothing_is_loaded_from_elsewhere(page, text):
     for tag, attrs in page.tags:
         for name in ("src", "srcset", "poster", "data", "action"):
@@ -150,11 +155,13 @@ def test_nothing_is_loaded_from_elsewhere(page, text):
     assert "@import" not in style
 
 
+@pytest.mark.slow
 def test_nothing_names_this_machine(text, made):
     for path in (made.parent.parent, Path.cwd(), Path.home(), Path(sys.prefix)):
         assert str(path) not in text
 
 
+@pytest.mark.slow
 def test_the_structure_can_be_read_aloud(page, text):
     assert page.tags[0] == ("html", {"lang": "en"})
     levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h[1-6]", tag)]
@@ -178,6 +185,7 @@ def test_a_store_without_answers_says_what_to_do(store, tmp_path):
     assert not (tmp_path / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_a_place_that_cannot_be_written_is_one_line(made, tmp_path, no_server):
     root = made.parent.parent / "mlruns"
     with pytest.raises(InputError, match="cannot be written") as error:

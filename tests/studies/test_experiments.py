@@ -29,16 +29,18 @@ SMALL = {
     "ex7b_gradient_norm": {"seeds": 2, "epochs": 2},
     "study_batch_size": {"seeds": 2, "longer": 1.1, "quick": True},
     "study_edge_of_stability": {"seeds": 1, "time": 8.0},
-    "study_iteration_cost": {"seeds": 2, "largest": 20_000, "quick": True},
     "study_largest_step": {"seeds": 2, "quick": True},
+    "study_iteration_cost": {"largest": 20_000, "quick": True},
     "study_noise_floor": {"seeds": 2, "times": 2, "quick": True},
-    "study_noise_scale": {"seeds": 2, "quick": True},
     "study_one_sample": {"seeds": 2, "passes": 1},
+    "study_noise_scale": {"seeds": 2, "quick": True},
     "study_online": {"seeds": 2, "times": 0.5, "quick": True},
     "study_optimizers": {"seeds": 2, "tuning": 2, "budget": 0.02, "quick": True},
     "study_orders": {"seeds": 2, "longest": 16},
     "study_polyak": {"seeds": 2, "epochs": 3},
     "study_shuffling_bias": {"seeds": 2, "longest": 64},
+    "study_quadratic_edge": {},
+    "study_quickest_batch": {"seeds": 2, "samples": 20_000, "quick": True},
     "study_step_size": {"seeds": 2, "epochs": 3},
     "study_stopping_rules": {"seeds": 2, "epochs": 2},
 }
@@ -103,6 +105,7 @@ def test_arms_in_processes_give_what_they_give_one_by_one(store):
     assert ss.load_runs("ex4_minibatch", store=store, invocation="all")["run_id"].nunique() == 4
 
 
+@pytest.mark.slow
 def test_a_script_runs_by_itself_from_anywhere(store, tmp_path):
     words = [sys.executable, ROOT / "experiments" / "ex3_batches.py", "--store", store, "--strict"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -113,14 +116,17 @@ def test_a_script_runs_by_itself_from_anywhere(store, tmp_path):
     assert done.stderr == ""
 
 
-def test_options_out_of_range_are_one_line_and_write_nothing(store, tmp_path):
-    words = [sys.executable, ROOT / "experiments" / "ex4_minibatch.py", "--store", store]
+@pytest.mark.parametrize("bad", [["--lr=0"], ["--batch-size=2001"], ["--seeds=0"], ["--jobs=0"]])
+def test_options_out_of_range_are_one_line_and_write_nothing(store, monkeypatch, capsys, bad):
+    """As the script itself would say it: `STUDY.main()`."""
     before = sorted(Path(store).rglob("*"))
-    for bad in (["--lr", "0"], ["--batch-size", "2001"], ["--seeds", "0"], ["--jobs", "0"]):
-        done = subprocess.run([*words, *bad], capture_output=True, text=True, check=False)
-        assert done.returncode == 2, bad
-        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-        assert done.stderr.startswith("error: ")
+    monkeypatch.setattr(sys, "argv", ["ex4_minibatch.py", "--store", store, *bad])
+    with pytest.raises(SystemExit) as exit_:
+        load_study("ex4_minibatch").main()
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith("error: ")
     assert sorted(Path(store).rglob("*")) == before
 
 
@@ -129,6 +135,7 @@ def test_unknown_options_suggest_the_nearest():
         ss.run("ex4_minibatch", epoch=3)
 
 
+@pytest.mark.slow
 def test_the_readmes_example_runs(store, tmp_path):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (source,) = [part for part in re.findall(r"```python\n(.*?)```", text, re.S) if "STUDY" in part]

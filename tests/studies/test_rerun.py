@@ -136,6 +136,7 @@ def test_other_versions_are_named(tracked, store):
     assert any("sgdstudy.torch: 1.0 then" in line for line in said)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_run_again_is_said_in_one_line(tracked, store, script):
     with pytest.raises(ss.InputError, match="no run 'nothing'") as error:
         rerun("nothing", store=store)

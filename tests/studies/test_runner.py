@@ -146,6 +146,7 @@ def test_an_arm_is_predicted_before_it_runs(store):
 # ---- claims and answer -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "kinds"),
     [
@@ -198,6 +199,7 @@ def test_what_mlflow_would_cut_off_ends_with_where_the_rest_is(store, lines, who
     assert note.endswith("…see answer.md") is not whole
 
 
+@pytest.mark.slow
 def test_figures_and_tables_are_artifacts_and_the_first_figure_is_named(store):
     def figures(runs):
         for name in ("one.png", "two.png"):
@@ -231,13 +233,27 @@ def test_figures_and_tables_are_artifacts_and_the_first_figure_is_named(store):
         (["seven", "7"], 7.0),
     ],
 )
-def test_a_guess_is_a_number_or_never_or_none(store, monkeypatch, capsys, replies, guess):
-    left = list(replies)
-    monkeypatch.setattr("builtins.input", lambda question: left.pop(0))
+def test_a_guess_is_a_number_or_never_or_none(monkeypatch, capsys, replies, guess):
+    left, asked = list(replies), []
+
+    def reply(question):
+        asked.append(question)
+        return left.pop(0)
+
+    monkeypatch.setattr("builtins.input", reply)
+    study = dataclasses.replace(STUDY, ask={("steps", "short"): "How many?"})
+    found = runner._guesses(study, Options(predict=True))
+    assert found == ({} if guess is None else {("steps", "short"): guess})
+    assert [question.startswith("How many?") for question in asked] == [True] * len(replies)
+    assert ("is not a number" in capsys.readouterr().out) is (len(replies) > 1)
+    assert runner._guesses(study, Options()) == {}
+
+
+def test_a_guess_stands_beside_its_claim(store, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda question: "7")
     study = dataclasses.replace(STUDY, ask={("steps", "short"): "How many?"})
     by_name = {claim.name: claim.guess for claim in run(store, study, predict=True).claims}
-    assert by_name == {"steps": guess, "always": None, "defined": None, "loss": None}
-    assert ("is not a number" in capsys.readouterr().out) is (len(replies) > 1)
+    assert by_name == {"steps": 7.0, "always": None, "defined": None, "loss": None}
 
 
 def test_guesses_need_an_answer_and_someone_to_ask(store, monkeypatch):

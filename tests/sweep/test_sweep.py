@@ -172,6 +172,7 @@ def test_the_answer_has_table_summary_and_picture(whole, no_server):
     assert f"Lowest stop_epoch: {best:g}" in swept.answer
 
 
+@pytest.mark.slow
 def test_grids_over_an_optimisers_option_and_over_the_scripts_own(script, store):
     words = ["optimizer.momentum=0,0.9", "scale=1.0,2.0"]
     swept = sweep.run(plan_of(script, store, words, arm="SGD"))
@@ -225,6 +226,7 @@ def test_two_processes_leave_the_same_as_one(whole, script, store):
     assert_same_content(store, whole[0])
 
 
+@pytest.mark.slow
 def test_a_run_is_sent_in_few_calls(script, store, monkeypatch):
     """What one process writes is what many workers wait for."""
     calls = []

@@ -87,11 +87,17 @@ def test_the_contraction_of_the_last_epochs_is_that_of_the_loop(epochs):
     assert known.value == pytest.approx(ratio, rel=1e-9)
 
 
-@pytest.mark.parametrize("settings", [{"batch_size": 2}, {"stop": ("running", 0.1)}, {"epochs": 1}])
+@pytest.mark.parametrize("settings", [{"batch_size": 2}, {"stop": ("running", 0.1)}])
 def test_a_contraction_that_is_not_known_is_refused(settings):
     arm = descent(line(0.7, 1.3), 0.05, **settings)
     with pytest.raises(InputError, match="contraction is of full batches"):
         ss.expect(arm).contraction()
+
+
+def test_a_single_epoch_shows_no_contraction():
+    arm = descent(line(0.7, 1.3), 0.05, epochs=1)
+    assert ss.expect(arm).contraction() is None
+    assert np.isnan(trained(arm).contraction())
 
 
 def test_the_stop_is_that_of_the_run_and_none_where_nothing_is_known():

@@ -80,3 +80,33 @@ def test_beyond_the_limit_it_is_infinite():
     limit = T.tracking_lr_limit(LAW, 1)
     assert np.isfinite(T.stationary_tracking(LAW, 1, 0.99 * limit, V).excess)
     assert T.stationary_tracking(LAW, 1, 1.01 * limit, V).excess == np.inf
+
+
+def test_the_law_of_a_uniform_x_is_that_of_its_samples():
+    """Moments of 1, x, x^2 by hand: E x^2 = 1/3, E x^4 = 1/5, E x^6 = 1/7, E x^8 = 1/9."""
+    law = T.uniform_law(ss.problems.parabola, 3, 0.5)
+    even = 1 / np.array([1, np.inf, 3, np.inf, 5, np.inf, 7, np.inf, 9])
+    powers = np.array([2, 1, 0])  # of w0, w1, w2
+    pairs = powers[:, None] + powers
+    assert np.allclose(law.hessian, 2 * even[pairs])
+    both = pairs[:, None, :, None] + pairs[None, :, None, :]  # p r, q s
+    assert np.allclose(law.products, 4 * even[both].reshape(9, 9))
+    assert np.allclose(law.noise, 2 * 0.25 * law.hessian)
+
+
+def test_a_stream_of_a_drifting_parabola_has_its_labels_and_its_noise():
+    problem = ss.problems.drifting_parabola(V, noise=0.0)
+    from torch import Generator
+
+    stream, first = problem.stream(Generator().manual_seed(0)), 0
+    for _ in range(2):
+        x, y = (part.numpy() for part in next(stream))
+        w = np.array([0.3, -1.7, 2.5]) + np.arange(first, first + len(x))[:, None] * V
+        assert np.allclose(y, w[:, 0] * x**2 + w[:, 1] * x + w[:, 2])
+        first += len(x)
+    noisy = next(ss.problems.drifting_parabola(V, noise=0.3).stream(Generator().manual_seed(0)))
+    clean = next(problem.stream(Generator().manual_seed(0)))
+    assert (noisy[1] - clean[1]).std().item() == pytest.approx(0.3, rel=0.05)
+    for bad in ([1.0], [np.nan, 0, 0], "fast"):
+        with pytest.raises(ss.InputError):
+            ss.problems.drifting_parabola(bad)

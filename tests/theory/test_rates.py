@@ -233,3 +233,16 @@ def test_power_laws_are_drawn_through_their_points():
         assert line.get_ydata() == pytest.approx(line.get_xdata() ** exponent)
         assert (line.get_xdata()[0], line.get_xdata()[-1]) == pytest.approx((8, 32))
     assert "e over K (log scale)" in ss.figures.describe(figure)
+
+
+def test_the_least_of_a_parabola_in_logarithms_and_its_error():
+    x = np.array([1.0, 2.0, 4.0])
+    true = np.exp(0.7 * np.log(x / 2.5) ** 2 + 1)
+    assert theory.log_minimum(x, true) == pytest.approx(2.5)
+    assert np.isnan(theory.log_minimum(x, 1 / true))
+    draw = np.random.default_rng(0)
+    shared = draw.normal(size=(1000, 1, 40)) * 0.2  # repetitions, x, seeds
+    samples = true[:, None] * np.exp(shared + 0.1 * draw.normal(size=(1000, 3, 40)))
+    found = np.array([theory.minimum_of_means(x, each) for each in samples])
+    assert found[:, 1].mean() == pytest.approx(found[:, 0].std(), rel=0.1)
+    assert np.isnan(theory.minimum_of_means(x, samples[0, :, :1])[1])

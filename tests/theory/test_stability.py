@@ -26,6 +26,15 @@ def test_the_limit_is_where_the_radius_of_a_step_passes_one(momentum, nesterov):
         assert (np.abs(roots).max() < 1) == stays
 
 
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+def test_the_growth_is_the_squared_radius_of_a_step(momentum, nesterov):
+    for curvature in (3.0, 19.0, 25.0, 41.0):
+        radius = np.abs(np.linalg.eigvals(companion(0.1, curvature, momentum, nesterov))).max()
+        found = theory.growth_per_step(0.1, curvature, momentum, nesterov)
+        assert found == pytest.approx(radius**2, rel=1e-9)
+
+
 def test_limits_by_hand():
     assert theory.sharpness_limit(0.1) == pytest.approx(20)
     assert theory.sharpness_limit(0.1, 0.9) == pytest.approx(38)

@@ -600,7 +600,7 @@ def test_the_two_batch_estimate_is_off_by_its_bias_without_replacement():
         (lambda values, size: product(values, repeat=size), 0.0),
     ):
         small, large = mean_square(2, pick), mean_square(4, pick)
-        estimate = (4 * large - 2 * small) / (4 - 2)
+        estimate = theory.two_batch_estimate(small, 2, large, 4)
         assert estimate - np.square(g.mean(0)).sum() == pytest.approx(bias)
 
 

@@ -262,6 +262,16 @@ def _(k):
         same(found, floor, scale=0)
 
 
+@checks("gradient_bound")
+def _(k):
+    flat = k.w_star + 0.7 * k.basis[:, 0]  # where the bound is met
+    for w in (k.w0, flat):
+        norm = np.linalg.norm(k.gradients(w).mean(0))
+        bound = T.gradient_bound(k.ls, k.loss(w) - k.loss(k.w_star))
+        assert bound <= norm * (1 + 1e-6)
+    same(T.gradient_bound(k.ls, k.ls.excess(flat)), k.values[0] * 0.7, 1e-6, scale=0)
+
+
 # ---- what samples and batches say of all the data ---------------------------------------------
 
 
@@ -298,6 +308,23 @@ def _(k):
         same(T.mean_square_batch_norm(k.ls, k.w0, k.d, size), expected)
 
 
+@checks("batch_norm_spread")
+def _(k):
+    g = k.gradients(k.w0)
+    for size in k.sizes:
+        cut = range(0, k.d - size + 1, size)  # whole batches
+        orders = (g[list(order)] for order in permutations(range(k.d)))
+        every = [
+            np.mean([np.square(o[first : first + size].mean(0)).sum() for first in cut])
+            for o in orders
+        ]
+        off = (np.array(every) - np.mean(every)) ** 2
+        # 400 draws: four standard errors of their variance, and what rounding makes of equal means
+        near = 4 * (off.std() + off.mean()) / 400**0.5 + (1e-13 * np.mean(every)) ** 2
+        found = T.batch_norm_spread(k.ls, k.w0, k.d, size)
+        assert found**2 == pytest.approx(off.mean(), abs=near)
+
+
 @checks("noise_terms")
 def _(k):
     sigma, g = covariance(k, k.w0), k.gradients(k.w0).mean(0)
@@ -305,6 +332,19 @@ def _(k):
     expected = [np.trace(sigma), g @ g, np.trace(k.h @ sigma), g @ k.h @ g]
     for value, right, of in zip(found, expected, (g @ g, g @ g, g @ k.h @ g, 1), strict=True):
         same(value, right, scale=100 * of)  # of all-equal samples the first is rounding
+
+
+@checks("lucky_share")
+def _(k):
+    ws = np.array([[k.w0], [k.w_star]])  # (2, 1, p)
+    for size in k.sizes:
+        for level in (0.5 * k.loss(k.w0), 1e-3 * k.loss(k.w0) + 1.2 * k.loss(k.w_star)):
+            found = T.lucky_share(k.ls, ws, k.d, size, level, 4000)
+            batches = k.draws(size, True)
+            each = (k.phi @ ws[..., None, :, None])[..., 0] - k.y  # (2, 1, d, outputs)
+            below = [(each[..., b, :] ** 2).mean((-2, -1)) < level for b in batches]
+            share = np.mean(below, 0)
+            assert (np.abs(found - share) <= 4 * np.sqrt(share * (1 - share) / 4000)).all()
 
 
 @checks("linearised")
@@ -781,10 +821,14 @@ NUMBERS = {
     "finite_share",
     "first_below",
     "gap",
+    "growth_per_step",
     "jensen_bounds",
     "law_at",
     "least_absolute_gradient",
+    "log_minimum",
     "log_slope",
+    "minimum_of_means",
+    "ratio_of_means",
     "reshuffling_factor",
     "sharpness_limit",
     "shuffle_once_factor",
@@ -792,7 +836,10 @@ NUMBERS = {
     "slope_samples",
     "sum_rounding",
     "time_above",
+    "trace_from_batches",
     "triangle_bounds",
+    "two_batch_estimate",
+    "uniform_law",
 }
 
 

@@ -26,7 +26,7 @@ class Recorder(TorchDispatchMode):
     """Within it, operations that depend on `inputs` are written to `writer`."""
 
     def __init__(self, inputs: Mapping[str, torch.Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.writer = Writer(inputs)
 
     @classmethod

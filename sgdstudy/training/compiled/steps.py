@@ -22,6 +22,7 @@ from sgdstudy.errors import Unsupported
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe import rules as eager_rules
 from sgdstudy.recipe.config import TrainConfig
+from sgdstudy.recipe.schedules import Rates
 from sgdstudy.training.compiled import program, rules
 
 LANES = 16
@@ -77,7 +78,7 @@ class CompiledSteps:
 
     def __init__(self, problem: Problem, config: TrainConfig) -> None:
         self.problem, self.config = problem, config
-        self.rates = lambda steps: np.full(len(steps), config.lr)  # of the check
+        self.rates: Rates = lambda steps: np.full(len(steps), config.lr)  # of the check
         self.rule = rules.make(
             config.optimizer,
             config.lr,

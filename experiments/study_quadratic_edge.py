@@ -1,0 +1,95 @@
+"""From which step size on does a quadratic grow under each rule, and how fast beyond it?
+
+Hypothesis: a quadratic has one Hessian, so that its sharpness cannot give way as a network's does
+(study_edge_of_stability). Below its rule's limit the loss falls; 5 % beyond it grows, step by step,
+by the square of the largest root of the step: full-batch descent beyond 2 / lambda, heavy ball
+beyond (2 + 2 beta) / lambda, Nesterov's beyond (2 + 2 beta) / ((1 + 2 beta) lambda).
+
+Source: Cohen, Kaur, Li, Kolter, Talwalkar (2021), section 2; Polyak (1964).
+Command: python experiments/study_quadratic_edge.py
+"""
+
+import numpy as np
+
+import sgdstudy as ss
+
+SHARPNESS = "full_hess_max_eig"
+STABLE, SHARE, BETA = "quadratic, 0.9 of the limit", 1.05, 0.5
+GROWING = {  # arm -> options of SGD, at 1.05 of the rule's limit
+    f"quadratic, {SHARE} of the limit": {},
+    f"quadratic, {SHARE} of heavy ball's": {"momentum": BETA},
+    f"quadratic, {SHARE} of Nesterov's": {"momentum": BETA, "nesterov": True},
+}
+LAST = 50  # steps over which the growth is measured: the other modes have died out
+DESCENT = ss.Known(0, 0, "theory: the loss falls where lr times the sharpness is below 2")
+CONSTANT = ss.Known(0, 1e-12, "theory: a quadratic has one Hessian; rounding")
+ROOTS = "theory: largest root of the step on a quadratic, squared; rounding"
+
+
+def squared(prediction, y):
+    """A loss of one's own: with it the Hessian is measured, not known from the moments."""
+    return (prediction - y) ** 2
+
+
+def arms(o):
+    limit = ss.theory.lr_limit(ss.problems.curve().least_squares)
+    stable = ss.Arm(
+        ss.problems.curve(loss=squared),
+        "one Hessian",
+        lr=0.9 * limit,
+        epochs=300,
+        dtype="float64",
+        diagnostics=[SHARPNESS],
+        diagnostics_every=1,
+        metrics=["full_loss", SHARPNESS],
+    )
+    yield STABLE, stable
+    for name, options in GROWING.items():
+        lr = SHARE * limit * ss.theory.sharpness_limit(1.0, **options) / 2
+        yield name, stable.but(lr=lr, options=options)
+
+
+def claims(o, runs):
+    change = [
+        np.ptp(run.array("steps", SHARPNESS)) / run.edge().largest[0] for run in runs.values()
+    ]
+    yield ss.Claim("change_of_sharpness", "all quadratics", max(change), CONSTANT, identity=True)
+    rises = int((np.diff(runs[STABLE].array("steps", "full_loss"), axis=0) > 0).sum())
+    yield ss.Claim("rises_of_the_loss", STABLE, rises, DESCENT)
+    for arm, options in GROWING.items():
+        limit = ss.theory.sharpness_limit(1.0, **options)  # of lr times the sharpness
+        law = ss.theory.growth_per_step(SHARE, limit, **options)
+        loss = runs[arm].array("steps", "full_loss")[:, 0]
+        measured = (loss[-1] / loss[-1 - LAST]) ** (1 / LAST)
+        # sums over d samples are rounded: two losses, the gradient, the eigenvalue in lr
+        off = 4 * runs[arm].problem.d * np.finfo(float).eps * law
+        yield ss.Claim("growth_per_step", arm, measured, ss.Known(law, off, ROOTS))
+
+
+def answer(o, runs, value):
+    factors = [f"{value['growth_per_step', arm]:.4f}" for arm in GROWING]
+    return f"""On the notebook's curve nothing can give way: the Hessian is the same everywhere, and
+    5 % beyond its rule's edge the loss grows step by step, by the factor {factors[0]} (descent),
+    {factors[1]} (heavy ball) or {factors[2]} (Nesterov), as the roots of each step say."""
+
+
+def figures(runs):
+    """Draw the loss over the steps, and theory's growth through the middle of each run."""
+    import pandas as pd  # --help must not wait for it
+
+    rows = []
+    for arm, run in runs.items():
+        loss, law = run.array("steps", "full_loss")[:, 0], np.nan
+        if arm in GROWING:
+            law = ss.theory.growth_per_step(run.config.lr, run.edge().late[0], **run.config.options)
+        steps, middle = np.arange(len(loss)), len(loss) // 2
+        points = {"x": steps, "y": loss, "theory": loss[middle] * law ** (steps - middle)}
+        rows.append(pd.DataFrame(points).assign(panel="one Hessian", column="loss", line=arm))
+    labels = ("steps", "loss of all the data")
+    yield "growth.png", ss.figures.curves(pd.concat(rows), *labels, bottom={"loss": 1})
+
+
+STUDY = ss.study(__name__)
+
+if __name__ == "__main__":
+    STUDY.main()

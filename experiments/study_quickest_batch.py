@@ -1,0 +1,132 @@
+"""Which batch size is the quickest to reach a target?
+
+Hypothesis: without noise in the labels the number of steps to a target falls with the batch size B
+only until the step size is that of all the data (Ma, Bassily, Belkin); the time of a step grows
+only once the arithmetic of B samples takes longer than calling it (study_iteration_cost). The
+quickest batch lies between the two.
+
+Source: section 1 of the notebook; Ma, Bassily, Belkin (2018).
+Command: python experiments/study_quickest_batch.py
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+import sgdstudy as ss
+
+STEPS = 2560  # timed, a fifth of them where it is to be quick
+READ = 50_000_000  # samples read by the timed steps of full batches, about
+SHARE = 0.25  # of the largest stable step; at half of it few seeds do not show their own scatter
+EPSILON = 1e-4
+
+
+@dataclass(frozen=True)
+class Options(ss.Options):
+    seeds: int = 32
+    samples: int = 200_000
+    """number of samples d"""
+    quick: bool = False
+    """at most 20000 samples"""
+
+
+def samples(o):
+    return min(o.samples, 20_000) if o.quick else o.samples
+
+
+def squares(prediction, y):
+    """Squared error, not by name: nobody computes the moments of all the data."""
+    return (prediction - y) ** 2
+
+
+def arms(o):
+    d, timed = samples(o), STEPS // 5 if o.quick else STEPS
+    sizes = [10**k for k in range(5) if 10**k < d]
+    steps, data = max(3, min(timed, READ // d)), ss.problems.mapped_parabola(d, squares)
+    same = {"lr": 1e-3, "engine": "eager", "diagnostics": "off", "metrics": ["loss"]}
+    about = f"{steps} steps on all samples"
+    whole = ss.Arm(data, about, charted=False, epochs=steps, **same)
+    yield f"B=d, d={d:g}", whole
+    for size in sizes:
+        order = np.random.default_rng(o.first_seed).integers(d, size=(1, timed, size))
+        some = {"batch_size": size, "order": order, "epochs": 1}
+        yield f"B={size}, d={d:g}", whole.but(f"{timed} steps on {size} samples", **some)
+    # all the data at once: steps are exact but for rounding; none may be left out of the rows
+    kept = {"dtype": "float64", "diagnostics": "off", "metrics": ["full_loss"]}
+    kept |= {"order": "with_replacement", "record_rows": 10**9}
+    data = ss.problems.mapped_parabola(d)
+    for size in [*sizes, None]:
+        seeds = o.seed_range() if size else [0]
+        arm = ss.Arm(data, f"down to {EPSILON}", batch_size=size, seeds=seeds, **kept)
+        known = ss.expect(arm)
+        arm = arm.but(lr=SHARE * float(known.mean_square_lr_limit if size else known.lr_limit))
+        steps = 1.5 * len(ss.expect(arm).excess_path(EPSILON))
+        yield (
+            f"to the target, B={size or 'd'}",
+            arm.but(epochs=int(np.ceil(steps * (size or d) / d))),
+        )
+
+
+def by_size(o, runs):
+    """Return one row per batch size: steps, seconds per step, seconds and samples."""
+    import pandas as pd  # --help must not wait for it
+
+    rows = []
+    for arm, run in runs.select("to the target*").items():
+        size, d = run.config.batch_size, run.problem.d
+        each = runs[f"B={size or 'd'}, d={d:g}"].seconds_per_step
+        known = ss.expect(run).steps_to_excess(EPSILON).value
+        rows.append((arm, size or d, *run.steps_to_excess(EPSILON), known, each))
+    names = ["arm", "batch_size", "steps", "standard_error", "expected", "seconds_per_step"]
+    rows = pd.DataFrame(rows, columns=names)
+    return rows.eval("seconds = steps * seconds_per_step\nsamples = steps * batch_size")
+
+
+def claims(o, runs):
+    for row in by_size(o, runs).itertuples():
+        run = runs[row.arm]
+        known, name = ss.expect(run).steps_to_excess(EPSILON), "steps_to_target"
+        if run.config.batch_size is None:
+            yield ss.Claim(name, row.arm, row.steps, known)
+        else:
+            error = (row.standard_error, len(run.w))
+            yield ss.Claim.estimated(name, row.arm, row.steps, known, *error)
+        # it depends on the machine, and on what else it does: it is described
+        yield ss.Claim("seconds_to_target", row.arm, row.seconds)
+
+
+def answer(o, runs, value):
+    rows = by_size(o, runs)
+    one, best, last = rows.iloc[0], rows.loc[rows["seconds"].idxmin()], rows.iloc[-1]
+    saved, cost = one["steps"] / best["steps"], best["seconds_per_step"] / one["seconds_per_step"]
+    return f"""To the target it takes the mean loss of {o.seeds} seeds {one["steps"]:.0f} steps one
+    sample at a time; with all {samples(o):,} at once it takes {last["steps"]:.0f}. By steps times
+    the time of a step, as timed here, on one machine, batches of {best["batch_size"]:,.0f} were the
+    quickest of {len(rows)} sizes: {1e3 * best["seconds"]:.1f} ms, against
+    {1e3 * one["seconds"]:.1f} ms one by one and {1e3 * last["seconds"]:.1f} ms all at once. They
+    need {1 / saved:.2f} times the steps of single samples, each at {cost:.2f} times the cost."""
+
+
+def figures(runs):
+    """Draw what the target takes over the batch size, each relative to its least."""
+    rows, drawn, laws = by_size(None, runs), [], {}
+    for column in ("steps", "samples", "seconds_per_step", "seconds"):
+        values = rows[column] / rows[column].min()
+        pairs = zip(rows["batch_size"], values, strict=True)
+        drawn += [(column.replace("_", " "), *pair, 0) for pair in pairs]
+    for name, power in (("steps", 0), ("samples", 1)):
+        logs = np.log(rows["expected"] * rows["batch_size"] ** power / rows[name].min())
+        laws[name] = lambda x, logs=logs: np.exp(
+            np.interp(np.log(x), np.log(rows.batch_size), logs)
+        )
+    panels = {"all of it": ["steps", "samples", "seconds per step", "seconds"]}
+    labels = ("batch size (the last: all the data)", "to the target, over the least")
+    points = ss.figures.points(drawn)
+    yield "time_to_target.png", ss.figures.power_laws(points, panels, laws, *labels, base=10)
+
+
+tables = {"batch_sizes.csv": by_size}
+STUDY = ss.study(__name__)
+
+if __name__ == "__main__":
+    STUDY.main()
