@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from sgdstudy import checks, theory
 from sgdstudy.errors import InputError
 from sgdstudy.history import batches as of_batches
-from sgdstudy.history import identities
+from sgdstudy.history import identities, moments
 from sgdstudy.history.drift import Behind, excess_behind
 from sgdstudy.history.edge import Edge, around_edge
 from sgdstudy.history.rows import Sink
@@ -227,8 +227,7 @@ class History:
 
         Before each step, at the end of each epoch; arguments as of `array`.
         """
-        columns = [f"w{i}" for i in range(self.problem.p)]
-        return np.stack([self.array(kind, column, **which) for column in columns], -1)
+        return moments.parameters(self, kind, **which)
 
     def stops(self, rule: str, epsilon: float) -> Stops:
         """Return where a stopping rule would have ended the seeds, and whether it should have.
@@ -333,86 +332,24 @@ class History:
         return found
 
     def excess(self, kind: str = "epochs", **which: Any) -> np.ndarray:
-        """Return the excess loss of all the data by epoch (at its end) or step, and seed.
-
-        `(E, R)` or `(S, R)`, above the least loss; at the ends of epochs of the mean of the
-        parameters, where the configuration keeps one.
-
-        Args:
-            kind: `steps` or `epochs`.
-            which: `seeds`, `steps`, `epochs`, as for `load`.
-
-        Raises:
-            InputError: a problem that is not least squares.
-        """
-        averaged = kind == "epochs" and self.config.average is not None
-        loss = self.array(kind, "average_loss" if averaged else "full_loss", **which)
-        return np.asarray(loss - theory.moments(self.problem).least_loss)
+        """Return the excess loss by epoch or step, and seed; see `moments.excess`."""
+        return moments.excess(self, kind, **which)
 
     def from_minimiser(self, kind: str = "epochs", **which: Any) -> np.ndarray:
-        """Return w - w* by epoch (at its end) or step (before it), seed and parameter, `(E, R, p)`.
-
-        NaN beyond a seed's end.
-
-        Args:
-            kind: `steps` or `epochs`.
-            which: `seeds`, `steps`, `epochs`, as for `load`.
-
-        Raises:
-            InputError: a problem that is not least squares.
-        """
-        w_star = theory.moments(self.problem).w_star
-        names = [f"w{i}" for i in range(self.problem.p)]
-        at = {"steps": "step", "epochs": "epoch"}[checks.choice("rows", kind, ("steps", "epochs"))]
-        rows = self.load(kind, columns=["seed", at, *names], **which)
-        points, row = np.unique(rows[at], return_inverse=True)
-        seeds = [seed for seed in self.config.seeds if (rows["seed"] == seed).any()]
-        found = np.full((len(points), len(seeds), len(names)), np.nan)
-        found[row, pd.Index(seeds).get_indexer(rows["seed"])] = rows[names].to_numpy(float) - w_star
-        return found
+        """Return w - w* by epoch or step, seed, parameter; see `moments.from_minimiser`."""
+        return moments.from_minimiser(self, kind, **which)
 
     def mode_variance(self, epochs: slice | None = None) -> np.ndarray:
-        """Return the variance of w in each mode of the Hessian, flattest first, `(p,)`.
-
-        At the ends of epochs, over epochs and seeds, about their mean: a bias is not noise.
-
-        Args:
-            epochs: `slice(first, end)`, from 1; None: all.
-        """
-        z = self.from_minimiser(epochs=epochs) @ theory.moments(self.problem).modes[1]
-        return np.asarray(z.var((0, 1)))
+        """Return the variance of w in each mode of the Hessian; see `moments.mode_variance`."""
+        return moments.mode_variance(self, epochs)
 
     def log_rate(self, first: int, last: int | None = None) -> theory.Estimate:
-        """Return how log|w - w*| changes per step, between the ends of two epochs, over the seeds.
-
-        Its error includes that of `ss.expect(run).log_rate`, which is a mean of as many steps as
-        `theory.PRODUCTS` says, taken to scatter as these do.
-
-        Args:
-            first: an epoch, from 1, at whose end the start is forgotten.
-            last: a later one; None: the last.
-        """
-        last, m = last or self.config.epochs, len(self.config.batch_sizes(self.problem.d))
-        z = self.from_minimiser(epochs=slice(first, last + 1))
-        steps = (last - first) * m
-        products = (theory.PRODUCTS["epochs"] - 1) * theory.PRODUCTS["replicas"] * m
-        each = np.diff(np.log(norm(z[[0, -1]])), axis=0)[0] / steps
-        return theory.Estimate.mean(each, others=products / steps)
+        """Return how log|w - w*| changes per step between two epochs; see `moments.log_rate`."""
+        return moments.log_rate(self, first, last)
 
     def noise_scale(self, part: slice, weights: np.ndarray | None = None) -> theory.Estimate:
-        """Return the gradient noise scale of a stretch of steps: mean tr(Sigma) over mean |g|^2.
-
-        Means over steps and seeds, at the parameters before the steps; see `theory.noise_terms`.
-
-        Args:
-            part: the steps, `slice(first, end)`.
-            weights: of the steps `(n,)`, as 1 / the expected excess; None: they count alike.
-        """
-        z = self.from_minimiser(steps=part, kind="steps")
-        ls = theory.moments(self.problem)
-        terms = theory.noise_terms(ls, ls.w_star + z, self.problem.d)[:2]  # (2, S, R)
-        noise, square = np.average(terms, 1, weights)
-        return theory.Estimate.ratio(noise, square)
+        """Return the gradient noise scale of a stretch of steps; see `moments.noise_scale`."""
+        return moments.noise_scale(self, part, weights)
 
     def growth_per_epoch(self) -> float:
         """Return the last finite ratio of successive running losses of the first seed, or NaN."""

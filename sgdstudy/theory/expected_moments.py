@@ -1,0 +1,221 @@
+"""What second moments and laws of large K expect of a problem and a configuration.
+
+The part of `expect.Expected` about batches that are drawn at random, and about orders that start
+at the minimiser.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from sgdstudy.errors import InputError, shown
+from sgdstudy.known import Known
+from sgdstudy.problems.least_squares import LeastSquares
+from sgdstudy.problems.problem import Problem
+from sgdstudy.recipe.config import TrainConfig
+from sgdstudy.recipe.orders import Sampler
+from sgdstudy.theory import (
+    batch_size,
+    batch_vs_full,
+    descent,
+    paths,
+    random_order,
+    rates,
+    reshuffling,
+    step_sizes,
+)
+from sgdstudy.theory.follow import FIXED_ORDERS
+
+MOMENTS = "theory: recursion of second moments"
+PATHS = "theory: Lyapunov exponent; four standard errors of both"
+
+
+@dataclass(frozen=True, eq=False)
+class ExpectedMoments:
+    """What theory expects of random batches; its numbers know their source.
+
+    Attributes:
+        problem: what is trained.
+        config: how.
+    """
+
+    problem: Problem
+    config: TrainConfig
+
+    @property
+    def ls(self) -> LeastSquares:
+        """The moments of the problem."""
+        return descent.moments(self.problem)
+
+    @property
+    def start(self) -> np.ndarray:
+        """The parameters that the first seed starts from, `(p,)`."""
+        w: np.ndarray = self.problem.initial([self.config.seeds[0]])[0].double().cpu().numpy()
+        return w
+
+    @property
+    def eigenvalues(self) -> np.ndarray:
+        """Those of the Hessian, `(p,)`, smallest first."""
+        return descent.eigenvalues(self.ls)
+
+    # ---- limits of the step ----------------------------------------------------------------
+
+    @property
+    def mean_square_lr_limit(self) -> Known:
+        """The step size from which the mean square of independent batches diverges."""
+        twice = self.config.order == "with_replacement"
+        limit = random_order.mean_square_lr_limit(self.ls, self.problem.d, self._size, twice)
+        return Known(limit, source=MOMENTS)
+
+    @property
+    def mean_square_factor(self) -> Known:
+        """The factor per step of the mean square of w - w* in the long run, noise aside."""
+        given = (self.problem.d, self._size, self.config.lr, self._twice)
+        return Known(random_order.mean_square_radius(self.ls, *given), source=MOMENTS)
+
+    def lr_limit_to_reach(self, excess: float) -> float:
+        """Return the largest step whose stationary excess is not above this."""
+        given = (self.problem.d, self._size, excess, self._twice)
+        return batch_size.lr_limit_to_reach(self.ls, *given)
+
+    @property
+    def critical_size_of_lr(self) -> float:
+        """The B_c with lr = (2 / lambda_max) / (1 + B_c / B)."""
+        return batch_size.critical_size_of_lr(self.ls, self._size, self.config.lr)
+
+    @cached_property
+    def log_rate(self) -> Known:
+        """How log|w - w*| changes per step on almost every path, noise at the minimum aside."""
+        return Known(paths.log_rate(self.problem, self.config), source=PATHS)
+
+    def almost_sure_lr_limit(self, low: float, high: float) -> float:
+        """Return the step beyond which almost no path converges; see `theory.lyapunov_zero_lr`."""
+        return paths.lyapunov_zero_lr(self.problem, self._size, low, high, self._twice)
+
+    # ---- losses of random batches ----------------------------------------------------------
+
+    @cached_property
+    def excess(self) -> np.ndarray:
+        """The expected excess loss at the ends of the epochs, from 0 on, `(E + 1,)`.
+
+        Of independent batches (shuffled ones are, up to their memory within an epoch), or of all
+        the data; of the mean of the parameters where the configuration keeps one.
+        """
+        c, d, size, twice = self.config, self.problem.d, self._size, self._twice
+        m = len(c.batch_sizes(d))
+        given = (self.ls, self.start, d, size)
+        if step_sizes.is_projection(c):
+            return self._above(step_sizes.polyak_losses(*given[:3], c.epochs * m)[::m])
+        if c.optimizer not in ("notebook", "SGD") or c.options:
+            raise InputError("the expected excess is known of plain steps, or of projections")
+        if c.average is None and c.schedule is None:
+            full = random_order.expected_losses(*given, c.lr, c.epochs, twice)[1]
+            return self._above(np.append(self.ls.loss(self.start), full))
+        steps = c.rates(d)(np.arange(c.epochs * m))
+        if c.average is None:
+            return self._above(step_sizes.scheduled_losses(*given, steps, twice)[::m])
+        skipped = int(c.average * c.epochs) * m
+        return self._above(step_sizes.averaged_losses(*given, steps, twice, skipped)[::m])
+
+    def path(self, target: float = 0.0, most: int = 100_000) -> batch_size.ExpectedPath:
+        """Return excess loss and noise scales by step, until the expected excess is at a target.
+
+        Args:
+            target: 0: `most` steps.
+            most: the most steps.
+        """
+        given = (self.ls, self.start, self.problem.d, self._size, self.config.lr)
+        return batch_size.expected_path(*given, most, target, self._twice)
+
+    @property
+    def stationary_excess(self) -> Known:
+        """The excess loss at which a constant step settles; infinite where there is none."""
+        given = (self.problem.d, self._size, self.config.lr, self._twice)
+        return Known(random_order.stationary_excess(self.ls, *given), source=MOMENTS)
+
+    @property
+    def small_step_excess(self) -> float:
+        """What it is for small steps, lr tr(Sigma) / (4 B)."""
+        noise = batch_vs_full.trace_sigma(self.ls, self.ls.w_star, self.problem.d)
+        return self.config.lr * noise / (4 * self._size)
+
+    @property
+    def averaged_excess_law(self) -> float:
+        """The excess loss of the mean of the parameters, many steps of a small size; any size."""
+        c, d = self.config, self.problem.d
+        if c.average is None:
+            raise InputError("this configuration keeps no mean of the parameters: give average=")
+        samples = (c.epochs - int(c.average * c.epochs)) * d
+        return step_sizes.averaged_excess_law(self.ls, d, samples)
+
+    @property
+    def mode_noise(self) -> np.ndarray:
+        """The stationary variance of w - w* in each mode, where all samples have one Hessian."""
+        given = (self.problem.d, self._size, self.config.lr)
+        return reshuffling.mode_noise(self.ls, *given)
+
+    @property
+    def _size(self) -> int:
+        return self.config.batch_sizes(self.problem.d)[0]
+
+    @property
+    def _twice(self) -> bool:
+        """Whether a batch may hold a sample twice."""
+        c = self.config
+        if c.batch_size is not None and c.order not in ("shuffle", "with_replacement"):
+            raise InputError(
+                f"second moments are those of the orders 'shuffle' and 'with_replacement', not of "
+                f"{shown(c.order)}"
+            )
+        return c.batch_size is not None and c.order == "with_replacement"
+
+    def _above(self, losses: np.ndarray) -> np.ndarray:
+        return np.asarray(losses - self.ls.least_loss)
+
+    # ---- orders, from the minimiser --------------------------------------------------------
+
+    @property
+    def rate_law(self) -> rates.Law | None:
+        """The law of E|w - w*|^2 over K at this lr d K, for large K; None: the order has none."""
+        c, d = self.config, self.problem.d
+        time = c.lr * d * c.epochs
+        if c.order in FIXED_ORDERS:
+            own = Sampler(c.order, [0], d, 1).take(d).numpy()[0]
+            return rates.fixed_order_law(self.ls, own, time)
+        return rates.rate_laws(self.ls, d, time).get(c.order)
+
+    @property
+    def reshuffling_bias(self) -> np.ndarray:
+        """The mean of w - w* that shuffling single samples leaves, to first order in lr, `(p,)`."""
+        return rates.reshuffling_bias(self.ls, self.problem.d, self.config.lr)
+
+    def error_at_end(self, draws: int = 2000) -> np.ndarray:
+        """Return E|w - w*|^2 at the end of single samples' steps, from the minimiser, exactly.
+
+        Of samples drawn independently `(1,)`; of an order that is kept for ever, whose mean over
+        the orders is the expected one, for each of so many drawn orders `(draws,)`.
+
+        Raises:
+            InputError: another order than `with_replacement` or `shuffle_once`.
+        """
+        c, d = self.config, self.problem.d
+        if c.order == "with_replacement":
+            return np.array([rates.independent_error(self.ls, d, c.lr, c.epochs * d)])
+        if c.order != "shuffle_once":
+            allowed = "'with_replacement' or 'shuffle_once'"
+            raise InputError(f"error_at_end is of the order {allowed}, not {shown(c.order)}")
+        rows = np.tile(np.arange(d), (draws, 1))
+        drawn = np.random.default_rng(0).permuted(rows, axis=1)
+        return rates.kept_order_error(self.ls, drawn, c.lr, c.epochs)
+
+    @property
+    def own_error_at_end(self) -> np.ndarray:
+        """|w - w*|^2 at the end for every seed, whose own order is kept; as `error_at_end`."""
+        c, d = self.config, self.problem.d
+        if c.order not in ("shuffle_once", *FIXED_ORDERS):
+            raise InputError(f"the order {shown(c.order)} is not the same in every epoch")
+        own = Sampler(c.order, list(c.seeds), d, 1).take(d).numpy()
+        return rates.kept_order_error(self.ls, own, c.lr, c.epochs)
