@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 
 from sgdstudy.errors import InputError, shown
 from sgdstudy.known import Known
@@ -28,6 +29,7 @@ from sgdstudy.theory import (
     step_sizes,
 )
 from sgdstudy.theory.follow import FIXED_ORDERS
+from sgdstudy.theory.predictions import run_dtype
 
 MOMENTS = "theory: recursion of second moments"
 PATHS = "theory: Lyapunov exponent; four standard errors of both"
@@ -55,6 +57,11 @@ class ExpectedMoments:
         """The parameters that the first seed starts from, `(p,)`."""
         w: np.ndarray = self.problem.initial([self.config.seeds[0]])[0].double().cpu().numpy()
         return w
+
+    @property
+    def eps(self) -> float:
+        """The relative distance of two neighbouring numbers of the run's dtype."""
+        return float(torch.finfo(run_dtype(self.problem, self.config)).eps)
 
     @property
     def eigenvalues(self) -> np.ndarray:
