@@ -60,7 +60,7 @@ def arms(o):
         arm = ss.Arm(data, f"down to {EPSILON}", batch_size=size, seeds=seeds, **kept)
         known = ss.expect(arm)
         arm = arm.but(lr=SHARE * float(known.mean_square_lr_limit if size else known.lr_limit))
-        steps = 1.5 * len(ss.expect(arm).excess_path(EPSILON))
+        steps = 1.5 * len(ss.expect(arm).path(EPSILON).excess)
         yield (
             f"to the target, B={size or 'd'}",
             arm.but(epochs=int(np.ceil(steps * (size or d) / d))),

@@ -383,7 +383,7 @@ class History:
         at which it falls there. Infinite where three times the steps that theory expects are not
         enough.
         """
-        path = expect(self).excess_path(target)
+        path = expect(self).path(target).excess
         loss = self.array("steps", "full_loss", steps=slice(0, 3 * len(path)))
         loss = loss - theory.moments(self.problem).least_loss
         there = loss[min(len(path), len(loss)) - 1]

@@ -204,20 +204,13 @@ class Expected(ExpectedOrders):
         both = random_order.expected_losses(*given, momentum=self.momentum)
         return both[("running_loss", "full_loss").index(column)]
 
-    def excess_path(self, target: float, most: int = 10_000) -> np.ndarray:
-        """Return the expected excess loss before every step, down to a target, `(k,)`.
-
-        Of all the data at once it is the run itself; of random batches see `theory.expected_path`.
-        """
-        return self.path(target, most).excess
-
     def steps_to_excess(self, target: float) -> Known:
         """Return for how many steps the expected excess loss is above a target.
 
         Full batches are off by rounding: every step rounds residuals, differences of values as
         large as the target's terms, at an excess of which the root is their size.
         """
-        path, eps = self.excess_path(target), float(np.finfo(float).eps)
+        path, eps = self.path(target).excess, float(np.finfo(float).eps)
         steps = batch_size.time_above(path, target)
         if self.config.batch_size is not None:
             return Known(steps, 0.0, ONE_STEP)
@@ -269,12 +262,9 @@ class Expected(ExpectedOrders):
     @property
     def mean_square_gradient(self) -> np.ndarray:
         """E|g|^2 of the gradient of all the data at the ends of the epochs, `(E,)`."""
-        c, d = self.config, self.problem.d
-        size, m, twice = c.batch_sizes(d)[0], len(c.batch_sizes(d)), c.order == "with_replacement"
-        path = batch_size.expected_path(
-            self.ls, self.start, d, size, c.lr, c.epochs * m, 0.0, twice
-        )
-        return path.terms[1][m::m]
+        m = len(self.config.batch_sizes(self.problem.d))
+        gradient: np.ndarray = self.path(most=self.config.epochs * m).terms[1][m::m]
+        return gradient
 
     def lucky_batches(
         self, ws: np.ndarray, level: float, where: np.ndarray, draws: int = 4
