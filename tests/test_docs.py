@@ -134,3 +134,11 @@ def test_what_code_imports_is_there_also_in_code_within_a_text(path):
             full = f"{module}.{name}"
             missing += [full] * (not found(full))
     assert missing == []
+
+
+def test_every_script_is_listed():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    studies = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
+    for path in (ROOT / "experiments").glob("*.py"):
+        assert f"| `{path.stem}` |" in readme, path.stem
+        assert path.stem.startswith("ex") or f"| `{path.stem}` |" in studies, path.stem
