@@ -13,6 +13,7 @@ import difflib
 from collections.abc import Iterable
 
 LONGEST = 80  # characters of what was given, in a message
+LONGEST_LIST = 400  # of the names that are allowed
 LONGEST_REASON = 200  # of another package's message
 
 
@@ -84,6 +85,8 @@ def unknown(kind: str, given: object, allowed: Iterable[str]) -> InputError:
 
     >>> print(unknown("order", "shufle", ["sequential", "shuffle"]))
     unknown order 'shufle'; did you mean 'shuffle'? Valid: sequential, shuffle
+    >>> str(unknown("n", "b", [f"number_{i}" for i in range(100)]))[-25:]
+    'number_36, … (100 in all)'
     """
     names = list(allowed)
     word = given if isinstance(given, str) else ""
@@ -91,4 +94,7 @@ def unknown(kind: str, given: object, allowed: Iterable[str]) -> InputError:
     if not near:  # "adam" for "Adam": compare without case too
         near = [name for name in names if name.lower() == word.lower()]
     hint = f"; did you mean {near[0]!r}?" if near else "."
-    return InputError(f"unknown {kind} {shown(given)}{hint} Valid: {', '.join(names)}")
+    listed = ", ".join(names)
+    if len(listed) > LONGEST_LIST:
+        listed = f"{listed[:LONGEST_LIST].rpartition(', ')[0]}, … ({len(names)} in all)"
+    return InputError(f"unknown {kind} {shown(given)}{hint} Valid: {listed}")

@@ -460,6 +460,7 @@ OF_KIND = {
     "Law": {1: 1.0},
     "SampleLaw": T.sample_law(np.eye(3), np.ones(3) / 3, 0.1),
     "Iterable[Batches]": [BATCHES],
+    "Callable[..., Any]": ss.problems.parabola,
 }
 
 

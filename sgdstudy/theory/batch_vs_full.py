@@ -123,7 +123,7 @@ def trace_from_batches(mean_square: float, square: float, d: int, batch_size: in
     return float((mean_square - square) / share) if share else np.nan
 
 
-def two_batch_estimate(small: float, b: int, large: float, size: int) -> float:
+def two_batch_estimate(small: float, few: int, large: float, many: int) -> float:
     """Return the estimate of |g|^2 from the mean squares of batches of two sizes, b < B.
 
     (B |g_B|^2 - b |g_b|^2) / (B - b), without bias for independent samples (McCandlish et al. 2018,
@@ -131,11 +131,11 @@ def two_batch_estimate(small: float, b: int, large: float, size: int) -> float:
 
     Args:
         small: mean of |g_b|^2.
-        b: samples in a small batch.
+        few: b, samples in a small batch.
         large: mean of |g_B|^2.
-        size: B, samples in a large one.
+        many: B, samples in a large one.
     """
-    return float((size * large - b * small) / (size - b)) if size != b else np.nan
+    return float((many * large - few * small) / (many - few)) if many != few else np.nan
 
 
 def finite_share(d: int, batch_size: int) -> float:

@@ -116,8 +116,11 @@ def _annotated(name: str, value: Any, annotation: str) -> Any:
         return checks.count(name, value, least=0)
     if annotation.startswith("np.ndarray"):
         return step_rates(value) if name == "rates" else _numbers(name, value)
-    if annotation == "float":
+    if annotation in ("float", "float | np.ndarray"):
         _numbers(name, value)
+    elif annotation.startswith("Callable"):
+        if not callable(value):
+            raise InputError(f"{name} is a function, not {shown(value)}")
     elif annotation == "Law":
         if not isinstance(value, Mapping):
             raise InputError(f"{name} is a law, power -> factor; not {shown(value)}")
