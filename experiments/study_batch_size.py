@@ -16,6 +16,7 @@ import numpy as np
 
 import sgdstudy as ss
 
+POINTS = "curve, 256 points"
 CURVE, STAIRS, LOOSE, TIGHT = "curve", "stairs", "noisy stairs to 0.03", "noisy stairs to 0.001"
 EXACT = "theory: recursion of second moments; four standard errors"
 LINES = {  # label noise, excess loss to reach, share of the limit taken, batch sizes, quick ones
@@ -43,7 +44,7 @@ def planned(line, size):
     stairs = line != CURVE and ss.problems.staircase(noise, max(256, *sizes))
     given = {"batch_size": size, "order": "with_replacement", "diagnostics": "off"}
     given |= {"metrics": ["full_loss"], "record_rows": 10**9}  # steps are counted: all of them
-    arm = ss.Arm(stairs or ss.problems.even_parabola(10, 256), f"batches of {size}", **given)
+    arm = ss.Arm(stairs or ss.problems.even_parabola(name=POINTS), f"batches of {size}", **given)
     return arm.but(lr=share * ss.expect(arm).lr_limit_to_reach(target))
 
 

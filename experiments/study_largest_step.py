@@ -16,6 +16,7 @@ import numpy as np
 
 import sgdstudy as ss
 
+POINTS = "curve, 256 points"
 LINES = {  # line -> label noise, excess loss to reach, batch sizes of the figure
     "curve": (0.0, 0.1, (1, 2, 4, 8, 32)),  # 0.1: the notebook's target
     "stairs": (0.0, 0.001, (1, 2, 4, 8, 16, 64, 256)),
@@ -40,7 +41,7 @@ def planned(line, size, excess=None):
     stairs = line != "curve" and ss.problems.staircase(noise, max(256, *sizes))
     given = {"batch_size": size, "order": "with_replacement", "diagnostics": "off"}
     given |= {"metrics": ["full_loss"], "record_rows": 10**9}  # every step counts
-    arm = ss.Arm(stairs or ss.problems.even_parabola(10, 256), f"batches of {size}", **given)
+    arm = ss.Arm(stairs or ss.problems.even_parabola(name=POINTS), f"batches of {size}", **given)
     return arm.but(lr=ss.expect(arm).lr_limit_to_reach(excess or target))
 
 

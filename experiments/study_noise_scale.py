@@ -17,6 +17,7 @@ import numpy as np
 
 import sgdstudy as ss
 
+POINTS = "curve, 256 points"
 CURVE, LOOSE, TIGHT = "curve", "noisy stairs to 0.03", "noisy stairs to 0.001"
 LINES = {  # excess loss to reach, share of the largest usable step, batch sizes of theory
     CURVE: (0.1, 0.25, (1, 2, 4, 8, 32)),
@@ -40,7 +41,7 @@ def planned(line, size):
     stairs = line != CURVE and ss.problems.staircase(8**-0.5, 1024)
     given = {"batch_size": size, "order": "with_replacement", "diagnostics": "off"}
     given |= {"metrics": ["full_loss"], "record_rows": 10**9}  # every step counts
-    (target, share, _), problem = LINES[line], stairs or ss.problems.even_parabola(10, 256)
+    (target, share, _), problem = LINES[line], stairs or ss.problems.even_parabola(name=POINTS)
     arm = ss.Arm(problem, **given)
     return arm.but(lr=share * ss.expect(arm).lr_limit_to_reach(target))
 

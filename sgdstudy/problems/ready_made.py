@@ -55,6 +55,7 @@ def even_parabola(
     noise: float = 0.0,
     excess: Sequence[float] | None = None,
     seed: int = 0,
+    name: str | None = None,
 ) -> Problem:
     """Return the fit of the notebook's parabola at even points of [-width, width], float64.
 
@@ -67,6 +68,7 @@ def even_parabola(
         excess: excess loss of the start, from the flattest direction to the steepest, `(3,)`; see
             `LeastSquares.at_excess`. None: it starts at 0.
         seed: seed of the noise.
+        name: what it is called; None: by what it is.
 
     Raises:
         InputError: a width that is not above 0, fewer than 3 samples, a noise that is negative or
@@ -77,8 +79,7 @@ def even_parabola(
     noise = checks.number("noise", noise, lambda v: v >= 0, allowed)
     x, draw = np.linspace(-width, width, d), np.random.default_rng(checks.seed(seed))
     y = parabola([0.3, -1.7, 2.5], x) + noise * draw.normal(size=d)
-    name = f"parabola on [-{width:g}, {width:g}]"
-    name += f", label noise {noise:g}" if noise else ""
+    name = name or f"parabola on [-{width:g}, {width:g}], label noise {noise:g}"
     fit = Problem(x, y, parabola, w_init=np.zeros(3), name=name)
     ls = fit.least_squares
     assert ls is not None

@@ -6,7 +6,8 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +101,7 @@ def rerun(
     """
     opened = recovery.start(store, say)
     run = _find(opened, run_id)
-    study, options = _declared(run)
-    arm, tags = _arm(run, study, options)
+    arm, tags = _rebuilt(run)
     tags |= {"sgdstudy.rerun_of": run_id}
     now = {**provenance.code_tags(), "sgdstudy.hardware": provenance.hardware()}
     before = {name: run.tags.get(name) for name in PLACES}
@@ -111,7 +111,7 @@ def rerun(
     for line in changed:
         say(f"not as it was, {line}")
     name = run.tags["sgdstudy.study"]
-    invocation = Invocation.start(opened, name, {**study.tags(options), **tags})
+    invocation = Invocation.start(opened, name, tags)
     new_id, history = train_arm(invocation.outside(), run.name, arm)
     assert isinstance(history.sink, Files)
     with tempfile.TemporaryDirectory(prefix="sgdstudy-") as folder:
@@ -133,40 +133,67 @@ def _find(store: Store, run_id: str) -> TrackedRun:
     return run
 
 
-def _declared(run: TrackedRun) -> tuple[Study, Options]:
-    """Return the script a run came from, and its options."""
-    path = Path(run.tags["sgdstudy.script"])
-    here = find_scripts().get(path.stem)
-    if not path.is_file() and here is None:
+def _rebuilt(run: TrackedRun) -> tuple[Arm, dict[str, str]]:
+    """Return the arm that a run was, and the tags that say so.
+
+    Where its script has no such arm any more, another page may have taken it over: an arm of the
+    same name is the same one if its data and params are.
+    """
+    path, name = Path(run.tags["sgdstudy.script"]), run.name
+    scripts = find_scripts()
+    if not path.is_file() and path.stem not in scripts:
         raise InputError(f"the script {path} of this run is gone; change to its project's folder")
-    study = load_study(str(path if path.is_file() else here))
-    values = json.loads(run.tags["sgdstudy.options"])
-    try:
-        return study, study.options(**values)
-    except TypeError as error:
-        raise InputError(f"{study.name} has other options now than this run: {error}") from None
+    first = path if path.is_file() else scripts[path.stem]
+    study, options, arms = _declared(run, first)
+    if name in arms:
+        return _as_recorded(run, study, arms[name]), _tags(run, study, options)
+    for other in scripts.values():
+        if other.stem != path.stem:
+            page, given, theirs = _declared(run, other)
+            with suppress(InputError):
+                if name in theirs:
+                    return _as_recorded(run, page, theirs[name]), _tags(run, page, given)
+    raise InputError(f"{study.name} has no arm {name!r} now; it has {', '.join(arms)}")
 
 
-def _arm(run: TrackedRun, study: Study, options: Options) -> tuple[Arm, dict[str, str]]:
-    """Return the arm that a run was, and the tags that say so; its params must be the same."""
-    tags, name = run.tags, run.name
-    if "sgdstudy.settings" in tags:  # of a sweep
-        settings, changed = split_point(json.loads(tags["sgdstudy.settings"]))
-        arms = study.placed_arms(replace(options, **changed))
-        arm = at_settings(arms[tags["sgdstudy.arm"]], settings, tags["sgdstudy.record"])
-        own = {tag: tags[tag] for tag in SWEPT}
-    else:
-        arms = study.placed_arms(options)
-        if name not in arms:
-            raise InputError(f"{study.name} has no arm {name!r} now; it has {', '.join(arms)}")
-        arm, own = arms[name], {}
+def _declared(run: TrackedRun, script: Path) -> tuple[Study, Options, dict[str, Arm]]:
+    """Return a script, its options as the run had them, and its arms; of a sweep the run's own.
+
+    Options that the script does not have (any more) are left out: whether an arm is still the same
+    is seen by its params.
+    """
+    study, tags = load_study(str(script)), run.tags
+    values = json.loads(tags["sgdstudy.options"])
+    theirs = [f.name for f in fields(study.options)]
+    options = study.options(**{k: v for k, v in values.items() if k in theirs})
+    if "sgdstudy.settings" not in tags:
+        return study, options, study.placed_arms(options)
+    settings, changed = split_point(json.loads(tags["sgdstudy.settings"]))
+    base = study.placed_arms(replace(options, **changed)).get(tags["sgdstudy.arm"])
+    swept = {} if base is None else {run.name: at_settings(base, settings, tags["sgdstudy.record"])}
+    return study, options, swept
+
+
+def _tags(run: TrackedRun, study: Study, options: Options) -> dict[str, str]:
+    """Return what it takes to run the arm again."""
+    return {**study.tags(options), **{tag: run.tags[tag] for tag in SWEPT if tag in run.tags}}
+
+
+def _as_recorded(run: TrackedRun, study: Study, arm: Arm) -> Arm:
+    """Return the arm with the numbers of then.
+
+    Raises:
+        InputError: its data or params are others.
+    """
     arm = arm.but(**_as_it_was(arm.config, run.params))
     params = describe.parameters(arm.problem, arm.config)
     other = [n for n, value in params.items() if run.params.get(n) != value[:6000]]
-    if other or describe.config_hash(arm.problem, params) != tags["sgdstudy.config_hash"]:
+    if other or describe.config_hash(arm.problem, params) != run.tags["sgdstudy.config_hash"]:
         what = ", ".join(f"{n} {run.params.get(n)} then, {params[n]} now" for n in other)
-        raise InputError(f"{study.name} declares {name!r} otherwise now: {what or 'other data'}")
-    return arm, own
+        raise InputError(
+            f"{study.name} declares {run.name!r} otherwise now: {what or 'other data'}"
+        )
+    return arm
 
 
 def _as_it_was(config: TrainConfig, params: Mapping[str, str]) -> dict[str, Any]:

@@ -157,3 +157,47 @@ def test_what_cannot_be_run_again_is_said_in_one_line(tracked, store, script):
         rerun(tracked.run_ids["eager"], store=store)
     assert one_line(error)
     assert len(ss.load_runs("again", store=store, invocation="all")) == len(tracked.runs)
+
+
+def test_an_arm_that_moved_to_another_page_runs_again(store, tmp_path, monkeypatch):
+    """The page of then lost an option and an arm; another page has both."""
+    folder = tmp_path / "experiments"
+    folder.mkdir()
+    page = '''"""What is it?"""
+from dataclasses import dataclass
+
+import sgdstudy as ss
+
+
+@dataclass(frozen=True)
+class Options(ss.Options):
+    {option}: int = 3
+
+
+def arms(o):
+    sgd = ss.Arm("curve", lr=1e-5, batch_size=100, epochs=2)
+    {arms}
+
+
+def claims(o, runs):
+    return []
+
+
+def answer(o, runs, claims):
+    return "it is"
+
+
+STUDY = ss.study(__name__)
+'''
+    both = 'yield "stays", sgd\n    yield "moves", sgd.but(epochs=o.passes)'
+    first, other = folder / "first.py", folder / "other.py"
+    first.write_text(page.format(option="passes", arms=both))
+    monkeypatch.chdir(tmp_path)
+    run_ids = ss.run("first", store=store, passes=4).run_ids
+    first.write_text(page.format(option="epochs", arms='yield "stays", sgd'))
+    other.write_text(page.format(option="passes", arms='yield "moves", sgd.but(epochs=o.passes)'))
+    for arm in ("stays", "moves"):
+        assert str(rerun(run_ids[arm], store=store)) == f"first, {arm}: identical"
+    other.write_text(page.format(option="passes", arms='yield "moves", sgd.but(epochs=5)'))
+    with pytest.raises(InputError, match="first has no arm 'moves' now; it has stays"):
+        rerun(run_ids["moves"], store=store)
