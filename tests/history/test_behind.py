@@ -32,6 +32,7 @@ def test_the_excess_is_that_of_the_rows():
         assert seen.excess[k, 1] == pytest.approx(mean, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_mean_of_many_seeds_is_the_expected_one():
     seen = drifting().behind(LAW)
     off = np.abs(seen.excess.mean(1) - seen.expected)[[50, 150, 299]]

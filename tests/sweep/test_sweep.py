@@ -422,6 +422,7 @@ def test_what_cannot_run_is_one_line_and_nothing_is_written(
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_a_combination_that_fails_is_recorded_and_the_others_go_on(script, store, capsys):
     sign = Path(script).with_name("broken")
     words = [script, "--grid", "fails=false,true", "lr=0.1,0.2", "--store", store, "--seeds", "3"]

@@ -18,6 +18,7 @@ def test_students_quantiles_of_one_and_two_degrees_have_closed_forms(deviations)
     assert found == pytest.approx(two * (4 / 3) ** 0.5, rel=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [2, 5, 40])
 def test_one_more_draw_is_farther_as_seldom_as_two_deviations_say(n):
     draws = np.random.default_rng(n).normal(3.0, 2.0, size=(20_000, n + 1))

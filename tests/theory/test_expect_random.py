@@ -111,6 +111,7 @@ def test_steps_to_an_excess_are_those_of_runs():
     assert 0 < known.within < 1e-6
 
 
+@pytest.mark.slow
 def test_the_error_of_the_steps_to_an_excess_is_that_of_repetitions():
     arm = independent(16, batch_size=2, epochs=60).but(problem=small_curve(10), lr=0.05)
     found = []

@@ -235,6 +235,7 @@ def test_power_laws_are_drawn_through_their_points():
     assert "e over K (log scale)" in ss.figures.describe(figure)
 
 
+@pytest.mark.slow
 def test_the_least_of_a_parabola_in_logarithms_and_its_error():
     x = np.array([1.0, 2.0, 4.0])
     true = np.exp(0.7 * np.log(x / 2.5) ** 2 + 1)

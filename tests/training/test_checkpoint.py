@@ -242,6 +242,7 @@ def test_replicas_that_are_left_go_on_with_their_own_orders(shared):
     assert members != list(range(len(members)))
 
 
+@pytest.mark.slow
 def test_replicas_that_have_diverged_stay_diverged(shared):
     """Beyond the stable step size, seeds overflow one after the other."""
     arm = arm_of(**EAGER, seeds=range(8), lr=1.0, optimizer="SGD")
