@@ -18,7 +18,7 @@ from store import SETTINGS, new_store
 
 import sgdstudy as ss
 from sgdstudy.history.history import History
-from sgdstudy.history.rows import Rows, Stream
+from sgdstudy.history.rows import ArrowStream, Rows
 from sgdstudy.recipe.config import METRICS
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.journal import Journal
@@ -181,7 +181,7 @@ def disk(o: Options) -> list[Table]:
 
     def ours() -> float:
         started = time.perf_counter()
-        stream = Stream(o.folder("stream"))
+        stream = ArrowStream(o.folder("stream"))
         for block in rows:
             stream.write("steps", block)
         stream.close()

@@ -18,7 +18,7 @@ import tyro
 
 import sgdstudy as ss
 from sgdstudy.studies.scripts import find_scripts
-from sgdstudy.text import show
+from sgdstudy.text import written
 
 FAR = 1000  # seeds between two ranges: more than any study takes
 
@@ -54,8 +54,11 @@ def main() -> None:
         failing += len(failed)
         print(f"seeds from {i * FAR}: {len(predictions)} predictions, {len(failed)} claims fail")
         for c in failed.itertuples():
-            what = f"expected {show(c.expected)} ± {show(c.tolerance)}, measured {show(c.measured)}"
-            print(f"  {c.study}: {c.name} ({c.arm}): {what}", flush=True)
+            what = f"expected {written(c.expected)} ± {written(c.tolerance)}"
+            print(
+                f"  {c.study}: {c.name} ({c.arm}): {what}, measured {written(c.measured)}",
+                flush=True,
+            )
     print(f"{failing} of {total} predictions fail over {o.ranges} ranges of seeds")
 
 

@@ -110,9 +110,9 @@ def claims(o, runs):
 
 
 def answer(o, runs, value):
-    rows, show = tuned(o, runs).sort_values("median", kind="stable"), ss.text.show
+    rows, written = tuned(o, runs).sort_values("median", kind="stable"), ss.text.written
     each = "{0.optimizer} {1} ({0.reached}/{0.seeds} seeds)".format
-    rows = rows.assign(said=[each(row, show(row.median)) for row in rows.itertuples()])
+    rows = rows.assign(said=[each(row, written(row.median)) for row in rows.itertuples()])
     groups = rows.groupby("problem", sort=False)
     said = [f"{name} to {g['target'].iloc[0]:g}: {', '.join(g['said'])}." for name, g in groups]
     edges = [f"{r.problem}, {r.optimizer} ({r.edge})" for r in rows.itertuples() if r.edge]

@@ -106,7 +106,7 @@ def claims(o, runs):
 
 def answer(o, runs, value):
     seeds, found = len(runs["shuffle"].w), outcomes(runs)
-    show, first = ss.text.show, runs["sequential"].at("full_loss", 1)
+    written, first = ss.text.written, runs["sequential"].at("full_loss", 1)
     last = ", ".join(
         f"{arm} {value['false_stops_last_batch', arm]:.0%} (random batches "
         f"{value['false_stops_random_batches', arm]:.0%})"
@@ -119,9 +119,10 @@ def answer(o, runs, value):
     ends = ", ".join(f"{rule} at epoch {end:.0f}" for rule, end in ends.items() if end < np.inf)
     (lucky,) = (c for c in value if c.name == "share_of_lucky_batches")
     random = "" if lucky.expected is None else f", of random ones {lucky.expected:.2%}"
-    return f"""The running loss is free: on the notebook's run it stops at epoch {show(stop)}, the
-    truth is at epoch {show(truth)} (medians of {seeds} seeds), and in no arm does it stop too early
-    for more than {early} seeds. Along the curve these rules stop within {o.epochs} epochs:
+    return f"""The running loss is free: on the notebook's run it stops at epoch {written(stop)},
+    the truth is at epoch {written(truth)} (medians of {seeds} seeds), and in no arm does it stop
+    too early for more than {early} seeds. Along the curve these rules stop within
+    {o.epochs} epochs:
     {ends or "none"}, where the loss of all the data is {first:.2g} after the first epoch. Its last
     batch is the end of the curve, which the epoch has just been fitted to.
 

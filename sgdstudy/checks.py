@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from sgdstudy.errors import InputError, shown, unknown
+from sgdstudy.errors import InputError, quoted, unknown
 
 MOST = 10**12  # of anything that is counted: epochs times steps must fit into 64 bits
 MOST_SEEDS = 1_000_000  # that train side by side
@@ -22,6 +22,8 @@ LONGEST_NAME = 250  # what MLflow's database keeps of a name
 LONGEST_FOLDER = 255  # bytes, on most file systems
 UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's categories of what has no shape of its own
 EMOJI_JOINER = "\u200d"
+
+SeedsLike = int | Iterable[int]  # one seed or several
 
 
 def number(
@@ -40,13 +42,13 @@ def number(
     """
     found = _scalar(value)
     if isinstance(found, bool) or not isinstance(found, numbers.Real):
-        raise InputError(f"{name} is a number, not {shown(value)}")
+        raise InputError(f"{name} is a number, not {quoted(value)}")
     try:
         found = float(found)
     except OverflowError:
         found = math.inf
     if not (math.isfinite(found) and good(found)):
-        raise InputError(f"{name} must be {allowed}, got {shown(value)}")
+        raise InputError(f"{name} must be {allowed}, got {quoted(value)}")
     return found
 
 
@@ -55,7 +57,7 @@ def count(name: str, value: Any, least: int = 1) -> int:
     found = whole(name, value)
     if not least <= found <= MOST:
         bound = f"at least {least}" if found < least else f"at most {MOST:g}"
-        raise InputError(f"{name} must be {bound}, got {shown(value)}")
+        raise InputError(f"{name} must be {bound}, got {quoted(value)}")
     return found
 
 
@@ -67,7 +69,7 @@ def whole(name: str, value: Any) -> int:
             raise TypeError
         return operator.index(found)
     except TypeError:
-        raise InputError(f"{name} must be a whole number, got {shown(value)}") from None
+        raise InputError(f"{name} must be a whole number, got {quoted(value)}") from None
 
 
 def seed(value: Any) -> int:
@@ -77,14 +79,15 @@ def seed(value: Any) -> int:
     except InputError:
         found = -1
     if not 0 <= found <= LARGEST:
-        raise InputError(f"a seed is a whole number from 0 to 2**63 - 1, got {shown(value)}")
+        raise InputError(f"a seed is a whole number from 0 to 2**63 - 1, got {quoted(value)}")
     return found
 
 
-def seeds(values: Any) -> tuple[int, ...]:
+def seeds(values: SeedsLike) -> tuple[int, ...]:
     """Return the seeds of a run, one or several, all different."""
-    if hasattr(values, "__len__") and len(_sized(values)) > MOST_SEEDS:
-        raise InputError(f"{len(values):,} seeds are too many; give {MOST_SEEDS:,} at the most")
+    many = len(_sized(values)) if hasattr(values, "__len__") else 0
+    if many > MOST_SEEDS:
+        raise InputError(f"{many:,} seeds are too many; give {MOST_SEEDS:,} at the most")
     found = [seed(value) for value in _listed(values)]
     if not found:
         raise InputError("seeds is empty; give at least one, as seeds=range(64)")
@@ -94,12 +97,12 @@ def seeds(values: Any) -> tuple[int, ...]:
     return tuple(found)
 
 
-def wanted_seeds(values: Any) -> list[int]:
+def wanted_seeds(values: SeedsLike) -> list[int]:
     """Return the seeds whose rows are wanted, one or several, in order."""
     try:
         found = {seed(value) for value in _listed(values)}
     except InputError:
-        raise InputError(f"seeds are whole numbers, one or several, not {shown(values)}") from None
+        raise InputError(f"seeds are whole numbers, one or several, not {quoted(values)}") from None
     if not found:
         raise InputError("seeds is empty; give at least one, or None for all")
     return sorted(found)
@@ -108,14 +111,14 @@ def wanted_seeds(values: Any) -> list[int]:
 def stretch(name: str, part: Any) -> tuple[int, int]:
     """Return first and end of a slice of steps or epochs; an open end is beyond any row."""
     if not isinstance(part, slice):
-        raise InputError(f"{name} is a slice, as slice(0, 1000), not {shown(part)}")
+        raise InputError(f"{name} is a slice, as slice(0, 1000), not {quoted(part)}")
     try:
         first = 0 if part.start is None else whole(name, part.start)
         end = LARGEST if part.stop is None else whole(name, part.stop)
         if part.step not in (None, 1) or first < 0 or end < 0:
             raise InputError("")
     except InputError:
-        raise InputError(f"{name} count from 0, without a stride; got {shown(part)}") from None
+        raise InputError(f"{name} count from 0, without a stride; got {quoted(part)}") from None
     return min(first, LARGEST), min(end, LARGEST)
 
 
@@ -141,7 +144,7 @@ def name(kind: str, value: Any) -> str:
     'Größe 🙂, lr=1e-4'
     """
     if not isinstance(value, str) or not value.strip():
-        raise InputError(f"{kind} is a text that is not empty, not {shown(value)}")
+        raise InputError(f"{kind} is a text that is not empty, not {quoted(value)}")
     if len(value) > LONGEST_NAME:
         raise InputError(
             f"{kind} has {len(value)} characters, more than {LONGEST_NAME}; shorten it"
@@ -149,7 +152,7 @@ def name(kind: str, value: Any) -> str:
     bad = [c for c in value if unicodedata.category(c) in UNSEEN and c != EMOJI_JOINER]
     if bad:
         raise InputError(
-            f"{kind} {shown(value)} holds {bad[0]!r}, which cannot be printed; leave it out"
+            f"{kind} {quoted(value)} holds {bad[0]!r}, which cannot be printed; leave it out"
         )
     return value
 
@@ -159,7 +162,7 @@ def folder_name(kind: str, value: Any) -> str:
     found = name(kind, value)
     if found in (".", "..") or {"/", "\\"} & set(found) or len(found.encode()) > LONGEST_FOLDER:
         raise InputError(
-            f"{kind} {shown(value)} names a folder: it has no / or \\, is not . or .., "
+            f"{kind} {quoted(value)} names a folder: it has no / or \\, is not . or .., "
             f"and takes {LONGEST_FOLDER} bytes at the most"
         )
     return found
@@ -171,7 +174,7 @@ def path(kind: str, value: Any) -> Path:
     long = any(len(part.encode(errors="replace")) > LONGEST_FOLDER for part in Path(text).parts)
     if not text or "\0" in text or long:
         raise InputError(
-            f"{kind} {shown(value)} is no path: it is not empty, has no NUL, and each part of it "
+            f"{kind} {quoted(value)} is no path: it is not empty, has no NUL, and each part of it "
             f"takes {LONGEST_FOLDER} bytes at the most"
         )
     return Path(text)

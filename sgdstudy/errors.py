@@ -52,10 +52,10 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
-def shown(given: object) -> str:
+def quoted(given: object) -> str:
     """Return what was given as a message shows it: in one line, cut where it is long.
 
-    >>> print(shown("a\\nb"), shown("x" * 100)[75:])
+    >>> print(quoted("a\\nb"), quoted("x" * 100)[75:])
     'a\\nb' xxxxx …
     """
     try:
@@ -97,4 +97,4 @@ def unknown(kind: str, given: object, allowed: Iterable[str]) -> InputError:
     listed = ", ".join(names)
     if len(listed) > LONGEST_LIST:
         listed = f"{listed[:LONGEST_LIST].rpartition(', ')[0]}, … ({len(names)} in all)"
-    return InputError(f"unknown {kind} {shown(given)}{hint} Valid: {listed}")
+    return InputError(f"unknown {kind} {quoted(given)}{hint} Valid: {listed}")

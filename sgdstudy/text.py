@@ -6,22 +6,22 @@ import math
 from typing import Any
 
 
-def plain(value: Any) -> Any:
+def as_python(value: Any) -> Any:
     """Return numpy scalars, arrays and tensors as Python values."""
     if hasattr(value, "tolist"):
         return value.tolist()
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [as_python(item) for item in value]
     return value
 
 
-def show(value: Any) -> str:
+def written(value: Any) -> str:
     """Write a value for a table.
 
-    >>> show([0.30791, -1.7]), show(9340), show(True), show(None), show(float("inf"))
+    >>> written([0.30791, -1.7]), written(9340), written(True), written(None), written(float("inf"))
     ('0.3079, -1.7', '9340', 'yes', '–', '∞')
     """
-    value = plain(value)
+    value = as_python(value)
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -31,5 +31,5 @@ def show(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1e4 or abs(value) >= 1e6 else f"{value:.0f}"
     if isinstance(value, list):
-        return ", ".join(show(item) for item in value)
+        return ", ".join(written(item) for item in value)
     return str(value)

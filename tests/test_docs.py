@@ -65,7 +65,7 @@ def by_name(path):
 @pytest.mark.parametrize("name", ["sgdstudy.trainer", "sgdstudy.store.open", "sgdstudy.text.shwo"])
 def test_what_is_not_there_is_not_found(name):
     assert not found(name)
-    assert found("sgdstudy.text.show")
+    assert found("sgdstudy.text.written")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=by_name)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sgdstudy.text import plain, show
+from sgdstudy.text import as_python, written
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from sgdstudy.text import plain, show
     ],
 )
 def test_what_numpy_and_torch_hold_becomes_python(value, expected):
-    found = plain(value)
+    found = as_python(value)
     assert found == expected
     assert type(found) is type(expected)
 
@@ -46,4 +46,4 @@ def test_what_numpy_and_torch_hold_becomes_python(value, expected):
     ],
 )
 def test_a_value_is_written_for_a_table(value, text):
-    assert show(value) == text
+    assert written(value) == text

@@ -142,8 +142,8 @@ TRAINER = Group(
             "rows carry the seeds of others once one has ended",
         ),
         (
-            "        self.sampler.keep(keep.tolist())\n",
-            "        self.sampler.keep(list(range(len(keep))))\n",
+            "        self.sampler.retain(keep.tolist())\n",
+            "        self.sampler.retain(list(range(len(keep))))\n",
             "those that go on take the orders of those that ended",
         ),
         (

@@ -11,12 +11,12 @@ import tyro
 
 from sgdstudy import checks
 from sgdstudy.cli.parsing import parse
-from sgdstudy.cli.terminal import console, plain, print_claims, print_rows, say
+from sgdstudy.cli.terminal import console, print_claims, print_plain, print_rows, say
 from sgdstudy.errors import InputError
 from sgdstudy.studies.claims import tally
 from sgdstudy.studies.scripts import find_scripts, load_study
 from sgdstudy.studies.study import Result, Study
-from sgdstudy.text import show
+from sgdstudy.text import written
 
 Store = Annotated[str | None, tyro.conf.arg(help="folder of the store, or tracking URI")]
 
@@ -43,7 +43,7 @@ class StudyCommand:
 
         jobs = _processes(self.jobs)
         started, results = time.perf_counter(), []
-        store = recovery.start(self.store, plain)
+        store = recovery.start(self.store, print_plain)
         before = _stored_bytes(store)
         for name in find_scripts():
             study = load_study(name)
@@ -57,7 +57,7 @@ class StudyCommand:
                 given["quick"] = True
             options = study.options(jobs=jobs, **given)
             results.append(_run_and_print(study, options))
-        written = _stored_bytes(store) - before
+        size = _stored_bytes(store) - before
         failed = [(r.study, claim) for r in results for claim in r.failed]
         if any(result.claims for result in results):
             say("\n[bold]All claims[/bold]\n")
@@ -65,13 +65,15 @@ class StudyCommand:
         say(
             f"\n{len(results)} studies: "
             f"{tally((c.kind, c.holds) for r in results for c in r.claims)}\n"
-            f"{time.perf_counter() - started:.0f} s, {written / 1e6:.0f} MB written\n"
+            f"{time.perf_counter() - started:.0f} s, {size / 1e6:.0f} MB written\n"
             f"Read the report: [bold]{_write_report(store, None)}[/bold]\n"
             f"Look at the charts: [bold]sgdstudy ui[/bold] (or make ui)"
         )
         for where, c in failed:
-            what = f"{where}: {c.name} ({c.arm}): expected {show(c.expected)}"
-            plain(f"FAILS  {what}, tolerance {show(c.tolerance)}, measured {show(c.measured)}")
+            what = f"{where}: {c.name} ({c.arm}): expected {written(c.expected)}"
+            print_plain(
+                f"FAILS  {what}, tolerance {written(c.tolerance)}, measured {written(c.measured)}"
+            )
         return 1 if failed and self.strict else 0
 
 
@@ -134,7 +136,9 @@ class ReportCommand:
         """Run the command; return the exit code."""
         from sgdstudy.tracking import recovery
 
-        say(f"wrote [bold]{_write_report(recovery.start(self.store, plain), self.out)}[/bold]")
+        say(
+            f"wrote [bold]{_write_report(recovery.start(self.store, print_plain), self.out)}[/bold]"
+        )
         return 0
 
 
@@ -175,7 +179,7 @@ class PruneCommand:
         from sgdstudy.tracking import recovery
         from sgdstudy.tracking.prune import plan, remove
 
-        store = recovery.start(self.store, plain)
+        store = recovery.start(self.store, print_plain)
         runs = plan(store, self.keep)
         if not runs:
             say("nothing to drop")
@@ -227,13 +231,13 @@ class SweepCommand:
         if self.dry_run:
             todo = sweep.waiting(plan, self.resume)
             for combination in todo:
-                plain(combination.name)
-            plain(sweep.estimate(todo, jobs))
+                print_plain(combination.name)
+            print_plain(sweep.estimate(todo, jobs))
             return 0
-        found = sweep.run(plan, jobs=jobs, dask=self.dask, resume=self.resume, say=plain)
-        plain(f"\n{found.answer}\n")
+        found = sweep.run(plan, jobs=jobs, dask=self.dask, resume=self.resume, say=print_plain)
+        print_plain(f"\n{found.answer}\n")
         print_rows(sweep_results.best(plan, found.table))
-        plain(f"rows: ss.load_runs({found.name!r}), ss.load_epochs({found.name!r})")
+        print_plain(f"rows: ss.load_runs({found.name!r}), ss.load_epochs({found.name!r})")
         return 1 if (found.table.status != "FINISHED").any() else 0
 
     def _plan(self) -> Any:
@@ -269,8 +273,8 @@ class RerunCommand:
             raise InputError("name a run; ss.load_runs(study).run_id lists them")
         found = []
         for run_id in self.run_ids:
-            found.append(rerun(run_id, store=self.store, say=plain))
-            plain(str(found[-1]))
+            found.append(rerun(run_id, store=self.store, say=print_plain))
+            print_plain(str(found[-1]))
         return 1 if any(one.difference for one in found) else 0
 
 
@@ -313,13 +317,13 @@ def run_script(study: Study, options: Any) -> int:
 
 def _run_and_print(study: Study, options: Any) -> Result:
     say(f"\n[bold]{study.name}[/bold]  {study.question}")
-    result = study.run(options, say=plain)
+    result = study.run(options, say=print_plain)
     if result.shown:
-        plain(result.shown)
+        print_plain(result.shown)
     console().print("\n" + result.answer + "\n", markup=False)
     if result.claims:
         print_claims([result])
-    plain(f"charts, once `sgdstudy ui` runs: {result.url}")
+    print_plain(f"charts, once `sgdstudy ui` runs: {result.url}")
     return result
 
 
@@ -336,8 +340,8 @@ def _recover(given: str | None) -> int:
 
     found = recover(open_store(given))
     for name in [*found.closed, *found.sent]:
-        plain(f"  {name}")
-    plain(str(found) or "nothing to do: no run is left behind")
+        print_plain(f"  {name}")
+    print_plain(str(found) or "nothing to do: no run is left behind")
     return 1 if found.waiting else 0
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sgdstudy.studies.claims import PLURAL, Claim
-from sgdstudy.text import show
+from sgdstudy.text import written
 
 WIDE = 110  # columns that hold a table of claims
 
@@ -44,11 +44,11 @@ def _table_of(studies: Sequence[tuple[str, list[Claim]]], expects: bool) -> Any:
             table.add_section()
             table.add_row(f"[bold]{study}[/bold]")
         for c in claims:
-            cells = [c.name, c.arm, *[show(c.guess)] * guessed]
+            cells = [c.name, c.arm, *[written(c.guess)] * guessed]
             if c.holds is None:
-                table.add_row(*map(_escape, [*cells, show(c.measured)]))
+                table.add_row(*map(_escape, [*cells, written(c.measured)]))
                 continue
-            numbers = map(show, (c.expected, c.measured, c.tolerance))
+            numbers = map(written, (c.expected, c.measured, c.tolerance))
             table.add_row(*map(_escape, [*cells, *numbers]), words[c.holds])
     return table
 
@@ -72,7 +72,7 @@ def say(text: str) -> None:
     console().print(text, soft_wrap=True)
 
 
-def plain(text: str) -> None:
+def print_plain(text: str) -> None:
     """Print a line as it is."""
     print(text, flush=True)
 
@@ -85,6 +85,6 @@ def print_rows(rows: pd.DataFrame) -> None:
     for name in rows.columns:
         table.add_column(name, overflow="fold")
     for values in rows.itertuples(index=False):
-        table.add_row(*(_escape("–" if v != v else show(v)) for v in values))
+        table.add_row(*(_escape("–" if v != v else written(v)) for v in values))
     if len(rows):
         console().print(table)

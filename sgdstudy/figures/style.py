@@ -13,6 +13,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from sgdstudy.checks import SeedsLike
 from sgdstudy.figures.extremes import Extremes
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
@@ -49,7 +50,7 @@ class Run(Protocol):
         kind: str = "steps",
         *,
         columns: str | list[str] | None = None,
-        seeds: Any = None,
+        seeds: SeedsLike | None = None,
         steps: slice | None = None,
         epochs: slice | None = None,
     ) -> pd.DataFrame:

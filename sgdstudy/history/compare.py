@@ -17,7 +17,7 @@ import pandas as pd
 from sgdstudy import checks
 from sgdstudy.errors import InputError, reason
 from sgdstudy.history.history import History
-from sgdstudy.text import show
+from sgdstudy.text import written
 from sgdstudy.theory.medians import Interval, bounded_median, median, median_interval
 
 OVER = {"epoch": "epochs", "step": "steps"}
@@ -67,7 +67,7 @@ class Comparison:
             (self.b, self.median_b, self.censored_b),
         ):
             never = f"; {censored} of {self.pairs} never" if censored else ""
-            lines.append(f"  {name}: median {show(middle)}{never}")
+            lines.append(f"  {name}: median {written(middle)}{never}")
         lines.append(f"  a - b: {_with_interval(self.difference, self.difference_interval)}")
         if not np.isnan(self.ratio_interval[0]):
             lines.append(f"  a / b: {_with_interval(self.ratio, self.ratio_interval)}")
@@ -197,8 +197,8 @@ def _with_interval(value: float, interval: Interval) -> str:
     >>> _with_interval(np.nan, (-np.inf, 3.0))
     'not known [-∞, 3]'
     """
-    text = "not known" if np.isnan(value) else show(value)
-    return f"{text} [{show(interval[0])}, {show(interval[1])}]"
+    text = "not known" if np.isnan(value) else written(value)
+    return f"{text} [{written(interval[0])}, {written(interval[1])}]"
 
 
 def paired(

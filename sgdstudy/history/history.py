@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sgdstudy import checks, theory
+from sgdstudy.checks import SeedsLike
 from sgdstudy.errors import InputError
 from sgdstudy.history import batches as of_batches
 from sgdstudy.history import identities, moments
@@ -173,7 +174,7 @@ class History:
         kind: str = "steps",
         *,
         columns: str | list[str] | None = None,
-        seeds: Any = None,
+        seeds: SeedsLike | None = None,
         steps: slice | None = None,
         epochs: slice | None = None,
     ) -> pd.DataFrame:
@@ -506,7 +507,10 @@ class History:
 
 
 def select(
-    table: pa.Table, seeds: Any = None, steps: slice | None = None, epochs: slice | None = None
+    table: pa.Table,
+    seeds: SeedsLike | None = None,
+    steps: slice | None = None,
+    epochs: slice | None = None,
 ) -> pa.Table:
     """Return the rows of the given seeds, global steps and epochs."""
     if seeds is not None:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sgdstudy.errors import InputError, shown
+from sgdstudy.errors import InputError, quoted
 
 SCHEMA_VERSION = "1"
 AXIS = {"steps": "step", "epochs": "epoch"}  # the column that numbers a kind of rows
@@ -90,7 +90,7 @@ class Held:
         if not row or len(values) != len(row):
             raise InputError(
                 f"every step logs one number each of {', '.join(self._names) or 'some names'}; "
-                f"this one has {shown(dict(values))}"
+                f"this one has {quoted(dict(values))}"
             )
         self._count = (self._count if step is None else int(step)) + 1
         self._rows.append([*row, seed, self._count - 1])
@@ -145,7 +145,7 @@ class Memory:
         return found
 
 
-class Stream:
+class ArrowStream:
     """Append the rows to Arrow IPC streams in a folder; readable whatever happens to us."""
 
     def __init__(self, folder: Path) -> None:

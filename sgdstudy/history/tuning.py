@@ -55,7 +55,7 @@ def choose(
         [{'rule': 'SGD', 'lr': 1.0, 'edge': 'highest'}]
     """
     columns = [time, final]
-    _check(rows, by, columns)
+    _require_columns(rows, by, columns)
     middle = rows.groupby([*by, "lr"], sort=False)[columns].agg(lambda v: median(v.to_numpy()))
     ordered = middle.reset_index().sort_values([*columns, "lr"], kind="stable")
     best = ordered.drop_duplicates(list(by)).set_index(list(by))["lr"]
@@ -84,7 +84,7 @@ def sensitivity(
     Raises:
         InputError: a column that is not there, or a value that is not a number.
     """
-    _check(rows, by, [value])
+    _require_columns(rows, by, [value])
     found = []
     for key, group in rows.groupby([*by, "lr"], sort=False):
         values = group[value].to_numpy(float)
@@ -248,7 +248,7 @@ def _ratio(mine: pd.DataFrame, other: pd.DataFrame) -> tuple[float, tuple[float,
     return pairs.ratio, pairs.ratio_interval
 
 
-def _check(rows: pd.DataFrame, by: Sequence[str], values: Sequence[str]) -> None:
+def _require_columns(rows: pd.DataFrame, by: Sequence[str], values: Sequence[str]) -> None:
     """Raise `InputError` where the table lacks a column, or holds what is no number."""
     for name in (*by, "lr", "seed", *values):
         checks.choice("column", name, list(map(str, rows.columns)))

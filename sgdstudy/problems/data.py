@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sgdstudy.errors import InputError, reason, shown
+from sgdstudy.errors import InputError, quoted, reason
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 WHOLE = {getattr(torch, f"{u}int{bits}") for u in ("", "u") for bits in (8, 16, 32, 64)}
@@ -19,7 +19,7 @@ CHECKED_AT_ONCE = 4_000_000  # values; a check holds a mark for each
 def pair(test: Any) -> tuple[Any, Any]:
     """Return test data as x and y."""
     if not isinstance(test, (tuple, list)) or len(test) != 2:
-        raise InputError(f"test is a pair (x, y) or None, not {shown(test)}")
+        raise InputError(f"test is a pair (x, y) or None, not {quoted(test)}")
     return test[0], test[1]
 
 

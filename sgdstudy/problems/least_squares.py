@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-from sgdstudy.errors import InputError, shown
+from sgdstudy.errors import InputError, quoted
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class LeastSquares:
         if given.shape != values.shape or not (given >= 0).all() or (given[flat] > 0).any():
             raise InputError(
                 f"shares are {len(values)} excess losses, at least 0, and 0 where the loss does "
-                f"not change ({flat.sum()} directions); got {shown(shares)}"
+                f"not change ({flat.sum()} directions); got {quoted(shares)}"
             )
         z = np.sqrt(2 * np.divide(given, values, out=np.zeros_like(given), where=~flat))
         return np.asarray(self.w_star + vectors @ z)

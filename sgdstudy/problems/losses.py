@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from sgdstudy.errors import InputError, shown, unknown
+from sgdstudy.errors import InputError, quoted, unknown
 
 BatchLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -72,7 +72,7 @@ def per_sample(loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Ba
             values = torch.vmap(loss)(prediction, y)
         shape = tuple(getattr(values, "shape", ()))
         if not isinstance(values, torch.Tensor) or shape != tuple(prediction.shape[:2]):
-            given = f"shape {shape[1:]}" if isinstance(values, torch.Tensor) else shown(values)
+            given = f"shape {shape[1:]}" if isinstance(values, torch.Tensor) else quoted(values)
             raise InputError(
                 f"the loss {name_of(loss)!r} returned {given} for a batch of "
                 f"{prediction.shape[1]}; expected a tensor of one value per sample (B,), for "
@@ -91,7 +91,9 @@ def resolve(loss: Any) -> BatchLoss:
         return LOSSES[loss]
     if callable(loss):
         return per_sample(loss)
-    raise InputError(f"loss is a name or a callable, not {shown(loss)}. Valid: {', '.join(LOSSES)}")
+    raise InputError(
+        f"loss is a name or a callable, not {quoted(loss)}. Valid: {', '.join(LOSSES)}"
+    )
 
 
 def name_of(loss: Any) -> str:

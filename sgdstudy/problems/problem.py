@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, failed, shown
+from sgdstudy.errors import InputError, failed, quoted
 from sgdstudy.problems import data, linearity, losses
 from sgdstudy.problems.data import DTYPES as DTYPES
 from sgdstudy.problems.least_squares import LeastSquares
@@ -77,11 +77,11 @@ class Problem:
         elif callable(model):
             self.model = model
         else:
-            raise InputError(f"model is f(w, x) or an nn.Module, not {shown(model)}")
+            raise InputError(f"model is f(w, x) or an nn.Module, not {quoted(model)}")
         if not (stream is None or callable(stream)):
             raise InputError(
                 f"stream is a function of a generator that returns an iterator of blocks (x, y), "
-                f"not {shown(stream)}"
+                f"not {quoted(stream)}"
             )
         self.stream, self._drift = stream, w_true if callable(w_true) else None
         if self._drift is not None:
@@ -372,7 +372,7 @@ class Problem:
         except Exception as error:
             raise failed(given, error) from error
         if not isinstance(prediction, torch.Tensor) or not prediction.is_floating_point():
-            raise InputError(f"{given} returns {shown(prediction)}; expected a tensor of floats")
+            raise InputError(f"{given} returns {quoted(prediction)}; expected a tensor of floats")
         if not prediction.requires_grad:
             raise InputError(f"{given} returns what does not depend on w: it has no gradient")
         prediction = prediction.detach()

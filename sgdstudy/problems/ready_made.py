@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, shown
+from sgdstudy.errors import InputError, quoted
 from sgdstudy.problems.problem import Problem
 
 BLOCK = 5000  # samples that a stream makes at once
@@ -131,7 +131,7 @@ def drifting_parabola(velocity: Any, noise: float = 0.3, d: int = 100) -> Proble
     except (TypeError, ValueError):
         moves = np.empty(0)
     if moves.shape != (3,) or not np.isfinite(moves).all():
-        raise InputError(f"velocity is three finite numbers a step, not {shown(velocity)}")
+        raise InputError(f"velocity is three finite numbers a step, not {quoted(velocity)}")
 
     def true(steps: Any) -> np.ndarray:
         return start + np.asarray(steps)[:, None] * moves

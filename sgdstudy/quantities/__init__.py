@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, failed, shown
+from sgdstudy.errors import InputError, failed, quoted
 from sgdstudy.quantities import formulas
 from sgdstudy.quantities.chunk import Chunk, norm
 from sgdstudy.quantities.statistics import Statistics
@@ -72,7 +72,7 @@ def resolve(diagnostics: Any) -> dict[str, Callable[[Chunk], np.ndarray | None]]
     if not isinstance(diagnostics, (list, tuple)):
         raise InputError(
             f"diagnostics is a preset ({', '.join(PRESETS)}) or a list of names and callables, "
-            f"not {shown(diagnostics)}"
+            f"not {quoted(diagnostics)}"
         )
     chosen: dict[str, Callable[[Chunk], np.ndarray | None]] = {}
     for item in diagnostics:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from sgdstudy import checks, quantities
-from sgdstudy.errors import InputError, reason, shown, unknown
+from sgdstudy.errors import InputError, quoted, reason, unknown
 from sgdstudy.problems.problem import DTYPES, Problem
 from sgdstudy.recipe import columns, orders, rules, schedules
 
@@ -98,7 +98,7 @@ class TrainConfig:
             settle("diagnostics_every", checks.count("diagnostics_every", self.diagnostics_every))
         if self.batch_size is not None:
             settle("batch_size", checks.count("batch_size", self.batch_size))
-        settle("order", orders.check(self.order))
+        settle("order", orders.checked_order(self.order))
         settle("stop", _stop(self.stop))
         settle("seeds", checks.seeds(self.seeds))
         settle("device", _device(self.device))
@@ -179,7 +179,7 @@ def _metrics(metrics: Any, known: Sequence[str]) -> tuple[str, ...]:
         return tuple(name for name in METRICS if name in known)[:MOST_METRICS]
     if not isinstance(metrics, (list, tuple)):
         raise InputError(
-            f"metrics is a list of columns, as ['loss', 'alpha'], not {shown(metrics)}"
+            f"metrics is a list of columns, as ['loss', 'alpha'], not {quoted(metrics)}"
         )
     for name in metrics:
         if not (isinstance(name, str) and re.fullmatch(r"w[0-9]+", name)):
@@ -191,7 +191,7 @@ def _stop(stop: Any) -> tuple[str, float] | None:
     if stop is None:
         return None
     if not isinstance(stop, (list, tuple)) or len(stop) != 2:
-        raise InputError(f"stop is a pair (rule, epsilon) or None, not {shown(stop)}")
+        raise InputError(f"stop is a pair (rule, epsilon) or None, not {quoted(stop)}")
     rule, epsilon = stop
     return checks.choice("stop rule", rule, STOP_RULES), checks.number("epsilon", epsilon)
 
@@ -203,7 +203,7 @@ def _device(device: Any) -> str:
         torch.zeros(1, device=device).item()  # `meta` holds no numbers
     except Exception as error:
         raise InputError(
-            f"device {shown(device)} cannot be used here; give cpu, or cuda where there is one "
+            f"device {quoted(device)} cannot be used here; give cpu, or cuda where there is one "
             f"({reason(error)})"
         ) from error
     return str(device)

@@ -16,14 +16,14 @@ import torch
 MOST_BYTES = 200_000_000  # kept at once; the streams longest unused go first
 INDEX_BYTES = 8
 
-Stream = Iterator[torch.Tensor]
+Draws = Iterator[torch.Tensor]
 
 
 @dataclass
 class _Kept:
     """What a stream has yielded so far, and the stream."""
 
-    source: Stream
+    source: Draws
     blocks: list[torch.Tensor] = field(default_factory=list)
     length: int = 0
 
@@ -60,7 +60,7 @@ def are_shared() -> bool:
     return _sharing
 
 
-def again(key: Hashable, source: Stream) -> Stream:
+def again(key: Hashable, source: Draws) -> Draws:
     """Return a stream of what `source` yields, drawn once for all that have this key.
 
     Its blocks may be longer than those of the source.
@@ -74,7 +74,7 @@ def again(key: Hashable, source: Stream) -> Stream:
     return _read(found)
 
 
-def _read(found: _Kept) -> Stream:
+def _read(found: _Kept) -> Draws:
     position = 0
     while True:
         if position == found.length:

@@ -11,7 +11,7 @@ at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -24,7 +24,9 @@ from sgdstudy.recipe import draw_cache
 if TYPE_CHECKING:
     import pandas as pd
 
-Stream = Iterator[torch.Tensor]
+Draws = Iterator[torch.Tensor]
+# a name of `ORDERS`, indices (epochs, steps, B), or a callable (generator, d) -> d indices
+OrderLike = str | torch.Tensor | np.ndarray | Sequence[Any] | Callable[[torch.Generator, int], Any]
 
 
 class Recipe(Protocol):
@@ -38,19 +40,19 @@ class Recipe(Protocol):
         """Return the sizes of an epoch's batches for d samples."""
 
 
-def sequential(generator: torch.Generator, d: int, batch_size: int) -> Stream:
+def sequential(generator: torch.Generator, d: int, batch_size: int) -> Draws:
     """Yield 0, 1, ..., d-1 in every epoch: `DataLoader(shuffle=False)`."""
     while True:
         yield torch.arange(d)
 
 
-def reversed_(generator: torch.Generator, d: int, batch_size: int) -> Stream:
+def reversed_(generator: torch.Generator, d: int, batch_size: int) -> Draws:
     """Yield d-1, ..., 1, 0 in every epoch."""
     while True:
         yield torch.arange(d - 1, -1, -1)
 
 
-def strided(generator: torch.Generator, d: int, batch_size: int) -> Stream:
+def strided(generator: torch.Generator, d: int, batch_size: int) -> Draws:
     """Spread every batch over all the data: batch b holds b, b + m, b + 2m, ... (m batches).
 
     Where batch_size does not divide d, the same sequence is cut every batch_size samples.
@@ -61,7 +63,7 @@ def strided(generator: torch.Generator, d: int, batch_size: int) -> Stream:
         yield order
 
 
-def shuffle(generator: torch.Generator, d: int, batch_size: int) -> Stream:
+def shuffle(generator: torch.Generator, d: int, batch_size: int) -> Draws:
     """Draw a new permutation in every epoch (random reshuffling).
 
     The very permutations of `DataLoader(shuffle=True, generator=generator)`: its iterator draws
@@ -78,20 +80,20 @@ def shuffle(generator: torch.Generator, d: int, batch_size: int) -> Stream:
         yield permutation
 
 
-def shuffle_once(generator: torch.Generator, d: int, batch_size: int) -> Stream:
+def shuffle_once(generator: torch.Generator, d: int, batch_size: int) -> Draws:
     """Draw one permutation and use it in every epoch."""
     permutation = torch.randperm(d, generator=generator)
     while True:
         yield permutation
 
 
-def with_replacement(generator: torch.Generator, d: int, batch_size: int) -> Stream:
+def with_replacement(generator: torch.Generator, d: int, batch_size: int) -> Draws:
     """Draw every sample independently; an epoch is d draws."""
     while True:  # blocks of fixed length: the cost of a step does not depend on d
         yield torch.randint(d, (4096,), generator=generator)
 
 
-def block_shuffle(generator: torch.Generator, d: int, batch_size: int) -> Stream:
+def block_shuffle(generator: torch.Generator, d: int, batch_size: int) -> Draws:
     """Keep neighbours together: contiguous batches, visited in random order.
 
     A ragged last batch stays last, so that every other batch is full.
@@ -103,7 +105,7 @@ def block_shuffle(generator: torch.Generator, d: int, batch_size: int) -> Stream
         yield torch.cat([blocks[torch.randperm(full, generator=generator)].flatten(), rest])
 
 
-def flip_flop(generator: torch.Generator, d: int, batch_size: int) -> Stream:
+def flip_flop(generator: torch.Generator, d: int, batch_size: int) -> Draws:
     """Draw a permutation as `shuffle` does, go through it, then through it backwards, and so on.
 
     Rajput, Lee, Papailiopoulos: Permutation-Based SGD: Is Random Optimal? (ICLR 2022), FlipFlop.
@@ -112,7 +114,7 @@ def flip_flop(generator: torch.Generator, d: int, batch_size: int) -> Stream:
         yield torch.cat([permutation, permutation.flip(0)])
 
 
-def grab(generator: torch.Generator, d: int, batch_size: int) -> Stream:
+def grab(generator: torch.Generator, d: int, batch_size: int) -> Draws:
     """Draw a permutation for the first epoch; `balance` orders all later ones.
 
     Lu, Guo, De Sa: GraB: Finding Provably Better Data Permutations than Random Reshuffling
@@ -125,7 +127,7 @@ def grab(generator: torch.Generator, d: int, batch_size: int) -> Stream:
     )
 
 
-def stream(generator: torch.Generator, d: int, batch_size: int) -> Stream:
+def stream(generator: torch.Generator, d: int, batch_size: int) -> Draws:
     """Refuse: training takes the samples of `order="stream"` from the problem's stream."""
     raise InputError(
         "the order 'stream' has no indices: its samples come from the problem's stream and are "
@@ -168,7 +170,7 @@ def balance(
     return torch.cat([moved.flatten(1), order[:, full * batch_size :]], 1)
 
 
-ORDERS: dict[str, Callable[[torch.Generator, int, int], Stream]] = {
+ORDERS: dict[str, Callable[[torch.Generator, int, int], Draws]] = {
     "sequential": sequential,
     "shuffle": shuffle,
     "shuffle_once": shuffle_once,
@@ -186,14 +188,14 @@ UNKNOWN = (*ADAPTIVE, "stream")  # what comes is not known before the run
 FRESH = ("shuffle", "with_replacement", "block_shuffle", "flip_flop")
 
 
-def name_of(order: Any) -> str:
+def name_of(order: OrderLike) -> str:
     """Return the name under which an order is logged."""
     if isinstance(order, str):
         return order
     return getattr(order, "__name__", "array")
 
 
-def check(order: Any) -> Any:
+def checked_order(order: OrderLike) -> OrderLike:
     """Return the order, an integer array as a tensor `(epochs, steps, B)`.
 
     Raises:
@@ -217,7 +219,7 @@ def check(order: Any) -> Any:
     return torch.as_tensor(array.astype(np.int64))
 
 
-def batch_sizes(order: Any, d: int, batch_size: int) -> list[int]:
+def batch_sizes(order: OrderLike, d: int, batch_size: int) -> list[int]:
     """Return the sizes of an epoch's batches, a ragged last one included.
 
     >>> batch_sizes("shuffle", 10, 4)
@@ -229,8 +231,8 @@ def batch_sizes(order: Any, d: int, batch_size: int) -> list[int]:
     return [batch_size] * full + ([rest] if rest else [])
 
 
-def _custom(draw: Callable[[torch.Generator, int], Any]) -> Callable[..., Stream]:
-    def stream(generator: torch.Generator, d: int, batch_size: int) -> Stream:
+def _custom(draw: Any) -> Callable[..., Draws]:
+    def stream(generator: torch.Generator, d: int, batch_size: int) -> Draws:
         while True:
             try:
                 drawn = draw(generator, d)
@@ -255,8 +257,8 @@ def _custom(draw: Callable[[torch.Generator, int], Any]) -> Callable[..., Stream
     return stream
 
 
-def _fixed(array: torch.Tensor) -> Callable[..., Stream]:
-    def stream(generator: torch.Generator, d: int, batch_size: int) -> Stream:
+def _fixed(array: torch.Tensor) -> Callable[..., Draws]:
+    def stream(generator: torch.Generator, d: int, batch_size: int) -> Draws:
         yield from array.flatten(1)
 
     return stream
@@ -275,7 +277,7 @@ class Sampler:
         adaptive: whether an epoch is not known before `learn` has the gradients of the last one.
     """
 
-    def __init__(self, order: Any, seeds: list[int], d: int, batch_size: int) -> None:
+    def __init__(self, order: OrderLike, seeds: list[int], d: int, batch_size: int) -> None:
         if isinstance(order, torch.Tensor):
             draw = _fixed(order)
         else:
@@ -331,7 +333,7 @@ class Sampler:
         self._rest = list(self._reorder(done, seen, self._before, self._batch_size))
         self._taken, self._gradients, self._before = [], [], seen
 
-    def keep(self, live: list[int]) -> None:
+    def retain(self, live: list[int]) -> None:
         """Go on with these replicas only (positions, not seeds)."""
         self._generators = [self._generators[r] for r in live]
         self._streams = [self._streams[r] for r in live]

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, failed, shown, unknown
+from sgdstudy.errors import InputError, failed, quoted, unknown
 
 # the optimisers that treat every parameter by itself, so that replicas never mix
 ELEMENT_WISE = (
@@ -182,11 +182,11 @@ def make(optimizer: Any, lr: float, options: Mapping[str, Any]) -> Rule:
         InputError: an unknown name, one that would mix replicas, or an option it does not take.
     """
     if not isinstance(options, Mapping):
-        raise InputError(f"options is a dict, as {{'momentum': 0.9}}, not {shown(options)}")
+        raise InputError(f"options is a dict, as {{'momentum': 0.9}}, not {quoted(options)}")
     if not isinstance(optimizer, str):
         if not callable(optimizer):
             raise InputError(
-                f"optimizer is a name or a factory params -> Optimizer, not {shown(optimizer)}"
+                f"optimizer is a name or a factory params -> Optimizer, not {quoted(optimizer)}"
             )
         if options:
             raise InputError("options go with an optimizer's name; a factory sets its own")

@@ -17,7 +17,7 @@ import torch
 from torch.optim import lr_scheduler
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, failed, reason, shown
+from sgdstudy.errors import InputError, failed, quoted, reason
 
 Rates = Callable[[np.ndarray], np.ndarray]  # numbers of steps from 0, (S,) -> step sizes (S,)
 OURS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -60,7 +60,7 @@ def make(schedule: Any, lr: float, options: Mapping[str, Any], n_steps: int) -> 
         [1.0, 0.854, 0.5, 0.146, 0.0]
     """
     if not isinstance(options, Mapping):
-        raise InputError(f"schedule_options is a dict, as {{'T_max': 100}}, not {shown(options)}")
+        raise InputError(f"schedule_options is a dict, as {{'T_max': 100}}, not {quoted(options)}")
     if schedule is None:
         if options:
             raise InputError("schedule_options go with a schedule; name one")
@@ -72,7 +72,7 @@ def make(schedule: Any, lr: float, options: Mapping[str, Any], n_steps: int) -> 
         return _Torch(_by_name(schedule, options, n_steps), lr, name=schedule)
     if not callable(schedule):
         raise InputError(
-            f"schedule is a name or a factory optimizer -> LRScheduler, not {shown(schedule)}"
+            f"schedule is a name or a factory optimizer -> LRScheduler, not {quoted(schedule)}"
         )
     if options:
         raise InputError("schedule_options go with a schedule's name; a factory sets its own")

@@ -18,7 +18,7 @@ from sgdstudy.errors import InputError
 from sgdstudy.report.markup import breakable, command, markdown, slug
 from sgdstudy.studies.claims import tally, without_tables
 from sgdstudy.studies.study import HIDDEN
-from sgdstudy.text import show
+from sgdstudy.text import written
 from sgdstudy.tracking import chart_views
 from sgdstudy.tracking.load import kind_of
 from sgdstudy.tracking.runs import TrackedRun, artifact, every_run
@@ -227,7 +227,7 @@ def _claims(listing: str) -> list[Claim]:
     """Return the claims of a claims.json as text; what fails first, what only describes last."""
     claims = [
         claim
-        | {name: show(_number(claim[name])) for name in ("expected", "measured")}
+        | {name: written(_number(claim[name])) for name in ("expected", "measured")}
         | {"tolerance": _tolerance(claim["tolerance"]), "verdict": WORDS[claim["holds"]]}
         | {"kind": kind_of(claim)}
         for claim in json.loads(listing or "[]")
@@ -241,7 +241,7 @@ def _tally(claims: Sequence[Claim]) -> str:
 
 
 def _tolerance(value: Any) -> str:
-    return "exact" if value == 0 else f"± {show(_number(value))}"
+    return "exact" if value == 0 else f"± {written(_number(value))}"
 
 
 def _number(value: Any) -> Any:
@@ -282,7 +282,7 @@ def _setting(text: str | None) -> str:
     """
     for kind in (int, float):
         try:
-            return show(kind(text or ""))
+            return written(kind(text or ""))
         except ValueError:
             continue
     return text if text not in (None, "", "None") else "–"
@@ -294,7 +294,9 @@ def _result(run: TrackedRun, name: str, missing: str) -> str:
     if name == "stop_epoch" and run.params.get("stop") == "none":
         return "–"
     middle, low, high = (
-        show(metrics[f"result/{name}{suffix}"]) if f"result/{name}{suffix}" in metrics else missing
+        written(metrics[f"result/{name}{suffix}"])
+        if f"result/{name}{suffix}" in metrics
+        else missing
         for suffix in ("", "_p10", "_p90")
     )
     several = f"result/{name}_p10" in metrics and low != high

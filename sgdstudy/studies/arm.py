@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from sgdstudy.errors import InputError, shown
+from sgdstudy.errors import InputError, quoted
 
 if TYPE_CHECKING:
     from sgdstudy.problems.problem import Problem
@@ -117,7 +117,7 @@ class Arm:
 
         problem = problems.get(problem)
         if not (trajectory is None or isinstance(trajectory, Trajectory)):
-            raise InputError(f"trajectory is a ss.Trajectory, not {shown(trajectory)}")
+            raise InputError(f"trajectory is a ss.Trajectory, not {quoted(trajectory)}")
         if trajectory is not None and "lr" not in settings:
             raise InputError("an arm with a trajectory needs lr=, the step size that it had")
         made = TrainConfig.of if trajectory is None else trajectory.config

@@ -15,9 +15,9 @@ from dataclasses import InitVar, dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, shown
+from sgdstudy.errors import InputError, quoted
 from sgdstudy.known import Known
-from sgdstudy.text import plain, show
+from sgdstudy.text import as_python, written
 
 Kind = Literal["prediction", "identity", "description"]
 PLURAL: dict[Kind, str] = {
@@ -76,12 +76,12 @@ class Claim:
         for part in ("name", "arm"):
             checks.name(f"a claim's {part}", getattr(self, part))
         for part in ("measured", "expected"):
-            _check_value(f"{part} of the claim {self.name!r}", plain(getattr(self, part)))
-        tolerance = plain(self.tolerance)
+            _check_value(f"{part} of the claim {self.name!r}", as_python(getattr(self, part)))
+        tolerance = as_python(self.tolerance)
         if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or tolerance < 0:
             raise InputError(
                 f"tolerance of the claim {self.name!r} is a number, at least 0, "
-                f"not {shown(self.tolerance)}"
+                f"not {quoted(self.tolerance)}"
             )
 
     def _take_known(self) -> None:
@@ -144,7 +144,7 @@ class Claim:
         """Whether measured is within the tolerance of expected; None where nothing is expected."""
         if self.expected is None:
             return None
-        return _close(plain(self.measured), plain(self.expected), self.tolerance)
+        return _close(as_python(self.measured), as_python(self.expected), self.tolerance)
 
     def described(self) -> Claim:
         """Return the claim without its expectation: a description."""
@@ -155,9 +155,9 @@ class Claim:
         return {
             "name": self.name,
             "arm": self.arm,
-            "expected": _text(plain(self.expected)),
-            "measured": _text(plain(self.measured)),
-            "tolerance": _text(plain(self.tolerance)),
+            "expected": _text(as_python(self.expected)),
+            "measured": _text(as_python(self.measured)),
+            "tolerance": _text(as_python(self.tolerance)),
             "holds": self.holds,
             "source": self.source,
             "kind": self.kind,
@@ -197,7 +197,7 @@ def _check_value(what: str, value: Any) -> None:
             _check_value(what, item)
         elif not (item is None or isinstance(item, (bool, int, float, str))):
             raise InputError(
-                f"{what} is a number, a truth value, a text or a list of these, not {shown(item)}"
+                f"{what} is a number, a truth value, a text or a list of these, not {quoted(item)}"
             )
 
 
@@ -225,9 +225,9 @@ def _markdown_table(claims: Sequence[Claim], kind: Kind) -> str:
     heads += ["expected", "measured", "tolerance", "verdict"] if expects else ["measured"]
     rows = [heads, ["---"] * len(heads)]
     for c in claims:
-        cells = [c.name, c.arm, *[show(c.guess)] * guessed]
-        numbers = [show(c.expected), show(c.measured), show(c.tolerance), verdict[c.holds]]
-        rows.append(cells + (numbers if expects else [show(c.measured)]))
+        cells = [c.name, c.arm, *[written(c.guess)] * guessed]
+        numbers = [written(c.expected), written(c.measured), written(c.tolerance), verdict[c.holds]]
+        rows.append(cells + (numbers if expects else [written(c.measured)]))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -241,9 +241,9 @@ def _tolerance(name: str, expected: Any, absolute: Any, relative: Any) -> float:
     own = 0.0 if absolute is None else checks.number("abs", absolute, lambda v: v >= 0, allowed)
     if relative is None:
         return own
-    expected = plain(expected)
+    expected = as_python(expected)
     if isinstance(expected, (bool, str, list)):
-        raise InputError(f"the claim {name!r} has rel=, but expects no number: {shown(expected)}")
+        raise InputError(f"the claim {name!r} has rel=, but expects no number: {quoted(expected)}")
     share = checks.number("rel", relative, lambda v: v >= 0, allowed)
     return max(own, share * math.fabs(expected or 0))
 
@@ -284,5 +284,5 @@ class Claims(list[Claim]):
         name, arm = (key, None) if isinstance(key, str) else key
         found = [c for c in self if c.name == name and arm in (None, c.arm)]
         if len(found) != 1:
-            raise InputError(f"{len(found)} claims are called {shown(key)}, not one; name its arm")
+            raise InputError(f"{len(found)} claims are called {quoted(key)}, not one; name its arm")
         return found[0].measured

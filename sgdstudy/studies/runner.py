@@ -154,7 +154,7 @@ def train_arm(
         former = None
         if invocation.resume and ours:
             store, study = invocation.store, invocation.study
-            former = resume.find(store, study, name, wanted, Path(folder))
+            former = resume.find_former(store, study, name, wanted, Path(folder))
         predicted = predict(problem, config, work)
         about: dict[str, Any] = {"about": arm.about, "charted": arm.charted, "tags": tags}
         return invocation.track(name, problem, config, predicted, take, **about)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, reason, shown
+from sgdstudy.errors import InputError, quoted, reason
 from sgdstudy.studies.arm import Arm, Options
 from sgdstudy.studies.claims import Claim, Claims, claims_markdown
 
@@ -185,7 +185,7 @@ class Study:
             if name == "answer":
                 raise InputError("'answer' is the name of the run with the claims; rename the arm")
             if not isinstance(arm, Arm):
-                raise InputError(f"the arm {name!r} is a ss.Arm, not {shown(arm)}")
+                raise InputError(f"the arm {name!r} is a ss.Arm, not {quoted(arm)}")
             changes = {
                 setting: getattr(options, setting)
                 for setting in ("device", "engine")
@@ -260,5 +260,5 @@ def _by_name(study: str, arms: Any) -> Mapping[str, Any]:
         if twice:
             raise InputError(f"{study} has two arms called {min(twice)!r}; rename one")
     if not isinstance(arms, dict) or not arms:
-        raise InputError(f"the arms of {study} are a dict of ss.Arm, not {shown(arms)}")
+        raise InputError(f"the arms of {study} are a dict of ss.Arm, not {quoted(arms)}")
     return arms

@@ -73,7 +73,7 @@ def connect(given: str) -> Client:
         from distributed import Client
     except ImportError:
         raise InputError('--dask needs a package: pip install "sgdstudy[cluster]"') from None
-    address = given if "://" in given else _of_file(given)
+    address = given if "://" in given else _address_in_file(given)
     _reach(address)
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
@@ -81,14 +81,14 @@ def connect(given: str) -> Client:
         reason = " ".join(str(error).split())[:150]
         raise InputError(f"no Dask scheduler answers at {address}: {reason}") from None
     try:
-        _check(client)
+        _require_same_versions(client)
     except InputError:
         client.close()
         raise
     return client
 
 
-def _of_file(name: str) -> str:
+def _address_in_file(name: str) -> str:
     """Return the address that a scheduler wrote down."""
     try:
         return str(json.loads(Path(name).read_text(encoding="utf-8"))["address"])
@@ -142,7 +142,7 @@ def _check_certificates(address: str) -> None:
         )
 
 
-def _check(client: Client) -> None:
+def _require_same_versions(client: Client) -> None:
     """Refuse workers whose results would not be ours, or that anybody could speak for."""
     workers, scheduler = client.nthreads(), getattr(client.scheduler, "address", "its address")
     if not workers:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
-from sgdstudy.errors import InputError, shown, unknown
+from sgdstudy.errors import InputError, quoted, unknown
 from sgdstudy.studies.arm import OPTIONS, SETTINGS, Arm, Options, at_settings, split_point
 from sgdstudy.studies.study import Study
 from sgdstudy.sweep import grid as grids
@@ -57,7 +57,7 @@ class Plan:
             if name in own and isinstance(getattr(options, name), (int, float)):
                 for value in grid[name]:
                     if not isinstance(value, (int, float)):
-                        raise InputError(f"the grid's {name} is a number, not {shown(value)}")
+                        raise InputError(f"the grid's {name} is a number, not {quoted(value)}")
         arms = study.placed_arms(options)
         name = next(iter(arms)) if arm is None else arm
         if name not in arms:

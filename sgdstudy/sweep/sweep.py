@@ -122,14 +122,14 @@ def _run(
     with bar, interrupt_flag() as interrupted, garbage.old_set_aside():
         for combination, outcome in _outcomes(plan, todo, invocation, spread, interrupted):
             if store.root is not None:
-                _keep(invocation, combination, outcome)
+                _track(invocation, combination, outcome)
             bar.update()
         if interrupted:
             raise Interrupted(f"{plan.name} was stopped; what ran is saved, --resume goes on")
     runs = _runs(store, plan) if todo else earlier  # a thousand take seconds
     table = _table(everything, runs, invocation)
     answer = results.summary(plan, table)
-    if not any(run.is_answer and run.finished for run in _of(invocation, runs)):
+    if not any(run.is_answer and run.finished for run in _of_invocation(invocation, runs)):
         results.log_answer(invocation, plan, table, answer)
     return Swept(plan.name, table, answer, len(everything) - len(todo))
 
@@ -287,7 +287,7 @@ def _plan(script: str, options: tuple[tuple[str, Any], ...], arm: str, record: s
     return _plans[key]
 
 
-def _keep(invocation: Invocation, combination: Combination, outcome: Outcome) -> None:
+def _track(invocation: Invocation, combination: Combination, outcome: Outcome) -> None:
     """Track a run that a worker did for us."""
 
     def take(sink: RunSink) -> History:
@@ -350,7 +350,7 @@ def _invocation(
     return replace(fresh, id=max(ids, default="") or fresh.id)  # "" is that of a rerun
 
 
-def _of(invocation: Invocation, runs: list[TrackedRun]) -> list[TrackedRun]:
+def _of_invocation(invocation: Invocation, runs: list[TrackedRun]) -> list[TrackedRun]:
     return [run for run in runs if run.invocation == invocation.id]
 
 
@@ -361,7 +361,7 @@ def _drop(
     anew = {combination.hash for combination in todo}
     doomed = [
         run
-        for run in _of(invocation, runs)
+        for run in _of_invocation(invocation, runs)
         if _hash(run) in anew or (run.is_answer and (todo or not run.finished))
     ]
     remove(store, doomed)
@@ -375,7 +375,7 @@ def _table(
     combinations: list[Combination], runs: list[TrackedRun], invocation: Invocation
 ) -> pd.DataFrame:
     """Return one row per combination, of its run."""
-    ours = {_hash(run): run for run in _of(invocation, runs)}
+    ours = {_hash(run): run for run in _of_invocation(invocation, runs)}
     by_hash = _finished(runs) | ours
     rows = []
     for combination in combinations:

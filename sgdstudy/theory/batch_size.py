@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import brentq
 
-from sgdstudy.errors import InputError, shown
+from sgdstudy.errors import InputError, quoted
 from sgdstudy.problems.least_squares import LeastSquares
 from sgdstudy.theory.descent import lr_limit
 from sgdstudy.theory.random_order import (
@@ -87,7 +87,7 @@ def time_above(curve: np.ndarray, target: float) -> float:
     1.5
     """
     if not target > 0:
-        raise InputError(f"the target of an excess loss must be above 0, got {shown(target)}")
+        raise InputError(f"the target of an excess loss must be above 0, got {quoted(target)}")
     least = np.finfo(float).tiny  # an excess loss may be rounded to 0, or below
     over = np.log(np.maximum(np.asarray(curve, dtype=float), least)) - np.log(target)
     if len(over) == 0 or not over[-1] < 0:
@@ -188,7 +188,7 @@ def lr_limit_to_reach(
         InputError: an excess loss that is not positive.
     """
     if not excess > 0:
-        raise InputError(f"the excess loss to reach must be above 0, got {shown(excess)}")
+        raise InputError(f"the excess loss to reach must be above 0, got {quoted(excess)}")
     limit = mean_square_lr_limit(ls, d, batch_size, replacement)
 
     def above(log_share: float) -> float:

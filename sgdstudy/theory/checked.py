@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, reason, shown
+from sgdstudy.errors import InputError, quoted, reason
 from sgdstudy.problems.least_squares import LeastSquares
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
@@ -77,7 +78,7 @@ def _named(name: str, value: Any) -> Any:
     if name in KINDS:
         kind, words = KINDS[name]
         if not isinstance(value, kind):
-            raise InputError(f"{name} is {words}, not {shown(value)}")
+            raise InputError(f"{name} is {words}, not {quoted(value)}")
     elif name == "lr":  # 0: the parameters stay where they are
         return checks.number(name, value, lambda v: v >= 0, "at least 0 and finite")
     elif name == "seed":
@@ -120,17 +121,17 @@ def _annotated(name: str, value: Any, annotation: str) -> Any:
         _numbers(name, value)
     elif annotation.startswith("Callable"):
         if not callable(value):
-            raise InputError(f"{name} is a function, not {shown(value)}")
+            raise InputError(f"{name} is a function, not {quoted(value)}")
     elif annotation == "Law":
         if not isinstance(value, Mapping):
-            raise InputError(f"{name} is a law, power -> factor; not {shown(value)}")
+            raise InputError(f"{name} is a law, power -> factor; not {quoted(value)}")
         _numbers(name, list(value.items()))
     elif annotation == "SampleLaw":
         if not isinstance(value, SampleLaw):
-            raise InputError(f"{name} is what theory.sample_law returns, not {shown(value)}")
+            raise InputError(f"{name} is what theory.sample_law returns, not {quoted(value)}")
     elif annotation == "Iterable[Batches]":
         if not isinstance(value, Iterable):
-            raise InputError(f"{name} is one Batches an epoch, not {shown(value)}")
+            raise InputError(f"{name} is one Batches an epoch, not {quoted(value)}")
         return (_named("b", b) for b in value)
     return value
 
@@ -141,7 +142,7 @@ def _numbers(name: str, value: Any) -> np.ndarray:
     except (TypeError, ValueError, RuntimeError):  # rows of different lengths; a tensor that learns
         found = np.empty(0, object)
     if found.dtype.kind not in "fiub":
-        raise InputError(f"{name} holds numbers, not {shown(value)}")
+        raise InputError(f"{name} holds numbers, not {quoted(value)}")
     return found
 
 
@@ -151,14 +152,14 @@ def _check_parameters(name: str, value: Any, p: int) -> None:
     except (TypeError, ValueError):
         array = np.empty(0)
     if array.shape != (p,):  # those of a seed that diverged need not be finite
-        raise InputError(f"{name} is {p} numbers, the parameters (p,); not {shown(value)}")
+        raise InputError(f"{name} is {p} numbers, the parameters (p,); not {quoted(value)}")
 
 
-def permutation(order: Any, d: int) -> np.ndarray:
+def permutation(order: ArrayLike, d: int) -> np.ndarray:
     """Return an order that holds each of d samples once."""
     found = np.asarray(order)
     if found.shape != (d,) or not np.array_equal(np.sort(found), np.arange(d)):
-        raise InputError(f"order holds each of the {d} samples once, from 0; got {shown(order)}")
+        raise InputError(f"order holds each of the {d} samples once, from 0; got {quoted(order)}")
     return found
 
 
@@ -170,6 +171,6 @@ def step_rates(rates: Any) -> np.ndarray:
         found = np.empty((0, 0))
     if found.ndim != 1 or not (np.isfinite(found) & (found >= 0)).all():
         raise InputError(
-            f"rates are the step sizes (S,), finite and at least 0; got {shown(rates)}"
+            f"rates are the step sizes (S,), finite and at least 0; got {quoted(rates)}"
         )
     return found

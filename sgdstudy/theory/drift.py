@@ -18,7 +18,7 @@ import numpy as np
 from scipy.linalg import eigh
 from scipy.optimize import minimize_scalar
 
-from sgdstudy.errors import InputError, shown
+from sgdstudy.errors import InputError, quoted
 
 DEGREE = 4  # of x in a model; products of four features are polynomials of four times that
 
@@ -81,7 +81,7 @@ def sample_law(features: np.ndarray, weights: np.ndarray, deviation: float) -> S
     if not values[0] > 1e-14 * values[-1]:  # no step moves, and no lag ends, in some direction
         raise InputError(
             f"features must span all {p} parameters, or where they go is not known; the Hessian's "
-            f"eigenvalues are {shown([float(f'{v:.3g}') for v in values])}"
+            f"eigenvalues are {quoted([float(f'{v:.3g}') for v in values])}"
         )
     return SampleLaw(hessian, products, 2 * deviation**2 * hessian)
 

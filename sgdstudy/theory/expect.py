@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from sgdstudy.errors import InputError, shown
+from sgdstudy.errors import InputError, quoted
 from sgdstudy.known import Known
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
@@ -58,7 +58,7 @@ def expect(arm: Planned) -> Expected:
         (0.9779, "theory: the epoch's product of I - lr H_b")
     """
     if not isinstance(getattr(arm, "config", None), TrainConfig):
-        raise InputError(f"expect takes an arm or a run, not {shown(arm)}")
+        raise InputError(f"expect takes an arm or a run, not {quoted(arm)}")
     return Expected(arm.problem, arm.config)
 
 

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from sgdstudy.errors import InputError, shown
+from sgdstudy.errors import InputError, quoted
 from sgdstudy.known import Known
 from sgdstudy.problems.least_squares import LeastSquares
 from sgdstudy.problems.problem import Problem
@@ -175,7 +175,7 @@ class ExpectedMoments:
         if c.batch_size is not None and c.order not in ("shuffle", "with_replacement"):
             raise InputError(
                 f"second moments are those of the orders 'shuffle' and 'with_replacement', not of "
-                f"{shown(c.order)}"
+                f"{quoted(c.order)}"
             )
         return c.batch_size is not None and c.order == "with_replacement"
 
@@ -213,7 +213,7 @@ class ExpectedMoments:
             return np.array([rates.independent_error(self.ls, d, c.lr, c.epochs * d)])
         if c.order != "shuffle_once":
             allowed = "'with_replacement' or 'shuffle_once'"
-            raise InputError(f"error_at_end is of the order {allowed}, not {shown(c.order)}")
+            raise InputError(f"error_at_end is of the order {allowed}, not {quoted(c.order)}")
         rows = np.tile(np.arange(d), (draws, 1))
         drawn = np.random.default_rng(0).permuted(rows, axis=1)
         return rates.kept_order_error(self.ls, drawn, c.lr, c.epochs)
@@ -223,6 +223,6 @@ class ExpectedMoments:
         """|w - w*|^2 at the end for every seed, whose own order is kept; as `error_at_end`."""
         c, d = self.config, self.problem.d
         if c.order not in ("shuffle_once", *FIXED_ORDERS):
-            raise InputError(f"the order {shown(c.order)} is not the same in every epoch")
+            raise InputError(f"the order {quoted(c.order)} is not the same in every epoch")
         own = Sampler(c.order, list(c.seeds), d, 1).take(d).numpy()
         return rates.kept_order_error(self.ls, own, c.lr, c.epochs)

@@ -99,7 +99,7 @@ def lyapunov(
     rates, start = _mean_rates(ls, lr, momentum)
     if batch_size == d and not replacement:
         return float(rates[0])
-    sizes = batch_sizes(None, d, batch_size)
+    sizes = batch_sizes("shuffle", d, batch_size)
     burn = -(-_mixing_steps(rates) // len(sizes))
     measured = max(epochs - 1, burn)
     phi = ls.features.reshape(d, -1, len(start))

@@ -132,7 +132,7 @@ def mean_square_radius(
     Of independent batches, in the directions in which the loss changes. Where B does not divide d,
     it is the m-th root of the radius of an epoch's m steps, the last batch smaller.
     """
-    ls, sizes = ls.within, batch_sizes(None, d, batch_size)
+    ls, sizes = ls.within, batch_sizes("shuffle", d, batch_size)
     if not momentum and len(set(sizes)) == 1:
         share, one = _share(d, batch_size, replacement), _sample_moments(ls, d)
         return float(1 - lr * np.linalg.eigvalsh(_pull(one, lr, share))[0])
@@ -178,7 +178,7 @@ def _epoch_gap(
     Of n equal steps I - T^n and the sum of the noise are known from K's eigenvalues. E is stable
     where some positive X is more than E X; the X with X - E X = I, if any is.
     """
-    sizes, basis = batch_sizes(None, d, batch_size), _symmetric(len(one.hessian))
+    sizes, basis = batch_sizes("shuffle", d, batch_size), _symmetric(len(one.hessian))
     gap, noise = np.zeros(2 * (basis.shape[1],)), np.zeros(basis.shape[1])
     for size in sorted(set(sizes), reverse=True):
         share, n = _share(d, size, replacement), sizes.count(size)
@@ -235,7 +235,7 @@ def moments_along(
 
     The first step begins an epoch, whose last batch is smaller where B does not divide d.
     """
-    p, h, sizes = len(z0), ls.hessian, batch_sizes(None, d, batch_size)
+    p, h, sizes = len(z0), ls.hessian, batch_sizes("shuffle", d, batch_size)
     n, identity = p * p, np.eye(p)
     if (len(rates) + 1) * (n + p + 1) > MOST_NUMBERS:
         raise InputError(
@@ -285,7 +285,7 @@ def expected_losses(
     h = np.pad(ls.hessian, (0, q - p)).ravel()
     # a step is linear in (vec E[z z^T], E[z], 1, the sum over the samples of the excess before it)
     state = np.concatenate([np.outer(z, z).ravel(), z, [1.0, 0.0]])
-    epoch_map, sizes = np.eye(len(state)), batch_sizes(None, d, batch_size)
+    epoch_map, sizes = np.eye(len(state)), batch_sizes("shuffle", d, batch_size)
     for size in sorted(set(sizes), reverse=True):
         step, once = step_moments(ls, d, size, lr, replacement, momentum), np.zeros_like(epoch_map)
         once[:n, :n], once[:n, n : n + q], once[:n, -2] = step.second, step.cross, step.noise

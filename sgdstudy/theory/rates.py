@@ -19,7 +19,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sgdstudy.errors import InputError, shown
+from sgdstudy.errors import InputError, quoted
 from sgdstudy.problems.least_squares import LeastSquares
 from sgdstudy.theory.batch_vs_full import gradients
 from sgdstudy.theory.checked import permutation
@@ -127,7 +127,7 @@ def law_at(law: Law, k: np.ndarray) -> np.ndarray:
     """Return a law's values at numbers of epochs k."""
     at = np.asarray(k, dtype=float)
     if not (at > 0).all():
-        raise InputError(f"a law holds from 1 epoch on; got k {shown(k)}")
+        raise InputError(f"a law holds from 1 epoch on; got k {quoted(k)}")
     return np.sum([constant * at**exponent for exponent, constant in law.items()], axis=0)
 
 
@@ -143,7 +143,7 @@ def log_slope(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """
     for name, values in (("x", x), ("y", y)):
         if not (np.asarray(values, dtype=float) > 0).all():
-            got = shown(np.asarray(values).tolist())
+            got = quoted(np.asarray(values).tolist())
             raise InputError(f"a slope of logarithms needs positive {name}; got {got}")
     log_x = np.log(np.asarray(x, dtype=float))
     centred = log_x - log_x.mean()

@@ -19,7 +19,7 @@ from math import comb
 import numpy as np
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, shown
+from sgdstudy.errors import InputError, quoted
 from sgdstudy.problems.least_squares import LeastSquares
 from sgdstudy.recipe.orders import batch_sizes
 from sgdstudy.theory.batch_vs_full import finite_share, gradients
@@ -66,7 +66,7 @@ def items_of(ls: LeastSquares, d: int, batch_size: int, order: str) -> Items:
         raise InputError(f"reshuffling's theory goes up to {MOST_PARAMETERS} parameters, not {p}")
     scale = (2 * d / len(ls.residual)) ** 0.5
     rows, errors = scale * ls.features.reshape(d, -1, p), scale * ls.residual.reshape(d, -1)
-    sizes = batch_sizes(None, d, batch_size)
+    sizes = batch_sizes("shuffle", d, batch_size)
     if order == "shuffle":
         return Items(rows, errors, sizes, sizes)
     full = d // batch_size
@@ -242,7 +242,7 @@ def reshuffling_share(
     if m < 2 or d % batch_size:
         raise InputError(f"batches of one size, two or more: {batch_size} does not divide {d} so")
     if not (np.abs(a) < 1).all():
-        raise InputError(f"lr lambda is between 0 and 2; got {shown(lr_lambda)}")
+        raise InputError(f"lr lambda is between 0 and 2; got {quoted(lr_lambda)}")
     powers = a[..., None] ** np.arange(m)
     squares = (powers**2).sum(-1)
     pairs = (powers.sum(-1) ** 2 - squares) / (m - 1)

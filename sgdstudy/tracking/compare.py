@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, shown
+from sgdstudy.errors import InputError, quoted
 from sgdstudy.history.compare import (
     OVER,
     Comparison,
@@ -135,7 +135,7 @@ def by_seed(
     """Return a metric by seed, infinite where the seed never got there; arguments as `compare`."""
     if not isinstance(metric, str) or metric in ("seed", "epoch"):
         raise InputError(
-            f"metric is stop_epoch or a column of epochs, as 'full_loss', not {shown(metric)}"
+            f"metric is stop_epoch or a column of epochs, as 'full_loss', not {quoted(metric)}"
         )
     if isinstance(source, pd.Series):
         found = floats(metric, source)
@@ -155,7 +155,7 @@ class _Stored:
         if not isinstance(arm, str) or study is None:
             raise InputError(
                 f"expected a History, values by seed as a Series, or an arm's name with "
-                f"study=..., not {shown(arm)}"
+                f"study=..., not {quoted(arm)}"
             )
         self.study = study
         self.where: dict[str, Any] = {"arms": [arm], "invocation": invocation, "store": store}

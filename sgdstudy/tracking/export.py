@@ -76,7 +76,7 @@ def export(
         ):
             for name, path in zip(FILES, paths, strict=True):
                 if name in tables:
-                    _write(Path(draft) / path.name, iter([_plain(tables[name])]))
+                    _write(Path(draft) / path.name, iter([_without_dictionaries(tables[name])]))
                 else:
                     found = sources(name, study, arms, invocation, opened, Path(fetched))
                     _write(Path(draft) / path.name, _blocks(found))
@@ -109,7 +109,7 @@ def _table(columns: dict[str, Any]) -> pa.Table:
     return pa.table(arrays | texts)
 
 
-def _plain(frame: pd.DataFrame) -> pa.Table:
+def _without_dictionaries(frame: pd.DataFrame) -> pa.Table:
     """Return a table for files: columns that hold several kinds of values become text."""
     for name in frame.columns:
         if frame[name].dtype != np.dtype(object):

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from sgdstudy import checks
+from sgdstudy.checks import SeedsLike
 from sgdstudy.errors import InputError
 from sgdstudy.history.rows import AXIS, read_stream
 from sgdstudy.tracking.chart_points import PREFIX
@@ -64,7 +65,7 @@ def load_runs(
         labels = run.labels(study)
         rows.append(
             labels
-            | {name: _value(text) for name, text in run.params.items()}
+            | {name: _number_or_text(text) for name, text in run.params.items()}
             | _figures(run.metrics)
             | claims.get((labels["invocation"], labels["arm"]), {})
             | {"stop_reason": run.tags.get("stop_reason"), "status": run.status}
@@ -76,7 +77,7 @@ def load_steps(
     study: str,
     *,
     arms: Any = None,
-    seeds: Any = None,
+    seeds: SeedsLike | None = None,
     columns: Sequence[str] | None = None,
     steps: slice | None = None,
     invocation: str = "latest",
@@ -108,7 +109,7 @@ def load_epochs(
     study: str,
     *,
     arms: Any = None,
-    seeds: Any = None,
+    seeds: SeedsLike | None = None,
     columns: Sequence[str] | None = None,
     invocation: str = "latest",
     store: str | None = None,
@@ -188,7 +189,7 @@ def _load(
     kind: str,
     study: str,
     arms: Any,
-    seeds: Any,
+    seeds: SeedsLike | None,
     columns: Sequence[str] | None,
     steps: slice | None,
     invocation: str,
@@ -264,10 +265,10 @@ def _infinite(values: Any) -> Any:
     return np.where(np.abs(values) >= LARGEST, np.copysign(np.inf, values), values)
 
 
-def _value(text: str) -> Any:
+def _number_or_text(text: str) -> Any:
     """Turn a param's text into what it was.
 
-    >>> [_value(t) for t in ("10", "2e-4", "True", "None", "shuffle", "1_0")]
+    >>> [_number_or_text(t) for t in ("10", "2e-4", "True", "None", "shuffle", "1_0")]
     [10, 0.0002, True, None, 'shuffle', '1_0']
     """
     words = {"True": True, "False": False, "None": None}

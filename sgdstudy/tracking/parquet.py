@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from sgdstudy import checks
+from sgdstudy.checks import SeedsLike
 from sgdstudy.errors import InputError, reason
 
 LABELS = ["study", "arm", "run_id", "invocation"]
@@ -89,7 +90,7 @@ class Source:
         """The columns that rows are ordered by."""
         return [key for key in ("seed", *AXES) if key in self.names][:2]
 
-    def order(self, seeds: Any, steps: slice | None, single: bool = False) -> Order:
+    def order(self, seeds: SeedsLike | None, steps: slice | None, single: bool = False) -> Order:
         """Return where the chosen rows go: by seed, then step or epoch.
 
         Args:
@@ -119,7 +120,7 @@ class Source:
         return Order.of(np.concatenate(first), order, n_rows)
 
     def batches(
-        self, columns: list[str], seeds: Any, steps: slice | None
+        self, columns: list[str], seeds: SeedsLike | None, steps: slice | None
     ) -> Iterator[pa.RecordBatch]:
         """Read the chosen rows as they lie, a row group at a time; Arrow would run far ahead."""
         wanted = [name for name in columns if name in self.names]
@@ -130,11 +131,11 @@ class Source:
                 for part in [fragment] if whole else fragment.split_by_row_group(condition):
                     yield from part.to_table(columns=wanted, filter=condition).to_batches()
 
-    def condition(self, seeds: Any, steps: slice | None) -> pc.Expression | None:
+    def condition(self, seeds: SeedsLike | None, steps: slice | None) -> pc.Expression | None:
         """Return what the chosen rows fulfil; None: all are chosen."""
         parts = []
         if seeds is not None:
-            parts.append(_one_of(seeds) if "seed" in self.names else pc.scalar(False))
+            parts.append(_any_seed_of(seeds) if "seed" in self.names else pc.scalar(False))
         if steps is not None:
             parts.append(_within(steps) if "step" in self.names else pc.scalar(False))
         return functools.reduce(operator.and_, parts) if parts else None
@@ -153,7 +154,9 @@ def readable(path: str | Path) -> Iterator[None]:
         ) from error
 
 
-def gather(found: list[Source], names: list[str], seeds: Any, steps: slice | None) -> pd.DataFrame:
+def gather(
+    found: list[Source], names: list[str], seeds: SeedsLike | None, steps: slice | None
+) -> pd.DataFrame:
     """Read run after run, block by block, into arrays as long as all rows: no second copy."""
     orders = [part.order(seeds, steps) for part in found]
     n_rows = [order.n_rows for order in orders]
@@ -193,7 +196,7 @@ def _width(kind: pa.DataType) -> int:
     return kind.bit_width // 8 if pa.types.is_primitive(kind) else 8
 
 
-def _one_of(seeds: Any) -> pc.Expression:
+def _any_seed_of(seeds: SeedsLike) -> pc.Expression:
     """Return the condition on the seed, with bounds that let whole row groups be left out."""
     wanted = checks.wanted_seeds(seeds)
     seed = pc.field("seed")

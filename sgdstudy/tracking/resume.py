@@ -62,7 +62,7 @@ class Former:
                 raise InputError(f"its {kind} have {there} rows, its checkpoint knows of {n}")
 
 
-def find(
+def find_former(
     store: Store, study: str, arm: str, tags: Mapping[str, str], folder: Path
 ) -> Former | None:
     """Return the latest run of an arm that has a checkpoint; None, and a line, if there is none.

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from sgdstudy.errors import InputError, StoreError
 from sgdstudy.history.history import History
-from sgdstudy.history.rows import AXIS, Files, Held, Rows, Stream
+from sgdstudy.history.rows import AXIS, ArrowStream, Files, Held, Rows
 from sgdstudy.tracking import describe
 from sgdstudy.tracking.chart_points import INTERIM_POINTS, Series
 from sgdstudy.tracking.journal import Closing, Journal, Point, Stamped, stamp
@@ -40,7 +40,7 @@ class RunSink:
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
-        self.stream = Stream(journal.folder)
+        self.stream = ArrowStream(journal.folder)
         self._series = Series(journal.opening.metrics)
         self._next = time.monotonic() + INTERIM_SECONDS
         self._interim = 0
@@ -159,7 +159,7 @@ def close_interrupted(
         tags["sgdstudy.error"] = f"{type(error).__name__}: {reason_of(error)}"
     series, n_rows, last = Series(journal.opening.metrics), 0, None
     for kind, axis in AXIS.items():
-        for batch in Stream(journal.folder).batches(kind):
+        for batch in ArrowStream(journal.folder).batches(kind):
             if batch.num_rows:
                 series.add(kind, Rows.of(batch, axis))
             if kind == "steps" and batch.num_rows:
@@ -182,7 +182,7 @@ def points_of(journal: Journal, series: Series, figures: list[Point]) -> list[St
 
 def to_parquet(journal: Journal) -> None:
     """Turn a run's streams into Parquet files among its artifacts."""
-    stream = Stream(journal.folder)
+    stream = ArrowStream(journal.folder)
     for kind in AXIS:
         if next(stream.batches(kind), None) is not None:
             path = functools.partial(stream.to_parquet, kind)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, shown, unknown
+from sgdstudy.errors import InputError, quoted, unknown
 from sgdstudy.tracking.retry import patiently, reason_of
 
 # before mlflow is first imported: it reports its use over the network otherwise
@@ -113,7 +113,7 @@ class Store:
             InputError: no text, or a prefix that no folder can have.
         """
         if not isinstance(study, str):
-            raise InputError(f"study is a name, not {shown(study)}")
+            raise InputError(f"study is a name, not {quoted(study)}")
         prefix = os.environ.get("SGDSTUDY_PREFIX", "")
         if prefix:
             checks.folder_name("SGDSTUDY_PREFIX, before the study's name,", prefix + study)
@@ -163,7 +163,7 @@ def locate(given: str | None = None) -> Store:
     """
     choice = os.environ.get("MLFLOW_TRACKING_URI") or given
     if not isinstance(choice, (str, Path, type(None))):
-        raise InputError(f"the store is a folder or a tracking URI, not {shown(choice)}")
+        raise InputError(f"the store is a folder or a tracking URI, not {quoted(choice)}")
     choice = str(choice) if isinstance(choice, Path) else choice
     if choice in ("sqlite://", "sqlite:///"):
         raise InputError(

@@ -107,7 +107,7 @@ class Epochs:
         self.sums = {name: np.asarray(value) for name, value in state["sums"].items()}
         self.averaged = np.asarray(state["averaged"])
 
-    def keep(self, live: np.ndarray) -> None:
+    def retain(self, live: np.ndarray) -> None:
         """Go on with these replicas only (positions)."""
         self.sums = {name: value[:, live] for name, value in self.sums.items()}
         self.averaged = self.averaged[live]

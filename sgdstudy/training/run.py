@@ -25,7 +25,7 @@ from sgdstudy.recipe.orders import Sampler
 from sgdstudy.training import engines
 from sgdstudy.training.engines import Recorded, Samples
 from sgdstudy.training.epochs import Epochs
-from sgdstudy.training.sample_stream import Streams, sampler
+from sgdstudy.training.sample_stream import SampleStreams, sampler
 from sgdstudy.training.trajectory import Trajectory
 
 FIRST_STEPS = 256  # of the first chunk
@@ -99,7 +99,7 @@ class Run:
         self.per_epoch = int(self.sizes.sum())  # samples
         self.diagnostics = quantities.resolve(config.diagnostics)
         self.engine: engines.Engine
-        self.sampler: Sampler | Streams | Trajectory
+        self.sampler: Sampler | SampleStreams | Trajectory
         if trajectory is not None:
             self.engine, self.engine_note, self.sampler = trajectory, "", trajectory
             self.w = trajectory.w[0]
@@ -112,7 +112,7 @@ class Run:
         self.adaptive = adaptive and config.batch_size is not None
         self.state = self.engine.init(self.w)
         self.rates = config.rates(problem.d)
-        if isinstance(self.sampler, Streams):  # all the data: there is no such thing
+        if isinstance(self.sampler, SampleStreams):  # all the data: there is no such thing
             known = self.diagnostics.items()
             self.diagnostics = {k: v for k, v in known if not k.startswith("full_")}
         # 0: no rows of steps
@@ -240,7 +240,7 @@ class Run:
         m = len(self.sizes)
         if self.config.batch_size is not None:
             indices = self.sampler.take(span.n_epochs * int(span.sizes.sum()))
-            held = self.sampler if isinstance(self.sampler, Streams) else self.problem
+            held = self.sampler if isinstance(self.sampler, SampleStreams) else self.problem
             self.samples = Samples(indices, held.x, held.y)
         first, started = self.epoch * m + span.first + 1, time.perf_counter()
         self.w, self.state, recorded = self.engine.steps(
@@ -422,9 +422,9 @@ class Run:
         live = torch.as_tensor(keep, device=self.w.device)
         self.w = self.w[live]
         self.state = self.engine.select(self.w, self.state, live)
-        self.sampler.keep(keep.tolist())
+        self.sampler.retain(keep.tolist())
         self.members = self.members[keep]
-        self.epochs.keep(keep)
+        self.epochs.retain(keep)
         if self.boundary is not None:
             self.boundary = (self.boundary[0][keep], self.boundary[1][keep])
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from sgdstudy.errors import InputError, failed, shown
+from sgdstudy.errors import InputError, failed, quoted
 from sgdstudy.problems import data
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
@@ -16,14 +16,14 @@ from sgdstudy.recipe.orders import Sampler
 Block = tuple[torch.Tensor, torch.Tensor]
 
 
-def sampler(problem: Problem, config: TrainConfig, seeds: list[int]) -> Sampler | Streams:
+def sampler(problem: Problem, config: TrainConfig, seeds: list[int]) -> Sampler | SampleStreams:
     """Return what says which samples a run takes when."""
     if config.order == "stream" and config.batch_size is not None:
-        return Streams(problem, seeds)
+        return SampleStreams(problem, seeds)
     return Sampler(config.order, seeds, problem.d, config.batch_size or problem.d)
 
 
-class Streams:
+class SampleStreams:
     """The streams of R seeds, read side by side; seed s has `torch.Generator().manual_seed(s)`.
 
     Attributes:
@@ -58,7 +58,7 @@ class Streams:
         self.x, self.y = (torch.cat(some) for some in zip(*taken, strict=True))
         return torch.arange(len(self.x)).reshape(len(taken), n)
 
-    def keep(self, live: list[int]) -> None:
+    def retain(self, live: list[int]) -> None:
         """Go on with these replicas only (positions, not seeds)."""
         self._parts = [self._parts[r] for r in live]
         self._rest = [self._rest[r] for r in live]
@@ -98,7 +98,7 @@ class Streams:
 
     def _checked(self, block: Any) -> Block:
         if not isinstance(block, (tuple, list)) or len(block) != 2:
-            raise InputError(f"a stream yields pairs (x, y) of blocks, not {shown(block)}")
+            raise InputError(f"a stream yields pairs (x, y) of blocks, not {quoted(block)}")
         x, y = data.samples(block[0], block[1], self.problem.loss, "a block of the stream")
         for name, given, own in (("x", x, self.problem.x), ("y", y, self.problem.y)):
             if given.shape[1:] != own.shape[1:]:

@@ -9,7 +9,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from sgdstudy import problems
-from sgdstudy.errors import InputError, shown
+from sgdstudy.errors import InputError, quoted
 from sgdstudy.history.history import History
 from sgdstudy.history.rows import Memory, Sink
 from sgdstudy.problems.problem import DTYPES, Problem
@@ -72,7 +72,7 @@ def train(
     config = _config(problem, config, settings)
     for name, value, kind in (("sink", sink, Sink), ("trajectory", trajectory, Trajectory)):
         if value is not None and not isinstance(value, kind):
-            raise InputError(f"{name} is a {kind.__name__}, not {shown(value)}")
+            raise InputError(f"{name} is a {kind.__name__}, not {quoted(value)}")
     dtype = problem.dtype if config.dtype is None else DTYPES[config.dtype]
     started = time.perf_counter()
     sink = Memory() if sink is None else sink
@@ -88,7 +88,7 @@ def _config(problem: Problem, config: TrainConfig | None, settings: dict[str, An
     if config is None:
         config = TrainConfig.of(**settings)
     elif not isinstance(config, TrainConfig):
-        raise InputError(f"config is a TrainConfig, not {shown(config)}")
+        raise InputError(f"config is a TrainConfig, not {quoted(config)}")
     elif settings:
         raise InputError(f"give config or {next(iter(settings))}, not both")
     config.check(problem)

@@ -80,7 +80,7 @@ class Trajectory:
         self._taken += n
         return part.transpose(0, 1).reshape(len(self.live), -1)
 
-    def keep(self, live: list[int]) -> None:
+    def retain(self, live: list[int]) -> None:
         """As `orders.Sampler`; `select` has done it."""
 
     def state_dict(self) -> dict[str, torch.Tensor]:

@@ -141,7 +141,7 @@ def test_dropping_replicas_leaves_the_others_streams_alone():
     sampler, whole = Sampler("shuffle", [0, 1, 2], 20, 6), Sampler("shuffle", [0, 1, 2], 20, 6)
     expected = whole.take(50)
     sampler.take(13)
-    sampler.keep([0, 2])
+    sampler.retain([0, 2])
     assert torch.equal(sampler.take(37), expected[[0, 2], 13:])
 
 
@@ -247,11 +247,11 @@ def test_dropping_replicas_leaves_the_others_adaptive_orders_alone(within):
     if within:
         sampler.take(8)
         sampler.learn(gradients[1, :4])
-        sampler.keep(live)
+        sampler.retain(live)
         sampler.take(12)
         sampler.learn(gradients[1, 4:, live])
     else:
-        sampler.keep(live)
+        sampler.retain(live)
         sampler.take(20)
         sampler.learn(gradients[1][:, live])
     assert torch.equal(sampler.take(20), whole[2, live])
@@ -316,7 +316,7 @@ def test_an_adaptive_order_is_not_known_ahead():
 @pytest.mark.parametrize("kind", [np.array, torch.tensor, list])
 def test_an_array_gives_the_batches_of_each_epoch(kind):
     array = [[[0, 1], [1, 0], [3, 3]], [[2, 2], [0, 1], [3, 0]]]
-    order = orders.check(kind(array))
+    order = orders.checked_order(kind(array))
     assert orders.batch_sizes(order, 4, 2) == [2, 2, 2]
     drawn = Sampler(order, [0, 9], 4, 2).take(12)
     assert drawn.tolist() == [np.ravel(array).tolist()] * 2
@@ -361,7 +361,7 @@ def test_a_callable_that_returns_no_epoch_is_refused(draw):
 
 def test_an_unknown_order_suggests_the_nearest():
     with pytest.raises(ss.InputError, match="did you mean 'shuffle'") as error:
-        orders.check("shufle")
+        orders.checked_order("shufle")
     assert one_line(error)
     assert all(name in str(error.value) for name in orders.ORDERS)
 
@@ -381,7 +381,7 @@ def test_an_unknown_order_suggests_the_nearest():
 )
 def test_an_array_that_is_no_order_is_refused(order):
     with pytest.raises(ss.InputError) as error:
-        orders.check(order)
+        orders.checked_order(order)
     assert one_line(error)
 
 

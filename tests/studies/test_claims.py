@@ -10,7 +10,7 @@ from scipy.stats import t
 
 import sgdstudy as ss
 from sgdstudy.studies.claims import claims_markdown, without_tables
-from sgdstudy.text import show
+from sgdstudy.text import written
 from sgdstudy.tracking.load import CLAIM_FIELDS, kind_of
 
 NAN, INF = float("nan"), float("inf")
@@ -191,4 +191,4 @@ def test_a_table_says_of_each_claim_whether_it_holds():
     ],
 )
 def test_a_value_is_shown_with_the_digits_that_count(value, text):
-    assert show(value) == text
+    assert written(value) == text

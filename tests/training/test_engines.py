@@ -113,10 +113,10 @@ def test_auto_says_why_it_does_not_compile(monkeypatch):
 PEAK = """
 import resource, sys
 import sgdstudy as ss
-from sgdstudy.history.rows import Stream
+from sgdstudy.history.rows import ArrowStream
 from pathlib import Path
 
-sink = Stream(Path(sys.argv[1]))
+sink = ArrowStream(Path(sys.argv[1]))
 ss.train("curve", lr=1e-5, batch_size=10, epochs=int(sys.argv[2]), sink=sink, progress=False)
 sink.close()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

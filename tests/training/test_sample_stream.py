@@ -93,9 +93,9 @@ def test_diagnostics_are_those_of_the_samples_that_came():
 
 def test_a_run_on_a_stream_goes_on_where_it_stopped():
     """`load_state_dict` reads the stream again from its beginning."""
-    from sgdstudy.training.sample_stream import Streams
+    from sgdstudy.training.sample_stream import SampleStreams
 
-    first, second = Streams(problem(), [1, 2]), Streams(problem(), [1, 2])
+    first, second = SampleStreams(problem(), [1, 2]), SampleStreams(problem(), [1, 2])
     first.take(53)
     rows = first.take(20)
     expected = first.x[rows], first.y[rows]
@@ -106,10 +106,10 @@ def test_a_run_on_a_stream_goes_on_where_it_stopped():
 
 
 def test_a_long_stream_is_read_again_to_the_very_sample():
-    from sgdstudy.training.sample_stream import Streams
+    from sgdstudy.training.sample_stream import SampleStreams
 
     long = small_curve().replace(stream=blocks(length=70_001))
-    first, second = Streams(long, [1]), Streams(long, [1])
+    first, second = SampleStreams(long, [1]), SampleStreams(long, [1])
     for n in (80_000, 80_000, 80_005):
         first.take(n)
     second.load_state_dict({}, 240_005)

@@ -13,7 +13,7 @@ from torch import nn
 
 import sgdstudy as ss
 from sgdstudy import quantities
-from sgdstudy.history.rows import Stream
+from sgdstudy.history.rows import ArrowStream
 from sgdstudy.recipe import rules
 from sgdstudy.studies.runner import train_arm
 from sgdstudy.training import engines, epochs, run
@@ -459,7 +459,7 @@ def test_diagnostics_do_not_change_a_trajectory(optimizer, tmp_path):
     for diagnostics in ("light", "full", ["distance"], [spoil]):
         history = ss.train(small_curve(), diagnostics=diagnostics, **settings)
         assert np.array_equal(history.w, plain.w)
-    stream = Stream(tmp_path / "stream")
+    stream = ArrowStream(tmp_path / "stream")
     assert np.array_equal(ss.train(small_curve(), sink=stream, **settings).w, plain.w)
     stream.close()
 
