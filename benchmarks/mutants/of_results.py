@@ -27,11 +27,6 @@ HISTORY = Group(
             "another norm",
         ),
         (
-            "return wide.reindex(columns=list(seeds)).to_numpy(float)",
-            "return wide.to_numpy(float)",
-            "columns in order of the numbers, not of the seeds given",
-        ),
-        (
             "table = table.filter((field >= first) & (field < end))",
             "table = table.filter((field >= first) & (field <= end))",
             "the end counts too",
@@ -46,6 +41,18 @@ HISTORY = Group(
             'for name, part in (("step", steps), ("epoch", None)):',
             "the epochs asked for do nothing",
         ),
+    ],
+)
+
+HISTORY_ARRAYS = Group(
+    "history/arrays.py",
+    "train trajectory sample_stream load",
+    [
+        (
+            "seeds = list(run.config.seeds)",
+            "seeds = sorted(run.config.seeds)",
+            "columns in order of the numbers, not of the seeds given",
+        )
     ],
 )
 
@@ -430,8 +437,8 @@ TEXT = Group(
     ),
 )
 
-HISTORY_HISTORY = Group(
-    "history/history.py",
+HISTORY_GROWTH = Group(
+    "history/growth.py",
     "predictions schedules sample_stream",
     (
         (
@@ -441,6 +448,13 @@ HISTORY_HISTORY = Group(
         ),
         ("** (1 / (2 * epochs)))", "** (1 / epochs))", "the factor of the loss, not of the error"),
         ("(loss[-1] / loss[-1 - epochs])", "(loss[-1] / loss[-epochs])", "an epoch too few"),
+    ),
+)
+
+HISTORY_LOSSES = Group(
+    "history/losses.py",
+    "predictions schedules sample_stream",
+    (
         (
             "found.append(theory.gap(loss, full, size, end))",
             "found.append(theory.gap(full, loss, size, end))",
@@ -468,6 +482,7 @@ STUDIES_PREDICTED = Group(
 
 GROUPS = [
     HISTORY,
+    HISTORY_ARRAYS,
     LOAD,
     RUNS,
     COMPARISON,
@@ -481,6 +496,7 @@ GROUPS = [
     TRACKING_COMPARE,
     STUDIES_CLAIMS,
     TEXT,
-    HISTORY_HISTORY,
+    HISTORY_GROWTH,
+    HISTORY_LOSSES,
     STUDIES_PREDICTED,
 ]

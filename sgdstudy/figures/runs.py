@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from sgdstudy import theory
 from sgdstudy.figures import style
 from sgdstudy.figures.style import Run, Runs
+from sgdstudy.recipe.columns import of_parameters
 from sgdstudy.recipe.columns import title as title_of
 from sgdstudy.theory import predictions
 from sgdstudy.theory.follow import FIXED_ORDERS
@@ -138,7 +139,7 @@ def steep_batches(history: Run, epoch: int = 1) -> Figure:
     """
     problem, config, seed = history.problem, history.config, history.config.seeds[0]
     ls, b = theory.moments(problem), theory.batches(problem, config, epoch)
-    names = [f"w{i}" for i in range(problem.p)]
+    names = of_parameters(problem.p)
     window = slice(epoch, epoch + 1)
     rows = history.load(columns=["seed", "epoch", *names], seeds=seed, epochs=window)
     z = rows[names].to_numpy(dtype=float) - ls.w_star
@@ -204,7 +205,7 @@ def gradient_norms(runs: Runs) -> Figure:
             axes.plot(rows["step"], rows[name], ".", markersize=2, alpha=0.5, label=label)
         ends = history.load("epochs", seeds=seed)
         size = history.config.batch_sizes(d)[0]
-        w = ends[[f"w{i}" for i in range(history.problem.p)]].to_numpy(dtype=float)
+        w = ends[of_parameters(history.problem.p)].to_numpy(dtype=float)
         expected = [theory.mean_square_batch_norm(ls, row, d, size) ** 0.5 for row in w]
         steps = ends["epoch"] * len(history.config.batch_sizes(d))
         style.dashed(axes, steps, np.array(expected), "black")

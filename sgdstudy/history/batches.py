@@ -13,6 +13,7 @@ import torch
 from sgdstudy.errors import InputError
 from sgdstudy.figures.style import Run
 from sgdstudy.quantities import norm
+from sgdstudy.recipe.columns import of_parameters
 
 
 def batches_off(run: Run, batches: Sequence[np.ndarray]) -> float:
@@ -29,7 +30,7 @@ def batches_off(run: Run, batches: Sequence[np.ndarray]) -> float:
         0 but for rounding where the run took these; infinite where it took more or fewer steps.
     """
     exact, p = run.problem.to(torch.float64, "cpu"), run.problem.p
-    columns = ["seed", "step", "loss", "grad_norm", *_parameters(p)]
+    columns = ["seed", "step", "loss", "grad_norm", *of_parameters(p)]
     rows = run.load(columns=columns, seeds=run.config.seeds[0]).to_numpy(dtype=float)
     if len(rows) != len(batches):
         return float("inf")
@@ -69,10 +70,6 @@ def way_off(run: Run) -> float:
         raise InputError("way_off is of plain steps, with one lr, of batches of one size")
     first = run.load("epochs", epochs=slice(1, 2))
     start = run.problem.initial(first["seed"].tolist()).double().cpu().numpy()
-    way = norm(start - first[_parameters(run.problem.p)].to_numpy(dtype=float))
+    way = norm(start - first[of_parameters(run.problem.p)].to_numpy(dtype=float))
     off = np.abs(first["norm_mean_grad"] - way / (c.lr * len(sizes))) / first["mean_grad_norm"]
     return float(np.max(off.to_numpy(dtype=float), initial=0.0))
-
-
-def _parameters(p: int) -> list[str]:
-    return [f"w{i}" for i in range(p)]
