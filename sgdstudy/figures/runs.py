@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from sgdstudy.figures.style import Run, Runs
 from sgdstudy.recipe.columns import of_parameters
 from sgdstudy.recipe.columns import title as title_of
 from sgdstudy.theory import predictions
+from sgdstudy.theory.expect import expect
 from sgdstudy.theory.follow import FIXED_ORDERS
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def drift_and_sampling(runs: Runs, title: str = "") -> Figure:
     panels = figure.subplots(1, len(runs), squeeze=False)[0]
     for axes, (arm, history) in zip(panels, runs.items(), strict=True):
         seen = history.gaps()
-        path = predictions.known_order(history.problem, history.config, len(seen))
+        path = expect(history).own_order(len(seen))
         expected = [path.gap(epoch + 1) for epoch in range(len(seen))]
         epochs = np.arange(1, len(seen) + 1)
         for part, color in (("drift", "tab:blue"), ("sampling", "tab:orange")):
@@ -332,10 +332,9 @@ def _bars(runs: Runs, columns: list[str], names: list[str], label: str) -> Figur
 
 def _known_losses(history: Run, epoch: int) -> np.ndarray:
     """Return the batch losses of an epoch as theory has them, median over the seeds' own orders."""
-    problem, config = history.problem, history.config
-    one = [config.seeds[0]] if config.order in FIXED_ORDERS else config.seeds
-    each = [predictions.known_order(problem, replace(config, seeds=[s]), epoch) for s in one]
-    return np.median([losses.batch[-1] for losses in each], axis=0)
+    known, seeds = expect(history), history.config.seeds
+    seeds = seeds[:1] if history.config.order in FIXED_ORDERS else seeds
+    return np.median([known.own_order(epoch, seed).batch[-1] for seed in seeds], axis=0)
 
 
 def _level_lines(axes: Any, ls: LeastSquares, i: int, j: int) -> None:
