@@ -253,6 +253,18 @@ CLAIMS = Group(
     ],
 )
 
+PLAIN = Group(
+    "recipe/config.py",
+    "predictions schedules sample_stream",
+    [
+        (
+            'return self.optimizer in ("notebook", "SGD") and not self.options',
+            'return self.optimizer in ("notebook", "SGD")',
+            "momentum is taken for none",
+        )
+    ],
+)
+
 PREDICT = Group(
     "theory/predictions.py",
     "predictions schedules sample_stream",
@@ -275,14 +287,9 @@ PREDICT = Group(
             "a mean that is infinite is expected",
         ),
         (
-            "return known and config.schedule is None",
-            "return known",
+            "return config.plain and config.schedule is None",
+            "return config.plain",
             "a schedule is taken for a constant step",
-        ),
-        (
-            'known = config.optimizer in ("notebook", "SGD") and not config.options',
-            'known = config.optimizer in ("notebook", "SGD")',
-            "momentum is taken for none",
         ),
         (
             "if config.lr >= theory.lr_limit(ls):",
@@ -489,6 +496,7 @@ GROUPS = [
     MEDIANS,
     TUNING,
     CLAIMS,
+    PLAIN,
     PREDICT,
     FOLLOW,
     ROUNDING,

@@ -1,7 +1,4 @@
-"""Columns of a run as arrays, by step or epoch and seed.
-
-A run is known here by what figures ask of it, wherever its rows lie.
-"""
+"""Columns of a run as arrays, by step or epoch and seed."""
 
 from __future__ import annotations
 
@@ -21,7 +18,6 @@ def array(run: Run, kind: str, column: str, **which: Any) -> np.ndarray:
     """Return a column by step or epoch and seed, `(S, R)` or `(E, R)`; NaN beyond a seed's end.
 
     Args:
-        run: what was recorded.
         kind: `steps` or `epochs`.
         column: its name.
         which: `seeds`, `steps`, `epochs`, as for `History.load`.

@@ -1,7 +1,4 @@
-"""What the recorded losses and gradients of the batches say of a run: which they were, their norms.
-
-A run is known here by what figures ask of it, wherever its rows lie.
-"""
+"""What the losses and gradients of the batches say of a run: which they were, their norms."""
 
 from __future__ import annotations
 
@@ -23,7 +20,6 @@ def batches_off(run: Run, batches: Sequence[np.ndarray]) -> float:
     gradient's norm relative to that of the mean of its terms' sizes, as they cancel.
 
     Args:
-        run: what was recorded.
         batches: the numbers of the samples of every step, `(B,)` each.
 
     Returns:
@@ -66,7 +62,7 @@ def way_off(run: Run) -> float:
         InputError: steps that are not plain, or batches of two sizes.
     """
     c, sizes = run.config, run.config.batch_sizes(run.problem.d)
-    if c.optimizer not in ("notebook", "SGD") or c.options or c.schedule or len(set(sizes)) > 1:
+    if not c.plain or c.schedule or len(set(sizes)) > 1:
         raise InputError("way_off is of plain steps, with one lr, of batches of one size")
     first = run.load("epochs", epochs=slice(1, 2))
     start = run.problem.initial(first["seed"].tolist()).double().cpu().numpy()

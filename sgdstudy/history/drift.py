@@ -41,7 +41,6 @@ def behind(run: Run, law: SampleLaw, first: int = 0) -> Behind:
     """Return how far the seeds are behind the true parameters, which may move.
 
     Args:
-        run: what was recorded.
         law: that the samples are drawn from.
         first: the step looked at first.
 

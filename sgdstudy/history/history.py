@@ -7,7 +7,7 @@ look at; `History` has them as methods.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -108,6 +108,12 @@ class History:
         known = Trajectory(problem, w, indices, losses, gradients)
         config = known.config(lr, steps_per_epoch, **settings)
         return train(problem, config=config, sink=sink, trajectory=known, progress=False)
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        """What makes it again beside problem, config and rows, by name."""
+        kept = [f.name for f in fields(self) if f.name not in ("problem", "config", "sink")]
+        return {name: getattr(self, name) for name in kept}
 
     def __repr__(self) -> str:
         reasons = pd.Series(self.stop_reason).value_counts().to_dict()

@@ -1,7 +1,4 @@
-"""What a run of least squares has beside theory's moments: excess losses, w - w*, rates, noise.
-
-A run is known here by what figures ask of it, wherever its rows lie.
-"""
+"""What a run of least squares has beside theory's moments: excess losses, w - w*, rates, noise."""
 
 from __future__ import annotations
 
@@ -25,7 +22,6 @@ def excess(run: Run, kind: str = "epochs", **which: Any) -> np.ndarray:
     parameters, where the configuration keeps one.
 
     Args:
-        run: a run of least squares.
         kind: `steps` or `epochs`.
         which: `seeds`, `steps`, `epochs`, as for `History.load`.
 
@@ -87,7 +83,6 @@ def mode_variance(run: Run, epochs: slice | None = None) -> np.ndarray:
     At the ends of epochs, over epochs and seeds, about their mean: a bias is not noise.
 
     Args:
-        run: a run of least squares.
         epochs: `slice(first, end)`, from 1; None: all.
     """
     z = from_minimiser(run, epochs=epochs) @ theory.moments(run.problem).modes[1]
@@ -101,7 +96,6 @@ def log_rate(run: Run, first: int, last: int | None = None) -> theory.Estimate:
     `theory.PRODUCTS` says, taken to scatter as these do.
 
     Args:
-        run: a run of least squares.
         first: an epoch, from 1, at whose end the start is forgotten.
         last: a later one; None: the last.
     """
@@ -119,7 +113,6 @@ def noise_scale(run: Run, part: slice, weights: np.ndarray | None = None) -> the
     Means over steps and seeds, at the parameters before the steps; see `theory.noise_terms`.
 
     Args:
-        run: a run of least squares.
         part: the steps, `slice(first, end)`.
         weights: of the steps `(n,)`, as 1 / the expected excess; None: they count alike.
     """

@@ -45,7 +45,6 @@ def stops_by_rule(run: Run, rule: str, epsilon: float) -> Stops:
     (`theory.gradient_bound`).
 
     Args:
-        run: what was recorded.
         rule: as of `TrainConfig.stop`.
         epsilon: the loss of all the data that counts as done.
 
@@ -67,7 +66,6 @@ def lucky_stops(run: Run, epsilon: float, draws: int = 200) -> np.ndarray:
     how many of them have a loss below epsilon, while that of all the data is not.
 
     Args:
-        run: what was recorded.
         epsilon: the loss that counts as done.
         draws: random batches an epoch and seed.
     """

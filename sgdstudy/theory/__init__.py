@@ -4,6 +4,11 @@ Pure float64 functions of `LeastSquares` (features, minimiser, Hessian H, least 
 z = w - w* the loss is L* + z^T H z / 2, a full-batch step is z -> (I - lr H) z, and a step on a
 batch b is z -> (I - lr H_b) z - lr g_b, g_b the batch's gradient at w*.
 
+An argument of one name means one thing throughout, and is said where it means more: `ls` the
+moments of a problem, `d` its samples, `batch_size` B of them a step, `lr` the step size, `w0` the
+parameters at the start `(p,)`, `replacement` whether a batch may hold a sample twice, `problem`
+and `config` what is trained and how, `confidence` of an interval, `seed` of the draws.
+
 Promises: nothing here looks at a run; what is not known is refused, never guessed.
 May import: `recipe`, `quantities`, `problems` and below.
 Start reading: `descent.py`, `fixed_order.py`, `random_order.py`; `expect.py` binds them to an arm.
