@@ -91,9 +91,9 @@ def stops(quantity: np.ndarray, threshold: float, loss: np.ndarray, epsilon: flo
         (array([1.]), array([ True]), array([2.]), nan)
     """
     done = loss < epsilon
-    epoch = _first(quantity < threshold)
+    epoch = first_marked(quantity < threshold)
     there = np.arange(1, len(done) + 1)[:, None] == epoch
-    return Stops(epoch, (there & ~done).any(0), _first(done))
+    return Stops(epoch, (there & ~done).any(0), first_marked(done))
 
 
 def stops_by_chance(chance: np.ndarray, done: np.ndarray) -> np.ndarray:
@@ -111,7 +111,7 @@ def stops_by_chance(chance: np.ndarray, done: np.ndarray) -> np.ndarray:
     return (going * chance * ~done).sum(0)
 
 
-def _first(marks: np.ndarray) -> np.ndarray:
+def first_marked(marks: np.ndarray) -> np.ndarray:
     """Return the first epoch, from 1, that is marked, `(R,)`; infinite where none is."""
     epochs = np.arange(1.0, len(marks) + 1)[:, None]
     return np.where(marks, epochs, np.inf).min(0, initial=np.inf)

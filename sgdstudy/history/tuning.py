@@ -20,6 +20,7 @@ from sgdstudy import checks
 from sgdstudy.errors import InputError
 from sgdstudy.history.compare import last_value, paired, value_by_seed
 from sgdstudy.history.history import History
+from sgdstudy.history.stopping import first_marked
 from sgdstudy.theory.expect import expect
 from sgdstudy.theory.medians import median, median_interval
 
@@ -117,9 +118,7 @@ def outcomes(
     found, n = [], losses.shape[1]
     final = np.nan_to_num(losses[-1], nan=np.inf) if len(losses) else np.full(n, np.inf)
     for target, level in targets.items():
-        below = losses < level
-        time = np.where(below, np.arange(1.0, len(losses) + 1)[:, None], np.inf)
-        time = time.min(0, initial=np.inf)
+        time = first_marked(losses < level)
         rows = {"seed": list(seeds), "target": target, "level": level, "time": time, "final": final}
         found.append(pd.DataFrame(rows))
     return pd.concat(found, ignore_index=True)
