@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import peers_log
-from measure import Bar, Goal, Line, Options, Ratio, Table, Worker, interleave
+from measure import Bar, Costs, Goal, Line, Options, Ratio, Table, Worker, interleave
 from rows_step import in_us, us
 from store import SETTINGS, new_store
 
@@ -24,26 +24,44 @@ from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.sink import RunSink
 
+MLFLOW = ("mlflow.log_metrics", "mlflow log_batch, 1,000 points a call")
+BLOCKS, SINGLY = "in blocks", "one at a time"
+LOGGING = (
+    "From the first value to the end of what closes or flushes. Peers get a dict a step. Ours "
+    "both ways: *one at a time*, the same dicts to `RunSink.log`, which writes them to disk "
+    "every second; *in blocks* of up to 65,536 steps, as our trainer hands them over. Every "
+    "step goes to disk (Arrow while it runs, then Parquet as an artifact), chosen points of 5 "
+    "quantities to MLflow. *to_parquet + log_artifact* keeps a list of dicts, and writes it "
+    "when all is over: nothing is on disk before, and MLflow draws no chart. Peers whose steps "
+    "cost the same throughout are measured on fewer: 6,000 of W&B, 2,000 of TensorBoard, 1,000 "
+    "of log_batch, 60 of log_metrics."
+)
+Parts = dict[int, list[float]]  # by number of steps, seconds
+
 
 def logging(o: Options) -> list[Table]:
     """Measure logging 12 quantities a step against the number of steps."""
-    table = Table(
-        "Logging 12 quantities a step",
-        "us per step",
-        "From the first value to the end of what closes or flushes. Peers get a dict a step. Ours "
-        "both ways: *one at a time*, the same dicts to `RunSink.log`, which writes them to disk "
-        "every second; *in blocks* of up to 65,536 steps, as our trainer hands them over. Every "
-        "step goes to disk (Arrow while it runs, then Parquet as an artifact), chosen points of 5 "
-        "quantities to MLflow. *to_parquet + log_artifact* keeps a list of dicts, and writes it "
-        "when all is over: nothing is on disk before, and MLflow draws no chart. Peers whose steps "
-        "cost the same throughout are measured on fewer: 6,000 of W&B, 2,000 of TensorBoard, 1,000 "
-        "of log_batch, 60 of log_metrics.",
-    )
+    table = Table("Logging 12 quantities a step", "us per step", LOGGING)
+    counts = [1_000, 10_000, 100_000] + [1_000_000] * (not o.quick)
+    long = min(counts[-1], 100_000) // (5 if o.quick else 1)
+    costs, parts, contest = _logged(o, counts, long)
+    for name in contest:
+        mine = name.startswith("ours")
+        table.lines.append(in_us(costs.line(name, "" if mine else _name(100_000), ours=mine)))
+    table.lines += _mlflows_part(parts)
+    table.goals += _goals(costs, parts, f"Trackio, {long:,} steps")
+    for name in (_name(counts[-1]), _name(10_000), *contest[len(counts) + 2 :]):
+        bar = Bar("logging 12 quantities", name, us(costs.cost(name)), name.startswith("ours"))
+        table.bars.append(bar)
+    return [table]
+
+
+def _logged(o: Options, counts: list[int], long: int) -> tuple[Costs, Parts, list[str]]:
+    """Return what logging took, MLflow's part of ours, and the names of all contestants."""
     store, client = new_store(o)
     invocation = Invocation.start(store, "log")
     history = ss.train("curve", epochs=1, **SETTINGS, progress=False)
-    counts = [1_000, 10_000, 100_000] + [1_000_000] * (not o.quick)
-    parts: dict[int, list[float]] = {n: [] for n in counts}
+    parts: Parts = {n: [] for n in counts}
 
     def ours(n: int, log: Callable[[Journal, History, int], float]) -> float:
         with invocation.run("log", "", {}, metrics=METRICS) as journal:
@@ -53,8 +71,6 @@ def logging(o: Options) -> list[Table]:
                 parts[n].append(client.take())
         return seconds / n
 
-    repeats = 1 if o.quick else 3
-    long = min(counts[-1], 100_000) // (5 if o.quick else 1)
     contest: dict[str, Callable[[], float]] = {}
     for n in counts:
         contest[_name(n)] = functools.partial(ours, n, in_blocks)
@@ -62,42 +78,30 @@ def logging(o: Options) -> list[Table]:
         contest[_name(n, SINGLY)] = functools.partial(ours, n, one_at_a_time)
     with Worker(o.folder("loggers")) as worker:
         contest |= _loggers(worker, long, 1 if o.quick else 2)
-        costs = interleave(contest, repeats)
-    for name in contest:
-        mine = name.startswith("ours")
-        table.lines.append(in_us(costs.line(name, "" if mine else _name(100_000), ours=mine)))
-    base = parts[counts[0]][1:]
-    for n in counts:
-        seconds = median(parts[n][1:])
-        ratio = Ratio.of(parts[n][1:], base, f"that of {counts[0]:,} steps")
-        note = f"{seconds:.3f} s a run"
-        name = f"of this in MLflow, {n:,} steps"
-        table.lines.append(Line(name, 1e6 * seconds / n, None if n == 1000 else ratio, note, True))
-    what = f"MLflow's part of {counts[-1]:,} steps over that of 10,000"
-    bounded = Ratio.of(parts[counts[-1]][1:], parts[10_000][1:], "")
-    each, flush = MLFLOW[0], f"Trackio, {long:,} steps"
-    table.goals += [
-        Goal.of(
-            "100,000 steps in blocks: ours over Trackio", 1, costs.ratio(_name(100_000), flush)
-        ),
-        Goal.of(
-            "100,000 steps one at a time: ours over Trackio",
-            1,
-            costs.ratio(_name(100_000, SINGLY), flush),
-        ),
-        Goal.of("10,000 steps: ours over log_metrics", 0.01, costs.ratio(_name(10_000), each)),
-        Goal.of(f"{what} (bounded)", 2, bounded),
+        costs = interleave(contest, 1 if o.quick else 3)
+    return costs, {n: each[1:] for n, each in parts.items()}, list(contest)  # the first warmed up
+
+
+def _mlflows_part(parts: Parts) -> list[Line]:
+    base, found = min(parts), []
+    for n, each in parts.items():
+        seconds = median(each)
+        ratio = Ratio.of(each, parts[base], f"that of {base:,} steps") if n != base else None
+        name, note = f"of this in MLflow, {n:,} steps", f"{seconds:.3f} s a run"
+        found.append(Line(name, 1e6 * seconds / n, ratio, note, True))
+    return found
+
+
+def _goals(costs: Costs, parts: Parts, flush: str) -> list[Goal]:
+    ratio, most = costs.ratio, max(parts)
+    bounded = Ratio.of(parts[most], parts[10_000], "")
+    name = "100,000 steps {}: ours over Trackio"
+    return [
+        Goal.of(name.format(BLOCKS), 1, ratio(_name(100_000), flush)),
+        Goal.of(name.format(SINGLY), 1, ratio(_name(100_000, SINGLY), flush)),
+        Goal.of("10,000 steps: ours over log_metrics", 0.01, ratio(_name(10_000), MLFLOW[0])),
+        Goal.of(f"MLflow's part of {most:,} steps over that of 10,000 (bounded)", 2, bounded),
     ]
-    for name in (_name(counts[-1]), _name(10_000), *list(contest)[len(counts) + 2 :]):
-        bar = Bar("logging 12 quantities", name, us(costs.cost(name)), name.startswith("ours"))
-        table.bars.append(bar)
-    return [table]
-
-
-MLFLOW = ("mlflow.log_metrics", "mlflow log_batch, 1,000 points a call")
-
-
-BLOCKS, SINGLY = "in blocks", "one at a time"
 
 
 def _name(n: int, how: str = BLOCKS) -> str:

@@ -104,8 +104,8 @@ FORMULAS = Group(
             "no cosine",
         ),
         (
-            'return _ratio(chunk.statistics["scatter"], _size(chunk) - 1)',
-            'return _ratio(chunk.statistics["scatter"], _size(chunk))',
+            'return ratio(chunk.statistics["scatter"], _size(chunk) - 1)',
+            'return ratio(chunk.statistics["scatter"], _size(chunk))',
             "a biased variance",
         ),
         (
@@ -114,23 +114,23 @@ FORMULAS = Group(
             "the bias added, not taken off",
         ),
         (
-            "return _ratio(noise, np.where(signal > 0, signal, np.nan))",
-            "return _ratio(noise, np.abs(signal))",
+            "return ratio(noise, np.where(signal > 0, signal, np.nan))",
+            "return ratio(noise, np.abs(signal))",
             "no gradient to see, and a number all the same",
         ),
         (
-            '_ratio(trace_sigma(chunk) / _size(chunk), chunk.statistics["square"])',
-            '_ratio(trace_sigma(chunk), chunk.statistics["square"])',
+            'ratio(trace_sigma(chunk) / _size(chunk), chunk.statistics["square"])',
+            'ratio(trace_sigma(chunk), chunk.statistics["square"])',
             "the norm test without B",
         ),
         (
-            '_ratio(chunk.statistics["along"], _size(chunk) * (_size(chunk) - 1))',
-            '_ratio(chunk.statistics["along"], _size(chunk) ** 2)',
+            'ratio(chunk.statistics["along"], _size(chunk) * (_size(chunk) - 1))',
+            'ratio(chunk.statistics["along"], _size(chunk) ** 2)',
             "B^2 for B (B - 1)",
         ),
         (
-            'across = _ratio(chunk.statistics["across"], _size(chunk) * (_size(chunk) - 1))',
-            'across = _ratio(chunk.statistics["across"], _size(chunk) - 1)',
+            'across = ratio(chunk.statistics["across"], _size(chunk) * (_size(chunk) - 1))',
+            'across = ratio(chunk.statistics["across"], _size(chunk) - 1)',
             "the orthogonality test without B",
         ),
         (
@@ -139,8 +139,8 @@ FORMULAS = Group(
             "the variance over B, not B - 1",
         ),
         (
-            "return _ratio(chunk.lr * trace_sigma(chunk), chunk.loss)",
-            "return _ratio(trace_sigma(chunk), chunk.loss)",
+            "return ratio(chunk.lr * trace_sigma(chunk), chunk.loss)",
+            "return ratio(trace_sigma(chunk), chunk.loss)",
             "CABS without the step size",
         ),
         (
@@ -149,13 +149,13 @@ FORMULAS = Group(
             "1 for 2 at the edge",
         ),
         (
-            'return _ratio(trace_sigma(chunk), chunk.statistics["hess_trace"])',
-            'return _ratio(chunk.statistics["hess_trace"], trace_sigma(chunk))',
+            'return ratio(trace_sigma(chunk), chunk.statistics["hess_trace"])',
+            'return ratio(chunk.statistics["hess_trace"], trace_sigma(chunk))',
             "TIC upside down",
         ),
         (
-            'return _ratio(chunk.statistics["full_trace_sigma"], chunk.statistics["full_square"])',
-            'return _ratio(chunk.statistics["full_trace_sigma"], '
+            'return ratio(chunk.statistics["full_trace_sigma"], chunk.statistics["full_square"])',
+            'return ratio(chunk.statistics["full_trace_sigma"], '
             'np.sqrt(chunk.statistics["full_square"]))',
             "the norm, not squared",
         ),

@@ -27,11 +27,6 @@ HISTORY = Group(
             "another norm",
         ),
         (
-            "return wide.reindex(columns=list(seeds)).to_numpy(float)",
-            "return wide.to_numpy(float)",
-            "columns in order of the numbers, not of the seeds given",
-        ),
-        (
             "table = table.filter((field >= first) & (field < end))",
             "table = table.filter((field >= first) & (field <= end))",
             "the end counts too",
@@ -46,6 +41,18 @@ HISTORY = Group(
             'for name, part in (("step", steps), ("epoch", None)):',
             "the epochs asked for do nothing",
         ),
+    ],
+)
+
+HISTORY_ARRAYS = Group(
+    "history/arrays.py",
+    "train trajectory sample_stream load",
+    [
+        (
+            "seeds = list(run.config.seeds)",
+            "seeds = sorted(run.config.seeds)",
+            "columns in order of the numbers, not of the seeds given",
+        )
     ],
 )
 
@@ -246,6 +253,18 @@ CLAIMS = Group(
     ],
 )
 
+PLAIN = Group(
+    "recipe/config.py",
+    "predictions schedules sample_stream",
+    [
+        (
+            'return self.optimizer in ("notebook", "SGD") and not self.options',
+            'return self.optimizer in ("notebook", "SGD")',
+            "momentum is taken for none",
+        )
+    ],
+)
+
 PREDICT = Group(
     "theory/predictions.py",
     "predictions schedules sample_stream",
@@ -268,14 +287,9 @@ PREDICT = Group(
             "a mean that is infinite is expected",
         ),
         (
-            "return known and config.schedule is None",
-            "return known",
+            "return config.plain and config.schedule is None",
+            "return config.plain",
             "a schedule is taken for a constant step",
-        ),
-        (
-            'known = config.optimizer in ("notebook", "SGD") and not config.options',
-            'known = config.optimizer in ("notebook", "SGD")',
-            "momentum is taken for none",
         ),
         (
             "if config.lr >= theory.lr_limit(ls):",
@@ -430,8 +444,8 @@ TEXT = Group(
     ),
 )
 
-HISTORY_HISTORY = Group(
-    "history/history.py",
+HISTORY_GROWTH = Group(
+    "history/growth.py",
     "predictions schedules sample_stream",
     (
         (
@@ -441,6 +455,13 @@ HISTORY_HISTORY = Group(
         ),
         ("** (1 / (2 * epochs)))", "** (1 / epochs))", "the factor of the loss, not of the error"),
         ("(loss[-1] / loss[-1 - epochs])", "(loss[-1] / loss[-epochs])", "an epoch too few"),
+    ),
+)
+
+HISTORY_LOSSES = Group(
+    "history/losses.py",
+    "predictions schedules sample_stream",
+    (
         (
             "found.append(theory.gap(loss, full, size, end))",
             "found.append(theory.gap(full, loss, size, end))",
@@ -468,12 +489,14 @@ STUDIES_PREDICTED = Group(
 
 GROUPS = [
     HISTORY,
+    HISTORY_ARRAYS,
     LOAD,
     RUNS,
     COMPARISON,
     MEDIANS,
     TUNING,
     CLAIMS,
+    PLAIN,
     PREDICT,
     FOLLOW,
     ROUNDING,
@@ -481,6 +504,7 @@ GROUPS = [
     TRACKING_COMPARE,
     STUDIES_CLAIMS,
     TEXT,
-    HISTORY_HISTORY,
+    HISTORY_GROWTH,
+    HISTORY_LOSSES,
     STUDIES_PREDICTED,
 ]

@@ -37,31 +37,6 @@ TRAINER = Group(
             "epochs numbered one too high",
         ),
         (
-            "diverged = np.where(bad.any(0), bad.argmax(0), n_steps)",
-            "diverged = np.where(bad.any(0), bad.argmax(0) + 1, n_steps)",
-            "divergence found a step late",
-        ),
-        (
-            "bad = ~(finite if slopes.all() else finite & slopes.all(-1))",
-            "bad = ~finite",
-            "a gradient that overflows before the loss is no divergence",
-        ),
-        (
-            "converged = (stopped < span.n_epochs) & (by_stop <= diverged)",
-            "converged = stopped < span.n_epochs",
-            "a seed that diverged before converges",
-        ),
-        (
-            "rows = np.where(failed, diverged + 1, by_stop)",
-            "rows = np.where(failed, diverged, by_stop)",
-            "the row of the step that diverged is lost",
-        ),
-        (
-            "by_stop = np.where(stopped < span.n_epochs, (stopped + 1) * m, n_steps)",
-            "by_stop = np.where(stopped < span.n_epochs, stopped * m, n_steps)",
-            "the epoch that stopped is lost",
-        ),
-        (
             "return Whole(values[:-1], slopes[:-1], values[m::m], slopes[m::m])",
             "return Whole(values[1:], slopes[1:], values[m::m], slopes[m::m])",
             "the full loss of a step is that after it",
@@ -102,8 +77,8 @@ TRAINER = Group(
             "only the first epoch of a chunk is looked at",
         ),
         (
-            "ends = (position[:, None] == rows - 1) & ended & self.live[self.members]",
-            "ends = (position[:, None] == rows - 1) & self.live[self.members]",
+            "ended = ((found.outcome > 0) | over) & self.live[self.members]",
+            "ended = self.live[self.members]",
             "every chunk's last row is kept, not that of those that end",
         ),
         (
@@ -298,6 +273,38 @@ CHECKPOINT = Group(
     ],
 )
 
+CHUNK = Group(
+    "training/chunk.py",
+    "train trajectory checkpoint orders schedules",
+    [
+        (
+            "diverged = np.where(bad.any(0), bad.argmax(0), n_steps)",
+            "diverged = np.where(bad.any(0), bad.argmax(0) + 1, n_steps)",
+            "divergence found a step late",
+        ),
+        (
+            "bad = ~(finite if slopes.all() else finite & slopes.all(-1))",
+            "bad = ~finite",
+            "a gradient that overflows before the loss is no divergence",
+        ),
+        (
+            "converged = (stopped < span.n_epochs) & (by_stop <= diverged)",
+            "converged = stopped < span.n_epochs",
+            "a seed that diverged before converges",
+        ),
+        (
+            "rows = np.where(failed, diverged + 1, by_stop)",
+            "rows = np.where(failed, diverged, by_stop)",
+            "the row of the step that diverged is lost",
+        ),
+        (
+            "by_stop = np.where(stopped < span.n_epochs, (stopped + 1) * m, n_steps)",
+            "by_stop = np.where(stopped < span.n_epochs, stopped * m, n_steps)",
+            "the epoch that stopped is lost",
+        ),
+    ],
+)
+
 STATE = Group(
     "training/run.py",
     "checkpoint",
@@ -466,6 +473,7 @@ GROUPS = [
     STREAMS,
     CHECKPOINT,
     STATE,
+    CHUNK,
     CONFIG,
     TRAJECTORY,
     DRAWS,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +11,10 @@ from matplotlib.figure import Figure
 from sgdstudy import theory
 from sgdstudy.figures import style
 from sgdstudy.figures.style import Run, Runs
+from sgdstudy.recipe.columns import of_parameters
 from sgdstudy.recipe.columns import title as title_of
 from sgdstudy.theory import predictions
+from sgdstudy.theory.expect import expect
 from sgdstudy.theory.follow import FIXED_ORDERS
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def steep_batches(history: Run, epoch: int = 1) -> Figure:
     """
     problem, config, seed = history.problem, history.config, history.config.seeds[0]
     ls, b = theory.moments(problem), theory.batches(problem, config, epoch)
-    names = [f"w{i}" for i in range(problem.p)]
+    names = of_parameters(problem.p)
     window = slice(epoch, epoch + 1)
     rows = history.load(columns=["seed", "epoch", *names], seeds=seed, epochs=window)
     z = rows[names].to_numpy(dtype=float) - ls.w_star
@@ -171,7 +172,7 @@ def drift_and_sampling(runs: Runs, title: str = "") -> Figure:
     panels = figure.subplots(1, len(runs), squeeze=False)[0]
     for axes, (arm, history) in zip(panels, runs.items(), strict=True):
         seen = history.gaps()
-        path = predictions.known_order(history.problem, history.config, len(seen))
+        path = expect(history).own_order(len(seen))
         expected = [path.gap(epoch + 1) for epoch in range(len(seen))]
         epochs = np.arange(1, len(seen) + 1)
         for part, color in (("drift", "tab:blue"), ("sampling", "tab:orange")):
@@ -204,7 +205,7 @@ def gradient_norms(runs: Runs) -> Figure:
             axes.plot(rows["step"], rows[name], ".", markersize=2, alpha=0.5, label=label)
         ends = history.load("epochs", seeds=seed)
         size = history.config.batch_sizes(d)[0]
-        w = ends[[f"w{i}" for i in range(history.problem.p)]].to_numpy(dtype=float)
+        w = ends[of_parameters(history.problem.p)].to_numpy(dtype=float)
         expected = [theory.mean_square_batch_norm(ls, row, d, size) ** 0.5 for row in w]
         steps = ends["epoch"] * len(history.config.batch_sizes(d))
         style.dashed(axes, steps, np.array(expected), "black")
@@ -331,10 +332,9 @@ def _bars(runs: Runs, columns: list[str], names: list[str], label: str) -> Figur
 
 def _known_losses(history: Run, epoch: int) -> np.ndarray:
     """Return the batch losses of an epoch as theory has them, median over the seeds' own orders."""
-    problem, config = history.problem, history.config
-    one = [config.seeds[0]] if config.order in FIXED_ORDERS else config.seeds
-    each = [predictions.known_order(problem, replace(config, seeds=[s]), epoch) for s in one]
-    return np.median([losses.batch[-1] for losses in each], axis=0)
+    known, seeds = expect(history), history.config.seeds
+    seeds = seeds[:1] if history.config.order in FIXED_ORDERS else seeds
+    return np.median([known.own_order(epoch, seed).batch[-1] for seed in seeds], axis=0)
 
 
 def _level_lines(axes: Any, ls: LeastSquares, i: int, j: int) -> None:

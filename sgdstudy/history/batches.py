@@ -1,7 +1,4 @@
-"""What the recorded losses and gradients of the batches say of a run: which they were, their norms.
-
-A run is known here by what figures ask of it, wherever its rows lie.
-"""
+"""What the losses and gradients of the batches say of a run: which they were, their norms."""
 
 from __future__ import annotations
 
@@ -13,6 +10,7 @@ import torch
 from sgdstudy.errors import InputError
 from sgdstudy.figures.style import Run
 from sgdstudy.quantities import norm
+from sgdstudy.recipe.columns import of_parameters
 
 
 def batches_off(run: Run, batches: Sequence[np.ndarray]) -> float:
@@ -22,14 +20,13 @@ def batches_off(run: Run, batches: Sequence[np.ndarray]) -> float:
     gradient's norm relative to that of the mean of its terms' sizes, as they cancel.
 
     Args:
-        run: what was recorded.
         batches: the numbers of the samples of every step, `(B,)` each.
 
     Returns:
         0 but for rounding where the run took these; infinite where it took more or fewer steps.
     """
     exact, p = run.problem.to(torch.float64, "cpu"), run.problem.p
-    columns = ["seed", "step", "loss", "grad_norm", *_parameters(p)]
+    columns = ["seed", "step", "loss", "grad_norm", *of_parameters(p)]
     rows = run.load(columns=columns, seeds=run.config.seeds[0]).to_numpy(dtype=float)
     if len(rows) != len(batches):
         return float("inf")
@@ -65,14 +62,10 @@ def way_off(run: Run) -> float:
         InputError: steps that are not plain, or batches of two sizes.
     """
     c, sizes = run.config, run.config.batch_sizes(run.problem.d)
-    if c.optimizer not in ("notebook", "SGD") or c.options or c.schedule or len(set(sizes)) > 1:
+    if not c.plain or c.schedule or len(set(sizes)) > 1:
         raise InputError("way_off is of plain steps, with one lr, of batches of one size")
     first = run.load("epochs", epochs=slice(1, 2))
     start = run.problem.initial(first["seed"].tolist()).double().cpu().numpy()
-    way = norm(start - first[_parameters(run.problem.p)].to_numpy(dtype=float))
+    way = norm(start - first[of_parameters(run.problem.p)].to_numpy(dtype=float))
     off = np.abs(first["norm_mean_grad"] - way / (c.lr * len(sizes))) / first["mean_grad_norm"]
     return float(np.max(off.to_numpy(dtype=float), initial=0.0))
-
-
-def _parameters(p: int) -> list[str]:
-    return [f"w{i}" for i in range(p)]

@@ -6,6 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sgdstudy.figures.style import Run
+from sgdstudy.history.arrays import array, parameters
+from sgdstudy.theory import SampleLaw
+from sgdstudy.theory.expect import expect
+
 
 @dataclass(frozen=True)
 class Behind:
@@ -30,6 +35,26 @@ class Behind:
         weights = 1 / (self.step + 1)
         share: np.ndarray = weights @ (self.excess / self.expected[:, None]) / weights.sum()
         return share
+
+
+def behind(run: Run, law: SampleLaw, first: int = 0) -> Behind:
+    """Return how far the seeds are behind the true parameters, which may move.
+
+    Args:
+        law: that the samples are drawn from.
+        first: the step looked at first.
+
+    Raises:
+        InputError: the true parameters are not known.
+    """
+    total, seed = run.config.n_steps(run.problem.d), run.config.seeds[0]
+    which = slice(first, total)
+    step = run.load(columns=["step"], seeds=seed, steps=which)["step"].to_numpy()
+    expected = expect(run).tracking_path(law)[1][step]
+    true = run.problem.true_at(step)
+    assert true is not None
+    excess = excess_behind(parameters(run, steps=which), true, law.hessian)
+    return Behind(step, excess, array(run, "steps", "loss", steps=which), expected)
 
 
 def excess_behind(w: np.ndarray, true: np.ndarray, hessian: np.ndarray) -> np.ndarray:

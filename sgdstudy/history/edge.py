@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sgdstudy.figures.style import Run
+from sgdstudy.history.arrays import array
+from sgdstudy.theory import sharpness_limit
+
 
 @dataclass(frozen=True)
 class Edge:
@@ -29,6 +33,16 @@ class Edge:
     rises_beyond: np.ndarray
     loss_there: np.ndarray
     late_loss: np.ndarray
+
+
+def edge(run: Run) -> Edge:
+    """Return what the seeds do around the edge of their rule, `theory.sharpness_limit`.
+
+    Raises:
+        InputError: the run has no column `full_hess_max_eig`.
+    """
+    sharpness, loss = (array(run, "steps", name) for name in ("full_hess_max_eig", "full_loss"))
+    return around_edge(sharpness, loss, sharpness_limit(run.config.lr, **run.config.options))
 
 
 def around_edge(sharpness: np.ndarray, loss: np.ndarray, edge: float) -> Edge:

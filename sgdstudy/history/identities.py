@@ -34,7 +34,6 @@ def off(run: Run, identity: str) -> Off:
     """Return how far a run's records are off an identity.
 
     Args:
-        run: what was recorded.
         identity: `sum`: the sum of an epoch's batch losses is their number times `mean_loss`;
             `split`: drift and sampling add up to running - full(end), relative to the former.
             Where w stays: `mean`: the running loss is the full one, of losses that add up;

@@ -1,19 +1,18 @@
-"""What a run of least squares has beside theory's moments: excess losses, w - w*, rates, noise.
-
-A run is known here by what figures ask of it, wherever its rows lie.
-"""
+"""What a run of least squares has beside theory's moments: excess losses, w - w*, rates, noise."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from sgdstudy import checks, theory
+from sgdstudy import theory
 from sgdstudy.figures.style import Run
+from sgdstudy.history.arrays import array, parameters
 from sgdstudy.quantities import norm
+from sgdstudy.theory import medians, reshuffling
+from sgdstudy.theory.estimates import Estimate
+from sgdstudy.theory.expect import expect
 
 
 def excess(run: Run, kind: str = "epochs", **which: Any) -> np.ndarray:
@@ -23,7 +22,6 @@ def excess(run: Run, kind: str = "epochs", **which: Any) -> np.ndarray:
     parameters, where the configuration keeps one.
 
     Args:
-        run: a run of least squares.
         kind: `steps` or `epochs`.
         which: `seeds`, `steps`, `epochs`, as for `History.load`.
 
@@ -31,16 +29,44 @@ def excess(run: Run, kind: str = "epochs", **which: Any) -> np.ndarray:
         InputError: a problem that is not least squares.
     """
     averaged = kind == "epochs" and run.config.average is not None
-    loss = _by_seed(run, kind, ["average_loss" if averaged else "full_loss"], which)[:, :, 0]
+    loss = array(run, kind, "average_loss" if averaged else "full_loss", **which)
     return np.asarray(loss - theory.moments(run.problem).least_loss)
 
 
-def parameters(run: Run, kind: str = "steps", **which: Any) -> np.ndarray:
-    """Return w by epoch (at its end) or step (before it), seed and parameter, `(E, R, p)`.
+def excess_at_end(run: Run) -> float:
+    """Return the median over the seeds of how far the last loss of all the data is above least."""
+    last = run.load("epochs", columns=["seed", "full_loss"]).groupby("seed").last()
+    loss = medians.median(last["full_loss"].to_numpy(float))
+    return loss - theory.moments(run.problem).least_loss
 
-    NaN beyond a seed's end. The arguments: see `excess`.
+
+def late_excess(run: Run) -> np.ndarray:
+    """Return by seed `(R,)` the excess loss of late epochs; see `reshuffling.late_excess`."""
+    loss = array(run, "epochs", "full_loss")
+    return reshuffling.late_excess(loss, theory.moments(run.problem).least_loss)
+
+
+def steps_to_excess(run: Run, target: float) -> tuple[float, float]:
+    """Return for how many steps the seeds' mean excess loss is above a target; standard error.
+
+    See `Estimate.time_above`, with the curve that theory expects. Infinite where three times the
+    steps that it expects are not enough, or the run is shorter.
     """
-    return _by_seed(run, kind, [f"w{i}" for i in range(run.problem.p)], which)
+    expected = expect(run).path(target).excess
+    curves = excess(run, "steps", steps=slice(0, 3 * len(expected)))
+    seen = Estimate.time_above(curves, target, expected[: len(curves)])
+    return seen.value, seen.error
+
+
+def gradient_over_bound(run: Run) -> np.ndarray:
+    """Return |g| of all the data over the least it may be there, by epoch and seed, `(E, R)`.
+
+    See `theory.gradient_bound`; the excess loss is that of the parameters, as a difference of
+    losses is rounding where it is small.
+    """
+    ls = theory.moments(run.problem)
+    bound = theory.gradient_bound(ls, ls.excess(parameters(run, "epochs")))
+    return array(run, "epochs", "full_grad_norm") / bound
 
 
 def from_minimiser(run: Run, kind: str = "epochs", **which: Any) -> np.ndarray:
@@ -57,7 +83,6 @@ def mode_variance(run: Run, epochs: slice | None = None) -> np.ndarray:
     At the ends of epochs, over epochs and seeds, about their mean: a bias is not noise.
 
     Args:
-        run: a run of least squares.
         epochs: `slice(first, end)`, from 1; None: all.
     """
     z = from_minimiser(run, epochs=epochs) @ theory.moments(run.problem).modes[1]
@@ -71,7 +96,6 @@ def log_rate(run: Run, first: int, last: int | None = None) -> theory.Estimate:
     `theory.PRODUCTS` says, taken to scatter as these do.
 
     Args:
-        run: a run of least squares.
         first: an epoch, from 1, at whose end the start is forgotten.
         last: a later one; None: the last.
     """
@@ -89,7 +113,6 @@ def noise_scale(run: Run, part: slice, weights: np.ndarray | None = None) -> the
     Means over steps and seeds, at the parameters before the steps; see `theory.noise_terms`.
 
     Args:
-        run: a run of least squares.
         part: the steps, `slice(first, end)`.
         weights: of the steps `(n,)`, as 1 / the expected excess; None: they count alike.
     """
@@ -98,17 +121,3 @@ def noise_scale(run: Run, part: slice, weights: np.ndarray | None = None) -> the
     terms = theory.noise_terms(ls, w, run.problem.d)[:2]  # (2, S, R)
     noise, square = np.average(terms, 1, weights)
     return theory.Estimate.ratio(noise, square)
-
-
-def _by_seed(run: Run, kind: str, names: Sequence[str], which: Mapping[str, Any]) -> np.ndarray:
-    """Return columns by epoch or step and seed, `(E, R, columns)`; NaN beyond a seed's end."""
-    at = {"steps": "step", "epochs": "epoch"}[checks.choice("rows", kind, ("steps", "epochs"))]
-    rows = run.load(kind, columns=["seed", at, *names], **which)
-    points, row = np.unique(rows[at], return_inverse=True)
-    seeds = list(run.config.seeds)  # one that ended before its first row has none
-    if "seeds" in which:
-        there = set(rows["seed"].unique())
-        seeds = [seed for seed in seeds if seed in there]
-    found = np.full((len(points), len(seeds), len(names)), np.nan)
-    found[row, pd.Index(seeds).get_indexer(rows["seed"])] = rows[list(names)].to_numpy(float)
-    return found

@@ -6,6 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sgdstudy import checks, theory
+from sgdstudy.figures.style import Run
+from sgdstudy.history.arrays import array, parameters
+from sgdstudy.recipe.config import STOP_COLUMNS
+
 
 class Stops(NamedTuple):
     """What a rule does to R seeds that ran on regardless, beside the truth: the loss of all data.
@@ -33,6 +38,44 @@ class Stops(NamedTuple):
         return float(np.median(late)) if len(late) else np.nan
 
 
+def stops_by_rule(run: Run, rule: str, epsilon: float) -> Stops:
+    """Return where a stopping rule would have ended the seeds, and whether it should have.
+
+    Losses stop below epsilon, the gradient norm below what it has to be at that loss
+    (`theory.gradient_bound`).
+
+    Args:
+        rule: as of `TrainConfig.stop`.
+        epsilon: the loss of all the data that counts as done.
+
+    Raises:
+        InputError: a rule that does not exist; the gradient norm of what is not least squares.
+    """
+    column, threshold = STOP_COLUMNS[checks.choice("stop rule", rule, STOP_COLUMNS)], epsilon
+    if rule == "grad_norm":
+        ls = theory.moments(run.problem)
+        threshold = float(theory.gradient_bound(ls, epsilon - ls.least_loss))
+    quantity, loss = (array(run, "epochs", name) for name in (column, "full_loss"))
+    return stops(quantity, threshold, loss, epsilon)
+
+
+def lucky_stops(run: Run, epsilon: float, draws: int = 200) -> np.ndarray:
+    """Return with which probability a random last batch had stopped a seed falsely, `(R,)`.
+
+    At the parameters before every epoch's last step, random batches in the last one's place:
+    how many of them have a loss below epsilon, while that of all the data is not.
+
+    Args:
+        epsilon: the loss that counts as done.
+        draws: random batches an epoch and seed.
+    """
+    c, d = run.config, run.problem.d
+    sizes = c.batch_sizes(d)
+    ws, ls = parameters(run)[len(sizes) - 1 :: len(sizes)], theory.moments(run.problem)
+    chance = theory.lucky_share(ls, ws, d, sizes[-1], epsilon, draws)
+    return stops_by_chance(chance, array(run, "epochs", "full_loss") < epsilon)
+
+
 def stops(quantity: np.ndarray, threshold: float, loss: np.ndarray, epsilon: float) -> Stops:
     """Return where a quantity is first below a threshold, and where the loss is below epsilon.
 
@@ -48,9 +91,9 @@ def stops(quantity: np.ndarray, threshold: float, loss: np.ndarray, epsilon: flo
         (array([1.]), array([ True]), array([2.]), nan)
     """
     done = loss < epsilon
-    epoch = _first(quantity < threshold)
+    epoch = first_marked(quantity < threshold)
     there = np.arange(1, len(done) + 1)[:, None] == epoch
-    return Stops(epoch, (there & ~done).any(0), _first(done))
+    return Stops(epoch, (there & ~done).any(0), first_marked(done))
 
 
 def stops_by_chance(chance: np.ndarray, done: np.ndarray) -> np.ndarray:
@@ -68,7 +111,7 @@ def stops_by_chance(chance: np.ndarray, done: np.ndarray) -> np.ndarray:
     return (going * chance * ~done).sum(0)
 
 
-def _first(marks: np.ndarray) -> np.ndarray:
+def first_marked(marks: np.ndarray) -> np.ndarray:
     """Return the first epoch, from 1, that is marked, `(R,)`; infinite where none is."""
     epochs = np.arange(1.0, len(marks) + 1)[:, None]
     return np.where(marks, epochs, np.inf).min(0, initial=np.inf)

@@ -7,10 +7,11 @@ be others than those that are reported, else the best of many step sizes looks b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, wraps
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from sgdstudy import checks
 from sgdstudy.errors import InputError
 from sgdstudy.history.compare import last_value, paired, value_by_seed
 from sgdstudy.history.history import History
+from sgdstudy.history.stopping import first_marked
 from sgdstudy.theory.expect import expect
 from sgdstudy.theory.medians import median, median_interval
 
@@ -116,15 +118,30 @@ def outcomes(
     found, n = [], losses.shape[1]
     final = np.nan_to_num(losses[-1], nan=np.inf) if len(losses) else np.full(n, np.inf)
     for target, level in targets.items():
-        below = losses < level
-        time = np.where(below, np.arange(1.0, len(losses) + 1)[:, None], np.inf)
-        time = time.min(0, initial=np.inf)
+        time = first_marked(losses < level)
         rows = {"seed": list(seeds), "target": target, "level": level, "time": time, "final": final}
         found.append(pd.DataFrame(rows))
     return pd.concat(found, ignore_index=True)
 
 
-@lru_cache(256)  # claims, answer, tables and figures all ask
+def _once(of_run: Callable[..., pd.DataFrame]) -> Callable[..., pd.DataFrame]:
+    """Return a function of a run that keeps what it found as long as the run is there.
+
+    Claims, answer, tables and figures all ask.
+    """
+    found: WeakKeyDictionary[History, dict[Any, pd.DataFrame]] = WeakKeyDictionary()
+
+    @wraps(of_run)
+    def call(run: History, *given: Any) -> pd.DataFrame:
+        known = found.setdefault(run, {})
+        if given not in known:
+            known[given] = of_run(run, *given)
+        return known[given]
+
+    return call
+
+
+@_once
 def _outcomes_of(run: History, levels: tuple[tuple[Any, float], ...]) -> pd.DataFrame:
     """Return `outcomes` of a run, and its other losses and scores at each seed's last epoch."""
     seeds = list(run.config.seeds)
@@ -135,7 +152,7 @@ def _outcomes_of(run: History, levels: tuple[tuple[Any, float], ...]) -> pd.Data
     return found.assign(**{name: found["seed"].map(each) for name, each in ends.items()})
 
 
-@lru_cache(256)
+@_once
 def _expected_of(run: History, levels: tuple[tuple[Any, float], ...], seed: int) -> pd.DataFrame:
     """Return `outcomes` of the mean loss that theory expects, as if it were that of a seed."""
     mean = expect(run).mean_loss("full_loss")

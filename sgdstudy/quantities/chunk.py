@@ -95,3 +95,13 @@ class Chunk:
 def norm(vectors: np.ndarray) -> np.ndarray:
     """Euclidean norm over the last axis, without overflow for float32 values."""
     return np.sqrt(np.einsum("...p,...p->...", vectors, vectors))
+
+
+def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return a / b, NaN where b is 0."""
+    with np.errstate(all="ignore"):
+        quotient = np.asarray(a / b)
+    none = b == 0
+    if none.any():
+        quotient[np.broadcast_to(none, quotient.shape)] = np.nan
+    return quotient

@@ -31,15 +31,11 @@ def largest(matrices: np.ndarray) -> np.ndarray:
         a, b, c = matrices[0, 0], matrices[0, 1], matrices[1, 1]
         return (a + c) / 2 + np.hypot((a - c) / 2, b)
     if k == 3:
-        return _largest_of_three(matrices)
+        return _trigonometric(matrices)
     return _lapack(matrices)
 
 
-def _largest_of_three(matrices: np.ndarray) -> np.ndarray:
-    with np.errstate(all="ignore"):
-        return _trigonometric(matrices)
-
-
+@np.errstate(all="ignore")
 def _trigonometric(matrices: np.ndarray) -> np.ndarray:
     d, e, f = matrices[0, 1], matrices[0, 2], matrices[1, 2]
     q = (matrices[0, 0] + matrices[1, 1] + matrices[2, 2]) / 3

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from sgdstudy.quantities.chunk import Chunk, norm
+from sgdstudy.quantities.chunk import Chunk, norm, ratio
 
 Quantity = TypeVar("Quantity", bound=Callable[..., "np.ndarray | None"])
 
@@ -53,7 +53,7 @@ def trace_sigma(chunk: Chunk) -> np.ndarray:
 
     Unbiased for independent samples; units of the squared gradient.
     """
-    return _ratio(chunk.statistics["scatter"], _size(chunk) - 1)
+    return ratio(chunk.statistics["scatter"], _size(chunk) - 1)
 
 
 @needs("scatter", "square")
@@ -62,7 +62,7 @@ def noise_scale(chunk: Chunk) -> np.ndarray:
 
     |g|^2 is that of the batch and so holds tr(Sigma) / B of noise: seldom much above B.
     """
-    return _ratio(trace_sigma(chunk), chunk.statistics["square"])
+    return ratio(trace_sigma(chunk), chunk.statistics["square"])
 
 
 @needs("scatter", "square")
@@ -74,13 +74,13 @@ def noise_scale_two_batch(chunk: Chunk) -> np.ndarray:
     """
     noise = trace_sigma(chunk)
     signal = chunk.statistics["square"] - noise / _size(chunk)
-    return _ratio(noise, np.where(signal > 0, signal, np.nan))
+    return ratio(noise, np.where(signal > 0, signal, np.nan))
 
 
 @needs("scatter", "square")
 def norm_test(chunk: Chunk) -> np.ndarray:
     """Norm test, sqrt(sum |g_i - g|^2 / ((B - 1) B |g|^2)) (Byrd et al. 2012, eq. 3.9)."""
-    return np.sqrt(_ratio(trace_sigma(chunk) / _size(chunk), chunk.statistics["square"]))
+    return np.sqrt(ratio(trace_sigma(chunk) / _size(chunk), chunk.statistics["square"]))
 
 
 @needs("along")
@@ -90,7 +90,7 @@ def inner_test(chunk: Chunk) -> np.ndarray:
     Bollapragada, Byrd, Nocedal 2018, eq. 2.6. Its square and that of `ortho_test` add up to that
     of `norm_test`.
     """
-    return np.sqrt(_ratio(chunk.statistics["along"], _size(chunk) * (_size(chunk) - 1)))
+    return np.sqrt(ratio(chunk.statistics["along"], _size(chunk) * (_size(chunk) - 1)))
 
 
 @needs("across", "square")
@@ -99,8 +99,8 @@ def ortho_test(chunk: Chunk) -> np.ndarray:
 
     Bollapragada, Byrd, Nocedal 2018, eq. 3.3.
     """
-    across = _ratio(chunk.statistics["across"], _size(chunk) * (_size(chunk) - 1))
-    return np.sqrt(_ratio(across, chunk.statistics["square"]))
+    across = ratio(chunk.statistics["across"], _size(chunk) * (_size(chunk) - 1))
+    return np.sqrt(ratio(across, chunk.statistics["square"]))
 
 
 @needs("snr")
@@ -128,7 +128,7 @@ def cabs(chunk: Chunk) -> np.ndarray:
 
     For losses whose least value is near 0.
     """
-    return _ratio(chunk.lr * trace_sigma(chunk), chunk.loss)
+    return ratio(chunk.lr * trace_sigma(chunk), chunk.loss)
 
 
 @needs("histogram")
@@ -175,7 +175,7 @@ def lr_sharpness(chunk: Chunk) -> np.ndarray:
 @needs("scatter", "hess_trace")
 def tic(chunk: Chunk) -> np.ndarray:
     """Takeuchi's criterion by traces, tr(Sigma) / tr(H) (Thomas et al. 2020), units of the loss."""
-    return _ratio(trace_sigma(chunk), chunk.statistics["hess_trace"])
+    return ratio(trace_sigma(chunk), chunk.statistics["hess_trace"])
 
 
 # ---- all the data -------------------------------------------------------------------------------
@@ -190,7 +190,7 @@ def full_trace_sigma(chunk: Chunk) -> np.ndarray:
 @needs("full_trace_sigma", "full_square")
 def full_noise_scale(chunk: Chunk) -> np.ndarray:
     """Gradient noise scale of all the data, in samples: `theory.noise_scale`."""
-    return _ratio(chunk.statistics["full_trace_sigma"], chunk.statistics["full_square"])
+    return ratio(chunk.statistics["full_trace_sigma"], chunk.statistics["full_square"])
 
 
 @needs("full_hess_max_eig")
@@ -207,13 +207,3 @@ def full_hess_trace(chunk: Chunk) -> np.ndarray:
 
 def _size(chunk: Chunk) -> np.ndarray:
     return chunk.size.astype(float)[:, None]
-
-
-def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return a / b, NaN where b is 0."""
-    with np.errstate(all="ignore"):
-        quotient = np.asarray(a / b)
-    none = b == 0
-    if none.any():
-        quotient[np.broadcast_to(none, quotient.shape)] = np.nan
-    return quotient

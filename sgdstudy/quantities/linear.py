@@ -9,16 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sgdstudy.problems.least_squares import LeastSquares
 from sgdstudy.quantities import eigen, spread
+from sgdstudy.quantities.chunk import Chunk, ratio
 from sgdstudy.quantities.spread import nowhere
-
-if TYPE_CHECKING:
-    from sgdstudy.quantities.chunk import Chunk
 
 BLOCK_VALUES = 65_536  # features gathered at once: few calls, and what they touch stays in cache
 MAX_QR_OPERATIONS = 5e9  # about a second
@@ -238,11 +235,6 @@ class _Room:
         if name not in self._arrays or self._arrays[name].shape != shape:
             self._arrays[name] = np.empty(shape)
         return self._arrays[name]
-
-
-def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return a / b, NaN where b is 0."""
-    return np.where(b == 0, np.nan, a / b)
 
 
 def _alpha(

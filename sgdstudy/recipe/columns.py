@@ -191,6 +191,11 @@ def title(kind: str, name: str) -> str:
     return table[name].title if name in table else name
 
 
+def of_parameters(p: int) -> list[str]:
+    """Return the columns of p parameters: w0, w1, ..."""
+    return [f"w{i}" for i in range(p)]
+
+
 def charted(kind: str) -> tuple[str, ...]:
     """Return the columns that MLflow gets of `steps` or `epochs` unless others are asked for."""
     return tuple(name for name, column in TABLES[kind].items() if column.charted)

@@ -161,6 +161,11 @@ class TrainConfig:
                     f"there is no parameter {name}; {problem.name} has w0 to w{problem.p - 1}"
                 )
 
+    @property
+    def plain(self) -> bool:
+        """Whether every step is w - lr g; with a schedule lr changes on the way."""
+        return self.optimizer in ("notebook", "SGD") and not self.options
+
     def n_steps(self, d: int) -> int:
         """Return the most steps of a run on d samples."""
         return self.epochs * len(self.batch_sizes(d))

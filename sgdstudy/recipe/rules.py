@@ -63,40 +63,38 @@ class Rule(Protocol):
         """Return the state of the replicas at positions `live`; w holds their parameters."""
 
 
-@dataclass(frozen=True)
-class Notebook:
-    """The notebook's rule, `w -= lr * gradient`, rounded as written there."""
-
-    lr: float
+class Stateless:
+    """What a rule without a state starts from, and goes on with: None."""
 
     def init(self, w: torch.Tensor) -> None:
         """Return no state."""
+
+    def select(self, w: torch.Tensor, state: None, live: torch.Tensor) -> None:
+        """Return no state."""
+
+
+@dataclass(frozen=True)
+class Notebook(Stateless):
+    """The notebook's rule, `w -= lr * gradient`, rounded as written there."""
+
+    lr: float
 
     def update(self, w: torch.Tensor, state: None, at: Step) -> tuple[Any, Any]:
         """Return `w - lr * gradient`."""
         return w - (self.lr if at.lr is None else at.lr) * at.gradient, None
 
-    def select(self, w: torch.Tensor, state: None, live: torch.Tensor) -> None:
-        """Return no state."""
-
 
 @dataclass(frozen=True)
-class Still:
+class Still(Stateless):
     """No update: losses and gradients of every batch at the same parameters."""
-
-    def init(self, w: torch.Tensor) -> None:
-        """Return no state."""
 
     def update(self, w: torch.Tensor, state: None, at: Step) -> tuple[Any, Any]:
         """Return `w`."""
         return w, None
 
-    def select(self, w: torch.Tensor, state: None, live: torch.Tensor) -> None:
-        """Return no state."""
-
 
 @dataclass(frozen=True)
-class Polyak:
+class Polyak(Stateless):
     r"""Polyak's step, read off the loss, for every replica its own.
 
     \[w \leftarrow w - \min\left(\mathrm{lr},\ \frac{L_b - L^*}{c \|g\|^2}\right) g\]
@@ -109,18 +107,12 @@ class Polyak:
     least_loss: float = POLYAK["least_loss"]
     c: float = POLYAK["c"]
 
-    def init(self, w: torch.Tensor) -> None:
-        """Return no state."""
-
     def update(self, w: torch.Tensor, state: None, at: Step) -> tuple[Any, Any]:
         """Return the parameters after Polyak's step; they stay where the gradient is zero."""
         square = (at.gradient * at.gradient).sum(1)
         size = (at.loss - self.least_loss) / (self.c * square)
         size = size.clamp(0.0, self.lr if at.lr is None else at.lr)
         return w - torch.where(square > 0, size, 0.0)[:, None] * at.gradient, None
-
-    def select(self, w: torch.Tensor, state: None, live: torch.Tensor) -> None:
-        """Return no state."""
 
 
 @dataclass(frozen=True)

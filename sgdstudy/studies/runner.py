@@ -9,7 +9,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -219,8 +219,7 @@ def _train_one(
         work = _Work(study, options, {name: arms[name]}, invocation, False, interrupted)
         ((_, run_id, history),) = _one_by_one(work)
     assert isinstance(history.sink, Files)
-    kept = [f.name for f in fields(History) if f.name not in ("problem", "config", "sink")]
-    return name, run_id, history.sink.paths, {name: getattr(history, name) for name in kept}
+    return name, run_id, history.sink.paths, history.outcome
 
 
 def _outcome(history: History) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -266,11 +266,10 @@ def _trained(combination: Combination, task: Task) -> Outcome:
         return Outcome(interrupted="interrupted" in history.stop_reason)
     sink = Memory()
     history = train(arm.problem, config=arm.config, progress=False, sink=sink)
-    kept = [f.name for f in fields(History) if f.name not in ("problem", "config", "sink")]
     return Outcome(
         interrupted="interrupted" in history.stop_reason,
         predicted=predict(arm.problem, arm.config, SWEEP_WORK),
-        figures={name: getattr(history, name) for name in kept},
+        figures=history.outcome,
         rows=sink.whole(),
     )
 

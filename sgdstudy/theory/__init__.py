@@ -4,6 +4,11 @@ Pure float64 functions of `LeastSquares` (features, minimiser, Hessian H, least 
 z = w - w* the loss is L* + z^T H z / 2, a full-batch step is z -> (I - lr H) z, and a step on a
 batch b is z -> (I - lr H_b) z - lr g_b, g_b the batch's gradient at w*.
 
+An argument of one name means one thing throughout, and is said where it means more: `ls` the
+moments of a problem, `d` its samples, `batch_size` B of them a step, `lr` the step size, `w0` the
+parameters at the start `(p,)`, `replacement` whether a batch may hold a sample twice, `problem`
+and `config` what is trained and how, `confidence` of an interval, `seed` of the draws.
+
 Promises: nothing here looks at a run; what is not known is refused, never guessed.
 May import: `recipe`, `quantities`, `problems` and below.
 Start reading: `descent.py`, `fixed_order.py`, `random_order.py`; `expect.py` binds them to an arm.
@@ -127,114 +132,12 @@ from sgdstudy.theory.step_sizes import (
     scheduled_losses,
 )
 
-__all__ = [
-    "MOST_PARAMETERS",
-    "PRODUCTS",
-    "Batches",
-    "Estimate",
-    "Estimated",
-    "ExpectedPath",
-    "Gap",
-    "Growth",
-    "Law",
-    "Moments",
-    "OrderLosses",
-    "SampleLaw",
-    "Tracking",
-    "averaged_excess_law",
-    "averaged_losses",
-    "batch_norm_spread",
-    "batches",
-    "batches_by_epoch",
-    "best_tracking_lr",
-    "critical_batch_size",
-    "critical_lr",
-    "critical_size_of_lr",
-    "descent_loss",
-    "descent_stop",
-    "descent_w",
-    "draw_within",
-    "eigenvalues",
-    "epoch_map",
-    "exact_radius",
-    "expected_losses",
-    "expected_path",
-    "expected_steps",
-    "finite_share",
-    "first_below",
-    "first_overflow",
-    "fixed_order_law",
-    "fixed_order_losses",
-    "fixed_point",
-    "fixed_point_loss",
-    "float32_floor",
-    "gap",
-    "gradient_bound",
-    "gradients",
-    "growth",
-    "growth_per_epoch",
-    "growth_per_step",
-    "independent_error",
-    "jensen_bounds",
-    "kept_order_error",
-    "law_at",
-    "least_absolute_gradient",
-    "linearised",
-    "log_minimum",
-    "log_rate",
-    "log_slope",
-    "lr_best_asymptotic",
-    "lr_best_for_epsilon",
-    "lr_limit",
-    "lr_limit_to_reach",
-    "lucky_share",
-    "lyapunov",
-    "lyapunov_zero_lr",
-    "mean_square_batch_norm",
-    "mean_square_lr_limit",
-    "mean_square_radius",
-    "minimum_of_means",
-    "mode_noise",
-    "moments",
-    "noise_scale",
-    "noise_terms",
-    "order_losses",
-    "polyak_losses",
-    "projected",
-    "rate_laws",
-    "ratio_of_means",
-    "reshuffled_losses",
-    "reshuffling_bias",
-    "reshuffling_factor",
-    "reshuffling_growth",
-    "reshuffling_losses",
-    "reshuffling_lr_limit",
-    "reshuffling_radius",
-    "reshuffling_share",
-    "sample_law",
-    "scheduled_losses",
-    "sharpness_limit",
-    "shuffle_once_factor",
-    "slope_interval",
-    "slope_samples",
-    "spectral_radius",
-    "stationary_excess",
-    "stationary_tracking",
-    "step_moments",
-    "sum_rounding",
-    "time_above",
-    "trace_from_batches",
-    "trace_sigma",
-    "tracking_lr_limit",
-    "tracking_path",
-    "tracking_terms",
-    "triangle_bounds",
-    "two_batch_bias",
-    "two_batch_estimate",
-    "uniform_law",
-    "usable_lr",
-]
-
+# all the names above; functions check what people give them, by the names of the arguments
+__all__ = sorted(
+    name
+    for name, value in globals().items()
+    if not (name.startswith("_") or name == "checked" or inspect.ismodule(value))
+)
 for _name in __all__:
     if inspect.isfunction(globals()[_name]):
         globals()[_name] = checked(globals()[_name])

@@ -110,14 +110,8 @@ def expected_path(
     """Return the expected excess loss and the noise scales step by step, batches independent.
 
     Args:
-        ls: the problem.
-        w0: `(p,)`, where it starts.
-        d: number of samples.
-        batch_size: B.
-        lr: step size.
         most: the most steps taken.
         target: the expected excess loss below which the path ends.
-        replacement: see `step_moments`.
     """
     z, h, n = np.asarray(w0, dtype=float) - ls.w_star, ls.hessian.ravel(), min(most, FIRST)
     while True:

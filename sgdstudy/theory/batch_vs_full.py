@@ -93,9 +93,7 @@ def batch_norm_spread(
     closed form, and is drawn, from a generator of its own.
 
     Args:
-        ls: the problem.
         w: the parameters, which stay where they are.
-        d: number of samples.
         batch_size: B; a short last batch is left out.
         draws: random partitions, two at least.
     """
@@ -116,8 +114,6 @@ def trace_from_batches(mean_square: float, square: float, d: int, batch_size: in
     Args:
         mean_square: E|g_B|^2, or its estimate.
         square: |g|^2 of all the data.
-        d: number of samples.
-        batch_size: B.
     """
     share = finite_share(d, batch_size)
     return float((mean_square - square) / share) if share else np.nan
@@ -165,9 +161,7 @@ def lucky_share(
     below a level has no closed form, and is counted over batches from a generator of its own.
 
     Args:
-        ls: the problem.
         ws: `(k, ..., p)`.
-        d: number of samples.
         batch_size: B, drawn with replacement.
         level: of the loss.
         draws: batches at each of the parameters.

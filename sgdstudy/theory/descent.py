@@ -211,7 +211,6 @@ def float32_floor(ls: LeastSquares, lr: float, w0: np.ndarray | None = None) -> 
     floor = ulp(w)^2 / (8 lr^2 lambda_min), w the largest component of that eigenvector's share.
 
     Args:
-        ls: the problem.
         lr: step size, above 0.
         w0: where it starts, `(p,)`; default zeros. It matters where the loss does not change in
             some directions: the parameters keep what they have there.

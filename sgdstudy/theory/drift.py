@@ -120,7 +120,6 @@ def stationary_tracking(
 
     Args:
         law: of the samples.
-        batch_size: B.
         lr: step size, above 0.
         velocity: v, `(p,)`.
         walk: Q, `(p, p)`: covariance of a random step of the true parameters besides.
@@ -144,10 +143,8 @@ def tracking_path(
 
     Args:
         law: of the samples.
-        batch_size: B.
         rates: step sizes, `(S,)`.
         true: the true parameters before every step and after the last, `(S + 1, p)`.
-        w0: `(p,)`, where it starts.
     """
     h, true = law.hessian, np.asarray(true, dtype=float)
     linear, square = _operators(law, batch_size)

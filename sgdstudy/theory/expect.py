@@ -162,9 +162,9 @@ class Expected(ExpectedOrders):
 
         Four standard errors of that mean, and the rounding of a sum over the data.
         """
-        size, d = self.config.batch_sizes(self.problem.d)[0], self.problem.d
-        value = batch_vs_full.mean_square_batch_norm(self.ls, self.start, d, size)
-        spread = batch_vs_full.batch_norm_spread(self.ls, self.start, d, size)
+        d, given = self.problem.d, (self.ls, self.start, self.problem.d, self._size)
+        value = batch_vs_full.mean_square_batch_norm(*given)
+        spread = batch_vs_full.batch_norm_spread(*given)
         rounded = rounding.sum_rounding(d, eps=self.eps) * value
         return Known(value, 4 * spread / len(self.config.seeds) ** 0.5 + rounded, SIGMA)
 
@@ -199,9 +199,9 @@ class Expected(ExpectedOrders):
                 "theory has the mean loss of random batches on least squares only, with plain "
                 "steps of SGD or heavy-ball momentum"
             )
-        c, d, size = self.config, self.problem.d, self.config.batch_sizes(self.problem.d)[0]
-        given = (self.ls, self.start, d, size, c.lr, c.epochs, c.order == "with_replacement")
-        both = random_order.expected_losses(*given, momentum=self.momentum)
+        c, given = self.config, (self.ls, self.start, self.problem.d, self._size)
+        more = (c.lr, c.epochs, c.order == "with_replacement", self.momentum)
+        both = random_order.expected_losses(*given, *more)
         return both[("running_loss", "full_loss").index(column)]
 
     def steps_to_excess(self, target: float) -> Known:
@@ -254,10 +254,9 @@ class Expected(ExpectedOrders):
 
         The Lyapunov exponent times the steps; see `theory.lyapunov` for the arguments.
         """
-        c, d = self.config, self.problem.d
-        size, twice = c.batch_sizes(d)[0], c.order == "with_replacement"
-        given = (self.problem, size, c.lr, epochs, replicas, twice, self.momentum)
-        return paths.lyapunov(*given) * c.n_steps(d)
+        c, twice = self.config, self.config.order == "with_replacement"
+        given = (self.problem, self._size, c.lr, epochs, replicas, twice, self.momentum)
+        return paths.lyapunov(*given) * c.n_steps(self.problem.d)
 
     @property
     def mean_square_gradient(self) -> np.ndarray:
@@ -280,8 +279,8 @@ class Expected(ExpectedOrders):
             where: which of them count, `(k, ...)`.
             draws: random batches at each, 2 at least.
         """
-        size, d = self.config.batch_sizes(self.problem.d)[0], self.problem.d
-        chance = batch_vs_full.lucky_share(self.ls, ws, d, size, level, draws)[where]
+        given = (self.problem.d, self._size, level, draws)
+        chance = batch_vs_full.lucky_share(self.ls, ws, *given)[where]
         variance = (chance * (1 - chance)).mean() * draws / (draws - 1) * (1 + 1 / draws)
         return Known(float(chance.mean()), 4 * float(np.sqrt(variance / chance.size)), LUCK)
 
@@ -306,17 +305,16 @@ class Expected(ExpectedOrders):
         true = self.problem.true_at(np.append(first, len(first)))
         if true is None:
             raise InputError(f"the true parameters of {self.problem.name!r} are not known")
-        size, rates = c.batch_sizes(d)[0], np.asarray(c.rates(d)(first))
-        return drift.tracking_path(law, size, rates, true, self.start)
+        rates = np.asarray(c.rates(d)(first))
+        return drift.tracking_path(law, self._size, rates, true, self.start)
 
     # ---- orders drawn anew every epoch ------------------------------------------------------
 
     def lyapunov(self, epochs: int, replicas: int = 64) -> float:
         """Return the exponent per epoch of as many paths, averaged; see `theory.lyapunov`."""
-        config, d = self.config, self.problem.d
-        sizes, twice = config.batch_sizes(d), config.order == "with_replacement"
-        one = (self.problem, sizes[0], config.lr, epochs, replicas, twice)
-        return len(sizes) * paths.lyapunov(*one)
+        c, m = self.config, len(self.config.batch_sizes(self.problem.d))
+        twice = c.order == "with_replacement"
+        return m * paths.lyapunov(self.problem, self._size, c.lr, epochs, replicas, twice)
 
     @property
     def late_excess(self) -> Known:
@@ -330,8 +328,7 @@ class Expected(ExpectedOrders):
         problem, config = self.problem, self.config
         if len(np.unique(problem.initial(list(config.seeds)).numpy(force=True), axis=0)) > 1:
             raise InputError("late_excess is of seeds that start alike; these start apart")
-        size = config.batch_sizes(problem.d)[0]
-        one = (problem.d, size, config.lr, config.epochs, str(config.order), DRAWN)
+        one = (problem.d, self._size, config.lr, config.epochs, str(config.order), DRAWN)
         _, full = reshuffling.reshuffled_losses(self.ls, self.start, *one)
         drawn = reshuffling.late_excess(full, self.ls.least_loss)
         error = drawn.std(ddof=1) * np.sqrt(1 / len(config.seeds) + 1 / DRAWN)

@@ -116,7 +116,7 @@ class ExpectedMoments:
         given = (self.ls, self.start, d, size)
         if step_sizes.is_projection(c):
             return self._above(step_sizes.polyak_losses(*given[:3], c.epochs * m)[::m])
-        if c.optimizer not in ("notebook", "SGD") or c.options:
+        if not c.plain:
             raise InputError("the expected excess is known of plain steps, or of projections")
         if c.average is None and c.schedule is None:
             full = random_order.expected_losses(*given, c.lr, c.epochs, twice)[1]

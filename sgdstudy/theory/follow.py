@@ -43,7 +43,6 @@ def epoch_ends(
     Args:
         problem: of mean square loss, linear in w.
         config: plain steps of SGD, in an order that is known before the run.
-        ls: the moments of the problem.
         starts: where the seeds start, `(R, p)`.
     """
     sizes, d, fixed = config.batch_sizes(problem.d), problem.d, str(config.order) in FIXED_ORDERS

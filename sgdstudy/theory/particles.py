@@ -68,16 +68,10 @@ def reshuffling_growth(
     of its variance, to first order: the upper end of the interval makes room for that.
 
     Args:
-        ls: the problem.
-        d: number of samples.
-        batch_size: B.
-        lr: step size.
         order: `shuffle` or `block_shuffle`.
         particles: of each repeat.
         repeats: independent estimates, at least 3; their scatter makes the interval (Student's).
         epochs: at least 2; the first half is left out: particles forget there where they began.
-        confidence: of the interval.
-        seed: of the draws.
 
     Raises:
         InputError: too few repeats or epochs, too many parameters, another order.

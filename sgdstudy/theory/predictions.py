@@ -42,8 +42,6 @@ def predict(problem: Problem, config: TrainConfig, most: float = MOST_WORK) -> d
     long to follow, nothing is predicted.
 
     Args:
-        problem: what is trained.
-        config: how.
         most: the nanoseconds, about, that the orders may be followed.
     """
     problem = problem.to(DTYPES[config.dtype], "cpu") if config.dtype == "float32" else problem
@@ -226,7 +224,6 @@ def followed_losses(
     From their steps in float64; by the second at most may rounding move the run's.
 
     Args:
-        problem: what is trained.
         config: plain steps of SGD, in an order that is known before the run.
         rule: `running` or `full`: which loss.
         epochs: how many.
@@ -301,8 +298,7 @@ def known_order(problem: Problem, config: TrainConfig, epochs: int) -> theory.Or
 
 def _has_plain_steps(config: TrainConfig) -> bool:
     """Whether every step is w - lr g, with the same lr."""
-    known = config.optimizer in ("notebook", "SGD") and not config.options
-    return known and config.schedule is None
+    return config.plain and config.schedule is None
 
 
 def _starts(problem: Problem, config: TrainConfig) -> np.ndarray:

@@ -53,11 +53,6 @@ def step_moments(
     """Return the moments of a step of SGD.
 
     Args:
-        ls: the problem.
-        d: number of samples.
-        batch_size: B.
-        lr: step size.
-        replacement: whether a batch may hold a sample twice; else its samples differ.
         momentum: as in `torch.optim.SGD`, without dampening or Nesterov's variant.
 
     Raises:

@@ -40,8 +40,6 @@ def rate_laws(ls: LeastSquares, d: int, time: float) -> dict[str, Law]:
       the same bias is left, and the noise of the next order in lr (leading in d): K^-5.
 
     Args:
-        ls: the problem.
-        d: number of samples.
         time: lr d K.
     """
     ls = ls.within
@@ -103,7 +101,6 @@ def kept_order_error(ls: LeastSquares, orders: np.ndarray, lr: float, epochs: in
     Args:
         ls: the problem, one output a sample.
         orders: `(N, d)`, each the samples of an epoch, one a step.
-        lr: step size.
         epochs: how many.
 
     Raises:
@@ -185,7 +182,6 @@ def slope_interval(
     Args:
         x: `(k,)`.
         samples: `(k, R)`; the same R seeds at every x, drawn together: they share their orders.
-        confidence: of the interval, between 0 and 1.
         draws: resamples of the seeds.
     """
     n = samples.shape[1]

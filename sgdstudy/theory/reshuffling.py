@@ -173,10 +173,7 @@ def reshuffling_radius(
     depend on the order: the radius is prod (1 - lr h_i)^2.
 
     Args:
-        ls: the problem.
-        d: number of samples.
         batch_size: B; a ragged last batch is smaller.
-        lr: step size.
         order: `shuffle` or `block_shuffle`.
 
     Raises:
@@ -229,7 +226,6 @@ def reshuffling_share(
 
     Args:
         lr_lambda: lr times the mode's eigenvalue, between 0 and 2.
-        d: number of samples.
         batch_size: B, which divides d.
         epochs: `(k,)`, the ends of which epochs are averaged, of runs from the minimiser: of its
             noise a mode has 1 - a^(2 m k) after k of them. None: settled.

@@ -40,7 +40,6 @@ def growth_per_step(
     (lambda / 2) z^2 in one direction, above 1 beyond that limit.
 
     Args:
-        lr: step size.
         curvature: lambda.
         momentum: beta.
         nesterov: whether the momentum is Nesterov's.

@@ -31,12 +31,7 @@ def scheduled_losses(
     batches (`step_moments`).
 
     Args:
-        ls: the problem.
-        w0: parameters at the start `(p,)`.
-        d: number of samples.
-        batch_size: B.
         rates: step size of every step `(S,)`, as `config.rates(d)(np.arange(S))`.
-        replacement: whether a batch may hold a sample twice; else its samples differ.
 
     Raises:
         InputError: step sizes that are no numbers of at least 0, in a row; too many parameters.

@@ -58,12 +58,7 @@ def export(
     """
     checks.choice("format", to, FORMATS)
     folder = checks.path("the folder", folder)
-    paths = [folder / f"{name}.{to}" for name in FILES]
-    there = [path.name for path in paths if path.exists()]
-    if there and not force:
-        raise InputError(
-            f"{folder} has {', '.join(there)} already; give another folder, or force=True (--force)"
-        )
+    paths = _places(folder, to, force)
     where: dict[str, Any] = {"invocation": invocation, "store": store}
     tables = {"runs": load_runs(study, arms=arms, **where), "claims": load_claims(study, **where)}
     opened = open_store(store)
@@ -84,6 +79,17 @@ def export(
                 (Path(draft) / path.name).replace(path)
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror or error}") from error
+    return paths
+
+
+def _places(folder: Path, to: str, force: bool) -> list[Path]:
+    """Return where the files go; `InputError` where they are already, unless they may be."""
+    paths = [folder / f"{name}.{to}" for name in FILES]
+    there = [path.name for path in paths if path.exists()]
+    if there and not force:
+        raise InputError(
+            f"{folder} has {', '.join(there)} already; give another folder, or force=True (--force)"
+        )
     return paths
 
 

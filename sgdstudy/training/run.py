@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +22,8 @@ from sgdstudy.recipe import rules
 from sgdstudy.recipe.config import STOP_COLUMNS, TrainConfig
 from sgdstudy.recipe.orders import Sampler
 from sgdstudy.training import engines
-from sgdstudy.training.engines import Recorded, Samples
+from sgdstudy.training.chunk import REASONS, Span, Trace, Verdict, Whole, verdict
+from sgdstudy.training.engines import Samples
 from sgdstudy.training.epochs import Epochs
 from sgdstudy.training.sample_stream import SampleStreams, sampler
 from sgdstudy.training.trajectory import Trajectory
@@ -32,42 +32,7 @@ FIRST_STEPS = 256  # of the first chunk
 CHUNK_VALUES = 8_000_000  # values kept in one chunk
 ROW_VALUES = 20  # columns of a step's row
 MAX_W_COLUMNS = 16
-REASONS = ("", "converged", "diverged")  # in a state: their numbers
 OF_ALL = ("members", "live", "stop_epoch", "n_steps", "final_w")  # arrays of any state
-
-
-@dataclass(frozen=True)
-class Span:
-    """The steps of a chunk: E whole epochs of m batches, or m batches of one long epoch."""
-
-    sizes: np.ndarray  # (m,)
-    n_epochs: int
-    first: int  # number of the first batch within its epoch
-    complete: bool  # whether it ends at the end of an epoch
-
-    @property
-    def m(self) -> int:
-        """Number of its batches in an epoch."""
-        return len(self.sizes)
-
-
-class Trace:
-    """What a chunk's steps recorded, on the host."""
-
-    def __init__(self, recorded: Recorded) -> None:
-        self.raw_w = recorded.w.cpu().numpy()  # (S+1, R, p), the chunk's host sync
-        self.w = self.raw_w.astype(float)
-        self.loss = recorded.loss.cpu().numpy()  # (S, R)
-        self.gradient = recorded.gradient.cpu().double().numpy()  # (S, R, p)
-
-
-class Whole(NamedTuple):
-    """Loss and gradient of all the data: before each step, and at the end of each epoch."""
-
-    loss: np.ndarray  # (S, R)
-    gradient: np.ndarray  # (S, R, p)
-    end_loss: np.ndarray  # (E, R)
-    end_gradient: np.ndarray  # (E, R, p)
 
 
 class Run:
@@ -264,9 +229,7 @@ class Run:
 
     def _settle(self, span: Span, trace: Trace) -> None:
         """Read the chunk: who diverged, who stopped, which rows exist; hand the rows over."""
-        m, n_steps = span.m, len(trace.loss)
-        whole = self._full(span, trace)
-        n = len(self.members)
+        m, n, whole = span.m, len(self.members), self._full(span, trace)
         self.epochs.add(
             trace.loss.reshape(span.n_epochs, m, n),
             trace.gradient.reshape(span.n_epochs, m, n, -1),
@@ -276,26 +239,12 @@ class Run:
         epochs = {}
         if span.complete:
             epochs = self.epochs.close(self.epoch, whole.end_loss, whole.end_gradient)
-        finite, slopes = np.isfinite(trace.loss), np.isfinite(trace.gradient)
-        bad = ~(finite if slopes.all() else finite & slopes.all(-1))
-        diverged = np.where(bad.any(0), bad.argmax(0), n_steps)
-        stopped = self._stopped(span, epochs)
-        # a stop at the end of epoch e (from 0) leaves (e + 1) m rows; a divergence at s, s + 1
-        by_stop = np.where(stopped < span.n_epochs, (stopped + 1) * m, n_steps)
-        converged = (stopped < span.n_epochs) & (by_stop <= diverged)
-        failed = ~converged & (diverged < n_steps)
-        rows = np.where(failed, diverged + 1, by_stop)
-        done = np.where(failed, diverged // m, rows // m) if span.complete else np.zeros_like(rows)
-        ended = (
-            converged
-            | failed
-            | (span.complete & (self.epoch + span.n_epochs == self.config.epochs))
-        )
+        found = verdict(span, trace, self._stopped(span, epochs))
         if self.row_stride:
-            self._write_steps(span, trace, whole, rows, ended)
+            self._write_steps(span, trace, whole, found)
         if span.complete:
-            self._write_epochs(epochs, trace.raw_w[m::m], done)
-        self._finish(trace.raw_w, rows, done, np.select([converged, failed], [1, 2]))
+            self._write_epochs(epochs, trace.raw_w[m::m], found.done)
+        self._finish(trace.raw_w, found)
         self.epoch += span.n_epochs if span.complete else 0
         self.batch = 0 if span.complete else span.first + m
 
@@ -341,14 +290,14 @@ class Run:
 
     # ---- rows ------------------------------------------------------------------------------
 
-    def _write_steps(
-        self, span: Span, trace: Trace, whole: Whole, rows: np.ndarray, ended: np.ndarray
-    ) -> None:
+    def _write_steps(self, span: Span, trace: Trace, whole: Whole, found: Verdict) -> None:
         position = np.arange(len(trace.loss))
-        keep = (position[:, None] < rows) & self.live[self.members]
+        keep = (position[:, None] < found.rows) & self.live[self.members]
         step = self.epoch * len(self.sizes) + span.first + position
         if self.row_stride > 1:  # the last row of a replica that ends here is always kept
-            ends = (position[:, None] == rows - 1) & ended & self.live[self.members]
+            over = span.complete and self.epoch + span.n_epochs == self.config.epochs
+            ended = ((found.outcome > 0) | over) & self.live[self.members]
+            ends = (position[:, None] == found.rows - 1) & ended
             keep &= (step % self.row_stride == 0)[:, None] | ends
         rates = self.rates(step)
         true_w = self.problem.true_at(step)
@@ -401,10 +350,9 @@ class Run:
 
     # ---- who goes on -----------------------------------------------------------------------
 
-    def _finish(
-        self, raw_w: np.ndarray, rows: np.ndarray, done: np.ndarray, outcome: np.ndarray
-    ) -> None:
-        """Note, for every live replica, where it stands; outcome 1 converged, 2 diverged."""
+    def _finish(self, raw_w: np.ndarray, found: Verdict) -> None:
+        """Note, for every live replica, where it stands."""
+        rows, done, outcome = found
         for i in np.flatnonzero(self.live[self.members]):
             r, failed = self.members[i], outcome[i] == 2
             # a diverged seed keeps the parameters of the step where it diverged
@@ -412,7 +360,7 @@ class Run:
             self.n_steps[r] += rows[i]
             self.stop_epoch[r] = self.epoch + done[i] + (1 if failed else 0)
             self.live[r] = outcome[i] == 0
-            self.reason[r] = ("", "converged", "diverged")[outcome[i]]
+            self.reason[r] = REASONS[outcome[i]]
 
     def _compact(self) -> None:
         """Drop the replicas that ended, once half of the batch has: shapes seldom change."""

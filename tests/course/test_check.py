@@ -48,6 +48,20 @@ def batches_of(t, size, draw):
     return parts[:-1] if draw == "drop_last" else parts
 
 
+def cost_of(loss, p, y, minibatch, d):
+    """The loss of a batch, well or badly."""
+    square = (p - y) ** 2
+    return {
+        "mean": square.mean,
+        "sum": square.sum,
+        "half": lambda: 0.5 * square.mean(),
+        "abs": lambda: (p - y).abs().mean(),
+        "minibatch": lambda: square.sum() / minibatch,
+        "all": lambda: square.sum() / d,
+        "twice": lambda: square.mean() / len(y),
+    }[loss]()
+
+
 def stop_value(stop, losses, sizes, full, before):
     """What is compared with epsilon at the end of an epoch."""
     losses, sizes = np.array(losses), np.array(sizes)
@@ -98,15 +112,7 @@ def student(
             for data in batches:
                 x, y = data[:, 0], data[:, 1]
                 prediction = f(w, x[:, None] if column else x)
-                cost = {
-                    "mean": lambda p=prediction, y=y: ((p - y) ** 2).mean(),
-                    "sum": lambda p=prediction, y=y: ((p - y) ** 2).sum(),
-                    "half": lambda p=prediction, y=y: 0.5 * ((p - y) ** 2).mean(),
-                    "abs": lambda p=prediction, y=y: (p - y).abs().mean(),
-                    "minibatch": lambda p=prediction, y=y: ((p - y) ** 2).sum() / minibatch,
-                    "all": lambda p=prediction, y=y: ((p - y) ** 2).sum() / len(t),
-                    "twice": lambda p=prediction, y=y: ((p - y) ** 2).mean() / len(y),
-                }[loss]()
+                cost = cost_of(loss, prediction, y, minibatch, len(t))
                 (g,) = torch.autograd.grad(cost, w)
                 gradient = g if zero == "step" else gradient + g
                 if move == "rebound":

@@ -1,5 +1,7 @@
 """Step sizes chosen by seeds; second moments with momentum; the mean-square limit."""
 
+import gc
+import weakref
 from itertools import product
 
 import numpy as np
@@ -177,3 +179,15 @@ def test_the_tuning_of_the_mean_is_that_of_its_curve(tuned):
         for row in rows.itertuples():
             assert row.time == theory.first_below(mean, levels[row.target])
             assert row.final == mean[-1]
+
+
+def test_what_is_kept_of_a_run_goes_with_it():
+    run = ss.train(small_curve(), lr=0.1, batch_size=5, epochs=3, seeds=[0, 100])
+    once = tuning.Tuning.of({("a",): (run, {0.1: 1.0})}, ["name"], 100)
+    run.__dict__["load"] = None  # the second time, nothing is read
+    again = tuning.Tuning.of({("a",): (run, {0.1: 1.0})}, ["name"], 100)
+    assert once.rows.equals(again.rows)
+    left = weakref.ref(run)
+    del run
+    gc.collect()
+    assert left() is None

@@ -1,0 +1,75 @@
+"""A chunk of steps: which it has, what they recorded, and whom it ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from sgdstudy.training.engines import Recorded
+
+REASONS = ("", "converged", "diverged")  # why a replica ended; in a state: their numbers
+
+
+@dataclass(frozen=True)
+class Span:
+    """The steps of a chunk: E whole epochs of m batches, or m batches of one long epoch."""
+
+    sizes: np.ndarray  # (m,)
+    n_epochs: int
+    first: int  # number of the first batch within its epoch
+    complete: bool  # whether it ends at the end of an epoch
+
+    @property
+    def m(self) -> int:
+        """Number of its batches in an epoch."""
+        return len(self.sizes)
+
+
+class Trace:
+    """What a chunk's steps recorded, on the host."""
+
+    def __init__(self, recorded: Recorded) -> None:
+        self.raw_w = recorded.w.cpu().numpy()  # (S+1, R, p), the chunk's host sync
+        self.w = self.raw_w.astype(float)
+        self.loss = recorded.loss.cpu().numpy()  # (S, R)
+        self.gradient = recorded.gradient.cpu().double().numpy()  # (S, R, p)
+
+
+class Whole(NamedTuple):
+    """Loss and gradient of all the data: before each step, and at the end of each epoch."""
+
+    loss: np.ndarray  # (S, R)
+    gradient: np.ndarray  # (S, R, p)
+    end_loss: np.ndarray  # (E, R)
+    end_gradient: np.ndarray  # (E, R, p)
+
+
+class Verdict(NamedTuple):
+    """Whom a chunk ends, by replica, `(R,)` each."""
+
+    rows: np.ndarray  # steps of the chunk that it took
+    done: np.ndarray  # epochs of the chunk that it ended
+    outcome: np.ndarray  # why it ended, a place in `REASONS`; 0: it goes on
+
+
+def verdict(span: Span, trace: Trace, stopped: np.ndarray) -> Verdict:
+    """Return whom a chunk ends.
+
+    Args:
+        span: its steps.
+        trace: what they recorded.
+        stopped: the first epoch, from 0, whose stop rule holds, else E, `(R,)`.
+    """
+    m, n_steps = span.m, len(trace.loss)
+    finite, slopes = np.isfinite(trace.loss), np.isfinite(trace.gradient)
+    bad = ~(finite if slopes.all() else finite & slopes.all(-1))
+    diverged = np.where(bad.any(0), bad.argmax(0), n_steps)
+    # a stop at the end of epoch e (from 0) leaves (e + 1) m rows; a divergence at s, s + 1
+    by_stop = np.where(stopped < span.n_epochs, (stopped + 1) * m, n_steps)
+    converged = (stopped < span.n_epochs) & (by_stop <= diverged)
+    failed = ~converged & (diverged < n_steps)
+    rows = np.where(failed, diverged + 1, by_stop)
+    done = np.where(failed, diverged // m, rows // m) if span.complete else np.zeros_like(rows)
+    return Verdict(rows, done, np.select([converged, failed], [1, 2]))
