@@ -74,7 +74,7 @@ def answer(o, runs, value):
     (low, high), left, run = value["rmsprop_stop_95"], value["never_stopped"], runs["RMSprop"]
     n, rest = len(run.w), runs.select("*", without="RMSprop")
     spread = f", 95 % between {low:.0f} and {high:.0f}" if np.isfinite(high) else ""
-    order = "Nothing but the order of the samples differs, and it decides the stop epoch:"
+    order = "Between seeds only the order of the samples differs; it decides the stop epoch:"
     printed = f"""{100 * value["share_by_printed_23"]:.0f} % of the seeds stop by the printed 23."""
     others = ", ".join(f"{arm} {say(other.median_stop)}" for arm, other in rest.items())
     near = f"""Each seed that stops ends within {value["distance_of_stopped"]:.2g} of the true
