@@ -1,7 +1,7 @@
 """Exercise 2: is the ready-made MSELoss the same as the mean square written by hand?
 
 Hypothesis: yes, to the last bit, at every step. The text's Q_i is another loss: it is not squared,
-its gradient does not shrink near the solution, and a constant step does not settle on it.
+its gradient does not vanish near the solution, and a constant step does not settle on it.
 
 Source: Exercise 2. Command: python experiments/ex2_mse_loss.py
 """
@@ -15,6 +15,7 @@ import sgdstudy as ss
 
 TRUE = np.array([0.3, -1.7, 2.5])
 AWAY = np.array([0.0, 0.0, 1e-3])  # where "abs, near" starts: every residual is 0.001
+LAST = 100  # steps, here epochs, over which it is seen where descent ends
 EVERY = 100  # steps between two at which torch.nn.MSELoss() is called beside the run
 BITS = "hypothesis: every loss, gradient norm and parameter, bit for bit"
 CALLED = "torch.nn.MSELoss(), called beside the run"
@@ -72,21 +73,21 @@ def claims(o, runs):
     yield ss.Claim("least_gradient", "all of abs", least)
     yield ss.Claim("stop_epoch", "abs", text.median_stop)
     yield ss.Claim("distance", "abs", text.distance[0])
-    last = distances[-100:]  # a step is an epoch
+    last = distances[-LAST:]
     yield ss.Claim("distance", "abs, near", [last.min(), last.max()])
 
 
 def answer(o, runs, value):
-    differ, run = value["numbers_that_differ"], runs["abs"]
+    differ, run, least = value["numbers_that_differ"], runs["abs"], value["least_gradient"]
     same = "the same to the last bit" if differ == 0 else f"NOT the same: {differ} numbers differ"
-    low, high = value["distance", "abs, near"]
+    (low, high), last = value["distance", "abs, near"], min(LAST, o.epochs)
     return f"""The {runs["MSELoss"].n_steps[0]} steps of the two arms are {same}. The unsquared loss
     of the text is another problem: with the same step it ends as "{run.stop_reason[0]}" at epoch
     {run.stop_epoch[0]}, {run.distance[0]:.3g} from the true parameters. Its gradient does not
-    shrink near them: as long as residuals are not mere rounding it has a norm of at least
-    {value["least_gradient"]:.2g}. Started 0.001 from the solution, descent is
-    {value["distance_after_first_step"]:.2g} away after one step, and between {low:.2g} and
-    {high:.2g} away in the last hundred: a constant step does not settle there."""
+    vanish near them: as long as residuals are not mere rounding it has a norm of at least
+    {least:.2g}, so that steps are at least {o.lr * least:.1e} long and descent does not settle.
+    Started {AWAY[2]:g} from the solution it is {value["distance_after_first_step"]:.2g} away after
+    one step, and between {low:.2g} and {high:.2g} after the last {last}."""
 
 
 def figures(runs):

@@ -79,14 +79,18 @@ def show(o, runs):
 
 
 def answer(o, runs, value):
-    batches, last = value["batches", "ragged"], value["last_batch", "ragged"]
-    short = f", the last one of {last}" if last < o.ragged else ""
-    weighs = ": a plain mean of the batch losses weighs its samples more (Exercise 7)"
-    return f"""An epoch is {value["batches", "shuffle"]} batches of {o.batch_size}; it visits each
-    of the {runs["shuffle"].problem.d} samples once. With batch_size {o.ragged} it is {batches}
-    batches{short}{weighs if short else ""}. shuffle=False cuts the curve into neighbouring points,
-    so that every batch sees one short piece of it, {value["widest_batch"]:.2g} of its 20 wide at
-    most (Exercise 6)."""
+    x = runs["sequential"].problem.x
+    return f"""An epoch visits each of the {len(x)} samples once: in
+    {cut(value, "shuffle", o.batch_size)}, or in {cut(value, "ragged", o.ragged)}. shuffle=False
+    cuts the curve into neighbouring points, so that every batch sees one piece of it,
+    {value["widest_batch"]:.2f} of its {x.max() - x.min():.2f} wide at most (Exercise 6)."""
+
+
+def cut(value, arm, size):
+    last = value["last_batch", arm]
+    short = f""", the last one of {last}, whose samples a plain mean of the batch losses weighs more
+    (Exercise 7)"""
+    return f"{value['batches', arm]} batches of {size}{short if last < size else ''}"
 
 
 def figures(runs):

@@ -71,19 +71,17 @@ def say(epoch):
 
 
 def answer(o, runs, value):
-    (low, high), n, left = value["rmsprop_stop_95"], len(runs["RMSprop"].w), value["never_stopped"]
-    median, rest = say(value["rmsprop_stop_median"]), runs.select("*", without="RMSprop")
-    if np.isfinite(high):
-        law = f"""half of the {n} seeds stop by epoch {median}, 95 % between {low:.0f} and
-        {high:.0f}; {left} do not within {o.epochs} epochs (counted as later than all others)"""
-    else:
-        law = f"""the median of {n} seeds stops at epoch {median}; {left} do not stop within
-        {o.epochs} epochs"""
-    others = ", ".join(f"{arm} {say(run.median_stop)}" for arm, run in rest.items())
+    (low, high), left, run = value["rmsprop_stop_95"], value["never_stopped"], runs["RMSprop"]
+    n, rest = len(run.w), runs.select("*", without="RMSprop")
+    spread = f", 95 % between {low:.0f} and {high:.0f}" if np.isfinite(high) else ""
+    order = "Between seeds only the order of the samples differs; it decides the stop epoch:"
+    printed = f"""{100 * value["share_by_printed_23"]:.0f} % of the seeds stop by the printed 23."""
+    others = ", ".join(f"{arm} {say(other.median_stop)}" for arm, other in rest.items())
     near = f"""Each seed that stops ends within {value["distance_of_stopped"]:.2g} of the true
     parameters, {100 * value["share_by_printed_0.0001"]:.0f} % within the printed 0.0001."""
-    return f"""RMSprop's stop epoch depends on the order of the samples: {law}.
-    {100 * value["share_by_printed_23"]:.0f} % of the seeds stop by the printed 23.
+    return f"""{order if low < high else ""} RMSprop's median seed of {n} stops
+    {run.when(value["rmsprop_stop_median"])}{spread}; {left} do not within {o.epochs} epochs
+    (counted as later than all others). {printed if o.epochs >= 23 else ""}
     {near if left < n else ""} Median stop epoch of the others at their declared step, under the
     same rule, of {o.others} seeds each: {others} (never: not within {o.epochs} epochs)."""
 
@@ -95,7 +93,7 @@ def figures(runs):
 
 ask = {
     ("rmsprop_stop_median", "RMSprop"): "At which epoch does the median seed of RMSprop stop?",
-    ("never_stopped", "RMSprop"): "How many of the 256 seeds do not stop within 50 epochs?",
+    ("never_stopped", "RMSprop"): "How many seeds of RMSprop do not stop within their epochs?",
 }
 STUDY = ss.study(__name__)
 

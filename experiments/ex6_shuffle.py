@@ -44,10 +44,14 @@ def arms(o):
 
 def claims(o, runs):
     exact, law, last = runs["exact"], ss.expect(runs["exact"]), int(runs["exact"].stop_epoch[0])
-    halves = [sum(law.beyond_limit < 100), sum(law.beyond_limit >= 100)]
-    yield ss.Claim("batches_beyond_limit", "all", halves)
+    first, late = sum(law.beyond_limit < 100), sum(law.beyond_limit >= 100)
+    yield ss.Claim("batches_beyond_limit", "all", [first, late])
     yield ss.Claim("steepest_over_mean", "all", law.steepest.max() * law.lr_limit.value / 2)
-    yield ss.Claim("least_cosine_of_steep_neighbours", "all", law.least_cosine)
+    yield ss.Claim("least_cosine", "all", law.least_cosine)
+    z = exact.from_minimiser("steps", epochs=slice(1, 2))[:, 0]
+    share = law.batches.share_along_steepest(z)
+    share = [share[0], share[first - 1], share[200 - late :].max(initial=0)]
+    yield ss.Claim("share_along_steepest", "exact", share)
     for loss in ("running_loss", "full_loss"):
         for k in (1, 50)[: 1 + (last >= 50)]:
             yield ss.Claim(f"{loss}_epoch_{k}", "exact", exact.at(loss, k), law.loss(loss, k))
@@ -63,38 +67,35 @@ def claims(o, runs):
 
 
 def answer(o, runs, value):
+    at, exact = {arm: run.median_stop for arm, run in runs.items()}, value["stop_without_rounding"]
     stop = {arm.removeprefix("SGD "): run.when() for arm, run in runs.items()}
-    alike = runs["SGD strided"].median_stop <= min(runs["SGD shuffle"].median_stop + 1, o.epochs)
-    return f"""{explosion(o, value, stop)} In float32 the rounding of the steps counts too: the
-    reversed order gets there {stop["reversed"]}, in exact arithmetic
-    {runs["SGD reversed"].when(value["stop_without_rounding"])}.
+    innocent = at["SGD strided"] < min(at["SGD shuffle"] + 2, at["SGD sequential"])
+    rounded = f"""In float32 the rounding of the steps counts too: the reversed order gets there
+    {stop["reversed"]}, in float64 {runs["SGD reversed"].when(exact)}."""
+    return f"""{explosion(o, value, stop)} {rounded if exact != at["SGD reversed"] else ""}
 
-    {"The lack of randomness is not the fault. " * alike}Two things differ between the orders: what
-    lies in a batch, and whether the order is drawn. The loss of all the data is below {o.epsilon:g}
-    (of drawn orders the median of {o.seeds}), with mixed batches in a fixed order (strided)
-    {stop["strided"]}, drawn (shuffle) {stop["shuffle"]}, drawn once {stop["shuffle_once"]}; with
-    neighbours drawn (block_shuffle) {stop["block_shuffle"]}, in a fixed order (sequential)
-    {stop["sequential"]}."""
+    {"The lack of randomness is not the fault. " * innocent}Mixed batches in a fixed order (strided)
+    get below {o.epsilon:g} {stop["strided"]}, drawn (shuffle) {stop["shuffle"]}, drawn once
+    {stop["shuffle_once"]}; neighbours drawn (block_shuffle) {stop["block_shuffle"]}, in a fixed
+    order (sequential) {stop["sequential"]} (of drawn orders the median of {o.seeds})."""
 
 
 def explosion(o, value, stop):
     (first, last), (high, at) = value["batches_beyond_limit"], value["peak_batch_loss"]
-    if not first + last:
-        return f"""With shuffle=False the loss of all the data is below {o.epsilon:g}
-        {stop["exact"]}. With lr {o.lr:g} no batch is beyond its own stability limit."""
-    undone = f"""The rest of the epoch undoes it: from one epoch's start to the next the error
-    shrinks to {value["rho_sequential"]:.4f} of itself, along its slowest direction. The running
-    loss records the growth, the loss at the epoch's end does not."""
-    return f"""With shuffle=False epoch 1 has a running loss of {value["running_loss_epoch_1"]:.2g},
-    its batch {at} a loss of {high:.2g}, and yet the loss of all the data at the end of an epoch is
-    below {o.epsilon:g} {stop["exact"]} (in float64; in float32 {stop["sequential"]}). Ten
-    neighbouring points can be {value["steepest_over_mean"]:.1f} times as steep as the mean:
-    {first + last} of the 200 batches are beyond their own stability limit, {first} at the start of
-    the epoch and {last} at its end. Consecutive ones push along nearly the same direction, so their
+    rho, (begun, grown, ended) = value["rho_sequential"], value["share_along_steepest"]
+    steep = f""", {first} at the start of the epoch and {last} at its end. Consecutive ones push
+    along nearly the same direction (the cosine is at least {value["least_cosine"]:.6f}), so their
     factors multiply: by up to {value["growth_within_epoch"]:.1e} within an epoch, and
-    {value["growth_across_boundary"]:.1e} across its boundary. At the start of an epoch the error
-    turns into that direction and grows; at its end it does not lie there, and nothing happens
-    (steep_batches.png). {undone if value["rho_sequential"] < 1 else ""}"""
+    {value["growth_across_boundary"]:.1e} across its boundary. They amplify only what of the error
+    lies along it: a share of {begun:.2f} as epoch 1 begins, {grown:.2f} at its batch {first}, at
+    most {ended:.0e} in its last {last} (steep_batches.png)."""
+    shrinks = f"From epoch to epoch {rho:.4f} of the error is left, along its slowest direction."
+    return f"""With shuffle=False epoch 1 has a running loss of {value["running_loss_epoch_1"]:.2g},
+    its batch {at} a loss of {high:.2g}, and at its end all the data one of
+    {value["full_loss_epoch_1"]:.3g}, which is below {o.epsilon:g} {stop["exact"]} (in float64; in
+    float32 {stop["sequential"]}). Ten neighbouring points can be {value["steepest_over_mean"]:.1f}
+    times as steep as all the data: {first + last} of the 200 batches are beyond their own stability
+    limit{steep if first + last else "."} {shrinks if rho < 1 else ""}"""
 
 
 def figures(runs):
@@ -108,7 +109,7 @@ def figures(runs):
 
 
 ask = {
-    ("stop_epoch", "SGD shuffle"): "At which epoch is the full loss below 0.1, shuffled?",
+    ("stop_epoch", "SGD shuffle"): "At which epoch does the full loss stop it, shuffled?",
     ("stop_epoch", "SGD sequential"): "And with shuffle=False?",
     ("stop_epoch", "SGD strided"): "And in a fixed order whose batches are spread over the curve?",
     ("running_loss_epoch_1", "exact"): "With shuffle=False, the running loss of epoch 1?",

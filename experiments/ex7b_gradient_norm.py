@@ -30,6 +30,8 @@ class Options(ss.Options):
 
 def arms(o):
     curve, noisy = ss.problems.curve(), ss.problems.curve(noise=1.0)
+    if o.batch_size >= curve.d:
+        raise ss.InputError(f"batch_size is below {curve.d}, all the data; got {o.batch_size}")
     on_the_way = ss.train(curve, optimizer="notebook", lr=2e-4, epochs=10).w[0]
     printed = [0.3079, -1.7, 2.0258]  # Exercise 1
     same = {"batch_size": o.batch_size, "lr": o.lr, "seeds": o.seed_range()}
@@ -51,8 +53,7 @@ def claims(o, runs):
         square, d, size = np.sum(known.gradients.mean(0) ** 2), run.problem.d, o.batch_size
         yield ss.Claim(RATIO, arm, run.ratio(*NORMS)[0])
         yield ss.Claim("mean_square_batch_norm", arm, seen, known.mean_square_batch_norm)
-        trace = ss.theory.trace_from_batches(seen, square, d, size)
-        yield ss.Claim("noise_scale", arm, trace / square)
+        yield ss.Claim("noise_scale", arm, ss.theory.noise_scale(known.ls, known.start, d))
         bias = ss.theory.two_batch_estimate(seen, size, square, d) - square
         yield ss.Claim("two_batch_estimator_bias", arm, bias)
         yield ss.Claim("full_gradient_norm", arm, np.sqrt(square))
@@ -78,27 +79,25 @@ def claims(o, runs):
 
 
 def answer(o, runs, value):
-    fixed = runs.select("*", without="moving*")
-    ratio = {arm: value[RATIO, arm] for arm in fixed}
-    scale = {arm: f"{value['noise_scale', arm]:.3g}" for arm in fixed}
-    noisy, near = "optimum, noise 1", "near the optimum"
-    return f"""At fixed parameters the batch gradients average to the full gradient, so by the
-    triangle inequality the full norm is at most the mean of the batch norms. At the start the
-    batches point nearly the same way: the mean is {ratio["at the start"]:.3f} times the full norm.
-    On the way it is {ratio["on the way"]:.2f} times, near the optimum
-    {ratio[near]:.1f} times, and at the optimum of noisy labels {ratio[noisy]:.0e}
-    times: there the full gradient vanishes and the batch gradients do not (the smallest of
-    {runs[noisy].n_steps.sum()} has a norm of {value["least_batch_norm", noisy]:.2g}). So on noisy
-    data a rule that waits for the batch gradients to vanish waits in vain, and near an optimum the
-    norm of one batch's gradient says little about the full one; their mean over an epoch is what
-    moves the parameters.
+    start, way, near, noisy = runs.select("*", without="moving*")
+    square = value["full_gradient_norm", near] ** 2
+    serious = f"So it is serious, doctor: {near} the norm of a batch says little of the full one."
+    return f"""At fixed parameters the batch gradients, weighted by size, average to the full
+    gradient, so by the triangle inequality the full norm is at most the mean of the batch norms;
+    they are equal where all batches point the same way. At the start the mean is
+    {value[RATIO, start]:.3f} times the full norm, on the way {value[RATIO, way]:.2f} times, near
+    the optimum {value[RATIO, near]:.1f} times. {serious if value[RATIO, near] > 2 else ""}
+    At the optimum of noisy labels the full gradient vanishes but for rounding (its norm is
+    {value["full_gradient_norm", noisy]:.0e}) and the batch gradients do not (the smallest of
+    {runs[noisy].n_steps.sum()} has {value["least_batch_norm", noisy]:.2g}): there a rule that waits
+    for them to vanish waits in vain. It is their mean over an epoch that moves the parameters.
 
     The gradient noise scale, the batch size at which noise and signal of its gradient are equally
-    strong, goes from {scale["at the start"]} at the start over {scale["on the way"]} to
-    {scale[near]} near the optimum: it is a property of a place, not of a problem. Estimated from
-    batches of {o.batch_size} and of all the data, drawn without replacement, the squared full norm
-    is off by {value["two_batch_estimator_bias", near]:.3g} near the optimum, where it is
-    {value["full_gradient_norm", near] ** 2:.3g}."""
+    strong, is {value["noise_scale", start]:.4g} at the start, {value["noise_scale", way]:.4g} on
+    the way and {value["noise_scale", near]:.4g} near the optimum: it is a property of a place, not
+    of a problem. Estimated from batches of {o.batch_size} and of all the data, drawn without
+    replacement, the squared full norm is off by {value["two_batch_estimator_bias", near]:.2g} near
+    the optimum, where it is {square:.2g}."""
 
 
 def figures(runs):

@@ -143,20 +143,18 @@ def steep_batches(history: Run, epoch: int = 1) -> Figure:
     window = slice(epoch, epoch + 1)
     rows = history.load(columns=["seed", "epoch", *names], seeds=seed, epochs=window)
     z = rows[names].to_numpy(dtype=float) - ls.w_star
-    values, vectors = np.linalg.eigh(b.hessians[: len(z)])
-    size = np.linalg.norm(z, axis=1)
-    share = np.abs(np.einsum("bp,bp->b", z, vectors[:, :, -1])) / size
+    pull = config.lr * b.steepest[0][: len(z)]
     figure = Figure(figsize=(10, 9), layout="constrained")
     panels = figure.subplots(3, 1, sharex=True)
-    panels[0].plot(config.lr * values[:, -1], color="tab:red")
+    panels[0].plot(pull, color="tab:red")
     panels[0].set(ylabel="lr x top eigenvalue", yscale="log")
     panels[0].axhline(2, color="black", linestyle="--", linewidth=0.8)
-    panels[1].plot(share, color="tab:blue")
+    panels[1].plot(b.share_along_steepest(z), color="tab:blue")
     panels[1].set(ylabel="share of the error along\nthe steepest direction", ylim=(0, 1.05))
-    panels[2].plot(size, color="tab:green")
+    panels[2].plot(np.linalg.norm(z, axis=1), color="tab:green")
     panels[2].set(ylabel="distance to the minimum", yscale="log", xlabel=f"batch of epoch {epoch}")
     for axes in panels:
-        for first, last in style.stretches(config.lr * values[:, -1] > 2):
+        for first, last in style.stretches(pull > 2):
             axes.axvspan(first - 0.5, last + 0.5, color="tab:red", alpha=0.1, linewidth=0)
         axes.grid(alpha=0.3)
     figure.suptitle("Shaded: batches beyond their own limit")

@@ -96,9 +96,14 @@ class ExpectedOrders(ExpectedMoments):
         """Return what `Arm.but` takes to train these batches alone, from that error, of length 1.
 
         Raises:
-            InputError: the last batch is smaller than the others.
+            InputError: the last batch is smaller than the others; a product overflows.
         """
         found, problem = self.stretch(across), self.problem
+        if not np.isfinite(found.factor):
+            raise InputError(
+                f"at lr {self.config.lr:g} batches multiply an error by more than float64 holds; "
+                "give a smaller step size"
+            )
         pieces = next(fixed_order.indices_by_epoch(problem, self.config, self.config.seeds[0]))
         if len(pieces[-1]) != len(pieces[0]):
             raise InputError(

@@ -43,6 +43,16 @@ class Batches:
         values, vectors = np.linalg.eigh(self.hessians)
         return values[:, -1], vectors[:, :, -1]
 
+    def share_along_steepest(self, z: np.ndarray) -> np.ndarray:
+        """Return which share of each error's length lies along its batch's steepest direction.
+
+        |v_b . z_b| / |z_b|, `(k,)`, of the errors z that the first k batches meet, `(k, p)`. A
+        batch multiplies what lies along v_b by 1 - lr lambda.
+        """
+        along = np.einsum("bp,bp->b", z, self.steepest[1][: len(z)])
+        share: np.ndarray = np.abs(along) / np.linalg.norm(z, axis=1)
+        return share
+
     def factors(self, lr: float) -> np.ndarray:
         """Return I - lr H_b, `(m, p, p)`."""
         return np.eye(self.hessians.shape[1]) - lr * self.hessians

@@ -193,6 +193,15 @@ def test_batches_beyond_their_limit_and_how_alike_their_directions_are():
     assert ss.expect(plane(0.11)).least_cosine == 1
 
 
+def test_the_share_of_an_error_along_its_batchs_steepest_direction():
+    """Along (1, 0), (0.6, 0.8) twice and (0, 1); whichever its length and sign."""
+    batches = ss.expect(plane(0.1)).batches
+    met = np.array([[3.0, 0.0], [-2.0, 0.0], [-0.8, 0.6], [5.0, 5.0]])
+    due = [1, 0.6, 0, 0.5**0.5]
+    assert batches.share_along_steepest(met).tolist() == pytest.approx(due, abs=1e-15)
+    assert batches.share_along_steepest(met[:2]).tolist() == pytest.approx(due[:2], abs=1e-15)
+
+
 def test_a_stretch_alone_multiplies_its_error_by_its_growth():
     arm = plane(0.3)
     for across in (False, True):
@@ -206,6 +215,12 @@ def test_a_stretch_alone_multiplies_its_error_by_its_growth():
         ) == pytest.approx(1)
         grown, due = np.linalg.norm(run.w[0] - known.ls.w_star), known.growth(across)
         assert abs(grown - due.value) <= due.within + 1e-14 * due.value
+
+
+def test_a_stretch_beyond_float64_is_refused_in_one_line():
+    with pytest.raises(ss.InputError, match="more than float64 holds; give a smaller") as error:
+        ss.expect(ss.Arm("curve", lr=0.2, batch_size=10, order="sequential")).alone()
+    assert one_line(error)
 
 
 def test_a_stretch_with_a_smaller_batch_is_refused_in_one_line():
