@@ -6,6 +6,8 @@ May import: `theory`, `recipe`, `quantities`, `problems` and below.
 Start reading: `style.py` (what all share), then `runs.py` (histories) and `tables.py` (points).
 """
 
+from sgdstudy.figures import interactive, lines, palette
+from sgdstudy.figures.chart import Chart, Line, Panel
 from sgdstudy.figures.drift import followed, tracking
 from sgdstudy.figures.runs import (
     batch_gradients,
@@ -28,6 +30,9 @@ from sgdstudy.figures.tables import curves, numbered, over_steps, points, power_
 from sgdstudy.figures.tuning import lr_sensitivity, times_to_targets
 
 __all__ = [
+    "Chart",
+    "Line",
+    "Panel",
     "batch_gradients",
     "batch_losses",
     "by_epoch",
@@ -38,10 +43,13 @@ __all__ = [
     "drift_and_sampling",
     "followed",
     "gradient_norms",
+    "interactive",
+    "lines",
     "loss_by_epoch",
     "lr_sensitivity",
     "numbered",
     "over_steps",
+    "palette",
     "path",
     "png",
     "points",

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from sgdstudy.errors import InputError, Interrupted
-from sgdstudy.figures import png
+from sgdstudy.figures import Chart, interactive, png
 from sgdstudy.history.history import History
 from sgdstudy.history.rows import Files
 from sgdstudy.studies import workers
@@ -259,7 +259,11 @@ def _log_answer(
         listing = json.dumps([claim.as_json() for claim in claims], indent=1)
         _add_text(journal, "claims.json", listing)
         _add_text(journal, "answer.md", f"{head}\n\n{table}")
-        names = list(_draw(journal, study, runs))
+        names = []
+        if study.picture is not None and options.answer:  # its title is the answer
+            _add_picture(journal, study.picture(options, runs, claims))
+            names.append("picture.png")
+        names += _draw(journal, study, runs)
         for name, make in study.tables.items():
             journal.add(name, functools.partial(_write_table, make, options, runs))
         look = [f"Look first at **{name}**, of the run `answer`." for name in names][:1]
@@ -292,6 +296,14 @@ def _draw(journal: Journal, study: Study, runs: Runs) -> Iterator[str]:
         picture = png(figure)
         journal.add(name, functools.partial(Path.write_bytes, data=picture))
         yield name
+
+
+def _add_picture(journal: Journal, chart: Chart) -> None:
+    """Keep the main figure as a picture, as data, and as a page that MLflow shows."""
+    data = png(chart)
+    journal.add("picture.png", lambda path: path.write_bytes(data))
+    _add_text(journal, "picture.json", interactive.as_json(chart))
+    _add_text(journal, "picture.html", interactive.html(chart, script=True))
 
 
 def _add_text(journal: Journal, name: str, text: str) -> None:
