@@ -76,7 +76,8 @@ class Chart:
     """A picture that answers one question.
 
     Attributes:
-        title: the finding, with its number, as a sentence without a full stop.
+        title: the finding, with its number, as a sentence without a full stop; line breaks and
+            indents of the source are undone.
         panels: side by side, at most three.
         note: what to see in it, in one or two sentences.
 
@@ -89,6 +90,8 @@ class Chart:
     note: str = ""
 
     def __post_init__(self) -> None:
+        for name in ("title", "note"):
+            object.__setattr__(self, name, " ".join(getattr(self, name).split()))
         names = {line.label for panel in self.panels for line in panel.lines if line.label}
         if not names:
             raise InputError(f"the chart {self.title!r} has no line with a name")

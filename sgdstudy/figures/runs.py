@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,10 +10,10 @@ from matplotlib.figure import Figure
 
 from sgdstudy import theory
 from sgdstudy.figures import style
+from sgdstudy.figures.lines import known_losses
 from sgdstudy.figures.style import Run, Runs
 from sgdstudy.recipe.columns import title as title_of
 from sgdstudy.theory import predictions
-from sgdstudy.theory.follow import FIXED_ORDERS
 
 if TYPE_CHECKING:
     from sgdstudy.problems.least_squares import LeastSquares
@@ -100,7 +99,7 @@ def within_epoch(runs: Runs, epoch: int = 1, column: str = "loss") -> Figure:
         rows = history.load(columns=["seed", "epoch", "batch", column], epochs=window)
         style.line(axes, rows, "batch", column, arm, color)
         if column == "loss" and predictions.order_is_known(history.problem, history.config):
-            expected = _known_losses(history, epoch)[: rows["batch"].max() + 1]
+            expected = known_losses(history, epoch)[: rows["batch"].max() + 1]
             style.dashed(axes, np.arange(len(expected)), expected, color)
             known = True
     axes.set(xlabel=f"batch of epoch {epoch}", ylabel=title_of("steps", column), yscale="log")
@@ -327,14 +326,6 @@ def _bars(runs: Runs, columns: list[str], names: list[str], label: str) -> Figur
     axes.set_xticklabels(list(runs), rotation=30, ha="right")
     axes.legend(fontsize="small")
     return figure
-
-
-def _known_losses(history: Run, epoch: int) -> np.ndarray:
-    """Return the batch losses of an epoch as theory has them, median over the seeds' own orders."""
-    problem, config = history.problem, history.config
-    one = [config.seeds[0]] if config.order in FIXED_ORDERS else config.seeds
-    each = [predictions.known_order(problem, replace(config, seeds=[s]), epoch) for s in one]
-    return np.median([losses.batch[-1] for losses in each], axis=0)
 
 
 def _level_lines(axes: Any, ls: LeastSquares, i: int, j: int) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from sgdstudy.figures.chart import Chart, Line, Panel, thinned
 from sgdstudy.figures.palette import GREY, light
@@ -19,6 +19,8 @@ HEIGHT = {1: 4.3, 2: 3.9, 3: 3.6}
 SMALLEST = 8.5  # points
 TITLE = 12
 THEORY = "light and dashed: what theory expects"
+INSIDE = 0.8  # share of the panel: a line that ends before it is named there
+LABEL = 18  # letters of a name in one row
 GAP = 0.062  # between two names at the right, in heights of the panel
 SETTINGS: Any = {
     "font.family": "sans-serif",
@@ -68,14 +70,15 @@ def _draw_panel(axes: Any, panel: Panel) -> None:
     axes.set_yscale("log" if "y" in panel.log else "linear")
     for order, line in enumerate(panel.lines):
         _draw_line(axes, line, panel, 3 + order)
-    if "x" in panel.log:  # 1, 10, 100 rather than powers, where they are short
-        axes.xaxis.set_major_locator(LogLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(_short))
+    if panel.limits is not None:
+        axes.set_ylim(*panel.limits)
+    if "x" in panel.log:
+        _number_ticks(axes.xaxis, *sorted(axes.get_xlim()))
+    if "y" in panel.log:
+        _number_ticks(axes.yaxis, *sorted(axes.get_ylim()))
     axes.set(xlabel=panel.x, ylabel=panel.y)
     if panel.title:
         axes.set_title(panel.title, loc="left", fontsize=10)
-    if panel.limits is not None:
-        axes.set_ylim(*panel.limits)
     for name, at in panel.levels.items():
         axes.axhline(at, color="#555555", linewidth=0.9, linestyle=(0, (1, 2)), zorder=2)
         axes.annotate(name, (0.01, at), xycoords=("axes fraction", "data"), xytext=(0, 3),
@@ -87,15 +90,13 @@ def _draw_panel(axes: Any, panel: Panel) -> None:
                       va="top")  # fmt: skip
 
 
-def _short(value: float, position: int) -> str:
-    """Write a place on a logarithmic axis.
-
-    >>> _short(1000.0, 0), _short(1e6, 0), _short(1e-4, 0)
-    ('1,000', '$10^{6}$', '$10^{-4}$')
-    """
-    if 0.01 <= value < 1e5:
-        return f"{value:,.10g}"
-    return f"$10^{{{round(np.log10(value))}}}$"
+def _number_ticks(axis: Any, low: float, high: float) -> None:
+    """Write 1, 10, 100 on a logarithmic axis that has only such numbers, else powers of ten."""
+    if high < 1e3 * low:  # few powers of ten: ticks between them
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_minor_formatter(NullFormatter())
+    if low >= 0.005 and high <= 1e5:
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
 
 
 def _draw_line(axes: Any, line: Line, panel: Panel, order: int) -> None:
@@ -120,39 +121,41 @@ def _draw_line(axes: Any, line: Line, panel: Panel, order: int) -> None:
 
 
 class _End(NamedTuple):
-    """Where a line ends, in shares of the panel; None: it has no value that can be drawn."""
+    """Where a line ends, in shares of the panel."""
 
-    height: float
     line: Line
-    x: float | None
+    x: float
+    y: float
 
 
 def _name_lines(axes: Any, panel: Panel) -> None:
-    """Write each line's name at its right end, moved apart where two would lie on each other."""
-    ends = sorted(
-        (_end(axes, panel, line) for line in panel.lines if line.label), key=lambda e: e.height
-    )
-    for height, end in zip(_apart([end.height for end in ends]), ends, strict=True):
-        label, color, arrow = end.line.label, end.line.color, None
-        if end.x is None:
-            label += " (no finite value)"
-        elif end.x < 0.985 or abs(height - end.height) > 0.01:
-            arrow = {"arrowstyle": "-", "color": light(color, 0.5), "linewidth": 0.7,
+    """Write each line's name where it ends; at the right, moved apart where two would meet."""
+    ends = [_end(axes, panel, line) for line in panel.lines if line.label]
+    inside = [end for end in ends if end.x < INSIDE]
+    right = sorted((end for end in ends if end.x >= INSIDE), key=lambda end: end.y)
+    heights = _apart([end.y for end in right])
+    places = [(end.x + 0.015, end.y) for end in inside] + [(1.025, y) for y in heights]
+    for end, place in zip([*inside, *right], places, strict=True):
+        arrow = None
+        if end.x >= INSIDE and (end.x < 0.985 or abs(place[1] - end.y) > 0.01):
+            arrow = {"arrowstyle": "-", "color": light(end.line.color, 0.5), "linewidth": 0.7,
                      "shrinkA": 1, "shrinkB": 1}  # fmt: skip
-        place = (1.0 if end.x is None else end.x, end.height)
-        axes.annotate(label, place, xycoords="axes fraction", xytext=(1.025, height),
-                      textcoords="axes fraction", fontsize=9.5, color=color, va="center",
+        words = textwrap.fill(end.line.label, LABEL)
+        axes.annotate(words, (end.x, end.y), xycoords="axes fraction", xytext=place,
+                      textcoords="axes fraction", fontsize=9.5, color=end.line.color, va="center",
                       fontweight="bold", annotation_clip=False, arrowprops=arrow)  # fmt: skip
 
 
 def _end(axes: Any, panel: Panel, line: Line) -> _End:
+    """Return the last place at which a line is seen; the lower right where it is nowhere."""
     x, y = np.asarray(line.x, float), np.asarray(line.y, float)
+    low, high = sorted(axes.get_ylim())
     seen = np.flatnonzero(np.isfinite(y) & ((y > 0) | ("y" not in panel.log)))
-    if not len(seen):
-        return _End(0.0, line, None)
-    last = np.clip(y[seen[-1]], *sorted(axes.get_ylim()))
-    point = axes.transAxes.inverted().transform(axes.transData.transform((x[seen[-1]], last)))
-    return _End(float(point[1]), line, float(point[0]))
+    shown = seen[(y[seen] >= low) & (y[seen] <= high)]
+    if not len(shown):
+        return _End(line, 1.0, float(len(seen) > 0))
+    point = axes.transData.transform((x[shown[-1]], y[shown[-1]]))
+    return _End(line, *map(float, axes.transAxes.inverted().transform(point)))
 
 
 def _apart(heights: list[float]) -> list[float]:
