@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from sgdstudy.recipe import columns
-from sgdstudy.recipe.columns import Column
-from sgdstudy.tracking.chart_points import PREFIX
+from sgdstudy.recipe.columns import PREFIX, Column
 from sgdstudy.tracking.runs import search
 from sgdstudy.tracking.store import Store
 
