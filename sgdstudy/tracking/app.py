@@ -1,7 +1,7 @@
 """A page of ours before MLflow's own, in one server: an app that MLflow runs by its name.
 
 MLflow starts any ASGI app of the entry point group `mlflow.app` (`mlflow server --app-name NAME`).
-This one answers `/` itself, gives MLflow's page at `/mlflow`, and hands all else on. Addresses of
+This one answers `/` itself, gives MLflow's page at `/mlflow/`, and hands all else on. Addresses of
 MLflow's page keep their form `/#/experiments/...`: what follows `#` is known to the browser alone,
 so our page sends it on.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+from urllib.parse import quote
 
 from sgdstudy.tracking.store import Store, locate
 
@@ -37,8 +38,9 @@ def around_mlflow(page: Callable[[Store], str]) -> Callable[..., Awaitable[None]
             html = await anyio.to_thread.run_sync(page, store)
             await _answer(html.encode(), send)
             return
-        if path == MLFLOW:
-            scope = {**scope, "path": "/", "raw_path": b"/"}
+        if path.startswith(f"{MLFLOW}/"):
+            inner = path.removeprefix(MLFLOW)
+            scope = {**scope, "path": inner, "raw_path": quote(inner).encode()}
         await mlflow_app(scope, receive, send)
 
     return app
