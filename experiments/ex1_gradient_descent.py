@@ -100,9 +100,22 @@ def answer(o, runs, value):
     Exercise 5 prints are epochs."""
 
 
+def picture(o, runs, value):
+    best, limit = (
+        f"{runs['lr best'].config.lr:.4g}, the best",
+        {f"epsilon {o.epsilon:g}": o.epsilon},
+    )
+    names = {"lr 1e-4": "1e-4", "lr 2e-4": "2e-4", "lr 4e-4": "4e-4", "lr best": best}
+    shown = {name: runs[arm] for arm, name in (names | {"lr 5.1e-4": "5.1e-4, too large"}).items()}
+    panel = ss.figures.lines.by_epoch(shown, "full_loss", levels=limit, limits=(0.03, 1e4))
+    title = f"""Descent with lr 2e-4 is below {o.epsilon:g} {runs["lr 2e-4"].when()}, with the best
+    step {runs["lr best"].when()}"""
+    note = "Larger steps are faster, up to 2 / (largest eigenvalue)."
+    return ss.figures.Chart(title, [panel], note)
+
+
 def figures(runs):
-    steps, both = runs.select("lr*", "float32*"), runs.select("lr 2e-4*", "sum*")
-    yield "step_sizes.png", ss.figures.loss_by_epoch(steps, top=1e4)
+    both = runs.select("lr 2e-4*", "sum*")
     yield "forms.png", ss.figures.loss_by_epoch(both, top=1e8)
     yield "path.png", ss.figures.path(runs.select("lr 2e-4", "lr 4.9e-4"), 0, 2, 10_000)
 

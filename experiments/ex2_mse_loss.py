@@ -90,6 +90,18 @@ def answer(o, runs, value):
     one step, and between {low:.2g} and {high:.2g} after the last {last}."""
 
 
+def picture(o, runs, value):
+    shown = {"the text's, not squared": runs["abs"], "MSELoss, and by hand": runs["MSELoss"]}
+    y = "distance to the true parameters"
+    panel = ss.figures.lines.by_epoch(
+        shown, "distance", y=y, colors=ss.figures.palette.CYCLE[1::-1]
+    )
+    title = f"""By hand and by MSELoss {value["numbers_that_differ"]} numbers differ; the text's
+    loss, not squared, ends {value["distance", "abs"]:.2g} from the parameters"""
+    note = "All with the same step. The gradient of the loss that is not squared does not shrink."
+    return ss.figures.Chart(title, [panel], note)
+
+
 def figures(runs):
     yield "loss.png", ss.figures.loss_by_epoch(runs)
 

@@ -93,6 +93,22 @@ def cut(value, arm, size):
     return f"{value['batches', arm]} batches of {size}{short if last < size else ''}"
 
 
+def picture(o, runs, value):
+    panels, (x, y) = (
+        [],
+        (part.numpy() for part in (runs["shuffle"].problem.x, runs["shuffle"].problem.y)),
+    )
+    for arm, title in {"shuffle": "shuffle=True", "sequential": "shuffle=False"}.items():
+        batches, lines = dataloader(runs[arm])[:3], [ss.figures.Line("", x, y)]
+        for i, batch in enumerate(batches):
+            color = ss.figures.palette.color(i)
+            lines.append(ss.figures.Line(f"batch {i}", x[batch], y[batch], color, dots=True))
+        panels.append(ss.figures.Panel(lines, "x", "y", title))
+    title = f"""A shuffled batch of {o.batch_size} is spread over the curve; a sorted one sees
+    {value["widest_batch"]:.2g} of its 20"""
+    return ss.figures.Chart(title, panels, "The first three batches of the first epoch.")
+
+
 def figures(runs):
     yield "batches.png", ss.figures.batch_losses(runs)
 

@@ -84,9 +84,22 @@ def answer(o, runs, value):
     {FITS if fits else ""}"""
 
 
+def picture(o, runs, value):
+    run, steps = runs["descent"], np.unique(np.geomspace(1, 20_000, 400).astype(int))
+    whole = ss.Arm("curve", lr=o.lr, epochs=int(steps[-1]), stop=("running", o.epsilon))
+    loss = ss.theory.descent_loss(run.problem.least_squares, np.zeros(3), o.lr, steps - 1)
+    label, level = f"batches of {o.batch_size}", {f"epsilon {o.epsilon:g}": o.epsilon}
+    panel = ss.figures.lines.by_epoch({label: run}, "running_loss", levels=level)
+    beside = ss.figures.Line("all the data at once, theory", steps, loss)
+    due = ss.expect(whole).stop_epoch
+    title = f"""Batches of {o.batch_size} are below {o.epsilon:g} {run.when()}, all the data at once
+    {runs["descent"].when(np.inf if due is None else due.value)}"""
+    panel = ss.figures.Panel([beside, *panel.lines], panel.x, panel.y, log="xy", levels=level)
+    return ss.figures.Chart(title, [panel], "Each epoch reads all the data once, either way.")
+
+
 def figures(runs):
     descent = runs.select("descent")
-    yield "loss.png", ss.figures.loss_by_epoch(descent)
     yield "stop_epochs.png", ss.figures.stop_epochs(descent, printed=48)
     yield "path.png", ss.figures.path(descent, 0, 2, epochs=50)
     yield "eta_0.2.png", ss.figures.within_epoch(runs.select("eta 0.2"))

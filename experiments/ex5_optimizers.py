@@ -86,8 +86,19 @@ def answer(o, runs, value):
     same rule, of {o.others} seeds each: {others} (never: not within {o.epochs} epochs)."""
 
 
+def picture(o, runs, value):
+    shown = {arm: runs[arm] for arm in ("Adagrad", "NAdam", "SGD, momentum 0.9", "AdamW", "Adam")}
+    panel = ss.figures.lines.by_epoch(
+        shown | {"RMSprop": runs["RMSprop"]}, "full_loss", by="optimizer"
+    )
+    stop = {arm: say(run.median_stop) for arm, run in shown.items()}
+    title = f"""RMSprop: half of {o.seeds} orders stop by epoch {say(value["rmsprop_stop_median"])};
+    Adam: {stop["Adam"]}; SGD with momentum: {stop["SGD, momentum 0.9"]}"""
+    note = "Medians of the loss of all the data, and 10 to 90 % of the orders."
+    return ss.figures.Chart(title, [panel], note)
+
+
 def figures(runs):
-    yield "loss.png", ss.figures.loss_by_epoch(runs)
     yield "stop_epochs.png", ss.figures.stop_epochs(runs.select("RMSprop"), printed=23)
 
 

@@ -98,9 +98,21 @@ def explosion(o, value, stop):
     limit{steep if first + last else "."} {shrinks if rho < 1 else ""}"""
 
 
+def picture(o, runs, value):
+    three = {order: runs[f"SGD {order}"] for order in ("shuffle", "strided")}
+    three |= {"sequential": runs["exact"]}
+    first = ss.figures.lines.within_epoch(three, by="order", title="inside the first epoch")
+    ends = ss.figures.lines.by_epoch(
+        three, "full_loss", by="order", title="at the end of each epoch"
+    )
+    (high, at), last = value["peak_batch_loss"], runs["exact"].steps.query("epoch == 1")["loss"]
+    title = f"""shuffle=False: the loss of batch {at} is {ss.text.power(high)}, that of the last
+    batch {last.iloc[-1]:.1g}; at the epochs' ends nothing of it is seen"""
+    return ss.figures.Chart(title, [first, ends], "Medians; band: 10 to 90 % of the orders.")
+
+
 def figures(runs):
     sgd = runs.select("SGD *")
-    yield "loss.png", ss.figures.loss_by_epoch(sgd)
     yield "first_epoch.png", ss.figures.within_epoch(sgd)
     yield "steep_batches.png", ss.figures.steep_batches(runs["exact"])
     yield "cockpit.png", ss.figures.cockpit(runs["exact"])

@@ -103,9 +103,22 @@ def doctor(o, value, moving):
     at most {apart:g} apart; the loss of the last batch at {stop["last_loss"]:g}{luck}."""
 
 
+def picture(o, runs, value):
+    columns = {
+        "sum of the batches": "sum_loss",
+        "running loss": "running_loss",
+        "full loss": "full_loss",
+    }
+    arms = {"shuffled": f"mse, B={o.divides}, moving", "along the curve": "mse, sorted, moving"}
+    panels = [ss.figures.lines.of_run(runs[a], columns, title=t) for t, a in arms.items()]
+    first, last = (value["running_over_full", arm][-1] for arm in arms.values())
+    title = f"""The running loss is {first:.4g} times the full loss in epoch {o.epochs} if shuffled,
+    {ss.text.power(last, 2)} times along the curve"""
+    return ss.figures.Chart(title, panels, "The sum is 200 times the running loss: another scale.")
+
+
 def figures(runs):
     yield "fixed.png", ss.figures.batch_losses(runs.select("*fixed"))
-    yield "moving.png", ss.figures.loss_by_epoch(runs.select("*moving"))
     yield "drift_and_sampling.png", ss.figures.drift_and_sampling(runs.select("mse*moving"))
 
 

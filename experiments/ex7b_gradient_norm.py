@@ -100,6 +100,18 @@ def answer(o, runs, value):
     the optimum, where it is {square:.2g}."""
 
 
+def picture(o, runs, value):
+    names = ("mean of the batch norms", "full gradient", "norm of the mean gradient")
+    columns = dict(zip(names, (*NORMS, "norm_mean_grad"), strict=True))
+    arms = {"no noise": "moving", "labels with noise 1": "moving, noise 1"}
+    y = "norm of a gradient"
+    panels = [ss.figures.lines.of_run(runs[a], columns, title=t, y=y) for t, a in arms.items()]
+    first, last = (value[RATIO, arm][-1] for arm in arms.values())
+    title = f"""In epoch {o.epochs} the mean of the batch norms is {first:.3g} times the full norm,
+    with noisy labels {last:.3g} times"""
+    return ss.figures.Chart(title, panels, "The batches point apart: their mean is short.")
+
+
 def figures(runs):
     yield "fixed.png", ss.figures.batch_gradients(runs.select("*", without="moving*"))
     yield "moving.png", ss.figures.gradient_norms(runs.select("moving*"))

@@ -33,3 +33,17 @@ def written(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(written(item) for item in value)
     return str(value)
+
+
+def power(value: float, digits: int = 1) -> str:
+    """Write a number of many digits as a power of ten, others plainly.
+
+    >>> power(5.3e11), power(4.61e7, 2), power(48.3, 2), power(1e6), power(float("inf"))
+    ('5·10¹¹', '4.6·10⁷', '48', '10⁶', '∞')
+    """
+    text = f"{value:.{digits}g}"
+    if "e" not in text:
+        return written(float(text)) if math.isinf(value) else text
+    mantissa, exponent = text.split("e")
+    raised = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"10{raised}" if mantissa == "1" else f"{mantissa}·10{raised}"

@@ -6,8 +6,8 @@ May import: `theory`, `recipe`, `quantities`, `problems` and below.
 Start reading: `style.py` (what all share), then `runs.py` (histories) and `tables.py` (points).
 """
 
-import inspect
-
+from sgdstudy.figures import interactive, lines, palette
+from sgdstudy.figures.chart import Chart, Line, Panel
 from sgdstudy.figures.drift import followed, tracking
 from sgdstudy.figures.runs import (
     batch_gradients,
@@ -29,4 +29,37 @@ from sgdstudy.figures.style import describe, png
 from sgdstudy.figures.tables import curves, numbered, over_steps, points, power_laws, strips
 from sgdstudy.figures.tuning import lr_sensitivity, times_to_targets
 
-__all__ = sorted(name for name, value in globals().items() if inspect.isfunction(value))
+__all__ = [
+    "Chart",
+    "Line",
+    "Panel",
+    "batch_gradients",
+    "batch_losses",
+    "by_epoch",
+    "cockpit",
+    "curves",
+    "data",
+    "describe",
+    "drift_and_sampling",
+    "followed",
+    "gradient_norms",
+    "interactive",
+    "lines",
+    "loss_by_epoch",
+    "lr_sensitivity",
+    "numbered",
+    "over_steps",
+    "palette",
+    "path",
+    "png",
+    "points",
+    "power_laws",
+    "radius_by_lr",
+    "sharpness",
+    "steep_batches",
+    "stop_epochs",
+    "strips",
+    "times_to_targets",
+    "tracking",
+    "within_epoch",
+]

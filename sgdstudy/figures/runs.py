@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 
 from sgdstudy import theory
 from sgdstudy.figures import style
+from sgdstudy.figures.lines import known_losses
 from sgdstudy.figures.style import Run, Runs
 from sgdstudy.recipe.columns import of_parameters
 from sgdstudy.recipe.columns import title as title_of
 from sgdstudy.theory import predictions
 from sgdstudy.theory.expect import expect
-from sgdstudy.theory.follow import FIXED_ORDERS
 
 if TYPE_CHECKING:
     from sgdstudy.problems.least_squares import LeastSquares
@@ -101,7 +101,7 @@ def within_epoch(runs: Runs, epoch: int = 1, column: str = "loss") -> Figure:
         rows = history.load(columns=["seed", "epoch", "batch", column], epochs=window)
         style.line(axes, rows, "batch", column, arm, color)
         if column == "loss" and predictions.order_is_known(history.problem, history.config):
-            expected = _known_losses(history, epoch)[: rows["batch"].max() + 1]
+            expected = known_losses(history, epoch)[: rows["batch"].max() + 1]
             style.dashed(axes, np.arange(len(expected)), expected, color)
             known = True
     axes.set(xlabel=f"batch of epoch {epoch}", ylabel=title_of("steps", column), yscale="log")
@@ -143,18 +143,20 @@ def steep_batches(history: Run, epoch: int = 1) -> Figure:
     window = slice(epoch, epoch + 1)
     rows = history.load(columns=["seed", "epoch", *names], seeds=seed, epochs=window)
     z = rows[names].to_numpy(dtype=float) - ls.w_star
-    pull = config.lr * b.steepest[0][: len(z)]
+    values, vectors = np.linalg.eigh(b.hessians[: len(z)])
+    size = np.linalg.norm(z, axis=1)
+    share = np.abs(np.einsum("bp,bp->b", z, vectors[:, :, -1])) / size
     figure = Figure(figsize=(10, 9), layout="constrained")
     panels = figure.subplots(3, 1, sharex=True)
-    panels[0].plot(pull, color="tab:red")
+    panels[0].plot(config.lr * values[:, -1], color="tab:red")
     panels[0].set(ylabel="lr x top eigenvalue", yscale="log")
     panels[0].axhline(2, color="black", linestyle="--", linewidth=0.8)
-    panels[1].plot(b.share_along_steepest(z), color="tab:blue")
+    panels[1].plot(share, color="tab:blue")
     panels[1].set(ylabel="share of the error along\nthe steepest direction", ylim=(0, 1.05))
-    panels[2].plot(np.linalg.norm(z, axis=1), color="tab:green")
+    panels[2].plot(size, color="tab:green")
     panels[2].set(ylabel="distance to the minimum", yscale="log", xlabel=f"batch of epoch {epoch}")
     for axes in panels:
-        for first, last in style.stretches(pull > 2):
+        for first, last in style.stretches(config.lr * values[:, -1] > 2):
             axes.axvspan(first - 0.5, last + 0.5, color="tab:red", alpha=0.1, linewidth=0)
         axes.grid(alpha=0.3)
     figure.suptitle("Shaded: batches beyond their own limit")
@@ -326,13 +328,6 @@ def _bars(runs: Runs, columns: list[str], names: list[str], label: str) -> Figur
     axes.set_xticklabels(list(runs), rotation=30, ha="right")
     axes.legend(fontsize="small")
     return figure
-
-
-def _known_losses(history: Run, epoch: int) -> np.ndarray:
-    """Return the batch losses of an epoch as theory has them, median over the seeds' own orders."""
-    known, seeds = expect(history), history.config.seeds
-    seeds = seeds[:1] if history.config.order in FIXED_ORDERS else seeds
-    return np.median([known.own_order(epoch, seed).batch[-1] for seed in seeds], axis=0)
 
 
 def _level_lines(axes: Any, ls: LeastSquares, i: int, j: int) -> None:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sgdstudy.checks import SeedsLike
+from sgdstudy.figures.chart import Chart
 from sgdstudy.figures.extremes import Extremes
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
@@ -63,11 +64,12 @@ class Run(Protocol):
 Runs = Mapping[str, Run]
 
 
-def png(figure: Figure) -> bytes:
+def png(figure: Figure | Chart) -> bytes:
     """Return the figure as PNG; its description says what it shows."""
     buffer = io.BytesIO()
-    said = {"Description": describe(figure)}
-    figure.savefig(buffer, format="png", dpi=110, metadata=said)
+    said = {"Description": figure.describe() if isinstance(figure, Chart) else describe(figure)}
+    drawn, dpi = (figure.figure(), 200) if isinstance(figure, Chart) else (figure, 110)
+    drawn.savefig(buffer, format="png", dpi=dpi, metadata=said)
     return buffer.getvalue()
 
 

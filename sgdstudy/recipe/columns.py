@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+PREFIX = {"steps": "batch", "epochs": "epoch"}  # of a column's name, in MLflow
+
 
 class Column(NamedTuple):
     """A column of recorded rows.

@@ -94,7 +94,7 @@ class Section:
         """How many claims hold and fail, in words."""
         if self.hidden:
             return "answer hidden"
-        return _tally(self.claims)
+        return tallied(self.claims)
 
 
 def write_report(store: Store, path: Path) -> Path:
@@ -124,12 +124,12 @@ def write_report(store: Store, path: Path) -> Path:
     environment.filters["breakable"] = breakable
     page = environment.get_template("report.html").render(
         sections=sections,
-        tally=_tally([row for section in sections for row in section.claims]),
+        tally=tallied([row for section in sections for row in section.claims]),
         failing=[(section, row) for section in sections for row in section.only(False)],
         now=datetime.now(UTC),
         version=version("sgdstudy"),
         rows_open=ROWS_OPEN,
-        tallied=_tally,
+        tallied=tallied,
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -143,8 +143,12 @@ def write_report(store: Store, path: Path) -> Path:
 # ---- what the store has ----------------------------------------------------------------------
 
 
-def _sections(store: Store) -> list[Section]:
-    """Return the studies that have an answer, in the order of the report."""
+def answered(store: Store) -> list[tuple[str, Any, TrackedRun]]:
+    """Return the studies that have an answer, in the order of the report.
+
+    Returns:
+        Name, MLflow's experiment, and the `answer` run of the latest invocation.
+    """
     prefix, found = store.experiment_name(""), []
     for experiment in store.client.search_experiments():
         if not experiment.name.startswith(prefix):
@@ -156,11 +160,18 @@ def _sections(store: Store) -> list[Section]:
         ]
         if answers:
             last = max(answers, key=lambda run: run.invocation)
-            same = chart_views.only(last.invocation)
-            runs = every_run(store, experiment.experiment_id, same)
-            arms = [run for run in runs if not run.is_answer]
-            found.append(_section(store, experiment.name.removeprefix(prefix), last, arms))
-    return sorted(found, key=lambda section: _place(section.name))
+            found.append((experiment.name.removeprefix(prefix), experiment, last))
+    return sorted(found, key=lambda study: _place(study[0]))
+
+
+def _sections(store: Store) -> list[Section]:
+    """Return the studies that have an answer, with all that the report shows of them."""
+    found = []
+    for name, experiment, last in answered(store):
+        runs = every_run(store, experiment.experiment_id, chart_views.only(last.invocation))
+        arms = [run for run in runs if not run.is_answer]
+        found.append(_section(store, name, last, arms))
+    return found
 
 
 def _place(name: str) -> tuple[bool, bool, list[tuple[int, str]]]:
@@ -178,7 +189,7 @@ def _section(store: Store, name: str, run: TrackedRun, arms: Sequence[TrackedRun
     ident = "study-" + slug(name)
     with tempfile.TemporaryDirectory() as folder:  # what a server has is downloaded to it
         into = Path(folder)
-        question, text = _answer(_read(store, run, "answer.md", into), name)
+        question, text = question_and_answer(_read(store, run, "answer.md", into), name)
         listing = _read(store, run, "claims.json", into)
         paths = [artifact(store, run, file, into) for file in _figures(store, run)]
         pictures = [_picture(path, ident, question) for path in paths if path is not None]
@@ -190,7 +201,7 @@ def _section(store: Store, name: str, run: TrackedRun, arms: Sequence[TrackedRun
         question=question,
         answer=markdown(text, {picture.name: picture.id for picture in pictures}),
         hidden=hidden,
-        claims=[] if hidden else _claims(listing),
+        claims=[] if hidden else claims_of(listing),
         pictures=pictures,
         arms=_arms(arms),
         command=command(tags),
@@ -205,7 +216,7 @@ def _read(store: Store, run: TrackedRun, name: str, into: Path) -> str:
     return "" if path is None else path.read_text(encoding="utf-8")
 
 
-def _answer(text: str, name: str) -> tuple[str, str]:
+def question_and_answer(text: str, name: str) -> tuple[str, str]:
     """Return question and answer of an answer.md, without its tables of claims."""
     head, _, rest = text.partition("\n\n")
     question = head.strip().removeprefix("**").removesuffix("**")
@@ -223,7 +234,7 @@ def _code(tags: Mapping[str, str]) -> str:
     return ", ".join(words)
 
 
-def _claims(listing: str) -> list[Claim]:
+def claims_of(listing: str) -> list[Claim]:
     """Return the claims of a claims.json as text; what fails first, what only describes last."""
     claims = [
         claim
@@ -235,7 +246,7 @@ def _claims(listing: str) -> list[Claim]:
     return sorted(claims, key=lambda claim: list(WORDS).index(claim["holds"]))
 
 
-def _tally(claims: Sequence[Claim]) -> str:
+def tallied(claims: Sequence[Claim]) -> str:
     """Say how many claims of each kind hold and fail."""
     return tally((row["kind"], row["holds"]) for row in claims)
 

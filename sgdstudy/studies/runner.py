@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from sgdstudy.errors import InputError, Interrupted
-from sgdstudy.figures import png
+from sgdstudy.figures import Chart, interactive, palette, png
 from sgdstudy.history.history import History
 from sgdstudy.history.rows import Files
 from sgdstudy.studies import workers
@@ -93,6 +93,19 @@ class _Work:
     progress: bool | None
     interrupted: list[int]
 
+    def train(self, name: str) -> tuple[str, History]:
+        """Train one of the arms; return its run's id and history."""
+        shown = [arm for arm, found in self.arms.items() if found.charted][: chart_views.MOST_SHOWN]
+        arm = self.arms[name].but(charted=name in shown)
+        return train_arm(self.invocation, name, arm, self.progress, self.tags(name))
+
+    def tags(self, name: str) -> dict[str, str]:
+        """Return the tags of an arm's run: the colour it has in all charts."""
+        # those in the charts first
+        arms = dict(sorted(self.arms.items(), key=lambda pair: not pair[1].charted))
+        colors = palette.of_arms({arm: found.config for arm, found in arms.items()})
+        return {chart_views.COLOR: colors[name]}
+
     def note(self, history: History) -> None:
         """Notice a Ctrl-C that the trainer caught."""
         if "interrupted" in history.stop_reason:
@@ -161,10 +174,10 @@ def train_arm(
 
 
 def _one_by_one(work: _Work) -> Iterator[Trained]:
-    for name, arm in work.arms.items():
+    for name in work.arms:
         if work.interrupted:
             return
-        run_id, history = train_arm(work.invocation, name, arm, work.progress)
+        run_id, history = work.train(name)
         yield name, run_id, history
         work.note(history)
 
@@ -216,8 +229,8 @@ def _train_one(
     """Train one arm in a worker; hand back what a history needs beside the rows on disk."""
     study, options, arms = _arms(script, tuple(values.items()))
     with interrupt_flag() as interrupted:
-        work = _Work(study, options, {name: arms[name]}, invocation, False, interrupted)
-        ((_, run_id, history),) = _one_by_one(work)
+        work = _Work(study, options, arms, invocation, False, interrupted)
+        run_id, history = work.train(name)
     assert isinstance(history.sink, Files)
     return name, run_id, history.sink.paths, history.outcome
 
@@ -253,12 +266,17 @@ def _log_answer(
     """Log the `answer` run and the experiment's description; return the run's id."""
     head, table = f"**{study.question}**\n\n{answer}", claims_markdown(claims)
     failed = {"sgdstudy.claims_failed": str([c.holds for c in claims].count(False))}
-    tags = failed if claims else {}
+    listed = {chart_views.CHARTED: "yes", chart_views.COLOR: palette.GREY}  # it leads the list
+    tags = listed | (failed if claims else {})
     with invocation.run("answer", answer, tags, points=_counts(claims)) as journal:
         listing = json.dumps([claim.as_json() for claim in claims], indent=1)
         _add_text(journal, "claims.json", listing)
         _add_text(journal, "answer.md", f"{head}\n\n{table}")
-        names = list(_draw(journal, study, runs))
+        names = []
+        if study.picture is not None and options.answer:  # its title is the answer
+            _add_picture(journal, study.picture(options, runs, claims))
+            names.append("picture.png")
+        names += _draw(journal, study, runs)
         for name, make in study.tables.items():
             journal.add(name, functools.partial(_write_table, make, options, runs))
         look = [f"Look first at **{name}**, of the run `answer`." for name in names][:1]
@@ -291,6 +309,14 @@ def _draw(journal: Journal, study: Study, runs: Runs) -> Iterator[str]:
         picture = png(figure)
         journal.add(name, functools.partial(Path.write_bytes, data=picture))
         yield name
+
+
+def _add_picture(journal: Journal, chart: Chart) -> None:
+    """Keep the main figure as a picture, as data, and as a page that MLflow shows."""
+    data = png(chart)
+    journal.add("picture.png", lambda path: path.write_bytes(data))
+    _add_text(journal, "picture.json", interactive.as_json(chart))
+    _add_text(journal, "picture.html", interactive.html(chart, script=True))
 
 
 def _add_text(journal: Journal, name: str, text: str) -> None:

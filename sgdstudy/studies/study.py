@@ -21,11 +21,12 @@ from sgdstudy.studies.claims import Claim, Claims, claims_markdown
 if TYPE_CHECKING:
     import pandas as pd
 
+    from sgdstudy.figures.chart import Chart
     from sgdstudy.history.history import History
 
 HIDDEN = "The answer is hidden: run without --no-answer to see it."
 PARTS = ("arms", "claims", "answer")  # what a script has to have
-FURTHER = ("figures", "tables", "show", "ask")  # what it may have
+FURTHER = ("picture", "figures", "tables", "show", "ask")  # what it may have
 
 
 class Runs(dict[str, "History"]):
@@ -110,7 +111,9 @@ class Study:
         arms: options -> arms, as a dict or one pair of name and arm after the other.
         claims: options, runs -> claims, as a list or one after the other.
         answer: options, runs, claims -> the answer in plain words.
-        figures: runs -> pairs of file name and figure, one after the other; or file name ->
+        picture: options, runs, claims -> the chart that answers the question; its title is the
+            finding.
+        figures: runs -> further pairs of file name and figure, one after the other; or file name ->
             function of the runs returning a figure.
         tables: name -> function of options and runs returning a DataFrame, logged as CSV.
         show: options, runs -> text printed before the claims.
@@ -123,6 +126,7 @@ class Study:
     arms: Callable[[Any], Mapping[str, Arm] | Iterator[tuple[str, Arm]]]
     claims: Callable[[Any, Runs], Iterable[Claim]]
     answer: Callable[[Any, Runs, Claims], str]
+    picture: Callable[[Any, Runs, Claims], Chart] | None = None
     figures: Mapping[str, Callable[[Runs], Any]] | Callable[[Runs], Iterator[tuple[str, Any]]] = (
         field(default_factory=dict)
     )
@@ -225,7 +229,7 @@ def study(module: str) -> Study:
 
     Args:
         module: `__name__`. It has a docstring, `arms`, `claims` and `answer`, and may have
-            `Options`, `figures`, `tables`, `show` and `ask`: see `Study`.
+            `Options`, `picture`, `figures`, `tables`, `show` and `ask`: see `Study`.
 
     Raises:
         InputError: one of the first is missing.

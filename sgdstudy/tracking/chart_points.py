@@ -8,9 +8,8 @@ import numpy as np
 
 from sgdstudy.figures.extremes import Extremes
 from sgdstudy.history.rows import AXIS, Rows
-from sgdstudy.recipe.columns import charted
+from sgdstudy.recipe.columns import PREFIX, charted
 
-PREFIX = {"steps": "batch", "epochs": "epoch"}
 INTERIM_POINTS = 64
 
 

@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from sgdstudy.recipe import columns
-from sgdstudy.recipe.columns import Column
-from sgdstudy.tracking.chart_points import PREFIX
+from sgdstudy.recipe.columns import PREFIX, Column
 from sgdstudy.tracking.runs import search
 from sgdstudy.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment
 
-VIEW = "sgdstudy"  # the latest invocation; with "_all", all of them
+VIEW, ALL = "sgdstudy", "sgdstudy_all"  # the latest invocation; all of them
+MOST_SHOWN = 6  # arms: lines of a chart. A view cannot hide runs that its filter lets through
+COLOR = "mlflow.runColor"  # tag: of a run, in all charts
 CHARTED = "sgdstudy.charted"  # "yes" on the runs that the views show
 TAG = f"mlflow.sharedViewState.{VIEW}"
 # section: its charts, by metric key; only those that a run of the experiment has are shown
@@ -50,9 +51,9 @@ def save(store: Store, experiment_id: str, invocation: str) -> None:
     runs = search(store, [experiment_id], only(invocation))
     keys = {key for run in runs for key in run.metrics}
     arms = f"tags.`{CHARTED}` = 'yes'"
-    for name, runs_shown in ((VIEW, f"{only(invocation)} AND {arms}"), (f"{VIEW}_all", arms)):
+    for name, shown in ((VIEW, f"{only(invocation)} AND {arms}"), (ALL, arms)):
         now = int(time.time() * 1000)
-        view = {"name": name, "createdAt": now, "updatedAt": now, "state": _state(runs_shown, keys)}
+        view = {"name": name, "createdAt": now, "updatedAt": now, "state": _state(shown, keys)}
         tag = f"mlflow.sharedViewState.{name}"
         store.client.set_experiment_tag(experiment_id, tag, json.dumps(view))
 
@@ -66,8 +67,8 @@ def _state(runs_shown: str, keys: set[str]) -> str:
     sections = {section: charts for section, charts in sections.items() if charts}
     state = {
         "searchFilter": runs_shown,
-        "orderByKey": "attributes.start_time",
-        "orderByAsc": True,
+        "orderByKey": "attributes.start_time",  # the answer first
+        "orderByAsc": False,
         "runsHiddenMode": "SHOW_ALL",
         "selectedColumns": COLUMNS,
         "compareRunSections": [

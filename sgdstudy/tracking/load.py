@@ -21,7 +21,7 @@ from sgdstudy import checks
 from sgdstudy.checks import SeedsLike
 from sgdstudy.errors import InputError
 from sgdstudy.history.rows import AXIS, read_stream
-from sgdstudy.tracking.chart_points import PREFIX
+from sgdstudy.recipe.columns import PREFIX
 from sgdstudy.tracking.journal import KEY
 from sgdstudy.tracking.parquet import LABELS, Source, gather, readable
 from sgdstudy.tracking.runs import TrackedRun, artifact, runs_of

@@ -66,6 +66,7 @@ def server_command(store: Store, port: int) -> list[str]:
         *("--backend-store-uri", store.uri),
         *("--host", "127.0.0.1", "--port", str(port)),
         *("--allowed-hosts", hosts, "--workers", "1"),
+        *("--app-name", "sgdstudy"),  # our page first, see `app`
         *("--uvicorn-opts", "--log-level warning"),
     ]
 

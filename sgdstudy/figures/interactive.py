@@ -1,0 +1,111 @@
+"""Charts by plotly: the same lines, to zoom, to hide and to read values off."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sgdstudy.figures.chart import Chart, Line, Panel, thinned
+from sgdstudy.figures.palette import light
+
+FONT = 'system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
+HEIGHT = 430  # pixels
+
+
+def draw(chart: Chart) -> Any:
+    """Draw a chart; see `Chart.interactive`."""
+    from plotly.subplots import make_subplots
+
+    titles = [panel.title for panel in chart.panels]
+    figure = make_subplots(rows=1, cols=len(chart.panels), subplot_titles=titles)
+    named: set[str] = set()
+    for column, panel in enumerate(chart.panels, start=1):
+        where = {"row": 1, "col": column}
+        for line in panel.lines:
+            for trace in _traces(line, panel, first=line.label not in named):
+                figure.add_trace(trace, **where)
+            named.add(line.label)
+        figure.update_xaxes(title=panel.x, type="log" if "x" in panel.log else "linear", **where)
+        figure.update_yaxes(
+            title=panel.y, type="log" if "y" in panel.log else "linear", exponentformat="power",
+            range=_range(panel), **where,
+        )  # fmt: skip
+        for name, at in panel.levels.items():
+            figure.add_hline(at, line_dash="dot", line_color="#555", annotation_text=name,
+                             annotation_position="top left", **where)  # fmt: skip
+        for name, at in panel.marks.items():
+            figure.add_vline(at, line_dash="dot", line_color="#555", annotation_text=name, **where)
+    figure.update_layout(
+        title={"text": chart.title, "x": 0.01, "xanchor": "left"}, template="plotly_white",
+        font={"family": FONT, "size": 14}, height=HEIGHT, hovermode="closest",
+        legend={"orientation": "h", "yanchor": "top", "y": -0.2},
+        margin={"l": 70, "r": 20, "t": 60, "b": 60},
+    )  # fmt: skip
+    return figure
+
+
+def as_json(chart: Chart) -> str:
+    """Return the chart as plotly's JSON."""
+    found: str = draw(chart).to_json()
+    return found
+
+
+def html(chart: Chart, script: bool | str = "directory") -> str:
+    """Return the chart as HTML: `script` as plotly's `include_plotlyjs`."""
+    found: str = draw(chart).to_html(
+        full_html=bool(script), include_plotlyjs=script, config={"displaylogo": False}
+    )
+    return found
+
+
+def _range(panel: Panel) -> list[float | None] | None:
+    if panel.limits is None:
+        return None
+    if "y" not in panel.log:
+        return list(panel.limits)
+    return [None if at is None else float(np.log10(at)) for at in panel.limits]
+
+
+def _traces(line: Line, panel: Panel, first: bool) -> list[Any]:
+    """Return the band, what theory expects, and the line itself, in the order they lie."""
+    from plotly.graph_objects import Scatter
+
+    x, y = np.asarray(line.x, float), np.asarray(line.y, float)
+    at = np.arange(len(x)) if line.dots else thinned(x, "x" in panel.log)
+    group = {"legendgroup": line.label, "name": line.label or "", "showlegend": False}
+    traces = []
+    if line.band is not None:
+        low, high = (np.asarray(part, float)[at] for part in line.band)
+        red, green, blue = (int(line.color[i : i + 2], 16) for i in (1, 3, 5))
+        traces.append(
+            Scatter(
+                x=np.concatenate([x[at], x[at][::-1]]), y=np.concatenate([high, low[::-1]]),
+                fill="toself", fillcolor=f"rgba({red},{green},{blue},0.16)", line_width=0,
+                hoverinfo="skip", mode="lines", **group,
+            )
+        )  # fmt: skip
+    if line.theory is not None:
+        theory = np.asarray(line.theory, float)
+        k = thinned(x[: len(theory)], "x" in panel.log)
+        traces.append(
+            Scatter(
+                x=x[k], y=_finite(theory[k]), mode="lines", hovertemplate="theory: %{y:.4g}",
+                line={"color": light(line.color), "width": 4, "dash": "dash"}, **group,
+            )
+        )  # fmt: skip
+    own = group | {"showlegend": bool(line.label) and first}
+    hover = f"{line.label}: %{{y:.4g}} at %{{x}}<extra></extra>" if line.label else None
+    traces.append(
+        Scatter(
+            x=x[at], y=_finite(y[at]), mode="markers" if line.dots else "lines",
+            line={"color": line.color, "width": 2 if line.label else 1},
+            marker={"color": line.color, "size": 5}, hovertemplate=hover,
+            hoverinfo=None if line.label else "skip", **own,
+        )
+    )  # fmt: skip
+    return traces
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(values), values, np.nan)

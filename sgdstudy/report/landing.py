@@ -1,0 +1,99 @@
+"""The first page of `sgdstudy ui`: every study's question, answer and picture, with ways on."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sgdstudy.report.markup import markdown
+from sgdstudy.report.report import answered, claims_of, question_and_answer, tallied
+from sgdstudy.studies.study import HIDDEN
+from sgdstudy.tracking import chart_views
+from sgdstudy.tracking.app import MLFLOW, around_mlflow
+from sgdstudy.tracking.runs import TrackedRun, artifact
+from sgdstudy.tracking.store import Store
+
+PICTURE = "picture.png"
+
+
+@dataclass(frozen=True)
+class Card:
+    """A study on the page.
+
+    Attributes:
+        name: of the script.
+        question: what it asks.
+        answer: the first paragraph of its answer.
+        verdicts: how many claims hold and fail, in words.
+        failed: whether one fails.
+        picture: address of its main figure; "" where it has none.
+        charts: address of its prepared charts.
+        run: address of its `answer` run.
+    """
+
+    name: str
+    question: str
+    answer: Any
+    verdicts: str
+    failed: bool
+    picture: str
+    charts: str
+    run: str
+
+
+def app() -> Callable[..., Awaitable[None]]:
+    """Return the server of `sgdstudy ui`; MLflow calls it, by the entry point `mlflow.app`."""
+    return around_mlflow(page)
+
+
+def page(store: Store, server: str = "") -> str:
+    """Return the page as HTML.
+
+    Args:
+        store: whose studies.
+        server: address of MLflow's server; "" the one that serves the page.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("sgdstudy.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    cards = [_card(store, server, *study) for study in answered(store)]
+    exercises = [card for card in cards if card.name.startswith("ex")]
+    others = [card for card in cards if card not in exercises]
+    groups = {"Exercises": exercises, "Studies": others}
+    template = environment.get_template("landing.html")
+    return template.render(groups=groups, mlflow=f"{server}{MLFLOW if not server else ''}/#/")
+
+
+def _card(store: Store, server: str, name: str, experiment: Any, run: TrackedRun) -> Card:
+    with tempfile.TemporaryDirectory() as folder:  # what a server has is downloaded to it
+        text, claims = (_text(store, run, file, folder) for file in ("answer.md", "claims.json"))
+    question, answer = question_and_answer(text, name)
+    found = [] if answer == HIDDEN else claims_of(claims)
+    paragraphs = markdown(answer)
+    base = f"{server}{MLFLOW if not server else ''}"
+    names = run.tags.get("sgdstudy.figures", "").split(", ")
+    picture = f"{server}/get-artifact?path={PICTURE}&run_uuid={run.run_id}"
+    return Card(
+        name=name,
+        question=question,
+        answer=paragraphs[0] if paragraphs else "",
+        verdicts=tallied(found),
+        failed=any(claim["holds"] is False for claim in found),
+        picture=picture if PICTURE in names else "",
+        charts=chart_views.url(base, experiment),
+        run=f"{base}/#/experiments/{experiment.experiment_id}/runs/{run.run_id}/artifacts",
+    )
+
+
+def _text(store: Store, run: TrackedRun, name: str, into: str) -> str:
+    path = artifact(store, run, name, Path(into))
+    return "" if path is None else path.read_text(encoding="utf-8")
