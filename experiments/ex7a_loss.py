@@ -83,7 +83,7 @@ def answer(o, runs, value):
     unsquared norm of the text alike. The sum the exercise speaks of is m times the plain mean:
     another scale, not another loss. The unweighted mean is off where the last batch is short: by
     {value["unweighted_minus_full", short]:+.3g} when it holds one sample, the last point of the
-    curve, and counts as much as 1999 others. The triangle inequality is of norms (study_norms).
+    curve, and counts as much as 1999 others. The triangle inequality is about norms (study_norms).
 
     During training the parameters move between batches (drift), and a batch is not the whole
     (sampling): of the squared error, in batches of {o.divides}, the running loss is {first:.2f}
@@ -93,14 +93,14 @@ def answer(o, runs, value):
 
 def doctor(o, value, moving):
     stop = {loss: value[f"first_{loss}_below_0.1", moving] for loss in RULES}
-    early = value["last_loss_early", moving]
     apart = max(map(abs, value["running_epochs_late", moving]))
     if not np.isfinite([*stop.values(), apart]).all():
         return f"Not every order gets below {EPSILON} here, so a stop cannot be told."
+    early = value["last_loss_early", moving]
     luck = f", by luck: in {early} of {o.seeds} orders before the full loss" if early else ""
-    return f"""{"So it is not serious, doctor: s" if apart <= 2 else "S"}huffled, it falls below
-    {EPSILON} at epoch {stop["running_loss"]:g}, the full loss at {stop["full_loss"]:g} (medians),
-    at most {apart:g} apart; the loss of the last batch at {stop["last_loss"]:g}{luck}."""
+    return f"""{"So it is not serious, doctor. " if apart <= 2 else ""}Shuffled, the running loss is
+    below {EPSILON} at epoch {stop["running_loss"]:g}, the full one at {stop["full_loss"]:g}, at
+    most {apart:g} apart; the loss of the last batch at {stop["last_loss"]:g}{luck} (medians)."""
 
 
 def picture(o, runs, value):
