@@ -16,6 +16,7 @@ from sgdstudy.problems.least_squares import LeastSquares
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.recipe.orders import Sampler
+from sgdstudy.theory import fixed_order
 
 FIXED_ORDERS = ("sequential", "reversed", "strided")
 
@@ -26,8 +27,8 @@ class Ends(NamedTuple):
     Attributes:
         running: the epoch's running loss, `(R,)`.
         z: the parameters less w*, `(R, p)`.
-        growth: by how much a stretch of the epoch's batches multiplies an error, `(R,)`: the
-            largest of the products that were made, at least 1.
+        growth: by how much a stretch of the epoch's batches multiplies an error, `(R,)`, at least
+            1: of a fixed order the most, of others the largest of the products that were made.
     """
 
     running: np.ndarray
@@ -55,6 +56,9 @@ def epoch_ends(
         if epoch is None or not fixed:
             squares = _squares(rows, sampler.take(sum(sizes)).numpy(), sizes, len(ls.w_star) + 1)
             epoch = _multiplied(squares, share, config.lr)
+            if fixed:  # once: over all stretches, not only those that were multiplied
+                most = fixed_order.growth(fixed_order.batches(problem, config), config.lr).factor
+                epoch = epoch._replace(growth=np.array([max(1.0, most)]))
         with np.errstate(all="ignore"):  # of seeds that diverge
             running = (y.swapaxes(-1, -2) @ epoch.form @ y)[:, 0, 0]
             y = epoch.step @ y

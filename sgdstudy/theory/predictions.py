@@ -195,7 +195,8 @@ class _Epoch:
 def _epochs(problem: Problem, config: TrainConfig, ls: LeastSquares) -> Iterator[_Epoch]:
     assert config.stop is not None
     starts, running = _starts(problem, config), config.stop[0] == "running"
-    rounding, m = Rounding(ls, config.lr, _eps(problem, config)), len(config.batch_sizes(problem.d))
+    rounding, sizes = Rounding(ls, config.lr, _eps(problem, config)), config.batch_sizes(problem.d)
+    m, more = len(sizes), rounding.of_a_batch(sizes[0])
     # a mean of squares is a sum first
     largest = float(torch.finfo(run_dtype(problem, config)).max) / len(ls.residual)
     z, variance = starts - ls.w_star, np.zeros_like(starts)
@@ -205,7 +206,7 @@ def _epochs(problem: Problem, config: TrainConfig, ls: LeastSquares) -> Iterator
         own = epoch * m * float(np.finfo(float).eps)
         with np.errstate(all="ignore"):  # of seeds that diverge
             least, off = ls.loss(ls.w_star + z), rounding.of_loss(variance, z)
-            variance, z = rounding.after(variance, z, m, ends.growth), ends.z
+            variance, z = rounding.after(variance, z, m, more * ends.growth), ends.z
             value, off = ls.loss(ls.w_star + z), np.maximum(off, rounding.of_loss(variance, z))
             if running:  # as far off, in proportion, as the loss of all the data meanwhile
                 off = off * np.maximum(1, ends.running / np.minimum(least, value))

@@ -85,6 +85,16 @@ class Rounding:
         one = growth * self.eps * w / 12**0.5
         return kept * before + count * one[:, None] ** 2
 
+    def of_a_batch(self, size: int) -> float:
+        """Return how much more than its own rounding moves w in a step on a batch, a factor.
+
+        A residual is rounded as |phi| |w| is, and its share of the step is 2 lr |phi| / size: added
+        up over the batch, at the largest |phi|. And the steps that theory takes are of float64.
+        """
+        moved = 2 * self.lr * (self.ls.features**2).sum(-1).max() / np.sqrt(size)
+        own = float(np.finfo(float).eps) / self.eps
+        return float(np.sqrt((1 + moved**2) * (1 + own**2)))
+
     def of_powers(self, z: np.ndarray, k: int) -> np.ndarray:
         """Return how far theory's own (1 - lr lambda)^k may put z along the eigenvectors, `(R, p)`.
 
