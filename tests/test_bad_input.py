@@ -631,6 +631,7 @@ TAKEN = {  # of each setting, some that are: of ANYTHING hardly one is
     "schedule_options": [{}],
     "average": [0, 0.5],
     "batch_size": [1, 54, np.int64(7)],
+    "drop_last": [True, np.True_],
     "order": ["strided", [[[0, 1], [2, 3]]]],
     "epochs": [1, np.int64(3)],
     "stop": [("running", 0.1), ["full", 1e-9]],

@@ -32,7 +32,8 @@ class Problem:
             parameters with `requires_grad=False` stay as they are (p counts the others).
         loss: a name of `losses.LOSSES`, or a callable `(prediction, y) -> (B,)`.
         w_init: `(p,)`; default: the module's parameters, else zeros of `w_true`'s length. Or
-            `callable(generator) -> (p,)`, called once per seed.
+            `callable(generator) -> (p,)`, called once per seed with a generator that nothing else
+            of the user's draws from.
         w_true: `(p,)`, the parameters that made the data, where known. Where they drift, a callable
             from the numbers of steps taken `(S,)` to the parameters by then, `(S, p)`.
         test: `(x, y)` held out; its loss is recorded at the end of every epoch.
@@ -108,6 +109,11 @@ class Problem:
     def shapes(self) -> list[torch.Size]:
         """Shapes of the parameters, in the order in which w holds them; of f(w, x), that of w."""
         return list(self._trained.values()) or [torch.Size([self.p])]
+
+    @property
+    def draws_starts(self) -> bool:
+        """Whether every seed draws its initial parameters."""
+        return not isinstance(self.w_init, torch.Tensor)
 
     @property
     def drifts(self) -> bool:

@@ -48,6 +48,9 @@ class TrainConfig:
             Polyak and Ruppert) or 0.5 (the tail); `average_loss` of `epochs` is the loss of all the
             data at their mean. It changes nothing of the run. None: no average.
         batch_size: samples per step, None for full batch.
+        drop_last: whether an epoch leaves out the samples that do not fill a batch; else its last
+            batch is smaller and noisier. `with_replacement` then draws fewer in an epoch; orders
+            that stay the same (`sequential`, `shuffle_once`, `grab`) never see those samples.
         order: a name of `orders.ORDERS`, an array `(epochs, steps, B)`, or
             `callable(generator, d)` returning an epoch's indices. `stream` takes every sample from
             the problem's stream, once.
@@ -79,6 +82,7 @@ class TrainConfig:
     schedule_options: Mapping[str, Any] = field(default_factory=dict)
     average: float | None = None
     batch_size: int | None = None
+    drop_last: bool = False
     order: Any = "shuffle"
     epochs: int = 100
     stop: tuple[str, float] | None = None
@@ -106,6 +110,7 @@ class TrainConfig:
         settle("seeds", checks.seeds(self.seeds))
         settle("device", _device(self.device))
         checks.choice("engine", self.engine, ENGINES)
+        settle("drop_last", checks.truth("drop_last", self.drop_last))
         varies = ["lr"] if self.schedule is not None else []
         known = [*STEP_COLUMNS, *varies, *quantities.resolve(self.diagnostics)]
         settle("metrics", _metrics(self.metrics, known))
@@ -178,7 +183,11 @@ class TrainConfig:
 
     def batch_sizes(self, d: int) -> list[int]:
         """Return the sizes of an epoch's batches for d samples."""
-        return orders.batch_sizes(self.order, d, self.batch_size or d)
+        return orders.batch_sizes(self.order, d, self.batch_size or d, self.drop_last)
+
+    def drops(self, d: int) -> bool:
+        """Whether an epoch leaves out some of d samples."""
+        return self.drop_last and sum(self.batch_sizes(d)) < d
 
 
 def _metrics(metrics: Any, known: Sequence[str]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 SETTINGS = (
     "lr",
     "batch_size",
+    "drop_last",
     "order",
     "optimizer",
     "schedule",

@@ -87,7 +87,7 @@ def lr_limit(plan: Plan, point: dict[str, Any]) -> float:
         return np.nan
     if config.batch_size is None or config.batch_size == arm.problem.d:
         return theory.lr_limit(ls)
-    if config.order not in ("shuffle", "with_replacement"):
+    if config.order not in ("shuffle", "with_replacement") or config.drops(arm.problem.d):
         return np.nan
     try:
         return theory.mean_square_lr_limit(ls, arm.problem.d, config.batch_size)

@@ -59,6 +59,11 @@ def expect(arm: Planned) -> Expected:
     """
     if not isinstance(getattr(arm, "config", None), TrainConfig):
         raise InputError(f"expect takes an arm or a run, not {quoted(arm)}")
+    if arm.config.drops(arm.problem.d):
+        raise InputError(
+            f"theory has all {arm.problem.d} samples in an epoch, and drop_last leaves some out; "
+            f"give a batch_size that divides their number"
+        )
     return Expected(arm.problem, arm.config)
 
 

@@ -273,6 +273,8 @@ def expected_losses(problem: Problem, config: TrainConfig) -> dict[str, np.ndarr
     elif config.order in FIXED_ORDERS:
         b = theory.batches(problem, config)
         both = theory.fixed_order_losses(ls, b, start, config.lr, epochs)
+    elif config.drops(problem.d) and config.order in RANDOM_ORDERS:
+        return {}  # theory has every sample in an epoch
     elif config.order in RANDOM_ORDERS and len(ls.w_star) <= theory.MOST_PARAMETERS:
         size, twice = config.batch_sizes(problem.d)[0], config.order == "with_replacement"
         if not theory.mean_square_radius(ls, problem.d, size, config.lr, twice) < 1:

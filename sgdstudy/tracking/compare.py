@@ -116,9 +116,7 @@ def time_to_target(
     """
     checks.choice("axis", over, OVER)
     target = checks.number("target", target, lambda v: True, "finite")
-    if not (above is None or isinstance(above, bool)):
-        raise InputError(f"above is True, False or None, not {quoted(above)}")
-    above = columns.more_is_better(column) if above is None else above
+    above = columns.more_is_better(column) if above is None else checks.truth("above", above)
     if isinstance(source, pd.DataFrame):
         return first_beyond(source, target, column, over, above)
     if isinstance(source, History):

@@ -47,6 +47,8 @@ def parameters(problem: Problem, config: TrainConfig) -> dict[str, str]:
     if config.schedule is not None:
         values["schedule"] = schedules.name_of(config.schedule)
         values |= {f"schedule.{name}": value for name, value in config.schedule_options.items()}
+    if config.drop_last:
+        values["drop_last"] = True
     if config.average is not None:
         values["average"] = config.average
     return {name: str(value) for name, value in values.items()}

@@ -115,6 +115,6 @@ def test_a_target_of_a_column_is_beyond_it_the_better_way_unless_told():
     start = float(history.epochs["full_loss"][0])  # of w = -1, on its way down
     assert ss.time_to_target(history, 0.5 * start, above=True)[0] == 1.0
     assert ss.time_to_target(history, 0.5 * start)[0] == np.inf
-    with pytest.raises(ss.InputError, match="above is True, False or None") as error:
+    with pytest.raises(ss.InputError, match="above is True or False") as error:
         ss.time_to_target(history, 1.0, above=0.9)
     assert one_line(error)
