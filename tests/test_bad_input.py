@@ -627,6 +627,8 @@ TAKEN = {  # of each setting, some that are: of ANYTHING hardly one is
     "optimizer": ["Adam", "notebook"],
     "lr": [0.5, np.float32(0.25), torch.tensor(0.125)],
     "options": [{"momentum": 0.5}],
+    "clip_norm": [1.5, np.float32(0.25)],
+    "clip_value": [2, torch.tensor(0.5)],
     "schedule": ["inverse_time"],
     "schedule_options": [{}],
     "average": [0, 0.5],

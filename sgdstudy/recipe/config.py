@@ -40,6 +40,9 @@ class TrainConfig:
             has none). A class takes it, and a factory with an argument `lr`; another factory, which
             sets its own, is refused with a second one.
         options: further options of the optimiser, as `{"momentum": 0.9}`; taken like `lr`.
+        clip_norm: the largest norm of the gradient that moves the parameters, each replica's by
+            itself; see `clipping.clipped`. Rows record the gradient as it was. None: any.
+        clip_value: the largest size of a number of it.
         schedule: how the step size goes on from `lr`, step by step: None (constant), a name of
             `schedules.NAMES` (those of `torch.optim.lr_scheduler`, `inverse_time`,
             `inverse_sqrt`), or a factory `optimizer -> LRScheduler`.
@@ -78,6 +81,8 @@ class TrainConfig:
     optimizer: Any = "SGD"
     lr: float = None  # type: ignore[assignment]  # settled below: always a number
     options: Mapping[str, Any] = field(default_factory=dict)
+    clip_norm: float | None = None
+    clip_value: float | None = None
     schedule: Any = None
     schedule_options: Mapping[str, Any] = field(default_factory=dict)
     average: float | None = None
@@ -120,6 +125,9 @@ class TrainConfig:
         if math.isnan(lr) and self.schedule is not None:
             raise InputError("a schedule needs an optimizer with one step size, its group's 'lr'")
         schedules.make(self.schedule, self.lr, self.schedule_options, self.epochs)
+        for name in ("clip_norm", "clip_value"):
+            if getattr(self, name) is not None:
+                settle(name, checks.number(name, getattr(self, name)))
         if self.average is not None:
             allowed = "a share of the epochs, from 0 to below 1"
             settle("average", checks.number("average", self.average, lambda v: 0 <= v < 1, allowed))
@@ -172,6 +180,17 @@ class TrainConfig:
                 raise InputError(
                     f"there is no parameter {name}; {problem.name} has w0 to w{problem.p - 1}"
                 )
+
+    @property
+    def clips(self) -> bool:
+        """Whether gradients are clipped."""
+        return self.clip_norm is not None or self.clip_value is not None
+
+    @property
+    def steps_are_plain(self) -> bool:
+        """Whether every step is w - lr g, with the same lr."""
+        rule = self.optimizer in ("notebook", "SGD") and not self.options
+        return rule and self.schedule is None and not self.clips
 
     def n_steps(self, d: int) -> int:
         """Return the most steps of a run on d samples."""

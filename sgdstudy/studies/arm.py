@@ -20,6 +20,8 @@ SETTINGS = (
     "drop_last",
     "order",
     "optimizer",
+    "clip_norm",
+    "clip_value",
     "schedule",
     "average",
     "epochs",

@@ -64,6 +64,10 @@ def expect(arm: Planned) -> Expected:
             f"theory has all {arm.problem.d} samples in an epoch, and drop_last leaves some out; "
             f"give a batch_size that divides their number"
         )
+    if arm.config.clips:
+        raise InputError(
+            "theory follows gradients as they are; clip_norm and clip_value change them"
+        )
     return Expected(arm.problem, arm.config)
 
 

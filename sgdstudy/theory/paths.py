@@ -34,7 +34,7 @@ def first_overflow(problem: Problem, config: TrainConfig, most: int = 100) -> np
     Raises:
         InputError: another optimiser than `notebook` or `SGD` without options; no least squares.
     """
-    if config.optimizer not in ("notebook", "SGD") or config.options:
+    if config.optimizer not in ("notebook", "SGD") or config.options or config.clips:
         raise InputError(
             "first_overflow follows plain steps w - lr g: optimizer 'notebook', or 'SGD' without "
             "options"
@@ -136,7 +136,7 @@ def log_rate(problem: Problem, config: TrainConfig) -> float:
         InputError: other steps, or batches that are not drawn at random.
     """
     size, twice = config.batch_sizes(problem.d)[0], config.order == "with_replacement"
-    plain = config.optimizer in ("notebook", "SGD") and not config.options and not config.schedule
+    plain = config.steps_are_plain
     if config.order not in ("shuffle", "with_replacement") or not (plain or is_projection(config)):
         raise InputError(
             "a rate of almost every path is known of plain steps, or of Polyak's with c = 1/2 on "

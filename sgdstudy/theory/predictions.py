@@ -48,7 +48,7 @@ def predict(problem: Problem, config: TrainConfig, most: float = MOST_WORK) -> d
     """
     problem = problem.to(DTYPES[config.dtype], "cpu") if config.dtype == "float32" else problem
     ls = problem.least_squares
-    if ls is None or not _has_plain_steps(config):
+    if ls is None or not config.steps_are_plain:
         return {}
     rule = config.stop and config.stop[0]
     if config.batch_size is None:
@@ -264,7 +264,7 @@ def expected_losses(problem: Problem, config: TrainConfig) -> dict[str, np.ndarr
     mean over independent batches; nothing where theory has nothing, or the mean is infinite.
     """
     ls = problem.least_squares
-    if not _has_plain_steps(config) or ls is None:
+    if not config.steps_are_plain or ls is None:
         return {}
     start, epochs = _starts(problem, config)[0], config.epochs
     if config.batch_size is None:
@@ -288,7 +288,7 @@ def expected_losses(problem: Problem, config: TrainConfig) -> dict[str, np.ndarr
 def order_is_known(problem: Problem, config: TrainConfig) -> bool:
     """Whether theory can follow the very steps of a configuration's seeds."""
     fixed = config.batch_size is not None and str(config.order) not in orders.UNKNOWN
-    return _has_plain_steps(config) and problem.least_squares is not None and fixed
+    return config.steps_are_plain and problem.least_squares is not None and fixed
 
 
 def known_order(problem: Problem, config: TrainConfig, epochs: int) -> theory.OrderLosses:
@@ -299,12 +299,6 @@ def known_order(problem: Problem, config: TrainConfig, epochs: int) -> theory.Or
     """
     ls, order = theory.moments(problem), theory.batches_by_epoch(problem, config)
     return theory.order_losses(ls, _starts(problem, config)[0], config.lr, islice(order, epochs))
-
-
-def _has_plain_steps(config: TrainConfig) -> bool:
-    """Whether every step is w - lr g, with the same lr."""
-    known = config.optimizer in ("notebook", "SGD") and not config.options
-    return known and config.schedule is None
 
 
 def _starts(problem: Problem, config: TrainConfig) -> np.ndarray:

@@ -47,6 +47,9 @@ def parameters(problem: Problem, config: TrainConfig) -> dict[str, str]:
     if config.schedule is not None:
         values["schedule"] = schedules.name_of(config.schedule)
         values |= {f"schedule.{name}": value for name, value in config.schedule_options.items()}
+    for name in ("clip_norm", "clip_value"):
+        if getattr(config, name) is not None:
+            values[name] = getattr(config, name)
     if config.drop_last:
         values["drop_last"] = True
     if config.average is not None:

@@ -18,6 +18,7 @@ import torch
 from sgdstudy.errors import InputError, Unsupported
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe import rules
+from sgdstudy.recipe.clipping import clipped
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.recipe.own_optimizer import OneByOne
 
@@ -95,6 +96,7 @@ class Eager:
     def __init__(self, problem: Problem, config: TrainConfig) -> None:
         self.problem = problem
         self.rule = rules.make(config.optimizer, config.lr, config.options, problem)
+        self.clips = {"norm": config.clip_norm, "value": config.clip_value}
         self.note = ""
         if isinstance(self.rule, OneByOne) and len(config.seeds) > 1:
             name = rules.name_of(config.optimizer)
@@ -134,7 +136,8 @@ class Eager:
                 loss, gradient = (value.to(w.dtype) for value in self.problem.over_all(w))
             else:
                 loss, gradient = self.problem.losses_and_gradients(w, *batch)
-            w, state = self.rule.update(w, state, rules.Step(gradient, loss, lr))
+            step = rules.Step(clipped(gradient, **self.clips), loss, lr)
+            w, state = self.rule.update(w, state, step)
             ws.append(w)
             losses.append(loss)
             gradients.append(gradient)
