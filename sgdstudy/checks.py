@@ -72,6 +72,14 @@ def whole(name: str, value: Any) -> int:
         raise InputError(f"{name} must be a whole number, got {quoted(value)}") from None
 
 
+def truth(name: str, value: Any) -> bool:
+    """Return True or False."""
+    found = _scalar(value)
+    if not isinstance(found, bool):
+        raise InputError(f"{name} is True or False, not {quoted(value)}")
+    return found
+
+
 def seed(value: Any) -> int:
     """Return a seed that `torch.Generator` takes."""
     try:
@@ -94,6 +102,11 @@ def seeds(values: SeedsLike) -> tuple[int, ...]:
     if len(set(found)) < len(found):
         twice = next(s for i, s in enumerate(found) if s in found[:i])
         raise InputError(f"seed {twice} is given twice; each replica needs its own seed")
+    if len({s % 2**32 for s in found}) < len(found):
+        raise InputError(
+            "two of the seeds differ by a multiple of 2**32 and draw the same numbers: torch reads "
+            "32 bits of a seed"
+        )
     return tuple(found)
 
 

@@ -202,8 +202,8 @@ CALLS = {
     "train": (
         train,
         [
-            ({"optimizer": int}, "the optimizer factory failed: TypeError"),
-            ({"optimizer": fails}, "the optimizer factory failed: KeyError"),
+            ({"optimizer": int}, "the optimizer 'int' failed: TypeError"),
+            ({"optimizer": fails}, "the optimizer 'fails' failed: KeyError"),
             (
                 {"optimizer": lambda p: torch.optim.SGD([torch.zeros(1)], lr=0.1)},
                 "of other parameters",
@@ -627,10 +627,13 @@ TAKEN = {  # of each setting, some that are: of ANYTHING hardly one is
     "optimizer": ["Adam", "notebook"],
     "lr": [0.5, np.float32(0.25), torch.tensor(0.125)],
     "options": [{"momentum": 0.5}],
+    "clip_norm": [1.5, np.float32(0.25)],
+    "clip_value": [2, torch.tensor(0.5)],
     "schedule": ["inverse_time"],
     "schedule_options": [{}],
     "average": [0, 0.5],
     "batch_size": [1, 54, np.int64(7)],
+    "drop_last": [True, np.True_],
     "order": ["strided", [[[0, 1], [2, 3]]]],
     "epochs": [1, np.int64(3)],
     "stop": [("running", 0.1), ["full", 1e-9]],

@@ -62,7 +62,7 @@ def way_off(run: Run) -> float:
         InputError: steps that are not plain, or batches of two sizes.
     """
     c, sizes = run.config, run.config.batch_sizes(run.problem.d)
-    if not c.plain or c.schedule or len(set(sizes)) > 1:
+    if not c.steps_are_plain or len(set(sizes)) > 1:
         raise InputError("way_off is of plain steps, with one lr, of batches of one size")
     first = run.load("epochs", epochs=slice(1, 2))
     start = run.problem.initial(first["seed"].tolist()).double().cpu().numpy()

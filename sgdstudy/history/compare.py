@@ -1,7 +1,8 @@
 """Values by seed of two arms compared, and the time that a target takes.
 
-A run that never reaches its target is censored: its time is infinite, later than any. Medians are
-values of a seed (inverse of the empirical law), so that infinite times do no harm to them; their
+A run that never reaches its target is censored: its time is infinite, later than any. So is the
+value of one that diverged: worse than any, minus infinity of an accuracy. Medians are values of a
+seed (inverse of the empirical law), so that infinite times do no harm to them; their
 intervals are bootstrap intervals over the seeds.
 """
 
@@ -17,6 +18,7 @@ import pandas as pd
 from sgdstudy import checks
 from sgdstudy.errors import InputError, reason
 from sgdstudy.history.history import History
+from sgdstudy.recipe import columns
 from sgdstudy.text import written
 from sgdstudy.theory.medians import Interval, bounded_median, median, median_interval
 
@@ -28,7 +30,7 @@ class Comparison:
     """Two arms, paired by seed.
 
     Attributes:
-        metric: what was compared.
+        metric: what was compared; more of an accuracy is better, less of any other column.
         a: name of the first arm.
         b: name of the second.
         pairs: seeds that both have.
@@ -127,14 +129,15 @@ def summary(times: pd.Series, confidence: float = 0.95) -> Summary:
 
 
 def value_by_seed(history: History, metric: str) -> pd.Series:
-    """Return a metric of a run by seed, infinite where the seed never got there."""
+    """Return a metric of a run by seed, as `columns.worst` where the seed never got there."""
     seeds = pd.Index(history.config.seeds, name="seed")
     if metric == "stop_epoch":
         check_stop(history.config.stop)
         return pd.Series(history.converged_epoch, seeds)
     last = last_value(history.load("epochs", columns=["seed", "epoch", metric]), metric)
     diverged = history.stop_reason == "diverged"
-    return last.reindex(seeds, fill_value=np.inf).mask(diverged, np.inf)
+    worst = columns.worst(metric)
+    return last.reindex(seeds, fill_value=worst).mask(diverged, worst)
 
 
 def last_value(rows: pd.DataFrame, column: str) -> pd.Series:
@@ -142,8 +145,10 @@ def last_value(rows: pd.DataFrame, column: str) -> pd.Series:
     return rows.drop_duplicates("seed", keep="last").set_index("seed")[column].astype(float)
 
 
-def first_below(rows: pd.DataFrame, target: float, column: str, over: str) -> pd.Series:
-    """Return when a column of rows is first below the target, by seed; see `time_to_target`.
+def first_beyond(
+    rows: pd.DataFrame, target: float, column: str, over: str, above: bool = False
+) -> pd.Series:
+    """Return when a column of rows is first below or above the target; see `time_to_target`.
 
     Raises:
         InputError: a column that is not there, or rows of several runs of an arm.
@@ -155,8 +160,10 @@ def first_below(rows: pd.DataFrame, target: float, column: str, over: str) -> pd
         keys = ["arm", "seed"]
         if rows["run_id"].nunique() > rows["arm"].nunique():
             raise InputError("these rows are of several runs of an arm; choose one invocation")
-    below = floats(column, rows[column]) < target
-    times = rows[over].where(below).astype(float).fillna(np.inf)
+    values = floats(column, rows[column])
+    times = (
+        rows[over].where(values > target if above else values < target).astype(float).fillna(np.inf)
+    )
     return times.groupby([rows[key] for key in keys], observed=True).min()
 
 
@@ -204,7 +211,7 @@ def _with_interval(value: float, interval: Interval) -> str:
 def paired(
     a: pd.Series, b: pd.Series, *, metric: str, names: Sequence[str], confidence: float
 ) -> Comparison:
-    """Return the comparison of two arms' values by seed, infinite where censored.
+    """Return the comparison of two arms' values by seed, as `columns.worst` where censored.
 
     Raises:
         InputError: fewer than two seeds in common.
@@ -216,7 +223,8 @@ def paired(
             f"pairs need at least 2: train both with the same seeds"
         )
     x, y = values["a"].to_numpy(), values["b"].to_numpy()
-    neither = np.isposinf(x) & np.isposinf(y)
+    worst = columns.worst(metric)
+    neither = (x == worst) & (y == worst)
     positive = (x > 0).all() and (y > 0).all()
     with np.errstate(invalid="ignore"):
         differences = x - y
@@ -235,7 +243,7 @@ def paired(
         ratio=ratio[0],
         ratio_interval=ratio[1],
         share_below=float(np.mean(x < y)),
-        censored_a=int(np.isposinf(x).sum()),
-        censored_b=int(np.isposinf(y).sum()),
+        censored_a=int((x == worst).sum()),
+        censored_b=int((y == worst).sum()),
         values=values,
     )

@@ -18,7 +18,7 @@ import pandas as pd
 
 from sgdstudy import checks
 from sgdstudy.errors import InputError
-from sgdstudy.history.compare import last_value, paired, value_by_seed
+from sgdstudy.history.compare import paired, value_by_seed
 from sgdstudy.history.history import History
 from sgdstudy.history.stopping import first_marked
 from sgdstudy.theory.expect import expect
@@ -146,8 +146,8 @@ def _outcomes_of(run: History, levels: tuple[tuple[Any, float], ...]) -> pd.Data
     """Return `outcomes` of a run, and its other losses and scores at each seed's last epoch."""
     seeds = list(run.config.seeds)
     found = outcomes(run.array("epochs", "full_loss"), seeds, dict(levels))
-    rows = run.load("epochs")
-    ends = {name: last_value(rows, name) for name in ENDS if name in rows}
+    there = run.load("epochs").columns
+    ends = {name: value_by_seed(run, name) for name in ENDS if name in there}
     ends |= {"final": value_by_seed(run, "full_loss").fillna(np.inf)}
     return found.assign(**{name: found["seed"].map(each) for name, each in ends.items()})
 

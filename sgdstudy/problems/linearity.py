@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sgdstudy.problems.least_squares import LeastSquares, from_features
 
@@ -23,8 +25,9 @@ def is_tried(outputs: int, p: int) -> bool:
 def moments(predict: Predict, x: torch.Tensor, y: torch.Tensor, p: int) -> LeastSquares | None:
     """Return the moments of a mean square of all the data; None where the model is not linear.
 
-    The features come from the model itself, evaluated in float64 at 0 and the unit vectors;
-    two random points decide whether it is linear.
+    The features come from the model itself, evaluated in float64 at 0 and the unit vectors. It is
+    linear where every operation on the parameters is (`Operations`), so that it is for any
+    parameters; two random points see what is done outside of torch.
 
     Args:
         predict: parameters `(1, p)`, inputs `(1, d, ...)` -> predictions `(1, d, ...)`.
@@ -34,7 +37,7 @@ def moments(predict: Predict, x: torch.Tensor, y: torch.Tensor, p: int) -> Least
     """
     few = slice(0, None, -(-len(x) // TRIED))  # enough to see most models are not linear
     try:
-        if _features(predict, x[few], p) is None:
+        if not _is_linear(predict, x[few], p) or _features(predict, x[few], p) is None:
             return None
         found = _features(predict, x, p)
     except (RuntimeError, TypeError):  # a model that does not run in float64 has no exact loss
@@ -47,6 +50,108 @@ def moments(predict: Predict, x: torch.Tensor, y: torch.Tensor, p: int) -> Least
         return None
     target = (y.flatten() - offset).numpy()
     return from_features(features.numpy(), target, len(target) // len(x))
+
+
+# operations of ATen that are linear in all their tensors of floats together
+_SUMS = """
+    add sub rsub neg sum mean cumsum trace clone copy _to_copy detach lift_fresh alias cat stack
+    view _unsafe_view reshape _reshape_alias expand select slice split split_with_sizes unbind t
+    transpose permute squeeze unsqueeze diagonal diag_embed as_strided unfold tril triu flip roll
+    rot90 repeat index index_select gather take masked_select index_put index_add index_copy
+    scatter scatter_add select_scatter slice_scatter diagonal_scatter masked_scatter embedding
+    constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d im2col
+    col2im pixel_shuffle avg_pool2d avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d
+    upsample_nearest1d upsample_nearest2d upsample_bilinear2d real imag view_as_real
+    view_as_complex _fft_r2c _fft_c2r _fft_c2c _conj _conj_physical
+"""
+SUMS = frozenset(_SUMS.split())
+# and those of which, of the arguments at these places, at most one may depend on the parameters
+PRODUCTS = {
+    **dict.fromkeys(("mul", "mm", "bmm", "mv", "dot", "vdot", "convolution", "linear"), (0, 1)),
+    **dict.fromkeys(("addmm", "baddbmm", "addmv", "addbmm", "addr", "addcmul"), (1, 2)),
+    "_trilinear": (0, 1, 2),
+}
+# and those of which the first only may
+FIRST = ("div", "masked_fill", "index_fill")
+# do not look at the values of what they are given
+_VALUELESS = """
+    zeros_like ones_like full_like empty_like rand_like randn_like zero fill new_zeros new_ones
+    new_full new_empty new_empty_strided
+"""
+VALUELESS = frozenset(_VALUELESS.split())
+
+
+class Operations(TorchDispatchMode):
+    """Follows which tensors depend on the parameters, and whether all of it is linear in them.
+
+    Attributes:
+        linear: whether all operations so far were.
+    """
+
+    def __init__(self, w: torch.Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.linear = True
+        self._varying = {_address(w)}
+        self._alive: list[Any] = [w]  # so that no address is used twice
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else the first use imports torch._dynamo, 1.2 s
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Run an operation, and note whether it is linear."""
+        out = func(*args, **(kwargs or {}))
+        self._alive.append(out)
+        given = (*args, *(kwargs or {}).values())
+        if not any(map(self.varies, given)):
+            return out
+        name = func.overloadpacket.__name__.removesuffix("_")  # in place it is the same
+        if name in VALUELESS:
+            return out
+        outs = _tensors([out])
+        # whole numbers are rounded, and values that leave torch may decide anything
+        continuous = outs and all(t.is_floating_point() or t.is_complex() for t in outs)
+        self.linear &= bool(continuous) and self._is_linear(name, given)
+        self._varying |= set(map(_address, outs))
+        return out
+
+    def varies(self, value: Any) -> bool:
+        """Whether a value is, or holds, a tensor that depends on the parameters."""
+        return any(_address(t) in self._varying for t in _tensors([value]))
+
+    def _is_linear(self, name: str, given: tuple[Any, ...]) -> bool:
+        if any(isinstance(value, str) for value in given):
+            return False  # a mode of rounding or reducing
+        if name in SUMS:
+            return True
+        if name in PRODUCTS:
+            return sum(self.varies(given[k]) for k in PRODUCTS[name]) <= 1
+        if name in FIRST:
+            return not any(map(self.varies, given[1:]))
+        return name == "where" and len(given) == 3 and not self.varies(given[0])
+
+
+def _tensors(values: Iterable[Any]) -> list[torch.Tensor]:
+    found: list[torch.Tensor] = []
+    for value in values:
+        if isinstance(value, list | tuple):
+            found += _tensors(value)
+        elif isinstance(value, torch.Tensor):
+            found.append(value)
+    return found
+
+
+def _address(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def _is_linear(predict: Predict, x: torch.Tensor, p: int) -> bool:
+    w = torch.ones(1, p, dtype=torch.float64)
+    with torch.no_grad(), Operations(w) as operations:
+        predict(w, x[None])
+    return operations.linear
 
 
 def _features(

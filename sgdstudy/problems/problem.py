@@ -17,7 +17,7 @@ from sgdstudy.errors import InputError, failed, quoted
 from sgdstudy.problems import data, linearity, losses
 from sgdstudy.problems.data import DTYPES as DTYPES
 from sgdstudy.problems.least_squares import LeastSquares
-from sgdstudy.problems.torch_module import functional
+from sgdstudy.problems.torch_module import functional, trained
 
 EVALUATE_AT_ONCE = 100_000  # predictions at once when the whole data is evaluated: they stay cached
 
@@ -28,10 +28,12 @@ class Problem:
     Args:
         x: inputs `(d,)` or `(d, n)`, array or tensor.
         y: targets `(d,)` or `(d, m)`, or integer classes `(d,)` for `cross_entropy`.
-        model: `f(w, x)` for one parameter vector w `(p,)` and a batch x, or an `nn.Module`.
+        model: `f(w, x)` for one parameter vector w `(p,)` and a batch x, or an `nn.Module`, whose
+            parameters with `requires_grad=False` stay as they are (p counts the others).
         loss: a name of `losses.LOSSES`, or a callable `(prediction, y) -> (B,)`.
         w_init: `(p,)`; default: the module's parameters, else zeros of `w_true`'s length. Or
-            `callable(generator) -> (p,)`, called once per seed.
+            `callable(generator) -> (p,)`, called once per seed with a generator that nothing else
+            of the user's draws from.
         w_true: `(p,)`, the parameters that made the data, where known. Where they drift, a callable
             from the numbers of steps taken `(S,)` to the parameters by then, `(S, p)`.
         test: `(x, y)` held out; its loss is recorded at the end of every epoch.
@@ -72,8 +74,10 @@ class Problem:
         self.dtype = self.x.dtype if self.x.is_floating_point() else torch.float32
         self.source = model
         self._module_init: torch.Tensor | None = None
+        self._trained: dict[str, torch.Size] = {}
         if isinstance(model, nn.Module):
-            self.model, self._module_init = functional(model, self.x)
+            self._trained = {name: value.shape for name, value in trained(model).items()}
+            self.model, self._module_init = functional(model, self.x, self._trained)
         elif callable(model):
             self.model = model
         else:
@@ -100,6 +104,16 @@ class Problem:
     def d(self) -> int:
         """Number of samples."""
         return len(self.x)
+
+    @property
+    def shapes(self) -> list[torch.Size]:
+        """Shapes of the parameters, in the order in which w holds them; of f(w, x), that of w."""
+        return list(self._trained.values()) or [torch.Size([self.p])]
+
+    @property
+    def draws_starts(self) -> bool:
+        """Whether every seed draws its initial parameters."""
+        return not isinstance(self.w_init, torch.Tensor)
 
     @property
     def drifts(self) -> bool:
@@ -182,7 +196,7 @@ class Problem:
         other.w_true = None if self.w_true is None else move(self.w_true)
         if isinstance(self.source, nn.Module):
             module = copy.deepcopy(self.source).to(device=device, dtype=dtype)
-            other.model = functional(module, other.x)[0]
+            other.model = functional(module, other.x, self._trained)[0]
         return other
 
     def on(self, x: torch.Tensor, y: torch.Tensor) -> Problem:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -12,21 +12,42 @@ from torch import nn
 from sgdstudy.errors import InputError
 
 
-def functional(module: nn.Module, x: torch.Tensor) -> tuple[Callable[..., Any], torch.Tensor]:
-    """Return f(w, x) over the module's flattened parameters, and their present values `(p,)`."""
-    named = dict(module.named_parameters())
-    if not named:
-        raise InputError(f"the module {type(module).__name__} has no parameters to train")
+def trained(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the module's parameters that are trained, by name: those that want a gradient.
+
+    Raises:
+        InputError: it has none.
+    """
+    found = {name: value for name, value in module.named_parameters() if value.requires_grad}
+    if not found:
+        frozen = ": all of its are frozen" if any(True for _ in module.parameters()) else ""
+        raise InputError(f"the module {type(module).__name__} has no parameters to train{frozen}")
+    return found
+
+
+def functional(
+    module: nn.Module, x: torch.Tensor, names: Collection[str]
+) -> tuple[Callable[..., Any], torch.Tensor]:
+    """Return f(w, x) over the module's flattened parameters, and their present values `(p,)`.
+
+    Args:
+        module: what is trained.
+        x: inputs, to try it.
+        names: of the parameters that w holds; the others stay as they are now.
+    """
+    every = dict(module.named_parameters())
+    named = {name: every.pop(name) for name in names}
     _refuse_side_effects(module, x)
     shapes = {name: value.shape for name, value in named.items()}
     sizes = [value.numel() for value in named.values()]
-    buffers = dict(module.named_buffers())
+    fixed = dict(module.named_buffers())
+    fixed |= {name: value.detach().clone() for name, value in every.items()}
 
     def model(w: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         parts = torch.split(w, sizes)
         pairs = zip(shapes.items(), parts, strict=True)
         values = {name: part.reshape(shape) for (name, shape), part in pairs}
-        return torch.func.functional_call(module, (values, buffers), (x,))
+        return torch.func.functional_call(module, (values, fixed), (x,))
 
     return model, torch.cat([value.detach().flatten() for value in named.values()])
 

@@ -6,6 +6,7 @@ Settings, chart points, chart views and the labels of figures are read off this 
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 PREFIX = {"steps": "batch", "epochs": "epoch"}  # of a column's name, in MLflow
@@ -22,6 +23,7 @@ class Column(NamedTuple):
         charted: whether MLflow gets its points, unless others are asked for.
         section: of the prepared view that charts it; "" in none.
         linear: whether its axis is linear, since it may be negative; others are logarithmic.
+        more_is_better: whether more of it is better; of others, less is.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Column(NamedTuple):
     charted: bool = False
     section: str = ""
     linear: bool = False
+    more_is_better: bool = False
 
     @property
     def title(self) -> str:
@@ -172,8 +175,8 @@ OF_EPOCHS = (
 OF_SOME_EPOCHS = (
     Column("distance", _KNOWN, "distance to the true parameters", "", True),
     Column("test_loss", _KNOWN, "loss of the test data"),
-    Column("accuracy", _SHARE, "accuracy on the training data"),
-    Column("test_accuracy", _SHARE, "accuracy on the test data"),
+    Column("accuracy", _SHARE, "accuracy on the training data", more_is_better=True),
+    Column("test_accuracy", _SHARE, "accuracy on the test data", more_is_better=True),
     Column("average_loss", _AVERAGE, "loss of all the data, at the mean of the parameters"),
     Column("average_distance", _AVERAGE, "distance of their mean to the true parameters"),
 )
@@ -196,6 +199,20 @@ def title(kind: str, name: str) -> str:
 def of_parameters(p: int) -> list[str]:
     """Return the columns of p parameters: w0, w1, ..."""
     return [f"w{i}" for i in range(p)]
+
+
+def more_is_better(name: str) -> bool:
+    """Return whether more of a column is better; of those not in the table, less is."""
+    return any(name in table and table[name].more_is_better for table in TABLES.values())
+
+
+def worst(name: str) -> float:
+    """Return what a seed that diverged counts as in a column: worse than any.
+
+    >>> worst("full_loss"), worst("test_accuracy")
+    (inf, -inf)
+    """
+    return -math.inf if more_is_better(name) else math.inf
 
 
 def charted(kind: str) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -32,10 +33,16 @@ class TrainConfig:
     """How a problem is trained; every argument of `train` but the problem.
 
     Attributes:
-        optimizer: a name of `rules.NAMES`, or a factory `params -> Optimizer`. `"notebook"` is
-            the notebook's own rule; `"none"` moves nothing (batches at fixed parameters).
-        lr: step size.
-        options: further options of the optimiser, as `{"momentum": 0.9}`.
+        optimizer: a name of `rules.NAMES`, or a class or factory `params -> Optimizer`.
+            `"notebook"` is the notebook's own rule; `"none"` moves nothing (batches at fixed
+            parameters). One's own that is not element-wise runs replica by replica.
+        lr: step size. None: 1e-3 for a name; that of its own for a class or factory (NaN where it
+            has none). A class takes it, and a factory with an argument `lr`; another factory, which
+            sets its own, is refused with a second one.
+        options: further options of the optimiser, as `{"momentum": 0.9}`; taken like `lr`.
+        clip_norm: the largest norm of the gradient that moves the parameters, each replica's by
+            itself; see `clipping.clipped`. Rows record the gradient as it was. None: any.
+        clip_value: the largest size of a number of it.
         schedule: how the step size goes on from `lr`, step by step: None (constant), a name of
             `schedules.NAMES` (those of `torch.optim.lr_scheduler`, `inverse_time`,
             `inverse_sqrt`), or a factory `optimizer -> LRScheduler`.
@@ -44,6 +51,9 @@ class TrainConfig:
             Polyak and Ruppert) or 0.5 (the tail); `average_loss` of `epochs` is the loss of all the
             data at their mean. It changes nothing of the run. None: no average.
         batch_size: samples per step, None for full batch.
+        drop_last: whether an epoch leaves out the samples that do not fill a batch; else its last
+            batch is smaller and noisier. `with_replacement` then draws fewer in an epoch; orders
+            that stay the same (`sequential`, `shuffle_once`, `grab`) never see those samples.
         order: a name of `orders.ORDERS`, an array `(epochs, steps, B)`, or
             `callable(generator, d)` returning an epoch's indices. `stream` takes every sample from
             the problem's stream, once.
@@ -69,12 +79,15 @@ class TrainConfig:
     """
 
     optimizer: Any = "SGD"
-    lr: float = 1e-3
+    lr: float = None  # type: ignore[assignment]  # settled below: always a number
     options: Mapping[str, Any] = field(default_factory=dict)
+    clip_norm: float | None = None
+    clip_value: float | None = None
     schedule: Any = None
     schedule_options: Mapping[str, Any] = field(default_factory=dict)
     average: float | None = None
     batch_size: int | None = None
+    drop_last: bool = False
     order: Any = "shuffle"
     epochs: int = 100
     stop: tuple[str, float] | None = None
@@ -91,7 +104,6 @@ class TrainConfig:
         def settle(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)
 
-        settle("lr", checks.number("lr", self.lr))
         settle("epochs", checks.count("epochs", self.epochs))
         settle("record_rows", checks.count("record_rows", self.record_rows, least=0))
         if self.diagnostics_every is not None:
@@ -103,11 +115,19 @@ class TrainConfig:
         settle("seeds", checks.seeds(self.seeds))
         settle("device", _device(self.device))
         checks.choice("engine", self.engine, ENGINES)
+        settle("drop_last", checks.truth("drop_last", self.drop_last))
         varies = ["lr"] if self.schedule is not None else []
         known = [*STEP_COLUMNS, *varies, *quantities.resolve(self.diagnostics)]
         settle("metrics", _metrics(self.metrics, known))
-        rules.make(self.optimizer, self.lr, self.options)
+        optimizer, lr = rules.settle(self.optimizer, self.lr, self.options)
+        settle("optimizer", optimizer)
+        settle("lr", lr)
+        if math.isnan(lr) and self.schedule is not None:
+            raise InputError("a schedule needs an optimizer with one step size, its group's 'lr'")
         schedules.make(self.schedule, self.lr, self.schedule_options, self.epochs)
+        for name in ("clip_norm", "clip_value"):
+            if getattr(self, name) is not None:
+                settle(name, checks.number(name, getattr(self, name)))
         if self.average is not None:
             allowed = "a share of the epochs, from 0 to below 1"
             settle("average", checks.number("average", self.average, lambda v: 0 <= v < 1, allowed))
@@ -162,9 +182,19 @@ class TrainConfig:
                 )
 
     @property
+    def clips(self) -> bool:
+        """Whether gradients are clipped."""
+        return self.clip_norm is not None or self.clip_value is not None
+
+    @property
     def plain(self) -> bool:
         """Whether every step is w - lr g; with a schedule lr changes on the way."""
-        return self.optimizer in ("notebook", "SGD") and not self.options
+        return self.optimizer in ("notebook", "SGD") and not self.options and not self.clips
+
+    @property
+    def steps_are_plain(self) -> bool:
+        """Whether every step is w - lr g, with the same lr."""
+        return self.plain and self.schedule is None
 
     def n_steps(self, d: int) -> int:
         """Return the most steps of a run on d samples."""
@@ -176,7 +206,11 @@ class TrainConfig:
 
     def batch_sizes(self, d: int) -> list[int]:
         """Return the sizes of an epoch's batches for d samples."""
-        return orders.batch_sizes(self.order, d, self.batch_size or d)
+        return orders.batch_sizes(self.order, d, self.batch_size or d, self.drop_last)
+
+    def drops(self, d: int) -> bool:
+        """Whether an epoch leaves out some of d samples."""
+        return self.drop_last and sum(self.batch_sizes(d)) < d
 
 
 def _metrics(metrics: Any, known: Sequence[str]) -> tuple[str, ...]:

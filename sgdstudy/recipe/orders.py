@@ -32,12 +32,35 @@ OrderLike = str | torch.Tensor | np.ndarray | Sequence[Any] | Callable[[torch.Ge
 class Recipe(Protocol):
     """What of a `TrainConfig` says which samples an epoch sees."""
 
-    order: Any
-    seeds: Any
-    epochs: int
+    @property
+    def order(self) -> Any:
+        """A name, an array or a function."""
+
+    @property
+    def seeds(self) -> Any:
+        """The seeds."""
+
+    @property
+    def epochs(self) -> int:
+        """The most epochs."""
+
+    @property
+    def batch_size(self) -> int | None:
+        """Samples per step; None: all."""
 
     def batch_sizes(self, d: int) -> list[int]:
         """Return the sizes of an epoch's batches for d samples."""
+
+
+def seeded(seed: int, apart: bool = False) -> torch.Generator:
+    """Return a seed's generator; one apart gives other numbers, for another purpose.
+
+    The orders of `ORDERS` draw as `DataLoader` does from `torch.Generator().manual_seed(seed)`, and
+    `w_init` has such a generator as well. What the user draws from the same seed, an order or a
+    stream, would repeat its numbers: the first sample would equal the initial parameters.
+    """
+    # torch reads the lower 32 bits of a seed: with some of them flipped no two seeds become one
+    return torch.Generator().manual_seed(seed ^ APART if apart else seed)
 
 
 def sequential(generator: torch.Generator, d: int, batch_size: int) -> Draws:
@@ -184,6 +207,7 @@ ORDERS: dict[str, Callable[[torch.Generator, int, int], Draws]] = {
 }
 ADAPTIVE = {"grab": balance}
 UNKNOWN = (*ADAPTIVE, "stream")  # what comes is not known before the run
+APART = 0x5851F42D4C957F2D  # of the generators of another purpose: flips half of a seed's bits
 # drawn anew for every part of the stream: what comes next is known from the generator alone
 FRESH = ("shuffle", "with_replacement", "block_shuffle", "flip_flop")
 
@@ -219,16 +243,16 @@ def checked_order(order: OrderLike) -> OrderLike:
     return torch.as_tensor(array.astype(np.int64))
 
 
-def batch_sizes(order: OrderLike, d: int, batch_size: int) -> list[int]:
-    """Return the sizes of an epoch's batches, a ragged last one included.
+def batch_sizes(order: OrderLike, d: int, batch_size: int, drop_last: bool = False) -> list[int]:
+    """Return the sizes of an epoch's batches, a ragged last one included unless it is dropped.
 
-    >>> batch_sizes("shuffle", 10, 4)
-    [4, 4, 2]
+    >>> batch_sizes("shuffle", 10, 4), batch_sizes("shuffle", 10, 4, drop_last=True)
+    ([4, 4, 2], [4, 4])
     """
     if isinstance(order, torch.Tensor):
         return [order.shape[2]] * order.shape[1]
     full, rest = divmod(d, batch_size)
-    return [batch_size] * full + ([rest] if rest else [])
+    return [batch_size] * full + ([rest] if rest and not drop_last else [])
 
 
 def _custom(draw: Any) -> Callable[..., Draws]:
@@ -264,40 +288,67 @@ def _fixed(array: torch.Tensor) -> Callable[..., Draws]:
     return stream
 
 
+def _cut(draws: Draws, d: int, n: int) -> Draws:
+    """Yield the first n of every d indices: the others of an epoch are dropped."""
+    for part in draws:
+        yield torch.cat([epoch[:n] for epoch in part.split(d)])
+
+
 class Sampler:
     """The index streams of R seeds, read side by side.
 
     Args:
         order: a name of `ORDERS`, an array `(epochs, steps, B)` or `callable(generator, d)`.
-        seeds: R seeds; seed s uses `torch.Generator().manual_seed(s)`.
+        seeds: R seeds; each has a generator, see `seeded`.
         d: number of samples.
         batch_size: B.
+        epoch: samples taken of an epoch's d; None: all.
+        apart: whether the generators are apart from those of `w_init`.
 
     Attributes:
         adaptive: whether an epoch is not known before `learn` has the gradients of the last one.
     """
 
-    def __init__(self, order: OrderLike, seeds: list[int], d: int, batch_size: int) -> None:
+    def __init__(
+        self,
+        order: OrderLike,
+        seeds: list[int],
+        d: int,
+        batch_size: int,
+        epoch: int | None = None,
+        apart: bool = False,
+    ) -> None:
         if isinstance(order, torch.Tensor):
             draw = _fixed(order)
         else:
             draw = ORDERS[order] if isinstance(order, str) else _custom(order)
-        self._generators = [torch.Generator().manual_seed(s) for s in seeds]
+        self._generators = [seeded(seed, apart) for seed in seeds]
         self._streams = [draw(generator, d, batch_size) for generator in self._generators]
         fresh = isinstance(order, str) and order in FRESH
         self._shared = fresh and draw_cache.are_shared()
         if self._shared:
             keys = [(order, seed, d, batch_size) for seed in seeds]
             self._streams = list(map(draw_cache.again, keys, self._streams))
+        # independent draws have no epochs, and an array says itself what is in them
+        has_epochs = not (isinstance(order, torch.Tensor) or order == "with_replacement")
+        if epoch is not None and epoch < d and has_epochs:
+            self._streams = [_cut(stream, d, epoch) for stream in self._streams]
         self._fresh = fresh and not self._shared  # shared: the generators are others' too
         self._rest = [torch.empty(0, dtype=torch.int64) for _ in seeds]
         self._reorder = ADAPTIVE.get(order) if isinstance(order, str) else None
         self.adaptive = self._reorder is not None
-        self._batch_size, self._steps = batch_size, -(-d // batch_size)
+        self._batch_size, self._steps = batch_size, -(-(epoch or d) // batch_size)
         # of an adaptive order's present epoch: samples taken, gradients of its batches
         self._taken: list[torch.Tensor] = []
         self._gradients: list[torch.Tensor] = []
         self._before: torch.Tensor | None = None  # the gradients of the epoch before, (m, R, p)
+
+    @classmethod
+    def of(cls, problem: Problem, recipe: Recipe, seeds: list[int]) -> Sampler:
+        """Return the sampler of some seeds of a recipe, as training reads it."""
+        d, sizes = problem.d, recipe.batch_sizes(problem.d)
+        apart = callable(recipe.order) and problem.draws_starts
+        return cls(recipe.order, seeds, d, recipe.batch_size or d, sum(sizes), apart)
 
     def take(self, n: int) -> torch.Tensor:
         """Return the next n indices of every seed, shape `(R, n)`.
@@ -391,7 +442,7 @@ def listing(problem: Problem, config: Recipe) -> pd.DataFrame:
     import pandas as pd
 
     sizes = config.batch_sizes(problem.d)
-    sampler = Sampler(config.order, [config.seeds[0]], problem.d, sizes[0])
+    sampler = Sampler.of(problem, config, [config.seeds[0]])
     index = sampler.take(sum(sizes) * config.epochs)[0].numpy()
     rows = pd.DataFrame(
         {

@@ -9,13 +9,17 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import torch
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, failed, quoted, unknown
+from sgdstudy.errors import InputError, quoted, unknown
+from sgdstudy.problems.problem import Problem
+from sgdstudy.recipe import own_optimizer
+from sgdstudy.recipe.own_optimizer import DEFAULT_LR, OneByOne
+from sgdstudy.recipe.step import Step as Step
 
 # the optimisers that treat every parameter by itself, so that replicas never mix
 ELEMENT_WISE = (
@@ -34,20 +38,6 @@ ELEMENT_WISE = (
 NAMES = ("notebook", "none", "polyak", *ELEMENT_WISE)
 POLYAK = {"least_loss": 0.0, "c": 1.0}  # options of "polyak", and their defaults
 OURS = ("params", "lr", "differentiable")  # arguments of optimisers that are no options here
-
-
-class Step(NamedTuple):
-    """What a rule sees of a step, for R replicas.
-
-    Attributes:
-        gradient: of the batch losses, `(R, p)`.
-        loss: the batch losses, `(R,)`.
-        lr: step size of this step; None: the rule's own.
-    """
-
-    gradient: torch.Tensor
-    loss: torch.Tensor
-    lr: float | None = None
 
 
 class Rule(Protocol):
@@ -117,30 +107,19 @@ class Polyak(Stateless):
 
 @dataclass(frozen=True)
 class TorchOptimizer:
-    """Any element-wise optimiser made by `factory(params)`; the optimiser itself is the state."""
+    """Any element-wise optimiser made by `factory(params)`; the optimiser itself is the state.
+
+    Attributes:
+        factory: params -> Optimizer.
+        own: whether it is the user's own, which may change the gradient in place.
+    """
 
     factory: Callable[[list[torch.Tensor]], torch.optim.Optimizer]
+    own: bool = False
 
     def init(self, w: torch.Tensor) -> torch.optim.Optimizer:
         """Return an optimiser over a copy of w."""
-        parameter = w.clone().requires_grad_()
-        try:
-            optimizer = self.factory([parameter])
-        except Exception as error:
-            raise failed("the optimizer factory", error) from error
-        if not isinstance(optimizer, torch.optim.Optimizer):
-            raise InputError(
-                f"the optimizer factory returned {type(optimizer).__name__}; "
-                f"expected a torch.optim.Optimizer"
-            )
-        _refuse_mixing(type(optimizer).__name__)
-        given = [id(p) for group in optimizer.param_groups for p in group["params"]]
-        if given != [id(parameter)]:
-            raise InputError(
-                "the optimizer factory returned one of other parameters than it was given; "
-                "expected params -> Optimizer, as lambda params: torch.optim.SGD(params, lr=0.1)"
-            )
-        return optimizer
+        return self.factory([w.clone().requires_grad_()])
 
     def update(
         self, w: torch.Tensor, state: torch.optim.Optimizer, at: Step
@@ -149,40 +128,106 @@ class TorchOptimizer:
         if at.lr is not None:
             state.param_groups[0]["lr"] = at.lr
         (parameter,) = state.param_groups[0]["params"]
-        parameter.grad = at.gradient
-        state.step()
+        parameter.grad = at.gradient.clone() if self.own else at.gradient
+        own_optimizer.take_step(state) if self.own else state.step()
         return parameter.detach().clone(), state
 
     def select(
         self, w: torch.Tensor, state: torch.optim.Optimizer, live: torch.Tensor
     ) -> torch.optim.Optimizer:
-        """Move the rows of every state tensor shaped like the parameters to a new optimiser."""
+        """Move the rows of every state tensor shaped like the parameters to a new optimiser.
+
+        Raises:
+            InputError: a state that is neither shaped like them nor a single number.
+        """
         other = self.init(w)
         (old,), (new,) = state.param_groups[0]["params"], other.param_groups[0]["params"]
         for key, value in state.state[old].items():
-            rows = isinstance(value, torch.Tensor) and value.shape == old.shape
+            rows = isinstance(value, torch.Tensor) and value.dim() > 0
+            if rows and value.shape != old.shape:
+                raise InputError(
+                    f"{type(state).__name__} keeps {key!r} of shape {tuple(value.shape)} for "
+                    f"parameters {tuple(old.shape)}: it is not known whose rows these are"
+                )
             other.state[new][key] = value[live] if rows else value
         options = {k: v for k, v in state.param_groups[0].items() if k != "params"}
         other.param_groups[0].update(options)
         return other
 
 
-def make(optimizer: Any, lr: float, options: Mapping[str, Any]) -> Rule:
-    """Return the rule for a name of `NAMES` or a factory `params -> Optimizer`.
+def settle(optimizer: Any, lr: Any, options: Mapping[str, Any]) -> tuple[Any, float]:
+    """Return an optimiser, torch's own classes by their names, and the step size it starts from.
+
+    Args:
+        optimizer: a name of `NAMES`, or a class or factory `params -> Optimizer`.
+        lr: the step size; None: 1e-3 for a name, its own for a class or factory.
+        options: further ones, of a name, a class, or a factory that takes them.
 
     Raises:
-        InputError: an unknown name, one that would mix replicas, or an option it does not take.
+        InputError: an unknown name, one that would mix replicas, an option it does not take, or a
+            step size given to a factory that sets another.
     """
     if not isinstance(options, Mapping):
         raise InputError(f"options is a dict, as {{'momentum': 0.9}}, not {quoted(options)}")
     if not isinstance(optimizer, str):
         if not callable(optimizer):
             raise InputError(
-                f"optimizer is a name or a factory params -> Optimizer, not {quoted(optimizer)}"
+                f"optimizer is a name or a factory params -> Optimizer, as a class is, not "
+                f"{quoted(optimizer)}"
             )
-        if options:
-            raise InputError("options go with an optimizer's name; a factory sets its own")
-        return TorchOptimizer(optimizer)
+        name = getattr(optimizer, "__name__", "")
+        if name not in ELEMENT_WISE or getattr(torch.optim, name) is not optimizer:
+            return optimizer, own_optimizer.starting_lr(optimizer, lr, options)
+        optimizer = name
+        lr = (
+            inspect.signature(getattr(torch.optim, name)).parameters["lr"].default
+            if lr is None
+            else lr
+        )
+    lr = checks.number("lr", DEFAULT_LR if lr is None else lr)
+    _by_name(optimizer, lr, options)
+    return optimizer, lr
+
+
+def make(
+    optimizer: Any, lr: float, options: Mapping[str, Any], problem: Problem | None = None
+) -> Rule:
+    """Return the rule of what `settle` returns.
+
+    Args:
+        optimizer: a name, or a class or factory.
+        lr: the step size it starts from.
+        options: further ones.
+        problem: whose parameters are trained; a name does without it.
+
+    Raises:
+        InputError: a class or factory whose steps fail, or whose replicas are not independent.
+    """
+    if isinstance(optimizer, str):
+        return _by_name(optimizer, lr, options)
+    assert problem is not None
+    return _own(lambda params: own_optimizer.build(optimizer, params, lr, options), problem)
+
+
+def _own(factory: Callable[[list[torch.Tensor]], torch.optim.Optimizer], problem: Problem) -> Rule:
+    """Return the rule of a class or factory: side by side only where that changes nothing."""
+    w = torch.randn(2, problem.p, generator=torch.Generator().manual_seed(1))
+    w, together = w.to(problem.x.device, problem.dtype), TorchOptimizer(factory, own=True)
+    with torch.random.fork_rng():
+        alone = OneByOne(factory, problem.shapes)
+        try:
+            complete = own_optimizer.is_complete(alone, w)
+        except InputError:
+            alone = OneByOne(factory, [(1, problem.p)])  # written for the axis of the replicas?
+            if own_optimizer.mixes(together, alone, w, cut=0):
+                raise
+            complete = own_optimizer.is_complete(alone, w)
+        if own_optimizer.mixes(together, alone, w):
+            return replace(alone, complete=complete)
+    return together
+
+
+def _by_name(optimizer: str, lr: float, options: Mapping[str, Any]) -> Rule:
     if optimizer in ("notebook", "none"):
         if options:
             raise InputError(f"optimizer {optimizer!r} takes no options, got {sorted(options)}")
@@ -220,6 +265,8 @@ def polyak_options(options: Mapping[str, Any]) -> dict[str, float]:
 
 def state_dict(state: Any) -> dict[str, Any]:
     """Return a rule's state as values: nothing, a tensor, or what a torch optimiser keeps."""
+    if isinstance(state, own_optimizer.Replicas):
+        return own_optimizer.state_dict(state)
     if not isinstance(state, torch.optim.Optimizer):
         return {} if state is None else {"tensor": state}
     (parameter,) = state.param_groups[0]["params"]
@@ -230,6 +277,8 @@ def state_dict(state: Any) -> dict[str, Any]:
 
 def load_state_dict(fresh: Any, values: Mapping[str, Any]) -> Any:
     """Return the state whose values these are; `fresh` is the rule's state at its beginning."""
+    if isinstance(fresh, own_optimizer.Replicas):
+        return own_optimizer.load_state_dict(fresh, values)
     if not isinstance(fresh, torch.optim.Optimizer):
         return None if fresh is None else values["tensor"].to(fresh.device)
     found: dict[str, dict[str, Any]] = {"state": {}, "group": {}}
@@ -254,10 +303,11 @@ def _refuse_mixing(name: str) -> None:
     if is_optimizer and name not in ELEMENT_WISE:
         raise InputError(
             f"optimizer {name!r} would mix the replicas that train side by side. "
-            f"Element-wise ones: {', '.join(ELEMENT_WISE)}"
+            f"Element-wise ones: {', '.join(ELEMENT_WISE)}; a class or factory of another is "
+            f"tried, and runs replica by replica"
         )
 
 
 def name_of(optimizer: Any) -> str:
     """Return the name under which an optimiser is logged."""
-    return optimizer if isinstance(optimizer, str) else getattr(optimizer, "__name__", "factory")
+    return optimizer if isinstance(optimizer, str) else own_optimizer.name_of(optimizer)

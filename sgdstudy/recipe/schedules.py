@@ -116,6 +116,7 @@ class _Torch:
         self.name, self.rates = name, np.empty(0)
         parameter = torch.zeros(1, requires_grad=True)
         self.optimizer = torch.optim.SGD([parameter], lr=lr)
+        self.others = self._others()
         try:
             self.scheduler = factory(self.optimizer)
         except (AssertionError, KeyError, TypeError, ValueError) as error:
@@ -148,6 +149,7 @@ class _Torch:
                 if not (math.isfinite(rate) and rate >= 0):
                     place = len(self.rates) + len(found)
                     raise InputError(f"{self.name} gives step {place} the step size {rate!r}")
+                self._refuse_others()
                 found.append(rate)
                 try:
                     self.scheduler.step()
@@ -156,3 +158,17 @@ class _Torch:
                         raise failed(f"the schedule {self.name!r}", error) from error
                     break  # it ends with the run, as OneCycleLR does
         self.rates = np.concatenate([self.rates, found])
+
+    def _others(self) -> dict[str, Any]:
+        """Return what else an optimiser has beside its step size."""
+        group, known = self.optimizer.param_groups[0], self.optimizer.defaults
+        return {name: group[name] for name in known if name != "lr"}
+
+    def _refuse_others(self) -> None:
+        """Raise `InputError` where more than the step size changed: it would be dropped."""
+        for name, value in self._others().items():
+            if value != self.others[name]:
+                raise InputError(
+                    f"the schedule {self.name!r} changes {name} too, and may change the step size "
+                    f"only: give cycle_momentum=False, or another schedule"
+                )

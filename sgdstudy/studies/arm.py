@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 SETTINGS = (
     "lr",
     "batch_size",
+    "drop_last",
     "order",
     "optimizer",
+    "clip_norm",
+    "clip_value",
     "schedule",
     "average",
     "epochs",

@@ -59,6 +59,15 @@ def expect(arm: Planned) -> Expected:
     """
     if not isinstance(getattr(arm, "config", None), TrainConfig):
         raise InputError(f"expect takes an arm or a run, not {quoted(arm)}")
+    if arm.config.drops(arm.problem.d):
+        raise InputError(
+            f"theory has all {arm.problem.d} samples in an epoch, and drop_last leaves some out; "
+            f"give a batch_size that divides their number"
+        )
+    if arm.config.clips:
+        raise InputError(
+            "theory follows gradients as they are; clip_norm and clip_value change them"
+        )
     return Expected(arm.problem, arm.config)
 
 

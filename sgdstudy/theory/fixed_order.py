@@ -95,7 +95,7 @@ def indices_by_epoch(
     """
     config.check(problem)
     sizes = config.batch_sizes(problem.d)
-    sampler = Sampler(config.order, [seed], problem.d, sizes[0])
+    sampler = Sampler.of(problem, config, [seed])
     while True:
         try:
             indices = sampler.take(sum(sizes))[0].numpy()

@@ -49,7 +49,7 @@ def epoch_ends(
     sizes, d, fixed = config.batch_sizes(problem.d), problem.d, str(config.order) in FIXED_ORDERS
     rows = np.column_stack([ls.features, ls.residual]).reshape(d, -1)  # (d, outputs q)
     seeds = list(config.seeds[:1] if fixed else config.seeds)
-    sampler = Sampler(config.order, seeds, d, sizes[0])
+    sampler = Sampler.of(problem, config, seeds)
     y = np.column_stack([starts - ls.w_star, np.ones(len(starts))])[:, :, None]
     share, epoch = np.array(sizes) / sum(sizes), None
     while True:

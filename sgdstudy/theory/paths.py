@@ -136,7 +136,7 @@ def log_rate(problem: Problem, config: TrainConfig) -> float:
         InputError: other steps, or batches that are not drawn at random.
     """
     size, twice = config.batch_sizes(problem.d)[0], config.order == "with_replacement"
-    plain = config.plain and not config.schedule
+    plain = config.steps_are_plain
     if config.order not in ("shuffle", "with_replacement") or not (plain or is_projection(config)):
         raise InputError(
             "a rate of almost every path is known of plain steps, or of Polyak's with c = 1/2 on "

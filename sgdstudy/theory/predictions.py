@@ -46,7 +46,7 @@ def predict(problem: Problem, config: TrainConfig, most: float = MOST_WORK) -> d
     """
     problem = problem.to(DTYPES[config.dtype], "cpu") if config.dtype == "float32" else problem
     ls = problem.least_squares
-    if ls is None or not _has_plain_steps(config):
+    if ls is None or not config.steps_are_plain:
         return {}
     rule = config.stop and config.stop[0]
     if config.batch_size is None:
@@ -262,7 +262,7 @@ def expected_losses(problem: Problem, config: TrainConfig) -> dict[str, np.ndarr
     mean over independent batches; nothing where theory has nothing, or the mean is infinite.
     """
     ls = problem.least_squares
-    if not _has_plain_steps(config) or ls is None:
+    if not config.steps_are_plain or ls is None:
         return {}
     start, epochs = _starts(problem, config)[0], config.epochs
     if config.batch_size is None:
@@ -271,6 +271,8 @@ def expected_losses(problem: Problem, config: TrainConfig) -> dict[str, np.ndarr
     elif config.order in FIXED_ORDERS:
         b = theory.batches(problem, config)
         both = theory.fixed_order_losses(ls, b, start, config.lr, epochs)
+    elif config.drops(problem.d) and config.order in RANDOM_ORDERS:
+        return {}  # theory has every sample in an epoch
     elif config.order in RANDOM_ORDERS and len(ls.w_star) <= theory.MOST_PARAMETERS:
         size, twice = config.batch_sizes(problem.d)[0], config.order == "with_replacement"
         if not theory.mean_square_radius(ls, problem.d, size, config.lr, twice) < 1:
@@ -284,7 +286,7 @@ def expected_losses(problem: Problem, config: TrainConfig) -> dict[str, np.ndarr
 def order_is_known(problem: Problem, config: TrainConfig) -> bool:
     """Whether theory can follow the very steps of a configuration's seeds."""
     fixed = config.batch_size is not None and str(config.order) not in orders.UNKNOWN
-    return _has_plain_steps(config) and problem.least_squares is not None and fixed
+    return config.steps_are_plain and problem.least_squares is not None and fixed
 
 
 def known_order(problem: Problem, config: TrainConfig, epochs: int) -> theory.OrderLosses:
@@ -295,11 +297,6 @@ def known_order(problem: Problem, config: TrainConfig, epochs: int) -> theory.Or
     """
     ls, order = theory.moments(problem), theory.batches_by_epoch(problem, config)
     return theory.order_losses(ls, _starts(problem, config)[0], config.lr, islice(order, epochs))
-
-
-def _has_plain_steps(config: TrainConfig) -> bool:
-    """Whether every step is w - lr g, with the same lr."""
-    return config.plain and config.schedule is None
 
 
 def _starts(problem: Problem, config: TrainConfig) -> np.ndarray:

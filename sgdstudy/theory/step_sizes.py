@@ -112,7 +112,7 @@ def projected(ls: LeastSquares) -> LeastSquares:
 def is_projection(config: TrainConfig) -> bool:
     """Whether every step is Polyak's with c = 1/2 on one sample: a projection (`projected`)."""
     known = config.optimizer == "polyak" and dict(config.options) == {"c": 0.5}
-    return known and config.batch_size == 1 and config.schedule is None
+    return known and config.batch_size == 1 and config.schedule is None and not config.clips
 
 
 def polyak_losses(ls: LeastSquares, w0: np.ndarray, d: int, n_steps: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from sgdstudy.history.compare import (
     Comparison,
     check_stop,
     confidence_of,
-    first_below,
+    first_beyond,
     floats,
     known,
     last_value,
@@ -22,6 +22,7 @@ from sgdstudy.history.compare import (
     value_by_seed,
 )
 from sgdstudy.history.history import History
+from sgdstudy.recipe import columns
 from sgdstudy.recipe.config import STOP_COLUMNS
 from sgdstudy.tracking.load import load_epochs, load_runs, load_steps
 
@@ -45,8 +46,8 @@ def compare(
     Args:
         a: a `History`, the name of an arm of `study`, or values by seed, as `time_to_target` has.
         b: as a.
-        metric: `stop_epoch`, or a column of `epochs`: its value at the end of a seed's last epoch,
-            infinite for a seed that diverged.
+        metric: `stop_epoch`, or a column of `epochs`: its value at the end of a seed's last epoch;
+            a seed that diverged is worse than any: infinite, of accuracies minus infinity.
         study: an experiment's name, where arms are named.
         invocation: `latest` (yours, where several people share a server), or an id.
         store: see `store.locate`.
@@ -81,11 +82,12 @@ def time_to_target(
     column: str = "full_loss",
     over: str = "epoch",
     *,
+    above: bool | None = None,
     study: str | None = None,
     invocation: str = "latest",
     store: str | None = None,
 ) -> pd.Series:
-    """Return, by seed, when a column is first below the target; infinite where it never is.
+    """Return, by seed, when a column is first beyond the target; infinite where it never is.
 
     Over epochs this is the number of epochs completed; over steps the number of steps taken
     before (columns of `steps` belong to the parameters before the update).
@@ -93,9 +95,10 @@ def time_to_target(
     Args:
         source: a `History`, the name of an arm of `study`, or rows as `load_epochs` or
             `load_steps` return them; a seed without any row is not known of those.
-        target: the value to get below.
+        target: the value to get below, or above.
         column: a column of `epochs`, or of `steps`.
         over: `epoch` or `step`.
+        above: whether to get above it; None: of the accuracies, of which more is better.
         study: an experiment's name, where an arm is named.
         invocation: `latest` (yours, where several people share a server), or an id.
         store: see `store.locate`.
@@ -113,15 +116,16 @@ def time_to_target(
     """
     checks.choice("axis", over, OVER)
     target = checks.number("target", target, lambda v: True, "finite")
+    above = columns.more_is_better(column) if above is None else checks.truth("above", above)
     if isinstance(source, pd.DataFrame):
-        return first_below(source, target, column, over)
+        return first_beyond(source, target, column, over, above)
     if isinstance(source, History):
         rows, seeds = source.load(OVER[over], columns=["seed", over, column]), source.config.seeds
     else:
         arm = _Stored(source, study, invocation, store)
         rows, seeds = arm.rows(over, column), arm.seeds
     index = pd.Index(seeds, name="seed")
-    return first_below(rows, target, column, over).reindex(index, fill_value=np.inf)
+    return first_beyond(rows, target, column, over, above).reindex(index, fill_value=np.inf)
 
 
 def by_seed(
@@ -132,7 +136,7 @@ def by_seed(
     invocation: str = "latest",
     store: str | None = None,
 ) -> pd.Series:
-    """Return a metric by seed, infinite where the seed never got there; arguments as `compare`."""
+    """Return a metric by seed, the worst where the seed never got there; arguments as `compare`."""
     if not isinstance(metric, str) or metric in ("seed", "epoch"):
         raise InputError(
             f"metric is stop_epoch or a column of epochs, as 'full_loss', not {quoted(metric)}"
@@ -185,10 +189,11 @@ class _Stored:
             rule, epsilon = self.run.get("stop", "none"), self.run.get("epsilon")
             check_stop(None if rule == "none" else rule)
             column = STOP_COLUMNS[rule]
-            found = first_below(self.rows("epoch", column), epsilon, column, "epoch")
+            found = first_beyond(self.rows("epoch", column), epsilon, column, "epoch")
             return found.reindex(seeds, fill_value=np.inf)
-        last = last_value(self.rows("epoch", metric), metric).reindex(seeds, fill_value=np.inf)
-        return last.mask(last.index.isin(self._diverged()), np.inf)
+        worst, last = columns.worst(metric), last_value(self.rows("epoch", metric), metric)
+        last = last.reindex(seeds, fill_value=worst)
+        return last.mask(last.index.isin(self._diverged()), worst)
 
     def _diverged(self) -> list[int]:
         """Return the seeds whose rows end with a loss or a gradient that is not finite."""

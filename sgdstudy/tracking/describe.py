@@ -14,7 +14,7 @@ import numpy as np
 from sgdstudy.problems import losses
 from sgdstudy.problems.problem import Problem
 from sgdstudy.quantities import norm
-from sgdstudy.recipe import orders, rules, schedules
+from sgdstudy.recipe import columns, orders, rules, schedules
 from sgdstudy.recipe.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -47,6 +47,11 @@ def parameters(problem: Problem, config: TrainConfig) -> dict[str, str]:
     if config.schedule is not None:
         values["schedule"] = schedules.name_of(config.schedule)
         values |= {f"schedule.{name}": value for name, value in config.schedule_options.items()}
+    for name in ("clip_norm", "clip_value"):
+        if getattr(config, name) is not None:
+            values[name] = getattr(config, name)
+    if config.drop_last:
+        values["drop_last"] = True
     if config.average is not None:
         values["average"] = config.average
     return {name: str(value) for name, value in values.items()}
@@ -62,7 +67,8 @@ def results(history: History) -> dict[str, float]:
     """Return the `result/` figures: medians over all seeds, with `_p10` and `_p90`.
 
     Quantiles are values of a seed (inverse of the empirical law), so that a seed that never
-    stopped counts as later than any that did; a figure that is not finite is left out.
+    stopped counts as later than any that did, and one that diverged as worse than any
+    (`columns.worst`); a figure that is not finite is left out.
     """
     ended = history.stop_reason != "diverged"
     full_loss, gradient = history.problem.full(history.w.astype(float))
@@ -72,8 +78,9 @@ def results(history: History) -> dict[str, float]:
         "full_grad_norm": np.where(ended, norm(gradient), np.inf),
     }
     if history.problem.w_true is not None:
-        values["distance"] = history.distance
-    values |= {name: np.where(ended, last, np.inf) for name, last in _last(history).items()}
+        values["distance"] = np.where(ended, history.distance, np.inf)
+    for name, last in _last(history).items():
+        values[name] = np.where(ended, last, columns.worst(name))
     if history.problem.p <= 16:
         values |= {f"w{i}": history.w[:, i].astype(float) for i in range(history.problem.p)}
     figures = {

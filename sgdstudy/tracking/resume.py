@@ -162,15 +162,15 @@ class Keeper:
 
     def save(self, run: Run) -> None:
         """Save the run; where that is not possible it goes on without, and says so."""
-        series, rows = self.sink.state()
-        values = snapshot(run) | joined(
-            identity=identity(run, self.config_hash),
-            series=series,
-            rows=rows,
-            at={"seconds": time.perf_counter() - self._began},
-            former={} if self.former is None else {"run_id": self.former.run_id},
-        )
         try:
+            series, rows = self.sink.state()
+            values = snapshot(run) | joined(
+                identity=identity(run, self.config_hash),
+                series=series,
+                rows=rows,
+                at={"seconds": time.perf_counter() - self._began},
+                former={} if self.former is None else {"run_id": self.former.run_id},
+            )
             write(self.path, values)
         except (OSError, TypeError, SafetensorError) as error:
             if not self._failed:

@@ -8,6 +8,7 @@ bit (RMSprop's luck at its last batch), they are two draws of the same law.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
@@ -17,8 +18,11 @@ import torch
 from sgdstudy.errors import InputError, Unsupported
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe import rules
+from sgdstudy.recipe.clipping import clipped
 from sgdstudy.recipe.config import TrainConfig
+from sgdstudy.recipe.own_optimizer import OneByOne
 
+log = logging.getLogger("sgdstudy")
 WORTH_STEPS = 2000  # eager steps that take as long as compiling does, about 0.2 s
 
 
@@ -91,8 +95,14 @@ class Eager:
 
     def __init__(self, problem: Problem, config: TrainConfig) -> None:
         self.problem = problem
-        self.rule = rules.make(config.optimizer, config.lr, config.options)
-        # None: the optimiser's own, which a factory may have set to another
+        self.rule = rules.make(config.optimizer, config.lr, config.options, problem)
+        self.clips = {"norm": config.clip_norm, "value": config.clip_value}
+        self.note = ""
+        if isinstance(self.rule, OneByOne) and len(config.seeds) > 1:
+            name = rules.name_of(config.optimizer)
+            self.note = f"the optimizer {name} is not element-wise: its replicas step one by one"
+            log.warning("%s, which takes longer", self.note)
+        # None: the optimiser's own
         self.rates = None if config.schedule is None else config.rates(problem.d)
 
     def init(self, w: torch.Tensor) -> Any:
@@ -126,7 +136,8 @@ class Eager:
                 loss, gradient = (value.to(w.dtype) for value in self.problem.over_all(w))
             else:
                 loss, gradient = self.problem.losses_and_gradients(w, *batch)
-            w, state = self.rule.update(w, state, rules.Step(gradient, loss, lr))
+            step = rules.Step(clipped(gradient, **self.clips), loss, lr)
+            w, state = self.rule.update(w, state, step)
             ws.append(w)
             losses.append(loss)
             gradients.append(gradient)
@@ -210,7 +221,8 @@ def choose(problem: Problem, config: TrainConfig) -> tuple[Engine, str]:
     """
     n_steps = config.n_steps(problem.d)
     if config.engine == "eager" or (config.engine == "auto" and n_steps < WORTH_STEPS):
-        return Eager(problem, config), ""
+        eager = Eager(problem, config)
+        return eager, eager.note
 
     try:
         return Compiled(problem, config), ""
@@ -219,4 +231,5 @@ def choose(problem: Problem, config: TrainConfig) -> tuple[Engine, str]:
             raise InputError(
                 f"this run cannot be compiled: {reason}. engine='auto' or 'eager' runs it in torch"
             ) from None
-        return Eager(problem, config), str(reason)
+        eager = Eager(problem, config)
+        return eager, eager.note or str(reason)

@@ -11,7 +11,7 @@ from sgdstudy.errors import InputError, failed, quoted
 from sgdstudy.problems import data
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
-from sgdstudy.recipe.orders import Sampler
+from sgdstudy.recipe.orders import Sampler, seeded
 
 Block = tuple[torch.Tensor, torch.Tensor]
 
@@ -20,11 +20,11 @@ def sampler(problem: Problem, config: TrainConfig, seeds: list[int]) -> Sampler 
     """Return what says which samples a run takes when."""
     if config.order == "stream" and config.batch_size is not None:
         return SampleStreams(problem, seeds)
-    return Sampler(config.order, seeds, problem.d, config.batch_size or problem.d)
+    return Sampler.of(problem, config, seeds)
 
 
 class SampleStreams:
-    """The streams of R seeds, read side by side; seed s has `torch.Generator().manual_seed(s)`.
+    """The streams of R seeds, read side by side, each with a generator: see `orders.seeded`.
 
     Attributes:
         x: the inputs of the samples taken last, seed after seed, `(R * n, ...)`.
@@ -79,7 +79,7 @@ class SampleStreams:
         assert self.problem.stream is not None
         count, like = 0, (self.problem.x, self.problem.y)
         try:
-            stream = iter(self.problem.stream(torch.Generator().manual_seed(seed)))
+            stream = iter(self.problem.stream(seeded(seed, self.problem.draws_starts)))
         except Exception as error:
             raise failed("the stream", error) from error
         while True:

@@ -101,6 +101,7 @@ class Trajectory:
         known = [name for name in ("epochs", "batch_size", "order") if name in settings]
         if known:
             raise InputError(f"{known[0]} is known from the steps of the trajectory; leave it out")
+        lr = checks.number("lr", lr)
         settings.setdefault("seeds", range(self.n_replicas))
         seeds = checks.seeds(settings["seeds"])
         if len(seeds) != self.n_replicas:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+import sgdstudy as ss
 from sgdstudy.problems.linearity import LARGEST, TRIED, is_tried, moments
 
 X = torch.linspace(-1, 1, 7, dtype=torch.float64)
@@ -60,6 +61,98 @@ def test_a_model_that_does_not_run_in_float64_has_no_moments():
         return (x[..., None] @ layer)[..., 0] * w[:, :1]
 
     assert moments(model, X, Y, 1) is None
+
+
+def linear_near_zero():
+    """Models that are linear wherever |w| < 5, and bent beyond."""
+    return {
+        "clamp": lambda w, x: torch.clamp(w[0], -5, 5) * x + w[1],
+        "hardtanh": lambda w, x: torch.nn.functional.hardtanh(w[0], -5, 5) * x + w[1],
+        "softshrink": lambda w, x: (w[0] - torch.nn.functional.softshrink(w[0], 5.0)) * x + w[1],
+        "where": lambda w, x: torch.where(w[0] > 5, 5 * torch.ones(()), w[0]) * x + w[1],
+        "minimum": lambda w, x: torch.minimum(w[0], torch.full((), 5.0)) * x + w[1],
+        "branch": lambda w, x: (w[0] if w[0] < 5 else 5 + 0 * w[0]) * x + w[1],
+        "relu": lambda w, x: (5 - torch.relu(5 - w[0])) * x + w[1],
+        "rounded": lambda w, x: (w[0] + torch.floor(w[0].abs() / 5)) * x + w[1],
+        "whole": lambda w, x: (w[0] + (w[0] / 5).long()) * x + w[1],
+        "divided": lambda w, x: (w[0] + torch.div(w[0], 5, rounding_mode="trunc")) * x + w[1],
+        "item": lambda w, x: (w[0] + (w[0].item() > 5)) * x + w[1],
+        "square": lambda w, x: (w[0] + 1e-30 * w[0] ** 2) * x + w[1],
+    }
+
+
+@pytest.mark.parametrize("name", linear_near_zero())
+def test_what_is_linear_near_the_start_only_is_not_linear(name):
+    model = linear_near_zero()[name]
+    x = torch.linspace(-1, 1, 40)
+    problem = ss.Problem(x, 8 * x + 0.5, model, w_init=[8.0, 0.0])
+    assert problem.least_squares is None
+    if name in ("branch", "item"):
+        return  # what reads a value cannot be evaluated at many parameters at once
+    given = {"batch_size": 40, "epochs": 2, "diagnostics": "off"}
+    rows = ss.train(problem, optimizer="SGD", lr=0.1, **given).steps
+    with torch.no_grad():
+        for _, row in rows.iterrows():
+            w = torch.tensor([row.w0, row.w1])
+            true = float(((model(w, x) - problem.y) ** 2).mean())
+            assert row.full_loss == pytest.approx(true, rel=1e-5)
+
+
+def powers(x, n):
+    return torch.stack([x**k for k in range(n)], -1)
+
+
+LINEAR = {
+    "sum of terms": lambda w, x: w[0] * x * x + w[1] * x + w[2],
+    "matrix": lambda w, x: powers(x, 3) @ w,
+    "einsum": lambda w, x: torch.einsum("p,bp->b", w, powers(x, 3)),
+    "product and sum": lambda w, x: (w * powers(x, 3)).sum(-1),
+    "samples": lambda w, x: torch.stack([torch.dot(w, row) for row in powers(x, 3)]),
+    "pieces": lambda w, x: torch.where(x > 0, w[0] * x, w[1] * x) + w[2],
+    "in place": lambda w, x: torch.zeros_like(x).add_(w[0] * x).mul_(2).sub_(w[1]) + w[2] / 3,
+    "written": lambda w, x: torch.cat([w[:1], -w[1:]]).flip(0).cumsum(0)[torch.arange(len(x)) % 3],
+    "gathered": lambda w, x: w.gather(0, (torch.arange(len(x)) % 3)) * x + 1,
+    "vmap": lambda w, x: torch.vmap(lambda a: w[0] + w[1] * a + w[2] * a.exp())(x),
+    "offset": lambda w, x: torch.lerp(x, x + 1, 0.5) + w[0] - w[1] * x.sin() + w[2] * x.cos(),
+}
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_what_is_linear_by_its_operations_is_known_to_be(name):
+    x = torch.linspace(-1, 1, 40, dtype=torch.float64)
+    problem = ss.Problem(x, x.exp(), LINEAR[name], w_init=[0.0] * 3)
+    found, w = problem.least_squares, torch.tensor([9e3, -4e2, 8e5], dtype=torch.float64)
+    true = float(((problem.model(w, x) - problem.y) ** 2).mean())
+    assert found.loss(w.numpy()[None])[0] == pytest.approx(true, rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("module", "linear"),
+    [
+        (torch.nn.Linear(4, 2), True),
+        (torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2)), False),
+        (torch.nn.Sequential(torch.nn.Linear(4, 2), torch.nn.Hardtanh(-1e3, 1e3)), False),
+        (torch.nn.Bilinear, True),
+        (torch.nn.Sequential(torch.nn.Unflatten(1, (1, 4)), torch.nn.Conv1d(1, 2, 4)), True),
+    ],
+)
+def test_modules(module, linear):
+    x = torch.randn(30, 4, generator=torch.Generator().manual_seed(1))
+    if module is torch.nn.Bilinear:
+
+        class Form(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.form = torch.nn.Bilinear(4, 4, 2)
+
+            def forward(self, x):
+                return self.form(x, x)
+
+        module = Form()
+    with torch.no_grad():
+        y = module(x)
+    problem = ss.Problem(x, y, module)
+    assert (problem.least_squares is not None) == linear
 
 
 @pytest.mark.parametrize("place", [0, 1, 2, 2 * TRIED - 1])

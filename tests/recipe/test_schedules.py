@@ -119,20 +119,13 @@ def test_a_factory_of_a_schedule_and_of_an_optimiser():
 
     problem = small_curve()
     by_name = ss.train(problem, optimizer="SGD", schedule=warm_up_then_cosine, **SAME)
-    given = {**SAME, "optimizer": lambda params: torch.optim.SGD(params, lr=99.0)}
+    given = {**SAME, "optimizer": lambda params: torch.optim.SGD(params, lr=0.05)}
     by_factory = ss.train(problem, schedule=warm_up_then_cosine, **given)
     assert np.array_equal(by_name.w, by_factory.w)
     rates = by_name.steps[by_name.steps.seed == 0]["lr"].to_numpy()
     assert rates[0] == pytest.approx(0.005)
     assert rates[10] == pytest.approx(0.05)
     assert rates[29] == pytest.approx(0.05 * (1 + np.cos(np.pi * 19 / 38)) / 2)
-
-
-def test_without_a_schedule_a_factory_keeps_its_own_step_size():
-    given = {**SAME, "lr": 99.0, "optimizer": lambda params: torch.optim.SGD(params, lr=0.05)}
-    ours = ss.train(small_curve(), **given)
-    assert np.array_equal(ours.w, ss.train(small_curve(), optimizer="SGD", **SAME).w)
-    assert "lr" not in ours.steps
 
 
 @pytest.mark.parametrize(("name", "power"), [("inverse_time", 1.0), ("inverse_sqrt", 0.5)])
@@ -326,3 +319,41 @@ def test_mlflow_is_shown_the_step_size(store):
     assert all(point.value == pytest.approx(known[point.step]) for point in found)
     keys = opened.client.get_run(run_id).data.metrics
     assert sum(key.startswith(("batch/", "epoch/")) for key in keys) <= 12
+
+
+class DecaysMore(lr_scheduler.LRScheduler):
+    """Changes the weight decay from the third step on."""
+
+    def get_lr(self):
+        if self.last_epoch >= 2:
+            self.optimizer.param_groups[0]["weight_decay"] = 0.1
+        return [0.05]
+
+
+CYCLES = {
+    "OneCycleLR": {"max_lr": 0.05, "total_steps": 48},
+    "CyclicLR": {"base_lr": 0.01, "max_lr": 0.05},
+}
+
+
+@pytest.mark.parametrize("name", CYCLES)
+def test_a_cycle_of_the_momentum_is_refused_however_it_is_asked_for(name):
+    def by_factory(optimizer, **more):
+        return getattr(lr_scheduler, name)(optimizer, **CYCLES[name], **more)
+
+    given = {**SAME, "optimizer": "SGD", "options": {"momentum": 0.9}}
+    options = {**CYCLES[name], "cycle_momentum": True}
+    for schedule in ({"schedule": by_factory}, {"schedule": name, "schedule_options": options}):
+        with pytest.raises(ss.InputError, match="cycle_momentum") as error:
+            ss.train(small_curve(), **given, **schedule)
+        assert one_line(error)
+    without = ss.train(
+        small_curve(), **given, schedule=lambda o: by_factory(o, cycle_momentum=False)
+    )
+    named = ss.train(small_curve(), **given, schedule=name, schedule_options=CYCLES[name])
+    assert np.array_equal(without.w, named.w)
+
+
+def test_what_a_schedule_changes_later_is_refused_then():
+    with pytest.raises(ss.InputError, match="changes weight_decay too"):
+        ss.train(small_curve(), optimizer="SGD", schedule=DecaysMore, **SAME)

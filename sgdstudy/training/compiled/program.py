@@ -213,7 +213,7 @@ def program(
     """
     single = data.dtype == torch.float32
     f = "f" if single else ""
-    text = "\n".join(steps.values()) + "\n".join(rule.lines)
+    text = "\n".join(steps.values()) + "\n".join([*rule.lines, *rule.before])
     inlined = ("exp", "tanh") if single else ()
     functions = [
         f"static inline V v_{name}(V a) {{ EACH(__builtin_{name}{f}(AT(a))) }}"

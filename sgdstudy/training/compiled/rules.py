@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from sgdstudy.errors import Unsupported
+from sgdstudy.recipe import clipping
 from sgdstudy.recipe import rules as eager_rules
 
 NUMBERS = ("lr", "momentum", "dampening", "weight_decay", "alpha", "eps")
@@ -88,6 +89,33 @@ def make(optimizer: Any, lr: float, options: Mapping[str, Any], rates: Rates) ->
     rule = TORCH_RULES[optimizer](settings | {"lr": rates})
     words = set(re.findall(r"\w+", " ".join(rule.lines)))
     return replace(rule, scalars={n: v for n, v in rule.scalars.items() if n in words})
+
+
+def clipped(rule: Rule, norm: float | None, value: float | None) -> Rule:
+    """Return a rule whose gradients are clipped first, as `clipping.clipped` does.
+
+    Raises:
+        Unsupported: a rule that looks at all the gradient itself.
+    """
+    lines, before, scalars = list[str](), list[str](), dict[str, Scalar]()
+    if norm is None and value is None:
+        return rule
+    if rule.before:
+        raise Unsupported("the gradient is clipped before a rule that looks at its norm")
+    if value is not None:
+        scalars["most"] = value
+        lines += ["d = d < -most ? -most : (d > most ? most : d);"]
+    if norm is not None:
+        scalars |= {"longest": norm, "tiny": clipping.TINY}
+        one = f"V d = g[j]; {' '.join(lines)} square += d * d;"
+        before += [
+            f"V square = V0; for (int j = 0; j < P; j++) {{ {one} }}",
+            "V shrink = longest / (v_sqrt(square) + tiny);",
+            "shrink = shrink > V1 ? V1 : shrink;",
+        ]
+        lines += ["d = d * shrink;"]
+    every = {**scalars, **rule.scalars}
+    return replace(rule, before=tuple(before), lines=(*lines, *rule.lines), scalars=every)
 
 
 def _sgd(o: Mapping[str, Any]) -> Rule:

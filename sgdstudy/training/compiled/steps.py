@@ -21,6 +21,7 @@ import torch
 from sgdstudy.errors import Unsupported
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe import rules as eager_rules
+from sgdstudy.recipe.clipping import clipped
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.recipe.schedules import Rates
 from sgdstudy.training.compiled import program, rules
@@ -85,6 +86,7 @@ class CompiledSteps:
             config.options,
             lambda step: self.rates(step.astype(int) - 1),
         )
+        self.rule = rules.clipped(self.rule, config.clip_norm, config.clip_value)
         self.sizes = sorted(set(config.batch_sizes(problem.d)))
         self.data = _values(problem.x, problem.y, problem.dtype)
         widths = (problem.x[0].numel(), problem.y[0].numel())
@@ -209,7 +211,8 @@ def _eager(
         if indices is not None:
             rows = indices[:, start : start + size]
         loss, gradient = problem.losses_and_gradients(w, problem.x[rows], problem.y[rows])
-        w, state = rule.update(w, state, eager_rules.Step(gradient, loss))
+        moved = clipped(gradient, config.clip_norm, config.clip_value)
+        w, state = rule.update(w, state, eager_rules.Step(moved, loss))
         start += size
         ws.append(w)
         losses.append(loss)

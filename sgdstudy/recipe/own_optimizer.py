@@ -1,0 +1,339 @@
+"""Optimisers of the user's own: the step size they use, and whether they mix replicas.
+
+A class or factory is asked what step size it starts from, so that what is recorded is what is used.
+Side by side, R replicas are one parameter `(R, p)`; an optimiser that looks at more than a number
+at a time (a norm, a matrix) would mix them. `mixes` tries that, and `OneByOne` gives every replica
+an optimiser over the model's own parameters, as a loop in torch would.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+
+from sgdstudy import checks
+from sgdstudy.errors import InputError, failed, quoted
+from sgdstudy.recipe.step import Step
+
+DEFAULT_LR = 1e-3  # of names, and of classes that have none of their own
+# of the gradients of the trial steps, replica by replica: what clips does so at some of them
+TRIAL_SCALES = ((1.0, 1e4), (1e-4, 1.0), (1e4, 1e-8), (1e8, 1.0), (1.0, 1e-4), (1e-8, 1e8))
+SHAPE = "as lambda params: torch.optim.SGD(params, lr=0.1)"
+
+Optimizer = torch.optim.Optimizer
+Factory = Callable[..., Optimizer]
+
+
+def name_of(factory: Any) -> str:
+    """Return what a class or factory is called."""
+    return getattr(factory, "__name__", "factory")
+
+
+def lr_of(optimizer: Optimizer) -> float:
+    """Return the step size of an optimiser; NaN where it has none, or several."""
+    sizes = {_number(group.get("lr")) for group in optimizer.param_groups}
+    return sizes.pop() if len(sizes) == 1 else math.nan
+
+
+def build(
+    factory: Factory, params: list[torch.Tensor], lr: float | None, options: Mapping[str, Any]
+) -> Optimizer:
+    """Return the optimiser of a class or factory, whose step size is `lr`; None: its own.
+
+    `lr` and the options go to a callable that takes them: any class, and
+    `lambda params, lr: MyOptimizer(params, lr=lr)`.
+
+    Raises:
+        InputError: it fails, sets another step size, takes no such option, or returns what is not
+            an optimiser of these parameters.
+    """
+    takes, needs = _arguments(factory, "lr")
+    _check_options(factory, options)
+    if not needs:
+        try:
+            made = _called(factory, params, options)
+            if lr is None or _same(lr_of(made), lr):
+                return made
+        except InputError as error:
+            if not (takes and isinstance(error.__cause__, TypeError)):
+                raise  # else it may be the step size that is missing
+    if not takes:
+        raise InputError(
+            f"the optimizer {name_of(factory)!r} sets its own lr, {lr_of(made):g}, and lr={lr:g} "
+            f"is given too: leave lr out, or let it take it, as lambda params, lr: "
+            f"torch.optim.SGD(params, lr=lr)"
+        )
+    wanted = DEFAULT_LR if lr is None else lr
+    made = _called(factory, params, {**options, "lr": wanted})
+    if not _same(lr_of(made), wanted):
+        raise InputError(
+            f"the optimizer {name_of(factory)!r} was given lr={wanted:g} and uses "
+            f"{lr_of(made):g}: leave lr out"
+        )
+    return made
+
+
+def starting_lr(factory: Factory, lr: Any, options: Mapping[str, Any]) -> float:
+    """Return the step size that a class or factory starts from, given one or None.
+
+    Raises:
+        InputError: as `build`; or a step size that is not a positive number.
+    """
+
+    def used(lr: float | None) -> float:
+        return lr_of(build(factory, [torch.zeros(1, 1, requires_grad=True)], lr, options))
+
+    if isinstance(lr, float) and math.isnan(lr) and math.isnan(own := used(None)):
+        return own  # as recorded of one that has none
+    return used(None if lr is None else checks.number("lr", lr))
+
+
+def _called(factory: Factory, params: list[torch.Tensor], given: Mapping[str, Any]) -> Optimizer:
+    try:
+        made = factory(params, **given)
+    except Exception as error:
+        raise failed(f"the optimizer {name_of(factory)!r}", error) from error
+    if not isinstance(made, Optimizer):
+        raise InputError(
+            f"the optimizer factory returned {type(made).__name__}; "
+            f"expected a torch.optim.Optimizer"
+        )
+    theirs = [id(p) for group in made.param_groups for p in group["params"]]
+    if sorted(theirs) != sorted(map(id, params)):
+        raise InputError(
+            f"the optimizer factory returned one of other parameters than it was given; "
+            f"expected params -> Optimizer, {SHAPE}"
+        )
+    return made
+
+
+def _arguments(factory: Factory, name: str) -> tuple[bool, bool]:
+    """Return whether a callable takes an argument of this name, and whether it needs it."""
+    try:
+        known = inspect.signature(factory).parameters
+    except (TypeError, ValueError):
+        return False, False
+    if name in known:
+        return True, known[name].default is inspect.Parameter.empty
+    return any(p.kind is p.VAR_KEYWORD for p in known.values()), False
+
+
+def _check_options(factory: Factory, options: Mapping[str, Any]) -> None:
+    for option, value in options.items():
+        if option in ("params", "lr") or not _arguments(factory, option)[0]:
+            raise InputError(
+                f"the optimizer {name_of(factory)!r} takes no option {quoted(option)}; options go "
+                f"to a name, a class, or a factory with arguments of these names"
+            )
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{option} of {name_of(factory)} must be finite, got {value!r}")
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        return math.nan
+
+
+def _same(a: float, b: float) -> bool:
+    return a == b or (math.isnan(a) and math.isnan(b))
+
+
+# ---- replica by replica ----------------------------------------------------------------------
+
+
+class Replica(NamedTuple):
+    """The optimiser of one replica."""
+
+    optimizer: Optimizer
+    params: list[torch.Tensor]
+
+    def step(self, gradient: torch.Tensor, lr: float | None) -> torch.Tensor:
+        """Take a step along a gradient `(p,)`; return the parameters after it."""
+        sizes = [p.numel() for p in self.params]
+        for p, part in zip(self.params, gradient.split(sizes), strict=True):
+            p.grad = part.reshape(p.shape).clone()  # what clips it in place leaves ours alone
+        if lr is not None:
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+        take_step(self.optimizer)
+        return torch.cat([p.detach().flatten() for p in self.params])
+
+
+class Replicas(list[Replica]):
+    """The optimisers of R replicas: the state of `OneByOne`.
+
+    Attributes:
+        complete: whether `Optimizer.state` holds all that an optimiser remembers.
+    """
+
+    complete = True
+
+
+def take_step(optimizer: Optimizer) -> None:
+    """Take an optimiser's step, or raise `InputError`."""
+    try:
+        optimizer.step()
+    except Exception as error:
+        raise failed(f"the step of the optimizer {type(optimizer).__name__!r}", error) from error
+
+
+@dataclass(frozen=True)
+class OneByOne:
+    """A rule that gives each replica its own optimiser, over the model's own parameters.
+
+    Attributes:
+        factory: params -> Optimizer.
+        shapes: of the model's parameters, in the order in which w holds them.
+        complete: see `Replicas`.
+    """
+
+    factory: Callable[[list[torch.Tensor]], Optimizer]
+    shapes: Sequence[Sequence[int]]
+    complete: bool = True
+
+    def init(self, w: torch.Tensor) -> Replicas:
+        """Return an optimiser for each row of w `(R, p)`."""
+        state = Replicas(self._replica(row) for row in w)
+        state.complete = self.complete
+        return state
+
+    def _replica(self, w: torch.Tensor) -> Replica:
+        parts = w.split([math.prod(shape) for shape in self.shapes])
+        pairs = zip(parts, self.shapes, strict=True)
+        params = [part.detach().clone().reshape(shape).requires_grad_() for part, shape in pairs]
+        return Replica(self.factory(params), params)
+
+    def update(self, w: torch.Tensor, state: Replicas, at: Step) -> tuple[torch.Tensor, Replicas]:
+        """Take one step of every replica; see `Step`."""
+        rows = zip(state, at.gradient, strict=True)
+        return torch.stack([replica.step(gradient, at.lr) for replica, gradient in rows]), state
+
+    def select(self, w: torch.Tensor, state: Replicas, live: torch.Tensor) -> Replicas:
+        """Return the optimisers of the replicas at positions `live`."""
+        chosen = Replicas(state[r] for r in live.tolist())
+        chosen.complete = state.complete
+        return chosen
+
+
+# ---- side by side, or not --------------------------------------------------------------------
+
+
+def mixes(together: Any, alone: OneByOne, w: torch.Tensor, cut: int = 3) -> bool:
+    """Return whether two replicas side by side move otherwise than each alone, to the last bit.
+
+    Six steps along gradients of sizes from 1e-8 to 1e8, so that what clips does. After three of
+    them one replica goes on by itself, as when others have stopped: so state that is not one number
+    per parameter counts as mixing.
+
+    Args:
+        together: the rule for both side by side, `rules.TorchOptimizer`.
+        alone: the rule for each.
+        w: parameters `(2, p)`.
+        cut: steps after which one goes on by itself; 0: none.
+
+    Raises:
+        InputError: the steps of each alone fail.
+    """
+    gradients = _trial_gradients(w)
+    expected = _followed(alone, w, gradients, cut)
+    try:
+        found = _followed(together, w, gradients, cut)
+    except InputError:
+        return True
+    return not all(_equal(a, b) for a, b in zip(expected, found, strict=True))
+
+
+def is_complete(alone: OneByOne, w: torch.Tensor) -> bool:
+    """Return whether `Optimizer.state` holds all that an optimiser remembers, of parameters (2, p).
+
+    Raises:
+        InputError: its replicas are not independent: they share a state, or the global generator.
+    """
+    gradients = _trial_gradients(w)
+    both, last = _followed(alone, w, gradients, 0), _followed(alone, w[1:], gradients[:, 1:], 0)
+    if not all(_equal(a[1:], b) for a, b in zip(both, last, strict=True)):
+        raise InputError(
+            f"the optimizer {name_of(alone.factory)!r} moves otherwise each time it is tried: it "
+            f"draws from the global generator, or keeps a state that its copies share; give it a "
+            f"torch.Generator of its own"
+        )
+    state = alone.init(w)
+    for gradient in gradients[:3]:
+        w, state = alone.update(w, state, Step(gradient, gradient[:, 0]))
+    try:
+        state = load_state_dict(alone.init(w), state_dict(state))
+    except TypeError:
+        return False
+    for gradient, row in zip(gradients[3:], both[3:], strict=True):
+        w, state = alone.update(w, state, Step(gradient, gradient[:, 0]))
+        if not _equal(w, row):
+            return False
+    return True
+
+
+def _trial_gradients(w: torch.Tensor) -> torch.Tensor:
+    """Return gradients of the trial steps, `(S, 2, p)`."""
+    scales = torch.tensor(TRIAL_SCALES)[:, :, None]
+    draw = torch.Generator().manual_seed(0)
+    return (scales * torch.randn(len(scales), *w.shape, generator=draw)).to(w.device, w.dtype)
+
+
+def _followed(rule: Any, w: torch.Tensor, gradients: torch.Tensor, cut: int) -> list[torch.Tensor]:
+    """Return the parameters after each step; from step `cut` on of the last replica alone."""
+    state, found = rule.init(w), []
+    for step, gradient in enumerate(gradients):
+        if cut and step >= cut:
+            gradient = gradient[-1:]
+            if step == cut:
+                w, state = w[-1:], rule.select(w[-1:], state, torch.tensor([len(w) - 1]))
+        w, state = rule.update(w, state, Step(gradient, gradient[:, 0]))
+        found.append(w)
+    return found
+
+
+def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return bool(((a == b) | (a.isnan() & b.isnan())).all())
+
+
+# ---- what is written of them -----------------------------------------------------------------
+
+
+def state_dict(state: Replicas) -> dict[str, Any]:
+    """Return what the optimisers of R replicas keep, as values.
+
+    Raises:
+        TypeError: they remember what `Optimizer.state` does not hold.
+    """
+    if not state.complete:
+        name = type(state[0].optimizer).__name__
+        raise TypeError(f"the optimizer {name} keeps its state elsewhere than in Optimizer.state")
+    found: dict[str, Any] = {}
+    for r, (optimizer, params) in enumerate(state):
+        for i, p in enumerate(params):
+            found |= {f"{r}.state.{i}.{k}": v for k, v in optimizer.state.get(p, {}).items()}
+        for g, group in enumerate(optimizer.param_groups):
+            own = {
+                key: value for key, value in group.items() if key not in ("params", "param_names")
+            }
+            found |= {f"{r}.group.{g}.{key}": value for key, value in own.items()}
+    return found
+
+
+def load_state_dict(fresh: Replicas, values: Mapping[str, Any]) -> Replicas:
+    """Return the optimisers of R replicas with the values of a `state_dict`."""
+    for name, value in values.items():
+        r, kind, i, key = name.split(".", 3)
+        optimizer, params = fresh[int(r)]
+        if kind == "state":
+            optimizer.state[params[int(i)]][key] = value
+        else:
+            group = optimizer.param_groups[int(i)]
+            group[key] = tuple(value) if isinstance(group.get(key), tuple) else value
+    return fresh

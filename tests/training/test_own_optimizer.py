@@ -1,0 +1,414 @@
+"""Optimisers of one's own: the step size that is recorded is used, and replicas never mix."""
+
+import dataclasses
+import functools
+import logging
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import flat, literal, literal_curve, one_line, recorded, small_curve
+from torch.optim import SGD, Adafactor, Adam, Muon, Optimizer, RMSprop, lr_scheduler
+
+import sgdstudy as ss
+from sgdstudy.recipe import own_optimizer, rules
+from sgdstudy.recipe.own_optimizer import OneByOne
+from sgdstudy.studies.arm import at_settings
+from sgdstudy.studies.runner import train_arm
+from sgdstudy.tracking import describe
+from sgdstudy.tracking.invocation import Invocation
+from sgdstudy.tracking.store import open_store
+from sgdstudy.training import checkpoint
+from sgdstudy.training.engines import Eager
+
+CURVE = small_curve(noise=0.1)
+FEW = {"batch_size": 10, "epochs": 3}
+
+
+class Plain(Optimizer):
+    """Descent written as a user writes it."""
+
+    def __init__(self, params, lr=0.05, damp=1.0):
+        super().__init__(params, {"lr": lr, "damp": damp})
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for p in group["params"]:
+                self.move(p, group)
+
+    def move(self, p, group):
+        p -= group["lr"] * group["damp"] * p.grad
+
+
+class Normalised(Plain):
+    def move(self, p, group):
+        p -= group["lr"] * p.grad / p.grad.norm()
+
+
+class Clipped(Plain):
+    def step(self):
+        torch.nn.utils.clip_grad_norm_(self.param_groups[0]["params"], 2.0)
+        super().step()
+
+
+class Remembers(Plain):
+    """Momentum of the clipped direction, kept outside `Optimizer.state`."""
+
+    def __init__(self, params, lr=0.05):
+        super().__init__(params, lr)
+        self.before = {}
+
+    def move(self, p, group):
+        self.before[p] = 0.5 * self.before.get(p, 0.0) + p.grad
+        p -= group["lr"] * self.before[p]
+
+
+class NormState(Plain):
+    """The running norm of the gradient, of shape (R, 1) where it is given (R, p)."""
+
+    def move(self, p, group):
+        norm = p.grad.norm(dim=-1, keepdim=True)
+        self.state[p]["norm"] = 0.9 * self.state[p].get("norm", norm) + 0.1 * norm
+        p -= group["lr"] * p.grad / (1 + self.state[p]["norm"])
+
+
+class ByRow(NormState):
+    """Written for the axis of the replicas: on one vector it fails."""
+
+    def move(self, p, group):
+        assert p.dim() == 2
+        super().move(p, group)
+
+
+class OwnAdafactor(Adafactor):
+    def __init__(self, params, lr=0.3):
+        super().__init__(params, lr)
+
+
+class SetsMomentum(SGD):
+    """Element-wise, and a subclass."""
+
+    def __init__(self, params, lr=0.05):
+        super().__init__(params, lr, momentum=0.5)
+
+
+class NoSize(Plain):
+    def __init__(self, params):
+        Optimizer.__init__(self, params, {"size": 0.05})
+
+    def move(self, p, group):
+        p -= group["size"] * p.grad
+
+
+# ---- the step size ---------------------------------------------------------------------------
+
+TAKES = {
+    "class": SGD,
+    "own class": Plain,
+    "argument": lambda params, lr: SGD(params, lr=lr),
+    "any argument": lambda params, **given: SGD(params, **given),
+    "partial": functools.partial(SGD, lr=0.3),
+}
+
+
+@pytest.mark.parametrize("name", TAKES)
+def test_a_class_trains_with_the_lr_it_is_given(name):
+    rule = functools.partial(Plain if name == "own class" else SGD, lr=0.02)
+    history = ss.train(CURVE, optimizer=TAKES[name], lr=0.02, seeds=[3], **FEW)
+    loop = literal_curve(CURVE, lr=0.02, seed=3, rule=rule, **FEW)
+    assert np.array_equal(history.w[0], loop.w.numpy())
+    assert history.config.lr == 0.02
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "lr"),
+    [
+        ("SGD", 1e-3),
+        ("Adadelta", 1e-3),
+        (torch.optim.Adadelta, 1.0),
+        (SGD, 1e-3),
+        (Plain, 0.05),
+        (lambda params: SGD(params, lr=0.04), 0.04),
+        (lambda params: Adam(params, lr=torch.tensor(0.25)), 0.25),
+        (lambda params, lr: SGD(params, lr=lr), 1e-3),
+        (functools.partial(SGD, lr=0.3), 0.3),
+    ],
+)
+def test_without_lr_what_is_recorded_is_the_optimisers_own(optimizer, lr):
+    config = ss.TrainConfig(optimizer=optimizer)
+    assert config.lr == lr
+    assert describe.parameters(CURVE, config)["lr"] == str(lr)
+    assert config.rates(53)(np.arange(2)).tolist() == [lr, lr]
+
+
+def test_a_class_takes_options_and_torchs_own_is_its_name():
+    given = {"lr": 0.01, "options": {"momentum": 0.5, "centered": True}}
+    history = ss.train(CURVE, optimizer=RMSprop, **given, **FEW)
+    loop = literal_curve(
+        CURVE, lr=0.01, rule=lambda p: RMSprop(p, lr=0.01, momentum=0.5, centered=True), **FEW
+    )
+    assert np.array_equal(recorded(history), loop.ws.numpy())
+    assert history.config.optimizer == "RMSprop"
+    damped = ss.train(CURVE, optimizer=Plain, lr=0.04, options={"damp": 0.5}, **FEW)
+    assert np.array_equal(damped.w, ss.train(CURVE, optimizer=Plain, lr=0.02, **FEW).w)
+
+
+def test_diagnostics_and_sweeps_follow_the_lr_that_is_used():
+    arm = ss.Arm(
+        CURVE, optimizer=Plain, diagnostics=["lr_sharpness", "hess_max_eig", "cabs"], **FEW
+    )
+    rows = ss.train(CURVE, config=arm.config).steps
+    assert np.allclose(rows["lr_sharpness"], 0.05 * rows["hess_max_eig"], rtol=1e-14)
+    half = at_settings(arm, {"lr": 0.025}, "steps")
+    rows = ss.train(CURVE, config=half.config).steps
+    loop = literal_curve(CURVE, lr=0.025, **FEW)
+    assert np.array_equal(rows[["w0", "w1", "w2"]].to_numpy(), loop.ws.numpy())
+    assert np.allclose(rows["lr_sharpness"], 0.025 * rows["hess_max_eig"], rtol=1e-14)
+
+
+def test_a_schedule_starts_from_the_factorys_step_size():
+    given = {"schedule": "ExponentialLR", "schedule_options": {"gamma": 0.9}, **FEW}
+    ours = ss.train(CURVE, optimizer=lambda params: SGD(params, lr=0.05), **given)
+    w = CURVE.initial([0])[0].requires_grad_()
+    opt = SGD([w], lr=0.05)
+    by = lr_scheduler.ExponentialLR(opt, 0.9)
+    generator = torch.Generator().manual_seed(0)
+    data = torch.utils.data.TensorDataset(CURVE.x, CURVE.y)
+    loader = torch.utils.data.DataLoader(data, 10, shuffle=True, generator=generator)
+    for _ in range(3):
+        for x, y in loader:
+            opt.zero_grad()
+            ((CURVE.model(w, x) - y) ** 2).mean().backward()
+            opt.step()
+            by.step()
+    assert np.allclose(ours.w[0], w.detach(), rtol=1e-5)
+
+
+def test_an_optimiser_without_a_step_size_records_none():
+    history = ss.train(CURVE, optimizer=NoSize, diagnostics=["lr_sharpness"], **FEW)
+    assert np.array_equal(history.w[0], literal_curve(CURVE, lr=0.05, **FEW).w.numpy())
+    assert np.isnan(history.config.lr)
+    assert history.steps["lr_sharpness"].isna().all()
+    ss.Arm(CURVE, optimizer=NoSize, lr=history.config.lr)  # as rerun does
+    with pytest.raises(ss.InputError, match="one step size"):
+        ss.TrainConfig(optimizer=NoSize, schedule="StepLR", schedule_options={"step_size": 2})
+
+
+REFUSED = [
+    ({"optimizer": lambda p: SGD(p, lr=0.05), "lr": 0.5}, "sets its own lr, 0.05, and lr=0.5"),
+    ({"optimizer": NoSize, "lr": 0.5}, "sets its own lr, nan"),
+    ({"optimizer": lambda p, lr: SGD(p, lr=2 * lr), "lr": 0.5}, "given lr=0.5 and uses 1"),
+    ({"optimizer": Plain, "lr": float("nan")}, "lr must be positive and finite, got nan"),
+    ({"optimizer": Plain, "options": {"dampp": 1}}, "takes no option 'dampp'"),
+    ({"optimizer": Plain, "options": {"lr": 1}}, "takes no option 'lr'"),
+    ({"optimizer": lambda p: SGD(p, lr=0.1), "options": {"momentum": 0.9}}, "takes no option"),
+    ({"optimizer": torch.optim.LBFGS}, "LBFGS"),
+    ({"optimizer": torch.optim.SparseAdam}, "SparseAdam"),
+    ({"optimizer": Muon}, "2D"),
+]
+
+
+@pytest.mark.parametrize(("given", "says"), REFUSED)
+def test_what_is_refused(given, says):
+    with pytest.raises(ss.InputError, match=says) as error:
+        ss.train(CURVE, **given, **FEW)
+    assert one_line(error)
+
+
+def test_the_lr_that_a_factory_sets_may_be_said_again():
+    def factory(params):
+        return SGD(params, lr=0.05)
+
+    arm = ss.Arm(CURVE, optimizer=factory, **FEW)
+    assert arm.but(lr=arm.config.lr).config.lr == 0.05
+
+
+# ---- replicas --------------------------------------------------------------------------------
+
+# and the loss of a last batch at which some seeds stop before others
+MIXING = {
+    Normalised: 0.05,
+    Clipped: 0.05,
+    Remembers: 0.05,
+    NormState: 0.6,
+    ByRow: 0.6,
+    OwnAdafactor: 0.6,
+}
+
+
+def rule_of(optimizer, problem=CURVE):
+    return rules.make(optimizer, *rules.settle(optimizer, None, {})[1:], {}, problem)
+
+
+@pytest.mark.parametrize("optimizer", MIXING)
+def test_what_mixes_replicas_trains_each_as_alone(optimizer, caplog):
+    stop = ("last_batch", MIXING[optimizer])
+    given = {"optimizer": optimizer, "stop": stop, "batch_size": 10, "epochs": 12}
+    together = ss.train(CURVE, seeds=range(9), **given)
+    assert len(set(together.stop_epoch)) > 1  # so that the batch was compacted on the way
+    (line,) = caplog.messages
+    assert f"{optimizer.__name__} is not element-wise" in line
+    assert "one by one" in together.engine_note
+    for seed in range(9):
+        alone = ss.train(CURVE, seeds=[seed], **given)
+        assert np.array_equal(together.w[seed], alone.w[0])
+        assert together.stop_epoch[seed] == alone.stop_epoch[0]
+        rows = together.steps[together.steps.seed == seed].reset_index(drop=True)
+        pd.testing.assert_frame_equal(rows, alone.steps, check_exact=True)
+    assert len(caplog.messages) == 1  # alone there is nobody to wait for
+
+
+@pytest.mark.parametrize("optimizer", [Normalised, Clipped, Remembers, NormState, OwnAdafactor])
+def test_what_mixes_replicas_is_the_loop_in_torch(optimizer):
+    history = ss.train(CURVE, optimizer=optimizer, seeds=[3, 5], **FEW)
+    for r, seed in enumerate((3, 5)):
+        loop = literal_curve(CURVE, lr=None, seed=seed, rule=optimizer, **FEW)
+        assert np.array_equal(history.w[r], loop.w.numpy())
+        if optimizer is not Clipped:  # the loop's gradients are clipped in place
+            grad = history.steps[history.steps.seed == seed]["grad_norm"]
+            assert np.allclose(grad, loop.gradients.norm(dim=1), rtol=1e-5)
+
+
+def test_the_recorded_gradient_is_that_of_the_batch_though_a_step_clips_it_in_place():
+    history = ss.train(CURVE, optimizer=Clipped, **FEW)
+    x, y, w = CURVE.x, CURVE.y, CURVE.initial([0])[0].requires_grad_()
+    order = ss.orders.Sampler("shuffle", [0], 53, 10).take(10)[0]
+    ((CURVE.model(w, x[order]) - y[order]) ** 2).mean().backward()
+    assert w.grad.norm() > 2.0
+    assert history.steps["grad_norm"][0] == pytest.approx(float(w.grad.norm()), rel=1e-6)
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        draw = torch.Generator().manual_seed(1)
+        self.a = torch.nn.Parameter(torch.randn(4, 2, generator=draw))
+        self.b = torch.nn.Parameter(torch.randn(1, 4, generator=draw))
+
+    def forward(self, x):
+        return torch.tanh(x @ self.a.T) @ self.b.T
+
+
+@pytest.mark.parametrize("optimizer", [Normalised, Muon, Adafactor, OwnAdafactor])
+def test_an_optimiser_of_a_module_sees_its_own_matrices(optimizer):
+    x = torch.stack([CURVE.x, CURVE.x**2], 1)
+    problem, net = ss.Problem(x, CURVE.y[:, None], Net()), Net()
+    history = ss.train(problem, optimizer=optimizer, lr=0.01, seeds=[3, 4], **FEW)
+    params = list(net.parameters())
+    rule = functools.partial(optimizer, lr=0.01)
+    loop = literal(net, params, x, CURVE.y[:, None], lr=None, seed=3, rule=rule, **FEW)
+    assert np.allclose(history.w[0], loop.w, rtol=1e-4, atol=1e-5)  # float32, sums reordered
+    assert np.allclose(history.w[0], flat(params), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", [Plain, SetsMomentum, lambda p: Adam(p, 0.1), NoSize])
+def test_what_is_element_wise_runs_side_by_side(optimizer, caplog):
+    assert isinstance(rule_of(optimizer), rules.TorchOptimizer)
+    history = ss.train(CURVE, optimizer=optimizer, seeds=[3, 4], **FEW)
+    loop = literal_curve(CURVE, lr=None, seed=4, rule=optimizer, **FEW)
+    assert np.array_equal(history.w[1], loop.w.numpy())
+    assert (history.engine_note, caplog.messages) == ("", [])
+
+
+class Rare(Plain):
+    """Clips by value what is larger than 1e6, by norm what is larger than 1e3."""
+
+    def move(self, p, group):
+        p -= group["lr"] * p.grad * min(1.0, 1e3 / float(p.grad.norm()))
+
+
+def test_a_norm_that_is_seldom_looked_at_is_found():
+    assert isinstance(rule_of(Rare), OneByOne)
+
+
+class Noisy(Plain):
+    def move(self, p, group):
+        p -= group["lr"] * torch.randn_like(p)
+
+
+SEEN = []
+
+
+class Shares(Plain):
+    def move(self, p, group):
+        SEEN.append(p)
+        p -= group["lr"] * p.grad / len(SEEN)
+
+
+@pytest.mark.parametrize("optimizer", [Noisy, Shares])
+def test_replicas_that_are_not_independent_are_refused(optimizer):
+    with pytest.raises(ss.InputError, match="otherwise each time") as error:
+        ss.train(CURVE, optimizer=optimizer, seeds=[0, 1], **FEW)
+    assert one_line(error)
+
+
+def test_an_own_generator_may_be_drawn_from():
+    class Langevin(Plain):
+        def __init__(self, params):
+            super().__init__(params)
+            self.draw = torch.Generator().manual_seed(5)
+
+        def move(self, p, group):
+            p -= group["lr"] * (p.grad + 0.1 * torch.randn(p.shape, generator=self.draw))
+
+    together = ss.train(CURVE, optimizer=Langevin, seeds=[1, 2], **FEW)
+    for r, seed in enumerate((1, 2)):
+        loop = literal_curve(CURVE, lr=None, seed=seed, rule=Langevin, **FEW)
+        assert np.array_equal(together.w[r], loop.w.numpy())
+
+
+def test_the_trial_leaves_the_global_generator_alone():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    with pytest.raises(ss.InputError):
+        rule_of(Noisy)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# ---- checkpoints -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", [NormState, OwnAdafactor, functools.partial(Muon, lr=0.1)])
+def test_what_runs_one_by_one_comes_back_from_the_file(optimizer, tmp_path):
+    x = torch.stack([CURVE.x, CURVE.x**2], 1)
+    problem = ss.Problem(x, CURVE.y[:, None], Net())
+    rule = rule_of(optimizer, problem)
+    assert isinstance(rule, OneByOne)
+    gradients = torch.randn(6, 3, problem.p, generator=torch.Generator().manual_seed(1))
+    w = problem.initial([0, 1, 2])
+    state = rule.init(w)
+    for step, gradient in enumerate(gradients):
+        if step == 3:
+            packed = {f"rule.{k}": v for k, v in rules.state_dict(state).items()}
+            checkpoint.write(tmp_path / "a", packed)
+            back = checkpoint.part(checkpoint.read(tmp_path / "a"), "rule")
+            other_w, other = w, rules.load_state_dict(rule.init(w), back)
+        w, state = rule.update(w, state, rules.Step(gradient, torch.zeros(3)))
+        if step >= 3:
+            other_w, other = rule.update(other_w, other, rules.Step(gradient, torch.zeros(3)))
+            assert torch.equal(w, other_w)
+
+
+def test_what_cannot_be_kept_is_not_written():
+    rule = rule_of(Remembers)
+    assert not rule.complete
+    with pytest.raises(TypeError, match=r"elsewhere than in Optimizer\.state"):
+        rules.state_dict(rule.init(torch.zeros(2, 3)))
+
+
+def test_a_tracked_run_goes_on_without_a_checkpoint_that_cannot_be_written(store, caplog):
+    caplog.set_level(logging.WARNING, "sgdstudy")
+    start = Invocation.start(open_store(store), "own")
+    invocation = dataclasses.replace(start, checkpoint_seconds=0.0)
+    _, history = train_arm(
+        invocation, "kept", ss.Arm(CURVE, optimizer=Remembers, epochs=200, batch_size=10), False
+    )
+    assert history.stop_reason.tolist() == ["max_epochs"]
+    assert sum("no new checkpoint" in line for line in caplog.messages) == 1
+
+
+def test_the_default_step_size_is_written_once():
+    assert own_optimizer.DEFAULT_LR == rules.DEFAULT_LR == ss.TrainConfig().lr == 1e-3
+    assert Eager(CURVE, ss.TrainConfig()).note == ""
