@@ -24,6 +24,7 @@ from sgdstudy.sweep import cluster, results
 from sgdstudy.sweep.plan import Combination, Plan
 from sgdstudy.theory.predictions import SWEEP_WORK, predict
 from sgdstudy.tracking import garbage, provenance, recovery
+from sgdstudy.tracking.group import grouped
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.prune import remove
 from sgdstudy.tracking.retry import reason_of
@@ -119,10 +120,11 @@ def _run(
         leave=False,
         disable=not (visible() if progress is None else progress),
     )
-    with bar, interrupt_flag() as interrupted, garbage.old_set_aside():
+    with bar, interrupt_flag() as interrupted, garbage.old_set_aside(), grouped() as group:
+        together = replace(invocation, later=group)
         for combination, outcome in _outcomes(plan, todo, invocation, spread, interrupted):
             if store.root is not None:
-                _track(invocation, combination, outcome)
+                _track(together, combination, outcome)
             bar.update()
         if interrupted:
             raise Interrupted(f"{plan.name} was stopped; what ran is saved, --resume goes on")

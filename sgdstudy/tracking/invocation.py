@@ -20,7 +20,7 @@ from sgdstudy.history.history import History
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.tracking import chart_views, describe, provenance
-from sgdstudy.tracking.journal import Closing, Journal, Opening
+from sgdstudy.tracking.journal import Closing, Journal, Later, Opening
 from sgdstudy.tracking.resume import SECONDS
 from sgdstudy.tracking.retry import is_away
 from sgdstudy.tracking.sink import RunSink, close_interrupted, room_on_disk
@@ -40,6 +40,7 @@ class Invocation:
         tags: of every run.
         resume: whether arms go on with runs that the store has of them.
         checkpoint_seconds: between two checkpoints of a run; 0: one after every chunk.
+        later: sends runs that are over before they are tracked, many at once.
     """
 
     store: Store
@@ -50,6 +51,7 @@ class Invocation:
     tags: Mapping[str, str] = field(default_factory=dict)
     resume: bool = False
     checkpoint_seconds: float = SECONDS
+    later: Later | None = None
 
     @classmethod
     def start(cls, store: Store, study: str, tags: Mapping[str, str] | None = None) -> Invocation:
@@ -113,7 +115,9 @@ class Invocation:
         }
         with room_on_disk(name, self.store):
             told = Opening(self.study, name, all_tags, **opening)
-            journal = Journal.begin(self.store, told, files or {}, send=not over)
+            journal = Journal.begin(
+                self.store, told, files or {}, not over, self.later if over else None
+            )
             try:
                 yield journal
             except BaseException as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sgdstudy.tracking.journal import KEY, PATIENCE_SECONDS, Journal
 from sgdstudy.tracking.provenance import Process
@@ -21,11 +21,13 @@ class Recovered:
         closed: cut off, and closed now.
         sent: ended while the store was away, and in the store now.
         waiting: still not in the store.
+        damaged: closed with less rows than were written: the names, and what is missing.
     """
 
     closed: list[str]
     sent: list[str]
     waiting: list[str]
+    damaged: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         words = {
@@ -34,7 +36,8 @@ class Recovered:
             "kept {} for sgdstudy recover: the store does not take them now": self.waiting,
         }
         counts = [(text, len(names)) for text, names in words.items() if names]
-        return "; ".join(text.format(f"{n} run{'s' * (n > 1)}") for text, n in counts)
+        parts = [text.format(f"{n} run{'s' * (n > 1)}") for text, n in counts]
+        return "; ".join([*parts, *self.damaged])
 
 
 def start(given: str | None, say: Callable[[str], None]) -> Store:
@@ -74,7 +77,10 @@ def recover(store: Store) -> Recovered:
                 else close_interrupted(journal, "KILLED", None, patience)
             )
         kind = found.waiting if not sent else found.sent if ended else found.closed
-        kind.append(f"{journal.opening.study}: {journal.opening.name}")
+        name = f"{journal.opening.study}: {journal.opening.name}"
+        kind.append(name)
+        if journal.lost:
+            found.damaged.append(f"{name}: {journal.lost}; the stream is kept as *.arrow.damaged")
     if not found.waiting:
         try:
             found.closed.extend(_close_lost(store, here))
