@@ -6,7 +6,6 @@ import functools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -137,7 +136,7 @@ def _run(
 def waiting(plan: Plan, resume: bool) -> list[Combination]:
     """Return what `run` would run; the store is read, and nothing is written."""
     store = locate(plan.options.store)
-    there = store.root is None or Path(store.uri.removeprefix("sqlite:///")).exists()
+    there = store.database is None or store.database.exists()
     return _todo(plan.combinations, _runs(store, plan) if resume and there else [])
 
 

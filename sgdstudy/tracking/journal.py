@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from filelock import FileLock, Timeout
 
-from sgdstudy.errors import InputError
+from sgdstudy.errors import InputError, Refused
 from sgdstudy.tracking import chart_views
 from sgdstudy.tracking.retry import is_away, patiently, reason_of
 from sgdstudy.tracking.runs import TrackedRun, search
@@ -158,10 +158,6 @@ class Journal:
                 _note_away(store, error)
                 return journal
             journal._remove()
-            if type(error).__module__.startswith("mlflow"):
-                raise InputError(
-                    f"the store {store.shown} refuses a run: {reason_of(error)}"
-                ) from None
             raise
         return journal
 
@@ -184,7 +180,7 @@ class Journal:
             lock.release()
             log.warning("%s is damaged and left alone: remove it by hand", folder)
             return None
-        if opening is None or store_of != store.shown:
+        if opening is None or not store.is_called(store_of):
             lock.release()
             if opening is None and age > BEGIN_SECONDS:  # nothing was written down, nothing is lost
                 remove_folder(folder)
@@ -333,15 +329,13 @@ class Journal:
         )
 
     def _log_data(self, data: DatasetInput) -> None:
-        from mlflow.exceptions import MlflowException
-
         assert self.run_id is not None
         for attempts_left in (2, 1, 0):
             try:
                 return self.store.client.log_inputs(self.run_id, [data])
-            except MlflowException as error:
+            except Refused as error:
                 # two processes may log the same new data set at once; the second try finds it
-                if error.error_code != "BAD_REQUEST" or not attempts_left:
+                if error.code != "BAD_REQUEST" or not attempts_left:
                     raise
 
     def _log_artifacts(self) -> None:

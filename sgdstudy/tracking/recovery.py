@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sgdstudy.errors import Refused
 from sgdstudy.tracking.journal import KEY, PATIENCE_SECONDS, Journal
 from sgdstudy.tracking.provenance import Process
 from sgdstudy.tracking.retry import is_away
@@ -86,8 +87,6 @@ def recover(store: Store) -> Recovered:
 
 def _close_lost(store: Store, here: set[str]) -> list[str]:
     """Close the running runs of this machine that have no folder and no process."""
-    from mlflow.exceptions import MlflowException
-
     client = store.client
     prefix = store.experiment_name("")
     found = client.search_experiments()
@@ -101,8 +100,8 @@ def _close_lost(store: Store, here: set[str]) -> list[str]:
             try:
                 client.set_tag(run.run_id, "stop_reason", "interrupted")
                 client.set_terminated(run.run_id, status="KILLED")
-            except MlflowException as error:
-                if error.get_http_status_code() != 403:
+            except Refused as error:
+                if error.status != 403:
                     raise
                 continue  # another person's, theirs to close
             closed.append(f"{tags['sgdstudy.study']}: {run.name}")

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, unknown
+from sgdstudy.errors import InputError, Refused, unknown
 from sgdstudy.tracking import garbage
 from sgdstudy.tracking.provenance import user
 from sgdstudy.tracking.store import Store, local_path
@@ -182,11 +182,9 @@ def find_run(store: Store, run_id: str) -> TrackedRun:
     Raises:
         InputError: there is none.
     """
-    from mlflow.exceptions import MlflowException
-
     try:
         return TrackedRun.of(store.client.get_run(run_id))
-    except MlflowException:
+    except Refused:
         raise InputError(
             f"there is no run {run_id!r} in {store.shown}; ss.load_runs(study).run_id lists them"
         ) from None

@@ -514,14 +514,15 @@ def test_the_store_is_the_nearest_mlruns(tmp_path, no_server, monkeypatch):
     assert locate().root == tmp_path / "a" / "mlruns"
     assert locate(str(tmp_path / "other")).root == tmp_path / "other"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/env/mlflow.db")
-    assert locate(str(tmp_path / "other")).root == tmp_path / "env"
+    assert locate().root == tmp_path / "env"
+    assert locate(str(tmp_path / "other")).root == tmp_path / "other"
 
 
 def test_an_unreachable_server_is_refused_and_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(ss.InputError, match=r"127\.0\.0\.1:9") as error:
-        TINY.run(Options(store=str(tmp_path / "mlruns")))
+        TINY.run(Options())
     assert one_line(error)
     assert list(tmp_path.iterdir()) == []
 
