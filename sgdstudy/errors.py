@@ -19,7 +19,7 @@ LONGEST = 80  # characters of what was given, in a message
 LONGEST_LIST = 400  # of the names that are allowed
 LONGEST_REASON = 200  # of another package's message
 ADDRESS = re.compile(r"([a-z][\w+.-]*)://([^\s'\"<>]*)", re.I)
-WHOLE = re.compile(r"^([a-z][\w+.-]*)://(.*)$", re.I | re.DOTALL)
+WHOLE = re.compile(r"([a-z][\w+.-]*)://(.*)$", re.I | re.DOTALL)
 KEYED = re.compile(
     r"([?&;][\w.-]*(?:passw|pwd|secret|token|credential|api.?key|signature)[\w.-]*=)[^\s&;#'\"]*",
     re.I,
@@ -83,6 +83,15 @@ def without_secrets(text: str, whole: bool = False) -> str:
     no answer of https://host:5000/a@b; psql://c/d?token=...&f=g
     """
     return KEYED.sub(r"\1...", (WHOLE if whole else ADDRESS).sub(_without_user, text))
+
+
+def recordable(text: str) -> str:
+    """Return text that may be kept: without secrets, and what UTF-8 has no way for written out.
+
+    >>> recordable("caf\\udce9 https://ada:pw@host")
+    'caf\\\\udce9 https://host'
+    """
+    return without_secrets(text).encode("utf-8", "backslashreplace").decode()
 
 
 def _without_user(found: re.Match[str]) -> str:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sgdstudy.errors import StoreError
+from sgdstudy.errors import StoreError, without_secrets
 from sgdstudy.history.history import History
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
@@ -56,6 +56,7 @@ class Invocation:
         """Begin an invocation now; tags are for all of its runs."""
         now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
         words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+        words = [without_secrets(word, whole=True) for word in words]
         scratch = None
         if store.root is None:
             scratch = Path(tempfile.mkdtemp(prefix="sgdstudy-"))

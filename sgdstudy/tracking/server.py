@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from sgdstudy.errors import Away, InputError, Refused, StoreError, without_secrets
 from sgdstudy.tracking import address
-from sgdstudy.tracking.retry import is_away, reason_of, within
+from sgdstudy.tracking.retry import PLAIN, is_away, reason_of, within
 
 T = TypeVar("T")
 OPEN_SECONDS = 10.0  # for the first answer
@@ -183,7 +183,7 @@ def _ours(uri: str, error: Exception) -> Exception:
     if isinstance(error, ImportError):
         return _without_package(uri, error)
     if is_away(error):
-        return Away(f"{store} does not answer ({reason})" if remote else reason)
+        return Away(reason if reason in PLAIN.values() else f"{store} does not answer ({reason})")
     if isinstance(error, MlflowException):
         status = error.get_http_status_code()
         return Refused(f"{store} refuses to answer: {reason}", status, error.error_code)
