@@ -166,10 +166,10 @@ class ExportCommand:
 
 @dataclass(frozen=True)
 class PruneCommand:
-    """Drop all but the latest invocations of every study, with their files."""
+    """Drop all but the latest invocations of every study and user, with their files."""
 
     keep: int
-    """how many invocations of each study to keep"""
+    """how many invocations to keep, of each study and user"""
     store: Store = None
     yes: bool = False
     """do not ask"""
@@ -177,15 +177,22 @@ class PruneCommand:
     def run(self) -> int:
         """Run the command; return the exit code."""
         from sgdstudy.tracking import recovery
-        from sgdstudy.tracking.prune import plan, remove
+        from sgdstudy.tracking.prune import described, plan, remove
 
         store = recovery.start(self.store, print_plain)
-        runs = plan(store, self.keep)
+        doomed = plan(store, self.keep)
+        runs = [run for group in doomed.values() for run in group]
         if not runs:
             say("nothing to drop")
             return 0
+        print_plain(f"of {store.shown}")
+        for line in described(doomed):
+            print_plain(f"  {line}")
         if not self.yes:
-            reply = input(f"drop {len(runs)} runs of older invocations and their files? [y/N] ")
+            try:
+                reply = input(f"drop these {len(runs)} runs and their files? [y/N] ")
+            except EOFError:
+                raise InputError("nobody can be asked here; --yes drops without asking") from None
             if reply.strip().lower() not in ("y", "yes"):
                 say("kept everything")
                 return 0

@@ -155,7 +155,7 @@ def _sections(store: Store) -> list[Section]:
             if run.finished and run.invocation
         ]
         if answers:
-            last = max(answers, key=lambda run: run.invocation)
+            last = max(answers, key=lambda run: run.order)
             same = chart_views.only(last.invocation)
             runs = every_run(store, experiment.experiment_id, same)
             arms = [run for run in runs if not run.is_answer]

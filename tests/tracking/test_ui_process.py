@@ -1,4 +1,4 @@
-"""`sgdstudy ui` as processes: its server is its own, ends with it, and is reached past any proxy."""
+"""`sgdstudy ui`: its server is its own, ends with it, and is reached past any proxy."""
 
 import os
 import re
