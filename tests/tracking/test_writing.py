@@ -1,4 +1,4 @@
-"""One writer an invocation: on one machine by a lock, on a server by a tag that its writer renews."""
+"""One writer an invocation: a lock on one machine, on a server a tag that its writer renews."""
 
 import os
 import signal
