@@ -29,6 +29,7 @@ from sgdstudy.tracking import chart_views, describe, provenance, recovery, resum
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.journal import Closing, Journal
 from sgdstudy.tracking.sink import RunSink
+from sgdstudy.tracking.writing import writing
 from sgdstudy.training.interrupts import interrupt_flag, visible
 from sgdstudy.training.train import train
 
@@ -55,6 +56,21 @@ def run(
         resume=options.resume,
         checkpoint_seconds=options.checkpoint_seconds,
     )
+    with writing(store, study.name, invocation.id):
+        return _run(study, options, arms, guesses, invocation, progress, say, started)
+
+
+def _run(
+    study: Study,
+    options: Options,
+    arms: Mapping[str, Arm],
+    guesses: Mapping[tuple[str, str], float],
+    invocation: Invocation,
+    progress: bool | None,
+    say: Callable[[str], None],
+    started: float,
+) -> Result:
+    store = invocation.store
     found: dict[str, History] = {}
     run_ids: dict[str, str] = {}
     for name, run_id, history in train_arms(study, options, arms, invocation, progress):

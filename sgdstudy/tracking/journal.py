@@ -4,13 +4,16 @@
     sent.json       the run's id, once the store has one for it
     steps.arrow     its rows as they come; epochs.arrow too
     points.json     points sent while it was going on
+    tries.json      how many commands could not send it to a store that answered
     checkpoint.safetensors  where a long run stood
     artifacts/      files on their way to the store; a local one gets them by a rename
-    closing.json    how it ended: status, tags, points
+    rows.count      how many rows they have, at least
+    closing.json    how it ended: status, tags, points; written when all the rest is on the disk
     lock            held by the process that the run lives in, as long as that lives
 
 Sending may be repeated at will, after an outage or a crash: a run is found again by its key, and
-a point with the same key, step, time and value is the same point to MLflow.
+a point with the same key, step, time and value is the same point to MLflow. The folder goes when
+all that the store got is on the disk.
 """
 
 from __future__ import annotations
@@ -23,14 +26,15 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from filelock import FileLock, Timeout
 
-from sgdstudy.errors import InputError
-from sgdstudy.tracking import chart_views
+from sgdstudy.errors import InputError, Refused, recordable
+from sgdstudy.tracking import aside, chart_views
+from sgdstudy.tracking.durable import make_folder, sync, sync_all
 from sgdstudy.tracking.retry import is_away, patiently, reason_of
 from sgdstudy.tracking.runs import TrackedRun, search
 from sgdstudy.tracking.store import Store, local_path, remove_folder
@@ -85,6 +89,9 @@ class Closing:
     views: str | None = None  # the invocation whose views are to be written
 
 
+Told = TypeVar("Told", Opening, Closing)
+
+
 class HeldRows(Protocol):
     """What takes a run's rows, and may hold some."""
 
@@ -93,6 +100,13 @@ class HeldRows(Protocol):
 
     def end(self) -> Any:
         """Close the run."""
+
+
+class Later(Protocol):
+    """What takes runs that are over, and sends many of them at once."""
+
+    def add(self, journal: Journal, closing: Closing) -> None:
+        """Take a run that is over."""
 
 
 class Journal:
@@ -106,7 +120,13 @@ class Journal:
         uri: where the store keeps the run's artifacts; None as long as that is not known.
         interim: the points sent while it went on.
         closed: whether it is written down how the run ended.
+        failure: why the last attempt to send it came to nothing.
+        refusal: why the run is set aside; None: it is not.
         sink: takes its rows; None: it has none.
+        later: sends it with others once it is over, and brings its files to the disk; None: it is
+            sent at once, and every file is on the disk when the next thing happens.
+        lost: what could not be read back of its rows, in words.
+        changed: folders of the store that name its files, to be synced before its own goes.
     """
 
     def __init__(self, store: Store, folder: Path, opening: Opening) -> None:
@@ -117,7 +137,12 @@ class Journal:
         self._opened: bool = sent.get("opened", False)
         self.interim: list[Stamped] = read_json(folder / "points.json") or []
         self.closed = (folder / "closing.json").exists()
+        self.failure = ""
+        self.refusal: str | None = None
         self.sink: HeldRows | None = None
+        self.later: Later | None = None
+        self.lost = ""
+        self.changed: list[Path] = []
         self._lock = FileLock(folder / "lock")
         self._tried = True  # the store may know a run that we know nothing of
 
@@ -128,6 +153,7 @@ class Journal:
         opening: Opening,
         files: dict[str, Callable[[Path], object]],
         send: bool = True,
+        later: Later | None = None,
     ) -> Journal:
         """Write down what a run is, with files that belong to its beginning; send it.
 
@@ -136,18 +162,23 @@ class Journal:
             opening: what it is.
             files: writes an artifact to the path it is given, by name.
             send: False: a run that is over already is sent in one go, when it is closed.
+            later: sends runs that are over already, many at once.
 
         Raises:
             InputError: the store refuses the run.
         """
+        opening = _recordable(opening)
         key = f"{opening.start_ms:013d}-{uuid.uuid4().hex[:12]}"
         opening.tags[KEY] = key
         folder = store.streams / key
-        folder.mkdir(parents=True)
+        new = make_folder(folder)
         journal = cls(store, folder, opening)
-        journal._tried = False
+        journal._tried, journal.later = False, later
         journal._lock.acquire()
-        write_json(folder / "opening.json", {"store": store.shown, **vars(opening)})
+        about = {"store": store.shown, **vars(opening)}
+        write_json(folder / "opening.json", about, synced=later is None)
+        if later is None:
+            sync_all([folder, *new])
         try:
             for name, write in files.items():
                 journal.add(name, write)
@@ -157,11 +188,7 @@ class Journal:
             if is_away(error):
                 _note_away(store, error)
                 return journal
-            journal._remove()
-            if type(error).__module__.startswith("mlflow"):
-                raise InputError(
-                    f"the store {store.shown} refuses a run: {reason_of(error)}"
-                ) from None
+            journal.remove()
             raise
         return journal
 
@@ -184,7 +211,7 @@ class Journal:
             lock.release()
             log.warning("%s is damaged and left alone: remove it by hand", folder)
             return None
-        if opening is None or store_of != store.shown:
+        if opening is None or not store.is_called(store_of):
             lock.release()
             if opening is None and age > BEGIN_SECONDS:  # nothing was written down, nothing is lost
                 remove_folder(folder)
@@ -205,6 +232,8 @@ class Journal:
         for folder in (draft.parent, self.folder / "artifacts"):
             folder.mkdir(exist_ok=True)
         write(draft)
+        if self.later is None:
+            sync(draft)
         os.replace(draft, self.folder / "artifacts" / name)
 
     def adopt(self, path: Path) -> None:
@@ -243,21 +272,81 @@ class Journal:
 
     def close(self, closing: Closing, patience: float = PATIENCE_SECONDS) -> bool:
         """Write down how the run ended and send it; whether the store has all of it now."""
-        write_json(self.folder / "closing.json", vars(closing))
+        closing = _recordable(closing)
+        if self.later is not None:
+            self.closed = True
+            self.later.add(self, closing)
+            return True
+        self.draft(closing)
+        sync_all(self.files())
+        self.seal()
+        sync(self.folder)
         self.closed = True
         return self.send(patience)
 
+    def draft(self, closing: Closing) -> None:
+        """Write down how the run ended, under a name that nobody looks for yet."""
+        (self.folder / "closing.new").write_text(json.dumps(vars(closing)), encoding="utf-8")
+
+    def files(self) -> list[Path]:
+        """Return the files and folders that have to be on the disk before the run is closed."""
+        found = [self.folder / "closing.new", self.folder, *self.folder.glob("artifacts")]
+        if self.later is not None:  # else the others are there
+            found += [self.folder / "opening.json", *self.artifacts(), self.folder.parent]
+        return found
+
+    def seal(self) -> None:
+        """Let it be known how the run ended."""
+        os.replace(self.folder / "closing.new", self.folder / "closing.json")
+
     def send(self, patience: float = PATIENCE_SECONDS) -> bool:
-        """Send what the store has not got; whether it has all of it now."""
+        """Send what the store has not got; whether it has all of it now.
+
+        What it refuses is set aside: it would refuse it the next time.
+        """
+        self.later = None
+        if not self.deliver(patience):
+            return False
+        self.remove()
+        return True
+
+    def deliver(self, patience: float = PATIENCE_SECONDS) -> bool:
+        """Send what the store has not got, and leave the folder; whether it has all of it now."""
         try:
             patiently(self._deliver, 0.0 if self.store.uri in _AWAY else patience)
         except Exception as error:
-            _note_away(self.store, error)
-            self.let_go()
+            self.failure = reason_of(error)
+            if is_away(error) or isinstance(error, OSError):  # a full disk passes too
+                _note_away(self.store, error)
+                self.let_go()
+            else:
+                self.set_aside(self.failure)
             return False
         _AWAY.discard(self.store.uri)
-        self._remove()
         return True
+
+    def set_aside(self, reason: str) -> None:
+        """Keep the run where no command sends it any more, but the one that is asked to."""
+        self.refusal = reason
+        self.let_go()
+        self.folder = aside.put(self.store, self.folder, reason)
+        name = f"{self.opening.study}: {self.opening.name}"
+        log.warning(
+            "%s cannot be sent: %s; what it recorded is set aside, see sgdstudy recover",
+            name,
+            reason,
+        )
+
+    @property
+    def tries(self) -> int:
+        """How many commands could not send it to a store that answered."""
+        return read_json(self.folder / "tries.json") or 0
+
+    def note_try(self, most: int) -> None:
+        """Note one more of them; after the last the run is set aside."""
+        write_json(self.folder / "tries.json", self.tries + 1)
+        if self.tries >= most:
+            self.set_aside(f"the store answers, and fails at this run ({self.failure})")
 
     def let_go(self) -> None:
         """Leave the run to the next command."""
@@ -333,15 +422,13 @@ class Journal:
         )
 
     def _log_data(self, data: DatasetInput) -> None:
-        from mlflow.exceptions import MlflowException
-
         assert self.run_id is not None
         for attempts_left in (2, 1, 0):
             try:
                 return self.store.client.log_inputs(self.run_id, [data])
-            except MlflowException as error:
+            except Refused as error:
                 # two processes may log the same new data set at once; the second try finds it
-                if error.error_code != "BAD_REQUEST" or not attempts_left:
+                if error.code != "BAD_REQUEST" or not attempts_left:
                     raise
 
     def _log_artifacts(self) -> None:
@@ -350,9 +437,11 @@ class Journal:
         if place is None:
             self.store.client.log_artifacts(self.run_id, str(self.folder / "artifacts"))
             return
-        place.mkdir(parents=True, exist_ok=True)
+        self.changed = [place, *make_folder(place)]
         for path in self.artifacts():  # what was moved before a kill is there, and whole
             move(path, place / path.name)
+        if self.later is None:
+            sync_all(self.changed)
 
     def _end(self, closing: Closing) -> None:
         assert self.run_id is not None
@@ -364,7 +453,8 @@ class Journal:
             chart_views.save(self.store, self.store.experiment(self.opening.study), closing.views)
         client.set_terminated(self.run_id, status=closing.status, end_time=closing.end_ms)
 
-    def _remove(self) -> None:
+    def remove(self) -> None:
+        """Remove the folder: the store has the run, on the disk."""
         (self.folder / "opening.json").unlink(missing_ok=True)  # from here on nobody sends it
         self._lock.release()
         remove_folder(self.folder)
@@ -380,6 +470,16 @@ def _note_away(store: Store, error: BaseException) -> None:
     _AWAY.add(store.uri)
 
 
+def _recordable(told: Told) -> Told:
+    """Return what is told of a run as it may be kept, whatever texts it is made of."""
+    tags = {name: recordable(value) for name, value in told.tags.items()}
+    if isinstance(told, Closing):
+        note = None if told.note is None else recordable(told.note)
+        return replace(told, tags=tags, note=note)
+    params = {name: recordable(value) for name, value in told.params.items()}
+    return replace(told, tags=tags, params=params)
+
+
 def move(path: Path, target: Path) -> None:
     """Move a file, so that the target is there whole or not at all, whatever happens to us."""
     try:
@@ -389,7 +489,9 @@ def move(path: Path, target: Path) -> None:
             raise
         draft = target.with_name(f"{target.name}.new")  # on the other file system
         shutil.copyfile(path, draft)
+        sync(draft)
         os.replace(draft, target)
+        path.unlink()
 
 
 def stamp(points: Iterable[Point]) -> list[Stamped]:
@@ -403,22 +505,24 @@ def now_ms() -> int:
     return int(time.time() * 1000)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, synced: bool = True) -> None:
     """Write a file that is there whole or not at all, whatever happens to us."""
     draft = path.with_suffix(".new")
     with open(draft, "w", encoding="utf-8") as file:
         file.write(json.dumps(value))  # `dump` is several times slower
         file.flush()
-        os.fsync(file.fileno())
+        if synced:
+            os.fsync(file.fileno())
     os.replace(draft, path)
 
 
 def read_json(path: Path) -> Any:
-    """Return what a file holds; None if there is none."""
+    """Return what a file holds; None if there is none, or its content never reached the disk."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
+    return json.loads(text) if text.strip("\0") else None  # a name may outlive a power failure
 
 
 def _data_input(data: dict[str, Any]) -> DatasetInput:

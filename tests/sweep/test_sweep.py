@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -24,7 +25,9 @@ from sgdstudy.cli.main import main
 from sgdstudy.errors import InputError
 from sgdstudy.studies.scripts import load_study
 from sgdstudy.sweep import cluster, grid, results, sweep
+from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.store import open_store
+from sgdstudy.tracking.writing import writing
 
 SCRIPT = '''"""What does a tiny sweep leave behind?"""
 
@@ -322,6 +325,45 @@ def test_a_dask_cluster_leaves_the_same_as_one_process(whole, script, store, das
     assert_same_content(store, whole[0])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("comes_back", [False, True])
+def test_a_cluster_whose_workers_are_all_dead_is_said_and_waited_for_a_while(
+    tmp_path, monkeypatch, caplog, comes_back
+):
+    """As it was seen: the workers killed in the middle of a sweep, then silence for ever."""
+    distributed = pytest.importorskip("distributed", reason="pip install distributed")
+    monkeypatch.setattr(cluster, "ASK_SECONDS", 0.2)
+    monkeypatch.setattr(cluster, "WORKERS_SECONDS", 60.0 if comes_back else 2.0)
+    processes = DaskProcesses(tmp_path, workers=1)
+    words = ("--nthreads", "1", "--no-nanny", "--host", "127.0.0.1")
+
+    def tasks():
+        """Two are handed out, then the worker dies."""
+        yield (1.0,)
+        yield (1.0,)
+        processes.processes[1].kill()
+        yield from ((0.0,) for _ in range(comes_back))
+
+    with processes as file, distributed.Client(scheduler_file=file, set_as_default=False) as client:
+        outcomes = cluster.spread(client, time.sleep, tasks())
+        assert next(outcomes) is None
+        if comes_back:
+            waiter = threading.Thread(
+                target=lambda: (
+                    wait_for(lambda: "no Dask worker is left" in caplog.text),
+                    processes.start("worker", *words),
+                )
+            )
+            waiter.start()
+            assert list(outcomes) == [None, None]
+            waiter.join()
+        else:
+            with pytest.raises(ss.StoreError, match="no worker for 2 s") as error:
+                list(outcomes)
+            assert one_line(error)
+    assert sum("no Dask worker is left" in message for message in caplog.messages) == 1
+
+
 def refused(script, tmp_path, dask, capsys):
     """Return the one line that a sweep on a cluster ends with; the store was not touched."""
     folder = tmp_path / "untouched"
@@ -477,6 +519,48 @@ def test_without_resume_everything_runs_anew(script, store):
         assert sweep.run(plan_of(script, store, ["lr=0.1,0.2"])).skipped == 0
     assert len(ss.load_runs(NAME, store=store)) == 2
     assert len(ss.load_runs(NAME, store=store, invocation="all")) == 4
+
+
+@pytest.mark.parametrize("what", ["invocation", "resume"])
+def test_two_resumes_at_once_on_one_invocation_the_second_says_so(script, store, capsys, what):
+    """Another command holds the invocation, or is about to look for one."""
+    assert command([script, "--grid", "lr=0.1", "--seeds", "3", "--store", store]) == 0
+    (run,) = ss.load_runs(NAME, store=store).to_dict("records")
+    before = {run.info.run_id for run in all_runs(store)}
+    held = {"invocation": run["invocation"], "resume": f"{NAME}, plain, epochs"}[what]
+    words = [script, "--grid", "lr=0.1,0.2", "--seeds", "3", "--store", store, "--resume"]
+    with writing(open_store(store), NAME, held):
+        assert command(words) == 2
+        told = capsys.readouterr()
+        assert "another command writes to" in told.err
+        assert len(told.err.strip().splitlines()) == 1
+        assert {run.info.run_id for run in all_runs(store)} == before
+    assert command(words) == 0
+    assert sorted(ss.load_runs(NAME, store=store).lr) == [0.1, 0.2]
+
+
+def test_an_answer_that_missed_runs_is_given_anew_when_they_are_there(script, store, monkeypatch):
+    real = Journal.deliver
+
+    def lost(journal, patience=0.0):
+        if "lr=0.2" in journal.opening.name:
+            journal.let_go()
+            return False
+        return real(journal, patience)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "deliver", lost)
+        early = sweep.run(plan_of(script, store, ["lr=0.1,0.2"]))
+    assert "1 are not in the store" in early.answer
+    assert "failed" not in early.answer
+    assert sweep.run(plan_of(script, store, ["lr=0.1,0.2"]), resume=True).answer != early.answer
+    late = sweep.run(plan_of(script, store, ["lr=0.1,0.2"]), resume=True)
+    assert "not in the store" not in late.answer
+    answers = [run for run in all_runs(store) if run.info.run_name == "answer"]
+    assert [run.data.tags["mlflow.note.content"].partition("\n\n")[2] for run in answers] == [
+        late.answer
+    ]
+    assert late.skipped == 2
 
 
 @pytest.mark.parametrize("change", ["record", "seeds", "code"])
