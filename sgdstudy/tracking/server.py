@@ -183,7 +183,14 @@ def _ours(uri: str, error: Exception) -> Exception:
     if isinstance(error, ImportError):
         return _without_package(uri, error)
     if is_away(error):
-        return Away(reason if reason in PLAIN.values() else f"{store} does not answer ({reason})")
+        if reason in PLAIN.values():
+            return Away(reason)
+        answers = reason.removeprefix("it ")  # "it answers with error 500"
+        return Away(
+            f"{store} {answers}"
+            if answers.startswith("answers ")
+            else f"{store} does not answer ({reason})"
+        )
     if isinstance(error, MlflowException):
         status = error.get_http_status_code()
         return Refused(f"{store} refuses to answer: {reason}", status, error.error_code)
