@@ -138,6 +138,7 @@ def test_later_every_command_ends_and_nothing_is_lost(project, bad, capsys, kind
             if words[0] == "run":  # it trains all the same, or says at once that it does not
                 assert call("recover") == 0, capsys.readouterr()
                 assert not list((project / "state" / "sgdstudy" / "streams").glob("*"))
+    assert call("recover") == 0, capsys.readouterr()
     runs = ss.load_runs("tiny", invocation="all")
     assert set(runs.status) == {"FINISHED"}
     rows = ss.load_steps("tiny", invocation="all").groupby("run_id").size()
