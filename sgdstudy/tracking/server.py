@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -109,6 +110,8 @@ def first(uri: str, make: Callable[[], T]) -> T:
     if uri.startswith("http"):
         if address.is_loopback(uri):
             spare_loopback()
+        # whoever sets MLFLOW_TRACKING_INSECURE_TLS knows, and is told once too often otherwise
+        warnings.filterwarnings("ignore", "Unverified HTTPS request")
         return make()
     shown = without_secrets(uri, whole=True)
     try:
@@ -166,7 +169,7 @@ def _connected(uri: str, make: Callable[[], T]) -> T:
         engine.dispose()
     except (ModuleNotFoundError, sqlalchemy.exc.NoSuchModuleError) as error:
         raise _without_package(uri, error) from None
-    except sqlalchemy.exc.ArgumentError as error:
+    except (sqlalchemy.exc.ArgumentError, ValueError) as error:
         raise InputError(f"the store is not an address of a database: {error}") from None
     return make()
 
@@ -183,7 +186,14 @@ def _ours(uri: str, error: Exception) -> Exception:
     if isinstance(error, ImportError):
         return _without_package(uri, error)
     if is_away(error):
-        return Away(reason if reason in PLAIN.values() else f"{store} does not answer ({reason})")
+        if reason in PLAIN.values():
+            return Away(reason)
+        answers = reason.removeprefix("it ")  # "it answers with error 500"
+        return Away(
+            f"{store} {answers}"
+            if answers.startswith("answers ")
+            else f"{store} does not answer ({reason})"
+        )
     if isinstance(error, MlflowException):
         status = error.get_http_status_code()
         return Refused(f"{store} refuses to answer: {reason}", status, error.error_code)
