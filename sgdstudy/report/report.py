@@ -21,7 +21,7 @@ from sgdstudy.studies.study import HIDDEN
 from sgdstudy.text import written
 from sgdstudy.tracking import chart_views
 from sgdstudy.tracking.load import kind_of
-from sgdstudy.tracking.runs import TrackedRun, artifact, every_run
+from sgdstudy.tracking.runs import TrackedRun, artifact, every_run, names_of_artifacts
 from sgdstudy.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -308,7 +308,7 @@ def _result(run: TrackedRun, name: str, missing: str) -> str:
 
 def _figures(store: Store, run: TrackedRun) -> list[str]:
     """Return the file names of the figures, in the order of the script where the run says it."""
-    files = [item.path for item in store.client.list_artifacts(run.run_id)]
+    files = names_of_artifacts(store, run)
     order = run.tags.get("sgdstudy.figures", "").split(", ")
     pictures = sorted(name for name in files if name.endswith(".png"))
     return sorted(pictures, key=lambda name: order.index(name) if name in order else len(order))

@@ -6,7 +6,6 @@ import functools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -29,7 +28,7 @@ from sgdstudy.tracking.prune import remove
 from sgdstudy.tracking.retry import reason_of
 from sgdstudy.tracking.runs import TrackedRun, every_run
 from sgdstudy.tracking.sink import RunSink
-from sgdstudy.tracking.store import locate
+from sgdstudy.tracking.store import locate, read_store
 from sgdstudy.training.interrupts import interrupt_flag, visible
 from sgdstudy.training.train import train
 
@@ -136,9 +135,9 @@ def _run(
 
 def waiting(plan: Plan, resume: bool) -> list[Combination]:
     """Return what `run` would run; the store is read, and nothing is written."""
-    store = locate(plan.options.store)
-    there = store.root is None or Path(store.uri.removeprefix("sqlite:///")).exists()
-    return _todo(plan.combinations, _runs(store, plan) if resume and there else [])
+    database = locate(plan.options.store).database
+    there = resume and (database is None or database.exists())
+    return _todo(plan.combinations, _runs(read_store(plan.options.store), plan) if there else [])
 
 
 def estimate(todo: list[Combination], jobs: int) -> str:

@@ -31,9 +31,11 @@ from filelock import FileLock, Timeout
 
 from sgdstudy.errors import InputError
 from sgdstudy.tracking import chart_views
+from sgdstudy.tracking.places import links_in, remove_folder
 from sgdstudy.tracking.retry import is_away, patiently, reason_of
 from sgdstudy.tracking.runs import TrackedRun, search
-from sgdstudy.tracking.store import Store, local_path, remove_folder
+from sgdstudy.tracking.shared import make_folder, share
+from sgdstudy.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
@@ -143,7 +145,8 @@ class Journal:
         key = f"{opening.start_ms:013d}-{uuid.uuid4().hex[:12]}"
         opening.tags[KEY] = key
         folder = store.streams / key
-        folder.mkdir(parents=True)
+        make_folder(store.streams)
+        folder.mkdir()
         journal = cls(store, folder, opening)
         journal._tried = False
         journal._lock.acquire()
@@ -168,6 +171,10 @@ class Journal:
     @classmethod
     def orphan(cls, store: Store, folder: Path) -> Journal | None:
         """Return what a process left behind; None if it lives, or the run is not this store's."""
+        link = next(links_in(folder), None)
+        if link is not None:  # it leads what we read, write or remove to someone else's files
+            log.warning("%s is left alone: %s is a symbolic link; remove it by hand", folder, link)
+            return None
         lock = FileLock(folder / "lock")
         try:
             age = time.time() - folder.stat().st_mtime
@@ -184,7 +191,7 @@ class Journal:
             lock.release()
             log.warning("%s is damaged and left alone: remove it by hand", folder)
             return None
-        if opening is None or store_of != store.shown:
+        if opening is None or not store.is_called(store_of):
             lock.release()
             if opening is None and age > BEGIN_SECONDS:  # nothing was written down, nothing is lost
                 remove_folder(folder)
@@ -219,7 +226,8 @@ class Journal:
     @property
     def place(self) -> Path | None:
         """Where a local store keeps the run's artifacts; None where MLflow takes them to it."""
-        return local_path(self.uri) if self.store.root and self.uri else None
+        known = self.run_id and self.uri
+        return self.store.place(self.run_id or "", self.uri or "") if known else None
 
     def find(self, name: str) -> Path | None:
         """Return where an artifact lies now: in its place, or on its way; None: on neither."""
@@ -350,9 +358,10 @@ class Journal:
         if place is None:
             self.store.client.log_artifacts(self.run_id, str(self.folder / "artifacts"))
             return
-        place.mkdir(parents=True, exist_ok=True)
+        make_folder(place)
         for path in self.artifacts():  # what was moved before a kill is there, and whole
             move(path, place / path.name)
+            share(place / path.name)
 
     def _end(self, closing: Closing) -> None:
         assert self.run_id is not None
