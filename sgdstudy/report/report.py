@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import logging
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -21,12 +22,20 @@ from sgdstudy.studies.study import HIDDEN
 from sgdstudy.text import written
 from sgdstudy.tracking import chart_views
 from sgdstudy.tracking.load import kind_of
-from sgdstudy.tracking.runs import TrackedRun, artifact, every_run, names_of_artifacts
+from sgdstudy.tracking.runs import (
+    TrackedRun,
+    artifact,
+    every_run,
+    lacks_files,
+    named,
+    names_of_artifacts,
+)
 from sgdstudy.tracking.store import Store
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
+log = logging.getLogger("sgdstudy")
 Claim = dict[str, Any]  # as in claims.json, written as text, with the verdict in a word
 ROWS_OPEN = 12  # a longer table starts folded
 MAX_WIDTH = 1600  # pixels of a figure
@@ -182,6 +191,9 @@ def _section(store: Store, name: str, run: TrackedRun, arms: Sequence[TrackedRun
         listing = _read(store, run, "claims.json", into)
         paths = [artifact(store, run, file, into) for file in _figures(store, run)]
         pictures = [_picture(path, ident, question) for path in paths if path is not None]
+    if lacks_files(store, run):
+        text = f"The files of this answer, and of its figures, are missing: {named([run])}."
+        log.warning("%s: %s", name, text)
     hidden = text == HIDDEN
     started = min(r.start_ms for r in [run, *arms])
     return Section(

@@ -133,16 +133,11 @@ def require_writable(path: Path, *others: Path) -> None:
             connection.rollback()
     except sqlite3.Error as error:
         said = f"; SQLite says: {error}"
+    about = f"{shut[0].name} is {_owner(shut[0])}'s, {stat.filemode(shut[0].stat().st_mode)}"
     raise InputError(
-        f"the store {path.parent} cannot be written ({_rights(shut[0])}{said}); "
-        f"{_mend(path.parent)}. Reading works: ss.load_runs, sgdstudy export, report --out FILE"
+        f"the store {path.parent} cannot be written ({about}{said}); {_mend(path.parent)}. "
+        f"Reading works: ss.load_runs, sgdstudy export, report --out FILE"
     )
-
-
-def _rights(path: Path) -> str:
-    if hasattr(os, "statvfs") and os.statvfs(path).f_flag & os.ST_RDONLY:
-        return "it is on a read-only file system"
-    return f"{path.name} is {_owner(path)}'s, {stat.filemode(path.stat().st_mode)}"
 
 
 def _owner(path: Path) -> str:
@@ -153,6 +148,8 @@ def _owner(path: Path) -> str:
 
 
 def _mend(root: Path) -> str:
+    if hasattr(os, "statvfs") and os.statvfs(root).f_flag & os.ST_RDONLY:
+        return "it is on a read-only file system; give another folder with --store"
     return (
         f"give another folder with --store, or let {_owner(root)} share this one: "
         f"chmod -R g+rwX {root}"

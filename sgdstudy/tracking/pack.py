@@ -161,19 +161,20 @@ def unpack(store: Store, path: Path) -> tuple[list[str], list[str]]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    damaged = (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, zlib.error)
     try:
-        with zipfile.ZipFile(path) as file:
-            yield file
+        file = zipfile.ZipFile(path)
     except FileNotFoundError:
         raise InputError(f"there is no file {path}") from None
-    except (
-        zipfile.BadZipFile,
-        zipfile.LargeZipFile,
-        EOFError,
-        NotImplementedError,
-        zlib.error,
-    ) as error:
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+    except damaged as error:
         raise InputError(f"{path} is damaged, or not packed by sgdstudy: {reason(error)}") from None
+    with file:
+        try:
+            yield file
+        except damaged as error:
+            raise InputError(f"{path} is damaged: {reason(error)}") from None
 
 
 def _listed(file: zipfile.ZipFile, path: Path, store: Store) -> dict[str, list[str]]:
