@@ -6,6 +6,7 @@ original, and whoever follows them reads, writes or deletes the original's files
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -42,9 +43,11 @@ def place_of_run(root: Path, run_id: str, recorded: Path) -> Path:
         raise InputError(
             f"run {run_id} says that its files are in {recorded}, which is not its own"
         )
-    if place.resolve() != place:
+    inside = place.relative_to(root).parts
+    links = (root.joinpath(*inside[: i + 1]) for i in range(len(inside)))
+    if ".." in inside or any(map(os.path.islink, links)):  # `resolve` would look from the top
         raise InputError(
-            f"the files of run {run_id} are left alone: {place} is reached by a symbolic link"
+            f"the files of run {run_id} are left alone: {place} is reached by a symbolic link or .."
         )
     return place
 
