@@ -231,6 +231,7 @@ def forget(path: Path, run_ids: Iterable[str]) -> None:
     """
     with opened(path) as connection:
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA wal_autocheckpoint = 64")  # pages: the log stays short
         tables = [
             (table, key[3])
             for (table,) in connection.execute(

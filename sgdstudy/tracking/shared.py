@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import stat
 from pathlib import Path
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder and those it lies in, with the group's rights of the one that was there."""
-    missing = [path, *path.parents]
-    there = next((i for i, folder in enumerate(missing) if folder.is_dir()), len(missing))
-    for folder in reversed(missing[:there]):
+def make_folder(path: Path) -> list[Path]:
+    """Make a folder and those it lies in, with the group's rights of the one that was there.
+
+    Returns:
+        The folders whose names changed: those to be synced where a power failure counts.
+    """
+    missing = list(itertools.takewhile(lambda folder: not folder.is_dir(), (path, *path.parents)))
+    for folder in reversed(missing):
         folder.mkdir(exist_ok=True)
         share(folder)
+    return [folder.parent for folder in missing]
 
 
 def share(path: Path) -> None:
