@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import logging
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -21,12 +22,20 @@ from sgdstudy.studies.study import HIDDEN
 from sgdstudy.text import written
 from sgdstudy.tracking import chart_views
 from sgdstudy.tracking.load import kind_of
-from sgdstudy.tracking.runs import TrackedRun, artifact, every_run
+from sgdstudy.tracking.runs import (
+    TrackedRun,
+    artifact,
+    every_run,
+    lacks_files,
+    named,
+    names_of_artifacts,
+)
 from sgdstudy.tracking.store import Store
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
+log = logging.getLogger("sgdstudy")
 Claim = dict[str, Any]  # as in claims.json, written as text, with the verdict in a word
 ROWS_OPEN = 12  # a longer table starts folded
 MAX_WIDTH = 1600  # pixels of a figure
@@ -213,6 +222,9 @@ def _section(store: Store, name: str, run: TrackedRun, arms: Sequence[TrackedRun
         listing = _read(store, run, "claims.json", into)
         paths = [artifact(store, run, file, into) for file in _figures(store, run)]
         pictures = [_picture(path, ident, question) for path in paths if path is not None]
+    if lacks_files(store, run):
+        text = f"The files of this answer, and of its figures, are missing: {named([run])}."
+        log.warning("%s: %s", name, text)
     hidden = text == HIDDEN
     started = min(r.start_ms for r in [run, *arms])
     return Section(
@@ -339,7 +351,7 @@ def _result(run: TrackedRun, name: str, missing: str) -> str:
 
 def _figures(store: Store, run: TrackedRun) -> list[str]:
     """Return the file names of the figures, in the order of the script where the run says it."""
-    files = [item.path for item in store.client.list_artifacts(run.run_id)]
+    files = names_of_artifacts(store, run)
     order = run.tags.get("sgdstudy.figures", "").split(", ")
     pictures = sorted(name for name in files if name.endswith(".png"))
     return sorted(pictures, key=lambda name: order.index(name) if name in order else len(order))

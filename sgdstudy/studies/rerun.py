@@ -100,7 +100,7 @@ def rerun(
         InputError: no such run, one that is not ours or did not finish, or a script that is gone
             or declares another configuration now.
     """
-    opened = recovery.start(store, say)
+    opened = recovery.start(store, say, make=False)
     run = _find(opened, run_id)
     arm, tags = _rebuilt(run)
     tags |= {"sgdstudy.rerun_of": run_id}

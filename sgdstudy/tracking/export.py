@@ -18,7 +18,7 @@ from sgdstudy.errors import InputError
 from sgdstudy.history.rows import ROW_GROUP, WHOLE_NUMBERS
 from sgdstudy.tracking.load import load_claims, load_runs, sources
 from sgdstudy.tracking.parquet import LABELS, Source, dtype_of, gather
-from sgdstudy.tracking.store import open_store
+from sgdstudy.tracking.store import read_store
 
 FORMATS = ("csv", "parquet")
 FILES = ("runs", "claims", "epochs", "steps")
@@ -61,7 +61,7 @@ def export(
     paths = _places(folder, to, force)
     where: dict[str, Any] = {"invocation": invocation, "store": store}
     tables = {"runs": load_runs(study, arms=arms, **where), "claims": load_claims(study, **where)}
-    opened = open_store(store)
+    opened = read_store(store)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # whole or not at all: files are made beside their places, then renamed

@@ -21,11 +21,12 @@ from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.tracking import chart_views, describe, provenance
 from sgdstudy.tracking.journal import Closing, Journal, Later, Opening
+from sgdstudy.tracking.places import remove_folder
 from sgdstudy.tracking.resume import SECONDS
 from sgdstudy.tracking.retry import is_away
 from sgdstudy.tracking.runs import INVOCATION, NUMBER, next_number
 from sgdstudy.tracking.sink import RunSink, close_interrupted, room_on_disk
-from sgdstudy.tracking.store import Store, remove_folder
+from sgdstudy.tracking.store import Store
 
 
 @dataclass(frozen=True)

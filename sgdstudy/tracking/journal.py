@@ -34,10 +34,12 @@ from filelock import FileLock, Timeout
 
 from sgdstudy.errors import Away, InputError, Refused, recordable
 from sgdstudy.tracking import aside, chart_views
-from sgdstudy.tracking.durable import make_folder, sync, sync_all
+from sgdstudy.tracking.durable import sync, sync_all
+from sgdstudy.tracking.places import links_in, remove_folder
 from sgdstudy.tracking.retry import is_away, patiently, reason_of
 from sgdstudy.tracking.runs import TrackedRun, search
-from sgdstudy.tracking.store import Store, local_path, remove_folder
+from sgdstudy.tracking.shared import make_folder, share
+from sgdstudy.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
@@ -195,6 +197,10 @@ class Journal:
     @classmethod
     def orphan(cls, store: Store, folder: Path) -> Journal | None:
         """Return what a process left behind; None if it lives, or the run is not this store's."""
+        link = next(links_in(folder), None)
+        if link is not None:  # it leads what we read, write or remove to someone else's files
+            log.warning("%s is left alone: %s is a symbolic link; remove it by hand", folder, link)
+            return None
         lock = FileLock(folder / "lock")
         try:
             age = time.time() - folder.stat().st_mtime
@@ -248,7 +254,8 @@ class Journal:
     @property
     def place(self) -> Path | None:
         """Where a local store keeps the run's artifacts; None where MLflow takes them to it."""
-        return local_path(self.uri) if self.store.root and self.uri else None
+        known = self.run_id and self.uri
+        return self.store.place(self.run_id or "", self.uri or "") if known else None
 
     def find(self, name: str) -> Path | None:
         """Return where an artifact lies now: in its place, or on its way; None: on neither."""
@@ -442,6 +449,7 @@ class Journal:
         self.changed = [place, *make_folder(place)]
         for path in self.artifacts():  # what was moved before a kill is there, and whole
             move(path, place / path.name)
+            share(place / path.name)
         if self.later is None:
             sync_all(self.changed)
 

@@ -7,6 +7,7 @@ far as the row groups of a Parquet file allow. A file of a remote store is fetch
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,13 +26,14 @@ from sgdstudy.history.rows import AXIS, read_stream
 from sgdstudy.recipe.columns import PREFIX
 from sgdstudy.tracking.journal import KEY
 from sgdstudy.tracking.parquet import LABELS, Source, gather
-from sgdstudy.tracking.runs import TrackedRun, artifact, runs_of
-from sgdstudy.tracking.store import Store, open_store
+from sgdstudy.tracking.runs import TrackedRun, artifact, lacks_files, named, runs_of
+from sgdstudy.tracking.store import Store, read_store
 
 MAX_BYTES = 1_000_000_000
 CLAIM_FIELDS = ("name", "arm", "expected", "measured", "tolerance", "holds", "source", "kind")
 LARGEST = float(np.finfo(float).max)  # what MLflow's database keeps of an infinity
 NOT_FINITE = {"inf": np.inf, "-inf": -np.inf, "nan": np.nan}
+log = logging.getLogger("sgdstudy")
 
 
 def load_runs(
@@ -53,7 +55,7 @@ def load_runs(
     Raises:
         InputError: a study, an arm or an invocation that is not in the store.
     """
-    opened = open_store(store)
+    opened = read_store(store)
     runs = runs_of(opened, study, invocation, arms)
     claims: dict[tuple[str, str], dict[str, Any]] = {}
     for label in {run.invocation for run in runs} - {""}:
@@ -134,7 +136,7 @@ def load_claims(
     Raises:
         InputError: a study or an invocation that is not in the store.
     """
-    rows = _claims(open_store(store), study, invocation)
+    rows = _claims(read_store(store), study, invocation)
     return pd.DataFrame(rows, columns=None if rows else [*CLAIM_FIELDS, "study", "invocation"])
 
 
@@ -144,13 +146,33 @@ def load_claims(
 def sources(
     kind: str, study: str, arms: Any, invocation: str, store: Store, folder: Path
 ) -> list[Source]:
-    """Return where the rows of a study's runs lie; remote files are fetched into the folder."""
-    found = []
+    """Return where the rows of a study's runs lie; remote files are fetched into the folder.
+
+    Raises:
+        InputError: the store lacks rows that runs had, when they finished.
+    """
+    found, lost = [], []
     for run in runs_of(store, study, invocation, arms):
         rows = _rows(store, run, kind, folder)
         if rows is not None:
             found.append(Source(run.labels(study), *rows))
+        elif had_rows(store, run, kind):
+            lost.append(run)
+    if lost:
+        raise InputError(
+            f"the store lacks the {kind} of {len(lost)} finished run{'s' * (len(lost) > 1)} of "
+            f"{study}: {named(lost)}; put their files back below {store.root or store.shown}, or "
+            f"name other arms or another invocation"
+        )
     return found
+
+
+def had_rows(store: Store, run: TrackedRun, kind: str) -> bool:
+    """Whether a run without a file of rows must have had one: what has rows has charts of them."""
+    if not run.finished or KEY not in run.tags:
+        return False
+    charted = {key.partition("/")[0] for key in run.metrics} & set(PREFIX.values())
+    return PREFIX[kind] in charted or bool(charted and lacks_files(store, run))
 
 
 def _rows(
@@ -166,8 +188,9 @@ def _rows(
                 if name in ("seed", AXIS[kind]) and not pa.types.is_integer(dtype):
                     raise ValueError(f"its column {name} holds no whole numbers")
         return rows, sealed
-    stream = store.streams / run.tags.get(KEY, "none") / f"{kind}.arrow"
-    if stream.exists():  # the run is going on, or was killed
+    key = run.tags.get(KEY, "")
+    stream = store.streams / key / f"{kind}.arrow"
+    if key and key == Path(key).name and stream.is_file():  # the run is going on, or was killed
         with readable(stream):
             batches = list(read_stream(stream))
         return (ds.dataset(pa.Table.from_batches(batches)), None) if batches else None
@@ -203,7 +226,7 @@ def _load(
     given: str | None,
 ) -> pd.DataFrame:
     with tempfile.TemporaryDirectory(prefix="sgdstudy-") as folder:
-        found = sources(kind, study, arms, invocation, open_store(given), Path(folder))
+        found = sources(kind, study, arms, invocation, read_store(given), Path(folder))
         names = _checked(columns, list(dict.fromkeys(n for part in found for n in part.names)))
         if columns is None and seeds is None and steps is None:
             _check_size(found, study, kind)
@@ -234,6 +257,8 @@ def _claims(store: Store, study: str, invocation: str) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="sgdstudy-") as folder:
         for run in runs_of(store, study, invocation, None, answers=True):
             path = artifact(store, run, "claims.json", Path(folder))
+            if path is None and run.finished and lacks_files(store, run):
+                log.warning("the store lacks the claims of %s", named([run]))
             labels = {name: run.labels(study)[name] for name in ("study", "invocation")}
             for claim in _listing(path) if path else []:
                 values = {name: _finite_or_not(v) for name, v in claim.items()}

@@ -16,7 +16,8 @@ from mlflow.exceptions import MlflowException
 import sgdstudy as ss
 from sgdstudy.tracking import journal as module
 from sgdstudy.tracking.journal import Closing, Journal, Opening, read_json, write_json
-from sgdstudy.tracking.store import local_path, open_store
+from sgdstudy.tracking.places import local_path
+from sgdstudy.tracking.store import open_store
 
 CALLS = ("create_run", "log_batch", "log_inputs", "set_terminated")  # those a run makes
 DATA = {"name": "small", "digest": "0a1b", "profile": {"d": 1}}
