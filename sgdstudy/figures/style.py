@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sgdstudy.checks import SeedsLike
+from sgdstudy.figures.backend import style_of
 from sgdstudy.figures.extremes import Extremes
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
@@ -67,7 +68,8 @@ def png(figure: Figure) -> bytes:
     """Return the figure as PNG; its description says what it shows."""
     buffer = io.BytesIO()
     said = {"Description": describe(figure)}
-    figure.savefig(buffer, format="png", dpi=110, metadata=said)
+    with style_of(figure):
+        figure.savefig(buffer, format="png", dpi=110, metadata=said)
     return buffer.getvalue()
 
 

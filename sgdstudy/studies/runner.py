@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from sgdstudy.errors import InputError, Interrupted
-from sgdstudy.figures import png
 from sgdstudy.history.history import History
 from sgdstudy.history.rows import Files
-from sgdstudy.studies import workers
+from sgdstudy.studies import helpers, workers
 from sgdstudy.studies.arm import Arm, Options
 from sgdstudy.studies.claims import PLURAL, Claim, Claims, claims_markdown
+from sgdstudy.studies.making import Making
 from sgdstudy.studies.scripts import load_study
 from sgdstudy.studies.study import HIDDEN, Result, Runs, Study
 from sgdstudy.theory.predictions import MOST_WORK, predict
@@ -44,6 +44,13 @@ def run(
     say: Callable[[str], None] = lambda line: None,
 ) -> Result:
     """Run all arms of a study, judge its claims, and log everything; see `Study.run`."""
+    with helpers.beside(study.file):
+        return _run(study, options, progress, say)
+
+
+def _run(
+    study: Study, options: Options | None, progress: bool | None, say: Callable[[str], None]
+) -> Result:
     started = time.perf_counter()
     options = study.options() if options is None else options
     arms = study.placed_arms(options)
@@ -62,9 +69,11 @@ def run(
         say(f"  {name:<28} {_outcome(history)}")
     runs = Runs({name: found[name] for name in arms})  # in the order of the script
     claims = _judged(study, options, runs, guesses)
-    answer = _reflow(study.answer(options, runs, claims)) if options.answer else HIDDEN
+    answer = _reflow(study.answered(options, runs, claims)) if options.answer else HIDDEN
     claims = claims if options.answer else Claims()
-    run_ids["answer"] = _log_answer(study, invocation, options, runs, claims, answer)
+    making = Making(study, options, runs, say)
+    shown = making.text()
+    run_ids["answer"] = _log_answer(making, invocation, claims, answer)
     if any((store.streams / run_id).exists() for run_id in run_ids.values()):
         say(str(recovery.recover(store)))
     return Result(
@@ -75,7 +84,8 @@ def run(
         answer=answer,
         url=invocation.url(),
         seconds=time.perf_counter() - started,
-        shown=study.show(options, runs) if study.show else "",
+        shown=shown,
+        missing=tuple(making.missing),
     )
 
 
@@ -214,8 +224,8 @@ def _train_one(
     script: str, values: dict[str, Any], name: str, invocation: Invocation
 ) -> tuple[str, str, dict[str, Path], dict[str, Any]]:
     """Train one arm in a worker; hand back what a history needs beside the rows on disk."""
-    study, options, arms = _arms(script, tuple(values.items()))
-    with interrupt_flag() as interrupted:
+    with helpers.beside(script), interrupt_flag() as interrupted:
+        study, options, arms = _arms(script, tuple(values.items()))
         work = _Work(study, options, {name: arms[name]}, invocation, False, interrupted)
         ((_, run_id, history),) = _one_by_one(work)
     assert isinstance(history.sink, Files)
@@ -242,16 +252,15 @@ def _judged(
     study: Study, options: Options, runs: Runs, guesses: Mapping[tuple[str, str], float]
 ) -> Claims:
     """Return the claims, without the expectations that the options given make void."""
-    claims = list(study.claims(options, runs))
+    claims = study.claimed(options, runs)
     if options != study.defaults(options):
         claims = [c if c.always or c.identity else c.described() for c in claims]
     return Claims(replace(claim, guess=guesses.get((claim.name, claim.arm))) for claim in claims)
 
 
-def _log_answer(
-    study: Study, invocation: Invocation, options: Options, runs: Runs, claims: Claims, answer: str
-) -> str:
+def _log_answer(making: Making, invocation: Invocation, claims: Claims, answer: str) -> str:
     """Log the `answer` run and the experiment's description; return the run's id."""
+    study = making.study
     head, table = f"**{study.question}**\n\n{answer}", claims_markdown(claims)
     failed = {"sgdstudy.claims_failed": str([c.holds for c in claims].count(False))}
     tags = failed if claims else {}
@@ -259,9 +268,8 @@ def _log_answer(
         listing = json.dumps([claim.as_json() for claim in claims], indent=1)
         _add_text(journal, "claims.json", listing)
         _add_text(journal, "answer.md", f"{head}\n\n{table}")
-        names = list(_draw(journal, study, runs))
-        for name, make in study.tables.items():
-            journal.add(name, functools.partial(_write_table, make, options, runs))
+        names = making.figures(journal)
+        making.tables(journal)
         look = [f"Look first at **{name}**, of the run `answer`." for name in names][:1]
         note = "\n\n".join([head, *look, table])
         if len(note) > NOTE_LENGTH:
@@ -286,20 +294,8 @@ def _counts(claims: list[Claim]) -> list[tuple[str, int, float]]:
     return counts
 
 
-def _draw(journal: Journal, study: Study, runs: Runs) -> Iterator[str]:
-    """Draw a study's figures one by one, each an artifact; yield their names."""
-    for name, figure in study.drawn(runs):
-        picture = png(figure)
-        journal.add(name, functools.partial(Path.write_bytes, data=picture))
-        yield name
-
-
 def _add_text(journal: Journal, name: str, text: str) -> None:
     journal.add(name, lambda path: path.write_text(text, encoding="utf-8"))
-
-
-def _write_table(make: Callable[[Any, Runs], Any], options: Any, runs: Runs, path: Path) -> None:
-    make(options, runs).to_csv(path, index=False)
 
 
 def _reflow(text: str) -> str:

@@ -11,6 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from sgdstudy.errors import StoreError
+from sgdstudy.studies import output
 
 WORKER_NICE = 10  # whoever takes their results goes first: one that lags makes them wait
 
@@ -53,6 +54,8 @@ def spread(
 
 
 def _begin_worker() -> None:
+    output.harden()
+    output.keep_warnings_ours()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a worker hears Ctrl-C only while it trains
     if hasattr(os, "nice"):  # not on Windows
         os.nice(WORKER_NICE)

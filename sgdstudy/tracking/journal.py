@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from filelock import FileLock, Timeout
 
+from sgdstudy import checks
 from sgdstudy.errors import InputError
 from sgdstudy.tracking import chart_views
 from sgdstudy.tracking.retry import is_away, patiently, reason_of
@@ -199,8 +200,7 @@ class Journal:
         Raises:
             InputError: a name that is no plain file name.
         """
-        if name in ("", "..") or name != Path(name).name or "\\" in name:
-            raise InputError(f"an artifact's name is a plain file name as loss.png, got {name!r}")
+        checks.file_name("an artifact's name", name)
         draft = self.folder / "draft" / name  # moved when whole: half of it would be sent
         for folder in (draft.parent, self.folder / "artifacts"):
             folder.mkdir(exist_ok=True)
