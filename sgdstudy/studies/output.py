@@ -34,7 +34,8 @@ class _Unfailing(io.RawIOBase):
 
     def __init__(self, stream: io.TextIOWrapper) -> None:
         self._stream = stream  # it would close the file when nobody has it any more
-        self._raw, self._broken = getattr(stream.buffer, "raw", stream.buffer), False
+        self._raw: Any = getattr(stream.buffer, "raw", stream.buffer)
+        self._broken = False
 
     def writable(self) -> bool:
         return True
