@@ -172,10 +172,10 @@ class ExportCommand:
 
 @dataclass(frozen=True)
 class PruneCommand:
-    """Drop all but the latest invocations of every study, with their files."""
+    """Drop all but the latest invocations of every study and user, with their files."""
 
     keep: int
-    """how many invocations of each study to keep"""
+    """how many invocations to keep, of each study and user"""
     store: Store = None
     yes: bool = False
     """do not ask"""
@@ -183,14 +183,18 @@ class PruneCommand:
     def run(self) -> int:
         """Run the command; return the exit code."""
         from sgdstudy.tracking import recovery
-        from sgdstudy.tracking.prune import plan, remove
+        from sgdstudy.tracking.prune import described, plan, remove
 
         store = recovery.start(self.store, say)
-        runs = plan(store, self.keep)
+        doomed = plan(store, self.keep)
+        runs = [run for group in doomed.values() for run in group]
         if not runs:
             say("nothing to drop")
             return 0
-        question = f"drop {len(runs)} runs of older invocations and their files?"
+        say(f"of {store.shown}")
+        for line in described(doomed):
+            say(f"  {line}")
+        question = f"drop these {len(runs)} runs and their files?"
         if not self.yes and not confirmed(question, "--yes"):
             say("kept everything")
             return 0
@@ -288,10 +292,12 @@ class RecoverCommand:
     """Finish runs whose process is gone, and send what a tracking server missed."""
 
     store: Store = None
+    discard: tuple[str, ...] = ()
+    """drop these, which the store refuses, with all they recorded"""
 
     def run(self) -> int:
         """Run the command; return the exit code."""
-        return _recover(self.store)
+        return _recover(self.store, self.discard)
 
 
 COMMANDS: dict[str, Any] = {
@@ -339,15 +345,24 @@ def _processes(jobs: int) -> int:
     return checks.count("jobs", jobs, least=0) or default_jobs()
 
 
-def _recover(given: str | None) -> int:
+def _recover(given: str | None, unwanted: tuple[str, ...]) -> int:
+    from sgdstudy.tracking import aside
     from sgdstudy.tracking.recovery import recover
     from sgdstudy.tracking.store import open_store
 
-    found = recover(open_store(given))
+    store = open_store(given)
+    for key in unwanted:
+        say(f"discarded {aside.discard(store, key)}")
+    aside.put_back(store)
+    found, refused = recover(store), aside.listed(store)
     for name in [*found.closed, *found.sent]:
         say(f"  {name}")
+    for one in refused:
+        say(f"  refused: {one}; --discard {one.folder.name} drops it")
     say(str(found) or "nothing to do: no run is left behind")
-    return 1 if found.waiting else 0
+    for address, count in aside.elsewhere(store).items():
+        say(f"{count} of this machine's runs wait for {address}")
+    return 1 if found.waiting or refused else 0
 
 
 def _write_report(store: Any, out: str | None) -> Path:

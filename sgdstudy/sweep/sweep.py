@@ -6,7 +6,6 @@ import functools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -27,7 +26,7 @@ from sgdstudy.tracking import garbage, provenance, recovery
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.prune import remove
 from sgdstudy.tracking.retry import reason_of
-from sgdstudy.tracking.runs import TrackedRun, every_run
+from sgdstudy.tracking.runs import NUMBER, TrackedRun, every_run
 from sgdstudy.tracking.sink import RunSink
 from sgdstudy.tracking.store import locate
 from sgdstudy.training.interrupts import interrupt_flag, visible
@@ -137,7 +136,7 @@ def _run(
 def waiting(plan: Plan, resume: bool) -> list[Combination]:
     """Return what `run` would run; the store is read, and nothing is written."""
     store = locate(plan.options.store)
-    there = store.root is None or Path(store.uri.removeprefix("sqlite:///")).exists()
+    there = store.database is None or store.database.exists()
     return _todo(plan.combinations, _runs(store, plan) if resume and there else [])
 
 
@@ -346,8 +345,11 @@ def _invocation(
     """Begin an invocation, or go on with the latest that ran some of these combinations."""
     fresh = Invocation.start(store, plan.name, plan.tags)
     hashes = {combination.hash for combination in everything}
-    ids = {run.invocation for run in earlier if _hash(run) in hashes}
-    return replace(fresh, id=max(ids, default="") or fresh.id)  # "" is that of a rerun
+    ours = [run for run in earlier if _hash(run) in hashes and run.invocation]  # no reruns
+    if not ours:
+        return fresh
+    last = max(ours, key=lambda run: run.order)
+    return replace(fresh, id=last.invocation, number=last.tags.get(NUMBER, ""))
 
 
 def _of_invocation(invocation: Invocation, runs: list[TrackedRun]) -> list[TrackedRun]:

@@ -8,20 +8,21 @@ import os
 import re
 import shutil
 import sqlite3
+import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from filelock import FileLock
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, quoted, unknown
+from sgdstudy.errors import InputError, Refused, quoted, without_secrets
+from sgdstudy.tracking import address, server
 from sgdstudy.tracking.retry import patiently, reason_of
 
 # before mlflow is first imported: it reports its use over the network otherwise
@@ -36,9 +37,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-DATABASE = "mlflow.db"
-SCHEMES = ("http", "https", "sqlite", "file", "postgresql", "mysql", "mssql", "databricks")
-SERVER_SECONDS = 5.0
+ENVIRONMENT = "MLFLOW_TRACKING_URI"
 LOCK_SECONDS = 20.0
 EXPERIMENT_SECONDS = 1.0  # a sweep makes dozens of runs a second
 
@@ -58,11 +57,20 @@ class Store:
     @property
     def shown(self) -> str:
         """The URI for people and files: without a password."""
-        return re.sub(r"//[^/@]*@", "//", self.uri)
+        return without_secrets(self.uri, whole=True)
+
+    @property
+    def database(self) -> Path | None:
+        """The file of a local store's database; None for a server."""
+        return None if self.root is None else address.sqlite_path(self.uri)
+
+    def is_called(self, uri: str) -> bool:
+        """Whether a URI, as `shown` once wrote it, is of this store, in whatever spelling."""
+        return address.identity(uri) == address.identity(self.shown)
 
     @cached_property
     def client(self) -> MlflowClient:
-        """MLflow's client for this store.
+        """MLflow's client for this store, whose every call ends in time; see `server.Client`.
 
         Raises:
             InputError: a database of an older or a newer MLflow.
@@ -71,12 +79,13 @@ class Store:
         from mlflow.exceptions import MlflowException
 
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        # it prints a traceback of what we say in one line
+        # they print a traceback of what we say in one line
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         try:
-            return MlflowClient(tracking_uri=self.uri)
+            made = server.first(self.uri, lambda: MlflowClient(tracking_uri=self.uri))
         except MlflowException as error:
             raise self._explained(error) from error
+        return cast("MlflowClient", server.Client(made, self.uri))
 
     def _explained(self, error: Exception) -> Exception:
         """Say in one line what is wrong with a database's schema."""
@@ -133,8 +142,6 @@ class Store:
         return known
 
     def _experiment(self, name: str) -> str:
-        from mlflow.exceptions import MlflowException
-
         found = self.client.get_experiment_by_name(name)
         if found is None:
             if self.root is not None:
@@ -143,7 +150,7 @@ class Store:
             location = None if self.root is None else (self.root / "artifacts" / name).as_uri()
             try:
                 return self.client.create_experiment(name, artifact_location=location)
-            except MlflowException:  # another process was faster
+            except Refused:  # another process was faster
                 found = self.client.get_experiment_by_name(name)
                 if found is None:
                     raise
@@ -152,38 +159,48 @@ class Store:
         return found.experiment_id
 
 
-def locate(given: str | None = None) -> Store:
-    """Return the store: `MLFLOW_TRACKING_URI`, else `given`, else the nearest `mlruns/`.
+def locate(given: str | Path | None = None) -> Store:
+    """Return the store: `given`, else `MLFLOW_TRACKING_URI`, else the nearest `mlruns/`.
 
     Args:
-        given: a folder for database and artifacts, or a tracking URI.
+        given: a folder for database and artifacts, or a tracking URI; see `address.parse`.
 
     Raises:
-        InputError: a kind of URI that cannot be used.
+        InputError: what is neither, or a kind of URI that cannot be used.
     """
-    choice = os.environ.get("MLFLOW_TRACKING_URI") or given
-    if not isinstance(choice, (str, Path, type(None))):
-        raise InputError(f"the store is a folder or a tracking URI, not {quoted(choice)}")
-    choice = str(choice) if isinstance(choice, Path) else choice
-    if choice in ("sqlite://", "sqlite:///"):
-        raise InputError(
-            "sqlite:// alone is a database in memory, lost at once; give sqlite:///file"
-        )
-    if choice and choice.startswith("sqlite:///"):
-        path = Path(choice.removeprefix("sqlite:///")).resolve()
-        return Store(f"sqlite:///{path.as_posix()}", path.parent)
-    if choice and "://" in choice and not choice.startswith("file:"):
-        scheme = choice.split(":")[0].split("+")[0]
-        if scheme not in SCHEMES:
-            raise unknown("kind of store", scheme, SCHEMES)
-        return Store(choice, None)
-    if choice:
-        root = checks.path("the store", choice.removeprefix("file://")).resolve()
-    else:
+    if not isinstance(given, (str, Path, type(None))):
+        raise InputError(f"the store is a folder or a tracking URI, not {quoted(given)}")
+    if isinstance(given, Path):  # one called localhost:5000 too
+        given = str(given.expanduser().absolute())
+    choice = (_from_environment() or _nearest()) if given is None else given
+    uri, database = address.parse(choice)
+    return Store(uri, None if database is None else database.parent)
+
+
+def _from_environment() -> str | None:
+    """Return what the environment says, not what `mlflow.set_tracking_uri` put into it."""
+    said = os.environ.get(ENVIRONMENT)
+    module = sys.modules.get("mlflow.tracking._tracking_service.utils")
+    if not said or said != getattr(module, "_tracking_uri", None):
+        return said
+    try:  # what this process began with
+        words = Path("/proc/self/environ").read_bytes().split(b"\0")
+    except OSError:  # not Linux: it cannot be told
+        return said
+    prefix = f"{ENVIRONMENT}=".encode()
+    found = [os.fsdecode(word.removeprefix(prefix)) for word in words if word.startswith(prefix)]
+    return found[0] if found else None
+
+
+def _nearest() -> str:
+    try:
         here = Path.cwd()
-        near = [p / "mlruns" for p in (here, *here.parents) if (p / "mlruns").is_dir()]
-        root = near[0] if near else here / "mlruns"
-    return Store(f"sqlite:///{(root / DATABASE).as_posix()}", root)
+    except FileNotFoundError:
+        raise InputError(
+            "the folder that you are in was deleted; change to another one, or give --store"
+        ) from None
+    found = next((p for p in (here, *here.parents) if (p / "mlruns").is_dir()), here)
+    return str(found / "mlruns")
 
 
 def open_store(given: str | None = None) -> Store:
@@ -195,9 +212,10 @@ def open_store(given: str | None = None) -> Store:
     """
     store = locate(given)
     if store.root is None:
-        _check_server(store)
+        server.check(store.uri, lambda: store.client)
         return store
-    path = Path(store.uri.removeprefix("sqlite:///"))
+    path = store.database
+    assert path is not None
     try:
         store.root.mkdir(parents=True, exist_ok=True)
         with FileLock(store.root / ".lock"):
@@ -221,7 +239,7 @@ def _make_database(path: Path) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         draft = Path(folder) / path.name
-        made = SqlAlchemyStore(f"sqlite:///{draft.as_posix()}", path.parent.as_uri())
+        made = SqlAlchemyStore(address.sqlite_uri(draft), path.parent.as_uri())
         made.engine.dispose()
         connection = sqlite3.connect(draft)
         connection.execute("PRAGMA journal_mode=WAL")  # persists; several writers go faster
@@ -249,43 +267,6 @@ def _check_database(path: Path) -> None:
         raise InputError(
             f"{path} is not an MLflow database ({error}); move it away and a new one is made"
         ) from error
-
-
-def _check_server(store: Store) -> None:
-    uri = store.uri
-    if not uri.startswith(("http://", "https://")):
-        return
-    try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=SERVER_SECONDS):
-            pass
-    except urllib.error.HTTPError:  # it answers, whatever it thinks of /health
-        pass
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise InputError(
-            f"the tracking server {store.shown} does not answer ({reason}); "
-            f"start it, or unset MLFLOW_TRACKING_URI to use a local store"
-        ) from error
-    _check_access(store)
-
-
-def _check_access(store: Store) -> None:
-    """Ask for what needs a name and a password; /health needs none."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        store.client.search_experiments(max_results=1)
-    except MlflowException as error:
-        code = error.get_http_status_code()
-        if code == 401:
-            raise InputError(
-                f"the tracking server {store.shown} does not know you; set "
-                f"MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to what its admin gave you"
-            ) from None
-        if code == 403:
-            raise InputError(
-                f"the tracking server {store.shown} refuses to answer: {reason_of(error)}"
-            ) from None
 
 
 def _state_folder() -> Path:
