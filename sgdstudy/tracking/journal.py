@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from filelock import FileLock, Timeout
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, Refused, recordable
+from sgdstudy.errors import Refused, recordable
 from sgdstudy.tracking import aside, chart_views
 from sgdstudy.tracking.retry import is_away, patiently, reason_of
 from sgdstudy.tracking.runs import TrackedRun, search
