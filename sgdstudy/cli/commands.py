@@ -273,6 +273,8 @@ class RerunCommand:
 
     run_ids: Annotated[tuple[str, ...], tyro.conf.Positional]
     store: Store = None
+    script: str | None = None
+    """the runs' script, where it is not in this project's experiments/"""
 
     def run(self) -> int:
         """Run the command; return the exit code: 1 where a number differs."""
@@ -282,7 +284,7 @@ class RerunCommand:
             raise InputError("name a run; ss.load_runs(study).run_id lists them")
         found = []
         for run_id in self.run_ids:
-            found.append(rerun(run_id, store=self.store, say=say))
+            found.append(rerun(run_id, store=self.store, script=self.script, say=say))
             say(str(found[-1]))
         return 1 if any(one.difference for one in found) else 0
 

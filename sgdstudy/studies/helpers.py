@@ -18,6 +18,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from sgdstudy.tracking.code import Code
+
 MOST_FILES = 50  # that a script may be made of
 LONGEST_FILE = 1_000_000  # bytes of one
 
@@ -79,6 +81,11 @@ def files_of(script: str | Path) -> dict[str, Path]:
                 helper for name in _imports(path, folder) for helper in _files(name, folder)
             ]
     return found
+
+
+def code_of(script: str | Path) -> Code:
+    """Return what a script runs: its text, that of its helpers, their repository, our version."""
+    return Code.of(script, files_of(script))
 
 
 class _Beside:

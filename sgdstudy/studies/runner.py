@@ -25,7 +25,7 @@ from sgdstudy.studies.making import Making
 from sgdstudy.studies.scripts import load_study
 from sgdstudy.studies.study import HIDDEN, Result, Runs, Study
 from sgdstudy.theory.predictions import MOST_WORK, predict
-from sgdstudy.tracking import chart_views, describe, provenance, recovery, resume
+from sgdstudy.tracking import chart_views, describe, recovery, resume
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.journal import Closing, Journal
 from sgdstudy.tracking.sink import RunSink
@@ -58,7 +58,7 @@ def _run(
     store = recovery.start(options.store, say)
     say(f"tracking to {store.shown}")
     invocation = replace(
-        Invocation.start(store, study.name, study.tags(options)),
+        Invocation.start(store, study.name, study.tags(options), helpers.code_of(study.file)),
         resume=options.resume,
         checkpoint_seconds=options.checkpoint_seconds,
     )
@@ -152,7 +152,7 @@ def train_arm(
     """
     problem, config, ours = arm.problem, arm.config, arm.trajectory is None
     fingerprint = describe.config_hash(problem, describe.parameters(problem, config))
-    wanted = {"sgdstudy.config_hash": fingerprint, **provenance.code_tags()}
+    wanted = {"sgdstudy.config_hash": fingerprint, **invocation.code.same}
 
     def take(sink: RunSink) -> History:
         seconds = invocation.checkpoint_seconds

@@ -32,7 +32,7 @@ from filelock import FileLock, Timeout
 
 from sgdstudy import checks
 from sgdstudy.errors import Refused, recordable
-from sgdstudy.tracking import aside, chart_views
+from sgdstudy.tracking import aside, chart_views, shapes
 from sgdstudy.tracking.retry import is_away, patiently, reason_of
 from sgdstudy.tracking.runs import TrackedRun, search
 from sgdstudy.tracking.store import Store, local_path, remove_folder
@@ -118,12 +118,12 @@ class Journal:
 
     def __init__(self, store: Store, folder: Path, opening: Opening) -> None:
         self.store, self.folder, self.opening = store, folder, opening
-        sent = read_json(folder / "sent.json") or {}
+        sent = shapes.read_or(folder / "sent.json", shapes.SENT, {})
         self.run_id: str | None = sent.get("run_id")
         self.uri: str | None = sent.get("uri")
         self._opened: bool = sent.get("opened", False)
-        self.interim: list[Stamped] = read_json(folder / "points.json") or []
-        self.closed = (folder / "closing.json").exists()
+        self.interim: list[Stamped] = shapes.read_or(folder / "points.json", shapes.POINTS, [])
+        self.closed = shapes.read_or(folder / "closing.json", shapes.CLOSING, None) is not None
         self.failure = ""
         self.refusal: str | None = None
         self.sink: HeldRows | None = None
@@ -183,10 +183,10 @@ class Journal:
         except (Timeout, OSError):
             return None
         try:
-            opening = read_json(folder / "opening.json")
+            opening = shapes.read_json(folder / "opening.json", shapes.OPENING)
             if opening is not None:
                 store_of, found = opening.pop("store"), Opening(**opening)
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (OSError, ValueError, TypeError):
             lock.release()
             log.warning("%s is damaged and left alone: remove it by hand", folder)
             return None
@@ -287,7 +287,8 @@ class Journal:
     @property
     def tries(self) -> int:
         """How many commands could not send it to a store that answered."""
-        return read_json(self.folder / "tries.json") or 0
+        found: int = shapes.read_or(self.folder / "tries.json", shapes.whole, 0)
+        return found
 
     def note_try(self, most: int) -> None:
         """Note one more of them; after the last the run is set aside."""
@@ -303,7 +304,8 @@ class Journal:
 
     def _deliver(self) -> None:
         """Send everything there is, in an order that leaves a readable run wherever it ends."""
-        opening, written = self.opening, read_json(self.folder / "closing.json")
+        written = shapes.read_or(self.folder / "closing.json", shapes.CLOSING, None)
+        opening = self.opening
         closing = Closing(**written) if written else None
         points, tags = (closing.points, closing.tags) if closing else ([], {})
         if self.run_id is None:
@@ -455,14 +457,6 @@ def write_json(path: Path, value: Any) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(draft, path)
-
-
-def read_json(path: Path) -> Any:
-    """Return what a file holds; None if there is none."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
 
 
 def _data_input(data: dict[str, Any]) -> DatasetInput:

@@ -6,7 +6,6 @@ far as the row groups of a Parquet file allow. A file of a remote store is fetch
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from sgdstudy import checks
 from sgdstudy.checks import SeedsLike
 from sgdstudy.errors import InputError
 from sgdstudy.history.rows import AXIS, read_stream
+from sgdstudy.tracking import shapes
 from sgdstudy.tracking.chart_points import PREFIX
 from sgdstudy.tracking.journal import KEY
 from sgdstudy.tracking.parquet import LABELS, Source, gather, readable
@@ -228,17 +228,9 @@ def _claims(store: Store, study: str, invocation: str) -> list[dict[str, Any]]:
         for run in runs_of(store, study, invocation, None, answers=True):
             path = artifact(store, run, "claims.json", Path(folder))
             labels = {name: run.labels(study)[name] for name in ("study", "invocation")}
-            for claim in _listing(path) if path else []:
+            for claim in shapes.read_or(path, shapes.CLAIMS, []) if path else []:
                 values = {name: _finite_or_not(v) for name, v in claim.items()}
                 found.append(values | {"kind": kind_of(claim)} | labels)
-    return found
-
-
-def _listing(path: Path) -> list[dict[str, Any]]:
-    with readable(path):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not (isinstance(found, list) and all(isinstance(item, dict) for item in found)):
-            raise ValueError("not a list of claims")
     return found
 
 
