@@ -29,6 +29,7 @@ from sgdstudy.tracking import chart_views, describe, recovery, resume
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.journal import Closing, Journal
 from sgdstudy.tracking.sink import RunSink
+from sgdstudy.tracking.writing import writing
 from sgdstudy.training.interrupts import interrupt_flag, visible
 from sgdstudy.training.train import train
 
@@ -45,10 +46,10 @@ def run(
 ) -> Result:
     """Run all arms of a study, judge its claims, and log everything; see `Study.run`."""
     with helpers.beside(study.file):
-        return _run(study, options, progress, say)
+        return _begun(study, options, progress, say)
 
 
-def _run(
+def _begun(
     study: Study, options: Options | None, progress: bool | None, say: Callable[[str], None]
 ) -> Result:
     started = time.perf_counter()
@@ -62,6 +63,21 @@ def _run(
         resume=options.resume,
         checkpoint_seconds=options.checkpoint_seconds,
     )
+    with writing(store, study.name, invocation.id):
+        return _run(study, options, arms, guesses, invocation, progress, say, started)
+
+
+def _run(
+    study: Study,
+    options: Options,
+    arms: Mapping[str, Arm],
+    guesses: Mapping[tuple[str, str], float],
+    invocation: Invocation,
+    progress: bool | None,
+    say: Callable[[str], None],
+    started: float,
+) -> Result:
+    store = invocation.store
     found: dict[str, History] = {}
     run_ids: dict[str, str] = {}
     for name, run_id, history in train_arms(study, options, arms, invocation, progress):

@@ -21,7 +21,7 @@ from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.tracking import chart_views, describe, provenance
 from sgdstudy.tracking.code import Code
-from sgdstudy.tracking.journal import Closing, Journal, Opening
+from sgdstudy.tracking.journal import Closing, Journal, Later, Opening
 from sgdstudy.tracking.resume import SECONDS
 from sgdstudy.tracking.retry import is_away
 from sgdstudy.tracking.runs import INVOCATION, NUMBER, next_number
@@ -44,6 +44,7 @@ class Invocation:
         code: what runs.
         resume: whether arms go on with runs that the store has of them.
         checkpoint_seconds: between two checkpoints of a run; 0: one after every chunk.
+        later: sends runs that are over before they are tracked, many at once.
     """
 
     store: Store
@@ -56,6 +57,7 @@ class Invocation:
     code: Code = field(default_factory=Code.of)
     resume: bool = False
     checkpoint_seconds: float = SECONDS
+    later: Later | None = None
 
     @classmethod
     def start(
@@ -130,7 +132,7 @@ class Invocation:
         with room_on_disk(name, self.store):
             told = Opening(self.study, name, all_tags, **opening)
             kept = self.code.artifacts() | (files or {})
-            journal = Journal.begin(self.store, told, kept, send=not over)
+            journal = Journal.begin(self.store, told, kept, not over, self.later if over else None)
             try:
                 yield journal
             except BaseException as error:

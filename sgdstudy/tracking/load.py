@@ -19,11 +19,12 @@ import pyarrow.dataset as ds
 from sgdstudy import checks
 from sgdstudy.checks import SeedsLike
 from sgdstudy.errors import InputError
+from sgdstudy.history.checksums import Sealed, readable
 from sgdstudy.history.rows import AXIS, read_stream
 from sgdstudy.tracking import shapes
 from sgdstudy.tracking.chart_points import PREFIX
 from sgdstudy.tracking.journal import KEY
-from sgdstudy.tracking.parquet import LABELS, Source, gather, readable
+from sgdstudy.tracking.parquet import LABELS, Source, gather
 from sgdstudy.tracking.runs import TrackedRun, artifact, runs_of
 from sgdstudy.tracking.store import Store, open_store
 
@@ -148,24 +149,30 @@ def sources(
     for run in runs_of(store, study, invocation, arms):
         rows = _rows(store, run, kind, folder)
         if rows is not None:
-            found.append(Source(run.labels(study), rows))
+            found.append(Source(run.labels(study), *rows))
     return found
 
 
-def _rows(store: Store, run: TrackedRun, kind: str, folder: Path) -> ds.Dataset | None:
+def _rows(
+    store: Store, run: TrackedRun, kind: str, folder: Path
+) -> tuple[ds.Dataset, Sealed | None] | None:
+    """Return where the rows of a run lie, and their file's checksums; None: it has none."""
     path = artifact(store, run, f"{kind}.parquet", folder)
     if path is not None:
         with readable(path):
+            sealed = Sealed.open(path)
             rows = ds.dataset(path, format="parquet")
             for name, dtype in zip(rows.schema.names, rows.schema.types, strict=True):
                 if name in ("seed", AXIS[kind]) and not pa.types.is_integer(dtype):
                     raise ValueError(f"its column {name} holds no whole numbers")
-        return rows
+        return rows, sealed
     stream = store.streams / run.tags.get(KEY, "none") / f"{kind}.arrow"
     if stream.exists():  # the run is going on, or was killed
-        batches = list(read_stream(stream))
-        return ds.dataset(pa.Table.from_batches(batches)) if batches else None
-    return None if run.invocation else _metric_history(store, run, kind)
+        with readable(stream):
+            batches = list(read_stream(stream))
+        return (ds.dataset(pa.Table.from_batches(batches)), None) if batches else None
+    rows = None if run.invocation else _metric_history(store, run, kind)
+    return None if rows is None else (rows, None)
 
 
 def _metric_history(store: Store, run: TrackedRun, kind: str) -> ds.Dataset | None:

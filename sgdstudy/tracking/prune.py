@@ -5,12 +5,15 @@ from __future__ import annotations
 from sgdstudy.errors import InputError
 from sgdstudy.tracking.runs import TrackedRun, every_run
 from sgdstudy.tracking.store import Store, local_path, remove_folder
+from sgdstudy.tracking.writing import alive
 
 Doomed = dict[tuple[str, str], list[TrackedRun]]  # by experiment and user
 
 
 def plan(store: Store, keep: int) -> Doomed:
     """Return the runs of all but the latest `keep` invocations of each study and user.
+
+    Invocations that a command writes to now are left alone.
 
     Raises:
         InputError: a negative number.
@@ -24,6 +27,10 @@ def plan(store: Store, keep: int) -> Doomed:
                 whose = run.tags.get("mlflow.user", "unknown")
                 found.setdefault((experiment.name, whose), []).append(run)
     doomed = {of: _older(runs, keep) for of, runs in sorted(found.items())}
+    living = alive(store, {run.invocation for runs in doomed.values() for run in runs})
+    doomed = {
+        of: [run for run in runs if run.invocation not in living] for of, runs in doomed.items()
+    }
     return {of: runs for of, runs in doomed.items() if runs}
 
 

@@ -92,13 +92,13 @@ def fields(needed: Mapping[str, Check], further: Mapping[str, Check] | None = No
 
 
 def read_json(path: Path, check: Check) -> Any:
-    """Return what a file holds; None if there is none.
+    """Return what a file holds; None if there is none, or its content never reached the disk.
 
     Raises:
         Damaged: it is no file, too long, no JSON, or of another shape.
     """
-    found = read_text(path)
-    return None if found is None else parsed(found, check, str(path))
+    found = (read_text(path) or "").strip("\0")  # a name may outlive a power failure
+    return parsed(found, check, str(path)) if found else None
 
 
 def read_or(path: Path, check: Check, instead: Any) -> Any:

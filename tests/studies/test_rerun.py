@@ -9,6 +9,7 @@ from conftest import one_line
 import sgdstudy as ss
 from sgdstudy.cli.main import main
 from sgdstudy.errors import InputError
+from sgdstudy.history.rows import write_parquet
 from sgdstudy.studies.rerun import rerun
 from sgdstudy.studies.scripts import load_study
 from sgdstudy.sweep import grid, sweep
@@ -86,7 +87,8 @@ def test_a_number_that_differs_is_found(tracked, store, capsys, kind, row, colum
     values[row] += np.asarray(off, values.dtype)
     values[row + 1] = np.nan  # a later one
     place = table.schema.get_field_index(column)
-    pq.write_table(table.set_column(place, column, pa.array(values)), path)
+    changed = table.set_column(place, column, pa.array(values))
+    write_parquet(iter(changed.to_batches()), path)
     found = rerun(tracked.run_ids["compiled"], store=store)
     seed, axis = (
         table[name][row].as_py() for name in ("seed", {"steps": "step"}.get(kind, "epoch"))
@@ -115,7 +117,7 @@ def test_a_step_size_that_theory_rounds_otherwise_now_is_that_of_then(tracked, s
 def test_rows_that_are_missing_are_found(tracked, store):
     opened = open_store(store)
     path = artifact(opened, find_run(opened, tracked.run_ids["eager"]), "steps.parquet")
-    pq.write_table(pq.read_table(path).slice(0, 100), path)
+    write_parquet(iter(pq.read_table(path).slice(0, 100).to_batches()), path)
     found = rerun(tracked.run_ids["eager"], store=store)
     assert "100 rows of steps were recorded, now 800" in str(found)
 
