@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-PID = re.compile("[0-9]{1,9}", re.ASCII)
+PID = re.compile("[1-9][0-9]{0,8}", re.ASCII)
 
 
 @dataclass(frozen=True)
