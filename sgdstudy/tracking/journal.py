@@ -22,6 +22,7 @@ import errno
 import json
 import logging
 import os
+import re
 import shutil
 import time
 import uuid
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
 
 KEY = "sgdstudy.key"  # tag: the name of the run's folder
+A_KEY = re.compile("[0-9]{13}-[0-9a-f]{12}", re.ASCII)
 BEGIN_SECONDS = 60.0  # a folder without opening.json may be one that is being begun
 PATIENCE_SECONDS = 10.0
 

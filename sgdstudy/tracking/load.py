@@ -23,7 +23,7 @@ from sgdstudy.history.checksums import Sealed, readable
 from sgdstudy.history.rows import AXIS, read_stream
 from sgdstudy.tracking import shapes
 from sgdstudy.tracking.chart_points import PREFIX
-from sgdstudy.tracking.journal import KEY
+from sgdstudy.tracking.journal import A_KEY, KEY
 from sgdstudy.tracking.parquet import LABELS, Source, gather
 from sgdstudy.tracking.runs import TrackedRun, artifact, runs_of
 from sgdstudy.tracking.store import Store, open_store
@@ -166,8 +166,9 @@ def _rows(
                 if name in ("seed", AXIS[kind]) and not pa.types.is_integer(dtype):
                     raise ValueError(f"its column {name} holds no whole numbers")
         return rows, sealed
-    stream = store.streams / run.tags.get(KEY, "none") / f"{kind}.arrow"
-    if stream.exists():  # the run is going on, or was killed
+    key = run.tags.get(KEY, "")
+    stream = store.streams / key / f"{kind}.arrow"
+    if A_KEY.fullmatch(key) and stream.exists():  # the run is going on, or was killed
         with readable(stream):
             batches = list(read_stream(stream))
         return (ds.dataset(pa.Table.from_batches(batches)), None) if batches else None
