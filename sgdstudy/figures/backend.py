@@ -48,6 +48,8 @@ def _imported() -> Any:
             import matplotlib
         except (OSError, ValueError) as error:
             log.warning("the settings of matplotlib are left out: %s", error)
+            for name in [n for n in sys.modules if n.partition(".")[0] == "matplotlib"]:
+                del sys.modules[name]  # half of them
             with _environment(MATPLOTLIBRC=os.devnull):
                 import matplotlib
     if given and fresh:

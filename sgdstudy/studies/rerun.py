@@ -169,11 +169,11 @@ def _changed(store: Store, run: TrackedRun, code: Code) -> list[str]:
     ]
     if CODE in run.tags and run.tags[CODE] != now.get(CODE):
         with tempfile.TemporaryDirectory(prefix="sgdstudy-") as folder:
-            kept = {name: artifact(store, run, name, Path(folder)) for name in code.artifacts()}
+            then = {name: artifact(store, run, name, Path(folder)) for name in code.copies}
             others = [
                 name
-                for name, path in kept.items()
-                if path is None or path.read_bytes() != code.files.get(name)
+                for name, path in then.items()
+                if path is None or path.read_bytes() != code.copies[name]
             ]
         lines.append(f"files: {', '.join(others) or 'one is gone'}")
     return lines

@@ -70,16 +70,21 @@ class Code:
         """Return the same for runs that keep no copy, as another run of theirs does."""
         return replace(self, files={}, diff="")
 
-    def artifacts(self) -> dict[str, Callable[[Path], object]]:
-        """Return what writes the copies, by the artifact's name."""
-        kept = {
+    @property
+    def copies(self) -> dict[str, bytes]:
+        """The files that are kept, by the artifact's name."""
+        return {
             name.replace("/", ".").encode(errors="replace").decode(): text
             for name, text in self.files.items()
             if len(text) <= LONGEST_FILE
         }
-        if self.diff:
-            kept[DIFF] = self.diff.encode(errors="replace")
-        return {name: functools.partial(Path.write_bytes, data=text) for name, text in kept.items()}
+
+    def artifacts(self) -> dict[str, Callable[[Path], object]]:
+        """Return what writes copies and diff, by the artifact's name."""
+        texts = self.copies | ({DIFF: self.diff.encode(errors="replace")} if self.diff else {})
+        return {
+            name: functools.partial(Path.write_bytes, data=data) for name, data in texts.items()
+        }
 
 
 @functools.cache
