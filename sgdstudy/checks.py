@@ -8,20 +8,18 @@ from __future__ import annotations
 import math
 import numbers
 import operator
-import unicodedata
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 from sgdstudy.errors import InputError, quoted, unknown
+from sgdstudy.text import acts
 
 MOST = 10**12  # of anything that is counted: epochs times steps must fit into 64 bits
 MOST_SEEDS = 1_000_000  # that train side by side
 LARGEST = 2**63 - 1
 LONGEST_NAME = 250  # what MLflow's database keeps of a name
 LONGEST_FOLDER = 255  # bytes, on most file systems
-UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's categories of what has no shape of its own
-EMOJI_JOINER = "\u200d"
 
 SeedsLike = int | Iterable[int]  # one seed or several
 
@@ -162,7 +160,7 @@ def name(kind: str, value: Any) -> str:
         raise InputError(
             f"{kind} has {len(value)} characters, more than {LONGEST_NAME}; shorten it"
         )
-    bad = [c for c in value if unicodedata.category(c) in UNSEEN and c != EMOJI_JOINER]
+    bad = [c for c in value if acts(c) or c in "\n\t"]
     if bad:
         raise InputError(
             f"{kind} {quoted(value)} holds {bad[0]!r}, which cannot be printed; leave it out"
@@ -179,6 +177,14 @@ def folder_name(kind: str, value: Any) -> str:
             f"and takes {LONGEST_FOLDER} bytes at the most"
         )
     return found
+
+
+def file_name(kind: str, value: Any) -> str:
+    """Return a name that a file can have, without a folder."""
+    plain = isinstance(value, str) and value == Path(value).name and value != ".."
+    if not plain or not value or "\\" in value:
+        raise InputError(f"{kind} is a plain file name as loss.png, not {quoted(value)}")
+    return str(value)
 
 
 def path(kind: str, value: Any) -> Path:

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import difflib
 import re
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 LONGEST = 80  # characters of what was given, in a message
 LONGEST_LIST = 400  # of the names that are allowed
@@ -129,13 +131,22 @@ def quoted(given: object) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]} …"
 
 
-def failed(what: str, error: BaseException) -> InputError:
-    """Build the error for a function of the user's that raised one.
+def failed(what: str, error: BaseException, file: str | Path | None = None) -> InputError:
+    """Build the error for a function of the user's that raised one, in this file of theirs.
 
     >>> print(failed("the model", ZeroDivisionError("division by zero")))
     the model failed: ZeroDivisionError: division by zero
     """
-    return InputError(f"{what} failed: {reason(error)}")
+    return InputError(f"{what} failed: {reason(error)}{place(error, file) if file else ''}")
+
+
+def place(error: BaseException, file: str | Path) -> str:
+    """Return in words where in a file, or else in one of its folder, an error came up; or ""."""
+    file = Path(file)
+    lines = traceback.extract_tb(error.__traceback__)[::-1]
+    own = [line for line in lines if Path(line.filename) == file]
+    near = [line for line in lines if Path(line.filename).parent == file.parent]
+    return next((f" ({Path(at.filename).name}, line {at.lineno})" for at in own + near), "")
 
 
 def reason(error: BaseException) -> str:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from typing import Any
+
+ACTING = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's categories of what acts, or has no shape
+SHOWN = "\n\t\u200d"  # of these: lines, columns, and what joins emoji
 
 
 def as_python(value: Any) -> Any:
@@ -47,3 +51,19 @@ def power(value: float, digits: int = 1) -> str:
     mantissa, exponent = text.split("e")
     raised = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
     return f"10{raised}" if mantissa == "1" else f"{mantissa}·10{raised}"
+
+
+def printable(text: str) -> str:
+    """Return text in which nothing acts on a terminal or a page: controls are written out.
+
+    >>> printable("red\\x1b[31m, left\\u202e, caf\\xe9"), printable("two\\nlines")
+    ('red\\\\x1b[31m, left\\\\u202e, café', 'two\\nlines')
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c.encode("unicode_escape").decode() if acts(c) else c for c in text)
+
+
+def acts(character: str) -> bool:
+    """Whether a character acts instead of being seen: a control, an invisible mark, a half."""
+    return unicodedata.category(character) in ACTING and character not in SHOWN

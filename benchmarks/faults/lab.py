@@ -32,7 +32,8 @@ import pyarrow.parquet as pq
 import sgdstudy as ss
 from sgdstudy.cli import main
 from sgdstudy.studies.runner import train_arm
-from sgdstudy.tracking import describe, provenance, recovery, sink
+from sgdstudy.tracking import describe, recovery, sink
+from sgdstudy.tracking.code import package_tags
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.store import DATABASE, open_store
 from sgdstudy.training import run as training_run
@@ -112,7 +113,7 @@ def warm_up() -> None:
     for name in LATE_IMPORTS:
         importlib.import_module(name)
     importlib.import_module("sqlalchemy.orm").configure_mappers()
-    provenance.code_tags()
+    package_tags()
     describe.data_picture(problem())
     for name in ("MLFLOW_TRACKING_URI", "SGDSTUDY_PREFIX", "SGDSTUDY_HOST_TAGS"):
         os.environ.pop(name, None)

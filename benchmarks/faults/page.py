@@ -77,6 +77,18 @@ finishes what was left, and says so:
   is in it can be read.
 - **The database is locked**: end the program that holds it. A run waits 20 s for it, then goes on
   and keeps what it records; `sgdstudy recover` sends it.
+- **Whatever becomes of its lines, a study runs to its end**: standard output that is closed, full,
+  a pipe that nobody reads, or of an encoding without the character. Exit code 1 says that lines are
+  lost. A figure, a table or `show` that fails is named in a line and left out; `--strict` ends with
+  exit code 1 then.
+- **A worker was killed**: the study or the sweep ends in one line within seconds, also where the
+  worker was handing back a result; `--resume` goes on.
+- **One run, answer or picture is not as we write it** (damaged, or written by somebody else): it is
+  named, and the others go on. `recover` sets a run that it cannot finish aside; a report says what
+  it leaves out, and bounds number and size of pictures and texts; rows are estimated before they
+  are read, and refused in one line where they would take more than half of the free memory;
+  `export` writes long runs in parts. `rerun` runs only scripts of the present `experiments/`, or
+  one named by `--script`.
 - **A run of a machine that is gone** stays RUNNING: only its own machine can tell that it is dead.
   Set its status in the UI, or with `MlflowClient().set_terminated(run_id, "KILLED")`.
 

@@ -11,10 +11,18 @@ import tyro
 
 from sgdstudy import checks
 from sgdstudy.cli.parsing import parse
-from sgdstudy.cli.terminal import console, print_claims, print_plain, print_rows, say
+from sgdstudy.cli.terminal import (
+    bold,
+    confirmed,
+    print_claims,
+    print_rows,
+    say,
+    show,
+    show_paragraphs,
+)
 from sgdstudy.errors import InputError, StoreError
 from sgdstudy.studies.claims import tally
-from sgdstudy.studies.scripts import find_scripts, load_study
+from sgdstudy.studies.scripts import find_scripts, load_studies, load_study
 from sgdstudy.studies.study import Result, Study
 from sgdstudy.text import written
 
@@ -31,7 +39,7 @@ class StudyCommand:
     first_seed: int = 0
     """the first seed of every study"""
     strict: bool = True
-    """end with exit code 1 when a claim fails, and say which"""
+    """end with exit code 1 when a claim fails or a figure is missing, and say which"""
     answer: bool = True
     """write the answers and the claims; --no-answer keeps them from the class"""
     predict: bool = False
@@ -43,10 +51,10 @@ class StudyCommand:
 
         jobs = _processes(self.jobs)
         started, results = time.perf_counter(), []
-        store = recovery.start(self.store, print_plain)
+        store = recovery.start(self.store, say)
         before = _stored_bytes(store)
-        for name in find_scripts():
-            study = load_study(name)
+        studies, broken = load_studies(say)
+        for study in studies.values():
             given: dict[str, Any] = {
                 "store": self.store,
                 "first_seed": self.first_seed,
@@ -60,21 +68,20 @@ class StudyCommand:
         size = _stored_bytes(store) - before
         failed = [(r.study, claim) for r in results for claim in r.failed]
         if any(result.claims for result in results):
-            say("\n[bold]All claims[/bold]\n")
+            show("\n", bold("All claims"), "\n")
             print_claims(results)
         say(
             f"\n{len(results)} studies: "
             f"{tally((c.kind, c.holds) for r in results for c in r.claims)}\n"
-            f"{time.perf_counter() - started:.0f} s, {size / 1e6:.0f} MB written\n"
-            f"Read the report: [bold]{_write_report(store, None)}[/bold]\n"
-            f"Look at the charts: [bold]sgdstudy ui[/bold] (or make ui)"
+            f"{time.perf_counter() - started:.0f} s, {size / 1e6:.0f} MB written"
         )
+        show("Read the report: ", bold(str(_write_report(store, None))))
+        show("Look at the charts: ", bold("sgdstudy ui"), " (or make ui)")
         for where, c in failed:
             what = f"{where}: {c.name} ({c.arm}): expected {written(c.expected)}"
-            print_plain(
-                f"FAILS  {what}, tolerance {written(c.tolerance)}, measured {written(c.measured)}"
-            )
-        return 1 if failed and self.strict else 0
+            say(f"FAILS  {what}, tolerance {written(c.tolerance)}, measured {written(c.measured)}")
+        missing = [name for result in results for name in result.missing]
+        return 1 if (failed or missing or broken) and self.strict else 0
 
 
 @dataclass(frozen=True)
@@ -83,11 +90,11 @@ class ListCommand:
 
     def run(self) -> int:
         """Run the command; return the exit code."""
-        scripts = find_scripts()
-        if not scripts:
+        if not find_scripts():
             raise InputError("there is no experiments/ folder here; change to the project's folder")
-        for name in scripts:
-            print(f"{name:<24} {load_study(name).question}")
+        studies, _ = load_studies(say)
+        for name, study in studies.items():
+            say(f"{name:<24} {study.question}")
         return 0
 
 
@@ -136,7 +143,8 @@ class ReportCommand:
         """Run the command; return the exit code."""
         from sgdstudy.tracking.store import read_store
 
-        say(f"wrote [bold]{_write_report(read_store(self.store), self.out)}[/bold]")
+        path = _write_report(read_store(self.store), self.out)
+        show("wrote ", bold(str(path)))
         return 0
 
 
@@ -198,7 +206,7 @@ class UnpackCommand:
         from sgdstudy.tracking.pack import unpack
 
         path = checks.path("the file", self.file)
-        added, there = unpack(recovery.start(self.store, print_plain), path)
+        added, there = unpack(recovery.start(self.store, say), path)
         say(f"added {len(added)} runs; {len(there)} were there already")
         return 0
 
@@ -223,17 +231,13 @@ class PruneCommand:
         if not runs:
             say("nothing to drop")
             return _shrunk(shrink(store))
-        print_plain(f"of {store.shown}")
+        say(f"of {store.shown}")
         for line in described(doomed):
-            print_plain(f"  {line}")
-        if not self.yes:
-            try:
-                reply = input(f"drop these {len(runs)} runs and their files? [y/N] ")
-            except EOFError:
-                raise InputError("nobody can be asked here; --yes drops without asking") from None
-            if reply.strip().lower() not in ("y", "yes"):
-                say("kept everything")
-                return 0
+            say(f"  {line}")
+        question = f"drop these {len(runs)} runs and their files?"
+        if not self.yes and not confirmed(question, "--yes"):
+            say("kept everything")
+            return 0
         say(f"dropped {len(runs)} runs, {remove(store, runs) / 1e6:.0f} MB")
         return _shrunk(shrink(store))
 
@@ -276,13 +280,13 @@ class SweepCommand:
         if self.dry_run:
             todo = sweep.waiting(plan, self.resume)
             for combination in todo:
-                print_plain(combination.name)
-            print_plain(sweep.estimate(todo, jobs))
+                say(combination.name)
+            say(sweep.estimate(todo, jobs))
             return 0
-        found = sweep.run(plan, jobs=jobs, dask=self.dask, resume=self.resume, say=print_plain)
-        print_plain(f"\n{found.answer}\n")
+        found = sweep.run(plan, jobs=jobs, dask=self.dask, resume=self.resume, say=say)
+        say(f"\n{found.answer}\n")
         print_rows(sweep_results.best(plan, found.table))
-        print_plain(f"rows: ss.load_runs({found.name!r}), ss.load_epochs({found.name!r})")
+        say(f"rows: ss.load_runs({found.name!r}), ss.load_epochs({found.name!r})")
         return 1 if (found.table.status != "FINISHED").any() else 0
 
     def _plan(self) -> Any:
@@ -309,6 +313,8 @@ class RerunCommand:
 
     run_ids: Annotated[tuple[str, ...], tyro.conf.Positional]
     store: Store = None
+    script: str | None = None
+    """the runs' script, where it is not in this project's experiments/"""
 
     def run(self) -> int:
         """Run the command; return the exit code: 1 where a number differs."""
@@ -318,8 +324,8 @@ class RerunCommand:
             raise InputError("name a run; ss.load_runs(study).run_id lists them")
         found = []
         for run_id in self.run_ids:
-            found.append(rerun(run_id, store=self.store, say=print_plain))
-            print_plain(str(found[-1]))
+            found.append(rerun(run_id, store=self.store, script=self.script, say=say))
+            say(str(found[-1]))
         return 1 if any(one.difference for one in found) else 0
 
 
@@ -361,18 +367,18 @@ def parse_options(study: Study, words: list[str]) -> Any:
 def run_script(study: Study, options: Any) -> int:
     """Run a study and print what it found; return the exit code."""
     result = _run_and_print(study, options)
-    return 1 if result.failed and options.strict else 0
+    return 1 if (result.failed or result.missing) and options.strict else 0
 
 
 def _run_and_print(study: Study, options: Any) -> Result:
-    say(f"\n[bold]{study.name}[/bold]  {study.question}")
-    result = study.run(options, say=print_plain)
+    show("\n", bold(study.name), f"  {study.question}")
+    result = study.run(options, say=say)
     if result.shown:
-        print_plain(result.shown)
-    console().print("\n" + result.answer + "\n", markup=False)
+        say(result.shown)
+    show_paragraphs(result.answer)
     if result.claims:
         print_claims([result])
-    print_plain(f"charts, once `sgdstudy ui` runs: {result.url}")
+    say(f"charts, once `sgdstudy ui` runs: {result.url}")
     return result
 
 
@@ -389,9 +395,9 @@ def _with_room(given: str | None) -> Any:
     from sgdstudy.tracking.store import read_store
 
     try:
-        return recovery.start(given, print_plain, make=False)
+        return recovery.start(given, say, make=False)
     except StoreError as error:
-        print_plain(str(error))
+        say(str(error))
         return read_store(given)
 
 
@@ -408,16 +414,16 @@ def _recover(given: str | None, unwanted: tuple[str, ...]) -> int:
 
     store = open_store(given, make=False)
     for key in unwanted:
-        print_plain(f"discarded {aside.discard(store, key)}")
+        say(f"discarded {aside.discard(store, key)}")
     aside.put_back(store)
     found, refused = recover(store), aside.listed(store)
     for name in [*found.closed, *found.sent]:
-        print_plain(f"  {name}")
+        say(f"  {name}")
     for one in refused:
-        print_plain(f"  refused: {one}; --discard {one.folder.name} drops it")
-    print_plain(str(found) or "nothing to do: no run is left behind")
+        say(f"  refused: {one}; --discard {one.folder.name} drops it")
+    say(str(found) or "nothing to do: no run is left behind")
     for address, count in aside.elsewhere(store).items():
-        print_plain(f"{count} of this machine's runs wait for {address}")
+        say(f"{count} of this machine's runs wait for {address}")
     return 1 if found.waiting or refused else 0
 
 

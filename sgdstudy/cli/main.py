@@ -2,75 +2,96 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from sgdstudy.cli.commands import COMMANDS, OLD_WORDS, RunCommand, parse_options, run_script
-from sgdstudy.cli.parsing import parse
-from sgdstudy.errors import InputError, Interrupted, StoreError, unknown
+from sgdstudy.cli.parsing import about, parse
+from sgdstudy.cli.terminal import PlainWarnings
+from sgdstudy.errors import InputError, Interrupted, StoreError, one_line, unknown
+from sgdstudy.studies import output
 from sgdstudy.studies.study import Study
+
+HELP = ("-h", "--help")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `sgdstudy`."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    with _one_line_errors():
-        if not words or words[0] in ("-h", "--help"):
-            print(_usage())
-            return
-        name, rest = OLD_WORDS.get(words[0], words[0]), words[1:]
-        if name not in COMMANDS:
-            raise unknown("command", name, COMMANDS)
-        kind = COMMANDS[name]
-        if kind is RunCommand:
-            # a word is a study until the first option; what follows belongs to the study
-            cut = next((i for i, word in enumerate(rest) if word.startswith("-")), len(rest))
-            own, theirs = rest[:cut], rest[cut:]
-            if not own and theirs[:1] in (["-h"], ["--help"]):
-                own, theirs = theirs, []
-            code = parse(kind, own, "sgdstudy run").run(theirs)
-        else:
-            code = parse(kind, rest, f"sgdstudy {name}").run()
-    sys.exit(code)
+    helps = not words or words[0] in HELP
+    code = _guarded(lambda: print(_usage()) if helps else _run(words))
+    if code or not helps:
+        sys.exit(code)
 
 
 def script_main(study: Study) -> None:
     """Entry point of a script in `experiments/`."""
-    with _one_line_errors():
-        code = run_script(study, parse_options(study, sys.argv[1:]))
-    sys.exit(code)
+    sys.exit(_guarded(lambda: run_script(study, parse_options(study, sys.argv[1:]))))
+
+
+def _run(words: list[str]) -> int:
+    name, rest = OLD_WORDS.get(words[0], words[0]), words[1:]
+    if name not in COMMANDS:
+        raise unknown("command", name, COMMANDS)
+    _require_folder()
+    kind, theirs = COMMANDS[name], []
+    if kind is RunCommand:
+        # a word is a study until the first option; what follows belongs to the study
+        cut = next((i for i, word in enumerate(rest) if word.startswith("-")), len(rest))
+        if cut or rest[:1] not in ([HELP[0]], [HELP[1]]):
+            rest, theirs = rest[:cut], rest[cut:]
+    command = parse(kind, rest, f"sgdstudy {name}", about(kind))
+    code: int = command.run(theirs) if kind is RunCommand else command.run()
+    return code
 
 
 def _usage() -> str:
-    lines = [f"  {name:<8} {kind.__doc__}" for name, kind in COMMANDS.items()]
+    lines = [f"  {name:<8} {about(kind)}" for name, kind in COMMANDS.items()]
     return (
         "usage: sgdstudy COMMAND [OPTIONS]     (sgdstudy COMMAND --help for its options)\n\n"
         + "\n".join(lines)
     )
 
 
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """Turn a user's mistake into one line and exit code 2."""
-    stop: Callable[[int], Any] = sys.exit
+def _require_folder() -> None:
+    """Refuse a current folder that was deleted: nothing below it is found, whatever is asked.
+
+    Raises:
+        InputError: there is none.
+    """
     try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever read our lines has seen enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        stop(1)
+        os.getcwd()
+    except OSError:
+        raise InputError("the current folder is gone; change to one that is there") from None
+
+
+def _guarded(action: Callable[[], int | None]) -> int:
+    """Do something and return the exit code; a user's mistake is one line, and exit code 2."""
+    if sys.stdout is sys.__stdout__:  # a program of its own, no test and no notebook
+        output.harden()
+        output.keep_warnings_ours()
+        logging.getLogger("sgdstudy").addHandler(PlainWarnings())
+    try:
+        code = _exit_code(action)
+    finally:
+        why = output.lost()
+    if why:
+        print(f"error: what was to be printed is lost ({why}); what ran is kept", file=sys.stderr)
+    return code or int(bool(why) or output.is_cut())
+
+
+def _exit_code(action: Callable[[], int | None]) -> int:
+    try:
+        return action() or 0
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        stop(2)
+        code, text = 2, f"error: {error}"
     except StoreError as error:
-        print(f"error: {error}", file=sys.stderr)
-        stop(1)
+        code, text = 1, f"error: {error}"
     except Interrupted as error:
-        print(f"interrupted: {error}", file=sys.stderr)
-        stop(130)
+        code, text = 130, f"interrupted: {error}"
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        stop(130)
+        code, text = 130, "interrupted"
+    print(one_line(text), file=sys.stderr)
+    return code

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import inspect
 import io
 import re
 from typing import Any
@@ -35,6 +37,12 @@ def parse(kind: Any, words: list[str], prog: str, description: str | None = None
         if end.code != 2:  # --help
             raise
     raise InputError(sentence(said.getvalue()))
+
+
+def about(kind: type) -> str:
+    """Return what a command does: its docstring, read from its file where `-OO` has left it out."""
+    tree = ast.parse(inspect.getsource(kind))
+    return ast.get_docstring(tree.body[0]) or ""  # type: ignore[arg-type]
 
 
 def sentence(box: str) -> str:

@@ -1,20 +1,69 @@
-"""What the command line prints: lines and tables."""
+"""What the command line prints: lines and tables.
+
+Texts of people (names, questions, paths) are never markup, and nothing in them acts on a terminal:
+every line and every cell goes through `say`, `bold` or `_cell`.
+"""
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from sgdstudy.errors import InputError
 from sgdstudy.studies.claims import PLURAL, Claim
-from sgdstudy.text import written
+from sgdstudy.text import printable, written
 
 WIDE = 110  # columns that hold a table of claims
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.text import Text
 
     from sgdstudy.studies.study import Result
+
+
+def say(text: str) -> None:
+    """Print a line, or several, as plain text."""
+    print(printable(text), flush=True)
+
+
+def show(*parts: str | Text) -> None:
+    """Print a line of plain parts and of `bold` ones."""
+    from rich.text import Text
+
+    plain = [printable(part) if isinstance(part, str) else part for part in parts]
+    console().print(Text.assemble(*plain), soft_wrap=True)
+
+
+def bold(text: str) -> Text:
+    """Return text in bold, where there is such a thing."""
+    from rich.text import Text
+
+    return Text(printable(text), style="bold")
+
+
+def show_paragraphs(text: str) -> None:
+    """Print text in lines as wide as the terminal."""
+    console().print(f"\n{printable(text)}\n")
+
+
+def confirmed(question: str, instead: str) -> bool:
+    """Ask; whether the reply is yes.
+
+    Args:
+        question: what is asked.
+        instead: the option that says yes, where there is nobody to ask.
+
+    Raises:
+        InputError: there is nobody to ask.
+    """
+    try:
+        reply = input(f"{printable(question)} [y/N] ")
+    except (EOFError, RuntimeError, OSError, UnicodeError) as error:
+        raise InputError(f"there is no terminal to ask in: {question} Add {instead}") from error
+    return reply.strip().lower() in ("y", "yes")
 
 
 def print_claims(results: Sequence[Result]) -> None:
@@ -22,13 +71,14 @@ def print_claims(results: Sequence[Result]) -> None:
     for kind, plural in PLURAL.items():
         chosen = [(r.study, [c for c in r.claims if c.kind == kind]) for r in results]
         if any(claims for _, claims in chosen):
-            console().print(f"[bold]{plural.capitalize()}[/bold]")
+            show(bold(plural.capitalize()))
             console().print(_table_of(chosen, expects=kind != "description"))
 
 
 def _table_of(studies: Sequence[tuple[str, list[Claim]]], expects: bool) -> Any:
     """Return a table of the claims of each study, all of one kind."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(show_edge=False)
     guessed = any(claim.guess is not None for _, claims in studies for claim in claims)
@@ -38,43 +88,19 @@ def _table_of(studies: Sequence[tuple[str, list[Claim]]], expects: bool) -> Any:
         table.add_column(head, overflow="fold")
     if expects:
         table.add_column("verdict", no_wrap=True)
-    words = {True: "[green]holds[/green]", False: "[bold red]FAILS[/bold red]"}
+    words = {True: Text("holds", "green"), False: Text("FAILS", "bold red")}
     for study, claims in studies:
         if len(studies) > 1 and claims:
             table.add_section()
-            table.add_row(f"[bold]{study}[/bold]")
+            table.add_row(bold(study))
         for c in claims:
             cells = [c.name, c.arm, *[written(c.guess)] * guessed]
             if c.holds is None:
-                table.add_row(*map(_escape, [*cells, written(c.measured)]))
+                table.add_row(*map(_cell, [*cells, written(c.measured)]))
                 continue
             numbers = map(written, (c.expected, c.measured, c.tolerance))
-            table.add_row(*map(_escape, [*cells, *numbers]), words[c.holds])
+            table.add_row(*map(_cell, [*cells, *numbers]), words[c.holds])
     return table
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
-
-
-def console() -> Any:
-    """Return where things are printed."""
-    from rich.console import Console
-
-    # not a terminal (a log, a pipe): wide enough that no figure is cut
-    return Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
-
-
-def say(text: str) -> None:
-    """Print a line with rich's marks."""
-    console().print(text, soft_wrap=True)
-
-
-def print_plain(text: str) -> None:
-    """Print a line as it is."""
-    print(text, flush=True)
 
 
 def print_rows(rows: pd.DataFrame) -> None:
@@ -83,8 +109,31 @@ def print_rows(rows: pd.DataFrame) -> None:
 
     table = Table(show_edge=False)
     for name in rows.columns:
-        table.add_column(name, overflow="fold")
+        table.add_column(_cell(str(name)), overflow="fold")
     for values in rows.itertuples(index=False):
-        table.add_row(*(_escape("–" if v != v else written(v)) for v in values))
+        table.add_row(*(_cell("–" if v != v else written(v)) for v in values))
     if len(rows):
         console().print(table)
+
+
+def _cell(text: str) -> Text:
+    from rich.text import Text
+
+    return Text(printable(text))
+
+
+def console() -> Any:
+    """Return where things are printed; brackets and colons in a text mean nothing."""
+    from rich.console import Console
+
+    # not a terminal (a log, a pipe): wide enough that no figure is cut
+    width = None if sys.stdout.isatty() else WIDE
+    return Console(width=width, highlight=False, markup=False, emoji=False)
+
+
+class PlainWarnings(logging.Handler):
+    """Prints what the package warns of, in one plain line each."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one."""
+        print(printable(record.getMessage()), file=sys.stderr, flush=True)

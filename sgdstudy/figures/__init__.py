@@ -3,10 +3,11 @@
 Promises: a figure asks a run for what the Protocol `style.Run` names and for nothing else, so that
 stored runs are drawn like fresh ones; no figure computes what a claim would have to know.
 May import: `theory`, `recipe`, `quantities`, `problems` and below.
-Start reading: `style.py` (what all share), then `runs.py` (histories) and `tables.py` (points).
+Start reading: `style.py` (what all share), then `runs.py` (histories) and `tables.py` (points);
+`backend.py` imports matplotlib, and is imported first.
 """
 
-from sgdstudy.figures import interactive, lines, palette
+from sgdstudy.figures import backend, interactive, lines, palette
 from sgdstudy.figures.chart import Chart, Line, Panel
 from sgdstudy.figures.drift import followed, tracking
 from sgdstudy.figures.runs import (

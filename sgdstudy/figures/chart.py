@@ -6,7 +6,6 @@ picture for paper and for those without scripts, and the same to zoom and to rea
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -134,9 +133,9 @@ class Chart:
         self.interactive().show()
 
     def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.figure().savefig(buffer, format="png", dpi=100)
-        return buffer.getvalue()
+        from sgdstudy.figures.style import png
+
+        return png(self)
 
 
 def thinned(x: np.ndarray, log: bool) -> np.ndarray:

@@ -8,11 +8,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sgdstudy import theory
+from sgdstudy.figures.backend import styled
 from sgdstudy.figures.style import Runs
 from sgdstudy.figures.tables import points, power_laws
 from sgdstudy.theory.expect import expect
 
 
+@styled
 def tracking(
     rows: Sequence[tuple[str, float, float, float]],
     law: theory.SampleLaw,
@@ -47,6 +49,7 @@ def tracking(
     return power_laws(points(rows), panels, laws, *labels, marks=marks)
 
 
+@styled
 def followed(runs: Runs, law: theory.SampleLaw, parameter: int, steps: int, ylabel: str) -> Figure:
     """Draw a parameter of each first seed that follows a true one, one panel for each run.
 

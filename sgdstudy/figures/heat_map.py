@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from sgdstudy.figures.backend import styled
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -39,6 +41,7 @@ class Sketch:
     lr_limit: Callable[[dict[str, Any]], float]
 
 
+@styled
 def draw(sketch: Sketch, title: str) -> Figure | None:
     """Return a result over the grid's axes; None for a grid of one combination.
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from sgdstudy import theory
 from sgdstudy.figures import style
+from sgdstudy.figures.backend import styled
 from sgdstudy.figures.lines import known_losses
 from sgdstudy.figures.style import Run, Runs
 from sgdstudy.recipe.columns import of_parameters
@@ -43,6 +44,7 @@ COCKPIT: dict[str, tuple[tuple[str, ...], str, float | None]] = {
 COCKPIT_POINTS = 4000
 
 
+@styled
 def data(problem: Problem) -> Figure:
     """Draw one-dimensional data, and the curve of the true parameters where they are known."""
     import torch
@@ -62,6 +64,7 @@ def data(problem: Problem) -> Figure:
     return figure
 
 
+@styled
 def by_epoch(runs: Runs, *columns: str, title: str = "", top: float | None = None) -> Figure:
     """Draw quantities over the epoch, one panel each: median over the seeds and 10-90 % band.
 
@@ -87,11 +90,13 @@ def by_epoch(runs: Runs, *columns: str, title: str = "", top: float | None = Non
     return figure
 
 
+@styled
 def loss_by_epoch(runs: Runs, top: float | None = None) -> Figure:
     """Draw running loss and full loss by epoch."""
     return by_epoch(runs, "running_loss", "full_loss", top=top)
 
 
+@styled
 def within_epoch(runs: Runs, epoch: int = 1, column: str = "loss") -> Figure:
     """Draw a quantity over the batches of one epoch, median over the seeds."""
     figure = Figure(figsize=(11, 5), layout="constrained")
@@ -110,6 +115,7 @@ def within_epoch(runs: Runs, epoch: int = 1, column: str = "loss") -> Figure:
     return figure
 
 
+@styled
 def stop_epochs(runs: Runs, printed: int | None = None) -> Figure:
     """Draw the histogram of the stop epochs over the seeds; seeds that never stop are counted."""
     figure = Figure(figsize=(8, 5), layout="constrained")
@@ -131,6 +137,7 @@ def stop_epochs(runs: Runs, printed: int | None = None) -> Figure:
     return figure
 
 
+@styled
 def steep_batches(history: Run, epoch: int = 1) -> Figure:
     """Draw why an epoch's error grows or shrinks, batch by batch, of the first seed.
 
@@ -163,6 +170,7 @@ def steep_batches(history: Run, epoch: int = 1) -> Figure:
     return figure
 
 
+@styled
 def drift_and_sampling(runs: Runs, title: str = "") -> Figure:
     """Draw what makes the running loss differ from the full one, by epoch, of each first seed.
 
@@ -189,6 +197,7 @@ def drift_and_sampling(runs: Runs, title: str = "") -> Figure:
     return figure
 
 
+@styled
 def gradient_norms(runs: Runs) -> Figure:
     """Draw the norms of the batch gradients beside the full one, along each first seed.
 
@@ -215,6 +224,7 @@ def gradient_norms(runs: Runs) -> Figure:
     return figure
 
 
+@styled
 def cockpit(history: Run, title: str = "") -> Figure:
     """Draw the diagnostics of a run's first seed on one page; those that were recorded."""
     seed = history.config.seeds[0]
@@ -241,6 +251,7 @@ def cockpit(history: Run, title: str = "") -> Figure:
     return figure
 
 
+@styled
 def path(runs: Runs, i: int, j: int, epochs: int) -> Figure:
     """Draw the path of two parameters over level lines of the loss, first seed, first epochs.
 
@@ -266,6 +277,7 @@ def path(runs: Runs, i: int, j: int, epochs: int) -> Figure:
     return figure
 
 
+@styled
 def radius_by_lr(
     orders: Mapping[str, theory.Batches],
     lr: np.ndarray,
@@ -298,6 +310,7 @@ def radius_by_lr(
     return figure
 
 
+@styled
 def batch_losses(runs: Runs) -> Figure:
     """Draw, per arm, the full loss beside the sum and the means of its batch losses in epoch 1."""
     columns = ["full_loss", "running_loss", "mean_loss", "sum_loss"]
@@ -305,6 +318,7 @@ def batch_losses(runs: Runs) -> Figure:
     return _bars(runs, columns, names, "loss")
 
 
+@styled
 def batch_gradients(runs: Runs) -> Figure:
     """Draw, per arm, full gradient norm, mean of batch norms, norm of the mean, in epoch 1."""
     columns = ["full_grad_norm", "mean_grad_norm", "norm_mean_grad"]

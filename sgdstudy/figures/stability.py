@@ -7,12 +7,14 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
+from sgdstudy.figures.backend import styled
 from sgdstudy.figures.style import Runs
 from sgdstudy.figures.tables import over_steps
 
 SHARPNESS = "full_hess_max_eig"
 
 
+@styled
 def sharpness(columns: Mapping[str, Runs], edges: Mapping[str, float]) -> Figure:
     """Draw sharpness and loss of each first seed over time, lr times steps, the edges dashed.
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from sgdstudy.figures.backend import styled
 from sgdstudy.figures.chart import Chart, Line, Panel, thinned
 from sgdstudy.figures.palette import GREY, light
 
@@ -41,6 +42,7 @@ SETTINGS: Any = {
 }
 
 
+@styled
 def draw(chart: Chart) -> Figure:
     """Draw a chart; see `Chart.figure`."""
     with rc_context(SETTINGS):

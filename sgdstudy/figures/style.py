@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sgdstudy.checks import SeedsLike
+from sgdstudy.figures.backend import style_of
 from sgdstudy.figures.chart import Chart
 from sgdstudy.figures.extremes import Extremes
 from sgdstudy.problems.problem import Problem
@@ -69,7 +70,8 @@ def png(figure: Figure | Chart) -> bytes:
     buffer = io.BytesIO()
     said = {"Description": figure.describe() if isinstance(figure, Chart) else describe(figure)}
     drawn, dpi = (figure.figure(), 200) if isinstance(figure, Chart) else (figure, 110)
-    drawn.savefig(buffer, format="png", dpi=dpi, metadata=said)
+    with style_of(drawn):
+        drawn.savefig(buffer, format="png", dpi=dpi, metadata=said)
     return buffer.getvalue()
 
 

@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from sgdstudy.figures import style as drawing
+from sgdstudy.figures.backend import styled
 from sgdstudy.theory.estimates import Estimate
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def points(
     return made[np.isfinite(made["y"])]
 
 
+@styled
 def power_laws(
     rows: pd.DataFrame,
     panels: Mapping[str, Sequence[str]],
@@ -100,6 +102,7 @@ def numbered(
     return pd.concat(made)
 
 
+@styled
 def curves(rows: pd.DataFrame, xlabel: str, ylabel: str, bottom: Mapping[str, float]) -> Figure:
     """Draw lines on a grid of panels, y logarithmic, with what theory expects dashed.
 
@@ -135,6 +138,7 @@ def curves(rows: pd.DataFrame, xlabel: str, ylabel: str, bottom: Mapping[str, fl
     return figure
 
 
+@styled
 def strips(rows: Sequence[tuple[str, str, float, bool]], xlabel: str, flagged: str) -> Figure:
     """Draw every seed as a dot on the line of its case, one panel for each arm.
 
@@ -169,6 +173,7 @@ def strips(rows: Sequence[tuple[str, str, float, bool]], xlabel: str, flagged: s
     return figure
 
 
+@styled
 def over_steps(
     columns: Mapping[str, Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]],
     levels: Mapping[str, float],

@@ -10,11 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sgdstudy.figures import style as drawing
+from sgdstudy.figures.backend import styled
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+@styled
 def lr_sensitivity(
     rows: pd.DataFrame, ylabel: str = "epochs to the hardest target, median"
 ) -> Figure:
@@ -62,6 +64,7 @@ def lr_sensitivity(
     return figure
 
 
+@styled
 def times_to_targets(rows: pd.DataFrame, xlabel: str = "epochs, median") -> Figure:
     """Draw the median time to each target with its interval, one panel a problem.
 

@@ -77,7 +77,7 @@ def _card(store: Store, server: str, name: str, experiment: Any, run: TrackedRun
     with tempfile.TemporaryDirectory() as folder:  # what a server has is downloaded to it
         text, claims = (_text(store, run, file, folder) for file in ("answer.md", "claims.json"))
     question, answer = question_and_answer(text, name)
-    found = [] if answer == HIDDEN else claims_of(claims)
+    found = [] if answer == HIDDEN else claims_of(claims, [])
     paragraphs = markdown(answer)
     base = f"{server}{MLFLOW if not server else ''}"
     names = run.tags.get("sgdstudy.figures", "").split(", ")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Mapping
 from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
+from sgdstudy.text import printable
+from sgdstudy.tracking import shapes
+
 if TYPE_CHECKING:
     from markupsafe import Markup
 
+LONGEST = 5_000  # characters of a paragraph: what is searched for takes its square
 LEFT_OUT = ("store", "jobs", "resume", "checkpoint_seconds")  # change nothing of what is found
 
 
@@ -27,7 +30,7 @@ def markdown(text: str, figures: Mapping[str, str] | None = None) -> list[Markup
         + (rf"|(?<![\w./])(?P<figure>{names})(?!\w)" if names else "(?P<figure>(?!))"),
         re.DOTALL,
     )
-    parts = [part.strip() for part in re.split(r"\n\s*\n", text)]
+    parts = [cut(part.strip(), LONGEST) for part in re.split(r"\n\s*\n", printable(text))]
     return [_inline(part, pattern, figures or {}) for part in parts if part]
 
 
@@ -53,7 +56,7 @@ def command(tags: Mapping[str, str]) -> str:
     """Return the words that run a study, or a sweep, again, from the tags of its runs.
 
     The store is left out, and other paths of this machine are bare file names. "" where an older
-    version wrote too little down.
+    version wrote too little down, or a tag is damaged.
 
     >>> tags = {"sgdstudy.script": "/x/ex6_shuffle.py", "sgdstudy.given": '{"seeds": 64}'}
     >>> command(tags)
@@ -61,10 +64,15 @@ def command(tags: Mapping[str, str]) -> str:
     >>> command(tags | {"sgdstudy.arm": "SGD", "sgdstudy.grid": '{"lr": [1e-4, 2e-4]}'})
     'sgdstudy sweep ex6_shuffle --arm SGD --grid lr=0.0001,0.0002 --seeds 64'
     """
-    swept, grid = "sgdstudy.arm" in tags, json.loads(tags.get("sgdstudy.grid", "{}"))
+    given = tags.get("sgdstudy.given", tags.get("sgdstudy.options", "{}"))
+    try:
+        grid = shapes.parsed(tags.get("sgdstudy.grid", "{}"), shapes.GRID, "the grid")
+        values = shapes.parsed(given, shapes.OPTIONS, "the options")
+    except shapes.Damaged:
+        return ""
+    swept = "sgdstudy.arm" in tags
     if "sgdstudy.script" not in tags or (swept and not grid):
         return ""
-    values = json.loads(tags.get("sgdstudy.given", tags.get("sgdstudy.options", "{}")))
     name = PureWindowsPath(tags["sgdstudy.script"]).stem
     words = ["sgdstudy", "sweep" if swept else "run", name]
     if swept:
@@ -72,7 +80,7 @@ def command(tags: Mapping[str, str]) -> str:
         words += ["--arm", tags["sgdstudy.arm"], "--grid", *axes]
     for option, value in values.items():
         words += [] if option in LEFT_OUT else _option(option.replace("_", "-"), value)
-    return shlex.join(words)
+    return cut(printable(shlex.join(words)))
 
 
 def _option(name: str, value: Any) -> list[str]:
@@ -100,6 +108,15 @@ def breakable(name: str) -> Markup:
     from markupsafe import Markup, escape
 
     return escape(name).replace("_", Markup("_<wbr>"))
+
+
+def cut(text: str, most: int = 2000) -> str:
+    """Return text that is not longer than a page has room for.
+
+    >>> cut("abc", 3), cut("abcd", 3)
+    ('abc', 'abc …')
+    """
+    return text if len(text) <= most else f"{text[:most]} …"
 
 
 def slug(name: str) -> str:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import json
 import logging
 import re
 import tempfile
@@ -15,13 +12,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sgdstudy.errors import InputError
-from sgdstudy.report.markup import breakable, command, markdown, slug
+from sgdstudy.errors import InputError, reason
+from sgdstudy.report.markup import breakable, command, cut, markdown, slug
+from sgdstudy.report.pictures import Album, Picture
 from sgdstudy.studies.claims import tally, without_tables
 from sgdstudy.studies.study import HIDDEN
-from sgdstudy.text import written
-from sgdstudy.tracking import chart_views
+from sgdstudy.text import printable, written
+from sgdstudy.tracking import chart_views, shapes
 from sgdstudy.tracking.load import kind_of
+from sgdstudy.tracking.retry import is_away
 from sgdstudy.tracking.runs import (
     TrackedRun,
     artifact,
@@ -35,36 +34,17 @@ from sgdstudy.tracking.store import Store
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-log = logging.getLogger("sgdstudy")
 Claim = dict[str, Any]  # as in claims.json, written as text, with the verdict in a word
 ROWS_OPEN = 12  # a longer table starts folded
-MAX_WIDTH = 1600  # pixels of a figure
-MAX_BYTES = 150_000  # of a figure: thirty of them stay under 6 MB
+MOST_TEXT = 100_000  # characters of an answer
+MOST_FILES = 10_000  # of an answer, that are looked through for figures
+LONGEST_CELL = 300
+MOST_CLAIMS = 2_000
+MOST_ARMS = 2_000
+MOST_COLUMNS = 60
 WORDS = {False: "FAILS", True: "holds", None: "described"}  # in the order of the report
+log = logging.getLogger("sgdstudy")
 RESULTS = {"stop epoch": ("stop_epoch", "never"), "final loss": ("full_loss", "not finite")}
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure, inline.
-
-    Attributes:
-        id: anchor in the page.
-        name: file name.
-        caption: the name in words.
-        alt: what it shows, for those who do not see it.
-        description: the axes, where the file says them.
-        data: base64 of the PNG.
-        size: width and height in pixels.
-    """
-
-    id: str
-    name: str
-    caption: str
-    alt: str
-    description: str
-    data: str
-    size: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -78,12 +58,16 @@ class Arms:
 
 @dataclass(frozen=True)
 class Section:
-    """A study in the report; `hidden` where `--no-answer` kept the answer back."""
+    """A study in the report; `hidden` where `--no-answer` kept the answer back.
+
+    `notes` say what is left out of it, because it is damaged or too large.
+    """
 
     id: str
     name: str
     question: str
     answer: list[Markup]
+    notes: list[str]
     hidden: bool
     claims: list[Claim]
     pictures: list[Picture]
@@ -121,7 +105,11 @@ def write_report(store: Store, path: Path) -> Path:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     _require_page(store, path)
-    sections = _sections(store)
+    sections, damaged = _sections(store)
+    for line in damaged:
+        log.warning("%s", line)
+    if not sections and damaged:
+        raise InputError(f"no study of {store.shown} can be shown: {damaged[0]}")
     if not sections:
         raise InputError(f"no study has run in {store.shown} yet: run sgdstudy study, then report")
     environment = Environment(
@@ -134,6 +122,7 @@ def write_report(store: Store, path: Path) -> Path:
     environment.filters["breakable"] = breakable
     page = environment.get_template("report.html").render(
         sections=sections,
+        damaged=damaged,
         tally=tallied([row for section in sections for row in section.claims]),
         failing=[(section, row) for section in sections for row in section.only(False)],
         now=datetime.now(UTC),
@@ -143,10 +132,10 @@ def write_report(store: Store, path: Path) -> Path:
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8")
+        path.write_text(page, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"the report {path} cannot be written ({reason})") from error
+        why = error.strerror or error
+        raise InputError(f"the report {path} cannot be written ({why})") from error
     return path
 
 
@@ -180,27 +169,30 @@ def answered(store: Store) -> list[tuple[str, Any, TrackedRun]]:
     """
     prefix, found = store.experiment_name(""), []
     for experiment in store.client.search_experiments():
+        name = experiment.name.removeprefix(prefix)
         if not experiment.name.startswith(prefix):
             continue
-        answers = [
-            run
-            for run in every_run(store, experiment.experiment_id, "attributes.run_name = 'answer'")
-            if run.finished and run.invocation
-        ]
+        every = every_run(store, experiment.experiment_id, "attributes.run_name = 'answer'")
+        answers = [run for run in every if run.finished and run.invocation]
         if answers:
-            last = max(answers, key=lambda run: run.order)
-            found.append((experiment.name.removeprefix(prefix), experiment, last))
+            found.append((name, experiment, max(answers, key=lambda run: run.order)))
     return sorted(found, key=lambda study: _place(study[0]))
 
 
-def _sections(store: Store) -> list[Section]:
-    """Return the studies that have an answer, with all that the report shows of them."""
-    found = []
+def _sections(store: Store) -> tuple[list[Section], list[str]]:
+    """Return the studies that have an answer, in the order of the report, and who is left out."""
+    album, found, damaged = Album(), list[Section](), list[str]()
     for name, experiment, last in answered(store):
-        runs = every_run(store, experiment.experiment_id, chart_views.only(last.invocation))
-        arms = [run for run in runs if not run.is_answer]
-        found.append(_section(store, name, last, arms))
-    return found
+        try:
+            runs = every_run(store, experiment.experiment_id, chart_views.only(last.invocation))
+            arms = [run for run in runs if not run.is_answer]
+            found.append(_section(store, name, last, arms, album))
+        except Exception as error:
+            if is_away(error):
+                raise
+            why = error if isinstance(error, InputError) else reason(error)
+            damaged.append(printable(f"{name} is left out: {why}"))
+    return found, damaged
 
 
 def _place(name: str) -> tuple[bool, bool, list[tuple[int, str]]]:
@@ -213,29 +205,35 @@ def _place(name: str) -> tuple[bool, bool, list[tuple[int, str]]]:
     return not re.match(r"ex\d", name), not name.startswith("study_"), parts
 
 
-def _section(store: Store, name: str, run: TrackedRun, arms: Sequence[TrackedRun]) -> Section:
-    tags = run.tags
+def _section(
+    store: Store, name: str, run: TrackedRun, arms: Sequence[TrackedRun], album: Album
+) -> Section:
+    tags, notes = run.tags, list[str]()
     ident = "study-" + slug(name)
     with tempfile.TemporaryDirectory() as folder:  # what a server has is downloaded to it
         into = Path(folder)
-        question, text = question_and_answer(_read(store, run, "answer.md", into), name)
-        listing = _read(store, run, "claims.json", into)
+        question, text = question_and_answer(_read(store, run, "answer.md", into, notes), name)
+        claims = claims_of(_read(store, run, "claims.json", into, notes), notes)
         paths = [artifact(store, run, file, into) for file in _figures(store, run)]
-        pictures = [_picture(path, ident, question) for path in paths if path is not None]
+        there = [path for path in paths if path is not None]
+        pictures, left_out = album.of_study(there, ident, question)
     if lacks_files(store, run):
         text = f"The files of this answer, and of its figures, are missing: {named([run])}."
         log.warning("%s: %s", name, text)
     hidden = text == HIDDEN
     started = min(r.start_ms for r in [run, *arms])
+    if len(arms) > MOST_ARMS:
+        notes.append(f"of {len(arms):,} arms the first {MOST_ARMS:,} are shown")
     return Section(
         id=ident,
-        name=name,
+        name=printable(name),
         question=question,
         answer=markdown(text, {picture.name: picture.id for picture in pictures}),
+        notes=[*notes, *left_out],
         hidden=hidden,
-        claims=[] if hidden else claims_of(listing),
+        claims=[] if hidden else claims,
         pictures=pictures,
-        arms=_arms(arms),
+        arms=_arms(arms[:MOST_ARMS]),
         command=command(tags),
         started=datetime.fromtimestamp(started / 1000, UTC),
         seconds=((run.end_ms or started) - started) / 1000,
@@ -243,16 +241,21 @@ def _section(store: Store, name: str, run: TrackedRun, arms: Sequence[TrackedRun
     )
 
 
-def _read(store: Store, run: TrackedRun, name: str, into: Path) -> str:
+def _read(store: Store, run: TrackedRun, name: str, into: Path, notes: list[str]) -> str:
+    """Return the text of an artifact; "" where there is none, or it is damaged, which is noted."""
     path = artifact(store, run, name, into)
-    return "" if path is None else path.read_text(encoding="utf-8")
+    try:
+        return "" if path is None else shapes.read_text(path) or ""
+    except (shapes.Damaged, OSError) as error:
+        notes.append(f"{name} is left out: {error}")
+        return ""
 
 
 def question_and_answer(text: str, name: str) -> tuple[str, str]:
     """Return question and answer of an answer.md, without its tables of claims."""
     head, _, rest = text.partition("\n\n")
-    question = head.strip().removeprefix("**").removesuffix("**")
-    return question or name, without_tables(rest)
+    question = printable(head.strip().removeprefix("**").removesuffix("**"))
+    return cut(question or name, 500), cut(without_tables(rest), MOST_TEXT)
 
 
 def _code(tags: Mapping[str, str]) -> str:
@@ -266,16 +269,23 @@ def _code(tags: Mapping[str, str]) -> str:
     return ", ".join(words)
 
 
-def claims_of(listing: str) -> list[Claim]:
+def claims_of(listing: str, notes: list[str]) -> list[Claim]:
     """Return the claims of a claims.json as text; what fails first, what only describes last."""
+    try:
+        listed = shapes.parsed(listing or "[]", shapes.CLAIMS, "claims.json")
+    except shapes.Damaged as error:
+        notes.append(f"the claims are left out: {error}")
+        return []
+    if len(listed) > MOST_CLAIMS:
+        notes.append(f"of {len(listed):,} claims {MOST_CLAIMS:,} are shown")
     claims = [
-        claim
-        | {name: written(_number(claim[name])) for name in ("expected", "measured")}
-        | {"tolerance": _tolerance(claim["tolerance"]), "verdict": WORDS[claim["holds"]]}
-        | {"kind": kind_of(claim)}
-        for claim in json.loads(listing or "[]")
+        {name: cut(printable(str(claim.get(name) or ""))) for name in ("name", "arm", "source")}
+        | {name: cut(written(_number(claim[name]))) for name in ("expected", "measured")}
+        | {"tolerance": _tolerance(claim["tolerance"]), "holds": claim.get("holds")}
+        | {"kind": kind_of(claim), "verdict": WORDS[claim.get("holds")]}
+        for claim in listed
     ]
-    return sorted(claims, key=lambda claim: list(WORDS).index(claim["holds"]))
+    return sorted(claims, key=lambda claim: list(WORDS).index(claim["holds"]))[:MOST_CLAIMS]
 
 
 def tallied(claims: Sequence[Claim]) -> str:
@@ -301,7 +311,7 @@ def _arms(runs: Sequence[TrackedRun]) -> Arms:
         values["engine"] = run.tags.get("sgdstudy.engine", "")
     names = list(dict.fromkeys(name for values in params for name in values))
     table = {name: [_setting(values.get(name)) for values in params] for name in names}
-    differs = [name for name in names if len(set(table[name])) > 1]
+    differs = [name for name in names if len(set(table[name])) > 1][:MOST_COLUMNS]
     rows = [
         [
             run.name,
@@ -313,8 +323,10 @@ def _arms(runs: Sequence[TrackedRun]) -> Arms:
         for i, run in enumerate(runs)
     ]
     heads = ["arm", "what it is there for", "ended as", *RESULTS, *differs]
-    same = {name: table[name][0] for name in names if name not in differs and table[name][0] != "–"}
-    return Arms(heads, rows, same)
+    alike = [name for name in names if len(set(table[name])) == 1 and table[name][0] != "–"]
+    same = {name: table[name][0] for name in alike[:MOST_COLUMNS]}
+    cells = [[cut(printable(cell), LONGEST_CELL) for cell in row] for row in rows]
+    return Arms(heads, cells, same)
 
 
 def _setting(text: str | None) -> str:
@@ -351,53 +363,7 @@ def _result(run: TrackedRun, name: str, missing: str) -> str:
 
 def _figures(store: Store, run: TrackedRun) -> list[str]:
     """Return the file names of the figures, in the order of the script where the run says it."""
-    files = names_of_artifacts(store, run)
+    files = names_of_artifacts(store, run)[:MOST_FILES]
     order = run.tags.get("sgdstudy.figures", "").split(", ")
-    pictures = sorted(name for name in files if name.endswith(".png"))
+    pictures = sorted(name for name in files if name.endswith(".png") and Path(name).name == name)
     return sorted(pictures, key=lambda name: order.index(name) if name in order else len(order))
-
-
-def _picture(path: Path, section: str, question: str) -> Picture:
-    data, size, description = small_png(path)
-    words = path.stem.replace("_", " ").strip()
-    about = f"{words[:1].upper()}{words[1:]}"
-    shown = f": {description}" if description else ""
-    return Picture(
-        id=f"{section}-figure-{slug(path.stem)}",
-        name=path.name,
-        caption=about,
-        alt=f"Figure “{words}” of “{question}”{shown}",
-        description=description.partition(" Lines:")[0].rstrip("."),
-        data=base64.b64encode(data).decode(),
-        size=size,
-    )
-
-
-def small_png(path: Path) -> tuple[bytes, tuple[int, int], str]:
-    """Return a figure as a small PNG of 256 colours, its size, and the description it carries.
-
-    Raises:
-        InputError: the file is no picture.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as opened:
-            description = str(opened.info.get("Description", ""))
-            image = Image.new("RGB", opened.size, "white")
-            image.paste(opened, mask=opened.getchannel("A") if opened.mode == "RGBA" else None)
-    except (UnidentifiedImageError, OSError) as error:
-        raise InputError(f"the figure {path.name} in the store is no picture: {error}") from error
-    width = min(image.width, MAX_WIDTH)
-    while True:
-        height = max(round(image.height * width / image.width), 1)
-        part = (
-            image
-            if width == image.width
-            else image.resize((width, height), Image.Resampling.LANCZOS)
-        )
-        buffer = io.BytesIO()
-        part.quantize(256, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
-        if len(buffer.getvalue()) <= MAX_BYTES or width < 400:
-            return buffer.getvalue(), part.size, description
-        width = int(width * 0.8)

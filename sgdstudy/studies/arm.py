@@ -49,7 +49,7 @@ class Options:
     jobs: int = 1
     """processes that train arms side by side"""
     strict: bool = False
-    """end with exit code 1 when a claim fails"""
+    """end with exit code 1 when a claim fails or a figure is missing"""
     answer: bool = True
     """write the answer and the claims; --no-answer keeps them from the class"""
     predict: bool = False

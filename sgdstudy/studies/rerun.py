@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-import json
 import math
+import shlex
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from sgdstudy.errors import InputError
+from sgdstudy import checks
+from sgdstudy.errors import InputError, failed, quoted
 from sgdstudy.history.checksums import checked, readable
 from sgdstudy.history.rows import AXIS, Files
 from sgdstudy.recipe.config import TrainConfig
+from sgdstudy.studies import helpers
 from sgdstudy.studies.arm import Arm, Options, at_settings, split_point
 from sgdstudy.studies.runner import train_arm
 from sgdstudy.studies.scripts import find_scripts, load_study
 from sgdstudy.studies.study import Study
-from sgdstudy.tracking import describe, provenance, recovery
+from sgdstudy.tracking import describe, provenance, recovery, shapes
+from sgdstudy.tracking.code import CODE, SAME, Code
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.runs import TrackedRun, artifact, find_run
 from sgdstudy.tracking.store import Store
 
 ROUNDING = 1e-9  # relative; what theory gives is known to more digits
 SWEPT = ("sgdstudy.arm", "sgdstudy.record", "sgdstudy.settings")
-PLACES = ("sgdstudy.version", "mlflow.source.git.commit", "sgdstudy.torch", "sgdstudy.hardware")
+NEEDED = ("sgdstudy.study", "sgdstudy.script", "sgdstudy.options", "sgdstudy.config_hash")
+RECORDS = ("epochs", "steps")
+HARDWARE = "sgdstudy.hardware"
 
 
 @dataclass(frozen=True)
@@ -84,38 +89,42 @@ class Rerun:
 
 
 def rerun(
-    run_id: str, *, store: str | None = None, say: Callable[[str], None] = lambda line: None
+    run_id: str,
+    *,
+    store: str | None = None,
+    script: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Rerun:
     """Rebuild a run's configuration from the store, run it again, and compare every row.
 
     The new run is tracked beside the old one, with the tag `sgdstudy.rerun_of`; it belongs to no
-    invocation, so `latest` stays what it was.
+    invocation, so `latest` stays what it was. Anybody may have written into a store: only scripts
+    of the present project are run, or one that is named here.
 
     Args:
         run_id: MLflow's id of an arm's run.
         store: see `store.locate`.
+        script: the run's script; None: that of the present `experiments/`.
         say: takes lines of text.
 
     Raises:
-        InputError: no such run, one that is not ours or did not finish, or a script that is gone
-            or declares another configuration now.
+        InputError: no such run, one that is not ours or did not finish, or a script that is gone,
+            is of another project, or declares another configuration now.
     """
     opened = recovery.start(store, say, make=False)
     run = _find(opened, run_id)
-    arm, tags = _rebuilt(run)
+    study, arm, tags = _rebuilt(run, _script_of(run, script, say))
     tags |= {"sgdstudy.rerun_of": run_id}
-    now = {**provenance.code_tags(), "sgdstudy.hardware": provenance.hardware()}
-    before = {name: run.tags.get(name) for name in PLACES}
-    changed = [
-        f"{n}: {before[n]} then, {now.get(n)} now" for n in PLACES if before[n] != now.get(n)
-    ]
+    code = helpers.code_of(study.file)
+    changed = _changed(opened, run, code)
     for line in changed:
         say(f"not as it was, {line}")
     name = run.tags["sgdstudy.study"]
     with tempfile.TemporaryDirectory(prefix="sgdstudy-") as folder:
         recorded = _recorded(opened, run, Path(folder))
-        invocation = Invocation.start(opened, name, tags)
-        new_id, history = train_arm(invocation.outside(), run.name, arm)
+        invocation = Invocation.start(opened, name, tags, code)
+        with helpers.beside(study.file):
+            new_id, history = train_arm(invocation.outside(), run.name, arm)
         assert isinstance(history.sink, Files)
         found = [_compare(k, path, history.sink.paths[k]) for k, path in recorded.items()]
     difference = next((d for d in found if d is not None), None)
@@ -144,29 +153,74 @@ def _find(store: Store, run_id: str) -> TrackedRun:
         raise InputError(f"the run {run_id} is not an arm that a study of ours tracked")
     if not run.finished:
         raise InputError(f"the run {run_id} is {run.status}: only a finished one compares")
+    for name in NEEDED:
+        if name not in run.tags:
+            raise InputError(f"the run {run_id} has no tag {name}: it cannot be rebuilt")
     return run
 
 
-def _rebuilt(run: TrackedRun) -> tuple[Arm, dict[str, str]]:
-    """Return the arm that a run was, and the tags that say so.
+def _changed(store: Store, run: TrackedRun, code: Code) -> list[str]:
+    """Return in lines what is not as it was: texts of the code, versions, hardware."""
+    now = {**code.tags, HARDWARE: provenance.hardware()}
+    # a run of an older version of ours knows no texts, and its commit is that of the package
+    names = [name for name in (*SAME, HARDWARE) if name in run.tags] or [HARDWARE]
+    lines = [
+        f"{n}: {run.tags[n]} then, {now.get(n)} now" for n in names if run.tags[n] != now.get(n)
+    ]
+    if CODE in run.tags and run.tags[CODE] != now.get(CODE):
+        with tempfile.TemporaryDirectory(prefix="sgdstudy-") as folder:
+            then = {name: artifact(store, run, name, Path(folder)) for name in code.copies}
+            others = [
+                name
+                for name, path in then.items()
+                if path is None or path.read_bytes() != code.copies[name]
+            ]
+        lines.append(f"files: {', '.join(others) or 'one is gone'}")
+    return lines
+
+
+def _script_of(run: TrackedRun, given: str | None, say: Callable[[str], None]) -> Path:
+    """Return the script that a run is of: one of the present project, or what the user names.
+
+    Raises:
+        InputError: it is gone, or of another project.
+    """
+    if given is not None:
+        return checks.path("--script", given)
+    told, scripts = (
+        checks.path("the script of the run", run.tags["sgdstudy.script"]),
+        find_scripts(),
+    )
+    for path in scripts.values():
+        if path.resolve() == told.resolve():
+            return path
+    if told.stem in scripts:
+        say(f"the run is of {told}; {scripts[told.stem]} of this project is run")
+        return scripts[told.stem]
+    if told.is_file():
+        raise InputError(
+            f"the run is of {told}, which is not in the experiments/ of this project; if you trust "
+            f"it, give --script {shlex.quote(str(told))}"
+        )
+    raise InputError(f"the script {told} of this run is gone; change to its project's folder")
+
+
+def _rebuilt(run: TrackedRun, script: Path) -> tuple[Study, Arm, dict[str, str]]:
+    """Return the study and the arm that a run was, and the tags that say so.
 
     Where its script has no such arm any more, another page may have taken it over: an arm of the
     same name is the same one if its data and params are.
     """
-    path, name = Path(run.tags["sgdstudy.script"]), run.name
-    scripts = find_scripts()
-    if not path.is_file() and path.stem not in scripts:
-        raise InputError(f"the script {path} of this run is gone; change to its project's folder")
-    first = path if path.is_file() else scripts[path.stem]
-    study, options, arms = _declared(run, first)
+    name = run.name
+    study, options, arms = _declared(run, script)
     if name in arms:
-        return _as_recorded(run, study, arms[name]), _tags(run, study, options)
-    for other in scripts.values():
-        if other.stem != path.stem:
-            page, given, theirs = _declared(run, other)
-            with suppress(InputError):
+        return study, _as_recorded(run, study, arms[name]), _tags(run, study, options)
+    for other in find_scripts().values():
+        if other.resolve() != script.resolve() and helpers.declares_study(other):
+            with suppress(InputError):  # another arm of that name, or no study at all
+                page, given, theirs = _declared(run, other)
                 if name in theirs:
-                    return _as_recorded(run, page, theirs[name]), _tags(run, page, given)
+                    return page, _as_recorded(run, page, theirs[name]), _tags(run, page, given)
     raise InputError(f"{study.name} has no arm {name!r} now; it has {', '.join(arms)}")
 
 
@@ -177,15 +231,41 @@ def _declared(run: TrackedRun, script: Path) -> tuple[Study, Options, dict[str, 
     is seen by its params.
     """
     study, tags = load_study(str(script)), run.tags
-    values = json.loads(tags["sgdstudy.options"])
-    theirs = [f.name for f in fields(study.options)]
-    options = study.options(**{k: v for k, v in values.items() if k in theirs})
-    if "sgdstudy.settings" not in tags:
-        return study, options, study.placed_arms(options)
-    settings, changed = split_point(json.loads(tags["sgdstudy.settings"]))
-    base = study.placed_arms(replace(options, **changed)).get(tags["sgdstudy.arm"])
-    swept = {} if base is None else {run.name: at_settings(base, settings, tags["sgdstudy.record"])}
-    return study, options, swept
+    values = _told(run, "sgdstudy.options")
+    options = _options(
+        study, {f.name: values[f.name] for f in fields(study.options) if f.name in values}
+    )
+    with helpers.beside(script):
+        if "sgdstudy.settings" not in tags:
+            return study, options, study.placed_arms(options)
+        settings, changed = split_point(_told(run, "sgdstudy.settings"))
+        record = checks.choice("record", tags.get("sgdstudy.record"), RECORDS)
+        base = study.placed_arms(_options(study, {**vars(options), **changed}))
+        arm = base.get(tags.get("sgdstudy.arm", ""))
+        return study, options, {} if arm is None else {run.name: at_settings(arm, settings, record)}
+
+
+def _told(run: TrackedRun, tag: str) -> dict[str, Any]:
+    what = f"the tag {tag} of the run {run.run_id}"
+    found: dict[str, Any] = shapes.parsed(run.tags[tag], shapes.OPTIONS, what)
+    return found
+
+
+def _options(study: Study, values: Mapping[str, Any]) -> Options:
+    """Return a script's options with values that a tag names.
+
+    Raises:
+        InputError: a value of another kind than the script's own.
+    """
+    for name, value in values.items():
+        default = getattr(study.options, name, None)
+        kinds = {bool: shapes.truth, int: shapes.whole, float: shapes.number, str: shapes.text}
+        if not kinds.get(type(default), shapes.plain)(value):
+            raise InputError(f"{name} of the run is not what {study.name} takes: {quoted(value)}")
+    try:
+        return study.options(**values)
+    except (TypeError, ValueError) as error:
+        raise failed(f"the options of {study.name}", error, study.file) from error
 
 
 def _tags(run: TrackedRun, study: Study, options: Options) -> dict[str, str]:

@@ -16,16 +16,17 @@ from typing import Any
 import numpy as np
 
 from sgdstudy.errors import InputError, Interrupted, without_secrets
-from sgdstudy.figures import Chart, interactive, palette, png
+from sgdstudy.figures import palette
 from sgdstudy.history.history import History
 from sgdstudy.history.rows import Files
-from sgdstudy.studies import workers
+from sgdstudy.studies import helpers, workers
 from sgdstudy.studies.arm import Arm, Options
 from sgdstudy.studies.claims import PLURAL, Claim, Claims, claims_markdown
+from sgdstudy.studies.making import Making
 from sgdstudy.studies.scripts import load_study
 from sgdstudy.studies.study import HIDDEN, Result, Runs, Study
 from sgdstudy.theory.predictions import MOST_WORK, predict
-from sgdstudy.tracking import chart_views, describe, provenance, recovery, resume
+from sgdstudy.tracking import chart_views, describe, recovery, resume
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.journal import Closing, Journal
 from sgdstudy.tracking.sink import RunSink
@@ -45,6 +46,13 @@ def run(
     say: Callable[[str], None] = lambda line: None,
 ) -> Result:
     """Run all arms of a study, judge its claims, and log everything; see `Study.run`."""
+    with helpers.beside(study.file):
+        return _begun(study, options, progress, say)
+
+
+def _begun(
+    study: Study, options: Options | None, progress: bool | None, say: Callable[[str], None]
+) -> Result:
     started = time.perf_counter()
     options = study.options() if options is None else options
     arms = study.placed_arms(options)
@@ -52,7 +60,7 @@ def run(
     store = recovery.start(options.store, say)
     say(f"tracking to {store.shown}")
     invocation = replace(
-        Invocation.start(store, study.name, study.tags(options)),
+        Invocation.start(store, study.name, study.tags(options), helpers.code_of(study.file)),
         resume=options.resume,
         checkpoint_seconds=options.checkpoint_seconds,
     )
@@ -80,9 +88,11 @@ def _run(
     claims = _judged(study, options, runs, guesses)
     answer = HIDDEN
     if options.answer:  # it may name the store
-        answer = without_secrets(_reflow(study.answer(options, runs, claims)))
+        answer = without_secrets(_reflow(study.answered(options, runs, claims)))
     claims = claims if options.answer else Claims()
-    run_ids["answer"] = _log_answer(study, invocation, options, runs, claims, answer)
+    making = Making(study, options, runs, say)
+    shown = making.text()
+    run_ids["answer"] = _log_answer(making, invocation, claims, answer)
     if any((store.streams / run_id).exists() for run_id in run_ids.values()):
         say(str(recovery.recover(store)))
     return Result(
@@ -93,7 +103,8 @@ def _run(
         answer=answer,
         url=invocation.url(),
         seconds=time.perf_counter() - started,
-        shown=study.show(options, runs) if study.show else "",
+        shown=shown,
+        missing=tuple(making.missing),
     )
 
 
@@ -173,7 +184,7 @@ def train_arm(
     """
     problem, config, ours = arm.problem, arm.config, arm.trajectory is None
     fingerprint = describe.config_hash(problem, describe.parameters(problem, config))
-    wanted = {"sgdstudy.config_hash": fingerprint, **provenance.code_tags()}
+    wanted = {"sgdstudy.config_hash": fingerprint, **invocation.code.same}
 
     def take(sink: RunSink) -> History:
         seconds = invocation.checkpoint_seconds
@@ -245,8 +256,8 @@ def _train_one(
     script: str, values: dict[str, Any], name: str, invocation: Invocation
 ) -> tuple[str, str, dict[str, Path], dict[str, Any]]:
     """Train one arm in a worker; hand back what a history needs beside the rows on disk."""
-    study, options, arms = _arms(script, tuple(values.items()))
-    with interrupt_flag() as interrupted:
+    with helpers.beside(script), interrupt_flag() as interrupted:
+        study, options, arms = _arms(script, tuple(values.items()))
         work = _Work(study, options, arms, invocation, False, interrupted)
         run_id, history = work.train(name)
     assert isinstance(history.sink, Files)
@@ -272,16 +283,15 @@ def _judged(
     study: Study, options: Options, runs: Runs, guesses: Mapping[tuple[str, str], float]
 ) -> Claims:
     """Return the claims, without the expectations that the options given make void."""
-    claims = list(study.claims(options, runs))
+    claims = study.claimed(options, runs)
     if options != study.defaults(options):
         claims = [c if c.always or c.identity else c.described() for c in claims]
     return Claims(replace(claim, guess=guesses.get((claim.name, claim.arm))) for claim in claims)
 
 
-def _log_answer(
-    study: Study, invocation: Invocation, options: Options, runs: Runs, claims: Claims, answer: str
-) -> str:
+def _log_answer(making: Making, invocation: Invocation, claims: Claims, answer: str) -> str:
     """Log the `answer` run and the experiment's description; return the run's id."""
+    study = making.study
     head, table = f"**{study.question}**\n\n{answer}", claims_markdown(claims)
     failed = {"sgdstudy.claims_failed": str([c.holds for c in claims].count(False))}
     listed = {chart_views.CHARTED: "yes", chart_views.COLOR: palette.GREY}  # it leads the list
@@ -290,13 +300,9 @@ def _log_answer(
         listing = json.dumps([claim.as_json() for claim in claims], indent=1)
         _add_text(journal, "claims.json", listing)
         _add_text(journal, "answer.md", f"{head}\n\n{table}")
-        names = []
-        if study.picture is not None and options.answer:  # its title is the answer
-            _add_picture(journal, study.picture(options, runs, claims))
-            names.append("picture.png")
-        names += _draw(journal, study, runs)
-        for name, make in study.tables.items():
-            journal.add(name, functools.partial(_write_table, make, options, runs))
+        names = making.picture(journal, claims) if making.options.answer else []
+        names += making.figures(journal)
+        making.tables(journal)
         look = [f"Look first at **{name}**, of the run `answer`." for name in names][:1]
         note = "\n\n".join([head, *look, table])
         if len(note) > NOTE_LENGTH:
@@ -321,28 +327,8 @@ def _counts(claims: list[Claim]) -> list[tuple[str, int, float]]:
     return counts
 
 
-def _draw(journal: Journal, study: Study, runs: Runs) -> Iterator[str]:
-    """Draw a study's figures one by one, each an artifact; yield their names."""
-    for name, figure in study.drawn(runs):
-        picture = png(figure)
-        journal.add(name, functools.partial(Path.write_bytes, data=picture))
-        yield name
-
-
-def _add_picture(journal: Journal, chart: Chart) -> None:
-    """Keep the main figure as a picture, as data, and as a page that MLflow shows."""
-    data = png(chart)
-    journal.add("picture.png", lambda path: path.write_bytes(data))
-    _add_text(journal, "picture.json", interactive.as_json(chart))
-    _add_text(journal, "picture.html", interactive.html(chart, script=True))
-
-
 def _add_text(journal: Journal, name: str, text: str) -> None:
     journal.add(name, lambda path: path.write_text(text, encoding="utf-8"))
-
-
-def _write_table(make: Callable[[Any, Runs], Any], options: Any, runs: Runs, path: Path) -> None:
-    make(options, runs).to_csv(path, index=False)
 
 
 def _reflow(text: str) -> str:

@@ -5,14 +5,20 @@ This module stays light to import: a script's `--help` must not wait for torch.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import os
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from sgdstudy.errors import InputError, reason, unknown
-from sgdstudy.studies.study import Result, Study
+from sgdstudy.errors import InputError, place, reason, unknown
+from sgdstudy.studies import helpers
+from sgdstudy.studies.helpers import declares_study
+from sgdstudy.studies.study import Result, Study, declared_only
 
 
 def run(name: str, *, progress: bool | None = None, **options: Any) -> Result:
@@ -30,14 +36,39 @@ def run(name: str, *, progress: bool | None = None, **options: Any) -> Result:
 
 
 def find_scripts() -> dict[str, Path]:
-    """Return the scripts of the nearest `experiments/`, or of the one beside the package."""
-    here = Path.cwd()
+    """Return the scripts of the nearest `experiments/`, or of the one beside the package.
+
+    Raises:
+        InputError: the current folder is gone.
+    """
+    try:
+        here = Path.cwd()
+    except OSError:
+        raise InputError("the current folder is gone; change to one that is there") from None
     package = Path(__file__).resolve().parents[2]
     for folder in (here, *here.parents, package):
         paths = sorted((folder / "experiments").glob("[!_]*.py"))
         if paths:
             return {path.stem: path for path in paths}
     return {}
+
+
+def load_studies(say: Callable[[str], None]) -> tuple[dict[str, Study], int]:
+    """Return the studies of all scripts, and how many scripts cannot be loaded, each said.
+
+    A file that declares no study is said too; it is no fault: a helper may lie there.
+    """
+    found, broken = {}, 0
+    for name, path in find_scripts().items():
+        if not declares_study(path):
+            say(f"{path.name} is left out: it declares no study")
+            continue
+        try:
+            found[name] = load_study(str(path))
+        except InputError as error:
+            say(f"{path.name} is left out: {error}")
+            broken += 1
+    return found, broken
 
 
 def load_study(name: str) -> Study:
@@ -51,18 +82,33 @@ def load_study(name: str) -> Study:
     if path is None:
         raise unknown("study", name, scripts)
     try:
-        spec = importlib.util.spec_from_file_location(path.stem, path) if path.is_file() else None
+        found = path.is_file()
     except (OSError, ValueError):  # a name that no file can have
-        spec = None
-    if spec is None or spec.loader is None:
+        found = False
+    if not found:
         raise InputError(f"there is no script {path}; sgdstudy list shows those there are")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # dataclasses look their module up
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise InputError(f"{path} cannot be loaded: {reason(error)}") from error
-    study = getattr(module, "STUDY", None)
+    study = vars(_executed(path)).get("STUDY")
     if not isinstance(study, Study):
         raise InputError(f"{path} declares no study; expected STUDY = ss.Study(...)")
     return study
+
+
+def _executed(path: Path) -> ModuleType:
+    """Execute a script as a module of a name that nothing else has.
+
+    Raises:
+        InputError: it cannot be executed.
+    """
+    path = path.absolute()
+    name = f"{path.stem}@{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    try:
+        with helpers.loading(path), declared_only():
+            spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{path} cannot be loaded: {reason(error)}{place(error, path)}") from error
+    return module

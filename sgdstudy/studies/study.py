@@ -5,18 +5,24 @@ This module stays light to import: a script's `--help` must not wait for torch.
 
 from __future__ import annotations
 
+import functools
+import inspect
+import itertools
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, quoted, reason, without_secrets
+from sgdstudy.errors import InputError, failed, quoted, reason, without_secrets
 from sgdstudy.studies.arm import Arm, Options
 from sgdstudy.studies.claims import Claim, Claims, claims_markdown
+from sgdstudy.studies.declared import check_call, check_claims, docstring
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +33,15 @@ if TYPE_CHECKING:
 HIDDEN = "The answer is hidden: run without --no-answer to see it."
 PARTS = ("arms", "claims", "answer")  # what a script has to have
 FURTHER = ("picture", "figures", "tables", "show", "ask")  # what it may have
+TAKES = {  # what a script's functions are called with
+    "arms": ("options",),
+    "claims": ("options", "runs"),
+    "answer": ("options", "runs", "claims"),
+    "picture": ("options", "runs", "claims"),
+    "show": ("options", "runs"),
+}
+MOST_ARMS = 10_000
+_loading: list[bool] = []  # scripts that are being loaded, to be read and not to be run
 
 
 class Runs(dict[str, "History"]):
@@ -73,6 +88,7 @@ class Result:
         answer: the written answer.
         url: address of the charts in the MLflow UI.
         seconds: wall time.
+        missing: figures and tables that could not be made.
     """
 
     study: str
@@ -83,6 +99,7 @@ class Result:
     url: str
     seconds: float
     shown: str = field(default="", repr=False)
+    missing: tuple[str, ...] = ()
 
     @property
     def failed(self) -> list[Claim]:
@@ -133,6 +150,12 @@ class Study:
     tables: Mapping[str, Callable[[Any, Runs], Any]] = field(default_factory=dict)
     show: Callable[[Any, Runs], str] | None = None
     ask: Mapping[tuple[str, str], str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        doc = self.doc or docstring(self.file)  # `python -OO` leaves docstrings out
+        if not isinstance(doc, str) or not doc.strip():
+            raise InputError(f"{self.file} has no docstring, whose first line is the question")
+        object.__setattr__(self, "doc", doc)
 
     @property
     def name(self) -> str:
@@ -185,7 +208,8 @@ class Study:
         checks.count("jobs", options.jobs)
         seconds = options.checkpoint_seconds
         checks.number("checkpoint_seconds", seconds, lambda v: v >= 0, "at least 0 and finite")
-        arms = _by_name(self.name, self.arms(options))
+        self.check_functions()
+        arms = self._called("arms", lambda: _by_name(self.name, self.arms(options)))
         placed = {}
         for name, arm in arms.items():
             checks.name("an arm's name", name)
@@ -201,19 +225,74 @@ class Study:
             placed[name] = arm.but(**changes) if changes else arm
         return placed
 
-    def drawn(self, runs: Runs) -> Iterator[tuple[str, Any]]:
-        """Draw the figures one by one, each with its file name."""
+    def check_functions(self) -> None:
+        """Refuse, before anything runs, functions that could not be called when it has run.
+
+        Raises:
+            InputError: a function takes other arguments, or yields what it has to return.
+        """
+        parts = {name: (getattr(self, name), takes) for name, takes in TAKES.items()}
         if callable(self.figures):
-            yield from self.figures(runs)
+            parts["figures"] = self.figures, ("runs",)
+        else:
+            parts |= {name: (draw, ("runs",)) for name, draw in self.figures.items()}
+        parts |= {name: (make, TAKES["show"]) for name, make in self.tables.items()}
+        for name in [*(() if callable(self.figures) else self.figures), *self.tables]:
+            checks.file_name(f"a figure or table of {self.name}", name)
+        for name, (function, takes) in parts.items():
+            if function is not None:
+                check_call(f"{name} of {self.name}", function, takes)
+        for name in ("answer", "show"):
+            if inspect.isgeneratorfunction(getattr(self, name)):
+                raise InputError(f"{name} of {self.name} returns a text; this one yields")
+        check_claims(self.file)
+
+    def claimed(self, options: Options, runs: Runs) -> list[Claim]:
+        """Return the script's claims.
+
+        Raises:
+            InputError: the function fails, or gives something else.
+        """
+        found: list[Claim] = self._called("claims", lambda: list(self.claims(options, runs)))
+        for claim in found:
+            if not isinstance(claim, Claim):
+                raise InputError(f"the claims of {self.name} are ss.Claim, not {quoted(claim)}")
+        return found
+
+    def answered(self, options: Options, runs: Runs, claims: Claims) -> str:
+        """Return the script's answer.
+
+        Raises:
+            InputError: the function fails, or returns something else.
+        """
+        text = self._called("answer", lambda: self.answer(options, runs, claims))
+        if not isinstance(text, str):
+            raise InputError(f"the answer of {self.name} is a text, not {quoted(text)}")
+        return text
+
+    def _called(self, what: str, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except InputError:
+            raise
+        except Exception as error:
+            raise failed(f"{what} of {self.name}", error, self.file) from error
+
+    def drawn(self, runs: Runs) -> Iterator[tuple[str, Callable[[], Any]]]:
+        """Yield the figures one by one: the file's name, and what draws it."""
+        if not callable(self.figures):
+            for name, draw in self.figures.items():
+                yield name, functools.partial(draw, runs)
             return
-        for name, draw in self.figures.items():
-            yield name, draw(runs)
+        for name, figure in self.figures(runs):
+            yield name, functools.partial(_same, figure)
 
     def main(self) -> None:
-        """Run the script from the command line."""
+        """Run the script from the command line; nothing while the script is only loaded."""
         from sgdstudy.cli.main import script_main
 
-        script_main(self)
+        if not _loading:
+            script_main(self)
 
     def defaults(self, options: Options) -> Options:
         """Return the options with the script's own ones at their defaults, but for `quick`.
@@ -239,13 +318,27 @@ def study(module: str) -> Study:
     """
     there = vars(sys.modules[module])
     missing = [name for name in PARTS if name not in there]
-    if missing or not there.get("__doc__"):
-        what = ", ".join(missing) or "docstring whose first line is the question"
+    if missing:
+        what = ", ".join(missing)
         raise InputError(f"a study has {', '.join(PARTS)}; {there['__file__']} has no {what}")
     further = {name: there[name] for name in FURTHER if name in there}
     parts = {name: there[name] for name in PARTS}
     options = there.get("Options", Options)
     return Study(there["__file__"], there["__doc__"], options, **parts, **further)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+@contextmanager
+def declared_only() -> Iterator[None]:
+    """Load a script without running it, also where it calls `STUDY.main()` unasked."""
+    _loading.append(True)
+    try:
+        yield
+    finally:
+        _loading.pop()
 
 
 def _by_name(study: str, arms: Any) -> Mapping[str, Any]:
@@ -255,7 +348,7 @@ def _by_name(study: str, arms: Any) -> Mapping[str, Any]:
         InputError: neither a dict nor pairs; no arm; two of one name.
     """
     if isinstance(arms, Iterator):
-        pairs = list(arms)
+        pairs = list(itertools.islice(arms, MOST_ARMS + 1))
         try:
             names = [name for name, _ in pairs]
             arms = dict(pairs)
@@ -263,9 +356,11 @@ def _by_name(study: str, arms: Any) -> Mapping[str, Any]:
             raise InputError(
                 f"the arms of {study} are pairs of a name and a ss.Arm ({reason(error)})"
             ) from None
-        twice = {name for name in names if names.count(name) > 1}
+        twice = [name for name, count in Counter(names).items() if count > 1]
         if twice:
-            raise InputError(f"{study} has two arms called {min(twice)!r}; rename one")
+            raise InputError(f"{study} has two arms called {twice[0]!r}; rename one")
+    if isinstance(arms, dict) and len(arms) > MOST_ARMS:
+        raise InputError(f"{study} has more than {MOST_ARMS:,} arms; give it fewer")
     if not isinstance(arms, dict) or not arms:
         raise InputError(f"the arms of {study} are a dict of ss.Arm, not {quoted(arms)}")
     return arms

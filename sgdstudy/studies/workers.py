@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 
 from sgdstudy.errors import StoreError
+from sgdstudy.studies import deaths, output
 
 WORKER_NICE = 10  # whoever takes their results goes first: one that lags makes them wait
 
@@ -49,7 +50,8 @@ def spread(
         initargs=(os.getpid(),),
     )
     try:
-        yield from pool(delayed(function)(*task) for task in tasks)
+        with deaths.watched(pool):
+            yield from pool(delayed(function)(*task) for task in tasks)
     except BrokenProcessPool as error:
         raise StoreError(
             "a worker process was killed, perhaps for want of memory; what it had recorded is "
@@ -58,6 +60,8 @@ def spread(
 
 
 def _begin_worker(parent: int) -> None:
+    output.harden()
+    output.keep_warnings_ours()
     _end_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a worker hears Ctrl-C only while it trains
     if hasattr(os, "nice"):  # not on Windows

@@ -8,10 +8,12 @@ from functools import cached_property
 from typing import Any
 
 from sgdstudy.errors import InputError, quoted, unknown
+from sgdstudy.studies import helpers
 from sgdstudy.studies.arm import OPTIONS, SETTINGS, Arm, Options, at_settings, split_point
 from sgdstudy.studies.study import Study
 from sgdstudy.sweep import grid as grids
 from sgdstudy.tracking import describe
+from sgdstudy.tracking.code import Code
 
 RECORDS = ("epochs", "steps")
 SHARED = {f.name for f in fields(Options)}
@@ -70,6 +72,11 @@ class Plan:
     def name(self) -> str:
         """The experiment's name."""
         return f"{self.study.name}_sweep"
+
+    @cached_property
+    def code(self) -> Code:
+        """What runs."""
+        return helpers.code_of(self.study.file)
 
     @cached_property
     def combinations(self) -> list[Combination]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from sgdstudy import figures, theory
-from sgdstudy.errors import InputError
+from sgdstudy.errors import InputError, reason
 from sgdstudy.figures import heat_map
 from sgdstudy.sweep import grid as grids
 from sgdstudy.tracking.journal import Closing
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from sgdstudy.sweep.plan import Plan
     from sgdstudy.tracking.invocation import Invocation
     from sgdstudy.tracking.runs import TrackedRun
+
+
+log = logging.getLogger("sgdstudy")
 
 
 def measure(plan: Plan) -> str:
@@ -73,16 +77,26 @@ def draw(plan: Plan, table: pd.DataFrame, what: str) -> Figure | None:
 
 def log_answer(invocation: Invocation, plan: Plan, table: pd.DataFrame, answer: str) -> None:
     """Log the sweep's own run: the table, the summary, the heat map."""
-    figure = draw(plan, table, measure(plan))
+    picture = _picture(plan, table)
     text = _text(plan, answer)
-    name = {"sgdstudy.figures": "heat_map.png"} if figure else {}
+    name = {"sgdstudy.figures": "heat_map.png"} if picture else {}
     with invocation.run("answer", text, name) as journal:
         journal.add("claims.json", lambda path: path.write_text("[]", encoding="utf-8"))
         journal.add("answer.md", lambda path: path.write_text(text, encoding="utf-8"))
         journal.add("sweep.csv", lambda path: table.to_csv(path, index=False))
-        if figure:
-            journal.add("heat_map.png", lambda path: path.write_bytes(figures.png(figure)))
+        if picture:
+            journal.add("heat_map.png", lambda path: path.write_bytes(picture))
         journal.close(Closing("FINISHED", note=text))
+
+
+def _picture(plan: Plan, table: pd.DataFrame) -> bytes | None:
+    """Return the heat map as PNG; None, and a line, where it cannot be drawn."""
+    try:
+        figure = draw(plan, table, measure(plan))
+        return figures.png(figure) if figure else None
+    except Exception as error:
+        log.warning("heat_map.png is left out: %s", reason(error))
+        return None
 
 
 def says(run: TrackedRun, plan: Plan, answer: str) -> bool:

@@ -17,13 +17,13 @@ from sgdstudy.errors import InputError, Interrupted, StoreError
 from sgdstudy.history.history import History
 from sgdstudy.history.rows import AXIS, Memory, Rows
 from sgdstudy.recipe import draw_cache
-from sgdstudy.studies import workers
+from sgdstudy.studies import helpers, workers
 from sgdstudy.studies.runner import train_arm
 from sgdstudy.studies.scripts import load_study
 from sgdstudy.sweep import cluster, results
 from sgdstudy.sweep.plan import Combination, Plan
 from sgdstudy.theory.predictions import SWEEP_WORK, predict
-from sgdstudy.tracking import garbage, provenance, recovery
+from sgdstudy.tracking import garbage, recovery
 from sgdstudy.tracking.group import grouped
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.prune import remove
@@ -89,6 +89,18 @@ def run(
     """
     if jobs < 1:
         raise InputError(f"jobs is a number of processes, at least 1, got {jobs}")
+    with helpers.beside(plan.study.file):
+        return _started(plan, jobs, dask, resume, progress, say)
+
+
+def _started(
+    plan: Plan,
+    jobs: int,
+    dask: str | None,
+    resume: bool,
+    progress: bool | None,
+    say: Callable[[str], None],
+) -> Swept:
     everything = plan.combinations
     if dask is not None:
         with cluster.connect(dask) as client:
@@ -145,9 +157,11 @@ def _swept(
     )
     with bar, interrupt_flag() as interrupted, garbage.old_set_aside(), grouped() as group:
         together = replace(invocation, later=group)
-        for combination, outcome in _outcomes(plan, todo, invocation, spread, interrupted):
+        for done, (combination, outcome) in enumerate(
+            _outcomes(plan, todo, invocation, spread, interrupted)
+        ):
             if store.root is not None:
-                _track(together, combination, outcome)
+                _track(_keeping_code(together, done == 0), combination, outcome)
             bar.update()
         if interrupted:
             raise Interrupted(f"{plan.name} was stopped; what ran is saved, --resume goes on")
@@ -248,13 +262,14 @@ def _outcomes(
 ) -> Iterator[tuple[Combination, Outcome]]:
     """Hand the combinations to the workers, and yield what comes back, as it comes."""
     # a server's runs are tracked by the workers; nobody reads the files of a run here
-    logs = replace(invocation, scratch=None) if invocation.store.root is None else None
+    remote = replace(invocation, scratch=None) if invocation.store.root is None else None
 
     def tasks() -> Iterator[tuple[int, Task]]:
         for number, combination in enumerate(todo):
             if interrupted:
                 return
             options = asdict(plan.options)
+            logs = remote and _keeping_code(remote, number == 0)
             yield (
                 number,
                 Task(plan.study.file, options, plan.arm, combination.point, plan.record, logs),
@@ -267,6 +282,11 @@ def _outcomes(
             yield todo[number], outcome
 
 
+def _keeping_code(invocation: Invocation, keep: bool) -> Invocation:
+    """Return an invocation whose runs keep a copy of the code: the first run's and the answer's."""
+    return invocation if keep else replace(invocation, code=invocation.code.by_hash())
+
+
 def work(number: int, task: Task) -> tuple[int, Outcome]:
     """Train one combination in a worker; an error of its own is handed back, not raised.
 
@@ -274,9 +294,9 @@ def work(number: int, task: Task) -> tuple[int, Outcome]:
         InputError: this machine has no such script, or another one.
         StoreError: the worker tracks the run itself, and cannot any more.
     """
-    plan = _plan(task.script, tuple(task.options.items()), task.arm, task.record)
-    combination = plan.combination(task.grid_point)
-    with interrupt_flag() as interrupted, draw_cache.shared():
+    with helpers.beside(task.script), interrupt_flag() as interrupted, draw_cache.shared():
+        plan = _plan(task.script, tuple(task.options.items()), task.arm, task.record)
+        combination = plan.combination(task.grid_point)
         try:
             outcome = _trained(combination, task)
         except StoreError:
@@ -349,7 +369,7 @@ def _runs(store: Store, plan: Plan) -> list[TrackedRun]:
     found = store.client.get_experiment_by_name(store.experiment_name(plan.name))
     every = every_run(store, found.experiment_id) if found else []
     same = {f"sgdstudy.{name}": plan.tags[f"sgdstudy.{name}"] for name in ("arm", "record")}
-    same |= provenance.code_tags()
+    same |= plan.code.same
     return [run for run in every if same.items() <= run.tags.items()]
 
 
@@ -371,7 +391,7 @@ def _invocation(
     store: Store, plan: Plan, everything: list[Combination], earlier: list[TrackedRun]
 ) -> Invocation:
     """Begin an invocation, or go on with the latest that ran some of these combinations."""
-    fresh = Invocation.start(store, plan.name, plan.tags)
+    fresh = Invocation.start(store, plan.name, plan.tags, plan.code)
     hashes = {combination.hash for combination in everything}
     ours = [run for run in earlier if _hash(run) in hashes and run.invocation]  # no reruns
     if not ours:

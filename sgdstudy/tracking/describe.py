@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sgdstudy.errors import reason
 from sgdstudy.problems import losses
 from sgdstudy.problems.problem import Problem
 from sgdstudy.quantities import norm
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
     from sgdstudy.history.history import History
 
 OPTIONAL = ("test_loss", "accuracy", "test_accuracy", "average_loss", "average_distance")
-_PICTURES: dict[str, bytes] = {}
+_PICTURES: dict[str, bytes | None] = {}  # None: it cannot be drawn
+log = logging.getLogger("sgdstudy")
 
 
 def parameters(problem: Problem, config: TrainConfig) -> dict[str, str]:
@@ -149,7 +152,11 @@ def data_picture(problem: Problem) -> bytes | None:
     if problem.x.dim() != 1 or problem.y.dim() != 1:
         return None
     if problem.digest not in _PICTURES:
-        _PICTURES[problem.digest] = figures.png(figures.data(problem))
+        try:
+            _PICTURES[problem.digest] = figures.png(figures.data(problem))
+        except Exception as error:
+            log.warning("data.png is left out: %s", reason(error))
+            _PICTURES[problem.digest] = None
     return _PICTURES[problem.digest]
 
 

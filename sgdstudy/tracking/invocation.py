@@ -20,6 +20,7 @@ from sgdstudy.history.history import History
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.tracking import chart_views, describe, provenance
+from sgdstudy.tracking.code import Code
 from sgdstudy.tracking.journal import Closing, Journal, Later, Opening
 from sgdstudy.tracking.places import remove_folder
 from sgdstudy.tracking.resume import SECONDS
@@ -41,6 +42,7 @@ class Invocation:
         command: what was typed.
         scratch: where a server's runs keep their files for this process to read.
         tags: of every run.
+        code: what runs.
         resume: whether arms go on with runs that the store has of them.
         checkpoint_seconds: between two checkpoints of a run; 0: one after every chunk.
         later: sends runs that are over before they are tracked, many at once.
@@ -53,13 +55,20 @@ class Invocation:
     number: str = ""
     scratch: Path | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    code: Code = field(default_factory=Code.of)
     resume: bool = False
     checkpoint_seconds: float = SECONDS
     later: Later | None = None
 
     @classmethod
-    def start(cls, store: Store, study: str, tags: Mapping[str, str] | None = None) -> Invocation:
-        """Begin an invocation now; tags are for all of its runs."""
+    def start(
+        cls,
+        store: Store,
+        study: str,
+        tags: Mapping[str, str] | None = None,
+        code: Code | None = None,
+    ) -> Invocation:
+        """Begin an invocation now; tags are for all of its runs; `code` None: see `Code.of`."""
         now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
         words = [Path(sys.argv[0]).name, *sys.argv[1:]]
         words = [without_secrets(word, whole=True) for word in words]
@@ -69,7 +78,8 @@ class Invocation:
             atexit.register(remove_folder, scratch)
         label = f"{now}-{uuid.uuid4().hex[:4]}"
         number = next_number(store, study)
-        return cls(store, study, label, shlex.join(words), number, scratch, tags or {})
+        code = Code.of() if code is None else code
+        return cls(store, study, label, shlex.join(words), number, scratch, tags or {}, code)
 
     def outside(self) -> Invocation:
         """Return the same for runs that belong to no invocation: `latest` stays what it was."""
@@ -114,7 +124,7 @@ class Invocation:
             INVOCATION: self.id,
             **({NUMBER: self.number} if self.number else {}),
             "sgdstudy.command": self.command,
-            **provenance.code_tags(),
+            **self.code.tags,
             "sgdstudy.hardware": provenance.hardware(),
             **provenance.process_tags(),
             **self.tags,
@@ -122,9 +132,8 @@ class Invocation:
         }
         with room_on_disk(name, self.store):
             told = Opening(self.study, name, all_tags, **opening)
-            journal = Journal.begin(
-                self.store, told, files or {}, not over, self.later if over else None
-            )
+            kept = self.code.artifacts() | (files or {})
+            journal = Journal.begin(self.store, told, kept, not over, self.later if over else None)
             try:
                 yield journal
             except BaseException as error:

@@ -22,6 +22,7 @@ import errno
 import json
 import logging
 import os
+import re
 import shutil
 import time
 import uuid
@@ -32,8 +33,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from filelock import FileLock, Timeout
 
-from sgdstudy.errors import Away, InputError, Refused, recordable
-from sgdstudy.tracking import aside, chart_views
+from sgdstudy import checks
+from sgdstudy.errors import Away, Refused, recordable
+from sgdstudy.tracking import aside, chart_views, shapes
 from sgdstudy.tracking.durable import sync, sync_all
 from sgdstudy.tracking.places import links_in, remove_folder
 from sgdstudy.tracking.retry import is_away, patiently, reason_of
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
 
 KEY = "sgdstudy.key"  # tag: the name of the run's folder
+A_KEY = re.compile("[0-9]{13}-[0-9a-f]{12}", re.ASCII)
 BEGIN_SECONDS = 60.0  # a folder without opening.json may be one that is being begun
 PATIENCE_SECONDS = 10.0
 
@@ -133,12 +136,12 @@ class Journal:
 
     def __init__(self, store: Store, folder: Path, opening: Opening) -> None:
         self.store, self.folder, self.opening = store, folder, opening
-        sent = read_json(folder / "sent.json") or {}
+        sent = shapes.read_or(folder / "sent.json", shapes.SENT, {})
         self.run_id: str | None = sent.get("run_id")
         self.uri: str | None = sent.get("uri")
         self._opened: bool = sent.get("opened", False)
-        self.interim: list[Stamped] = read_json(folder / "points.json") or []
-        self.closed = (folder / "closing.json").exists()
+        self.interim: list[Stamped] = shapes.read_or(folder / "points.json", shapes.POINTS, [])
+        self.closed = shapes.read_or(folder / "closing.json", shapes.CLOSING, None) is not None
         self.failure = ""
         self.refusal: str | None = None
         self.sink: HeldRows | None = None
@@ -210,10 +213,10 @@ class Journal:
         except (Timeout, OSError):
             return None
         try:
-            opening = read_json(folder / "opening.json")
+            opening = shapes.read_json(folder / "opening.json", shapes.OPENING)
             if opening is not None:
                 store_of, found = opening.pop("store"), Opening(**opening)
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (OSError, ValueError, TypeError):
             lock.release()
             log.warning("%s is damaged and left alone: remove it by hand", folder)
             return None
@@ -232,8 +235,7 @@ class Journal:
         Raises:
             InputError: a name that is no plain file name.
         """
-        if name in ("", "..") or name != Path(name).name or "\\" in name:
-            raise InputError(f"an artifact's name is a plain file name as loss.png, got {name!r}")
+        checks.file_name("an artifact's name", name)
         draft = self.folder / "draft" / name  # moved when whole: half of it would be sent
         for folder in (draft.parent, self.folder / "artifacts"):
             folder.mkdir(exist_ok=True)
@@ -347,7 +349,8 @@ class Journal:
     @property
     def tries(self) -> int:
         """How many commands could not send it to a store that answered."""
-        return read_json(self.folder / "tries.json") or 0
+        found: int = shapes.read_or(self.folder / "tries.json", shapes.whole, 0)
+        return found
 
     def note_try(self, most: int) -> None:
         """Note one more of them; after the last the run is set aside."""
@@ -363,7 +366,8 @@ class Journal:
 
     def _deliver(self) -> None:
         """Send everything there is, in an order that leaves a readable run wherever it ends."""
-        opening, written = self.opening, read_json(self.folder / "closing.json")
+        written = shapes.read_or(self.folder / "closing.json", shapes.CLOSING, None)
+        opening = self.opening
         closing = Closing(**written) if written else None
         points, tags = (closing.points, closing.tags) if closing else ([], {})
         if self.run_id is None:
@@ -536,15 +540,6 @@ def write_json(path: Path, value: Any, synced: bool = True) -> None:
         if synced:
             os.fsync(file.fileno())
     os.replace(draft, path)
-
-
-def read_json(path: Path) -> Any:
-    """Return what a file holds; None if there is none, or its content never reached the disk."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    return json.loads(text) if text.strip("\0") else None  # a name may outlive a power failure
 
 
 def _data_input(data: dict[str, Any]) -> DatasetInput:

@@ -6,7 +6,6 @@ far as the row groups of a Parquet file allow. A file of a remote store is fetch
 
 from __future__ import annotations
 
-import json
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,8 @@ from sgdstudy.errors import InputError
 from sgdstudy.history.checksums import Sealed, readable
 from sgdstudy.history.rows import AXIS, read_stream
 from sgdstudy.recipe.columns import PREFIX
-from sgdstudy.tracking.journal import KEY
+from sgdstudy.tracking import shapes
+from sgdstudy.tracking.journal import A_KEY, KEY
 from sgdstudy.tracking.parquet import LABELS, Source, gather
 from sgdstudy.tracking.runs import TrackedRun, artifact, lacks_files, named, runs_of
 from sgdstudy.tracking.store import Store, read_store
@@ -190,7 +190,7 @@ def _rows(
         return rows, sealed
     key = run.tags.get(KEY, "")
     stream = store.streams / key / f"{kind}.arrow"
-    if key and key == Path(key).name and stream.is_file():  # the run is going on, or was killed
+    if A_KEY.fullmatch(key) and stream.is_file():  # the run is going on, or was killed
         with readable(stream):
             batches = list(read_stream(stream))
         return (ds.dataset(pa.Table.from_batches(batches)), None) if batches else None
@@ -260,17 +260,9 @@ def _claims(store: Store, study: str, invocation: str) -> list[dict[str, Any]]:
             if path is None and run.finished and lacks_files(store, run):
                 log.warning("the store lacks the claims of %s", named([run]))
             labels = {name: run.labels(study)[name] for name in ("study", "invocation")}
-            for claim in _listing(path) if path else []:
+            for claim in shapes.read_or(path, shapes.CLAIMS, []) if path else []:
                 values = {name: _finite_or_not(v) for name, v in claim.items()}
                 found.append(values | {"kind": kind_of(claim)} | labels)
-    return found
-
-
-def _listing(path: Path) -> list[dict[str, Any]]:
-    with readable(path):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not (isinstance(found, list) and all(isinstance(item, dict) for item in found)):
-            raise ValueError("not a list of claims")
     return found
 
 

@@ -7,22 +7,28 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from sgdstudy import checks
 from sgdstudy.checks import SeedsLike
+from sgdstudy.errors import InputError
 from sgdstudy.history.checksums import Sealed, readable
+from sgdstudy.history.rows import ROW_GROUP
 
 LABELS = ["study", "arm", "run_id", "invocation"]
 AXES = ("step", "epoch")
+KEYS = ("seed", "step")  # what conditions are on
+LONGEST_GROUP = 16 * ROW_GROUP  # rows: many times what we write
 
 
 @dataclass(frozen=True)
@@ -81,9 +87,17 @@ class Source:
     @property
     def bytes(self) -> int:
         """What all of it takes in memory."""
-        widths = [_width(field.type) for field in self.rows.schema]
-        rows: int = self.rows.count_rows()
-        return rows * (sum(widths) + len(LABELS))
+        return self.n_rows * self.width(self.names)
+
+    @functools.cached_property
+    def n_rows(self) -> int:
+        """The number of all rows, as the file's end says it: nothing is read."""
+        return int(self.rows.count_rows())
+
+    def width(self, names: list[str]) -> int:
+        """Return the bytes that a row of these columns takes in memory, with its labels."""
+        fields = [field for field in self.rows.schema if field.name in names]
+        return sum(_width(field.type) for field in fields) + len(LABELS)
 
     @property
     def keys(self) -> list[str]:
@@ -134,7 +148,7 @@ class Source:
                     if self.sealed is not None:
                         groups = [group.id for group in part.row_groups]
                         self.sealed.check(groups, read.intersection(self.names))
-                    yield from part.to_table(columns=wanted, filter=condition).to_batches()
+                    yield from _read(part, wanted, condition)
 
     def condition(self, seeds: SeedsLike | None, steps: slice | None) -> pc.Expression | None:
         """Return what the chosen rows fulfil; None: all are chosen."""
@@ -150,8 +164,12 @@ def gather(
     found: list[Source], names: list[str], seeds: SeedsLike | None, steps: slice | None
 ) -> pd.DataFrame:
     """Read run after run, block by block, into arrays as long as all rows: no second copy."""
+    widths = [part.width(names) for part in found]
+    if seeds is None and steps is None:
+        require_room(part.n_rows * width for part, width in zip(found, widths, strict=True))
     orders = [part.order(seeds, steps) for part in found]
     n_rows = [order.n_rows for order in orders]
+    require_room(n * width for n, width in zip(n_rows, widths, strict=True))
     arrays = {name: np.empty(sum(n_rows), dtype_of(name, found)) for name in names}
     for part, order, end in zip(found, orders, np.cumsum(n_rows), strict=True):
         start = end - order.n_rows
@@ -171,6 +189,36 @@ def gather(
         kinds = pd.Index(dict.fromkeys(values), dtype=str)
         frame[label] = pd.Categorical(values, kinds).repeat(n_rows)
     return frame
+
+
+def require_room(sizes: Iterable[int]) -> None:
+    """Refuse rows that memory has no room for, before they are read.
+
+    Raises:
+        InputError: they would take more than half of what is free.
+    """
+    size, free = sum(sizes), psutil.virtual_memory().available
+    if size > free / 2:
+        raise InputError(
+            f"these rows would take {size / 1e9:.1f} GB of memory, of which {free / 1e9:.1f} GB "
+            f"are free; give columns=[...], seeds= or steps=slice(...), or fewer arms"
+        )
+
+
+def _read(
+    part: ds.Fragment, columns: list[str], condition: pc.Expression | None
+) -> Iterator[pa.RecordBatch]:
+    """Read the chosen rows of a row group; one that is far longer than ours are, bit by bit."""
+    groups = getattr(part, "row_groups", [])
+    if sum(group.num_rows for group in groups) <= LONGEST_GROUP:
+        yield from part.to_table(columns=columns, filter=condition).to_batches()
+        return
+    needed = list(dict.fromkeys([*columns, *(n for n in part.physical_schema.names if n in KEYS)]))
+    file = pq.ParquetFile(part.path, memory_map=True)
+    for batch in file.iter_batches(ROW_GROUP, [group.id for group in groups], needed):
+        table = pa.Table.from_batches([batch])
+        chosen = table if condition is None else table.filter(condition)
+        yield from chosen.select(columns).to_batches()
 
 
 def dtype_of(name: str, found: list[Source]) -> np.dtype[Any]:

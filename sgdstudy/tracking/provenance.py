@@ -1,17 +1,17 @@
-"""Who runs what, and where: the process a run lives in, the code, the machine."""
+"""Who runs what, and where: the process a run lives in, and the machine."""
 
 from __future__ import annotations
 
-import functools
 import getpass
-import importlib.metadata
 import os
 import platform
-import subprocess
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
+
+PID = re.compile("[1-9][0-9]{0,8}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,9 @@ class Process:
         if self.boot_id != me.boot_id:
             return True
         number, _, space = self.pid.partition("@")
-        return space == me.pid.partition("@")[2] and not psutil.pid_exists(int(number))
+        if space != me.pid.partition("@")[2] or not PID.fullmatch(number):
+            return False  # of another name space, or no process's
+        return not psutil.pid_exists(int(number))
 
 
 def here() -> Process:
@@ -57,31 +59,6 @@ def hardware() -> str:
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     model = models[0] if models else platform.processor()
     return " ".join(filter(None, [platform.system(), platform.machine(), model]))
-
-
-@functools.cache
-def code_tags() -> dict[str, str]:
-    """Return the version of the code that runs, its commit, and whether it was changed since."""
-
-    release = {
-        "sgdstudy.version": importlib.metadata.version("sgdstudy"),
-        "sgdstudy.torch": importlib.metadata.version("torch"),
-    }
-
-    def git(*words: str) -> str:
-        folder = Path(__file__).parent
-        done = subprocess.run(
-            ["git", *words], cwd=folder, capture_output=True, text=True, check=True
-        )
-        return done.stdout.strip()
-
-    try:
-        commit = git("rev-parse", "HEAD")
-        changed = git("status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.CalledProcessError):
-        return release
-    changes = {"sgdstudy.git_changed": str(bool(changed)).lower()}
-    return {**release, "mlflow.source.git.commit": commit, **changes}
 
 
 def process_tags() -> dict[str, str]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from sgdstudy.errors import Refused
+from sgdstudy.errors import Refused, StoreError
 from sgdstudy.tracking.journal import KEY, PATIENCE_SECONDS, Journal
 from sgdstudy.tracking.provenance import Process
-from sgdstudy.tracking.retry import is_away
+from sgdstudy.tracking.retry import is_away, reason_of
 from sgdstudy.tracking.runs import search
 from sgdstudy.tracking.sink import close_interrupted, room_on_disk
 from sgdstudy.tracking.store import Store, open_store
@@ -80,8 +80,14 @@ def recover(store: Store) -> Recovered:
         journal = Journal.orphan(store, store.streams / name)
         if journal is None:
             continue
-        kind = _finish(journal, found, away)
         name = f"{journal.opening.study}: {journal.opening.name}"
+        try:
+            kind = _finish(journal, found, away)
+        except StoreError:
+            raise
+        except Exception as error:  # this one is not as we write them; the others are finished
+            journal.set_aside(f"it cannot be finished ({reason_of(error)})")
+            kind = found.refused
         kind.append(name)
         if journal.lost:
             found.damaged.append(f"{name}: {journal.lost}; the stream is kept as *.arrow.damaged")
@@ -146,5 +152,5 @@ def _close_lost(store: Store, here: set[str]) -> list[str]:
                 if error.status != 403:
                     raise
                 continue  # another person's, theirs to close
-            closed.append(f"{tags['sgdstudy.study']}: {run.name}")
+            closed.append(f"{tags.get('sgdstudy.study', 'unknown')}: {run.name}")
     return closed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 INVOCATION = "sgdstudy.invocation"
 NUMBER = "sgdstudy.number"  # orders invocations, also where a clock was wrong
+AN_ID = re.compile(r"[\w.+-]{1,64}", re.ASCII)  # of an invocation: it stands in filters and pages
+A_NUMBER = re.compile("[0-9]{15}", re.ASCII)
 MOST = 1000  # runs of one page
 LAST_FIRST = (f"tags.`{NUMBER}` DESC", f"tags.`{INVOCATION}` DESC")
 
@@ -59,13 +62,13 @@ class TrackedRun:
         about, data = run.info, run.data
         return cls(
             about.run_id,
-            about.run_name,
+            about.run_name or "",
             about.status,
             data.tags,
             data.params,
             data.metrics,
             about.artifact_uri,
-            about.start_time,
+            about.start_time or 0,
             about.end_time,
         )
 
@@ -81,16 +84,15 @@ class TrackedRun:
 
     @property
     def invocation(self) -> str:
-        """The id of its invocation; "" of a rerun, and of what others track."""
-        return self.tags.get(INVOCATION, "")
+        """The id of its invocation; "" of a rerun, of what others track, of what is no id."""
+        given = self.tags.get(INVOCATION, "")
+        return given if AN_ID.fullmatch(given) else ""
 
     @property
     def order(self) -> tuple[int, str]:
         """What sorts invocations: their number; of older stores, the time that their id tells."""
-        try:
+        if A_NUMBER.fullmatch(self.tags.get(NUMBER, "")):
             return int(self.tags[NUMBER]), self.invocation
-        except (KeyError, ValueError):
-            pass
         try:
             began = datetime.strptime(self.invocation[:22], "%Y%m%d-%H%M%S-%f")
             return int(began.replace(tzinfo=UTC).timestamp() * 1000), self.invocation
@@ -153,8 +155,11 @@ def _latest(store: Store, experiment_id: str, kind: str) -> str:
     """Return the latest invocation of this user, else of anybody; "" where there is none."""
     for whose in (f" AND {_tag('mlflow.user', user())}", ""):
         only = f"{kind} AND {_tag(INVOCATION, '%', 'LIKE')}{whose}"
-        for run in search(store, [experiment_id], only, order=LAST_FIRST, most=1):
-            return run.invocation
+        for most in (1, MOST):  # the last one's may be no id
+            found = search(store, [experiment_id], only, order=LAST_FIRST, most=most)
+            label = next((run.invocation for run in found if run.invocation), "")
+            if label:
+                return label
     return ""
 
 

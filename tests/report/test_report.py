@@ -5,7 +5,10 @@ import json
 import os
 import re
 import shutil
+import struct
 import sys
+import time
+import zlib
 from pathlib import Path
 
 import pytest
@@ -14,8 +17,10 @@ from pages import Page, section
 
 import sgdstudy as ss
 from sgdstudy.errors import InputError
+from sgdstudy.report import pictures
 from sgdstudy.report.markup import command, markdown
-from sgdstudy.report.report import MAX_BYTES, small_png, write_report
+from sgdstudy.report.pictures import MAX_BYTES, MOST_PICTURES, Album, small_png
+from sgdstudy.report.report import write_report
 from sgdstudy.studies.scripts import load_study
 from sgdstudy.tracking.store import open_store
 
@@ -281,3 +286,66 @@ def test_a_report_never_replaces_the_database_or_what_is_no_page(made, tmp_path,
     assert (tmp_path / "study.py").read_text() == "print('mine')\n"
     (tmp_path / "old.html").write_text("<!DOCTYPE html>\n<p>of yesterday</p>")
     assert b"of yesterday" not in write_report(store, tmp_path / "old.html").read_bytes()
+
+
+# ---- pictures and texts of others --------------------------------------------------------------
+
+
+def png_of(path, width, height):
+    """A PNG of this size: of few bytes, whatever it takes when it is decoded."""
+
+    def chunk(kind, data):
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    squeezed = zlib.compressobj(9)
+    rows = b"".join(squeezed.compress(bytes(width + 1)) for _ in range(height))
+    data = rows + squeezed.flush()
+    parts = chunk(b"IHDR", head), chunk(b"IDAT", data), chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    return path
+
+
+def test_a_picture_that_is_too_large_is_not_decoded(tmp_path, monkeypatch):
+    """As it was seen: 12,000 x 12,000 pixels in 17 kB took 17 s and 1.7 GB."""
+    from PIL import Image
+
+    path = png_of(tmp_path / "bomb.png", 12_000, 12_000)
+    assert path.stat().st_size < 200_000
+    monkeypatch.setattr(Image, "open", None)
+    with pytest.raises(InputError, match="12,000 x 12,000 pixels") as error:
+        small_png(path)
+    assert one_line(error)
+    long = tmp_path / "long.png"
+    long.write_bytes(path.read_bytes()[:16] + struct.pack(">II", 2**31 - 1, 1) + bytes(100))
+    with pytest.raises(InputError, match="pixels"):
+        small_png(long)
+
+
+def test_many_pictures_are_cut_and_a_damaged_one_is_named(tmp_path, monkeypatch):
+    paths = [png_of(tmp_path / f"{i:03}.png", 50, 40) for i in range(400)]
+    paths[1].write_bytes(paths[1].read_bytes()[:45])
+    paths[2].write_bytes(b"GIF89a")
+    found, notes = Album().of_study(paths, "study-x", "Why?")
+    assert len(found) == MOST_PICTURES - 2
+    assert [note.partition(" ")[0] for note in notes] == ["001.png", "002.png", "a"]
+    monkeypatch.setattr(pictures, "MOST_IN_ALL", 3 * 50 * 40)
+    album = Album()
+    assert len(album.of_study(paths[5:7], "study-x", "Why?")[0]) == 2
+    found, notes = album.of_study(paths[7:9], "study-y", "Why?")
+    assert (len(found), len(notes)) == (1, 1)
+
+
+def test_a_long_text_is_cut_and_searched_in_time():
+    started = time.perf_counter()
+    parts = markdown("**a " * 500_000, {"a.png": "fig"})
+    assert sum(map(len, parts)) < 10_000
+    assert time.perf_counter() - started < 20
+
+
+@pytest.mark.parametrize("value", ["{", "[]", "3", '{"lr": {"a": 1}}', "[" * 10_000, '{"a": "x"}'])
+def test_a_damaged_tag_gives_no_command_or_a_harmless_one(value):
+    tags = {"sgdstudy.script": "/x/ex1.py", "sgdstudy.given": value, "sgdstudy.grid": value}
+    for more in ({}, {"sgdstudy.arm": "a"}):
+        assert command(tags | more) in ("", "sgdstudy run ex1 --a x")

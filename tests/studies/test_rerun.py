@@ -45,9 +45,11 @@ STUDY = ss.Study(__file__, __doc__, Options, arms, lambda o, runs: [], lambda o,
 
 
 @pytest.fixture
-def script(tmp_path):
-    path = tmp_path / "again.py"
+def script(tmp_path, monkeypatch):
+    path = tmp_path / "experiments" / "again.py"
+    path.parent.mkdir()
     path.write_text(SCRIPT)
+    monkeypatch.chdir(tmp_path)
     return path
 
 

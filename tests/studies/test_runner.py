@@ -267,3 +267,62 @@ def test_guesses_need_an_answer_and_someone_to_ask(store, monkeypatch):
             run(store, study, predict=True, **given)
         assert one_line(error)
     assert open_store(store).client.get_experiment_by_name("run_tiny") is None
+
+
+# ---- figures and tables that fail ----------------------------------------------------------------
+
+
+def broken(runs):
+    raise ZeroDivisionError("no picture")
+
+
+def one_then_broken(runs):
+    yield "one.png", ss.figures.loss_by_epoch(runs)
+    raise ZeroDivisionError("no picture")
+
+
+def one_then_outside(runs):
+    yield "../two.png", ss.figures.loss_by_epoch(runs)
+    yield "one.png", ss.figures.loss_by_epoch(runs)
+    yield "three.png", "no figure"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("figures", "missing"),
+    [
+        ({"two.png": broken, "one.png": ss.figures.loss_by_epoch}, ["two.png"]),
+        (one_then_broken, ["a figure after one.png"]),
+        (one_then_outside, ["'../two.png'", "three.png"]),
+        (lambda runs: [("one.png", ss.figures.loss_by_epoch(runs)), 3], ["a figure after one.png"]),
+    ],
+)
+def test_a_figure_that_fails_is_named_and_the_run_goes_on(store, figures, missing):
+    said = []
+    tables = {"bad.csv": lambda o, runs: 1 / 0, "none.csv": lambda o, runs: None}
+    study = dataclasses.replace(STUDY, figures=figures, tables=tables, show=lambda o, r: 1 / 0)
+    result = run(store, study, said.append)
+    every = ["what show() returns", *missing, "bad.csv", "none.csv"]
+    assert list(result.missing) == every
+    lines = [line for line in said if "is left out: " in line]
+    assert [line.partition(" is left out")[0] for line in lines] == [
+        f"run_tiny: {name}" for name in every
+    ]
+    logged = answer_run(store, result)
+    assert logged.info.status == "FINISHED"
+    assert logged.data.tags["sgdstudy.figures"] == "one.png"
+    assert [p.name for p in Path(store).parent.rglob("*.png") if p.name != "data.png"] == [
+        "one.png"
+    ]
+
+
+def test_a_data_set_that_cannot_be_drawn_is_trained_on(store, monkeypatch, caplog):
+    from sgdstudy import figures
+    from sgdstudy.tracking import describe
+
+    monkeypatch.setattr(describe, "_PICTURES", {})
+    monkeypatch.setattr(figures, "data", broken)
+    result = run(store)
+    assert list(result.runs) == ["short", "long", "full"]
+    assert "data.png is left out: ZeroDivisionError: no picture" in caplog.text
+    assert not list(Path(store).rglob("data.png"))

@@ -25,6 +25,7 @@ from sgdstudy.cli.main import main
 from sgdstudy.errors import InputError
 from sgdstudy.studies.scripts import load_study
 from sgdstudy.sweep import cluster, grid, results, sweep
+from sgdstudy.tracking import code as code_of_runs
 from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.store import open_store
 from sgdstudy.tracking.writing import writing
@@ -572,7 +573,7 @@ def test_what_was_recorded_otherwise_is_not_finished(script, store, monkeypatch,
         options = study.options(store=store, seeds=4)
         plan = sweep.Plan.of(study, options, None, plan.grid, "epochs")
     if change == "code":
-        monkeypatch.setattr(sweep.provenance, "code_tags", lambda: {"sgdstudy.version": "next"})
+        monkeypatch.setattr(code_of_runs, "package_tags", lambda: {"sgdstudy.version": "next"})
     assert sweep.run(plan, resume=True).skipped == 0
     assert len(ss.load_runs(NAME, store=store, invocation="all")) == 2
 

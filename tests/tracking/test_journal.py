@@ -15,7 +15,8 @@ from mlflow.exceptions import MlflowException
 
 import sgdstudy as ss
 from sgdstudy.tracking import journal as module
-from sgdstudy.tracking.journal import Closing, Journal, Opening, read_json, write_json
+from sgdstudy.tracking import shapes
+from sgdstudy.tracking.journal import Closing, Journal, Opening, write_json
 from sgdstudy.tracking.places import local_path
 from sgdstudy.tracking.store import open_store
 
@@ -106,7 +107,7 @@ def test_what_a_run_is_lies_on_the_disk_before_the_store_hears_of_it(opened, cal
     calls.fail = {0: ConnectionError("away")}
     journal = begin(opened)
     assert calls == ["create_run"]
-    told = read_json(journal.folder / "opening.json")
+    told = shapes.read_json(journal.folder / "opening.json", shapes.OPENING)
     assert (told["name"], told["params"], told["store"]) == ("arm", {"lr": "0.1"}, opened.shown)
     assert (journal.folder / "artifacts" / "data.png").read_bytes() == b"png"
 
@@ -238,7 +239,7 @@ def test_a_run_that_lives_is_left_alone(opened):
 def test_a_run_of_another_store_is_left_alone(opened):
     journal = begin(opened)
     journal.let_go()
-    told = read_json(journal.folder / "opening.json")
+    told = shapes.read_json(journal.folder / "opening.json", shapes.OPENING)
     write_json(journal.folder / "opening.json", told | {"store": "http://127.0.0.1:1"})
     assert Journal.orphan(opened, journal.folder) is None
     assert (journal.folder / "opening.json").exists()
@@ -259,7 +260,7 @@ def test_a_folder_without_an_opening_is_being_begun_or_is_waste(opened, age, sta
 
 def test_a_json_file_is_whole_or_what_it_was(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
-    assert read_json(path) is None
+    assert shapes.read_json(path, shapes.OPTIONS) is None
     write_json(path, {"a": [1, None]})
     for failing in ("fsync", "replace"):
         with monkeypatch.context() as patch:
@@ -269,4 +270,4 @@ def test_a_json_file_is_whole_or_what_it_was(tmp_path, monkeypatch):
         assert json.loads(path.read_text()) == {"a": [1, None]}
     with pytest.raises(TypeError):
         write_json(path, {"a": Path})
-    assert read_json(path) == {"a": [1, None]}
+    assert shapes.read_json(path, shapes.OPTIONS) == {"a": [1, None]}

@@ -1,0 +1,102 @@
+"""matplotlib as our figures need it, whatever this machine's settings of it say.
+
+Those are for windows and for taste: a backend that is not there, `text.usetex` without LaTeX, or a
+file of settings that cannot be read would stop a study. This module is imported before anything
+else of matplotlib's; our figures are drawn and written in a style of their own.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import sys
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+NOT_STYLE = (
+    *("backend", "date.epoch", "docstring", "figure.max_open_warning", "interactive"),
+    *("savefig.directory", "timezone", "tk.", "toolbar", "webagg."),
+)
+log = logging.getLogger("sgdstudy")
+
+
+@contextmanager
+def _environment(**values: str | None) -> Iterator[None]:
+    """Set environment variables, or unset them; they are as before after."""
+    before = {name: os.environ.pop(name, None) for name in values}
+    os.environ.update({name: value for name, value in values.items() if value is not None})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _imported() -> Any:
+    """Import matplotlib; a setting that it cannot take is left out, and named."""
+    given, fresh = os.environ.get("MPLBACKEND"), "matplotlib" not in sys.modules
+    with _environment(MPLBACKEND=None):
+        try:
+            import matplotlib
+        except (OSError, ValueError) as error:
+            log.warning("the settings of matplotlib are left out: %s", error)
+            for name in [n for n in sys.modules if n.partition(".")[0] == "matplotlib"]:
+                del sys.modules[name]  # half of them
+            with _environment(MATPLOTLIBRC=os.devnull):
+                import matplotlib
+    if given and fresh:
+        try:
+            matplotlib.rcParams["backend"] = given
+        except ValueError:
+            log.warning("MPLBACKEND=%s is not a backend of matplotlib, and is left out", given)
+    return matplotlib
+
+
+matplotlib = _imported()
+_ours: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    found = dict.items(matplotlib.rcParamsDefault)
+    return {name: value for name, value in found if not name.startswith(NOT_STYLE)}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw in matplotlib's own style, not in that of this machine's settings."""
+    with warnings.catch_warnings():  # settings that are to be given up one day
+        warnings.simplefilter("ignore", matplotlib.MatplotlibDeprecationWarning)
+        context = matplotlib.rc_context(_defaults())
+        context.__enter__()
+    try:
+        yield
+    finally:
+        context.__exit__(None, None, None)
+
+
+def styled(draw: Callable[P, T]) -> Callable[P, T]:
+    """Let a function draw in our style, and its figure be written in it."""
+
+    @functools.wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> T:
+        with style():
+            figure = draw(*args, **kwargs)
+        if figure is not None:
+            _ours.add(figure)
+        return figure
+
+    return drawn
+
+
+def style_of(figure: Any) -> Any:
+    """Return the context that a figure is written in: our style for ours, else nothing."""
+    return style() if figure in _ours else nullcontext()

@@ -1,0 +1,198 @@
+"""Helpers beside a script: `from _common import ...` works as for `python script.py`.
+
+Python's own way, the script's folder first in `sys.path`, would let a script called `random.py`
+take the place of a module for everybody, and the `_common` of one folder that of another. So a
+script's folder is searched for those alone whose own file lies in it, and while a script is loaded
+or runs (`beside`) its folder's helpers stand in for others of the same name.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from sgdstudy.tracking.code import Code
+
+MOST_FILES = 50  # that a script may be made of
+LONGEST_FILE = 1_000_000  # bytes of one
+
+_folders: list[Path] = []  # of scripts that were loaded, resolved
+_seen: dict[Path, tuple[int, int]] = {}  # helpers that were loaded: time and size of the file
+_kept: dict[Path, dict[str, ModuleType]] = {}  # a folder's helpers, while others have their names
+
+
+@contextmanager
+def beside(script: str | Path) -> Iterator[None]:
+    """Let a script's helpers be found while it is loaded, or runs; others come back after."""
+    folder = _folder_of(script)
+    if folder is None:
+        yield
+        return
+    if folder not in _folders:
+        _folders.append(folder)
+    if not any(isinstance(finder, _Beside) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Beside())
+    hidden = _taken(lambda name, module: _find(name, folder) and not _lies_in(module, folder))
+    sys.modules.update(_kept.pop(folder, {}))
+    try:
+        yield
+    finally:
+        if hidden:
+            roots = {name.partition(".")[0] for name in hidden}
+            _kept[folder] = _taken(lambda name, module: name in roots and _lies_in(module, folder))
+            sys.modules.update(hidden)
+
+
+@contextmanager
+def loading(script: str | Path) -> Iterator[None]:
+    """As `beside`, and helpers that were written anew since are loaded anew."""
+    with beside(script):
+        folder = Path(script).resolve().parent
+        changed = [path for path, stamp in _seen.items() if _stamp(path) != stamp]
+        if any(path.parent == folder or folder in path.parents for path in changed):
+            _taken(lambda name, module: _find(name, folder) and _lies_in(module, folder))
+        yield
+        for path in files_of(script).values():
+            _seen[path] = _stamp(path)
+
+
+def files_of(script: str | Path) -> dict[str, Path]:
+    """Return the script and what it imports from its own folder, by name relative to it.
+
+    They are read, not run: an import whose name is computed is not seen. `MOST_FILES` at the most.
+    """
+    folder, found = _folder_of(script), dict[str, Path]()
+    if folder is None:
+        return {}
+    waiting = [Path(script).resolve()]
+    while waiting and len(found) < MOST_FILES:
+        path = waiting.pop(0)
+        name = path.relative_to(folder).as_posix()
+        if name not in found and path.is_file():
+            found[name] = path
+            waiting += [
+                helper for name in _imports(path, folder) for helper in _files(name, folder)
+            ]
+    return found
+
+
+def code_of(script: str | Path) -> Code:
+    """Return what a script runs: its text, that of its helpers, their repository, our version."""
+    return Code.of(script, files_of(script))
+
+
+class _Beside:
+    """Finds a helper for who lies in its folder; on `sys.meta_path`, before Python's own."""
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if path is not None or "." in name:  # within a package: Python knows where
+            return None
+        folder = _folder_of_importer()
+        return None if folder is None else _find(name, folder)
+
+
+def _find(name: str, folder: Path) -> ModuleSpec | None:
+    """Return the helper of this name; None where there is none, or it is no helper's name.
+
+    No file takes the place of a module of Python, nor a script that of an installed package.
+    """
+    if name in sys.stdlib_module_names or name == "__main__":
+        return None
+    spec = PathFinder.find_spec(name, [str(folder)])
+    if spec is None or (spec.origin is not None and not declares_study(Path(spec.origin))):
+        return spec
+    elsewhere = [p for p in sys.path if _resolved(p) != folder]
+    return spec if PathFinder.find_spec(name, elsewhere) is None else None
+
+
+def declares_study(path: Path) -> bool:
+    """Whether a file has the word that every script has."""
+    try:
+        return b"STUDY" in path.read_bytes()[:LONGEST_FILE]
+    except OSError:
+        return False
+
+
+def _taken(wanted: Any) -> dict[str, ModuleType]:
+    """Take modules out of `sys.modules`, by name of the outermost and the module; return them."""
+    roots = {
+        name
+        for name, module in list(sys.modules.items())
+        if "." not in name and isinstance(module, ModuleType) and wanted(name, module)
+    }
+    names = [name for name in sys.modules if name.partition(".")[0] in roots]
+    return {name: sys.modules.pop(name) for name in names}
+
+
+def _folder_of(script: str | Path) -> Path | None:
+    path = _resolved(script)
+    return path.parent if path is not None and path.is_file() else None
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    with suppress(OSError):
+        about = path.stat()
+        return about.st_mtime_ns, about.st_size
+    return 0, 0
+
+
+def _resolved(path: str | Path) -> Path | None:
+    with suppress(OSError, ValueError, RuntimeError):
+        return Path(path).resolve()
+    return None
+
+
+def _lies_in(module: ModuleType, folder: Path) -> bool:
+    places = [getattr(module, "__file__", None), *(getattr(module, "__path__", None) or ())]
+    paths = [_resolved(place) for place in places if place]
+    return any(path is not None and path.is_relative_to(folder) for path in paths)
+
+
+def _folder_of_importer() -> Path | None:
+    """Return the script's folder that the file lies in which imports something now."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file not in (__file__, importlib.__file__) and not file.startswith("<frozen "):
+            path = _resolved(file) or Path()
+            inside = [folder for folder in _folders if path.is_relative_to(folder)]
+            return max(inside, key=lambda folder: len(folder.parts), default=None)
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+def _imports(path: Path, folder: Path) -> list[str]:
+    """Return the dotted names that a file imports, lazily too; of a file that is no Python none."""
+    try:
+        tree = ast.parse(path.read_bytes()[:LONGEST_FILE])
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return []
+    package = path.parent.relative_to(folder).parts
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            start = [*above, *filter(None, [node.module])]
+            names += [".".join([*start, alias.name]) for alias in node.names] + [".".join(start)]
+    return names
+
+
+def _files(name: str, folder: Path) -> Sequence[Path]:
+    """Return the files below a folder that an import of a dotted name reads."""
+    parts = [part for part in name.split(".") if part]
+    found = []
+    if parts and _find(parts[0], folder) is not None:
+        for end in range(1, len(parts) + 1):
+            place = folder.joinpath(*parts[:end])
+            found += [place / "__init__.py", place.with_name(f"{place.name}.py")]
+    return [path for path in found if path.is_file()]

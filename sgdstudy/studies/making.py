@@ -1,0 +1,115 @@
+"""What a study shows beside its answer: figures, tables, text; one that fails stops nothing."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sgdstudy.errors import InputError, place, reason
+from sgdstudy.studies.arm import Options
+from sgdstudy.studies.claims import Claims
+from sgdstudy.studies.study import Runs, Study
+from sgdstudy.tracking.journal import Journal
+
+
+@dataclass(frozen=True)
+class Making:
+    """Makes what a study shows; what cannot be made is said, and left out.
+
+    Attributes:
+        study: the script.
+        options: of this run.
+        runs: its histories.
+        say: takes lines of text.
+        missing: names of what could not be made.
+    """
+
+    study: Study
+    options: Options
+    runs: Runs
+    say: Callable[[str], None]
+    missing: list[str] = field(default_factory=list)
+
+    def picture(self, journal: Journal, claims: Claims) -> list[str]:
+        """Draw the main figure: as a picture, as data, and as a page that MLflow shows."""
+        if self.study.picture is None:
+            return []
+        try:
+            from sgdstudy.figures import interactive  # here: what a figure needs stops no study
+
+            chart = self.study.picture(self.options, self.runs, claims)
+            data, json = _png(chart), interactive.as_json(chart)
+            page = interactive.html(chart, script=True)
+        except Exception as error:
+            self._leave_out("picture.png", error)
+            return []
+        self._add(journal, "picture.png", partial(Path.write_bytes, data=data))
+        for name, text in (("picture.json", json), ("picture.html", page)):
+            self._add(journal, name, partial(Path.write_text, data=text, encoding="utf-8"))
+        return ["picture.png"]
+
+    def figures(self, journal: Journal) -> list[str]:
+        """Draw the figures one by one, each an artifact; return their names."""
+        names: list[str] = []
+        pictures, after = self.study.drawn(self.runs), ""
+        while True:
+            name = f"a figure{after}"  # of a generator that fails; it gives no other then
+            try:
+                name, draw = next(pictures)
+                data = _png(draw())
+            except StopIteration:
+                return names
+            except Exception as error:
+                self._leave_out(name, error)
+                continue
+            after = f" after {name}"
+            if self._add(journal, name, partial(Path.write_bytes, data=data)):
+                names.append(name)
+
+    def tables(self, journal: Journal) -> None:
+        """Write the tables, each an artifact."""
+        for name, make in self.study.tables.items():
+            buffer = io.StringIO()
+            try:
+                make(self.options, self.runs).to_csv(buffer, index=False)
+            except Exception as error:
+                self._leave_out(name, error)
+                continue
+            text = buffer.getvalue()
+            write = partial(Path.write_text, data=text, encoding="utf-8", newline="")
+            self._add(journal, name, write)
+
+    def text(self) -> str:
+        """Return what the script shows before its claims."""
+        if self.study.show is None:
+            return ""
+        try:
+            return str(self.study.show(self.options, self.runs))
+        except Exception as error:
+            self._leave_out("what show() returns", error)
+            return ""
+
+    def _add(self, journal: Journal, name: str, write: Callable[[Path], Any]) -> bool:
+        """Add an artifact; a name that it cannot have is left out like the rest."""
+        try:
+            journal.add(name, write)
+        except InputError as error:
+            self._leave_out(repr(name), error)
+            return False
+        return True
+
+    def _leave_out(self, name: str, error: Exception) -> None:
+        where = place(error, self.study.file)
+        why = str(error) if isinstance(error, InputError) else reason(error)
+        self.say(f"{self.study.name}: {name} is left out: {why}{where}")
+        self.missing.append(name)
+
+
+def _png(figure: Any) -> bytes:
+    from sgdstudy.figures import png  # here: what a figure needs stops no study
+
+    return png(figure)

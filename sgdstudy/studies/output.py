@@ -1,0 +1,147 @@
+"""Standard output and error that never end a study: any text, a full disk, nobody who reads.
+
+What cannot be written is lost, and noted; a character that the terminal's encoding lacks is
+written in those it has. Streams that were closed before we began lead nowhere: a database opened
+later would otherwise get their number, and our lines with it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import io
+import os
+import select
+import sys
+import unicodedata
+import warnings
+from typing import Any
+
+NAMES = ("stdin", "stdout", "stderr")  # by number
+ERRORS = "sgdstudy.plain"  # our way with characters that an encoding lacks
+PLAIN = {
+    **{"–": "-", "—": "-", "−": "-", "…": "...", "±": "+-", "∞": "inf", "×": "x", "·": "."},
+    **{"“": '"', "”": '"', "‘": "'", "’": "'", "≤": "<=", "≥": ">=", "→": "->"},
+    **dict.fromkeys("─━═╌╴╶", "-"),
+    **dict.fromkeys("│┃║╎╵╷", "|"),
+}
+LINES = range(0x2500, 0x2580)  # what boxes and tables are drawn with
+_lost: list[OSError] = []
+
+
+class _Unfailing(io.RawIOBase):
+    """Hands on what it is given; from the first failure on it takes everything, and drops it."""
+
+    def __init__(self, stream: io.TextIOWrapper) -> None:
+        self._stream = stream  # it would close the file when nobody has it any more
+        self._raw: Any = getattr(stream.buffer, "raw", stream.buffer)
+        self._broken = False
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return int(self._raw.fileno())
+
+    def isatty(self) -> bool:
+        return bool(self._raw.isatty())
+
+    def write(self, data: Any) -> int:
+        if not self._broken:
+            try:
+                written = self._raw.write(data)
+                if written is not None:
+                    return int(written)
+                select.select([], [self.fileno()], [], 1.0)  # a pipe that is full just now
+                return 0
+            except OSError as error:
+                self._broken = True
+                _lost.append(error)
+                _lead_nowhere(self.fileno())  # libraries and workers write to the number itself
+        return len(data)
+
+
+def harden() -> None:
+    """Make the output of this process one that never fails; once, and only a program's own."""
+    _open_closed()
+    codecs.register_error(ERRORS, _plain)
+    for name in NAMES[1:]:
+        stream = getattr(sys, name)
+        if stream is getattr(sys, f"__{name}__") and isinstance(stream, io.TextIOWrapper):
+            setattr(sys, name, _hardened(stream))
+
+
+def lost() -> str:
+    """Return why standard output or error could not be written; "" where all was, or nobody reads.
+
+    Nobody reads any more: as of `sgdstudy list | head -1`, see `is_cut`.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and not stream.closed:
+            stream.flush()
+    kinds = [error for error in _lost if error.errno != errno.EPIPE]
+    return str(kinds[0].strerror or kinds[0]) if kinds else ""
+
+
+def is_cut() -> bool:
+    """Whether whoever read our lines has seen enough."""
+    return any(error.errno == errno.EPIPE for error in _lost)
+
+
+def keep_warnings_ours() -> None:
+    """Let `-W error` make errors of our warnings, and not of those of the packages we build on."""
+    if not any(option.split(":")[0] == "error" for option in sys.warnoptions):
+        return
+    warnings.resetwarnings()
+    for kind in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+        warnings.simplefilter("ignore", kind)
+    warnings.filterwarnings("error", module=r"sgdstudy(\.|$)")
+
+
+def _hardened(stream: io.TextIOWrapper) -> io.TextIOWrapper:
+    """Return the same stream, over what never fails."""
+    raw = _Unfailing(stream)
+    try:
+        stream.flush()  # what was printed before
+    except OSError as error:
+        _lost.append(error)
+        _lead_nowhere(stream.fileno())
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        encoding=stream.encoding,
+        errors=ERRORS,
+        line_buffering=stream.line_buffering or stream is sys.__stderr__,
+    )
+
+
+def _open_closed() -> None:
+    """Open the standard streams that are closed, to read and write nothing."""
+    for number, name in enumerate(NAMES):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest free number: mostly its own
+            mode = "r" if number == 0 else "w"
+            stream = open(opened, mode, encoding="utf-8", errors="replace")  # noqa: SIM115
+            setattr(sys, name, stream)
+
+
+def _lead_nowhere(number: int) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, number)
+    os.close(nowhere)
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """Return what stands for the characters that an encoding lacks, and where to go on."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    there = error.object[error.start : error.end]
+    return "".join(map(_instead, there)), error.end
+
+
+def _instead(character: str) -> str:
+    if character in PLAIN:
+        return PLAIN[character]
+    if ord(character) in LINES:
+        return "+"
+    base = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+    return base or character.encode("ascii", "backslashreplace").decode()

@@ -1,0 +1,148 @@
+"""The code of a run: its script and helpers, their repository, and the package's own version.
+
+A run is of the same code as another if the texts of its script, of the helpers that it imports and
+of this package are the same, and the version of torch; commits tell a person where to look.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from sgdstudy.errors import without_secrets
+
+CODE, PACKAGE = "sgdstudy.code", "sgdstudy.package"  # tags: hashes of their texts
+COMMIT = "mlflow.source.git.commit"
+SAME = ("sgdstudy.version", PACKAGE, CODE, "sgdstudy.torch")
+DIFF = "uncommitted.diff"
+LONGEST_FILE = 1_000_000  # bytes of one that is kept; of a longer one only the hash
+LONGEST_DIFF = 200_000
+GIT_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Code:
+    """What ran.
+
+    Attributes:
+        tags: versions, hashes, commit.
+        files: script and helpers by name, as they were when the run began.
+        diff: what is not committed of the Python files of the script's repository.
+    """
+
+    tags: Mapping[str, str]
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    diff: str = ""
+
+    @classmethod
+    def of(cls, script: str | Path | None = None, files: Mapping[str, Path] | None = None) -> Code:
+        """Read the code of a script; None: the program that runs, or the current folder.
+
+        Args:
+            script: its path.
+            files: script and helpers by name; None: the script alone.
+        """
+        path = _program() if script is None else Path(script)
+        if files is None:
+            files = {} if path is None or not path.is_file() else {path.name: path}
+        texts = {name: path.read_bytes() for name, path in files.items()}
+        tags = dict(package_tags())
+        if texts:
+            tags[CODE] = _hash(texts)
+        commit, changed, diff = _asked_git(path, [*files.values()])
+        if commit:
+            tags |= {COMMIT: commit, "sgdstudy.git_changed": str(changed).lower()}
+        return cls(tags, texts, diff)
+
+    @property
+    def same(self) -> dict[str, str]:
+        """The tags that another run of the same code has too."""
+        return {name: self.tags[name] for name in SAME if name in self.tags}
+
+    def by_hash(self) -> Code:
+        """Return the same for runs that keep no copy, as another run of theirs does."""
+        return replace(self, files={}, diff="")
+
+    @property
+    def copies(self) -> dict[str, bytes]:
+        """The files that are kept, by the artifact's name."""
+        return {
+            name.replace("/", ".").encode(errors="replace").decode(): text
+            for name, text in self.files.items()
+            if len(text) <= LONGEST_FILE
+        }
+
+    def artifacts(self) -> dict[str, Callable[[Path], object]]:
+        """Return what writes copies and diff, by the artifact's name."""
+        texts = self.copies | ({DIFF: self.diff.encode(errors="replace")} if self.diff else {})
+        return {
+            name: functools.partial(Path.write_bytes, data=data) for name, data in texts.items()
+        }
+
+
+@functools.cache
+def package_tags() -> dict[str, str]:
+    """Return which version of this package runs, by number and by text, and of torch."""
+    folder = Path(__file__).parents[1]
+    texts = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.py")}
+    return {
+        "sgdstudy.version": importlib.metadata.version("sgdstudy"),
+        PACKAGE: _hash({name: path.read_bytes() for name, path in texts.items()}),
+        "sgdstudy.torch": importlib.metadata.version("torch"),
+    }
+
+
+def _hash(texts: Mapping[str, bytes]) -> str:
+    """Return a fingerprint of files, by name and content."""
+    found = hashlib.sha256()
+    for name in sorted(texts):
+        found.update(os.fsencode(name) + b"\0" + hashlib.sha256(texts[name]).digest())
+    return found.hexdigest()[:16]
+
+
+def _program() -> Path | None:
+    """Return the script that this process was started with; None: it is none of the user's."""
+    file = getattr(sys.modules.get("__main__"), "__file__", None)
+    path = Path(file).absolute() if file else None
+    installed = path is not None and path.is_relative_to(sys.prefix)
+    return path if path is not None and path.suffix == ".py" and not installed else None
+
+
+def _asked_git(script: Path | None, files: list[Path]) -> tuple[str, bool, str]:
+    """Return the commit of a script's repository, whether anything was changed since, and what."""
+    folder = Path() if script is None else script.parent
+    try:
+        commit = _git(folder, "rev-parse", "HEAD").strip()
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+        names = [str(path.absolute()) for path in files]
+        untracked = _git(folder, "ls-files", "--others", "--", *names) if names else ""
+        words = ("diff", "HEAD", "--no-ext-diff", "--no-textconv", "--no-color")
+        diff = _git(folder, *words, "--", ":(top)*.py") if changed else ""
+    except (OSError, subprocess.SubprocessError):
+        return "", False, ""
+    if len(diff) > LONGEST_DIFF:
+        diff = f"{diff[:LONGEST_DIFF]}\n... cut: {len(diff):,} characters in all\n"
+    return commit, bool(changed or untracked), without_secrets(diff)
+
+
+def _git(folder: Path, *words: str) -> str:
+    """Ask git in a folder, whatever repository the environment names; nothing is written."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    environment |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
+    done = subprocess.run(
+        ["git", "-c", "core.fsmonitor=false", *words],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=GIT_SECONDS,
+        check=True,
+    )
+    return done.stdout.decode(errors="replace")

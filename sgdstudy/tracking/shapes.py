@@ -1,0 +1,196 @@
+"""JSON of ours read back, from files and tags that anybody may have written: its shape is checked.
+
+What is not as we write it is `Damaged`, in one line, before anything is done with it. A check says
+of a value whether it has the shape.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import stat
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sgdstudy.errors import InputError, reason
+
+MOST_BYTES = 10_000_000  # of a file
+MOST_ITEMS = 1_000_000  # of a list
+Check = Callable[[Any], bool]
+log = logging.getLogger("sgdstudy")
+
+
+class Damaged(InputError):
+    """What is read is not what we write there."""
+
+
+def text(value: Any) -> bool:
+    """Whether it is text."""
+    return isinstance(value, str)
+
+
+def truth(value: Any) -> bool:
+    """Whether it is a truth value."""
+    return isinstance(value, bool)
+
+
+def whole(value: Any) -> bool:
+    """Whether it is a whole number of 64 bits."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+
+
+def number(value: Any) -> bool:
+    """Whether it is a number."""
+    return isinstance(value, float) or whole(value)
+
+
+def nothing(value: Any) -> bool:
+    """Whether it is None."""
+    return value is None
+
+
+def plain(value: Any) -> bool:
+    """Whether it is a number, a truth value, a text, None, or a list of these, in any depth."""
+    if isinstance(value, list):
+        return all(map(plain, value))
+    return any_of(text, truth, number, nothing)(value)
+
+
+def any_of(*checks: Check) -> Check:
+    """Return the check that one of them holds."""
+    return lambda value: any(check(value) for check in checks)
+
+
+def each(check: Check, most: int = MOST_ITEMS) -> Check:
+    """Return the check of a list, by its items."""
+    return lambda value: isinstance(value, list) and len(value) <= most and all(map(check, value))
+
+
+def row(*checks: Check) -> Check:
+    """Return the check of a list of so many items, one by one."""
+    return lambda value: (
+        isinstance(value, list)
+        and len(value) == len(checks)
+        and all(check(item) for check, item in zip(checks, value, strict=True))
+    )
+
+
+def by_name(check: Check) -> Check:
+    """Return the check of a dict, by its values."""
+    return lambda value: isinstance(value, dict) and all(map(check, value.values()))
+
+
+def fields(needed: Mapping[str, Check], further: Mapping[str, Check] | None = None) -> Check:
+    """Return the check of a dict with these names, and perhaps further ones; others are let be."""
+    known = {**needed, **(further or {})}
+    return lambda value: (
+        isinstance(value, dict)
+        and all(name in value for name in needed)
+        and all(check(value[name]) for name, check in known.items() if name in value)
+    )
+
+
+def read_json(path: Path, check: Check) -> Any:
+    """Return what a file holds; None if there is none, or its content never reached the disk.
+
+    Raises:
+        Damaged: it is no file, too long, no JSON, or of another shape.
+    """
+    found = (read_text(path) or "").strip("\0")  # a name may outlive a power failure
+    return parsed(found, check, str(path)) if found else None
+
+
+def read_or(path: Path, check: Check, instead: Any) -> Any:
+    """Return what a file holds; something else if there is none, or it is damaged, which is said.
+
+    For files that can be done without.
+    """
+    try:
+        found = read_json(path, check)
+    except Damaged as error:
+        log.warning("%s; it is done without", error)
+        return instead
+    return instead if found is None else found
+
+
+def read_text(path: Path, most: int = MOST_BYTES) -> str | None:
+    """Return the text of a file; None if there is none.
+
+    Raises:
+        Damaged: it is no file, too long, or not UTF-8.
+    """
+    try:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):
+            raise Damaged(f"{path} is damaged: it is not a file")
+        if about.st_size > most:
+            raise Damaged(f"{path} is damaged: {about.st_size:,} bytes, more than {most:,}")
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except UnicodeError as error:
+        raise Damaged(f"{path} is damaged ({reason(error)})") from error
+
+
+def parsed(given: str, check: Check, what: str) -> Any:
+    """Return what a text of JSON says.
+
+    Raises:
+        Damaged: no JSON, or of another shape; `what` names it.
+    """
+    try:
+        value = json.loads(given)
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"{what} is damaged ({reason(error)})") from None
+    try:
+        fits = check(value)
+    except RecursionError:
+        fits = False
+    if not fits:
+        raise Damaged(f"{what} is damaged: it does not hold what belongs there")
+    return value
+
+
+# ---- what we write ---------------------------------------------------------------------------
+
+TEXTS = by_name(text)
+OPTIONAL_TEXT = any_of(text, nothing)
+POINTS = each(row(text, whole, number, whole))  # key, step, value, time
+# files of a run's own folder, see `journal`
+OPENING = fields(
+    {"store": text, "study": text, "name": text, "tags": TEXTS},
+    {
+        "params": TEXTS,
+        "points": each(row(text, whole, number)),
+        "data": any_of(nothing, fields({"name": text, "digest": text, "profile": by_name(plain)})),
+        "metrics": each(text),
+        "start_ms": whole,
+    },
+)
+SENT = fields({"run_id": OPTIONAL_TEXT, "uri": OPTIONAL_TEXT, "opened": truth})
+CLOSING = fields(
+    {"status": lambda value: value in ("FINISHED", "KILLED", "FAILED")},
+    {
+        "tags": TEXTS,
+        "points": POINTS,
+        "end_ms": whole,
+        "note": OPTIONAL_TEXT,
+        "views": OPTIONAL_TEXT,
+    },
+)
+# tags
+OPTIONS = by_name(plain)
+GRID = by_name(each(plain, most=100_000))
+# claims.json of an answer
+CLAIMS = each(
+    fields(
+        {"name": text, "arm": text, "expected": plain, "measured": plain, "tolerance": plain},
+        {
+            "holds": any_of(truth, nothing),
+            "source": text,
+            "kind": lambda value: value in ("prediction", "identity", "description"),
+        },
+    ),
+    most=100_000,
+)

@@ -1,0 +1,207 @@
+"""Standard output that is closed, full or of another encoding; texts of people on a terminal."""
+
+import io
+import os
+import subprocess
+import sys
+
+import pytest
+from test_cli import call, project  # noqa: F401
+
+from sgdstudy.cli import terminal
+from sgdstudy.studies import output
+
+SCRIPT = '''"""{question}"""
+import torch
+
+import sgdstudy as ss
+
+
+def arms(o):
+    x = torch.linspace(-1, 1, 20)
+    problem = ss.Problem(x, 2 * x, lambda w, x: w[0] * x, w_init=[0.0])
+    for name in {names}:
+        yield name, ss.Arm(problem, lr=0.1, batch_size=5, epochs=2)
+
+
+def claims(o, runs):
+    yield ss.Claim("two [/] – ∞", list(runs)[0], 2, 2, 0, "arithmetic", always=True)
+
+
+def answer(o, runs, claims):
+    return "An [answer] – “quoted”, ±∞."
+
+
+STUDY = ss.study(__name__)
+if __name__ == "__main__":
+    STUDY.main()
+'''
+QUESTION = "Does [bold]it[/oops] print – with ∞, é and :smile:?"
+NAMES = ["[red]x[/red]", "back\\slash [/]", "two ∞ – ½"]
+ENCODINGS = ["utf-8", "cp1252", "cp850", "ascii", "utf-16", "koi8-r"]
+
+
+class Broken(io.RawIOBase):
+    """A file that cannot be written, by some error."""
+
+    def __init__(self, number):
+        self.number, self.file = number, os.open(os.devnull, os.O_WRONLY)
+
+    def writable(self):
+        return True
+
+    def fileno(self):
+        return self.file
+
+    def write(self, data):
+        raise OSError(self.number, os.strerror(self.number))
+
+
+@pytest.fixture
+def printing(tmp_path, monkeypatch, store):
+    """A project whose names and texts are full of marks."""
+    folder = tmp_path / "experiments"
+    folder.mkdir()
+    text = SCRIPT.format(question=QUESTION, names=NAMES)
+    (folder / "printing.py").write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def hardened(raw, encoding="utf-8"):
+    return output._hardened(io.TextIOWrapper(io.BufferedWriter(raw), encoding=encoding))
+
+
+def program(*words, python=(), **given):
+    """Return exit code, output and errors of the program itself."""
+    line = [sys.executable, *python, "-m", "sgdstudy", *words]
+    made = subprocess.run(line, capture_output=True, timeout=300, **given)
+    return made.returncode, made.stdout, made.stderr
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_any_text_is_written_in_any_encoding(encoding):
+    output.harden()  # knows our way with what an encoding lacks
+    raw = io.BytesIO()
+    raw.fileno = lambda: 1
+    stream = output._hardened(io.TextIOWrapper(raw, encoding=encoding))
+    stream.write("– ∞ ± “é” … ━│┃╇ ☃ \udcff 日本\n")
+    stream.flush()
+    found = raw.getvalue().decode(encoding)
+    assert found.endswith("\n")
+    if encoding == "ascii":
+        assert found == '- inf +- "e" ... -||+ \\u2603 \\udcff \\u65e5\\u672c\n'
+
+
+@pytest.mark.parametrize("number", [5, 9, 28, 32, 122])  # EIO, EBADF, ENOSPC, EPIPE, EDQUOT
+def test_what_cannot_be_written_is_lost_and_noted(monkeypatch, number):
+    monkeypatch.setattr(output, "_lost", [])
+    monkeypatch.setattr(output, "_lead_nowhere", lambda number: None)
+    stream = hardened(Broken(number))
+    for _ in range(3):
+        stream.write("line\n" * 10_000)
+    stream.flush()
+    assert [error.errno for error in output._lost] == [number]
+    assert output.is_cut() is (number == 32)
+    assert bool(output.lost()) is (number != 32)
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+@pytest.mark.parametrize("python", [[], ["-OO"], ["-W", "error"]], ids=" ".join)
+def test_list_and_help_print_on_any_terminal(printing, python, encoding):
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "200"}
+    code, out, error = program("list", python=python, env=environment)
+    assert (code, error) == (0, b"")
+    dash = {"cp1252": "–", "ascii": "-"}[encoding]
+    assert f"Does [bold]it[/oops] print {dash} with inf" in out.decode(encoding)
+    code, out, error = program("run", "printing", "--help", python=python, env=environment)
+    assert (code, error) == (0, b"")
+    assert b"--first-seed" in out
+    code, out, error = program("--help", python=python, env=environment)
+    assert (code, error) == (0, b"")
+    assert b"List the studies and their questions." in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("redirected", "code", "says"),
+    [
+        (">/dev/full", 1, b"No space left on device"),
+        (">/dev/full 2>/dev/full", 1, b""),
+        (">&-", 0, b""),
+        ("<&- >&- 2>&-", 0, b""),
+        ("| head -1 > /dev/null; exit ${PIPESTATUS[0]}", 1, b""),
+    ],
+)
+def test_a_study_runs_to_its_end_whatever_becomes_of_its_lines(
+    printing, store, redirected, code, says
+):
+    words = f"{sys.executable} -W error -m sgdstudy run printing --jobs 2 {redirected}"
+    made = subprocess.run(["bash", "-c", words], capture_output=True, timeout=300)
+    assert made.returncode == code
+    assert made.stdout == b""
+    assert says in made.stderr
+    assert b"Traceback" not in made.stderr
+    assert made.stderr.count(b"\n") == bool(says)
+    import sgdstudy as ss
+
+    assert ss.load_runs("printing", store=store).status.tolist() == ["FINISHED"] * len(NAMES)
+
+
+@pytest.mark.slow
+def test_brackets_in_names_and_answers_are_printed_as_they_are(printing, store, capsys):
+    assert call("run", "printing") == 0
+    out = capsys.readouterr().out
+    for text in (QUESTION, *NAMES, "two [/] – ∞", "An [answer] – “quoted”, ±∞."):
+        assert text in out
+
+
+@pytest.mark.parametrize("text", ["\x1b[2J", "a\x07b", "\u202ereversed", "\x9b31m", "a\rb", "\x00"])
+def test_nothing_in_a_text_acts_on_the_terminal(capsys, text):
+    terminal.say(f"1 {text}")
+    terminal.show("2 ", terminal.bold(text), text)
+    terminal.show_paragraphs(f"3 {text}")
+    import pandas as pd
+
+    terminal.print_rows(pd.DataFrame({f"4 {text}": [f"5 {text}"]}))
+    terminal.PlainWarnings().emit(
+        __import__("logging").LogRecord("x", 30, "", 0, "6 %s", (text,), None)
+    )
+    out, error = capsys.readouterr()
+    shown = out + error
+    assert all(f"{number} " in shown for number in range(1, 7))
+    assert not [c for c in shown if not c.isprintable() and c != "\n"]
+
+
+@pytest.mark.parametrize("error", [EOFError(), RuntimeError("lost sys.stdin"), OSError("closed")])
+def test_prune_without_a_terminal_says_which_option_answers(
+    project,  # noqa: F811
+    store,
+    capsys,
+    monkeypatch,
+    error,
+):
+    def nobody(question):
+        raise error
+
+    call("run", "cli_tiny", "--store", store)
+    monkeypatch.setattr("builtins.input", nobody)
+    capsys.readouterr()
+    assert call("prune", "--keep", "0", "--store", store) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "--yes" in said
+
+
+@pytest.mark.parametrize(
+    "words", [["list"], ["run", "x"], ["prune", "--keep", "1"], ["export", "x"]]
+)
+def test_a_current_folder_that_is_gone_is_said_in_one_line(tmp_path, monkeypatch, capsys, words):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert call(*words) == 2
+    assert capsys.readouterr().err == (
+        "error: the current folder is gone; change to one that is there\n"
+    )

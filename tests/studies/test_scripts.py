@@ -1,0 +1,281 @@
+"""Scripts as files: helpers beside them, names of theirs, files that are no study."""
+
+import importlib
+import sys
+
+import pytest
+from conftest import one_line
+
+import sgdstudy as ss
+from sgdstudy.cli.main import main
+from sgdstudy.studies import helpers
+from sgdstudy.studies.scripts import load_studies, load_study
+from sgdstudy.sweep import grid, sweep
+
+LIGHT = '''"""{question}"""
+import sgdstudy as ss
+{imports}
+
+
+def arms(o):
+    {lazy}
+    yield "arm", ss.Arm("curve", lr={lr}, batch_size=200, epochs=1)
+
+
+def claims(o, runs):
+    {lazy}
+    return []
+
+
+def answer(o, runs, claims):
+    {lazy}
+    return "{question}"
+
+
+STUDY = ss.study(__name__)
+{end}
+'''
+
+
+def write(path, question="Is it?", imports="", lazy="pass", lr="1e-4", end=""):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    given = {"question": question, "imports": imports, "lazy": lazy, "lr": lr, "end": end}
+    path.write_text(LIGHT.format(**given), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def experiments(tmp_path, monkeypatch):
+    """The folder of scripts of the current folder; no import of a test outlives it."""
+    before = dict(sys.modules)
+    monkeypatch.setattr(helpers, "_folders", [])
+    monkeypatch.setattr(helpers, "_kept", {})
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "experiments"
+    folder.mkdir()
+    yield folder
+    for name in set(sys.modules) - set(before):
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+def call(*words):
+    with pytest.raises(SystemExit) as end:
+        main(list(words))
+    return end.value.code
+
+
+# ---- helpers -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["imports", "lazy"])
+@pytest.mark.parametrize(
+    ("statement", "files"),
+    [
+        ("from _common import LR", {"_common.py": "LR = 1e-4"}),
+        ("import shared_values; LR = shared_values.LR", {"shared_values.py": "LR = 1e-4"}),
+        ("from parts.values import LR", {"parts/__init__.py": "", "parts/values.py": "LR = 1e-4"}),
+        ("from parts.values import LR", {"parts/values.py": "LR = 1e-4"}),
+        ("from _one import LR", {"_one.py": "from _two import LR", "_two.py": "LR = 1e-4"}),
+        ("from other_script import LR", {"other_script.py": "LR = 1e-4\nSTUDY = None"}),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_helpers_beside_a_script_are_found(experiments, capsys, how, statement, files):
+    for name, text in files.items():
+        (experiments / name).parent.mkdir(exist_ok=True)
+        (experiments / name).write_text(text)
+    path = write(
+        experiments / "page.py", lr="LR" if how == "imports" else "1e-4", **{how: statement}
+    )
+    before = list(sys.path)
+    study = load_study("page")
+    with helpers.beside(path):
+        assert list(study.placed_arms(study.options())) == ["arm"]
+    assert sys.path == before
+    assert set(helpers.files_of(path)) == {"page.py", *files}
+    assert call("list") == 0
+    assert "page                     Is it?" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_study_with_helpers_runs_sweeps_and_runs_again(experiments, store, jobs):
+    (experiments / "_common.py").write_text("LR = 1e-4")
+    lazy = "from _common import LR"
+    path = write(experiments / "page.py", imports=lazy, lazy=lazy, lr="LR")
+    text = path.read_text().replace(
+        '    yield "arm"', '    yield "two", ss.Arm("curve", lr=LR)\n    yield "arm"'
+    )
+    path.write_text(text.replace("lr=LR)", "lr=LR, epochs=1)"))
+    result = ss.run("page", store=store, jobs=jobs)
+    assert result.answer == "Is it?"
+    study = load_study("page")
+    plan = sweep.Plan.of(
+        study, study.options(store=store), "arm", grid.parse(["lr=1e-4,2e-4"]), "epochs"
+    )
+    assert sweep.run(plan, jobs=jobs).table.status.tolist() == ["FINISHED"] * 2
+    assert call("rerun", result.run_ids["arm"], "--store", store) == 0
+
+
+def test_each_folder_has_its_own_helpers(experiments, tmp_path):
+    other = tmp_path / "other"
+    lazy = "from _common import LR; assert LR == {}, LR"
+    pages = []
+    for number, folder in ((1, experiments), (2, other)):
+        pages.append(
+            write(folder / "page.py", imports="from _common import LR", lazy=lazy.format(number))
+        )
+        (folder / "_common.py").write_text(f"LR = {number}")
+    studies = [load_study(str(page)) for page in pages]
+    for _ in range(2):
+        for page, study in zip(pages, studies, strict=True):
+            with helpers.beside(page):
+                study.placed_arms(study.options())
+    mine = importlib.util.module_from_spec(importlib.machinery.ModuleSpec("_common", None))
+    sys.modules["_common"] = mine  # of who calls us
+    for page, study in zip(pages, studies, strict=True):
+        with helpers.beside(page):
+            study.placed_arms(study.options())
+        assert sys.modules["_common"] is mine
+    del sys.modules["_common"]
+
+
+def test_a_helper_that_was_edited_is_read_anew(experiments):
+    helper, page = experiments / "_common.py", experiments / "page.py"
+    helper.write_text("LR = 1e-4")
+    write(page, imports="from _common import LR", lr="LR")
+    for text in ("1e-4", "0.00025"):
+        helper.write_text(f"LR = {text}")
+        study = load_study("page")
+        assert study.placed_arms(study.options())["arm"].config.lr == float(text)
+
+
+@pytest.mark.parametrize("name", ["random", "json", "numpy", "pandas", "dataclasses"])
+def test_a_script_takes_the_place_of_no_module(experiments, name):
+    before = sys.modules.get(name)
+    write(experiments / f"{name}.py", question=f"Is it {name}?")
+    write(experiments / "page.py", imports=f"import {name}\nassert not hasattr({name}, 'STUDY')")
+    studies, broken = load_studies(print)
+    assert broken == 0
+    assert list(studies) == sorted([name, "page"])
+    assert sys.modules.get(name) is before
+    assert load_study(name).name == name
+
+
+def test_no_package_finds_a_file_of_a_script_folder(experiments):
+    """Packages ask for others that may be there: a script of that name is not meant."""
+    (experiments / "cupy.py").write_text("raise SystemExit('executed')")
+    write(experiments / "page.py")
+    load_study("page")
+    with helpers.beside(experiments / "page.py"), pytest.raises(ImportError):
+        importlib.import_module("cupy")  # by this file, which lies elsewhere
+
+
+# ---- files that are no study ------------------------------
+
+
+def test_what_is_no_study_is_named_and_left_out(experiments, capsys):
+    write(experiments / "page.py")
+    (experiments / "no_doc.py").write_text(
+        write(experiments / "x.py").read_text().split("\n", 1)[1]
+    )
+    (experiments / "x.py").unlink()
+    (experiments / "helper.py").write_text("raise SystemExit('executed')")
+    (experiments / "binary.py").write_bytes(b"\xff\x00STUDY")
+    (experiments / "syntax.py").write_text("STUDY = (")
+    (experiments / "ends.py").write_text("import sys\nSTUDY = 1\nsys.exit(3)")
+    (experiments / "empty.py").write_text("")
+    assert call("list") == 0
+    out = capsys.readouterr().out
+    assert "page                     Is it?" in out
+    for name in ("no_doc", "helper", "binary", "syntax", "ends", "empty"):
+        assert out.count(f"{name}.py is left out: ") == 1
+    assert "has no docstring, whose first line is the question" in out
+    assert "SystemExit: 3 (ends.py, line 3)" in out
+    assert len(out.splitlines()) == 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("strict", "code"), [([], 1), (["--no-strict"], 0)])
+def test_study_runs_the_others_and_ends_red(experiments, store, capsys, strict, code):
+    write(experiments / "page.py")
+    (experiments / "syntax.py").write_text("STUDY = (")
+    assert call("study", "--store", store, "--jobs", "1", *strict) == code
+    out = capsys.readouterr().out
+    assert "syntax.py is left out" in out
+    assert "1 studies" in out
+
+
+def test_a_script_that_runs_itself_is_only_loaded(experiments, capsys):
+    """Without `if __name__ == "__main__"`."""
+    write(experiments / "page.py", end="STUDY.main()")
+    assert load_study("page").question == "Is it?"
+
+
+# ---- what can be known before anything runs ------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("def claims(o, runs)", "def claims(o)", "claims of page is called with options, runs"),
+        ("def claims(o, runs)", "def claims(runs, *, o)", "claims of page is called with"),
+        ("def answer(o, runs, claims)", "def answer(o, runs)", "answer of page is called with"),
+        ('return "Is it?"', 'yield "Is it?"', "answer of page returns a text; this one yields"),
+        ("return []", 'return [ss.Claim("a", "arm", 1, expcted=1)]', "did you mean 'expected'"),
+        ("STUDY =", "figures = lambda: []\nSTUDY =", "figures of page is called with runs"),
+        ("STUDY =", "show = 3\nSTUDY =", "show of page is a function of options, runs, not 3"),
+        ("STUDY =", "figures = {'../a.png': len}\nSTUDY =", "a plain file name"),
+        ("STUDY =", "tables = {'a.csv': lambda o: 1}\nSTUDY =", "a.csv of page is called with"),
+        (
+            "1e-4",
+            "1e-4 / 0",
+            "arms of page failed: ZeroDivisionError: float division by zero (page.py",
+        ),
+        ("def arms(o)", "def arms()", "arms of page is called with options"),
+        ('yield "arm"', 'for i in range(10**9):\n        yield f"{i}"', "more than 10,000 arms"),
+    ],
+)
+def test_a_mistake_in_a_script_shows_before_the_training(experiments, store, old, new, says):
+    path = write(experiments / "page.py")
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    if "10**9" in new:
+        path.write_text(
+            path.read_text()
+            .replace('"curve"', "CURVE")
+            .replace("def arms", 'CURVE = ss.problems.get("curve")\n\n\ndef arms')
+        )
+    with pytest.raises(ss.InputError) as error:
+        ss.run("page", store=store)
+    assert says in str(error.value)
+    assert one_line(error)
+    from sgdstudy.tracking.store import open_store
+
+    assert open_store(store).client.get_experiment_by_name("page") is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        (
+            "return []",
+            "return [runs['none']]",
+            "claims of page failed: KeyError: 'none' (page.py, line",
+        ),
+        ("return []", "return [1]", "the claims of page are ss.Claim, not 1"),
+        ("return []", "return None", "claims of page failed: TypeError"),
+        ('return "Is it?"', "return 3", "the answer of page is a text, not 3"),
+        ('return "Is it?"', "return claims['x'][0]", "0 claims are called 'x'"),
+    ],
+)
+def test_what_only_shows_after_it_is_one_line_with_its_place(experiments, store, old, new, says):
+    path = write(experiments / "page.py")
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(ss.InputError) as error:
+        ss.run("page", store=store)
+    assert says in str(error.value)
+    assert one_line(error)
+    assert ss.load_runs("page", store=store).status.tolist() == ["FINISHED"]

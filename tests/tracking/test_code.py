@@ -1,0 +1,185 @@
+"""Which code ran: the script's repository, copies and hashes of script and helpers, the diff."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import sgdstudy as ss
+from sgdstudy.studies import helpers
+from sgdstudy.studies.rerun import rerun
+from sgdstudy.studies.scripts import load_study
+from sgdstudy.sweep import grid, sweep
+from sgdstudy.tracking import code
+from sgdstudy.tracking.code import CODE, COMMIT, DIFF, LONGEST_DIFF, PACKAGE, Code
+from sgdstudy.tracking.runs import artifact, find_run
+from sgdstudy.tracking.store import open_store
+
+SCRIPT = '''"""Whose commit is it?"""
+import sgdstudy as ss
+from _common import EPOCHS
+
+
+def arms(o):
+    yield "arm", ss.Arm("curve", lr=1e-4, batch_size=200, epochs=EPOCHS)
+
+
+def claims(o, runs):
+    return []
+
+
+def answer(o, runs, claims):
+    return "The script's."
+
+
+STUDY = ss.study(__name__)
+'''
+
+
+def git(folder, *words):
+    name = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
+    made = subprocess.run(
+        ["git", *name, *words], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return made.stdout.strip()
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A repository with a script and a helper, all committed; it is the current folder."""
+    for variable in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(variable)
+    folder = tmp_path / "project"
+    (folder / "experiments").mkdir(parents=True)
+    (folder / "experiments" / "page.py").write_text(SCRIPT)
+    (folder / "experiments" / "_common.py").write_text("EPOCHS = 1\n")
+    (folder / "notes.txt").write_text("a\n")
+    git(folder, "init")
+    git(folder, "add", ".")
+    git(folder, "commit", "-m", "first")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def script_of(project):
+    return project / "experiments" / "page.py"
+
+
+def test_git_is_asked_where_the_script_lies_whatever_the_environment_says(project, monkeypatch):
+    monkeypatch.setenv("GIT_DIR", str(Path(ss.__file__).parents[1] / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(Path(ss.__file__).parents[1]))
+    monkeypatch.chdir("/")
+    tags = helpers.code_of(script_of(project)).tags
+    monkeypatch.delenv("GIT_DIR")
+    monkeypatch.delenv("GIT_WORK_TREE")
+    assert tags[COMMIT] == git(project, "rev-parse", "HEAD")
+    assert tags["sgdstudy.git_changed"] == "false"
+    assert tags["sgdstudy.version"] == ss.__version__
+    assert len(tags[CODE]) == len(tags[PACKAGE]) == 16
+
+
+def test_a_script_outside_any_repository_has_no_commit(tmp_path):
+    (tmp_path / "page.py").write_text(SCRIPT)
+    found = Code.of(tmp_path / "page.py")
+    assert COMMIT not in found.tags
+    assert CODE in found.tags
+    gone = Code.of(tmp_path / "none" / "page.py")
+    assert CODE not in gone.tags
+    assert COMMIT not in gone.tags
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "same", "changed"),
+    [
+        ("experiments/page.py", SCRIPT + "\n", False, "true"),
+        ("experiments/_common.py", "EPOCHS = 2\n", False, "true"),
+        ("experiments/other.py", "", True, "false"),
+        ("notes.txt", "b\n", True, "true"),
+    ],
+)
+def test_the_same_code_is_that_of_script_and_helpers(project, file, text, same, changed):
+    before = helpers.code_of(script_of(project))
+    (project / file).write_text(text)
+    after = helpers.code_of(script_of(project))
+    assert (before.same == after.same) is same
+    assert after.tags["sgdstudy.git_changed"] == changed
+    assert ("+" in after.diff) is (changed == "true" and file.endswith(".py"))
+    git(project, "add", ".")
+    git(project, "commit", "--allow-empty", "-m", "second")
+    assert helpers.code_of(script_of(project)).same == after.same
+    assert helpers.code_of(script_of(project)).tags[COMMIT] != before.tags[COMMIT]
+
+
+def test_a_script_that_git_does_not_know_counts_as_changed(project):
+    (project / "experiments" / "new.py").write_text(SCRIPT)
+    tags = helpers.code_of(project / "experiments" / "new.py").tags
+    assert tags["sgdstudy.git_changed"] == "true"
+    (project / ".gitignore").write_text("*.py\n")
+    assert helpers.code_of(project / "experiments" / "new.py").tags == tags
+
+
+def test_the_diff_is_bounded_and_holds_no_password(project):
+    (project / "experiments" / "_common.py").write_text(
+        "EPOCHS = 1\nURL = 'https://ada:secret@host/x'\n" + "# line\n" * 100_000
+    )
+    found = helpers.code_of(script_of(project))
+    assert "+URL" in found.diff
+    assert "secret" not in found.diff
+    assert len(found.diff) < LONGEST_DIFF + 100
+    assert "... cut: " in found.diff[-50:]
+
+
+def test_a_git_that_hangs_or_is_not_there_is_done_without(project, monkeypatch):
+    for error in (subprocess.TimeoutExpired("git", 1), FileNotFoundError("git")):
+
+        def fails(*given, error=error, **named):
+            raise error
+
+        monkeypatch.setattr(code.subprocess, "run", fails)
+        found = helpers.code_of(script_of(project))
+        assert COMMIT not in found.tags
+        assert CODE in found.tags
+
+
+@pytest.mark.slow
+def test_every_run_of_a_study_keeps_its_code(project, store):
+    (project / "experiments" / "_common.py").write_text("EPOCHS = 2\n")
+    result = ss.run("page", store=store)
+    opened = open_store(store)
+    texts = {"page.py": SCRIPT, "_common.py": "EPOCHS = 2\n"}
+    for run_id in result.run_ids.values():
+        run = find_run(opened, run_id)
+        assert run.tags[COMMIT] == git(project, "rev-parse", "HEAD")
+        for name, text in texts.items():
+            assert artifact(opened, run, name).read_text() == text
+        assert "+EPOCHS = 2" in artifact(opened, run, DIFF).read_text()
+    git(project, "add", ".")
+    git(project, "commit", "-m", "second")
+    said = []
+    assert rerun(result.run_ids["arm"], store=store, say=said.append).changed == []
+    (project / "experiments" / "_common.py").write_text("EPOCHS = 2  # epochs\n")
+    found = rerun(result.run_ids["arm"], store=store, say=said.append)
+    assert found.difference is None
+    assert [line.partition(":")[0] for line in found.changed] == [CODE, "files"]
+    assert found.changed[1] == "files: _common.py"
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_with_what_the_same_code_did(project, store):
+    def swept():
+        study = load_study("page")
+        axes = grid.parse(["lr=1e-4,2e-4"])
+        plan = sweep.Plan.of(study, study.options(store=store), None, axes, "epochs")
+        return sweep.run(plan, resume=True).skipped
+
+    assert swept() == 0
+    opened = open_store(store)
+    runs = ss.load_runs("page_sweep", store=store)
+    kept = [artifact(opened, find_run(opened, run_id), "page.py") for run_id in runs.run_id]
+    assert [path is None for path in kept] == [False, True]
+    (project / "notes.txt").write_text("b\n")
+    git(project, "commit", "-a", "-m", "notes")
+    assert swept() == 2
+    (project / "experiments" / "_common.py").write_text("EPOCHS = 1  # epoch\n")
+    assert swept() == 0

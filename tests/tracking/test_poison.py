@@ -1,0 +1,284 @@
+"""Files and tags that are not as we write them: one bad run is set aside, the others go on."""
+
+import json
+import os
+import shutil
+from contextlib import suppress
+
+import pytest
+from conftest import one_line, small_curve
+
+import sgdstudy as ss
+from sgdstudy.report.report import write_report
+from sgdstudy.studies.rerun import rerun
+from sgdstudy.studies.runner import train_arm
+from sgdstudy.tracking import provenance, shapes
+from sgdstudy.tracking.invocation import Invocation
+from sgdstudy.tracking.journal import Journal, Opening
+from sgdstudy.tracking.recovery import recover
+from sgdstudy.tracking.runs import find_run
+from sgdstudy.tracking.store import open_store
+
+ANYTHING = ["{", "[]", "null", "3", '"a"', "{}", "[" * 100_000, '{"a": ' * 50_000, "\udcff"]
+FILES = {
+    "sent.json": [
+        *ANYTHING,
+        '{"run_id": 3, "uri": null, "opened": true}',
+        '{"run_id": "a", "uri": [], "opened": true}',
+        '{"opened": 1}',
+    ],
+    "points.json": [
+        *(t for t in ANYTHING if t != "[]"),
+        "[1]",
+        '[["a", 1, 2]]',
+        '[["a", 1.5, 1, 1]]',
+        '[["a", 1, "b", 1]]',
+    ],
+    "closing.json": [*ANYTHING, '{"status": "DONE"}', '{"status": "FINISHED", "tags": {"a": 1}}'],
+    "opening.json": [
+        *ANYTHING,
+        '{"store": 1}',
+        '{"store": "x", "study": ["a"], "name": "n", "tags": {}}',
+        '{"store": "x", "study": "a", "name": "n", "tags": {"sgdstudy.key": 3}}',
+    ],
+}
+PAGE = '''"""Is anything of {name} poisoned?"""
+import sgdstudy as ss
+
+
+def arms(o):
+    yield "arm", ss.Arm("curve", lr=1e-4, batch_size=200, epochs=1)
+
+
+def claims(o, runs):
+    yield ss.Claim("fine", "arm", 1, 1, always=True)
+
+
+def answer(o, runs, claims):
+    return "No."
+
+
+def figures(runs):
+    yield "loss.png", ss.figures.loss_by_epoch(runs)
+
+
+STUDY = ss.study(__name__)
+'''
+
+
+def left(store, name):
+    """A run that its process has left."""
+    journal = Journal.begin(store, Opening("poisoned", name, {}), {})
+    journal.let_go()
+    return journal
+
+
+def status(store, journal):
+    return find_run(store, journal.run_id).status
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_damaged_file_of_a_run_keeps_no_other_from_being_finished(store, caplog, file):
+    opened = open_store(store)
+    for number, text in enumerate(FILES[file]):
+        caplog.clear()
+        bad, good = left(opened, "bad"), left(opened, f"good {number}")
+        (bad.folder / file).write_bytes(text.encode(errors="surrogateescape"))
+        found = recover(opened)
+        assert status(opened, good) == "KILLED"
+        assert f"poisoned: good {number}" in found.closed
+        assert f"{bad.folder}" in caplog.text
+        assert (status(opened, bad) == "RUNNING") is (file == "opening.json")
+        assert (bad.folder.exists()) is (file == "opening.json")
+        if bad.folder.exists():
+            shutil.rmtree(bad.folder)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_what_is_not_a_file_of_ours_is_not_read(store, file):
+    opened = open_store(store)
+    for what in ("folder", "large", "fifo", "link"):
+        bad, good = left(opened, "bad"), left(opened, "good")
+        path = bad.folder / file
+        path.unlink(missing_ok=True)
+        if what == "folder":
+            path.mkdir()
+        elif what == "large":
+            with open(path, "wb") as large:
+                large.truncate(shapes.MOST_BYTES + 1)
+        elif what == "fifo":
+            os.mkfifo(path)
+        else:
+            path.symlink_to("/dev/zero")
+        recover(opened)
+        assert status(opened, good) == "KILLED"
+
+
+TAGS = [
+    ("sgdstudy.pid", value)
+    for value in ("abc", "", "@", "99999999999999999999@x", "-1@x", "²@x", "1e3@x", "0@x", "\0")
+] + [
+    ("sgdstudy.key", value)
+    for value in ("../../..", "/etc", "", "a\0b", "x" * 5000, "none", "'; --")
+]
+
+
+def test_a_hostile_tag_of_a_running_run_ends_no_command(store):
+    """The process of a running run is known by tags alone once its folder is gone."""
+    opened = open_store(store)
+    for tag, value in TAGS:
+        spoil(opened, tag, value)
+    assert len(ss.load_runs("poisoned", store=store)) == 2 * len(TAGS)
+    assert ss.load_steps("poisoned", store=store).empty
+
+
+def spoil(opened, tag, value):
+    bad, good = left(opened, "bad"), left(opened, "good")
+    here = provenance.here()
+    tags = {"sgdstudy.host": here.host, "sgdstudy.boot_id": here.boot_id, "sgdstudy.pid": here.pid}
+    space = here.pid.partition("@")[2]
+    for name, text in (tags | {tag: value.replace("@x", f"@{space}")}).items():
+        opened.client.set_tag(bad.run_id, name, text)
+    bad.remove()
+    recover(opened)
+    assert status(opened, good) == "KILLED"
+    assert status(opened, bad) == "RUNNING"  # nobody knows that it is gone
+
+
+@pytest.fixture(scope="module")
+def two_studies(empty_store, tmp_path_factory):
+    """A project with two studies that ran."""
+    folder = tmp_path_factory.mktemp("poisoned")
+    shutil.copytree(empty_store, folder / "mlruns")
+    (folder / "experiments").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.chdir(folder)
+        for name in ("ex1_good", "study_bad"):
+            (folder / "experiments" / f"{name}.py").write_text(PAGE.format(name=name))
+            ss.run(name)
+        yield folder
+
+
+@pytest.fixture
+def poisoned(two_studies, monkeypatch):
+    """A store that may be spoilt; what the tests change of its runs is put back."""
+    monkeypatch.chdir(two_studies)
+    opened = open_store()
+    runs = {name: ss.load_runs(name).run_id[0] for name in ("ex1_good", "study_bad")}
+    (experiment,) = [e for e in opened.client.search_experiments() if e.name == "study_bad"]
+    answer = next(
+        run
+        for run in opened.client.search_runs([experiment.experiment_id])
+        if run.info.run_name == "answer"
+    )
+    before = {
+        run_id: dict(opened.client.get_run(run_id).data.tags)
+        for run_id in (runs["study_bad"], answer.info.run_id)
+    }
+    yield opened, runs["study_bad"], answer
+    for run_id, tags in before.items():
+        for name, value in tags.items():
+            opened.client.set_tag(run_id, name, value)
+
+
+def page_of(opened, tmp_path):
+    return write_report(opened, tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+HOSTILE = [
+    "",
+    "{",
+    "[]",
+    "null",
+    '"a"',
+    "[" * 5000,
+    '{"store": {}}',
+    '{"seeds": "many"}',
+    '{"seeds": 1e400}',
+    '{"seeds": 1000000, "lr": [[[]]]}',
+    '{"arms": 1000000}',
+    '{"jobs": null}',
+    "'; DROP TABLE runs; --",
+    "../../etc/passwd",
+    "\x1b[2J<script>alert(1)</script>",
+    "%",
+    '" OR "" = "',
+    "`",
+]
+NAMES = ["options", "given", "grid", "settings", "arm", "record", "script", "invocation", "number"]
+NAMES += ["study", "config_hash", "figures", "command", "engine"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_a_hostile_tag_is_refused_by_rerun_and_takes_no_report_away(poisoned, tmp_path, name):
+    opened, run_id, answer = poisoned
+    for value in HOSTILE:
+        for one in (run_id, answer.info.run_id):
+            opened.client.set_tag(one, f"sgdstudy.{name}", value)
+        with suppress(ss.InputError):  # one line, by its nature
+            rerun(run_id)
+        text = page_of(opened, tmp_path)
+        assert "ex1_good" in text
+        assert "<script>alert(1)" not in text
+        assert "\x1b" not in text
+        assert len(ss.load_runs("ex1_good")) == 1
+        assert ss.load_runs("study_bad", invocation="all").run_id.tolist().count(run_id) == 1
+        ss.load_claims("study_bad", invocation="all")
+        ss.load_steps("study_bad", invocation="all")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["study", "script", "options", "config_hash", "invocation"])
+def test_a_missing_tag_is_named(poisoned, tmp_path, name):
+    opened, run_id, _ = poisoned
+    opened.client.delete_tag(run_id, f"sgdstudy.{name}")
+    if name != "invocation":
+        with pytest.raises(ss.InputError, match=f"no tag sgdstudy.{name}|not an arm") as error:
+            rerun(run_id)
+        assert one_line(error)
+    assert "study_bad" in page_of(opened, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [(f, c.encode()) for f in ("claims.json", "answer.md") for c in ("", "[", "[1]", "[" * 50_000)]
+    + [("claims.json", b'[{"name": "a"}]'), ("claims.json", b'{"name": 3}'), ("answer.md", b"\xff")]
+    + [("claims.json", json.dumps([{"name": "a", "arm": "b", "expected": {}, "measured": 1,
+        "tolerance": 0}]).encode())]
+    + [("loss.png", c) for c in (b"", b"GIF89a", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")],
+)  # fmt: skip
+def test_a_damaged_artifact_takes_neither_its_study_nor_the_others_away(
+    poisoned, tmp_path, file, content
+):
+    from sgdstudy.tracking.runs import TrackedRun, artifact
+
+    opened, _, answer = poisoned
+    path = artifact(opened, TrackedRun.of(answer), file)
+    before = path.read_bytes()
+    path.write_bytes(content)
+    try:
+        text = page_of(opened, tmp_path)
+        runs = ss.load_runs("study_bad")
+        claims = ss.load_claims("study_bad", invocation="all")
+    finally:
+        path.write_bytes(before)
+    assert 'id="study-ex1_good"' in text
+    assert 'id="study-study_bad"' in text
+    fine = (file == "answer.md" and content != b"\xff") or (file == "claims.json" and not content)
+    assert ("left out" in text) is not fine
+    assert len(runs) == 1
+    assert len(claims) == (0 if file == "claims.json" else 1)
+
+
+@pytest.mark.slow
+def test_a_run_of_nobodys_is_listed_like_the_others(store):
+    """Made by another program: no tags, no name, no rows."""
+    opened = open_store(store)
+    train_arm(Invocation.start(opened, "mixed"), "ours", ss.Arm(small_curve(), lr=0.1, epochs=1))
+    opened.client.create_run(opened.experiment("mixed"), run_name="")
+    assert recover(opened).closed == []
+    assert ss.load_runs("mixed", store=store, invocation="all").arm.tolist().count("ours") == 1
+    assert len(ss.load_steps("mixed", store=store, invocation="all")) == 1
