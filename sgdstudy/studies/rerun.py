@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
@@ -25,6 +24,7 @@ from sgdstudy.studies.study import Study
 from sgdstudy.tracking import describe, provenance, recovery
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.runs import TrackedRun, artifact, find_run
+from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.store import Store
 
 ROUNDING = 1e-9  # relative; what theory gives is known to more digits
@@ -112,12 +112,15 @@ def rerun(
     for line in changed:
         say(f"not as it was, {line}")
     name = run.tags["sgdstudy.study"]
-    with tempfile.TemporaryDirectory(prefix="sgdstudy-") as folder:
-        recorded = _recorded(opened, run, Path(folder))
+    with scratch() as folder:
+        recorded = _recorded(opened, run, folder)
         invocation = Invocation.start(opened, name, tags)
         new_id, history = train_arm(invocation.outside(), run.name, arm)
         assert isinstance(history.sink, Files)
         found = [_compare(k, path, history.sink.paths[k]) for k, path in recorded.items()]
+        for kind in history.sink.paths.keys() - recorded.keys():
+            n = checked(history.sink.paths[kind]).metadata.num_rows
+            found.append(Difference(kind, "", 0, 0, 0.0, float(n)))
     difference = next((d for d in found if d is not None), None)
     return Rerun(new_id, f"{name}, {run.name}", difference, changed)
 
