@@ -25,7 +25,7 @@ from sgdstudy.studies.claims import PLURAL, Claim, Claims, claims_markdown
 from sgdstudy.studies.scripts import load_study
 from sgdstudy.studies.study import HIDDEN, Result, Runs, Study
 from sgdstudy.theory.predictions import MOST_WORK, predict
-from sgdstudy.tracking import chart_views, describe, provenance, recovery, resume
+from sgdstudy.tracking import aside, chart_views, describe, provenance, recovery, resume
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.journal import Closing, Journal
 from sgdstudy.tracking.sink import RunSink
@@ -78,6 +78,7 @@ def run(
         url=invocation.url(),
         seconds=time.perf_counter() - started,
         shown=study.show(options, runs) if study.show else "",
+        refused=[str(one) for one in aside.listed(store) if one.invocation == invocation.id],
     )
 
 

@@ -71,8 +71,8 @@ class Client:
     def _reach_files(self, name: str, run_id: str, *given: Any, **named: Any) -> Any:
         """Call MLflow's access to a run's artifacts.
 
-        MLflow itself would ask for the run first, and keep for good what one odd answer says: that they
-        lie in the present folder, for one.
+        MLflow itself would ask for the run first, and keep for good what one odd answer says: that
+        they lie in the present folder, for one.
         """
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
         from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri
