@@ -33,8 +33,9 @@ import sgdstudy as ss
 from sgdstudy.cli import main
 from sgdstudy.studies.runner import train_arm
 from sgdstudy.tracking import describe, provenance, recovery, sink
+from sgdstudy.tracking.address import DATABASE
 from sgdstudy.tracking.invocation import Invocation
-from sgdstudy.tracking.store import DATABASE, open_store
+from sgdstudy.tracking.store import open_store
 from sgdstudy.training import run as training_run
 
 LATE_IMPORTS = (

@@ -69,9 +69,10 @@ finishes what was left, and says so:
 - `sgdstudy recover` does only that. The run is KILLED, `stop_reason` is `interrupted`, the tag
   `sgdstudy.last_step` says how far it came, and `ss.load_steps` gives its rows.
 - Before that, `ss.load_steps` reads the rows of a run that was cut off from its stream.
-- **A stream is damaged**: `ss.load_steps` refuses it in one line. `recover` closes the run with the
-  rows before the damage, says how many are missing (also the tag `sgdstudy.damaged`), and keeps the
-  stream as it is among the run's artifacts, as `steps.arrow.damaged`. **A Parquet file is damaged**:
+- **A stream is damaged**: `ss.load_steps` refuses it in one line. `recover` closes the run with
+  the rows before the damage, says how many are missing (also the tag `sgdstudy.damaged`), and keeps
+  the stream as it is among the run's artifacts, as `steps.arrow.damaged`.
+- **A Parquet file is damaged**:
   `load_*` and `export` name it, and `rerun` refuses before it trains; restore the file from a
   backup, or run the study again. A file that another program wrote anew has lost its checksums and
   is refused too.
@@ -81,6 +82,16 @@ finishes what was left, and says so:
 - **The server was away**: `sgdstudy recover` sends what it missed; its exit code is 1 as long as it
   still does not answer. Rows wait in `$XDG_STATE_HOME/sgdstudy/streams` (`~/.local/state` by
   default), one folder a run.
+- **The store refuses a run** (deleted in the UI while it trained, a right was taken away), or
+  a server fails at it three times and takes others: the run is set aside, under `aside/` beside
+  `streams/`, with its reason, and slows nothing down. `sgdstudy recover` lists these and tries them
+  again, `sgdstudy recover --discard KEY` drops one.
+- **The server answers nonsense** (500, 503 with a page, 429, a page or garbage with 200, nothing,
+  a byte now and then): each call ends in time, each command in one line. A run is dropped here only
+  when the server, asked again, has its status, its points and its files.
+- **The same server under another address**: `sgdstudy recover` takes spellings for the same
+  (`localhost` and `127.0.0.1`, a name in the address, a port that goes without saying), and says
+  for which other addresses runs of this machine wait.
 - **The disk is full**: the study stops with one line and exit code 1. Free some space; the next
   command finishes the run. `sgdstudy prune --keep 1` frees what older invocations hold.
 - **The database is locked**: end the program that holds it. A run waits 20 s for it, then goes on

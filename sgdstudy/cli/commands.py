@@ -74,7 +74,7 @@ class StudyCommand:
             print_plain(
                 f"FAILS  {what}, tolerance {written(c.tolerance)}, measured {written(c.measured)}"
             )
-        return 1 if failed and self.strict else 0
+        return 1 if any(r.refused for r in results) or (failed and self.strict) else 0
 
 
 @dataclass(frozen=True)
@@ -321,7 +321,7 @@ def parse_options(study: Study, words: list[str]) -> Any:
 def run_script(study: Study, options: Any) -> int:
     """Run a study and print what it found; return the exit code."""
     result = _run_and_print(study, options)
-    return 1 if result.failed and options.strict else 0
+    return 1 if result.refused or (result.failed and options.strict) else 0
 
 
 def _run_and_print(study: Study, options: Any) -> Result:
@@ -333,6 +333,8 @@ def _run_and_print(study: Study, options: Any) -> Result:
     if result.claims:
         print_claims([result])
     print_plain(f"charts, once `sgdstudy ui` runs: {result.url}")
+    for line in result.refused:
+        print_plain(f"refused by the store, and set aside: {line}")
     return result
 
 

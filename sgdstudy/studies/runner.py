@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sgdstudy.errors import InputError, Interrupted
+from sgdstudy.errors import InputError, Interrupted, without_secrets
 from sgdstudy.figures import png
 from sgdstudy.history.history import History
 from sgdstudy.history.rows import Files
@@ -24,7 +24,7 @@ from sgdstudy.studies.claims import PLURAL, Claim, Claims, claims_markdown
 from sgdstudy.studies.scripts import load_study
 from sgdstudy.studies.study import HIDDEN, Result, Runs, Study
 from sgdstudy.theory.predictions import MOST_WORK, predict
-from sgdstudy.tracking import chart_views, describe, provenance, recovery, resume
+from sgdstudy.tracking import aside, chart_views, describe, provenance, recovery, resume
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.journal import Closing, Journal
 from sgdstudy.tracking.scratch import scratch
@@ -78,7 +78,9 @@ def _run(
         say(f"  {name:<28} {_outcome(history)}")
     runs = Runs({name: found[name] for name in arms})  # in the order of the script
     claims = _judged(study, options, runs, guesses)
-    answer = _reflow(study.answer(options, runs, claims)) if options.answer else HIDDEN
+    answer = HIDDEN
+    if options.answer:  # it may name the store
+        answer = without_secrets(_reflow(study.answer(options, runs, claims)))
     claims = claims if options.answer else Claims()
     run_ids["answer"] = _log_answer(study, invocation, options, runs, claims, answer)
     if any((store.streams / run_id).exists() for run_id in run_ids.values()):
@@ -92,6 +94,7 @@ def _run(
         url=invocation.url(),
         seconds=time.perf_counter() - started,
         shown=study.show(options, runs) if study.show else "",
+        refused=[str(one) for one in aside.listed(store) if one.invocation == invocation.id],
     )
 
 

@@ -72,6 +72,7 @@ class Result:
         answer: the written answer.
         url: address of the charts in the MLflow UI.
         seconds: wall time.
+        refused: the runs that the store does not take, and why; they are set aside.
     """
 
     study: str
@@ -82,6 +83,7 @@ class Result:
     url: str
     seconds: float
     shown: str = field(default="", repr=False)
+    refused: list[str] = field(default_factory=list, repr=False)
 
     @property
     def failed(self) -> list[Claim]:

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from filelock import FileLock, Timeout
 
-from sgdstudy.errors import InputError, Refused, recordable
+from sgdstudy.errors import Away, InputError, Refused, recordable
 from sgdstudy.tracking import aside, chart_views
 from sgdstudy.tracking.durable import make_folder, sync, sync_all
 from sgdstudy.tracking.retry import is_away, patiently, reason_of
@@ -349,7 +349,7 @@ class Journal:
         """Note one more of them; after the last the run is set aside."""
         write_json(self.folder / "tries.json", self.tries + 1)
         if self.tries >= most:
-            self.set_aside(f"the store answers, and fails at this run ({self.failure})")
+            self.set_aside(f"{self.failure}, {most} times, and takes others")
 
     def let_go(self) -> None:
         """Leave the run to the next command."""
@@ -378,10 +378,12 @@ class Journal:
             self._log([*first, *points], tags, opening.params)
             if opening.data:
                 self._log_data(_data_input(opening.data))
-        if self.artifacts():
+        files = [path.name for path in self.artifacts()]
+        if files:
             self._log_artifacts()
         if closing:
             self._end(closing)
+            self._require_there(closing, files)
         else:
             self._opened = True
             self._note_sent(opened=True)
@@ -455,6 +457,18 @@ class Journal:
         if closing.views is not None:
             chart_views.save(self.store, self.store.experiment(self.opening.study), closing.views)
         client.set_terminated(self.run_id, status=closing.status, end_time=closing.end_ms)
+
+    def _require_there(self, closing: Closing, files: list[str]) -> None:
+        """Look whether a server has what it said yes to: something on the way may say so to all."""
+        if self.store.root is not None:
+            return
+        assert self.run_id is not None
+        found = self.store.client.get_run(self.run_id)
+        there = {item.path for item in self.store.client.list_artifacts(self.run_id)}
+        points = {key for key, _, _, _ in closing.points}
+        whole = found.info.status == closing.status and points <= set(found.data.metrics)
+        if not whole or not set(files) <= there:
+            raise Away(f"{self.store.shown} said yes to the run, and does not have all of it")
 
     def remove(self) -> None:
         """Remove the folder: the store has the run, on the disk."""

@@ -19,9 +19,11 @@ from mlflow.exceptions import MlflowException
 
 import sgdstudy as ss
 from sgdstudy.history.rows import Rows
+from sgdstudy.tracking import aside, recovery
 from sgdstudy.tracking import journal as module
 from sgdstudy.tracking.journal import Closing, Journal, Opening, read_json, write_json
 from sgdstudy.tracking.recovery import recover
+from sgdstudy.tracking.retry import is_away
 from sgdstudy.tracking.sink import RunSink
 from sgdstudy.tracking.store import local_path, open_store
 
@@ -191,6 +193,56 @@ def test_what_the_store_refuses_is_one_line_and_leaves_nothing(opened, calls):
         begin(opened)
     assert one_line(error)
     assert list(opened.streams.iterdir()) == []
+
+
+@pytest.mark.parametrize("how", ["deleted in the UI", "a right taken away"])
+def test_what_the_store_refuses_later_is_set_aside_and_slows_nothing(opened, calls, how, caplog):
+    """As it was seen: "kept here and sent later", and every later command 10 s slower."""
+    journal = begin(opened)
+    if how == "deleted in the UI":
+        opened.client.delete_run(journal.run_id)
+    else:
+        calls.fail = dict.fromkeys(range(99), MlflowException("no right", error_code=1004))
+    began = time.monotonic()
+    assert not end(journal, patience=10.0)
+    assert recovery.recover(opened) == recovery.Recovered()
+    assert time.monotonic() - began < 5.0
+    assert list(opened.streams.glob("*")) == []
+    (kept,) = aside.listed(opened)
+    assert kept.name == "study: arm"
+    assert kept.reason == journal.refusal
+    assert {"opening.json", "closing.json", "artifacts"} <= {p.name for p in kept.folder.iterdir()}
+    assert sum("set aside" in message for message in caplog.messages) == 1
+    calls.fail = {}
+    if how == "deleted in the UI":
+        opened.client.restore_run(journal.run_id)
+    aside.put_back(opened)  # as `sgdstudy recover` does
+    assert recovery.recover(opened).sent == ["study: arm"]
+    assert_whole(runs(opened)[0], opened, journal.opening)
+    assert aside.listed(opened) == []
+
+
+def test_what_can_pass_and_what_cannot():
+    away = [
+        ConnectionError("refused"),
+        TimeoutError("silence"),
+        MlflowException("oh", error_code=1),  # INTERNAL_ERROR
+        MlflowException("later", error_code=2),  # TEMPORARILY_UNAVAILABLE
+        MlflowException("slower", error_code=1007),  # REQUEST_LIMIT_EXCEEDED
+        MlflowException("failed with error code 404 != 200. Body: '<html>'", error_code=3002),
+    ]
+    refusals = [
+        MlflowException("no", error_code=1000),  # INVALID_PARAMETER_VALUE
+        MlflowException("none", error_code=3002),  # RESOURCE_DOES_NOT_EXIST
+        MlflowException("no right", error_code=1004),  # PERMISSION_DENIED
+        UnicodeEncodeError("utf-8", "a", 0, 1, "surrogates not allowed"),
+        ValueError("a bug"),
+        ss.InputError("what was given"),
+    ]
+    in_a_database = MlflowException("text", error_code=1)
+    in_a_database.__cause__ = refusals[3]
+    assert [error for error in away if not is_away(error)] == []
+    assert [error for error in [*refusals, in_a_database] if is_away(error)] == []
 
 
 def test_a_file_that_cannot_be_written_leaves_no_run(opened):
