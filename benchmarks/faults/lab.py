@@ -33,9 +33,10 @@ import sgdstudy as ss
 from sgdstudy.cli import main
 from sgdstudy.studies.runner import train_arm
 from sgdstudy.tracking import describe, recovery, sink
+from sgdstudy.tracking.address import DATABASE
 from sgdstudy.tracking.code import package_tags
 from sgdstudy.tracking.invocation import Invocation
-from sgdstudy.tracking.store import DATABASE, open_store
+from sgdstudy.tracking.store import open_store
 from sgdstudy.training import run as training_run
 
 LATE_IMPORTS = (

@@ -21,7 +21,13 @@ stays RUNNING once its process is gone and such a command was typed on its machi
 missed is kept on this machine and sent when it answers, or by `sgdstudy recover`, each point
 exactly once. Rows keep NaN and infinities bit for bit. A store is the folder that its database lies
 in, wherever that was moved or copied to: nothing outside it is read, written or deleted, whatever
-its database or a symbolic link says. Reading makes, changes and locks nothing.
+its database or a symbolic link says. Reading makes, changes and locks nothing. **The power may
+fail**: a run's folder under `streams/` goes when its Parquet files, the folders that name them and
+the database are on the disk (`fsync`), of a sweep a group of runs at a time. **What was damaged on
+the disk is not read as numbers**: Parquet files, streams and checkpoints carry checksums (CRC-32:
+of every column of a row group, of the footer, of every block of a stream, of all of a checkpoint),
+and what is read is compared with them. One command at a time writes to an invocation; `prune`
+leaves it alone then.
 
 **Not promised.** Steps of the chunk that was being computed are gone with their process; a chunk is
 256 steps at first and never longer than all the steps before it. Of a loop of one's own that logs
@@ -31,8 +37,11 @@ server that does not answer: it says so in one line. Runs of another machine are
 A run whose folder under `streams/` was deleted is closed as KILLED, without rows. MLflow has no key
 that makes creating a run repeatable: we look for the run before making it a second time, but a
 request that something on the way holds back for longer than the time-out (20 s), and lets through
-after we have looked, could make an empty second run. A power failure was not tried on hardware: we
-rely on `fsync`. Network file systems were not tried.
+after we have looked, could make an empty second run. A power failure was tried on copies of a loop
+device, and on a played disk that keeps nothing but what was synced
+(`tests/tracking/test_power.py`); not on hardware: a disk that says it has written what it has not
+may lose it. Runs of a sweep that ended within the last second are trained again. Files of versions
+before the checksums are read as they are. Network file systems were not tried.
 
 ## The faults
 
@@ -63,9 +72,29 @@ finishes what was left, and says so:
 - `sgdstudy recover` does only that. The run is KILLED, `stop_reason` is `interrupted`, the tag
   `sgdstudy.last_step` says how far it came, and `ss.load_steps` gives its rows.
 - Before that, `ss.load_steps` reads the rows of a run that was cut off from its stream.
+- **A stream is damaged**: `ss.load_steps` refuses it in one line. `recover` closes the run with
+  the rows before the damage, says how many are missing (also the tag `sgdstudy.damaged`), and keeps
+  the stream as it is among the run's artifacts, as `steps.arrow.damaged`.
+- **A Parquet file is damaged**:
+  `load_*` and `export` name it, and `rerun` refuses before it trains; restore the file from a
+  backup, or run the study again. A file that another program wrote anew has lost its checksums and
+  is refused too.
+- **Another command writes to this sweep**: wait until it ends. On a server the lock is a tag of the
+  experiment; one whose writer was killed on another machine is watched for 20 s, then taken over.
+- Worker processes end within a second when the command that started them is killed.
 - **The server was away**: `sgdstudy recover` sends what it missed; its exit code is 1 as long as it
   still does not answer. Rows wait in `$XDG_STATE_HOME/sgdstudy/streams` (`~/.local/state` by
   default), one folder a run.
+- **The store refuses a run** (deleted in the UI while it trained, a right was taken away), or
+  a server fails at it three times and takes others: the run is set aside, under `aside/` beside
+  `streams/`, with its reason, and slows nothing down. `sgdstudy recover` lists these and tries them
+  again, `sgdstudy recover --discard KEY` drops one.
+- **The server answers nonsense** (500, 503 with a page, 429, a page or garbage with 200, nothing,
+  a byte now and then): each call ends in time, each command in one line. A run is dropped here only
+  when the server, asked again, has its status, its points and its files.
+- **The same server under another address**: `sgdstudy recover` takes spellings for the same
+  (`localhost` and `127.0.0.1`, a name in the address, a port that goes without saying), and says
+  for which other addresses runs of this machine wait.
 - **The disk is full**: the study stops with one line and exit code 1. Free some space; the next
   command finishes the run. `sgdstudy prune --keep 1` frees what older invocations hold, and works
   on a full disk: files go first, and the database gets smaller after. Reading works too.

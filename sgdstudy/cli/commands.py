@@ -80,8 +80,9 @@ class StudyCommand:
         for where, c in failed:
             what = f"{where}: {c.name} ({c.arm}): expected {written(c.expected)}"
             say(f"FAILS  {what}, tolerance {written(c.tolerance)}, measured {written(c.measured)}")
+        refused = any(result.refused for result in results)
         missing = [name for result in results for name in result.missing]
-        return 1 if (failed or missing or broken) and self.strict else 0
+        return 1 if refused or ((failed or missing or broken) and self.strict) else 0
 
 
 @dataclass(frozen=True)
@@ -367,7 +368,8 @@ def parse_options(study: Study, words: list[str]) -> Any:
 def run_script(study: Study, options: Any) -> int:
     """Run a study and print what it found; return the exit code."""
     result = _run_and_print(study, options)
-    return 1 if (result.failed or result.missing) and options.strict else 0
+    failed = (result.failed or result.missing) and options.strict
+    return 1 if result.refused or failed else 0
 
 
 def _run_and_print(study: Study, options: Any) -> Result:
@@ -379,6 +381,8 @@ def _run_and_print(study: Study, options: Any) -> Result:
     if result.claims:
         print_claims([result])
     say(f"charts, once `sgdstudy ui` runs: {result.url}")
+    for line in result.refused:
+        say(f"refused by the store, and set aside: {line}")
     return result
 
 

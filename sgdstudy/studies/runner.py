@@ -6,7 +6,6 @@ import functools
 import json
 import math
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -26,9 +25,10 @@ from sgdstudy.studies.making import Making
 from sgdstudy.studies.scripts import load_study
 from sgdstudy.studies.study import HIDDEN, Result, Runs, Study
 from sgdstudy.theory.predictions import MOST_WORK, predict
-from sgdstudy.tracking import chart_views, describe, recovery, resume
+from sgdstudy.tracking import aside, chart_views, describe, recovery, resume
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.journal import Closing, Journal
+from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.sink import RunSink
 from sgdstudy.tracking.writing import writing
 from sgdstudy.training.interrupts import interrupt_flag, visible
@@ -105,6 +105,7 @@ def _run(
         seconds=time.perf_counter() - started,
         shown=shown,
         missing=tuple(making.missing),
+        refused=[str(one) for one in aside.listed(store) if one.invocation == invocation.id],
     )
 
 
@@ -192,11 +193,11 @@ def train_arm(
         how: dict[str, Any] = {"trajectory": arm.trajectory, "keeper": keeper}
         return train(problem, config=config, progress=progress, description=name, sink=sink, **how)
 
-    with tempfile.TemporaryDirectory(prefix="sgdstudy-") as folder:
+    with scratch() as folder:
         former = None
         if invocation.resume and ours:
             store, study = invocation.store, invocation.study
-            former = resume.find_former(store, study, name, wanted, Path(folder))
+            former = resume.find_former(store, study, name, wanted, folder)
         predicted = predict(problem, config, work)
         about: dict[str, Any] = {"about": arm.about, "charted": arm.charted, "tags": tags}
         return invocation.track(name, problem, config, predicted, take, **about)

@@ -89,6 +89,7 @@ class Result:
         url: address of the charts in the MLflow UI.
         seconds: wall time.
         missing: figures and tables that could not be made.
+        refused: the runs that the store does not take, and why; they are set aside.
     """
 
     study: str
@@ -100,6 +101,7 @@ class Result:
     seconds: float
     shown: str = field(default="", repr=False)
     missing: tuple[str, ...] = ()
+    refused: list[str] = field(default_factory=list, repr=False)
 
     @property
     def failed(self) -> list[Claim]:

@@ -287,7 +287,7 @@ class Journal:
             self.later.add(self, closing)
             return True
         self.draft(closing)
-        sync_all(self.files())
+        sync_all([*self.files(), *self.folders()])
         self.seal()
         sync(self.folder)
         self.closed = True
@@ -298,11 +298,14 @@ class Journal:
         (self.folder / "closing.new").write_text(json.dumps(vars(closing)), encoding="utf-8")
 
     def files(self) -> list[Path]:
-        """Return the files and folders that have to be on the disk before the run is closed."""
-        found = [self.folder / "closing.new", self.folder, *self.folder.glob("artifacts")]
-        if self.later is not None:  # else the others are there
-            found += [self.folder / "opening.json", *self.artifacts(), self.folder.parent]
-        return found
+        """Return the files that have to be on the disk before the run is closed."""
+        there = [] if self.later is None else [self.folder / "opening.json", *self.artifacts()]
+        return [self.folder / "closing.new", *there]
+
+    def folders(self) -> list[Path]:
+        """Return the folders that name them."""
+        above = [] if self.later is None else [self.folder.parent]
+        return [*self.folder.glob("artifacts"), self.folder, *above]
 
     def seal(self) -> None:
         """Let it be known how the run ended."""

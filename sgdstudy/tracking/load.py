@@ -7,7 +7,6 @@ far as the row groups of a Parquet file allow. A file of a remote store is fetch
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from sgdstudy.tracking import shapes
 from sgdstudy.tracking.journal import A_KEY, KEY
 from sgdstudy.tracking.parquet import LABELS, Source, gather
 from sgdstudy.tracking.runs import TrackedRun, artifact, lacks_files, named, runs_of
+from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.store import Store, read_store
 
 MAX_BYTES = 1_000_000_000
@@ -225,8 +225,8 @@ def _load(
     invocation: str,
     given: str | None,
 ) -> pd.DataFrame:
-    with tempfile.TemporaryDirectory(prefix="sgdstudy-") as folder:
-        found = sources(kind, study, arms, invocation, read_store(given), Path(folder))
+    with scratch() as folder:
+        found = sources(kind, study, arms, invocation, read_store(given), folder)
         names = _checked(columns, list(dict.fromkeys(n for part in found for n in part.names)))
         if columns is None and seeds is None and steps is None:
             _check_size(found, study, kind)
@@ -254,9 +254,9 @@ def _check_size(found: list[Source], study: str, kind: str) -> None:
 
 def _claims(store: Store, study: str, invocation: str) -> list[dict[str, Any]]:
     found = []
-    with tempfile.TemporaryDirectory(prefix="sgdstudy-") as folder:
+    with scratch() as folder:
         for run in runs_of(store, study, invocation, None, answers=True):
-            path = artifact(store, run, "claims.json", Path(folder))
+            path = artifact(store, run, "claims.json", folder)
             if path is None and run.finished and lacks_files(store, run):
                 log.warning("the store lacks the claims of %s", named([run]))
             labels = {name: run.labels(study)[name] for name in ("study", "invocation")}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from conftest import one_line
@@ -223,9 +224,14 @@ def test_artifacts_that_need_a_package_are_one_line(monkeypatch):
     """As `s3://` without boto3."""
 
     class Client:
-        def list_artifacts(self, run_id):
-            raise ModuleNotFoundError("No module named 'boto3'", name="boto3")
+        def get_run(self, run_id):
+            return SimpleNamespace(
+                info=SimpleNamespace(run_id=run_id, artifact_uri="s3://bucket/1/run/artifacts")
+            )
 
+        list_artifacts = None  # a run's own place is asked
+
+    monkeypatch.setitem(sys.modules, "boto3", None)
     with pytest.raises(ss.InputError, match="pip install boto3") as error:
         server.Client(Client(), "https://host").list_artifacts("run")
     assert one_line(error)
