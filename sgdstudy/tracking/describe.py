@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sgdstudy.problems import losses
+from sgdstudy.problems import losses, penalties
 from sgdstudy.problems.problem import Problem
 from sgdstudy.quantities import norm
 from sgdstudy.recipe import columns, orders, rules, schedules
@@ -47,6 +47,8 @@ def parameters(problem: Problem, config: TrainConfig) -> dict[str, str]:
     if config.schedule is not None:
         values["schedule"] = schedules.name_of(config.schedule)
         values |= {f"schedule.{name}": value for name, value in config.schedule_options.items()}
+    if problem.penalty is not None:
+        values["penalty"] = penalties.name_of(problem.penalty)
     for name in ("clip_norm", "clip_value"):
         if getattr(config, name) is not None:
             values[name] = getattr(config, name)
