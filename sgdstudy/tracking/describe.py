@@ -20,7 +20,7 @@ from sgdstudy.recipe.config import TrainConfig
 if TYPE_CHECKING:
     from sgdstudy.history.history import History
 
-OPTIONAL = ("test_loss", "accuracy", "test_accuracy", "average_loss", "average_distance")
+OPTIONAL = tuple(column.name for column in columns.OF_SOME_EPOCHS if column.name != "distance")
 _PICTURES: dict[str, bytes] = {}
 
 
@@ -56,6 +56,8 @@ def parameters(problem: Problem, config: TrainConfig) -> dict[str, str]:
         values["drop_last"] = True
     if config.average is not None:
         values["average"] = config.average
+    if config.ema is not None:
+        values["ema"] = config.ema
     return {name: str(value) for name, value in values.items()}
 
 
