@@ -632,6 +632,7 @@ TAKEN = {  # of each setting, some that are: of ANYTHING hardly one is
     "schedule": ["inverse_time"],
     "schedule_options": [{}],
     "average": [0, 0.5],
+    "ema": [0.5, np.float32(0.25)],
     "batch_size": [1, 54, np.int64(7)],
     "drop_last": [True, np.True_],
     "order": ["strided", [[[0, 1], [2, 3]]]],

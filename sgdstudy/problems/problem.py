@@ -14,7 +14,7 @@ from torch import nn
 
 from sgdstudy import checks
 from sgdstudy.errors import InputError, failed, quoted
-from sgdstudy.problems import data, linearity, losses
+from sgdstudy.problems import data, linearity, losses, penalties
 from sgdstudy.problems.data import DTYPES as DTYPES
 from sgdstudy.problems.least_squares import LeastSquares
 from sgdstudy.problems.torch_module import functional, trained
@@ -41,6 +41,9 @@ class Problem:
             `(x, y)` of any length, which `order="stream"` trains on; each sample is seen once, and
             none is stored. x and y above are then a sample of it: the data of the full loss, and
             their number the length of what is called an epoch.
+        penalty: on the parameters, added to the loss of every batch and of all the data (not to
+            that of the test data): `("l2", c)` or `("l1", c)`, or a function of w `(p,)`; see
+            `penalties.resolve`.
         name: what the problem is called in tables and in MLflow.
 
     Raises:
@@ -66,8 +69,10 @@ class Problem:
         test: tuple[Any, Any] | None = None,
         stream: Callable[[torch.Generator], Iterator[tuple[Any, Any]]] | None = None,
         name: str = "custom",
+        penalty: Any = None,
     ) -> None:
         self.batch_loss = losses.resolve(loss)
+        self.penalty, self.penalties = penalty, penalties.resolve(penalty)
         self.loss, self.name = loss, checks.name("the problem's name", name)
         self.x, self.y = data.samples(x, y, loss, "the data")
         self.test = None if test is None else data.samples(*data.pair(test), loss, "the test data")
@@ -150,7 +155,9 @@ class Problem:
     @cached_property
     def least_squares(self) -> LeastSquares | None:
         """Exact moments when the loss is `mse` and the model is linear in w, else None."""
-        if self.loss != "mse" or not linearity.is_tried(self.y.numel(), self.p):
+        if self.loss != "mse" or self.penalties is not None:
+            return None
+        if not linearity.is_tried(self.y.numel(), self.p):
             return None
         exact = self.to(dtype=torch.float64, device="cpu")
         return linearity.moments(exact.predict, exact.x, exact.y, self.p)
@@ -176,6 +183,7 @@ class Problem:
             "test": self.test,
             "stream": self.stream,
             "name": self.name,
+            "penalty": self.penalty,
         }
         wrong = sorted(set(changes) - set(same))
         if wrong:
@@ -247,8 +255,9 @@ class Problem:
         return torch.vmap(self.model)(w, x)
 
     def losses(self, w: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Return the batch loss of every replica, `(R,)`."""
-        return self.batch_loss(self.predict(w, x), y)
+        """Return the batch loss of every replica, its penalty included, `(R,)`."""
+        loss = self.batch_loss(self.predict(w, x), y)
+        return loss if self.penalties is None else loss + self.penalties(w)
 
     def losses_and_gradients(
         self, w: torch.Tensor, x: torch.Tensor, y: torch.Tensor
@@ -297,7 +306,8 @@ class Problem:
             values[part] = 0.0
             for x, y, share in self._samples(*self.test, len(tensor)):
                 with torch.no_grad():
-                    values[part] += share * self.losses(tensor, x, y).cpu().numpy()
+                    loss = self.batch_loss(self.predict(tensor, x), y)
+                    values[part] += share * loss.cpu().numpy()
         return values
 
     def accuracy(self, w: np.ndarray, test: bool = False) -> np.ndarray:
@@ -372,6 +382,12 @@ class Problem:
     def _check_model(self) -> None:
         """Run one small batch, so that a wrong model or loss is found before any training."""
         self._check_batch(self.x, self.y)
+        if self.penalties is not None:
+            w = self.initial([0]).requires_grad_()
+            with torch.enable_grad():
+                found = self.penalties(w)
+            if not found.requires_grad:
+                raise InputError("the penalty does not depend on w: it has no gradient")
         if self.test is not None:
             self._check_batch(*self.test)
 

@@ -132,7 +132,9 @@ class Autograd:
 
     def _loss(self, w: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Loss of one batch at one w `(p,)`."""
-        return self.problem.batch_loss(self.problem.model(w, x)[None], y[None])[0]
+        loss, penalties = self.problem.batch_loss, self.problem.penalties
+        found = loss(self.problem.model(w, x)[None], y[None])[0]
+        return found if penalties is None else found + penalties(w[None])[0]
 
     def _loss_of_one(self, w: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return self._loss(w, x[None], y[None])

@@ -59,6 +59,11 @@ _AVERAGE = (
     "parameters themselves"
 )
 
+_EMA = (
+    "of the moving average of the parameters (`ema`), at the end of the epoch; it starts at those "
+    "after the first step"
+)
+
 # what tells the rows of a run from one another
 INDEX = (
     Column(
@@ -179,6 +184,15 @@ OF_SOME_EPOCHS = (
     Column("test_accuracy", _SHARE, "accuracy on the test data", more_is_better=True),
     Column("average_loss", _AVERAGE, "loss of all the data, at the mean of the parameters"),
     Column("average_distance", _AVERAGE, "distance of their mean to the true parameters"),
+    Column("ema_loss", _EMA, "loss of all the data, at the moving average"),
+    Column("ema_distance", _EMA, "distance of the moving average to the true parameters"),
+    Column("ema_test_loss", _EMA, "loss of the test data, at the moving average"),
+    Column(
+        "ema_test_accuracy",
+        _EMA,
+        "accuracy on the test data, at the moving average",
+        more_is_better=True,
+    ),
 )
 
 STEPS = {column.name: column for column in (*OF_STEPS, *OF_SOME_STEPS)}

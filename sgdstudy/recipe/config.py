@@ -50,6 +50,9 @@ class TrainConfig:
         average: the share of the epochs after which parameters are averaged, as 0 (all of them:
             Polyak and Ruppert) or 0.5 (the tail); `average_loss` of `epochs` is the loss of all the
             data at their mean. It changes nothing of the run. None: no average.
+        ema: the decay of a moving average of the parameters, as 0.999: e <- ema e + (1 - ema) w
+            after every step, from the first; `ema_loss` of `epochs` is the loss of all the data at
+            it. It changes nothing of the run. None: none.
         batch_size: samples per step, None for full batch.
         drop_last: whether an epoch leaves out the samples that do not fill a batch; else its last
             batch is smaller and noisier. `with_replacement` then draws fewer in an epoch; orders
@@ -86,6 +89,7 @@ class TrainConfig:
     schedule: Any = None
     schedule_options: Mapping[str, Any] = field(default_factory=dict)
     average: float | None = None
+    ema: float | None = None
     batch_size: int | None = None
     drop_last: bool = False
     order: Any = "shuffle"
@@ -131,6 +135,8 @@ class TrainConfig:
         if self.average is not None:
             allowed = "a share of the epochs, from 0 to below 1"
             settle("average", checks.number("average", self.average, lambda v: 0 <= v < 1, allowed))
+        if self.ema is not None:
+            settle("ema", checks.number("ema", self.ema, lambda v: 0 < v < 1, "between 0 and 1"))
         if self.dtype is not None:
             checks.choice("dtype", self.dtype, DTYPES)
 

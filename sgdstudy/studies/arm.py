@@ -24,6 +24,7 @@ SETTINGS = (
     "clip_value",
     "schedule",
     "average",
+    "ema",
     "epochs",
     "epsilon",
     "dtype",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sgdstudy.errors import reason
-from sgdstudy.problems import losses
+from sgdstudy.problems import losses, penalties
 from sgdstudy.problems.problem import Problem
 from sgdstudy.quantities import norm
 from sgdstudy.recipe import columns, orders, rules, schedules
@@ -22,7 +22,7 @@ from sgdstudy.recipe.config import TrainConfig
 if TYPE_CHECKING:
     from sgdstudy.history.history import History
 
-OPTIONAL = ("test_loss", "accuracy", "test_accuracy", "average_loss", "average_distance")
+OPTIONAL = tuple(column.name for column in columns.OF_SOME_EPOCHS if column.name != "distance")
 _PICTURES: dict[str, bytes | None] = {}  # None: it cannot be drawn
 log = logging.getLogger("sgdstudy")
 
@@ -50,6 +50,8 @@ def parameters(problem: Problem, config: TrainConfig) -> dict[str, str]:
     if config.schedule is not None:
         values["schedule"] = schedules.name_of(config.schedule)
         values |= {f"schedule.{name}": value for name, value in config.schedule_options.items()}
+    if problem.penalty is not None:
+        values["penalty"] = penalties.name_of(problem.penalty)
     for name in ("clip_norm", "clip_value"):
         if getattr(config, name) is not None:
             values[name] = getattr(config, name)
@@ -57,6 +59,8 @@ def parameters(problem: Problem, config: TrainConfig) -> dict[str, str]:
         values["drop_last"] = True
     if config.average is not None:
         values["average"] = config.average
+    if config.ema is not None:
+        values["ema"] = config.ema
     return {name: str(value) for name, value in values.items()}
 
 

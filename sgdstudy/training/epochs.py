@@ -27,15 +27,18 @@ class Epochs:
         columns: what is known of an epoch when it ends.
         sums: over the batches so far of the present epoch, `(1, R, ...)`; empty between two.
         averaged: sum of the parameters to be averaged, of the epochs before it, `(R, p)`.
+        ema: their moving average by now, `(R, p)`; None: before the first step, or not wanted.
     """
 
     def __init__(self, problem: Problem, config: TrainConfig, sizes: np.ndarray) -> None:
         self.problem, self.config, self.sizes = problem, config, sizes
         self.sums: dict[str, np.ndarray] = {}
         self.averaged = np.zeros((len(config.seeds), problem.p))
+        self.ema: np.ndarray | None = None
+        self._ema_ends = np.empty(0)
         self._last: tuple[np.ndarray, np.ndarray] | None = None
         known, classes = problem.w_true is not None, problem.loss == "cross_entropy"
-        averages = config.average is not None
+        averages, moving = config.average is not None, config.ema is not None
         optional = {
             "distance": known,
             "test_loss": problem.test is not None,
@@ -43,6 +46,10 @@ class Epochs:
             "test_accuracy": classes and problem.test is not None,
             "average_loss": averages,
             "average_distance": averages and known,
+            "ema_loss": moving,
+            "ema_distance": moving and known,
+            "ema_test_loss": moving and problem.test is not None,
+            "ema_test_accuracy": moving and classes and problem.test is not None,
         }
         self._optional = [name for name, there in optional.items() if there]
         self.columns = (*COLUMNS, *self._optional)
@@ -71,6 +78,18 @@ class Epochs:
             name: _sum_batches(value, self.sums.get(name)) for name, value in terms.items()
         }
         self._last = loss[:, -1], w_next[:, -1]
+        if self.config.ema is not None:
+            self._move(w_next, self.config.ema)
+
+    def _move(self, w_next: np.ndarray, decay: float) -> None:
+        """Follow e <- decay e + (1 - decay) w over steps `(E, m, R, p)`, from the first w on."""
+        from scipy.signal import lfilter  # late: 0.3 s
+
+        w = w_next.reshape(-1, *w_next.shape[2:])
+        before = w[0] if self.ema is None else self.ema
+        moved, _ = lfilter([1 - decay], [1.0, -decay], w, axis=0, zi=decay * before[None])
+        self._ema_ends = moved[w_next.shape[1] - 1 :: w_next.shape[1]].copy()
+        self.ema = self._ema_ends[-1]
 
     def close(
         self, done: int, full_loss: np.ndarray, full_gradient: np.ndarray
@@ -100,17 +119,20 @@ class Epochs:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums that were reached."""
-        return {"sums": self.sums, "averaged": self.averaged}
+        moving = {} if self.ema is None else {"ema": self.ema}
+        return {"sums": self.sums, "averaged": self.averaged, **moving}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from the sums that another one had reached."""
         self.sums = {name: np.asarray(value) for name, value in state["sums"].items()}
         self.averaged = np.asarray(state["averaged"])
+        self.ema = np.asarray(state["ema"]) if "ema" in state else None
 
     def retain(self, live: np.ndarray) -> None:
         """Go on with these replicas only (positions)."""
         self.sums = {name: value[:, live] for name, value in self.sums.items()}
         self.averaged = self.averaged[live]
+        self.ema = None if self.ema is None else self.ema[live]
 
     def _at_the_end(
         self, done: int, end_w: np.ndarray, sums: np.ndarray | None
@@ -128,6 +150,7 @@ class Epochs:
             assert true_w is not None
             return norm(w - true_w[:, None])
 
+        ema = self._ema_ends.reshape(-1, flat.shape[1])
         ways: dict[str, Callable[[], np.ndarray]] = {
             "distance": lambda: distance(end_w),
             "test_loss": lambda: problem.test_loss(flat),
@@ -135,6 +158,10 @@ class Epochs:
             "test_accuracy": lambda: problem.accuracy(flat, test=True),
             "average_loss": lambda: problem.full(mean_w.reshape(flat.shape))[0],
             "average_distance": lambda: distance(mean_w),
+            "ema_loss": lambda: problem.full(ema)[0],
+            "ema_distance": lambda: distance(self._ema_ends),
+            "ema_test_loss": lambda: problem.test_loss(ema),
+            "ema_test_accuracy": lambda: problem.accuracy(ema, test=True),
         }
         return {name: ways[name]().reshape(end_w.shape[:-1]) for name in self._optional}
 

@@ -122,7 +122,7 @@ class Run:
             return {"run": arrays, "at": at}
         epochs = self.epochs.state_dict()
         return {
-            "run": {**arrays, "w": self.w, "averaged": epochs["averaged"]},
+            "run": {**arrays, "w": self.w, **{k: v for k, v in epochs.items() if k != "sums"}},
             "at": at,
             "sums": epochs["sums"],
             "boundary": dict(zip(("loss", "gradient"), self.boundary or (), strict=False)),
@@ -159,7 +159,8 @@ class Run:
             taken = at["epoch"] * self.per_epoch + int(self.sizes[: at["batch"]].sum())
             source.load_state_dict(parts.get("sampler", {}), taken)
         epochs = Epochs(self.problem, config, self.sizes)
-        epochs.load_state_dict({"sums": parts.get("sums", {}), "averaged": arrays["averaged"]})
+        kept = {name: arrays[name] for name in ("averaged", "ema") if name in arrays}
+        epochs.load_state_dict({"sums": parts.get("sums", {}), **kept})
         ends = parts.get("boundary", {})
         boundary = (np.asarray(ends["loss"]), np.asarray(ends["gradient"])) if ends else None
         state = rules.load_state_dict(self.engine.init(w), parts.get("rule", {}))

@@ -22,7 +22,7 @@ from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.store import open_store
 
 X = torch.tensor([-2.0, -1.0, 1.0, 2.0])
-HIGHER = {"accuracy", "test_accuracy"}
+HIGHER = {"accuracy", "test_accuracy", "ema_test_accuracy"}
 
 
 class Explodes(torch.optim.Optimizer):
@@ -49,7 +49,7 @@ def problem():
 
 
 def run(seeds):
-    return ss.train(problem(), optimizer=Explodes, epochs=6, seeds=seeds, record_rows=100)
+    return ss.train(problem(), optimizer=Explodes, epochs=6, seeds=seeds, record_rows=100, ema=0.5)
 
 
 def test_only_the_accuracies_are_better_where_there_is_more():

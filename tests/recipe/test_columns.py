@@ -46,14 +46,21 @@ def test_the_page_of_tracking_says_what_the_table_says():
 
 def test_every_recorded_column_is_in_the_table():
     curve = small_curve(test=(small_curve().x[:5], small_curve().y[:5]))
-    settings = {"schedule": "ExponentialLR", "schedule_options": {"gamma": 0.9}, "average": 0.0}
+    settings = {
+        "schedule": "ExponentialLR",
+        "schedule_options": {"gamma": 0.9},
+        "average": 0.0,
+        "ema": 0.9,
+    }
     asked = list(QUANTITIES)
     history = ss.train(curve, lr=0.1, batch_size=10, epochs=2, diagnostics=asked, **settings)
     for kind, table in columns.TABLES.items():
         rows = getattr(history, kind)
         names = {re.sub("^(grad_histogram)_.*", r"\1", name) for name in rows.columns}
         names = {name for name in names if not re.fullmatch(r"w\d+", name)} - {*INDEX}
-        missing = {"accuracy", "test_accuracy"} if kind == "epochs" else set()  # of classes
+        missing = (
+            {"accuracy", "test_accuracy", "ema_test_accuracy"} if kind == "epochs" else set()
+        )  # of classes
         assert names == {*table} - missing
 
 

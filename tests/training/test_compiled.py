@@ -357,7 +357,7 @@ def test_models_that_cannot_be_compiled(model, why):
         ("Adam", {"foreach": True}, "foreach"),
         ("RMSprop", {"capturable": True}, "capturable"),
         ("Adam", {"betas": (torch.tensor(0.9), torch.tensor(0.99))}, "betas"),
-        (lambda params: torch.optim.SGD(params, lr=0.1), {}, "function"),
+        (lambda params: torch.optim.SGD(params, lr=0.05), {}, "function"),
     ],
 )
 def test_rules_that_cannot_be_compiled(optimizer, options, why):

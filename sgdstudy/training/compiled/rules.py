@@ -114,8 +114,10 @@ def clipped(rule: Rule, norm: float | None, value: float | None) -> Rule:
             "shrink = shrink > V1 ? V1 : shrink;",
         ]
         lines += ["d = d * shrink;"]
-    every = {**scalars, **rule.scalars}
-    return replace(rule, before=tuple(before), lines=(*lines, *rule.lines), scalars=every)
+    lines += rule.lines
+    return replace(
+        rule, lines=tuple(lines), before=tuple(before), scalars={**scalars, **rule.scalars}
+    )
 
 
 def _sgd(o: Mapping[str, Any]) -> Rule:
