@@ -9,7 +9,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from sgdstudy.errors import InputError
+from sgdstudy.errors import InputError, failed
+from sgdstudy.problems.trial import undrawn
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """Return a module of its own, which no later change of the given one reaches."""
+    try:
+        return copy.deepcopy(module)
+    except Exception as error:
+        raise failed(f"copying the module {type(module).__name__}", error) from error
 
 
 def functional(module: nn.Module, x: torch.Tensor) -> tuple[Callable[..., Any], torch.Tensor]:
@@ -20,7 +29,7 @@ def functional(module: nn.Module, x: torch.Tensor) -> tuple[Callable[..., Any], 
     _refuse_side_effects(module, x)
     shapes = {name: value.shape for name, value in named.items()}
     sizes = [value.numel() for value in named.values()]
-    buffers = dict(module.named_buffers())
+    buffers = {name: value.clone() for name, value in module.named_buffers()}
 
     def model(w: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         parts = torch.split(w, sizes)
@@ -38,12 +47,14 @@ def _refuse_side_effects(module: nn.Module, x: torch.Tensor) -> None:
                 f"the module holds dropout ({name or type(part).__name__}), which draws from the "
                 f"global generator; remove it or call module.eval()"
             )
-    trial = copy.deepcopy(module)
+    trial = copied(module)
     before = {name: value.clone() for name, value in trial.named_buffers()}
     dtype = next(trial.parameters()).dtype
     with torch.no_grad():
         try:
-            trial(x[:2].to(dtype))
+            undrawn(f"the module {type(module).__name__}", lambda: trial(x[:2].to(dtype)))
+        except InputError:
+            raise
         except (IndexError, RuntimeError, TypeError, ValueError) as error:
             first = str(error).splitlines()[0]
             raise InputError(

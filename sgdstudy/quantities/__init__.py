@@ -65,6 +65,9 @@ def resolve(diagnostics: Any) -> dict[str, Callable[[Chunk], np.ndarray | None]]
     A callable's column is called by its `__name__`; where it returns `(S, R, k)`, its k columns
     are called `<name>_0` and so on; None is no column. What a preset asks of all the data is
     left out where it would have to go through them (other problems than least squares).
+
+    Raises:
+        InputError: an unknown name, or a callable named like a quantity of ours or another one.
     """
     preset = isinstance(diagnostics, str)
     if preset:
@@ -77,7 +80,14 @@ def resolve(diagnostics: Any) -> dict[str, Callable[[Chunk], np.ndarray | None]]
     chosen: dict[str, Callable[[Chunk], np.ndarray | None]] = {}
     for item in diagnostics:
         if callable(item):
-            chosen[getattr(item, "__name__", type(item).__name__)] = item
+            name = getattr(item, "__name__", type(item).__name__)
+            other = chosen.get(name) or QUANTITIES.get(name)
+            if other not in (None, item):
+                raise InputError(
+                    f"a diagnostic is called {quoted(name)}, as another one is; rename the "
+                    f"function, for instance my_{name.strip('<>')}"
+                )
+            chosen[name] = item
         else:
             checks.choice("quantity", item, QUANTITIES)
             cheap = preset and item.startswith("full_")

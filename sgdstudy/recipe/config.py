@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -12,12 +12,15 @@ import torch
 from sgdstudy import checks, quantities
 from sgdstudy.errors import InputError, quoted, reason, unknown
 from sgdstudy.problems.problem import DTYPES, Problem
+from sgdstudy.problems.torch_state import own_state
 from sgdstudy.recipe import columns, orders, rules, schedules
 
 ENGINES = ("auto", "eager", "compiled")
 STEP_COLUMNS = tuple(column.name for column in columns.OF_STEPS)
 MOST_METRICS = 8  # with live and the epochs' three, twelve keys in MLflow at the most
 METRICS = columns.charted("steps")
+LABELS = ("study", "arm", "run_id", "invocation")  # of loaded rows
+TAKEN = {*(column.name for column in columns.INDEX), *STEP_COLUMNS, "lr", "live", *LABELS}
 STOP_COLUMNS = {
     "running": "running_loss",
     "full": "full_loss",
@@ -87,6 +90,7 @@ class TrainConfig:
     metrics: Sequence[str] | None = None
     record_rows: int = 5_000_000
 
+    @own_state()
     def __post_init__(self) -> None:
         def settle(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)
@@ -104,7 +108,8 @@ class TrainConfig:
         settle("device", _device(self.device))
         checks.choice("engine", self.engine, ENGINES)
         varies = ["lr"] if self.schedule is not None else []
-        known = [*STEP_COLUMNS, *varies, *quantities.resolve(self.diagnostics)]
+        chosen = _free_names(quantities.resolve(self.diagnostics))
+        known = [*STEP_COLUMNS, *varies, *chosen]
         settle("metrics", _metrics(self.metrics, known))
         rules.make(self.optimizer, self.lr, self.options)
         schedules.make(self.schedule, self.lr, self.schedule_options, self.epochs)
@@ -172,6 +177,17 @@ class TrainConfig:
     def batch_sizes(self, d: int) -> list[int]:
         """Return the sizes of an epoch's batches for d samples."""
         return orders.batch_sizes(self.order, d, self.batch_size or d)
+
+
+def _free_names(diagnostics: Collection[str]) -> Collection[str]:
+    """Return the names of diagnostics, none of which is that of another column of `steps`."""
+    for name in diagnostics:
+        if name in TAKEN or re.fullmatch(r"w[0-9]+", name):
+            raise InputError(
+                f"a diagnostic is called {quoted(name)}, which is a column of steps; rename the "
+                f"function, for instance my_{name}"
+            )
+    return diagnostics
 
 
 def _metrics(metrics: Any, known: Sequence[str]) -> tuple[str, ...]:

@@ -145,14 +145,16 @@ class _Torch:
             warnings.simplefilter("ignore", UserWarning)
             for _ in range(max(n - len(self.rates), 1 if n == 1 else BLOCK)):
                 rate = float(self.optimizer.param_groups[0]["lr"])
+                place = len(self.rates) + len(found)
                 if not (math.isfinite(rate) and rate >= 0):
-                    place = len(self.rates) + len(found)
-                    raise InputError(f"{self.name} gives step {place} the step size {rate!r}")
+                    if place < n:
+                        raise InputError(f"{self.name} gives step {place} the step size {rate!r}")
+                    break  # nobody has asked for it, and it may lie beyond the run
                 found.append(rate)
                 try:
                     self.scheduler.step()
                 except Exception as error:
-                    if len(self.rates) + len(found) < n:
+                    if place + 1 < n:
                         raise failed(f"the schedule {self.name!r}", error) from error
                     break  # it ends with the run, as OneCycleLR does
         self.rates = np.concatenate([self.rates, found])

@@ -106,4 +106,10 @@ class SampleStreams:
                     f"{name} of a block of the stream has shape {tuple(given.shape)}; expected "
                     f"{('n', *own.shape[1:])} as the problem's own"
                 )
+            if not data.holds(own.dtype, given):
+                raise InputError(
+                    f"{name} of a block of the stream holds values that the problem's "
+                    f"{str(own.dtype).removeprefix('torch.')} does not hold; make the blocks so, "
+                    f"or give the problem's x in float64"
+                )
         return x, y

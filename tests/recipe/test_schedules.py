@@ -326,3 +326,31 @@ def test_mlflow_is_shown_the_step_size(store):
     assert all(point.value == pytest.approx(known[point.step]) for point in found)
     keys = opened.client.get_run(run_id).data.metrics
     assert sum(key.startswith(("batch/", "epoch/")) for key in keys) <= 12
+
+
+def falls(step):
+    """Reach 0 at step 48, the run's length, and go on below."""
+    return 1 - step / 48
+
+
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        lambda optimizer: lr_scheduler.LambdaLR(optimizer, falls),
+        lambda optimizer: lr_scheduler.LambdaLR(optimizer, lambda t: 1 if t < 48 else np.nan),
+    ],
+)
+def test_a_schedule_is_judged_over_the_steps_of_the_run_only(schedule, engine):
+    history = ss.train(small_curve(), **SAME, schedule=schedule, engine=engine)
+    assert history.n_steps.tolist() == [48] * 3
+    shorter = {**SAME, "epochs": 7}
+    assert ss.train(small_curve(), **shorter, schedule=schedule, engine=engine).n_steps[0] == 42
+
+
+def test_a_step_size_that_the_run_does_take_is_refused():
+    def schedule(optimizer):
+        return lr_scheduler.LambdaLR(optimizer, lambda step: 1 if step < 47 else -1)
+
+    with pytest.raises(InputError, match="gives step 47"):
+        ss.train(small_curve(), **SAME, schedule=schedule)
