@@ -205,7 +205,7 @@ def _of_objects(array: np.ndarray, what: str) -> np.ndarray:
     values = array.ravel().tolist()
     for value in values:
         if not isinstance(value, (numbers.Real, Decimal, np.bool_)):
-            raise InputError(f"{what} holds {quoted(value)}, which is not a real number")
+            raise InputError(f"{what} is not an array of numbers: it holds {quoted(value)}")
     if all(isinstance(value, (numbers.Integral, np.bool_)) for value in values):
         try:
             return np.array([int(value) for value in values], np.int64).reshape(array.shape)

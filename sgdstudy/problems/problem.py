@@ -44,6 +44,8 @@ class Problem:
             none is stored. x and y above are then a sample of it: the data of the full loss, and
             their number the length of what is called an epoch.
         name: what the problem is called in tables and in MLflow.
+        exact: whether its moments are sought, see `least_squares`; False: the loss of all the data
+            is measured, as of any other problem.
 
     Raises:
         InputError: empty or non-finite data, numbers that float64 does not hold exactly, shapes
@@ -70,9 +72,13 @@ class Problem:
         test: tuple[Any, Any] | None = None,
         stream: Callable[[torch.Generator], Iterator[tuple[Any, Any]]] | None = None,
         name: str = "custom",
+        exact: bool = True,
     ) -> None:
         self.batch_loss = losses.resolve(loss)
         self.loss, self.name = loss, checks.name("the problem's name", name)
+        if not isinstance(exact, bool):
+            raise InputError(f"exact is True or False, not {quoted(exact)}")
+        self.exact = exact
         self._read(x, y, test)
         self.source = model
         self._module_init: torch.Tensor | None = None
@@ -170,12 +176,17 @@ class Problem:
 
     @cached_property
     def least_squares(self) -> LeastSquares | None:
-        """Exact moments when the loss is `mse` and the model is linear in w, else None."""
-        if self.loss != "mse" or not linearity.is_tried(self.y.numel(), self.p):
+        """Exact moments where the model is linear in w and the loss a sum of squares, else None.
+
+        That is `mse`, or a function that gives sum_o c_io (f_io - y_io)^2 of sample i: half of it
+        (the 1 / 2d of courses), a multiple, or weights by output or target.
+        """
+        squared = self.loss == "mse" or callable(self.loss)
+        if not (self.exact and squared and linearity.is_tried(self.y.numel(), self.p)):
             return None
         with own_state():
             exact = self.to(dtype=torch.float64, device="cpu")
-            return linearity.moments(exact.predict, exact.x, exact.y, self.p)
+            return linearity.moments(exact.predict, exact.x, exact.y, self.p, self.loss)
 
     @cached_property
     def digest(self) -> str:
@@ -201,6 +212,7 @@ class Problem:
             "test": test,
             "stream": self.stream,
             "name": self.name,
+            "exact": self.exact,
         }
         wrong = sorted(set(changes) - set(same))
         if wrong:

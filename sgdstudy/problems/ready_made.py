@@ -91,7 +91,7 @@ def even_parabola(
 
 
 @own_state()
-def mapped_parabola(d: int, loss: Any = "mse") -> Problem:
+def mapped_parabola(d: int, loss: Any = "mse", exact: bool = True) -> Problem:
     """Return 0.3 x^2 - 1.7 x + 2.5 on d points of [-2, 2], float32, from files mapped into memory.
 
     Nothing reads them whole. The files have no name: they vanish with the last array that is
@@ -99,7 +99,8 @@ def mapped_parabola(d: int, loss: Any = "mse") -> Problem:
 
     Args:
         d: number of samples; memory need not hold them.
-        loss: see `Problem`; with one of your own nobody computes the moments of all the data.
+        loss: see `Problem`.
+        exact: False: nobody computes the moments of all the data.
     """
     d, w_true = checks.count("d", d), [0.3, -1.7, 2.5]
     with tempfile.TemporaryFile() as first, tempfile.TemporaryFile() as second:
@@ -108,8 +109,8 @@ def mapped_parabola(d: int, loss: Any = "mse") -> Problem:
         part = slice(start, min(start + MAPPED, d))
         x[part] = 4 * (np.arange(part.start, part.stop) + 0.5) / d - 2
         y[part] = parabola(w_true, x[part])
-    name = f"parabola on {d} points of [-2, 2]"
-    return Problem(x, y, parabola, loss, w_init=np.zeros(3), w_true=w_true, name=name)
+    given: dict[str, Any] = {"w_init": np.zeros(3), "w_true": w_true, "exact": exact}
+    return Problem(x, y, parabola, loss, **given, name=f"parabola on {d} points of [-2, 2]")
 
 
 @own_state()
