@@ -396,9 +396,9 @@ PROBLEMS_LINEARITY = Group(
             "several outputs of a weighted loss count as one",
         ),
         (
-            "for f in (y + off, y - off):",
-            "for f in (y + off,):",
-            "a loss that weighs by the sign of the error is taken for a square",
+            "1e6, 1e12, 1e30, 1e100)",
+            "1e6)",
+            "a loss that grows in proportion to large errors is taken for a square",
         ),
     ),
 )

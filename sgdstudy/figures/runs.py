@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from sgdstudy import theory
 from sgdstudy.figures import style
 from sgdstudy.figures.style import Run, Runs
+from sgdstudy.recipe.columns import CLOCK
 from sgdstudy.recipe.columns import title as title_of
 from sgdstudy.theory import predictions
 from sgdstudy.theory.follow import FIXED_ORDERS
@@ -61,21 +62,40 @@ def data(problem: Problem) -> Figure:
     return figure
 
 
-def by_epoch(runs: Runs, *columns: str, title: str = "", top: float | None = None) -> Figure:
+def by_epoch(
+    runs: Runs, *columns: str, title: str = "", top: float | None = None, clock: bool = False
+) -> Figure:
     """Draw quantities over the epoch, one panel each: median over the seeds and 10-90 % band.
 
-    `top` is the upper end of the axis, for runs that diverge.
+    Args:
+        runs: by arm.
+        columns: of `epochs`.
+        title: of the figure.
+        top: the upper end of the axis, for runs that diverge.
+        clock: over the time since training began instead; the runs were trained with `clock=True`.
+
+    Raises:
+        InputError: no such column; a run without a clock.
     """
+    axis = CLOCK if clock else "epoch"
     figure = Figure(figsize=(3 + 5 * len(columns), 5), layout="constrained")
     panels = figure.subplots(1, len(columns), squeeze=False)[0]
     curves = {arm: predictions.expected_losses(h.problem, h.config) for arm, h in runs.items()}
     for axes, column in zip(panels, columns, strict=True):
         for (arm, history), color in zip(runs.items(), style.colors(len(runs)), strict=True):
-            rows = history.load("epochs", columns=["seed", "epoch", column])
-            style.line(axes, rows, "epoch", column, arm, color)
+            rows = history.load("epochs", columns=["seed", "epoch", *([axis] * clock), column])
+            style.line(axes, rows, axis, column, arm, color)
             expected = curves[arm].get(column, np.empty(0))[: history.stop_epoch.max()]
-            style.dashed(axes, np.arange(1, len(expected) + 1), expected, color)
-        axes.set(xlabel="epoch", ylabel=title_of("epochs", column), xscale="log", yscale="log")
+            ends = np.arange(1, len(expected) + 1)
+            if clock:  # every seed has the same: they train side by side
+                ends = rows.groupby("epoch")[axis].first().to_numpy()
+            style.dashed(axes, ends, expected, color)
+        axes.set(
+            xlabel=title_of("epochs", axis),
+            ylabel=title_of("epochs", column),
+            xscale="log",
+            yscale="log",
+        )
         axes.set_ylim(top=top)
         _mark_epsilon(axes, column, runs)
         axes.grid(alpha=0.3)
@@ -86,9 +106,9 @@ def by_epoch(runs: Runs, *columns: str, title: str = "", top: float | None = Non
     return figure
 
 
-def loss_by_epoch(runs: Runs, top: float | None = None) -> Figure:
-    """Draw running loss and full loss by epoch."""
-    return by_epoch(runs, "running_loss", "full_loss", top=top)
+def loss_by_epoch(runs: Runs, top: float | None = None, clock: bool = False) -> Figure:
+    """Draw running loss and full loss by epoch, or by the clock; see `by_epoch`."""
+    return by_epoch(runs, "running_loss", "full_loss", top=top, clock=clock)
 
 
 def within_epoch(runs: Runs, epoch: int = 1, column: str = "loss") -> Figure:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+CLOCK = "elapsed_seconds"  # `..._seconds` is measured: `rerun` leaves it out
+
 
 class Column(NamedTuple):
     """A column of recorded rows.
@@ -49,6 +51,10 @@ _FULL = (
 _END = "of all the data, at the end of the epoch"
 _KNOWN = "at the end of the epoch, where known"
 _SHARE = "share of samples whose class has the largest logit (`cross_entropy`)"
+_CLOCK = (
+    "time since training began, where `clock` asks for it; of a run that was resumed, the parts "
+    "that it trained. The steps of a chunk (256 at first) share its time evenly"
+)
 _AVERAGE = (
     "of the mean of the parameters after every step since `average` began; before that, of the "
     "parameters themselves"
@@ -85,6 +91,7 @@ OF_SOME_STEPS = (
         _BATCHES,
     ),
     Column("lr", "step size of this step, where there is a schedule", "step size", "", True),
+    Column(CLOCK, _CLOCK, "time since training began", "seconds"),
     Column(
         "noise_scale",
         "batch size at which noise equals signal; |g|^2 holds noise too, so seldom much above B",
@@ -169,6 +176,7 @@ OF_EPOCHS = (
 # of the epochs of runs that have them
 OF_SOME_EPOCHS = (
     Column("distance", _KNOWN, "distance to the true parameters", "", True),
+    Column(CLOCK, _CLOCK, "time since training began", "seconds", True),
     Column("test_loss", _KNOWN, "loss of the test data"),
     Column("accuracy", _SHARE, "accuracy on the training data"),
     Column("test_accuracy", _SHARE, "accuracy on the test data"),

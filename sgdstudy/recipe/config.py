@@ -20,7 +20,14 @@ STEP_COLUMNS = tuple(column.name for column in columns.OF_STEPS)
 MOST_METRICS = 8  # with live and the epochs' three, twelve keys in MLflow at the most
 METRICS = columns.charted("steps")
 LABELS = ("study", "arm", "run_id", "invocation")  # of loaded rows
-TAKEN = {*(column.name for column in columns.INDEX), *STEP_COLUMNS, "lr", "live", *LABELS}
+TAKEN = {
+    *(column.name for column in columns.INDEX),
+    *STEP_COLUMNS,
+    "lr",
+    columns.CLOCK,
+    "live",
+    *LABELS,
+}
 STOP_COLUMNS = {
     "running": "running_loss",
     "full": "full_loss",
@@ -64,6 +71,8 @@ class TrainConfig:
         metrics: columns of `steps` that MLflow gets, as `batch/<name>`; None: the losses, gradient
             norms and distance, the step size where it changes and, where they are asked for, a few
             diagnostics; eight at the most.
+        clock: whether `elapsed_seconds`, the time since training began, is a column of `steps` and
+            `epochs`. It is measured: no two runs have the same.
         record_rows: the most rows of `steps` kept; longer runs keep every k-th step. 0: none, and
             nothing is computed that only they would show.
 
@@ -88,6 +97,7 @@ class TrainConfig:
     diagnostics: Any = "light"
     diagnostics_every: int | None = None
     metrics: Sequence[str] | None = None
+    clock: bool = False
     record_rows: int = 5_000_000
 
     @own_state()
@@ -107,7 +117,10 @@ class TrainConfig:
         settle("seeds", checks.seeds(self.seeds))
         settle("device", _device(self.device))
         checks.choice("engine", self.engine, ENGINES)
+        if not isinstance(self.clock, bool):
+            raise InputError(f"clock is True or False, not {quoted(self.clock)}")
         varies = ["lr"] if self.schedule is not None else []
+        varies += [columns.CLOCK] if self.clock else []
         chosen = _free_names(quantities.resolve(self.diagnostics))
         known = [*STEP_COLUMNS, *varies, *chosen]
         settle("metrics", _metrics(self.metrics, known))

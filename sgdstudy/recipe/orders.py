@@ -20,6 +20,8 @@ import torch
 from sgdstudy.errors import InputError, failed, unknown
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe import draw_cache
+from sgdstudy.recipe.replay import after as after
+from sgdstudy.recipe.replay import manual_seed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -173,6 +175,7 @@ def balance(
 ORDERS: dict[str, Callable[[torch.Generator, int, int], Draws]] = {
     "sequential": sequential,
     "shuffle": shuffle,
+    "manual_seed": manual_seed,
     "shuffle_once": shuffle_once,
     "with_replacement": with_replacement,
     "strided": strided,
@@ -185,7 +188,7 @@ ORDERS: dict[str, Callable[[torch.Generator, int, int], Draws]] = {
 ADAPTIVE = {"grab": balance}
 UNKNOWN = (*ADAPTIVE, "stream")  # what comes is not known before the run
 # drawn anew for every part of the stream: what comes next is known from the generator alone
-FRESH = ("shuffle", "with_replacement", "block_shuffle", "flip_flop")
+FRESH = ("shuffle", "manual_seed", "with_replacement", "block_shuffle", "flip_flop")
 
 
 def name_of(order: OrderLike) -> str:

@@ -32,6 +32,8 @@ SECTIONS = {
     section: {f"{PREFIX[kind]}/{column.name}": column for kind, column in charts}
     for section, charts in columns.sections().items()
 }
+CLOCK = f"{PREFIX['epochs']}/{columns.CLOCK}"  # a run that has it shows its losses by it too
+BY_CLOCK = "Losses, by the clock"
 COLUMNS = [
     *(f"params.`{name}`" for name in ("lr", "order", "batch_size", "optimizer", "problem")),
     "metrics.`result/stop_epoch`",
@@ -63,6 +65,8 @@ def _state(runs_shown: str, keys: set[str]) -> str:
         section: {key: column for key, column in charts.items() if key in keys}
         for section, charts in SECTIONS.items()
     }
+    if CLOCK in keys:
+        sections[BY_CLOCK] = next(iter(sections.values()))
     sections = {section: charts for section, charts in sections.items() if charts}
     state = {
         "searchFilter": runs_shown,
@@ -100,15 +104,17 @@ def only(invocation: str) -> str:
 
 
 def _line(key: str, section: str, column: Column) -> dict[str, Any]:
+    by_clock = section == BY_CLOCK
     return {
         "type": "LINE",
-        "uuid": f"{VIEW}-{key}",
+        "uuid": f"{VIEW}-{key}{'-clock' * by_clock}",
         "metricKey": key,
         "selectedMetricKeys": [key],
         "metricSectionId": section,
         "displayName": column.title,
         "scaleType": "linear" if column.linear else "log",
-        "xAxisKey": "step",
+        "xAxisKey": "metric" if by_clock else "step",
+        "selectedXAxisMetricKey": CLOCK if by_clock else "",
         "xAxisScaleType": "linear",
         "useGlobalXaxisKey": False,
         "lineSmoothness": 0,

@@ -86,6 +86,7 @@ def train(
     run = Run(problem.to(dtype, config.device), config, sink, trajectory)
     if keeper:
         started -= keeper.begin(run)
+    run.started = started
     _take_chunks(run, keeper, description, visible() if progress is None else progress)
     return run.history(problem, time.perf_counter() - started)
 

@@ -47,7 +47,7 @@ def test_the_page_of_tracking_says_what_the_table_says():
 def test_every_recorded_column_is_in_the_table():
     curve = small_curve(test=(small_curve().x[:5], small_curve().y[:5]))
     settings = {"schedule": "ExponentialLR", "schedule_options": {"gamma": 0.9}, "average": 0.0}
-    asked = list(QUANTITIES)
+    asked, settings["clock"] = list(QUANTITIES), True
     history = ss.train(curve, lr=0.1, batch_size=10, epochs=2, diagnostics=asked, **settings)
     for kind, table in columns.TABLES.items():
         rows = getattr(history, kind)
@@ -62,7 +62,7 @@ def test_every_charted_column_is_known_and_every_view_charts_what_is_sent():
     sent |= {f"epoch/{name}" for name in columns.charted("epochs")}
     charts = [key for section in SECTIONS.values() for key in section]
     assert len(set(charts)) == len(charts)
-    assert {*charts} == sent - {"batch/lr", "epoch/distance"}
+    assert {*charts} == sent - {"batch/lr", "epoch/distance", "epoch/elapsed_seconds"}
 
 
 def test_axes_with_signs_are_linear_and_labels_name_their_unit():
