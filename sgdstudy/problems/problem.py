@@ -128,7 +128,7 @@ class Problem:
 
         Of each array up to a megabyte is read, in stretches spread evenly over it.
         """
-        if self._glance() != self._seen:
+        if self._seen and self._glance() != self._seen:
             raise InputError(
                 f"the data of {self.name!r} changed since the problem was made; make it again "
                 f"from the present data, as ss.Problem(x, y, ...)"
@@ -220,6 +220,10 @@ class Problem:
         return Problem(**(same | changes))
 
     @own_state()
+    def start_of(self, seed: int) -> Problem:
+        """Return the problem whose every seed starts where this one does: seeds order only."""
+        return self.replace(w_init=self.initial([checks.seed(seed)])[0])
+
     def to(self, dtype: torch.dtype, device: str) -> Problem:
         """Return the problem with data and parameters in another dtype, on another device."""
         if dtype == self.dtype and torch.device(device) == self.x.device:
@@ -235,6 +239,7 @@ class Problem:
         if isinstance(self.source, nn.Module):
             module = copied(self.source).to(device=device, dtype=dtype)
             other.model = functional(module, other.x)[0]
+        other._seen = other._glance()
         return other
 
     def on(self, x: torch.Tensor, y: torch.Tensor) -> Problem:
@@ -248,7 +253,7 @@ class Problem:
         other = copy.copy(self)
         for cached in ("least_squares", "_broadcasts", "digest"):
             other.__dict__.pop(cached, None)
-        other.__dict__ |= attributes
+        other.__dict__ |= {"_seen": "", **attributes}
         return other
 
     @own_state()

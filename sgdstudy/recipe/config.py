@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+import numpy as np
 import torch
 
 from sgdstudy import checks, quantities
@@ -49,6 +50,8 @@ class TrainConfig:
         schedule: how the step size goes on from `lr`, step by step: None (constant), a name of
             `schedules.NAMES` (those of `torch.optim.lr_scheduler`, `inverse_time`,
             `inverse_sqrt`), or a factory `optimizer -> LRScheduler`.
+        schedule_unit: what the schedule counts, `step` or `epoch`: what is said here of a step is
+            then said of an epoch, as where a script calls `scheduler.step()` at its end.
         schedule_options: of the schedule, as `{"eta_min": 1e-5}`; see `schedules.make`.
         average: the share of the epochs after which parameters are averaged, as 0 (all of them:
             Polyak and Ruppert) or 0.5 (the tail); `average_loss` of `epochs` is the loss of all the
@@ -85,6 +88,7 @@ class TrainConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
     schedule: Any = None
     schedule_options: Mapping[str, Any] = field(default_factory=dict)
+    schedule_unit: str = "step"
     average: float | None = None
     batch_size: int | None = None
     order: Any = "shuffle"
@@ -126,6 +130,9 @@ class TrainConfig:
         settle("metrics", _metrics(self.metrics, known))
         rules.make(self.optimizer, self.lr, self.options)
         schedules.make(self.schedule, self.lr, self.schedule_options, self.epochs)
+        checks.choice("schedule unit", self.schedule_unit, schedules.UNITS)
+        if self.schedule is None and self.schedule_unit != "step":
+            raise InputError("schedule_unit goes with a schedule; name one")
         if self.average is not None:
             allowed = "a share of the epochs, from 0 to below 1"
             settle("average", checks.number("average", self.average, lambda v: 0 <= v < 1, allowed))
@@ -185,7 +192,11 @@ class TrainConfig:
 
     def rates(self, d: int) -> schedules.Rates:
         """Return the step sizes of a run on d samples, by the number of the step, from 0."""
-        return schedules.make(self.schedule, self.lr, self.schedule_options, self.n_steps(d))
+        given = (self.schedule, self.lr, self.schedule_options)
+        if self.schedule_unit == "step":
+            return schedules.make(*given, self.n_steps(d))
+        by_epoch, m = schedules.make(*given, self.epochs, "epoch"), len(self.batch_sizes(d))
+        return lambda steps: by_epoch(np.asarray(steps) // m)
 
     def batch_sizes(self, d: int) -> list[int]:
         """Return the sizes of an epoch's batches for d samples."""

@@ -20,15 +20,18 @@ import torch
 from sgdstudy.errors import InputError, failed, unknown
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe import draw_cache
+from sgdstudy.recipe.replay import Seeded, manual_seed
 from sgdstudy.recipe.replay import after as after
-from sgdstudy.recipe.replay import manual_seed
+from sgdstudy.recipe.replay import seeded as seeded
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Draws = Iterator[torch.Tensor]
 # a name of `ORDERS`, indices (epochs, steps, B), or a callable (generator, d) -> d indices
-OrderLike = str | torch.Tensor | np.ndarray | Sequence[Any] | Callable[[torch.Generator, int], Any]
+OrderLike = (
+    str | Seeded | torch.Tensor | np.ndarray | Sequence[Any] | Callable[[torch.Generator, int], Any]
+)
 
 
 class Recipe(Protocol):
@@ -198,6 +201,12 @@ def name_of(order: OrderLike) -> str:
     return getattr(order, "__name__", "array")
 
 
+def is_known(order: OrderLike) -> bool:
+    """Whether it is known before training which samples come."""
+    name = order.order if isinstance(order, Seeded) else order
+    return not (isinstance(name, str) and name in UNKNOWN)
+
+
 def checked_order(order: OrderLike) -> OrderLike:
     """Return the order, an integer array as a tensor `(epochs, steps, B)`.
 
@@ -207,6 +216,9 @@ def checked_order(order: OrderLike) -> OrderLike:
     if isinstance(order, str):
         if order not in ORDERS:
             raise unknown("order", order, ORDERS)
+        return order
+    if isinstance(order, Seeded):
+        checked_order(order.order)
         return order
     if callable(order):
         return order
@@ -281,6 +293,8 @@ class Sampler:
     """
 
     def __init__(self, order: OrderLike, seeds: list[int], d: int, batch_size: int) -> None:
+        if isinstance(order, Seeded):
+            seeds, order = [order.seed] * len(seeds), order.order
         if isinstance(order, torch.Tensor):
             draw = _fixed(order)
         else:

@@ -1,8 +1,9 @@
-"""The order of the commonest script: `torch.manual_seed(n)`, a loader without a generator."""
+"""Orders of other seeds than the run's, and of torch's global generator."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -70,3 +71,34 @@ def _draw(generator: torch.Generator, before: Callable[[], Any]) -> None:
         except Exception as error:
             raise failed("before", error) from error
         generator.set_state(torch.get_rng_state())
+
+
+@dataclass(frozen=True)
+class Seeded:
+    """A named order whose every replica draws as one seed does."""
+
+    order: str
+    seed: int
+
+    @property
+    def __name__(self) -> str:
+        """What it is logged as."""
+        return f"{self.order}, seed {self.seed}"
+
+
+def seeded(order: str, seed: int) -> Seeded:
+    """Return a named order that is that of one seed, whatever the seed of a replica is.
+
+    The seeds of the run are then those of the initial values (and of a problem's stream) only;
+    `Problem.start_of` holds those fixed instead.
+
+    Raises:
+        InputError: no seed; an order that is not a name.
+
+    Example:
+        >>> seeded("shuffle", 3)
+        Seeded(order='shuffle', seed=3)
+    """
+    if not isinstance(order, str) or order == "stream":
+        raise InputError(f"seeded takes the name of an order of indices, not {quoted(order)}")
+    return Seeded(order, checks.seed(seed))

@@ -47,6 +47,7 @@ def parameters(problem: Problem, config: TrainConfig) -> dict[str, str]:
     if config.schedule is not None:
         values["schedule"] = schedules.name_of(config.schedule)
         values |= {f"schedule.{name}": value for name, value in config.schedule_options.items()}
+        values |= {"schedule_unit": "epoch"} if config.schedule_unit == "epoch" else {}
     if config.average is not None:
         values["average"] = config.average
     return {name: str(value) for name, value in values.items()}

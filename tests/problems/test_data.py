@@ -97,6 +97,14 @@ def test_data_that_changed_are_seen_when_training_starts(write):
         assert one_line(error)
 
 
+def test_a_problem_in_another_dtype_is_trained_on_and_watched_too():
+    problem = fit(POINTS.astype("f")).to(torch.float64, "cpu")
+    assert ss.train(problem, lr=0.1, epochs=1).n_steps[0] == 1
+    problem.x[3] = 4
+    with pytest.raises(ss.InputError, match="changed"):
+        ss.train(problem, lr=0.1, epochs=1)
+
+
 def test_large_data_stay_where_they_are_and_a_sample_of_them_is_their_digest(monkeypatch):
     monkeypatch.setattr(data, "COPIED", 1000)
     monkeypatch.setattr(data, "READ_OF_MAPS", 2000)

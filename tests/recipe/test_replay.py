@@ -9,6 +9,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import sgdstudy as ss
 from sgdstudy.recipe.orders import Sampler
+from sgdstudy.theory.fixed_order import indices_by_epoch
+from sgdstudy.theory.predictions import order_is_known
 
 EPOCHS = 5
 
@@ -106,3 +108,63 @@ def test_a_before_that_fails_says_so_and_leaves_the_generator_alone():
     with pytest.raises(ss.InputError, match="before failed: KeyError"):
         replayed(ss.orders.after(fails), 10, 5, 0)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+# ---- one seed for the order, another for the start ----------------------------------------------
+
+
+def drawn(generator):
+    return torch.randn(3, generator=generator)
+
+
+NAMED = ["shuffle", "manual_seed", "shuffle_once", "with_replacement", "block_shuffle", "flip_flop"]
+NAMED += ["grab", "sequential"]
+
+
+@pytest.mark.parametrize("order", NAMED)
+def test_a_seeded_order_is_that_of_its_seed_in_every_replica(order):
+    problem = small_curve(noise=0.1, w_init=drawn)
+    given = {"lr": 0.05, "batch_size": 10, "epochs": 4, "seeds": [2, 5, 9]}
+    history = ss.train(problem, order=ss.orders.seeded(order, 7), **given)
+    for r, seed in enumerate([2, 5, 9]):
+        alone = problem.replace(w_init=problem.initial([seed])[0])
+        same = ss.train(alone, order=order, **{**given, "seeds": [7]})
+        assert np.array_equal(history.w[r], same.w[0])
+
+
+def test_a_start_of_one_seed_leaves_the_orders_to_the_others():
+    problem = small_curve(noise=0.1, w_init=drawn)
+    fixed = problem.start_of(4)
+    assert torch.equal(fixed.initial([0, 1]), problem.initial([4, 4]))
+    history = ss.train(fixed, lr=0.05, batch_size=10, epochs=4, seeds=[4, 6])
+    assert np.array_equal(
+        history.w[0], ss.train(problem, lr=0.05, batch_size=10, epochs=4, seeds=[4]).w[0]
+    )
+    assert not np.array_equal(history.w[0], history.w[1])
+
+
+def test_theory_follows_a_seeded_order():
+    problem = small_curve(noise=0.1).replace(w_init=drawn)
+    order = ss.orders.seeded("shuffle", 7)
+    config = ss.TrainConfig(lr=0.05, batch_size=10, epochs=4, seeds=[2, 5], order=order)
+    (first, *_), (same, *_) = (next(indices_by_epoch(problem, config, seed)) for seed in (2, 5))
+    assert first.tolist() == same.tolist()
+    assert first.tolist() == Sampler("shuffle", [7], 53, 10).take(10)[0].tolist()
+    assert order_is_known(problem, config)
+    grab = ss.TrainConfig(lr=0.05, batch_size=10, order=ss.orders.seeded("grab", 7))
+    assert not order_is_known(problem, grab)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: ss.orders.seeded("stream", 1),
+        lambda: ss.orders.seeded(np.arange, 1),
+        lambda: ss.orders.seeded("shuffle", -1),
+        lambda: ss.TrainConfig(order=ss.orders.seeded("shufle", 1)),
+    ],
+)
+def test_seeds_and_names_of_a_seeded_order_are_checked(call):
+    with pytest.raises(ss.InputError) as error:
+        call()
+    assert one_line(error)
