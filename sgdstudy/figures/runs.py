@@ -7,9 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from sgdstudy import theory
+from sgdstudy.errors import InputError
 from sgdstudy.figures import style
 from sgdstudy.figures.style import Run, Runs
 from sgdstudy.recipe.columns import CLOCK
@@ -63,7 +65,12 @@ def data(problem: Problem) -> Figure:
 
 
 def by_epoch(
-    runs: Runs, *columns: str, title: str = "", top: float | None = None, clock: bool = False
+    runs: Runs,
+    *columns: str,
+    title: str = "",
+    top: float | None = None,
+    clock: bool = False,
+    beside: pd.DataFrame | None = None,
 ) -> Figure:
     """Draw quantities over the epoch, one panel each: median over the seeds and 10-90 % band.
 
@@ -73,11 +80,14 @@ def by_epoch(
         title: of the figure.
         top: the upper end of the axis, for runs that diverge.
         clock: over the time since training began instead; the runs were trained with `clock=True`.
+        beside: rows of other runs with the columns `arm`, `seed`, the axis (epochs count from 1)
+            and those drawn, as `load_losses` returns them; drawn in grey.
 
     Raises:
         InputError: no such column; a run without a clock.
     """
     axis = CLOCK if clock else "epoch"
+    others = {} if beside is None else _by_arm(beside, ["seed", axis, *columns])
     figure = Figure(figsize=(3 + 5 * len(columns), 5), layout="constrained")
     panels = figure.subplots(1, len(columns), squeeze=False)[0]
     curves = {arm: predictions.expected_losses(h.problem, h.config) for arm, h in runs.items()}
@@ -88,14 +98,12 @@ def by_epoch(
             expected = curves[arm].get(column, np.empty(0))[: history.stop_epoch.max()]
             ends = np.arange(1, len(expected) + 1)
             if clock:  # every seed has the same: they train side by side
-                ends = rows.groupby("epoch")[axis].first().to_numpy()
-            style.dashed(axes, ends, expected, color)
-        axes.set(
-            xlabel=title_of("epochs", axis),
-            ylabel=title_of("epochs", column),
-            xscale="log",
-            yscale="log",
-        )
+                ends = rows.groupby("epoch")[axis].first().to_numpy()[: len(expected)]
+            style.dashed(axes, ends, expected[: len(ends)], color)
+        for k, (arm, rows) in enumerate(others.items()):
+            style.line(axes, rows, axis, column, arm, str(0.3 + 0.5 * k / len(others)))
+        axes.set(xlabel=title_of("epochs", axis), ylabel=title_of("epochs", column))
+        axes.set(xscale="log", yscale="log")
         axes.set_ylim(top=top)
         _mark_epsilon(axes, column, runs)
         axes.grid(alpha=0.3)
@@ -109,6 +117,17 @@ def by_epoch(
 def loss_by_epoch(runs: Runs, top: float | None = None, clock: bool = False) -> Figure:
     """Draw running loss and full loss by epoch, or by the clock; see `by_epoch`."""
     return by_epoch(runs, "running_loss", "full_loss", top=top, clock=clock)
+
+
+def _by_arm(rows: pd.DataFrame, columns: list[str]) -> dict[str, pd.DataFrame]:
+    """Return the rows of runs from elsewhere by arm."""
+    missing = {"arm", *columns} - set(rows.columns)
+    if missing:
+        raise InputError(
+            f"the rows to be drawn beside have no column {', '.join(sorted(missing))}; rename "
+            f"theirs, as rows.rename(columns={{'loss': {columns[-1]!r}}})"
+        )
+    return {str(arm): some for arm, some in rows.groupby("arm")}
 
 
 def within_epoch(runs: Runs, epoch: int = 1, column: str = "loss") -> Figure:

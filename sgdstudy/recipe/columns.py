@@ -6,8 +6,11 @@ Settings, chart points, chart views and the labels of figures are read off this 
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
+WHICH = re.compile("p10|p90|seed[0-9]+")
+OF_EPOCH = "epoch/"  # before a metric of `epochs`
 CLOCK = "elapsed_seconds"  # `..._seconds` is measured: `rerun` leaves it out
 
 
@@ -197,6 +200,20 @@ def title(kind: str, name: str) -> str:
     """
     table = TABLES[kind]
     return table[name].title if name in table else name
+
+
+def line(name: str) -> tuple[str, str, str]:
+    """Return what a metric shows: `steps` or `epochs`, the column, and of which seeds.
+
+    Of which: "" the median over the live seeds, `p10` or `p90`, `seed3` of that seed alone.
+
+    >>> line("loss"), line("epoch/full_loss_p90"), line("grad_norm_seed3")
+    (('steps', 'loss', ''), ('epochs', 'full_loss', 'p90'), ('steps', 'grad_norm', 'seed3'))
+    """
+    rest = name.removeprefix(OF_EPOCH)
+    column, between, which = rest.rpartition("_")
+    kind = "steps" if rest == name else "epochs"
+    return (kind, column, which) if between and WHICH.fullmatch(which) else (kind, rest, "")
 
 
 def charted(kind: str) -> tuple[str, ...]:

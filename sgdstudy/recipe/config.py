@@ -73,7 +73,9 @@ class TrainConfig:
             least-squares problem, every tenth of others.
         metrics: columns of `steps` that MLflow gets, as `batch/<name>`; None: the losses, gradient
             norms and distance, the step size where it changes and, where they are asked for, a few
-            diagnostics; eight at the most.
+            diagnostics; eight at the most. Of several seeds it gets the median over the live ones;
+            `loss_p10`, `loss_p90` and `loss_seed3` are a band and a single seed. `epoch/full_loss`
+            and so on are of `epochs`.
         clock: whether `elapsed_seconds`, the time since training began, is a column of `steps` and
             `epochs`. It is measured: no two runs have the same.
         record_rows: the most rows of `steps` kept; longer runs keep every k-th step. 0: none, and
@@ -127,7 +129,7 @@ class TrainConfig:
         varies += [columns.CLOCK] if self.clock else []
         chosen = _free_names(quantities.resolve(self.diagnostics))
         known = [*STEP_COLUMNS, *varies, *chosen]
-        settle("metrics", _metrics(self.metrics, known))
+        settle("metrics", _metrics(self.metrics, known, self.seeds))
         rules.make(self.optimizer, self.lr, self.options)
         schedules.make(self.schedule, self.lr, self.schedule_options, self.epochs)
         checks.choice("schedule unit", self.schedule_unit, schedules.UNITS)
@@ -180,7 +182,7 @@ class TrainConfig:
                     f"{self.order.shape[2]} samples"
                 )
 
-        for name in self.metrics or ():
+        for _, name, _ in map(columns.line, self.metrics or ()):
             if re.fullmatch(r"w[0-9]+", name) and int(name[1:]) >= problem.p:
                 raise InputError(
                     f"there is no parameter {name}; {problem.name} has w0 to w{problem.p - 1}"
@@ -214,7 +216,7 @@ def _free_names(diagnostics: Collection[str]) -> Collection[str]:
     return diagnostics
 
 
-def _metrics(metrics: Any, known: Sequence[str]) -> tuple[str, ...]:
+def _metrics(metrics: Any, known: Sequence[str], seeds: Sequence[int]) -> tuple[str, ...]:
     if metrics is None:
         return tuple(name for name in METRICS if name in known)[:MOST_METRICS]
     if not isinstance(metrics, (list, tuple)):
@@ -222,8 +224,14 @@ def _metrics(metrics: Any, known: Sequence[str]) -> tuple[str, ...]:
             f"metrics is a list of columns, as ['loss', 'alpha'], not {quoted(metrics)}"
         )
     for name in metrics:
-        if not (isinstance(name, str) and re.fullmatch(r"w[0-9]+", name)):
-            checks.choice("column for MLflow", name, known)
+        if not isinstance(name, str):
+            raise InputError(f"a column for MLflow is a name, as 'loss', not {quoted(name)}")
+        kind, column, which = columns.line(name)
+        if not re.fullmatch(r"w[0-9]+", column):
+            allowed = known if kind == "steps" else list(columns.EPOCHS)
+            checks.choice(f"column of {kind} for MLflow", column, allowed)
+        if which.startswith("seed") and int(which.removeprefix("seed")) not in seeds:
+            raise InputError(f"the metric {name!r} is of a seed that the run does not have")
     return tuple(metrics)
 
 

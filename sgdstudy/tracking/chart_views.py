@@ -79,7 +79,7 @@ def _state(runs_shown: str, keys: set[str]) -> str:
             for name in sections
         ],
         "compareRunCharts": [
-            _line(key, section, column)
+            _line(key, section, column, keys)
             for section, charts in sections.items()
             for key, column in charts.items()
         ],
@@ -103,13 +103,19 @@ def only(invocation: str) -> str:
     return f"tags.`sgdstudy.invocation` = '{invocation}'"
 
 
-def _line(key: str, section: str, column: Column) -> dict[str, Any]:
+def _is_beside(key: str, other: str) -> bool:
+    """Whether a key is a band or a single seed of another one."""
+    _, between, which = key.removeprefix(other).rpartition("_")
+    return key.startswith(f"{other}_") and bool(between and columns.WHICH.fullmatch(which))
+
+
+def _line(key: str, section: str, column: Column, keys: set[str]) -> dict[str, Any]:
     by_clock = section == BY_CLOCK
     return {
         "type": "LINE",
         "uuid": f"{VIEW}-{key}{'-clock' * by_clock}",
         "metricKey": key,
-        "selectedMetricKeys": [key],
+        "selectedMetricKeys": [key, *sorted(k for k in keys if _is_beside(k, key))],
         "metricSectionId": section,
         "displayName": column.title,
         "scaleType": "linear" if column.linear else "log",
