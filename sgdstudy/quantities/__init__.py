@@ -12,10 +12,11 @@ Start reading: `chunk.py` (what a quantity sees), then `formulas.py` (the quanti
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from sgdstudy import checks
 from sgdstudy.errors import InputError, failed, quoted
@@ -107,7 +108,7 @@ def compute(
     with np.errstate(all="ignore"):
         for name, quantity in chosen.items():
             try:
-                found = quantity(chunk)
+                found = quantity(chunk if name in QUANTITIES else _copied(chunk))
                 if found is None:
                     continue
                 value = np.asarray(found, dtype=float)
@@ -125,6 +126,17 @@ def compute(
                     f"expected (steps, replicas) = {chunk.loss.shape}"
                 )
     return values
+
+
+def _copied(chunk: Chunk) -> Chunk:
+    """Return a chunk of arrays that only a user's function reads, whatever it writes there."""
+    held = {f.name: getattr(chunk, f.name) for f in fields(chunk)}
+    arrays: dict[str, Any] = {
+        name: value.copy() for name, value in held.items() if isinstance(value, np.ndarray)
+    }
+    if isinstance(chunk.indices, torch.Tensor):
+        arrays["indices"] = chunk.indices.clone()
+    return replace(chunk, **arrays)
 
 
 def _where_exact(

@@ -132,6 +132,8 @@ class TrainConfig:
         settle("metrics", _metrics(self.metrics, known, self.seeds))
         rules.make(self.optimizer, self.lr, self.options)
         schedules.make(self.schedule, self.lr, self.schedule_options, self.epochs)
+        settle("options", dict(self.options))  # the caller may go on with its own
+        settle("schedule_options", dict(self.schedule_options))
         checks.choice("schedule unit", self.schedule_unit, schedules.UNITS)
         if self.schedule is None and self.schedule_unit != "step":
             raise InputError("schedule_unit goes with a schedule; name one")

@@ -136,3 +136,11 @@ def test_two_diagnostics_of_one_name_are_refused():
     alpha = ss.quantities.QUANTITIES["alpha"]
     history = ss.train("legendre", lr=0.1, epochs=1, diagnostics=[twice, twice, "alpha", alpha])
     assert list(history.steps)[-2:] == ["mine", "alpha"]
+
+
+def test_options_that_the_caller_changes_later_change_no_config():
+    options, schedule_options = {"momentum": 0.5}, {"gamma": 0.5}
+    given = {"schedule": "ExponentialLR", "schedule_options": schedule_options}
+    config = ss.TrainConfig(options=options, **given)
+    options["momentum"], schedule_options["gamma"] = 0.9, 0.1
+    assert (config.options, config.schedule_options) == ({"momentum": 0.5}, {"gamma": 0.5})
