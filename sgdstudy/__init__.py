@@ -30,6 +30,7 @@ _PUBLIC = {
     "summary": "sgdstudy.history.compare",
     "standard_error": "sgdstudy.theory.medians",
     "export": "sgdstudy.tracking.export",
+    "load_losses": "sgdstudy.history.elsewhere",
     "load_claims": "sgdstudy.tracking.load",
     "load_epochs": "sgdstudy.tracking.load",
     "load_runs": "sgdstudy.tracking.load",

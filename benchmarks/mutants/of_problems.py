@@ -259,8 +259,8 @@ PROBLEM = Group(
             "the true parameters a step ahead",
         ),
         (
-            "for tensor in (self.x, self.y):",
-            "for tensor in (self.x,):",
+            "return data.digest((self.x, self.y))",
+            "return data.digest((self.x,))",
             "the digest does not see the targets",
         ),
         (
@@ -372,7 +372,7 @@ LOSSES = Group(
 
 PROBLEMS_LINEARITY = Group(
     "problems/linearity.py",
-    "problem train quantities",
+    "problem train quantities squares",
     (
         (
             "return (offset, features) if error <= 1e-9 * values.abs().max() else None",
@@ -380,8 +380,8 @@ PROBLEMS_LINEARITY = Group(
             "a weakly non-linear model is taken for linear",
         ),
         (
-            "(y.flatten() - offset).numpy()",
-            "y.flatten().numpy()",
+            "target = y.flatten() - offset",
+            "target = y.flatten()",
             "the offset of the model is forgotten",
         ),
         (
@@ -389,18 +389,51 @@ PROBLEMS_LINEARITY = Group(
             "features = values[1 : p + 1].T",
             "features with the offset in them",
         ),
-        ("target, len(target) // len(x))", "target)", "several outputs count as one"),
+        (", len(target) // len(x))", ")", "several outputs count as one"),
+        (
+            "(y[0].numel() * every.flatten())",
+            "every.flatten()",
+            "several outputs of a weighted loss count as one",
+        ),
+        (
+            "1e6, 1e12, 1e30, 1e100)",
+            "1e6)",
+            "a loss that grows in proportion to large errors is taken for a square",
+        ),
     ),
 )
 
-PROBLEMS_PROBLEM = Group(
-    "problems/problem.py",
-    "problem train quantities",
+PROBLEMS_DATA = Group(
+    "problems/data.py",
+    "data",
     (
         (
-            'if self.loss != "mse" or',
-            'if self.loss not in ("mse", "rmse") or',
-            "another loss is taken for mse",
+            "    return tensor.clone()\n",
+            "    return tensor\n",
+            "the problem shares its data with the caller",
+        ),
+        ("2**24 if", "2**25 if", "whole numbers are rounded to float32"),
+        (
+            "if given.dtype == torch.uint64 and least < 0:",
+            "if False:",
+            "the largest whole numbers turn negative",
+        ),
+    ),
+)
+
+PROBLEMS_STATE = Group(
+    "problems/torch_state.py",
+    "torch_state",
+    (
+        (
+            "if torch.is_autocast_enabled(kind):",
+            "if False:",
+            "the caller's autocast changes the numbers",
+        ),
+        (
+            "stack.callback(torch.set_default_dtype, dtype)",
+            "pass",
+            "the caller's default dtype is lost",
         ),
     ),
 )
@@ -413,5 +446,6 @@ GROUPS = [
     PROBLEM,
     LOSSES,
     PROBLEMS_LINEARITY,
-    PROBLEMS_PROBLEM,
+    PROBLEMS_DATA,
+    PROBLEMS_STATE,
 ]

@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from sgdstudy import theory
+from sgdstudy.errors import InputError
 from sgdstudy.figures import style
 from sgdstudy.figures.backend import styled
 from sgdstudy.figures.lines import known_losses
 from sgdstudy.figures.style import Run, Runs
-from sgdstudy.recipe.columns import of_parameters
+from sgdstudy.recipe.columns import CLOCK, of_parameters
 from sgdstudy.recipe.columns import title as title_of
 from sgdstudy.theory import predictions
 from sgdstudy.theory.expect import expect
@@ -65,21 +67,46 @@ def data(problem: Problem) -> Figure:
 
 
 @styled
-def by_epoch(runs: Runs, *columns: str, title: str = "", top: float | None = None) -> Figure:
+def by_epoch(
+    runs: Runs,
+    *columns: str,
+    title: str = "",
+    top: float | None = None,
+    clock: bool = False,
+    beside: pd.DataFrame | None = None,
+) -> Figure:
     """Draw quantities over the epoch, one panel each: median over the seeds and 10-90 % band.
 
-    `top` is the upper end of the axis, for runs that diverge.
+    Args:
+        runs: by arm.
+        columns: of `epochs`.
+        title: of the figure.
+        top: the upper end of the axis, for runs that diverge.
+        clock: over the time since training began instead; the runs were trained with `clock=True`.
+        beside: rows of other runs with the columns `arm`, `seed`, the axis (epochs count from 1)
+            and those drawn, as `load_losses` returns them; drawn in grey.
+
+    Raises:
+        InputError: no such column; a run without a clock.
     """
+    axis = CLOCK if clock else "epoch"
+    others = {} if beside is None else _by_arm(beside, ["seed", axis, *columns])
     figure = Figure(figsize=(3 + 5 * len(columns), 5), layout="constrained")
     panels = figure.subplots(1, len(columns), squeeze=False)[0]
     curves = {arm: predictions.expected_losses(h.problem, h.config) for arm, h in runs.items()}
     for axes, column in zip(panels, columns, strict=True):
         for (arm, history), color in zip(runs.items(), style.colors(len(runs)), strict=True):
-            rows = history.load("epochs", columns=["seed", "epoch", column])
-            style.line(axes, rows, "epoch", column, arm, color)
+            rows = history.load("epochs", columns=["seed", "epoch", *([axis] * clock), column])
+            style.line(axes, rows, axis, column, arm, color)
             expected = curves[arm].get(column, np.empty(0))[: history.stop_epoch.max()]
-            style.dashed(axes, np.arange(1, len(expected) + 1), expected, color)
-        axes.set(xlabel="epoch", ylabel=title_of("epochs", column), xscale="log", yscale="log")
+            ends = np.arange(1, len(expected) + 1)
+            if clock:  # every seed has the same: they train side by side
+                ends = rows.groupby("epoch")[axis].first().to_numpy()[: len(expected)]
+            style.dashed(axes, ends, expected[: len(ends)], color)
+        for k, (arm, rows) in enumerate(others.items()):
+            style.line(axes, rows, axis, column, arm, str(0.3 + 0.5 * k / len(others)))
+        axes.set(xlabel=title_of("epochs", axis), ylabel=title_of("epochs", column))
+        axes.set(xscale="log", yscale="log")
         axes.set_ylim(top=top)
         _mark_epsilon(axes, column, runs)
         axes.grid(alpha=0.3)
@@ -91,9 +118,20 @@ def by_epoch(runs: Runs, *columns: str, title: str = "", top: float | None = Non
 
 
 @styled
-def loss_by_epoch(runs: Runs, top: float | None = None) -> Figure:
-    """Draw running loss and full loss by epoch."""
-    return by_epoch(runs, "running_loss", "full_loss", top=top)
+def loss_by_epoch(runs: Runs, top: float | None = None, clock: bool = False) -> Figure:
+    """Draw running loss and full loss by epoch, or by the clock; see `by_epoch`."""
+    return by_epoch(runs, "running_loss", "full_loss", top=top, clock=clock)
+
+
+def _by_arm(rows: pd.DataFrame, columns: list[str]) -> dict[str, pd.DataFrame]:
+    """Return the rows of runs from elsewhere by arm."""
+    missing = {"arm", *columns} - set(rows.columns)
+    if missing:
+        raise InputError(
+            f"the rows to be drawn beside have no column {', '.join(sorted(missing))}; rename "
+            f"theirs, as rows.rename(columns={{'loss': {columns[-1]!r}}})"
+        )
+    return {str(arm): some for arm, some in rows.groupby("arm")}
 
 
 @styled

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import mmap
+import numbers
 import warnings
+from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -14,6 +19,18 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 WHOLE = {getattr(torch, f"{u}int{bits}") for u in ("", "u") for bits in (8, 16, 32, 64)}
 READABLE = {*DTYPES.values(), *WHOLE, torch.bool}
 CHECKED_AT_ONCE = 4_000_000  # values; a check holds a mark for each
+COPIED = 2**28  # bytes; larger data, and maps of files, stay where they are
+READ_AGAIN = 2**20  # bytes of each array that a look whether it changed reads
+READ_OF_MAPS = 2**26  # bytes of data left where they are that a digest reads
+STRETCHES = 64  # of an array, evenly spread, that a look at a part of it reads
+
+
+@dataclass(frozen=True)
+class Held:
+    """A tensor that a problem has taken over; whether it stayed where it lay."""
+
+    tensor: torch.Tensor
+    stayed: bool
 
 
 def pair(test: Any) -> tuple[Any, Any]:
@@ -24,38 +41,130 @@ def pair(test: Any) -> tuple[Any, Any]:
 
 
 def samples(x: Any, y: Any, loss: Any, what: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return inputs and targets of the same dtype; classes are whole numbers."""
-    x = as_tensor(x, f"x of {what}")
-    y = as_tensor(y, f"y of {what}")
+    """Return inputs and targets, copied, of the same dtype; classes are whole numbers.
+
+    The dtype is float64 where x is, or where x or y hold a value that float32 does not hold
+    exactly; else float32. Maps of files and data of more than `COPIED` bytes are not copied.
+    """
+    given = {"x": x, "y": y}
+    x, y = (as_tensor(values, f"{name} of {what}") for name, values in given.items())
     if x.dim() == 0 or x.numel() == 0:
         shape = tuple(x.shape)
         raise InputError(f"x of {what} has shape {shape}; expected (d,) or (d, n), not empty")
     if y.dim() == 0 or len(x) != len(y):
-        given = f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}"
-        raise InputError(f"{what}: {given}; expected the same number of samples")
-    if not x.is_floating_point():
-        x = x.to(torch.float32)
-    if loss == "cross_entropy":
-        if y.is_floating_point() or y.dim() != 1 or int(y.to(torch.int64).min()) < 0:
-            raise InputError(f"{what}: cross_entropy needs y (d,) of integer classes 0, 1, ...")
-        return x, y.to(torch.int64)
-    return x, cast(y, x.dtype, f"y of {what}")
+        shapes = f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}"
+        raise InputError(f"{what}: {shapes}; expected the same number of samples")
+    classes = loss == "cross_entropy"
+    if classes and (y.is_floating_point() or y.dim() != 1 or int(y.to(torch.int64).min()) < 0):
+        raise InputError(f"{what}: cross_entropy needs y (d,) of integer classes 0, 1, ...")
+    dtype = _least_dtype([x] if classes else [x, y])
+    wanted = {"x": dtype, "y": torch.int64 if classes else dtype}
+    found = []
+    for (name, values), tensor in zip(given.items(), (x, y), strict=True):
+        if not holds(wanted[name], tensor):
+            raise InputError(
+                f"{name} of {what} holds whole numbers beyond 2**53, which float64 does not hold; "
+                f"subtract the least of them, or divide"
+            )
+        found.append(_own(tensor.to(wanted[name]), tensor, values))
+    return found[0], found[1]
+
+
+def _least_dtype(tensors: list[torch.Tensor]) -> torch.dtype:
+    """Return float32 where it holds all the values, and x, the first, is not float64 already."""
+    if tensors[0].dtype == torch.float64:
+        return torch.float64
+    narrow = all(holds(torch.float32, tensor) for tensor in tensors)
+    return torch.float32 if narrow else torch.float64
+
+
+def holds(dtype: torch.dtype, tensor: torch.Tensor) -> bool:
+    """Whether a dtype holds every value of a tensor exactly."""
+    if tensor.dtype in (dtype, torch.bool) or dtype == torch.int64:
+        return True
+    if tensor.is_floating_point():
+        return dtype == torch.float64 or all(
+            torch.equal(block.to(dtype).to(block.dtype), block) for block in _blocks(tensor)
+        )
+    return all(_hold_whole(dtype, block) for block in _blocks(tensor))
+
+
+def _hold_whole(dtype: torch.dtype, given: torch.Tensor) -> bool:
+    """Whether a dtype holds whole numbers."""
+    block, exact = given.to(torch.int64), 2**24 if dtype == torch.float32 else 2**53
+    least, most = int(block.min()), int(block.max())
+    if given.dtype == torch.uint64 and least < 0:  # from 2**63 on they turn negative
+        return False
+    if least >= -exact and most <= exact:
+        return True
+    safe = block[(block < 2**62) & (block > -(2**62))]  # beyond, the way back overflows
+    return len(safe) == block.numel() and torch.equal(safe.to(dtype).to(torch.int64), safe)
+
+
+def _own(tensor: torch.Tensor, read: torch.Tensor, given: Any) -> torch.Tensor:
+    """Return a tensor that the caller does not write into, where it fits into memory twice."""
+    if tensor is not read or isinstance(given, Held) or stays(tensor, given):
+        return tensor
+    return tensor.clone()
+
+
+def stays(tensor: torch.Tensor, given: Any) -> bool:
+    """Whether data are used where they lie: they are a map of a file, or large."""
+    if isinstance(given, Held):
+        return given.stayed
+    if tensor.numel() * tensor.element_size() > COPIED:
+        return True
+    while isinstance(given, np.ndarray):
+        if isinstance(given, np.memmap):
+            return True
+        given = given.base
+    return isinstance(given, mmap.mmap)
+
+
+def digest(tensors: Any, most: int | None = None) -> str:
+    """Return a fingerprint of tensors, `(16 characters)`.
+
+    Args:
+        tensors: one or several.
+        most: bytes of each that are read, in stretches spread evenly over it; None: all of it.
+    """
+    sha = hashlib.sha256()
+    for tensor in tensors:
+        sha.update(str((tensor.dtype, tuple(tensor.shape))).encode())
+        for part in _stretches(tensor.detach(), most):
+            sha.update(part.cpu().contiguous().numpy().data)
+    return sha.hexdigest()[:16]
+
+
+def _stretches(tensor: torch.Tensor, most: int | None) -> list[torch.Tensor]:
+    """Return the tensor, or some rows of it that take about `most` bytes."""
+    size = tensor.numel() * tensor.element_size()
+    if most is None or size <= most:
+        return [tensor]
+    rows = max(1, len(tensor) * most // size // STRETCHES)
+    starts = np.linspace(0, len(tensor) - rows, STRETCHES).astype(int)
+    return [tensor[start : start + rows] for start in np.unique(starts)]
 
 
 def as_tensor(values: Any, what: str, finite: bool = True) -> torch.Tensor:
-    """Return an array or tensor of numbers as a tensor.
+    """Return an array or tensor of numbers as a tensor, which may share the array's memory.
 
     Raises:
-        InputError: no numbers, complex or half ones, or (where asked) any that are not finite.
+        InputError: no numbers, complex or half ones, or (where asked) any that are not finite;
+            numbers that float64 does not hold exactly.
     """
+    if isinstance(values, Held):
+        return values.tensor
     if np.ma.is_masked(values):
         raise InputError(f"{what} is masked in places; remove or replace them")
     try:
         if not isinstance(values, torch.Tensor):
-            values = np.asarray(values)
+            values = _plain(_array(values), what)
         with warnings.catch_warnings():  # arrays that are read only, as memory maps: we only read
             warnings.simplefilter("ignore", UserWarning)
             tensor = torch.as_tensor(values).detach()
+    except InputError:
+        raise
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{what} is not an array of numbers ({reason(error)})") from None
     dense = tensor.layout == torch.strided and not tensor.is_meta
@@ -69,17 +178,70 @@ def as_tensor(values: Any, what: str, finite: bool = True) -> torch.Tensor:
     return tensor
 
 
+def _array(values: Any) -> np.ndarray:
+    """Return an array; one of objects where numpy would round whole numbers beside floats."""
+    array = np.asarray(values)
+    rounds = isinstance(values, (list, tuple)) and array.dtype == float and array.size
+    return np.array(values, object) if rounds and np.abs(array).max() >= 2**53 else array
+
+
+def _plain(array: np.ndarray, what: str) -> np.ndarray:
+    """Return an array as torch reads it, with the very values of any that holds numbers."""
+    if array.dtype.kind == "O":
+        return _of_objects(array, what)
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        with np.errstate(over="ignore"):
+            narrow = array.astype(float)
+        _refuse_rounding(array[(narrow != array) & ~np.isnan(array)].ravel(), what)
+        return narrow
+    native = array.astype(array.dtype.newbyteorder("="), copy=False)
+    size = native.dtype.itemsize
+    odd = any(stride < 0 or stride % size for stride in native.strides)
+    return native.copy() if odd else native
+
+
+def _of_objects(array: np.ndarray, what: str) -> np.ndarray:
+    """Return a column of Python's numbers as integers or float64, which hold each exactly."""
+    values = array.ravel().tolist()
+    for value in values:
+        if not isinstance(value, (numbers.Real, Decimal, np.bool_)):
+            raise InputError(f"{what} is not an array of numbers: it holds {quoted(value)}")
+    if all(isinstance(value, (numbers.Integral, np.bool_)) for value in values):
+        try:
+            return np.array([int(value) for value in values], np.int64).reshape(array.shape)
+        except OverflowError:
+            pass  # float64 may hold it
+    try:
+        found = [float(value) for value in values]
+    except OverflowError as error:
+        raise InputError(f"{what} holds numbers beyond float64 ({reason(error)})") from None
+    pairs = zip(values, found, strict=True)
+    _refuse_rounding([v for v, f in pairs if v != f and not np.isnan(f)], what)
+    return np.array(found, float).reshape(array.shape)
+
+
+def _refuse_rounding(rounded: Any, what: str) -> None:
+    if len(rounded):
+        raise InputError(
+            f"{what} holds {quoted(rounded[0])}, which float64 does not hold exactly; round "
+            f"them yourself, as np.asarray(values, float)"
+        )
+
+
+def _blocks(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return tensor.split(CHECKED_AT_ONCE) if tensor.dim() else (tensor,)
+
+
 def _refuse_holes(tensor: torch.Tensor, what: str, remedy: str) -> None:
     if not tensor.is_floating_point():
         return
-    blocks = tensor.split(CHECKED_AT_ONCE) if tensor.dim() else (tensor,)
-    bad = sum(block.numel() - int(torch.isfinite(block).sum()) for block in blocks)
+    bad = sum(block.numel() - int(torch.isfinite(block).sum()) for block in _blocks(tensor))
     if bad:
         raise InputError(f"{what} holds {bad} values that are not finite; {remedy}")
 
 
 def cast(tensor: torch.Tensor, dtype: torch.dtype, what: str) -> torch.Tensor:
-    """Return the tensor in another dtype, which must hold its values."""
+    """Return the tensor in another dtype, rounded to it, where that holds numbers so large."""
     if tensor.dtype == dtype:
         return tensor
     cast = tensor.to(dtype)
@@ -88,8 +250,8 @@ def cast(tensor: torch.Tensor, dtype: torch.dtype, what: str) -> torch.Tensor:
 
 
 def vector(values: Any, what: str, dtype: torch.dtype) -> torch.Tensor:
-    """Return parameters `(p,)`."""
+    """Return parameters `(p,)`, a copy, rounded to the dtype."""
     tensor = as_tensor(values, what)
     if tensor.dim() != 1 or len(tensor) == 0:
         raise InputError(f"{what} has shape {tuple(tensor.shape)}; expected (p,), as [0.0, 0.0]")
-    return cast(tensor, dtype, what)
+    return cast(tensor, dtype, what).clone()

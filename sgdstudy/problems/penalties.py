@@ -60,3 +60,12 @@ def name_of(penalty: Any) -> str:
     if callable(penalty):
         return str(getattr(penalty, "__name__", type(penalty).__name__))
     return f"{penalty[0]} {float(penalty[1]):g}"
+
+
+def check(penalty: Penalty | None, w: torch.Tensor) -> None:
+    """Raise `InputError` where a penalty on parameters `(1, p)` has no gradient."""
+    if penalty is None:
+        return
+    with torch.enable_grad():
+        if not penalty(w.requires_grad_()).requires_grad:
+            raise InputError("the penalty does not depend on w: it has no gradient")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
@@ -14,16 +13,21 @@ from torch import nn
 
 from sgdstudy import checks
 from sgdstudy.errors import InputError, failed, quoted
-from sgdstudy.problems import data, linearity, losses, penalties
+from sgdstudy.problems import data, linearity, losses, penalties, trial
 from sgdstudy.problems.data import DTYPES as DTYPES
 from sgdstudy.problems.least_squares import LeastSquares
-from sgdstudy.problems.torch_module import functional, trained
+from sgdstudy.problems.torch_module import copied, functional, trained
+from sgdstudy.problems.torch_state import own_state
 
 EVALUATE_AT_ONCE = 100_000  # predictions at once when the whole data is evaluated: they stay cached
 
 
 class Problem:
     """What is to be minimised: the loss of `model` on `(x, y)` as a function of w.
+
+    The data are copied; files mapped into memory and data beyond 256 MB are used where they lie. Of
+    both, `train` looks whether they changed since. The dtype is float32, but float64 where x is, or
+    where x, y or the test data hold a value that float32 does not hold exactly.
 
     Args:
         x: inputs `(d,)` or `(d, n)`, array or tensor.
@@ -45,10 +49,13 @@ class Problem:
             that of the test data): `("l2", c)` or `("l1", c)`, or a function of w `(p,)`; see
             `penalties.resolve`.
         name: what the problem is called in tables and in MLflow.
+        exact: whether its moments are sought, see `least_squares`; False: the loss of all the data
+            is measured, as of any other problem.
 
     Raises:
-        InputError: empty or non-finite data, shapes that do not fit, an unknown loss, a module
-            with dropout or buffers that its forward pass changes.
+        InputError: empty or non-finite data, numbers that float64 does not hold exactly, shapes
+            that do not fit, an unknown loss, a model with dropout or other draws, or one that
+            changes its inputs or buffers.
 
     Example:
         >>> import numpy as np
@@ -58,6 +65,7 @@ class Problem:
         (5, 1, 0.0)
     """
 
+    @own_state()
     def __init__(
         self,
         x: Any,
@@ -70,19 +78,22 @@ class Problem:
         stream: Callable[[torch.Generator], Iterator[tuple[Any, Any]]] | None = None,
         name: str = "custom",
         penalty: Any = None,
+        exact: bool = True,
     ) -> None:
         self.batch_loss = losses.resolve(loss)
         self.penalty, self.penalties = penalty, penalties.resolve(penalty)
         self.loss, self.name = loss, checks.name("the problem's name", name)
-        self.x, self.y = data.samples(x, y, loss, "the data")
-        self.test = None if test is None else data.samples(*data.pair(test), loss, "the test data")
-        self.dtype = self.x.dtype if self.x.is_floating_point() else torch.float32
+        if not isinstance(exact, bool):
+            raise InputError(f"exact is True or False, not {quoted(exact)}")
+        self.exact = exact
+        self._read(x, y, test)
         self.source = model
         self._module_init: torch.Tensor | None = None
         self._trained: dict[str, torch.Size] = {}
         if isinstance(model, nn.Module):
-            self._trained = {name: value.shape for name, value in trained(model).items()}
-            self.model, self._module_init = functional(model, self.x, self._trained)
+            self.source = copied(model).to(self.x.device, self.dtype)
+            self._trained = {name: value.shape for name, value in trained(self.source).items()}
+            self.model, self._module_init = functional(self.source, self.x, self._trained)
         elif callable(model):
             self.model = model
         else:
@@ -100,7 +111,38 @@ class Problem:
         self.p = len(self.initial([0])[0])
         if self.w_true is not None and len(self.w_true) != self.p:
             raise InputError(f"w_true has {len(self.w_true)} values, w_init has {self.p}")
-        self._check_model()
+        for some in (self.x, self.y), self.test:
+            if some is not None:
+                trial.check(self, *some)
+        penalties.check(self.penalties, self.initial([0]))
+
+    def _read(self, x: Any, y: Any, test: Any) -> None:
+        """Take over the data."""
+        self.x, self.y = data.samples(x, y, self.loss, "the data")
+        self.test: tuple[torch.Tensor, torch.Tensor] | None = None
+        if test is not None:
+            held_out = data.samples(*data.pair(test), self.loss, "the test data")
+            if held_out[0].dtype != self.x.dtype:  # one of them needs float64
+                self.x, self.y = _widened(self.x), _widened(self.y)
+                held_out = _widened(held_out[0]), _widened(held_out[1])
+            self.test = held_out
+        self.dtype = self.x.dtype
+        self._stays = data.stays(self.x, x) or data.stays(self.y, y)
+        self._seen = self._glance()
+
+    def _glance(self) -> str:
+        return data.digest((self.x, self.y, *(self.test or ())), data.READ_AGAIN)
+
+    def check_unchanged(self) -> None:
+        """Raise `InputError` where the data are not those that the problem was made of.
+
+        Of each array up to a megabyte is read, in stretches spread evenly over it.
+        """
+        if self._seen and self._glance() != self._seen:
+            raise InputError(
+                f"the data of {self.name!r} changed since the problem was made; make it again "
+                f"from the present data, as ss.Problem(x, y, ...)"
+            )
 
     def __repr__(self) -> str:
         return f"Problem({self.name!r}, d={self.d}, p={self.p}, loss={self.loss_name!r})"
@@ -154,41 +196,54 @@ class Problem:
 
     @cached_property
     def least_squares(self) -> LeastSquares | None:
-        """Exact moments when the loss is `mse` and the model is linear in w, else None."""
-        if self.loss != "mse" or self.penalties is not None:
+        """Exact moments where the model is linear in w and the loss a sum of squares, else None.
+
+        That is `mse`, or a function that gives sum_o c_io (f_io - y_io)^2 of sample i: half of it
+        (the 1 / 2d of courses), a multiple, or weights by output or target; without a penalty.
+        """
+        squared = (self.loss == "mse" or callable(self.loss)) and self.penalties is None
+        if not (self.exact and squared and linearity.is_tried(self.y.numel(), self.p)):
             return None
-        if not linearity.is_tried(self.y.numel(), self.p):
-            return None
-        exact = self.to(dtype=torch.float64, device="cpu")
-        return linearity.moments(exact.predict, exact.x, exact.y, self.p)
+        with own_state():
+            exact = self.to(dtype=torch.float64, device="cpu")
+            return linearity.moments(exact.predict, exact.x, exact.y, self.p, self.loss)
 
     @cached_property
     def digest(self) -> str:
-        """Fingerprint of the data: the same data gives the same digest."""
-        sha = hashlib.sha256()
-        for tensor in (self.x, self.y):
-            sha.update(str((tensor.dtype, tuple(tensor.shape))).encode())
-            sha.update(tensor.detach().cpu().contiguous().numpy().data)
-        return sha.hexdigest()[:16]
+        """Fingerprint of the data: the same data gives the same digest.
+
+        `sample-...` where it is that of a part: of data beyond 64 MB that are used where they lie.
+        """
+        large = max(t.numel() * t.element_size() for t in (self.x, self.y)) > data.READ_OF_MAPS
+        if self._stays and large:
+            return f"sample-{data.digest((self.x, self.y), data.READ_OF_MAPS)}"
+        return data.digest((self.x, self.y))
 
     def replace(self, **changes: Any) -> Problem:
         """Return the same problem with some arguments of the constructor changed."""
+        test = self.test and tuple(data.Held(part, self._stays) for part in self.test)
         same = {
-            "x": self.x,
-            "y": self.y,
+            "x": data.Held(self.x, self._stays),
+            "y": data.Held(self.y, self._stays),
             "model": self.source,
             "loss": self.loss,
             "w_init": self.w_init,
             "w_true": self.w_true if self._drift is None else self._drift,
-            "test": self.test,
+            "test": test,
             "stream": self.stream,
             "name": self.name,
             "penalty": self.penalty,
+            "exact": self.exact,
         }
         wrong = sorted(set(changes) - set(same))
         if wrong:
             raise InputError(f"a problem has no {wrong[0]!r}. Valid: {', '.join(same)}")
         return Problem(**(same | changes))
+
+    @own_state()
+    def start_of(self, seed: int) -> Problem:
+        """Return the problem whose every seed starts where this one does: seeds order only."""
+        return self.replace(w_init=self.initial([checks.seed(seed)])[0])
 
     def to(self, dtype: torch.dtype, device: str) -> Problem:
         """Return the problem with data and parameters in another dtype, on another device."""
@@ -203,8 +258,9 @@ class Problem:
         other.test = None if self.test is None else (move(self.test[0]), move(self.test[1]))
         other.w_true = None if self.w_true is None else move(self.w_true)
         if isinstance(self.source, nn.Module):
-            module = copy.deepcopy(self.source).to(device=device, dtype=dtype)
+            module = copied(self.source).to(device=device, dtype=dtype)
             other.model = functional(module, other.x, self._trained)[0]
+        other._seen = other._glance()
         return other
 
     def on(self, x: torch.Tensor, y: torch.Tensor) -> Problem:
@@ -218,15 +274,17 @@ class Problem:
         other = copy.copy(self)
         for cached in ("least_squares", "_broadcasts", "digest"):
             other.__dict__.pop(cached, None)
-        other.__dict__ |= attributes
+        other.__dict__ |= {"_seen": "", **attributes}
         return other
 
+    @own_state()
     def initial(self, seeds: list[int]) -> torch.Tensor:
         """Return the parameters each seed starts from, `(R, p)`."""
         if isinstance(self.w_init, torch.Tensor):
             w = self.w_init.expand(len(seeds), -1)
         else:
-            w = torch.stack([self._drawn(seed) for seed in seeds])
+            drawn = trial.undrawn("w_init", lambda: [self._drawn(seed) for seed in seeds])
+            w = torch.stack(drawn)
         return w.to(self.x.device, self.dtype).clone()
 
     def _drawn(self, seed: int) -> torch.Tensor:
@@ -284,6 +342,7 @@ class Problem:
             loss, gradient = loss + share * some[0], gradient + share * some[1]
         return loss, gradient
 
+    @own_state()
     def full(self, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return loss `(N,)` and gradient `(N, p)` of all the data at parameters `(N, p)`.
 
@@ -297,6 +356,7 @@ class Problem:
             values[part], gradients[part] = loss.cpu().numpy(), gradient.cpu().numpy()
         return values, gradients
 
+    @own_state()
     def test_loss(self, w: np.ndarray) -> np.ndarray:
         """Return the loss `(N,)` on the test data at parameters `(N, p)`."""
         if self.test is None:
@@ -310,6 +370,7 @@ class Problem:
                     values[part] += share * loss.cpu().numpy()
         return values
 
+    @own_state()
     def accuracy(self, w: np.ndarray, test: bool = False) -> np.ndarray:
         """Return the share `(N,)` of samples whose largest logit is that of their class.
 
@@ -379,50 +440,6 @@ class Problem:
                 return False
         return torch.equal(alone, together) if isinstance(together, torch.Tensor) else False
 
-    def _check_model(self) -> None:
-        """Run one small batch, so that a wrong model or loss is found before any training."""
-        self._check_batch(self.x, self.y)
-        if self.penalties is not None:
-            w = self.initial([0]).requires_grad_()
-            with torch.enable_grad():
-                found = self.penalties(w)
-            if not found.requires_grad:
-                raise InputError("the penalty does not depend on w: it has no gradient")
-        if self.test is not None:
-            self._check_batch(*self.test)
 
-    def _check_batch(self, all_x: torch.Tensor, all_y: torch.Tensor) -> None:
-        n = min(len(all_x), 2)
-        x, y = all_x[:n], all_y[:n]
-        given = f"the model, for w of shape ({self.p},) and x of shape {tuple(x.shape)},"
-        w = self.initial([0])[0].requires_grad_()
-        try:
-            with torch.enable_grad():
-                prediction = self.model(w, x)
-        except Exception as error:
-            raise failed(given, error) from error
-        if not isinstance(prediction, torch.Tensor) or not prediction.is_floating_point():
-            raise InputError(f"{given} returns {quoted(prediction)}; expected a tensor of floats")
-        if not prediction.requires_grad:
-            raise InputError(f"{given} returns what does not depend on w: it has no gradient")
-        prediction = prediction.detach()
-        shape = tuple(prediction.shape)
-        classes = self.loss == "cross_entropy"
-        if not (len(shape) == 2 and shape[0] == n if classes else shape == tuple(y.shape)):
-            raise InputError(
-                f"the model returns shape {shape} for {n} samples whose targets have shape "
-                f"{tuple(y.shape)}; the loss {self.loss_name!r} needs "
-                + ("(B, classes)" if classes else "equal shapes")
-            )
-        if classes and int(all_y.max()) >= shape[1]:
-            raise InputError(
-                f"there is a class {int(all_y.max())}, but the model returns {shape[1]} logits, "
-                f"for classes 0 to {shape[1] - 1}"
-            )
-        try:
-            with torch.no_grad():
-                self.batch_loss(prediction[None], y[None])
-        except InputError:
-            raise
-        except Exception as error:
-            raise failed(f"the loss {self.loss_name!r}", error) from error
+def _widened(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.double() if tensor.is_floating_point() else tensor

@@ -14,6 +14,7 @@ from torch import nn
 from sgdstudy import checks
 from sgdstudy.errors import InputError, quoted
 from sgdstudy.problems.problem import Problem
+from sgdstudy.problems.torch_state import own_state
 
 BLOCK = 5000  # samples that a stream makes at once
 MAPPED = 1_000_000  # samples written to a file at once
@@ -24,6 +25,7 @@ def parabola(w: Any, x: Any) -> Any:
     return w[0] * x * x + w[1] * x + w[2]
 
 
+@own_state()
 def curve(noise: float = 0.0, loss: Any = "mse", seed: int = 0) -> Problem:
     """Return the notebook's curve fit: 2000 float32 points of 0.3 x^2 - 1.7 x + 2.5 on [-10, 10).
 
@@ -49,6 +51,7 @@ def curve(noise: float = 0.0, loss: Any = "mse", seed: int = 0) -> Problem:
     return Problem(x, y, parabola, loss, w_true=w_true, name=name)
 
 
+@own_state()
 def even_parabola(
     width: float = 10.0,
     d: int = 256,
@@ -87,7 +90,8 @@ def even_parabola(
     return fit.replace(w_init=start, w_true=ls.w_star)
 
 
-def mapped_parabola(d: int, loss: Any = "mse") -> Problem:
+@own_state()
+def mapped_parabola(d: int, loss: Any = "mse", exact: bool = True) -> Problem:
     """Return 0.3 x^2 - 1.7 x + 2.5 on d points of [-2, 2], float32, from files mapped into memory.
 
     Nothing reads them whole. The files have no name: they vanish with the last array that is
@@ -95,7 +99,8 @@ def mapped_parabola(d: int, loss: Any = "mse") -> Problem:
 
     Args:
         d: number of samples; memory need not hold them.
-        loss: see `Problem`; with one of your own nobody computes the moments of all the data.
+        loss: see `Problem`.
+        exact: False: nobody computes the moments of all the data.
     """
     d, w_true = checks.count("d", d), [0.3, -1.7, 2.5]
     with tempfile.TemporaryFile() as first, tempfile.TemporaryFile() as second:
@@ -104,10 +109,11 @@ def mapped_parabola(d: int, loss: Any = "mse") -> Problem:
         part = slice(start, min(start + MAPPED, d))
         x[part] = 4 * (np.arange(part.start, part.stop) + 0.5) / d - 2
         y[part] = parabola(w_true, x[part])
-    name = f"parabola on {d} points of [-2, 2]"
-    return Problem(x, y, parabola, loss, w_init=np.zeros(3), w_true=w_true, name=name)
+    given: dict[str, Any] = {"w_init": np.zeros(3), "w_true": w_true, "exact": exact}
+    return Problem(x, y, parabola, loss, **given, name=f"parabola on {d} points of [-2, 2]")
 
 
+@own_state()
 def drifting_parabola(velocity: Any, noise: float = 0.3, d: int = 100) -> Problem:
     """Return a parabola whose coefficients move, and the stream of its noisy points, float64.
 
@@ -154,6 +160,7 @@ def legendre_parabola(w: Any, x: Any) -> Any:
     return w[0] + w[1] * (3**0.5 * x) + w[2] * (5**0.5 / 2 * (3 * x * x - 1))
 
 
+@own_state()
 def legendre(target: str = "normal", d: int = 100, seed: int = 0) -> Problem:
     """Return a fit whose Hessian is 2 I but for O(1/d^2), float64, started at its minimiser.
 
@@ -185,6 +192,7 @@ def _normal(x: np.ndarray, seed: int) -> np.ndarray:
     return torch.randn(len(x), generator=generator, dtype=torch.float64).numpy()
 
 
+@own_state()
 def ill_conditioned(d: int = 1000, noise: float = 0.1, seed: int = 0) -> Problem:
     """Return least squares in 100 dimensions whose Hessian is badly conditioned, float64.
 
@@ -222,6 +230,7 @@ def affine(w: Any, x: torch.Tensor) -> torch.Tensor:
     return x @ w[:-1] + w[-1]
 
 
+@own_state()
 def diabetes(seed: int = 0) -> Problem:
     """Return linear regression on scikit-learn's diabetes data (real, 442 x 10), float64.
 
@@ -240,6 +249,7 @@ def diabetes(seed: int = 0) -> Problem:
     return Problem(x[kept], y[kept], affine, w_init=np.zeros(11), test=test, name="diabetes")
 
 
+@own_state()
 def digits(hidden: int = 32, seed: int = 0) -> Problem:
     """Return scikit-learn's digits (real, 1797 x 64) for a network of one hidden tanh layer.
 
@@ -268,6 +278,7 @@ def digits(hidden: int = 32, seed: int = 0) -> Problem:
     )
 
 
+@own_state()
 def chebyshev(degree: int = 4, width: int = 32, d: int = 20) -> Problem:
     """Return the fit of a network of two hidden tanh layers to a Chebyshev polynomial, float64.
 
@@ -287,14 +298,16 @@ def chebyshev(degree: int = 4, width: int = 32, d: int = 20) -> Problem:
     return Problem(x, y, network.double(), w_init=start, name=name)
 
 
+@own_state()
 def tanh_network(*widths: int) -> tuple[nn.Sequential, Callable[[torch.Generator], torch.Tensor]]:
     """Return linear layers with tanh between them, and what draws their parameters for a seed.
 
     Weights are U(-1, 1) / sqrt(inputs of the layer), biases 0.
     """
     shapes, layers = list(itertools.pairwise(widths)), list[nn.Module]()
-    for shape in shapes:
-        layers += [nn.Linear(*shape), nn.Tanh()]
+    with torch.random.fork_rng(devices=[]):  # the caller's generator is not drawn from
+        for shape in shapes:
+            layers += [nn.Linear(*shape), nn.Tanh()]
 
     def start(generator: torch.Generator) -> torch.Tensor:
         drawn = []
@@ -312,6 +325,7 @@ def _split(d: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(drawn[d // 5 :]), np.sort(drawn[: d // 5])
 
 
+@own_state()
 def staircase(noise: float = 0.0, d: int = 256, seed: int = 0) -> Problem:
     """Return a staircase of 8 steps, the height of each fitted by a parameter of its own; float64.
 

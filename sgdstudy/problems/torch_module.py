@@ -9,7 +9,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from sgdstudy.errors import InputError
+from sgdstudy.errors import InputError, failed
+from sgdstudy.problems.trial import undrawn
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """Return a module of its own, which no later change of the given one reaches."""
+    try:
+        return copy.deepcopy(module)
+    except Exception as error:
+        raise failed(f"copying the module {type(module).__name__}", error) from error
 
 
 def trained(module: nn.Module) -> dict[str, nn.Parameter]:
@@ -40,7 +49,7 @@ def functional(
     _refuse_side_effects(module, x)
     shapes = {name: value.shape for name, value in named.items()}
     sizes = [value.numel() for value in named.values()]
-    fixed = dict(module.named_buffers())
+    fixed = {name: value.clone() for name, value in module.named_buffers()}
     fixed |= {name: value.detach().clone() for name, value in every.items()}
 
     def model(w: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -59,12 +68,14 @@ def _refuse_side_effects(module: nn.Module, x: torch.Tensor) -> None:
                 f"the module holds dropout ({name or type(part).__name__}), which draws from the "
                 f"global generator; remove it or call module.eval()"
             )
-    trial = copy.deepcopy(module)
+    trial = copied(module)
     before = {name: value.clone() for name, value in trial.named_buffers()}
     dtype = next(trial.parameters()).dtype
     with torch.no_grad():
         try:
-            trial(x[:2].to(dtype))
+            undrawn(f"the module {type(module).__name__}", lambda: trial(x[:2].to(dtype)))
+        except InputError:
+            raise
         except (IndexError, RuntimeError, TypeError, ValueError) as error:
             first = str(error).splitlines()[0]
             raise InputError(

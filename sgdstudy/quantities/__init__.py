@@ -12,10 +12,11 @@ Start reading: `chunk.py` (what a quantity sees), then `formulas.py` (the quanti
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from sgdstudy import checks
 from sgdstudy.errors import InputError, failed, quoted
@@ -65,6 +66,9 @@ def resolve(diagnostics: Any) -> dict[str, Callable[[Chunk], np.ndarray | None]]
     A callable's column is called by its `__name__`; where it returns `(S, R, k)`, its k columns
     are called `<name>_0` and so on; None is no column. What a preset asks of all the data is
     left out where it would have to go through them (other problems than least squares).
+
+    Raises:
+        InputError: an unknown name, or a callable named like a quantity of ours or another one.
     """
     preset = isinstance(diagnostics, str)
     if preset:
@@ -77,7 +81,14 @@ def resolve(diagnostics: Any) -> dict[str, Callable[[Chunk], np.ndarray | None]]
     chosen: dict[str, Callable[[Chunk], np.ndarray | None]] = {}
     for item in diagnostics:
         if callable(item):
-            chosen[getattr(item, "__name__", type(item).__name__)] = item
+            name = getattr(item, "__name__", type(item).__name__)
+            other = chosen.get(name) or QUANTITIES.get(name)
+            if other not in (None, item):
+                raise InputError(
+                    f"a diagnostic is called {quoted(name)}, as another one is; rename the "
+                    f"function, for instance my_{name.strip('<>')}"
+                )
+            chosen[name] = item
         else:
             checks.choice("quantity", item, QUANTITIES)
             cheap = preset and item.startswith("full_")
@@ -97,7 +108,7 @@ def compute(
     with np.errstate(all="ignore"):
         for name, quantity in chosen.items():
             try:
-                found = quantity(chunk)
+                found = quantity(chunk if name in QUANTITIES else _copied(chunk))
                 if found is None:
                     continue
                 value = np.asarray(found, dtype=float)
@@ -115,6 +126,17 @@ def compute(
                     f"expected (steps, replicas) = {chunk.loss.shape}"
                 )
     return values
+
+
+def _copied(chunk: Chunk) -> Chunk:
+    """Return a chunk of arrays that only a user's function reads, whatever it writes there."""
+    held = {f.name: getattr(chunk, f.name) for f in fields(chunk)}
+    arrays: dict[str, Any] = {
+        name: value.copy() for name, value in held.items() if isinstance(value, np.ndarray)
+    }
+    if isinstance(chunk.indices, torch.Tensor):
+        arrays["indices"] = chunk.indices.clone()
+    return replace(chunk, **arrays)
 
 
 def _where_exact(

@@ -7,9 +7,13 @@ Settings, chart points, chart views and the labels of figures are read off this 
 from __future__ import annotations
 
 import math
+import re
 from typing import NamedTuple
 
 PREFIX = {"steps": "batch", "epochs": "epoch"}  # of a column's name, in MLflow
+WHICH = re.compile("p10|p90|seed[0-9]+")
+OF_EPOCH = "epoch/"  # before a metric of `epochs`
+CLOCK = "elapsed_seconds"  # `..._seconds` is measured: `rerun` leaves it out
 
 
 class Column(NamedTuple):
@@ -54,6 +58,10 @@ _FULL = (
 _END = "of all the data, at the end of the epoch"
 _KNOWN = "at the end of the epoch, where known"
 _SHARE = "share of samples whose class has the largest logit (`cross_entropy`)"
+_CLOCK = (
+    "time since training began, where `clock` asks for it; of a run that was resumed, the parts "
+    "that it trained. The steps of a chunk (256 at first) share its time evenly"
+)
 _AVERAGE = (
     "of the mean of the parameters after every step since `average` began; before that, of the "
     "parameters themselves"
@@ -95,6 +103,7 @@ OF_SOME_STEPS = (
         _BATCHES,
     ),
     Column("lr", "step size of this step, where there is a schedule", "step size", "", True),
+    Column(CLOCK, _CLOCK, "time since training began", "seconds"),
     Column(
         "noise_scale",
         "batch size at which noise equals signal; |g|^2 holds noise too, so seldom much above B",
@@ -179,6 +188,7 @@ OF_EPOCHS = (
 # of the epochs of runs that have them
 OF_SOME_EPOCHS = (
     Column("distance", _KNOWN, "distance to the true parameters", "", True),
+    Column(CLOCK, _CLOCK, "time since training began", "seconds", True),
     Column("test_loss", _KNOWN, "loss of the test data"),
     Column("accuracy", _SHARE, "accuracy on the training data", more_is_better=True),
     Column("test_accuracy", _SHARE, "accuracy on the test data", more_is_better=True),
@@ -227,6 +237,20 @@ def worst(name: str) -> float:
     (inf, -inf)
     """
     return -math.inf if more_is_better(name) else math.inf
+
+
+def line(name: str) -> tuple[str, str, str]:
+    """Return what a metric shows: `steps` or `epochs`, the column, and of which seeds.
+
+    Of which: "" the median over the live seeds, `p10` or `p90`, `seed3` of that seed alone.
+
+    >>> line("loss"), line("epoch/full_loss_p90"), line("grad_norm_seed3")
+    (('steps', 'loss', ''), ('epochs', 'full_loss', 'p90'), ('steps', 'grad_norm', 'seed3'))
+    """
+    rest = name.removeprefix(OF_EPOCH)
+    column, between, which = rest.rpartition("_")
+    kind = "steps" if rest == name else "epochs"
+    return (kind, column, which) if between and WHICH.fullmatch(which) else (kind, rest, "")
 
 
 def charted(kind: str) -> tuple[str, ...]:

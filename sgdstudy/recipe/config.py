@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+import numpy as np
 import torch
 
 from sgdstudy import checks, quantities
 from sgdstudy.errors import InputError, quoted, reason, unknown
 from sgdstudy.problems.problem import DTYPES, Problem
+from sgdstudy.problems.torch_state import own_state
 from sgdstudy.recipe import columns, orders, rules, schedules
 
 ENGINES = ("auto", "eager", "compiled")
 STEP_COLUMNS = tuple(column.name for column in columns.OF_STEPS)
 MOST_METRICS = 8  # with live and the epochs' three, twelve keys in MLflow at the most
 METRICS = columns.charted("steps")
+LABELS = ("study", "arm", "run_id", "invocation")  # of loaded rows
+TAKEN = {
+    *(column.name for column in columns.INDEX),
+    *STEP_COLUMNS,
+    "lr",
+    columns.CLOCK,
+    "live",
+    *LABELS,
+}
 STOP_COLUMNS = {
     "running": "running_loss",
     "full": "full_loss",
@@ -46,6 +57,8 @@ class TrainConfig:
         schedule: how the step size goes on from `lr`, step by step: None (constant), a name of
             `schedules.NAMES` (those of `torch.optim.lr_scheduler`, `inverse_time`,
             `inverse_sqrt`), or a factory `optimizer -> LRScheduler`.
+        schedule_unit: what the schedule counts, `step` or `epoch`: what is said here of a step is
+            then said of an epoch, as where a script calls `scheduler.step()` at its end.
         schedule_options: of the schedule, as `{"eta_min": 1e-5}`; see `schedules.make`.
         average: the share of the epochs after which parameters are averaged, as 0 (all of them:
             Polyak and Ruppert) or 0.5 (the tail); `average_loss` of `epochs` is the loss of all the
@@ -73,7 +86,11 @@ class TrainConfig:
             least-squares problem, every tenth of others.
         metrics: columns of `steps` that MLflow gets, as `batch/<name>`; None: the losses, gradient
             norms and distance, the step size where it changes and, where they are asked for, a few
-            diagnostics; eight at the most.
+            diagnostics; eight at the most. Of several seeds it gets the median over the live ones;
+            `loss_p10`, `loss_p90` and `loss_seed3` are a band and a single seed. `epoch/full_loss`
+            and so on are of `epochs`.
+        clock: whether `elapsed_seconds`, the time since training began, is a column of `steps` and
+            `epochs`. It is measured: no two runs have the same.
         record_rows: the most rows of `steps` kept; longer runs keep every k-th step. 0: none, and
             nothing is computed that only they would show.
 
@@ -88,6 +105,7 @@ class TrainConfig:
     clip_value: float | None = None
     schedule: Any = None
     schedule_options: Mapping[str, Any] = field(default_factory=dict)
+    schedule_unit: str = "step"
     average: float | None = None
     ema: float | None = None
     batch_size: int | None = None
@@ -102,8 +120,10 @@ class TrainConfig:
     diagnostics: Any = "light"
     diagnostics_every: int | None = None
     metrics: Sequence[str] | None = None
+    clock: bool = False
     record_rows: int = 5_000_000
 
+    @own_state()
     def __post_init__(self) -> None:
         def settle(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)
@@ -120,15 +140,23 @@ class TrainConfig:
         settle("device", _device(self.device))
         checks.choice("engine", self.engine, ENGINES)
         settle("drop_last", checks.truth("drop_last", self.drop_last))
+        settle("clock", checks.truth("clock", self.clock))
         varies = ["lr"] if self.schedule is not None else []
-        known = [*STEP_COLUMNS, *varies, *quantities.resolve(self.diagnostics)]
-        settle("metrics", _metrics(self.metrics, known))
+        varies += [columns.CLOCK] if self.clock else []
+        chosen = _free_names(quantities.resolve(self.diagnostics))
+        known = [*STEP_COLUMNS, *varies, *chosen]
+        settle("metrics", _metrics(self.metrics, known, self.seeds))
         optimizer, lr = rules.settle(self.optimizer, self.lr, self.options)
         settle("optimizer", optimizer)
         settle("lr", lr)
         if math.isnan(lr) and self.schedule is not None:
             raise InputError("a schedule needs an optimizer with one step size, its group's 'lr'")
         schedules.make(self.schedule, self.lr, self.schedule_options, self.epochs)
+        settle("options", dict(self.options))  # the caller may go on with its own
+        settle("schedule_options", dict(self.schedule_options))
+        checks.choice("schedule unit", self.schedule_unit, schedules.UNITS)
+        if self.schedule is None and self.schedule_unit != "step":
+            raise InputError("schedule_unit goes with a schedule; name one")
         for name in ("clip_norm", "clip_value"):
             if getattr(self, name) is not None:
                 settle(name, checks.number(name, getattr(self, name)))
@@ -181,7 +209,7 @@ class TrainConfig:
                     f"{self.order.shape[2]} samples"
                 )
 
-        for name in self.metrics or ():
+        for _, name, _ in map(columns.line, self.metrics or ()):
             if re.fullmatch(r"w[0-9]+", name) and int(name[1:]) >= problem.p:
                 raise InputError(
                     f"there is no parameter {name}; {problem.name} has w0 to w{problem.p - 1}"
@@ -208,7 +236,11 @@ class TrainConfig:
 
     def rates(self, d: int) -> schedules.Rates:
         """Return the step sizes of a run on d samples, by the number of the step, from 0."""
-        return schedules.make(self.schedule, self.lr, self.schedule_options, self.n_steps(d))
+        given = (self.schedule, self.lr, self.schedule_options)
+        if self.schedule_unit == "step":
+            return schedules.make(*given, self.n_steps(d))
+        by_epoch, m = schedules.make(*given, self.epochs, "epoch"), len(self.batch_sizes(d))
+        return lambda steps: by_epoch(np.asarray(steps) // m)
 
     def batch_sizes(self, d: int) -> list[int]:
         """Return the sizes of an epoch's batches for d samples."""
@@ -219,7 +251,18 @@ class TrainConfig:
         return self.drop_last and sum(self.batch_sizes(d)) < d
 
 
-def _metrics(metrics: Any, known: Sequence[str]) -> tuple[str, ...]:
+def _free_names(diagnostics: Collection[str]) -> Collection[str]:
+    """Return the names of diagnostics, none of which is that of another column of `steps`."""
+    for name in diagnostics:
+        if name in TAKEN or re.fullmatch(r"w[0-9]+", name):
+            raise InputError(
+                f"a diagnostic is called {quoted(name)}, which is a column of steps; rename the "
+                f"function, for instance my_{name}"
+            )
+    return diagnostics
+
+
+def _metrics(metrics: Any, known: Sequence[str], seeds: Sequence[int]) -> tuple[str, ...]:
     if metrics is None:
         return tuple(name for name in METRICS if name in known)[:MOST_METRICS]
     if not isinstance(metrics, (list, tuple)):
@@ -227,8 +270,14 @@ def _metrics(metrics: Any, known: Sequence[str]) -> tuple[str, ...]:
             f"metrics is a list of columns, as ['loss', 'alpha'], not {quoted(metrics)}"
         )
     for name in metrics:
-        if not (isinstance(name, str) and re.fullmatch(r"w[0-9]+", name)):
-            checks.choice("column for MLflow", name, known)
+        if not isinstance(name, str):
+            raise InputError(f"a column for MLflow is a name, as 'loss', not {quoted(name)}")
+        kind, column, which = columns.line(name)
+        if not re.fullmatch(r"w[0-9]+", column):
+            allowed = known if kind == "steps" else list(columns.EPOCHS)
+            checks.choice(f"column of {kind} for MLflow", column, allowed)
+        if which.startswith("seed") and int(which.removeprefix("seed")) not in seeds:
+            raise InputError(f"the metric {name!r} is of a seed that the run does not have")
     return tuple(metrics)
 
 

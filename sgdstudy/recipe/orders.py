@@ -20,13 +20,18 @@ import torch
 from sgdstudy.errors import InputError, failed, unknown
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe import draw_cache
+from sgdstudy.recipe.replay import Seeded, manual_seed
+from sgdstudy.recipe.replay import after as after
+from sgdstudy.recipe.replay import seeded as seeded
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Draws = Iterator[torch.Tensor]
 # a name of `ORDERS`, indices (epochs, steps, B), or a callable (generator, d) -> d indices
-OrderLike = str | torch.Tensor | np.ndarray | Sequence[Any] | Callable[[torch.Generator, int], Any]
+OrderLike = (
+    str | Seeded | torch.Tensor | np.ndarray | Sequence[Any] | Callable[[torch.Generator, int], Any]
+)
 
 
 class Recipe(Protocol):
@@ -52,7 +57,7 @@ class Recipe(Protocol):
         """Return the sizes of an epoch's batches for d samples."""
 
 
-def seeded(seed: int, apart: bool = False) -> torch.Generator:
+def generator_of(seed: int, apart: bool = False) -> torch.Generator:
     """Return a seed's generator; one apart gives other numbers, for another purpose.
 
     The orders of `ORDERS` draw as `DataLoader` does from `torch.Generator().manual_seed(seed)`, and
@@ -196,6 +201,7 @@ def balance(
 ORDERS: dict[str, Callable[[torch.Generator, int, int], Draws]] = {
     "sequential": sequential,
     "shuffle": shuffle,
+    "manual_seed": manual_seed,
     "shuffle_once": shuffle_once,
     "with_replacement": with_replacement,
     "strided": strided,
@@ -209,7 +215,7 @@ ADAPTIVE = {"grab": balance}
 UNKNOWN = (*ADAPTIVE, "stream")  # what comes is not known before the run
 APART = 0x5851F42D4C957F2D  # of the generators of another purpose: flips half of a seed's bits
 # drawn anew for every part of the stream: what comes next is known from the generator alone
-FRESH = ("shuffle", "with_replacement", "block_shuffle", "flip_flop")
+FRESH = ("shuffle", "manual_seed", "with_replacement", "block_shuffle", "flip_flop")
 
 
 def name_of(order: OrderLike) -> str:
@@ -217,6 +223,12 @@ def name_of(order: OrderLike) -> str:
     if isinstance(order, str):
         return order
     return getattr(order, "__name__", "array")
+
+
+def is_known(order: OrderLike) -> bool:
+    """Whether it is known before training which samples come."""
+    name = order.order if isinstance(order, Seeded) else order
+    return not (isinstance(name, str) and name in UNKNOWN)
 
 
 def checked_order(order: OrderLike) -> OrderLike:
@@ -228,6 +240,9 @@ def checked_order(order: OrderLike) -> OrderLike:
     if isinstance(order, str):
         if order not in ORDERS:
             raise unknown("order", order, ORDERS)
+        return order
+    if isinstance(order, Seeded):
+        checked_order(order.order)
         return order
     if callable(order):
         return order
@@ -318,11 +333,13 @@ class Sampler:
         epoch: int | None = None,
         apart: bool = False,
     ) -> None:
+        if isinstance(order, Seeded):
+            seeds, order = [order.seed] * len(seeds), order.order
         if isinstance(order, torch.Tensor):
             draw = _fixed(order)
         else:
             draw = ORDERS[order] if isinstance(order, str) else _custom(order)
-        self._generators = [seeded(seed, apart) for seed in seeds]
+        self._generators = [generator_of(seed, apart) for seed in seeds]
         self._streams = [draw(generator, d, batch_size) for generator in self._generators]
         fresh = isinstance(order, str) and order in FRESH
         self._shared = fresh and draw_cache.are_shared()

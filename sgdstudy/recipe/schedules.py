@@ -1,7 +1,7 @@
 """Step sizes that change over a run: those of `torch.optim.lr_scheduler`, and 1/t, 1/sqrt(t).
 
 A schedule is known before the run: it gives every step its step size, whatever the losses are. It
-is counted in steps, not in epochs.
+is counted in steps, or in epochs where `schedule_unit` says so.
 """
 
 from __future__ import annotations
@@ -38,10 +38,13 @@ BY_STEP = (
 )
 NAMES = (*OURS, *BY_STEP)
 LENGTHS = ("T_max", "total_iters", "total_steps")  # the steps of the run, unless given
+UNITS = ("step", "epoch")
 BLOCK = 4096  # steps that a scheduler of torch is asked for at once
 
 
-def make(schedule: Any, lr: float, options: Mapping[str, Any], n_steps: int) -> Rates:
+def make(
+    schedule: Any, lr: float, options: Mapping[str, Any], n_steps: int, unit: str = "step"
+) -> Rates:
     """Return the step sizes of a run.
 
     Args:
@@ -51,6 +54,7 @@ def make(schedule: Any, lr: float, options: Mapping[str, Any], n_steps: int) -> 
             the arguments of torch's. `T_max`, `total_iters` and `total_steps` are the steps of the
             run unless given.
         n_steps: the most steps of the run.
+        unit: what a step is called, of `UNITS`.
 
     Raises:
         InputError: an unknown name or option, or step sizes that are negative or not finite.
@@ -69,14 +73,14 @@ def make(schedule: Any, lr: float, options: Mapping[str, Any], n_steps: int) -> 
         return _ours(schedule, lr, options)
     if isinstance(schedule, str):
         checks.choice("schedule", schedule, NAMES)
-        return _Torch(_by_name(schedule, options, n_steps), lr, name=schedule)
+        return _Torch(_by_name(schedule, options, n_steps), lr, schedule, unit)
     if not callable(schedule):
         raise InputError(
             f"schedule is a name or a factory optimizer -> LRScheduler, not {quoted(schedule)}"
         )
     if options:
         raise InputError("schedule_options go with a schedule's name; a factory sets its own")
-    return _Torch(schedule, lr, name=name_of(schedule))
+    return _Torch(schedule, lr, name_of(schedule), unit)
 
 
 def name_of(schedule: Any) -> str:
@@ -112,8 +116,8 @@ def _by_name(
 class _Torch:
     """The step sizes of a torch scheduler, read off an optimiser that moves nothing."""
 
-    def __init__(self, factory: Callable[[Any], Any], lr: float, name: str) -> None:
-        self.name, self.rates = name, np.empty(0)
+    def __init__(self, factory: Callable[[Any], Any], lr: float, name: str, unit: str) -> None:
+        self.name, self.unit, self.rates = name, unit, np.empty(0)
         parameter = torch.zeros(1, requires_grad=True)
         self.optimizer = torch.optim.SGD([parameter], lr=lr)
         self.others = self._others()
@@ -146,15 +150,19 @@ class _Torch:
             warnings.simplefilter("ignore", UserWarning)
             for _ in range(max(n - len(self.rates), 1 if n == 1 else BLOCK)):
                 rate = float(self.optimizer.param_groups[0]["lr"])
+                place = len(self.rates) + len(found)
                 if not (math.isfinite(rate) and rate >= 0):
-                    place = len(self.rates) + len(found)
-                    raise InputError(f"{self.name} gives step {place} the step size {rate!r}")
+                    if place < n:
+                        raise InputError(
+                            f"{self.name} gives {self.unit} {place} the step size {rate!r}"
+                        )
+                    break  # nobody has asked for it, and it may lie beyond the run
                 self._refuse_others()
                 found.append(rate)
                 try:
                     self.scheduler.step()
                 except Exception as error:
-                    if len(self.rates) + len(found) < n:
+                    if place + 1 < n:
                         raise failed(f"the schedule {self.name!r}", error) from error
                     break  # it ends with the run, as OneCycleLR does
         self.rates = np.concatenate([self.rates, found])

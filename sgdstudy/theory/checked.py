@@ -17,6 +17,7 @@ from sgdstudy import checks
 from sgdstudy.errors import InputError, quoted, reason
 from sgdstudy.problems.least_squares import LeastSquares
 from sgdstudy.problems.problem import Problem
+from sgdstudy.problems.torch_state import own_state
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.theory.drift import SampleLaw
 from sgdstudy.theory.fixed_order import Batches
@@ -59,7 +60,8 @@ def checked(function: Function) -> Function:
         for name, value in bound.arguments.items():
             bound.arguments[name] = _annotated(name, value, signature.parameters[name].annotation)
         try:
-            return function(*bound.args, **bound.kwargs)
+            with own_state():
+                return function(*bound.args, **bound.kwargs)
         except InputError:
             raise
         except (ArithmeticError, IndexError, ValueError, RuntimeError) as error:

@@ -16,13 +16,13 @@ def moments(problem: Problem) -> LeastSquares:
     """Return the problem's moments.
 
     Raises:
-        InputError: the loss is not `mse`, the model is not linear in w, or its features are all 0
-            or so large that their squares overflow.
+        InputError: the loss is not a sum of squares, the model is not linear in w, or its features
+            are all 0 or so large that their squares overflow.
     """
     if problem.least_squares is None:
         raise InputError(
-            f"theory needs a model linear in w under loss 'mse', with features that are not all 0 "
-            f"and below {LARGEST:g}; {problem.name!r} is not"
+            f"theory needs a model linear in w under the loss 'mse' or another sum of squares, "
+            f"with features that are not all 0 and below {LARGEST:g}; {problem.name!r} is not"
         )
     return problem.least_squares
 

@@ -285,7 +285,7 @@ def expected_losses(problem: Problem, config: TrainConfig) -> dict[str, np.ndarr
 
 def order_is_known(problem: Problem, config: TrainConfig) -> bool:
     """Whether theory can follow the very steps of a configuration's seeds."""
-    fixed = config.batch_size is not None and str(config.order) not in orders.UNKNOWN
+    fixed = config.batch_size is not None and orders.is_known(config.order)
     return config.steps_are_plain and problem.least_squares is not None and fixed
 
 

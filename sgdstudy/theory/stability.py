@@ -8,7 +8,7 @@ from torch.func import jacrev
 
 from sgdstudy.errors import InputError
 from sgdstudy.problems.least_squares import LeastSquares, from_features
-from sgdstudy.problems.linearity import MAX_ENTRIES
+from sgdstudy.problems.linearity import MAX_ENTRIES, scales
 from sgdstudy.problems.problem import Problem
 
 FLAT = 1e-5  # singular values of the Jacobian below this share of the largest: nothing moves there
@@ -56,7 +56,7 @@ def growth_per_step(
 
 
 def linearised(problem: Problem, w: np.ndarray) -> LeastSquares:
-    """Return the least-squares problem that a model is close to w, for the mean square loss.
+    """Return the least-squares problem that a model is close to w, for a sum of squares.
 
     f(w + delta, x) is taken as f(w, x) + J delta, J its Jacobian at w `(N, p)`, N = d m. As no
     gradient ever leaves the rows of J, the parameters are coordinates in their span, `(k,)` with k
@@ -64,24 +64,28 @@ def linearised(problem: Problem, w: np.ndarray) -> LeastSquares:
     matrix (2 / N) J^T J, which is the loss's own where all the data are fitted.
 
     Args:
-        problem: any model, under the loss `mse`.
+        problem: any model, under the loss `mse` or another sum of squares.
         w: `(p,)`.
 
     Raises:
         InputError: another loss, or a Jacobian of too many numbers.
     """
-    if problem.loss != "mse":
-        raise InputError(f"linearised takes the loss 'mse', not {problem.loss_name!r}")
     if problem.y.numel() * problem.p > MAX_ENTRIES:
         raise InputError(
             f"the Jacobian of {problem.y.numel()} values and {problem.p} parameters is more than "
             f"{MAX_ENTRIES:g} numbers; give fewer samples"
         )
     exact = problem.to(torch.float64, "cpu")
+    scale = scales(problem.loss, exact.y)
+    if scale is None:
+        raise InputError(
+            f"linearised takes the loss 'mse' or another sum of squares, not {problem.loss_name!r}"
+        )
     at = torch.as_tensor(np.array(w, dtype=float))
     jacobian = jacrev(lambda v: exact.model(v, exact.x).flatten())(at).numpy()
     with torch.no_grad():
         error = (exact.y - exact.model(at, exact.x)).flatten().numpy()
+    jacobian, error = scale.numpy()[:, None] * jacobian, scale.numpy() * error
     u, s, _ = np.linalg.svd(jacobian, full_matrices=False)
     keep = s > FLAT * s.max(initial=0)
     return from_features(u[:, keep] * s[keep], error, len(error) // problem.d)

@@ -8,7 +8,7 @@ import numpy as np
 
 from sgdstudy.figures.extremes import Extremes
 from sgdstudy.history.rows import AXIS, Rows
-from sgdstudy.recipe.columns import PREFIX, charted
+from sgdstudy.recipe.columns import OF_EPOCH, PREFIX, charted, line
 
 INTERIM_POINTS = 64
 
@@ -17,11 +17,15 @@ class Series:
     """The points that MLflow gets of a run's rows: by key, the medians over the live seeds.
 
     Args:
-        metrics: the columns of `steps` that it gets; of `epochs`, it gets `columns.charted`.
+        metrics: the columns of `steps` that it gets, or bands and single seeds, see
+            `columns.line`; of `epochs`, it gets `columns.charted` and those named here.
     """
 
     def __init__(self, metrics: Sequence[str]) -> None:
-        self._metrics = {"steps": tuple(metrics), "epochs": charted("epochs")}
+        wanted = {"steps": [], "epochs": list(charted("epochs"))}
+        for name in metrics:
+            wanted[line(name)[0]].append(name.removeprefix(OF_EPOCH))
+        self._metrics = {kind: tuple(dict.fromkeys(names)) for kind, names in wanted.items()}
         self._series: dict[str, Extremes] = {}
 
     def add(self, kind: str, rows: Rows) -> None:
@@ -32,9 +36,10 @@ class Series:
         axis = np.broadcast_to(rows.columns[AXIS[kind]], keep.shape)[:, 0]
         present = keep.any(1)
         for name in self._metrics[kind]:
-            if name in rows.columns:
-                median = median_over_live(rows.columns[name], keep)
-                self._add(f"{PREFIX[kind]}/{name}", axis[present], median[present])
+            column, which = (name, "") if name in rows.columns else line(name)[1:]
+            if column in rows.columns:
+                values, there = _of_seeds(rows, rows.columns[column], which)
+                self._add(f"{PREFIX[kind]}/{name}", axis[there], values[there])
         if kind == "steps" and keep.shape[1] > 1:
             self._add("batch/live", axis[present], keep.sum(1)[present].astype(float))
 
@@ -62,6 +67,21 @@ class Series:
 
     def _add(self, key: str, steps: np.ndarray, values: np.ndarray) -> None:
         self._series.setdefault(key, Extremes()).add(steps, values)
+
+
+def _of_seeds(rows: Rows, values: np.ndarray, which: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return a column `(S,)` of the seeds that `columns.line` says, and where it has one."""
+    keep = rows.keep
+    if not which:
+        return median_over_live(values, keep), np.asarray(keep.any(1))
+    values = np.broadcast_to(values, keep.shape)
+    if which.startswith("seed"):
+        own = np.broadcast_to(rows.columns["seed"], keep.shape)[0] == int(which[4:])
+        there = np.asarray(keep[:, own].any(1))
+        return np.where(there, values[:, own].sum(1), np.nan), there
+    ranked, count = np.sort(np.where(keep, values, np.nan), axis=1), keep.sum(1)
+    place = np.maximum(np.ceil(int(which[1:]) * count / 100).astype(int), 1) - 1
+    return ranked[np.arange(len(ranked)), place], count > 0
 
 
 def median_over_live(values: np.ndarray, keep: np.ndarray) -> np.ndarray:

@@ -33,6 +33,8 @@ SECTIONS = {
     section: {f"{PREFIX[kind]}/{column.name}": column for kind, column in charts}
     for section, charts in columns.sections().items()
 }
+CLOCK = f"{PREFIX['epochs']}/{columns.CLOCK}"  # a run that has it shows its losses by it too
+BY_CLOCK = "Losses, by the clock"
 COLUMNS = [
     *(f"params.`{name}`" for name in ("lr", "order", "batch_size", "optimizer", "problem")),
     "metrics.`result/stop_epoch`",
@@ -64,6 +66,8 @@ def _state(runs_shown: str, keys: set[str]) -> str:
         section: {key: column for key, column in charts.items() if key in keys}
         for section, charts in SECTIONS.items()
     }
+    if CLOCK in keys:
+        sections[BY_CLOCK] = next(iter(sections.values()))
     sections = {section: charts for section, charts in sections.items() if charts}
     state = {
         "searchFilter": runs_shown,
@@ -76,7 +80,7 @@ def _state(runs_shown: str, keys: set[str]) -> str:
             for name in sections
         ],
         "compareRunCharts": [
-            _line(key, section, column)
+            _line(key, section, column, keys)
             for section, charts in sections.items()
             for key, column in charts.items()
         ],
@@ -100,16 +104,24 @@ def only(invocation: str) -> str:
     return f"tags.`sgdstudy.invocation` = '{invocation}'"
 
 
-def _line(key: str, section: str, column: Column) -> dict[str, Any]:
+def _is_beside(key: str, other: str) -> bool:
+    """Whether a key is a band or a single seed of another one."""
+    _, between, which = key.removeprefix(other).rpartition("_")
+    return key.startswith(f"{other}_") and bool(between and columns.WHICH.fullmatch(which))
+
+
+def _line(key: str, section: str, column: Column, keys: set[str]) -> dict[str, Any]:
+    by_clock = section == BY_CLOCK
     return {
         "type": "LINE",
-        "uuid": f"{VIEW}-{key}",
+        "uuid": f"{VIEW}-{key}{'-clock' * by_clock}",
         "metricKey": key,
-        "selectedMetricKeys": [key],
+        "selectedMetricKeys": [key, *sorted(k for k in keys if _is_beside(k, key))],
         "metricSectionId": section,
         "displayName": column.title,
         "scaleType": "linear" if column.linear else "log",
-        "xAxisKey": "step",
+        "xAxisKey": "metric" if by_clock else "step",
+        "selectedXAxisMetricKey": CLOCK if by_clock else "",
         "xAxisScaleType": "linear",
         "useGlobalXaxisKey": False,
         "lineSmoothness": 0,

@@ -50,6 +50,7 @@ def parameters(problem: Problem, config: TrainConfig) -> dict[str, str]:
     if config.schedule is not None:
         values["schedule"] = schedules.name_of(config.schedule)
         values |= {f"schedule.{name}": value for name, value in config.schedule_options.items()}
+        values |= {"schedule_unit": "epoch"} if config.schedule_unit == "epoch" else {}
     if problem.penalty is not None:
         values["penalty"] = penalties.name_of(problem.penalty)
     for name in ("clip_norm", "clip_value"):

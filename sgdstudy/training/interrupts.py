@@ -1,4 +1,4 @@
-"""The process a training run lives in: its terminal, its threads, its signals."""
+"""The process a training run lives in: its terminal, its signals."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _open: list[list[int]] = []  # the main thread's flags, the outermost first
 
@@ -18,17 +16,6 @@ _open: list[list[int]] = []  # the main thread's flags, the outermost first
 def visible() -> bool:
     """Whether there is someone to look at a progress bar: a terminal or a notebook."""
     return "ipykernel" in sys.modules or bool(sys.stderr and sys.stderr.isatty())
-
-
-@contextmanager
-def single_thread() -> Iterator[None]:
-    """Use one torch thread: as fast here, and sums do not depend on the machine's cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from sgdstudy.history.history import History
 from sgdstudy.history.rows import Rows, Sink
 from sgdstudy.problems.problem import Problem
 from sgdstudy.quantities import norm
-from sgdstudy.recipe import rules
+from sgdstudy.recipe import columns, rules
 from sgdstudy.recipe.config import STOP_COLUMNS, TrainConfig
 from sgdstudy.recipe.orders import Sampler
 from sgdstudy.training import engines
@@ -83,6 +83,8 @@ class Run:
         # 0: no rows of steps
         most_rows = n * config.epochs * len(self.sizes)
         self.row_stride = config.record_rows and -(-most_rows // config.record_rows)
+        self.started = time.perf_counter()
+        self.times: np.ndarray = np.empty(0)  # after each step of the chunk, seconds since then
         # over all R seeds
         self.w_start = self.w.cpu().double().numpy()
         self.final_w = self.w.cpu().numpy().copy()
@@ -99,7 +101,7 @@ class Run:
         self.shown_loss = np.nan
         self.seconds_per_step = np.inf
         # an empty block first: the columns are there even if no epoch is ever completed
-        none = {name: np.empty((0, n)) for name in self.epochs.columns}
+        none = {name: np.empty((0, n)) for name in self.epochs.columns} | self._clock(slice(0))
         self._write_epochs(none, self.final_w[None][:0], np.zeros(n, int))
 
     @property
@@ -214,6 +216,7 @@ class Run:
         )
         trace = Trace(recorded)
         seconds = (time.perf_counter() - started) / len(trace.loss)
+        self.times = started - self.started + seconds * np.arange(1, len(trace.loss) + 1)
         self.seconds_per_step = min(self.seconds_per_step, seconds)
         if self.adaptive and isinstance(self.sampler, Sampler):
             self.sampler.learn(recorded.gradient)
@@ -240,6 +243,7 @@ class Run:
         epochs = {}
         if span.complete:
             epochs = self.epochs.close(self.epoch, whole.end_loss, whole.end_gradient)
+            epochs |= self._clock(slice(m - 1, None, m))
         found = verdict(span, trace, self._stopped(span, epochs))
         if self.row_stride:
             self._write_steps(span, trace, whole, found)
@@ -330,6 +334,7 @@ class Run:
             "full_grad_norm": norm(whole.gradient),
             "update_norm": norm(chunk.w_next - chunk.w),
             **({} if self.config.schedule is None else {"lr": rates[:, None]}),
+            **self._clock(slice(None)),
             **_parameters(trace.raw_w[:-1]),
             **quantities.compute(self.diagnostics, chunk),
         }
@@ -343,8 +348,12 @@ class Run:
         if keep.any():
             self.shown_loss = float(np.median(epochs["running_loss"][keep.any(1)][-1]))
         number = (self.epoch + 1 + position).astype(np.int32)[:, None]
-        columns = {"seed": self._seeds(), "epoch": number, **epochs, **_parameters(end_w)}
-        self.sink.write("epochs", Rows(columns, keep))
+        found = {"seed": self._seeds(), "epoch": number, **epochs, **_parameters(end_w)}
+        self.sink.write("epochs", Rows(found, keep))
+
+    def _clock(self, steps: slice) -> dict[str, np.ndarray]:
+        """Return the time after some steps of the chunk, `(s, 1)`, where it is wanted."""
+        return {columns.CLOCK: self.times[steps, None]} if self.config.clock else {}
 
     def _seeds(self) -> np.ndarray:
         return np.array(self.config.seeds, dtype=np.int64)[self.members][None, :]

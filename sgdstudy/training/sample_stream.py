@@ -11,7 +11,7 @@ from sgdstudy.errors import InputError, failed, quoted
 from sgdstudy.problems import data
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
-from sgdstudy.recipe.orders import Sampler, seeded
+from sgdstudy.recipe.orders import Sampler, generator_of
 
 Block = tuple[torch.Tensor, torch.Tensor]
 
@@ -24,7 +24,7 @@ def sampler(problem: Problem, config: TrainConfig, seeds: list[int]) -> Sampler 
 
 
 class SampleStreams:
-    """The streams of R seeds, read side by side, each with a generator: see `orders.seeded`.
+    """The streams of R seeds, read side by side, each with a generator: see `orders.generator_of`.
 
     Attributes:
         x: the inputs of the samples taken last, seed after seed, `(R * n, ...)`.
@@ -79,7 +79,7 @@ class SampleStreams:
         assert self.problem.stream is not None
         count, like = 0, (self.problem.x, self.problem.y)
         try:
-            stream = iter(self.problem.stream(seeded(seed, self.problem.draws_starts)))
+            stream = iter(self.problem.stream(generator_of(seed, self.problem.draws_starts)))
         except Exception as error:
             raise failed("the stream", error) from error
         while True:
@@ -105,5 +105,11 @@ class SampleStreams:
                 raise InputError(
                     f"{name} of a block of the stream has shape {tuple(given.shape)}; expected "
                     f"{('n', *own.shape[1:])} as the problem's own"
+                )
+            if not data.holds(own.dtype, given):
+                raise InputError(
+                    f"{name} of a block of the stream holds values that the problem's "
+                    f"{str(own.dtype).removeprefix('torch.')} does not hold; make the blocks so, "
+                    f"or give the problem's x in float64"
                 )
         return x, y

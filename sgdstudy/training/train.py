@@ -13,8 +13,9 @@ from sgdstudy.errors import InputError, quoted
 from sgdstudy.history.history import History
 from sgdstudy.history.rows import Memory, Sink
 from sgdstudy.problems.problem import DTYPES, Problem
+from sgdstudy.problems.torch_state import own_state
 from sgdstudy.recipe.config import TrainConfig
-from sgdstudy.training.interrupts import interrupt_flag, single_thread, visible
+from sgdstudy.training.interrupts import interrupt_flag, visible
 from sgdstudy.training.run import Run
 from sgdstudy.training.trajectory import Trajectory
 
@@ -32,6 +33,7 @@ class Keeper(Protocol):
         """Keep the run now."""
 
 
+@own_state()
 def train(
     problem: Problem | str,
     *,
@@ -44,6 +46,9 @@ def train(
     **settings: Any,
 ) -> History:
     """Train R seeds of a problem side by side and return everything that was recorded.
+
+    What the caller has set in torch (default dtype, `no_grad`, autocast, threads, ...) is set aside
+    meanwhile: the numbers depend on problem and settings alone.
 
     Args:
         problem: a `Problem`, or a name of `problems.PROBLEMS`.
@@ -60,7 +65,8 @@ def train(
         The history: `steps`, `epochs`, `w` `(R, p)`, `stop_epoch` `(R,)`, `stop_reason` `(R,)`.
 
     Raises:
-        InputError: a setting that is not allowed, or does not fit the problem.
+        InputError: a setting that is not allowed, or does not fit the problem; data that changed
+            since the problem was made.
 
     Example:
         >>> history = train("curve", optimizer="notebook", lr=2e-4, batch_size=10, epochs=50,
@@ -70,6 +76,7 @@ def train(
     """
     problem = problems.get(problem)
     config = _config(problem, config, settings)
+    problem.check_unchanged()
     for name, value, kind in (("sink", sink, Sink), ("trajectory", trajectory, Trajectory)):
         if value is not None and not isinstance(value, kind):
             raise InputError(f"{name} is a {kind.__name__}, not {quoted(value)}")
@@ -79,6 +86,7 @@ def train(
     run = Run(problem.to(dtype, config.device), config, sink, trajectory)
     if keeper:
         started -= keeper.begin(run)
+    run.started = started
     _take_chunks(run, keeper, description, visible() if progress is None else progress)
     return run.history(problem, time.perf_counter() - started)
 
@@ -105,7 +113,7 @@ def _take_chunks(run: Run, keeper: Keeper | None, description: str, bar_shown: b
         leave=False,
         disable=not bar_shown,
     )
-    with bar, single_thread(), interrupt_flag() as interrupted:
+    with bar, interrupt_flag() as interrupted:
         while not run.over:
             if interrupted:
                 if keeper:

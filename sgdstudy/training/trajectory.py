@@ -181,7 +181,7 @@ class Trajectory:
     def _optional(self, name: str, values: Any, shape: tuple[int, ...]) -> torch.Tensor | None:
         if values is None:
             return None
-        array = as_tensor(values, name, finite=False).to(self.problem.dtype)
+        array = as_tensor(values, name, finite=False).clone().to(self.problem.dtype)
         array = array.unsqueeze(1) if array.dim() == len(shape) - 1 else array
         if tuple(array.shape) != shape:
             raise InputError(f"{name} have shape {tuple(array.shape)}; expected {shape}")

@@ -357,7 +357,7 @@ def test_full_loss_of_a_float32_problem_is_exact_in_float64():
         (lambda w, x: w[0] * x, "abs"),
         (lambda w, x: w[0] * x, "rmse"),
         (lambda w, x: w[0] * x, "norm"),
-        (lambda w, x: w[0] * x, lambda f, y: (f - y) ** 2),
+        (lambda w, x: w[0] * x, lambda f, y: (f - y) ** 4),
     ],
     ids=["exponential", "square", "abs", "rmse", "norm", "callable loss"],
 )

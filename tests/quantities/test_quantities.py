@@ -778,3 +778,19 @@ def test_a_chunk_does_not_wait_for_the_garbage_collector():
         assert alive() is None
     finally:
         gc.enable()
+
+
+def test_a_diagnostic_that_writes_into_what_it_sees_changes_nothing():
+    def overwrites(chunk):
+        for array in (chunk.w, chunk.w_next, chunk.gradient, chunk.loss, chunk.full_gradient):
+            array[:] = 7.0
+        chunk.size[:] = 1
+        chunk.indices[:] = 0
+        return chunk.loss
+
+    given = {"lr": 0.05, "batch_size": 10, "epochs": 3, "seeds": range(2)}
+    own = ["alpha", "noise_scale"]
+    history = ss.train(small_curve(noise=0.1), **given, diagnostics=[overwrites, *own, overwrites])
+    plain = ss.train(small_curve(noise=0.1), **given, diagnostics=own)
+    assert history.steps.drop(columns="overwrites").equals(plain.steps)
+    assert history.epochs.equals(plain.epochs)

@@ -51,6 +51,7 @@ def test_every_recorded_column_is_in_the_table():
         "schedule_options": {"gamma": 0.9},
         "average": 0.0,
         "ema": 0.9,
+        "clock": True,
     }
     asked = list(QUANTITIES)
     history = ss.train(curve, lr=0.1, batch_size=10, epochs=2, diagnostics=asked, **settings)
@@ -69,7 +70,7 @@ def test_every_charted_column_is_known_and_every_view_charts_what_is_sent():
     sent |= {f"epoch/{name}" for name in columns.charted("epochs")}
     charts = [key for section in SECTIONS.values() for key in section]
     assert len(set(charts)) == len(charts)
-    assert {*charts} == sent - {"batch/lr", "epoch/distance"}
+    assert {*charts} == sent - {"batch/lr", "epoch/distance", "epoch/elapsed_seconds"}
 
 
 def test_axes_with_signs_are_linear_and_labels_name_their_unit():

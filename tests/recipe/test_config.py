@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sgdstudy as ss
+from sgdstudy.recipe import columns
 from sgdstudy.recipe.config import METRICS, MOST_METRICS, STOP_COLUMNS
 
 PROBLEM = small_curve(d=20)  # three parameters
@@ -107,3 +108,39 @@ def test_settings_that_do_not_fit_the_problem_are_refused(settings, says):
 def test_settings_at_their_bounds_fit():
     for settings in ({"batch_size": 20}, {"metrics": ["w0", "w2"]}, order()):
         ss.TrainConfig(**settings).check(PROBLEM)
+
+
+def named(name):
+    def quantity(chunk):
+        return chunk.loss
+
+    quantity.__name__ = name
+    return quantity
+
+
+COLUMNS = [*columns.STEPS, *(column.name for column in columns.INDEX), "w0", "w12", "live", "arm"]
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_a_diagnostic_that_is_called_like_a_column_of_ours_is_refused(name):
+    with pytest.raises(ss.InputError, match=f"my_{name}") as error:
+        ss.TrainConfig(diagnostics=[named(name)])
+    assert one_line(error)
+
+
+def test_two_diagnostics_of_one_name_are_refused():
+    for pair in ([named("mine"), named("mine")], ["alpha", named("alpha")]):
+        with pytest.raises(ss.InputError, match="as another one is"):
+            ss.TrainConfig(diagnostics=pair)
+    twice = named("mine")
+    alpha = ss.quantities.QUANTITIES["alpha"]
+    history = ss.train("legendre", lr=0.1, epochs=1, diagnostics=[twice, twice, "alpha", alpha])
+    assert list(history.steps)[-2:] == ["mine", "alpha"]
+
+
+def test_options_that_the_caller_changes_later_change_no_config():
+    options, schedule_options = {"momentum": 0.5}, {"gamma": 0.5}
+    given = {"schedule": "ExponentialLR", "schedule_options": schedule_options}
+    config = ss.TrainConfig(options=options, **given)
+    options["momentum"], schedule_options["gamma"] = 0.9, 0.1
+    assert (config.options, config.schedule_options) == ({"momentum": 0.5}, {"gamma": 0.5})

@@ -357,3 +357,84 @@ def test_a_cycle_of_the_momentum_is_refused_however_it_is_asked_for(name):
 def test_what_a_schedule_changes_later_is_refused_then():
     with pytest.raises(ss.InputError, match="changes weight_decay too"):
         ss.train(small_curve(), optimizer="SGD", schedule=DecaysMore, **SAME)
+
+
+def falls(step):
+    """Reach 0 at step 48, the run's length, and go on below."""
+    return 1 - step / 48
+
+
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        lambda optimizer: lr_scheduler.LambdaLR(optimizer, falls),
+        lambda optimizer: lr_scheduler.LambdaLR(optimizer, lambda t: 1 if t < 48 else np.nan),
+    ],
+)
+def test_a_schedule_is_judged_over_the_steps_of_the_run_only(schedule, engine):
+    history = ss.train(small_curve(), **SAME, schedule=schedule, engine=engine)
+    assert history.n_steps.tolist() == [48] * 3
+    shorter = {**SAME, "epochs": 7}
+    assert ss.train(small_curve(), **shorter, schedule=schedule, engine=engine).n_steps[0] == 42
+
+
+def test_a_step_size_that_the_run_does_take_is_refused():
+    def schedule(optimizer):
+        return lr_scheduler.LambdaLR(optimizer, lambda step: 1 if step < 47 else -1)
+
+    with pytest.raises(InputError, match="gives step 47"):
+        ss.train(small_curve(), **SAME, schedule=schedule)
+
+
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+@pytest.mark.parametrize("name", ["StepLR", "CosineAnnealingLR", "OneCycleLR", "LambdaLR"])
+def test_a_schedule_by_epoch_is_stepped_at_the_end_of_epochs(name, engine):
+    """As torch's tutorials do it; lengths that are not given are the epochs of the run."""
+    options = {"StepLR": {"step_size": 3, "gamma": 0.5}, "OneCycleLR": {"max_lr": 0.1}}
+    schedule, given = name, {"schedule_options": options.get(name, {})}
+    if name == "LambdaLR":
+        given = {}
+
+        def schedule(optimizer):
+            return lr_scheduler.LambdaLR(optimizer, lambda epoch: 1 - epoch / 8)
+
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.05)
+    lengths = {"CosineAnnealingLR": {"T_max": 8}, "OneCycleLR": {"total_steps": 8}}
+    if name == "OneCycleLR":
+        lengths[name]["cycle_momentum"] = False
+    theirs = (
+        schedule(optimizer)
+        if callable(schedule)
+        else getattr(lr_scheduler, name)(
+            optimizer, **options.get(name, {}), **lengths.get(name, {})
+        )
+    )
+    expected = []
+    for epoch in range(8):
+        expected += [optimizer.param_groups[0]["lr"]] * 6
+        optimizer.step()
+        if epoch < 7:
+            theirs.step()
+    history = ss.train(
+        small_curve(), **SAME, schedule=schedule, schedule_unit="epoch", engine=engine, **given
+    )
+    assert history.array("steps", "lr")[:, 0].tolist() == expected
+
+
+def test_what_a_schedule_counts_is_logged_and_checked():
+    from sgdstudy.tracking import describe
+
+    config = ss.TrainConfig(schedule="inverse_time", schedule_unit="epoch", epochs=3, batch_size=20)
+    assert describe.parameters(small_curve(), config)["schedule_unit"] == "epoch"
+    assert config.rates(53)(np.arange(9)) == pytest.approx(np.repeat([1, 1 / 2, 1 / 3], 3) * 1e-3)
+    with pytest.raises(InputError, match="schedule unit"):
+        ss.TrainConfig(schedule="inverse_time", schedule_unit="batch")
+    with pytest.raises(InputError, match="goes with a schedule"):
+        ss.TrainConfig(schedule_unit="epoch")
+
+    def falls_below(optimizer):
+        return lr_scheduler.LambdaLR(optimizer, lambda epoch: 1 if epoch < 7 else -1)
+
+    with pytest.raises(InputError, match="gives epoch 7"):
+        ss.train(small_curve(), **SAME, schedule=falls_below, schedule_unit="epoch")

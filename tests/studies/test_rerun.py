@@ -36,7 +36,7 @@ def arms(o):
         "compiled": ss.Arm(curve, "", **many),
         "eager": ss.Arm(curve, "", engine="eager", **{**many, "epochs": 2}),
         "diverges": ss.Arm(curve, "", **{**many, "lr": 0.2}),
-        "Adam": ss.Arm(curve, "", optimizer="Adam", **{**many, "lr": 0.1}),
+        "Adam": ss.Arm(curve, "", optimizer="Adam", clock=True, **{**many, "lr": 0.1}),
     }
 
 

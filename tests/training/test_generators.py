@@ -6,7 +6,7 @@ import torch
 from conftest import one_line, small_curve
 
 import sgdstudy as ss
-from sgdstudy.recipe.orders import Sampler, seeded
+from sgdstudy.recipe.orders import Sampler, generator_of
 
 CURVE = small_curve()
 
@@ -73,7 +73,9 @@ def test_where_nothing_else_is_drawn_the_numbers_are_those_of_the_seed():
 @pytest.mark.parametrize("seed", [0, 1, 2**31, 2**32 - 1, 2**63 - 1])
 def test_generators_apart_differ_and_no_two_seeds_share_one(seed):
     others = [seed, (seed + 1) % 2**63, seed // 2 + 5]
-    each = [torch.rand(4, generator=seeded(s, apart)) for s in others for apart in (False, True)]
+    each = [
+        torch.rand(4, generator=generator_of(s, apart)) for s in others for apart in (False, True)
+    ]
     for i, a in enumerate(each):
         assert not any(torch.equal(a, b) for b in each[:i])
 

@@ -8,7 +8,8 @@ import threading
 import pytest
 import torch
 
-from sgdstudy.training.interrupts import STOP_SIGNALS, interrupt_flag, single_thread
+from sgdstudy.problems.torch_state import own_state
+from sgdstudy.training.interrupts import STOP_SIGNALS, interrupt_flag
 
 
 def send(number):
@@ -74,7 +75,7 @@ def test_one_torch_thread_and_then_as_many_as_before():
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        with contextlib.suppress(ZeroDivisionError), single_thread():
+        with contextlib.suppress(ZeroDivisionError), own_state():
             assert torch.get_num_threads() == 1
             raise ZeroDivisionError
         assert torch.get_num_threads() == 3

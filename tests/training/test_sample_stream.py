@@ -216,3 +216,14 @@ def test_the_ill_conditioned_problem_has_the_spectrum_it_says():
     assert ((values[90:] > 30) & (values[90:] < 60)).all()
     assert np.allclose(problem.least_squares.w_star, problem.w_true)
     assert problem.least_squares.least_loss < 1e-20
+
+
+def test_a_block_that_the_problems_dtype_does_not_hold_is_refused():
+    def seconds(generator):
+        while True:
+            x = 1_700_000_000 + torch.arange(10)
+            yield x, torch.zeros(10)
+
+    with pytest.raises(InputError, match="float32 does not hold") as error:
+        ss.train(small_curve().replace(stream=seconds), **SAME)
+    assert one_line(error)

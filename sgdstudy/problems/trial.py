@@ -1,0 +1,140 @@
+"""A model and its loss are tried on a small batch: a wrong one is found before any training."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from sgdstudy.errors import InputError, failed, quoted
+
+TRIED = 2  # samples
+CALLS = 3  # of what seems to draw
+
+
+class Tried(Protocol):
+    """What of a problem is tried."""
+
+    p: int
+    loss: Any
+    model: Callable[..., Any]
+    batch_loss: Callable[..., torch.Tensor]
+
+    @property
+    def loss_name(self) -> str:
+        """Name of the loss."""
+
+    def initial(self, seeds: list[int]) -> torch.Tensor:
+        """Return the parameters each seed starts from, `(R, p)`."""
+
+
+def check(problem: Tried, all_x: torch.Tensor, all_y: torch.Tensor) -> None:
+    """Try a problem on its first samples.
+
+    Raises:
+        InputError: a model or loss that fails, returns something else than expected, draws, gives
+            two results for the same input, or changes its input.
+    """
+    x, y = all_x[:TRIED], all_y[:TRIED]
+    given = f"the model, for w of shape ({problem.p},) and x of shape {tuple(x.shape)},"
+    w = problem.initial([0])[0].requires_grad_()
+    try:
+        prediction = _pure("the model", problem.model, w, x)
+    except InputError:
+        raise
+    except Exception as error:
+        raise failed(given, error) from error
+    if not isinstance(prediction, torch.Tensor) or not prediction.is_floating_point():
+        raise InputError(f"{given} returns {quoted(prediction)}; expected a tensor of floats")
+    if not prediction.requires_grad:
+        raise InputError(f"{given} returns what does not depend on w: it has no gradient")
+    prediction = prediction.detach()
+    _check_shapes(problem, prediction, y, all_y)
+    name = f"the loss {problem.loss_name!r}"
+    try:
+        _pure(name, problem.batch_loss, prediction[None], y[None])
+    except InputError:
+        raise
+    except Exception as error:
+        raise failed(name, error) from error
+
+
+def _check_shapes(
+    problem: Tried, prediction: torch.Tensor, y: torch.Tensor, all_y: torch.Tensor
+) -> None:
+    shape, n = tuple(prediction.shape), len(y)
+    classes = problem.loss == "cross_entropy"
+    if not (len(shape) == 2 and shape[0] == n if classes else shape == tuple(y.shape)):
+        raise InputError(
+            f"the model returns shape {shape} for {n} samples whose targets have shape "
+            f"{tuple(y.shape)}; the loss {problem.loss_name!r} needs "
+            + ("(B, classes)" if classes else "equal shapes")
+        )
+    if classes and int(all_y.max()) >= shape[1]:
+        raise InputError(
+            f"there is a class {int(all_y.max())}, but the model returns {shape[1]} logits, "
+            f"for classes 0 to {shape[1] - 1}"
+        )
+
+
+def _pure(what: str, function: Callable[..., Any], *inputs: torch.Tensor) -> Any:
+    """Return what a function gives for inputs, where that is all it does, and always the same."""
+    found = []
+    for _ in range(2):
+        own = [value.detach().clone().requires_grad_(value.requires_grad) for value in inputs]
+        found.append(undrawn(what, partial(function, *own)))
+        if not all(torch.equal(a, b) for a, b in zip(own, inputs, strict=True)):
+            raise InputError(
+                f"{what} changes its input; let it make new values, as x = x - 1 instead of x -= 1"
+            )
+    if isinstance(found[0], torch.Tensor) and not torch.equal(*map(_bits, found)):
+        raise InputError(
+            f"{what} gives two results for the same input: it draws, counts or remembers; a run "
+            f"could not be repeated"
+        )
+    return found[0]
+
+
+def _bits(values: torch.Tensor) -> torch.Tensor:
+    """Return values that compare, NaN as well."""
+    return torch.nan_to_num(values.detach(), nan=1.25)
+
+
+def undrawn(what: str, function: Callable[[], Any]) -> Any:
+    """Return what a function gives; global generators are as they were.
+
+    Raises:
+        InputError: it draws from one, every time: else it was another thread that did.
+    """
+    before = _generators()
+    for _ in range(CALLS):
+        start = _generators()
+        found = function()
+        drew = [name for name, state in _generators().items() if not _same(state, start[name])]
+        if not drew:
+            return found
+    torch.set_rng_state(before["torch"])
+    np.random.set_state(before["numpy"])
+    random.setstate(before["python"])
+    raise InputError(
+        f"{what} draws from {drew[0]}'s global generator (dropout, noise?), so that no run could "
+        f"be repeated: leave it out, call module.eval(), or draw from the generator given"
+    )
+
+
+def _generators() -> dict[str, Any]:
+    return {
+        "torch": torch.get_rng_state(),
+        "numpy": np.random.get_state(),
+        "python": random.getstate(),
+    }
+
+
+def _same(state: Any, other: Any) -> bool:
+    if isinstance(state, torch.Tensor):
+        return torch.equal(state, other)
+    return all(np.array_equal(a, b) for a, b in zip(state, other, strict=True))

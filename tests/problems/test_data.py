@@ -1,0 +1,273 @@
+"""What becomes of the arrays that people give: whose memory, which dtype, which values."""
+
+import tempfile
+from decimal import Decimal
+from fractions import Fraction
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import one_line
+
+import sgdstudy as ss
+from sgdstudy.problems import data
+
+
+def line(w, x):
+    return w[0] * x + w[1]
+
+
+def fit(x, y=None, **changes):
+    given = {"model": line, "w_init": [0.0, 0.0]} | changes
+    return ss.Problem(x, x if y is None else y, **given)
+
+
+# ---- whose memory -------------------------------------------------------------------------------
+
+POINTS = np.linspace(-1, 1, 30)
+GIVEN = {
+    "float32 array": POINTS.astype("f"),
+    "float64 array": POINTS.copy(),
+    "tensor": torch.linspace(-1, 1, 30),
+    "double tensor": torch.linspace(-1, 1, 30).double(),
+    "column of a table": np.stack([POINTS, POINTS], 1)[:, 0],
+    "every other": np.repeat(POINTS, 2)[::2],
+    "backwards": POINTS[::-1],
+    "pandas": pd.Series(POINTS),
+}
+
+
+@pytest.mark.parametrize("x", GIVEN.values(), ids=GIVEN)
+def test_what_the_caller_changes_later_changes_no_problem(x):
+    start, y = np.array([0.5, 0.5]), (x.clone() if isinstance(x, torch.Tensor) else x.copy())
+    problem = fit(x, y, test=(x, y), w_init=start, w_true=start)
+    before = ss.train(problem, lr=0.1, batch_size=7, epochs=2)
+    first = problem.digest
+    for array in (x, y, start):
+        if isinstance(array, pd.Series):
+            array.iloc[:] = 3.0
+        else:
+            array[:] = 3.0
+    after = ss.train(problem, lr=0.1, batch_size=7, epochs=2)
+    assert before.steps.equals(after.steps)
+    assert before.epochs.equals(after.epochs)
+    assert problem.digest == first
+
+
+def test_a_module_that_is_trained_on_later_changes_no_problem():
+    module = torch.nn.Sequential(torch.nn.BatchNorm1d(1), torch.nn.Linear(1, 1)).eval()
+    x = torch.linspace(-1, 1, 30)[:, None]
+    problem = ss.Problem(x, x, module)
+    before = ss.train(problem, lr=0.1, epochs=2)
+    with torch.no_grad():
+        for tensor in (*module.parameters(), *module.buffers()):
+            tensor.fill_(2)
+    module.train()
+    after = ss.train(problem, lr=0.1, epochs=2)
+    assert before.epochs.equals(after.epochs)
+
+
+def writes_array(problem, x):
+    x[4] = 7
+
+
+def writes_through_numpy(problem, x):
+    problem.x.numpy()[4] = 7
+
+
+def writes_tensor(problem, x):
+    problem.y[0] += 1
+
+
+def writes_test(problem, x):
+    problem.test[1][3] = 1
+
+
+@pytest.mark.parametrize("write", [writes_array, writes_through_numpy, writes_tensor, writes_test])
+def test_data_that_changed_are_seen_when_training_starts(write):
+    with tempfile.TemporaryFile() as file:
+        x = np.memmap(file, np.float32, "w+", shape=(30,))
+        x[:] = POINTS
+        problem = fit(x, test=(x, x))
+        ss.train(problem, lr=0.1, epochs=1)
+        write(problem, x)
+        with pytest.raises(ss.InputError, match="changed since the problem was made") as error:
+            ss.train(problem, lr=0.1, epochs=1)
+        assert one_line(error)
+
+
+def test_a_problem_in_another_dtype_is_trained_on_and_watched_too():
+    problem = fit(POINTS.astype("f")).to(torch.float64, "cpu")
+    assert ss.train(problem, lr=0.1, epochs=1).n_steps[0] == 1
+    problem.x[3] = 4
+    with pytest.raises(ss.InputError, match="changed"):
+        ss.train(problem, lr=0.1, epochs=1)
+
+
+def test_large_data_stay_where_they_are_and_a_sample_of_them_is_their_digest(monkeypatch):
+    monkeypatch.setattr(data, "COPIED", 1000)
+    monkeypatch.setattr(data, "READ_OF_MAPS", 2000)
+    monkeypatch.setattr(data, "READ_AGAIN", 2000)
+    x = np.linspace(-1, 1, 5000, dtype="f")
+    problem = fit(x)
+    assert np.shares_memory(problem.x.numpy(), x)
+    assert np.shares_memory(problem.replace(loss="abs").x.numpy(), x)
+    assert problem.digest.startswith("sample-")
+    assert problem.digest == problem.replace(loss="abs").digest == fit(x.copy()).digest
+    x[:] += 1
+    with pytest.raises(ss.InputError, match="changed"):
+        ss.train(problem, lr=0.1, epochs=1)
+    assert fit(x).digest != problem.digest
+
+
+def test_the_digest_of_what_is_copied_is_that_of_all_of_it():
+    x = np.linspace(-1, 1, 400_000)
+    problem, other = fit(x), x.copy()
+    other[123_457] = 0.5
+    assert not problem.digest.startswith("sample")
+    assert fit(other).digest != problem.digest
+
+
+# ---- which dtype --------------------------------------------------------------------------------
+
+SECONDS = 1_700_000_000 + np.arange(2000)
+NARROW = {
+    "float32": POINTS.astype("f"),
+    "small whole numbers": np.arange(30),
+    "bytes": np.arange(30, dtype=np.uint8),
+    "up to 2**24": np.arange(2**24 - 20, 2**24 + 1),
+    "large whole numbers that float32 holds": 2**40 * np.arange(30),
+    "the largest of uint32 that it holds": np.array([0, 2**32 - 2**8], np.uint32),
+    "truth values": np.arange(30) % 2 == 0,
+    "object column": np.array([1, 2.5, Fraction(1, 4), Decimal("0.75"), True], object),
+}
+WIDE = {
+    "Unix seconds": SECONDS,
+    "Unix seconds as int32": SECONDS.astype(np.int32),
+    "Unix seconds as uint64": SECONDS.astype(np.uint64),
+    "Unix seconds, a tensor": torch.as_tensor(SECONDS),
+    "Unix seconds, a column": pd.Series(SECONDS, dtype="Int64"),
+    "2**24 + 1": np.array([2**24 + 1, 0]),
+    "1 - 2**53": np.array([1 - 2**53, 1]),
+    "large and even": np.array([2**53 + 2, 1]),
+    "float64": np.arange(4.0),
+}
+
+
+@pytest.mark.parametrize("x", NARROW.values(), ids=NARROW)
+def test_float32_where_it_holds_every_value(x):
+    problem = fit(x, np.arange(len(x)) % 3)
+    floats = np.array([float(v) for v in x])
+    assert problem.dtype == (torch.float64 if x.dtype == object else torch.float32)
+    assert np.array_equal(problem.x.double().numpy(), floats)
+
+
+@pytest.mark.parametrize("x", WIDE.values(), ids=WIDE)
+def test_float64_where_float32_does_not_hold_them(x):
+    problem = fit(x, np.arange(len(x)) % 3)
+    assert problem.dtype == problem.x.dtype == problem.y.dtype == torch.float64
+    assert problem.x.tolist() == [int(v) for v in x]
+
+
+@pytest.mark.parametrize("y", [SECONDS, SECONDS / 7, np.full(2000, 1e300), np.full(2000, 1e-300)])
+def test_targets_that_float32_does_not_hold_make_the_problem_float64(y):
+    for x in (np.arange(2000), torch.linspace(-1, 1, 2000)):
+        problem = fit(x, y)
+        assert problem.x.dtype == problem.y.dtype == problem.dtype == torch.float64
+        assert problem.y.tolist() == y.tolist()
+
+
+def test_test_data_that_float32_does_not_hold_do_so_too():
+    x = np.arange(10)
+    problem = fit(x, test=(x, x + 0.1))
+    assert {t.dtype for t in (problem.x, problem.y, *problem.test)} == {torch.float64}
+    other = fit(x + 0.1, test=(x, x))
+    assert {t.dtype for t in (other.x, other.y, *other.test)} == {torch.float64}
+    classes = ss.Problem(
+        x, x % 2, lambda w, x: torch.stack([w[0] * x, w[1] * x], 1), "cross_entropy", [0.0, 0.0],
+        test=(SECONDS, SECONDS % 2),
+    )  # fmt: skip
+    assert [t.dtype for t in classes.test] == [torch.float64, torch.int64]
+    assert classes.y.dtype == torch.int64
+
+
+def test_unix_seconds_are_told_apart_by_the_model():
+    def since(w, x):
+        return w[0] * (x - 1_700_000_000) + w[1]
+
+    problem = fit(SECONDS, (SECONDS - SECONDS[0]) / 2000, model=since)
+    assert len(set(problem.x.tolist())) == 2000
+    assert problem.least_squares.least_loss < 1e-12
+
+
+def test_the_notebooks_data_stay_float32():
+    assert ss.problems.curve(0.1).dtype == torch.float32
+    assert ss.problems.digits().dtype == torch.float32
+
+
+@pytest.mark.parametrize("x", [np.array([2**53 + 1, 0]), np.array([2**64 - 1, 0], np.uint64)])
+def test_whole_numbers_that_no_float_holds_are_refused(x):
+    with pytest.raises(ss.InputError, match="2\\*\\*53") as error:
+        fit(x, np.arange(2))
+    assert one_line(error)
+
+
+# ---- which values -------------------------------------------------------------------------------
+
+SWAPPED = ">" if np.little_endian else "<"
+FORMS = {
+    "backwards": lambda x: np.ascontiguousarray(x[::-1])[::-1],
+    "backwards, a matrix": lambda x: np.stack([x, x])[::-1, ::-1][0][::-1],
+    "swapped bytes": lambda x: x.astype(f"{SWAPPED}f8"),
+    "swapped bytes, whole": lambda x: (8 * x).astype(f"{SWAPPED}i4") / 8,
+    "swapped bytes, integers": lambda x: (8 * x).astype(f"{SWAPPED}i8"),
+    "longdouble": lambda x: x.astype(np.longdouble),
+    "objects": lambda x: x.astype(object),
+    "object column": lambda x: pd.Series(list(x), dtype=object),
+    "fractions": lambda x: [Fraction(v) for v in x],
+    "decimals": lambda x: [Decimal(v) for v in x],
+    "mixed": lambda x: [int(v) if v == int(v) else v for v in x],
+    "nullable column": lambda x: pd.Series(x).convert_dtypes(),
+    "field of a record": lambda x: np.array(
+        [(v, 1) for v in x], dtype=[("value", "f8"), ("flag", "i1")]
+    )["value"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_every_form_of_the_same_numbers_gives_the_same_problem(form):
+    x = np.arange(-16, 16) / 8
+    problem = fit(form(x), np.arange(32.0))
+    assert np.array_equal(problem.x.double().numpy(), np.array([float(v) for v in form(x)]))
+    assert ss.train(problem, lr=1e-3, batch_size=5, epochs=1).n_steps[0] == 7
+
+
+REFUSED = {
+    "a longdouble with more digits": np.array([np.longdouble(1) / 3, 0]),
+    "a decimal with more digits": [Decimal("0.1"), Decimal(1)],
+    "a third": [Fraction(1, 3), Fraction(1)],
+    "a huge whole number and a half": [2**53 + 1, 0.5],
+    "beyond float64": [10**400, 0],
+    "None": [1.0, None],
+    "text": np.array([1.0, "2.0"], object),
+    "a missing value": pd.Series([1, None], dtype="Int64"),
+    "a date": np.array([np.datetime64("2026-01-01"), 1], object),
+    "complex objects": np.array([1j, 1], object),
+    "not a number": np.array([float("nan"), 1], object),
+    "lists": np.array([[1], [2, 3]], object),
+}
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).nmant == 52, reason="longdouble is float64 here")
+def test_longdouble_is_longer_here():
+    assert np.longdouble(1) / 3 != float(np.longdouble(1) / 3)
+
+
+@pytest.mark.parametrize("x", REFUSED.values(), ids=REFUSED)
+def test_what_float64_does_not_hold_exactly_is_refused_in_one_line(x):
+    if isinstance(x, np.ndarray) and x.dtype == np.float64:
+        pytest.skip("longdouble is float64 here")
+    with pytest.raises(ss.InputError) as error:
+        fit(x, np.arange(2))
+    assert one_line(error)
