@@ -8,8 +8,9 @@ Start reading: `style.py` (what all share), then `runs.py` (histories) and `tabl
 """
 
 from sgdstudy.figures import backend, interactive, lines, palette
-from sgdstudy.figures.chart import Chart, Line, Panel
+from sgdstudy.figures.chart import Chart
 from sgdstudy.figures.drift import followed, tracking
+from sgdstudy.figures.panels import Line, Panel
 from sgdstudy.figures.runs import (
     batch_gradients,
     batch_losses,

@@ -6,68 +6,19 @@ picture for paper and for those without scripts, and the same to zoom and to rea
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
+from matplotlib.figure import Figure
 
 from sgdstudy.errors import InputError
-from sgdstudy.figures.palette import GREY
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from sgdstudy.figures import interactive, static
+from sgdstudy.figures.backend import style_of
+from sgdstudy.figures.panels import Panel
 
 MOST_LINES = 6  # of a chart that a person takes in at once
-MOST_POINTS = 1500  # of a line: more than there are pixels
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of a panel.
-
-    Attributes:
-        label: what it is, in few words; "" for one that stands back and needs no name.
-        x: places `(n,)`.
-        y: values `(n,)`; what is not finite is left out.
-        color: `#rrggbb`; two named lines of a panel differ.
-        band: low and high `(n,)` of the seeds; None: none.
-        theory: what was expected `(k,)`, k <= n, at the first places; None: nothing.
-        dots: marks instead of a line.
-    """
-
-    label: str
-    x: np.ndarray
-    y: np.ndarray
-    color: str = GREY
-    band: tuple[np.ndarray, np.ndarray] | None = None
-    theory: np.ndarray | None = None
-    dots: bool = False
-
-
-@dataclass(frozen=True)
-class Panel:
-    """Lines over one pair of axes.
-
-    Attributes:
-        lines: what is drawn, the last on top.
-        x: name and unit of the horizontal axis.
-        y: of the vertical one.
-        title: what tells this panel from the others; "" of a single one.
-        log: the logarithmic axes: "", "x", "y" or "xy".
-        levels: horizontal lines with a name, as {"epsilon": 0.1}.
-        marks: vertical lines with a name.
-        limits: lowest and highest y that is shown; None: as the lines need it.
-    """
-
-    lines: Sequence[Line]
-    x: str
-    y: str
-    title: str = ""
-    log: str = ""
-    levels: Mapping[str, float] = field(default_factory=dict)
-    marks: Mapping[str, float] = field(default_factory=dict)
-    limits: tuple[float | None, float | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -104,22 +55,21 @@ class Chart:
             if panel.log not in ("", "x", "y", "xy"):
                 raise InputError(f'log is "", "x", "y" or "xy", not {panel.log!r}')
 
-    @property
-    def has_theory(self) -> bool:
-        """Whether anything was expected."""
-        return any(line.theory is not None for panel in self.panels for line in panel.lines)
-
     def figure(self) -> Figure:
         """Draw it with matplotlib; 700 pixels wide at 100 dots per inch."""
-        from sgdstudy.figures.static import draw
-
-        return draw(self)
+        return static.draw(self.title, self.panels)
 
     def interactive(self) -> Any:
         """Draw it with plotly: hover tells the values, a click on a name hides its line."""
-        from sgdstudy.figures.interactive import draw
+        return interactive.draw(self.title, self.panels)
 
-        return draw(self)
+    def png(self, dpi: int = 200) -> bytes:
+        """Return it as PNG, twice as fine as a plain screen; its description says what it shows."""
+        buffer, figure = io.BytesIO(), self.figure()
+        with style_of(figure):
+            said = {"Description": self.describe()}
+            figure.savefig(buffer, format="png", dpi=dpi, metadata=said)
+        return buffer.getvalue()
 
     def describe(self) -> str:
         """Say what it shows, for those who cannot see it."""
@@ -133,22 +83,4 @@ class Chart:
         self.interactive().show()
 
     def _repr_png_(self) -> bytes:
-        from sgdstudy.figures.style import png
-
-        return png(self)
-
-
-def thinned(x: np.ndarray, log: bool) -> np.ndarray:
-    """Return the places in `x` that a line of pixels can show: all of a few, else spread evenly.
-
-    Args:
-        x: places, rising.
-        log: whether the axis is logarithmic.
-    """
-    if len(x) <= MOST_POINTS:
-        return np.arange(len(x))
-    if not log or x[-1] <= 0:
-        return np.unique(np.linspace(0, len(x) - 1, MOST_POINTS).astype(int))
-    first = int(np.searchsorted(x, 0, side="right"))  # what lies at or below 0 is not drawn
-    wanted = np.geomspace(x[first], x[-1], MOST_POINTS)
-    return np.unique(np.searchsorted(x, wanted).clip(first, len(x) - 1))
+        return self.png(dpi=100)

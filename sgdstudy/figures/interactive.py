@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from sgdstudy.figures.chart import Chart, Line, Panel, thinned
 from sgdstudy.figures.palette import light
+from sgdstudy.figures.panels import Line, Panel, thinned
 
 FONT = 'system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 HEIGHT = 430  # pixels
 
 
-def draw(chart: Chart) -> Any:
-    """Draw a chart; see `Chart.interactive`."""
+def draw(title: str, panels: Sequence[Panel]) -> Any:
+    """Draw panels side by side under a title; see `Chart.interactive`."""
     from plotly.subplots import make_subplots
 
-    titles = [panel.title for panel in chart.panels]
-    figure = make_subplots(rows=1, cols=len(chart.panels), subplot_titles=titles)
+    titles = [panel.title for panel in panels]
+    figure = make_subplots(rows=1, cols=len(panels), subplot_titles=titles)
     named: set[str] = set()
-    for column, panel in enumerate(chart.panels, start=1):
+    for column, panel in enumerate(panels, start=1):
         where = {"row": 1, "col": column}
         for line in panel.lines:
             for trace in _traces(line, panel, first=line.label not in named):
@@ -37,7 +38,7 @@ def draw(chart: Chart) -> Any:
         for name, at in panel.marks.items():
             figure.add_vline(at, line_dash="dot", line_color="#555", annotation_text=name, **where)
     figure.update_layout(
-        title={"text": chart.title, "x": 0.01, "xanchor": "left"}, template="plotly_white",
+        title={"text": title, "x": 0.01, "xanchor": "left"}, template="plotly_white",
         font={"family": FONT, "size": 14}, height=HEIGHT, hovermode="closest",
         legend={"orientation": "h", "yanchor": "top", "y": -0.2},
         margin={"l": 70, "r": 20, "t": 60, "b": 60},
@@ -45,15 +46,9 @@ def draw(chart: Chart) -> Any:
     return figure
 
 
-def as_json(chart: Chart) -> str:
-    """Return the chart as plotly's JSON."""
-    found: str = draw(chart).to_json()
-    return found
-
-
-def html(chart: Chart, script: bool | str = "directory") -> str:
-    """Return the chart as HTML: `script` as plotly's `include_plotlyjs`."""
-    found: str = draw(chart).to_html(
+def html(figure: Any, script: bool | str = True) -> str:
+    """Return a figure of `draw` as HTML: `script` as plotly's `include_plotlyjs`."""
+    found: str = figure.to_html(
         full_html=bool(script), include_plotlyjs=script, config={"displaylogo": False}
     )
     return found

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sgdstudy.figures import palette
-from sgdstudy.figures.chart import Line, Panel
+from sgdstudy.figures.panels import Line, Panel
 from sgdstudy.figures.style import Run
 from sgdstudy.recipe.columns import title
 from sgdstudy.theory import predictions

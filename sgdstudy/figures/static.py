@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,8 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from sgdstudy.figures.backend import styled
-from sgdstudy.figures.chart import Chart, Line, Panel, thinned
 from sgdstudy.figures.palette import GREY, light
+from sgdstudy.figures.panels import Line, Panel, thinned
 
 WIDTH = 7.0  # inches, 700 pixels at 100 dots per inch: a point is 1.4 pixels there
 HEIGHT = {1: 4.3, 2: 3.9, 3: 3.6}
@@ -43,28 +44,29 @@ SETTINGS: Any = {
 
 
 @styled
-def draw(chart: Chart) -> Figure:
-    """Draw a chart; see `Chart.figure`."""
+def draw(title: str, panels: Sequence[Panel]) -> Figure:
+    """Draw panels side by side under a title; see `Chart.figure`."""
     with rc_context(SETTINGS):
-        n = len(chart.panels)
+        n = len(panels)
+        theory = any(line.theory is not None for panel in panels for line in panel.lines)
         figure = Figure(figsize=(WIDTH, HEIGHT[n]), layout="constrained")
-        title = textwrap.fill(chart.title, 66)
+        title = textwrap.fill(title, 66)
         figure.suptitle(title, x=0.012, ha="left", fontsize=TITLE, fontweight="bold")
-        columns = figure.subplots(1, n, squeeze=False, sharey=_one_scale(chart))[0]
-        for axes, panel in zip(columns, chart.panels, strict=True):
+        columns = figure.subplots(1, n, squeeze=False, sharey=_one_scale(panels))[0]
+        for axes, panel in zip(columns, panels, strict=True):
             _draw_panel(axes, panel)
         if n > 1:
-            _name_below(figure, chart)
+            _name_below(figure, panels, theory)
         else:
             figure.draw_without_rendering()  # the axes have their final scale now
-            _name_lines(columns[0], chart.panels[0])
-            if chart.has_theory:
+            _name_lines(columns[0], panels[0])
+            if theory:
                 figure.supxlabel(THEORY, x=0.988, ha="right", fontsize=SMALLEST, color="#555555")
     return figure
 
 
-def _one_scale(chart: Chart) -> bool:
-    return len({(panel.y, panel.log, panel.limits) for panel in chart.panels}) == 1
+def _one_scale(panels: Sequence[Panel]) -> bool:
+    return len({(panel.y, panel.log, panel.limits) for panel in panels}) == 1
 
 
 def _draw_panel(axes: Any, panel: Panel) -> None:
@@ -183,16 +185,16 @@ def _top(group: list[float]) -> float:
     return _bottom(group) + GAP * (len(group) - 1)
 
 
-def _name_below(figure: Figure, chart: Chart) -> None:
+def _name_below(figure: Figure, panels: Sequence[Panel], theory: bool) -> None:
     """Name the lines of several panels once, below them."""
-    names = {line.label: line for panel in chart.panels for line in panel.lines if line.label}
+    names = {line.label: line for panel in panels for line in panel.lines if line.label}
     handles = [
         Line2D([], [], color=line.color, linewidth=2.2, marker="o" if line.dots else None,
                linestyle="" if line.dots else "-")
         for line in names.values()
     ]  # fmt: skip
     shown = list(names)
-    if chart.has_theory:
+    if theory:
         handles.append(Line2D([], [], color="#b5b8bd", linewidth=3.2, dashes=(2.2, 1.1)))
         shown.append("theory")
     style = {"frameon": False, "fontsize": 9.5, "labelcolor": "linecolor", "handlelength": 2.2}

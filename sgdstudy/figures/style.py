@@ -15,7 +15,6 @@ from matplotlib.lines import Line2D
 
 from sgdstudy.checks import SeedsLike
 from sgdstudy.figures.backend import style_of
-from sgdstudy.figures.chart import Chart
 from sgdstudy.figures.extremes import Extremes
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
@@ -65,13 +64,12 @@ class Run(Protocol):
 Runs = Mapping[str, Run]
 
 
-def png(figure: Figure | Chart) -> bytes:
+def png(figure: Figure) -> bytes:
     """Return the figure as PNG; its description says what it shows."""
     buffer = io.BytesIO()
-    said = {"Description": figure.describe() if isinstance(figure, Chart) else describe(figure)}
-    drawn, dpi = (figure.figure(), 200) if isinstance(figure, Chart) else (figure, 110)
-    with style_of(drawn):
-        drawn.savefig(buffer, format="png", dpi=dpi, metadata=said)
+    said = {"Description": describe(figure)}
+    with style_of(figure):
+        figure.savefig(buffer, format="png", dpi=110, metadata=said)
     return buffer.getvalue()
 
 

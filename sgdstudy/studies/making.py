@@ -42,8 +42,8 @@ class Making:
             from sgdstudy.figures import interactive  # here: what a figure needs stops no study
 
             chart = self.study.picture(self.options, self.runs, claims)
-            data, json = _png(chart), interactive.as_json(chart)
-            page = interactive.html(chart, script=True)
+            data, drawn = chart.png(), chart.interactive()
+            json, page = drawn.to_json(), interactive.html(drawn)
         except Exception as error:
             self._leave_out("picture.png", error)
             return []
@@ -110,6 +110,6 @@ class Making:
 
 
 def _png(figure: Any) -> bytes:
-    from sgdstudy.figures import png  # here: what a figure needs stops no study
+    from sgdstudy.figures import Chart, png  # here: what a figure needs stops no study
 
-    return png(figure)
+    return figure.png() if isinstance(figure, Chart) else png(figure)

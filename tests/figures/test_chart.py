@@ -11,7 +11,8 @@ from PIL import Image
 
 import sgdstudy as ss
 from sgdstudy.figures import interactive, palette, static
-from sgdstudy.figures.chart import MOST_POINTS, Chart, Line, Panel, thinned
+from sgdstudy.figures.chart import Chart
+from sgdstudy.figures.panels import MOST_POINTS, Line, Panel, thinned
 
 X = np.arange(1.0, 101.0)
 
@@ -92,7 +93,7 @@ def test_odd_values_are_drawn_without_a_warning(values):
     for log in ("", "x", "y", "xy"):
         own = Chart("It is 0", [Panel([line], "x", "y", log=log, limits=(0.1, 10))])
         assert Image.open(io.BytesIO(own._repr_png_())).width == 700
-        assert "odd" in interactive.html(own, script=False)
+        assert "odd" in interactive.html(own.interactive(), script=False)
 
 
 def test_a_long_line_keeps_what_can_be_seen():

@@ -1,0 +1,76 @@
+"""Panels of a chart as data: lines over one pair of axes, and what is marked on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sgdstudy.figures.palette import GREY
+
+MOST_POINTS = 1500  # of a line: more than there are pixels
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a panel.
+
+    Attributes:
+        label: what it is, in few words; "" for one that stands back and needs no name.
+        x: places `(n,)`.
+        y: values `(n,)`; what is not finite is left out.
+        color: `#rrggbb`; two named lines of a panel differ.
+        band: low and high `(n,)` of the seeds; None: none.
+        theory: what was expected `(k,)`, k <= n, at the first places; None: nothing.
+        dots: marks instead of a line.
+    """
+
+    label: str
+    x: np.ndarray
+    y: np.ndarray
+    color: str = GREY
+    band: tuple[np.ndarray, np.ndarray] | None = None
+    theory: np.ndarray | None = None
+    dots: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Lines over one pair of axes.
+
+    Attributes:
+        lines: what is drawn, the last on top.
+        x: name and unit of the horizontal axis.
+        y: of the vertical one.
+        title: what tells this panel from the others; "" of a single one.
+        log: the logarithmic axes: "", "x", "y" or "xy".
+        levels: horizontal lines with a name, as {"epsilon": 0.1}.
+        marks: vertical lines with a name.
+        limits: lowest and highest y that is shown; None: as the lines need it.
+    """
+
+    lines: Sequence[Line]
+    x: str
+    y: str
+    title: str = ""
+    log: str = ""
+    levels: Mapping[str, float] = field(default_factory=dict)
+    marks: Mapping[str, float] = field(default_factory=dict)
+    limits: tuple[float | None, float | None] | None = None
+
+
+def thinned(x: np.ndarray, log: bool) -> np.ndarray:
+    """Return the places in `x` that a line of pixels can show: all of a few, else spread evenly.
+
+    Args:
+        x: places, rising.
+        log: whether the axis is logarithmic.
+    """
+    if len(x) <= MOST_POINTS:
+        return np.arange(len(x))
+    if not log or x[-1] <= 0:
+        return np.unique(np.linspace(0, len(x) - 1, MOST_POINTS).astype(int))
+    first = int(np.searchsorted(x, 0, side="right"))  # what lies at or below 0 is not drawn
+    wanted = np.geomspace(x[first], x[-1], MOST_POINTS)
+    return np.unique(np.searchsorted(x, wanted).clip(first, len(x) - 1))
