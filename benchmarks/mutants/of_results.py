@@ -78,8 +78,8 @@ RUNS = Group(
             "the arm A is loaded with the arm 'A, B'",
         ),
         (
-            'order = [f"tags.`{INVOCATION}` DESC"]',
-            'order = [f"tags.`{INVOCATION}` ASC"]',
+            'LAST_FIRST = (f"tags.`{NUMBER}` DESC",',
+            'LAST_FIRST = (f"tags.`{NUMBER}` ASC",',
             "the oldest invocation for the latest",
         ),
     ],
@@ -90,8 +90,8 @@ COMPARISON = Group(
     "load",
     [
         (
-            "neither = np.isposinf(x) & np.isposinf(y)",
-            "neither = np.isposinf(x) | np.isposinf(y)",
+            "neither = (x == worst) & (y == worst)",
+            "neither = (x == worst) | (y == worst)",
             "a pair in which one got there is not known",
         ),
         ("        differences = x - y\n", "        differences = y - x\n", "b - a"),
@@ -112,8 +112,8 @@ COMPARISON = Group(
         ),
         ("observed=True).min()", "observed=True).max()", "the last time below, not the first"),
         (
-            "return last.reindex(seeds, fill_value=np.inf).mask(diverged, np.inf)",
-            "return last.reindex(seeds, fill_value=np.inf)",
+            "return last.reindex(seeds, fill_value=worst).mask(diverged, worst)",
+            "return last.reindex(seeds, fill_value=worst)",
             "a seed that diverged has its last finite loss",
         ),
         (
@@ -287,8 +287,8 @@ PREDICT = Group(
             "a mean that is infinite is expected",
         ),
         (
-            "return config.plain and config.schedule is None",
-            "return config.plain",
+            "if ls is None or not config.steps_are_plain:",
+            "if ls is None or not config.plain:",
             "a schedule is taken for a constant step",
         ),
         (
@@ -391,8 +391,8 @@ HISTORY_COMPARE = Group(
             "paired by place, not by seed",
         ),
         (
-            "below = floats(column, rows[column]) < target",
-            "below = floats(column, rows[column]) <= target",
+            "where(values > target if above else values < target)",
+            "where(values > target if above else values <= target)",
             "a target counts as met at equality",
         ),
     ),
@@ -408,7 +408,7 @@ TRACKING_COMPARE = Group(
             "a seed without rows is not known, rather than never",
         ),
         (
-            "return last.mask(last.index.isin(self._diverged()), np.inf)",
+            "return last.mask(last.index.isin(self._diverged()), worst)",
             "return last",
             "the same of an arm in the store",
         ),

@@ -226,8 +226,8 @@ STREAMS = Group(
             "what is left of a block is lost",
         ),
         (
-            "self.problem.stream(torch.Generator().manual_seed(seed))",
-            "self.problem.stream(torch.Generator().manual_seed(0))",
+            "self.problem.stream(generator_of(seed, self.problem.draws_starts))",
+            "self.problem.stream(generator_of(0, self.problem.draws_starts))",
             "all seeds see the same samples",
         ),
         (
@@ -315,8 +315,8 @@ STATE = Group(
             "steps taken before do not count",
         ),
         (
-            '"averaged": epochs["averaged"]},',
-            '"averaged": 0 * epochs["averaged"]},',
+            'for name in ("averaged", "ema") if name in arrays}',
+            'for name in ("ema",) if name in arrays}',
             "the average begins anew",
         ),
         ('"sums": epochs["sums"],\n', '"sums": {},\n', "the sums of an epoch begin anew"),
@@ -349,8 +349,8 @@ CONFIG = Group(
             "the ragged batch is no step",
         ),
         (
-            "return orders.batch_sizes(self.order, d, self.batch_size or d)",
-            "return orders.batch_sizes(self.order, d, self.batch_size or 1)",
+            "return orders.batch_sizes(self.order, d, self.batch_size or d, self.drop_last)",
+            "return orders.batch_sizes(self.order, d, self.batch_size or 1, self.drop_last)",
             "full batch by single samples",
         ),
         (
