@@ -67,8 +67,8 @@ ROWS = [
     (["unpack", "none.zip"], "there is no file none.zip"),
     (["unpack", "text"], "text cannot be read"),
     (["run", "cli_bad", "--store", "ftp://x"], "unknown kind of store 'ftp'"),
-    (["run", "cli_bad", "--store", "http://[x"], "does not answer"),
-    (["reap", "--store", "http://"], "does not answer"),
+    (["run", "cli_bad", "--store", "http://[x"], "is not an address"),
+    (["reap", "--store", "http://"], "names no machine"),
     # ui
     (["ui", "--port", "65536"], "from 1 to 65535, got 65536"),
     (["ui", "--port", "-1"], "got -1"),
