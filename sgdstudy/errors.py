@@ -2,6 +2,8 @@
 
 SgdstudyError
 ├── InputError   (a ValueError)         what was given cannot be used
+│   ├── Away                            the store does not answer now; it may later
+│   └── Refused                         the store answers, and refuses
 ├── StoreError   (a RuntimeError)       a run cannot be recorded any more
 ├── Interrupted  (a KeyboardInterrupt)  Ctrl-C, after what was recorded was saved
 └── Unsupported  (an Exception)         a step that cannot be compiled; it runs eager
@@ -10,11 +12,18 @@ SgdstudyError
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 LONGEST = 80  # characters of what was given, in a message
 LONGEST_LIST = 400  # of the names that are allowed
 LONGEST_REASON = 200  # of another package's message
+ADDRESS = re.compile(r"([a-z][\w+.-]*)://([^\s'\"<>]*)", re.I)
+WHOLE = re.compile(r"([a-z][\w+.-]*)://(.*)$", re.I | re.DOTALL)
+KEYED = re.compile(
+    r"([?&;][\w.-]*(?:passw|pwd|secret|token|credential|api.?key|signature)[\w.-]*=)[^\s&;#'\"]*",
+    re.I,
+)
 
 
 class SgdstudyError(BaseException):
@@ -34,6 +43,23 @@ class InputError(SgdstudyError, ValueError):
         super().__init__(one_line(str(message)))
 
 
+class Away(InputError):
+    """The store does not answer now; what was recorded is kept, and sent when it does."""
+
+
+class Refused(InputError):
+    """The store answers, and refuses; asked again it would say the same.
+
+    Attributes:
+        status: as of HTTP.
+        code: MLflow's name for it.
+    """
+
+    def __init__(self, message: object, status: int = 400, code: str = "") -> None:
+        super().__init__(message)
+        self.status, self.code = status, code
+
+
 class StoreError(SgdstudyError, RuntimeError):
     """A run cannot be recorded any more; what was recorded is kept, and the message says where."""
 
@@ -46,9 +72,47 @@ class Unsupported(SgdstudyError, Exception):
     """A step that cannot be compiled; the message says why, in one line."""
 
 
+def without_secrets(text: str, whole: bool = False) -> str:
+    """Return text without names and passwords before the @ of addresses, and without `?password=`.
+
+    Args:
+        text: may hold addresses.
+        whole: it is one word, which may be an address with spaces or quotes in its password.
+
+    >>> print(without_secrets("no answer of https://ada:x@y@host:5000/a@b; psql://a:/b@c/d?token=e&f=g"))
+    no answer of https://host:5000/a@b; psql://c/d?token=...&f=g
+    """
+    return KEYED.sub(r"\1...", (WHOLE if whole else ADDRESS).sub(_without_user, text))
+
+
+def recordable(text: str) -> str:
+    """Return text that may be kept: without secrets, and what UTF-8 has no way for written out.
+
+    >>> recordable("caf\\udce9 https://ada:pw@host")
+    'caf\\\\udce9 https://host'
+    """
+    return without_secrets(text).encode("utf-8", "backslashreplace").decode()
+
+
+def _without_user(found: re.Match[str]) -> str:
+    """Return an address without user: up to the last @ before its path.
+
+    A password may have a slash, unescaped: databases take it so; of a server, whose address it
+    makes wrong, it is known by what follows the colon and is no port.
+    """
+    scheme, rest = found.groups()
+    before_path = re.split("[/?#]", rest, maxsplit=1)[0]
+    end = before_path.rfind("@")
+    port = before_path.rpartition(":")[2]
+    no_server = not scheme.lower().startswith("http") and before_path
+    if no_server or (end < 0 and ":" in before_path and not port.rstrip("]").isdigit()):
+        end = max(end, rest.rfind("@"))
+    return f"{scheme}://{rest[end + 1 :]}"
+
+
 def one_line(text: str) -> str:
-    """Return text in one line, control characters written out."""
-    line = " ".join(part.strip() for part in text.splitlines())
+    """Return text in one line, control characters written out, no passwords of addresses in it."""
+    line = without_secrets(" ".join(part.strip() for part in text.splitlines()))
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 

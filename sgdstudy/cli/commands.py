@@ -205,25 +205,32 @@ class UnpackCommand:
 
 @dataclass(frozen=True)
 class PruneCommand:
-    """Drop all but the latest invocations of every study, with their files."""
+    """Drop all but the latest invocations of every study and user, with their files."""
 
     keep: int
-    """how many invocations of each study to keep"""
+    """how many invocations to keep, of each study and user"""
     store: Store = None
     yes: bool = False
     """do not ask"""
 
     def run(self) -> int:
         """Run the command; return the exit code."""
-        from sgdstudy.tracking.prune import plan, remove, shrink
+        from sgdstudy.tracking.prune import described, plan, remove, shrink
 
         store = _with_room(self.store)
-        runs = plan(store, self.keep)
+        doomed = plan(store, self.keep)
+        runs = [run for group in doomed.values() for run in group]
         if not runs:
             say("nothing to drop")
             return _shrunk(shrink(store))
+        print_plain(f"of {store.shown}")
+        for line in described(doomed):
+            print_plain(f"  {line}")
         if not self.yes:
-            reply = input(f"drop {len(runs)} runs of older invocations and their files? [y/N] ")
+            try:
+                reply = input(f"drop these {len(runs)} runs and their files? [y/N] ")
+            except EOFError:
+                raise InputError("nobody can be asked here; --yes drops without asking") from None
             if reply.strip().lower() not in ("y", "yes"):
                 say("kept everything")
                 return 0
@@ -321,10 +328,12 @@ class RecoverCommand:
     """Finish runs whose process is gone, and send what a tracking server missed."""
 
     store: Store = None
+    discard: tuple[str, ...] = ()
+    """drop these, which the store refuses, with all they recorded"""
 
     def run(self) -> int:
         """Run the command; return the exit code."""
-        return _recover(self.store)
+        return _recover(self.store, self.discard)
 
 
 COMMANDS: dict[str, Any] = {
@@ -392,15 +401,24 @@ def _shrunk(freed: int) -> int:
     return 0
 
 
-def _recover(given: str | None) -> int:
+def _recover(given: str | None, unwanted: tuple[str, ...]) -> int:
+    from sgdstudy.tracking import aside
     from sgdstudy.tracking.recovery import recover
     from sgdstudy.tracking.store import open_store
 
-    found = recover(open_store(given, make=False))
+    store = open_store(given, make=False)
+    for key in unwanted:
+        print_plain(f"discarded {aside.discard(store, key)}")
+    aside.put_back(store)
+    found, refused = recover(store), aside.listed(store)
     for name in [*found.closed, *found.sent]:
         print_plain(f"  {name}")
+    for one in refused:
+        print_plain(f"  refused: {one}; --discard {one.folder.name} drops it")
     print_plain(str(found) or "nothing to do: no run is left behind")
-    return 1 if found.waiting else 0
+    for address, count in aside.elsewhere(store).items():
+        print_plain(f"{count} of this machine's runs wait for {address}")
+    return 1 if found.waiting or refused else 0
 
 
 def _write_report(store: Any, out: str | None) -> Path:

@@ -116,10 +116,11 @@ def write_report(store: Store, path: Path) -> Path:
         path: the file to write.
 
     Raises:
-        InputError: no study has run yet, or the file cannot be written.
+        InputError: no study has run yet, or the file cannot be written, or is another one.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
+    _require_page(store, path)
     sections = _sections(store)
     if not sections:
         raise InputError(f"no study has run in {store.shown} yet: run sgdstudy study, then report")
@@ -149,6 +150,25 @@ def write_report(store: Store, path: Path) -> Path:
     return path
 
 
+def _require_page(store: Store, path: Path) -> None:
+    """Refuse to write over a file that is not a page: the database, or somebody's script."""
+    place = path.resolve()
+    within = store.root is not None and store.root in place.parents
+    named = place.suffix.lower() in (".html", ".htm")
+    if within and not named:
+        raise InputError(f"{path} lies in the store; give a file that ends in .html")
+    try:
+        with open(place, "rb") as file:
+            start = file.read(500).lstrip().lower()
+    except OSError:  # not there, or seen when it is written
+        return
+    if start and not start.startswith((b"<!doctype html", b"<html")):
+        raise InputError(
+            f"{path} is there and is not a page; the report does not write over it: give another "
+            f"file with --out"
+        )
+
+
 # ---- what the store has ----------------------------------------------------------------------
 
 
@@ -164,7 +184,7 @@ def _sections(store: Store) -> list[Section]:
             if run.finished and run.invocation
         ]
         if answers:
-            last = max(answers, key=lambda run: run.invocation)
+            last = max(answers, key=lambda run: run.order)
             same = chart_views.only(last.invocation)
             runs = every_run(store, experiment.experiment_id, same)
             arms = [run for run in runs if not run.is_answer]

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sgdstudy.errors import InputError, Interrupted
+from sgdstudy.errors import InputError, Interrupted, without_secrets
 from sgdstudy.figures import png
 from sgdstudy.history.history import History
 from sgdstudy.history.rows import Files
@@ -62,7 +62,9 @@ def run(
         say(f"  {name:<28} {_outcome(history)}")
     runs = Runs({name: found[name] for name in arms})  # in the order of the script
     claims = _judged(study, options, runs, guesses)
-    answer = _reflow(study.answer(options, runs, claims)) if options.answer else HIDDEN
+    answer = HIDDEN
+    if options.answer:  # it may name the store
+        answer = without_secrets(_reflow(study.answer(options, runs, claims)))
     claims = claims if options.answer else Claims()
     run_ids["answer"] = _log_answer(study, invocation, options, runs, claims, answer)
     if any((store.streams / run_id).exists() for run_id in run_ids.values()):

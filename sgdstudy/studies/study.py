@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, quoted, reason
+from sgdstudy.errors import InputError, quoted, reason, without_secrets
 from sgdstudy.studies.arm import Arm, Options
 from sgdstudy.studies.claims import Claim, Claims, claims_markdown
 
@@ -159,7 +159,10 @@ class Study:
 
     def tags(self, options: Options) -> dict[str, str]:
         """Return what it takes to run an arm again: `sgdstudy rerun` and the report read it."""
-        values = asdict(options)
+        values = {
+            name: without_secrets(value, whole=True) if isinstance(value, str) else value
+            for name, value in asdict(options).items()
+        }
         given = {k: v for k, v in values.items() if v != getattr(self.options, k, v)}
         return {
             "sgdstudy.script": self.file,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import itertools
 import json
+import logging
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +19,12 @@ if TYPE_CHECKING:
     from distributed import Client
 
 CONNECT_SECONDS = 10
+ASK_SECONDS = 5.0
+WORKERS_SECONDS = 60.0  # a nanny starts a worker that was killed anew in a few
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PACKAGES = ("sgdstudy", "torch", "numpy")
 EXAMPLE = "tcp://127.0.0.1:8786"
+log = logging.getLogger("sgdstudy")
 
 
 def spread(
@@ -33,7 +38,7 @@ def spread(
         tasks: arguments; twice as many as there are workers are handed out at a time.
 
     Raises:
-        StoreError: the cluster went away; what was recorded is kept.
+        StoreError: the cluster went away, or its workers; what was recorded is kept.
     """
     from concurrent.futures import CancelledError
 
@@ -43,18 +48,54 @@ def spread(
         some = itertools.islice(tasks, count)
         return [client.submit(function, *task, pure=False) for task in some]
 
-    running = as_completed(submit(2 * len(client.nthreads())), loop=client.loop)
-    for future in running:
-        try:
-            found = future.result()
-        except (KilledWorker, CancelledError, OSError) as error:
+    try:
+        running = as_completed(submit(2 * len(client.nthreads())), loop=client.loop)
+        watch = _Workers(client)
+        while not running.is_empty():
+            while not running.has_ready():
+                with running.thread_condition:
+                    running.thread_condition.wait(0.1)
+                watch.require()
+            yield next(running).result()
+            for fresh in submit(1):
+                running.add(fresh)
+    except (KilledWorker, CancelledError, OSError) as error:
+        raise StoreError(
+            f"the Dask cluster lost our work ({type(error).__name__}); what came back is kept, "
+            f"and --resume goes on"
+        ) from error
+
+
+class _Workers:
+    """Whether anybody is left to work: Dask waits for new workers for ever, without a word."""
+
+    def __init__(self, client: Client) -> None:
+        self.client, self.asked = client, time.monotonic()
+        self.seen = self.asked
+
+    def require(self) -> None:
+        """Ask now and then; say it once, and give up, when there has been no worker for long.
+
+        Raises:
+            StoreError: there has been none.
+            OSError: the scheduler is gone.
+        """
+        now = time.monotonic()
+        if now < self.asked + ASK_SECONDS:
+            return
+        before, self.asked = self.asked, now
+        if self.client.nthreads():
+            self.seen = now
+        elif now > self.seen + WORKERS_SECONDS:
             raise StoreError(
-                f"the Dask cluster lost our work ({type(error).__name__}); what came back is kept, "
-                f"and --resume goes on"
-            ) from error
-        yield found
-        for fresh in submit(1):
-            running.add(fresh)
+                f"the Dask cluster has had no worker for {WORKERS_SECONDS:.0f} s; what came back "
+                f"is kept; start workers, and --resume goes on"
+            )
+        elif self.seen == before:  # the first time
+            log.warning(
+                "no Dask worker is left; waiting %.0f s for a new one, Ctrl-C stops",
+                WORKERS_SECONDS,
+            )
 
 
 def connect(given: str) -> Client:

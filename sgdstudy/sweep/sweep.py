@@ -26,7 +26,7 @@ from sgdstudy.tracking import garbage, provenance, recovery
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.prune import remove
 from sgdstudy.tracking.retry import reason_of
-from sgdstudy.tracking.runs import TrackedRun, every_run
+from sgdstudy.tracking.runs import NUMBER, TrackedRun, every_run
 from sgdstudy.tracking.sink import RunSink
 from sgdstudy.tracking.store import locate, read_store
 from sgdstudy.training.interrupts import interrupt_flag, visible
@@ -345,8 +345,11 @@ def _invocation(
     """Begin an invocation, or go on with the latest that ran some of these combinations."""
     fresh = Invocation.start(store, plan.name, plan.tags)
     hashes = {combination.hash for combination in everything}
-    ids = {run.invocation for run in earlier if _hash(run) in hashes}
-    return replace(fresh, id=max(ids, default="") or fresh.id)  # "" is that of a rerun
+    ours = [run for run in earlier if _hash(run) in hashes and run.invocation]  # no reruns
+    if not ours:
+        return fresh
+    last = max(ours, key=lambda run: run.order)
+    return replace(fresh, id=last.invocation, number=last.tags.get(NUMBER, ""))
 
 
 def _of_invocation(invocation: Invocation, runs: list[TrackedRun]) -> list[TrackedRun]:

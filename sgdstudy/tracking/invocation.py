@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sgdstudy.errors import StoreError
+from sgdstudy.errors import StoreError, without_secrets
 from sgdstudy.history.history import History
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
@@ -24,6 +24,7 @@ from sgdstudy.tracking.journal import Closing, Journal, Opening
 from sgdstudy.tracking.places import remove_folder
 from sgdstudy.tracking.resume import SECONDS
 from sgdstudy.tracking.retry import is_away
+from sgdstudy.tracking.runs import INVOCATION, NUMBER, next_number
 from sgdstudy.tracking.sink import RunSink, close_interrupted, room_on_disk
 from sgdstudy.tracking.store import Store
 
@@ -35,7 +36,8 @@ class Invocation:
     Attributes:
         store: where it is tracked.
         study: the experiment's name, without prefix.
-        id: sorts by time.
+        id: tells when it began, by this machine's clock.
+        number: more than that of every earlier one of the study, whatever the clocks say.
         command: what was typed.
         scratch: where a server's runs keep their files for this process to read.
         tags: of every run.
@@ -47,6 +49,7 @@ class Invocation:
     study: str
     id: str
     command: str
+    number: str = ""
     scratch: Path | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     resume: bool = False
@@ -57,16 +60,18 @@ class Invocation:
         """Begin an invocation now; tags are for all of its runs."""
         now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
         words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+        words = [without_secrets(word, whole=True) for word in words]
         scratch = None
         if store.root is None:
             scratch = Path(tempfile.mkdtemp(prefix="sgdstudy-"))
             atexit.register(remove_folder, scratch)
         label = f"{now}-{uuid.uuid4().hex[:4]}"
-        return cls(store, study, label, shlex.join(words), scratch, tags or {})
+        number = next_number(store, study)
+        return cls(store, study, label, shlex.join(words), number, scratch, tags or {})
 
     def outside(self) -> Invocation:
         """Return the same for runs that belong to no invocation: `latest` stays what it was."""
-        return replace(self, id="")
+        return replace(self, id="", number="")
 
     def url(self) -> str:
         """Return the address of the charts; of the store's UI alone while the store is away."""
@@ -104,7 +109,8 @@ class Invocation:
             "mlflow.source.name": Path(sys.argv[0]).name,
             "mlflow.note.content": note,
             "sgdstudy.study": self.study,
-            "sgdstudy.invocation": self.id,
+            INVOCATION: self.id,
+            **({NUMBER: self.number} if self.number else {}),
             "sgdstudy.command": self.command,
             **provenance.code_tags(),
             "sgdstudy.hardware": provenance.hardware(),

@@ -4,6 +4,7 @@
     sent.json       the run's id, once the store has one for it
     steps.arrow     its rows as they come; epochs.arrow too
     points.json     points sent while it was going on
+    tries.json      how many commands could not send it to a store that answered
     checkpoint.safetensors  where a long run stood
     artifacts/      files on their way to the store; a local one gets them by a rename
     closing.json    how it ended: status, tags, points
@@ -23,14 +24,14 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from filelock import FileLock, Timeout
 
-from sgdstudy.errors import InputError
-from sgdstudy.tracking import chart_views
+from sgdstudy.errors import Away, InputError, Refused, recordable
+from sgdstudy.tracking import aside, chart_views
 from sgdstudy.tracking.places import links_in, remove_folder
 from sgdstudy.tracking.retry import is_away, patiently, reason_of
 from sgdstudy.tracking.runs import TrackedRun, search
@@ -87,6 +88,9 @@ class Closing:
     views: str | None = None  # the invocation whose views are to be written
 
 
+Told = TypeVar("Told", Opening, Closing)
+
+
 class HeldRows(Protocol):
     """What takes a run's rows, and may hold some."""
 
@@ -108,6 +112,8 @@ class Journal:
         uri: where the store keeps the run's artifacts; None as long as that is not known.
         interim: the points sent while it went on.
         closed: whether it is written down how the run ended.
+        failure: why the last attempt to send it came to nothing.
+        refusal: why the run is set aside; None: it is not.
         sink: takes its rows; None: it has none.
     """
 
@@ -119,6 +125,8 @@ class Journal:
         self._opened: bool = sent.get("opened", False)
         self.interim: list[Stamped] = read_json(folder / "points.json") or []
         self.closed = (folder / "closing.json").exists()
+        self.failure = ""
+        self.refusal: str | None = None
         self.sink: HeldRows | None = None
         self._lock = FileLock(folder / "lock")
         self._tried = True  # the store may know a run that we know nothing of
@@ -142,6 +150,7 @@ class Journal:
         Raises:
             InputError: the store refuses the run.
         """
+        opening = _recordable(opening)
         key = f"{opening.start_ms:013d}-{uuid.uuid4().hex[:12]}"
         opening.tags[KEY] = key
         folder = store.streams / key
@@ -161,10 +170,6 @@ class Journal:
                 _note_away(store, error)
                 return journal
             journal._remove()
-            if type(error).__module__.startswith("mlflow"):
-                raise InputError(
-                    f"the store {store.shown} refuses a run: {reason_of(error)}"
-                ) from None
             raise
         return journal
 
@@ -251,21 +256,52 @@ class Journal:
 
     def close(self, closing: Closing, patience: float = PATIENCE_SECONDS) -> bool:
         """Write down how the run ended and send it; whether the store has all of it now."""
+        closing = _recordable(closing)
         write_json(self.folder / "closing.json", vars(closing))
         self.closed = True
         return self.send(patience)
 
     def send(self, patience: float = PATIENCE_SECONDS) -> bool:
-        """Send what the store has not got; whether it has all of it now."""
+        """Send what the store has not got; whether it has all of it now.
+
+        What it refuses is set aside: it would refuse it the next time.
+        """
         try:
             patiently(self._deliver, 0.0 if self.store.uri in _AWAY else patience)
         except Exception as error:
-            _note_away(self.store, error)
-            self.let_go()
+            self.failure = reason_of(error)
+            if is_away(error) or isinstance(error, OSError):  # a full disk passes too
+                _note_away(self.store, error)
+                self.let_go()
+            else:
+                self.set_aside(self.failure)
             return False
         _AWAY.discard(self.store.uri)
         self._remove()
         return True
+
+    def set_aside(self, reason: str) -> None:
+        """Keep the run where no command sends it any more, but the one that is asked to."""
+        self.refusal = reason
+        self.let_go()
+        self.folder = aside.put(self.store, self.folder, reason)
+        name = f"{self.opening.study}: {self.opening.name}"
+        log.warning(
+            "%s cannot be sent: %s; what it recorded is set aside, see sgdstudy recover",
+            name,
+            reason,
+        )
+
+    @property
+    def tries(self) -> int:
+        """How many commands could not send it to a store that answered."""
+        return read_json(self.folder / "tries.json") or 0
+
+    def note_try(self, most: int) -> None:
+        """Note one more of them; after the last the run is set aside."""
+        write_json(self.folder / "tries.json", self.tries + 1)
+        if self.tries >= most:
+            self.set_aside(f"{self.failure}, {most} times, and takes others")
 
     def let_go(self) -> None:
         """Leave the run to the next command."""
@@ -294,10 +330,12 @@ class Journal:
             self._log([*first, *points], tags, opening.params)
             if opening.data:
                 self._log_data(_data_input(opening.data))
-        if self.artifacts():
+        files = [path.name for path in self.artifacts()]
+        if files:
             self._log_artifacts()
         if closing:
             self._end(closing)
+            self._require_there(closing, files)
         else:
             self._opened = True
             self._note_sent(opened=True)
@@ -341,15 +379,13 @@ class Journal:
         )
 
     def _log_data(self, data: DatasetInput) -> None:
-        from mlflow.exceptions import MlflowException
-
         assert self.run_id is not None
         for attempts_left in (2, 1, 0):
             try:
                 return self.store.client.log_inputs(self.run_id, [data])
-            except MlflowException as error:
+            except Refused as error:
                 # two processes may log the same new data set at once; the second try finds it
-                if error.error_code != "BAD_REQUEST" or not attempts_left:
+                if error.code != "BAD_REQUEST" or not attempts_left:
                     raise
 
     def _log_artifacts(self) -> None:
@@ -373,6 +409,18 @@ class Journal:
             chart_views.save(self.store, self.store.experiment(self.opening.study), closing.views)
         client.set_terminated(self.run_id, status=closing.status, end_time=closing.end_ms)
 
+    def _require_there(self, closing: Closing, files: list[str]) -> None:
+        """Look whether a server has what it said yes to: something on the way may say so to all."""
+        if self.store.root is not None:
+            return
+        assert self.run_id is not None
+        found = self.store.client.get_run(self.run_id)
+        there = {item.path for item in self.store.client.list_artifacts(self.run_id)}
+        points = {key for key, _, _, _ in closing.points}
+        whole = found.info.status == closing.status and points <= set(found.data.metrics)
+        if not whole or not set(files) <= there:
+            raise Away(f"{self.store.shown} said yes to the run, and does not have all of it")
+
     def _remove(self) -> None:
         (self.folder / "opening.json").unlink(missing_ok=True)  # from here on nobody sends it
         self._lock.release()
@@ -387,6 +435,16 @@ def _note_away(store: Store, error: BaseException) -> None:
     if store.uri not in _AWAY:
         log.warning("%s: what runs record is kept here and sent later", reason_of(error))
     _AWAY.add(store.uri)
+
+
+def _recordable(told: Told) -> Told:
+    """Return what is told of a run as it may be kept, whatever texts it is made of."""
+    tags = {name: recordable(value) for name, value in told.tags.items()}
+    if isinstance(told, Closing):
+        note = None if told.note is None else recordable(told.note)
+        return replace(told, tags=tags, note=note)
+    params = {name: recordable(value) for name, value in told.params.items()}
+    return replace(told, tags=tags, params=params)
 
 
 def move(path: Path, target: Path) -> None:

@@ -12,26 +12,46 @@ from sgdstudy.tracking.store import Store
 
 log = logging.getLogger("sgdstudy")
 
+Doomed = dict[tuple[str, str], list[TrackedRun]]  # by experiment and user
 
-def plan(store: Store, keep: int) -> list[TrackedRun]:
-    """Return the runs of all but the latest `keep` invocations of each study.
+
+def plan(store: Store, keep: int) -> Doomed:
+    """Return the runs of all but the latest `keep` invocations of each study and user.
 
     Raises:
         InputError: a negative number.
     """
     if keep < 0:
         raise InputError(f"keep is the number of invocations to keep, at least 0, got {keep}")
-    doomed = []
+    found: Doomed = {}
     for experiment in store.client.search_experiments():
-        runs = [
-            run
-            for run in every_run(store, experiment.experiment_id)
-            if run.invocation and run.status != "RUNNING"
-        ]
-        ids = sorted({run.invocation for run in runs})
-        kept = set(ids[len(ids) - keep :]) if keep else set()
-        doomed += [run for run in runs if run.invocation not in kept]
-    return doomed
+        for run in every_run(store, experiment.experiment_id):
+            if run.invocation and run.status != "RUNNING":
+                whose = run.tags.get("mlflow.user", "unknown")
+                found.setdefault((experiment.name, whose), []).append(run)
+    doomed = {of: _older(runs, keep) for of, runs in sorted(found.items())}
+    return {of: runs for of, runs in doomed.items() if runs}
+
+
+def _older(runs: list[TrackedRun], keep: int) -> list[TrackedRun]:
+    """Return the runs of all but the latest invocations."""
+    latest = dict.fromkeys(
+        run.invocation for run in sorted(runs, key=lambda run: run.order, reverse=True)
+    )
+    kept = set(list(latest)[:keep])
+    return [run for run in runs if run.invocation not in kept]
+
+
+def described(doomed: Doomed) -> list[str]:
+    """Return a line for each study and user: what is dropped of them."""
+    lines = []
+    for (name, whose), runs in doomed.items():
+        several = len({run.invocation for run in runs})
+        lines.append(
+            f"{name}, of {whose}: {len(runs)} run{'s' * (len(runs) > 1)} "
+            f"of {several} invocation{'s' * (several > 1)}"
+        )
+    return lines
 
 
 def remove(store: Store, runs: list[TrackedRun]) -> int:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from sgdstudy.errors import Refused
 from sgdstudy.tracking.journal import KEY, PATIENCE_SECONDS, Journal
 from sgdstudy.tracking.provenance import Process
 from sgdstudy.tracking.retry import is_away
 from sgdstudy.tracking.runs import search
 from sgdstudy.tracking.sink import close_interrupted, room_on_disk
 from sgdstudy.tracking.store import Store, open_store
+
+MOST_TRIES = 3  # of sending a run to a server that answers, and fails at it
 
 
 @dataclass(frozen=True)
@@ -21,17 +24,20 @@ class Recovered:
         closed: cut off, and closed now.
         sent: ended while the store was away, and in the store now.
         waiting: still not in the store.
+        refused: the store does not take them; set aside.
     """
 
-    closed: list[str]
-    sent: list[str]
-    waiting: list[str]
+    closed: list[str] = field(default_factory=list)
+    sent: list[str] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         words = {
             "finished {} that had been cut off": self.closed,
             "sent {} that the store had missed": self.sent,
             "kept {} for sgdstudy recover: the store does not take them now": self.waiting,
+            "set aside {} that the store refuses, sgdstudy recover says why": self.refused,
         }
         counts = [(text, len(names)) for text, names in words.items() if names]
         return "; ".join(text.format(f"{n} run{'s' * (n > 1)}") for text, n in counts)
@@ -65,23 +71,17 @@ def recover(store: Store) -> Recovered:
     Raises:
         StoreError: the disk is full.
     """
-    found = Recovered([], [], [])
+    found, away = Recovered(), False
     here = {folder.name for folder in store.streams.glob("*")}
     for name in sorted(here):
         journal = Journal.orphan(store, store.streams / name)
         if journal is None:
             continue
-        ended = journal.closed
-        patience = 0.0 if found.waiting else PATIENCE_SECONDS
-        with room_on_disk(journal.opening.name, store):
-            sent = (
-                journal.send(patience)
-                if ended
-                else close_interrupted(journal, "KILLED", None, patience)
-            )
-        kind = found.waiting if not sent else found.sent if ended else found.closed
+        kind = _finish(journal, found, away)
         kind.append(f"{journal.opening.study}: {journal.opening.name}")
-    if not found.waiting:
+        if kind is found.waiting and not away:
+            away = store.root is not None or not _answers(store)
+    if not away:
         try:
             found.closed.extend(_close_lost(store, here))
         except Exception as error:
@@ -90,10 +90,39 @@ def recover(store: Store) -> Recovered:
     return found
 
 
+def _finish(journal: Journal, found: Recovered, away: bool) -> list[str]:
+    """Close or send a run that was left behind; return the list that it belongs to.
+
+    One at which a store fails that answers everything else is refused after a few commands, and is
+    not waited for meanwhile.
+    """
+    if away:  # the store is not asked again for each of them
+        journal.let_go()
+        return found.waiting
+    ended, patience = journal.closed, 0.0 if journal.tries else PATIENCE_SECONDS
+    with room_on_disk(journal.opening.name, journal.store):
+        sent = (
+            journal.send(patience)
+            if ended
+            else close_interrupted(journal, "KILLED", None, patience)
+        )
+        if sent:
+            return found.sent if ended else found.closed
+        if journal.refusal is None and journal.store.root is None and _answers(journal.store):
+            journal.note_try(MOST_TRIES)
+    return found.waiting if journal.refusal is None else found.refused
+
+
+def _answers(store: Store) -> bool:
+    """Whether the store, which failed at a run, answers what has nothing to do with that."""
+    try:
+        return store.client.search_experiments(max_results=1) is not None
+    except Exception:
+        return False
+
+
 def _close_lost(store: Store, here: set[str]) -> list[str]:
     """Close the running runs of this machine that have no folder and no process."""
-    from mlflow.exceptions import MlflowException
-
     client = store.client
     prefix = store.experiment_name("")
     found = client.search_experiments()
@@ -107,8 +136,8 @@ def _close_lost(store: Store, here: set[str]) -> list[str]:
             try:
                 client.set_tag(run.run_id, "stop_reason", "interrupted")
                 client.set_terminated(run.run_id, status="KILLED")
-            except MlflowException as error:
-                if error.get_http_status_code() != 403:
+            except Refused as error:
+                if error.status != 403:
                     raise
                 continue  # another person's, theirs to close
             closed.append(f"{tags['sgdstudy.study']}: {run.name}")

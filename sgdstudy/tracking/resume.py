@@ -100,7 +100,7 @@ def _ended(store: Store, study: str, arm: str, tags: Mapping[str, str]) -> Itera
         if not is_away(error):
             raise
         raise StoreError(f"{arm} cannot be gone on with now: {reason_of(error)}") from error
-    for run in found:
+    for run in sorted(found, key=lambda run: run.order, reverse=True):
         if run.name == arm and run.status in ENDED:
             yield run
 

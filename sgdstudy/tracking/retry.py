@@ -2,33 +2,71 @@
 
 from __future__ import annotations
 
+import contextvars
+import queue
+import re
+import threading
 import time
 from collections.abc import Callable
+from typing import Any, TypeVar
+
+from sgdstudy.errors import LONGEST_REASON, Away, InputError, without_secrets
+
+T = TypeVar("T")
+PASSING = (408, 425, 429)  # below 500: too slow, too early, too many
+# what other packages say, and what we say of it; the first that is found
+PLAIN = {
+    r"database is locked": "the database is locked by another program; end it, or wait",
+    r"disk is full|No space left": "the disk is full; free some space",
+}
+CALLERS = ("mlflow", "requests", "urllib3")
+OF_CALLS = {
+    r"failed with error code (\d+)|too many (\d+) error responses": "it answers with error {}",
+    r"not in a valid JSON format|Expecting value|JSONDecodeError": "its answer is not MLflow's",
+    r"CERTIFICATE_VERIFY_FAILED|certificate verify failed": "its certificate is not known here; "
+    "set MLFLOW_TRACKING_SERVER_CERT_PATH to that, or REQUESTS_CA_BUNDLE to who signed it",
+    r"[Pp]roxyError|connect to proxy": "the HTTP proxy does not let us through; see NO_PROXY",
+    r"NameResolution|Name or service not known|resolve host|getaddrinfo": "no such machine",
+    r"Connection refused": "connection refused",
+    r"timed out|[Tt]ime-?out exception": "it took too long",
+    r"Connection aborted|Connection reset|RemoteDisconnected": "it hung up",
+}
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether an error says that the store does not answer now, not that it refuses."""
+    """Whether an error can pass: the store does not answer now. Else it refuses, and always would.
+
+    What is written in no way that UTF-8 has is refused whatever code MLflow gives it.
+    """
     from mlflow.exceptions import MlflowException
     from requests import RequestException
 
+    if isinstance(error, InputError):
+        return isinstance(error, Away)
+    cause = error.__cause__ or error.__context__
+    if isinstance(error, UnicodeError) or isinstance(cause, UnicodeError):
+        return False
     if isinstance(error, MlflowException):
-        return error.get_http_status_code() >= 500 or error.get_http_status_code() in (408, 429)
+        status = error.get_http_status_code()
+        # MLflow's own no has a text that is JSON; a page of whatever stands before it has none
+        page = "failed with error code" in str(error) and status not in (401, 403)
+        return status >= 500 or status in PASSING or page
     if isinstance(error, RequestException):
-        return error.response is None or error.response.status_code >= 500
+        status = 500 if error.response is None else error.response.status_code
+        return status >= 500 or status in PASSING
     return isinstance(error, (ConnectionError, TimeoutError))
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what went wrong, in one line."""
+    """Return what went wrong, in one line, without passwords of addresses."""
     text = str(error)
-    if "database is locked" in text:
-        return "the database is locked by another program; end it, or wait"
-    if "disk is full" in text or "No space left" in text:
-        return "the disk is full; free some space"
-    if "Connection refused" in text:
-        return "the tracking server does not answer (connection refused)"
-    lines = text.strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    calls = type(error).__module__.partition(".")[0] in CALLERS
+    for pattern, words in (PLAIN | (OF_CALLS if calls else {})).items():
+        found = re.search(pattern, text)
+        if found:
+            return words.format(next(filter(None, found.groups()), ""))
+    lines = without_secrets(text).strip().splitlines()
+    return lines[0][:LONGEST_REASON] if lines else type(error).__name__
 
 
 def patiently(action: Callable[[], object], seconds: float) -> None:
@@ -43,3 +81,31 @@ def patiently(action: Callable[[], object], seconds: float) -> None:
                 raise
         time.sleep(pause)
         pause = min(2 * pause, 2.0)
+
+
+def within(seconds: float, action: Callable[[], T]) -> T:
+    """Return what an action returns, if it does so in time.
+
+    A time-out of the network's is one of silence: who sends a byte now and then is waited for.
+    The action goes on in its thread, to which nobody listens any more.
+
+    Raises:
+        TimeoutError: the time is up.
+    """
+    said: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            said.put((action(), None))
+        except BaseException as error:
+            said.put((None, error))
+
+    run = contextvars.copy_context().run
+    threading.Thread(target=run, args=(work,), daemon=True, name="sgdstudy-call").start()
+    try:
+        found, error = said.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no whole answer within {seconds:g} s") from None
+    if error is not None:
+        raise error
+    return found  # type: ignore[no-any-return]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, unknown
+from sgdstudy.errors import Away, InputError, Refused, unknown
 from sgdstudy.tracking import garbage
 from sgdstudy.tracking.provenance import user
 from sgdstudy.tracking.store import Store
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 INVOCATION = "sgdstudy.invocation"
+NUMBER = "sgdstudy.number"  # orders invocations, also where a clock was wrong
 MOST = 1000  # runs of one page
+LAST_FIRST = (f"tags.`{NUMBER}` DESC", f"tags.`{INVOCATION}` DESC")
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,19 @@ class TrackedRun:
         """The id of its invocation; "" of a rerun, and of what others track."""
         return self.tags.get(INVOCATION, "")
 
+    @property
+    def order(self) -> tuple[int, str]:
+        """What sorts invocations: their number; of older stores, the time that their id tells."""
+        try:
+            return int(self.tags[NUMBER]), self.invocation
+        except (KeyError, ValueError):
+            pass
+        try:
+            began = datetime.strptime(self.invocation[:22], "%Y%m%d-%H%M%S-%f")
+            return int(began.replace(tzinfo=UTC).timestamp() * 1000), self.invocation
+        except ValueError:  # it belongs to none
+            return self.start_ms, self.invocation
+
     def labels(self, study: str) -> dict[str, str]:
         """Return what tells its rows from those of other runs."""
         own = {"arm": self.name, "run_id": self.run_id, "invocation": self.invocation}
@@ -136,10 +153,26 @@ def _latest(store: Store, experiment_id: str, kind: str) -> str:
     """Return the latest invocation of this user, else of anybody; "" where there is none."""
     for whose in (f" AND {_tag('mlflow.user', user())}", ""):
         only = f"{kind} AND {_tag(INVOCATION, '%', 'LIKE')}{whose}"
-        order = [f"tags.`{INVOCATION}` DESC"]
-        for run in search(store, [experiment_id], only, order=order, most=1):
+        for run in search(store, [experiment_id], only, order=LAST_FIRST, most=1):
             return run.invocation
     return ""
+
+
+def next_number(store: Store, study: str) -> str:
+    """Return the number of an invocation that begins: milliseconds since 1970.
+
+    It is more than that of any before, though a clock was wrong: then the last one's and one.
+    """
+    last = 0
+    try:
+        found = store.client.get_experiment_by_name(store.experiment_name(study))
+        if found is not None:
+            only = _tag(INVOCATION, "%", "LIKE")
+            runs = search(store, [found.experiment_id], only, order=LAST_FIRST, most=1)
+            last = max((run.order[0] for run in runs), default=0)
+    except Away:  # the clock alone, then
+        pass
+    return f"{max(time.time_ns() // 1_000_000, last + 1):015d}"
 
 
 def _tag(name: str, value: str, relation: str = "=") -> str:
@@ -159,7 +192,7 @@ def every_run(store: Store, experiment_id: str, only: str = "") -> list[TrackedR
             runs += map(TrackedRun.of, page)
         token = page.token
         if not token:
-            return runs
+            return sorted(runs, key=lambda run: run.order)
 
 
 def search(
@@ -182,11 +215,9 @@ def find_run(store: Store, run_id: str) -> TrackedRun:
     Raises:
         InputError: there is none.
     """
-    from mlflow.exceptions import MlflowException
-
     try:
         return TrackedRun.of(store.client.get_run(run_id))
-    except MlflowException:
+    except Refused:
         raise InputError(
             f"there is no run {run_id!r} in {store.shown}; ss.load_runs(study).run_id lists them"
         ) from None

@@ -6,22 +6,21 @@ import logging
 import math
 import os
 import re
+import sys
 import time
-import urllib.error
-import urllib.request
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from filelock import FileLock
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, StoreError, quoted, unknown
-from sgdstudy.tracking import database
+from sgdstudy.errors import InputError, Refused, StoreError, quoted, without_secrets
+from sgdstudy.tracking import address, database, server
 from sgdstudy.tracking.places import OURS, local_path, place_of_run
-from sgdstudy.tracking.retry import patiently, reason_of
+from sgdstudy.tracking.retry import patiently
 from sgdstudy.tracking.shared import group_rights, make_folder
 
 # before mlflow is first imported: it reports its use over the network otherwise
@@ -36,9 +35,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-DATABASE = "mlflow.db"
-SCHEMES = ("http", "https", "sqlite", "file", "postgresql", "mysql", "mssql", "databricks")
-SERVER_SECONDS = 5.0
+ENVIRONMENT = "MLFLOW_TRACKING_URI"
 LOCK_SECONDS = 20.0
 EXPERIMENT_SECONDS = 1.0  # a sweep makes dozens of runs a second
 
@@ -60,18 +57,16 @@ class Store:
     @property
     def shown(self) -> str:
         """The URI for people and files: without a password."""
-        return re.sub(r"//[^/@]*@", "//", self.uri)
+        return without_secrets(self.uri, whole=True)
 
     @property
     def database(self) -> Path | None:
         """The file of a local store's database; None for a server."""
-        return None if self.root is None else Path(self.uri.removeprefix("sqlite:///"))
+        return None if self.root is None else address.sqlite_path(self.uri)
 
     def is_called(self, uri: str) -> bool:
-        """Whether a URI, as `shown` once wrote it, is of this store, wherever it lay then."""
-        if self.database is None:
-            return uri == self.shown
-        return uri.startswith("sqlite:") and Path(uri).name == self.database.name
+        """Whether a URI, as `shown` once wrote it, is of this store, in whatever spelling."""
+        return address.identity(uri) == address.identity(self.shown)
 
     def place(self, run_id: str, uri: str) -> Path | None:
         """Return the folder of a run's artifacts in a local store; None: MLflow takes them there.
@@ -90,7 +85,7 @@ class Store:
 
     @cached_property
     def client(self) -> MlflowClient:
-        """MLflow's client for this store.
+        """MLflow's client for this store, whose every call ends in time; see `server.Client`.
 
         Raises:
             InputError: a database of an older or a newer MLflow.
@@ -99,14 +94,16 @@ class Store:
         from mlflow.exceptions import MlflowException
 
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        # it prints a traceback of what we say in one line
+        # they print a traceback of what we say in one line
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-        if self.reads and self.database is not None:
-            return cast("MlflowClient", database.Reader(self.database))
         try:
-            return MlflowClient(tracking_uri=self.uri)
+            if self.reads and self.database is not None:
+                made: Any = database.Reader(self.database)
+            else:
+                made = server.first(self.uri, lambda: MlflowClient(tracking_uri=self.uri))
         except MlflowException as error:
             raise self._explained(error) from error
+        return cast("MlflowClient", server.Client(made, self.uri))
 
     def _explained(self, error: Exception) -> Exception:
         """Say in one line what is wrong with a database's schema."""
@@ -163,8 +160,6 @@ class Store:
         return known
 
     def _experiment(self, name: str) -> str:
-        from mlflow.exceptions import MlflowException
-
         found = self.client.get_experiment_by_name(name)
         if found is None:
             if self.root is not None:
@@ -173,7 +168,7 @@ class Store:
             location = None if self.root is None else (self.root / OURS / name).as_uri()
             try:
                 return self.client.create_experiment(name, artifact_location=location)
-            except MlflowException:  # another process was faster
+            except Refused:  # another process was faster
                 found = self.client.get_experiment_by_name(name)
                 if found is None:
                     raise
@@ -182,38 +177,48 @@ class Store:
         return found.experiment_id
 
 
-def locate(given: str | None = None) -> Store:
-    """Return the store: `MLFLOW_TRACKING_URI`, else `given`, else the nearest `mlruns/`.
+def locate(given: str | Path | None = None) -> Store:
+    """Return the store: `given`, else `MLFLOW_TRACKING_URI`, else the nearest `mlruns/`.
 
     Args:
-        given: a folder for database and artifacts, or a tracking URI.
+        given: a folder for database and artifacts, or a tracking URI; see `address.parse`.
 
     Raises:
-        InputError: a kind of URI that cannot be used.
+        InputError: what is neither, or a kind of URI that cannot be used.
     """
-    choice = os.environ.get("MLFLOW_TRACKING_URI") or given
-    if not isinstance(choice, (str, Path, type(None))):
-        raise InputError(f"the store is a folder or a tracking URI, not {quoted(choice)}")
-    choice = str(choice) if isinstance(choice, Path) else choice
-    if choice in ("sqlite://", "sqlite:///"):
-        raise InputError(
-            "sqlite:// alone is a database in memory, lost at once; give sqlite:///file"
-        )
-    if choice and choice.startswith("sqlite:///"):
-        path = Path(choice.removeprefix("sqlite:///")).resolve()
-        return Store(f"sqlite:///{path.as_posix()}", path.parent)
-    if choice and "://" in choice and not choice.startswith("file:"):
-        scheme = choice.split(":")[0].split("+")[0]
-        if scheme not in SCHEMES:
-            raise unknown("kind of store", scheme, SCHEMES)
-        return Store(choice, None)
-    if choice:
-        root = checks.path("the store", choice.removeprefix("file://")).resolve()
-    else:
+    if not isinstance(given, (str, Path, type(None))):
+        raise InputError(f"the store is a folder or a tracking URI, not {quoted(given)}")
+    if isinstance(given, Path):  # one called localhost:5000 too
+        given = str(given.expanduser().absolute())
+    choice = (_from_environment() or _nearest()) if given is None else given
+    uri, file = address.parse(choice)
+    return Store(uri, None if file is None else file.parent)
+
+
+def _from_environment() -> str | None:
+    """Return what the environment says, not what `mlflow.set_tracking_uri` put into it."""
+    said = os.environ.get(ENVIRONMENT)
+    module = sys.modules.get("mlflow.tracking._tracking_service.utils")
+    if not said or said != getattr(module, "_tracking_uri", None):
+        return said
+    try:  # what this process began with
+        words = Path("/proc/self/environ").read_bytes().split(b"\0")
+    except OSError:  # not Linux: it cannot be told
+        return said
+    prefix = f"{ENVIRONMENT}=".encode()
+    found = [os.fsdecode(word.removeprefix(prefix)) for word in words if word.startswith(prefix)]
+    return found[0] if found else None
+
+
+def _nearest() -> str:
+    try:
         here = Path.cwd()
-        near = [p / "mlruns" for p in (here, *here.parents) if (p / "mlruns").is_dir()]
-        root = near[0] if near else here / "mlruns"
-    return Store(f"sqlite:///{(root / DATABASE).as_posix()}", root)
+    except FileNotFoundError:
+        raise InputError(
+            "the folder that you are in was deleted; change to another one, or give --store"
+        ) from None
+    found = next((p for p in (here, *here.parents) if (p / "mlruns").is_dir()), here)
+    return str(found / "mlruns")
 
 
 def open_store(given: str | None = None, make: bool = True) -> Store:
@@ -233,7 +238,7 @@ def open_store(given: str | None = None, make: bool = True) -> Store:
     store = locate(given)
     path = store.database
     if store.root is None or path is None:
-        _check_server(store)
+        server.check(store.uri, lambda: store.client)
         return store
     if not make:
         database.require_exists(path)
@@ -275,47 +280,10 @@ def read_store(given: str | None = None) -> Store:
     """
     store = locate(given)
     if store.database is None:
-        _check_server(store)
+        server.check(store.uri, lambda: store.client)
         return store
     database.require_readable(store.database)
     return replace(store, reads=True)
-
-
-def _check_server(store: Store) -> None:
-    uri = store.uri
-    if not uri.startswith(("http://", "https://")):
-        return
-    try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=SERVER_SECONDS):
-            pass
-    except urllib.error.HTTPError:  # it answers, whatever it thinks of /health
-        pass
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise InputError(
-            f"the tracking server {store.shown} does not answer ({reason}); "
-            f"start it, or unset MLFLOW_TRACKING_URI to use a local store"
-        ) from error
-    _check_access(store)
-
-
-def _check_access(store: Store) -> None:
-    """Ask for what needs a name and a password; /health needs none."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        store.client.search_experiments(max_results=1)
-    except MlflowException as error:
-        code = error.get_http_status_code()
-        if code == 401:
-            raise InputError(
-                f"the tracking server {store.shown} does not know you; set "
-                f"MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to what its admin gave you"
-            ) from None
-        if code == 403:
-            raise InputError(
-                f"the tracking server {store.shown} refuses to answer: {reason_of(error)}"
-            ) from None
 
 
 def _state_folder() -> Path:

@@ -8,13 +8,17 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import requests
 
 from sgdstudy.errors import InputError, StoreError
-from sgdstudy.tracking import chart_views, database, recovery
-from sgdstudy.tracking.store import Store, read_store
+from sgdstudy.tracking import chart_views, database, recovery, watched
+from sgdstudy.tracking.store import Store, locate, read_store
 from sgdstudy.training.interrupts import STOP_SIGNALS
 
 START_SECONDS = 60.0
@@ -29,33 +33,65 @@ def serve(given: str | None, port: int, say: Callable[[str], None], browse: bool
         InputError: a port that is not one, or a server that does not start.
     """
     store = _opened(given, say)
+    if store.root is None and not store.uri.startswith("http"):
+        raise InputError(
+            f"{store.shown} is a database, which has no charts; start mlflow server on it, as "
+            f"docs/server.md shows, and give its address"
+        )
     if store.root is None:
         _show_addresses(store, store.server, say, browse)
         return 0
     if not 1 <= port <= 65535:
         raise InputError(f"port is a number from 1 to 65535, got {port}")
-    free = _free_port(port)
-    if free != port:
-        say(f"port {port} is taken, using {free}")
-    address = f"http://127.0.0.1:{free}"
-    say(f"starting MLflow on {store.shown} ...")
     for number in STOP_SIGNALS:  # also where a shell that started us had them ignored
         signal.signal(number, signal.default_int_handler)
-    process = subprocess.Popen(server_command(store, free), env=_environment())
     try:
-        _wait(address, process)
-        _show_addresses(store, address, say, browse)
-        say("Ctrl-C stops the server.")
-        return process.wait()
+        with _served(store, port, say) as (address, process):
+            _show_addresses(store, address, say, browse)
+            say("Ctrl-C stops the server.")
+            return process.wait()
     except KeyboardInterrupt:
         say("stopped")
         return 0
-    finally:
-        process.terminate()
+
+
+@contextmanager
+def _served(
+    store: Store, port: int, say: Callable[[str], None]
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Start a server on the first port that it gets; it ends with the block, or with us."""
+    first = port
+    while True:
+        free = _free_port(first)
+        if free != port:
+            say(f"port {port} is taken, using {free}")
+        say(f"starting MLflow on {store.shown} ...")
+        watcher = [sys.executable, str(Path(watched.__file__))]
+        process = subprocess.Popen(
+            [*watcher, *server_command(store, free)],
+            stdin=subprocess.PIPE,  # it ends with us, however we end
+            env=_environment(),
+            start_new_session=True,  # Ctrl-C is ours
+        )
         try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
+            if _is_up(free, process):
+                yield f"http://127.0.0.1:{free}", process
+                return
+        finally:
+            _stop(process)
+        if _free_port(free) == free:
+            raise InputError(f"the MLflow server ended with exit code {process.returncode}")
+        first = free + 1  # another program was faster
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    process.stdin.close()
+    try:
+        process.wait(2 * watched.END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _opened(given: str | None, say: Callable[[str], None]) -> Store:
@@ -63,6 +99,8 @@ def _opened(given: str | None, say: Callable[[str], None]) -> Store:
     try:
         return recovery.start(given, say, make=False)
     except (InputError, StoreError) as error:
+        if locate(given).database is None:
+            raise
         store = read_store(given)
         say(f"{error}. It is shown as it is now.")
         return store
@@ -107,17 +145,32 @@ def _free_port(first: int) -> int:
     raise InputError(f"no free port from {first} on; give another with --port")
 
 
-def _wait(address: str, process: subprocess.Popen[bytes]) -> None:
+def _is_up(port: int, process: subprocess.Popen[bytes]) -> bool:
+    """Wait until the server answers; False if it ended, perhaps because the port was taken."""
+    session = requests.Session()
+    session.trust_env = False  # no proxy: the address is of this machine
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise InputError(f"the MLflow server ended with exit code {process.returncode}")
-        try:
-            with urllib.request.urlopen(f"{address}/health", timeout=2):
-                return
-        except OSError:
-            time.sleep(0.2)
+            return False
+        with suppress(requests.RequestException):
+            if session.get(f"http://127.0.0.1:{port}/health", timeout=2) and _holds(process, port):
+                return True
+        time.sleep(0.2)
     raise InputError(f"the MLflow server did not answer within {START_SECONDS:.0f} s")
+
+
+def _holds(process: subprocess.Popen[bytes], port: int) -> bool:
+    """Whether it is our server that listens there, not another one that was faster."""
+    try:
+        ours = psutil.Process(process.pid)
+        family = [ours, *ours.children(recursive=True)]
+        found = [place for one in family for place in one.net_connections("tcp")]
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:  # it cannot be told: macOS asks for rights
+        return True
+    return any(place.status == psutil.CONN_LISTEN and place.laddr.port == port for place in found)
 
 
 def _show_addresses(store: Store, server: str, say: Callable[[str], None], browse: bool) -> None:

@@ -262,3 +262,22 @@ def test_on_a_phone_only_tables_and_figures_scroll_sideways(made):
     assert wide <= inner
     assert any(boxes)
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+
+
+@pytest.mark.slow
+def test_a_report_never_replaces_the_database_or_what_is_no_page(made, tmp_path, no_server):
+    """As it was seen: `report --out mlruns/mlflow.db`; and a script, a link to the database."""
+    root = made.parent.parent / "mlruns"
+    store = open_store(str(root))
+    (tmp_path / "study.py").write_text("print('mine')\n")
+    (tmp_path / "link.html").symlink_to(root / "mlflow.db")
+    before = (root / "mlflow.db").read_bytes()
+    outside = [tmp_path / "study.py", tmp_path / "link.html"]
+    for path in (root / "mlflow.db", root / "streams", root / "artifacts" / "x.png", *outside):
+        with pytest.raises(InputError, match=r"page|html") as error:
+            write_report(store, path)
+        assert one_line(error)
+    assert (root / "mlflow.db").read_bytes() == before
+    assert (tmp_path / "study.py").read_text() == "print('mine')\n"
+    (tmp_path / "old.html").write_text("<!DOCTYPE html>\n<p>of yesterday</p>")
+    assert b"of yesterday" not in write_report(store, tmp_path / "old.html").read_bytes()

@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -320,6 +321,45 @@ def wait_for(condition, seconds=90):
 def test_a_dask_cluster_leaves_the_same_as_one_process(whole, script, store, dask_cluster):
     sweep.run(plan_of(script, store), dask=dask_cluster)
     assert_same_content(store, whole[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("comes_back", [False, True])
+def test_a_cluster_whose_workers_are_all_dead_is_said_and_waited_for_a_while(
+    tmp_path, monkeypatch, caplog, comes_back
+):
+    """As it was seen: the workers killed in the middle of a sweep, then silence for ever."""
+    distributed = pytest.importorskip("distributed", reason="pip install distributed")
+    monkeypatch.setattr(cluster, "ASK_SECONDS", 0.2)
+    monkeypatch.setattr(cluster, "WORKERS_SECONDS", 60.0 if comes_back else 2.0)
+    processes = DaskProcesses(tmp_path, workers=1)
+    words = ("--nthreads", "1", "--no-nanny", "--host", "127.0.0.1")
+
+    def tasks():
+        """Two are handed out, then the worker dies."""
+        yield (1.0,)
+        yield (1.0,)
+        processes.processes[1].kill()
+        yield from ((0.0,) for _ in range(comes_back))
+
+    with processes as file, distributed.Client(scheduler_file=file, set_as_default=False) as client:
+        outcomes = cluster.spread(client, time.sleep, tasks())
+        assert next(outcomes) is None
+        if comes_back:
+            waiter = threading.Thread(
+                target=lambda: (
+                    wait_for(lambda: "no Dask worker is left" in caplog.text),
+                    processes.start("worker", *words),
+                )
+            )
+            waiter.start()
+            assert list(outcomes) == [None, None]
+            waiter.join()
+        else:
+            with pytest.raises(ss.StoreError, match="no worker for 2 s") as error:
+                list(outcomes)
+            assert one_line(error)
+    assert sum("no Dask worker is left" in message for message in caplog.messages) == 1
 
 
 def refused(script, tmp_path, dask, capsys):

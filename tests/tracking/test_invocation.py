@@ -477,15 +477,16 @@ def test_prune_keeps_the_latest_and_removes_the_files_of_the_others(store):
     opened = open_store(store)
     folders = [artifacts(run_of(store, result, "arm")) for result in results]
     assert all(path.exists() for path in folders)
-    assert prune.plan(opened, 3) == []
-    doomed = prune.plan(opened, 1)
+    assert prune.plan(opened, 3) == {}
+    ((named, _), doomed), *others = prune.plan(opened, 1).items()
+    assert (named, others) == ("tiny", [])
     expected = {run for result in results[:2] for run in result.run_ids.values()}
     assert {run.run_id for run in doomed} == expected
     assert prune.remove(opened, doomed) > 0
     assert [path.exists() for path in folders] == [False, False, True]
     left = ss.load_runs("tiny", store=store, invocation="all")
     assert left.run_id.tolist() == [results[2].run_ids["arm"]]
-    assert len(prune.plan(opened, 0)) == 2
+    assert [len(runs) for runs in prune.plan(opened, 0).values()] == [2]
     with pytest.raises(ss.InputError, match="keep"):
         prune.plan(opened, -1)
 
@@ -514,14 +515,15 @@ def test_the_store_is_the_nearest_mlruns(tmp_path, no_server, monkeypatch):
     assert locate().root == tmp_path / "a" / "mlruns"
     assert locate(str(tmp_path / "other")).root == tmp_path / "other"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/env/mlflow.db")
-    assert locate(str(tmp_path / "other")).root == tmp_path / "env"
+    assert locate().root == tmp_path / "env"
+    assert locate(str(tmp_path / "other")).root == tmp_path / "other"
 
 
 def test_an_unreachable_server_is_refused_and_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(ss.InputError, match=r"127\.0\.0\.1:9") as error:
-        TINY.run(Options(store=str(tmp_path / "mlruns")))
+        TINY.run(Options())
     assert one_line(error)
     assert list(tmp_path.iterdir()) == []
 

@@ -181,7 +181,7 @@ def test_an_outage_is_said_once(opened, calls, caplog):
 
 def test_what_the_store_refuses_is_one_line_and_leaves_nothing(opened, calls):
     calls.fail = {0: MlflowException("no such\nexperiment", error_code=1000)}
-    with pytest.raises(ss.InputError, match="refuses a run: no such") as error:
+    with pytest.raises(ss.InputError, match="refuses to answer: no such") as error:
         begin(opened)
     assert one_line(error)
     assert list(opened.streams.iterdir()) == []

@@ -1,0 +1,224 @@
+"""What a person means by an address of a store: a folder, a database, a server; or one line."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+from urllib.request import url2pathname
+
+from sgdstudy import checks
+from sgdstudy.errors import InputError, quoted, unknown, without_secrets
+
+DATABASE = "mlflow.db"
+SUFFIXES = (".db", ".sqlite", ".sqlite3")
+SQLITE = b"SQLite format 3\0"  # how a database begins
+SCHEMES = ("http", "https", "sqlite", "file", "postgresql", "mysql", "mssql", "databricks")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+SIGNED_IN = re.compile(r"[^/\\]*@[\w.-]+:\d{1,5}(/|$)")  # ada:secret@host:5000
+DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+
+
+def parse(given: str) -> tuple[str, Path | None]:
+    """Return MLflow's tracking URI, and the database's file where the store is a local one.
+
+    Args:
+        given: a folder, a database's file, a `file:` or `sqlite:` URL of one, `http(s)://` of a
+            server, the URL of another database as SQLAlchemy takes it, `databricks`, or
+            `databricks://profile`.
+
+    Raises:
+        InputError: anything else; what is an address without its `//`, for one.
+
+    >>> parse("http://Localhost:5000/#/experiments/3")
+    ('http://localhost:5000', None)
+    """
+    _require_clean(given)
+    scheme, _, rest = given.partition("://")
+    kind = scheme.lower().split("+")[0]
+    if given == "databricks":
+        return given, None
+    if given[:5].lower() == "file:":
+        return _local(_file_path(given))
+    if not rest and not given.endswith("://"):
+        return _local(_plain_path(given))
+    if kind not in SCHEMES:
+        raise unknown("kind of store", scheme, SCHEMES)
+    if kind == "sqlite":
+        return _local(_sqlite_path(given, rest), database=True)
+    if kind in ("http", "https"):
+        return _server(kind, given), None
+    return f"{scheme.lower()}://{rest}", None
+
+
+def sqlite_uri(path: Path) -> str:
+    """Return the URI of an SQLite database, as SQLAlchemy reads it: it unquotes what it is given.
+
+    With quotes it names the driver too: MLflow makes the folder of any `sqlite:///...`, and takes
+    the quoted name for it.
+
+    >>> print(sqlite_uri(Path("/a b/mlflow.db")), sqlite_uri(Path("/50%?/mlflow.db")))
+    sqlite:////a b/mlflow.db sqlite+pysqlite:////50%25%3F/mlflow.db
+    """
+    plain = path.as_posix()
+    escaped = plain.replace("%", "%25").replace("?", "%3F")
+    return f"{'sqlite' if escaped == plain else 'sqlite+pysqlite'}:///{escaped}"
+
+
+def sqlite_path(uri: str) -> Path:
+    """Return the file of an SQLite database's URI."""
+    return Path(unquote(uri.partition(":///")[2]))
+
+
+def identity(uri: str) -> str:
+    """Return what is the same for every spelling of a store, and differs for two stores.
+
+    Of a local one that is the name of its file: what is compared lies in its own folder, which may
+    have been moved.
+
+    >>> identity("http://127.0.0.1:80/") == identity("HTTP://me@localhost")
+    True
+    """
+    scheme, _, rest = without_secrets(uri).partition("://")
+    kind = scheme.lower().split("+")[0]
+    if kind == "sqlite":
+        return f"sqlite:{sqlite_path(uri).name}"
+    try:
+        parts = urlsplit(f"//{rest}")
+        host, port = parts.hostname or "", parts.port or PORTS.get(kind)
+    except ValueError:
+        return uri
+    host = LOOPBACK[0] if host in LOOPBACK else host
+    return f"{kind}://{host}:{port}{parts.path.rstrip('/')}?{parts.query}"
+
+
+def password(uri: str) -> str:
+    """Return the password of an address, as a program may show it; "" where it has none.
+
+    >>> password("postgresql://ada:a%40b@host/db")
+    'a@b'
+    """
+    kept = without_secrets(uri, whole=True).partition("://")[2]
+    user = uri.partition("://")[2].removesuffix(kept).removesuffix("@")
+    return unquote(user.partition(":")[2])
+
+
+def is_loopback(uri: str) -> bool:
+    """Whether a server's address is of this machine."""
+    return urlsplit(uri).hostname in LOOPBACK
+
+
+# ---- the kinds of address --------------------------------------------------------------------
+
+
+def _local(path: Path, database: bool = False) -> tuple[str, Path]:
+    """Return a local store's URI and its database's file, from its folder or from that file."""
+    try:
+        path = path.expanduser().resolve()
+        database = database or _is_database(path)
+    except (OSError, RuntimeError) as error:  # a loop of links, no such user, no working folder
+        raise InputError(f"the store {quoted(str(path))} cannot be found: {error}") from None
+    _require_clean(str(path))
+    file = path if database else path / DATABASE
+    return sqlite_uri(file), file
+
+
+def _is_database(path: Path) -> bool:
+    """Whether a path is a database's own file, not the folder that one lies in."""
+    if path.is_file():
+        with open(path, "rb") as file:
+            return path.suffix in SUFFIXES or file.read(len(SQLITE)) == SQLITE
+    return path.suffix in SUFFIXES and not path.exists()
+
+
+def _plain_path(given: str) -> Path:
+    """Return a path, unless it looks like an address that lacks something."""
+    if SIGNED_IN.match(given):  # it may hold a password: it is not shown
+        raise InputError("the store is neither an address nor a path; put http:// before it")
+    scheme, colon, rest = given.partition(":")
+    kind = scheme.lower().split("+")[0]
+    mend = ""
+    if re.fullmatch(r"[\w.-]{2,}:\d{1,5}(/.*)?", given):
+        mend = f"http://{given}"
+    elif colon and kind in SCHEMES:
+        mend = f"{scheme.lower()}://{rest.lstrip('/')}"
+    elif re.match(r"[A-Za-z][\w.+-]+:/", given):
+        raise unknown("kind of store", scheme, SCHEMES)
+    if mend:
+        raise InputError(
+            f"the store {_shown(given)} is neither an address nor a path; write {mend}, or "
+            f"./{given} for a folder of that name"
+        )
+    return _checked(given)
+
+
+def _file_path(given: str) -> Path:
+    """Return the path of a `file:` URL."""
+    rest = given[5:]
+    if rest.startswith("//"):
+        host, slash, path = rest[2:].partition("/")
+        if host not in ("", "localhost", ".", "~"):
+            raise InputError(
+                f"the store {_shown(given)} names the machine {host!r}; write file:///path for a "
+                f"folder of this one, http://{host} for a server"
+            )
+        rest = host + slash + path if host in (".", "~") else slash + path
+    if {"?", "#"} & set(rest):
+        raise InputError(
+            f"the store {_shown(given)} is a URL: write %3F for ? and %23 for #, or the path alone"
+        )
+    return _checked(url2pathname(rest))
+
+
+def _sqlite_path(given: str, rest: str) -> Path:
+    """Return the file of an SQLite URL."""
+    path = rest.removeprefix("/")
+    if path in ("", ":memory:"):
+        raise InputError(
+            "sqlite:// alone is a database in memory, lost at once; give sqlite:///file"
+        )
+    if not rest.startswith("/"):
+        raise InputError(f"the store {_shown(given)} needs three slashes: sqlite:///{rest}")
+    if "?" in path or path.startswith("file:"):
+        raise InputError(
+            f"the store {_shown(given)} is a URL: give the path alone, or write %3F for ?; "
+            f"settings after a ? are not taken"
+        )
+    return _checked(unquote(path))
+
+
+def _shown(given: str) -> str:
+    return quoted(without_secrets(given, whole=True))
+
+
+def _require_clean(text: str) -> None:
+    """Refuse what no line can show, and what MLflow cannot keep."""
+    kinds = {unicodedata.category(char) for char in text if char != "\0"}
+    if "Cs" in kinds:  # bytes of the file system's that are not UTF-8
+        raise InputError(f"the store {_shown(text)} is not UTF-8; give another one with --store")
+    if "Cc" in kinds:
+        raise InputError(f"the store {_shown(text)} holds a control character; leave it out")
+
+
+def _checked(text: str) -> Path:
+    if os.name != "nt" and DRIVE.match(text):
+        raise InputError(f"the store {_shown(text)} is a path of Windows; give one of this machine")
+    return checks.path("the store", text)
+
+
+def _server(kind: str, given: str) -> str:
+    """Return a server's address, as MLflow takes it: without what a browser adds."""
+    try:
+        parts = urlsplit(given)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise InputError(f"the store {_shown(given)} is not an address: {error}") from None
+    if not host or " " in parts.netloc:
+        raise InputError(f"the store {_shown(given)} names no machine; write {kind}://host:port")
+    if parts.query:
+        raise InputError(f"the store {_shown(given)} has a question mark; leave out what follows")
+    user, at, place = parts.netloc.rpartition("@")
+    return f"{kind}://{user}{at}{place.lower()}{parts.path.rstrip('/')}"

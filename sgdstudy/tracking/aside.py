@@ -1,0 +1,107 @@
+"""Runs that cannot be sent: kept beside the others with the reason, until a person decides.
+
+    streams/KEY     a run that goes on, or waits for its store
+    aside/KEY       one that the store refuses; reason.txt says why
+
+No other command looks at them: `sgdstudy recover` tries again, `recover --discard KEY` drops them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sgdstudy.errors import one_line, unknown
+from sgdstudy.tracking.places import remove_folder
+from sgdstudy.tracking.store import Store
+
+REASON = "reason.txt"
+
+
+@dataclass(frozen=True)
+class Aside:
+    """A run that is set aside.
+
+    Attributes:
+        folder: what it recorded; its name is the run's key.
+        name: its study and its name.
+        invocation: what it belongs to.
+        reason: in one line.
+    """
+
+    folder: Path
+    name: str
+    invocation: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.folder.name}  {self.name}: {self.reason}"
+
+
+def put(store: Store, folder: Path, reason: str) -> Path:
+    """Set a run's folder aside; return where it lies now."""
+    place = _place(store) / folder.name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    (folder / REASON).write_text(one_line(reason) + "\n", encoding="utf-8")
+    os.replace(folder, place)
+    return place
+
+
+def listed(store: Store) -> list[Aside]:
+    """Return the runs of a store that are set aside, oldest first."""
+    found = []
+    for folder, told in _told(_place(store)):
+        if store.is_called(told["store"]):
+            name = one_line(f"{told['study']}: {told['name']}")
+            reason = (folder / REASON).read_text(encoding="utf-8", errors="replace")
+            invocation = told["tags"].get("sgdstudy.invocation", "")
+            found.append(Aside(folder, name, invocation, one_line(reason)))
+    return found
+
+
+def put_back(store: Store) -> None:
+    """Let the runs that are set aside be tried again."""
+    for one in listed(store):
+        store.streams.mkdir(exist_ok=True)
+        (one.folder / REASON).unlink()
+        os.replace(one.folder, store.streams / one.folder.name)
+
+
+def discard(store: Store, key: str) -> Aside:
+    """Remove a run that is set aside, with all it recorded.
+
+    Raises:
+        InputError: there is none of that key.
+    """
+    found = {one.folder.name: one for one in listed(store)}
+    if key not in found:
+        raise unknown("run set aside", key, found or ["none is"])
+    remove_folder(found[key].folder)
+    return found[key]
+
+
+def elsewhere(store: Store) -> dict[str, int]:
+    """Return how many runs wait on this machine for other stores, by their addresses."""
+    counts: dict[str, int] = {}
+    for _, told in _told(store.streams):
+        if not store.is_called(told["store"]):
+            counts[told["store"]] = counts.get(told["store"], 0) + 1
+    return counts
+
+
+def _told(place: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield the folders of runs, and what each was told at its beginning; damaged ones are none."""
+    for folder in sorted(place.glob("*")):
+        with suppress(OSError, ValueError):
+            told = json.loads((folder / "opening.json").read_text(encoding="utf-8"))
+            if {"store", "study", "name", "tags"} <= set(told):
+                yield folder, told
+
+
+def _place(store: Store) -> Path:
+    return store.streams.with_name("aside")

@@ -1,0 +1,158 @@
+"""A tracking server on loopback that misbehaves, from the first request or from a later one.
+
+Until then it is a real MLflow: the requests are handed to MLflow's own Flask application.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import threading
+import time
+import warnings
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+HTML = b"<html><body>" + b"<p>It works! A page of something else</p>" * 40 + b"</body></html>"
+# status, content type, body
+ANSWERS = {
+    "500": (500, "application/json", b'{"error_code": "INTERNAL_ERROR", "message": "oh"}'),
+    "503 html": (503, "text/html", HTML),
+    "429": (429, "text/plain", b"slow down"),
+    "404 html": (404, "text/html", HTML),
+    "200 html": (200, "text/html", HTML),
+    "200 garbage": (200, "application/json", b'{"experiments": [{"experiment_id": '),
+    "200 list": (200, "application/json", b"[1, 2, 3]"),
+    "200 other": (200, "application/json", b'{"experiments": "all", "run": {"info": 7}}'),
+    "200 empty": (200, "text/plain", b""),
+}
+SILENT = ("hang", "drip", "close")
+KINDS = [*ANSWERS, *SILENT]
+
+
+class Misbehaving:
+    """The server.
+
+    Attributes:
+        kind: how it misbehaves; "" as long as it does not.
+        after: how many requests it answers well before that.
+        seen: the paths it was asked for.
+        wrong: whether a path is answered wrongly; None: all are.
+    """
+
+    def __init__(self, folder: Path | None = None, certificate: Path | None = None) -> None:
+        self.kind, self.after, self.seen, self.stopped = "", 0, [], threading.Event()
+        self.wrong: Any = None
+        self._client = None if folder is None else _mlflow(folder)
+        self._lock = threading.Lock()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                outer.answer(self)
+
+            do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_GET
+
+            def log_message(self, *words: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.scheme = "http"
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+            self.scheme = "https"
+
+    @property
+    def uri(self) -> str:
+        return f"{self.scheme}://127.0.0.1:{self.server.server_address[1]}"
+
+    def __enter__(self) -> Misbehaving:
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stopped.set()
+        self.server.shutdown()
+        self.server.server_close()
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        """Answer a request, well or not."""
+        body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
+        with self._lock:
+            self.seen.append(handler.path)
+            concerned = self.wrong is None or self.wrong(handler.path)
+            wrong = self.kind if concerned and len(self.seen) > self.after else ""
+        try:
+            self._misbehave(handler, wrong) if wrong else self._behave(handler, body)
+        except OSError:  # the client has hung up
+            handler.close_connection = True
+
+    def _behave(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        if self._client is None:
+            status, kind, said = 200, "application/json", b'{"experiments": []}'
+        else:
+            with self._lock:
+                found = self._client.open(
+                    handler.path, method=handler.command, data=body, headers=dict(handler.headers)
+                )
+                status, kind, said = found.status_code, found.content_type, found.data
+                found.close()
+        _send(handler, status, kind, said)
+
+    def _misbehave(self, handler: BaseHTTPRequestHandler, kind: str) -> None:
+        if kind in ANSWERS:
+            _send(handler, *ANSWERS[kind])
+            return
+        handler.close_connection = True
+        if kind == "drip":
+            handler.send_response(200)
+            handler.send_header("Content-Type", "application/json")
+            handler.send_header("Content-Length", "100000")
+            handler.end_headers()
+            while not self.stopped.wait(0.05):
+                handler.wfile.write(b" ")
+                handler.wfile.flush()
+        elif kind == "hang":
+            self.stopped.wait(600)
+        handler.connection.shutdown(socket.SHUT_RDWR)
+
+
+def _send(handler: BaseHTTPRequestHandler, status: int, kind: str | None, said: bytes) -> None:
+    handler.send_response(status)
+    handler.send_header("Content-Type", kind or "text/plain")
+    handler.send_header("Content-Length", str(len(said)))
+    handler.end_headers()
+    handler.wfile.write(said)
+
+
+def _mlflow(folder: Path) -> Any:
+    """Return a client of MLflow's own application, on a store in the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["_MLFLOW_SERVER_FILE_STORE"] = f"sqlite:///{folder}/mlflow.db"
+    os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = "mlflow-artifacts:/"
+    os.environ["_MLFLOW_SERVER_SERVE_ARTIFACTS"] = "true"
+    os.environ["_MLFLOW_SERVER_ARTIFACT_DESTINATION"] = str(folder / "artifacts")
+    with warnings.catch_warnings():  # of the web frameworks that MLflow is built on
+        warnings.simplefilter("ignore")
+        import mlflow.server.auth
+        from mlflow.server import app
+
+    assert mlflow.server.auth  # imported by a request, later, it would warn
+    return app.test_client()
+
+
+@contextmanager
+def deadline(seconds: float) -> Any:
+    """Fail when the block takes longer."""
+    began = time.monotonic()
+    yield
+    took = time.monotonic() - began
+    assert took < seconds, f"{took:.1f} s"
