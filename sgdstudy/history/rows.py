@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +17,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sgdstudy.errors import InputError, quoted
+from sgdstudy.errors import InputError, quoted, reason
+from sgdstudy.history.checksums import (
+    KIND,
+    NAME,
+    Damaged,
+    check_block,
+    checked,
+    readable,
+    seal,
+    sum_of,
+    undamaged,
+)
 
 SCHEMA_VERSION = "1"
 AXIS = {"steps": "step", "epochs": "epoch"}  # the column that numbers a kind of rows
 ROW_GROUP = 50_000  # small enough that a reader of one seed can skip most
 WHOLE_NUMBERS = ["seed", "epoch", "batch", "size"]  # worth a dictionary in Parquet; floats are not
 WHOLE = {"seed": np.int64, "step": np.int64} | dict.fromkeys(("epoch", "batch", "size"), np.int32)
+COUNT = "rows.count"  # beside the streams: how many rows each has
 HELD_SECONDS, HELD_ROWS = 1.0, 65_536
 
 
@@ -146,11 +160,17 @@ class Memory:
 
 
 class ArrowStream:
-    """Append the rows to Arrow IPC streams in a folder; readable whatever happens to us."""
+    """Append the rows to Arrow IPC streams in a folder; readable whatever happens to us.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: where they lie.
+        sync: whether every block is on the disk before anything else happens; False: whoever
+            writes sees to that himself.
+    """
+
+    def __init__(self, folder: Path, sync: bool = True) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
+        self.folder, self._sync = folder, sync
         self._files: dict[str, Any] = {}
         self._writers: dict[str, pa.ipc.RecordBatchStreamWriter] = {}
         self.n_rows: dict[str, int] = {}  # by kind, written so far
@@ -161,19 +181,37 @@ class ArrowStream:
 
     def append(self, kind: str, batch: pa.RecordBatch) -> None:
         """Append rows as they are."""
-        if kind not in self._writers:
+        new = kind not in self._writers
+        if new:
             self._files[kind] = open(self.folder / f"{kind}.arrow", "wb")  # noqa: SIM115
-            self._writers[kind] = pa.ipc.new_stream(self._files[kind], batch.schema)
-        self._writers[kind].write_batch(batch)
+            schema = batch.schema.with_metadata({NAME: KIND})
+            self._writers[kind] = pa.ipc.new_stream(self._files[kind], schema)
+        marked = batch.replace_schema_metadata({NAME: KIND})
+        self._writers[kind].write_batch(marked, {KIND: sum_of(batch)})
         self._files[kind].flush()
-        os.fsync(self._files[kind].fileno())
+        if self._sync:
+            os.fsync(self._files[kind].fileno())
+            if new:
+                sync_folder(self.folder)
         self.n_rows[kind] = self.n_rows.get(kind, 0) + batch.num_rows
+        self._note()
+
+    def _note(self) -> None:
+        """Write down how many rows there are: a stream that is cut short tells nobody.
+
+        Not synced: after a power failure it may be an older number, which is true as well.
+        """
+        if "count" not in self._files:
+            self._files["count"] = open(self.folder / COUNT, "wb", buffering=0)  # noqa: SIM115
+        text = json.dumps(self.n_rows).encode()
+        self._files["count"].seek(0)
+        self._files["count"].write(b"%s %08x\n" % (text, zlib.crc32(text)))
 
     def close(self) -> None:
         """End the streams."""
-        for kind, writer in self._writers.items():
+        for writer in self._writers.values():
             writer.close()
-            self._files[kind].close()
+        self.drop()
 
     def drop(self) -> None:
         """Let go of the files as they are: what was written stays."""
@@ -182,13 +220,21 @@ class ArrowStream:
                 file.close()
 
     def batches(self, kind: str) -> Iterator[pa.RecordBatch]:
-        """Give back what was written."""
+        """Give back what was written.
+
+        Raises:
+            Damaged: there are less rows than were written; what comes before is as it was.
+        """
         path = self.folder / f"{kind}.arrow"
-        if path.exists():
+        if path.exists() or kind in counted(self.folder):
             yield from read_stream(path)
 
     def to_parquet(self, kind: str, path: Path) -> int:
-        """Write one Parquet file of all blocks, without holding them; return its rows."""
+        """Write one Parquet file of all blocks, without holding them; return its rows.
+
+        Raises:
+            Damaged: there are less rows than were written; the others are in the file.
+        """
         return write_parquet(self.batches(kind), path)
 
 
@@ -203,10 +249,15 @@ class Files:
         raise TypeError("a finished run takes no more rows")
 
     def batches(self, kind: str) -> Iterator[pa.RecordBatch]:
-        """Read the file in blocks."""
+        """Read the file in blocks.
+
+        Raises:
+            InputError: it is damaged.
+        """
         if kind not in self.paths:
             return
-        file = pq.ParquetFile(self.paths[kind])
+        with readable(self.paths[kind]):
+            file = checked(self.paths[kind])
         if file.metadata.num_rows == 0:  # iter_batches would yield nothing, not even the columns
             yield from file.read().to_batches() or [
                 pa.RecordBatch.from_pylist([], schema=file.schema_arrow)
@@ -215,37 +266,83 @@ class Files:
 
 
 def read_stream(path: Path) -> Iterator[pa.RecordBatch]:
-    """Read an Arrow stream, up to the point where its writer was cut off."""
-    with open(path, "rb") as file:
-        try:
+    """Read an Arrow stream, up to the point where its writer was cut off.
+
+    Raises:
+        Damaged: there are less rows than were written; what comes before is as it was.
+    """
+    expected = counted(path.parent).get(path.stem)  # before the stream, which may be growing
+    n_rows, what = 0, ""
+    try:
+        with open(path, "rb") as file:
             reader = pa.ipc.open_stream(file)
-            yield from reader
-        except (pa.ArrowInvalid, OSError):  # the last block was being written
-            return
+            for batch, told in reader.iter_batches_with_custom_metadata():
+                whole = check_block(batch, told)
+                n_rows += whole.num_rows
+                yield whole
+            if file.read(1):
+                what = "it ends before its end"
+    except Damaged as error:
+        what = str(error)
+    except (pa.ArrowException, OSError, ValueError) as error:  # the last block was being written
+        what = reason(error) if expected and n_rows < expected else ""
+    missing = None if expected is None else max(0, expected - n_rows)
+    if what or missing:
+        raise Damaged(what or "it is shorter than what was written", missing)
+
+
+def counted(folder: Path) -> dict[str, int]:
+    """Return how many rows of each kind a stream's folder had at least; {}: nothing tells."""
+    try:
+        text, _, crc = (folder / COUNT).read_bytes().partition(b"\n")[0].rpartition(b" ")
+        found = json.loads(text) if int(crc, 16) == zlib.crc32(text) else {}
+    except (OSError, ValueError):
+        return {}
+    known = found.items() if isinstance(found, dict) else ()
+    return {kind: n for kind, n in known if kind in AXIS and isinstance(n, int)}
 
 
 def write_parquet(batches: Iterator[pa.RecordBatch], path: Path) -> int:
-    """Write the batches to one Parquet file in large row groups; return the number of rows."""
+    """Write the batches to one Parquet file in large row groups; return the number of rows.
+
+    Raises:
+        Damaged: the batches ended so; those before are in the file.
+    """
     rows = 0
-    first = next(batches, None)
-    if first is None:
-        return rows
-    with _writer(path, first.schema) as writer:
-        held: list[pa.RecordBatch] = []
-        waiting = 0
-        for batch in itertools.chain([first], batches):
-            held.append(batch)
-            waiting += batch.num_rows
-            rows += batch.num_rows
-            if waiting >= ROW_GROUP:
-                writer.write_table(pa.Table.from_batches(held), row_group_size=ROW_GROUP)
-                held, waiting = [], 0
-        writer.write_table(pa.Table.from_batches(held, first.schema), row_group_size=ROW_GROUP)
+    damaged: list[Damaged] = []
+    given = undamaged(batches, damaged)
+    first = next(given, None)
+    if first is not None:
+        with _writer(path, first.schema) as writer:
+            held: list[pa.RecordBatch] = []
+            waiting = 0
+            for batch in itertools.chain([first], given):
+                held.append(batch)
+                waiting += batch.num_rows
+                rows += batch.num_rows
+                if waiting >= ROW_GROUP:
+                    writer.write_table(pa.Table.from_batches(held), row_group_size=ROW_GROUP)
+                    held, waiting = [], 0
+            writer.write_table(pa.Table.from_batches(held, first.schema), row_group_size=ROW_GROUP)
+        seal(path)
+    if damaged:
+        raise damaged[0]
     return rows
 
 
+def sync_folder(folder: Path) -> None:
+    """Bring to the disk which files a folder has, where the system knows such a thing."""
+    if os.name == "nt":  # NTFS writes that down by itself
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    schema = schema.with_metadata({"schema_version": SCHEMA_VERSION})
+    schema = schema.with_metadata({b"schema_version": SCHEMA_VERSION, NAME: KIND})
     # floats by bytes of equal weight: under LZ4 they take less room than under zstd as they are,
     # and half the time to read
     return pq.ParquetWriter(
@@ -253,5 +350,6 @@ def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
         schema,
         compression="lz4",
         use_dictionary=[name for name in WHOLE_NUMBERS if name in schema.names],
+        write_page_checksum=True,
         use_byte_stream_split=[f.name for f in schema if pa.types.is_floating(f.type)],
     )

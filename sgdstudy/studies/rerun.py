@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
@@ -15,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from sgdstudy.errors import InputError
+from sgdstudy.history.checksums import checked, readable
 from sgdstudy.history.rows import AXIS, Files
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.studies.arm import Arm, Options, at_settings, split_point
@@ -24,6 +24,7 @@ from sgdstudy.studies.study import Study
 from sgdstudy.tracking import describe, provenance, recovery
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.runs import TrackedRun, artifact, find_run
+from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.store import Store
 
 ROUNDING = 1e-9  # relative; what theory gives is known to more digits
@@ -111,17 +112,33 @@ def rerun(
     for line in changed:
         say(f"not as it was, {line}")
     name = run.tags["sgdstudy.study"]
-    invocation = Invocation.start(opened, name, tags)
-    new_id, history = train_arm(invocation.outside(), run.name, arm)
-    assert isinstance(history.sink, Files)
-    with tempfile.TemporaryDirectory(prefix="sgdstudy-") as folder:
-        old = {kind: artifact(opened, run, f"{kind}.parquet", Path(folder)) for kind in AXIS}
-        recorded = {kind: path for kind, path in old.items() if path is not None}
-        if not recorded:
-            raise InputError(f"the run {run_id} has no rows to compare with")
+    with scratch() as folder:
+        recorded = _recorded(opened, run, folder)
+        invocation = Invocation.start(opened, name, tags)
+        new_id, history = train_arm(invocation.outside(), run.name, arm)
+        assert isinstance(history.sink, Files)
         found = [_compare(k, path, history.sink.paths[k]) for k, path in recorded.items()]
+        for kind in history.sink.paths.keys() - recorded.keys():
+            n = checked(history.sink.paths[kind]).metadata.num_rows
+            found.append(Difference(kind, "", 0, 0, 0.0, float(n)))
     difference = next((d for d in found if d is not None), None)
     return Rerun(new_id, f"{name}, {run.name}", difference, changed)
+
+
+def _recorded(store: Store, run: TrackedRun, folder: Path) -> dict[str, Path]:
+    """Return the files of a run's rows, after a look at all of them.
+
+    Raises:
+        InputError: it has none, or one is damaged.
+    """
+    old = {kind: artifact(store, run, f"{kind}.parquet", folder) for kind in AXIS}
+    recorded = {kind: path for kind, path in old.items() if path is not None}
+    if not recorded:
+        raise InputError(f"the run {run.run_id} has no rows to compare with")
+    for path in recorded.values():
+        with readable(path):
+            checked(path)
+    return recorded
 
 
 def _find(store: Store, run_id: str) -> TrackedRun:
@@ -227,7 +244,10 @@ def _compare(kind: str, old: Path, new: Path) -> Difference | None:
 
     Times, in columns called `..._seconds`, are no part of what a run computes.
     """
-    files = [pq.ParquetFile(path) for path in (old, new)]
+    files = []
+    for path in (old, new):
+        with readable(path):
+            files.append(checked(path))
     counts = [file.metadata.num_rows for file in files]
     if counts[0] != counts[1]:
         return Difference(kind, "", 0, 0, *map(float, counts))

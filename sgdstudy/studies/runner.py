@@ -6,7 +6,6 @@ import functools
 import json
 import math
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -28,7 +27,9 @@ from sgdstudy.theory.predictions import MOST_WORK, predict
 from sgdstudy.tracking import chart_views, describe, provenance, recovery, resume
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.journal import Closing, Journal
+from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.sink import RunSink
+from sgdstudy.tracking.writing import writing
 from sgdstudy.training.interrupts import interrupt_flag, visible
 from sgdstudy.training.train import train
 
@@ -55,6 +56,21 @@ def run(
         resume=options.resume,
         checkpoint_seconds=options.checkpoint_seconds,
     )
+    with writing(store, study.name, invocation.id):
+        return _run(study, options, arms, guesses, invocation, progress, say, started)
+
+
+def _run(
+    study: Study,
+    options: Options,
+    arms: Mapping[str, Arm],
+    guesses: Mapping[tuple[str, str], float],
+    invocation: Invocation,
+    progress: bool | None,
+    say: Callable[[str], None],
+    started: float,
+) -> Result:
+    store = invocation.store
     found: dict[str, History] = {}
     run_ids: dict[str, str] = {}
     for name, run_id, history in train_arms(study, options, arms, invocation, progress):
@@ -152,11 +168,11 @@ def train_arm(
         how: dict[str, Any] = {"trajectory": arm.trajectory, "keeper": keeper}
         return train(problem, config=config, progress=progress, description=name, sink=sink, **how)
 
-    with tempfile.TemporaryDirectory(prefix="sgdstudy-") as folder:
+    with scratch() as folder:
         former = None
         if invocation.resume and ours:
             store, study = invocation.store, invocation.study
-            former = resume.find_former(store, study, name, wanted, Path(folder))
+            former = resume.find_former(store, study, name, wanted, folder)
         predicted = predict(problem, config, work)
         about: dict[str, Any] = {"about": arm.about, "charted": arm.charted, "tags": tags}
         return invocation.track(name, problem, config, predicted, take, **about)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from typing import Any
+
+import psutil
 
 from sgdstudy.errors import StoreError
 
@@ -42,6 +46,7 @@ def spread(
         pre_dispatch=jobs,
         max_nbytes=None,  # arrays stay in memory
         initializer=_begin_worker,
+        initargs=(os.getpid(),),
     )
     try:
         yield from pool(delayed(function)(*task) for task in tasks)
@@ -52,7 +57,23 @@ def spread(
         ) from error
 
 
-def _begin_worker() -> None:
+def _begin_worker(parent: int) -> None:
+    _end_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a worker hears Ctrl-C only while it trains
     if hasattr(os, "nice"):  # not on Windows
         os.nice(WORKER_NICE)
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent is gone, killed or not: the pool tells it between tasks.
+
+    What its run recorded is on the disk, and the lock of the run is free then: the next command
+    finishes it.
+    """
+
+    def watch() -> None:
+        with suppress(psutil.Error):
+            psutil.Process(parent).wait()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from sgdstudy.sweep.plan import Plan
     from sgdstudy.tracking.invocation import Invocation
+    from sgdstudy.tracking.runs import TrackedRun
 
 
 def measure(plan: Plan) -> str:
@@ -43,8 +44,14 @@ def summary(plan: Plan, table: pd.DataFrame) -> str:
     what, good = measure(plan), table[table.status == "FINISHED"]
     seeds = len(plan.combinations[0].arm.config.seeds)
     parts = [f"{len(table)} combinations of {plan.arm}, {seeds} seed{'s' * (seeds > 1)} each."]
-    if len(good) < len(table):
-        parts.append(f"{len(table) - len(good)} failed; their runs say why.")
+    absent = int((table.status == "").sum())
+    if absent:
+        parts.append(
+            f"{absent} are not in the store; sgdstudy recover sends them or says why, and the "
+            f"sweep with --resume answers again."
+        )
+    if len(good) + absent < len(table):
+        parts.append(f"{len(table) - len(good) - absent} failed; their runs say why.")
     first = best(plan, table, 1).to_dict("records")
     if first:
         point = grids.name_of({name: first[0][name] for name in plan.grid})
@@ -67,8 +74,7 @@ def draw(plan: Plan, table: pd.DataFrame, what: str) -> Figure | None:
 def log_answer(invocation: Invocation, plan: Plan, table: pd.DataFrame, answer: str) -> None:
     """Log the sweep's own run: the table, the summary, the heat map."""
     figure = draw(plan, table, measure(plan))
-    question = f"How does {plan.arm} of {plan.study.name} depend on {', '.join(plan.grid)}?"
-    text = f"**{question}**\n\n{answer}"
+    text = _text(plan, answer)
     name = {"sgdstudy.figures": "heat_map.png"} if figure else {}
     with invocation.run("answer", text, name) as journal:
         journal.add("claims.json", lambda path: path.write_text("[]", encoding="utf-8"))
@@ -77,6 +83,16 @@ def log_answer(invocation: Invocation, plan: Plan, table: pd.DataFrame, answer: 
         if figure:
             journal.add("heat_map.png", lambda path: path.write_bytes(figures.png(figure)))
         journal.close(Closing("FINISHED", note=text))
+
+
+def says(run: TrackedRun, plan: Plan, answer: str) -> bool:
+    """Whether a run that holds an answer holds this one."""
+    return run.tags.get("mlflow.note.content") == _text(plan, answer)
+
+
+def _text(plan: Plan, answer: str) -> str:
+    question = f"How does {plan.arm} of {plan.study.name} depend on {', '.join(plan.grid)}?"
+    return f"**{question}**\n\n{answer}"
 
 
 def lr_limit(plan: Plan, point: dict[str, Any]) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +24,14 @@ from sgdstudy.sweep import cluster, results
 from sgdstudy.sweep.plan import Combination, Plan
 from sgdstudy.theory.predictions import SWEEP_WORK, predict
 from sgdstudy.tracking import garbage, provenance, recovery
+from sgdstudy.tracking.group import grouped
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.prune import remove
 from sgdstudy.tracking.retry import reason_of
 from sgdstudy.tracking.runs import NUMBER, TrackedRun, every_run
 from sgdstudy.tracking.sink import RunSink
 from sgdstudy.tracking.store import locate, read_store
+from sgdstudy.tracking.writing import writing
 from sgdstudy.training.interrupts import interrupt_flag, visible
 from sgdstudy.training.train import train
 
@@ -104,12 +107,34 @@ def _run(
     say: Callable[[str], None],
 ) -> Swept:
     store = recovery.start(plan.options.store, say)
-    earlier = _runs(store, plan) if resume else []
-    todo = _todo(everything, earlier)
     say(f"tracking to {store.shown}")
-    if resume:
-        say(f"{len(everything) - len(todo)} of {len(everything)} are finished already")
-    invocation = _invocation(store, plan, everything, earlier)
+    with ExitStack() as held:
+        if resume:  # two at once would both begin what none has begun
+            again = f"{store.experiment_name(plan.name)}, {plan.arm}, {plan.record}"
+            held.enter_context(writing(store, plan.name, again, fresh=False))
+        earlier = _runs(store, plan) if resume else []
+        invocation = _invocation(store, plan, everything, earlier)
+        goes_on = any(run.invocation == invocation.id for run in earlier)
+        held.enter_context(writing(store, plan.name, invocation.id, fresh=not goes_on))
+        if goes_on and _todo(everything, earlier):
+            earlier = _runs(store, plan)  # whoever wrote to it when we looked has ended by now
+        if resume:
+            done = len(everything) - len(_todo(everything, earlier))
+            say(f"{done} of {len(everything)} are finished already")
+        return _swept(plan, everything, invocation, earlier, spread, progress, say)
+
+
+def _swept(
+    plan: Plan,
+    everything: list[Combination],
+    invocation: Invocation,
+    earlier: list[TrackedRun],
+    spread: Spread,
+    progress: bool | None,
+    say: Callable[[str], None],
+) -> Swept:
+    """Run what is not finished, and answer."""
+    store, todo = invocation.store, _todo(everything, earlier)
     _drop(store, earlier, invocation, todo)
     bar = tqdm(
         total=len(todo),
@@ -118,17 +143,21 @@ def _run(
         leave=False,
         disable=not (visible() if progress is None else progress),
     )
-    with bar, interrupt_flag() as interrupted, garbage.old_set_aside():
+    with bar, interrupt_flag() as interrupted, garbage.old_set_aside(), grouped() as group:
+        together = replace(invocation, later=group)
         for combination, outcome in _outcomes(plan, todo, invocation, spread, interrupted):
             if store.root is not None:
-                _track(invocation, combination, outcome)
+                _track(together, combination, outcome)
             bar.update()
         if interrupted:
             raise Interrupted(f"{plan.name} was stopped; what ran is saved, --resume goes on")
     runs = _runs(store, plan) if todo else earlier  # a thousand take seconds
     table = _table(everything, runs, invocation)
     answer = results.summary(plan, table)
-    if not any(run.is_answer and run.finished for run in _of_invocation(invocation, runs)):
+    answers = [run for run in _of_invocation(invocation, runs) if run.is_answer and run.finished]
+    same = [run for run in answers if results.says(run, plan, answer)]
+    if not same:  # runs that were not in the store then may be there now
+        remove(store, answers)
         results.log_answer(invocation, plan, table, answer)
     return Swept(plan.name, table, answer, len(everything) - len(todo))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from sgdstudy.errors import InputError
 from sgdstudy.history.rows import ROW_GROUP, WHOLE_NUMBERS
 from sgdstudy.tracking.load import load_claims, load_runs, sources
 from sgdstudy.tracking.parquet import LABELS, Source, dtype_of, gather
+from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.store import read_store
 
 FORMATS = ("csv", "parquet")
@@ -70,18 +70,15 @@ def export(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # whole or not at all: files are made beside their places, then renamed
-        with (
-            tempfile.TemporaryDirectory(prefix="sgdstudy-") as fetched,
-            tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as draft,
-        ):
+        with scratch() as fetched, scratch(folder, ".export-") as draft:
             for name, path in zip(FILES, paths, strict=True):
                 if name in tables:
-                    _write(Path(draft) / path.name, iter([_without_dictionaries(tables[name])]))
+                    _write(draft / path.name, iter([_without_dictionaries(tables[name])]))
                 else:
-                    found = sources(name, study, arms, invocation, opened, Path(fetched))
-                    _write(Path(draft) / path.name, _blocks(found))
+                    found = sources(name, study, arms, invocation, opened, fetched)
+                    _write(draft / path.name, _blocks(found))
             for path in paths:
-                (Path(draft) / path.name).replace(path)
+                (draft / path.name).replace(path)
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror or error}") from error
     return paths

@@ -6,7 +6,6 @@ import atexit
 import math
 import shlex
 import sys
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,8 +19,8 @@ from sgdstudy.history.history import History
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.tracking import chart_views, describe, provenance
-from sgdstudy.tracking.journal import Closing, Journal, Opening
-from sgdstudy.tracking.places import remove_folder
+from sgdstudy.tracking import scratch as folders
+from sgdstudy.tracking.journal import Closing, Journal, Later, Opening
 from sgdstudy.tracking.resume import SECONDS
 from sgdstudy.tracking.retry import is_away
 from sgdstudy.tracking.runs import INVOCATION, NUMBER, next_number
@@ -43,6 +42,7 @@ class Invocation:
         tags: of every run.
         resume: whether arms go on with runs that the store has of them.
         checkpoint_seconds: between two checkpoints of a run; 0: one after every chunk.
+        later: sends runs that are over before they are tracked, many at once.
     """
 
     store: Store
@@ -54,6 +54,7 @@ class Invocation:
     tags: Mapping[str, str] = field(default_factory=dict)
     resume: bool = False
     checkpoint_seconds: float = SECONDS
+    later: Later | None = None
 
     @classmethod
     def start(cls, store: Store, study: str, tags: Mapping[str, str] | None = None) -> Invocation:
@@ -63,8 +64,8 @@ class Invocation:
         words = [without_secrets(word, whole=True) for word in words]
         scratch = None
         if store.root is None:
-            scratch = Path(tempfile.mkdtemp(prefix="sgdstudy-"))
-            atexit.register(remove_folder, scratch)
+            scratch, lock = folders.make()
+            atexit.register(folders.remove, scratch, lock)
         label = f"{now}-{uuid.uuid4().hex[:4]}"
         number = next_number(store, study)
         return cls(store, study, label, shlex.join(words), number, scratch, tags or {})
@@ -120,7 +121,9 @@ class Invocation:
         }
         with room_on_disk(name, self.store):
             told = Opening(self.study, name, all_tags, **opening)
-            journal = Journal.begin(self.store, told, files or {}, send=not over)
+            journal = Journal.begin(
+                self.store, told, files or {}, not over, self.later if over else None
+            )
             try:
                 yield journal
             except BaseException as error:

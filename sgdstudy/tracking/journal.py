@@ -7,11 +7,13 @@
     tries.json      how many commands could not send it to a store that answered
     checkpoint.safetensors  where a long run stood
     artifacts/      files on their way to the store; a local one gets them by a rename
-    closing.json    how it ended: status, tags, points
+    rows.count      how many rows they have, at least
+    closing.json    how it ended: status, tags, points; written when all the rest is on the disk
     lock            held by the process that the run lives in, as long as that lives
 
 Sending may be repeated at will, after an outage or a crash: a run is found again by its key, and
-a point with the same key, step, time and value is the same point to MLflow.
+a point with the same key, step, time and value is the same point to MLflow. The folder goes when
+all that the store got is on the disk.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from filelock import FileLock, Timeout
 
 from sgdstudy.errors import Away, InputError, Refused, recordable
 from sgdstudy.tracking import aside, chart_views
+from sgdstudy.tracking.durable import sync, sync_all
 from sgdstudy.tracking.places import links_in, remove_folder
 from sgdstudy.tracking.retry import is_away, patiently, reason_of
 from sgdstudy.tracking.runs import TrackedRun, search
@@ -101,6 +104,13 @@ class HeldRows(Protocol):
         """Close the run."""
 
 
+class Later(Protocol):
+    """What takes runs that are over, and sends many of them at once."""
+
+    def add(self, journal: Journal, closing: Closing) -> None:
+        """Take a run that is over."""
+
+
 class Journal:
     """The folder of one run, and sending it.
 
@@ -115,6 +125,10 @@ class Journal:
         failure: why the last attempt to send it came to nothing.
         refusal: why the run is set aside; None: it is not.
         sink: takes its rows; None: it has none.
+        later: sends it with others once it is over, and brings its files to the disk; None: it is
+            sent at once, and every file is on the disk when the next thing happens.
+        lost: what could not be read back of its rows, in words.
+        changed: folders of the store that name its files, to be synced before its own goes.
     """
 
     def __init__(self, store: Store, folder: Path, opening: Opening) -> None:
@@ -128,6 +142,9 @@ class Journal:
         self.failure = ""
         self.refusal: str | None = None
         self.sink: HeldRows | None = None
+        self.later: Later | None = None
+        self.lost = ""
+        self.changed: list[Path] = []
         self._lock = FileLock(folder / "lock")
         self._tried = True  # the store may know a run that we know nothing of
 
@@ -138,6 +155,7 @@ class Journal:
         opening: Opening,
         files: dict[str, Callable[[Path], object]],
         send: bool = True,
+        later: Later | None = None,
     ) -> Journal:
         """Write down what a run is, with files that belong to its beginning; send it.
 
@@ -146,6 +164,7 @@ class Journal:
             opening: what it is.
             files: writes an artifact to the path it is given, by name.
             send: False: a run that is over already is sent in one go, when it is closed.
+            later: sends runs that are over already, many at once.
 
         Raises:
             InputError: the store refuses the run.
@@ -154,12 +173,15 @@ class Journal:
         key = f"{opening.start_ms:013d}-{uuid.uuid4().hex[:12]}"
         opening.tags[KEY] = key
         folder = store.streams / key
-        make_folder(store.streams)
+        new = make_folder(store.streams)
         folder.mkdir()
         journal = cls(store, folder, opening)
-        journal._tried = False
+        journal._tried, journal.later = False, later
         journal._lock.acquire()
-        write_json(folder / "opening.json", {"store": store.shown, **vars(opening)})
+        about = {"store": store.shown, **vars(opening)}
+        write_json(folder / "opening.json", about, synced=later is None)
+        if later is None:
+            sync_all([folder, store.streams, *new])
         try:
             for name, write in files.items():
                 journal.add(name, write)
@@ -169,7 +191,7 @@ class Journal:
             if is_away(error):
                 _note_away(store, error)
                 return journal
-            journal._remove()
+            journal.remove()
             raise
         return journal
 
@@ -217,6 +239,8 @@ class Journal:
         for folder in (draft.parent, self.folder / "artifacts"):
             folder.mkdir(exist_ok=True)
         write(draft)
+        if self.later is None:
+            sync(draft)
         os.replace(draft, self.folder / "artifacts" / name)
 
     def adopt(self, path: Path) -> None:
@@ -257,15 +281,48 @@ class Journal:
     def close(self, closing: Closing, patience: float = PATIENCE_SECONDS) -> bool:
         """Write down how the run ended and send it; whether the store has all of it now."""
         closing = _recordable(closing)
-        write_json(self.folder / "closing.json", vars(closing))
+        if self.later is not None:
+            self.closed = True
+            self.later.add(self, closing)
+            return True
+        self.draft(closing)
+        sync_all([*self.files(), *self.folders()])
+        self.seal()
+        sync(self.folder)
         self.closed = True
         return self.send(patience)
+
+    def draft(self, closing: Closing) -> None:
+        """Write down how the run ended, under a name that nobody looks for yet."""
+        (self.folder / "closing.new").write_text(json.dumps(vars(closing)), encoding="utf-8")
+
+    def files(self) -> list[Path]:
+        """Return the files that have to be on the disk before the run is closed."""
+        there = [] if self.later is None else [self.folder / "opening.json", *self.artifacts()]
+        return [self.folder / "closing.new", *there]
+
+    def folders(self) -> list[Path]:
+        """Return the folders that name them."""
+        above = [] if self.later is None else [self.folder.parent]
+        return [*self.folder.glob("artifacts"), self.folder, *above]
+
+    def seal(self) -> None:
+        """Let it be known how the run ended."""
+        os.replace(self.folder / "closing.new", self.folder / "closing.json")
 
     def send(self, patience: float = PATIENCE_SECONDS) -> bool:
         """Send what the store has not got; whether it has all of it now.
 
         What it refuses is set aside: it would refuse it the next time.
         """
+        self.later = None
+        if not self.deliver(patience):
+            return False
+        self.remove()
+        return True
+
+    def deliver(self, patience: float = PATIENCE_SECONDS) -> bool:
+        """Send what the store has not got, and leave the folder; whether it has all of it now."""
         try:
             patiently(self._deliver, 0.0 if self.store.uri in _AWAY else patience)
         except Exception as error:
@@ -277,7 +334,6 @@ class Journal:
                 self.set_aside(self.failure)
             return False
         _AWAY.discard(self.store.uri)
-        self._remove()
         return True
 
     def set_aside(self, reason: str) -> None:
@@ -394,10 +450,12 @@ class Journal:
         if place is None:
             self.store.client.log_artifacts(self.run_id, str(self.folder / "artifacts"))
             return
-        make_folder(place)
+        self.changed = [place, *make_folder(place)]
         for path in self.artifacts():  # what was moved before a kill is there, and whole
             move(path, place / path.name)
             share(place / path.name)
+        if self.later is None:
+            sync_all(self.changed)
 
     def _end(self, closing: Closing) -> None:
         assert self.run_id is not None
@@ -421,7 +479,8 @@ class Journal:
         if not whole or not set(files) <= there:
             raise Away(f"{self.store.shown} said yes to the run, and does not have all of it")
 
-    def _remove(self) -> None:
+    def remove(self) -> None:
+        """Remove the folder: the store has the run, on the disk."""
         (self.folder / "opening.json").unlink(missing_ok=True)  # from here on nobody sends it
         self._lock.release()
         remove_folder(self.folder)
@@ -456,7 +515,9 @@ def move(path: Path, target: Path) -> None:
             raise
         draft = target.with_name(f"{target.name}.new")  # on the other file system
         shutil.copyfile(path, draft)
+        sync(draft)
         os.replace(draft, target)
+        path.unlink()
 
 
 def stamp(points: Iterable[Point]) -> list[Stamped]:
@@ -470,22 +531,24 @@ def now_ms() -> int:
     return int(time.time() * 1000)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, synced: bool = True) -> None:
     """Write a file that is there whole or not at all, whatever happens to us."""
     draft = path.with_suffix(".new")
     with open(draft, "w", encoding="utf-8") as file:
         file.write(json.dumps(value))  # `dump` is several times slower
         file.flush()
-        os.fsync(file.fileno())
+        if synced:
+            os.fsync(file.fileno())
     os.replace(draft, path)
 
 
 def read_json(path: Path) -> Any:
-    """Return what a file holds; None if there is none."""
+    """Return what a file holds; None if there is none, or its content never reached the disk."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
+    return json.loads(text) if text.strip("\0") else None  # a name may outlive a power failure
 
 
 def _data_input(data: dict[str, Any]) -> DatasetInput:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,13 @@ import pyarrow.dataset as ds
 from sgdstudy import checks
 from sgdstudy.checks import SeedsLike
 from sgdstudy.errors import InputError
+from sgdstudy.history.checksums import Sealed, readable
 from sgdstudy.history.rows import AXIS, read_stream
 from sgdstudy.tracking.chart_points import PREFIX
 from sgdstudy.tracking.journal import KEY
-from sgdstudy.tracking.parquet import LABELS, Source, gather, readable
+from sgdstudy.tracking.parquet import LABELS, Source, gather
 from sgdstudy.tracking.runs import TrackedRun, artifact, lacks_files, named, runs_of
+from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.store import Store, read_store
 
 MAX_BYTES = 1_000_000_000
@@ -154,7 +155,7 @@ def sources(
     for run in runs_of(store, study, invocation, arms):
         rows = _rows(store, run, kind, folder)
         if rows is not None:
-            found.append(Source(run.labels(study), rows))
+            found.append(Source(run.labels(study), *rows))
         elif had_rows(store, run, kind):
             lost.append(run)
     if lost:
@@ -174,21 +175,27 @@ def had_rows(store: Store, run: TrackedRun, kind: str) -> bool:
     return PREFIX[kind] in charted or bool(charted and lacks_files(store, run))
 
 
-def _rows(store: Store, run: TrackedRun, kind: str, folder: Path) -> ds.Dataset | None:
+def _rows(
+    store: Store, run: TrackedRun, kind: str, folder: Path
+) -> tuple[ds.Dataset, Sealed | None] | None:
+    """Return where the rows of a run lie, and their file's checksums; None: it has none."""
     path = artifact(store, run, f"{kind}.parquet", folder)
     if path is not None:
         with readable(path):
+            sealed = Sealed.open(path)
             rows = ds.dataset(path, format="parquet")
             for name, dtype in zip(rows.schema.names, rows.schema.types, strict=True):
                 if name in ("seed", AXIS[kind]) and not pa.types.is_integer(dtype):
                     raise ValueError(f"its column {name} holds no whole numbers")
-        return rows
+        return rows, sealed
     key = run.tags.get(KEY, "")
     stream = store.streams / key / f"{kind}.arrow"
     if key and key == Path(key).name and stream.is_file():  # the run is going on, or was killed
-        batches = list(read_stream(stream))
-        return ds.dataset(pa.Table.from_batches(batches)) if batches else None
-    return None if run.invocation else _metric_history(store, run, kind)
+        with readable(stream):
+            batches = list(read_stream(stream))
+        return (ds.dataset(pa.Table.from_batches(batches)), None) if batches else None
+    found = None if run.invocation else _metric_history(store, run, kind)
+    return None if found is None else (found, None)
 
 
 def _metric_history(store: Store, run: TrackedRun, kind: str) -> ds.Dataset | None:
@@ -218,8 +225,8 @@ def _load(
     invocation: str,
     given: str | None,
 ) -> pd.DataFrame:
-    with tempfile.TemporaryDirectory(prefix="sgdstudy-") as folder:
-        found = sources(kind, study, arms, invocation, read_store(given), Path(folder))
+    with scratch() as folder:
+        found = sources(kind, study, arms, invocation, read_store(given), folder)
         names = _checked(columns, list(dict.fromkeys(n for part in found for n in part.names)))
         if columns is None and seeds is None and steps is None:
             _check_size(found, study, kind)
@@ -247,9 +254,9 @@ def _check_size(found: list[Source], study: str, kind: str) -> None:
 
 def _claims(store: Store, study: str, invocation: str) -> list[dict[str, Any]]:
     found = []
-    with tempfile.TemporaryDirectory(prefix="sgdstudy-") as folder:
+    with scratch() as folder:
         for run in runs_of(store, study, invocation, None, answers=True):
-            path = artifact(store, run, "claims.json", Path(folder))
+            path = artifact(store, run, "claims.json", folder)
             if path is None and run.finished and lacks_files(store, run):
                 log.warning("the store lacks the claims of %s", named([run]))
             labels = {name: run.labels(study)[name] for name in ("study", "invocation")}

@@ -8,9 +8,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +19,7 @@ import pyarrow.dataset as ds
 
 from sgdstudy import checks
 from sgdstudy.checks import SeedsLike
-from sgdstudy.errors import InputError, reason
+from sgdstudy.history.checksums import Sealed, readable
 
 LABELS = ["study", "arm", "run_id", "invocation"]
 AXES = ("step", "epoch")
@@ -68,10 +66,12 @@ class Source:
     Attributes:
         labels: study, arm, run_id, invocation.
         rows: where they lie.
+        sealed: the checksums of their file; None: they are in memory.
     """
 
     labels: dict[str, str]
     rows: ds.Dataset
+    sealed: Sealed | None = None
 
     @functools.cached_property
     def names(self) -> list[str]:
@@ -125,10 +125,15 @@ class Source:
         """Read the chosen rows as they lie, a row group at a time; Arrow would run far ahead."""
         wanted = [name for name in columns if name in self.names]
         condition = self.condition(seeds, steps)
+        conditions = {"seed": seeds, "step": steps}
+        read = {*wanted, *(name for name, given in conditions.items() if given is not None)}
         for fragment in self.rows.get_fragments():
             whole = not isinstance(fragment, ds.ParquetFileFragment)  # in memory already
             with readable(fragment.path if not whole else ""):
                 for part in [fragment] if whole else fragment.split_by_row_group(condition):
+                    if self.sealed is not None:
+                        groups = [group.id for group in part.row_groups]
+                        self.sealed.check(groups, read.intersection(self.names))
                     yield from part.to_table(columns=wanted, filter=condition).to_batches()
 
     def condition(self, seeds: SeedsLike | None, steps: slice | None) -> pc.Expression | None:
@@ -139,19 +144,6 @@ class Source:
         if steps is not None:
             parts.append(_within(steps) if "step" in self.names else pc.scalar(False))
         return functools.reduce(operator.and_, parts) if parts else None
-
-
-@contextmanager
-def readable(path: str | Path) -> Iterator[None]:
-    """Say in one line which file is damaged."""
-    try:
-        yield
-    except (pa.ArrowException, OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"{path} is damaged ({reason(error)}); run the study again, or drop the run"
-        ) from error
 
 
 def gather(

@@ -9,6 +9,7 @@ from sgdstudy.tracking import database
 from sgdstudy.tracking.places import remove_folder, size_of
 from sgdstudy.tracking.runs import TrackedRun, every_run, place_of
 from sgdstudy.tracking.store import Store
+from sgdstudy.tracking.writing import alive
 
 log = logging.getLogger("sgdstudy")
 
@@ -17,6 +18,8 @@ Doomed = dict[tuple[str, str], list[TrackedRun]]  # by experiment and user
 
 def plan(store: Store, keep: int) -> Doomed:
     """Return the runs of all but the latest `keep` invocations of each study and user.
+
+    Invocations that a command writes to now are left alone.
 
     Raises:
         InputError: a negative number.
@@ -30,6 +33,10 @@ def plan(store: Store, keep: int) -> Doomed:
                 whose = run.tags.get("mlflow.user", "unknown")
                 found.setdefault((experiment.name, whose), []).append(run)
     doomed = {of: _older(runs, keep) for of, runs in sorted(found.items())}
+    living = alive(store, {run.invocation for runs in doomed.values() for run in runs})
+    doomed = {
+        of: [run for run in runs if run.invocation not in living] for of, runs in doomed.items()
+    }
     return {of: runs for of, runs in doomed.items() if runs}
 
 

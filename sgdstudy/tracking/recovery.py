@@ -25,12 +25,14 @@ class Recovered:
         sent: ended while the store was away, and in the store now.
         waiting: still not in the store.
         refused: the store does not take them; set aside.
+        damaged: closed with less rows than were written: the names, and what is missing.
     """
 
     closed: list[str] = field(default_factory=list)
     sent: list[str] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         words = {
@@ -40,7 +42,8 @@ class Recovered:
             "set aside {} that the store refuses, sgdstudy recover says why": self.refused,
         }
         counts = [(text, len(names)) for text, names in words.items() if names]
-        return "; ".join(text.format(f"{n} run{'s' * (n > 1)}") for text, n in counts)
+        parts = [text.format(f"{n} run{'s' * (n > 1)}") for text, n in counts]
+        return "; ".join([*parts, *self.damaged])
 
 
 def start(given: str | None, say: Callable[[str], None], make: bool = True) -> Store:
@@ -78,7 +81,10 @@ def recover(store: Store) -> Recovered:
         if journal is None:
             continue
         kind = _finish(journal, found, away)
-        kind.append(f"{journal.opening.study}: {journal.opening.name}")
+        name = f"{journal.opening.study}: {journal.opening.name}"
+        kind.append(name)
+        if journal.lost:
+            found.damaged.append(f"{name}: {journal.lost}; the stream is kept as *.arrow.damaged")
         if kind is found.waiting and not away:
             away = store.root is not None or not _answers(store)
     if not away:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from safetensors import SafetensorError
 
 from sgdstudy.errors import InputError, StoreError
+from sgdstudy.history.checksums import Sealed, checked, readable
 from sgdstudy.history.rows import AXIS
 from sgdstudy.tracking.retry import is_away, reason_of
 from sgdstudy.tracking.runs import TrackedRun, artifact, search
@@ -57,7 +57,7 @@ class Former:
         if other:
             raise InputError(f"its checkpoint is of another configuration ({', '.join(other)})")
         for kind, n in part(self.values, "rows").items():
-            there = pq.ParquetFile(self.rows[kind]).metadata.num_rows if kind in self.rows else 0
+            there = Sealed.open(self.rows[kind]).metadata.num_rows if kind in self.rows else 0
             if there < n:
                 raise InputError(f"its {kind} have {there} rows, its checkpoint knows of {n}")
 
@@ -80,11 +80,14 @@ def find_former(
             continue
         try:
             values = read(path)
+            rows = {kind: artifact(store, run, f"{kind}.parquet", folder) for kind in AXIS}
+            there = {kind: path for kind, path in rows.items() if path is not None}
+            for path in there.values():
+                with readable(path):
+                    checked(path)
         except InputError as error:
             log.warning("%s: run %s is left out: %s", arm, run.run_id, error)
             continue
-        rows = {kind: artifact(store, run, f"{kind}.parquet", folder) for kind in AXIS}
-        there = {kind: path for kind, path in rows.items() if path is not None}
         return Former(run.run_id, values, there)
     log.warning("%s starts from the beginning: no run of it can be gone on with", arm)
     return None

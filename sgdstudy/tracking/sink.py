@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import logging
 import os
 import shutil
 import time
@@ -21,18 +22,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sgdstudy.errors import InputError, StoreError
+from sgdstudy.history.checksums import Damaged, undamaged
 from sgdstudy.history.history import History
-from sgdstudy.history.rows import AXIS, ArrowStream, Files, Held, Rows
+from sgdstudy.history.rows import AXIS, ArrowStream, Files, Held, Rows, write_parquet
 from sgdstudy.tracking import describe
 from sgdstudy.tracking.chart_points import INTERIM_POINTS, Series
+from sgdstudy.tracking.durable import sync
 from sgdstudy.tracking.journal import Closing, Journal, Point, Stamped, stamp
 from sgdstudy.tracking.retry import reason_of
 from sgdstudy.tracking.store import Store
 from sgdstudy.training import checkpoint
 
 INTERIM_SECONDS = 30.0
+log = logging.getLogger("sgdstudy")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 RESUMED_FROM = "sgdstudy.resumed_from"
+DAMAGED = "sgdstudy.damaged"
 
 
 class RunSink:
@@ -40,7 +45,7 @@ class RunSink:
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
-        self.stream = ArrowStream(journal.folder)
+        self.stream = ArrowStream(journal.folder, sync=journal.later is None)
         self._series = Series(journal.opening.metrics)
         self._next = time.monotonic() + INTERIM_SECONDS
         self._interim = 0
@@ -139,9 +144,9 @@ class RunSink:
         self.flush()
         self.stream.close()
         journal = self.journal
-        tags = {**tags, **adopt(journal)}
+        tags = {**tags, **adopt(journal), **to_parquet(journal)}
+        status = "FAILED" if journal.lost else status
         closing = Closing(status, tags, points_of(journal, self._series, figures))
-        to_parquet(journal)
         if scratch is not None:
             scratch = scratch / journal.folder.name
             shutil.copytree(journal.folder / "artifacts", scratch, copy_function=_link)
@@ -155,11 +160,14 @@ def close_interrupted(
 ) -> bool:
     """Close a run that was cut off, with the rows its stream held; whether the store has it."""
     tags = {"stop_reason": "interrupted", **adopt(journal)}
+    for path in journal.artifacts():
+        if not path.stat().st_size:  # its content never reached the disk
+            path.unlink()
     if error is not None and str(error):
         tags["sgdstudy.error"] = f"{type(error).__name__}: {reason_of(error)}"
     series, n_rows, last = Series(journal.opening.metrics), 0, None
     for kind, axis in AXIS.items():
-        for batch in ArrowStream(journal.folder).batches(kind):
+        for batch in undamaged(ArrowStream(journal.folder).batches(kind), []):
             if batch.num_rows:
                 series.add(kind, Rows.of(batch, axis))
             if kind == "steps" and batch.num_rows:
@@ -167,7 +175,7 @@ def close_interrupted(
                 last = max(last or 0, pc.max(batch["step"]).as_py())
     if last is not None:
         tags["sgdstudy.last_step"] = str(last)
-    to_parquet(journal)
+    tags |= to_parquet(journal)
     steps = [("result/steps", 0, float(n_rows))] if journal.opening.params else []
     closing = Closing(status, tags, points_of(journal, series, steps))
     return journal.close(closing, patience)
@@ -180,13 +188,39 @@ def points_of(journal: Journal, series: Series, figures: list[Point]) -> list[St
     return [*journal.interim, *stamp([*figures, *rest])]
 
 
-def to_parquet(journal: Journal) -> None:
-    """Turn a run's streams into Parquet files among its artifacts."""
-    stream = ArrowStream(journal.folder)
+def to_parquet(journal: Journal) -> dict[str, str]:
+    """Turn a run's streams into Parquet files among its artifacts; return the tags it asks for.
+
+    A stream that cannot be read to its end is kept beside them as it is.
+    """
+    stream, lost = ArrowStream(journal.folder), []
     for kind in AXIS:
-        if next(stream.batches(kind), None) is not None:
-            path = functools.partial(stream.to_parquet, kind)
-            journal.add(f"{kind}.parquet", path)
+        damaged: list[Damaged] = []
+        (journal.folder / "artifacts" / f"{kind}.parquet").unlink(
+            missing_ok=True
+        )  # a first attempt
+        if next(undamaged(stream.batches(kind), damaged), None) is not None:
+            journal.add(
+                f"{kind}.parquet", functools.partial(_rows_to_parquet, stream, kind, damaged)
+            )
+        path = stream.folder / f"{kind}.arrow"
+        if damaged and path.exists():
+            kept = journal.folder / "artifacts" / f"{path.name}.damaged"
+            kept.parent.mkdir(exist_ok=True)
+            kept.unlink(missing_ok=True)
+            _link(str(path), str(kept))
+            sync(kept)
+        for error in damaged[:1]:
+            count = "some rows" if error.missing is None else f"{error.missing} rows"
+            lost.append(f"{count} of {kind} cannot be read back ({error})")
+    journal.lost = "; ".join(lost)
+    if lost:
+        log.warning("%s: %s", journal.opening.name, journal.lost)
+    return {DAMAGED: journal.lost} if lost else {}
+
+
+def _rows_to_parquet(stream: ArrowStream, kind: str, damaged: list[Damaged], path: Path) -> None:
+    write_parquet(undamaged(stream.batches(kind), damaged), path)
 
 
 def _lies(name: str, scratch: Path | None, journal: Journal) -> Path | None:

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from sgdstudy.errors import InputError, reason
 from sgdstudy.training.run import Run
 
 NAME = "checkpoint.safetensors"
-VERSION = "1"
+VERSION, BEFORE_CHECKSUMS = "2", "1"
 PROBED = 1000  # first steps whose sizes tell the same of the schedule
 PROBE = 16  # samples whose losses tell whether the model is still the same
 PARTS = ("run", "at", "sums", "boundary", "rule", "sampler")  # of the trainer's state
@@ -46,7 +47,9 @@ def write(path: Path, values: Values) -> None:
         else:
             rest[name] = value
     draft = path.with_suffix(".new")
-    metadata = {"sgdstudy.checkpoint": VERSION, "values": json.dumps(rest)}
+    text = json.dumps(rest)
+    metadata = {"sgdstudy.checkpoint": VERSION, "values": text, "crc32": _sum(tensors, text)}
+    metadata["values_crc32"] = _sum({}, text)
     try:
         save_file(tensors, draft, metadata)
         with open(draft, "rb+") as file:
@@ -62,7 +65,8 @@ def read(path: Path, tensors: bool = True) -> Values:
     """Return what a file holds, or only what is no tensor of it.
 
     Raises:
-        InputError: no checkpoint, only the beginning of one, or one of another version.
+        InputError: no checkpoint, only the beginning of one, one of another version, or one that is
+            not what was written.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -75,12 +79,24 @@ def read(path: Path, tensors: bool = True) -> Values:
             f"{path.name} is no checkpoint, or only a part of one ({reason(error)})"
         ) from None
     version = metadata.get("sgdstudy.checkpoint")
-    if version != VERSION:
+    if version not in (VERSION, BEFORE_CHECKSUMS):
         raise InputError(
             f"{path.name} is no checkpoint of version {VERSION}, which this sgdstudy reads, but "
             f"{'none of sgdstudy' if version is None else f'of version {version}'}"
         )
+    expected = metadata.get("crc32" if tensors else "values_crc32")
+    if version == VERSION and expected != _sum(found, metadata.get("values", "")):
+        raise InputError(f"{path.name} is no checkpoint any more: it is not what was written")
     return {**found, **json.loads(metadata["values"])}
+
+
+def _sum(tensors: Mapping[str, torch.Tensor], text: str) -> str:
+    """Return the checksum of tensors, with their names, kinds and shapes, and of a text."""
+    total = zlib.crc32(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        total = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), total)
+        total = zlib.crc32(tensor.contiguous().view(-1).view(torch.uint8).numpy().data, total)
+    return f"{total:08x}"
 
 
 def part(values: Values, name: str) -> Values:
@@ -110,12 +126,40 @@ def restore(run: Run, values: Values) -> None:
     """
     parts = {name: part(values, name) for name in PARTS}
     try:
+        _require_fit(run, parts)
         probe = _probe(run, parts["run"]["final_w"])
         if not np.array_equal(probe, parts["run"]["probe"].numpy(), equal_nan=True):
             raise InputError("the model gives other losses now, or this machine rounds otherwise")
         run.load_state_dict(parts)
     except (KeyError, IndexError, RuntimeError) as error:
         raise InputError(f"its checkpoint is damaged ({reason(error)})") from None
+
+
+def _require_fit(run: Run, parts: Mapping[str, Values]) -> None:
+    """Raise `InputError` where values cannot be those of this run, whatever they are."""
+    n, at = len(run.live), parts["at"]
+    members = np.asarray(parts["run"]["members"])
+    steps = len(run.sizes)
+    if not (0 <= at["epoch"] <= run.config.epochs and 0 <= at["batch"] < steps):
+        raise InputError(f"its checkpoint is damaged (epoch {at['epoch']}, batch {at['batch']})")
+    if (
+        members.ndim != 1
+        or not np.isin(members, np.arange(n)).all()
+        or (np.diff(members) < 1).any()
+    ):
+        raise InputError("its checkpoint is damaged (members)")
+    for name, fresh in run.state_dict().items():
+        for key in () if at["over"] and name != "run" else fresh:
+            now, then = fresh[key], parts[name].get(key)
+            if not isinstance(now, (torch.Tensor, np.ndarray)) or key in ("members", "rest"):
+                continue
+            if then is None and at["over"]:
+                continue
+            then, now = torch.as_tensor(parts[name][key]), torch.as_tensor(now)
+            sizes = zip(then.shape, now.shape, strict=False)
+            fits = all(a == b or (b == n and a == len(members)) for a, b in sizes)
+            if then.dtype != now.dtype or then.dim() != now.dim() or not fits:
+                raise InputError(f"its checkpoint is damaged ({name}.{key} is of another shape)")
 
 
 def _probe(run: Run, w: torch.Tensor) -> np.ndarray:

@@ -9,6 +9,7 @@ from conftest import one_line
 import sgdstudy as ss
 from sgdstudy.cli.main import main
 from sgdstudy.errors import InputError
+from sgdstudy.history.rows import write_parquet
 from sgdstudy.studies.rerun import rerun
 from sgdstudy.studies.scripts import load_study
 from sgdstudy.sweep import grid, sweep
@@ -84,7 +85,8 @@ def test_a_number_that_differs_is_found(tracked, store, capsys, kind, row, colum
     values[row] += np.asarray(off, values.dtype)
     values[row + 1] = np.nan  # a later one
     place = table.schema.get_field_index(column)
-    pq.write_table(table.set_column(place, column, pa.array(values)), path)
+    changed = table.set_column(place, column, pa.array(values))
+    write_parquet(iter(changed.to_batches()), path)
     found = rerun(tracked.run_ids["compiled"], store=store)
     seed, axis = (
         table[name][row].as_py() for name in ("seed", {"steps": "step"}.get(kind, "epoch"))
@@ -113,9 +115,27 @@ def test_a_step_size_that_theory_rounds_otherwise_now_is_that_of_then(tracked, s
 def test_rows_that_are_missing_are_found(tracked, store):
     opened = open_store(store)
     path = artifact(opened, find_run(opened, tracked.run_ids["eager"]), "steps.parquet")
-    pq.write_table(pq.read_table(path).slice(0, 100), path)
+    write_parquet(iter(pq.read_table(path).slice(0, 100).to_batches()), path)
     found = rerun(tracked.run_ids["eager"], store=store)
     assert "100 rows of steps were recorded, now 800" in str(found)
+
+
+@pytest.mark.parametrize("kind", ["steps", "epochs"])
+def test_a_damaged_record_is_never_identical(tracked, store, kind):
+    """It is refused before anything is trained; a record that is gone is a difference."""
+    opened = open_store(store)
+    path = artifact(opened, find_run(opened, tracked.run_ids["eager"]), f"{kind}.parquet")
+    raw = bytearray(path.read_bytes())
+    raw[200] ^= 4
+    path.write_bytes(raw)
+    before = len(ss.load_runs("again", store=store, invocation="all"))
+    with pytest.raises(InputError, match=f"{kind}.parquet is damaged") as error:
+        rerun(tracked.run_ids["eager"], store=store)
+    assert one_line(error)
+    assert len(ss.load_runs("again", store=store, invocation="all")) == before
+    path.unlink()
+    found = rerun(tracked.run_ids["eager"], store=store)
+    assert f"0 rows of {kind} were recorded" in str(found)
 
 
 def test_a_combination_of_a_sweep_is_identical(script, store):

@@ -25,7 +25,9 @@ from sgdstudy.cli.main import main
 from sgdstudy.errors import InputError
 from sgdstudy.studies.scripts import load_study
 from sgdstudy.sweep import cluster, grid, results, sweep
+from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.store import open_store
+from sgdstudy.tracking.writing import writing
 
 SCRIPT = '''"""What does a tiny sweep leave behind?"""
 
@@ -517,6 +519,48 @@ def test_without_resume_everything_runs_anew(script, store):
         assert sweep.run(plan_of(script, store, ["lr=0.1,0.2"])).skipped == 0
     assert len(ss.load_runs(NAME, store=store)) == 2
     assert len(ss.load_runs(NAME, store=store, invocation="all")) == 4
+
+
+@pytest.mark.parametrize("what", ["invocation", "resume"])
+def test_two_resumes_at_once_on_one_invocation_the_second_says_so(script, store, capsys, what):
+    """Another command holds the invocation, or is about to look for one."""
+    assert command([script, "--grid", "lr=0.1", "--seeds", "3", "--store", store]) == 0
+    (run,) = ss.load_runs(NAME, store=store).to_dict("records")
+    before = {run.info.run_id for run in all_runs(store)}
+    held = {"invocation": run["invocation"], "resume": f"{NAME}, plain, epochs"}[what]
+    words = [script, "--grid", "lr=0.1,0.2", "--seeds", "3", "--store", store, "--resume"]
+    with writing(open_store(store), NAME, held):
+        assert command(words) == 2
+        told = capsys.readouterr()
+        assert "another command writes to" in told.err
+        assert len(told.err.strip().splitlines()) == 1
+        assert {run.info.run_id for run in all_runs(store)} == before
+    assert command(words) == 0
+    assert sorted(ss.load_runs(NAME, store=store).lr) == [0.1, 0.2]
+
+
+def test_an_answer_that_missed_runs_is_given_anew_when_they_are_there(script, store, monkeypatch):
+    real = Journal.deliver
+
+    def lost(journal, patience=0.0):
+        if "lr=0.2" in journal.opening.name:
+            journal.let_go()
+            return False
+        return real(journal, patience)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "deliver", lost)
+        early = sweep.run(plan_of(script, store, ["lr=0.1,0.2"]))
+    assert "1 are not in the store" in early.answer
+    assert "failed" not in early.answer
+    assert sweep.run(plan_of(script, store, ["lr=0.1,0.2"]), resume=True).answer != early.answer
+    late = sweep.run(plan_of(script, store, ["lr=0.1,0.2"]), resume=True)
+    assert "not in the store" not in late.answer
+    answers = [run for run in all_runs(store) if run.info.run_name == "answer"]
+    assert [run.data.tags["mlflow.note.content"].partition("\n\n")[2] for run in answers] == [
+        late.answer
+    ]
+    assert late.skipped == 2
 
 
 @pytest.mark.parametrize("change", ["record", "seeds", "code"])

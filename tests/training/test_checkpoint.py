@@ -15,10 +15,12 @@ import pyarrow as pa
 import pytest
 import torch
 from conftest import one_line, small_curve
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import sgdstudy as ss
 from sgdstudy import problems
+from sgdstudy.history.rows import Memory
 from sgdstudy.recipe import orders, rules
 from sgdstudy.studies.runner import train_arm
 from sgdstudy.tracking import recovery
@@ -28,7 +30,7 @@ from sgdstudy.tracking.sink import RESUMED_FROM
 from sgdstudy.tracking.store import open_store
 from sgdstudy.training import checkpoint
 from sgdstudy.training.checkpoint import NAME
-from sgdstudy.training.run import REASONS
+from sgdstudy.training.run import REASONS, Run
 
 CURVE = small_curve(noise=0.01)
 LONG = small_curve(d=3001, noise=0.01)  # an epoch of 601 batches, cut into pieces
@@ -428,6 +430,98 @@ def test_a_checkpoint_without_all_its_values_is_refused(shared, caplog):
     del values["run.n_steps"]
     checkpoint.write(path, values)
     begins_anew(shared, "holes", arm, caplog, "damaged", "n_steps")
+
+
+def forged(path, change):
+    """Change a checkpoint as who knows its format, but not its checksum, would: well-formed."""
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    values = load_file(path)
+    change(values)
+    save_file(values, path, metadata)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_checkpoint_that_is_well_formed_but_wrong_is_refused(broken_off, seed, tmp_path):
+    """One tensor has another bit, is zeroed, shorter, of another kind, or another's."""
+    path, rng = tmp_path / NAME, np.random.default_rng(seed)
+    shutil.copyfile(artifact(broken_off[1]), path)
+
+    def change(values):
+        name = rng.choice(sorted(name for name, value in values.items() if value.numel()))
+        value = values[name]
+        flat = value.contiguous().view(-1).view(torch.uint8)
+        match seed % 4:
+            case 0:
+                flat[rng.integers(len(flat))] ^= 1 << int(rng.integers(8))
+            case 1:
+                flat[:] = 255 - flat
+            case 2:
+                values[name] = value.view(-1)[:-1].clone()
+            case 3:
+                values[name] = value.to(torch.float16)
+
+    forged(path, change)
+    with pytest.raises(ss.InputError, match="not what was written") as error:
+        checkpoint.read(path)
+    assert one_line(error)
+
+
+def test_bits_that_flip_on_the_disk_are_noticed(broken_off, tmp_path):
+    path, rng = tmp_path / NAME, np.random.default_rng(1)
+    raw = artifact(broken_off[1]).read_bytes()
+    intact = checkpoint.read(artifact(broken_off[1]))
+    refused = 0
+    for _ in range(100):
+        changed = bytearray(raw)
+        changed[rng.integers(len(raw))] ^= 1 << int(rng.integers(8))
+        path.write_bytes(changed)
+        try:
+            found = checkpoint.read(path)
+        except ss.InputError:
+            refused += 1
+            continue
+        assert found.keys() == intact.keys()  # a space of the header
+        assert all(np.array_equal(found[key], intact[key], equal_nan=True) for key in intact)
+    assert refused > 90
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("run.w", torch.zeros(3, 2)),
+        ("run.final_w", torch.zeros(2, 3)),
+        ("run.live", torch.ones(4, dtype=torch.bool)),
+        ("run.members", torch.tensor([0, 1, 3])),
+        ("run.members", torch.tensor([1, 0, 2])),
+        ("run.n_steps", torch.zeros(3)),
+        ("at.epoch", 61),
+        ("at.batch", 6),
+        ("at.epoch", -1),
+    ],
+)
+def test_values_of_another_shape_are_refused_and_the_run_is_as_it_was(broken_off, name, value):
+    """With a right checksum: somebody else's run, or an older version that had none."""
+    arm, former = broken_off
+    values = checkpoint.read(artifact(former)) | {name: value}
+    run = Run(arm.problem, arm.config, Memory(), None)
+    before = run.w.clone()
+    with pytest.raises(ss.InputError, match="its checkpoint is damaged") as error:
+        checkpoint.restore(run, values)
+    assert one_line(error)
+    assert torch.equal(run.w, before)
+    assert run.epoch == 0
+
+
+def test_a_checkpoint_of_the_version_before_checksums_is_gone_on_with(shared):
+    arm = arm_of(**EAGER, epochs=60)
+    whole = train(shared, "older_whole", arm)
+    path = artifact(killed(shared, "older", arm, 1))
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    older = {"sgdstudy.checkpoint": "1", "values": metadata["values"]}
+    save_file(load_file(path), path, older)
+    assert_same(shared, whole, train(shared, "older", arm, resume=True))
 
 
 def test_rows_that_are_gone_are_noticed(shared, caplog):

@@ -1,0 +1,221 @@
+"""Checksums of rows on a disk: what was damaged there is never read as numbers.
+
+A Parquet file of ours holds, between its last column and its footer, where readers of Parquet look
+for nothing, a CRC-32 of every column of every row group as it lies there, headers of pages
+included, and one of the footer. Only what is read is checked. A block of an Arrow stream carries a
+CRC-32 of its values in its own metadata. Files of earlier versions have neither, and are read as
+they are.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sgdstudy.errors import InputError, StoreError, reason
+
+NAME, KIND = b"checksums", b"crc32"  # in the metadata of a schema: the file has some
+MAGIC = b"SGDSUMS1"
+TAIL = 8  # of a Parquet file: the length of its footer, and PAR1
+WORD = np.dtype("<u4")
+
+
+class Damaged(StoreError):
+    """What was written cannot be read back.
+
+    Attributes:
+        missing: how many rows; None where nothing tells.
+    """
+
+    def __init__(self, text: str, missing: int | None = None) -> None:
+        super().__init__(text)
+        self.missing = missing
+
+
+@contextmanager
+def readable(path: str | Path) -> Iterator[None]:
+    """Say in one line which file is damaged.
+
+    Raises:
+        InputError: what is read in the block is damaged.
+    """
+    try:
+        yield
+    except (Damaged, pa.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{path} is damaged ({reason(error)}); run the study again, or drop the run"
+        ) from error
+
+
+def undamaged(batches: Iterator[pa.RecordBatch], found: list[Damaged]) -> Iterator[pa.RecordBatch]:
+    """Yield the blocks before the first that is damaged, if one is; that is put into the list."""
+    try:
+        yield from batches
+    except Damaged as error:
+        found.append(error)
+
+
+# ---- Parquet -----------------------------------------------------------------------------------
+
+
+def seal(path: Path) -> None:
+    """Put the checksums into a Parquet file that was written to the end."""
+    with open(path, "r+b") as file:
+        footer, start = _footer(file)
+        sums = [_sum(file, *place) for place in _places(pq.read_metadata(file))]
+        words = np.array([*sums, zlib.crc32(footer), len(sums)], WORD).tobytes()
+        file.seek(start)
+        file.write(words + np.array([zlib.crc32(words)], WORD).tobytes() + MAGIC + footer)
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A Parquet file whose footer is as it was written.
+
+    Attributes:
+        path: where it is.
+        metadata: its footer.
+        sums: of its columns, row group by row group; None: an earlier version wrote it.
+    """
+
+    path: Path
+    metadata: pq.FileMetaData
+    sums: np.ndarray | None
+
+    @classmethod
+    def open(cls, path: str | Path) -> Sealed:
+        """Read the footer.
+
+        Raises:
+            Damaged: it is not what was written.
+        """
+        with open(path, "rb") as file:
+            footer, start = _footer(file)
+            sums = _sums(file, footer, start)
+            metadata = pq.read_metadata(file)
+        told = metadata.metadata or {}
+        if (sums is None) != (told.get(NAME) != KIND):
+            raise Damaged(
+                "its checksums are gone: another program wrote it, or a part of it is lost"
+            )
+        if sums is not None and len(sums) != metadata.num_row_groups * metadata.num_columns:
+            raise Damaged("its footer is that of another file")
+        return cls(Path(path), metadata, sums)
+
+    def check(
+        self, groups: Iterable[int] | None = None, columns: Iterable[str] | None = None
+    ) -> None:
+        """Compare columns of row groups with what was written; None: all.
+
+        Raises:
+            Damaged: they are not the same.
+        """
+        if self.sums is None:
+            return
+        names = list(self.metadata.schema.to_arrow_schema().names)
+        chosen = range(len(names)) if columns is None else sorted(map(names.index, columns))
+        places = list(_places(self.metadata))
+        with open(self.path, "rb") as file:
+            for group in range(self.metadata.num_row_groups) if groups is None else groups:
+                for column in chosen:
+                    i = group * len(names) + column
+                    if _sum(file, *places[i]) != self.sums[i]:
+                        raise Damaged(f"column {names[column]}, row group {group}")
+
+
+def checked(path: str | Path) -> pq.ParquetFile:
+    """Return a Parquet file after a look at all of it.
+
+    Raises:
+        Damaged: it is not what was written.
+    """
+    Sealed.open(path).check()
+    return pq.ParquetFile(path)
+
+
+def _footer(file: BinaryIO) -> tuple[bytes, int]:
+    """Return the footer, with the tail, and where it begins."""
+    end = file.seek(0, 2)
+    file.seek(max(0, end - TAIL))
+    tail = file.read(TAIL)
+    start = end - TAIL - int.from_bytes(tail[:4], "little")
+    if tail[4:] != b"PAR1" or start < len(b"PAR1"):
+        raise Damaged("it is no Parquet file, or only a part of one")
+    file.seek(start)
+    return file.read(), start
+
+
+def _sums(file: BinaryIO, footer: bytes, start: int) -> np.ndarray | None:
+    """Return the checksums of the columns; None: there are none."""
+    size = 3 * WORD.itemsize + len(MAGIC)
+    file.seek(max(0, start - size))
+    end = file.read(min(size, start))
+    if not end.endswith(MAGIC):
+        return None
+    of_footer, count, of_words = np.frombuffer(end, WORD, 3).tolist()
+    first = start - size - count * WORD.itemsize
+    if first < 0 or of_footer != zlib.crc32(footer):
+        raise Damaged("its footer is not what was written")
+    file.seek(first)
+    words = file.read((count + 2) * WORD.itemsize)
+    if zlib.crc32(words) != of_words:
+        raise Damaged("its checksums are not what was written")
+    return np.frombuffer(words, WORD, count)
+
+
+def _places(metadata: pq.FileMetaData) -> Iterator[tuple[int, int]]:
+    """Yield where the columns lie, row group by row group: first byte, length."""
+    for g in range(metadata.num_row_groups):
+        group = metadata.row_group(g)
+        for c in range(metadata.num_columns):
+            column = group.column(c)
+            first = column.data_page_offset
+            if column.dictionary_page_offset is not None:
+                first = min(first, column.dictionary_page_offset)
+            yield first, column.total_compressed_size
+
+
+def _sum(file: BinaryIO, first: int, length: int) -> int:
+    file.seek(first)
+    return zlib.crc32(file.read(length))
+
+
+# ---- Arrow -------------------------------------------------------------------------------------
+
+
+def sum_of(batch: pa.RecordBatch) -> bytes:
+    """Return the checksum of a block: names and kinds of its columns, all values."""
+    names = [f"{field.name}: {field.type}" for field in batch.schema]
+    total = zlib.crc32("\n".join([*names, str(batch.num_rows)]).encode())
+    for column in batch.columns:
+        values = column.to_numpy(zero_copy_only=False)
+        if values.dtype.kind in "biuf":
+            total = zlib.crc32(np.ascontiguousarray(values).data, total)
+        else:  # text, times: seldom
+            total = zlib.crc32("\0".join(map(repr, column.to_pylist())).encode(), total)
+    return f"{total:08x}".encode()
+
+
+def check_block(batch: pa.RecordBatch, told: pa.KeyValueMetadata | None) -> pa.RecordBatch:
+    """Return a block that is as it was written, without what was written beside it.
+
+    Raises:
+        Damaged: it is not.
+    """
+    batch.validate(full=True)  # Arrow's own lengths are read from the file too
+    expected = (told or {}).get(KIND)
+    marked = (batch.schema.metadata or {}).get(NAME) == KIND
+    batch = batch.replace_schema_metadata()
+    if (marked or expected is not None) and sum_of(batch) != expected:
+        raise Damaged("a block is not what was written")
+    return batch
