@@ -19,7 +19,9 @@ steps, followed by `fsync`) is in the run's Parquet file after the next command 
 stays RUNNING once its process is gone and such a command was typed on its machine; its status and
 `stop_reason` say how it ended. A tracking server that goes away does not stop a training: what it
 missed is kept on this machine and sent when it answers, or by `sgdstudy recover`, each point
-exactly once. Rows keep NaN and infinities bit for bit.
+exactly once. Rows keep NaN and infinities bit for bit. A store is the folder that its database lies
+in, wherever that was moved or copied to: nothing outside it is read, written or deleted, whatever
+its database or a symbolic link says. Reading makes, changes and locks nothing.
 
 **Not promised.** Steps of the chunk that was being computed are gone with their process; a chunk is
 256 steps at first and never longer than all the steps before it. Of a loop of one's own that logs
@@ -53,7 +55,7 @@ To run it: `make faults` (half an hour), `python benchmarks/faults/faults.py --q
 
 ## After a crash
 
-Nothing has to be done. The next command that writes (`run`, `study`, `report`, `prune`, `ui`)
+Nothing has to be done. The next command that writes (`run`, `study`, `sweep`, `prune`, `ui`)
 finishes what was left, and says so:
 
     finished 1 run that had been cut off
@@ -65,7 +67,14 @@ finishes what was left, and says so:
   still does not answer. Rows wait in `$XDG_STATE_HOME/sgdstudy/streams` (`~/.local/state` by
   default), one folder a run.
 - **The disk is full**: the study stops with one line and exit code 1. Free some space; the next
-  command finishes the run. `sgdstudy prune --keep 1` frees what older invocations hold.
+  command finishes the run. `sgdstudy prune --keep 1` frees what older invocations hold, and works
+  on a full disk: files go first, and the database gets smaller after. Reading works too.
+- **The store was moved or copied**: nothing has to be done. A copy of the database alone, beside
+  the original, shares its files.
+- **Files are missing** of a run that had ended: `ss.load_steps`, `export` and `report` name it. Put
+  its folder back below `artifacts/`, or name other arms.
+- **Another user's store** that cannot be written is refused when it is opened, with the mend; what
+  is in it can be read.
 - **The database is locked**: end the program that holds it. A run waits 20 s for it, then goes on
   and keeps what it records; `sgdstudy recover` sends it.
 - **Whatever becomes of its lines, a study runs to its end**: standard output that is closed, full,

@@ -20,7 +20,7 @@ from sgdstudy.cli.terminal import (
     show,
     show_paragraphs,
 )
-from sgdstudy.errors import InputError
+from sgdstudy.errors import InputError, StoreError
 from sgdstudy.studies.claims import tally
 from sgdstudy.studies.scripts import find_scripts, load_studies, load_study
 from sgdstudy.studies.study import Result, Study
@@ -141,9 +141,9 @@ class ReportCommand:
 
     def run(self) -> int:
         """Run the command; return the exit code."""
-        from sgdstudy.tracking import recovery
+        from sgdstudy.tracking.store import read_store
 
-        path = _write_report(recovery.start(self.store, say), self.out)
+        path = _write_report(read_store(self.store), self.out)
         show("wrote ", bold(str(path)))
         return 0
 
@@ -171,6 +171,47 @@ class ExportCommand:
 
 
 @dataclass(frozen=True)
+class PackCommand:
+    """Write runs to one file, to be unpacked into another store."""
+
+    names: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """studies and run ids, then the file"""
+    invocation: str = "latest"
+    """of the studies: latest, all, or an id"""
+    store: Store = None
+
+    def run(self) -> int:
+        """Run the command; return the exit code."""
+        from sgdstudy.tracking.pack import pack
+        from sgdstudy.tracking.store import read_store
+
+        if len(self.names) < 2:
+            raise InputError("name studies or run ids, then the file: pack ex6_shuffle runs.zip")
+        path = checks.path("the file", self.names[-1])
+        packed = pack(read_store(self.store), self.names[:-1], path, self.invocation)
+        say(f"packed {len(packed)} runs, {path.stat().st_size / 1e6:.1f} MB: {path}")
+        return 0
+
+
+@dataclass(frozen=True)
+class UnpackCommand:
+    """Add the runs of a file that `pack` wrote to a store."""
+
+    file: Annotated[str, tyro.conf.Positional]
+    store: Store = None
+
+    def run(self) -> int:
+        """Run the command; return the exit code."""
+        from sgdstudy.tracking import recovery
+        from sgdstudy.tracking.pack import unpack
+
+        path = checks.path("the file", self.file)
+        added, there = unpack(recovery.start(self.store, say), path)
+        say(f"added {len(added)} runs; {len(there)} were there already")
+        return 0
+
+
+@dataclass(frozen=True)
 class PruneCommand:
     """Drop all but the latest invocations of every study and user, with their files."""
 
@@ -182,15 +223,14 @@ class PruneCommand:
 
     def run(self) -> int:
         """Run the command; return the exit code."""
-        from sgdstudy.tracking import recovery
-        from sgdstudy.tracking.prune import described, plan, remove
+        from sgdstudy.tracking.prune import described, plan, remove, shrink
 
-        store = recovery.start(self.store, say)
+        store = _with_room(self.store)
         doomed = plan(store, self.keep)
         runs = [run for group in doomed.values() for run in group]
         if not runs:
             say("nothing to drop")
-            return 0
+            return _shrunk(shrink(store))
         say(f"of {store.shown}")
         for line in described(doomed):
             say(f"  {line}")
@@ -199,7 +239,7 @@ class PruneCommand:
             say("kept everything")
             return 0
         say(f"dropped {len(runs)} runs, {remove(store, runs) / 1e6:.0f} MB")
-        return 0
+        return _shrunk(shrink(store))
 
 
 @dataclass(frozen=True)
@@ -312,6 +352,8 @@ COMMANDS: dict[str, Any] = {
     "sweep": SweepCommand,
     "rerun": RerunCommand,
     "prune": PruneCommand,
+    "pack": PackCommand,
+    "unpack": UnpackCommand,
     "recover": RecoverCommand,
 }
 OLD_WORDS = {"reap": "recover", "sync": "recover"}  # they stay, and are not listed
@@ -347,12 +389,30 @@ def _processes(jobs: int) -> int:
     return checks.count("jobs", jobs, least=0) or default_jobs()
 
 
+def _with_room(given: str | None) -> Any:
+    """Open the store to drop runs; where the disk is full, nothing else is done before."""
+    from sgdstudy.tracking import recovery
+    from sgdstudy.tracking.store import read_store
+
+    try:
+        return recovery.start(given, say, make=False)
+    except StoreError as error:
+        say(str(error))
+        return read_store(given)
+
+
+def _shrunk(freed: int) -> int:
+    if freed:
+        say(f"the database is {freed / 1e6:.0f} MB smaller")
+    return 0
+
+
 def _recover(given: str | None, unwanted: tuple[str, ...]) -> int:
     from sgdstudy.tracking import aside
     from sgdstudy.tracking.recovery import recover
     from sgdstudy.tracking.store import open_store
 
-    store = open_store(given)
+    store = open_store(given, make=False)
     for key in unwanted:
         say(f"discarded {aside.discard(store, key)}")
     aside.put_back(store)

@@ -21,12 +21,20 @@ from sgdstudy.text import printable, written
 from sgdstudy.tracking import chart_views, shapes
 from sgdstudy.tracking.load import kind_of
 from sgdstudy.tracking.retry import is_away
-from sgdstudy.tracking.runs import TrackedRun, artifact, every_run
+from sgdstudy.tracking.runs import (
+    TrackedRun,
+    artifact,
+    every_run,
+    lacks_files,
+    named,
+    names_of_artifacts,
+)
 from sgdstudy.tracking.store import Store
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
+log = logging.getLogger("sgdstudy")
 Claim = dict[str, Any]  # as in claims.json, written as text, with the verdict in a word
 ROWS_OPEN = 12  # a longer table starts folded
 MOST_TEXT = 100_000  # characters of an answer
@@ -36,7 +44,6 @@ MOST_CLAIMS = 2_000
 MOST_ARMS = 2_000
 MOST_COLUMNS = 60
 WORDS = {False: "FAILS", True: "holds", None: "described"}  # in the order of the report
-log = logging.getLogger("sgdstudy")
 RESULTS = {"stop epoch": ("stop_epoch", "never"), "final loss": ("full_loss", "not finite")}
 
 
@@ -208,6 +215,9 @@ def _section(
         paths = [artifact(store, run, file, into) for file in _figures(store, run)]
         there = [path for path in paths if path is not None]
         pictures, left_out = album.of_study(there, ident, question)
+    if lacks_files(store, run):
+        text = f"The files of this answer, and of its figures, are missing: {named([run])}."
+        log.warning("%s: %s", name, text)
     hidden = text == HIDDEN
     started = min(r.start_ms for r in [run, *arms])
     if len(arms) > MOST_ARMS:
@@ -351,7 +361,7 @@ def _result(run: TrackedRun, name: str, missing: str) -> str:
 
 def _figures(store: Store, run: TrackedRun) -> list[str]:
     """Return the file names of the figures, in the order of the script where the run says it."""
-    files = [item.path for item in store.client.list_artifacts(run.run_id)][:MOST_FILES]
+    files = names_of_artifacts(store, run)[:MOST_FILES]
     order = run.tags.get("sgdstudy.figures", "").split(", ")
     pictures = sorted(name for name in files if name.endswith(".png") and Path(name).name == name)
     return sorted(pictures, key=lambda name: order.index(name) if name in order else len(order))

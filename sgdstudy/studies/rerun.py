@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shlex
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -28,6 +27,7 @@ from sgdstudy.tracking import describe, provenance, recovery, shapes
 from sgdstudy.tracking.code import CODE, SAME, Code
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.runs import TrackedRun, artifact, find_run
+from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.store import Store
 
 ROUNDING = 1e-9  # relative; what theory gives is known to more digits
@@ -111,7 +111,7 @@ def rerun(
         InputError: no such run, one that is not ours or did not finish, or a script that is gone,
             is of another project, or declares another configuration now.
     """
-    opened = recovery.start(store, say)
+    opened = recovery.start(store, say, make=False)
     run = _find(opened, run_id)
     study, arm, tags = _rebuilt(run, _script_of(run, script, say))
     tags |= {"sgdstudy.rerun_of": run_id}
@@ -120,13 +120,16 @@ def rerun(
     for line in changed:
         say(f"not as it was, {line}")
     name = run.tags["sgdstudy.study"]
-    with tempfile.TemporaryDirectory(prefix="sgdstudy-") as folder:
-        recorded = _recorded(opened, run, Path(folder))
+    with scratch() as folder:
+        recorded = _recorded(opened, run, folder)
         invocation = Invocation.start(opened, name, tags, code)
         with helpers.beside(study.file):
             new_id, history = train_arm(invocation.outside(), run.name, arm)
         assert isinstance(history.sink, Files)
         found = [_compare(k, path, history.sink.paths[k]) for k, path in recorded.items()]
+        for kind in history.sink.paths.keys() - recorded.keys():
+            n = checked(history.sink.paths[kind]).metadata.num_rows
+            found.append(Difference(kind, "", 0, 0, 0.0, float(n)))
     difference = next((d for d in found if d is not None), None)
     return Rerun(new_id, f"{name}, {run.name}", difference, changed)
 
@@ -168,8 +171,8 @@ def _changed(store: Store, run: TrackedRun, code: Code) -> list[str]:
         f"{n}: {run.tags[n]} then, {now.get(n)} now" for n in names if run.tags[n] != now.get(n)
     ]
     if CODE in run.tags and run.tags[CODE] != now.get(CODE):
-        with tempfile.TemporaryDirectory(prefix="sgdstudy-") as folder:
-            then = {name: artifact(store, run, name, Path(folder)) for name in code.copies}
+        with scratch() as folder:
+            then = {name: artifact(store, run, name, folder) for name in code.copies}
             others = [
                 name
                 for name, path in then.items()

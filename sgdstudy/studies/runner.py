@@ -6,7 +6,6 @@ import functools
 import json
 import math
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sgdstudy.errors import InputError, Interrupted
+from sgdstudy.errors import InputError, Interrupted, without_secrets
 from sgdstudy.history.history import History
 from sgdstudy.history.rows import Files
 from sgdstudy.studies import helpers, workers
@@ -28,6 +27,7 @@ from sgdstudy.theory.predictions import MOST_WORK, predict
 from sgdstudy.tracking import chart_views, describe, recovery, resume
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.journal import Closing, Journal
+from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.sink import RunSink
 from sgdstudy.tracking.writing import writing
 from sgdstudy.training.interrupts import interrupt_flag, visible
@@ -85,7 +85,9 @@ def _run(
         say(f"  {name:<28} {_outcome(history)}")
     runs = Runs({name: found[name] for name in arms})  # in the order of the script
     claims = _judged(study, options, runs, guesses)
-    answer = _reflow(study.answered(options, runs, claims)) if options.answer else HIDDEN
+    answer = HIDDEN
+    if options.answer:  # it may name the store
+        answer = without_secrets(_reflow(study.answered(options, runs, claims)))
     claims = claims if options.answer else Claims()
     making = Making(study, options, runs, say)
     shown = making.text()
@@ -176,11 +178,11 @@ def train_arm(
         how: dict[str, Any] = {"trajectory": arm.trajectory, "keeper": keeper}
         return train(problem, config=config, progress=progress, description=name, sink=sink, **how)
 
-    with tempfile.TemporaryDirectory(prefix="sgdstudy-") as folder:
+    with scratch() as folder:
         former = None
         if invocation.resume and ours:
             store, study = invocation.store, invocation.study
-            former = resume.find_former(store, study, name, wanted, Path(folder))
+            former = resume.find_former(store, study, name, wanted, folder)
         predicted = predict(problem, config, work)
         about: dict[str, Any] = {"about": arm.about, "charted": arm.charted, "tags": tags}
         return invocation.track(name, problem, config, predicted, take, **about)

@@ -30,7 +30,7 @@ from sgdstudy.tracking.prune import remove
 from sgdstudy.tracking.retry import reason_of
 from sgdstudy.tracking.runs import NUMBER, TrackedRun, every_run
 from sgdstudy.tracking.sink import RunSink
-from sgdstudy.tracking.store import locate
+from sgdstudy.tracking.store import locate, read_store
 from sgdstudy.tracking.writing import writing
 from sgdstudy.training.interrupts import interrupt_flag, visible
 from sgdstudy.training.train import train
@@ -178,9 +178,9 @@ def _swept(
 
 def waiting(plan: Plan, resume: bool) -> list[Combination]:
     """Return what `run` would run; the store is read, and nothing is written."""
-    store = locate(plan.options.store)
-    there = store.database is None or store.database.exists()
-    return _todo(plan.combinations, _runs(store, plan) if resume and there else [])
+    database = locate(plan.options.store).database
+    there = resume and (database is None or database.exists())
+    return _todo(plan.combinations, _runs(read_store(plan.options.store), plan) if there else [])
 
 
 def estimate(todo: list[Combination], jobs: int) -> str:

@@ -149,7 +149,7 @@ def _plain_path(given: str) -> Path:
         raise unknown("kind of store", scheme, SCHEMES)
     if mend:
         raise InputError(
-            f"the store {quoted(given)} is neither an address nor a path; write {mend}, or "
+            f"the store {_shown(given)} is neither an address nor a path; write {mend}, or "
             f"./{given} for a folder of that name"
         )
     return _checked(given)
@@ -162,13 +162,13 @@ def _file_path(given: str) -> Path:
         host, slash, path = rest[2:].partition("/")
         if host not in ("", "localhost", ".", "~"):
             raise InputError(
-                f"the store {quoted(given)} names the machine {host!r}; write file:///path for a "
+                f"the store {_shown(given)} names the machine {host!r}; write file:///path for a "
                 f"folder of this one, http://{host} for a server"
             )
         rest = host + slash + path if host in (".", "~") else slash + path
     if {"?", "#"} & set(rest):
         raise InputError(
-            f"the store {quoted(given)} is a URL: write %3F for ? and %23 for #, or the path alone"
+            f"the store {_shown(given)} is a URL: write %3F for ? and %23 for #, or the path alone"
         )
     return _checked(url2pathname(rest))
 
@@ -181,27 +181,31 @@ def _sqlite_path(given: str, rest: str) -> Path:
             "sqlite:// alone is a database in memory, lost at once; give sqlite:///file"
         )
     if not rest.startswith("/"):
-        raise InputError(f"the store {quoted(given)} needs three slashes: sqlite:///{rest}")
+        raise InputError(f"the store {_shown(given)} needs three slashes: sqlite:///{rest}")
     if "?" in path or path.startswith("file:"):
         raise InputError(
-            f"the store {quoted(given)} is a URL: give the path alone, or write %3F for ?; "
+            f"the store {_shown(given)} is a URL: give the path alone, or write %3F for ?; "
             f"settings after a ? are not taken"
         )
     return _checked(unquote(path))
+
+
+def _shown(given: str) -> str:
+    return quoted(without_secrets(given, whole=True))
 
 
 def _require_clean(text: str) -> None:
     """Refuse what no line can show, and what MLflow cannot keep."""
     kinds = {unicodedata.category(char) for char in text if char != "\0"}
     if "Cs" in kinds:  # bytes of the file system's that are not UTF-8
-        raise InputError(f"the store {quoted(text)} is not UTF-8; give another one with --store")
+        raise InputError(f"the store {_shown(text)} is not UTF-8; give another one with --store")
     if "Cc" in kinds:
-        raise InputError(f"the store {quoted(text)} holds a control character; leave it out")
+        raise InputError(f"the store {_shown(text)} holds a control character; leave it out")
 
 
 def _checked(text: str) -> Path:
     if os.name != "nt" and DRIVE.match(text):
-        raise InputError(f"the store {quoted(text)} is a path of Windows; give one of this machine")
+        raise InputError(f"the store {_shown(text)} is a path of Windows; give one of this machine")
     return checks.path("the store", text)
 
 
@@ -211,10 +215,10 @@ def _server(kind: str, given: str) -> str:
         parts = urlsplit(given)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise InputError(f"the store {quoted(given)} is not an address: {error}") from None
+        raise InputError(f"the store {_shown(given)} is not an address: {error}") from None
     if not host or " " in parts.netloc:
-        raise InputError(f"the store {quoted(given)} names no machine; write {kind}://host:port")
+        raise InputError(f"the store {_shown(given)} names no machine; write {kind}://host:port")
     if parts.query:
-        raise InputError(f"the store {quoted(given)} has a question mark; leave out what follows")
+        raise InputError(f"the store {_shown(given)} has a question mark; leave out what follows")
     user, at, place = parts.netloc.rpartition("@")
     return f"{kind}://{user}{at}{place.lower()}{parts.path.rstrip('/')}"

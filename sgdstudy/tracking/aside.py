@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from sgdstudy.errors import one_line, unknown
-from sgdstudy.tracking.store import Store, remove_folder
+from sgdstudy.tracking.places import remove_folder
+from sgdstudy.tracking.store import Store
 
 REASON = "reason.txt"
 

@@ -33,14 +33,3 @@ def sync_all(paths: Iterable[Path]) -> None:
         return
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         list(pool.map(sync, found))
-
-
-def make_folder(path: Path) -> list[Path]:
-    """Make a folder and those it lies in; return the folders whose names have to be synced."""
-    changed = []
-    for folder in (path, *path.parents):
-        if folder.is_dir():
-            break
-        changed.append(folder.parent)
-    path.mkdir(parents=True, exist_ok=True)
-    return changed

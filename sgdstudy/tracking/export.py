@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,8 @@ from sgdstudy.errors import InputError
 from sgdstudy.history.rows import ROW_GROUP, WHOLE_NUMBERS
 from sgdstudy.tracking.load import load_claims, load_runs, sources
 from sgdstudy.tracking.parquet import LABELS, Source, dtype_of, gather
-from sgdstudy.tracking.store import open_store
+from sgdstudy.tracking.scratch import scratch
+from sgdstudy.tracking.store import read_store
 
 FORMATS = ("csv", "parquet")
 FILES = ("runs", "claims", "epochs", "steps")
@@ -69,22 +69,19 @@ def export(
         )
     where: dict[str, Any] = {"invocation": invocation, "store": store}
     tables = {"runs": load_runs(study, arms=arms, **where), "claims": load_claims(study, **where)}
-    opened = open_store(store)
+    opened = read_store(store)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # whole or not at all: files are made beside their places, then renamed
-        with (
-            tempfile.TemporaryDirectory(prefix="sgdstudy-") as fetched,
-            tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as draft,
-        ):
+        with scratch() as fetched, scratch(folder, ".export-") as draft:
             for name, path in zip(FILES, paths, strict=True):
                 if name in tables:
-                    _write(Path(draft) / path.name, iter([_without_dictionaries(tables[name])]))
+                    _write(draft / path.name, iter([_without_dictionaries(tables[name])]))
                 else:
-                    found = sources(name, study, arms, invocation, opened, Path(fetched))
-                    _write(Path(draft) / path.name, _blocks(found))
+                    found = sources(name, study, arms, invocation, opened, fetched)
+                    _write(draft / path.name, _blocks(found))
             for path in paths:
-                (Path(draft) / path.name).replace(path)
+                (draft / path.name).replace(path)
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror or error}") from error
     return paths

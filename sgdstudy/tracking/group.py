@@ -42,6 +42,7 @@ class Group:
             for journal, closing in held:
                 journal.draft(closing)
             sync_all(path for journal, _ in held for path in journal.files())
+            sync_all(path for journal, _ in held for path in journal.folders())
             for journal, _ in held:
                 journal.seal()
             sync_all(journal.folder for journal, _ in held)

@@ -6,7 +6,6 @@ import atexit
 import math
 import shlex
 import sys
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,13 +19,14 @@ from sgdstudy.history.history import History
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.tracking import chart_views, describe, provenance
+from sgdstudy.tracking import scratch as folders
 from sgdstudy.tracking.code import Code
 from sgdstudy.tracking.journal import Closing, Journal, Later, Opening
 from sgdstudy.tracking.resume import SECONDS
 from sgdstudy.tracking.retry import is_away
 from sgdstudy.tracking.runs import INVOCATION, NUMBER, next_number
 from sgdstudy.tracking.sink import RunSink, close_interrupted, room_on_disk
-from sgdstudy.tracking.store import Store, remove_folder
+from sgdstudy.tracking.store import Store
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ class Invocation:
         words = [without_secrets(word, whole=True) for word in words]
         scratch = None
         if store.root is None:
-            scratch = Path(tempfile.mkdtemp(prefix="sgdstudy-"))
-            atexit.register(remove_folder, scratch)
+            scratch, lock = folders.make()
+            atexit.register(folders.remove, scratch, lock)
         label = f"{now}-{uuid.uuid4().hex[:4]}"
         number = next_number(store, study)
         code = Code.of() if code is None else code

@@ -34,12 +34,14 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from filelock import FileLock, Timeout
 
 from sgdstudy import checks
-from sgdstudy.errors import Refused, recordable
+from sgdstudy.errors import Away, Refused, recordable
 from sgdstudy.tracking import aside, chart_views, shapes
-from sgdstudy.tracking.durable import make_folder, sync, sync_all
+from sgdstudy.tracking.durable import sync, sync_all
+from sgdstudy.tracking.places import links_in, remove_folder
 from sgdstudy.tracking.retry import is_away, patiently, reason_of
 from sgdstudy.tracking.runs import TrackedRun, search
-from sgdstudy.tracking.store import Store, local_path, remove_folder
+from sgdstudy.tracking.shared import make_folder, share
+from sgdstudy.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
@@ -174,14 +176,15 @@ class Journal:
         key = f"{opening.start_ms:013d}-{uuid.uuid4().hex[:12]}"
         opening.tags[KEY] = key
         folder = store.streams / key
-        new = make_folder(folder)
+        new = make_folder(store.streams)
+        folder.mkdir()
         journal = cls(store, folder, opening)
         journal._tried, journal.later = False, later
         journal._lock.acquire()
         about = {"store": store.shown, **vars(opening)}
         write_json(folder / "opening.json", about, synced=later is None)
         if later is None:
-            sync_all([folder, *new])
+            sync_all([folder, store.streams, *new])
         try:
             for name, write in files.items():
                 journal.add(name, write)
@@ -198,6 +201,10 @@ class Journal:
     @classmethod
     def orphan(cls, store: Store, folder: Path) -> Journal | None:
         """Return what a process left behind; None if it lives, or the run is not this store's."""
+        link = next(links_in(folder), None)
+        if link is not None:  # it leads what we read, write or remove to someone else's files
+            log.warning("%s is left alone: %s is a symbolic link; remove it by hand", folder, link)
+            return None
         lock = FileLock(folder / "lock")
         try:
             age = time.time() - folder.stat().st_mtime
@@ -250,7 +257,8 @@ class Journal:
     @property
     def place(self) -> Path | None:
         """Where a local store keeps the run's artifacts; None where MLflow takes them to it."""
-        return local_path(self.uri) if self.store.root and self.uri else None
+        known = self.run_id and self.uri
+        return self.store.place(self.run_id or "", self.uri or "") if known else None
 
     def find(self, name: str) -> Path | None:
         """Return where an artifact lies now: in its place, or on its way; None: on neither."""
@@ -280,7 +288,7 @@ class Journal:
             self.later.add(self, closing)
             return True
         self.draft(closing)
-        sync_all(self.files())
+        sync_all([*self.files(), *self.folders()])
         self.seal()
         sync(self.folder)
         self.closed = True
@@ -291,11 +299,14 @@ class Journal:
         (self.folder / "closing.new").write_text(json.dumps(vars(closing)), encoding="utf-8")
 
     def files(self) -> list[Path]:
-        """Return the files and folders that have to be on the disk before the run is closed."""
-        found = [self.folder / "closing.new", self.folder, *self.folder.glob("artifacts")]
-        if self.later is not None:  # else the others are there
-            found += [self.folder / "opening.json", *self.artifacts(), self.folder.parent]
-        return found
+        """Return the files that have to be on the disk before the run is closed."""
+        there = [] if self.later is None else [self.folder / "opening.json", *self.artifacts()]
+        return [self.folder / "closing.new", *there]
+
+    def folders(self) -> list[Path]:
+        """Return the folders that name them."""
+        above = [] if self.later is None else [self.folder.parent]
+        return [*self.folder.glob("artifacts"), self.folder, *above]
 
     def seal(self) -> None:
         """Let it be known how the run ended."""
@@ -349,7 +360,7 @@ class Journal:
         """Note one more of them; after the last the run is set aside."""
         write_json(self.folder / "tries.json", self.tries + 1)
         if self.tries >= most:
-            self.set_aside(f"the store answers, and fails at this run ({self.failure})")
+            self.set_aside(f"{self.failure}, {most} times, and takes others")
 
     def let_go(self) -> None:
         """Leave the run to the next command."""
@@ -379,10 +390,12 @@ class Journal:
             self._log([*first, *points], tags, opening.params)
             if opening.data:
                 self._log_data(_data_input(opening.data))
-        if self.artifacts():
+        files = [path.name for path in self.artifacts()]
+        if files:
             self._log_artifacts()
         if closing:
             self._end(closing)
+            self._require_there(closing, files)
         else:
             self._opened = True
             self._note_sent(opened=True)
@@ -444,6 +457,7 @@ class Journal:
         self.changed = [place, *make_folder(place)]
         for path in self.artifacts():  # what was moved before a kill is there, and whole
             move(path, place / path.name)
+            share(place / path.name)
         if self.later is None:
             sync_all(self.changed)
 
@@ -456,6 +470,18 @@ class Journal:
         if closing.views is not None:
             chart_views.save(self.store, self.store.experiment(self.opening.study), closing.views)
         client.set_terminated(self.run_id, status=closing.status, end_time=closing.end_ms)
+
+    def _require_there(self, closing: Closing, files: list[str]) -> None:
+        """Look whether a server has what it said yes to: something on the way may say so to all."""
+        if self.store.root is not None:
+            return
+        assert self.run_id is not None
+        found = self.store.client.get_run(self.run_id)
+        there = {item.path for item in self.store.client.list_artifacts(self.run_id)}
+        points = {key for key, _, _, _ in closing.points}
+        whole = found.info.status == closing.status and points <= set(found.data.metrics)
+        if not whole or not set(files) <= there:
+            raise Away(f"{self.store.shown} said yes to the run, and does not have all of it")
 
     def remove(self) -> None:
         """Remove the folder: the store has the run, on the disk."""

@@ -6,7 +6,7 @@ far as the row groups of a Parquet file allow. A file of a remote store is fetch
 
 from __future__ import annotations
 
-import tempfile
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,15 @@ from sgdstudy.tracking import shapes
 from sgdstudy.tracking.chart_points import PREFIX
 from sgdstudy.tracking.journal import A_KEY, KEY
 from sgdstudy.tracking.parquet import LABELS, Source, gather
-from sgdstudy.tracking.runs import TrackedRun, artifact, runs_of
-from sgdstudy.tracking.store import Store, open_store
+from sgdstudy.tracking.runs import TrackedRun, artifact, lacks_files, named, runs_of
+from sgdstudy.tracking.scratch import scratch
+from sgdstudy.tracking.store import Store, read_store
 
 MAX_BYTES = 1_000_000_000
 CLAIM_FIELDS = ("name", "arm", "expected", "measured", "tolerance", "holds", "source", "kind")
 LARGEST = float(np.finfo(float).max)  # what MLflow's database keeps of an infinity
 NOT_FINITE = {"inf": np.inf, "-inf": -np.inf, "nan": np.nan}
+log = logging.getLogger("sgdstudy")
 
 
 def load_runs(
@@ -53,7 +55,7 @@ def load_runs(
     Raises:
         InputError: a study, an arm or an invocation that is not in the store.
     """
-    opened = open_store(store)
+    opened = read_store(store)
     runs = runs_of(opened, study, invocation, arms)
     claims: dict[tuple[str, str], dict[str, Any]] = {}
     for label in {run.invocation for run in runs} - {""}:
@@ -134,7 +136,7 @@ def load_claims(
     Raises:
         InputError: a study or an invocation that is not in the store.
     """
-    rows = _claims(open_store(store), study, invocation)
+    rows = _claims(read_store(store), study, invocation)
     return pd.DataFrame(rows, columns=None if rows else [*CLAIM_FIELDS, "study", "invocation"])
 
 
@@ -144,13 +146,33 @@ def load_claims(
 def sources(
     kind: str, study: str, arms: Any, invocation: str, store: Store, folder: Path
 ) -> list[Source]:
-    """Return where the rows of a study's runs lie; remote files are fetched into the folder."""
-    found = []
+    """Return where the rows of a study's runs lie; remote files are fetched into the folder.
+
+    Raises:
+        InputError: the store lacks rows that runs had, when they finished.
+    """
+    found, lost = [], []
     for run in runs_of(store, study, invocation, arms):
         rows = _rows(store, run, kind, folder)
         if rows is not None:
             found.append(Source(run.labels(study), *rows))
+        elif had_rows(store, run, kind):
+            lost.append(run)
+    if lost:
+        raise InputError(
+            f"the store lacks the {kind} of {len(lost)} finished run{'s' * (len(lost) > 1)} of "
+            f"{study}: {named(lost)}; put their files back below {store.root or store.shown}, or "
+            f"name other arms or another invocation"
+        )
     return found
+
+
+def had_rows(store: Store, run: TrackedRun, kind: str) -> bool:
+    """Whether a run without a file of rows must have had one: what has rows has charts of them."""
+    if not run.finished or KEY not in run.tags:
+        return False
+    charted = {key.partition("/")[0] for key in run.metrics} & set(PREFIX.values())
+    return PREFIX[kind] in charted or bool(charted and lacks_files(store, run))
 
 
 def _rows(
@@ -168,12 +190,12 @@ def _rows(
         return rows, sealed
     key = run.tags.get(KEY, "")
     stream = store.streams / key / f"{kind}.arrow"
-    if A_KEY.fullmatch(key) and stream.exists():  # the run is going on, or was killed
+    if A_KEY.fullmatch(key) and stream.is_file():  # the run is going on, or was killed
         with readable(stream):
             batches = list(read_stream(stream))
         return (ds.dataset(pa.Table.from_batches(batches)), None) if batches else None
-    rows = None if run.invocation else _metric_history(store, run, kind)
-    return None if rows is None else (rows, None)
+    found = None if run.invocation else _metric_history(store, run, kind)
+    return None if found is None else (found, None)
 
 
 def _metric_history(store: Store, run: TrackedRun, kind: str) -> ds.Dataset | None:
@@ -203,8 +225,8 @@ def _load(
     invocation: str,
     given: str | None,
 ) -> pd.DataFrame:
-    with tempfile.TemporaryDirectory(prefix="sgdstudy-") as folder:
-        found = sources(kind, study, arms, invocation, open_store(given), Path(folder))
+    with scratch() as folder:
+        found = sources(kind, study, arms, invocation, read_store(given), folder)
         names = _checked(columns, list(dict.fromkeys(n for part in found for n in part.names)))
         if columns is None and seeds is None and steps is None:
             _check_size(found, study, kind)
@@ -232,9 +254,11 @@ def _check_size(found: list[Source], study: str, kind: str) -> None:
 
 def _claims(store: Store, study: str, invocation: str) -> list[dict[str, Any]]:
     found = []
-    with tempfile.TemporaryDirectory(prefix="sgdstudy-") as folder:
+    with scratch() as folder:
         for run in runs_of(store, study, invocation, None, answers=True):
-            path = artifact(store, run, "claims.json", Path(folder))
+            path = artifact(store, run, "claims.json", folder)
+            if path is None and run.finished and lacks_files(store, run):
+                log.warning("the store lacks the claims of %s", named([run]))
             labels = {name: run.labels(study)[name] for name in ("study", "invocation")}
             for claim in shapes.read_or(path, shapes.CLAIMS, []) if path else []:
                 values = {name: _finite_or_not(v) for name, v in claim.items()}

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+
 from sgdstudy.errors import InputError
-from sgdstudy.tracking.runs import TrackedRun, every_run
-from sgdstudy.tracking.store import Store, local_path, remove_folder
+from sgdstudy.tracking import database
+from sgdstudy.tracking.places import remove_folder, size_of
+from sgdstudy.tracking.runs import TrackedRun, every_run, place_of
+from sgdstudy.tracking.store import Store
 from sgdstudy.tracking.writing import alive
+
+log = logging.getLogger("sgdstudy")
 
 Doomed = dict[tuple[str, str], list[TrackedRun]]  # by experiment and user
 
@@ -56,12 +62,33 @@ def described(doomed: Doomed) -> list[str]:
 
 
 def remove(store: Store, runs: list[TrackedRun]) -> int:
-    """Delete the runs and their local artifacts; return the bytes freed."""
-    freed = 0
+    """Delete the runs and their local artifacts; return the bytes freed.
+
+    Files go first: where the disk is full they make the room that the database needs. A folder
+    that is not the run's own, in the store, is left alone, and its run with it.
+    """
+    freed, done = 0, []
     for run in runs:
-        store.client.delete_run(run.run_id)
-        folder = local_path(run.artifact_uri)
+        try:
+            folder = place_of(store, run)
+        except InputError as error:
+            log.warning("%s; the run is kept", error)
+            continue
         if folder is not None and folder.exists():
-            freed += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+            freed += size_of(folder)
             remove_folder(folder.parent)
+        done.append(run.run_id)
+    if store.database is not None:
+        database.forget(store.database, done)
+    else:
+        for run_id in done:
+            store.client.delete_run(run_id)
     return freed
+
+
+def shrink(store: Store) -> int:
+    """Give the room of dropped runs, earlier ones too, back to the disk; return the bytes."""
+    if store.database is None:
+        return 0
+    database.forget(store.database, database.remains(store.database))
+    return database.shrink(store.database)

@@ -46,13 +46,19 @@ class Recovered:
         return "; ".join([*parts, *self.damaged])
 
 
-def start(given: str | None, say: Callable[[str], None]) -> Store:
+def start(given: str | None, say: Callable[[str], None], make: bool = True) -> Store:
     """Open the store and finish what was left behind, as every command does that writes.
+
+    Args:
+        given: see `store.locate`.
+        say: takes lines of text.
+        make: whether a store that does not exist is made.
 
     Raises:
         InputError: see `store.open_store`.
+        StoreError: the disk is full.
     """
-    store = open_store(given)
+    store = open_store(given, make)
     text = str(recover(store))
     if text:
         say(text)

@@ -48,7 +48,9 @@ def is_away(error: BaseException) -> bool:
         return False
     if isinstance(error, MlflowException):
         status = error.get_http_status_code()
-        return status >= 500 or status in PASSING
+        # MLflow's own no has a text that is JSON; a page of whatever stands before it has none
+        page = "failed with error code" in str(error) and status not in (401, 403)
+        return status >= 500 or status in PASSING or page
     if isinstance(error, RequestException):
         status = 500 if error.response is None else error.response.status_code
         return status >= 500 or status in PASSING

@@ -17,7 +17,7 @@ from sgdstudy import checks
 from sgdstudy.errors import Away, InputError, Refused, unknown
 from sgdstudy.tracking import garbage
 from sgdstudy.tracking.provenance import user
-from sgdstudy.tracking.store import Store, local_path
+from sgdstudy.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -228,6 +228,15 @@ def find_run(store: Store, run_id: str) -> TrackedRun:
         ) from None
 
 
+def place_of(store: Store, run: TrackedRun) -> Path | None:
+    """Return the folder of a run's artifacts in a local store, None in another; see `Store.place`.
+
+    Raises:
+        InputError: it is not a folder of the run's own.
+    """
+    return store.place(run.run_id, run.artifact_uri)
+
+
 def artifact(store: Store, run: TrackedRun, name: str, into: Path | None = None) -> Path | None:
     """Return a local path of a run's artifact; None if there is none.
 
@@ -236,14 +245,40 @@ def artifact(store: Store, run: TrackedRun, name: str, into: Path | None = None)
         run: whose it is.
         name: the artifact's name.
         into: the folder that a remote one is downloaded to; None: a new one, which stays.
+
+    Raises:
+        InputError: in a local store it is a symbolic link, or lies in a folder of another's.
     """
-    folder = local_path(run.artifact_uri)
+    folder = place_of(store, run)
     if folder is not None:
-        return folder / name if (folder / name).exists() else None
-    if name not in [item.path for item in store.client.list_artifacts(run.run_id)]:
+        path = folder / name
+        if path.is_symlink():
+            raise InputError(f"{path} is a symbolic link, which is not followed; remove it")
+        return path if path.exists() else None
+    if name not in names_of_artifacts(store, run):
         return None
     if into is not None:
         into = into / run.run_id
         into.mkdir(parents=True, exist_ok=True)
     target = None if into is None else str(into)
     return Path(store.client.download_artifacts(run.run_id, name, target))
+
+
+def names_of_artifacts(store: Store, run: TrackedRun) -> list[str]:
+    """Return the names of the files that a run has in the store."""
+    folder = place_of(store, run)
+    if folder is not None:
+        return sorted(path.name for path in folder.glob("*"))
+    return [item.path for item in store.client.list_artifacts(run.run_id)]
+
+
+def lacks_files(store: Store, run: TrackedRun) -> bool:
+    """Whether a run of a local store has no folder of files any more."""
+    folder = place_of(store, run)
+    return folder is not None and not folder.is_dir()
+
+
+def named(runs: Sequence[TrackedRun]) -> str:
+    """Return the first few runs, as people find them."""
+    few = [f"{run.name} ({run.run_id[:8]})" for run in runs[:5]]
+    return ", ".join([*few, f"and {len(runs) - 5} more"] if len(runs) > 5 else few)

@@ -160,6 +160,9 @@ def close_interrupted(
 ) -> bool:
     """Close a run that was cut off, with the rows its stream held; whether the store has it."""
     tags = {"stop_reason": "interrupted", **adopt(journal)}
+    for path in journal.artifacts():
+        if not path.stat().st_size:  # its content never reached the disk
+            path.unlink()
     if error is not None and str(error):
         tags["sgdstudy.error"] = f"{type(error).__name__}: {reason_of(error)}"
     series, n_rows, last = Series(journal.opening.metrics), 0, None
@@ -193,6 +196,9 @@ def to_parquet(journal: Journal) -> dict[str, str]:
     stream, lost = ArrowStream(journal.folder), []
     for kind in AXIS:
         damaged: list[Damaged] = []
+        (journal.folder / "artifacts" / f"{kind}.parquet").unlink(
+            missing_ok=True
+        )  # a first attempt
         if next(undamaged(stream.batches(kind), damaged), None) is not None:
             journal.add(
                 f"{kind}.parquet", functools.partial(_rows_to_parquet, stream, kind, damaged)

@@ -6,24 +6,22 @@ import logging
 import math
 import os
 import re
-import shutil
-import sqlite3
 import sys
-import tempfile
 import time
-import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from filelock import FileLock
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, Refused, quoted, without_secrets
-from sgdstudy.tracking import address, server
-from sgdstudy.tracking.retry import patiently, reason_of
+from sgdstudy.errors import InputError, Refused, StoreError, quoted, without_secrets
+from sgdstudy.tracking import address, database, server
+from sgdstudy.tracking.places import OURS, local_path, place_of_run
+from sgdstudy.tracking.retry import patiently
+from sgdstudy.tracking.shared import group_rights, make_folder
 
 # before mlflow is first imported: it reports its use over the network otherwise
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -49,10 +47,12 @@ class Store:
     Attributes:
         uri: MLflow's tracking URI.
         root: the local folder of database and artifacts; None for a server.
+        reads: whether a local one is opened for reading only.
     """
 
     uri: str
     root: Path | None
+    reads: bool = False
 
     @property
     def shown(self) -> str:
@@ -68,6 +68,21 @@ class Store:
         """Whether a URI, as `shown` once wrote it, is of this store, in whatever spelling."""
         return address.identity(uri) == address.identity(self.shown)
 
+    def place(self, run_id: str, uri: str) -> Path | None:
+        """Return the folder of a run's artifacts in a local store; None: MLflow takes them there.
+
+        Args:
+            run_id: MLflow's id.
+            uri: where MLflow says the artifacts are.
+
+        Raises:
+            InputError: they are not in a folder of the run's own; see `places.place_of_run`.
+        """
+        recorded = local_path(uri)
+        if self.root is None or recorded is None:
+            return None
+        return place_of_run(self.root, run_id, recorded)
+
     @cached_property
     def client(self) -> MlflowClient:
         """MLflow's client for this store, whose every call ends in time; see `server.Client`.
@@ -82,7 +97,10 @@ class Store:
         # they print a traceback of what we say in one line
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         try:
-            made = server.first(self.uri, lambda: MlflowClient(tracking_uri=self.uri))
+            if self.reads and self.database is not None:
+                made: Any = database.Reader(self.database)
+            else:
+                made = server.first(self.uri, lambda: MlflowClient(tracking_uri=self.uri))
         except MlflowException as error:
             raise self._explained(error) from error
         return cast("MlflowClient", server.Client(made, self.uri))
@@ -147,7 +165,7 @@ class Store:
             if self.root is not None:
                 checks.folder_name("the experiment", name)
             # absolute, so that scripts agree wherever they are started from
-            location = None if self.root is None else (self.root / "artifacts" / name).as_uri()
+            location = None if self.root is None else (self.root / OURS / name).as_uri()
             try:
                 return self.client.create_experiment(name, artifact_location=location)
             except Refused:  # another process was faster
@@ -173,8 +191,8 @@ def locate(given: str | Path | None = None) -> Store:
     if isinstance(given, Path):  # one called localhost:5000 too
         given = str(given.expanduser().absolute())
     choice = (_from_environment() or _nearest()) if given is None else given
-    uri, database = address.parse(choice)
-    return Store(uri, None if database is None else database.parent)
+    uri, file = address.parse(choice)
+    return Store(uri, None if file is None else file.parent)
 
 
 def _from_environment() -> str | None:
@@ -203,89 +221,72 @@ def _nearest() -> str:
     return str(found / "mlruns")
 
 
-def open_store(given: str | None = None) -> Store:
+def open_store(given: str | None = None, make: bool = True) -> Store:
     """Locate the store and make it ready to be written: database made, server answering.
 
+    A local one that was moved or copied is told so; see `database.rebase`.
+
+    Args:
+        given: see `locate`.
+        make: whether one that does not exist is made.
+
     Raises:
-        InputError: a folder that cannot be written, a file that is no database, a server that
-            does not answer.
+        InputError: there is none, a folder that cannot be written, a file that is no database, a
+            server that does not answer.
+        StoreError: the disk is full.
     """
     store = locate(given)
-    if store.root is None:
+    path = store.database
+    if store.root is None or path is None:
         server.check(store.uri, lambda: store.client)
         return store
-    path = store.database
-    assert path is not None
+    if not make:
+        database.require_exists(path)
+    for folder in (store.streams, store.root / OURS):
+        if folder.is_symlink():
+            raise InputError(
+                f"{folder} is a symbolic link: what is in a store lies below its folder, which may "
+                f"be a link itself; move the files that this one leads to here"
+            )
+    lock = store.root / ".lock"
     try:
-        store.root.mkdir(parents=True, exist_ok=True)
-        with FileLock(store.root / ".lock"):
+        make_folder(store.root)
+        database.require_writable(path, lock, store.streams)
+        with FileLock(lock, mode=0o644 | (0o020 & group_rights(store.root))):
             if not path.exists():
-                _make_database(path)
+                database.make(path)
     except OSError as error:
+        if database.is_full(store.root):
+            raise StoreError(
+                f"the disk that {store.root} is on is full; free some space"
+            ) from error
         reason = error.strerror or error
         raise InputError(
             f"the store {store.root} cannot be written ({reason}); "
             f"give another folder with --store, or mend its permissions"
         ) from error
-    _check_database(path)
+    try:
+        patiently(lambda: database.rebase(path), LOCK_SECONDS)
+    except TimeoutError as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
     return store
 
 
-def _make_database(path: Path) -> None:
-    """Make the database beside its place, then rename: nobody ever sees half of it."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+def read_store(given: str | None = None) -> Store:
+    """Locate a store that is there, to be read only: nothing is made, changed or locked.
 
-    for name in ("alembic", "mlflow.store.db.utils"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        draft = Path(folder) / path.name
-        made = SqlAlchemyStore(address.sqlite_uri(draft), path.parent.as_uri())
-        made.engine.dispose()
-        connection = sqlite3.connect(draft)
-        connection.execute("PRAGMA journal_mode=WAL")  # persists; several writers go faster
-        connection.close()
-        os.replace(draft, path)
-
-
-def _check_database(path: Path) -> None:
-    def look() -> None:
-        connection = sqlite3.connect(path, timeout=0.5)
-        try:
-            connection.execute("SELECT experiment_id, name FROM experiments LIMIT 1")
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error):
-                raise TimeoutError(reason_of(error)) from error
-            raise
-        finally:
-            connection.close()
-
-    try:
-        patiently(look, LOCK_SECONDS)
-    except TimeoutError as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-    except sqlite3.DatabaseError as error:
-        raise InputError(
-            f"{path} is not an MLflow database ({error}); move it away and a new one is made"
-        ) from error
+    Raises:
+        InputError: there is none, it may not be read, a server that does not answer.
+    """
+    store = locate(given)
+    if store.database is None:
+        server.check(store.uri, lambda: store.client)
+        return store
+    database.require_readable(store.database)
+    return replace(store, reads=True)
 
 
 def _state_folder() -> Path:
     """Return where this user's programs keep what must outlive them."""
     given = os.environ.get("XDG_STATE_HOME") or os.environ.get("LOCALAPPDATA")
     return (Path(given) if given else Path.home() / ".local" / "state") / "sgdstudy"
-
-
-def local_path(uri: str) -> Path | None:
-    """Return the folder behind a `file:` artifact URI, None for a remote one."""
-    if not uri.startswith("file:"):
-        # a scheme has two letters or more; one is a drive
-        return None if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", uri) else Path(uri)
-    return Path(urllib.request.url2pathname(uri.removeprefix("file://")))
-
-
-def remove_folder(path: Path) -> None:
-    """Remove a folder and what is in it; it may be gone already, or be looked at by others."""
-    for _ in range(3):  # one that asks for its lock at this moment puts a file into it
-        shutil.rmtree(path, ignore_errors=True)
-        if not path.exists():
-            return

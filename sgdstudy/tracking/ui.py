@@ -16,9 +16,9 @@ from pathlib import Path
 import psutil
 import requests
 
-from sgdstudy.errors import InputError
-from sgdstudy.tracking import chart_views, recovery, watched
-from sgdstudy.tracking.store import Store
+from sgdstudy.errors import InputError, StoreError
+from sgdstudy.tracking import chart_views, database, recovery, watched
+from sgdstudy.tracking.store import Store, locate, read_store
 from sgdstudy.training.interrupts import STOP_SIGNALS
 
 START_SECONDS = 60.0
@@ -32,7 +32,7 @@ def serve(given: str | None, port: int, say: Callable[[str], None], browse: bool
     Raises:
         InputError: a port that is not one, or a server that does not start.
     """
-    store = recovery.start(given, say)
+    store = _opened(given, say)
     if store.root is None and not store.uri.startswith("http"):
         raise InputError(
             f"{store.shown} is a database, which has no charts; start mlflow server on it, as "
@@ -94,16 +94,34 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+def _opened(given: str | None, say: Callable[[str], None]) -> Store:
+    """Open the store as other commands do; one that cannot be written is only shown."""
+    try:
+        return recovery.start(given, say, make=False)
+    except (InputError, StoreError) as error:
+        if locate(given).database is None:
+            raise
+        store = read_store(given)
+        say(f"{error}. It is shown as it is now.")
+        return store
+
+
 def server_command(store: Store, port: int) -> list[str]:
     """Return the command that serves a local store: loopback only, exact hosts, one worker."""
     hosts = f"127.0.0.1:{port},localhost:{port}"
     return [
         *(sys.executable, "-m", "mlflow", "server"),
-        *("--backend-store-uri", store.uri),
+        *("--backend-store-uri", _address(store)),
         *("--host", "127.0.0.1", "--port", str(port)),
         *("--allowed-hosts", hosts, "--workers", "1"),
         *("--uvicorn-opts", "--log-level warning"),
     ]
+
+
+def _address(store: Store) -> str:
+    if store.database is None or not store.reads:
+        return store.uri
+    return database.address(store.database, database.query(store.database))
 
 
 def _environment() -> dict[str, str]:

@@ -48,15 +48,24 @@ ROWS = [
     (["run", "cli_bad", "--store", "file"], "file cannot be written (File exists)"),
     (["run", "cli_bad", "--store", "/proc/none"], "/proc/none cannot be written"),
     (["run", "cli_bad", "--store", "text"], "text/mlflow.db is not an MLflow database"),
-    (["run", "cli_bad", "--store", "cut"], "cut/mlflow.db is not an MLflow database"),
+    (["run", "cli_bad", "--store", "cut"], "cut/mlflow.db is damaged"),
     (["run", "cli_bad", "--store", "other"], "other/mlflow.db is not an MLflow database"),
-    (["report", "--store", "cut"], "cut/mlflow.db is not an MLflow database"),
+    (["report", "--store", "cut"], "cut/mlflow.db is damaged"),
     (["export", "cli_bad", "--folder", "new", "--store", "text"], "is not an MLflow database"),
-    (["prune", "--keep", "0", "--yes", "--store", "cut"], "is not an MLflow database"),
+    (["prune", "--keep", "0", "--yes", "--store", "cut"], "is damaged"),
     (["rerun", "0" * 32, "--store", "other"], "is not an MLflow database"),
     (["reap", "--store", "text"], "is not an MLflow database"),
     (["sync", "--store", "text"], "is not an MLflow database"),
     (["ui", "--store", "text"], "is not an MLflow database"),
+    (["run", "cli_bad", "--store", "linked"], "linked/streams is a symbolic link"),
+    (["report", "--store", "mistyped"], "there is no store at"),
+    (["pack", "cli_bad"], "name studies or run ids, then the file"),
+    (["pack", "cli_bad", "/proc/none/x.zip"], "x.zip cannot be written"),
+    (["pack", "nothing", "x.zip"], "unknown study 'nothing'"),
+    (["pack", "0" * 32, "x.zip"], "there is no run '000"),
+    (["unpack", "file"], "file is damaged, or not packed by sgdstudy"),
+    (["unpack", "none.zip"], "there is no file none.zip"),
+    (["unpack", "text"], "text cannot be read"),
     (["run", "cli_bad", "--store", "ftp://x"], "unknown kind of store 'ftp'"),
     (["run", "cli_bad", "--store", "http://[x"], "does not answer"),
     (["reap", "--store", "http://"], "does not answer"),
@@ -123,6 +132,8 @@ def filled(empty_store, tmp_path_factory):
     (folder / "experiments" / "nothing.py").write_text("")
     for name in ("text", "cut", "other"):
         (folder / name).mkdir()
+    (folder / "linked").mkdir()
+    (folder / "linked" / "streams").symlink_to(folder / "text")
     (folder / "file").write_text("a file where a folder should be")
     (folder / "text" / "mlflow.db").write_text("this is no database\n" * 99)
     whole = (folder / "mlruns" / "mlflow.db").read_bytes()
@@ -180,7 +191,7 @@ def test_a_bad_command_is_one_line_and_changes_nothing(filled, capsys, words, sa
     [
         ("MLFLOW_TRACKING_URI", "ftp://x", "unknown kind of store 'ftp'"),
         ("MLFLOW_TRACKING_URI", "http://127.0.0.1:1", "unset MLFLOW_TRACKING_URI"),
-        ("MLFLOW_TRACKING_URI", "/proc/none", "cannot be written"),
+        ("MLFLOW_TRACKING_URI", "/proc/none", "/proc/none"),
         ("MLFLOW_TRACKING_URI", "text", "is not an MLflow database"),
     ],
 )

@@ -122,6 +122,24 @@ def test_rows_that_are_missing_are_found(tracked, store):
     assert "100 rows of steps were recorded, now 800" in str(found)
 
 
+@pytest.mark.parametrize("kind", ["steps", "epochs"])
+def test_a_damaged_record_is_never_identical(tracked, store, kind):
+    """It is refused before anything is trained; a record that is gone is a difference."""
+    opened = open_store(store)
+    path = artifact(opened, find_run(opened, tracked.run_ids["eager"]), f"{kind}.parquet")
+    raw = bytearray(path.read_bytes())
+    raw[200] ^= 4
+    path.write_bytes(raw)
+    before = len(ss.load_runs("again", store=store, invocation="all"))
+    with pytest.raises(InputError, match=f"{kind}.parquet is damaged") as error:
+        rerun(tracked.run_ids["eager"], store=store)
+    assert one_line(error)
+    assert len(ss.load_runs("again", store=store, invocation="all")) == before
+    path.unlink()
+    found = rerun(tracked.run_ids["eager"], store=store)
+    assert f"0 rows of {kind} were recorded" in str(found)
+
+
 def test_a_combination_of_a_sweep_is_identical(script, store):
     study = load_study(str(script))
     options = study.options(store=store, seeds=2)

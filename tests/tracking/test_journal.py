@@ -3,21 +3,29 @@
 The store is a real one; what fails are the calls of MLflow's client to it.
 """
 
+import errno
 import json
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import mlflow
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from conftest import one_line
 from mlflow.exceptions import MlflowException
 
 import sgdstudy as ss
+from sgdstudy.history.rows import Rows
 from sgdstudy.tracking import journal as module
 from sgdstudy.tracking import shapes
 from sgdstudy.tracking.journal import Closing, Journal, Opening, write_json
-from sgdstudy.tracking.store import local_path, open_store
+from sgdstudy.tracking.places import local_path
+from sgdstudy.tracking.recovery import recover
+from sgdstudy.tracking.sink import RunSink
+from sgdstudy.tracking.store import open_store
 
 CALLS = ("create_run", "log_batch", "log_inputs", "set_terminated")  # those a run makes
 DATA = {"name": "small", "digest": "0a1b", "profile": {"d": 1}}
@@ -270,3 +278,117 @@ def test_a_json_file_is_whole_or_what_it_was(tmp_path, monkeypatch):
     with pytest.raises(TypeError):
         write_json(path, {"a": Path})
     assert shapes.read_json(path, shapes.OPTIONS) == {"a": [1, None]}
+
+
+# ---- rows that were damaged --------------------------------------------------------------------
+
+
+def left_behind(store, n_blocks=3):
+    """A run with some blocks of rows, whose process is gone; return its journal."""
+    journal = begin(store, data=None)
+    sink = RunSink(journal)
+    for i in range(n_blocks):
+        step = np.arange(10)[:, None] + 10 * i
+        rows = {"seed": np.zeros((1, 1), int), "step": step, "loss": np.sqrt(step)}
+        sink.write("steps", Rows(rows, np.ones((10, 1), bool)))
+    sink.stream.drop()
+    journal.let_go()
+    return journal
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_damaged_stream_is_kept_and_the_rows_that_are_missing_are_counted(opened, caplog, cut):
+    journal = left_behind(opened)
+    path = journal.folder / "steps.arrow"
+    raw = bytearray(path.read_bytes())
+    at = len(raw) * 2 // 3
+    if cut:
+        del raw[at:]
+    else:
+        raw[at : at + 64] = bytes(64)
+    path.write_bytes(raw)
+    with pytest.raises(ss.InputError, match="is damaged") as error:
+        ss.load_steps("study", store=str(opened.root))
+    assert one_line(error)
+    found = recover(opened)
+    (run,) = runs(opened)
+    rows = ss.load_steps("study", store=str(opened.root))
+    assert rows.step.tolist() == list(range(len(rows)))
+    assert len(rows) in (10, 20)
+    missing = f"{30 - len(rows)} rows of steps cannot be read back"
+    assert missing in str(found)
+    assert missing in run.data.tags["sgdstudy.damaged"]
+    assert run.info.status == "KILLED"
+    assert run.data.metrics["result/steps"] == len(rows)
+    kept = local_path(run.info.artifact_uri) / "steps.arrow.damaged"
+    assert kept.read_bytes() == bytes(raw)
+    assert not journal.folder.exists()
+
+
+def test_a_run_whose_own_rows_cannot_be_read_back_has_failed(opened, caplog):
+    """The disk changes what it was given while the run goes on."""
+    journal = begin(opened, data=None)
+    sink = RunSink(journal)
+    for step in range(5):
+        sink.log({"loss": 1.0}, step)
+        sink.flush()
+    path = journal.folder / "steps.arrow"
+    raw = bytearray(path.read_bytes())
+    raw[-10] ^= 1  # of the last block's values
+    with open(path, "r+b") as file:  # the same file that the run goes on to write
+        file.write(raw)
+    sink.end()
+    (run,) = runs(opened)
+    assert run.info.status == "FAILED"
+    assert "rows of steps cannot be read back" in run.data.tags["sgdstudy.damaged"]
+    assert "cannot be read back" in caplog.text
+
+
+def test_rows_that_were_not_damaged_leave_nothing_behind(opened):
+    journal = left_behind(opened)
+    assert recover(opened).damaged == []
+    (run,) = runs(opened)
+    assert "sgdstudy.damaged" not in run.data.tags
+    assert len(ss.load_steps("study", store=str(opened.root))) == 30
+    assert not list(local_path(run.info.artifact_uri).glob("*.damaged"))
+    assert not journal.folder.exists()
+
+
+@pytest.mark.parametrize("act", ["fsync", "replace", "open"])
+def test_nothing_that_is_there_is_touched_before_its_replacement_is_whole(opened, monkeypatch, act):
+    """The disk is full, or read-only, from the n-th time on that something is written: all n."""
+    end(begin(opened))
+    (older,) = runs(opened)
+    place = local_path(older.info.artifact_uri)
+    before = {path.name: path.read_bytes() for path in place.iterdir()}
+    left_behind(opened)
+    real, count, failures = getattr(os, act), 0, 0
+    for most in range(40):
+        count = 0
+
+        def fails(*given, most=most, **named):
+            nonlocal count
+            writes = act != "open" or len(given) < 2 or given[1] & (os.O_RDWR | os.O_CREAT)
+            count += bool(writes)
+            if writes and count > most:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return real(*given, **named)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, act, fails)
+            patch.setattr(module, "PATIENCE_SECONDS", 0.0)
+            with suppress(OSError, ss.StoreError):
+                recover(opened)
+        assert {path.name: path.read_bytes() for path in place.iterdir()} == before
+        for run in runs(opened):
+            files = local_path(run.info.artifact_uri).glob("*.parquet")
+            assert all(pq.read_table(path).num_rows == 30 for path in files)
+        if count <= most:
+            break
+        failures += 1
+    assert failures > 0
+    monkeypatch.setattr(module, "_AWAY", set())
+    recover(opened)
+    assert sorted(run.info.status for run in runs(opened)) == ["FINISHED", "KILLED"]
+    assert len(ss.load_steps("study", store=str(opened.root))) == 30
+    assert not list(opened.streams.iterdir())

@@ -226,7 +226,7 @@ def test_a_column_that_only_some_arms_have_is_nan_in_the_others(folder, result):
 
 
 def test_a_remote_file_is_fetched_read_and_removed(folder, result, monkeypatch, tmp_path):
-    monkeypatch.setattr("sgdstudy.tracking.runs.local_path", lambda uri: None)
+    monkeypatch.setattr("sgdstudy.tracking.store.local_path", lambda uri: None)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     rows = ss.load_epochs("back", store=folder, arms="steady").drop(columns=LABELS)
     pd.testing.assert_frame_equal(rows, result.runs["steady"].epochs, check_exact=True)

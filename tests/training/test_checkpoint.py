@@ -25,8 +25,9 @@ from sgdstudy.recipe import orders, rules
 from sgdstudy.studies.runner import train_arm
 from sgdstudy.tracking import recovery
 from sgdstudy.tracking.invocation import Invocation
+from sgdstudy.tracking.places import local_path
 from sgdstudy.tracking.sink import RESUMED_FROM
-from sgdstudy.tracking.store import local_path, open_store
+from sgdstudy.tracking.store import open_store
 from sgdstudy.training import checkpoint
 from sgdstudy.training.checkpoint import NAME
 from sgdstudy.training.run import REASONS, Run

@@ -1,0 +1,402 @@
+"""The SQLite file of a local store: made, opened, read without a trace, moved, and shrunk."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import shutil
+import sqlite3
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from sgdstudy.errors import InputError, StoreError
+from sgdstudy.tracking.address import sqlite_uri
+from sgdstudy.tracking.places import local_path, place_of_experiment, place_of_run
+from sgdstudy.tracking.retry import reason_of
+from sgdstudy.tracking.shared import share
+
+LITTLE = 2**17  # bytes: with less room on its disk SQLite cannot even begin
+PAYS = 2**20  # bytes: a database with less to give back is not shrunk
+POOL = "MLFLOW_SQLALCHEMYSTORE_POOLCLASS"
+ATTEMPTS = 20  # to read a database that others write meanwhile
+
+log = logging.getLogger("sgdstudy")
+
+
+def make(path: Path) -> None:
+    """Make a database beside its place, then rename: nobody ever sees half of it."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    for name in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        draft = Path(folder) / path.name
+        try:
+            made = SqlAlchemyStore(sqlite_uri(draft), path.parent.as_uri())
+        except Exception as error:
+            if is_full(path.parent):
+                raise StoreError(_full(path)) from error
+            raise
+        made.engine.dispose()
+        with opened(draft) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")  # persists; several writers go faster
+        os.replace(draft, path)
+    share(path)  # SQLite gives the files beside it the same rights
+
+
+@contextlib.contextmanager
+def opened(path: Path, query: str = "mode=rw") -> Iterator[sqlite3.Connection]:
+    """Open a database, and say in one line what is wrong with it.
+
+    Raises:
+        TimeoutError: another program holds it.
+        StoreError: its disk is full, or fails.
+        InputError: it may not be opened, is damaged, or is not a database of MLflow's.
+    """
+    try:
+        uri = f"file:{quote(path.as_posix())}?{query}"
+        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=0.5)) as connection:
+            yield connection
+    except sqlite3.Error as error:
+        raise _said(path, error) from error
+
+
+def _said(path: Path, error: sqlite3.Error) -> Exception:
+    name = getattr(error, "sqlite_errorname", None) or ""
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return TimeoutError(reason_of(error))
+    fails = name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN"))
+    if name == "SQLITE_FULL" or (fails and is_full(path.parent)):
+        return StoreError(_full(path))
+    if name.startswith("SQLITE_IOERR"):
+        return StoreError(f"{path} cannot be read or written ({error}); is its disk in order?")
+    if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")):
+        return InputError(f"{path} cannot be opened ({error}); {_mend(path.parent)}")
+    if name.startswith("SQLITE_CORRUPT"):
+        return InputError(
+            f"{path} is damaged ({error}); put a copy back, or save what can be read: "
+            f"sqlite3 {path.name} .recover"
+        )
+    return InputError(
+        f"{path} is not an MLflow database ({error}); move it away and a new one is made"
+    )
+
+
+def _full(path: Path) -> str:
+    return (
+        f"the disk that {path} is on is full; free some space, as sgdstudy prune does. "
+        f"What is in the store can be read"
+    )
+
+
+def is_full(folder: Path) -> bool:
+    """Whether a disk has no room for another file."""
+    try:
+        if hasattr(os, "statvfs"):
+            found = os.statvfs(folder)
+            if found.f_files and not found.f_favail:
+                return True
+        return shutil.disk_usage(folder).free < LITTLE
+    except OSError:
+        return False
+
+
+def _beside(path: Path) -> list[Path]:
+    """Return the files that SQLite keeps beside a database, as far as they are there."""
+    found = [path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal")]
+    return [file for file in found if file.exists()]
+
+
+# ---- writing -----------------------------------------------------------------------------------
+
+
+def require_writable(path: Path, *others: Path) -> None:
+    """Raise `InputError` where a database cannot be written, with SQLite's own words.
+
+    Args:
+        path: the database.
+        others: files and folders that have to be written too.
+    """
+    wanted = [path.parent, path, *_beside(path), *others]
+    shut = [file for file in wanted if file.exists() and not os.access(file, os.W_OK)]
+    if not shut:
+        return
+    said = ""
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=0)) as connection:
+            connection.execute("DELETE FROM alembic_version WHERE 0")  # none, and yet a write
+            connection.rollback()
+    except sqlite3.Error as error:
+        said = f"; SQLite says: {error}"
+    about = f"{shut[0].name} is {_owner(shut[0])}'s, {stat.filemode(shut[0].stat().st_mode)}"
+    raise InputError(
+        f"the store {path.parent} cannot be written ({about}{said}); {_mend(path.parent)}. "
+        f"Reading works: ss.load_runs, sgdstudy export, report --out FILE"
+    )
+
+
+def _owner(path: Path) -> str:
+    try:
+        return path.owner()
+    except (KeyError, NotImplementedError, OSError):
+        return f"user {path.stat().st_uid}"
+
+
+def _mend(root: Path) -> str:
+    if hasattr(os, "statvfs") and os.statvfs(root).f_flag & os.ST_RDONLY:
+        return "it is on a read-only file system; give another folder with --store"
+    return (
+        f"give another folder with --store, or let {_owner(root)} share this one: "
+        f"chmod -R g+rwX {root}"
+    )
+
+
+def rebase(path: Path) -> None:
+    """Check a database, and where it was moved or copied, let it say where its files are now.
+
+    MLflow keeps absolute paths; its own UI finds the artifacts only by those.
+    """
+    with opened(path) as connection:
+        if not _moved(connection, path.parent):
+            return
+        connection.execute("BEGIN IMMEDIATE")
+        moved = _moved(connection, path.parent)  # again: another process may have been faster
+        runs = 0
+        for experiment, (old, new) in moved.items():
+            _set_prefix(connection, "experiments", "artifact_location", experiment, old, new)
+            runs += _set_prefix(connection, "runs", "artifact_uri", experiment, old, new)
+        connection.commit()
+    if runs:
+        log.warning("%s was moved or copied: its %d runs name their new place now", path, runs)
+
+
+def _moved(connection: sqlite3.Connection, root: Path) -> dict[int, tuple[str, str]]:
+    """Return where the artifacts of experiments were, and are now, by the experiments' ids."""
+    found = {}
+    rows = connection.execute("SELECT experiment_id, name, artifact_location FROM experiments")
+    for experiment, name, location in rows:
+        old = local_path(location or "http://")
+        new = None if old is None else place_of_experiment(root, name, old)
+        if new is not None and new != old:
+            found[experiment] = (location, new.as_uri())
+    return found
+
+
+def _set_prefix(
+    connection: sqlite3.Connection, table: str, column: str, experiment: int, old: str, new: str
+) -> int:
+    """Let the paths of an experiment begin with another folder; return how many did."""
+    return connection.execute(
+        f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
+        f"WHERE experiment_id = ? AND substr({column} || '/', 1, ?) = ?",
+        (new, len(old) + 1, experiment, len(old) + 1, f"{old}/"),
+    ).rowcount
+
+
+def shrink(path: Path) -> int:
+    """Give the room of deleted rows back to the disk, where it pays; return the bytes.
+
+    SQLite keeps that room for new rows otherwise. It writes the database anew, so the disk needs
+    the size of what remains once more; where others are at it, or there is no room, it stays.
+    """
+    before = _size(path)
+    try:
+        with opened(path) as connection:
+            unused, pages, size = (
+                connection.execute(f"PRAGMA {name}").fetchone()[0]
+                for name in ("freelist_count", "page_count", "page_size")
+            )
+            if unused * size < PAYS or 10 * unused < pages:
+                return 0
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except (TimeoutError, StoreError) as error:
+        log.warning("%s keeps the room of what was dropped for new runs: %s", path.name, error)
+    return max(0, before - _size(path))
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in (path, *_beside(path)))
+
+
+def forget(path: Path, run_ids: Iterable[str]) -> None:
+    """Delete runs for good, each with its rows in all tables of MLflow's.
+
+    MLflow's own `delete_run` marks them only; one run at a time needs little room.
+    """
+    with opened(path) as connection:
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA wal_autocheckpoint = 64")  # pages: the log stays short
+        tables = [
+            (table, key[3])
+            for (table,) in connection.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'table'"
+            )
+            for key in connection.execute(f'PRAGMA foreign_key_list("{table}")')
+            if key[2] == "runs" and key[6] == "NO ACTION"
+        ]
+        for run_id in run_ids:
+            for table, column in tables:
+                connection.execute(f'DELETE FROM "{table}" WHERE "{column}" = ?', (run_id,))
+            connection.execute("DELETE FROM inputs WHERE destination_id = ?", (run_id,))
+            connection.execute("DELETE FROM runs WHERE run_uuid = ?", (run_id,))
+            connection.commit()
+
+
+def remains(path: Path) -> list[str]:
+    """Return the runs of ours that were dropped once, and are marked as deleted only.
+
+    Earlier versions left them so. One that was deleted in the UI has its files still: it may be
+    wanted back.
+    """
+    ours = "SELECT run_uuid FROM tags WHERE key = 'sgdstudy.key'"
+    gone = f"lifecycle_stage = 'deleted' AND run_uuid IN ({ours})"
+    with opened(path) as connection:
+        found = connection.execute(
+            f"SELECT run_uuid, artifact_uri FROM runs WHERE {gone}"
+        ).fetchall()
+    return [run_id for run_id, uri in found if not _has_files(path.parent, run_id, uri)]
+
+
+def _has_files(root: Path, run_id: str, uri: str) -> bool:
+    try:
+        place = local_path(uri or "")
+        return place is None or place_of_run(root, run_id, place).exists()
+    except InputError:
+        return True
+
+
+# ---- reading -----------------------------------------------------------------------------------
+
+
+def query(path: Path) -> str:
+    """Return how a database is opened by who only reads: nothing is made, written, or locked.
+
+    With a write-ahead log beside it, other processes may be writing: their index of it is used.
+    Without one, SQLite would make both files, under the reader's name; `immutable` forbids that,
+    and forgoes looking whether somebody begins to write (see `Reader`).
+    """
+    wal, _, journal = (path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal"))
+    if _has_rows(wal):
+        return "mode=ro&readonly_shm=1"
+    return "mode=ro" if _has_rows(journal) else "mode=ro&immutable=1"
+
+
+def _has_rows(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
+
+
+class Reader:
+    """MLflow's client of a database that is only read, also while others write it.
+
+    Args:
+        path: the database.
+
+    Raises:
+        InputError: an older MLflow made it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._clients = path, dict[str, Any]()
+        try:
+            self._client(query(path))
+        except Exception as error:
+            if "readonly database" not in str(error):
+                raise
+            raise InputError(  # MLflow adds the tables that it misses
+                f"{path} was made by an older MLflow; make a copy of it, then run: "
+                f"mlflow db upgrade {sqlite_uri(path)}"
+            ) from error
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return functools.partial(self._call, name)
+
+    def _call(self, name: str, *given: Any, **named: Any) -> Any:
+        for _ in range(ATTEMPTS):
+            before = self._state()
+            how = query(self._path)
+            try:
+                found = getattr(self._client(how), name)(*given, **named)
+            except Exception:
+                if self._state() == before:
+                    raise
+                continue
+            if "immutable" not in how or self._state() == before:
+                return found
+        raise StoreError(f"{self._path} is written all the time; try again")
+
+    def _state(self) -> list[tuple[str, int, int]]:
+        """Return what differs once somebody has written."""
+        found = [(file, file.stat()) for file in (self._path, *_beside(self._path))]
+        return [(file.name, about.st_size, about.st_mtime_ns) for file, about in found]
+
+    def _client(self, how: str) -> Any:
+        from mlflow import MlflowClient
+
+        if how not in self._clients:
+            with _no_pool():
+                self._clients[how] = MlflowClient(tracking_uri=address(self._path, how))
+        return self._clients[how]
+
+
+def address(path: Path, how: str) -> str:
+    """Return MLflow's URI of a database that is only read."""
+    from sqlalchemy import URL
+
+    settings = dict(word.split("=") for word in how.split("&")) | {"uri": "true"}
+    # MLflow makes the folder of any sqlite:///..., and would make one called "file:"
+    uri = URL.create("sqlite+pysqlite", database=f"file:{quote(path.as_posix())}", query=settings)
+    return uri.render_as_string(hide_password=False)
+
+
+@contextlib.contextmanager
+def _no_pool() -> Iterator[None]:
+    """Let MLflow close a connection after each call: an immutable one would never look again."""
+    before = os.environ.get(POOL)
+    os.environ[POOL] = "NullPool"
+    try:
+        yield
+    finally:
+        os.environ.pop(POOL)
+        if before is not None:
+            os.environ[POOL] = before
+
+
+def require_exists(path: Path) -> None:
+    """Raise `InputError` where there is no database."""
+    if not path.is_file():
+        raise InputError(
+            f"there is no store at {path}; run a study first, or name another folder (store=...)"
+        )
+
+
+def require_readable(path: Path) -> None:
+    """Raise what is wrong with a database that is to be read only.
+
+    Raises:
+        InputError: there is none, it may not be read, or it is not MLflow's.
+        StoreError: its disk fails.
+    """
+    require_exists(path)
+    how = query(path)
+    try:
+        with opened(path, how) as connection:
+            connection.execute("SELECT experiment_id, name FROM experiments LIMIT 1")
+    except InputError as error:
+        if "immutable" in how or not path.exists():
+            raise
+        raise InputError(
+            f"{path} was left in the middle of a write, which only its owner can finish: "
+            f"sgdstudy recover --store {path.parent} ({error.__cause__})"
+        ) from error

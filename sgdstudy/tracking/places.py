@@ -1,0 +1,88 @@
+"""Where the files of a local store are: found from its database, wherever both were moved to.
+
+MLflow keeps absolute paths. A store that was moved has none that is right; a copy has those of the
+original, and whoever follows them reads, writes or deletes the original's files.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.request import url2pathname
+
+from sgdstudy.errors import InputError
+
+OURS = "artifacts"  # below it, a folder for each of our experiments
+
+
+def local_path(uri: str) -> Path | None:
+    """Return the folder behind a `file:` artifact URI, None for a remote one."""
+    if not uri.startswith("file:"):
+        # a scheme has two letters or more; one is a drive
+        return None if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", uri) else Path(uri)
+    return Path(url2pathname(uri.removeprefix("file://")))
+
+
+def place_of_run(root: Path, run_id: str, recorded: Path) -> Path:
+    """Return where a run's artifacts are, below the folder of its store.
+
+    Args:
+        root: that folder.
+        run_id: MLflow's id.
+        recorded: where MLflow says they are, or were: `.../<experiment>/<run_id>/artifacts`.
+
+    Raises:
+        InputError: what is recorded is another thing's folder, or a symbolic link lies on the way.
+    """
+    own = -4 if recorded.parts[-4:-3] == (OURS,) else -3
+    place = _below(root, recorded, 3) or root.joinpath(*recorded.parts[own:])
+    if place.parts[-2:] != (run_id, "artifacts") or place == root / run_id / "artifacts":
+        raise InputError(
+            f"run {run_id} says that its files are in {recorded}, which is not its own"
+        )
+    inside = place.relative_to(root).parts
+    links = (root.joinpath(*inside[: i + 1]) for i in range(len(inside)))
+    if ".." in inside or any(map(os.path.islink, links)):  # `resolve` would look from the top
+        raise InputError(
+            f"the files of run {run_id} are left alone: {place} is reached by a symbolic link or .."
+        )
+    return place
+
+
+def place_of_experiment(root: Path, name: str, recorded: Path) -> Path | None:
+    """Return where an experiment's artifacts are; None: outside of the store, by someone's wish."""
+    if not recorded.is_relative_to(root) and recorded.parts[-2:] == (OURS, name):
+        return root / OURS / name
+    if found := _below(root, recorded, 1):
+        return found
+    return root / recorded.name if name == "Default" and not recorded.exists() else None
+
+
+def _below(root: Path, recorded: Path, least: int) -> Path | None:
+    """Return a recorded path if it is below the root, else the longest end of it that is there."""
+    if recorded.is_relative_to(root):
+        return recorded
+    ends = (recorded.parts[i:] for i in range(1, len(recorded.parts) - least + 1))
+    places = (root.joinpath(*end) for end in ends if ".." not in end)
+    return next((place for place in places if place.is_dir()), None)
+
+
+def links_in(folder: Path) -> Iterator[Path]:
+    """Yield the symbolic links that a folder is, or holds."""
+    yield from (path for path in (folder, *folder.rglob("*")) if path.is_symlink())
+
+
+def size_of(folder: Path) -> int:
+    """Return the bytes of the files in a folder."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder and what is in it; it may be gone already, or be looked at by others."""
+    for _ in range(3):  # one that asks for its lock at this moment puts a file into it
+        shutil.rmtree(path, ignore_errors=True)
+        if not path.exists():
+            return

@@ -1,0 +1,70 @@
+"""Folders for a while: gone when they are done with, those of processes that were killed too.
+
+Who uses one holds a lock in it as long as its process lives; the next one to make such a folder in
+the same place removes those whose lock is free.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from sgdstudy.tracking.places import remove_folder
+
+PREFIX = "sgdstudy-"
+LOCK = ".lock"
+MADE_SECONDS = 60.0  # a folder may be one whose lock is about to be taken
+
+
+def make(parent: Path | None = None, prefix: str = PREFIX) -> tuple[Path, FileLock]:
+    """Return a new folder, and its lock, which is held.
+
+    Args:
+        parent: where it is made; None: where the system keeps such folders.
+        prefix: of its name.
+    """
+    place = Path(tempfile.gettempdir()) if parent is None else parent
+    _remove_left(place, prefix)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
+    lock = FileLock(folder / LOCK)
+    lock.acquire()
+    return folder, lock
+
+
+def remove(folder: Path, lock: FileLock) -> None:
+    """Remove a folder that was made here."""
+    lock.release()
+    remove_folder(folder)
+
+
+@contextmanager
+def scratch(parent: Path | None = None, prefix: str = PREFIX) -> Iterator[Path]:
+    """Give a new folder, and remove it at the end; see `make`."""
+    folder, lock = make(parent, prefix)
+    try:
+        yield folder
+    finally:
+        remove(folder, lock)
+
+
+def _remove_left(place: Path, prefix: str) -> None:
+    """Remove folders of ours whose process is gone; what is not surely one is left alone."""
+    for folder in place.glob(f"{prefix}*"):
+        try:
+            if folder.is_symlink() or not folder.is_dir():
+                continue
+            mine = not hasattr(os, "getuid") or folder.stat().st_uid == os.getuid()
+            made = (folder / LOCK).lstat().st_mtime
+            if not mine or time.time() - made < MADE_SECONDS:
+                continue
+            lock = FileLock(folder / LOCK)
+            lock.acquire(timeout=0)
+        except (OSError, Timeout):  # none of ours, being removed, or in use
+            continue
+        remove(folder, lock)

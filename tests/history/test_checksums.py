@@ -1,0 +1,209 @@
+"""What was damaged on a disk is never read as numbers: bit flips, zeroed blocks, cuts, anywhere."""
+
+import random
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import one_line
+
+import sgdstudy as ss
+from sgdstudy.history.checksums import KIND, NAME, Damaged, Sealed, checked, readable, sum_of
+from sgdstudy.history.rows import COUNT, ArrowStream, Files, Rows, read_stream, write_parquet
+
+BLOCKS, STEPS = 6, 40
+
+
+def block(i):
+    generator = np.random.default_rng(i)
+    step = i * STEPS + np.arange(STEPS)
+    columns = {
+        "seed": np.arange(3)[None, :],
+        "step": step[:, None],
+        "size": np.full((STEPS, 1), 10, np.int32),
+        "loss": generator.random((STEPS, 3)).astype(np.float32),
+        "w0": generator.random((STEPS, 3)),
+    }
+    return Rows(columns, np.ones((STEPS, 3), bool))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A stream in its folder, a Parquet file of it, and its rows."""
+    folder = tmp_path_factory.mktemp("whole")
+    stream = ArrowStream(folder)
+    for i in range(BLOCKS):
+        stream.write("steps", block(i))
+    stream.close()
+    stream.to_parquet("steps", folder / "steps.parquet")
+    return folder, pa.Table.from_batches([block(i).batch() for i in range(BLOCKS)])
+
+
+def flip(raw, at, rng):
+    raw[at] ^= 1 << rng.randrange(8)
+
+
+def zero(raw, at, rng):
+    end = at + rng.choice([1, 8, 64, 512, 4096])
+    raw[at:end] = bytes(len(raw[at:end]))
+
+
+def noise(raw, at, rng):
+    end = at + rng.choice([1, 8, 64, 512])
+    raw[at:end] = rng.randbytes(len(raw[at:end]))
+
+
+def cut(raw, at, rng):
+    del raw[at:]
+
+
+def lose(raw, at, rng):
+    del raw[at : at + rng.choice([8, 512, 4096])]
+
+
+def insert(raw, at, rng):
+    raw[at:at] = rng.randbytes(rng.choice([1, 8, 512]))
+
+
+DAMAGES = [flip, zero, noise, cut, lose, insert]
+
+
+def damaged(path, into, damage, rng):
+    raw = bytearray(path.read_bytes())
+    damage(raw, rng.randrange(len(raw)), rng)
+    into.write_bytes(raw)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_read_as_it_was_or_not_at_all(whole, tmp_path, damage):
+    folder, rows = whole
+    rng, path, refused = random.Random(damage.__name__), tmp_path / "steps.parquet", 0
+    for _ in range(50):
+        damaged(folder / "steps.parquet", path, damage, rng)
+        try:
+            with readable(path):
+                found = checked(path).read()
+        except ss.InputError:
+            refused += 1
+            continue
+        assert found.equals(rows)
+    assert refused > 30
+
+
+def test_any_single_bit_of_a_small_file(tmp_path):
+    """Every byte in turn: headers of pages and the footer are most of it."""
+    rows = pa.table({"seed": [0, 0, 1], "step": [0, 1, 0], "loss": [0.5, 0.25, 0.125]})
+    path = tmp_path / "steps.parquet"
+    write_parquet(iter(rows.to_batches()), path)
+    raw, rng = path.read_bytes(), random.Random(0)
+    for at in range(len(raw)):
+        changed = bytearray(raw)
+        flip(changed, at, rng)
+        path.write_bytes(changed)
+        try:
+            assert checked(path).read().equals(rows)
+        except (Damaged, pa.ArrowException, OSError, ValueError):
+            continue
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_stream_is_read_up_to_there_and_the_rows_that_are_missing_are_counted(
+    whole, tmp_path, damage
+):
+    folder, rows = whole
+    shutil.copyfile(folder / COUNT, tmp_path / COUNT)
+    rng, path, refused = random.Random(damage.__name__), tmp_path / "steps.arrow", 0
+    for _ in range(50):
+        damaged(folder / "steps.arrow", path, damage, rng)
+        found, missing = [], 0
+        try:
+            for batch in read_stream(path):
+                found.append(batch)
+        except Damaged as error:
+            refused, missing = refused + 1, error.missing
+        n = sum(batch.num_rows for batch in found)
+        assert not found or pa.Table.from_batches(found).equals(rows.slice(0, n))
+        assert missing == rows.num_rows - n
+    assert refused > 30
+
+
+def test_a_block_that_was_being_written_when_its_process_was_killed_is_no_damage(tmp_path):
+    stream = ArrowStream(tmp_path)
+    stream.write("steps", block(0))
+    before = (tmp_path / COUNT).read_bytes()
+    stream.write("steps", block(1))
+    stream.drop()
+    raw = (tmp_path / "steps.arrow").read_bytes()
+    (tmp_path / COUNT).write_bytes(before)
+    (tmp_path / "steps.arrow").write_bytes(raw[:-100])
+    assert [batch.num_rows for batch in read_stream(tmp_path / "steps.arrow")] == [3 * STEPS]
+    (tmp_path / COUNT).unlink()  # an older version wrote none
+    assert [batch.num_rows for batch in read_stream(tmp_path / "steps.arrow")] == [3 * STEPS]
+
+
+def test_a_stream_that_is_gone_or_empty_is_missed(whole, tmp_path):
+    shutil.copyfile(whole[0] / COUNT, tmp_path / COUNT)
+    for content in (None, b""):
+        if content is not None:
+            (tmp_path / "steps.arrow").write_bytes(content)
+        with pytest.raises(Damaged) as error:
+            list(ArrowStream(tmp_path).batches("steps"))
+        assert error.value.missing == whole[1].num_rows
+
+
+def test_only_what_is_read_is_looked_at(whole, tmp_path):
+    path = tmp_path / "steps.parquet"
+    raw = bytearray((whole[0] / "steps.parquet").read_bytes())
+    column = pq.read_metadata(path_of := whole[0] / "steps.parquet").row_group(0).column(3)
+    assert column.path_in_schema == "loss"
+    raw[column.data_page_offset + 100] ^= 1
+    path.write_bytes(raw)
+    assert path_of.stat().st_size == len(raw)
+    Sealed.open(path).check([0], ["seed", "step", "w0"])
+    with pytest.raises(Damaged, match="column loss, row group 0"):
+        Sealed.open(path).check([0], ["loss"])
+    with pytest.raises(ss.InputError, match="column loss, row group 0") as error:
+        list(Files({"steps": path}).batches("steps"))
+    assert one_line(error)
+
+
+def test_other_programs_read_the_files(whole):
+    """The checksums lie where Parquet and Arrow let readers look for nothing."""
+    folder, rows = whole
+    assert pq.read_table(folder / "steps.parquet").equals(rows)
+    assert (
+        pq.ParquetFile(folder / "steps.parquet", page_checksum_verification=True)
+        .read()
+        .equals(rows)
+    )
+    with pa.OSFile(str(folder / "steps.arrow")) as file:
+        assert pa.ipc.open_stream(file).read_all().equals(rows)
+
+
+def test_files_of_earlier_versions_are_read_as_they_are(whole, tmp_path):
+    _, rows = whole
+    pq.write_table(rows.replace_schema_metadata({"schema_version": "1"}), tmp_path / "old.parquet")
+    assert checked(tmp_path / "old.parquet").read().equals(rows)
+    assert Sealed.open(tmp_path / "old.parquet").sums is None
+    path = tmp_path / "steps.arrow"
+    with open(path, "wb") as file, pa.ipc.new_stream(file, rows.schema) as writer:
+        writer.write_table(rows)
+    assert pa.Table.from_batches(list(read_stream(path))).equals(rows)
+
+
+def test_a_checksum_stands_for_names_kinds_and_values():
+    """That of a block does not depend on the version of Arrow: zlib's of what is written here."""
+    batch = pa.record_batch({"a": np.array([1.0, 2.0]), "b": np.array([3, 4], np.int32)})
+    others = [
+        batch.rename_columns(["a", "c"]),
+        batch.slice(0, 1),
+        pa.record_batch({"a": np.array([1.0, 2.0]), "b": np.array([3, 5], np.int32)}),
+        pa.record_batch({"a": np.array([1.0, 2.0]).view(np.int64), "b": batch["b"]}),
+        pa.record_batch({"b": batch["b"], "a": batch["a"]}),
+    ]
+    sums = [sum_of(one) for one in (batch, *others)]
+    assert len(set(sums)) == len(sums)
+    assert sum_of(batch.slice(1, 1)) == sum_of(pa.record_batch({"a": [2.0], "b": batch["b"][1:]}))
+    assert (NAME, KIND) == (b"checksums", b"crc32")

@@ -1,0 +1,334 @@
+"""A store of several users, of a place that is read only, and of a disk that is full.
+
+Other users are forked processes that take another uid, so these tests need root; a mount too.
+"""
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import stat
+import subprocess
+import tempfile
+import traceback
+from pathlib import Path
+
+import pytest
+from conftest import one_line
+from test_store import ROWS, doomed, files, tracked
+
+import sgdstudy as ss
+from sgdstudy.cli.main import main
+from sgdstudy.tracking import database, prune
+from sgdstudy.tracking.store import open_store, read_store
+
+ADA, BEN, GROUP, OTHER = 61001, 61002, 61100, 61200
+is_root = pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root becomes another user"
+)
+
+
+@pytest.fixture
+def shared(empty_store):
+    """A folder that a group shares, with a store of ada's in it; others may look."""
+    ss.load_runs  # noqa: B018  imported before a process loses the right to read the packages
+    base = Path(tempfile.mkdtemp(prefix="sgdstudy-shared-", dir="/tmp"))
+    base.chmod(0o755)
+    folder = base / "ours"
+    folder.mkdir()
+    os.chown(folder, ADA, GROUP)
+    folder.chmod(0o2775)
+    yield folder
+    shutil.rmtree(base)
+
+
+def as_user(uid, action, *, groups=(GROUP,), umask=0o022, group=None):
+    """Do something as another user; return what it says, and fail where it fails."""
+    out, into = os.pipe()
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            os.close(out)
+            os.setgroups(groups)
+            os.setgid(uid if group is None else group)
+            os.setuid(uid)
+            os.umask(umask)
+            os.environ["HOME"] = "/nowhere"
+            tempfile.tempdir = "/tmp"
+            os.chdir("/tmp")
+            os.write(into, repr(action()).encode())
+            code = 0
+        except BaseException:
+            os.write(into, traceback.format_exc()[-1500:].encode())
+        finally:
+            os._exit(code)
+    os.close(into)
+    with os.fdopen(out, "rb") as file:
+        said = file.read().decode()
+    assert os.waitpid(pid, 0)[1] == 0, said
+    return said
+
+
+def warmed(store, study="shared"):
+    """Import all that a run needs, as root, by tracking one elsewhere."""
+    tracked(store, study, ["warm"])
+    ss.load_steps(study, store=str(store))
+
+
+@is_root
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
+def test_two_users_of_a_shared_folder_write_read_and_prune(shared, store, umask):
+    warmed(store)
+    given = {"umask": umask}
+    place = shared / "mlruns"
+    as_user(ADA, lambda: tracked(place, "shared", ["ada"]), **given)
+    as_user(BEN, lambda: tracked(place, "shared", ["ben"]), **given)
+    count = lambda: len(ss.load_steps("shared", store=str(place), invocation="all"))  # noqa: E731
+    for user in (ADA, BEN):
+        assert as_user(user, count, **given) == str(2 * ROWS)
+    opened = lambda: open_store(str(place))  # noqa: E731
+    drop = lambda: prune.remove(opened(), doomed(opened())) > 0  # noqa: E731
+    assert as_user(BEN, drop, **given) == "True"
+    as_user(ADA, lambda: tracked(place, "shared", ["again"]), **given)
+    assert stat.S_IMODE((place / "mlflow.db").stat().st_mode) & 0o060 == 0o060
+
+
+@is_root
+@pytest.mark.parametrize("state", ["idle", "written", "killed"])
+@pytest.mark.parametrize("writable", [False, True], ids=["others", "group"])
+def test_a_reader_leaves_nothing_and_the_owner_goes_on(shared, store, state, writable):
+    warmed(store)
+    place = shared / "mlruns"
+    as_user(ADA, lambda: tracked(place, "shared", ["ada"]))
+    as_user(ADA, lambda: leave(place / "mlflow.db"))
+    if writable:  # a store that an earlier version made: only the folder is the group's
+        place.chmod(0o2775)
+        (place / "mlflow.db").chmod(0o644)
+    held = sqlite3.connect(place / "mlflow.db") if state == "written" else None
+    if held:
+        held.execute("BEGIN IMMEDIATE")
+        held.execute("UPDATE tags SET value = value")
+        held.commit()
+    if state == "killed":
+        kill_in_the_middle(place / "mlflow.db")
+    names = sorted(path.name for path in place.iterdir())
+    assert ("mlflow.db-wal" in names) is (state != "idle")
+    groups = (GROUP,) if writable else ()
+    read = lambda: len(ss.load_steps("shared", store=str(place)))  # noqa: E731
+    assert as_user(BEN, read, groups=groups, group=OTHER) == str(ROWS)
+    assert sorted(path.name for path in place.iterdir()) == names
+    if held:
+        held.close()
+    as_user(ADA, lambda: tracked(place, "shared", ["ada"]))
+    assert as_user(BEN, read, groups=groups, group=OTHER) == str(ROWS)
+
+
+def leave(path):
+    """Close a database as the last one does that was at it: a fork's end is not an orderly one."""
+    connection = sqlite3.connect(path)
+    connection.execute("SELECT 1 FROM runs").fetchall()
+    connection.close()
+
+
+def kill_in_the_middle(path):
+    """Leave a database as a writer does that was killed: with its log, and nobody at it."""
+    pid = os.fork()
+    if not pid:
+        about = path.stat()
+        os.setgid(about.st_gid)
+        os.setuid(about.st_uid)
+        connection = sqlite3.connect(path)
+        connection.execute("UPDATE tags SET value = value")
+        connection.commit()
+        os._exit(0)  # without closing
+    os.waitpid(pid, 0)
+
+
+@is_root
+def test_a_store_that_cannot_be_written_is_refused_when_it_is_opened(shared, store):
+    warmed(store)
+    place = shared / "mlruns"
+    as_user(ADA, lambda: tracked(place, "shared", ["ada"]))
+    place.chmod(0o755)
+    (place / "mlflow.db").chmod(0o644)
+
+    def refused():
+        with pytest.raises(ss.InputError) as error:
+            tracked(place, "shared", ["ben"])
+        assert one_line(error)
+        return str(error.value)
+
+    said = as_user(BEN, refused)
+    assert "readonly database" in said
+    assert f"chmod -R g+rwX {place}" in said
+    assert not list((place / "streams").glob("*"))
+
+
+@pytest.fixture
+def mounted(store, tmp_path):
+    """A store with a run on a mount that is read only, or one whose folders nobody may write."""
+    tracked(store, "mounted")
+    place = tmp_path / "readonly"
+    place.mkdir()
+    mount = subprocess.run(["mount", "--bind", "-o", "ro", store, place], capture_output=True)
+    if mount.returncode:
+        pytest.skip(f"no bind mount here: {mount.stderr.decode().strip()}")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+@is_root
+def test_a_read_only_mount_is_read_exported_and_reported(mounted, tmp_path, capsys):
+    before = sorted(path.name for path in mounted.iterdir())
+    assert len(ss.load_steps("mounted", store=str(mounted))) == 2 * ROWS
+    assert len(ss.load_runs("mounted", store=str(mounted))) == 2
+    assert ss.load_claims("mounted", store=str(mounted)).empty
+    assert ss.export("mounted", tmp_path / "out", store=str(mounted))
+    with pytest.raises(ss.InputError, match="read-only file system") as error:
+        tracked(mounted)
+    assert one_line(error)
+    assert sorted(path.name for path in mounted.iterdir()) == before
+    assert ss.load_runs("mounted", store=f"sqlite:///{mounted}/mlflow.db").shape[0] == 2
+
+
+@pytest.mark.parametrize("form", ["{0}/mistyped", "sqlite:///{0}/mistyped/x.db", "{0}/empty"])
+def test_a_mistyped_store_is_named_and_not_made(tmp_path, no_server, form, capsys):
+    (tmp_path / "empty").mkdir()
+    given = form.format(tmp_path)
+    before = files(tmp_path)
+    for read in (ss.load_runs, ss.load_steps, ss.load_epochs, ss.load_claims):
+        with pytest.raises(ss.InputError, match="there is no store at") as error:
+            read("study", store=given)
+        assert one_line(error)
+    words = (["export", "s"], ["report"], ["ui"], ["recover"], ["rerun", "0"])
+    for command in (*words, ["prune", "--keep", "1"], ["pack", "s", str(tmp_path / "f.zip")]):
+        with pytest.raises(SystemExit) as ended:
+            main([*command, "--store", given])
+        assert ended.value.code == 2
+        assert "there is no store at" in capsys.readouterr().err
+    assert files(tmp_path) == before
+
+
+def test_a_reader_sees_what_others_write_meanwhile(store):
+    tracked(store, "seen", ["a"])
+    reader = read_store(store)
+    find = lambda: reader.client.get_experiment_by_name("later")  # noqa: E731
+    assert find() is None
+    open_store(store).experiment("later")
+    assert find() is not None
+    idle = database.query(Path(store) / "mlflow.db")
+    assert ("immutable" in idle) is not (Path(store) / "mlflow.db-wal").exists()
+
+
+def test_a_database_that_changes_while_it_is_read_is_read_again(store, monkeypatch):
+    reader = read_store(store).client
+    path = Path(store) / "mlflow.db"
+    calls = []
+
+    class Client:
+        def search(self):
+            calls.append(1)
+            if len(calls) == 1:
+                os.utime(path)
+                return "torn"
+            return "whole"
+
+    monkeypatch.setattr(reader, "_client", lambda how: Client())
+    monkeypatch.setattr(database, "query", lambda path: "mode=ro&immutable=1")
+    assert reader.search() == "whole"
+    assert len(calls) == 2
+
+
+# ---- a full disk ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(store, tmp_path):
+    """A store with old runs on a disk of its own, with no room left on it."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "sgdstudy", place]).returncode:
+        pytest.skip("no mount here")
+    root = shutil.copytree(store, place / "mlruns")
+    warmed(store)
+    for _ in range(2):
+        as_user(0, lambda: tracked(root, "full"))
+    leave(root / "mlflow.db")
+    for path in root.rglob("data.png"):
+        path.write_bytes(os.urandom(300_000))
+    yield root
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def fill(root):
+    """Leave no room for one more block of a file."""
+    handle = os.open(root.parent / "filler", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    with contextlib.suppress(OSError):
+        while os.write(handle, bytes(4096)):
+            pass
+    os.close(handle)
+
+
+@is_root
+@pytest.mark.faults
+def test_a_full_disk_is_called_full_is_read_and_pruned(small_disk, capsys, caplog):
+    fill(small_disk)
+    assert database.is_full(small_disk)
+    assert len(ss.load_steps("full", store=str(small_disk), invocation="all")) == 4 * ROWS
+    with pytest.raises(ss.StoreError, match="is full") as error:
+        open_store(str(small_disk))
+    assert "move it away" not in str(error.value)
+    with pytest.raises(SystemExit) as ended:
+        main(["prune", "--keep", "1", "--yes", "--store", str(small_disk)])
+    assert ended.value.code == 0, capsys.readouterr().err
+    assert "dropped 2 runs, 1 MB" in capsys.readouterr().out
+    assert len(ss.load_steps("full", store=str(small_disk), invocation="all")) == 2 * ROWS
+    tracked(small_disk, "full", ["after"])
+
+
+def test_errors_of_sqlite_are_told_apart(tmp_path, store):
+    path = Path(store) / "mlflow.db"
+    text = tmp_path / "mlflow.db"
+    text.write_text("these are notes, not a database; " * 100)
+    with pytest.raises(ss.InputError, match=r"is not an MLflow database.*move it away"):
+        open_store(str(tmp_path))
+    with open(path, "r+b") as file:
+        file.seek(4096)
+        file.write(os.urandom(300_000))
+    with pytest.raises(ss.InputError, match="is damaged") as error:
+        open_store(store)
+    assert "move it away" not in str(error.value)
+
+
+def test_prune_makes_the_database_smaller_and_forgets_what_was_dropped_before(store, capsys):
+    ids = tracked(store, "large")
+    keep = tracked(store, "large")
+    path = Path(store) / "mlflow.db"
+    connection = sqlite3.connect(path)
+    connection.executemany(
+        "INSERT INTO metrics VALUES (?, 1.0, ?, ?, ?, 0)",
+        [(f"epoch/{i % 7}", i, run, i) for run in ids for i in range(40_000)],
+    )
+    connection.commit()
+    connection.close()
+    dropped = open_store(store)
+    dropped.client.delete_run(ids[1])  # as earlier versions did
+    shutil.rmtree(Path(store) / "artifacts" / "large" / ids[1])
+    before = path.stat().st_size
+    with pytest.raises(SystemExit):
+        main(["prune", "--keep", "1", "--yes", "--store", store])
+    assert "the database is" in capsys.readouterr().out
+    assert path.stat().st_size < before / 2
+    rows = sqlite3.connect(path).execute("SELECT DISTINCT run_uuid FROM metrics").fetchall()
+    assert sorted(rows) == sorted((run,) for run in keep)
+    assert len(ss.load_steps("large", store=store)) == 2 * ROWS
+
+
+def test_a_run_in_the_bin_is_not_forgotten(store):
+    ids = tracked(store, "bin")
+    opened = open_store(store)
+    opened.client.delete_run(ids[0])
+    prune.shrink(opened)
+    opened.client.restore_run(ids[0])
+    assert len(ss.load_steps("bin", store=store)) == 2 * ROWS

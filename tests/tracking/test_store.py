@@ -1,0 +1,293 @@
+"""The store on disk: moved, copied, shared, read-only, hostile; nothing outside it is touched."""
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+from pathlib import Path
+
+import pytest
+from conftest import one_line, small_curve
+
+import sgdstudy as ss
+from sgdstudy.cli.main import main
+from sgdstudy.studies.runner import train_arm
+from sgdstudy.tracking import prune
+from sgdstudy.tracking.invocation import Invocation
+from sgdstudy.tracking.recovery import recover
+from sgdstudy.tracking.runs import every_run
+from sgdstudy.tracking.store import open_store
+
+SETTINGS = {"lr": 0.1, "batch_size": 10, "epochs": 3, "seeds": range(2), "optimizer": "notebook"}
+ROWS = 2 * 3 * 6  # seeds, epochs, steps an epoch of 53 samples in batches of 10
+
+
+def tracked(store, study="moving", arms=("one", "two")):
+    """Track a study of small arms; return the ids of its runs."""
+    invocation = Invocation.start(open_store(str(store)), study)
+    arm = ss.Arm(small_curve(), "", **SETTINGS)
+    return [train_arm(invocation, name, arm, False)[0] for name in arms]
+
+
+def files(folder):
+    """What is in a folder: names, and the bytes of the files but for the database's own."""
+    paths = sorted(Path(folder).rglob("*"))
+    paths = [path for path in paths if not path.name.startswith(("mlflow.db", ".lock"))]
+    return {str(p.relative_to(folder)): p.is_file() and p.read_bytes() for p in paths}
+
+
+def doomed(store):
+    """All runs of all studies that are over."""
+    return [run for runs in prune.plan(store, 0).values() for run in runs]
+
+
+def ids(store, study="moving"):
+    return sorted(ss.load_runs(study, store=str(store), invocation="all")["run_id"])
+
+
+@pytest.fixture
+def original(store):
+    """A store with two invocations of a study."""
+    tracked(store)
+    tracked(store)
+    return Path(store)
+
+
+# ---- moved and copied ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pruned", ["copy", "original"])
+def test_pruning_one_of_two_copies_leaves_the_other_whole(original, tmp_path, pruned, capsys):
+    copy = shutil.copytree(original, tmp_path / "deep" / "copy")
+    one, other = (copy, original) if pruned == "copy" else (original, copy)
+    before = files(other)
+    with pytest.raises(SystemExit) as ended:
+        main(["prune", "--keep", "0", "--yes", "--store", str(one)])
+    assert ended.value.code == 0
+    assert "dropped 4 runs" in capsys.readouterr().out
+    assert files(other) == before
+    assert not list(one.rglob("*.parquet"))
+    assert len(ss.load_steps("moving", store=str(other), invocation="all")) == 4 * ROWS
+
+
+def test_a_copy_is_read_while_the_original_is_gone_and_never_from_it(original, tmp_path):
+    copy = shutil.copytree(original, tmp_path / "copy")
+    changed = next(original.rglob("steps.parquet"))
+    changed.write_bytes(b"not a Parquet file")
+    assert len(ss.load_steps("moving", store=str(copy), invocation="all")) == 4 * ROWS
+    shutil.rmtree(original)
+    assert len(ss.load_epochs("moving", store=str(copy), invocation="all")) == 4 * 6
+
+
+def test_a_moved_store_is_read_exported_written_and_shown(original, tmp_path, caplog):
+    moved = tmp_path / "elsewhere" / "a b%20c"
+    moved.parent.mkdir()
+    os.rename(original, moved)
+    assert len(ss.load_steps("moving", store=str(moved))) == 2 * ROWS  # before it is rewritten
+    paths = ss.export("moving", tmp_path / "out", "parquet", store=str(moved))
+    assert paths[-1].stat().st_size > 1000
+    (new,) = tracked(moved, arms=["three"])
+    assert not original.exists()
+    assert "was moved or copied" in caplog.text
+    caplog.clear()
+    client = open_store(str(moved)).client
+    assert "was moved" not in caplog.text
+    for run_id in [*ids(moved), new]:  # what MLflow's own UI shows
+        names = [item.path for item in client.list_artifacts(run_id)]
+        assert "steps.parquet" in names
+        assert client.get_run(run_id).info.artifact_uri.startswith(moved.as_uri())
+
+
+def test_a_store_of_nothing_yet_can_be_copied(store, tmp_path):
+    copy = shutil.copytree(store, tmp_path / "copy")
+    client = open_store(str(copy)).client
+    assert client.get_experiment("0").artifact_location == f"{copy.as_uri()}/0"
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("how", ["move", "copy"])
+def test_a_run_that_was_killed_is_recovered_where_its_store_is_now(store, tmp_path, how):
+    pid = os.fork()
+    if not pid:
+        invocation = Invocation.start(open_store(store), "killed")
+
+        def die(sink):
+            for step in range(10):
+                sink.log({"loss": 1.0 / (1 + step)})
+            sink.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        from sgdstudy.tracking.sink import RunSink
+
+        with invocation.run("loop", "", {}, metrics=("loss",)) as journal:
+            die(RunSink(journal))
+    assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
+    place = tmp_path / "place"
+    os.rename(store, place) if how == "move" else shutil.copytree(store, place)
+    before = files(store)
+    assert recover(open_store(str(place))).closed == ["killed: loop"]
+    assert len(ss.load_steps("killed", store=str(place))) == 10
+    assert list(ss.load_runs("killed", store=str(place))["status"]) == ["KILLED"]
+    assert files(store) == before
+    assert how == "copy" or not os.path.exists(store)
+
+
+def test_a_database_made_by_mlflow_alone_keeps_its_files_where_it_wants(tmp_path, no_server):
+    from mlflow import MlflowClient
+
+    place, outside = tmp_path / "db", tmp_path / "outside"
+    place.mkdir()
+    client = MlflowClient(f"sqlite:///{place}/mlflow.db")
+    location = (outside / "artifacts" / "5").as_uri()
+    ident = client.create_experiment("theirs", artifact_location=location)
+    run = client.create_run(ident).info
+    client.log_text(run.run_id, "theirs", "note.txt")
+    opened = open_store(str(place))
+    assert opened.client.get_run(run.run_id).info.artifact_uri == run.artifact_uri
+    prune.remove(opened, every_run(opened, ident))
+    assert (outside / "artifacts" / "5" / run.run_id / "artifacts" / "note.txt").exists()
+
+
+# ---- files that are missing -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lost", ["steps.parquet", "folder", "all"])
+def test_a_finished_run_without_its_files_is_named(original, tmp_path, lost, capsys):
+    run = ss.load_runs("moving", store=str(original)).iloc[0]
+    folder = original / "artifacts" / "moving" / run["run_id"]
+    {
+        "steps.parquet": lambda: (folder / "artifacts" / lost).unlink(),
+        "folder": lambda: shutil.rmtree(folder),
+        "all": lambda: shutil.rmtree(original / "artifacts"),
+    }[lost]()
+    with pytest.raises(ss.InputError, match=run["run_id"][:8]) as error:
+        ss.load_steps("moving", store=str(original))
+    assert one_line(error)
+    with pytest.raises(SystemExit) as ended:
+        main(["export", "moving", "--folder", str(tmp_path / "x"), "--store", str(original)])
+    assert ended.value.code == 2
+    assert "one (" in capsys.readouterr().err
+    assert not list((tmp_path / "x").glob("*"))
+    if lost != "all":
+        assert len(ss.load_steps("moving", arms="two", store=str(original))) == ROWS
+
+
+def test_prune_counts_what_it_frees(original, capsys):
+    size = sum(p.stat().st_size for p in (original / "artifacts").rglob("*") if p.is_file())
+    opened = open_store(str(original))
+    runs = doomed(opened)
+    shutil.rmtree(original / "artifacts" / "moving" / runs[0].run_id)
+    left = sum(p.stat().st_size for p in (original / "artifacts").rglob("*") if p.is_file())
+    assert 0 < left < size
+    assert prune.remove(opened, runs) == left
+
+
+# ---- hostile stores -------------------------------------------------------------------------
+
+
+def victim(tmp_path):
+    folder = tmp_path / "victim" / "artifacts"
+    folder.mkdir(parents=True)
+    (folder / "steps.parquet").write_bytes(b"precious")
+    return folder
+
+
+def change(store, sql, *values):
+    connection = sqlite3.connect(Path(store) / "mlflow.db")
+    connection.execute(sql, values)
+    connection.commit()
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{victim}",
+        "file://{victim}",
+        "file://{store}/artifacts/moving/../../../victim/artifacts",
+        "file://{store}/streams/artifacts",
+        "{store}/artifacts/moving/{other}/artifacts",
+        "..",
+    ],
+)
+def test_prune_deletes_nothing_but_a_runs_own_folder(original, tmp_path, form, caplog):
+    folder = victim(tmp_path)
+    opened = open_store(str(original))
+    bad, other, *_ = runs = doomed(opened)
+    uri = form.format(victim=folder, store=original, other=other.run_id)
+    change(original, "UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", uri, bad.run_id)
+    prune.remove(opened, [r for r in doomed(opened) if r.run_id == bad.run_id])
+    assert (folder / "steps.parquet").read_bytes() == b"precious"
+    assert (original / "streams").is_dir()
+    for run in runs:
+        kept = original / "artifacts" / "moving" / run.run_id / "artifacts" / "steps.parquet"
+        assert kept.exists()
+    assert bad.run_id in caplog.text
+
+
+@pytest.mark.parametrize("level", ["artifacts", "experiment", "run", "file"])
+def test_links_are_not_followed(original, tmp_path, level):
+    folder = victim(tmp_path)
+    opened = open_store(str(original))
+    run = doomed(opened)[0]
+    own = original / "artifacts" / "moving" / run.run_id / "artifacts"
+    path = {
+        "artifacts": own,
+        "experiment": own.parent.parent,
+        "run": own.parent,
+        "file": own / "steps.parquet",
+    }[level]
+    target = {"file": folder / "steps.parquet", "experiment": tmp_path, "run": folder.parent}
+    if level == "experiment":
+        os.rename(folder.parent, tmp_path / run.run_id)
+        folder = tmp_path / run.run_id / "artifacts"
+    os.rename(path, tmp_path / "aside")
+    path.symlink_to(target.get(level, folder))
+    with pytest.raises(ss.InputError, match="symbolic link"):
+        ss.load_steps("moving", store=str(original), invocation="all")
+    prune.remove(opened, [run])
+    assert (folder / "steps.parquet").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("name", ["streams", "artifacts"])
+def test_a_store_whose_own_folders_are_links_is_refused(original, tmp_path, name):
+    os.rename(original / name, tmp_path / "outside")
+    (original / name).symlink_to(tmp_path / "outside")
+    with pytest.raises(ss.InputError, match="symbolic link") as error:
+        open_store(str(original))
+    assert one_line(error)
+
+
+@pytest.mark.parametrize("name", ["folder", "artifacts", "steps.arrow", "draft", "lock"])
+def test_recover_leaves_a_journal_with_links_alone(store, tmp_path, name, caplog):
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "closing.json").write_text("precious")
+    streams = open_store(store).streams
+    streams.mkdir(exist_ok=True)
+    about = {"store": f"sqlite:///{store}/mlflow.db", "study": "s", "name": "n", "tags": {}}
+    journal = streams / "0"
+    if name == "folder":
+        journal.symlink_to(secret)
+    else:
+        journal.mkdir()
+        (journal / name).symlink_to(secret / "closing.json" if name != "draft" else secret)
+    (journal / "opening.json").write_text(json.dumps(about))
+    before = files(tmp_path)
+    assert str(recover(open_store(store))) == ""
+    assert files(tmp_path) == before
+    assert "symbolic link" in caplog.text
+
+
+def test_a_key_that_is_a_path_reads_nothing(original, tmp_path):
+    run = ss.load_runs("moving", store=str(original)).iloc[0]["run_id"]
+    stolen = tmp_path / "stolen"
+    stolen.mkdir()
+    (stolen / "steps.arrow").write_bytes(b"secret")
+    change(original, "UPDATE runs SET status = 'RUNNING' WHERE run_uuid = ?", run)
+    tag = "UPDATE tags SET value = ? WHERE key = 'sgdstudy.key' AND run_uuid = ?"
+    shutil.rmtree(original / "artifacts" / "moving" / run)
+    for path in (str(stolen), os.path.relpath(stolen, original / "streams")):
+        change(original, tag, path, run)
+        assert len(ss.load_steps("moving", store=str(original))) == ROWS  # of the other arm
