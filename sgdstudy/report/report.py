@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -43,7 +42,6 @@ MOST_CLAIMS = 2_000
 MOST_ARMS = 2_000
 MOST_COLUMNS = 60
 WORDS = {False: "FAILS", True: "holds", None: "described"}  # in the order of the report
-log = logging.getLogger("sgdstudy")
 RESULTS = {"stop epoch": ("stop_epoch", "never"), "final loss": ("full_loss", "not finite")}
 
 

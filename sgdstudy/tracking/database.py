@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from sgdstudy.errors import InputError, StoreError
+from sgdstudy.tracking.address import sqlite_uri
 from sgdstudy.tracking.places import local_path, place_of_experiment, place_of_run
 from sgdstudy.tracking.retry import reason_of
 from sgdstudy.tracking.shared import share
@@ -37,7 +38,7 @@ def make(path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         draft = Path(folder) / path.name
         try:
-            made = SqlAlchemyStore(f"sqlite:///{draft.as_posix()}", path.parent.as_uri())
+            made = SqlAlchemyStore(sqlite_uri(draft), path.parent.as_uri())
         except Exception as error:
             if is_full(path.parent):
                 raise StoreError(_full(path)) from error
@@ -299,10 +300,22 @@ class Reader:
 
     Args:
         path: the database.
+
+    Raises:
+        InputError: an older MLflow made it.
     """
 
     def __init__(self, path: Path) -> None:
         self._path, self._clients = path, dict[str, Any]()
+        try:
+            self._client(query(path))
+        except Exception as error:
+            if "readonly database" not in str(error):
+                raise
+            raise InputError(  # MLflow adds the tables that it misses
+                f"{path} was made by an older MLflow; make a copy of it, then run: "
+                f"mlflow db upgrade {sqlite_uri(path)}"
+            ) from error
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

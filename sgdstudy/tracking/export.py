@@ -174,14 +174,15 @@ def _without_dictionaries(frame: pd.DataFrame) -> pa.Table:
 def _write(path: Path, tables: Iterator[pa.Table]) -> None:
     """Write tables of the same columns to one file."""
     first = next(tables)
-    with _writer(path, first.schema) as writer:
+    # a file of our own: Arrow takes no path that is not UTF-8
+    with open(path, "wb") as file, _writer(file, path.suffix, first.schema) as writer:
         for table in (first, *tables):
             for start in range(0, len(table), ROW_GROUP):
                 writer.write_table(table.slice(start, ROW_GROUP))
 
 
-def _writer(path: Path, schema: pa.Schema) -> Any:
-    if path.suffix == ".csv":
-        return pyarrow.csv.CSVWriter(str(path), schema)
+def _writer(file: Any, suffix: str, schema: pa.Schema) -> Any:
+    if suffix == ".csv":
+        return pyarrow.csv.CSVWriter(file, schema)
     repeated = [name for name in (*WHOLE_NUMBERS, *LABELS) if name in schema.names]
-    return pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=repeated)
+    return pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=repeated)

@@ -176,14 +176,15 @@ class Journal:
         key = f"{opening.start_ms:013d}-{uuid.uuid4().hex[:12]}"
         opening.tags[KEY] = key
         folder = store.streams / key
-        new = make_folder(folder)
+        new = make_folder(store.streams)
+        folder.mkdir()
         journal = cls(store, folder, opening)
         journal._tried, journal.later = False, later
         journal._lock.acquire()
         about = {"store": store.shown, **vars(opening)}
         write_json(folder / "opening.json", about, synced=later is None)
         if later is None:
-            sync_all([folder, *new])
+            sync_all([folder, store.streams, *new])
         try:
             for name, write in files.items():
                 journal.add(name, write)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from filelock import FileLock
 
@@ -96,10 +96,11 @@ class Store:
         logging.getLogger("alembic").setLevel(logging.WARNING)
         # they print a traceback of what we say in one line
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-        if self.reads and self.database is not None:
-            return cast("MlflowClient", database.Reader(self.database))
         try:
-            made = server.first(self.uri, lambda: MlflowClient(tracking_uri=self.uri))
+            if self.reads and self.database is not None:
+                made: Any = database.Reader(self.database)
+            else:
+                made = server.first(self.uri, lambda: MlflowClient(tracking_uri=self.uri))
         except MlflowException as error:
             raise self._explained(error) from error
         return cast("MlflowClient", server.Client(made, self.uri))

@@ -18,7 +18,7 @@ import requests
 
 from sgdstudy.errors import InputError, StoreError
 from sgdstudy.tracking import chart_views, database, recovery, watched
-from sgdstudy.tracking.store import Store, read_store
+from sgdstudy.tracking.store import Store, locate, read_store
 from sgdstudy.training.interrupts import STOP_SIGNALS
 
 START_SECONDS = 60.0
@@ -99,6 +99,8 @@ def _opened(given: str | None, say: Callable[[str], None]) -> Store:
     try:
         return recovery.start(given, say, make=False)
     except (InputError, StoreError) as error:
+        if locate(given).database is None:
+            raise
         store = read_store(given)
         say(f"{error}. It is shown as it is now.")
         return store

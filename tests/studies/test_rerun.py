@@ -223,3 +223,33 @@ STUDY = ss.study(__name__)
     other.write_text(page.format(option="passes", arms='yield "moves", sgd.but(epochs=5)'))
     with pytest.raises(InputError, match="first has no arm 'moves' now; it has stays"):
         rerun(run_ids["moves"], store=store)
+
+
+# ---- whose scripts are run -----------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_script_of_another_project_is_named_and_not_run(script, store, tmp_path, monkeypatch):
+    """The store is somebody's: it may name any file."""
+    study = load_study(str(script))
+    run_id = study.run(study.options(store=store, seeds=2)).run_ids["eager"]
+    evil, marker = tmp_path / "evil.py", tmp_path / "executed"
+    evil.write_text(f"open({str(marker)!r}, 'w')\n{SCRIPT}")
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "experiments").mkdir(parents=True)
+    (elsewhere / "experiments" / "other.py").write_text("STUDY = None")
+    client = open_store(store).client
+    for told in (script, evil, script.parent / ".." / "evil.py", elsewhere / "experiments" / ".."):
+        client.set_tag(run_id, "sgdstudy.script", str(told))
+        monkeypatch.chdir(elsewhere if told is script else tmp_path)
+        with pytest.raises(InputError, match=r"give --script|is gone") as error:
+            rerun(run_id, store=store)
+        assert one_line(error)
+        assert not marker.exists()
+    monkeypatch.chdir(elsewhere)
+    assert rerun(run_id, store=store, script=str(script)).difference is None
+    client.set_tag(run_id, "sgdstudy.script", "/gone/again.py")
+    monkeypatch.chdir(tmp_path)
+    said = []
+    assert rerun(run_id, store=store, say=said.append).difference is None
+    assert said[0].startswith("the run is of /gone/again.py; ")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import one_line
-from test_store import ROWS, files, tracked
+from test_store import ROWS, doomed, files, tracked
 
 import sgdstudy as ss
 from sgdstudy.cli.main import main
@@ -88,7 +88,7 @@ def test_two_users_of_a_shared_folder_write_read_and_prune(shared, store, umask)
     for user in (ADA, BEN):
         assert as_user(user, count, **given) == str(2 * ROWS)
     opened = lambda: open_store(str(place))  # noqa: E731
-    drop = lambda: prune.remove(opened(), prune.plan(opened(), 0)) > 0  # noqa: E731
+    drop = lambda: prune.remove(opened(), doomed(opened())) > 0  # noqa: E731
     assert as_user(BEN, drop, **given) == "True"
     as_user(ADA, lambda: tracked(place, "shared", ["again"]), **given)
     assert stat.S_IMODE((place / "mlflow.db").stat().st_mode) & 0o060 == 0o060

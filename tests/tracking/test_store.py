@@ -37,6 +37,11 @@ def files(folder):
     return {str(p.relative_to(folder)): p.is_file() and p.read_bytes() for p in paths}
 
 
+def doomed(store):
+    """All runs of all studies that are over."""
+    return [run for runs in prune.plan(store, 0).values() for run in runs]
+
+
 def ids(store, study="moving"):
     return sorted(ss.load_runs(study, store=str(store), invocation="all")["run_id"])
 
@@ -76,7 +81,7 @@ def test_a_copy_is_read_while_the_original_is_gone_and_never_from_it(original, t
 
 
 def test_a_moved_store_is_read_exported_written_and_shown(original, tmp_path, caplog):
-    moved = tmp_path / "elsewhere" / "a b"
+    moved = tmp_path / "elsewhere" / "a b%20c"
     moved.parent.mkdir()
     os.rename(original, moved)
     assert len(ss.load_steps("moving", store=str(moved))) == 2 * ROWS  # before it is rewritten
@@ -171,7 +176,7 @@ def test_a_finished_run_without_its_files_is_named(original, tmp_path, lost, cap
 def test_prune_counts_what_it_frees(original, capsys):
     size = sum(p.stat().st_size for p in (original / "artifacts").rglob("*") if p.is_file())
     opened = open_store(str(original))
-    runs = prune.plan(opened, 0)
+    runs = doomed(opened)
     shutil.rmtree(original / "artifacts" / "moving" / runs[0].run_id)
     left = sum(p.stat().st_size for p in (original / "artifacts").rglob("*") if p.is_file())
     assert 0 < left < size
@@ -209,10 +214,10 @@ def change(store, sql, *values):
 def test_prune_deletes_nothing_but_a_runs_own_folder(original, tmp_path, form, caplog):
     folder = victim(tmp_path)
     opened = open_store(str(original))
-    bad, other, *_ = runs = prune.plan(opened, 0)
+    bad, other, *_ = runs = doomed(opened)
     uri = form.format(victim=folder, store=original, other=other.run_id)
     change(original, "UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", uri, bad.run_id)
-    prune.remove(opened, [r for r in prune.plan(opened, 0) if r.run_id == bad.run_id])
+    prune.remove(opened, [r for r in doomed(opened) if r.run_id == bad.run_id])
     assert (folder / "steps.parquet").read_bytes() == b"precious"
     assert (original / "streams").is_dir()
     for run in runs:
@@ -225,7 +230,7 @@ def test_prune_deletes_nothing_but_a_runs_own_folder(original, tmp_path, form, c
 def test_links_are_not_followed(original, tmp_path, level):
     folder = victim(tmp_path)
     opened = open_store(str(original))
-    run = prune.plan(opened, 0)[0]
+    run = doomed(opened)[0]
     own = original / "artifacts" / "moving" / run.run_id / "artifacts"
     path = {
         "artifacts": own,
