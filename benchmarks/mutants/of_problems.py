@@ -64,13 +64,13 @@ ORDERS = Group(
             "those with -1 come as they came, not in reverse",
         ),
         (
-            "return [batch_size] * full + ([rest] if rest else [])",
+            "return [batch_size] * full + ([rest] if rest and not drop_last else [])",
             "return [batch_size] * full",
             "the ragged batch is dropped",
         ),
         (
-            "torch.Generator().manual_seed(s) for s in seeds",
-            "torch.Generator().manual_seed(seeds[0]) for s in seeds",
+            "seeded(seed, apart) for seed in seeds",
+            "seeded(seeds[0], apart) for seed in seeds",
             "every seed has the first one's order",
         ),
         (
@@ -304,8 +304,8 @@ PROBLEM = Group(
             "the gradient of the last block only",
         ),
         (
-            "values[part] += share * self.losses(tensor, x, y).cpu().numpy()",
-            "values[part] += self.losses(tensor, x, y).cpu().numpy()",
+            "values[part] += share * loss.cpu().numpy()",
+            "values[part] += loss.cpu().numpy()",
             "blocks are added up without weights",
         ),
         (

@@ -251,8 +251,8 @@ STREAMS = Group(
             "what is left of a block is lost",
         ),
         (
-            "self.problem.stream(torch.Generator().manual_seed(seed))",
-            "self.problem.stream(torch.Generator().manual_seed(0))",
+            "self.problem.stream(seeded(seed, self.problem.draws_starts))",
+            "self.problem.stream(seeded(0, self.problem.draws_starts))",
             "all seeds see the same samples",
         ),
         (
@@ -308,8 +308,8 @@ STATE = Group(
             "steps taken before do not count",
         ),
         (
-            '"averaged": epochs["averaged"]},',
-            '"averaged": 0 * epochs["averaged"]},',
+            """if k != "sums"}},""",
+            """if k == "ema"}, "averaged": 0 * epochs["averaged"]},""",
             "the average begins anew",
         ),
         ('"sums": epochs["sums"],\n', '"sums": {},\n', "the sums of an epoch begin anew"),
@@ -334,16 +334,31 @@ STATE = Group(
 
 CONFIG = Group(
     "recipe/config.py",
-    "train schedules bad_input orders",
+    "train schedules bad_input orders predictions clipping drop_last",
     [
+        (
+            "return rule and self.schedule is None and not self.clips",
+            "return rule and not self.clips",
+            "a schedule is taken for a constant step",
+        ),
+        (
+            "return rule and self.schedule is None and not self.clips",
+            "return rule and self.schedule is None",
+            "a clipped step is taken for a plain one",
+        ),
+        (
+            'rule = self.optimizer in ("notebook", "SGD") and not self.options',
+            'rule = self.optimizer in ("notebook", "SGD")',
+            "momentum is taken for none",
+        ),
         (
             "return self.epochs * len(self.batch_sizes(d))",
             "return self.epochs * (d // (self.batch_size or d))",
             "the ragged batch is no step",
         ),
         (
-            "return orders.batch_sizes(self.order, d, self.batch_size or d)",
-            "return orders.batch_sizes(self.order, d, self.batch_size or 1)",
+            "return orders.batch_sizes(self.order, d, self.batch_size or d, self.drop_last)",
+            "return orders.batch_sizes(self.order, d, self.batch_size or 1, self.drop_last)",
             "full batch by single samples",
         ),
         (
