@@ -341,8 +341,23 @@ STATE = Group(
 
 CONFIG = Group(
     "recipe/config.py",
-    "train schedules bad_input orders",
+    "train schedules bad_input orders predictions clipping drop_last",
     [
+        (
+            "return rule and self.schedule is None and not self.clips",
+            "return rule and not self.clips",
+            "a schedule is taken for a constant step",
+        ),
+        (
+            "return rule and self.schedule is None and not self.clips",
+            "return rule and self.schedule is None",
+            "a clipped step is taken for a plain one",
+        ),
+        (
+            'rule = self.optimizer in ("notebook", "SGD") and not self.options',
+            'rule = self.optimizer in ("notebook", "SGD")',
+            "momentum is taken for none",
+        ),
         (
             "return self.epochs * len(self.batch_sizes(d))",
             "return self.epochs * (d // (self.batch_size or d))",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 Claim = dict[str, Any]  # as in claims.json, written as text, with the verdict in a word
+log = logging.getLogger("sgdstudy")
 ROWS_OPEN = 12  # a longer table starts folded
 MOST_TEXT = 100_000  # characters of an answer
 MOST_FILES = 10_000  # of an answer, that are looked through for figures
