@@ -22,8 +22,8 @@ missed is kept on this machine and sent when it answers, or by `sgdstudy recover
 exactly once. Rows keep NaN and infinities bit for bit.
 
 **Data and caller.** A `Problem` has its own copy of the data, so that what the caller changes later
-changes no run; maps of files and data beyond 256 MB stay where they are, and every training looks at
-a sample of them (64 stretches, a megabyte in all) and refuses data that changed. Values are held
+changes no run; maps of files and data beyond 256 MB stay where they are, every training looks at
+a sample of them (64 stretches, a megabyte each), and refuses data that changed. Values are held
 exactly (float64 where float32 does not), or refused. What the caller has set in torch or numpy
 (default dtype and device, `no_grad`, `inference_mode`, autocast, anomaly mode, precision, threads,
 `np.seterr`) changes no number and is as it was afterwards. A change of a large file between the
