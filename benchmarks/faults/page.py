@@ -29,6 +29,14 @@ of every column of a row group, of the footer, of every block of a stream, of al
 and what is read is compared with them. One command at a time writes to an invocation; `prune`
 leaves it alone then.
 
+**Data and caller.** A `Problem` has its own copy of the data, so that what the caller changes later
+changes no run; maps of files and data beyond 256 MB stay where they are, every training looks at
+a sample of them (64 stretches, a megabyte each), and refuses data that changed. Values are held
+exactly (float64 where float32 does not), or refused. What the caller has set in torch or numpy
+(default dtype and device, `no_grad`, `inference_mode`, autocast, anomaly mode, precision, threads,
+`np.seterr`) changes no number and is as it was afterwards. A change of a large file between the
+stretches, or while a run trains, is not seen.
+
 **Not promised.** Steps of the chunk that was being computed are gone with their process; a chunk is
 256 steps at first and never longer than all the steps before it. Of a loop of one's own that logs
 a step at a time (`RunSink.log`), a kill loses what came within a second of the last block written;

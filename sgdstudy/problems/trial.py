@@ -84,9 +84,10 @@ def _check_shapes(
 def _pure(what: str, function: Callable[..., Any], *inputs: torch.Tensor) -> Any:
     """Return what a function gives for inputs, where that is all it does, and always the same."""
     found = []
-    for _ in range(2):
+    for call in range(2):
         own = [value.detach().clone().requires_grad_(value.requires_grad) for value in inputs]
-        found.append(undrawn(what, partial(function, *own)))
+        called = partial(function, *own)
+        found.append(called() if call else undrawn(what, called))
         if not all(torch.equal(a, b) for a, b in zip(own, inputs, strict=True)):
             raise InputError(
                 f"{what} changes its input; let it make new values, as x = x - 1 instead of x -= 1"
@@ -110,13 +111,14 @@ def undrawn(what: str, function: Callable[[], Any]) -> Any:
     Raises:
         InputError: it draws from one, every time: else it was another thread that did.
     """
-    before = _generators()
+    before = start = _generators()
     for _ in range(CALLS):
-        start = _generators()
         found = function()
-        drew = [name for name, state in _generators().items() if not _same(state, start[name])]
+        end = _generators()
+        drew = [name for name, state in end.items() if not _same(state, start[name])]
         if not drew:
             return found
+        start = end
     torch.set_rng_state(before["torch"])
     np.random.set_state(before["numpy"])
     random.setstate(before["python"])
@@ -137,4 +139,6 @@ def _generators() -> dict[str, Any]:
 def _same(state: Any, other: Any) -> bool:
     if isinstance(state, torch.Tensor):
         return torch.equal(state, other)
-    return all(np.array_equal(a, b) for a, b in zip(state, other, strict=True))
+    if isinstance(state[1], np.ndarray):  # numpy's: a name, 624 words, the place among them, ...
+        return bool(state[2:] == other[2:] and np.array_equal(state[1], other[1]))
+    return bool(state == other)

@@ -21,7 +21,7 @@ def moments(problem: Problem) -> LeastSquares:
     """
     if problem.least_squares is None:
         raise InputError(
-            f"theory needs a model linear in w under the loss 'mse' or another sum of squares, "
+            f"theory needs a model linear in w under loss 'mse' or another sum of squares, "
             f"with features that are not all 0 and below {LARGEST:g}; {problem.name!r} is not"
         )
     return problem.least_squares
