@@ -222,8 +222,8 @@ def test_a_reader_sees_what_others_write_meanwhile(store):
 
 
 def test_a_database_that_changes_while_it_is_read_is_read_again(store, monkeypatch):
-    reader = read_store(store).client
     path = Path(store) / "mlflow.db"
+    reader = database.Reader(path)
     calls = []
 
     class Client:
