@@ -344,13 +344,13 @@ CONFIG = Group(
     "train schedules bad_input orders predictions clipping drop_last",
     [
         (
-            "return rule and self.schedule is None and not self.clips",
+            "and not self.options and not self.clips",
             "return rule and not self.clips",
             "a schedule is taken for a constant step",
         ),
         (
-            "return rule and self.schedule is None and not self.clips",
-            "return rule and self.schedule is None",
+            "and not self.options and not self.clips",
+            "and not self.options",
             "a clipped step is taken for a plain one",
         ),
         (
