@@ -345,11 +345,6 @@ CONFIG = Group(
     [
         (
             "and not self.options and not self.clips",
-            "return rule and not self.clips",
-            "a schedule is taken for a constant step",
-        ),
-        (
-            "and not self.options and not self.clips",
             "and not self.options",
             "a clipped step is taken for a plain one",
         ),
