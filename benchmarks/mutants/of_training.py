@@ -349,8 +349,8 @@ CONFIG = Group(
             "a clipped step is taken for a plain one",
         ),
         (
-            'rule = self.optimizer in ("notebook", "SGD") and not self.options',
-            'rule = self.optimizer in ("notebook", "SGD")',
+            'in ("notebook", "SGD") and not self.options and',
+            'in ("notebook", "SGD") and',
             "momentum is taken for none",
         ),
         (
