@@ -6,7 +6,7 @@ May import: `theory`, `recipe`, `quantities`, `problems` and below.
 Start reading: `style.py` (what all share), then `runs.py` (histories) and `tables.py` (points).
 """
 
-from sgdstudy.figures import interactive, lines, palette
+from sgdstudy.figures import interactive, lines, palette, tuning
 from sgdstudy.figures.chart import Chart, Line, Panel
 from sgdstudy.figures.drift import followed, tracking
 from sgdstudy.figures.runs import (
@@ -61,5 +61,6 @@ __all__ = [
     "strips",
     "times_to_targets",
     "tracking",
+    "tuning",
     "within_epoch",
 ]

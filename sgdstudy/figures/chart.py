@@ -32,8 +32,9 @@ class Line:
         x: places `(n,)`.
         y: values `(n,)`; what is not finite is left out.
         color: `#rrggbb`; two named lines of a panel differ.
-        band: low and high `(n,)` of the seeds; None: none.
-        theory: what was expected `(k,)`, k <= n, at the first places; None: nothing.
+        band: low and high `(n,)` of the seeds, bars where there are dots; None: none.
+        theory: what was expected `(k,)`, k <= n, at the first places, or at places of its own:
+            `(k,)` twice, places and values; None: nothing.
         dots: marks instead of a line.
     """
 
@@ -42,8 +43,17 @@ class Line:
     y: np.ndarray
     color: str = GREY
     band: tuple[np.ndarray, np.ndarray] | None = None
-    theory: np.ndarray | None = None
+    theory: np.ndarray | tuple[np.ndarray, np.ndarray] | None = None
     dots: bool = False
+
+    @property
+    def expected(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Places and values of what was expected; None: nothing."""
+        if self.theory is None:
+            return None
+        x, y = self.theory if isinstance(self.theory, tuple) else (None, self.theory)
+        y = np.asarray(y, float)
+        return (np.asarray(self.x[: len(y)] if x is None else x, float), finite(y))
 
 
 @dataclass(frozen=True)
@@ -137,6 +147,11 @@ class Chart:
         buffer = io.BytesIO()
         self.figure().savefig(buffer, format="png", dpi=100)
         return buffer.getvalue()
+
+
+def finite(values: np.ndarray) -> np.ndarray:
+    """Return the values, NaN for what is infinite."""
+    return np.where(np.isfinite(values), values, np.nan)
 
 
 def thinned(x: np.ndarray, log: bool) -> np.ndarray:
