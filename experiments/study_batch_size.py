@@ -129,18 +129,25 @@ def table(o, runs):
     return pd.DataFrame(found, columns=names).eval("samples = batch_size * steps")
 
 
-def figures(runs):
-    points, laws, panels = [], {}, {"steps": [], "samples": []}
+def picture(o, runs, value):
+    points, laws, panels = [], {}, []
     for line in LINES:
         steps = reached(runs, line)
         known = [path(line, size).steps for size in steps]
         least, size = ss.theory.critical_batch_size([*steps], known)
-        for power, (title, lines) in enumerate(panels.items()):
-            lines.append(name := f"{title}, {line}")
+        for power, title in enumerate(("steps", "samples")):
+            name = f"{title}, {line}"
             laws[name] = lambda b, s=least, c=size, n=power: b**n * s * (1 + c / b)
             points += [(name, b, b**power * s) for b, s in steps.items()]
-    given = (panels, laws, "batch size", "until the mean loss is at the target")
-    yield "steps.png", ss.figures.power_laws(ss.figures.points(points), *given)
+    for title in ("steps", "samples"):
+        axes = {"title": f"{title} to the target", "x": "batch size", "y": title}
+        names = {f"{title}, {line}": line for line in LINES}
+        points_, shown = ss.figures.points(points), ss.figures.lines.with_laws
+        panels.append(shown(points_, laws, names, **axes))
+    b_c = {line: value["critical_batch_size", line] for line in LINES}
+    title = f"""Batches beyond {b_c[CURVE]:.2g} (curve), {b_c[STAIRS]:.2g} (stairs),
+    {b_c[LOOSE]:.0f} and {b_c[TIGHT]:.0f} (noisy labels) save at most half of the steps"""
+    return ss.figures.Chart(title, panels, "Theory: S_min (1 + B_c / B) steps.")
 
 
 tables = {"steps.csv": table}

@@ -131,6 +131,25 @@ def at_edge(value):
     {np.median(falls):.2g} times what it was on reaching the edge."""
 
 
+def picture(o, runs, value):
+    alike, panels = [arm for arm in plain(runs) if arm != FLOW], []
+    momentum = [arm for arm in RULES if arm in runs and arm not in alike]
+    colors = dict(zip((*RULES, SMALL), ss.figures.palette.CYCLE, strict=True))
+    for title, shown in {"descent": alike, "momentum": momentum, "batches": [SMALL]}.items():
+        lines = []
+        for arm in shown:
+            lr, y = runs[arm].config.lr, runs[arm].array("steps", SHARPNESS)[:, 0]
+            seen = np.flatnonzero(np.isfinite(y))
+            known = (lr * seen[[0, -1]], np.full(2, edge(runs[arm]))) if arm != SMALL else None
+            lines.append(ss.figures.Line(arm, lr * seen, lr * y[seen], colors[arm], theory=known))
+        panels.append(ss.figures.Panel(lines, "lr times steps", "lr times the sharpness", title))
+    rules = ("lr 0.1", "heavy ball", "Nesterov")
+    a, b, c = (np.median(value["late_lr_sharpness", rule]) for rule in rules)
+    title = f"""lr times the sharpness ends at {a:.2f} where the edge is 2, with heavy ball at
+    {b:.2f} ({edge(runs[rules[1]]):g}), with Nesterov's at {c:.2f} ({edge(runs[rules[2]]):g})"""
+    return ss.figures.Chart(title, panels, "Dashed: the edge of each rule.")
+
+
 def figures(runs):
     alike = plain(runs)
     others = [arm for arm in ("lr 0.1", "heavy ball", "Nesterov", SMALL) if arm in runs]

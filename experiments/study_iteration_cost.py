@@ -92,19 +92,22 @@ def answer(o, runs, value):
     {last:.5g} with the most."""
 
 
-def figures(runs):
-    rows, laws = by_d(runs), {}
+def picture(o, runs, value):
+    rows, laws = by_d(runs).eval("y = 1e6 * y"), {}
     for line, some in rows.groupby("line", sort=False):
-        d, seconds = some["x"].to_numpy(), some["y"].to_numpy()
-        each, least = 0.0, np.median(seconds)
+        d, times = some["x"].to_numpy(), some["y"].to_numpy()
+        each, least = 0.0, np.median(times)
         if line == "B=d":  # theory has no constant: that of the largest d
-            each, least = (seconds[-1] - seconds[0]) / (d[-1] - d[0]), seconds[0]
+            each, least = (times[-1] - times[0]) / (d[-1] - d[0]), times[0]
         laws[line] = lambda x, least=least, each=each, d=d[0]: least + each * (x - d)
-    panels, labels = (
-        {"constant, or in proportion to d": list(laws)},
-        ("samples d", "seconds per step"),
-    )
-    yield "cost_of_a_step.png", ss.figures.power_laws(rows, panels, laws, *labels, base=10)
+    names = {"B=d": "on all d samples", "B=1000": "on 1000", "B=10": "on 10"}
+    axes = {"x": "samples d in the data set", "y": "time of a step, microseconds"}
+    panel = ss.figures.lines.with_laws(rows, laws, names, **axes)
+    (d, *_, most), ten = numbers(o), value["microseconds_per_step", "B=10"]
+    whole = value["microseconds_per_step", "B=d"]
+    title = f"""From {d:,} to {most:,} samples a step on all of them gets
+    {whole[-1] / whole[0]:.2g} times as long, one on 10 of them {ten[-1] / ten[0]:.2g} times"""
+    return ss.figures.Chart(title, [panel], "Dashed: constant, or in proportion to d.")
 
 
 STUDY = ss.study(__name__)

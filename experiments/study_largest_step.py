@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import sgdstudy as ss
+from sgdstudy.figures.palette import BLACK, GREEN
 
 POINTS = "curve, 256 points"
 LINES = {  # line -> label noise, excess loss to reach, batch sizes of the figure
@@ -125,21 +126,37 @@ def answer(o, runs, value):
     {len(runs[WRONG].w)} seeds are below it at some step."""
 
 
-def figures(runs):
-    points, laws, panels = [], {}, {"a parabola of 256 points": [], "staircases": []}
+def picture(o, runs, value):
+    points, laws, names = [], {}, {}
     for line, (noise, _, sizes) in LINES.items():
+        if noise:
+            continue
         found = {size: planned(line, size) for size in sizes}
         most = float(ss.expect(found[sizes[0]]).lr_limit)
         critical = ss.expect(found[sizes[0]]).critical_size_of_lr
-        names = panels[list(panels)[line != "curve"]]
-        names.append(f"{line}, mean square")
-        laws[names[-1]] = lambda b, size=critical: 1 / (1 + size / b)
-        points += [(names[-1], b, arm.config.lr / most, 0) for b, arm in found.items()]
-        if not noise:
-            names.append(f"{line}, almost surely")
-            points += [(names[-1], b, almost_sure(arm) / most, 0) for b, arm in found.items()]
-    points, ylabel = ss.figures.points(points), "largest usable step over 2 / lambda_max"
-    yield "lr_limits.png", ss.figures.power_laws(points, panels, laws, "batch size", ylabel)
+        names[line] = f"{line}, mean square"
+        laws[line] = lambda b, size=critical: 1 / (1 + size / b)
+        points += [(line, b, arm.config.lr / most, 0) for b, arm in found.items()]
+        if line == "curve":
+            sure = f"{line}, almost surely"
+            names[sure] = sure
+            points += [(sure, b, almost_sure(arm) / most, 0) for b, arm in found.items()]
+    axes = {"x": "batch size", "y": "lr over 2 / lambda_max", "title": "the largest step"}
+    axes["colors"] = [getattr(ss.figures.palette, name) for name in ("BLUE", "SKY", "RED")]
+    left = ss.figures.lines.with_laws(ss.figures.points(points), laws, names, **axes)
+    run, growth = runs[NOISELESS], value["mean_square_factor_per_step"]
+    z = (run.from_minimiser("steps") ** 2).sum(-1)
+    steps, low, middle, high = np.arange(len(z)), *np.quantile(z, (0.1, 0.5, 0.9), axis=1)
+    expected = ss.figures.Line("their mean square, theory", steps, middle[0] * growth**steps, BLACK)
+    half = ss.figures.Line("half of the seeds", steps, middle, GREEN, (low, high))
+    axes = {"title": "at 1.3 times the limit", "log": "y", "limits": (low.min(), 1e12)}
+    right = ss.figures.Panel([expected, half], "step", "squared distance", **axes)
+    closer = value["share_of_seeds_that_converge", NOISELESS]
+    title = f"""At 1.3 times the limit the mean square grows {growth:.2f}-fold a step, and yet
+    {closer * len(run.w):.0f} of {len(run.w)} seeds come nearer"""
+    return ss.figures.Chart(
+        title, [left, right], "Paths that are too rare to be met carry the mean."
+    )
 
 
 STUDY = ss.study(__name__)

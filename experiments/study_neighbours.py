@@ -94,8 +94,19 @@ def rmsprop(runs, value):
     {np.isfinite(drawn.converged_epoch).sum()} of {len(drawn.w)} seeds stop."""
 
 
-def figures(runs):
-    yield "loss_with_noise.png", ss.figures.loss_by_epoch(runs.select("SGD *"))
+def picture(o, runs, value):
+    clean = {order: runs[f"{order}, running rule"] for order in REDRAWN}
+    noisy = {order: runs[f"SGD {order}, noise 1"] for order in (*REDRAWN, *KEPT)}
+    level = {f"epsilon {o.epsilon:g}": o.epsilon}
+    given = {"levels": level, "by": "order", "log": "xy"}
+    left = ss.figures.lines.by_epoch(clean, "running_loss", title="no noise", **given)
+    given |= {"known": (), "median": True, "title": "label noise 1"}
+    right = ss.figures.lines.excess(noisy, **given)
+    mixed, blocks = clean.values()
+    ends = value["excess_at_end", "SGD sequential, noise 1"]
+    title = f"""Neighbours in random order stop {blocks.when()}, mixed batches {mixed.when()};
+    sorted, with noise, the loss ends {ss.text.power(ends)} above the least"""
+    return ss.figures.Chart(title, [left, right], "Medians; band: 10 to 90 % of the orders.")
 
 
 ask = {

@@ -120,24 +120,31 @@ def answer(o, runs, value):
     Where all samples have the same curvature it leaves {one}; theory, exactly: {known}."""
 
 
-def figures(runs):
+def picture(o, runs, value):
     floors, shuffled, laws = [], [], {}
     for arm, run in runs.select("*independent").items():
         known, line = ss.expect(run), f"B={run.config.batch_size}"
         limit = float(known.mean_square_lr_limit)
         floors.append((line, run.config.lr / limit, excess(run)))
         laws[line] = np.vectorize(lambda x, e=known, k=limit: float(e.at(k * x).stationary_excess))
-        laws[f"{line}, for small steps"] = lambda x, e=known, k=limit: x * e.at(k).small_step_excess
+        laws[f"{line}, small steps"] = lambda x, e=known, k=limit: x * e.at(k).small_step_excess
         x = run.config.lr * known.eigenvalues * run.problem.d / run.config.batch_size
         shares = left_by_shuffling(runs, arm)
         shuffled += [(line, *point, 0) for point in zip(x, shares, strict=True)]
-    xlabel = "step over the one at which second moments diverge"
-    given = ({"what the noise leaves": [*laws]}, laws, xlabel, "excess loss, mean over time")
-    yield "noise_floor.png", ss.figures.power_laws(ss.figures.points(floors), *given)
+    colors = [getattr(ss.figures.palette, name) for name in ("BLUE", "SKY", "RED", "ORANGE")]
+    axes = {"x": "lr over its limit", "y": "loss above the least one", "colors": colors}
+    given = {"title": "where the loss settles", "log": "xy", **axes}
+    left = ss.figures.lines.with_laws(ss.figures.points(floors), laws, **given)
     laws = dict.fromkeys(dict.fromkeys(line for line, *_ in shuffled), ss.theory.reshuffling_factor)
-    xlabel = "x = lr, times the mode's eigenvalue, times the batches of an epoch"
-    given = ({"mode by mode": [*laws]}, laws, xlabel, "noise with shuffling over noise without")
-    yield "shuffling.png", ss.figures.power_laws(ss.figures.points(shuffled), *given)
+    given |= {"x": "lr, times eigenvalue, times batches", "y": "with shuffling / without"}
+    given |= {"title": "what shuffling leaves of the noise", "colors": colors[::2]}
+    right = ss.figures.lines.with_laws(ss.figures.points(shuffled), laws, **given)
+    flat = value["noise_left_by_shuffling", next(iter(runs.select("*independent")))][0]
+    off = [value["excess", a] / float(ss.expect(run).stationary_excess) - 1 for a, run in
+           runs.select("*independent").items()]  # fmt: skip
+    title = f"""The loss settles within {max(map(abs, off)):.0%} of the Lyapunov equation; shuffling
+    leaves {flat:.0%} of the noise in the flattest direction"""
+    return ss.figures.Chart(title, [left, right], "Each point of the right: one mode, one step.")
 
 
 STUDY = ss.study(__name__)

@@ -25,6 +25,7 @@ LINES = {  # excess loss to reach, share of the largest usable step, batch sizes
     TIGHT: (0.001, 0.05, (4, 16, 64, 256, 1024)),
 }
 FOLLOWED = {f"{x}, B={b}": (x, b) for x, b in ((CURVE, 2), (CURVE, 8), (CURVE, 32), (TIGHT, 64))}
+WHOLE, B_C, BY_TARGET = "all the data, theory", "critical batch size, theory", "by target"
 EXACT = "theory: recursion of second moments; four standard errors"
 
 
@@ -106,24 +107,32 @@ def critical(line):
     return ss.theory.critical_batch_size(sizes, [path(line, size).steps for size in sizes])[1]
 
 
-def figures(runs):
-    points, laws, panels = [], {}, {"a parabola of 256 points": [], "staircase, noisy labels": []}
+def picture(o, runs, value):
+    points, laws, shown = [], {}, {CURVE: [], TIGHT: []}
     for arm, run in runs.items():
         line, size = FOLLOWED[arm]
-        panels[list(panels)[line != CURVE]].append(name := f"noise scale, {arm}")
-        laws[name] = path(line, size).noise_scale_at
+        shown[line].append(arm)
+        laws[arm] = path(line, size).noise_scale_at
         edges = [0, *np.unique(np.geomspace(1, path(line, size).steps, 9).astype(int))]
         for first, last in pairwise(edges):
             x = 1 / (1 / path(line, size).excess[first:last]).mean()
-            points.append((name, x, measured(run, arm, slice(first, last))))
-    laws["noise scale, all the data"] = path(CURVE, None).noise_scale_at
-    laws["critical batch size, theory"] = lambda x: critical(CURVE) + 0 * x
-    panels["a parabola of 256 points"] += list(laws)[-2:]
-    panels["staircase, noisy labels"].append("critical batch size by target, theory")
-    for line in (LOOSE, TIGHT):
-        points.append(("critical batch size by target, theory", LINES[line][0], critical(line), 0))
-    points, xlabel = ss.figures.points(points), "loss above the least one"
-    yield "noise_scale.png", ss.figures.power_laws(points, panels, laws, xlabel, "samples")
+            points.append((arm, x, measured(run, arm, slice(first, last))))
+    laws |= {WHOLE: path(CURVE, None).noise_scale_at, B_C: lambda x: critical(CURVE) + 0 * x}
+    points += [(BY_TARGET, LINES[line][0], critical(line), 0) for line in (LOOSE, TIGHT)]
+    panels, colors = [], {B_C: "BLACK", "B=2": "SKY", "B=8": "BLUE", "B=32": "GREEN", "B=64": "RED"}
+    titles = {CURVE: "a parabola of 256 points", TIGHT: "a staircase, noisy labels"}
+    for line, further in {CURVE: {WHOLE: WHOLE, B_C: B_C}, TIGHT: {BY_TARGET: B_C}}.items():
+        names = {arm: arm.split(", ")[1] for arm in shown[line]} | further
+        given = {
+            "colors": [getattr(ss.figures.palette, colors.get(n, "GREY")) for n in names.values()]
+        }
+        given |= {"x": "loss above the least one", "y": "samples", "title": titles[line]}
+        panels.append(ss.figures.lines.with_laws(ss.figures.points(points), laws, names, **given))
+    there, b_c = (f(TIGHT) for f in (lambda x: path(x, None).noise_scale_at(0.001), critical))
+    clean = path(CURVE, None)
+    title = f"""Noise scale and critical batch size: {there:.0f} and {b_c:.0f} with noisy labels, at
+    the target; {clean.noise_scale[-1]:.0f} and {critical(CURVE):.1f} on the parabola"""
+    return ss.figures.Chart(title, panels, "Points and dashes: the noise scale along runs.")
 
 
 STUDY = ss.study(__name__)

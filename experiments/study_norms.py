@@ -13,8 +13,15 @@ Source: the hint of Exercise 7. Command: python experiments/study_norms.py
 from dataclasses import dataclass
 from itertools import product
 
+import numpy as np
+
 import sgdstudy as ss
 
+OVER = "of the batches / of all the data"
+SHOWN = {  # loss -> column, title of its panel
+    "norm": ("sum_loss", "norm: sum of the batches"),
+    "rmse": ("running_loss", "root mean square: mean of the batches"),
+}
 STEPS = {"norm": 3e-4, "rmse": 1e-3}  # each descends
 IDENTITIES = {
     ("sum_is_m_times_mean", "norm and rmse"): ("sum", "*"),
@@ -70,9 +77,26 @@ def answer(o, runs, value):
     {sum(len(run.w) for run in norms.values())} runs."""
 
 
+def picture(o, runs, value):
+    panels, sizes = [], (o.divides, o.ragged)
+    for loss, (column, title) in SHOWN.items():
+        lines = []
+        for size, color in zip(sizes, ss.figures.palette.CYCLE, strict=False):
+            still, moving = (runs[f"{loss}, B={size}, {how}"] for how in ("fixed", "moving"))
+            lines.append(ss.figures.Line("", [0], still.over_full(column), color, dots=True))
+            y = moving.over_full(column)
+            lines.append(ss.figures.Line(f"batches of {size}", np.arange(1, len(y) + 1), y, color))
+        axes = {"title": title, "log": "y", "levels": {"": 1.0}}
+        panels.append(ss.figures.Panel(lines, "epoch (dot: at w = 0, at rest)", OVER, **axes))
+    least = min(value["least_sum_over_full", arm] for arm in runs.select("norm*moving"))
+    first = value["running_over_full", f"rmse, B={o.divides}, moving"]
+    title = f"""The norms of moving batches sum to {least:.2g} times the whole or more; the mean
+    root mean square is {first[0]:.2g} times it in epoch 1"""
+    return ss.figures.Chart(title, panels, "At rest the one is above the whole, the other below.")
+
+
 def figures(runs):
     yield "fixed.png", ss.figures.batch_losses(runs.select("*fixed"))
-    yield "moving.png", ss.figures.loss_by_epoch(runs.select("*moving"))
 
 
 STUDY = ss.study(__name__)

@@ -130,12 +130,19 @@ def answer(o, runs, value):
     of that tenth as in the first."""
 
 
-def figures(runs):
+def picture(o, runs, value):
     rows = []
     for arm, run in runs.select("*lr=*").items():
         each = late(run).excess.mean(0)
         rows.append((arm.split(",")[0], run.config.lr, each.mean(), ss.standard_error(each)))
-    yield "tracking.png", ss.figures.tracking(rows, law(), VELOCITY)
+    panel, excess = ss.figures.tracking(rows, law(), VELOCITY), dict(r[1:3] for r in rows[::-1])
+    title = f"""Of parameters that drift a step of {value["best_lr"]:.2g} is the best; lr {LRS[0]:g}
+    lags, with {excess[LRS[0]] / excess[LRS[3]]:.2g} times the excess of lr {LRS[3]:g}"""
+    note = "Larger steps are noisy. Where nothing moves a smaller step ends nearer."
+    return ss.figures.Chart(title, [panel], note)
+
+
+def figures(runs):
     chosen = {LRS[0]: "too small", LRS[3]: "about the best", LRS[-1]: "too large"}
     titled = {f"lr = {lr:g}: {words}": runs[f"drift, lr={lr}"] for lr, words in chosen.items()}
     titled["1/t: loses track"] = runs[f"drift, {DECAYED}"]

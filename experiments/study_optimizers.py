@@ -135,6 +135,19 @@ def answer(o, runs, value):
     first passage rewards steps that get there by luck."""
 
 
+def picture(o, runs, value):
+    rows = table(o, runs)
+    hard = rows[rows["hardest"]]
+    best = hard[hard["chosen"]].sort_values("median").groupby("problem", sort=False).first()
+    won = [
+        f"{row['optimizer']} on {name} ({ss.text.written(row['median'])})"
+        for name, row in best.loc[hard["problem"].unique()].iterrows()
+    ]
+    title = f"Fewest epochs to the hardest target: {', '.join(won)}"
+    note = "A point is a step size; where there is none, most seeds miss the target."
+    return ss.figures.Chart(title, ss.figures.tuning.over_lr(hard)[:3], note)
+
+
 def figures(runs):
     rows = table(None, runs)
     yield "times.png", ss.figures.times_to_targets(rows[rows["chosen"]])

@@ -135,11 +135,17 @@ def table(o, runs):
     return rows.assign(theory=known)
 
 
-def figures(runs):
+def picture(o, runs, value):
     laws = {line: partial(ss.theory.law_at, law(runs, line)) for line in LINES if law(runs, line)}
-    panels = {"normal targets: residuals without structure": [*LINES]}
-    xlabel, ylabel = f"epochs K, at step size {TIME} / (d K)", "mean of |w - w*|^2 at the end"
-    yield "rates.png", ss.figures.power_laws(table(None, runs), panels, laws, xlabel, ylabel)
+    colors = [ss.figures.palette.ORDERS[order] for order, *_ in LINES.values()]
+    axes = {"x": f"epochs K, with a step size of {TIME} / (d K)", "y": "mean of |w - w*|^2"}
+    panel = ss.figures.lines.with_laws(table(o, runs), laws, [*LINES], colors=colors, **axes)
+    fresh, once, drawn = (
+        f"{value['slope', line]:.2f}" for line in ("shuffle", "shuffle once", "with replacement")
+    )
+    title = f"""Shuffled anew in every epoch the error falls as K^{fresh}, shuffled once as
+    K^{once}, drawn with replacement as K^{drawn}"""
+    return ss.figures.Chart(title, [panel], "At the end of K epochs; bars: 95 % of the mean.")
 
 
 tables = {"rates.csv": table}

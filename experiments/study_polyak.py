@@ -88,16 +88,18 @@ def answer(o, runs, value):
     included. On all samples every step comes closer, by three times what Polyak guarantees."""
 
 
-def figures(runs):
-    found = {}
-    for arm, run in runs.items():
-        world, line = arm.split(": ")
-        y = [sum(START), *run.excess().mean(1)]
+def picture(o, runs, value):
+    panels = []
+    for world, bottom in BOTTOM.items():
+        shown = {line: runs[f"{world}: {line}"] for line in LINES}
+        axes = {"title": f"{world} labels", "limits": (bottom, 10)}
         # of all the data the run is itself what is expected
-        known = np.full(len(y), np.nan) if line == LINES[2] else ss.expect(run).excess
-        found["Polyak's step", world, line] = (y, known)
-    rows = ss.figures.numbered(found)
-    yield "polyak.png", ss.figures.curves(rows, "epoch", "excess loss, mean", BOTTOM)
+        panels.append(ss.figures.lines.excess(shown, known=LINES[:2], **axes))
+    one, constant = value["excess", f"noiseless: {LINES[1]}"], runs["noiseless: constant"]
+    title = f"""Polyak's step on single samples ends at {ss.text.power(one)} without noise (constant
+    step: {ss.text.power(constant.excess()[-1].mean())}), with noise
+    {value["over_constant"]:.2g} times as high"""
+    return ss.figures.Chart(title, panels, "It fits every sample, its noise included.")
 
 
 STUDY = ss.study(__name__)

@@ -102,22 +102,27 @@ def answer(o, runs, value):
     need {1 / saved:.2f} times the steps of single samples, each at {cost:.2f} times the cost."""
 
 
-def figures(runs):
-    """Draw what the target takes over the batch size, each relative to its least."""
-    rows, drawn, laws = by_size(None, runs), [], {}
+def picture(o, runs, value):
+    rows, drawn, laws = by_size(o, runs), [], {}
     for column in ("steps", "samples", "seconds_per_step", "seconds"):
         values = rows[column] / rows[column].min()
-        pairs = zip(rows["batch_size"], values, strict=True)
-        drawn += [(column.replace("_", " "), *pair, 0) for pair in pairs]
+        drawn += [(column, *pair, 0) for pair in zip(rows["batch_size"], values, strict=True)]
     for name, power in (("steps", 0), ("samples", 1)):
         logs = np.log(rows["expected"] * rows["batch_size"] ** power / rows[name].min())
         laws[name] = lambda x, logs=logs: np.exp(
             np.interp(np.log(x), np.log(rows.batch_size), logs)
         )
-    panels = {"all of it": ["steps", "samples", "seconds per step", "seconds"]}
-    labels = ("batch size (the last: all the data)", "to the target, over the least")
-    points = ss.figures.points(drawn)
-    yield "time_to_target.png", ss.figures.power_laws(points, panels, laws, *labels, base=10)
+    names = {"samples": "samples read", "steps": "steps", "seconds_per_step": "time of a step"}
+    names["seconds"] = "time to the target"
+    palette = ss.figures.palette
+    axes = {"colors": [palette.SKY, palette.GREEN, palette.ORANGE, palette.RED]}
+    axes |= {"x": "batch size (the last: all the data)", "y": "over the least of its kind"}
+    panel = ss.figures.lines.with_laws(ss.figures.points(drawn), laws, names, **axes)
+    one, best, last = rows.iloc[0], rows.loc[rows["seconds"].idxmin()], rows.iloc[-1]
+    ms = [f"{1e3 * row['seconds']:.0f} ms" for row in (best, one, last)]
+    title = f"""Batches of {best["batch_size"]:,.0f} are the quickest here: {ms[0]} to the target,
+    {ms[1]} one by one, {ms[2]} all at once"""
+    return ss.figures.Chart(title, [panel], "Time is steps, times the time of a step.")
 
 
 tables = {"batch_sizes.csv": by_size}

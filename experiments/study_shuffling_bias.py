@@ -93,13 +93,17 @@ def table(o, runs):
     return rows.assign(theory=ss.theory.law_at(law(runs), rows["x"]))
 
 
-def figures(runs):
-    known = law(runs)
-    parts = {LINE: known, "its noise, K^-3": {-3: known[-3]}, "its bias, K^-2": {-2: known[-2]}}
+def picture(o, runs, value):
+    known, names = law(runs), {LINE: "shuffled", "noise": "noise, K^-3", "bias": "bias, K^-2"}
+    parts = {LINE: known, "noise": {-3: known[-3]}, "bias": {-2: known[-2]}}
     laws = {line: partial(ss.theory.law_at, terms) for line, terms in parts.items()}
-    panels = {"a cubic fitted by a parabola": [*parts]}
-    xlabel, ylabel = f"epochs K, at step size {TIME} / (d K)", "mean of |w - w*|^2 at the end"
-    yield "rates.png", ss.figures.power_laws(table(None, runs), panels, laws, xlabel, ylabel)
+    axes = {"x": f"epochs K, with a step size of {TIME} / (d K)", "y": "mean of |w - w*|^2"}
+    panel = ss.figures.lines.with_laws(table(o, runs), laws, names, **axes)
+    (small, _), (large, _) = halves(runs)
+    title = f"""A cubic fitted by a parabola: the error of shuffling falls as
+    K^{value["slope_small_K"]:.2f} up to K = {small[-1]}, as K^{value["slope_large_K"]:.2f} from
+    {large[0]} on"""
+    return ss.figures.Chart(title, [panel], "What does not average out is a bias, in the end.")
 
 
 tables = {"rates.csv": table}

@@ -24,6 +24,7 @@ WORLDS = {"noiseless": (0.0, 1e-20), "noisy": (1.0, 1e-4)}  # label noise, botto
 DECAYS = ("1/t", "1/sqrt(t)", "cosine", "linear", "steps")
 GUESSES = {"1/t": 1, "1/t, mu x 4": 4, "1/t, mu / 4": 1 / 4}
 MEANS = {"mean of all": (1, 0.0), "tail mean": (1, 0.5), "tail mean, lr / 2": (1 / 2, 0.5)}
+SHOWN = ("constant", "cosine", "1/t", "1/t, mu x 4", "tail mean")
 PANELS = {
     "schedules": ("constant", "warm-up", *DECAYS),
     "1/t with mu, and with a wrong guess": ("constant", *GUESSES),
@@ -132,6 +133,19 @@ def answer(o, runs, value):
     {times["tail mean"]:.2g} of the constant step's excess, with half the step at
     {times["tail mean, lr / 2"]:.2g}. The mean of all still holds the start: it ends at
     {times["mean of all"] * settled:.2g}, and without any noise at {calm["mean of all"]:.2g}."""
+
+
+def picture(o, runs, value):
+    limits, panels = {"noiseless": None, "noisy": (3e-4, 2)}, []
+    for world in WORLDS:
+        shown = {line: runs[f"{world}: {line}"] for line in SHOWN}
+        axes = {"title": f"{world} labels", "limits": limits[world]}
+        panels.append(ss.figures.lines.excess(shown, **axes))
+    best = value["over_constant", "noisy: cosine"]
+    lost = value["excess", "noiseless: cosine"] / value["excess", "noiseless: constant"]
+    title = f"""With noisy labels a decay by cosine ends at {best:.2g} times the excess of a
+    constant step, without noise at {ss.text.power(lost)} times"""
+    return ss.figures.Chart(title, panels, "Where nothing is noisy, decay only loses time.")
 
 
 def figures(runs):

@@ -15,8 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 
 import sgdstudy as ss
+from sgdstudy.figures import palette
 
 PASSES = {"running": 0, "full": 1, "grad_norm": 1, "last_batch": 0}  # over the data, each epoch
+SHOWN = {"shuffle": "the notebook's run", "noisy labels": "noisy labels", "RMSprop": "RMSprop"}
+RULES = {"full": "loss of all the data", "running": "running loss"}
+RULES |= {"grad_norm": "gradient norm", "last_batch": "loss of the last batch"}
+COLORS = (palette.BLACK, palette.BLUE, palette.GREEN, palette.RED)  # the truth is black
 EXACT = "theory: second moments of independent batches; four standard errors"
 BOUND = ss.Known(0, 1e-6, "|g|^2 >= 2 lambda_min (L - L*) (Polyak 1963); rounding")
 
@@ -133,6 +138,18 @@ def answer(o, runs, value):
 
     The last batch stops too early for these shares of the seeds: {last}. It is luck: of independent
     draws, {lucky.measured:.2%} of all the batches before the truth are below epsilon{random}."""
+
+
+def picture(o, runs, value):
+    panels = []
+    for arm, title in SHOWN.items():
+        end = epsilon(run := runs[arm])
+        stops = {name: run.stops(rule, end).epoch for rule, name in RULES.items()}
+        panels.append(ss.figures.lines.stopped(stops, o.epochs, COLORS, title=title))
+    early = [value["false_stops_last_batch", arm] for arm in SHOWN]
+    title = f"""The loss of the last batch stops {early[0]:.0%} of the seeds too early, with noisy
+    labels {early[1]:.0%}, the running loss {value["false_stops_running", "shuffle"]:.0%}"""
+    return ss.figures.Chart(title, panels, "The loss of all the data is the truth.")
 
 
 def figures(runs):

@@ -96,6 +96,22 @@ def answer(o, runs, value):
     exponent of the random product crosses zero."""
 
 
+def picture(o, runs, value):
+    known, zero = value["usable_lr_sequential"], runs[BELOW].config.lr / BESIDE[BELOW]
+    pairs = {f"sorted: limit {known:.3g}": NEAR, f"shuffled: limit {zero:.3g}": BESIDE}
+    panels, colors = [], [ss.figures.palette.BLUE, ss.figures.palette.RED]
+    for (title, arms), top in zip(pairs.items(), (1e3, 1e20), strict=True):
+        shown = dict(zip(("just below the limit", "just above"), map(runs.get, arms), strict=True))
+        axes = {"title": title, "levels": {f"epsilon {o.epsilon:g}": o.epsilon}}
+        axes |= {"colors": colors, "limits": (0.03, top)}
+        panels.append(ss.figures.lines.by_epoch(shown, "full_loss", **axes))
+    title = f"""Sorted order stands steps up to {known:.3g}, beyond which rounding keeps the loss
+    high; shuffling stands steps up to {zero:.3g}"""
+    n, there = len(runs[BELOW].w), value["converged"]
+    note = f"{there} of {n} orders get there below the limit, {value['diverged']} diverge above."
+    return ss.figures.Chart(title, panels, note)
+
+
 def figures(runs):
     known, three = ss.expect(runs["sequential"]), {order: runs[order] for order in ORDERS}
     measured = {order: (run.config.lr, run.contraction()) for order, run in three.items()}

@@ -7,7 +7,7 @@ Start reading: `style.py` (what all share), then `runs.py` (histories) and `tabl
 `backend.py` imports matplotlib, and is imported first.
 """
 
-from sgdstudy.figures import backend, interactive, lines, palette
+from sgdstudy.figures import backend, interactive, lines, palette, tuning
 from sgdstudy.figures.chart import Chart
 from sgdstudy.figures.drift import followed, tracking
 from sgdstudy.figures.panels import Line, Panel
@@ -63,5 +63,6 @@ __all__ = [
     "strips",
     "times_to_targets",
     "tracking",
+    "tuning",
     "within_epoch",
 ]

@@ -8,9 +8,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sgdstudy import theory
+from sgdstudy.figures import palette
 from sgdstudy.figures.backend import styled
+from sgdstudy.figures.lines import with_laws
+from sgdstudy.figures.panels import Panel
 from sgdstudy.figures.style import Runs
-from sgdstudy.figures.tables import points, power_laws
+from sgdstudy.figures.tables import points
 from sgdstudy.theory.expect import expect
 
 
@@ -20,8 +23,8 @@ def tracking(
     law: theory.SampleLaw,
     velocities: Mapping[str, np.ndarray],
     batch_size: int = 1,
-) -> Figure:
-    """Draw the excess over the step size, beside what theory says it settles at.
+) -> Panel:
+    """Return a panel of the excess over the step size, beside what theory says it settles at.
 
     Both of its parts for small steps, noise and lag, and the best step are those of the first
     velocity.
@@ -41,12 +44,16 @@ def tracking(
         return lambda lr: theory.tracking_terms(law, batch_size, lr, first)[i]
 
     laws = {line: np.vectorize(settled(velocity)) for line, velocity in velocities.items()}
-    laws["noise, small steps: lr tr(S) / (4 B)"] = np.vectorize(part(0))
-    laws["lag, small steps: v^T H^-1 v / (2 lr^2)"] = np.vectorize(part(1))
-    panels = {"following parameters that drift, or stand still": list(laws)}
-    labels = ("step size lr", "excess loss, mean over time and seeds")
-    marks = {"best step, theory": theory.best_tracking_lr(law, batch_size, first)}
-    return power_laws(points(rows), panels, laws, *labels, marks=marks)
+    laws["lag, small steps"] = np.vectorize(part(1))
+    laws["noise, small steps"] = np.vectorize(part(0))
+    best = theory.best_tracking_lr(law, batch_size, first)
+    axes = {"x": "step size lr", "y": "loss above the true parameters', mean"}
+    drawn = points(rows)
+    top = 2 * float(drawn["y"].max())
+    colors = [palette.BLUE, palette.GREEN, palette.ORANGE, palette.RED]
+    marks = {f"best: {best:.2g}": best}
+    names = {line: line for line in laws}
+    return with_laws(drawn, laws, names, colors=colors, marks=marks, limits=(None, top), **axes)
 
 
 @styled

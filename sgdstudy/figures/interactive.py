@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sgdstudy.figures.palette import light
-from sgdstudy.figures.panels import Line, Panel, thinned
+from sgdstudy.figures.panels import Line, Panel, finite, thinned
 
 FONT = 'system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 HEIGHT = 430  # pixels
@@ -70,7 +70,7 @@ def _traces(line: Line, panel: Panel, first: bool) -> list[Any]:
     at = np.arange(len(x)) if line.dots else thinned(x, "x" in panel.log)
     group = {"legendgroup": line.label, "name": line.label or "", "showlegend": False}
     traces = []
-    if line.band is not None:
+    if line.band is not None and not line.dots:
         low, high = (np.asarray(part, float)[at] for part in line.band)
         red, green, blue = (int(line.color[i : i + 2], 16) for i in (1, 3, 5))
         traces.append(
@@ -80,12 +80,12 @@ def _traces(line: Line, panel: Panel, first: bool) -> list[Any]:
                 hoverinfo="skip", mode="lines", **group,
             )
         )  # fmt: skip
-    if line.theory is not None:
-        theory = np.asarray(line.theory, float)
-        k = thinned(x[: len(theory)], "x" in panel.log)
+    if line.expected is not None:
+        places, expected = line.expected
+        k = thinned(places, "x" in panel.log)
         traces.append(
             Scatter(
-                x=x[k], y=_finite(theory[k]), mode="lines", hovertemplate="theory: %{y:.4g}",
+                x=places[k], y=expected[k], mode="lines", hovertemplate="theory: %{y:.4g}",
                 line={"color": light(line.color), "width": 4, "dash": "dash"}, **group,
             )
         )  # fmt: skip
@@ -93,14 +93,18 @@ def _traces(line: Line, panel: Panel, first: bool) -> list[Any]:
     hover = f"{line.label}: %{{y:.4g}} at %{{x}}<extra></extra>" if line.label else None
     traces.append(
         Scatter(
-            x=x[at], y=_finite(y[at]), mode="markers" if line.dots else "lines",
+            x=x[at], y=finite(y[at]), mode="markers" if line.dots else "lines",
             line={"color": line.color, "width": 2 if line.label else 1},
             marker={"color": line.color, "size": 5}, hovertemplate=hover,
-            hoverinfo=None if line.label else "skip", **own,
+            hoverinfo=None if line.label else "skip", error_y=_bars(line, y), **own,
         )
     )  # fmt: skip
     return traces
 
 
-def _finite(values: np.ndarray) -> np.ndarray:
-    return np.where(np.isfinite(values), values, np.nan)
+def _bars(line: Line, y: np.ndarray) -> dict[str, Any] | None:
+    """Return the intervals of dots."""
+    if line.band is None or not line.dots:
+        return None
+    low, high = (np.asarray(part, float) for part in line.band)
+    return {"array": finite(high - y), "arrayminus": finite(y - low), "width": 0, "thickness": 1.5}

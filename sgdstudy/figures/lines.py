@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -95,7 +95,13 @@ def of_run(run: Run, columns: Mapping[str, str], **axes: Any) -> Panel:
 
 
 def within_epoch(
-    runs: Mapping[str, Run], column: str = "loss", epoch: int = 1, *, by: str = "", **axes: Any
+    runs: Mapping[str, Run],
+    column: str = "loss",
+    epoch: int = 1,
+    *,
+    by: str = "",
+    colors: Sequence[str] = (),
+    **axes: Any,
 ) -> Panel:
     """Return a panel of a column over the batches of an epoch; arguments as `by_epoch`."""
     lines = []
@@ -104,36 +110,100 @@ def within_epoch(
         rows = run.load(columns=["seed", "epoch", "batch", column], epochs=window)
         known = column == "loss" and predictions.order_is_known(run.problem, run.config)
         expected = known_losses(run, epoch) if known else None
-        lines.append(over(rows, "batch", column, label, _color(run, by, i), expected))
+        color = colors[i] if colors else _color(run, by, i)
+        lines.append(over(rows, "batch", column, label, color, expected))
     given = {"x": f"batch of epoch {epoch}", "y": title("steps", column), "log": "y"}
     return Panel(lines, **(given | axes))
+
+
+def excess(
+    runs: Mapping[str, Any],
+    *,
+    known: Collection[str] | None = None,
+    median: bool = False,
+    by: str = "",
+    **axes: Any,
+) -> Panel:
+    """Return a panel of the loss above the least one over the epoch, and what theory expects.
+
+    Args:
+        runs: name of the line -> run of a problem that is quadratic.
+        known: the lines of which theory is drawn, the mean that second moments expect; None: all.
+        median: that of the seeds, and their 10 to 90 %; else their mean.
+        by: what gives a line its colour, see `by_epoch`.
+        axes: of the panel.
+    """
+    lines = []
+    for i, (label, run) in enumerate(runs.items()):
+        seen, theory, band = run.excess(), None, None
+        if known is None or label in known:
+            theory = (np.arange(len(seen) + 1), expect(run).excess)
+        if median and seen.shape[1] > 1:
+            band = (np.nanquantile(seen, 0.1, axis=1), np.nanquantile(seen, 0.9, axis=1))
+        middle = np.nanmedian(seen, axis=1) if median else seen.mean(1)
+        places = np.arange(1, len(seen) + 1)
+        lines.append(Line(label, places, middle, _color(run, by, i), band, theory))
+    y = f"loss above the least one{'' if median else ', mean'}"
+    return Panel(lines, **({"x": "epoch", "y": y, "log": "y"} | axes))
+
+
+def stopped(
+    stops: Mapping[str, np.ndarray], epochs: int, colors: Sequence[str], **axes: Any
+) -> Panel:
+    """Return a panel of the share of the seeds that have stopped, over the epoch.
+
+    Args:
+        stops: name of the line -> stop epochs of the seeds `(R,)`; infinite: never.
+        epochs: how many are shown.
+        colors: of the lines.
+        axes: of the panel.
+    """
+    x = np.arange(1, epochs + 1)
+    lines = [
+        Line(label, x, 100 * (each[None] <= x[:, None]).mean(1), color)
+        for (label, each), color in zip(stops.items(), colors, strict=True)
+    ]
+    return Panel(lines, **({"x": "epoch", "y": "seeds that have stopped, %"} | axes))
 
 
 def with_laws(
     points: pd.DataFrame,
     laws: Mapping[str, Callable[[np.ndarray], np.ndarray]],
     names: Mapping[str, str] | Sequence[str] = (),
+    *,
+    colors: Sequence[str] = (),
     **axes: Any,
 ) -> Panel:
     """Return a panel of measured points, and theory's law through those of each line.
 
     Args:
-        points: one row a point, columns `line, x, y`; see `figures.points`.
-        laws: line -> what theory expects of y at x.
+        points: one row a point, columns `line, x, y`, perhaps `low, high`; see `figures.points`.
+        laws: line -> what theory expects of y at x; without points the law is the line.
         names: the lines that are drawn -> how they are called; () all, as they are.
+        colors: the colours, in the order of the lines; () those of their places.
         axes: of the panel.
     """
     every = [*dict.fromkeys([*points["line"], *laws])]
     shown = dict(names) if isinstance(names, Mapping) else {n: n for n in names or every}
-    lines = []
+    points, lines = points[points["line"].isin(list(shown))], []
     along = np.geomspace(points["x"].min(), points["x"].max(), 100)
     for i, (line, label) in enumerate(shown.items()):
-        color, mine = palette.color(i), points[points["line"] == line].sort_values("x")
-        if line in laws:
-            named = "" if len(mine) else label
-            shade = palette.light(color) if len(mine) else color
-            lines.append(Line(named, along, np.asarray(laws[line](along)), shade))
-        if len(mine):
-            x, y = mine["x"].to_numpy(float), mine["y"].to_numpy(float)
-            lines.append(Line(label, x, y, color, dots=line in laws))
+        color = colors[i] if colors else palette.color(i)
+        mine = points[points["line"] == line].sort_values("x")
+        law = np.asarray(laws[line](along), float) if line in laws else None
+        if law is not None and mine.empty:
+            lines.append(Line(label, along, law, color))
+            continue
+        x, y = mine["x"].to_numpy(float), mine["y"].to_numpy(float)
+        band = _interval(mine) if law is not None else None
+        theory = None if law is None else (along, law)
+        lines.append(Line(label, x, y, color, band, theory, dots=law is not None))
     return Panel(lines, **({"x": "x", "y": "y", "log": "xy"} | axes))
+
+
+def _interval(points: pd.DataFrame) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return low and high, kept above 0 for a logarithmic axis; None where there are none."""
+    if not {"low", "high"} <= {*points} or (points["low"] == points["high"]).all():
+        return None
+    y, low, high = (points[name].to_numpy(float) for name in ("y", "low", "high"))
+    return np.where(low > 0, low, y / 10), high

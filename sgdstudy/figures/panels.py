@@ -21,8 +21,9 @@ class Line:
         x: places `(n,)`.
         y: values `(n,)`; what is not finite is left out.
         color: `#rrggbb`; two named lines of a panel differ.
-        band: low and high `(n,)` of the seeds; None: none.
-        theory: what was expected `(k,)`, k <= n, at the first places; None: nothing.
+        band: low and high `(n,)` of the seeds, bars where there are dots; None: none.
+        theory: what was expected `(k,)`, k <= n, at the first places, or at places of its own:
+            `(k,)` twice, places and values; None: nothing.
         dots: marks instead of a line.
     """
 
@@ -31,8 +32,17 @@ class Line:
     y: np.ndarray
     color: str = GREY
     band: tuple[np.ndarray, np.ndarray] | None = None
-    theory: np.ndarray | None = None
+    theory: np.ndarray | tuple[np.ndarray, np.ndarray] | None = None
     dots: bool = False
+
+    @property
+    def expected(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Places and values of what was expected; None: nothing."""
+        if self.theory is None:
+            return None
+        x, y = self.theory if isinstance(self.theory, tuple) else (None, self.theory)
+        y = np.asarray(y, float)
+        return (np.asarray(self.x[: len(y)] if x is None else x, float), finite(y))
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,11 @@ class Panel:
     levels: Mapping[str, float] = field(default_factory=dict)
     marks: Mapping[str, float] = field(default_factory=dict)
     limits: tuple[float | None, float | None] | None = None
+
+
+def finite(values: np.ndarray) -> np.ndarray:
+    """Return the values, NaN for what is infinite."""
+    return np.where(np.isfinite(values), values, np.nan)
 
 
 def thinned(x: np.ndarray, log: bool) -> np.ndarray:

@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from sgdstudy.figures.backend import styled
 from sgdstudy.figures.palette import GREY, light
-from sgdstudy.figures.panels import Line, Panel, thinned
+from sgdstudy.figures.panels import Line, Panel, finite, thinned
 
 WIDTH = 7.0  # inches, 700 pixels at 100 dots per inch: a point is 1.4 pixels there
 HEIGHT = {1: 4.3, 2: 3.9, 3: 3.6}
@@ -54,7 +54,10 @@ def draw(title: str, panels: Sequence[Panel]) -> Figure:
         figure.suptitle(title, x=0.012, ha="left", fontsize=TITLE, fontweight="bold")
         columns = figure.subplots(1, n, squeeze=False, sharey=_one_scale(panels))[0]
         for axes, panel in zip(columns, panels, strict=True):
-            _draw_panel(axes, panel)
+            _draw_panel(axes, panel, single=n == 1)
+        if _one_scale(panels):
+            for axes in columns[1:]:
+                axes.set_ylabel("")
         if n > 1:
             _name_below(figure, panels, theory)
         else:
@@ -69,15 +72,19 @@ def _one_scale(panels: Sequence[Panel]) -> bool:
     return len({(panel.y, panel.log, panel.limits) for panel in panels}) == 1
 
 
-def _draw_panel(axes: Any, panel: Panel) -> None:
+def _draw_panel(axes: Any, panel: Panel, single: bool) -> None:
     axes.set_xscale("log" if "x" in panel.log else "linear")
     axes.set_yscale("log" if "y" in panel.log else "linear")
+    limits = panel.limits or (None, None)
+    if None not in limits:  # before what diverges is drawn: its size is not asked for then
+        axes.set_ylim(*limits)
     for order, line in enumerate(panel.lines):
         _draw_line(axes, line, panel, 3 + order)
-    if panel.limits is not None:
-        axes.set_ylim(*panel.limits)
+    if panel.limits and None in limits:
+        axes.set_ylim(*limits)
     if "x" in panel.log:
-        _number_ticks(axes.xaxis, *sorted(axes.get_xlim()))
+        low, high = sorted(axes.get_xlim())
+        _number_ticks(axes.xaxis, low, high, few=not single)
     if "y" in panel.log:
         _number_ticks(axes.yaxis, *sorted(axes.get_ylim()))
     axes.set(xlabel=panel.x, ylabel=panel.y)
@@ -94,34 +101,43 @@ def _draw_panel(axes: Any, panel: Panel) -> None:
                       va="top")  # fmt: skip
 
 
-def _number_ticks(axis: Any, low: float, high: float) -> None:
+def _number_ticks(axis: Any, low: float, high: float, few: bool = False) -> None:
     """Write 1, 10, 100 on a logarithmic axis that has only such numbers, else powers of ten."""
-    if high < 1e3 * low:  # few powers of ten: ticks between them
+    long = few and low < 0.01  # numbers of many letters, on a short axis
+    if high < (20 if long else 1e3) * low:  # few powers of ten: ticks between them
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_minor_formatter(NullFormatter())
-    if low >= 0.005 and high <= 1e5:
+    if (low >= 0.005 and high <= 1e5) or (low >= 1e-4 and high < min(1e3 * low, 1e6)):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
 
 
 def _draw_line(axes: Any, line: Line, panel: Panel, order: int) -> None:
     x, y = np.asarray(line.x, float), np.asarray(line.y, float)
     at = thinned(x, "x" in panel.log)
-    y = np.where(np.isfinite(y), y, np.nan)
-    if line.theory is not None:
-        theory = np.asarray(line.theory, float)
-        k = thinned(x[: len(theory)], "x" in panel.log)
-        expected = np.where(np.isfinite(theory[k]), theory[k], np.nan)
-        axes.plot(x[k], expected, color=light(line.color), linewidth=4.4, dashes=(1.6, 0.8),
-                  zorder=order - 0.5)  # fmt: skip
-    if line.band is not None:
+    y = finite(y)
+    if line.expected is not None:
+        places, expected = line.expected
+        k = thinned(places, "x" in panel.log)
+        axes.plot(places[k], expected[k], color=light(line.color), linewidth=4.4,
+                  dashes=(1.6, 0.8), zorder=2 + order / 100)  # fmt: skip
+    if line.band is not None and line.dots:
+        axes.vlines(x, *map(finite, line.band), color=line.color, linewidth=1.2, zorder=order)
+    elif line.band is not None:
         low, high = (np.asarray(part, float)[at] for part in line.band)
         axes.fill_between(x[at], low, high, color=line.color, alpha=0.16, linewidth=0, zorder=1)
     if line.dots:
-        axes.plot(x, y, "o", markersize=3.2, color=line.color, markeredgewidth=0, zorder=order)
+        axes.plot(
+            x, y, "o", markersize=_size(len(x)), color=line.color, markeredgewidth=0, zorder=order
+        )
         return
     width = 1.6 if line.label else 0.8
     axes.plot(x[at], y[at], color=line.color, linewidth=width, zorder=order,
               marker="o" if len(at) < 8 else None, markersize=4)  # fmt: skip
+
+
+def _size(n: int) -> float:
+    """Return the size of n dots: few can be larger."""
+    return 5.0 if n < 40 else 3.2
 
 
 class _End(NamedTuple):
@@ -150,9 +166,18 @@ def _name_lines(axes: Any, panel: Panel) -> None:
                       fontweight="bold", annotation_clip=False, arrowprops=arrow)  # fmt: skip
 
 
+def _legend_width(names: list[str], columns: int) -> float:
+    """Return how wide a legend is at most, in pixels; it is filled column by column."""
+    rows = -(-len(names) // columns)
+    parts = [names[i : i + rows] for i in range(0, len(names), rows)]
+    return sum(56 + 6.6 * max(map(len, part)) for part in parts)
+
+
 def _end(axes: Any, panel: Panel, line: Line) -> _End:
     """Return the last place at which a line is seen; the lower right where it is nowhere."""
     x, y = np.asarray(line.x, float), np.asarray(line.y, float)
+    if isinstance(line.theory, tuple) and line.theory[0][-1] > x[-1]:
+        x, y = line.theory
     low, high = sorted(axes.get_ylim())
     seen = np.flatnonzero(np.isfinite(y) & ((y > 0) | ("y" not in panel.log)))
     shown = seen[(y[seen] >= low) & (y[seen] <= high)]
@@ -197,5 +222,8 @@ def _name_below(figure: Figure, panels: Sequence[Panel], theory: bool) -> None:
     if theory:
         handles.append(Line2D([], [], color="#b5b8bd", linewidth=3.2, dashes=(2.2, 1.1)))
         shown.append("theory")
+    fits = [n for n in (1, 2, 3, 4) if _legend_width(shown, n) < 98 * WIDTH]
+    rows = -(-len(shown) // max(fits, default=1))
+    columns = -(-len(shown) // rows)  # rows alike
     style = {"frameon": False, "fontsize": 9.5, "labelcolor": "linecolor", "handlelength": 2.2}
-    figure.legend(handles, shown, loc="outside lower left", ncols=min(len(shown), 4), **style)
+    figure.legend(handles, shown, loc="outside lower left", ncols=columns, **style)

@@ -9,11 +9,33 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from sgdstudy.figures import palette
 from sgdstudy.figures import style as drawing
 from sgdstudy.figures.backend import styled
+from sgdstudy.figures.panels import Line, Panel
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+def over_lr(rows: pd.DataFrame) -> list[Panel]:
+    """Return a panel for each problem: the median time to its target over the step size.
+
+    Args:
+        rows: as of `lr_sensitivity`.
+    """
+    colors = palette.OPTIMIZERS | {"momentum": palette.ORANGE}
+    panels = []
+    for name, mine in rows.groupby("problem", sort=False):
+        lines = []
+        for rule in mine["optimizer"].unique():
+            each = mine[mine["optimizer"] == rule].sort_values("lr")
+            x, y, known = (each[column].to_numpy() for column in ("lr", "median", "theory"))
+            theory = known if np.isfinite(known).sum() > 1 else None
+            lines.append(Line(rule, x, y, colors[rule], theory=theory))
+        title = f"{name}, to {mine['target'].iloc[0]:g}"
+        panels.append(Panel(lines, "lr", "epochs, median", title, "xy"))
+    return panels
 
 
 @styled
