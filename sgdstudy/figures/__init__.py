@@ -28,7 +28,7 @@ from sgdstudy.figures.runs import (
 )
 from sgdstudy.figures.stability import sharpness
 from sgdstudy.figures.style import describe, png
-from sgdstudy.figures.tables import curves, numbered, over_steps, points, power_laws, strips
+from sgdstudy.figures.tables import curves, numbered, over_steps, points, strips
 from sgdstudy.figures.tuning import lr_sensitivity, times_to_targets
 
 __all__ = [
@@ -55,7 +55,6 @@ __all__ = [
     "path",
     "png",
     "points",
-    "power_laws",
     "radius_by_lr",
     "sharpness",
     "steep_batches",

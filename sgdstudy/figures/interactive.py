@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,11 +38,12 @@ def draw(title: str, panels: Sequence[Panel]) -> Any:
                              annotation_position="top left", **where)  # fmt: skip
         for name, at in panel.marks.items():
             figure.add_vline(at, line_dash="dot", line_color="#555", annotation_text=name, **where)
+    title = "<br>".join(textwrap.wrap(chart.title, 66))
     figure.update_layout(
         title={"text": title, "x": 0.01, "xanchor": "left"}, template="plotly_white",
         font={"family": FONT, "size": 14}, height=HEIGHT, hovermode="closest",
         legend={"orientation": "h", "yanchor": "top", "y": -0.2},
-        margin={"l": 70, "r": 20, "t": 60, "b": 60},
+        margin={"l": 70, "r": 20, "t": 80, "b": 60},
     )  # fmt: skip
     return figure
 

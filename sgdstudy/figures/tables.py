@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 def points(
     rows: Sequence[tuple[str, float, float, float] | tuple[str, float, Estimate]],
 ) -> pd.DataFrame:
-    """Return the rows of `power_laws`, with 95 % intervals.
+    """Return the points of `lines.with_laws`, with 95 % intervals.
 
     Args:
         rows: line, x, and an estimate, or y and its standard error.
@@ -37,54 +36,6 @@ def points(
     half = 1.96 * made.pop("error")
     made = made.assign(low=made["y"] - half, high=made["y"] + half)
     return made[np.isfinite(made["y"])]
-
-
-@styled
-def power_laws(
-    rows: pd.DataFrame,
-    panels: Mapping[str, Sequence[str]],
-    laws: Mapping[str, Callable[[np.ndarray], np.ndarray]],
-    xlabel: str,
-    ylabel: str,
-    base: int = 2,
-    marks: Mapping[str, float] | None = None,
-) -> Figure:
-    """Draw points with their intervals on log axes, and theory's law through each line's points.
-
-    Args:
-        rows: one row a point, columns `line, x, y, low, high`.
-        panels: title of a panel -> its lines, in the order of the legend.
-        laws: line -> what theory expects of y at x. The points of a line without a law are
-            joined; a line without points is its law alone.
-        xlabel: what x is.
-        ylabel: what y is.
-        base: of the logarithms along x.
-        marks: name -> x of a vertical line, in every panel.
-    """
-    figure = Figure(figsize=(2 + 5 * len(panels), 5.5), layout="constrained")
-    drawn = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-    names = list(dict.fromkeys(line for lines in panels.values() for line in lines))
-    colors = dict(zip(names, drawing.colors(len(names)), strict=True))
-    for axes, (title, lines) in zip(drawn, panels.items(), strict=True):
-        shown = rows[rows["line"].isin(lines)]
-        along = np.geomspace(shown["x"].min(), shown["x"].max(), 100)
-        for line, marker in zip(lines, itertools.cycle("os^vDPX"), strict=False):
-            points, color = shown[shown["line"] == line], colors[line]
-            if points.empty:
-                axes.plot(along, laws[line](along), ":", color=color, label=line)
-                continue
-            span = np.abs(points[["low", "high"]].to_numpy().T - points["y"].to_numpy())
-            style = {"fmt": marker + ("" if line in laws else "-"), "color": color, "label": line}
-            axes.errorbar(points["x"], points["y"], span, markersize=4, capsize=2, **style)
-            drawing.dashed(axes, along, laws[line](along) if line in laws else np.empty(0), color)
-        for name, x in (marks or {}).items():
-            axes.axvline(x, color="gray", linewidth=1, label=name)
-        axes.set(xlabel=xlabel, yscale="log", title=title)
-        axes.set_xscale("log", base=base)
-        axes.grid(alpha=0.3)
-        axes.legend(*drawing.with_theory(axes), fontsize="small")
-    drawn[0].set_ylabel(ylabel)
-    return figure
 
 
 def numbered(

@@ -5,12 +5,13 @@ import itertools
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.text import Text
 from PIL import Image
 
 import sgdstudy as ss
-from sgdstudy.figures import interactive, palette, static
+from sgdstudy.figures import interactive, lines, palette, static
 from sgdstudy.figures.chart import Chart
 from sgdstudy.figures.panels import MOST_POINTS, Line, Panel, thinned
 
@@ -138,3 +139,91 @@ def test_heights_of_names_keep_apart():
     for heights in ([0, 0, 0, 0], [0.1, 0.11, 0.5, 0.52, 0.9], [1.0] * 6):
         apart = static._apart(sorted(heights))
         assert all(b - a >= static.GAP - 1e-9 for a, b in itertools.pairwise(apart))
+
+
+def points(**more):
+    rows = {"line": ["a", "a", "b"], "x": [1.0, 100, 1], "y": [2.0, 200, 5]}
+    return pd.DataFrame(rows | more)
+
+
+def test_a_law_lies_under_its_points_and_is_a_line_where_there_are_none():
+    laws = {"a": lambda x: 2 * x, "law": lambda x: x}
+    given = {"low": [1.0, -5, 5], "high": [3.0, 300, 5]}
+    panel = lines.with_laws(points(**given), laws, colors=("#000000", "#000001", "#000002"))
+    a, b, law = panel.lines
+    assert (a.dots, b.dots, law.dots) == (True, False, False)
+    assert a.expected[0][[0, -1]].tolist() == pytest.approx([1, 100])
+    assert a.expected[1] == pytest.approx(2 * a.expected[0])
+    assert [part.tolist() for part in a.band] == [[1, 20], [3, 300]]  # a log axis has no -5
+    assert b.expected is None
+    assert law.y == pytest.approx(law.x)
+    assert [line.color for line in panel.lines] == ["#000000", "#000001", "#000002"]
+    found = Chart("2 times", [panel]).interactive()
+    bars = [t.error_y.array for t in found.data if t.name == "a" and t.mode == "markers"]
+    assert bars[0].tolist() == [1, 100]
+
+
+def test_a_name_stands_where_its_law_ends():
+    short, wide = np.array([1.0, 2]), np.array([1.0, 100])
+    line = Line("law", short, short, palette.BLUE, theory=(wide, wide), dots=True)
+    figure = Chart("It is 1", [Panel([line], "x", "y", log="x")]).figure()
+    (name,) = [t for t in visible(figure) if t.get_text() == "law"]
+    assert name.xy[0] > static.INSIDE
+
+
+def test_what_overflows_is_cut_without_a_warning():
+    y = np.array([1.0, 1e300, 1e308])
+    line = Line("far", np.arange(1.0, 4), y, palette.BLUE, band=(y / 2, y))
+    chart = Chart("It is 1", [Panel([line], "x", "y", log="xy", limits=(0.1, 1e9))] * 2)
+    assert chart.figure().axes[0].get_ylim() == (0.1, 1e9)
+
+
+def test_only_the_first_of_panels_with_one_scale_names_it():
+    names = [axes.get_ylabel() for axes in chart(2, 3).figure().axes]
+    assert names == ["loss", "", ""]
+
+
+@pytest.mark.parametrize("n", range(1, 8))
+def test_a_legend_fits(n):
+    panel = Panel([Line(f"a line of a name {i}", X, X, f"#00000{i}") for i in range(n)], "x", "y")
+    figure = Chart("It is 1", [panel] * 2).figure() if n < 7 else chart(6, 2).figure()
+    figure.draw_without_rendering()
+    assert figure.legends[0].get_window_extent().x1 < figure.bbox.width + 1
+
+
+def test_the_share_that_has_stopped_counts_those_that_never_do():
+    panel = lines.stopped({"rule": np.array([1, 3, np.inf, np.inf])}, 4, ["#000000"])
+    assert panel.lines[0].y.tolist() == [25, 25, 50, 50]
+
+
+def test_an_excess_is_a_mean_beside_theory_or_a_median_with_a_band():
+    problem = ss.problems.even_parabola(1, 20, 0.5, (0.9, 0.05, 0.05))
+    given = {"lr": 1e-2, "batch_size": 2, "epochs": 3, "seeds": [0, 1, 2]}
+    run = ss.train(problem, order="with_replacement", **given)
+    mean = lines.excess({"mean": run}).lines[0]
+    assert mean.y == pytest.approx(run.excess().mean(1))
+    assert mean.expected[0].tolist() == [0, 1, 2, 3]
+    assert mean.expected[1] == pytest.approx(ss.expect(run).excess)
+    half = lines.excess({"median": run}, known=(), median=True).lines[0]
+    assert half.y == pytest.approx(np.median(run.excess(), axis=1))
+    assert half.expected is None
+    assert (half.band[0] <= half.y).all()
+    assert (half.band[1] >= half.y).all()
+
+
+def test_the_panels_of_optimisers_have_a_line_a_rule_and_theory_where_it_is_known():
+    rows = {
+        "problem": ["a"] * 4,
+        "optimizer": ["SGD", "SGD", "momentum", "momentum"],
+        "lr": [0.2, 0.1, 0.1, 0.2],
+        "target": 0.01,
+        "median": [1, 2, 3, np.inf],
+        "theory": [1.5, 2.5, np.nan, np.nan],
+    }
+    (panel,) = ss.figures.tuning.over_lr(pd.DataFrame(rows))
+    sgd, momentum = panel.lines
+    assert (sgd.x.tolist(), sgd.y.tolist()) == ([0.1, 0.2], [2, 1])
+    assert sgd.expected[1].tolist() == [2.5, 1.5]
+    assert momentum.expected is None
+    assert sgd.color != momentum.color
+    assert panel.title == "a, to 0.01"

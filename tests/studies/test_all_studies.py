@@ -1,12 +1,15 @@
 """`sgdstudy study` as a person runs it: every claim of all studies, its report, its reruns."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from pages import Page, section
+from PIL import Image
 
 import sgdstudy as ss
 from sgdstudy.studies.rerun import rerun
@@ -97,6 +100,28 @@ def test_the_report_has_every_study_and_the_count(studied):
         assert len(part.all("img")) == len(figures_of(study, store))
         for claim in claims_of(study, store):
             assert claim.name in part.text
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_the_main_figure_can_be_read(studied, study):
+    """At most six lines with a name, no two of one colour; its title has a figure in it."""
+    opened = open_store(studied[0])
+    (answer,) = [r for r in every_run(opened, opened.experiment(study)) if r.is_answer]
+    assert figures_of(study, studied[0])[0] == "picture.png"
+    (picture,) = Path(studied[0]).rglob(f"{answer.run_id}/artifacts/picture.png")
+    assert Image.open(picture).width == 1400
+    assert "plotly" in picture.with_suffix(".html").read_text(encoding="utf-8")
+    drawn = json.loads(picture.with_suffix(".json").read_text(encoding="utf-8"))
+    colors = {}
+    for trace in drawn["data"]:
+        if trace.get("showlegend"):
+            at = "marker" if trace["mode"] == "markers" else "line"
+            colors[trace["name"]] = trace[at]["color"]
+    assert 1 <= len(colors) <= 6
+    assert len(set(colors.values())) == len(colors)
+    title = drawn["layout"]["title"]["text"]
+    assert re.search(r"\d", title)
+    assert not re.search(r"\b(nan|None|inf)\b", title)
 
 
 @pytest.mark.parametrize("study", STUDIES)

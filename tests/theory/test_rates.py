@@ -217,24 +217,6 @@ def test_seeds_that_share_their_luck_do_not_blur_a_slope():
     assert theory.slope_samples(k, k[:, None] ** -2.0 * luck) == pytest.approx(0, abs=1e-12)
 
 
-def test_power_laws_are_drawn_through_their_points():
-    import pandas as pd
-
-    k = np.array([8.0, 16.0, 32.0])
-    rows = pd.DataFrame({"line": "a", "x": k, "y": k**-2.0, "low": k**-2.0 / 2, "high": k**-1.5})
-    rows = pd.concat([rows, rows.assign(line="b")])
-    laws = {"a": lambda x: x**-2.0, "c": lambda x: x**-3.0}
-    figure = ss.figures.power_laws(rows, {"left": ["a", "b"], "right": ["a", "c"]}, laws, "K", "e")
-    left, right = figure.axes
-    assert [text.get_text() for text in left.get_legend().get_texts()] == ["a", "b", "theory"]
-    assert [text.get_text() for text in right.get_legend().get_texts()] == ["c", "a", "theory"]
-    for axes, exponent, style in ((left, -2, "--"), (right, -3, ":")):
-        (line,) = [line for line in axes.lines if line.get_linestyle() == style]
-        assert line.get_ydata() == pytest.approx(line.get_xdata() ** exponent)
-        assert (line.get_xdata()[0], line.get_xdata()[-1]) == pytest.approx((8, 32))
-    assert "e over K (log scale)" in ss.figures.describe(figure)
-
-
 @pytest.mark.slow
 def test_the_least_of_a_parabola_in_logarithms_and_its_error():
     x = np.array([1.0, 2.0, 4.0])
