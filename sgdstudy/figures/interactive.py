@@ -38,7 +38,7 @@ def draw(title: str, panels: Sequence[Panel]) -> Any:
                              annotation_position="top left", **where)  # fmt: skip
         for name, at in panel.marks.items():
             figure.add_vline(at, line_dash="dot", line_color="#555", annotation_text=name, **where)
-    title = "<br>".join(textwrap.wrap(chart.title, 66))
+    title = "<br>".join(textwrap.wrap(title, 66))
     figure.update_layout(
         title={"text": title, "x": 0.01, "xanchor": "left"}, template="plotly_white",
         font={"family": FONT, "size": 14}, height=HEIGHT, hovermode="closest",
