@@ -9,15 +9,18 @@ from pathlib import Path
 
 from sgdstudy.history.rows import sync_folder
 
-SIDE_BY_SIDE = 8
+FEW, SIDE_BY_SIDE = 2, 8
 
 
 def sync(path: Path) -> None:
-    """Bring a file's content, or the names in a folder, to the disk."""
+    """Bring a file's content, or the names in a folder, to the disk; what is gone needs none."""
     if path.is_dir():
         sync_folder(path)
         return
-    handle = os.open(path, os.O_RDWR)  # Windows syncs what may be written only
+    try:
+        handle = os.open(path, os.O_RDWR)  # Windows syncs what may be written only
+    except FileNotFoundError:
+        return
     try:
         os.fsync(handle)
     finally:
@@ -27,7 +30,7 @@ def sync(path: Path) -> None:
 def sync_all(paths: Iterable[Path]) -> None:
     """Bring files and folders to the disk, in any order."""
     found = list(dict.fromkeys(paths))
-    if len(found) <= SIDE_BY_SIDE:
+    if len(found) <= FEW:
         for path in found:
             sync(path)
         return

@@ -42,12 +42,11 @@ class Group:
             for journal, closing in held:
                 journal.draft(closing)
             sync_all(path for journal, _ in held for path in journal.files())
-            sync_all(path for journal, _ in held for path in journal.folders())
             for journal, _ in held:
                 journal.seal()
             sync_all(journal.folder for journal, _ in held)
             sent = [journal for journal, _ in held if journal.deliver()]
-            sync_all(folder for journal in sent for folder in journal.changed)
+            sync_all(path for journal in sent for path in journal.changed)
         except BaseException:
             for journal, _ in held:
                 journal.let_go()

@@ -131,7 +131,7 @@ class Journal:
         later: sends it with others once it is over, and brings its files to the disk; None: it is
             sent at once, and every file is on the disk when the next thing happens.
         lost: what could not be read back of its rows, in words.
-        changed: folders of the store that name its files, to be synced before its own goes.
+        changed: files and folders of the store to be synced before its own folder goes.
     """
 
     def __init__(self, store: Store, folder: Path, opening: Opening) -> None:
@@ -184,7 +184,7 @@ class Journal:
         about = {"store": store.shown, **vars(opening)}
         write_json(folder / "opening.json", about, synced=later is None)
         if later is None:
-            sync_all([folder, store.streams, *new])
+            sync_all([store.streams, *new])
         try:
             for name, write in files.items():
                 journal.add(name, write)
@@ -241,8 +241,6 @@ class Journal:
         for folder in (draft.parent, self.folder / "artifacts"):
             folder.mkdir(exist_ok=True)
         write(draft)
-        if self.later is None:
-            sync(draft)
         os.replace(draft, self.folder / "artifacts" / name)
 
     def adopt(self, path: Path) -> None:
@@ -288,7 +286,7 @@ class Journal:
             self.later.add(self, closing)
             return True
         self.draft(closing)
-        sync_all([*self.files(), *self.folders()])
+        sync_all(self.files())
         self.seal()
         sync(self.folder)
         self.closed = True
@@ -299,14 +297,10 @@ class Journal:
         (self.folder / "closing.new").write_text(json.dumps(vars(closing)), encoding="utf-8")
 
     def files(self) -> list[Path]:
-        """Return the files that have to be on the disk before the run is closed."""
-        there = [] if self.later is None else [self.folder / "opening.json", *self.artifacts()]
-        return [self.folder / "closing.new", *there]
-
-    def folders(self) -> list[Path]:
-        """Return the folders that name them."""
-        above = [] if self.later is None else [self.folder.parent]
-        return [*self.folder.glob("artifacts"), self.folder, *above]
+        """Return what has to be on the disk before it is known how the run ended."""
+        found = [self.folder / "closing.new", *self.folder.glob("artifacts"), *self.artifacts()]
+        opened = [self.folder / "opening.json", self.folder.parent]  # of the others they are there
+        return found if self.later is None else [*found, *opened]
 
     def seal(self) -> None:
         """Let it be known how the run ended."""
@@ -317,9 +311,9 @@ class Journal:
 
         What it refuses is set aside: it would refuse it the next time.
         """
-        self.later = None
         if not self.deliver(patience):
             return False
+        sync_all(self.changed)
         self.remove()
         return True
 
@@ -454,12 +448,11 @@ class Journal:
         if place is None:
             self.store.client.log_artifacts(self.run_id, str(self.folder / "artifacts"))
             return
-        self.changed = [place, *make_folder(place)]
+        self.changed += [*make_folder(place), place]
         for path in self.artifacts():  # what was moved before a kill is there, and whole
             move(path, place / path.name)
             share(place / path.name)
-        if self.later is None:
-            sync_all(self.changed)
+            self.changed.append(place / path.name)
 
     def _end(self, closing: Closing) -> None:
         assert self.run_id is not None
