@@ -130,6 +130,17 @@ CALLS = {
             ({"test": 3}, "test is a pair"),
             ({"test": (X,)}, "test is a pair"),
             ({"test": {"x": X, "y": X}}, "test is a pair"),
+            ({"penalty": "l2"}, "penalty is as ('l2', 0.01), or a function of w, not 'l2'"),
+            ({"penalty": ("l3", 0.1)}, "unknown penalty 'l3'"),
+            ({"penalty": (["l2"], 0.1)}, "unknown penalty ['l2']"),
+            ({"penalty": ("l2", None)}, "the penalty is a number, not None"),
+            ({"penalty": ("l1", NAN)}, "at least 0 and finite, got nan"),
+            ({"penalty": fails}, "the penalty 'fails' failed: KeyError"),
+            ({"penalty": lambda w: 1.0}, "returns 1.0; expected a number, a tensor of shape ()"),
+            ({"penalty": lambda w: w}, "returns shape (1,); expected a number"),
+            ({"exact": "no"}, "exact is True or False, not 'no'"),
+            ({"exact": None}, "exact is True or False, not None"),
+            ({"exact": 1}, "exact is True or False, not 1"),
             *(({"name": bad}, says) for bad, says in NAMES),
         ],
     ),
@@ -182,6 +193,24 @@ CALLS = {
             ({"seeds": range(10**9)}, "1,000,000 at the most"),
             ({"seeds": torch.tensor([1.0])}, "got tensor(1.)"),
             ({"seeds": int}, "got <class 'int'>"),
+            ({"clip_norm": 0}, "clip_norm must be positive and finite, got 0"),
+            ({"clip_norm": True}, "clip_norm is a number, not True"),
+            ({"clip_value": NAN}, "clip_value must be positive and finite, got nan"),
+            ({"clip_value": [1.0]}, "clip_value is a number, not [1.0]"),
+            ({"schedule_unit": ["step"]}, "unknown schedule unit ['step']"),
+            (
+                {"schedule_unit": "epochs", "schedule": "inverse_time"},
+                "unknown schedule unit 'epochs'",
+            ),
+            ({"schedule_unit": "epoch"}, "goes with a schedule"),
+            ({"average": 1}, "from 0 to below 1, got 1"),
+            ({"ema": 0}, "between 0 and 1, got 0"),
+            ({"ema": 1}, "between 0 and 1, got 1"),
+            ({"ema": "a"}, "ema is a number, not 'a'"),
+            ({"drop_last": None}, "drop_last is True or False, not None"),
+            ({"drop_last": 1}, "drop_last is True or False, not 1"),
+            ({"clock": "yes"}, "clock is True or False, not 'yes'"),
+            ({"clock": np.array([True, False])}, "clock is True or False, not array"),
             ({"dtype": ["float32"]}, "unknown dtype ['float32']"),
             ({"device": None}, "give cpu"),
             ({"device": 10**30}, "give cpu"),
@@ -192,8 +221,8 @@ CALLS = {
             ({"diagnostics": pd.Series([1, 2])}, "or a list of names"),
             ({"metrics": "loss"}, "not 'loss'"),
             ({"metrics": torch.tensor(1)}, "a list of columns"),
-            ({"metrics": ["w٣"]}, "unknown column for MLflow"),
-            ({"metrics": [None]}, "unknown column for MLflow None"),
+            ({"metrics": ["w٣"]}, "unknown column of steps for MLflow 'w٣'"),
+            ({"metrics": [None]}, "a column for MLflow is a name, as 'loss', not None"),
             ({"optimizer": pd.Series([1, 2])}, "a name or a factory"),
         ],
     ),
@@ -630,6 +659,7 @@ TAKEN = {  # of each setting, some that are: of ANYTHING hardly one is
     "clip_value": [2, torch.tensor(0.5)],
     "schedule": ["inverse_time"],
     "schedule_options": [{}],
+    "schedule_unit": ["step", "epoch"],
     "average": [0, 0.5],
     "ema": [0.5, np.float32(0.25)],
     "batch_size": [1, 54, np.int64(7)],
@@ -644,8 +674,10 @@ TAKEN = {  # of each setting, some that are: of ANYTHING hardly one is
     "diagnostics": ["off", ["alpha"]],
     "diagnostics_every": [10],
     "metrics": [["loss"], ("w0", "w3")],
+    "clock": [True, np.True_],
     "record_rows": [0, 100],
 }
+BESIDE = {"schedule_unit": {"schedule": "inverse_time"}}  # what a setting goes with
 
 
 def listed(value):
@@ -655,20 +687,22 @@ def listed(value):
     return [listed(item) for item in value] if several else value
 
 
-def assert_taken(made, name, value):
-    """The config has the value, and every other setting stands as it does unasked."""
+def assert_taken(made, name, value, beside=()):
+    """The config has the value, and every setting not given stands as it does unasked."""
     expected = SETTINGS[name] if value is None else listed(value)
     if name == "seeds" and not isinstance(expected, list):
         expected = [expected]
     assert listed(getattr(made, name)) == listed(expected)
-    follows = {"metrics"} if name in ("diagnostics", "schedule") else set()
-    for other in set(SETTINGS) - {name} - follows:
+    given = {name, *beside}
+    follows = {"metrics"} if given & {"diagnostics", "schedule", "clock"} else set()
+    for other in set(SETTINGS) - given - follows:
         assert getattr(made, other) == SETTINGS[other]
 
 
 @pytest.mark.parametrize(("name", "value"), [(n, v) for n in SETTINGS for v in TAKEN[n]])
 def test_a_setting_is_taken_as_it_was_given(name, value):
-    assert_taken(ss.TrainConfig.of(**{name: value}), name, value)
+    beside = BESIDE.get(name, {})
+    assert_taken(ss.TrainConfig.of(**{name: value}, **beside), name, value, beside)
 
 
 @given(name=st.sampled_from([*sorted(SETTINGS), "unknown"]), value=ANYTHING)

@@ -107,11 +107,18 @@ def test_a_figure_of_a_script_cannot_leave_the_store(store, tmp_path, name):
 
 @pytest.mark.parametrize("prefix", ["../", "../../outside/", "/outside/"])
 def test_an_experiment_cannot_leave_the_store(store, tmp_path, monkeypatch, prefix):
+    opened, arm = open_store(store), ss.Arm(small_curve(), lr=0.1, batch_size=10, epochs=1)
+    before = Invocation.start(opened, "study")
     monkeypatch.setenv("SGDSTUDY_PREFIX", prefix)
-    invocation = Invocation.start(open_store(store), "study")
-    with pytest.raises(ss.InputError, match="SGDSTUDY_PREFIX") as error:
-        train_arm(invocation, "arm", ss.Arm(small_curve(), lr=0.1, batch_size=10, epochs=1), False)
-    assert one_line(error)
+    begins = (
+        lambda: Invocation.start(opened, "study"),
+        lambda: train_arm(before, "arm", arm, False),
+        lambda: opened.experiment("study"),
+    )
+    for begin in begins:
+        with pytest.raises(ss.InputError, match="SGDSTUDY_PREFIX") as error:
+            begin()
+        assert one_line(error)
     assert [path.name for path in tmp_path.iterdir()] == ["mlruns"]
     assert not list(Path(store, "artifacts").glob("*"))
 

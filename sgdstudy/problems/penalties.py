@@ -36,17 +36,24 @@ def resolve(penalty: Any) -> Penalty | None:
 
 
 def _of_rows(penalty: Callable[[torch.Tensor], torch.Tensor]) -> Penalty:
+    def of_one(w: torch.Tensor) -> torch.Tensor:
+        found = penalty(w)
+        if isinstance(found, torch.Tensor) and found.shape == ():
+            return found
+        tensor = isinstance(found, torch.Tensor)
+        what = f"shape {tuple(found.shape)}" if tensor else quoted(found)
+        raise InputError(
+            f"the penalty {name_of(penalty)!r} returns {what}; "
+            f"expected a number, a tensor of shape ()"
+        )
+
     def of_rows(w: torch.Tensor) -> torch.Tensor:
         try:
-            found = penalty(w[0])[None] if len(w) == 1 else torch.vmap(penalty)(w)
+            return of_one(w[0])[None] if len(w) == 1 else torch.vmap(of_one)(w)
+        except InputError:
+            raise
         except Exception as error:
             raise failed(f"the penalty {name_of(penalty)!r}", error) from error
-        if found.shape != (len(w),):
-            raise InputError(
-                f"the penalty {name_of(penalty)!r} returns shape {tuple(found.shape[1:])}; "
-                f"expected a number, a tensor of shape ()"
-            )
-        return found
 
     return of_rows
 

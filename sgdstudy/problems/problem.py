@@ -83,9 +83,7 @@ class Problem:
         self.batch_loss = losses.resolve(loss)
         self.penalty, self.penalties = penalty, penalties.resolve(penalty)
         self.loss, self.name = loss, checks.name("the problem's name", name)
-        if not isinstance(exact, bool):
-            raise InputError(f"exact is True or False, not {quoted(exact)}")
-        self.exact = exact
+        self.exact = checks.truth("exact", exact)
         self._read(x, y, test)
         self.source = model
         self._module_init: torch.Tensor | None = None

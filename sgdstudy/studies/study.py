@@ -130,13 +130,13 @@ class Study:
         arms: options -> arms, as a dict or one pair of name and arm after the other.
         claims: options, runs -> claims, as a list or one after the other.
         answer: options, runs, claims -> the answer in plain words.
-        picture: options, runs, claims -> the chart that answers the question; its title is the
-            finding.
-        figures: runs -> further pairs of file name and figure, one after the other; or file name ->
+        figures: runs -> pairs of file name and figure, one after the other; or file name ->
             function of the runs returning a figure.
         tables: name -> function of options and runs returning a DataFrame, logged as CSV.
         show: options, runs -> text printed before the claims.
         ask: (claim, arm) -> the question that `--predict` asks the reader.
+        picture: options, runs, claims -> the chart that answers the question; its title is the
+            finding.
     """
 
     file: str
@@ -145,13 +145,13 @@ class Study:
     arms: Callable[[Any], Mapping[str, Arm] | Iterator[tuple[str, Arm]]]
     claims: Callable[[Any, Runs], Iterable[Claim]]
     answer: Callable[[Any, Runs, Claims], str]
-    picture: Callable[[Any, Runs, Claims], Chart] | None = None
     figures: Mapping[str, Callable[[Runs], Any]] | Callable[[Runs], Iterator[tuple[str, Any]]] = (
         field(default_factory=dict)
     )
     tables: Mapping[str, Callable[[Any, Runs], Any]] = field(default_factory=dict)
     show: Callable[[Any, Runs], str] | None = None
     ask: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    picture: Callable[[Any, Runs, Claims], Chart] | None = None
 
     def __post_init__(self) -> None:
         doc = self.doc or docstring(self.file)  # `python -OO` leaves docstrings out

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from sgdstudy import checks
 from sgdstudy.errors import InputError
 from sgdstudy.history.rows import ROW_GROUP, WHOLE_NUMBERS
-from sgdstudy.tracking.load import load_claims, load_runs, sources
+from sgdstudy.tracking.load import claims_of, claims_table, load_runs, sources
 from sgdstudy.tracking.parquet import LABELS, Source, dtype_of, gather
 from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.store import read_store
@@ -57,14 +57,15 @@ def export(
 
     Raises:
         InputError: an unknown study, arm or format; files that are there already, or a folder
-            that cannot be written.
+            that cannot be written; a file of the store that is damaged: nothing is written then.
     """
     checks.choice("format", to, FORMATS)
     folder = checks.path("the folder", folder)
     paths = _places(folder, to, force)
-    where: dict[str, Any] = {"invocation": invocation, "store": store}
-    tables = {"runs": load_runs(study, arms=arms, **where), "claims": load_claims(study, **where)}
     opened = read_store(store)
+    claims = claims_table(claims_of(opened, study, invocation, whole=True))  # none is left out
+    runs = load_runs(study, arms=arms, invocation=invocation, store=store)
+    tables = {"runs": runs, "claims": claims}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # whole or not at all: files are made beside their places, then renamed

@@ -59,7 +59,7 @@ def load_runs(
     runs = runs_of(opened, study, invocation, arms)
     claims: dict[tuple[str, str], dict[str, Any]] = {}
     for label in {run.invocation for run in runs} - {""}:
-        for claim in _claims(opened, study, label):
+        for claim in claims_of(opened, study, label):
             found = claims.setdefault((label, claim["arm"]), {})
             found[f"claim_{claim['name']}"] = claim["measured"]
             found[f"claim_{claim['name']}_holds"] = claim["holds"]
@@ -136,8 +136,7 @@ def load_claims(
     Raises:
         InputError: a study or an invocation that is not in the store.
     """
-    rows = _claims(read_store(store), study, invocation)
-    return pd.DataFrame(rows, columns=None if rows else [*CLAIM_FIELDS, "study", "invocation"])
+    return claims_table(claims_of(read_store(store), study, invocation))
 
 
 # ---- rows -----------------------------------------------------------------------------------
@@ -252,7 +251,26 @@ def _check_size(found: list[Source], study: str, kind: str) -> None:
 # ---- values ------------------------------------------------------------------------------------
 
 
-def _claims(store: Store, study: str, invocation: str) -> list[dict[str, Any]]:
+def claims_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return claims as a table, which has its columns without any too."""
+    return pd.DataFrame(rows, columns=None if rows else [*CLAIM_FIELDS, "study", "invocation"])
+
+
+def claims_of(
+    store: Store, study: str, invocation: str, whole: bool = False
+) -> list[dict[str, Any]]:
+    """Return the claims of a study; a damaged file is done without and said, or refused.
+
+    Args:
+        store: where they are.
+        study: an experiment's name.
+        invocation: `latest`, `all`, or an id.
+        whole: refuse what is damaged.
+
+    Raises:
+        InputError: a study or an invocation that is not in the store.
+        Damaged: see `whole`.
+    """
     found = []
     with scratch() as folder:
         for run in runs_of(store, study, invocation, None, answers=True):
@@ -260,10 +278,16 @@ def _claims(store: Store, study: str, invocation: str) -> list[dict[str, Any]]:
             if path is None and run.finished and lacks_files(store, run):
                 log.warning("the store lacks the claims of %s", named([run]))
             labels = {name: run.labels(study)[name] for name in ("study", "invocation")}
-            for claim in shapes.read_or(path, shapes.CLAIMS, []) if path else []:
+            for claim in _claims(path, whole) if path else []:
                 values = {name: _finite_or_not(v) for name, v in claim.items()}
                 found.append(values | {"kind": kind_of(claim)} | labels)
     return found
+
+
+def _claims(path: Path, whole: bool) -> Any:
+    if whole:
+        return shapes.read_whole(path, shapes.CLAIMS)
+    return shapes.read_or(path, shapes.CLAIMS, [])
 
 
 def _finite_or_not(value: Any) -> Any:

@@ -92,13 +92,27 @@ def fields(needed: Mapping[str, Check], further: Mapping[str, Check] | None = No
 
 
 def read_json(path: Path, check: Check) -> Any:
-    """Return what a file holds; None if there is none, or its content never reached the disk.
+    """Return what a file holds; None if there is none, or it is empty.
+
+    After a power failure a name may be there without its content.
 
     Raises:
-        Damaged: it is no file, too long, no JSON, or of another shape.
+        Damaged: it is no file, too long, no JSON (NULs are none), or of another shape.
     """
-    found = (read_text(path) or "").strip("\0")  # a name may outlive a power failure
+    found = read_text(path)
     return parsed(found, check, str(path)) if found else None
+
+
+def read_whole(path: Path, check: Check) -> Any:
+    """Return what a file holds that cannot be done without.
+
+    Raises:
+        Damaged: as `read_json`; it is missing or empty.
+    """
+    found = read_json(path, check)
+    if found is None:
+        raise Damaged(f"{path} is damaged: it is missing or empty")
+    return found
 
 
 def read_or(path: Path, check: Check, instead: Any) -> Any:
