@@ -15,10 +15,13 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 P = ParamSpec("P")
-T = TypeVar("T")
+T = TypeVar("T", bound="Figure | None")  # a panel is not drawn yet
 NOT_STYLE = (
     *("backend", "date.epoch", "docstring", "figure.max_open_warning", "interactive"),
     *("savefig.directory", "timezone", "tk.", "toolbar", "webagg."),

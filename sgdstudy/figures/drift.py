@@ -17,7 +17,6 @@ from sgdstudy.figures.tables import points
 from sgdstudy.theory.expect import expect
 
 
-@styled
 def tracking(
     rows: Sequence[tuple[str, float, float, float]],
     law: theory.SampleLaw,

@@ -227,3 +227,21 @@ def test_the_panels_of_optimisers_have_a_line_a_rule_and_theory_where_it_is_know
     assert momentum.expected is None
     assert sgd.color != momentum.color
     assert panel.title == "a, to 0.01"
+
+
+def test_steps_that_follow_a_drift_lie_on_what_theory_says_they_settle_at():
+    law = ss.theory.uniform_law(ss.problems.parabola, 3, 0.3)
+    moves = {"drift": np.array([1e-3, 1e-3, 0.0]), "still": np.zeros(3)}
+    lrs = (0.01, 0.03, 0.1)
+    due = {
+        n: [ss.theory.stationary_tracking(law, 1, a, v).excess for a in lrs]
+        for n, v in moves.items()
+    }
+    rows = [(n, a, y, 0.1 * y) for n in moves for a, y in zip(lrs, due[n], strict=True)]
+    panel = ss.figures.tracking(rows, law, moves)
+    for name in moves:
+        (line,) = [line for line in panel.lines if line.label == name]
+        x, y = line.expected
+        np.testing.assert_allclose(np.interp(np.log(lrs), np.log(x), y), due[name], rtol=0.02)
+    assert list(panel.marks.values()) == [ss.theory.best_tracking_lr(law, 1, moves["drift"])]
+    assert visible(Chart("A drift of 0.001 a step", [panel]).figure())
