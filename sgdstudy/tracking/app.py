@@ -8,6 +8,7 @@ so our page sends it on.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -27,7 +28,6 @@ def around_mlflow(page: Callable[[Store], str]) -> Callable[..., Awaitable[None]
     Args:
         page: the page's HTML, of the store that the server serves; made anew for every visit.
     """
-    import anyio
     from mlflow.server.constants import BACKEND_STORE_URI_ENV_VAR
     from mlflow.server.fastapi_app import app as mlflow_app
 
@@ -35,7 +35,7 @@ def around_mlflow(page: Callable[[Store], str]) -> Callable[..., Awaitable[None]
         path = scope.get("path", "")
         if scope["type"] == "http" and path == "/" and scope["method"] in ("GET", "HEAD"):
             store = locate(os.environ[BACKEND_STORE_URI_ENV_VAR])
-            html = await anyio.to_thread.run_sync(page, store)
+            html = await asyncio.to_thread(page, store)
             await _answer(html.encode(), send)
             return
         if path.startswith(f"{MLFLOW}/"):
