@@ -14,12 +14,13 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import quote
 
-from sgdstudy.tracking.store import Store, locate
+from sgdstudy.tracking.store import Store, read_store
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 MLFLOW = "/mlflow"  # where MLflow's own page is
+SERVED = "SGDSTUDY_SERVED"  # the store, as `sgdstudy ui` knows it; MLflow may be told otherwise
 
 
 def around_mlflow(page: Callable[[Store], str]) -> Callable[..., Awaitable[None]]:
@@ -34,8 +35,8 @@ def around_mlflow(page: Callable[[Store], str]) -> Callable[..., Awaitable[None]
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
         if scope["type"] == "http" and path == "/" and scope["method"] in ("GET", "HEAD"):
-            store = locate(os.environ[BACKEND_STORE_URI_ENV_VAR])
-            html = await asyncio.to_thread(page, store)
+            served = os.environ.get(SERVED) or os.environ[BACKEND_STORE_URI_ENV_VAR]
+            html = await asyncio.to_thread(lambda: page(read_store(served)))
             await _answer(html.encode(), send)
             return
         if path.startswith(f"{MLFLOW}/"):

@@ -17,7 +17,7 @@ import psutil
 import requests
 
 from sgdstudy.errors import InputError, StoreError
-from sgdstudy.tracking import chart_views, database, recovery, watched
+from sgdstudy.tracking import app, chart_views, database, recovery, watched
 from sgdstudy.tracking.store import Store, locate, read_store
 from sgdstudy.training.interrupts import STOP_SIGNALS
 
@@ -70,7 +70,7 @@ def _served(
         process = subprocess.Popen(
             [*watcher, *server_command(store, free)],
             stdin=subprocess.PIPE,  # it ends with us, however we end
-            env=_environment(),
+            env=_environment(store),
             start_new_session=True,  # Ctrl-C is ours
         )
         try:
@@ -125,14 +125,14 @@ def _address(store: Store) -> str:
     return database.address(store.database, database.query(store.database))
 
 
-def _environment() -> dict[str, str]:
+def _environment(store: Store) -> dict[str, str]:
     # job execution is not used, and costs over a gigabyte of memory
     quiet = {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "PYTHONWARNINGS": "ignore",
     }
-    return {**os.environ, **quiet}
+    return {**os.environ, **quiet, app.SERVED: store.uri}
 
 
 def _free_port(first: int) -> int:

@@ -1,0 +1,46 @@
+"""The first page of `sgdstudy ui`: what it shows of a store, and where its links lead."""
+
+import re
+
+import pytest
+
+import sgdstudy as ss
+from sgdstudy.report import landing
+from sgdstudy.tracking.store import open_store, read_store
+
+
+def test_a_store_without_an_answer_says_what_to_do(store):
+    open_store(store)
+    assert "No study has an answer yet" in landing.page(read_store(store))
+
+
+def test_each_study_has_its_question_its_picture_and_its_ways_on(store):
+    result = ss.run("ex3_batches", store=store)
+    html = landing.page(read_store(store))
+    assert "what does a DataLoader put into each batch?" in html
+    assert result.answer.split(".")[0] in html
+    run, answer = result.run_ids["shuffle"], result.run_ids["answer"]
+    assert f"get-artifact?path=picture.png&amp;run_uuid={answer}" in html
+    links = re.findall(r'<a href="([^"]+)"', html)
+    own = [link for link in links if "/experiments/" in link]
+    assert own
+    assert all(link.startswith("/mlflow/#/") for link in own)
+    assert any(link.endswith(f"/runs/{answer}/artifacts") for link in own)
+    assert run not in html
+    elsewhere = landing.page(read_store(store), "http://host:5000")
+    assert "http://host:5000/#/experiments/" in elsewhere
+
+
+@pytest.mark.parametrize("name", ["answer", "question"])
+def test_text_of_people_is_text(store, name, tmp_path):
+    script = tmp_path / "mine.py"
+    said = "<script>alert(1)</script>"
+    doc, answer = (said, "ok") if name == "question" else ("why?", said)
+    script.write_text(
+        f'"""{doc}"""\nimport sgdstudy as ss\n\n\ndef arms(o):\n'
+        f'    yield "a", ss.Arm("curve", lr=1e-4, epochs=1)\n\n\ndef claims(o, runs):\n'
+        f'    return []\n\n\ndef answer(o, runs, value):\n    return "{answer}"\n\n\n'
+        f"STUDY = ss.study(__name__)\n"
+    )
+    ss.run(str(script), store=store)
+    assert said not in landing.page(read_store(store))
