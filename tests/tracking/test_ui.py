@@ -73,6 +73,34 @@ def test_the_printed_address_shows_the_arms_on_a_log_axis(server, tmp_path):
     assert any(set(ARMS) <= set(chart["lines"]) for chart in charts)
 
 
+@pytest.mark.server
+def test_from_the_bare_address_to_the_charts_to_a_run_and_back(server):
+    """Arms are visible at each station, at most six, each in a colour of its own."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page.set_default_timeout(60_000)
+        page.goto(server["ex6_shuffle"].partition("/#")[0])
+        card = page.locator("#ex6_shuffle")
+        assert "what happens with shuffle=False" in card.inner_text()
+        assert card.locator("img").evaluate("image => image.decode().then(() => image.width > 0)")
+        card.get_by_text("Charts", exact=True).click()
+        chart = page.locator(".js-plotly-plot").first
+        chart.locator(".scatterlayer .trace").first.wait_for()
+        drawn = chart.evaluate(
+            "c => c._fullData.filter(l => l.y.length).map(l => [l.name, l.line.color.slice(0, 7)])"
+        )
+        names, colors = {name for name, _ in drawn}, {color for _, color in drawn}
+        assert len(names) <= chart_views.MOST_SHOWN
+        assert len(colors) == len(names)
+        page.get_by_role("link", name=ARMS[0], exact=True).first.click()
+        page.wait_for_function("location.hash.includes('/runs/')")
+        page.go_back()
+        page.get_by_text(ARMS[1], exact=True).first.wait_for()
+        browser.close()
+
+
 @pytest.mark.parametrize(("asked", "server", "local"), [("", False, True), ("on", True, True)])
 def test_a_server_gets_views_only_when_asked(monkeypatch, tmp_path, asked, server, local):
     monkeypatch.delenv("SGDSTUDY_VIEWS", raising=False)
