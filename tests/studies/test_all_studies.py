@@ -109,7 +109,8 @@ def test_the_main_figure_can_be_read(studied, study):
     (answer,) = [r for r in every_run(opened, opened.experiment(study)) if r.is_answer]
     assert figures_of(study, studied[0])[0] == "picture.png"
     (picture,) = Path(studied[0]).rglob(f"{answer.run_id}/artifacts/picture.png")
-    assert Image.open(picture).width == 1400
+    with Image.open(picture) as image:
+        assert image.width == 1400
     assert "plotly" in picture.with_suffix(".html").read_text(encoding="utf-8")
     drawn = json.loads(picture.with_suffix(".json").read_text(encoding="utf-8"))
     colors = {}
