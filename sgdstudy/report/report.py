@@ -340,7 +340,7 @@ def _setting(text: str | None) -> str:
             return written(kind(text or ""))
         except ValueError:
             continue
-    return text if text not in (None, "", "None") else "–"
+    return cut(printable(text)) if text not in (None, "", "None") else "–"
 
 
 def _result(run: TrackedRun, name: str, missing: str) -> str:

@@ -58,7 +58,7 @@ def epoch_ends(
             epoch = _multiplied(squares, share, config.lr)
             if fixed:  # once: over all stretches, not only those that were multiplied
                 most = fixed_order.growth(fixed_order.batches(problem, config), config.lr).factor
-                epoch = epoch._replace(growth=np.array([max(1.0, most)]))
+                epoch = epoch._replace(growth=np.array([most if most > 1 + 1e-12 else 1.0]))
         with np.errstate(all="ignore"):  # of seeds that diverge
             running = (y.swapaxes(-1, -2) @ epoch.form @ y)[:, 0, 0]
             y = epoch.step @ y

@@ -52,9 +52,9 @@ class Client:
 
     def _call(self, name: str, method: Callable[..., Any], *given: Any, **named: Any) -> Any:
         remote = not self._uri.startswith("sqlite")
-        call = functools.partial(method, *given, **named)
-        if remote and name.endswith("_artifacts"):
-            call = functools.partial(self._reach_files, name, *given, **named)
+        files = remote and name.endswith("_artifacts")
+        does = functools.partial(self._reach_files, name) if files else method
+        call = functools.partial(does, *given, **named)
         found = ask(self._uri, call, seconds() + self._transfer(name, given))
         if remote:
             _require_real(self._uri, name, found)
