@@ -234,6 +234,7 @@ def _ours(uri: str, error: Exception) -> Exception:
 def _without_package(uri: str, error: Exception) -> InputError:
     shown = without_secrets(uri, whole=True)
     name = getattr(error, "name", None)
+    name = {"botocore": "boto3"}.get(name or "", name)  # it comes with boto3
     return Refused(
         f"{shown} needs a package that is not installed here ({name or reason_of(error)}): install "
         f"it, or name another driver in the address, as postgresql+psycopg://..."
