@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sgdstudy.report.markup import markdown
-from sgdstudy.report.report import answered, claims_of, question_and_answer, tallied
+from sgdstudy.report.markup import markdown, rendered
+from sgdstudy.report.report import answered, claims_of, question_and_answer, read_text, tallied
 from sgdstudy.studies.study import HIDDEN
 from sgdstudy.tracking import chart_views
 from sgdstudy.tracking.app import MLFLOW, around_mlflow
-from sgdstudy.tracking.runs import TrackedRun, artifact
+from sgdstudy.tracking.runs import TrackedRun
 from sgdstudy.tracking.store import Store
 
 PICTURE = "picture.png"
@@ -56,44 +56,31 @@ def page(store: Store, server: str = "") -> str:
         store: whose studies.
         server: address of MLflow's server; "" the one that serves the page.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("sgdstudy.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     cards = [_card(store, server, *study) for study in answered(store)]
     exercises = [card for card in cards if card.name.startswith("ex")]
     others = [card for card in cards if card not in exercises]
     groups = {"Exercises": exercises, "Studies": others}
-    template = environment.get_template("landing.html")
-    return template.render(groups=groups, mlflow=f"{server}{MLFLOW if not server else ''}/#/")
+    mlflow = f"{server or MLFLOW}/#/"
+    return rendered("landing.html", groups=groups, mlflow=mlflow)
 
 
 def _card(store: Store, server: str, name: str, experiment: Any, run: TrackedRun) -> Card:
     with tempfile.TemporaryDirectory() as folder:  # what a server has is downloaded to it
-        text, claims = (_text(store, run, file, folder) for file in ("answer.md", "claims.json"))
+        files, notes = ("answer.md", "claims.json"), list[str]()
+        text, claims = (read_text(store, run, file, Path(folder), notes) for file in files)
     question, answer = question_and_answer(text, name)
-    found = [] if answer == HIDDEN else claims_of(claims, [])
+    found = [] if answer == HIDDEN else claims_of(claims, notes)
     paragraphs = markdown(answer)
-    base = f"{server}{MLFLOW if not server else ''}"
+    base = server or MLFLOW
     names = run.tags.get("sgdstudy.figures", "").split(", ")
     picture = f"{server}/get-artifact?path={PICTURE}&run_uuid={run.run_id}"
     return Card(
         name=name,
         question=question,
-        answer=paragraphs[0] if paragraphs else "",
+        answer=paragraphs[0] if paragraphs else "; ".join(notes),
         verdicts=tallied(found),
         failed=any(claim["holds"] is False for claim in found),
         picture=picture if PICTURE in names else "",
         charts=chart_views.url(base, experiment),
         run=f"{base}/#/experiments/{experiment.experiment_id}/runs/{run.run_id}/artifacts",
     )
-
-
-def _text(store: Store, run: TrackedRun, name: str, into: str) -> str:
-    path = artifact(store, run, name, Path(into))
-    return "" if path is None else path.read_text(encoding="utf-8")

@@ -122,3 +122,18 @@ def cut(text: str, most: int = 2000) -> str:
 def slug(name: str) -> str:
     """Return a name that an address can hold."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name)
+
+
+def rendered(template: str, **values: Any) -> str:
+    """Return a page of `templates/` with these values; text in them is text, never markup."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("sgdstudy.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["breakable"] = breakable
+    return environment.get_template(template).render(**values)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgdstudy.errors import InputError, reason
-from sgdstudy.report.markup import breakable, command, cut, markdown, slug
+from sgdstudy.report.markup import command, cut, markdown, rendered, slug
 from sgdstudy.report.pictures import Album, Picture
 from sgdstudy.studies.claims import tally, without_tables
 from sgdstudy.studies.study import HIDDEN
@@ -102,8 +102,6 @@ def write_report(store: Store, path: Path) -> Path:
     Raises:
         InputError: no study has run yet, or the file cannot be written, or is another one.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     _require_page(store, path)
     sections, damaged = _sections(store)
     for line in damaged:
@@ -112,15 +110,8 @@ def write_report(store: Store, path: Path) -> Path:
         raise InputError(f"no study of {store.shown} can be shown: {damaged[0]}")
     if not sections:
         raise InputError(f"no study has run in {store.shown} yet: run sgdstudy study, then report")
-    environment = Environment(
-        loader=PackageLoader("sgdstudy.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["breakable"] = breakable
-    page = environment.get_template("report.html").render(
+    page = rendered(
+        "report.html",
         sections=sections,
         damaged=damaged,
         tally=tallied([row for section in sections for row in section.claims]),
@@ -212,8 +203,8 @@ def _section(
     ident = "study-" + slug(name)
     with tempfile.TemporaryDirectory() as folder:  # what a server has is downloaded to it
         into = Path(folder)
-        question, text = question_and_answer(_read(store, run, "answer.md", into, notes), name)
-        claims = claims_of(_read(store, run, "claims.json", into, notes), notes)
+        question, text = question_and_answer(read_text(store, run, "answer.md", into, notes), name)
+        claims = claims_of(read_text(store, run, "claims.json", into, notes), notes)
         paths = [artifact(store, run, file, into) for file in _figures(store, run)]
         there = [path for path in paths if path is not None]
         pictures, left_out = album.of_study(there, ident, question)
@@ -241,7 +232,7 @@ def _section(
     )
 
 
-def _read(store: Store, run: TrackedRun, name: str, into: Path, notes: list[str]) -> str:
+def read_text(store: Store, run: TrackedRun, name: str, into: Path, notes: list[str]) -> str:
     """Return the text of an artifact; "" where there is none, or it is damaged, which is noted."""
     path = artifact(store, run, name, into)
     try:

@@ -1,6 +1,7 @@
 """The first page of `sgdstudy ui`: what it shows of a store, and where its links lead."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -44,3 +45,13 @@ def test_text_of_people_is_text(store, name, tmp_path):
     )
     ss.run(str(script), store=store)
     assert said not in landing.page(read_store(store))
+
+
+@pytest.mark.parametrize("name", ["answer.md", "claims.json"])
+def test_a_damaged_answer_is_said_and_the_page_stands(store, name):
+    ss.run("ex3_batches", store=store)
+    (file,) = Path(store).rglob(f"artifacts/{name}")
+    file.write_bytes(b"\xff\xfe\x00 damaged")
+    html = landing.page(read_store(store))
+    assert "ex3_batches" in html
+    assert (f"{name} is left out" in html) == (name == "answer.md")  # the answer stands, else
