@@ -20,7 +20,7 @@ import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sgdstudy.tracking.ui import _environment
+from sgdstudy.tracking.ui import QUIET
 
 START_SECONDS = 120.0  # seven on an idle machine
 STOP_SECONDS = 20.0
@@ -96,7 +96,8 @@ class MlflowServer:
 
     def environment(self) -> dict[str, str]:
         """Return the variables it is started with."""
-        given = {k: v for k, v in _environment().items() if not k.startswith("MLFLOW_TRACKING_")}
+        given = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_TRACKING_")}
+        given |= QUIET
         # not a word of the command: whoever is on the machine could read the password there
         given["MLFLOW_BACKEND_STORE_URI"] = self.backend or f"sqlite:///{self.folder}/mlflow.db"
         if self.auth:

@@ -233,10 +233,13 @@ def _section(
 
 
 def read_text(store: Store, run: TrackedRun, name: str, into: Path, notes: list[str]) -> str:
-    """Return the text of an artifact; "" where there is none, or it is damaged, which is noted."""
+    """Return the text of an artifact; "" where there is none, or it is damaged; both are noted."""
     path = artifact(store, run, name, into)
+    if path is None:
+        notes.append(f"{name} is missing")
+        return ""
     try:
-        return "" if path is None else shapes.read_text(path) or ""
+        return shapes.read_text(path) or ""
     except (shapes.Damaged, OSError) as error:
         notes.append(f"{name} is left out: {error}")
         return ""

@@ -22,6 +22,11 @@ from sgdstudy.tracking.store import Store, locate, read_store
 from sgdstudy.training.interrupts import STOP_SIGNALS
 
 START_SECONDS = 60.0
+QUIET = {  # of the server's environment; job execution is not used, and costs over a gigabyte
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PYTHONWARNINGS": "ignore",
+}
 
 
 def serve(given: str | None, port: int, say: Callable[[str], None], browse: bool = False) -> int:
@@ -126,13 +131,7 @@ def _address(store: Store) -> str:
 
 
 def _environment(store: Store) -> dict[str, str]:
-    # job execution is not used, and costs over a gigabyte of memory
-    quiet = {
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "PYTHONWARNINGS": "ignore",
-    }
-    return {**os.environ, **quiet, app.SERVED: store.uri}
+    return {**os.environ, **QUIET, app.SERVED: store.uri}
 
 
 def _free_port(first: int) -> int:

@@ -13,15 +13,13 @@ from sgdstudy.figures import backend, png
 
 CODE = """
 import sgdstudy as ss
-made = ss.figures.power_laws(
-    ss.figures.points([("a", 1, 2.0, 0.1), ("a", 2, 1.0, 0.1)]), {"p": ["a"]}, {}, "x", "y")
+made = ss.figures.strips([("a", "b", 1.0, False), ("a", "c", 2.0, True)], "x", "y")
 print(len(ss.figures.png(made)) > 1000)
 """
 
 
 def drawn():
-    rows = ss.figures.points([("a", 1.0, 2.0, 0.1), ("a", 2.0, 1.0, 0.1)])
-    return png(ss.figures.power_laws(rows, {"panel": ["a"]}, {}, "x", "y"))
+    return png(ss.figures.strips([("a", "b", 1.0, False), ("a", "c", 2.0, True)], "x", "y"))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,9 @@ from sgdstudy.tracking import journal, recovery, server
 from sgdstudy.tracking.store import open_store
 
 AFTER = (1, 3, 6, 11, 18)  # requests that are answered well before
+# what MLflow's client reads as a list of nothing (it ignores fields it does not know): a page of such
+# a server has less on it and says what is missing, but cannot know of runs that are kept from it
+NOTHING = ("200 empty", "200 other")
 LIMIT = 40.0  # seconds a command, of which most is for a slow machine; a time-out here is 5 s
 SCRIPT = '''"""Does it arrive?"""
 import dataclasses
@@ -101,7 +104,7 @@ def assert_ends_well(capsys, bad, words, kind, after):
     if asked > after and words[0] != "list":
         assert code in (0, 1, 2), what
         assert len(last) == (code == 2 or "error: " in error), what
-        if words[0] in ("report", "export", "prune", "ui") and kind != "200 empty":
+        if words[0] in ("report", "export", "prune", "ui") and kind not in NOTHING:
             assert code == 2, what
     return code
 
@@ -119,7 +122,7 @@ def test_at_the_start_every_command_is_one_line(project, bad, capsys, kind):
     for words in COMMANDS.values():
         words = [word.format(run_id="0" * 32) for word in words]
         code = assert_ends_well(capsys, bad, words, kind, 0)
-        if kind != "200 empty":  # MLflow's client takes that for a server without experiments
+        if kind != "200 empty":
             assert code == (0 if words == ["list"] else 2), words
 
 
@@ -168,7 +171,7 @@ def test_a_run_at_which_a_server_always_fails_is_set_aside(project, bad, capsys)
     state = project / "state" / "sgdstudy"
     assert len(list((state / "streams").glob("*"))) == 3
     for _ in range(recovery.MOST_TRIES):
-        assert call("report") in (0, 2)
+        recovery.recover(open_store())
     assert list((state / "streams").glob("*")) == []
     assert len(list((state / "aside").glob("*"))) == 3
     began = time.monotonic()

@@ -107,5 +107,7 @@ def test_prune_without_anybody_to_ask_is_one_line(store, begin, monkeypatch, cap
     monkeypatch.setattr("builtins.input", nobody)
     with pytest.raises(SystemExit, match="2"):
         main(["prune", "--keep", "0", "--store", store])
-    assert capsys.readouterr().err.strip().endswith("--yes drops without asking")
+    assert capsys.readouterr().err == (
+        "error: there is no terminal to ask in: drop these 1 runs and their files? Add --yes\n"
+    )
     assert len(ss.load_runs("study", store=store)) == 1
