@@ -13,8 +13,8 @@ from sgdstudy.tracking import journal, recovery, server
 from sgdstudy.tracking.store import open_store
 
 AFTER = (1, 3, 6, 11, 18)  # requests that are answered well before
-# what MLflow's client reads as a list of nothing (it ignores fields it does not know): a page of such
-# a server has less on it and says what is missing, but cannot know of runs that are kept from it
+# what MLflow's client reads as a list of nothing (it ignores fields it does not know): a page of
+# such a server says which file is missing, but cannot know of runs that are kept from it
 NOTHING = ("200 empty", "200 other")
 LIMIT = 40.0  # seconds a command, of which most is for a slow machine; a time-out here is 5 s
 SCRIPT = '''"""Does it arrive?"""
