@@ -26,7 +26,8 @@ from sgdstudy.errors import InputError
 from sgdstudy.studies.scripts import load_study
 from sgdstudy.sweep import cluster, grid, results, sweep
 from sgdstudy.tracking import code as code_of_runs
-from sgdstudy.tracking.journal import KEY, Journal
+from sgdstudy.tracking.entries import KEY
+from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.store import open_store
 from sgdstudy.tracking.writing import writing
 
