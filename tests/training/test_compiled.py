@@ -271,7 +271,7 @@ def test_two_problems_live_side_by_side():
     given = setting(first, 3)
     runs = [compile_steps(problem, given[0]) for problem in (first, second)]
     for problem, run in zip((first, second), runs, strict=True):
-        ours = run(given[1], run.init(given[1]), *given[2:], 1)[2:]
+        ours = run(given[1], run.init(given[1]), *given[2:], first=1)[2:]
         assert relative(ours, eager(problem, *given)) < 1e-6
 
 
