@@ -393,7 +393,8 @@ def test_a_compiler_that_hangs_is_given_up(builds, monkeypatch, tmp_path):
 
 
 def test_a_torch_that_cannot_be_recorded(monkeypatch):
-    monkeypatch.delitem(sys.modules, "sgdstudy.training.compiled.recorder", raising=False)
+    for name in ("training.compiled.recorder", "problems.torch_operations"):
+        monkeypatch.delitem(sys.modules, f"sgdstudy.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "torch.utils._python_dispatch", None)
     assert "cannot be recorded" in refusal()
 
