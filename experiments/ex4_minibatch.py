@@ -58,8 +58,8 @@ def claims(o, runs):
     yield ss.Claim("first_non_finite_loss", "eta 0.2", [seen.min(), seen.max()])
     seeds, epoch = run.config.seeds[:FOLLOWED], int(run.stop_epoch.min())  # all complete it
     rows = run.load("epochs", seeds=seeds, epochs=slice(epoch, epoch + 1))
-    late, due = rows["running_loss"] / rows["full_loss"], ss.expect(run).of(seeds)
-    due = due.running_over_full(epoch)
+    late, known = rows["running_loss"] / rows["full_loss"], ss.expect(run).of(seeds)
+    due = known.running_over_full(epoch)
     yield ss.Claim("running_loss_ratio_late", "descent", late.mean(), due)
     yield from ss.predicted_claims(runs.select("descent"))
 

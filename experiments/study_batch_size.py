@@ -84,7 +84,7 @@ def claims(o, runs):
         steps = reached(runs, line)
         for size, seen in steps.items():
             both = seen.beside(path(line, size).steps)
-            yield ss.Claim.estimated("steps", f"{line}, B={size}", *both, EXACT)
+            yield ss.Claim.estimated("steps", f"{line}, B={size}", *both, source=EXACT)
         _, size = ss.theory.critical_batch_size([*steps], [*map(float, steps.values())])
         yield ss.Claim("critical_batch_size", line, size)  # it follows from the steps
         yield ss.Claim("over_that_of_the_step", line, size / of_step(line))

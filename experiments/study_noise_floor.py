@@ -86,7 +86,7 @@ def claims(o, runs):
     for arm, run in runs.select("*independent").items():
         known = ss.expect(run)
         seen = excess(run).beside(known.excess[late(run)].mean())
-        yield ss.Claim.estimated("excess", arm, *seen, EXACT)
+        yield ss.Claim.estimated("excess", arm, *seen, source=EXACT)
         ratio = known.small_step_excess / float(known.stationary_excess)
         yield ss.Claim("small_step_formula_over_exact", arm, ratio)
         yield ss.Claim("noise_left_by_shuffling", arm, left_by_shuffling(runs, arm))

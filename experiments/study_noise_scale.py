@@ -71,7 +71,7 @@ def claims(o, runs):
         late = slice(last - last // 10, last)
         known = path(*FOLLOWED[arm]).mean_noise_scale(late)
         yield ss.Claim.estimated(
-            "noise_scale_late", arm, *measured(run, arm, late).beside(known), EXACT
+            "noise_scale_late", arm, *measured(run, arm, late).beside(known), source=EXACT
         )
 
 

@@ -86,10 +86,10 @@ def claims(o, runs):
             name = "over_constant_at_the_end" if warm else "over_constant"
             other, due = ends[constant] if warm else (calm, level)
             seen = ratio(last, other, true / due).beside(true / due)
-            yield ss.Claim.estimated(name, arm, *seen, EXACT)
+            yield ss.Claim.estimated(name, arm, *seen, source=EXACT)
     for arm in (f"noiseless: {line}" for line in list(GUESSES)[:2]):
         seen = runs[arm].decay_power().beside(ss.expect(runs[arm]).decay_power)
-        yield ss.Claim.estimated("exponent", arm, *seen, RATE)
+        yield ss.Claim.estimated("exponent", arm, *seen, source=RATE)
     for arm, run in runs.select("noisy: tail*").items():  # the law is of many small steps
         yield ss.Claim("over_law", arm, ends[arm][0].mean() / ss.expect(run).averaged_excess_law)
 

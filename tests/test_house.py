@@ -90,6 +90,19 @@ def test_the_public_names_stay():
     assert all(getattr(ss, name) is not None for name in ss.__all__)
 
 
+def test_types_are_known_of_every_public_name():
+    """Mypy and editors read imports that are never run: of each name from where it comes."""
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = [node for node in tree.body if isinstance(node, ast.If) and node.body[1:]]
+    written = {
+        alias.name: f"{node.module}.{alias.name}"
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert written == {name: f"{at}.{name}" for name, at in ss._PUBLIC.items()} | ss._MODULES
+
+
 def test_every_folder_says_what_it_is():
     for path in PACKAGE.rglob("__init__.py"):
         if path.parent != PACKAGE:

@@ -25,7 +25,8 @@ from typing import Any
 from sgdstudy import checks
 from sgdstudy.errors import InputError, reason
 from sgdstudy.history.rows import AXIS
-from sgdstudy.tracking.journal import KEY, Closing, Journal, Opening
+from sgdstudy.tracking.entries import KEY, Closing, Opening
+from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.load import had_rows
 from sgdstudy.tracking.runs import (
     TrackedRun,

@@ -26,7 +26,8 @@ from sgdstudy.errors import InputError
 from sgdstudy.studies.scripts import load_study
 from sgdstudy.sweep import cluster, grid, results, sweep
 from sgdstudy.tracking import code as code_of_runs
-from sgdstudy.tracking.journal import KEY, Journal
+from sgdstudy.tracking.entries import KEY
+from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.store import open_store
 from sgdstudy.tracking.writing import writing
 
@@ -182,7 +183,8 @@ def test_grids_over_an_optimisers_option_and_over_the_scripts_own(script, store)
     swept = sweep.run(plan_of(script, store, words, arm="SGD"))
     runs = ss.load_runs(NAME, store=store).set_index("run_id").loc[swept.table.run_id]
     assert list(runs["optimizer.momentum"]) == [0, 0, 0.9, 0.9]
-    arms = {s: load_study(script).arms(load_study(script).options(scale=s)) for s in (1.0, 2.0)}
+    scaled = {s: load_study(script).options(**{"scale": s}) for s in (1.0, 2.0)}
+    arms = {s: load_study(script).arms(options) for s, options in scaled.items()}
     rows = ss.load_epochs(NAME, store=store)
     for _, point in swept.table.iterrows():
         arm = arms[point.scale]["SGD"]

@@ -22,7 +22,8 @@ from servers import ADMIN, USERS_INI, MlflowServer, Postgres, postgres_missing
 import sgdstudy as ss
 from sgdstudy.cli.main import main
 from sgdstudy.tracking import provenance
-from sgdstudy.tracking.journal import Closing, Journal, Opening
+from sgdstudy.tracking.entries import Closing, Opening
+from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.store import Store, open_store
 from sgdstudy.tracking.ui import server_command
 
