@@ -9,8 +9,6 @@ Source: Polyak (1969); Strohmer, Vershynin (2009); Loizou et al. (2021).
 Command: python experiments/study_polyak.py
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 import sgdstudy as ss
@@ -24,7 +22,6 @@ EXACT = "theory: second moments, step by step; four standard errors"
 LAW = "theory: |z|^2 falls by 3 (L - L*)^2 / |g|^2 on a quadratic (at least 1: Polyak 1969)"
 
 
-@dataclass(frozen=True)
 class Options(ss.Options):
     seeds: int = 256
     epochs: int = 100

@@ -128,6 +128,14 @@ def test_a_script_only_declares(script):
     assert {name for name in names if re.match(r"sgdstudy\.(tracking|training|cli)", name)} == set()
 
 
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_a_page_is_short(script):
+    """An exercise is read at once, a study nearly so; no line of it is squeezed."""
+    lines = script.read_text(encoding="utf-8").splitlines()
+    assert len(lines) < (120 if script.stem.startswith("ex") else 150)
+    assert max(map(len, lines)) <= 100
+
+
 @pytest.mark.slow
 def test_training_alone_needs_no_store():
     for engine in ("eager", "compiled"):
