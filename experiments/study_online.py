@@ -92,7 +92,7 @@ def claims(o, runs):
             yield from decayed(arm, run)
         else:
             seen = late(run).mean_excess.beside(late(run).expected.mean())
-            yield ss.Claim.estimated("excess", arm, *seen, EXACT)
+            yield ss.Claim.estimated("excess", arm, *seen, source=EXACT)
     yield best(runs)
     drift = [late(run) for run in runs.select("drift, lr=*").values()]
     each = np.mean([(seen.loss - seen.excess).mean(0) for seen in drift], 0)
