@@ -84,7 +84,7 @@ def claims(o, runs):
         late = slice(len(excess) // 2, len(excess))
         known = ss.expect(runs[WRONG]).path(most=len(excess) - 1).excess[late].mean()
         seen = ss.Estimate.mean(excess[late].mean(0)).beside(known)
-        yield ss.Claim.estimated("excess_late", WRONG, *seen, EXACT)
+        yield ss.Claim.estimated("excess_late", WRONG, *seen, source=EXACT)
 
 
 def answer(o, runs, value):

@@ -72,7 +72,7 @@ def claims(o, runs):
     found = outcomes(runs)
     run = runs["independent"]
     for name, (seen, due) in run.late_ratios(run.config.epochs // 2).items():
-        yield ss.Claim.estimated(name, "independent", *seen.beside(due), EXACT)
+        yield ss.Claim.estimated(name, "independent", *seen.beside(due), source=EXACT)
     yield lucky_claim("independent", run)
     # by how much |g|^2 is below its bound at worst, at the end of any epoch of any run
     short = max(0.0, *(1 - (run.gradient_over_bound() ** 2).min() for run in runs.values()))
