@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sgdstudy.errors import InputError, reason
+from sgdstudy.errors import InputError, reason, unwritable
 from sgdstudy.report.markup import command, cut, markdown, rendered, slug
 from sgdstudy.report.pictures import Album, Picture
 from sgdstudy.studies.claims import tally, without_tables
@@ -125,8 +125,7 @@ def write_report(store: Store, path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
-        why = error.strerror or error
-        raise InputError(f"the report {path} cannot be written ({why})") from error
+        raise unwritable(f"the report {path}", error) from error
     return path
 
 

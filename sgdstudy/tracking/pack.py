@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, reason
+from sgdstudy.errors import InputError, reason, unwritable
 from sgdstudy.history.rows import AXIS
 from sgdstudy.tracking.entries import KEY, Closing, Opening
 from sgdstudy.tracking.journal import Journal
@@ -81,7 +81,7 @@ def pack(store: Store, names: Iterable[str], path: Path, invocation: str = "late
                 _add(file, store, study, run)
         os.replace(draft, path)
     except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise unwritable(path, error) from error
     finally:
         draft.unlink(missing_ok=True)
     return list(runs)

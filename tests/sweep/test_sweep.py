@@ -16,12 +16,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import one_line
+from conftest import call, one_line
 from mlflow import MlflowClient
 from servers import MlflowServer
 
 import sgdstudy as ss
-from sgdstudy.cli.main import main
 from sgdstudy.errors import InputError
 from sgdstudy.studies.scripts import load_study
 from sgdstudy.sweep import cluster, grid, results, sweep
@@ -121,9 +120,7 @@ def all_runs(store, name=NAME):
 
 def command(words):
     """Run the command line here; return its exit code."""
-    with pytest.raises(SystemExit) as end:
-        main(["sweep", *words])
-    return end.value.code
+    return call("sweep", *words)
 
 
 # ---- what is recorded -----------------------------------------------------------------------
