@@ -47,7 +47,7 @@ def claims(o, runs):
             yield ss.Claim(f"{loss}_epoch_{k}", "exact", exact.at(loss, k), law.loss(loss, k))
     yield ss.Claim("rho_sequential", "exact", exact.contraction_along(), law.rho_along(last))
     yield ss.Claim("peak_batch_loss", "exact", exact.peak(epoch=1))
-    within, across = (runs[arm].error_factor for arm in ("worst stretch", "worst stretch, across"))
+    within, across = (runs[arm].last_error for arm in ("worst stretch", "worst stretch, across"))
     yield ss.Claim("growth_within_epoch", "worst stretch", within, law.growth())
     yield ss.Claim("growth_across_boundary", "worst stretch, across", across, law.growth(True))
     without_rounding = ss.expect(runs["SGD reversed"]).stop_without_rounding

@@ -36,10 +36,10 @@ def arms(o):
         arm = ss.Arm(ss.problems.curve(loss=loss), lr=lr, batch_size=size, seeds=seeds)
         yield f"{loss}, B={size}, fixed", arm.but("w = 0", **still)
         yield f"{loss}, B={size}, moving", arm.but("w moves", **moves, **exact[loss])
-    along = ss.Arm("curve", "along the curve", lr=STEPS["mse"], order="sequential")
+    along = ss.Arm("curve", "along the curve", order="sequential")
     for size in (7, 64, 300, 1999):  # none divides the 2000 samples: the last batch is short
         yield f"mse, B={size}, sorted, fixed", along.but(batch_size=size, **still)
-    yield "mse, sorted, moving", along.but(batch_size=o.divides, **moves, **exact["mse"])
+    yield "mse, sorted, moving", along.but(lr=2e-4, batch_size=o.divides, **moves, **exact["mse"])
 
 
 def claims(o, runs):

@@ -116,10 +116,11 @@ def table(o, runs):
         for size, seen in reached(runs, line).items():
             run, known = runs[f"{line}, B={size}"], path(line, size)
             seeds = ss.summary(run.first_step_below(TARGET[line]))
-            (low, high), row = seeds.interval, {"line": line, "batch_size": size}
-            row |= {"lr": run.config.lr, "steps_expected": known.steps, "steps": seen.value}
-            row |= {"standard_error": seen.error, "median": seeds.median, "median_low": low}
-            row |= {"median_high": high, "share_of_seeds": seeds.share}
+            low, high = seeds.interval
+            row = {"line": line, "batch_size": size, "lr": run.config.lr}
+            row |= {"steps_expected": known.steps, "steps": seen.value}
+            row |= {"standard_error": seen.error, "median": seeds.median}
+            row |= {"median_low": low, "median_high": high, "share_of_seeds": seeds.share}
             yield row | {"samples": size * seen.value}
 
 

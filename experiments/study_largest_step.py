@@ -13,7 +13,6 @@ Command: python experiments/study_largest_step.py
 import numpy as np
 
 import sgdstudy as ss
-from sgdstudy.figures.palette import BLACK, GREEN
 
 POINTS = "curve, 256 points"
 LINES = {  # line -> label noise, excess loss to reach, batch sizes of the figure
@@ -84,7 +83,7 @@ def claims(o, runs):
         late = slice(len(excess) // 2, len(excess))
         known = ss.expect(runs[WRONG]).path(most=len(excess) - 1).excess[late].mean()
         seen = ss.Estimate.mean(excess[late].mean(0)).beside(known)
-        yield ss.Claim.estimated("excess_late", WRONG, *seen, EXACT)
+        yield ss.Claim.estimated("excess_late", WRONG, *seen, source=EXACT)
 
 
 def answer(o, runs, value):
@@ -125,21 +124,20 @@ def picture(o, runs, value):
             sure = [each.almost_sure_lr_limit() / most for each in known]
             series[f"{line}, almost surely"] = sizes, sure, None
     axes = {"x": "batch size", "y": "lr over 2 / lambda_max", "title": "the largest step"}
-    colors = ss.figures.palette.named("blue", "sky", "red")
+    *colors, black, green = ss.figures.palette.named("blue", "sky", "red", "black", "green")
     left = ss.figures.lines.measured(series, colors=colors, **axes)
     run, growth = runs[NOISELESS], value["mean_square_factor_per_step"]
     z = (run.from_minimiser("steps") ** 2).sum(-1)
-    half = ss.figures.lines.of_seeds("half of the seeds", np.arange(len(z)), z, GREEN)
+    half = ss.figures.lines.of_seeds("half of the seeds", np.arange(len(z)), z, green)
     due = half.y[0] * growth**half.x
-    expected = ss.figures.Line("their mean square, theory", half.x, due, BLACK)
+    expected = ss.figures.Line("their mean square, theory", half.x, due, black)
     axes = {"title": "at 1.3 times the limit", "log": "y", "limits": (half.band[0].min(), 1e12)}
     right = ss.figures.Panel([expected, half], "step", "squared distance", **axes)
     closer = value["share_of_seeds_that_converge", NOISELESS]
     title = f"""At 1.3 times the limit the mean square grows {growth:.2f}-fold a step, and yet
     {closer * len(run.w):.0f} of {len(run.w)} seeds come nearer"""
-    return ss.figures.Chart(
-        title, [left, right], "Paths that are too rare to be met carry the mean."
-    )
+    note = "Paths that are too rare to be met carry the mean."
+    return ss.figures.Chart(title, [left, right], note)
 
 
 STUDY = ss.study(__name__)

@@ -21,7 +21,6 @@ EXACT = "theory: recursion of the second moments; four standard errors"
 PERMUTED = "theory: variance of a permuted epoch, exact; four standard errors"
 MEANS = "means, shuffled"
 LR_LAMBDA = np.array([0.005, 0.03, 0.2])  # of the means: x = 0.5, 3 and 20
-COLORS = ss.figures.palette.named("blue", "sky", "red", "orange")
 ORDERS = {"independent": "with_replacement", "shuffled": "shuffle"}
 
 
@@ -129,11 +128,12 @@ def picture(o, runs, value):
         x = np.outer(lrs, top.eigenvalues).ravel() * top.problem.d / size
         shares = np.ravel([left_by_shuffling(runs, arm) for arm in arms])
         shuffled[f"B={size}"] = x, shares, ss.theory.reshuffling_factor
+    colors = ss.figures.palette.named("blue", "sky", "red", "orange")
     axes = {"x": "lr over its limit", "y": "loss above the least one"}
-    axes |= {"title": "where the loss settles", "colors": COLORS}
+    axes |= {"title": "where the loss settles", "colors": colors}
     left = ss.figures.lines.measured(floors, **axes)
     axes = {"x": "lr, times eigenvalue, times batches", "y": "with shuffling / without"}
-    axes |= {"title": "what shuffling leaves of the noise", "colors": COLORS[::2]}
+    axes |= {"title": "what shuffling leaves of the noise", "colors": colors[::2]}
     right = ss.figures.lines.measured(shuffled, **axes)
     flat = next(iter(shuffled.values()))[1][0]
     settled = runs.select("*independent").items()

@@ -79,7 +79,7 @@ def best(runs):
 def decayed(arm, run):
     """Check a decaying step: excess over the expected one, mean over the logarithm of the time."""
     seen = ss.Estimate.mean(late(run).over_expected).beside(1)
-    yield ss.Claim.estimated("excess_over_expected", arm, *seen, EXACT)
+    yield ss.Claim.estimated("excess_over_expected", arm, *seen, source=EXACT)
     last = late(run).excess[len(late(run).step) * 8 // 9 :]  # of nine tenths that are looked at
     first, second = np.split(last, [len(last) // 2])
     yield ss.Claim("excess_in_the_last_tenth", arm, last.mean())

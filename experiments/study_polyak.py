@@ -56,7 +56,7 @@ def claims(o, runs):
     calm, known = constant.excess()[half:].mean(0), ss.expect(constant).excess[half + 1 :].mean()
     due = ss.expect(noisy).excess[-1] / known
     seen = ss.Estimate.ratio(noisy.excess()[-1], calm, due).beside(due)
-    yield ss.Claim.estimated("over_constant", f"noisy: {LINES[1]}", *seen, EXACT)
+    yield ss.Claim.estimated("over_constant", f"noisy: {LINES[1]}", *seen, source=EXACT)
     run = runs[f"noiseless: {LINES[1]}"]  # few paths carry its mean, but its rate is all paths'
     seen = run.log_rate(1, 2).beside(ss.expect(run).log_rate)
     yield ss.Claim.estimated("log_rate_per_step", f"noiseless: {LINES[1]}", *seen)

@@ -77,10 +77,10 @@ def claims(o, runs):
     # it stalls in the second half: a mean over many epochs is known better than the end
     calm = runs[constant].excess()[half:].mean(0)
     level = ss.expect(runs[constant]).excess[half + 1 :].mean()
-    yield ss.Claim.estimated("settled_excess", constant, *mean(calm).beside(level), EXACT)
+    yield ss.Claim.estimated("settled_excess", constant, *mean(calm).beside(level), source=EXACT)
     for arm, (last, true) in ends.items():
         if arm.startswith("noiseless: "):
-            yield ss.Claim.estimated("excess", arm, *mean(last).beside(true), EXACT)
+            yield ss.Claim.estimated("excess", arm, *mean(last).beside(true), source=EXACT)
         elif arm != constant:
             warm = arm == "noisy: warm-up"
             name = "over_constant_at_the_end" if warm else "over_constant"

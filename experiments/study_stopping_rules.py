@@ -18,7 +18,6 @@ PASSES = {"running": 0, "full": 1, "grad_norm": 1, "last_batch": 0}  # over the 
 SHOWN = {"shuffle": "the notebook's run", "noisy labels": "noisy labels", "RMSprop": "RMSprop"}
 RULES = {"full": "loss of all the data", "running": "running loss"}
 RULES |= {"grad_norm": "gradient norm", "last_batch": "loss of the last batch"}
-COLORS = ss.figures.palette.named("black", "blue", "green", "red")  # the truth is black
 EXACT = "theory: second moments of independent batches; four standard errors"
 BOUND = ss.Known(0, 1e-6, "|g|^2 >= 2 lambda_min (L - L*) (Polyak 1963); rounding")
 
@@ -69,8 +68,7 @@ def lucky_claim(arm, run):
 
 
 def claims(o, runs):
-    found = outcomes(runs)
-    run = runs["independent"]
+    found, run = outcomes(runs), runs["independent"]
     for name, (seen, due) in run.late_ratios(run.config.epochs // 2).items():
         yield ss.Claim.estimated(name, "independent", *seen.beside(due), source=EXACT)
     yield lucky_claim("independent", run)
@@ -119,9 +117,10 @@ def answer(o, runs, value):
 
 def picture(o, runs, value):
     found, panels = outcomes(runs), []
+    colors = ss.figures.palette.named("black", "blue", "green", "red")  # the truth is black
     for arm, title in SHOWN.items():
         stops = {name: found[arm, rule].epoch for rule, name in RULES.items()}
-        panels.append(ss.figures.lines.stopped(stops, o.epochs, COLORS, title=title))
+        panels.append(ss.figures.lines.stopped(stops, o.epochs, colors, title=title))
     early = [value["false_stops_last_batch", arm] for arm in SHOWN]
     title = f"""The loss of the last batch stops {early[0]:.0%} of the seeds too early, with noisy
     labels {early[1]:.0%}, the running loss {value["false_stops_running", "shuffle"]:.0%}"""

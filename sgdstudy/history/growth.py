@@ -58,16 +58,15 @@ def contraction_along(run: Run, direction: np.ndarray | None = None) -> float:
     return float((moved[-1] / moved[0]) ** (1 / (len(moved) - 1)))
 
 
-def error_factor(run: Run) -> float:
-    """Return by how much the first seed's error |w - w*| has grown, from its start to its end.
+def last_error(run: Run) -> float:
+    """Return the first seed's error |w - w*| at its end.
 
     Raises:
         InputError: a problem that is not least squares.
     """
-    known, names = expect(run), of_parameters(run.problem.p)
+    names = of_parameters(run.problem.p)
     ends = run.load("epochs", columns=["epoch", *names], seeds=run.config.seeds[0])
-    last = ends[names].to_numpy(dtype=float)[-1]
-    return float(norm(last - known.ls.w_star) / norm(known.start - known.ls.w_star))
+    return float(norm(ends[names].to_numpy(dtype=float)[-1] - expect(run).ls.w_star))
 
 
 def error_growth(run: Run, epochs: int) -> np.ndarray:

@@ -243,7 +243,7 @@ class History:
     contraction = growth.contraction
     contraction_along = growth.contraction_along
     error_growth = growth.error_growth
-    error_factor = property(growth.error_factor)
+    last_error = property(growth.last_error)
 
     batches_off = batches.batches_off
     mean_square_batch_norm = batches.mean_square_batch_norm

@@ -345,9 +345,10 @@ def test_options_without_a_decorator_are_frozen_fields_like_others():
         seeds: int = 3
         lr: float = 0.5
 
-    study: Any = dataclasses.replace(STUDY, options=Bare)
-    options = study.options(lr=0.25)
-    assert (options.seeds, options.lr, study.options().lr, options.jobs) == (3, 0.25, 0.5, 1)
+    study = dataclasses.replace(STUDY, options=Bare)
+    kind: Any = study.options
+    options = kind(lr=0.25)
+    assert (options.seeds, options.lr, kind().lr, options.jobs) == (3, 0.25, 0.5, 1)
     with pytest.raises(dataclasses.FrozenInstanceError):
         options.lr = 1.0
     assert dataclasses.replace(study).options is Bare  # and once is enough
