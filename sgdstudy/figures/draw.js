@@ -1,6 +1,6 @@
 // Draws the charts of a page, each when it comes near to the window; their pictures stand until then.
-// A chart: <div class="chart"><img><div></div><script type="application/json">…</script></div>.
-// plotly.js lies deflated in the page, in base64, in <script type="text/plain" id="plotly">.
+// A chart is a .chart with an img, a div to draw in, and a script of type application/json.
+// plotly.js lies in the page deflated, in base64, as the text of #plotly.
 (() => {
   "use strict";
   const nonce = document.currentScript.nonce;
@@ -20,11 +20,13 @@
   const draw = async (chart) => {
     plotly ??= unpacked();
     const { data, layout } = JSON.parse(chart.querySelector("script").textContent);
-    if (matchMedia("(pointer: coarse)").matches) layout.dragmode = false; // a finger scrolls the page
+    const finger = matchMedia("(pointer: coarse)").matches;
+    if (finger) layout.dragmode = false; // it scrolls the page
     const place = chart.querySelector("div");
     const library = await plotly;
     chart.classList.add("drawn");
-    await library.newPlot(place, data, layout, { displaylogo: false, responsive: true });
+    const buttons = finger ? { displayModeBar: false } : { displaylogo: false };
+    await library.newPlot(place, data, layout, { responsive: true, ...buttons });
   };
 
   const seen = new IntersectionObserver((entries) => {

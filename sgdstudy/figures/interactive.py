@@ -38,8 +38,8 @@ def draw(title: str, panels: Sequence[Panel]) -> Any:
                 figure.add_trace(trace, **where)
             named.add(line.label)
         axis = {"exponentformat": "power", "automargin": True}
-        figure.update_xaxes(title=panel.x, type=_scale("x", panel), **axis, **where)
-        figure.update_yaxes(title=y, type=_scale("y", panel), range=_range(panel), **axis, **where)
+        figure.update_xaxes(title=panel.x, **_scale("x", panel), **axis, **where)
+        figure.update_yaxes(title=y, **_scale("y", panel), range=_range(panel), **axis, **where)
         _add_marks(figure, panel, where)
     figure.update_layout(
         title={"text": "<br>".join(textwrap.wrap(title, 66)), "x": 0.01, "xanchor": "left"},
@@ -50,8 +50,18 @@ def draw(title: str, panels: Sequence[Panel]) -> Any:
     return figure
 
 
-def _scale(axis: str, panel: Panel) -> str:
-    return "log" if axis in panel.log else "linear"
+def _scale(axis: str, panel: Panel) -> dict[str, Any]:
+    """Return the kind of an axis; a long logarithmic one has numbers at powers of ten alone."""
+    if axis not in panel.log:
+        return {"type": "linear"}
+    values = np.concatenate([np.asarray(getattr(line, axis), float) for line in panel.lines])
+    seen = values[np.isfinite(values) & (values > 0)]
+    if not len(seen):
+        return {"type": "log"}
+    limits = panel.limits if axis == "y" and panel.limits else (None, None)
+    ends = [x if at is None else at for x, at in zip((seen.min(), seen.max()), limits, strict=True)]
+    decades = float(np.log10(ends[1]) - np.log10(ends[0]))
+    return {"type": "log"} | ({"dtick": int(1 + decades // 8)} if decades > 1.5 else {})
 
 
 def _add_marks(figure: Any, panel: Panel, where: dict[str, int]) -> None:
@@ -126,7 +136,7 @@ def _traces(line: Line, panel: Panel, first: bool) -> list[Any]:
 
     x, y = np.asarray(line.x, float), np.asarray(line.y, float)
     at = np.arange(len(x)) if line.dots else thinned(x, "x" in panel.log)
-    said = f"{line.label}%s: %{{y:.4g}} at %{{x}}<extra></extra>"
+    where = ": %{y:.4g} at %{x}<extra></extra>"
     group = {"legendgroup": line.label, "name": line.label or "", "showlegend": False}
     traces = []
     if line.band is not None and not line.dots:
@@ -144,12 +154,13 @@ def _traces(line: Line, panel: Panel, first: bool) -> list[Any]:
         k = thinned(places, "x" in panel.log)
         traces.append(
             Scatter(
-                x=places[k], y=expected[k], mode="lines", hovertemplate=said % ", theory",
+                x=places[k], y=expected[k], mode="lines",
+                hovertemplate=f"{line.label}, theory{where}",
                 line={"color": light(line.color), "width": 4, "dash": "dash"}, **group,
             )
         )  # fmt: skip
     own = group | {"showlegend": bool(line.label) and first}
-    hover = said % "" if line.label else None
+    hover = f"{line.label}{where}" if line.label else None
     traces.append(
         Scatter(
             x=x[at], y=finite(y[at]), mode="markers" if line.dots else "lines",

@@ -10,7 +10,7 @@ from sgdstudy.text import printable, written
 from sgdstudy.tracking.runs import TrackedRun
 
 LONGEST_CELL = 300
-MOST_COLUMNS = 60
+MOST_SETTINGS = 60
 RESULTS = {"stop epoch": ("stop_epoch", "never"), "final loss": ("full_loss", "not finite")}
 
 
@@ -24,28 +24,29 @@ class Arms:
 
 
 def arms_of(runs: Sequence[TrackedRun]) -> Arms:
-    """Return the table of arms: a setting is a column where it differs."""
+    """Return the table of arms: what differs stands in one column, as names and values."""
     params = [dict(run.params) for run in runs]
     for run, values in zip(runs, params, strict=True):
-        values["engine"] = run.tags.get("sgdstudy.engine", "")
+        engine, _, _why = run.tags.get("sgdstudy.engine", "").partition(":")
+        values["engine"] = engine
     names = list(dict.fromkeys(name for values in params for name in values))
     table = {name: [_setting(values.get(name)) for values in params] for name in names}
-    differs = [name for name in names if len(set(table[name])) > 1][:MOST_COLUMNS]
-    rows = [
-        [
-            run.name,
-            run.tags.get("mlflow.note.content", ""),
-            run.tags.get("stop_reason", run.status.lower()).replace("_", " "),
-            *(_result(run, *which) for which in RESULTS.values()),
-            *(table[name][i] for name in differs),
-        ]
+    differs = [name for name in names if len(set(table[name])) > 1][:MOST_SETTINGS]
+    cells = [
+        {
+            "arm": run.name,
+            "what for": run.tags.get("mlflow.note.content", "").partition("\n\n")[0],
+            "settings": ", ".join(f"{n}\u00a0{table[n][i]}" for n in differs if table[n][i] != "–"),
+            "ended as": run.tags.get("stop_reason", run.status.lower()).replace("_", " "),
+            **{head: _result(run, *which) for head, which in RESULTS.items()},
+        }
         for i, run in enumerate(runs)
     ]
-    heads = ["arm", "what it is there for", "ended as", *RESULTS, *differs]
+    first = cells[0] if cells else {}
+    heads = [head for head in first if {row[head] for row in cells} - {"", "–"}]
+    rows = [[cut(printable(row[head]), LONGEST_CELL) for head in heads] for row in cells]
     alike = [name for name in names if len(set(table[name])) == 1 and table[name][0] != "–"]
-    same = {name: table[name][0] for name in alike[:MOST_COLUMNS]}
-    cells = [[cut(printable(cell), LONGEST_CELL) for cell in row] for row in rows]
-    return Arms(heads, cells, same)
+    return Arms(heads, rows, {name: table[name][0] for name in alike[:MOST_SETTINGS]})
 
 
 def _setting(text: str | None) -> str:

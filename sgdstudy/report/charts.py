@@ -17,7 +17,6 @@ from sgdstudy.text import printable
 from sgdstudy.tracking import shapes
 
 MOST_LETTERS = 2_000_000  # of a figure: ten times the largest of ours
-MOST_IN_ALL = 8_000_000  # of a page
 MOST_DEPTH = 8
 TRACE = {
     *(
@@ -80,6 +79,15 @@ def live(text: str) -> Live:
         json=json.dumps(kept, separators=(",", ":")).replace("<", "\\u003c"),
         panels=sum(name.startswith("x") for name in axes),
     )
+
+
+def live_or_none(text: str, notes: list[str]) -> Live | None:
+    """Return a figure to zoom; None where there is none, or a damaged one, which is noted."""
+    try:
+        return live(text) if text else None
+    except InputError as error:
+        notes.append(f"the main figure cannot be zoomed: {error}")
+        return None
 
 
 def _plain(value: Any, depth: int) -> Any:
