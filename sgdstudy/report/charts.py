@@ -33,6 +33,7 @@ TRACE = {
 }
 LAYOUT = {"annotations", "font", "height", "hovermode", "legend", "margin", "shapes"}
 NAME = re.compile(r"[a-z]\w*")
+MARKUP = re.compile("<(?!br>|extra></extra>|(?<=<extra><)/extra>)")  # but for ours
 AXIS = re.compile(r"[xy]axis\d*")
 AXES = {"gridcolor": "#e4e6ea", "zeroline": False, "linecolor": "#8a8f98", "ticks": "outside"}
 FIGURE = shapes.fields(
@@ -97,7 +98,7 @@ def _plain(value: Any, depth: int) -> Any:
     {'text': "a<br>b &lt;a href='x'>c&lt;/a>", 'x': [1, 2.5, None]}
     """
     if isinstance(value, str):
-        return re.sub(r"<(?!br>)", "&lt;", printable(value))
+        return MARKUP.sub("&lt;", printable(value))
     if not depth:
         return value if shapes.any_of(shapes.number, shapes.truth)(value) else None
     if isinstance(value, dict):
