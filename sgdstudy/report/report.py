@@ -320,7 +320,7 @@ def in_short(text: str) -> tuple[str, str]:
     """Return the first sentences of an answer, and the rest of it.
 
     >>> in_short("It stops. By epoch 2.5, as i.e. theory says. Then more.\\n\\nAnd more.")
-    ('It stops. By epoch 2.5, as i.e. theory says.', 'Then more.\\n\\nAnd more.')
+    ('It stops. By epoch 2.5, as i.e. theory says. Then more.', 'And more.')
     """
     first, _, rest = text.strip().partition("\n\n")
     sentences = re.split(r"(?<=[.!?]) +(?=[A-Z*`])", first)

@@ -2,8 +2,8 @@
 
 MLflow starts any ASGI app of the entry point group `mlflow.app` (`mlflow server --app-name NAME`).
 This one answers `/` and what else is ours, gives MLflow's page at `/mlflow/`, and hands on the
-rest. Addresses of MLflow's page keep their form `/#/experiments/...`: what follows `#` is known to the
-browser alone, so our page sends it on.
+rest. Addresses of MLflow's page keep their form `/#/experiments/...`: what follows `#` is known to
+the browser alone, so our page sends it on.
 """
 
 from __future__ import annotations
