@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: study test quick ui bench faults mutants report clean
+.PHONY: study test quick ui notebook bench faults mutants report clean
 
 study: $(STAMP)
 	$(BIN)/sgdstudy study
@@ -25,6 +25,10 @@ quick: $(STAMP)
 ui: $(STAMP)
 	$(BIN)/sgdstudy ui
 
+# the tour, in Jupyter, which is not of the test environment
+notebook: $(VENV)/.notebook
+	$(BIN)/jupyter lab docs/tour.ipynb
+
 report: $(STAMP)
 	$(BIN)/sgdstudy report
 
@@ -36,6 +40,10 @@ faults: $(STAMP)
 
 mutants: $(STAMP)
 	$(BIN)/python benchmarks/mutants/run.py
+
+$(VENV)/.notebook: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[notebook]"
+	$(BIN)/python -c "open('$(VENV)/.notebook', 'w').close()"
 
 # Cockpit and BackPACK without their dependencies: torchvision would bring another torch
 $(VENV)/.bench: $(STAMP)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from sgdstudy import theory
 from sgdstudy.figures import palette
 from sgdstudy.figures.backend import styled
 from sgdstudy.figures.lines import with_laws
 from sgdstudy.figures.panels import Panel
+from sgdstudy.figures.shown import Figure
 from sgdstudy.figures.style import Runs
 from sgdstudy.figures.tables import points
 from sgdstudy.theory.estimates import Estimate

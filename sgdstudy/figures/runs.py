@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from sgdstudy import theory
 from sgdstudy.errors import InputError
 from sgdstudy.figures import style
 from sgdstudy.figures.backend import styled
 from sgdstudy.figures.lines import known_losses
+from sgdstudy.figures.shown import Figure
 from sgdstudy.figures.style import Run, Runs
 from sgdstudy.figures.tables import curves, numbered
 from sgdstudy.recipe.columns import CLOCK, of_parameters

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sgdstudy.errors import InputError, reason
+from sgdstudy.report.charts import Live
 from sgdstudy.report.markup import cut, slug
 from sgdstudy.text import printable
 
@@ -38,6 +39,7 @@ class Picture:
         description: the axes, where the file says them.
         data: base64 of the PNG.
         size: width and height in pixels.
+        live: the same to zoom; None where it cannot be had.
     """
 
     id: str
@@ -47,6 +49,7 @@ class Picture:
     description: str
     data: str
     size: tuple[int, int]
+    live: Live | None = None
 
 
 class Album:

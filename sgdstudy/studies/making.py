@@ -43,7 +43,7 @@ class Making:
 
             chart = self.study.picture(self.options, self.runs, claims)
             data, drawn = chart.png(), chart.interactive()
-            json, page = drawn.to_json(), interactive.html(drawn)
+            json, page = drawn.to_json(), interactive.page(drawn, data)
         except Exception as error:
             self._leave_out("picture.png", error)
             return []

@@ -95,7 +95,7 @@ def test_odd_values_are_drawn_without_a_warning(values):
     for log in ("", "x", "y", "xy"):
         own = Chart("It is 0", [Panel([line], "x", "y", log=log, limits=(0.1, 10))])
         assert Image.open(io.BytesIO(own._repr_png_())).width == 700
-        assert "odd" in interactive.html(own.interactive(), script=False)
+        assert "odd" in interactive.page(own.interactive(), b"")
 
 
 def test_a_long_line_keeps_what_can_be_seen():
