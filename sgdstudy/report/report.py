@@ -239,7 +239,7 @@ def read_text(store: Store, run: TrackedRun, name: str, into: Path, notes: list[
         notes.append(f"{name} is missing")
         return ""
     try:
-        return shapes.read_text(path) or ""
+        return shapes.read_text(path, crc=run.tags.get(shapes.SUM_OF + name)) or ""
     except (shapes.Damaged, OSError) as error:
         notes.append(f"{name} is left out: {error}")
         return ""

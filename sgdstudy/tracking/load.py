@@ -62,7 +62,7 @@ def load_runs(
         for claim in claims_of(opened, study, label):
             found = claims.setdefault((label, claim["arm"]), {})
             found[f"claim_{claim['name']}"] = claim["measured"]
-            found[f"claim_{claim['name']}_holds"] = claim["holds"]
+            found[f"claim_{claim['name']}_holds"] = claim.get("holds")
     rows = []
     for run in runs:
         labels = run.labels(study)
@@ -278,16 +278,22 @@ def claims_of(
             if path is None and run.finished and lacks_files(store, run):
                 log.warning("the store lacks the claims of %s", named([run]))
             labels = {name: run.labels(study)[name] for name in ("study", "invocation")}
-            for claim in _claims(path, whole) if path else []:
+            for claim in _claims(run, path, whole) if path else []:
                 values = {name: _finite_or_not(v) for name, v in claim.items()}
                 found.append(values | {"kind": kind_of(claim)} | labels)
     return found
 
 
-def _claims(path: Path, whole: bool) -> Any:
-    if whole:
-        return shapes.read_whole(path, shapes.CLAIMS)
-    return shapes.read_or(path, shapes.CLAIMS, [])
+def _claims(run: TrackedRun, path: Path, whole: bool) -> list[dict[str, Any]]:
+    try:
+        told = shapes.read_text(path, crc=run.tags.get(shapes.SUM_OF + path.name))
+        found: list[dict[str, Any]] = shapes.parsed(told or "", shapes.CLAIMS, str(path))
+    except shapes.Damaged as error:
+        if whole:
+            raise
+        log.warning("%s; it is done without", error)
+        return []
+    return found
 
 
 def _finite_or_not(value: Any) -> Any:
