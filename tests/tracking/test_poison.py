@@ -129,7 +129,9 @@ def test_a_digit_that_changed_in_a_file_of_a_run_is_no_number_of_it(store, caplo
     data = path.read_bytes().partition(b"\n")
     digits = [i for i, char in enumerate(data[0]) if chr(char) in "123456789"]
     at = digits[int(place * len(digits))]
-    path.write_bytes(data[0][:at] + b"%d" % (9 - data[0][at] % 8) + data[0][at + 1 :] + b"\n" + data[2])
+    path.write_bytes(
+        data[0][:at] + b"%d" % (9 - data[0][at] % 8) + data[0][at + 1 :] + b"\n" + data[2]
+    )
     recover(opened)
     assert f"{path} is damaged" in caplog.text or f"{journal.folder} is damaged" in caplog.text
     (run,) = ss.load_runs("poisoned", store=store, invocation="all").to_dict("records")
@@ -298,6 +300,27 @@ def test_a_damaged_artifact_takes_neither_its_study_nor_the_others_away(
     assert "left out" in text
     assert len(runs) == 1
     assert len(claims) == (0 if file == "claims.json" else 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/etc/passwd")])
+@pytest.mark.parametrize("file", ["claims.json", "answer.md", "loss.png"])
+def test_what_is_no_file_takes_no_study_out_of_the_report(poisoned, tmp_path, file, make):
+    from sgdstudy.tracking.runs import TrackedRun, artifact
+
+    opened, _, answer = poisoned
+    path = artifact(opened, TrackedRun.of(answer), file)
+    os.rename(path, tmp_path / "kept")
+    make(path)
+    try:
+        text = page_of(opened, tmp_path)
+        runs = ss.load_runs("study_bad")
+    finally:
+        path.rmdir() if path.is_dir() else path.unlink()
+        os.rename(tmp_path / "kept", path)
+    assert f"{file} is left out: " in text
+    assert 'id="study-study_bad"' in text
+    assert len(runs) == 1
 
 
 @pytest.mark.slow
