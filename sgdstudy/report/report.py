@@ -25,6 +25,7 @@ from sgdstudy.text import printable, written
 from sgdstudy.tracking import chart_views, shapes
 from sgdstudy.tracking.app import MLFLOW
 from sgdstudy.tracking.load import kind_of
+from sgdstudy.tracking.places import require_outside
 from sgdstudy.tracking.retry import is_away
 from sgdstudy.tracking.runs import (
     TrackedRun,
@@ -176,6 +177,7 @@ def _require_page(store: Store, path: Path) -> None:
     place = path.resolve()
     within = store.root is not None and store.root in place.parents
     named = place.suffix.lower() in (".html", ".htm")
+    require_outside(path)
     if within and not named:
         raise InputError(f"{path} lies in the store; give a file that ends in .html")
     try:
@@ -260,9 +262,7 @@ def _section(
         into = Path(folder)
         question, text = question_and_answer(read_text(store, run, "answer.md", into, notes), name)
         claims = claims_of(read_text(store, run, "claims.json", into, notes), notes)
-        names = _figures(store, run)
-        paths = [artifact(store, run, file, into) for file in names]
-        there = [path for path in paths if path is not None]
+        there = _pictures(store, run, into, notes)
         pictures, left_out = album.of_study(there, ident, question)
         if pictures and pictures[0].name == MAIN:
             drawn = live_or_none(read_text(store, run, DATA, into, notes), notes)
@@ -297,13 +297,15 @@ def _section(
 
 def read_text(store: Store, run: TrackedRun, name: str, into: Path, notes: list[str]) -> str:
     """Return the text of an artifact; "" where there is none, or it is damaged; both are noted."""
-    path = artifact(store, run, name, into)
-    if path is None:
-        notes.append(f"{name} is missing")
-        return ""
     try:
-        return shapes.read_text(path) or ""
-    except (shapes.Damaged, OSError) as error:
+        path = artifact(store, run, name, into)
+        if path is None:
+            notes.append(f"{name} is missing")
+            return ""
+        return shapes.read_text(path, crc=run.tags.get(shapes.SUM_OF + name)) or ""
+    except (InputError, OSError) as error:
+        if is_away(error):
+            raise
         notes.append(f"{name} is left out: {error}")
         return ""
 
@@ -374,6 +376,19 @@ def _number(value: Any) -> Any:
 
 
 # ---- figures ---------------------------------------------------------------------------------
+
+
+def _pictures(store: Store, run: TrackedRun, into: Path, notes: list[str]) -> list[Path]:
+    """Return where the figures lie; which of them is no file of the run's is noted."""
+    found: list[Path | None] = []
+    for name in _figures(store, run):
+        try:
+            found.append(artifact(store, run, name, into))
+        except InputError as error:
+            if is_away(error):
+                raise
+            notes.append(f"{name} is left out: {error}")
+    return [path for path in found if path is not None]
 
 
 def _figures(store: Store, run: TrackedRun) -> list[str]:

@@ -18,6 +18,7 @@ from sgdstudy.errors import InputError, unwritable
 from sgdstudy.history.rows import ROW_GROUP, WHOLE_NUMBERS
 from sgdstudy.tracking.load import claims_of, claims_table, load_runs, sources
 from sgdstudy.tracking.parquet import LABELS, Source, dtype_of, gather
+from sgdstudy.tracking.places import require_outside
 from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.store import read_store
 
@@ -61,6 +62,7 @@ def export(
     """
     checks.choice("format", to, FORMATS)
     folder = checks.path("the folder", folder)
+    require_outside(folder)
     paths = _places(folder, to, force)
     opened = read_store(store)
     claims = claims_table(claims_of(opened, study, invocation, whole=True))  # none is left out

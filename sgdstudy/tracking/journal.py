@@ -18,7 +18,6 @@ all that the store got is on the disk.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
@@ -223,7 +222,7 @@ class Journal(Sending):
 
     def draft(self, closing: Closing) -> None:
         """Write down how the run ended, under a name that nobody looks for yet."""
-        (self.folder / "closing.new").write_text(json.dumps(vars(closing)), encoding="utf-8")
+        (self.folder / "closing.new").write_text(shapes.signed(vars(closing)), encoding="utf-8")
 
     def files(self) -> list[Path]:
         """Return what has to be on the disk before it is known how the run ended."""

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +15,10 @@ import pytest
 from conftest import one_line
 
 import sgdstudy as ss
+from sgdstudy.cli import commands
 from sgdstudy.tracking import prune, writing
 from sgdstudy.tracking.invocation import Invocation
+from sgdstudy.tracking.runs import every_run
 from sgdstudy.tracking.store import open_store
 
 HOLDS = """
@@ -173,3 +176,31 @@ def test_prune_leaves_a_living_invocation_alone(store):
     with writing.writing(opened, "study", calls[0].id):
         (left,) = prune.plan(opened, 1).values()
         assert {run.invocation for run in left} == {calls[1].id}
+
+
+@pytest.mark.parametrize("who", ["this process", "another one"])
+def test_what_begins_to_write_while_prune_asks_is_left_alone(store, monkeypatch, capsys, who):
+    opened = open_store(store)
+    calls = [Invocation.start(opened, "study") for _ in range(3)]
+    for call in calls:
+        with call.run("arm", "", {}):
+            pass
+    with ExitStack() as stack:
+
+        def resumed(*words):  # somebody goes on with the oldest before the answer is typed
+            if who == "this process":
+                stack.enter_context(writing.writing(opened, "study", calls[0].id, fresh=False))
+                return True
+            code = HOLDS.replace('"one"', repr(calls[0].id))
+            process = subprocess.Popen(
+                [sys.executable, "-c", code, store], stdout=subprocess.PIPE, text=True
+            )
+            stack.callback(process.communicate)
+            stack.callback(process.kill)
+            return process.stdout.readline() == "held\n"
+
+        monkeypatch.setattr(commands, "confirmed", resumed)
+        assert commands.PruneCommand(1, store).run() == 0
+        left = every_run(opened, opened.experiment("study"))
+        assert {run.invocation for run in left} == {calls[0].id, calls[2].id}
+    assert "dropped 1 runs" in capsys.readouterr().out
