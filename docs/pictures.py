@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from sgdstudy.report.pictures import small_png
@@ -58,7 +57,7 @@ def pages(store: Store) -> dict[str, bytes]:
         assert server.stdout is not None
         lines = iter(server.stdout.readline, "Ctrl-C stops the server.\n")
         charts = dict(re.findall(r"^\s*(\w+)\s+(http\S+)$", "".join(lines), re.M))
-        with sync_playwright() as play, tempfile.TemporaryDirectory() as folder:
+        with sync_playwright() as play:
             browser = play.chromium.launch(
                 executable_path=shutil.which("chromium"), args=["--no-sandbox"]
             )
@@ -70,9 +69,8 @@ def pages(store: Store) -> dict[str, bytes]:
                 seen = ".js-plotly-plot .scatterlayer .trace" if study else "article img"
                 page.locator(seen).first.wait_for()
                 page.wait_for_timeout(4000)  # until all that is in sight has come
-                if name:
-                    page.screenshot(path=f"{folder}/{name}")
-                    found[name] = small_png(Path(folder, name))[0]
+                if name:  # in all its colours: 256 are too few for nine figures
+                    found[name] = page.screenshot()
             browser.close()
     finally:
         server.send_signal(signal.SIGINT)

@@ -30,6 +30,7 @@ def draw(title: str, panels: Sequence[Panel]) -> Any:
         shared_yaxes=share_scale(panels),
         horizontal_spacing=0.05 if share_scale(panels) else 0.11,
     )
+    together = panels if share_scale(panels) else None
     named: set[str] = set()
     for column, (panel, y) in enumerate(zip(panels, names_of_y(panels), strict=True), start=1):
         where = {"row": 1, "col": column}
@@ -38,30 +39,38 @@ def draw(title: str, panels: Sequence[Panel]) -> Any:
                 figure.add_trace(trace, **where)
             named.add(line.label)
         axis = {"exponentformat": "power", "automargin": True}
-        figure.update_xaxes(title=panel.x, **_scale("x", panel), **axis, **where)
-        figure.update_yaxes(title=y, **_scale("y", panel), range=_range(panel), **axis, **where)
+        figure.update_xaxes(title=panel.x, **_scale("x", [panel]), **axis, **where)
+        figure.update_yaxes(
+            title=y, **_scale("y", together or [panel]), range=_range(panel), **axis, **where
+        )
         _add_marks(figure, panel, where)
+    rows = textwrap.wrap(title, 66)
+    top = 34 + 22 * len(rows) + 24 * any(panel.title for panel in panels)
     figure.update_layout(
-        title={"text": "<br>".join(textwrap.wrap(title, 66)), "x": 0.01, "xanchor": "left"},
+        title={"text": "<br>".join(rows), "x": 0.01, "xanchor": "left", "y": 0.97,
+               "yanchor": "top"},
         template="plotly_white", font={"family": FONT, "size": 13, "color": "#222"}, height=HEIGHT,
-        hovermode="closest", margin={"l": 60, "r": 16, "t": 80, "b": 50},
+        hovermode="closest", margin={"l": 60, "r": 16, "t": top, "b": 50},
         legend={"orientation": "h", "x": 0, "yref": "container", "y": 0, "yanchor": "bottom"},
     )  # fmt: skip
     return figure
 
 
-def _scale(axis: str, panel: Panel) -> dict[str, Any]:
-    """Return the kind of an axis; a long logarithmic one has numbers at powers of ten alone."""
-    if axis not in panel.log:
+def _scale(axis: str, panels: Sequence[Panel]) -> dict[str, Any]:
+    """Return the kind of an axis of these panels; a logarithmic one with ticks that can be read."""
+    if axis not in panels[0].log:
         return {"type": "linear"}
-    values = np.concatenate([np.asarray(getattr(line, axis), float) for line in panel.lines])
+    lines = [line for panel in panels for line in panel.lines]
+    values = np.concatenate([np.asarray(getattr(line, axis), float) for line in lines])
     seen = values[np.isfinite(values) & (values > 0)]
     if not len(seen):
         return {"type": "log"}
-    limits = panel.limits if axis == "y" and panel.limits else (None, None)
+    limits = (axis == "y" and panels[0].limits) or (None, None)
     ends = [x if at is None else at for x, at in zip((seen.min(), seen.max()), limits, strict=True)]
     decades = float(np.log10(ends[1]) - np.log10(ends[0]))
-    return {"type": "log"} | ({"dtick": int(1 + decades // 8)} if decades > 1.5 else {})
+    if decades < 2.2:
+        return {"type": "log", "tickformat": "~g"}  # 10, 20, 50: else plotly writes 10, 2, 5
+    return {"type": "log", "dtick": int(1 + decades // 8)}
 
 
 def _add_marks(figure: Any, panel: Panel, where: dict[str, int]) -> None:

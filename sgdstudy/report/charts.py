@@ -31,7 +31,7 @@ TRACE = {
     ),
     *("mode", "name", "showlegend", "type", "x", "xaxis", "y", "yaxis"),
 }
-LAYOUT = {"annotations", "font", "height", "hovermode", "legend", "margin", "shapes"}
+LAYOUT = {"annotations", "font", "hovermode", "legend", "margin", "shapes"}
 NAME = re.compile(r"[a-z]\w*")
 MARKUP = re.compile("<(?!br>|extra></extra>|(?<=<extra><)/extra>)")  # but for ours
 AXIS = re.compile(r"[xy]axis\d*")
@@ -72,6 +72,7 @@ def live(text: str) -> Live:
     axes = [name for name in layout if AXIS.fullmatch(name) and isinstance(layout[name], dict)]
     layout |= {name: {**AXES, **layout[name]} for name in axes}
     layout["margin"] = {"l": 60, "r": 16, "t": 30 if len(axes) > 2 else 14, "b": 50}
+    layout["height"] = 410
     traces = [{k: v for k, v in trace.items() if k in TRACE} for trace in found["data"]]
     title = shapes.fields({"title": shapes.fields({"text": shapes.text})})(found["layout"])
     kept = _plain({"data": traces, "layout": layout}, MOST_DEPTH)

@@ -145,7 +145,8 @@ def small_png(path: Path) -> tuple[bytes, tuple[int, int], str]:
             else image.resize((width, height), Image.Resampling.LANCZOS)
         )
         buffer = io.BytesIO()
-        part.quantize(256, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
+        few = part.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        few.save(buffer, "png", compress_level=9)
         if len(buffer.getvalue()) <= MAX_BYTES or width < 400:
             return buffer.getvalue(), part.size, description
         width = int(width * 0.8)
