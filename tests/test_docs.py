@@ -110,8 +110,8 @@ def test_every_picture_is_shown_and_made_by_a_command():
         assert command in read(ROOT / "docs" / page)
     shown = {}
     for page in PAGES:
-        for said, path in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", read(page)):
-            shown[(page.parent / path).resolve()] = said
+        for said, place in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", read(page)):
+            shown[(page.parent / place).resolve()] = said
     assert {path.name for path in shown} == names
     assert all(len(said) > 15 for said in shown.values())
     assert "docs/pictures.py" in read(ROOT / "CONTRIBUTING.md")
