@@ -105,9 +105,9 @@ def test_every_picture_is_shown_and_made_by_a_command():
     }
     names = {*made["PAGES"], *(f"{study}.png" for study in made["FIGURES"]), *own}
     assert {path.name for path in (ROOT / "docs").glob("*.png")} == names
-    for name, (page, command) in own.items():
-        assert f"({name})" in read(ROOT / "docs" / page)
-        assert command in read(ROOT / "docs" / page)
+    for name, (beside, command) in own.items():
+        assert f"({name})" in read(ROOT / "docs" / beside)
+        assert command in read(ROOT / "docs" / beside)
     shown = {}
     for page in PAGES:
         for said, place in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", read(page)):
