@@ -122,7 +122,7 @@ def test_the_report_is_one_light_page_of_numbers_for_people(studied):
 
 @pytest.mark.server
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
-def test_the_report_is_printed_on_less_than_thirty_pages_and_nothing_is_cut_off(studied, tmp_path):
+def test_the_report_is_printed_on_less_than_thirty_pages_and_nothing_is_cut_off(studied):
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
