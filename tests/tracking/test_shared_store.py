@@ -237,6 +237,27 @@ def test_a_database_that_changes_while_it_is_read_is_read_again(store, monkeypat
     assert len(calls) == 2
 
 
+@pytest.mark.parametrize("look", [database.require_readable, database.Reader])
+def test_a_log_that_is_gone_when_it_is_looked_for_is_no_damage(store, monkeypatch, look):
+    """As it was seen: a study ended between the look at its log and the opening."""
+    path = Path(store) / "mlflow.db"
+    leave(path)
+    look_first, calls = database.query, []
+
+    def late(path):
+        how = look_first(path)
+        calls.append(how)
+        if len(calls) > 1:
+            return how
+        assert "immutable" in how
+        os.utime(path)  # its log came into it
+        return "mode=ro&readonly_shm=1"
+
+    monkeypatch.setattr(database, "query", late)
+    look(path)
+    assert len(calls) == 2
+
+
 # ---- a full disk ----------------------------------------------------------------------------
 
 
