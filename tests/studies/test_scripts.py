@@ -1,7 +1,7 @@
 """Scripts as files: helpers beside them, names of theirs, files that are no study."""
 
-import os
 import importlib
+import os
 import sys
 
 import pytest
