@@ -155,6 +155,15 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0][:LONGEST_REASON]}"
 
 
+def unwritable(what: object, error: OSError) -> InputError:
+    """Build the error for a file or folder that the system does not let us write.
+
+    >>> print(unwritable("a/report.html", IsADirectoryError(21, "Is a directory")))
+    a/report.html cannot be written (Is a directory)
+    """
+    return InputError(f"{what} cannot be written ({error.strerror or error})")
+
+
 def unknown(kind: str, given: object, allowed: Iterable[str]) -> InputError:
     """Build the error for a name that is not in an open list, suggesting the nearest one.
 

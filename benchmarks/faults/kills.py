@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -74,11 +75,33 @@ def _trial(o: Options, fresh: bool, seconds: float) -> tuple[str, list[str]]:
     if (store / "streams").exists():
         shutil.copytree(store / "streams", copy)
     moment = _moment(store, copy)
+    if not _made(store):
+        problems = _not_made(store, folder)
+        shutil.rmtree(folder)
+        return moment, problems
     problems = lab.said_wrong(*lab.do(lab.command("recover", "--store", str(store)), folder))
     full = lab.reference(o)
     problems += lab.found_by(lambda: _look(store, copy, full), folder)
     shutil.rmtree(folder)
     return moment, problems
+
+
+def _made(store: Path) -> bool:
+    """Whether there is a database with a table of runs: it comes to its place when it is whole."""
+    if not (store / "mlflow.db").exists():
+        return False
+    try:
+        lab.query(store, "SELECT COUNT(*) FROM runs")
+    except sqlite3.OperationalError:
+        return False
+    return True
+
+
+def _not_made(store: Path, folder: Path) -> list[str]:
+    """Killed before there was a store: a command says so in a line, and the next study makes it."""
+    code, said = lab.do(lab.command("recover", "--store", str(store)), folder)
+    problems = [] if code == 2 and "there is no store" in said else [f"exit code {code}: {said}"]
+    return problems + lab.said_wrong(*lab.do(lambda: lab.study(str(store)), folder))
 
 
 def _moment(store: Path, copy: Path) -> str:

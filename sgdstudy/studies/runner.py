@@ -26,8 +26,8 @@ from sgdstudy.studies.scripts import load_study
 from sgdstudy.studies.study import HIDDEN, Result, Runs, Study
 from sgdstudy.theory.predictions import MOST_WORK, predict
 from sgdstudy.tracking import aside, chart_views, describe, recovery, resume, shapes
+from sgdstudy.tracking.entries import Closing
 from sgdstudy.tracking.invocation import Invocation
-from sgdstudy.tracking.journal import Closing
 from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.sink import RunSink
 from sgdstudy.tracking.writing import writing

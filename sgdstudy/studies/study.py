@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from sgdstudy.figures.chart import Chart
     from sgdstudy.history.history import History
+    from sgdstudy.history.identities import Off
 
 HIDDEN = "The answer is hidden: run without --no-answer to see it."
 PARTS = ("arms", "claims", "answer")  # what a script has to have
@@ -74,6 +75,40 @@ class Runs(dict[str, "History"]):
                 f"no arm is like {' or '.join(map(repr, patterns))}; there are {', '.join(self)}"
             )
         return Runs(found)
+
+    def named(self, names: Mapping[str, str]) -> Runs:
+        """Return some runs by other names, as a picture calls its lines or panels.
+
+        Args:
+            names: the new name -> that of the arm.
+
+        Raises:
+            InputError: no arm has such a name.
+
+        Example:
+            >>> runs = Runs(dict.fromkeys(["SGD shuffle", "SGD sequential", "Adam"]))
+            >>> list(runs.named({"along the curve": "SGD sequential"}))
+            ['along the curve']
+        """
+        return Runs(
+            {name: self[checks.choice("arm", arm, list(self))] for name, arm in names.items()}
+        )
+
+    def off(self, identity: str, *patterns: str) -> Off:
+        """Return how far that run is off an identity which is furthest off: `History.off`.
+
+        Furthest beside what rounding may make of it there.
+
+        Args:
+            identity: its name.
+            patterns: names or patterns of the arms looked at; none: all.
+
+        Raises:
+            InputError: no arm is like any of them; another identity.
+        """
+        runs = self.select(*patterns) if patterns else self
+        every = [run.off(identity) for run in runs.values()]
+        return max(every, key=lambda off: off.value / off.due.within)
 
 
 @dataclass(frozen=True)
@@ -126,13 +161,14 @@ class Study:
     Attributes:
         file: the script's `__file__`; its stem names the experiment.
         doc: the script's docstring; its first line is the question.
-        options: the script's options.
+        options: the script's options; made a frozen dataclass, if it is none.
         arms: options -> arms, as a dict or one pair of name and arm after the other.
         claims: options, runs -> claims, as a list or one after the other.
         answer: options, runs, claims -> the answer in plain words.
         figures: runs -> pairs of file name and figure, one after the other; or file name ->
             function of the runs returning a figure.
-        tables: name -> function of options and runs returning a DataFrame, logged as CSV.
+        tables: name -> function of options and runs returning a DataFrame, or yielding a dict for
+            each row; logged as CSV.
         show: options, runs -> text printed before the claims.
         ask: (claim, arm) -> the question that `--predict` asks the reader.
         picture: options, runs, claims -> the chart that answers the question; its title is the
@@ -158,6 +194,8 @@ class Study:
         if not isinstance(doc, str) or not doc.strip():
             raise InputError(f"{self.file} has no docstring, whose first line is the question")
         object.__setattr__(self, "doc", doc)
+        if "__dataclass_fields__" not in vars(self.options):  # a script leaves the decorator out
+            dataclass(frozen=True)(self.options)
 
     @property
     def name(self) -> str:

@@ -103,7 +103,7 @@ def _told(place: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Yield the folders of runs, and what each was told at its beginning; damaged ones are none."""
     for folder in sorted(place.glob("*")):
         with suppress(OSError, ValueError):
-            if next(links_in(folder), None) is not None:  # it leads to someone else's files
+            if next(links_in(folder), None) is not None:  # to someone else's files
                 continue
             told = shapes.read_json(folder / "opening.json", shapes.OPENING)
             if told:

@@ -14,7 +14,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError
+from sgdstudy.errors import InputError, unwritable
 from sgdstudy.history.rows import ROW_GROUP, WHOLE_NUMBERS
 from sgdstudy.tracking.load import claims_of, claims_table, load_runs, sources
 from sgdstudy.tracking.parquet import LABELS, Source, dtype_of, gather
@@ -81,7 +81,7 @@ def export(
             for path in paths:
                 (draft / path.name).replace(path)
     except OSError as error:
-        raise InputError(f"{folder} cannot be written: {error.strerror or error}") from error
+        raise unwritable(folder, error) from error
     return paths
 
 

@@ -23,7 +23,7 @@ from sgdstudy.history.checksums import Sealed, readable
 from sgdstudy.history.rows import AXIS, read_stream
 from sgdstudy.recipe.columns import PREFIX
 from sgdstudy.tracking import shapes
-from sgdstudy.tracking.journal import A_KEY, KEY
+from sgdstudy.tracking.entries import A_KEY, KEY
 from sgdstudy.tracking.parquet import LABELS, Source, gather
 from sgdstudy.tracking.retry import is_away
 from sgdstudy.tracking.runs import TrackedRun, artifact, lacks_files, named, runs_of

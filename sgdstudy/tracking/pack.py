@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, reason
+from sgdstudy.errors import InputError, reason, unwritable
 from sgdstudy.history.rows import AXIS
-from sgdstudy.tracking.journal import KEY, Closing, Journal, Opening
+from sgdstudy.tracking.entries import KEY, Closing, Opening
+from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.load import had_rows
 from sgdstudy.tracking.places import require_outside
 from sgdstudy.tracking.runs import (
@@ -82,7 +83,7 @@ def pack(store: Store, names: Iterable[str], path: Path, invocation: str = "late
                 _add(file, store, study, run)
         os.replace(draft, path)
     except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise unwritable(path, error) from error
     finally:
         draft.unlink(missing_ok=True)
     return list(runs)

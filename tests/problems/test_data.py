@@ -252,7 +252,7 @@ REFUSED = {
     "a table of unsigned and others": pd.DataFrame({"a": np.uint64([2**63 + 1, 0]), "b": [-1, 1]}),
     "numpy's own huge whole numbers": [np.uint64(2**63 + 1), np.int64(-1)],
     "huge and narrow columns": [np.array([2**53 + 1, 1]), np.array([0.5, 0.5])],
-    "nested": torch.nested.nested_tensor([torch.ones(1), torch.ones(2)]),
+    "nested": torch.nested.nested_tensor([torch.ones(1), torch.ones(2)], layout=torch.jagged),
     "beyond float64": [10**400, 0],
     "None": [1.0, None],
     "text": np.array([1.0, "2.0"], object),

@@ -21,7 +21,9 @@ import sgdstudy as ss
 from sgdstudy.history.rows import Rows
 from sgdstudy.tracking import aside, recovery, shapes
 from sgdstudy.tracking import journal as module
-from sgdstudy.tracking.journal import Closing, Journal, Opening, write_json
+from sgdstudy.tracking.durable import write_json
+from sgdstudy.tracking.entries import Closing, Opening
+from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.places import local_path
 from sgdstudy.tracking.recovery import recover
 from sgdstudy.tracking.retry import is_away

@@ -13,8 +13,9 @@ from sgdstudy.report.report import write_report
 from sgdstudy.studies.rerun import rerun
 from sgdstudy.studies.runner import train_arm
 from sgdstudy.tracking import provenance, shapes
+from sgdstudy.tracking.entries import Closing, Opening
 from sgdstudy.tracking.invocation import Invocation
-from sgdstudy.tracking.journal import Closing, Journal, Opening
+from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.recovery import recover
 from sgdstudy.tracking.runs import find_run
 from sgdstudy.tracking.store import open_store

@@ -210,7 +210,7 @@ def test_a_server_that_refuses_the_tag_stops_nothing(tmp_path, quick):
     here.__class__ = type("Refusing", (Server,), {})
     here.__class__.client = property(
         lambda self: SimpleNamespace(
-            **{**vars(Server.client.fget(self)), "set_experiment_tag": refuses}
+            **{**vars(vars(Server)["client"].fget(self)), "set_experiment_tag": refuses}
         )
     )
     with writing.writing(here, "study", "one", fresh=False):
