@@ -18,7 +18,7 @@ SQLITE = b"SQLite format 3\0"  # how a database begins
 SCHEMES = ("http", "https", "sqlite", "file", "postgresql", "mysql", "mssql", "databricks")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
-# ada@host:5000, and with a password whatever stands before it: ada:secret@host, http:/ada:secret@host
+# ada@host:5000, and with a password whatever stands before it: http:/ada:secret@host
 SIGNED_IN = re.compile(
     r"[^/\\]*@[\w.-]+:\d{1,5}(/|$)"
     r"|(?:[A-Za-z][\w+.-]*:)?/{0,2}[^/\\:]*:[^/\\]*@[\w.\[\]:-]+(/|$)"
