@@ -23,7 +23,8 @@ LONGEST_REASON = 200  # of another package's message
 ADDRESS = re.compile(r"([a-z][\w+.-]*)://([^\s'\"<>]*)", re.I)
 WHOLE = re.compile(r"([a-z][\w+.-]*)://(.*)$", re.I | re.DOTALL)
 KEYED = re.compile(
-    r"([?&;][\w.-]*(?:passw|pwd|secret|token|credential|api.?key|signature)[\w.-]*=)[^\s&;#'\"]*",
+    r"((?:[?&;]|%3B|%26)[\w.-]*(?:passw|pwd|secret|token|credential|api.?key|signature)[\w.-]*"
+    r"(?:=|%3D))(?:(?!%3B|%26)[^\s&;#'\"])*",
     re.I,
 )
 

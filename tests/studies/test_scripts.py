@@ -1,6 +1,7 @@
 """Scripts as files: helpers beside them, names of theirs, files that are no study."""
 
 import importlib
+import os
 import sys
 
 import pytest
@@ -189,14 +190,15 @@ def test_what_is_no_study_is_named_and_left_out(experiments, capsys):
     (experiments / "syntax.py").write_text("STUDY = (")
     (experiments / "ends.py").write_text("import sys\nSTUDY = 1\nsys.exit(3)")
     (experiments / "empty.py").write_text("")
+    os.mkfifo(experiments / "pipe.py")
     assert call("list") == 0
     out = capsys.readouterr().out
     assert "page                     Is it?" in out
-    for name in ("no_doc", "helper", "binary", "syntax", "ends", "empty"):
+    for name in ("no_doc", "helper", "binary", "syntax", "ends", "empty", "pipe"):
         assert out.count(f"{name}.py is left out: ") == 1
     assert "has no docstring, whose first line is the question" in out
     assert "SystemExit: 3 (ends.py, line 3)" in out
-    assert len(out.splitlines()) == 7
+    assert len(out.splitlines()) == 8
 
 
 @pytest.mark.slow
