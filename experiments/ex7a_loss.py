@@ -29,17 +29,17 @@ class Options(ss.Options):
 
 
 def arms(o):
-    moves, still = {"optimizer": "notebook", "epochs": o.epochs}, {"optimizer": "none", "epochs": 1}
-    exact = {"mse": {"dtype": "float64"}, "abs": {}}  # where theory follows the steps
+    moves = {"optimizer": "notebook", "epochs": o.epochs, "dtype": "float64"}
+    still = {"optimizer": "none", "epochs": 1, "charted": False}
     for (loss, lr), size in product(STEPS.items(), sorted({o.divides, o.ragged})):
         seeds = o.seed_range()[: None if (loss, size) == ("mse", o.divides) else 4]
         arm = ss.Arm(ss.problems.curve(loss=loss), lr=lr, batch_size=size, seeds=seeds)
         yield f"{loss}, B={size}, fixed", arm.but("w = 0", **still)
-        yield f"{loss}, B={size}, moving", arm.but("w moves", **moves, **exact[loss])
+        yield f"{loss}, B={size}, moving", arm.but("w moves", charted=size == o.divides, **moves)
     along = ss.Arm("curve", "along the curve", order="sequential")
     for size in (7, 64, 300, 1999):  # none divides the 2000 samples: the last batch is short
         yield f"mse, B={size}, sorted, fixed", along.but(batch_size=size, **still)
-    yield "mse, sorted, moving", along.but(lr=2e-4, batch_size=o.divides, **moves, **exact["mse"])
+    yield "mse, sorted, moving", along.but(lr=2e-4, batch_size=o.divides, charted=False, **moves)
 
 
 def claims(o, runs):
@@ -93,8 +93,7 @@ def answer(o, runs, value):
 
 
 def picture(o, runs, value):
-    names, which = ("sum of the batches", "running loss", "full loss"), ("sum", "running", "full")
-    columns = {name: f"{loss}_loss" for name, loss in zip(names, which, strict=True)}
+    columns = {"sum of the batches": "sum_loss", "running": "running_loss", "full": "full_loss"}
     arms = {"shuffled": f"mse, B={o.divides}, moving", "along the curve": "mse, sorted, moving"}
     panels = ss.figures.lines.of_each(runs.named(arms), columns)
     first, last = (value["running_over_full", arm][-1] for arm in arms.values())
@@ -108,6 +107,7 @@ def figures(runs):
     yield "drift_and_sampling.png", ss.figures.drift_and_sampling(runs.select("mse*moving"))
 
 
+charts = {"losses": [f"epoch/{n}" for n in RULES], "the sum": ["epoch/sum_loss", "epoch/full_loss"]}
 ask = {
     ("unweighted_minus_full", "mse, B=1999, sorted, fixed"): "At w = 0, along the curve, B = 1999: "
     "mean of the two batch losses, less the full loss?",

@@ -31,14 +31,14 @@ def arms(o):
         raise ss.InputError(f"batch_size is below {curve.d}, all the data; got {o.batch_size}")
     on_the_way = ss.train(curve, optimizer="notebook", lr=2e-4, epochs=10).w[0]
     same = {"batch_size": o.batch_size, "lr": o.lr, "seeds": o.seed_range()}
-    still = ss.Arm(curve, "fixed", optimizer="none", epochs=1, **same)
+    still = ss.Arm(curve, "fixed", optimizer="none", epochs=1, charted=False, **same)
     yield "at the start", still
     yield "on the way", still.but(problem=curve.replace(w_init=on_the_way))
     printed = curve.replace(w_init=[0.3079, -1.7, 2.0258])  # by Exercise 1
     yield "near the optimum", still.but(problem=printed)
     best = noisy.replace(w_init=noisy.least_squares.w_star)
     yield "optimum, noise 1", still.but(problem=best)
-    move = still.but("along the training", optimizer="notebook", epochs=o.epochs)
+    move = still.but("along the training", optimizer="notebook", epochs=o.epochs, charted=True)
     yield "moving", move
     yield "moving, noise 1", move.but("along the training, noisy labels", problem=noisy)
 
@@ -104,6 +104,7 @@ def figures(runs):
     yield "moving.png", ss.figures.gradient_norms(runs.select("moving*"))
 
 
+charts = {"norms of gradients": [f"epoch/{norm}" for norm in (*NORMS, "norm_mean_grad")]}
 ask = {
     (RATIO, "at the start"): "At w = 0: mean norm of the batch gradients over that of the "
     "full one?",

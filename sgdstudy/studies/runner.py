@@ -315,7 +315,7 @@ def _log_answer(making: Making, invocation: Invocation, claims: Claims, answer: 
             note = note[: NOTE_LENGTH - 40] + "\n\n…see answer.md"
         shown = invocation.id if chart_views.wanted(invocation.store) else None
         drawn = {"sgdstudy.figures": ", ".join(names), "mlflow.note.content": note}
-        journal.close(Closing("FINISHED", drawn, note=note, views=shown))
+        journal.close(Closing("FINISHED", drawn, note=note, views=shown, charts=study.charts))
     return journal.run_id or journal.folder.name
 
 

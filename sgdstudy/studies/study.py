@@ -11,7 +11,7 @@ import itertools
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from fnmatch import fnmatchcase
@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 from sgdstudy import checks
 from sgdstudy.errors import InputError, failed, quoted, reason, without_secrets
+from sgdstudy.recipe import columns
 from sgdstudy.studies.arm import Arm, Options
 from sgdstudy.studies.claims import Claim, Claims, claims_markdown
-from sgdstudy.studies.declared import check_call, check_claims, docstring
+from sgdstudy.studies.declared import check_call, check_charts, check_claims, docstring
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 HIDDEN = "The answer is hidden: run without --no-answer to see it."
 PARTS = ("arms", "claims", "answer")  # what a script has to have
-FURTHER = ("picture", "figures", "tables", "show", "ask")  # what it may have
+FURTHER = ("picture", "figures", "charts", "tables", "show", "ask")  # what it may have
 TAKES = {  # what a script's functions are called with
     "arms": ("options",),
     "claims": ("options", "runs"),
@@ -173,6 +174,8 @@ class Study:
         ask: (claim, arm) -> the question that `--predict` asks the reader.
         picture: options, runs, claims -> the chart that answers the question; its title is the
             finding.
+        charts: title -> metrics of MLflow, as `epoch/full_loss`: the first charts of its prepared
+            view, one with several lines for each arm. The arms in it send what they show.
     """
 
     file: str
@@ -188,6 +191,7 @@ class Study:
     show: Callable[[Any, Runs], str] | None = None
     ask: Mapping[tuple[str, str], str] = field(default_factory=dict)
     picture: Callable[[Any, Runs, Claims], Chart] | None = None
+    charts: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         doc = self.doc or docstring(self.file)  # `python -OO` leaves docstrings out
@@ -196,6 +200,7 @@ class Study:
         object.__setattr__(self, "doc", doc)
         if "__dataclass_fields__" not in vars(self.options):  # a script leaves the decorator out
             dataclass(frozen=True)(self.options)
+        check_charts(self.charts)
 
     @property
     def name(self) -> str:
@@ -250,7 +255,7 @@ class Study:
         checks.number("checkpoint_seconds", seconds, lambda v: v >= 0, "at least 0 and finite")
         self.check_functions()
         arms = self._called("arms", lambda: _by_name(self.name, self.arms(options)))
-        placed = {}
+        placed, asked = {}, [metric for chart in self.charts.values() for metric in chart]
         for name, arm in arms.items():
             checks.name("an arm's name", name)
             if name == "answer":
@@ -262,6 +267,9 @@ class Study:
                 for setting in ("device", "engine")
                 if getattr(options, setting) != getattr(Options, setting)
             }
+            if arm.charted and asked:
+                sent = [*(arm.config.metrics or ()), *map(columns.setting, asked)]
+                changes["metrics"] = list(dict.fromkeys(sent))
             placed[name] = arm.but(**changes) if changes else arm
         return placed
 
@@ -351,7 +359,7 @@ def study(module: str) -> Study:
 
     Args:
         module: `__name__`. It has a docstring, `arms`, `claims` and `answer`, and may have
-            `Options`, `picture`, `figures`, `tables`, `show` and `ask`: see `Study`.
+            `Options`, `picture`, `figures`, `charts`, `tables`, `show` and `ask`: see `Study`.
 
     Raises:
         InputError: one of the first is missing.

@@ -151,7 +151,8 @@ class Sending:
             experiment = self.store.experiment(self.opening.study)
             client.set_experiment_tag(experiment, "mlflow.note.content", closing.note)
         if closing.views is not None:
-            chart_views.save(self.store, self.store.experiment(self.opening.study), closing.views)
+            experiment = self.store.experiment(self.opening.study)
+            chart_views.save(self.store, experiment, closing.views, closing.charts)
         client.set_terminated(self.run_id, status=closing.status, end_time=closing.end_ms)
 
     def _require_there(self, closing: Closing, files: list[str]) -> None:

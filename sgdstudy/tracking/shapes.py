@@ -215,6 +215,7 @@ CLOSING = fields(
         "end_ms": whole,
         "note": OPTIONAL_TEXT,
         "views": OPTIONAL_TEXT,
+        "charts": by_name(each(text)),
     },
 )
 # tags

@@ -1,9 +1,11 @@
 """Running a study: in which order, what is said, judged, asked and written down."""
 
+import base64
 import dataclasses
 import json
 import os
 import signal
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +18,7 @@ import sgdstudy as ss
 from sgdstudy.history.identities import Off
 from sgdstudy.studies import runner, workers
 from sgdstudy.studies.study import HIDDEN, Runs
+from sgdstudy.tracking.chart_views import ALL, VIEW
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.store import open_store
 
@@ -377,3 +380,27 @@ def test_the_run_furthest_off_is_so_beside_what_rounding_may_make():
     assert runs.off("sum", "a", "c").value == 1e-6
     assert ss.Claim.off("sum", "all", runs.off("sum")).holds is False
     assert ss.Claim.off("sum", "a", runs.off("sum", "a")).holds is True
+
+
+def test_arms_in_the_view_send_what_the_charts_of_the_question_show(store):
+    """And what they would send without; an arm that is not shown sends only this."""
+
+    def declared(o):
+        arm = ss.Arm(small_curve(), lr=0.1, batch_size=10, epochs=2)
+        return {"shown": arm, "hidden": arm.but(charted=False)}
+
+    charts = {"sums": ("epoch/sum_loss", "epoch/full_loss"), "high": ["batch/loss_p90"]}
+    script = ("/somewhere/run_asked.py", "Is it?", Options, declared)
+    study = ss.Study(*script, lambda o, runs: [], lambda *given: "Yes.", charts=charts)
+    result = run(store, study)
+    client = open_store(store).client
+    sent = {arm: {*client.get_run(result.run_ids[arm]).data.metrics} for arm in result.runs}
+    assert sent["shown"] - sent["hidden"] == {"epoch/sum_loss", "batch/loss_p90"}
+    assert "batch/grad_norm" in sent["hidden"]
+    assert not sent["hidden"] - sent["shown"]
+    experiment = client.get_experiment_by_name("run_asked")
+    views = [experiment.tags[f"mlflow.sharedViewState.{view}"] for view in (VIEW, ALL)]
+    for packed in (json.loads(view)["state"].partition(";")[2] for view in views):
+        state = json.loads(zlib.decompress(base64.b64decode(packed)))
+        asked = {c["displayName"]: c["selectedMetricKeys"] for c in state["compareRunCharts"][:2]}
+        assert asked == {title: list(metrics) for title, metrics in charts.items()}

@@ -233,6 +233,27 @@ def test_a_script_that_runs_itself_is_only_loaded(experiments, capsys):
         ("STUDY =", "show = 3\nSTUDY =", "show of page is a function of options, runs, not 3"),
         ("STUDY =", "figures = {'../a.png': len}\nSTUDY =", "a plain file name"),
         ("STUDY =", "tables = {'a.csv': lambda o: 1}\nSTUDY =", "a.csv of page is called with"),
+        ("STUDY =", "charts = [1]\nSTUDY =", "charts are a dict, as {"),
+        ("STUDY =", "charts = {'a\\n': ['batch/loss']}\nSTUDY =", "the title of a chart"),
+        ("STUDY =", "charts = {'a': 'batch/loss'}\nSTUDY =", "the chart 'a' is a list of metrics"),
+        ("STUDY =", "charts = {'a': []}\nSTUDY =", "the chart 'a' is a list of metrics"),
+        (
+            "STUDY =",
+            "charts = {'a': ['loss']}\nSTUDY =",
+            "unknown metric of the chart 'a': 'loss'. Valid: batch/loss",
+        ),
+        (
+            "STUDY =",
+            "charts = {'a': ['epoch/mean_los_p90']}\nSTUDY =",
+            "did you mean 'epoch/mean_loss'",
+        ),
+        ("STUDY =", "charts = {'a': [3]}\nSTUDY =", "unknown metric of the chart 'a': 3."),
+        (
+            "STUDY =",
+            "charts = {'a': ['batch/loss', 'epoch/full_loss']}\nSTUDY =",
+            "the chart 'a' is over epochs or over steps: make two of it",
+        ),
+        ("STUDY =", "charts = {'a': ['batch/w7']}\nSTUDY =", "there is no parameter w7"),
         (
             "1e-4",
             "1e-4 / 0",
