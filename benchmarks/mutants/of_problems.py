@@ -379,7 +379,7 @@ LOSSES = Group(
 
 PROBLEMS_LINEARITY = Group(
     "problems/linearity.py",
-    "problem train quantities squares",
+    "problem linearity train quantities squares",
     (
         (
             "return (offset, features) if error <= 1e-9 * values.abs().max() else None",
