@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: study test quick ui bench faults mutants report clean
+.PHONY: study test quick ui notebook bench faults mutants report clean
 
 study: $(STAMP)
 	$(BIN)/sgdstudy study
@@ -13,6 +13,7 @@ test: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy.ini
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # before each commit: a minute or so
@@ -23,6 +24,10 @@ quick: $(STAMP)
 
 ui: $(STAMP)
 	$(BIN)/sgdstudy ui
+
+# the tour, in Jupyter, which is not of the test environment
+notebook: $(VENV)/.notebook
+	$(BIN)/jupyter lab docs/tour.ipynb
 
 report: $(STAMP)
 	$(BIN)/sgdstudy report
@@ -35,6 +40,10 @@ faults: $(STAMP)
 
 mutants: $(STAMP)
 	$(BIN)/python benchmarks/mutants/run.py
+
+$(VENV)/.notebook: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[notebook]"
+	$(BIN)/python -c "open('$(VENV)/.notebook', 'w').close()"
 
 # Cockpit and BackPACK without their dependencies: torchvision would bring another torch
 $(VENV)/.bench: $(STAMP)

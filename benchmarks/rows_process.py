@@ -76,6 +76,7 @@ def tracked_run(folder: str, n_steps: int) -> tuple[float, float, int]:
     import pyarrow.parquet as pq
 
     import sgdstudy as ss
+    from sgdstudy.studies.runner import train_arm
     from sgdstudy.tracking.invocation import Invocation
     from sgdstudy.tracking.store import open_store
 
@@ -89,7 +90,7 @@ def tracked_run(folder: str, n_steps: int) -> tuple[float, float, int]:
         record_rows=n_steps,
     )
     started = time.perf_counter()
-    Invocation.start(store, "memory").train("long", arm, progress=False)
+    train_arm(Invocation.start(store, "memory"), "long", arm, progress=False)
     seconds = time.perf_counter() - started
     rows = sum(pq.read_metadata(f).num_rows for f in Path(folder).rglob("steps.parquet"))
     return peak(), seconds, rows

@@ -7,19 +7,16 @@ form of the loss is the mean form with a step d times smaller.
 Source: Exercise 1. Command: python experiments/ex1_gradient_descent.py
 """
 
-from dataclasses import dataclass
-
 import sgdstudy as ss
 
 D = 2000  # points of the curve
 STEPS = ("1e-4", "2e-4", "3e-4", "4e-4", "4.9e-4", "5.1e-4")
 BEST = {"lr best, 0.1 % less": 0.999, "lr best": 1.0, "lr best, 0.05 % more": 1.0005}
 BESIDE = "theory; measured: the earliest stop, beside 0.1 % less and 0.05 % more"
-FLOOR_LR = 2.5e-4  # 1 / lambda_max: the steep modes are gone at once, only the flat one is left
+FLOOR = 2.5e-4  # 1 / lambda_max: the steep modes are gone at once, only the flat one is left
 PRINTED = "printed in the notebook"
 
 
-@dataclass(frozen=True)
 class Options(ss.Options):
     epsilon: float = 0.1
     """stop once the running loss of an epoch is below"""
@@ -42,10 +39,9 @@ def arms(o):
     long = full.but("the best rate in the long run", epochs=min(o.epochs, 2000), stop=None)
     yield "lr fastest", long.but(lr=ss.expect(full).lr_best_asymptotic, dtype="float64")
     yield "lr 2e-4, float64", full.but("less rounding", dtype="float64")
-    still = full.but("until nothing moves", lr=FLOOR_LR, epochs=2 * o.epochs, stop=None)
-    yield "float32 floor", still
-    sums = full.but(problem=full.problem.replace(loss=sum_of_squares))
-    sums = sums.but("sum form, same step", stop=("running", o.epsilon * D))
+    yield "float32 floor", full.but("until nothing moves", lr=FLOOR, epochs=2 * o.epochs, stop=None)
+    form = full.problem.replace(loss=sum_of_squares)
+    sums = full.but("sum form, same step", problem=form, stop=("running", o.epsilon * D))
     yield "sum, lr 2e-4/d", sums.but("sum form, step divided by d", lr=2e-4 / D)
     yield "sum, lr 2e-4", sums.but(charted=False)
 
@@ -66,10 +62,7 @@ def claims(o, runs):
     yield ss.Claim("lr_best_for_epsilon", "lr best", earliest, best, rel=2e-4, source=BESIDE)
     seen, due = fast.contraction(1000), ss.expect(fast).contraction(1000)
     yield ss.Claim("lr_best_asymptotic", "lr fastest", seen, due)
-    end, due = (
-        floor.at("full_loss") - ss.expect(floor).ls.least_loss,
-        ss.expect(floor).float32_floor,
-    )
+    end, due = floor.excess_at_end, ss.expect(floor).float32_floor
     yield ss.Claim("float32_floor", "float32 floor", end, due.value, due.within, due.source)
     moved, half = floor.steps["update_norm"], "theory: less than half a unit in the last place"
     yield ss.Claim("last_update", "float32 floor", moved.iloc[-1], 0, source=half)
@@ -84,15 +77,14 @@ def answer(o, runs, value):
     grows = f", and the growth of its loss shows a limit of {shown:.4g}" if shown > 0 else ""
     short = f": with the same step its loss grows as beyond a limit of {sums:.4g}"
     return f"""Full-batch descent with lr 2e-4 stops {run.when()} (printed: 9340) and still lies
-    {run.distance[0]:.4f} from the true parameters, {off[2]:.4f} in the constant term,
-    along which the loss is flattest and descent slow. Steps up to 2 / (largest eigenvalue) =
-    {limit:.4g} work; 5.1e-4 is beyond that{grows}. The best step for this epsilon is by theory
-    {best:.5g}, {100 * best / limit.value:.1f} % of the limit; it stops {near[1]}, 0.1 % less
-    {near[0]}, 0.05 % more {near[2]}. The sum form needs the step divided by d = {D}, with which it
-    stops {runs["sum, lr 2e-4/d"].when()}{short if sums > 0 else ""}. Left alone for {2 * o.epochs}
-    epochs in float32, lr {FLOOR_LR:g} ends at an excess loss of {value["float32_floor"]:.3g} and a
-    last step of length {value["last_update"]:.2g} (one below half a unit in the last place changes
-    nothing).
+    {run.distance[0]:.4f} from the true parameters, {off[2]:.4f} in the constant term, along which
+    the loss is flattest and descent slow. Steps up to 2 / (largest eigenvalue) = {limit:.4g} work;
+    5.1e-4 is beyond that{grows}. The best step for this epsilon is by theory {best:.5g},
+    {100 * best / limit.value:.1f} % of the limit; it stops {near[1]}, 0.1 % less {near[0]}, 0.05 %
+    more {near[2]}. The sum form needs the step divided by d = {D}, with which it stops
+    {runs["sum, lr 2e-4/d"].when()}{short if sums > 0 else ""}. Left alone for {2 * o.epochs} epochs
+    in float32, lr {FLOOR:g} ends at an excess loss of {value["float32_floor"]:.3g} and a last step
+    of length {value["last_update"]:.2g} (one below half a unit in the last place changes nothing).
 
     What the text says otherwise: Q_i is written as a norm, the code squares it (Exercise 7 runs
     both); it speaks of one sample at a time, the code of this exercise uses all at once
@@ -101,13 +93,10 @@ def answer(o, runs, value):
 
 
 def picture(o, runs, value):
-    best, limit = (
-        f"{runs['lr best'].config.lr:.4g}, the best",
-        {f"epsilon {o.epsilon:g}": o.epsilon},
-    )
-    names = {"lr 1e-4": "1e-4", "lr 2e-4": "2e-4", "lr 4e-4": "4e-4", "lr best": best}
-    shown = {name: runs[arm] for arm, name in (names | {"lr 5.1e-4": "5.1e-4, too large"}).items()}
-    panel = ss.figures.lines.by_epoch(shown, "full_loss", levels=limit, limits=(0.03, 1e4))
+    best = f"{runs['lr best'].config.lr:.4g}, the best"
+    names = {"1e-4": "lr 1e-4", "2e-4": "lr 2e-4", "4e-4": "lr 4e-4", best: "lr best"}
+    shown = runs.named(names | {"5.1e-4, too large": "lr 5.1e-4"})
+    panel = ss.figures.lines.by_epoch(shown, "full_loss", epsilon=o.epsilon, limits=(0.03, 1e4))
     title = f"""Descent with lr 2e-4 is below {o.epsilon:g} {runs["lr 2e-4"].when()}, with the best
     step {runs["lr best"].when()}"""
     note = "Larger steps are faster, up to 2 / (largest eigenvalue)."
@@ -115,8 +104,7 @@ def picture(o, runs, value):
 
 
 def figures(runs):
-    both = runs.select("lr 2e-4*", "sum*")
-    yield "forms.png", ss.figures.loss_by_epoch(both, top=1e8)
+    yield "forms.png", ss.figures.loss_by_epoch(runs.select("lr 2e-4*", "sum*"), top=1e8)
     yield "path.png", ss.figures.path(runs.select("lr 2e-4", "lr 4.9e-4"), 0, 2, 10_000)
 
 

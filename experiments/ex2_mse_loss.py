@@ -6,8 +6,6 @@ its gradient does not vanish near the solution, and a constant step does not set
 Source: Exercise 2. Command: python experiments/ex2_mse_loss.py
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 
@@ -24,7 +22,6 @@ POSITIVE = "theory: all residuals positive, so the gradient is the mean of phi_i
 SIGNS = "the text's loss: its gradient is a mean of +-phi_i"
 
 
-@dataclass(frozen=True)
 class Options(ss.Options):
     lr: float = 2e-4
     """step size"""
@@ -91,11 +88,10 @@ def answer(o, runs, value):
 
 
 def picture(o, runs, value):
-    shown = {"the text's, not squared": runs["abs"], "MSELoss, and by hand": runs["MSELoss"]}
+    shown = runs.named({"the text's, not squared": "abs", "MSELoss, and by hand": "MSELoss"})
     y = "distance to the true parameters"
-    panel = ss.figures.lines.by_epoch(
-        shown, "distance", y=y, colors=ss.figures.palette.CYCLE[1::-1]
-    )
+    colors = ss.figures.palette.named("red", "blue")
+    panel = ss.figures.lines.by_epoch(shown, "distance", y=y, colors=colors)
     title = f"""By hand and by MSELoss {value["numbers_that_differ"]} numbers differ; the text's
     loss, not squared, ends {value["distance", "abs"]:.2g} from the parameters"""
     note = "All with the same step. The gradient of the loss that is not squared does not shrink."

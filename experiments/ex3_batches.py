@@ -6,8 +6,6 @@ only the last may be short; the trainer draws the very permutations of DataLoade
 Source: Exercise 3. Command: python experiments/ex3_batches.py --limit 3
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 
@@ -16,7 +14,6 @@ import sgdstudy as ss
 LOADER = "torch.utils.data.DataLoader, run beside it: loss and gradient at w = 0"
 
 
-@dataclass(frozen=True)
 class Options(ss.Options):
     seeds: int = 1
     batch_size: int = 10
@@ -94,10 +91,8 @@ def cut(value, arm, size):
 
 
 def picture(o, runs, value):
-    panels, (x, y) = (
-        [],
-        (part.numpy() for part in (runs["shuffle"].problem.x, runs["shuffle"].problem.y)),
-    )
+    problem, panels = runs["shuffle"].problem, []
+    x, y = problem.x.numpy(), problem.y.numpy()
     for arm, title in {"shuffle": "shuffle=True", "sequential": "shuffle=False"}.items():
         batches, lines = dataloader(runs[arm])[:3], [ss.figures.Line("", x, y)]
         for i, batch in enumerate(batches):

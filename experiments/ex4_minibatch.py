@@ -6,7 +6,7 @@ printed eta=0.2 is beyond the stability limit and diverges at once, so it has pr
 Source: Exercise 4. Command: python experiments/ex4_minibatch.py
 """
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,7 +19,6 @@ FITS = """So the printed 48 fits a step of 0.0002 and not the call that is print
     it that 0.0002 lost its digits there."""
 
 
-@dataclass(frozen=True)
 class Options(ss.Options):
     seeds: int = 64
     lr: float = 2e-4
@@ -59,8 +58,8 @@ def claims(o, runs):
     yield ss.Claim("first_non_finite_loss", "eta 0.2", [seen.min(), seen.max()])
     seeds, epoch = run.config.seeds[:FOLLOWED], int(run.stop_epoch.min())  # all complete it
     rows = run.load("epochs", seeds=seeds, epochs=slice(epoch, epoch + 1))
-    late, due = rows["running_loss"] / rows["full_loss"], ss.expect(run).of(seeds)
-    due = due.running_over_full(epoch)
+    late, known = rows["running_loss"] / rows["full_loss"], ss.expect(run).of(seeds)
+    due = known.running_over_full(epoch)
     yield ss.Claim("running_loss_ratio_late", "descent", late.mean(), due)
     yield from ss.predicted_claims(runs.select("descent"))
 
@@ -88,13 +87,13 @@ def picture(o, runs, value):
     run, steps = runs["descent"], np.unique(np.geomspace(1, 20_000, 400).astype(int))
     whole = ss.Arm("curve", lr=o.lr, epochs=int(steps[-1]), stop=("running", o.epsilon))
     loss = ss.theory.descent_loss(run.problem.least_squares, np.zeros(3), o.lr, steps - 1)
-    label, level = f"batches of {o.batch_size}", {f"epsilon {o.epsilon:g}": o.epsilon}
-    panel = ss.figures.lines.by_epoch({label: run}, "running_loss", levels=level)
+    label = f"batches of {o.batch_size}"
+    panel = ss.figures.lines.by_epoch({label: run}, "running_loss", epsilon=o.epsilon)
     beside = ss.figures.Line("all the data at once, theory", steps, loss)
     due = ss.expect(whole).stop_epoch
     title = f"""Batches of {o.batch_size} are below {o.epsilon:g} {run.when()}, all the data at once
     {runs["descent"].when(np.inf if due is None else due.value)}"""
-    panel = ss.figures.Panel([beside, *panel.lines], panel.x, panel.y, log="xy", levels=level)
+    panel = replace(panel, lines=[beside, *panel.lines])
     return ss.figures.Chart(title, [panel], "Each epoch reads all the data once, either way.")
 
 

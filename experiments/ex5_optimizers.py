@@ -7,8 +7,6 @@ reach far from the solution, so every seed that stops is close to it.
 Source: Exercise 5. Command: python experiments/ex5_optimizers.py --seeds 1024
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 import sgdstudy as ss
@@ -20,7 +18,6 @@ DRAWN = "printed: a draw of the central 95 % of this law"
 ENOUGH = 40  # seeds that know a law's 2.5 %
 
 
-@dataclass(frozen=True)
 class Options(ss.Options):
     seeds: int = 256
     others: int = 16
@@ -88,9 +85,7 @@ def answer(o, runs, value):
 
 def picture(o, runs, value):
     shown = {arm: runs[arm] for arm in ("Adagrad", "NAdam", "SGD, momentum 0.9", "AdamW", "Adam")}
-    panel = ss.figures.lines.by_epoch(
-        shown | {"RMSprop": runs["RMSprop"]}, "full_loss", by="optimizer"
-    )
+    panel = ss.figures.lines.by_epoch(shown | {"RMSprop": runs["RMSprop"]}, "full_loss")
     stop = {arm: say(run.median_stop) for arm, run in shown.items()}
     title = f"""RMSprop: half of {o.seeds} orders stop by epoch {say(value["rmsprop_stop_median"])};
     Adam: {stop["Adam"]}; SGD with momentum: {stop["SGD, momentum 0.9"]}"""

@@ -9,17 +9,9 @@ Source: Exercise 6, which study_usable_steps and study_neighbours take further.
 Command: python experiments/ex6_shuffle.py --seeds 64
 """
 
-from dataclasses import dataclass
-
-import numpy as np
-
 import sgdstudy as ss
 
-ORDERS = ("shuffle", "shuffle_once", "block_shuffle", "sequential", "reversed", "strided")
-STRETCHES = {"worst stretch": "within_epoch", "worst stretch, across": "across_boundary"}
 
-
-@dataclass(frozen=True)
 class Options(ss.Options):
     lr: float = 2e-4
     """step size of SGD"""
@@ -30,16 +22,15 @@ class Options(ss.Options):
 
 
 def arms(o):
-    sgd = ss.Arm("curve", optimizer="SGD", lr=o.lr, batch_size=10, epochs=o.epochs)
-    sgd = sgd.but(stop=("full", o.epsilon))
-    for order in ORDERS:
+    sgd = ss.Arm("curve", lr=o.lr, batch_size=10, epochs=o.epochs, stop=("full", o.epsilon))
+    for order in ("shuffle", "shuffle_once", "block_shuffle", "sequential", "reversed", "strided"):
         seeds = o.seed_range() if "shuffle" in order else [0]
         yield f"SGD {order}", sgd.but(order=order, seeds=seeds)
     exact = sgd.but("sequential in float64", order="sequential", dtype="float64")
     yield "exact", exact.but(diagnostics="full")
-    for name, where in STRETCHES.items():
-        alone = ss.expect(exact).alone(across=where == "across_boundary")
-        yield name, exact.but("the batches that multiply an error most", charted=False, **alone)
+    most = exact.but("the batches that multiply an error most", charted=False)
+    yield "worst stretch", most.but(**ss.expect(exact).alone())
+    yield "worst stretch, across", most.but(**ss.expect(exact).alone(across=True))
 
 
 def claims(o, runs):
@@ -48,19 +39,17 @@ def claims(o, runs):
     yield ss.Claim("batches_beyond_limit", "all", [first, late])
     yield ss.Claim("steepest_over_mean", "all", law.steepest.max() * law.lr_limit.value / 2)
     yield ss.Claim("least_cosine", "all", law.least_cosine)
-    z = exact.from_minimiser("steps", epochs=slice(1, 2))[:, 0]
-    share = law.batches.share_along_steepest(z)
+    share = exact.share_along_steepest(epoch=1)
     share = [share[0], share[first - 1], share[200 - late :].max(initial=0)]
     yield ss.Claim("share_along_steepest", "exact", share)
     for loss in ("running_loss", "full_loss"):
         for k in (1, 50)[: 1 + (last >= 50)]:
             yield ss.Claim(f"{loss}_epoch_{k}", "exact", exact.at(loss, k), law.loss(loss, k))
-    shrinks = exact.contraction_along(law.slowest_direction)
-    yield ss.Claim("rho_sequential", "exact", shrinks, law.rho_along(last))
+    yield ss.Claim("rho_sequential", "exact", exact.contraction_along(), law.rho_along(last))
     yield ss.Claim("peak_batch_loss", "exact", exact.peak(epoch=1))
-    for arm, where in STRETCHES.items():
-        grown = np.linalg.norm(runs[arm].w[0] - law.ls.w_star)
-        yield ss.Claim(f"growth_{where}", arm, grown, law.growth(where == "across_boundary"))
+    within, across = (runs[arm].last_error for arm in ("worst stretch", "worst stretch, across"))
+    yield ss.Claim("growth_within_epoch", "worst stretch", within, law.growth())
+    yield ss.Claim("growth_across_boundary", "worst stretch, across", across, law.growth(True))
     without_rounding = ss.expect(runs["SGD reversed"]).stop_without_rounding
     yield ss.Claim("stop_without_rounding", "SGD reversed", without_rounding)
     yield from ss.predicted_claims(runs)
@@ -99,11 +88,10 @@ def explosion(o, value, stop):
 
 
 def picture(o, runs, value):
-    three = {order: runs[f"SGD {order}"] for order in ("shuffle", "strided")}
-    three |= {"sequential": runs["exact"]}
-    first = ss.figures.lines.within_epoch(three, by="order", title="inside the first epoch")
+    arms = {"shuffle": "SGD shuffle", "strided": "SGD strided", "sequential": "exact"}
+    first = ss.figures.lines.within_epoch(runs.named(arms), title="inside the first epoch")
     ends = ss.figures.lines.by_epoch(
-        three, "full_loss", by="order", title="at the end of each epoch"
+        runs.named(arms), "full_loss", title="at the end of each epoch"
     )
     (high, at), last = value["peak_batch_loss"], runs["exact"].steps.query("epoch == 1")["loss"]
     title = f"""shuffle=False: the loss of batch {at} is {ss.text.power(high)}, that of the last
@@ -112,8 +100,7 @@ def picture(o, runs, value):
 
 
 def figures(runs):
-    sgd = runs.select("SGD *")
-    yield "first_epoch.png", ss.figures.within_epoch(sgd)
+    yield "first_epoch.png", ss.figures.within_epoch(runs.select("SGD *"))
     yield "steep_batches.png", ss.figures.steep_batches(runs["exact"])
     yield "cockpit.png", ss.figures.cockpit(runs["exact"])
     three = {order: runs[f"SGD {order}"] for order in ("sequential", "strided", "shuffle")}

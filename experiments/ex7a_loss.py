@@ -7,7 +7,6 @@ are worse on the way (drift), and a batch is not the whole (sampling).
 Source: Exercise 7, first part (its hint: study_norms). Command: python experiments/ex7a_loss.py
 """
 
-from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -17,15 +16,8 @@ import sgdstudy as ss
 STEPS = {"mse": 2e-4, "abs": 1e-3}  # each descends
 RULES = {"running_loss": "running", "full_loss": "full", "last_loss": "last_batch"}
 EPSILON = 0.1  # the notebook's
-IDENTITIES = {
-    ("sum_is_m_times_mean", "all arms"): ("sum", "*"),
-    ("weighted_mean_is_full", "mse and abs, fixed"): ("mean", "*fixed"),
-    ("unweighted_mean_off", "sorted"): ("weighting", "*sorted, fixed"),
-    ("drift_and_sampling", "mse, moving"): ("split", "mse*moving"),
-}
 
 
-@dataclass(frozen=True)
 class Options(ss.Options):
     seeds: int = 64
     divides: int = 10
@@ -37,18 +29,17 @@ class Options(ss.Options):
 
 
 def arms(o):
-    moves, still = {"optimizer": "notebook", "epochs": o.epochs}, {"optimizer": "none", "epochs": 1}
-    exact = {"mse": {"dtype": "float64"}, "abs": {}}  # where theory follows the steps
+    moves = {"optimizer": "notebook", "epochs": o.epochs, "dtype": "float64"}
+    still = {"optimizer": "none", "epochs": 1, "charted": False}
     for (loss, lr), size in product(STEPS.items(), sorted({o.divides, o.ragged})):
         seeds = o.seed_range()[: None if (loss, size) == ("mse", o.divides) else 4]
         arm = ss.Arm(ss.problems.curve(loss=loss), lr=lr, batch_size=size, seeds=seeds)
         yield f"{loss}, B={size}, fixed", arm.but("w = 0", **still)
-        yield f"{loss}, B={size}, moving", arm.but("w moves", **moves, **exact[loss])
+        yield f"{loss}, B={size}, moving", arm.but("w moves", charted=size == o.divides, **moves)
     along = ss.Arm("curve", "along the curve", order="sequential")
     for size in (7, 64, 300, 1999):  # none divides the 2000 samples: the last batch is short
         yield f"mse, B={size}, sorted, fixed", along.but(batch_size=size, **still)
-    along = along.but(lr=STEPS["mse"], batch_size=o.divides)
-    yield "mse, sorted, moving", along.but(**moves, **exact["mse"])
+    yield "mse, sorted, moving", along.but(lr=2e-4, batch_size=o.divides, charted=False, **moves)
 
 
 def claims(o, runs):
@@ -69,15 +60,25 @@ def claims(o, runs):
         yield ss.Claim("running_over_full", arm, run.over_full("running_loss")[[0, -1]])
     for arm, run in runs.select("*sorted, fixed").items():
         yield ss.Claim("unweighted_minus_full", arm, run.at("mean_loss") - run.at("full_loss"))
-    for claim, (identity, which) in IDENTITIES.items():
-        worst = max((run.off(identity) for run in runs.select(which).values()), key=float)
-        yield ss.Claim(*claim, *worst, identity=True)
+    yield ss.Claim.off("sum_is_m_times_mean", "all arms", runs.off("sum"))
+    yield ss.Claim.off("weighted_mean_is_full", "mse and abs, fixed", runs.off("mean", "*fixed"))
+    yield ss.Claim.off("unweighted_mean_off", "sorted", runs.off("weighting", "*sorted, fixed"))
+    yield ss.Claim.off("drift_and_sampling", "mse, moving", runs.off("split", "mse*moving"))
 
 
 def answer(o, runs, value):
     moving, short = f"mse, B={o.divides}, moving", "mse, B=1999, sorted, fixed"
     first, last = value["running_over_full", moving]
     along = value["running_over_full", "mse, sorted, moving"][1]
+    stop = {loss: value[f"first_{loss}_below_0.1", moving] for loss in RULES}
+    apart = max(map(abs, value["running_epochs_late", moving]))
+    early = value["last_loss_early", moving]
+    luck = f", by luck: in {early} of {o.seeds} orders before the full loss" if early else ""
+    doctor = f"""{"So it is not serious, doctor. " if apart <= 2 else ""}Shuffled, the running loss
+    is below {EPSILON} at epoch {stop["running_loss"]:g}, the full one at {stop["full_loss"]:g}, at
+    most {apart:g} apart; the loss of the last batch at {stop["last_loss"]:g}{luck} (medians)."""
+    if not np.isfinite([*stop.values(), apart]).all():
+        doctor = f"Not every order gets below {EPSILON} here, so a stop cannot be told."
     return f"""At fixed parameters nothing is lost: weighted by size, the batch losses average to
     the full loss, to {value["weighted_mean_is_full"]:.0e}, for the squared error and for the
     unsquared norm of the text alike. The sum the exercise speaks of is m times the plain mean:
@@ -88,29 +89,13 @@ def answer(o, runs, value):
     During training the parameters move between batches (drift), and a batch is not the whole
     (sampling): of the squared error, in batches of {o.divides}, the running loss is {first:.2f}
     times the full loss at the end of epoch 1, and {last:.4f} times in epoch {o.epochs} (medians of
-    {o.seeds} orders), along the curve {along:.2g} times (Exercise 6). {doctor(o, value, moving)}"""
-
-
-def doctor(o, value, moving):
-    stop = {loss: value[f"first_{loss}_below_0.1", moving] for loss in RULES}
-    apart = max(map(abs, value["running_epochs_late", moving]))
-    if not np.isfinite([*stop.values(), apart]).all():
-        return f"Not every order gets below {EPSILON} here, so a stop cannot be told."
-    early = value["last_loss_early", moving]
-    luck = f", by luck: in {early} of {o.seeds} orders before the full loss" if early else ""
-    return f"""{"So it is not serious, doctor. " if apart <= 2 else ""}Shuffled, the running loss is
-    below {EPSILON} at epoch {stop["running_loss"]:g}, the full one at {stop["full_loss"]:g}, at
-    most {apart:g} apart; the loss of the last batch at {stop["last_loss"]:g}{luck} (medians)."""
+    {o.seeds} orders), along the curve {along:.2g} times (Exercise 6). {doctor}"""
 
 
 def picture(o, runs, value):
-    columns = {
-        "sum of the batches": "sum_loss",
-        "running loss": "running_loss",
-        "full loss": "full_loss",
-    }
+    columns = {"sum of the batches": "sum_loss", "running": "running_loss", "full": "full_loss"}
     arms = {"shuffled": f"mse, B={o.divides}, moving", "along the curve": "mse, sorted, moving"}
-    panels = [ss.figures.lines.of_run(runs[a], columns, title=t) for t, a in arms.items()]
+    panels = ss.figures.lines.of_each(runs.named(arms), columns)
     first, last = (value["running_over_full", arm][-1] for arm in arms.values())
     title = f"""The running loss is {first:.4g} times the full loss in epoch {o.epochs} if shuffled,
     {ss.text.power(last, 2)} times along the curve"""
@@ -122,6 +107,7 @@ def figures(runs):
     yield "drift_and_sampling.png", ss.figures.drift_and_sampling(runs.select("mse*moving"))
 
 
+charts = {"losses": [f"epoch/{n}" for n in RULES], "the sum": ["epoch/sum_loss", "epoch/full_loss"]}
 ask = {
     ("unweighted_minus_full", "mse, B=1999, sorted, fixed"): "At w = 0, along the curve, B = 1999: "
     "mean of the two batch losses, less the full loss?",

@@ -9,7 +9,6 @@ Source: Ma, Bassily, Belkin (2018); McCandlish et al. (2018), equations 2.7 to 2
 Command: python experiments/study_batch_size.py
 """
 
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -28,7 +27,6 @@ LINES = {  # label noise, excess loss to reach, share of the limit taken, batch 
 TARGET = {line: plan[1] for line, plan in LINES.items()}
 
 
-@dataclass(frozen=True)
 class Options(ss.Options):
     seeds: int = 32
     longer: float = 1.2
@@ -86,7 +84,7 @@ def claims(o, runs):
         steps = reached(runs, line)
         for size, seen in steps.items():
             both = seen.beside(path(line, size).steps)
-            yield ss.Claim.estimated("steps", f"{line}, B={size}", *both, EXACT)
+            yield ss.Claim.estimated("steps", f"{line}, B={size}", *both, source=EXACT)
         _, size = ss.theory.critical_batch_size([*steps], [*map(float, steps.values())])
         yield ss.Claim("critical_batch_size", line, size)  # it follows from the steps
         yield ss.Claim("over_that_of_the_step", line, size / of_step(line))
@@ -114,36 +112,30 @@ def answer(o, runs, value):
 
 
 def table(o, runs):
-    import pandas as pd  # --help must not wait for it
-
-    found = []
     for line in LINES:
         for size, seen in reached(runs, line).items():
-            run = runs[f"{line}, B={size}"]
-            target = run.problem.least_squares.least_loss + TARGET[line]
-            seeds = ss.summary(ss.time_to_target(run, target, over="step"))
-            known = (run.config.lr, path(line, size).steps, seen.value, seen.error)
-            found.append((line, size, *known, seeds.median, *seeds.interval, seeds.share))
-    names = "line batch_size lr steps_expected steps standard_error"
-    names = [*names.split(), "median", "median_low", "median_high", "share_of_seeds"]
-    return pd.DataFrame(found, columns=names).eval("samples = batch_size * steps")
+            run, known = runs[f"{line}, B={size}"], path(line, size)
+            seeds = ss.summary(run.first_step_below(TARGET[line]))
+            low, high = seeds.interval
+            row = {"line": line, "batch_size": size, "lr": run.config.lr}
+            row |= {"steps_expected": known.steps, "steps": seen.value}
+            row |= {"standard_error": seen.error, "median": seeds.median}
+            row |= {"median_low": low, "median_high": high, "share_of_seeds": seeds.share}
+            yield row | {"samples": size * seen.value}
 
 
 def picture(o, runs, value):
-    points, laws, panels = [], {}, []
-    for line in LINES:
-        steps = reached(runs, line)
-        known = [path(line, size).steps for size in steps]
-        least, size = ss.theory.critical_batch_size([*steps], known)
-        for power, title in enumerate(("steps", "samples")):
-            name = f"{title}, {line}"
-            laws[name] = lambda b, s=least, c=size, n=power: b**n * s * (1 + c / b)
-            points += [(name, b, b**power * s) for b, s in steps.items()]
-    for title in ("steps", "samples"):
+    panels = []
+    for power, title in enumerate(("steps", "samples")):
+        series = {}
+        for line in LINES:
+            steps = reached(runs, line)
+            known = [path(line, size).steps for size in steps]
+            least, b_c = ss.theory.critical_batch_size([*steps], known)
+            y = [b**power * seen for b, seen in steps.items()]
+            series[line] = [*steps], y, lambda b, s=least, c=b_c, n=power: b**n * s * (1 + c / b)
         axes = {"title": f"{title} to the target", "x": "batch size", "y": title}
-        names = {f"{title}, {line}": line for line in LINES}
-        points_, shown = ss.figures.points(points), ss.figures.lines.with_laws
-        panels.append(shown(points_, laws, names, **axes))
+        panels.append(ss.figures.lines.measured(series, **axes))
     b_c = {line: value["critical_batch_size", line] for line in LINES}
     title = f"""Batches beyond {b_c[CURVE]:.2g} (curve), {b_c[STAIRS]:.2g} (stairs),
     {b_c[LOOSE]:.0f} and {b_c[TIGHT]:.0f} (noisy labels) save at most half of the steps"""

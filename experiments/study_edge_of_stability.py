@@ -11,8 +11,6 @@ Source: Cohen, Kaur, Li, Kolter, Talwalkar (2021), networks fitted to Chebyshev 
 E (2018) and Ma, Ying (2021) for batches. Command: python experiments/study_edge_of_stability.py
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 import sgdstudy as ss
@@ -20,17 +18,16 @@ import sgdstudy as ss
 D = 20  # samples; two hidden layers of 32, 1153 parameters
 TINY, RATE, BETA, BATCH = 0.015, 0.1, 0.5, 4
 GAP = 4  # time between two eigenvalues
-SHARPNESS = "full_hess_max_eig"
 RULES = {  # arm -> lr, options of SGD
     **{f"lr {lr}": (lr, {}) for lr in (0.05, RATE, 0.2)},
     "heavy ball": (RATE, {"momentum": BETA}),
     "Nesterov": (RATE, {"momentum": BETA, "nesterov": True}),
 }
+THREE = (f"lr {RATE}", "heavy ball", "Nesterov")
 FLOW, SMALL = f"lr {TINY}", f"batches of {BATCH}"
 DESCENT = ss.Known(0, 0, "theory: the loss falls where lr times the sharpness is below 2")
 
 
-@dataclass(frozen=True)
 class Options(ss.Options):
     seeds: int = 4
     """networks, each from weights of its own"""
@@ -42,7 +39,7 @@ class Options(ss.Options):
 
 def arms(o):
     time = o.time / 2 if o.quick else o.time
-    seen = {"diagnostics": [SHARPNESS], "metrics": ["full_loss", SHARPNESS]}
+    seen = {"diagnostics": ["full_hess_max_eig"], "metrics": ["full_loss", "full_hess_max_eig"]}
     seeds = list(o.seed_range())[: 1 if o.quick else None]
     network = ss.Arm(ss.problems.chebyshev(d=D), seeds=seeds, **seen)
 
@@ -59,9 +56,9 @@ def arms(o):
     yield SMALL, long("noise, which slows it down", RATE, 2.5 * time, D // BATCH, **batches)
 
 
-def edge(run):
-    """Return the lr times sharpness beyond which the rule grows on a quadratic."""
-    return ss.theory.sharpness_limit(1.0, **run.config.options)
+def edges(runs):
+    """Return the sharpness beyond which each rule grows on a quadratic."""
+    return {a: ss.expect(run).edge / run.config.lr for a, run in runs.select(*RULES).items()}
 
 
 def plain(runs):
@@ -71,36 +68,30 @@ def plain(runs):
 
 def claims(o, runs):
     # where the sharpness hovers no theory says to a standard error: it is described
-    for arm in (*RULES, SMALL):
-        if arm in runs:
-            late = runs[arm].config.lr * runs[arm].edge().late
-            yield ss.Claim("late_lr_sharpness", arm, late)
+    for arm, run in runs.select(*RULES, SMALL).items():
+        yield ss.Claim("late_lr_sharpness", arm, run.config.lr * run.edge().late)
     # momentum may let the loss rise anywhere
-    edges = {arm: runs[arm].edge() for arm in plain(runs)}
-    for arm, seen in edges.items():
+    descent = {arm: runs[arm].edge() for arm in plain(runs)}
+    for arm, seen in descent.items():
         if arm == FLOW:
             yield ss.Claim("largest_sharpness", FLOW, seen.largest)
         else:
             yield ss.Claim("share_of_rises_at_edge", arm, seen.rises_beyond)
             yield ss.Claim("late_loss_over_that_at_edge", arm, seen.late_loss / seen.loss_there)
-    small = runs[SMALL]
-    near = [ss.theory.linearised(small.problem, w) for w in small.w]  # where each network ended
-    limits = np.array([ss.theory.mean_square_lr_limit(ls, D, BATCH, True) for ls in near])
-    yield ss.Claim("lr_over_mean_square_limit", SMALL, small.config.lr / limits)
-    early = sum(int(seen.rises_before.sum()) for seen in edges.values())
+    yield ss.Claim("lr_over_mean_square_limit", SMALL, runs[SMALL].lr_over_mean_square_limit())
+    early = sum(int(seen.rises_before.sum()) for seen in descent.values())
     yield ss.Claim("rises_before_edge", "all descent on networks", early, DESCENT)
 
 
 def answer(o, runs, value):
-    rules = [arm for arm in (*RULES, SMALL) if arm in runs]
-    ends = {arm: f"{np.median(value['late_lr_sharpness', arm]):.2f}" for arm in rules}
+    late = {arm: value["late_lr_sharpness", arm] for arm in runs.select(*RULES, SMALL)}
+    ends = {arm: f"{np.median(each):.2f}" for arm, each in late.items()}
     descent = ", ".join(f"{ends[arm]} ({arm})" for arm in plain(runs) if arm != FLOW)
     networks = len(runs[SMALL].w)
     over = "of one network" if networks == 1 else f"of {networks} networks"
-    heavy, nesterov = (edge(runs[arm]) for arm in ("heavy ball", "Nesterov"))
+    _, heavy, nesterov = (ss.expect(runs[arm]).edge for arm in THREE)
     return f"""lr times the sharpness ends at {descent}; the edge is 2 (medians over the last
-    quarter of the run, {over}). {flow(runs, value)}
-    {at_edge(value)}
+    quarter of the run, {over}). {flow(runs, value)} {at_edge(value)}
 
     Each rule has an edge of its own. With momentum {BETA:g} theory says {heavy:g} (heavy ball) and
     {nesterov:g} (Nesterov); measured: {ends["heavy ball"]} and {ends["Nesterov"]}. Batches of
@@ -114,7 +105,7 @@ def flow(runs, value):
     if FLOW not in runs:
         return ""
     least = value["largest_sharpness", FLOW].min()
-    passed = sum(least > edge(runs[arm]) / runs[arm].config.lr for arm in RULES)
+    passed = sum(least > edge for edge in edges(runs).values())
     return f"""With lr {TINY}, whose edge is {2 / TINY:.0f}, it gets to {least:.0f} or more in every
     network: beyond {passed} of the {len(RULES)} edges of the other rules and steps."""
 
@@ -132,31 +123,24 @@ def at_edge(value):
 
 
 def picture(o, runs, value):
-    alike, panels = [arm for arm in plain(runs) if arm != FLOW], []
-    momentum = [arm for arm in RULES if arm in runs and arm not in alike]
+    shown = {"descent": [arm for arm in plain(runs) if arm != FLOW]}
+    shown |= {"momentum": THREE[1:], "batches": [SMALL]}
     colors = dict(zip((*RULES, SMALL), ss.figures.palette.CYCLE, strict=True))
-    for title, shown in {"descent": alike, "momentum": momentum, "batches": [SMALL]}.items():
-        lines = []
-        for arm in shown:
-            lr, y = runs[arm].config.lr, runs[arm].array("steps", SHARPNESS)[:, 0]
-            seen = np.flatnonzero(np.isfinite(y))
-            known = (lr * seen[[0, -1]], np.full(2, edge(runs[arm]))) if arm != SMALL else None
-            lines.append(ss.figures.Line(arm, lr * seen, lr * y[seen], colors[arm], theory=known))
-        panels.append(ss.figures.Panel(lines, "lr times steps", "lr times the sharpness", title))
-    rules = ("lr 0.1", "heavy ball", "Nesterov")
-    a, b, c = (np.median(value["late_lr_sharpness", rule]) for rule in rules)
+    panels = [
+        ss.figures.lines.lr_sharpness(runs.select(*arms), RULES, colors, title=title)
+        for title, arms in shown.items()
+    ]
+    _, heavy, nesterov = (ss.expect(runs[rule]).edge for rule in THREE)
+    a, b, c = (np.median(value["late_lr_sharpness", rule]) for rule in THREE)
     title = f"""lr times the sharpness ends at {a:.2f} where the edge is 2, with heavy ball at
-    {b:.2f} ({edge(runs[rules[1]]):g}), with Nesterov's at {c:.2f} ({edge(runs[rules[2]]):g})"""
+    {b:.2f} ({heavy:g}), with Nesterov's at {c:.2f} ({nesterov:g})"""
     return ss.figures.Chart(title, panels, "Dashed: the edge of each rule.")
 
 
 def figures(runs):
-    alike = plain(runs)
-    others = [arm for arm in ("lr 0.1", "heavy ball", "Nesterov", SMALL) if arm in runs]
-    titles = {f"descent with {len(alike)} steps": alike, f"four ways, lr {RATE}": others}
-    columns = {title: runs.select(*arms) for title, arms in titles.items()}
-    edges = {arm: edge(runs[arm]) / runs[arm].config.lr for arm in RULES if arm in runs}
-    yield "edge_of_stability.png", ss.figures.sharpness(columns, edges)
+    alike, four = runs.select(*plain(runs)), runs.select(*THREE, SMALL)
+    columns = {f"descent with {len(alike)} steps": alike, f"four ways, lr {RATE}": four}
+    yield "edge_of_stability.png", ss.figures.sharpness(columns, edges(runs))
 
 
 STUDY = ss.study(__name__)

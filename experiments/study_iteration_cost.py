@@ -8,8 +8,6 @@ target is another question: study_quickest_batch.
 Source: section 1 of the notebook. Command: python experiments/study_iteration_cost.py
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 import sgdstudy as ss
@@ -21,7 +19,6 @@ READ = 50_000_000  # samples read by a run of full batches, about
 DESCENT = "theory: two steps of descent on 2000 points of the curve; float32 sums, 1 / d^2"
 
 
-@dataclass(frozen=True)
 class Options(ss.Options):
     largest: int = 20_000_000
     """samples of the largest data set; of the least 2000, ten times as many from one to the next"""

@@ -10,12 +10,9 @@ Source: linear algebra of second moments (docs/notebook.md); Ma, Bassily, Belkin
 Command: python experiments/study_largest_step.py
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 import sgdstudy as ss
-from sgdstudy.figures.palette import BLACK, GREEN
 
 POINTS = "curve, 256 points"
 LINES = {  # line -> label noise, excess loss to reach, batch sizes of the figure
@@ -29,7 +26,6 @@ BETWEEN, BEYOND = "curve, between both limits", "curve, beyond both limits"
 EXACT = "theory: recursion of second moments; four standard errors"
 
 
-@dataclass(frozen=True)
 class Options(ss.Options):
     seeds: int = 64
     quick: bool = False
@@ -44,11 +40,6 @@ def planned(line, size, excess=None):
     given |= {"metrics": ["full_loss"], "record_rows": 10**9}  # every step counts
     arm = ss.Arm(stairs or ss.problems.even_parabola(name=POINTS), f"batches of {size}", **given)
     return arm.but(lr=ss.expect(arm).lr_limit_to_reach(excess or target))
-
-
-def almost_sure(arm):
-    """Return the step beyond which almost no path converges."""
-    return ss.expect(arm).almost_sure_lr_limit(arm.config.lr, 3 * arm.config.lr)
 
 
 def arms(o):
@@ -70,7 +61,7 @@ def arms(o):
     steps = 3 * ss.expect(curve.but(lr=curve.config.lr / 4)).path(0.1).steps / 4
     few = {"seeds": half[: max(2, o.seeds // 4)], "epochs": int(np.ceil(steps / curve.problem.d))}
     yield BETWEEN, curve.but(lr=1.2 * curve.config.lr, **few)
-    yield BEYOND, curve.but(lr=1.2 * almost_sure(curve), **few)
+    yield BEYOND, curve.but(lr=1.2 * ss.expect(curve).almost_sure_lr_limit(), **few)
 
 
 def claims(o, runs):
@@ -80,7 +71,7 @@ def claims(o, runs):
     yield ss.Claim("share_of_seeds_that_converge", NOISELESS, (ends[-1] < ends[0]).mean())
     for arm in (BETWEEN, BEYOND):
         if arm in runs:
-            reached = np.isfinite(times(runs[arm], 0.1)).mean()
+            reached = np.isfinite(runs[arm].first_step_below(0.1)).mean()
             yield ss.Claim("share_of_seeds_that_reach", arm, reached)
     for arm, run in runs.items():
         if arm != WRONG:  # of the long runs the first quarter is forgotten
@@ -92,12 +83,7 @@ def claims(o, runs):
         late = slice(len(excess) // 2, len(excess))
         known = ss.expect(runs[WRONG]).path(most=len(excess) - 1).excess[late].mean()
         seen = ss.Estimate.mean(excess[late].mean(0)).beside(known)
-        yield ss.Claim.estimated("excess_late", WRONG, *seen, EXACT)
-
-
-def times(run, excess):
-    least = run.problem.least_squares.least_loss
-    return ss.time_to_target(run, least + excess, over="step")
+        yield ss.Claim.estimated("excess_late", WRONG, *seen, source=EXACT)
 
 
 def answer(o, runs, value):
@@ -111,7 +97,7 @@ def answer(o, runs, value):
     nearer: what grows is carried by paths too rare to be met."""
     if o.quick:
         return text
-    dips = np.isfinite(times(runs[WRONG], 0.001)).sum()
+    dips = np.isfinite(runs[WRONG].first_step_below(0.001)).sum()
     counts = [value["share_of_seeds_that_reach", x] * len(runs[x].w) for x in (BETWEEN, BEYOND)]
     changes = [value["log_rate_per_step", arm] for arm in (BETWEEN, BEYOND)]
     return f"""{text}
@@ -127,36 +113,31 @@ def answer(o, runs, value):
 
 
 def picture(o, runs, value):
-    points, laws, names = [], {}, {}
-    for line, (noise, _, sizes) in LINES.items():
-        if noise:
-            continue
-        found = {size: planned(line, size) for size in sizes}
-        most = float(ss.expect(found[sizes[0]]).lr_limit)
-        critical = ss.expect(found[sizes[0]]).critical_size_of_lr
-        names[line] = f"{line}, mean square"
-        laws[line] = lambda b, size=critical: 1 / (1 + size / b)
-        points += [(line, b, arm.config.lr / most, 0) for b, arm in found.items()]
+    series = {}
+    for line in ("curve", "stairs"):
+        sizes = LINES[line][2]
+        known = [ss.expect(planned(line, size)) for size in sizes]
+        most, critical = float(known[0].lr_limit), known[0].critical_size_of_lr
+        lrs = [each.config.lr / most for each in known]
+        series[f"{line}, mean square"] = sizes, lrs, lambda b, c=critical: 1 / (1 + c / b)
         if line == "curve":
-            sure = f"{line}, almost surely"
-            names[sure] = sure
-            points += [(sure, b, almost_sure(arm) / most, 0) for b, arm in found.items()]
+            sure = [each.almost_sure_lr_limit() / most for each in known]
+            series[f"{line}, almost surely"] = sizes, sure, None
     axes = {"x": "batch size", "y": "lr over 2 / lambda_max", "title": "the largest step"}
-    axes["colors"] = [getattr(ss.figures.palette, name) for name in ("BLUE", "SKY", "RED")]
-    left = ss.figures.lines.with_laws(ss.figures.points(points), laws, names, **axes)
+    *colors, black, green = ss.figures.palette.named("blue", "sky", "red", "black", "green")
+    left = ss.figures.lines.measured(series, colors=colors, **axes)
     run, growth = runs[NOISELESS], value["mean_square_factor_per_step"]
     z = (run.from_minimiser("steps") ** 2).sum(-1)
-    steps, low, middle, high = np.arange(len(z)), *np.quantile(z, (0.1, 0.5, 0.9), axis=1)
-    expected = ss.figures.Line("their mean square, theory", steps, middle[0] * growth**steps, BLACK)
-    half = ss.figures.Line("half of the seeds", steps, middle, GREEN, (low, high))
-    axes = {"title": "at 1.3 times the limit", "log": "y", "limits": (low.min(), 1e12)}
+    half = ss.figures.lines.of_seeds("half of the seeds", np.arange(len(z)), z, green)
+    due = half.y[0] * growth**half.x
+    expected = ss.figures.Line("their mean square, theory", half.x, due, black)
+    axes = {"title": "at 1.3 times the limit", "log": "y", "limits": (half.band[0].min(), 1e12)}
     right = ss.figures.Panel([expected, half], "step", "squared distance", **axes)
     closer = value["share_of_seeds_that_converge", NOISELESS]
     title = f"""At 1.3 times the limit the mean square grows {growth:.2f}-fold a step, and yet
     {closer * len(run.w):.0f} of {len(run.w)} seeds come nearer"""
-    return ss.figures.Chart(
-        title, [left, right], "Paths that are too rare to be met carry the mean."
-    )
+    note = "Paths that are too rare to be met carry the mean."
+    return ss.figures.Chart(title, [left, right], note)
 
 
 STUDY = ss.study(__name__)

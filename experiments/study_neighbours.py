@@ -11,8 +11,6 @@ anew every epoch, the steps of the order itself where it stays.
 Source: Exercise 6, continued. Command: python experiments/study_neighbours.py --seeds 64
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 import sgdstudy as ss
@@ -21,7 +19,6 @@ REDRAWN = ("shuffle", "block_shuffle")
 KEPT = ("shuffle_once", "strided", "sequential")
 
 
-@dataclass(frozen=True)
 class Options(ss.Options):
     lr: float = 2e-4
     """step size of SGD"""
@@ -97,8 +94,7 @@ def rmsprop(runs, value):
 def picture(o, runs, value):
     clean = {order: runs[f"{order}, running rule"] for order in REDRAWN}
     noisy = {order: runs[f"SGD {order}, noise 1"] for order in (*REDRAWN, *KEPT)}
-    level = {f"epsilon {o.epsilon:g}": o.epsilon}
-    given = {"levels": level, "by": "order", "log": "xy"}
+    given = {"epsilon": o.epsilon, "log": "xy"}
     left = ss.figures.lines.by_epoch(clean, "running_loss", title="no noise", **given)
     given |= {"known": (), "median": True, "title": "label noise 1"}
     right = ss.figures.lines.excess(noisy, **given)

@@ -10,8 +10,6 @@ Source: linear algebra of second moments (docs/notebook.md).
 Command: python experiments/study_noise_floor.py
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 import sgdstudy as ss
@@ -26,7 +24,6 @@ LR_LAMBDA = np.array([0.005, 0.03, 0.2])  # of the means: x = 0.5, 3 and 20
 ORDERS = {"independent": "with_replacement", "shuffled": "shuffle"}
 
 
-@dataclass(frozen=True)
 class Options(ss.Options):
     seeds: int = 64
     times: int = 60
@@ -88,7 +85,7 @@ def claims(o, runs):
     for arm, run in runs.select("*independent").items():
         known = ss.expect(run)
         seen = excess(run).beside(known.excess[late(run)].mean())
-        yield ss.Claim.estimated("excess", arm, *seen, EXACT)
+        yield ss.Claim.estimated("excess", arm, *seen, source=EXACT)
         ratio = known.small_step_excess / float(known.stationary_excess)
         yield ss.Claim("small_step_formula_over_exact", arm, ratio)
         yield ss.Claim("noise_left_by_shuffling", arm, left_by_shuffling(runs, arm))
@@ -101,8 +98,7 @@ def claims(o, runs):
 
 def answer(o, runs, value):
     arms = runs.select("*independent")
-    settled = {arm: float(ss.expect(run).stationary_excess) for arm, run in arms.items()}
-    worst = max(abs(value["excess", arm] / settled[arm] - 1) for arm in arms)
+    gap = [value["excess", a] / ss.expect(r).stationary_excess.value - 1 for a, r in arms.items()]
     sizes = sorted({run.config.batch_size for run in arms.values()})
     first, last = (f"B={sizes[0]}, {share} of the limit, independent" for share in SHARES[::4])
     off = [value["small_step_formula_over_exact", arm] for arm in (first, last)]
@@ -110,39 +106,39 @@ def answer(o, runs, value):
     left = [c for c in value if c.arm == MEANS]
     one = ", ".join(f"{c.measured:.1%} at x = {c.name.split('_')[-1]}" for c in left)
     known = ", ".join(f"{share:.1%}" for share in permuted(runs[MEANS]))
-    return f"""The loss settles where the Lyapunov equation says, within {worst:.0%} at each of
-    {len(SHARES)} step sizes with batches of {" and of ".join(map(str, sizes))}. The formula for
-    small steps has {off[0]:.0%} of it at {SHARES[0]:g} of the limit, and {off[1]:.0%} at
+    return f"""The loss settles where the Lyapunov equation says, within {max(map(abs, gap)):.0%} at
+    each of {len(SHARES)} step sizes with batches of {" and of ".join(map(str, sizes))}. The formula
+    for small steps has {off[0]:.0%} of it at {SHARES[0]:g} of the limit, and {off[1]:.0%} at
     {SHARES[-1]:g} (batches of {sizes[0]}).
 
     Shuffling leaves {flat:.0%} of the noise in the flattest direction and {steep:.0%} in the
-    steepest (batches of {sizes[0]}, the smallest step): it averages out what changes slowly.
-    Where all samples have the same curvature it leaves {one}; theory, exactly: {known}."""
+    steepest (batches of {sizes[0]}, the smallest step): it averages out what changes slowly. Where
+    all samples have the same curvature it leaves {one}; theory, exactly: {known}."""
 
 
 def picture(o, runs, value):
-    floors, shuffled, laws = [], [], {}
-    for arm, run in runs.select("*independent").items():
-        known, line = ss.expect(run), f"B={run.config.batch_size}"
-        limit = float(known.mean_square_lr_limit)
-        floors.append((line, run.config.lr / limit, excess(run)))
-        laws[line] = np.vectorize(lambda x, e=known, k=limit: float(e.at(k * x).stationary_excess))
-        laws[f"{line}, small steps"] = lambda x, e=known, k=limit: x * e.at(k).small_step_excess
-        x = run.config.lr * known.eigenvalues * run.problem.d / run.config.batch_size
-        shares = left_by_shuffling(runs, arm)
-        shuffled += [(line, *point, 0) for point in zip(x, shares, strict=True)]
-    colors = [getattr(ss.figures.palette, name) for name in ("BLUE", "SKY", "RED", "ORANGE")]
-    axes = {"x": "lr over its limit", "y": "loss above the least one", "colors": colors}
-    given = {"title": "where the loss settles", "log": "xy", **axes}
-    left = ss.figures.lines.with_laws(ss.figures.points(floors), laws, **given)
-    laws = dict.fromkeys(dict.fromkeys(line for line, *_ in shuffled), ss.theory.reshuffling_factor)
-    given |= {"x": "lr, times eigenvalue, times batches", "y": "with shuffling / without"}
-    given |= {"title": "what shuffling leaves of the noise", "colors": colors[::2]}
-    right = ss.figures.lines.with_laws(ss.figures.points(shuffled), laws, **given)
-    flat = value["noise_left_by_shuffling", next(iter(runs.select("*independent")))][0]
-    off = [value["excess", a] / float(ss.expect(run).stationary_excess) - 1 for a, run in
-           runs.select("*independent").items()]  # fmt: skip
-    title = f"""The loss settles within {max(map(abs, off)):.0%} of the Lyapunov equation; shuffling
+    floors, shuffled = {}, {}
+    for size in SIZES[-1:] if o.quick else SIZES:
+        arms = runs.select(f"B={size},*independent")
+        lrs = np.array([run.config.lr for run in arms.values()])
+        top = ss.expect(next(iter(arms.values()))).at_lr_limit
+        seen = [excess(run) for run in arms.values()]
+        floors[f"B={size}"] = lrs / top.config.lr, seen, top.stationary_excess_at
+        floors[f"B={size}, small steps"] = (), (), lambda x, top=top: x * top.small_step_excess
+        x = np.outer(lrs, top.eigenvalues).ravel() * top.problem.d / size
+        shares = np.ravel([left_by_shuffling(runs, arm) for arm in arms])
+        shuffled[f"B={size}"] = x, shares, ss.theory.reshuffling_factor
+    colors = ss.figures.palette.named("blue", "sky", "red", "orange")
+    axes = {"x": "lr over its limit", "y": "loss above the least one"}
+    axes |= {"title": "where the loss settles", "colors": colors}
+    left = ss.figures.lines.measured(floors, **axes)
+    axes = {"x": "lr, times eigenvalue, times batches", "y": "with shuffling / without"}
+    axes |= {"title": "what shuffling leaves of the noise", "colors": colors[::2]}
+    right = ss.figures.lines.measured(shuffled, **axes)
+    flat = next(iter(shuffled.values()))[1][0]
+    settled = runs.select("*independent").items()
+    gap = [value["excess", a] / ss.expect(run).stationary_excess.value - 1 for a, run in settled]
+    title = f"""The loss settles within {max(map(abs, gap)):.0%} of the Lyapunov equation; shuffling
     leaves {flat:.0%} of the noise in the flattest direction"""
     return ss.figures.Chart(title, [left, right], "Each point of the right: one mode, one step.")
 

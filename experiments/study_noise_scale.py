@@ -9,7 +9,6 @@ Source: McCandlish et al. (2018), equations 2.7 to 2.11.
 Command: python experiments/study_noise_scale.py
 """
 
-from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 
@@ -29,7 +28,6 @@ WHOLE, B_C, BY_TARGET = "all the data, theory", "critical batch size, theory", "
 EXACT = "theory: recursion of second moments; four standard errors"
 
 
-@dataclass(frozen=True)
 class Options(ss.Options):
     seeds: int = 32
     quick: bool = False
@@ -73,7 +71,7 @@ def claims(o, runs):
         late = slice(last - last // 10, last)
         known = path(*FOLLOWED[arm]).mean_noise_scale(late)
         yield ss.Claim.estimated(
-            "noise_scale_late", arm, *measured(run, arm, late).beside(known), EXACT
+            "noise_scale_late", arm, *measured(run, arm, late).beside(known), source=EXACT
         )
 
 

@@ -8,8 +8,6 @@ not get there.
 Source: Exercise 1. Command: python experiments/study_one_sample.py
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 import sgdstudy as ss
@@ -17,7 +15,6 @@ import sgdstudy as ss
 OWN = "theory: the order's own steps"
 
 
-@dataclass(frozen=True)
 class Options(ss.Options):
     seeds: int = 8
     """orders"""
@@ -58,18 +55,14 @@ def picture(o, runs, value):
     prose, one, ordered = runs.values()
     names = {"shuffled": one, "along the curve": ordered, "shuffled, lr 1e-5": prose}
     same = {"colors": ss.figures.palette.CYCLE, "limits": (1e-2, 1e8)}
-    level = {f"epsilon {o.epsilon:g}": o.epsilon}
-    panels = [
-        ss.figures.lines.within_epoch(names, title="the first pass", log="xy", **same),
-        ss.figures.lines.by_epoch(
-            names, "running_loss", title="pass by pass", levels=level, **same
-        ),
-    ]
+    first = ss.figures.lines.within_epoch(names, title="the first pass", log="xy", **same)
+    same |= {"title": "pass by pass", "epsilon": o.epsilon}
+    ends = ss.figures.lines.by_epoch(names, "running_loss", **same)
     title = f"""One sample at a time, shuffled, is below {o.epsilon:g} {one.when()}; along the curve
     the loss is not finite any more after {value["first_non_finite_loss"]} of {one.problem.d}
     steps"""
     note = "All samples at once need 9340 passes with the same step, 2e-4 (Exercise 1)."
-    return ss.figures.Chart(title, panels, note)
+    return ss.figures.Chart(title, [first, ends], note)
 
 
 def figures(runs):

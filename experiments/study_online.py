@@ -10,7 +10,7 @@ Source: the notebook's remark that SGD can take samples on the fly, as an online
 linear algebra of the moments (theory.drift). Command: python experiments/study_online.py
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -28,7 +28,6 @@ HONEST = ss.Known(NOISE**2, 0, "theory: label noise + excess, each sample; four 
 FIT = "theory: the same parabola through exact values; four standard errors (jackknife)"
 
 
-@dataclass(frozen=True)
 class Options(ss.Options):
     seeds: int = 64
     times: float = 60
@@ -65,11 +64,6 @@ def late(run):
     return run.behind(law(), run.config.n_steps(D) // (10 if run.config.schedule else 6))
 
 
-def estimated(name, arm, each, known, source=""):
-    error = ss.standard_error(each)
-    return ss.Claim.estimated(name, arm, each.mean(), known, error, len(each), source)
-
-
 def best(runs):
     """Check the best step, by the three of the grid next to the one that theory has lowest."""
     due = [ss.theory.stationary_tracking(law(), 1, lr, VELOCITY["drift"]).excess for lr in LRS]
@@ -84,7 +78,8 @@ def best(runs):
 
 def decayed(arm, run):
     """Check a decaying step: excess over the expected one, mean over the logarithm of the time."""
-    yield estimated("excess_over_expected", arm, late(run).over_expected, 1, EXACT)
+    seen = ss.Estimate.mean(late(run).over_expected).beside(1)
+    yield ss.Claim.estimated("excess_over_expected", arm, *seen, source=EXACT)
     last = late(run).excess[len(late(run).step) * 8 // 9 :]  # of nine tenths that are looked at
     first, second = np.split(last, [len(last) // 2])
     yield ss.Claim("excess_in_the_last_tenth", arm, last.mean())
@@ -96,12 +91,13 @@ def claims(o, runs):
         if run.config.schedule:
             yield from decayed(arm, run)
         else:
-            seen = late(run)
-            yield estimated("excess", arm, seen.excess.mean(0), seen.expected.mean(), EXACT)
+            seen = late(run).mean_excess.beside(late(run).expected.mean())
+            yield ss.Claim.estimated("excess", arm, *seen, source=EXACT)
     yield best(runs)
     drift = [late(run) for run in runs.select("drift, lr=*").values()]
     each = np.mean([(seen.loss - seen.excess).mean(0) for seen in drift], 0)
-    yield estimated("loss_before_the_step_less_excess", "constant steps, drift", each, HONEST)
+    name, honest = "loss_before_the_step_less_excess", ss.Estimate.mean(each).beside(HONEST)
+    yield ss.Claim.estimated(name, "constant steps, drift", *honest)
     yield ss.Claim("samples_seen_once", "all", sum(int(r.n_steps.sum()) for r in runs.values()))
 
 
@@ -131,15 +127,13 @@ def answer(o, runs, value):
 
 
 def picture(o, runs, value):
-    rows = []
-    for arm, run in runs.select("*lr=*").items():
-        each = late(run).excess.mean(0)
-        rows.append((arm.split(",")[0], run.config.lr, each.mean(), ss.standard_error(each)))
-    panel, excess = ss.figures.tracking(rows, law(), VELOCITY), dict(r[1:3] for r in rows[::-1])
+    constant = runs.select("*lr=*").items()
+    rows = [(arm.split(",")[0], run.config.lr, late(run).mean_excess) for arm, run in constant]
+    excess = {lr: value["excess", f"drift, lr={lr}"] for lr in LRS}
     title = f"""Of parameters that drift a step of {value["best_lr"]:.2g} is the best; lr {LRS[0]:g}
     lags, with {excess[LRS[0]] / excess[LRS[3]]:.2g} times the excess of lr {LRS[3]:g}"""
     note = "Larger steps are noisy. Where nothing moves a smaller step ends nearer."
-    return ss.figures.Chart(title, [panel], note)
+    return ss.figures.Chart(title, [ss.figures.tracking(rows, law(), VELOCITY)], note)
 
 
 def figures(runs):

@@ -11,8 +11,6 @@ target, then least median loss at the end), judged by other seeds; a seed that m
 Command: python experiments/study_optimizers.py
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 import sgdstudy as ss
@@ -31,7 +29,6 @@ MOMENTS = "theory: second moments of independent batches; four standard errors"
 PATHS = f"theory: by the Lyapunov exponent almost every path grows by exp({GROWTH:g}) or more"
 
 
-@dataclass(frozen=True)
 class Options(ss.Options):
     seeds: int = 32
     tuning: int = 4
@@ -79,27 +76,21 @@ def tuned(o, runs):
     return tuning(runs).best({"optimizer": "SGD"}).merge(table(o, runs), "left")
 
 
-def theory_claims(runs):
-    """Compare SGD and momentum, at every step, with what theory knows of them."""
-    below = {}
-    for arm, run in runs.items():
-        known, lr, loss = ss.expect(run), run.config.lr, run.array("epochs", "full_loss")
+def claims(o, runs):
+    below = {}  # of SGD and momentum, at every step, theory knows something
+    for arm, run in runs.select("*", without=("*, Adam,*", "*, RMSprop,*", "digits*")).items():
+        known, lr = ss.expect(run), run.config.lr
         # nearer to the limit the mean is carried by paths too rare to be met
         if known.has_mean and lr / (1 - known.momentum) < known.mean_square_lr_limit.value / 5:
-            half, least = run.config.epochs // 2, known.ls.least_loss
-            excess = loss[half:, np.array(run.config.seeds) < TUNING] - least
-            each = (excess / (known.mean_loss("full_loss")[half:, None] - least)).mean(0)
-            error = ss.standard_error(each), len(each), MOMENTS
-            yield ss.Claim.estimated("mean_loss_over_theory", arm, each.mean(), 1, *error)
+            each = run.over_expected(run.config.epochs // 2)[np.array(run.config.seeds) < TUNING]
+            seen = ss.Estimate.mean(each).beside(1)
+            yield ss.Claim.estimated("mean_loss_over_theory", arm, *seen, MOMENTS)
         if lr > known.mean_square_lr_limit.value and known.log_growth() > GROWTH:
-            fine = (loss[-1:] < known.ls.loss(known.start)).sum() / len(run.w)
+            ends = run.array("epochs", "full_loss")[-1:]
+            fine = (ends < known.ls.loss(known.start)).sum() / len(run.w)
             below.setdefault(arm.split(", ")[0], []).append(fine)
     for name, fine in below.items():
         yield ss.Claim("seeds_that_end_below_their_start", name, np.mean(fine), 0, 0, PATHS, True)
-
-
-def claims(o, runs):
-    yield from theory_claims(runs.select("*", without=("*, Adam,*", "*, RMSprop,*", "digits*")))
     # of the winners theory has nothing: a seed may dip below its target where the mean never does
     for row in tuning(runs, True).chosen.merge(tuning(runs).chosen, on=BY).itertuples():
         arm = f"{row.problem}, {row.optimizer}"
@@ -136,13 +127,9 @@ def answer(o, runs, value):
 
 
 def picture(o, runs, value):
-    rows = table(o, runs)
-    hard = rows[rows["hardest"]]
-    best = hard[hard["chosen"]].sort_values("median").groupby("problem", sort=False).first()
-    won = [
-        f"{row['optimizer']} on {name} ({ss.text.written(row['median'])})"
-        for name, row in best.loc[hard["problem"].unique()].iterrows()
-    ]
+    hard, best = table(o, runs).query("hardest"), tuned(o, runs)
+    best = best.loc[best.groupby("problem", sort=False)["median"].idxmin()]
+    won = [f"{r.optimizer} on {r.problem} ({ss.text.written(r.median)})" for r in best.itertuples()]
     title = f"Fewest epochs to the hardest target: {', '.join(won)}"
     note = "A point is a step size; where there is none, most seeds miss the target."
     return ss.figures.Chart(title, ss.figures.tuning.over_lr(hard)[:3], note)

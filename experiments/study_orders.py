@@ -11,7 +11,6 @@ Source: the exponents of Mishchenko, Khaled, Richtarik (2020), Safran, Shamir (2
 Papailiopoulos (2022), Lu, Guo, De Sa (2022). Command: python experiments/study_orders.py
 """
 
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -23,7 +22,6 @@ LEAST = 32  # the least K at which a law of large K is claimed: its next order i
 EXACT = "theory: second moments of independent draws; four standard errors"
 MAPS = "theory: epoch maps of 2000 other orders; four standard errors, theirs included"
 LAW = "theory: noise and bias of the sum over pairs, large K; four standard errors"
-OWN = "theory: M^K of the seed's own order; rounding of the steps that are remembered"
 LINES = {  # line -> order, exponent of K for large K, source
     "with replacement": ("with_replacement", -1, EXACT),
     "shuffle": ("shuffle", -3, LAW),
@@ -34,7 +32,6 @@ LINES = {  # line -> order, exponent of K for large K, source
 }
 
 
-@dataclass(frozen=True)
 class Options(ss.Options):
     seeds: int = 200
     longest: int = 256
@@ -93,20 +90,9 @@ def claims(o, runs):
     ends = {line: errors(runs, line)[1][-1].mean() for line in LINES}
     for line in ("flip-flop", "GraB"):
         yield ss.Claim("error_over_shuffle", line, ends[line] / ends["shuffle"])
-    yield kept_claim([*runs.select("shuffle once *", "incremental *").values()])
-
-
-def kept_claim(runs):
-    """Compare every run of an order that is kept with the K-th power of its own map."""
-    worst, rounding = [], []
-    for run in runs:
-        known, w = ss.expect(run).own_error_at_end, run.problem.least_squares.w_star
-        worst.append(np.abs(run.distance**2 / known - 1).max())
-        # the 1 / (2 lr) last steps count, and each rounds w: |z|^2 moves by twice their sum
-        off = np.finfo(float).eps * np.linalg.norm(w) / run.config.lr
-        rounding.append(off / np.sqrt(known.min()))
-    name, arm = "error_over_own_order_less_1", "shuffle once, incremental"
-    return ss.Claim(name, arm, max(worst), 0, max(rounding), OWN, identity=True)
+    kept = runs.select("shuffle once *", "incremental *").values()
+    most = max((run.off("own_error") for run in kept), key=float)
+    yield ss.Claim.off("error_over_own_order_less_1", "shuffle once, incremental", most)
 
 
 def answer(o, runs, value):

@@ -9,8 +9,6 @@ Source: Polyak (1969); Strohmer, Vershynin (2009); Loizou et al. (2021).
 Command: python experiments/study_polyak.py
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 import sgdstudy as ss
@@ -24,7 +22,6 @@ EXACT = "theory: second moments, step by step; four standard errors"
 LAW = "theory: |z|^2 falls by 3 (L - L*)^2 / |g|^2 on a quadratic (at least 1: Polyak 1969)"
 
 
-@dataclass(frozen=True)
 class Options(ss.Options):
     seeds: int = 256
     epochs: int = 100
@@ -59,7 +56,7 @@ def claims(o, runs):
     calm, known = constant.excess()[half:].mean(0), ss.expect(constant).excess[half + 1 :].mean()
     due = ss.expect(noisy).excess[-1] / known
     seen = ss.Estimate.ratio(noisy.excess()[-1], calm, due).beside(due)
-    yield ss.Claim.estimated("over_constant", f"noisy: {LINES[1]}", *seen, EXACT)
+    yield ss.Claim.estimated("over_constant", f"noisy: {LINES[1]}", *seen, source=EXACT)
     run = runs[f"noiseless: {LINES[1]}"]  # few paths carry its mean, but its rate is all paths'
     seen = run.log_rate(1, 2).beside(ss.expect(run).log_rate)
     yield ss.Claim.estimated("log_rate_per_step", f"noiseless: {LINES[1]}", *seen)

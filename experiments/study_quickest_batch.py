@@ -9,8 +9,6 @@ Source: section 1 of the notebook; Ma, Bassily, Belkin (2018).
 Command: python experiments/study_quickest_batch.py
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 import sgdstudy as ss
@@ -21,7 +19,6 @@ SHARE = 0.25  # of the largest stable step; at half of it few seeds do not show 
 EPSILON = 1e-4
 
 
-@dataclass(frozen=True)
 class Options(ss.Options):
     seeds: int = 32
     samples: int = 200_000

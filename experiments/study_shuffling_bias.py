@@ -9,7 +9,6 @@ Source: Mishchenko, Khaled, Richtarik (2020); linear algebra (`ss.theory.rate_la
 Command: python experiments/study_shuffling_bias.py
 """
 
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -21,7 +20,6 @@ LINE = "shuffle, cubic"
 LAW = "theory: noise and bias of the sum over pairs, large K; four standard errors"
 
 
-@dataclass(frozen=True)
 class Options(ss.Options):
     seeds: int = 200
     longest: int = 1024

@@ -11,16 +11,14 @@ Source: the notebook's "in practice the step size decreases, to converge better"
 Command: python experiments/study_step_size.py
 """
 
-import itertools
-from dataclasses import dataclass
-
 import numpy as np
 
 import sgdstudy as ss
 
 SHARE = 0.15  # of the step at which second moments diverge: few enough paths carry the mean
 START = (0.9, 0.05, 0.05)  # excess loss of the start, from the flattest direction to the steepest
-WORLDS = {"noiseless": (0.0, 1e-20), "noisy": (1.0, 1e-4)}  # label noise, bottom of the figure
+WORLDS = {"noiseless": 0.0, "noisy": 1.0}  # standard deviation of the label noise
+BOTTOM = {"noiseless": 1e-20, "noisy": 1e-4}  # of the figure
 DECAYS = ("1/t", "1/sqrt(t)", "cosine", "linear", "steps")
 GUESSES = {"1/t": 1, "1/t, mu x 4": 4, "1/t, mu / 4": 1 / 4}
 MEANS = {"mean of all": (1, 0.0), "tail mean": (1, 0.5), "tail mean, lr / 2": (1 / 2, 0.5)}
@@ -34,7 +32,6 @@ EXACT = "theory: second moments, step by step; four standard errors"
 RATE = "theory: slope of the expected losses; in the end -2 mu / (guess mu): Bach, Moulines 2011"
 
 
-@dataclass(frozen=True)
 class Options(ss.Options):
     seeds: int = 256
     epochs: int = 100
@@ -64,7 +61,7 @@ def arms(o):
         raise ss.InputError(f"epochs must be at least 2, got {o.epochs}: two make an exponent")
     same = {"order": "with_replacement", "seeds": o.seed_range(), "diagnostics": "off"}
     same |= {"epochs": max(2, o.epochs // 2) if o.quick else o.epochs, "metrics": []}
-    for world, (noise, _) in WORLDS.items():
+    for world, noise in WORLDS.items():
         problem = ss.problems.even_parabola(1, 100, noise, START)
         arm = ss.Arm(problem, batch_size=10, record_rows=20_000, **same)  # epochs are all kept
         known = ss.expect(arm)
@@ -80,30 +77,21 @@ def claims(o, runs):
     # it stalls in the second half: a mean over many epochs is known better than the end
     calm = runs[constant].excess()[half:].mean(0)
     level = ss.expect(runs[constant]).excess[half + 1 :].mean()
-    yield ss.Claim.estimated("settled_excess", constant, *mean(calm).beside(level), EXACT)
+    yield ss.Claim.estimated("settled_excess", constant, *mean(calm).beside(level), source=EXACT)
     for arm, (last, true) in ends.items():
         if arm.startswith("noiseless: "):
-            yield ss.Claim.estimated("excess", arm, *mean(last).beside(true), EXACT)
+            yield ss.Claim.estimated("excess", arm, *mean(last).beside(true), source=EXACT)
         elif arm != constant:
             warm = arm == "noisy: warm-up"
             name = "over_constant_at_the_end" if warm else "over_constant"
             other, due = ends[constant] if warm else (calm, level)
             seen = ratio(last, other, true / due).beside(true / due)
-            yield ss.Claim.estimated(name, arm, *seen, EXACT)
+            yield ss.Claim.estimated(name, arm, *seen, source=EXACT)
     for arm in (f"noiseless: {line}" for line in list(GUESSES)[:2]):
-        yield ss.Claim.estimated("exponent", arm, *forgetting(runs[arm]), RATE)
+        seen = runs[arm].decay_power().beside(ss.expect(runs[arm]).decay_power)
+        yield ss.Claim.estimated("exponent", arm, *seen, source=RATE)
     for arm, run in runs.select("noisy: tail*").items():  # the law is of many small steps
-        yield ss.Claim(
-            "over_law", arm, run.excess()[-1].mean() / ss.expect(run).averaged_excess_law
-        )
-
-
-def forgetting(run):
-    """Return the power of 1 + decay t with which the start is forgotten, beside theory's."""
-    ends = np.array([max(1, run.config.epochs // 5), run.config.epochs])
-    x = 1 + run.config.schedule_options["decay"] * ends * 10  # steps of an epoch
-    known = float(ss.theory.log_slope(x, ss.expect(run).excess[ends]))
-    return ss.Estimate.slope(x, run.excess()[ends - 1]).beside(known)
+        yield ss.Claim("over_law", arm, ends[arm][0].mean() / ss.expect(run).averaged_excess_law)
 
 
 def answer(o, runs, value):
@@ -136,11 +124,10 @@ def answer(o, runs, value):
 
 
 def picture(o, runs, value):
-    limits, panels = {"noiseless": None, "noisy": (3e-4, 2)}, []
-    for world in WORLDS:
+    panels = []
+    for world, limits in {"noiseless": None, "noisy": (3e-4, 2)}.items():
         shown = {line: runs[f"{world}: {line}"] for line in SHOWN}
-        axes = {"title": f"{world} labels", "limits": limits[world]}
-        panels.append(ss.figures.lines.excess(shown, **axes))
+        panels.append(ss.figures.lines.excess(shown, title=f"{world} labels", limits=limits))
     best = value["over_constant", "noisy: cosine"]
     lost = value["excess", "noiseless: cosine"] / value["excess", "noiseless: constant"]
     title = f"""With noisy labels a decay by cosine ends at {best:.2g} times the excess of a
@@ -150,11 +137,10 @@ def picture(o, runs, value):
 
 def figures(runs):
     found = {}
-    for world, (panel, names) in itertools.product(WORLDS, PANELS.items()):
-        for run, line in ((runs[f"{world}: {line}"], line) for line in names):
-            found[panel, world, line] = ([sum(START), *run.excess().mean(1)], ss.expect(run).excess)
-    given = (ss.figures.numbered(found), "epoch", "excess loss, mean")
-    yield "step_sizes.png", ss.figures.curves(*given, {w: low for w, (_, low) in WORLDS.items()})
+    for panel, names in PANELS.items():
+        for world in WORLDS:
+            found[panel, world] = {line: runs[f"{world}: {line}"] for line in names}
+    yield "step_sizes.png", ss.figures.excess_grid(found, BOTTOM)
 
 
 STUDY = ss.study(__name__)

@@ -10,23 +10,18 @@ Source: sections 4 and 5 of the notebook stop on the running loss and on the las
 (1963). Command: python experiments/study_stopping_rules.py
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 import sgdstudy as ss
-from sgdstudy.figures import palette
 
 PASSES = {"running": 0, "full": 1, "grad_norm": 1, "last_batch": 0}  # over the data, each epoch
 SHOWN = {"shuffle": "the notebook's run", "noisy labels": "noisy labels", "RMSprop": "RMSprop"}
 RULES = {"full": "loss of all the data", "running": "running loss"}
 RULES |= {"grad_norm": "gradient norm", "last_batch": "loss of the last batch"}
-COLORS = (palette.BLACK, palette.BLUE, palette.GREEN, palette.RED)  # the truth is black
 EXACT = "theory: second moments of independent batches; four standard errors"
 BOUND = ss.Known(0, 1e-6, "|g|^2 >= 2 lambda_min (L - L*) (Polyak 1963); rounding")
 
 
-@dataclass(frozen=True)
 class Options(ss.Options):
     seeds: int = 64
     epochs: int = 60
@@ -57,30 +52,10 @@ def outcomes(runs):
 
 
 def table(o, runs):
-    import pandas as pd  # --help must not wait for it
-
-    names = ["arm", "rule", "stops", "false_stops", "epochs_late", "passes_per_epoch"]
-    rows = [
-        (arm, rule, found.stopped.mean(), found.false.mean(), found.late, PASSES[rule])
-        for (arm, rule), found in outcomes(runs).items()
-    ]
-    return pd.DataFrame(rows, columns=names)
-
-
-def late_claims(arm, run):
-    """Compare the second half of the epochs with exact moments."""
-    known, half = ss.expect(run), slice(run.config.epochs // 2, None)
-    columns = ("running_loss", "full_loss", "full_grad_norm")
-    running, full, slope = (run.array("epochs", name)[half] for name in columns)
-    true_running, true = (known.mean_loss(name)[half] for name in columns[:2])
-    square, bound = known.mean_square_gradient[half], ss.theory.gradient_bound(known.ls, 1) ** 2
-    for name, a, b, law in (
-        ("full_loss_over_theory", full, true[:, None], true / true),
-        ("running_over_full_loss", running, full, true_running / true),
-        ("square_of_gradient_over_bound", slope**2, bound * full, square / (bound * true)),
-    ):
-        ratio, error = ss.theory.ratio_of_means(a, b, law)
-        yield ss.Claim.estimated(name, arm, ratio, law.mean(), error, len(run.w), EXACT)
+    for (arm, rule), found in outcomes(runs).items():
+        row = {"arm": arm, "rule": rule, "stops": found.stopped.mean()}
+        row |= {"false_stops": found.false.mean(), "epochs_late": found.late}
+        yield row | {"passes_per_epoch": PASSES[rule]}
 
 
 def lucky_claim(arm, run):
@@ -93,9 +68,10 @@ def lucky_claim(arm, run):
 
 
 def claims(o, runs):
-    found = outcomes(runs)
-    yield from late_claims("independent", runs["independent"])
-    yield lucky_claim("independent", runs["independent"])
+    found, run = outcomes(runs), runs["independent"]
+    for name, (seen, due) in run.late_ratios(run.config.epochs // 2).items():
+        yield ss.Claim.estimated(name, "independent", *seen.beside(due), source=EXACT)
+    yield lucky_claim("independent", run)
     # by how much |g|^2 is below its bound at worst, at the end of any epoch of any run
     short = max(0.0, *(1 - (run.gradient_over_bound() ** 2).min() for run in runs.values()))
     yield ss.Claim("square_of_gradient_below_bound", "all arms", short, BOUND, identity=True)
@@ -126,10 +102,9 @@ def answer(o, runs, value):
     random = "" if lucky.expected is None else f", of random ones {lucky.expected:.2%}"
     return f"""The running loss is free: on the notebook's run it stops at epoch {written(stop)},
     the truth is at epoch {written(truth)} (medians of {seeds} seeds), and in no arm does it stop
-    too early for more than {early} seeds. Along the curve these rules stop within
-    {o.epochs} epochs:
-    {ends or "none"}, where the loss of all the data is {first:.2g} after the first epoch. Its last
-    batch is the end of the curve, which the epoch has just been fitted to.
+    too early for more than {early} seeds. Along the curve these rules stop within {o.epochs}
+    epochs: {ends or "none"}, where the loss of all the data is {first:.2g} after the first epoch.
+    Its last batch is the end of the curve, which the epoch has just been fitted to.
 
     The gradient norm never stops too early, but may not stop at all: within {o.epochs} epochs it
     stops for {normed} of {seeds} seeds, with noisy labels for {noisy}. Of independent draws its
@@ -141,11 +116,11 @@ def answer(o, runs, value):
 
 
 def picture(o, runs, value):
-    panels = []
+    found, panels = outcomes(runs), []
+    colors = ss.figures.palette.named("black", "blue", "green", "red")  # the truth is black
     for arm, title in SHOWN.items():
-        end = epsilon(run := runs[arm])
-        stops = {name: run.stops(rule, end).epoch for rule, name in RULES.items()}
-        panels.append(ss.figures.lines.stopped(stops, o.epochs, COLORS, title=title))
+        stops = {name: found[arm, rule].epoch for rule, name in RULES.items()}
+        panels.append(ss.figures.lines.stopped(stops, o.epochs, colors, title=title))
     early = [value["false_stops_last_batch", arm] for arm in SHOWN]
     title = f"""The loss of the last batch stops {early[0]:.0%} of the seeds too early, with noisy
     labels {early[1]:.0%}, the running loss {value["false_stops_running", "shuffle"]:.0%}"""

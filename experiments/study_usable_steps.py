@@ -11,8 +11,6 @@ moments of random steps; the growth of long random products.
 Source: Exercise 6, continued. Command: python experiments/study_usable_steps.py --seeds 64
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 import sgdstudy as ss
@@ -25,7 +23,6 @@ GROWING = 20  # epochs, well before float64 overflows
 PATHS = 64  # that theory's exponent is the mean of
 
 
-@dataclass(frozen=True)
 class Options(ss.Options):
     lr: float = 2e-4
     """step size of the orders that are compared"""
@@ -99,11 +96,10 @@ def answer(o, runs, value):
 def picture(o, runs, value):
     known, zero = value["usable_lr_sequential"], runs[BELOW].config.lr / BESIDE[BELOW]
     pairs = {f"sorted: limit {known:.3g}": NEAR, f"shuffled: limit {zero:.3g}": BESIDE}
-    panels, colors = [], [ss.figures.palette.BLUE, ss.figures.palette.RED]
+    panels, colors = [], ss.figures.palette.named("blue", "red")
     for (title, arms), top in zip(pairs.items(), (1e3, 1e20), strict=True):
-        shown = dict(zip(("just below the limit", "just above"), map(runs.get, arms), strict=True))
-        axes = {"title": title, "levels": {f"epsilon {o.epsilon:g}": o.epsilon}}
-        axes |= {"colors": colors, "limits": (0.03, top)}
+        shown = runs.named(dict(zip(("just below the limit", "just above"), arms, strict=True)))
+        axes = {"title": title, "epsilon": o.epsilon, "colors": colors, "limits": (0.03, top)}
         panels.append(ss.figures.lines.by_epoch(shown, "full_loss", **axes))
     title = f"""Sorted order stands steps up to {known:.3g}, beyond which rounding keeps the loss
     high; shuffling stands steps up to {zero:.3g}"""

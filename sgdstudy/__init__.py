@@ -4,7 +4,34 @@ Names are imported when first used, so that `--help` answers at once.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for mypy and editors: the names of `_PUBLIC` and `_MODULES`
+    from sgdstudy import figures, problems, quantities, text, theory
+    from sgdstudy.course.check import check
+    from sgdstudy.course.sgd import sgd
+    from sgdstudy.errors import InputError, Interrupted, SgdstudyError, StoreError
+    from sgdstudy.history import tuning
+    from sgdstudy.history.compare import summary
+    from sgdstudy.history.elsewhere import load_losses
+    from sgdstudy.history.history import History
+    from sgdstudy.known import Known
+    from sgdstudy.problems.problem import Problem
+    from sgdstudy.recipe import orders
+    from sgdstudy.recipe.config import TrainConfig
+    from sgdstudy.studies.arm import Arm, Options
+    from sgdstudy.studies.claims import Claim
+    from sgdstudy.studies.predicted import predicted_claims
+    from sgdstudy.studies.scripts import run
+    from sgdstudy.studies.study import Result, Study, study
+    from sgdstudy.theory.estimates import Estimate
+    from sgdstudy.theory.expect import expect
+    from sgdstudy.theory.medians import standard_error
+    from sgdstudy.tracking.compare import compare, time_to_target
+    from sgdstudy.tracking.export import export
+    from sgdstudy.tracking.load import load_claims, load_epochs, load_runs, load_steps
+    from sgdstudy.training.train import train
+    from sgdstudy.training.trajectory import Trajectory
 
 _PUBLIC = {
     "Arm": "sgdstudy.studies.arm",
@@ -53,12 +80,14 @@ __all__ = [*sorted(_PUBLIC), *_MODULES]
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return getattr(import_module(_PUBLIC[name]), name)
-    if name in _MODULES:
-        return import_module(_MODULES[name])
-    raise AttributeError(f"module 'sgdstudy' has no attribute {name!r}")
+if not TYPE_CHECKING:  # to mypy every name would be there
+
+    def __getattr__(name: str) -> Any:
+        if name in _PUBLIC:
+            return getattr(import_module(_PUBLIC[name]), name)
+        if name in _MODULES:
+            return import_module(_MODULES[name])
+        raise AttributeError(f"module 'sgdstudy' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -23,7 +23,8 @@ LONGEST_REASON = 200  # of another package's message
 ADDRESS = re.compile(r"([a-z][\w+.-]*)://([^\s'\"<>]*)", re.I)
 WHOLE = re.compile(r"([a-z][\w+.-]*)://(.*)$", re.I | re.DOTALL)
 KEYED = re.compile(
-    r"([?&;][\w.-]*(?:passw|pwd|secret|token|credential|api.?key|signature)[\w.-]*=)[^\s&;#'\"]*",
+    r"((?:[?&;]|%3B|%26)[\w.-]*(?:passw|pwd|secret|token|credential|api.?key|signature)[\w.-]*"
+    r"(?:=|%3D))(?:(?!%3B|%26)[^\s&;#'\"])*",
     re.I,
 )
 
@@ -153,6 +154,15 @@ def reason(error: BaseException) -> str:
     """Return what went wrong: the kind of error and the first line of its message."""
     lines = str(error).strip().splitlines() or ["no message"]
     return f"{type(error).__name__}: {lines[0][:LONGEST_REASON]}"
+
+
+def unwritable(what: object, error: OSError) -> InputError:
+    """Build the error for a file or folder that the system does not let us write.
+
+    >>> print(unwritable("a/report.html", IsADirectoryError(21, "Is a directory")))
+    a/report.html cannot be written (Is a directory)
+    """
+    return InputError(f"{what} cannot be written ({error.strerror or error})")
 
 
 def unknown(kind: str, given: object, allowed: Iterable[str]) -> InputError:

@@ -24,6 +24,8 @@ def written(value: Any) -> str:
 
     >>> written([0.30791, -1.7]), written(9340), written(True), written(None), written(float("inf"))
     ('0.3079, -1.7', '9340', 'yes', '–', '∞')
+    >>> written(float("nan"))
+    'undefined'
     """
     value = as_python(value)
     if value is None:
@@ -32,6 +34,8 @@ def written(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float) and math.isinf(value):
         return "∞" if value > 0 else "-∞"  # a stop epoch: never
+    if isinstance(value, float) and math.isnan(value):
+        return "undefined"
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1e4 or abs(value) >= 1e6 else f"{value:.0f}"
     if isinstance(value, list):

@@ -42,6 +42,17 @@ def store(empty_store, tmp_path, no_server):
     return str(folder)
 
 
+def call(*words):
+    """The exit code of a command, 0 where it just returns; what else it raises fails the test."""
+    from sgdstudy.cli.main import main
+
+    try:
+        main([str(word) for word in words])
+    except SystemExit as end:
+        return end.code or 0
+    return 0
+
+
 def small_curve(d=53, noise=0.0, **changes):
     """A parabola on d points of [-1, 1], float32: every step size up to 0.5 is stable on it."""
     generator = torch.Generator().manual_seed(7)

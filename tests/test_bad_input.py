@@ -7,6 +7,7 @@ test_orders, test_load, test_trajectory, test_check.
 import inspect
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -651,7 +652,7 @@ def test_huge_data_train_or_diverge(x, slope):
 
 
 SETTINGS = vars(ss.TrainConfig())
-TAKEN = {  # of each setting, some that are: of ANYTHING hardly one is
+TAKEN: dict[str, list[Any]] = {  # of each setting, some that are: of ANYTHING hardly one is
     "optimizer": ["Adam", "notebook"],
     "lr": [0.5, np.float32(0.25), torch.tensor(0.125)],
     "options": [{"momentum": 0.5}],

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import runpy
 from importlib import import_module
 from pathlib import Path
 
@@ -95,6 +96,27 @@ def test_links_lead_somewhere(page):
     assert [link for link in local if not (page.parent / link).exists()] == []
 
 
+def test_every_picture_is_shown_and_made_by_a_command():
+    """By docs/pictures.py, but for those that come with their page's own command."""
+    made = runpy.run_path(str(ROOT / "docs/pictures.py"))
+    own = {
+        "benchmark.png": ("benchmark.md", "make bench"),
+        "sweep.png": ("sweeps.md", "sgdstudy sweep"),
+    }
+    names = {*made["PAGES"], *(f"{study}.png" for study in made["FIGURES"]), *own}
+    assert {path.name for path in (ROOT / "docs").glob("*.png")} == names
+    for name, (beside, command) in own.items():
+        assert f"({name})" in read(ROOT / "docs" / beside)
+        assert command in read(ROOT / "docs" / beside)
+    shown = {}
+    for page in PAGES:
+        for said, place in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", read(page)):
+            shown[(page.parent / place).resolve()] = said
+    assert {path.name for path in shown} == names
+    assert all(len(said) > 15 for said in shown.values())
+    assert "docs/pictures.py" in read(ROOT / "CONTRIBUTING.md")
+
+
 @pytest.mark.parametrize("page", PAGES, ids=by_name)
 def test_commands_are_there(page):
     targets = re.findall(r"^(\w+):", read(ROOT / "Makefile"), re.M)
@@ -102,6 +124,18 @@ def test_commands_are_there(page):
     assert set(made) <= set(targets)
     run = re.findall(r"(?:^\S*/|^|`)sgdstudy ([a-z]+)\b", read(page), re.M)
     assert [word for word in run if word not in COMMANDS] == []
+
+
+def test_without_make_the_same_commands_are_typed():
+    """Each line of the Makefile's targets for users stands in the README, as on Windows."""
+    typed = read(ROOT / "README.md").replace("\\", "/").replace(".venv/Scripts/", "$(BIN)/")
+    typed = typed.replace("python -m ", "")
+    makefile = read(ROOT / "Makefile").replace("--quiet --disable-pip-version-check ", "")
+    for target in ("study", "test", "quick", "ui", "notebook", r"\$\(VENV\)/\.notebook"):
+        (lines,) = re.findall(rf"^{target}: .*\n((?:\t.*\n)+)", makefile, re.M)
+        for line in lines.split("\n"):
+            if "open(" not in line:
+                assert line.strip().replace("python -m ", "") in typed, (target, line)
 
 
 def test_the_way_of_a_problem_is_by_real_functions():

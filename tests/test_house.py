@@ -90,6 +90,19 @@ def test_the_public_names_stay():
     assert all(getattr(ss, name) is not None for name in ss.__all__)
 
 
+def test_types_are_known_of_every_public_name():
+    """Mypy and editors read imports that are never run: of each name from where it comes."""
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = [node for node in tree.body if isinstance(node, ast.If) and node.body[1:]]
+    written = {
+        alias.name: f"{node.module}.{alias.name}"
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert written == {name: f"{at}.{name}" for name, at in ss._PUBLIC.items()} | ss._MODULES
+
+
 def test_every_folder_says_what_it_is():
     for path in PACKAGE.rglob("__init__.py"):
         if path.parent != PACKAGE:
@@ -113,6 +126,14 @@ def test_a_script_only_declares(script):
     }
     assert {name.partition(".")[0] for name in names} & {"mlflow", "matplotlib"} == set()
     assert {name for name in names if re.match(r"sgdstudy\.(tracking|training|cli)", name)} == set()
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_a_page_is_short(script):
+    """An exercise is read at once, a study nearly so; no line of it is squeezed."""
+    lines = script.read_text(encoding="utf-8").splitlines()
+    assert len(lines) < (120 if script.stem.startswith("ex") else 150)
+    assert max(map(len, lines)) <= 100
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ def test_what_numpy_and_torch_hold_becomes_python(value, expected):
         (1234567.0, "1.235e+06"),
         (float("inf"), "∞"),
         (-np.inf, "-∞"),
-        (float("nan"), "nan"),
+        (float("nan"), "undefined"),
         (12345678, "12345678"),  # a count stays whole
         (np.True_, "yes"),
         (False, "no"),

@@ -31,6 +31,17 @@ print(json.dumps({
 }))
 """
 
+KERNEL = """
+import json, sys, nbclient, nbformat
+notebook = nbformat.read(sys.argv[1], 4)
+done = nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+code = [cell for cell in done.cells if cell.cell_type == "code"]
+shown = [[part.get("data", {}) for part in cell.outputs] for cell in code]
+print(json.dumps([[cell.source, sum("image/png" in part for part in parts)]
+                  for cell, parts in zip(code, shown)]))
+"""
+DRAWS = re.compile(r"ss\.figures\.|history\.plot\(|plt\.subplots")
+
 
 def cells(text):
     """Return a percent script's cells: (kind, text)."""
@@ -92,6 +103,22 @@ def test_the_tour_runs_and_shows_what_it_says(empty_store, store, tmp_path):
     assert found["never"] == 64
     assert 1.9 < found["ratio"] < 2.1
     assert "stops at epoch 9340" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_kernel_shows_each_figure_of_the_tour_once(tmp_path):
+    """Without a magic, and before pyplot is used: it would bring the notebook's backend."""
+    pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    environment = {k: v for k, v in os.environ.items() if k not in ("MPLBACKEND", "IPYTHONDIR")}
+    done = subprocess.run(
+        [sys.executable, "-c", KERNEL, str(NOTEBOOK)],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert [images for _, images in found] == [len(DRAWS.findall(source)) for source, _ in found]
+    assert sum(images for _, images in found) == 4
 
 
 if __name__ == "__main__":

@@ -307,7 +307,7 @@ def stored(store: Path) -> list[Stored]:
         folder = (
             store / "artifacts" / served if served != run[3] else run[3].removeprefix("file://")
         )
-        found.append(Stored(*run[:3], Path(folder), tags))
+        found.append(Stored(*run[:3], folder=Path(folder), tags=tags))
     return found
 
 

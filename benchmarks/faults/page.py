@@ -24,10 +24,13 @@ in, wherever that was moved or copied to: nothing outside it is read, written or
 its database or a symbolic link says. Reading makes, changes and locks nothing. **The power may
 fail**: a run's folder under `streams/` goes when its Parquet files, the folders that name them and
 the database are on the disk (`fsync`), of a sweep a group of runs at a time. **What was damaged on
-the disk is not read as numbers**: Parquet files, streams and checkpoints carry checksums (CRC-32:
-of every column of a row group, of the footer, of every block of a stream, of all of a checkpoint),
-and what is read is compared with them. One command at a time writes to an invocation; `prune`
-leaves it alone then.
+the disk is not read as numbers**: Parquet files, streams, checkpoints, the JSON files of a run that
+goes on, an answer's claims and its text carry checksums (CRC-32: of every column of a row group, of
+the footer, of every block of a stream, of all of a smaller file; those of an answer are tags of its
+run), and what is read is compared with them. Nothing makes MLflow's database tell: SQLite has no
+checksums of its pages. One command at a time writes to an invocation; `prune` leaves it alone then,
+also where the other begins while `prune` asks. A file of a store is a file: links and pipes are
+named and neither followed nor waited for, and `pack`, `export` and `report` write over none.
 
 **Data and caller.** A `Problem` has its own copy of the data, so that what the caller changes later
 changes no run; maps of files and data beyond 256 MB stay where they are, every training looks at

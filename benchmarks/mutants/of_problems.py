@@ -2,8 +2,8 @@
 
 from table import Group
 
-ORDERS = Group(
-    "recipe/orders.py",
+NAMED_ORDERS = Group(
+    "recipe/named_orders.py",
     "orders train checkpoint",
     [
         (
@@ -63,6 +63,13 @@ ORDERS = Group(
             "full - 1 - (~front)[::-1].cumsum(0)[::-1] + 1)",
             "those with -1 come as they came, not in reverse",
         ),
+    ],
+)
+
+ORDERS = Group(
+    "recipe/orders.py",
+    "orders train checkpoint",
+    [
         (
             "return [batch_size] * full + ([rest] if rest and not drop_last else [])",
             "return [batch_size] * full",
@@ -372,7 +379,7 @@ LOSSES = Group(
 
 PROBLEMS_LINEARITY = Group(
     "problems/linearity.py",
-    "problem train quantities squares",
+    "problem linearity train quantities squares",
     (
         (
             "return (offset, features) if error <= 1e-9 * values.abs().max() else None",
@@ -439,6 +446,7 @@ PROBLEMS_STATE = Group(
 )
 
 GROUPS = [
+    NAMED_ORDERS,
     ORDERS,
     RULES,
     SCHEDULES,

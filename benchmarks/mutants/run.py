@@ -33,11 +33,11 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-import page
 import plant
 import pytest
 import swap
 import torch
+import verdicts
 from table import ROOT, Fault, faults
 
 # imported once; each process is a fork of this one where the system can fork
@@ -65,7 +65,7 @@ def main() -> None:
     table = faults(chosen.only)
     if chosen.left and chosen.json:
         caught = {name for name, test in Ledger(chosen.json).read().items() if test}
-        table = [(fault, files) for fault, files in table if page.key(fault) not in caught]
+        table = [(fault, files) for fault, files in table if verdicts.key(fault) not in caught]
     if not table:
         parser.error(f"no file of the table has {' or '.join(chosen.only)} in its name")
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -79,10 +79,10 @@ def main() -> None:
         for fault, caught in judge(pool, table, known):
             ledger.add(fault, caught)
         outcomes = ledger.read()
-    print(page.summary([fault for fault, _ in faults(chosen.only)], outcomes))
+    print(verdicts.summary([fault for fault, _ in faults(chosen.only)], outcomes))
     every = [fault for fault, _ in faults()]
-    if all(page.key(fault) in outcomes for fault in every):
-        (ROOT / "docs" / "mutants.md").write_text(page.text(every, outcomes), encoding="utf-8")
+    if all(verdicts.key(fault) in outcomes for fault in every):
+        (ROOT / "docs" / "mutants.md").write_text(verdicts.text(every, outcomes), encoding="utf-8")
         print("written: docs/mutants.md")
 
 
@@ -103,7 +103,7 @@ class Ledger:
         """Print and keep an outcome."""
         print(f"{'survived' if caught is None else 'caught':<9} {fault.file}: {fault.means}")
         print(f"          {caught or fault.reason or '?'}", flush=True)
-        outcomes = self.read() | {page.key(fault): caught}
+        outcomes = self.read() | {verdicts.key(fault): caught}
         self.path.write_text(json.dumps(outcomes, indent=1), encoding="utf-8")
 
 
@@ -112,7 +112,7 @@ class Pool:
 
     def __init__(self, jobs: int, scratch: Path, known: Path | None) -> None:
         self.jobs, self.scratch, self.known = max(1, jobs), scratch, known
-        self.context = multiprocessing.get_context(METHOD)
+        self.context: Any = multiprocessing.get_context(METHOD)  # each has a Process
         for name in LIBRARIES.split() if METHOD == "fork" else ():
             importlib.import_module(name)
 
@@ -252,7 +252,7 @@ def quick(pool: Pool, table: Table, ledger: Ledger) -> tuple[Table, Known]:
     if found is None or found["code"]:
         sys.exit(1 if found is None else "\n".join(found["failed"]) or 1)
     caught = set(found["caught"])
-    left = [(fault, files) for fault, files in table if page.key(fault) not in caught]
+    left = [(fault, files) for fault, files in table if verdicts.key(fault) not in caught]
     return left, Known.of_json(found)
 
 
@@ -273,14 +273,14 @@ def _collect(pool: Pool, table: Table, ledger: Ledger, answer: Path) -> None:
         found_some = Counter(test for test in before.values() if test)
         tasks = []
         for fault, order in first:
-            some, own = plant.by_length(items, order), before.get(page.key(fault))
+            some, own = plant.by_length(items, order), before.get(verdicts.key(fault))
             tasks.append(_forked(some, fault, there, _limit(order), found_some, own))
         caught = []
         for number, found in pool.run(tasks):
             said = _caught(found, tasks[number][1])
             if said and not (found and found["code"] == DIED):  # a fork may die of something else
                 ledger.add(first[number][0], said)
-                caught.append(page.key(first[number][0]))
+                caught.append(verdicts.key(first[number][0]))
                 found_some[said] += 1
         result.update(known.as_json() | {"code": 0, "caught": caught})
 

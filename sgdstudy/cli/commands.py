@@ -224,7 +224,7 @@ class PruneCommand:
 
     def run(self) -> int:
         """Run the command; return the exit code."""
-        from sgdstudy.tracking.prune import described, plan, remove, shrink
+        from sgdstudy.tracking.prune import described, plan, remove, shrink, still
 
         store = _with_room(self.store)
         doomed = plan(store, self.keep)
@@ -239,6 +239,7 @@ class PruneCommand:
         if not self.yes and not confirmed(question, "--yes"):
             say("kept everything")
             return 0
+        runs = still(store, runs)
         say(f"dropped {len(runs)} runs, {remove(store, runs) / 1e6:.0f} MB")
         return _shrunk(shrink(store))
 

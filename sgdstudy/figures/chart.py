@@ -14,7 +14,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from sgdstudy.errors import InputError
-from sgdstudy.figures import interactive, static
+from sgdstudy.figures import interactive, shown, static
 from sgdstudy.figures.backend import style_of
 from sgdstudy.figures.panels import Panel
 
@@ -79,8 +79,8 @@ class Chart:
         return f"{self.title}.{note} {axes}. Lines: {', '.join(sorted(lines))}."
 
     def show(self) -> None:
-        """Open the interactive chart in a browser, or show it in a notebook."""
-        self.interactive().show()
+        """Show it in a notebook, or the interactive chart in the browser of this machine."""
+        shown.show(self, interactive.page(self.interactive(), self.png()).encode(), ".html")
 
     def _repr_png_(self) -> bytes:
         return self.png(dpi=100)

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from sgdstudy import theory
 from sgdstudy.figures import palette
 from sgdstudy.figures.backend import styled
 from sgdstudy.figures.lines import with_laws
 from sgdstudy.figures.panels import Panel
+from sgdstudy.figures.shown import Figure
 from sgdstudy.figures.style import Runs
 from sgdstudy.figures.tables import points
+from sgdstudy.theory.estimates import Estimate
 from sgdstudy.theory.expect import expect
 
 
 def tracking(
-    rows: Sequence[tuple[str, float, float, float]],
+    rows: Sequence[tuple[str, float, float, float] | tuple[str, float, Estimate]],
     law: theory.SampleLaw,
     velocities: Mapping[str, np.ndarray],
     batch_size: int = 1,
@@ -29,7 +30,7 @@ def tracking(
     velocity.
 
     Args:
-        rows: line, step size, excess, its standard error.
+        rows: line, step size, and an estimate of the excess, or it and its standard error.
         law: that the samples are drawn from.
         velocities: line -> what the true parameters move by in a step, `(p,)`.
         batch_size: samples a step.

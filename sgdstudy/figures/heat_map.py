@@ -12,7 +12,7 @@ import pandas as pd
 from sgdstudy.figures.backend import styled
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from sgdstudy.figures.shown import Figure
 
 LABELS = {"stop_epoch": "epoch at which it stops", "full_loss": "loss of all the data at the end"}
 NOWHERE = {"stop_epoch": "most do not stop", "full_loss": "no loss at the end"}
@@ -49,7 +49,7 @@ def draw(sketch: Sketch, title: str) -> Figure | None:
     Grey where most seeds never get there, a cross where most diverge; the dashed line is the step
     size beyond which theory expects the mean square to grow.
     """
-    from matplotlib.figure import Figure
+    from sgdstudy.figures.shown import Figure
 
     axes = [name for name, values in sketch.grid.items() if len(values) > 1]
     if not axes:

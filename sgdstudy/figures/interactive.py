@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import textwrap
+import zlib
 from collections.abc import Sequence
+from functools import cache
+from html import escape
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
 
 from sgdstudy.figures.palette import light
-from sgdstudy.figures.panels import Line, Panel, finite, thinned
+from sgdstudy.figures.panels import Line, Panel, finite, names_of_y, share_scale, thinned
 
 FONT = 'system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 HEIGHT = 430  # pixels
@@ -19,41 +24,111 @@ def draw(title: str, panels: Sequence[Panel]) -> Any:
     """Draw panels side by side under a title; see `Chart.interactive`."""
     from plotly.subplots import make_subplots
 
-    titles = [panel.title for panel in panels]
-    figure = make_subplots(rows=1, cols=len(panels), subplot_titles=titles)
+    figure = make_subplots(
+        cols=len(panels),
+        subplot_titles=[panel.title for panel in panels],
+        shared_yaxes=share_scale(panels),
+        horizontal_spacing=0.05 if share_scale(panels) else 0.11,
+    )
+    together = panels if share_scale(panels) else None
     named: set[str] = set()
-    for column, panel in enumerate(panels, start=1):
+    for column, (panel, y) in enumerate(zip(panels, names_of_y(panels), strict=True), start=1):
         where = {"row": 1, "col": column}
         for line in panel.lines:
             for trace in _traces(line, panel, first=line.label not in named):
                 figure.add_trace(trace, **where)
             named.add(line.label)
-        figure.update_xaxes(title=panel.x, type="log" if "x" in panel.log else "linear", **where)
+        axis = {"exponentformat": "power", "automargin": True}
+        figure.update_xaxes(title=panel.x, **_scale("x", [panel]), **axis, **where)
         figure.update_yaxes(
-            title=panel.y, type="log" if "y" in panel.log else "linear", exponentformat="power",
-            range=_range(panel), **where,
-        )  # fmt: skip
-        for name, at in panel.levels.items():
-            figure.add_hline(at, line_dash="dot", line_color="#555", annotation_text=name,
-                             annotation_position="top left", **where)  # fmt: skip
-        for name, at in panel.marks.items():
-            figure.add_vline(at, line_dash="dot", line_color="#555", annotation_text=name, **where)
-    title = "<br>".join(textwrap.wrap(title, 66))
+            title=y, **_scale("y", together or [panel]), range=_range(panel), **axis, **where
+        )
+        _add_marks(figure, panel, where)
+    rows = textwrap.wrap(title, 66)
+    top = 34 + 22 * len(rows) + 24 * any(panel.title for panel in panels)
     figure.update_layout(
-        title={"text": title, "x": 0.01, "xanchor": "left"}, template="plotly_white",
-        font={"family": FONT, "size": 14}, height=HEIGHT, hovermode="closest",
-        legend={"orientation": "h", "yanchor": "top", "y": -0.2},
-        margin={"l": 70, "r": 20, "t": 80, "b": 60},
+        title={"text": "<br>".join(rows), "x": 0.01, "xanchor": "left", "y": 0.97,
+               "yanchor": "top"},
+        template="plotly_white", font={"family": FONT, "size": 13, "color": "#222"}, height=HEIGHT,
+        hovermode="closest", margin={"l": 60, "r": 16, "t": top, "b": 50},
+        legend={"orientation": "h", "x": 0, "yref": "container", "y": 0, "yanchor": "bottom"},
     )  # fmt: skip
     return figure
 
 
-def html(figure: Any, script: bool | str = True) -> str:
-    """Return a figure of `draw` as HTML: `script` as plotly's `include_plotlyjs`."""
-    found: str = figure.to_html(
-        full_html=bool(script), include_plotlyjs=script, config={"displaylogo": False}
-    )
-    return found
+def _scale(axis: str, panels: Sequence[Panel]) -> dict[str, Any]:
+    """Return the kind of an axis of these panels; a logarithmic one with ticks that can be read."""
+    if axis not in panels[0].log:
+        return {"type": "linear"}
+    lines = [line for panel in panels for line in panel.lines]
+    values = np.concatenate([np.asarray(getattr(line, axis), float) for line in lines])
+    seen = values[np.isfinite(values) & (values > 0)]
+    if not len(seen):
+        return {"type": "log"}
+    limits = (axis == "y" and panels[0].limits) or (None, None)
+    ends = [x if at is None else at for x, at in zip((seen.min(), seen.max()), limits, strict=True)]
+    decades = float(np.log10(ends[1]) - np.log10(ends[0]))
+    if decades < 2.2:
+        return {"type": "log", "tickformat": "~g"}  # 10, 20, 50: else plotly writes 10, 2, 5
+    return {"type": "log", "dtick": int(1 + decades // 8)}
+
+
+def _add_marks(figure: Any, panel: Panel, where: dict[str, int]) -> None:
+    """Draw the levels and the marks of a panel, with their names."""
+    dotted = {"line_dash": "dot", "line_color": "#555", "line_width": 1.2}
+    text = {"showarrow": False, "font": {"size": 12, "color": "#555"}, "xanchor": "left"}
+    for name, at in panel.levels.items():
+        place = float(np.log10(at)) if "y" in panel.log else at  # a text's, a line's own is `at`
+        figure.add_hline(at, **dotted, **where)
+        figure.add_annotation(
+            text=name, x=0.01, xref="x domain", y=place, yanchor="bottom", **text, **where
+        )
+    for name, at in panel.marks.items():
+        place = float(np.log10(at)) if "x" in panel.log else at
+        figure.add_vline(at, **dotted, **where)
+        figure.add_annotation(
+            text=name, y=0.99, yref="y domain", x=place, yanchor="top", **text, **where
+        )
+
+
+@cache
+def packed() -> str:
+    """Return plotly.js, deflated and in base64: 2 MB instead of 4.8; `draw.js` unpacks it."""
+    from plotly.offline import get_plotlyjs
+
+    return base64.b64encode(zlib.compress(get_plotlyjs().encode(), 9)).decode()
+
+
+def script() -> str:
+    """Return what draws the charts of a page in its browser; see `draw.js`."""
+    return files("sgdstudy.figures").joinpath("draw.js").read_text(encoding="utf-8")
+
+
+def page(figure: Any, png: bytes) -> str:
+    """Return a figure of `draw` as a page that loads nothing.
+
+    Args:
+        figure: the figure.
+        png: what stands there until it is drawn, and where no script runs.
+    """
+    chart = figure.to_json().replace("<", "\\u003c")
+    said, picture = escape(title_of(figure)), base64.b64encode(png).decode()
+    return f"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{said}</title>
+<style>body {{ margin: 1rem; background: #fff; }} img {{ max-width: 100%; }}
+.drawn > img, .chart:not(.drawn) > div {{ display: none; }}</style></head>
+<body><div class="chart"><img alt="{said}" src="data:image/png;base64,{picture}">
+<div></div><script type="application/json">{chart}</script></div>
+<script type="text/plain" id="plotly">{packed()}</script>
+<script>{script()}</script></body></html>
+"""
+
+
+def title_of(figure: Any) -> str:
+    """Return the title in one line."""
+    return str(figure.layout.title.text or "").replace("<br>", " ")
 
 
 def _range(panel: Panel) -> list[float | None] | None:
@@ -70,6 +145,7 @@ def _traces(line: Line, panel: Panel, first: bool) -> list[Any]:
 
     x, y = np.asarray(line.x, float), np.asarray(line.y, float)
     at = np.arange(len(x)) if line.dots else thinned(x, "x" in panel.log)
+    where = ": %{y:.4g} at %{x}<extra></extra>"
     group = {"legendgroup": line.label, "name": line.label or "", "showlegend": False}
     traces = []
     if line.band is not None and not line.dots:
@@ -87,12 +163,13 @@ def _traces(line: Line, panel: Panel, first: bool) -> list[Any]:
         k = thinned(places, "x" in panel.log)
         traces.append(
             Scatter(
-                x=places[k], y=expected[k], mode="lines", hovertemplate="theory: %{y:.4g}",
+                x=places[k], y=expected[k], mode="lines",
+                hovertemplate=f"{line.label}, theory{where}",
                 line={"color": light(line.color), "width": 4, "dash": "dash"}, **group,
             )
         )  # fmt: skip
     own = group | {"showlegend": bool(line.label) and first}
-    hover = f"{line.label}: %{{y:.4g}} at %{{x}}<extra></extra>" if line.label else None
+    hover = f"{line.label}{where}" if line.label else None
     traces.append(
         Scatter(
             x=x[at], y=finite(y[at]), mode="markers" if line.dots else "lines",

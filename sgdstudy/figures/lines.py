@@ -1,9 +1,13 @@
-"""Lines and panels of charts, from runs."""
+"""Lines and panels of charts, from runs.
+
+What a function of a panel takes as `axes` are the panel's own attributes, as `title` and `limits`,
+and `epsilon`: where a stopping rule stops, a level with that name.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 import pandas as pd
@@ -11,33 +15,36 @@ import pandas as pd
 from sgdstudy.figures import palette
 from sgdstudy.figures.panels import Line, Panel
 from sgdstudy.figures.style import Run
+from sgdstudy.figures.tables import points
 from sgdstudy.recipe.columns import title
 from sgdstudy.theory import predictions
+from sgdstudy.theory.estimates import Estimate
 from sgdstudy.theory.expect import expect
 from sgdstudy.theory.follow import FIXED_ORDERS
 
-BY = ("", "order", "optimizer")
+SHARPNESS = "full_hess_max_eig"
+Law = Callable[[np.ndarray], np.ndarray]  # what theory expects of y at x
+Series = tuple[Sequence[float], Sequence[SupportsFloat], Law | None]
 
 
 def by_epoch(
-    runs: Mapping[str, Run], column: str, *, by: str = "", colors: Sequence[str] = (), **axes: Any
+    runs: Mapping[str, Run], column: str, *, colors: Sequence[str] = (), **axes: Any
 ) -> Panel:
     """Return a panel of a column over the epoch: medians, 10 to 90 % of the seeds, theory.
 
     Args:
         runs: name of the line -> run.
         column: of `epochs`.
-        by: what gives a line its colour: "order", "optimizer"; "" its place.
-        colors: the colours, in the order of the runs; before `by`.
-        axes: of the panel, as `title`, `levels`, `limits`.
+        colors: the colours, in the order of the runs; () those of their orders, if they differ in
+            it, else of their optimisers, else of their places (`palette.of_arms`).
+        axes: of the panel, as `title`, `epsilon`, `limits`.
     """
     lines = []
-    for i, (label, run) in enumerate(runs.items()):
-        color = colors[i] if colors else _color(run, by, i)
+    for (label, run), color in zip(runs.items(), _colors(runs, colors), strict=False):
         expected = predictions.expected_losses(run.problem, run.config).get(column)
         rows = run.load("epochs", columns=["seed", "epoch", column])
         lines.append(over(rows, "epoch", column, label, color, expected))
-    return Panel(lines, **({"x": "epoch", "y": title("epochs", column), "log": "xy"} | axes))
+    return _panel(lines, axes, x="epoch", y=title("epochs", column), log="xy")
 
 
 def over(
@@ -69,14 +76,6 @@ def known_losses(run: Run, epoch: int) -> np.ndarray:
     return np.median([known.own_order(epoch, seed).batch[-1] for seed in seeds], axis=0)
 
 
-def _color(run: Run, by: str, place: int) -> str:
-    if by == "order" and isinstance(run.config.order, str):
-        return palette.ORDERS.get(run.config.order, palette.GREY)
-    if by == "optimizer" and isinstance(run.config.optimizer, str):
-        return palette.OPTIMIZERS.get(run.config.optimizer, palette.GREY)
-    return palette.color(place)
-
-
 def of_run(run: Run, columns: Mapping[str, str], **axes: Any) -> Panel:
     """Return a panel of several columns of one run over the epoch, as `by_epoch`.
 
@@ -91,7 +90,12 @@ def of_run(run: Run, columns: Mapping[str, str], **axes: Any) -> Panel:
         over(rows, "epoch", column, label, palette.color(i), known.get(column))
         for i, (label, column) in enumerate(columns.items())
     ]
-    return Panel(lines, **({"x": "epoch", "y": "loss", "log": "xy"} | axes))
+    return _panel(lines, axes, x="epoch", y="loss", log="xy")
+
+
+def of_each(runs: Mapping[str, Run], columns: Mapping[str, str], **axes: Any) -> list[Panel]:
+    """Return a panel for each run, by the title of it: the same columns, as `of_run`."""
+    return [of_run(run, columns, **({"title": name} | axes)) for name, run in runs.items()]
 
 
 def within_epoch(
@@ -99,21 +103,18 @@ def within_epoch(
     column: str = "loss",
     epoch: int = 1,
     *,
-    by: str = "",
     colors: Sequence[str] = (),
     **axes: Any,
 ) -> Panel:
     """Return a panel of a column over the batches of an epoch; arguments as `by_epoch`."""
     lines = []
-    for i, (label, run) in enumerate(runs.items()):
+    for (label, run), color in zip(runs.items(), _colors(runs, colors), strict=False):
         window = slice(epoch, epoch + 1)
         rows = run.load(columns=["seed", "epoch", "batch", column], epochs=window)
         known = column == "loss" and predictions.order_is_known(run.problem, run.config)
         expected = known_losses(run, epoch) if known else None
-        color = colors[i] if colors else _color(run, by, i)
         lines.append(over(rows, "batch", column, label, color, expected))
-    given = {"x": f"batch of epoch {epoch}", "y": title("steps", column), "log": "y"}
-    return Panel(lines, **(given | axes))
+    return _panel(lines, axes, x=f"batch of epoch {epoch}", y=title("steps", column), log="y")
 
 
 def excess(
@@ -121,7 +122,6 @@ def excess(
     *,
     known: Collection[str] | None = None,
     median: bool = False,
-    by: str = "",
     **axes: Any,
 ) -> Panel:
     """Return a panel of the loss above the least one over the epoch, and what theory expects.
@@ -130,21 +130,43 @@ def excess(
         runs: name of the line -> run of a problem that is quadratic.
         known: the lines of which theory is drawn, the mean that second moments expect; None: all.
         median: that of the seeds, and their 10 to 90 %; else their mean.
-        by: what gives a line its colour, see `by_epoch`.
         axes: of the panel.
     """
     lines = []
-    for i, (label, run) in enumerate(runs.items()):
-        seen, theory, band = run.excess(), None, None
+    for (label, run), color in zip(runs.items(), _colors(runs), strict=False):
+        seen, theory = run.excess(), None
         if known is None or label in known:
             theory = (np.arange(len(seen) + 1), expect(run).excess)
-        if median and seen.shape[1] > 1:
-            band = (np.nanquantile(seen, 0.1, axis=1), np.nanquantile(seen, 0.9, axis=1))
-        middle = np.nanmedian(seen, axis=1) if median else seen.mean(1)
         places = np.arange(1, len(seen) + 1)
-        lines.append(Line(label, places, middle, _color(run, by, i), band, theory))
+        mean = None if median else Line(label, places, seen.mean(1), color, theory=theory)
+        lines.append(mean or of_seeds(label, places, seen, color, theory))
     y = f"loss above the least one{'' if median else ', mean'}"
-    return Panel(lines, **({"x": "epoch", "y": y, "log": "y"} | axes))
+    return _panel(lines, axes, x="epoch", y=y, log="y")
+
+
+def of_seeds(
+    label: str,
+    x: np.ndarray,
+    values: np.ndarray,
+    color: str,
+    theory: np.ndarray | tuple[np.ndarray, np.ndarray] | None = None,
+) -> Line:
+    """Return the line of values `(k, R)` by place and seed: their median, 10 to 90 % of the seeds.
+
+    Args:
+        label: the line's name.
+        x: the places `(k,)`.
+        values: NaN where a seed has none; of a single seed there is no band.
+        color: its colour.
+        theory: what was expected, see `Line`.
+    """
+    several = values.shape[1] > 1
+    band = (_quantile(values, 0.1), _quantile(values, 0.9)) if several else None
+    return Line(label, x, np.nanmedian(values, axis=1), color, band, theory)
+
+
+def _quantile(values: np.ndarray, share: float) -> np.ndarray:
+    return np.asarray(np.nanquantile(values, share, axis=1))
 
 
 def stopped(
@@ -163,12 +185,57 @@ def stopped(
         Line(label, x, 100 * (each[None] <= x[:, None]).mean(1), color)
         for (label, each), color in zip(stops.items(), colors, strict=True)
     ]
-    return Panel(lines, **({"x": "epoch", "y": "seeds that have stopped, %"} | axes))
+    return _panel(lines, axes, x="epoch", y="seeds that have stopped, %")
+
+
+def lr_sharpness(
+    runs: Mapping[str, Run], known: Collection[str], colors: Mapping[str, str], **axes: Any
+) -> Panel:
+    """Return a panel of lr times the sharpness over lr times the steps, of each first seed.
+
+    Where it settles does not depend on lr then, but on the rule: at its edge (Cohen et al. 2021).
+
+    Args:
+        runs: name of the line -> run that has `full_hess_max_eig`.
+        known: the lines whose edge is drawn, `ss.expect(run).edge`.
+        colors: name of the line -> its colour; others may be named, too.
+        axes: of the panel.
+    """
+    lines = []
+    for label, run in runs.items():
+        which = {"columns": ["seed", "step", SHARPNESS], "seeds": run.config.seeds[:1]}
+        rows = run.load(**which)
+        rows = rows[np.isfinite(rows[SHARPNESS])]
+        x, y = (run.config.lr * rows[name].to_numpy() for name in ("step", SHARPNESS))
+        edge = (x[[0, -1]], np.full(2, expect(run).edge)) if label in known else None
+        lines.append(Line(label, x, y, colors[label], theory=edge))
+    return _panel(lines, axes, x="lr times steps", y="lr times the sharpness")
+
+
+def measured(series: Mapping[str, Series], *, colors: Sequence[str] = (), **axes: Any) -> Panel:
+    """Return a panel of measured points, and theory's law through those of each line.
+
+    Args:
+        series: name of the line -> places, values (with 95 % intervals of an `Estimate`), and what
+            theory expects of y at x, or None: then the values are a line. Without places the law
+            is the line, over those of the others.
+        colors: the colours, in the order of the lines; () those of their places.
+        axes: of the panel.
+    """
+    rows: list[tuple[str, float, float, float] | tuple[str, float, Estimate]] = []
+    for name, (x, y, _) in series.items():
+        for place, value in zip(x, y, strict=True):
+            if isinstance(value, Estimate):
+                rows.append((name, place, value))
+            else:
+                rows.append((name, place, float(value), 0.0))
+    laws = {name: law for name, (_, _, law) in series.items() if law is not None}
+    return with_laws(points(rows), laws, [*series], colors=colors, **axes)
 
 
 def with_laws(
     points: pd.DataFrame,
-    laws: Mapping[str, Callable[[np.ndarray], np.ndarray]],
+    laws: Mapping[str, Law],
     names: Mapping[str, str] | Sequence[str] = (),
     *,
     colors: Sequence[str] = (),
@@ -198,7 +265,19 @@ def with_laws(
         band = _interval(mine) if law is not None else None
         theory = None if law is None else (along, law)
         lines.append(Line(label, x, y, color, band, theory, dots=law is not None))
-    return Panel(lines, **({"x": "x", "y": "y", "log": "xy"} | axes))
+    return _panel(lines, axes, x="x", y="y", log="xy")
+
+
+def _panel(lines: Sequence[Line], axes: Mapping[str, Any], **given: Any) -> Panel:
+    """Return the panel of some lines: axes that were asked for go before those given here."""
+    asked = {name: value for name, value in axes.items() if name != "epsilon"}
+    if "epsilon" in axes:
+        asked["levels"] = {f"epsilon {axes['epsilon']:g}": axes["epsilon"]}
+    return Panel(lines, **(given | asked))
+
+
+def _colors(runs: Mapping[str, Run], given: Sequence[str] = ()) -> Sequence[str]:
+    return given or [*palette.of_arms({name: run.config for name, run in runs.items()}).values()]
 
 
 def _interval(points: pd.DataFrame) -> tuple[np.ndarray, np.ndarray] | None:

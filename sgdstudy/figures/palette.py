@@ -50,6 +50,15 @@ def color(index: int) -> str:
     return CYCLE[index] if index < len(CYCLE) else GREY
 
 
+def named(*names: str) -> list[str]:
+    """Return the colours of these names.
+
+    >>> named("sky", "black")
+    ['#3A9FDB', '#222222']
+    """
+    return [globals()[name.upper()] for name in names]
+
+
 def light(color: str, share: float = 0.55) -> str:
     """Return a colour that is nearer to white by this share.
 

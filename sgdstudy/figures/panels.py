@@ -70,6 +70,21 @@ class Panel:
     limits: tuple[float | None, float | None] | None = None
 
 
+def share_scale(panels: Sequence[Panel]) -> bool:
+    """Whether panels side by side can have one vertical axis."""
+    return len({(panel.y, panel.log, panel.limits) for panel in panels}) == 1
+
+
+def names_of_y(panels: Sequence[Panel]) -> list[str]:
+    """Return the names of the vertical axes: each once, "" where that of its left holds.
+
+    >>> names_of_y([Panel([], "epoch", name) for name in ("loss", "loss", "norm")])
+    ['loss', '', 'norm']
+    """
+    before = ["", *(panel.y for panel in panels)]
+    return [p.y if p.y != left else "" for left, p in zip(before, panels, strict=False)]
+
+
 def finite(values: np.ndarray) -> np.ndarray:
     """Return the values, NaN for what is infinite."""
     return np.where(np.isfinite(values), values, np.nan)

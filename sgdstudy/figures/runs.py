@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from sgdstudy import theory
 from sgdstudy.errors import InputError
 from sgdstudy.figures import style
 from sgdstudy.figures.backend import styled
 from sgdstudy.figures.lines import known_losses
+from sgdstudy.figures.shown import Figure
 from sgdstudy.figures.style import Run, Runs
+from sgdstudy.figures.tables import curves, numbered
 from sgdstudy.recipe.columns import CLOCK, of_parameters
 from sgdstudy.recipe.columns import title as title_of
 from sgdstudy.theory import predictions
@@ -151,6 +152,23 @@ def within_epoch(runs: Runs, epoch: int = 1, column: str = "loss") -> Figure:
     axes.grid(alpha=0.3)
     style.legend(figure, axes, dashed=known)
     return figure
+
+
+def excess_grid(
+    runs: Mapping[tuple[str, str], Mapping[str, Any]], bottom: Mapping[str, float]
+) -> Figure:
+    """Draw the mean loss above the least one over the epoch, from 0 on, on a grid of panels.
+
+    Args:
+        runs: panel and column -> runs of least squares by the name of their line; see `curves`.
+        bottom: column -> the least loss shown.
+    """
+    found: dict[tuple[str, str, str], tuple[list[float], list[float]]] = {}
+    for place, lines in runs.items():
+        for line, run in lines.items():
+            known = expect(run).excess
+            found[*place, line] = [known[0], *run.excess().mean(1)], known.tolist()
+    return curves(numbered(found), "epoch", "excess loss, mean", bottom)
 
 
 @styled

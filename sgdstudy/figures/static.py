@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import rc_context
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from sgdstudy.figures.backend import styled
 from sgdstudy.figures.palette import GREY, light
-from sgdstudy.figures.panels import Line, Panel, finite, thinned
+from sgdstudy.figures.panels import Line, Panel, finite, names_of_y, share_scale, thinned
+from sgdstudy.figures.shown import Figure
 
 WIDTH = 7.0  # inches, 700 pixels at 100 dots per inch: a point is 1.4 pixels there
 HEIGHT = {1: 4.3, 2: 3.9, 3: 3.6}
@@ -52,12 +52,11 @@ def draw(title: str, panels: Sequence[Panel]) -> Figure:
         figure = Figure(figsize=(WIDTH, HEIGHT[n]), layout="constrained")
         title = textwrap.fill(title, 66)
         figure.suptitle(title, x=0.012, ha="left", fontsize=TITLE, fontweight="bold")
-        columns = figure.subplots(1, n, squeeze=False, sharey=_one_scale(panels))[0]
+        columns = figure.subplots(1, n, squeeze=False, sharey=share_scale(panels))[0]
         for axes, panel in zip(columns, panels, strict=True):
             _draw_panel(axes, panel, single=n == 1)
-        if _one_scale(panels):
-            for axes in columns[1:]:
-                axes.set_ylabel("")
+        for axes, name in zip(columns, names_of_y(panels), strict=True):
+            axes.set_ylabel(name)
         if n > 1:
             _name_below(figure, panels, theory)
         else:
@@ -66,10 +65,6 @@ def draw(title: str, panels: Sequence[Panel]) -> Figure:
             if theory:
                 figure.supxlabel(THEORY, x=0.988, ha="right", fontsize=SMALLEST, color="#555555")
     return figure
-
-
-def _one_scale(panels: Sequence[Panel]) -> bool:
-    return len({(panel.y, panel.log, panel.limits) for panel in panels}) == 1
 
 
 def _draw_panel(axes: Any, panel: Panel, single: bool) -> None:
@@ -87,7 +82,7 @@ def _draw_panel(axes: Any, panel: Panel, single: bool) -> None:
         _number_ticks(axes.xaxis, low, high, few=not single)
     if "y" in panel.log:
         _number_ticks(axes.yaxis, *sorted(axes.get_ylim()))
-    axes.set(xlabel=panel.x, ylabel=panel.y)
+    axes.set(xlabel=panel.x)
     if panel.title:
         axes.set_title(panel.title, loc="left", fontsize=10)
     for name, at in panel.levels.items():

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from sgdstudy.figures import style as drawing
 from sgdstudy.figures.backend import styled
+from sgdstudy.figures.shown import Figure
 from sgdstudy.theory.estimates import Estimate
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sgdstudy.figures import palette
 from sgdstudy.figures import style as drawing
 from sgdstudy.figures.backend import styled
 from sgdstudy.figures.panels import Line, Panel
+from sgdstudy.figures.shown import Figure
 
 if TYPE_CHECKING:
     import pandas as pd

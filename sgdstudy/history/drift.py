@@ -8,7 +8,7 @@ import numpy as np
 
 from sgdstudy.figures.style import Run
 from sgdstudy.history.arrays import array, parameters
-from sgdstudy.theory import SampleLaw
+from sgdstudy.theory import Estimate, SampleLaw
 from sgdstudy.theory.expect import expect
 
 
@@ -28,6 +28,11 @@ class Behind:
     excess: np.ndarray
     loss: np.ndarray
     expected: np.ndarray
+
+    @property
+    def mean_excess(self) -> Estimate:
+        """The excess, a mean over the steps and the seeds."""
+        return Estimate.mean(self.excess.mean(0))
 
     @property
     def over_expected(self) -> np.ndarray:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from sgdstudy.figures.style import Run
 from sgdstudy.history.arrays import array
-from sgdstudy.theory import sharpness_limit
+from sgdstudy.theory import linearised, mean_square_lr_limit, sharpness_limit
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,28 @@ def edge(run: Run) -> Edge:
     """
     sharpness, loss = (array(run, "steps", name) for name in ("full_hess_max_eig", "full_loss"))
     return around_edge(sharpness, loss, sharpness_limit(run.config.lr, **run.config.options))
+
+
+class Ended(Run, Protocol):
+    """A run that has its final parameters."""
+
+    @property
+    def w(self) -> np.ndarray:
+        """Final parameters, `(R, p)`."""
+
+
+def lr_over_mean_square_limit(run: Ended) -> np.ndarray:
+    """Return lr over the step from which second moments grow where each seed ended, `(R,)`.
+
+    The limit of independent batches on the model linearised there (`theory.linearised`).
+
+    Raises:
+        InputError: see `theory.linearised`.
+    """
+    c, problem = run.config, run.problem
+    size = c.batch_sizes(problem.d)[0]
+    near = [linearised(problem, w) for w in run.w]
+    return c.lr / np.array([mean_square_lr_limit(ls, problem.d, size, True) for ls in near])
 
 
 def around_edge(sharpness: np.ndarray, loss: np.ndarray, edge: float) -> Edge:

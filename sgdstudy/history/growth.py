@@ -6,7 +6,9 @@ import numpy as np
 
 from sgdstudy.figures.style import Run
 from sgdstudy.history.arrays import array
+from sgdstudy.quantities import norm
 from sgdstudy.recipe.columns import of_parameters
+from sgdstudy.theory.expect import expect
 
 
 def growth_per_epoch(run: Run) -> float:
@@ -37,12 +39,16 @@ def contraction(run: Run, epochs: int = 10) -> float:
     return float((loss[-1] / loss[-1 - epochs]) ** (1 / (2 * epochs)))
 
 
-def contraction_along(run: Run, direction: np.ndarray) -> float:
+def contraction_along(run: Run, direction: np.ndarray | None = None) -> float:
     """Return the first seed's factor of the error per epoch along a direction `(p,)`.
 
     Differences of w between successive epochs' starts, the last over the first: what every
     epoch adds alike drops out. NaN of fewer than three epochs.
+
+    Args:
+        direction: None: `ss.expect(run).slowest_direction`.
     """
+    direction = expect(run).slowest_direction if direction is None else direction
     names = of_parameters(run.problem.p)
     rows = run.load(columns=["epoch", "batch", *names], seeds=run.config.seeds[0])
     starts = rows[rows["batch"] == 0][names].to_numpy(dtype=float)
@@ -50,6 +56,17 @@ def contraction_along(run: Run, direction: np.ndarray) -> float:
     if len(moved) < 2:
         return float("nan")
     return float((moved[-1] / moved[0]) ** (1 / (len(moved) - 1)))
+
+
+def last_error(run: Run) -> float:
+    """Return the first seed's error |w - w*| at its end.
+
+    Raises:
+        InputError: a problem that is not least squares.
+    """
+    names = of_parameters(run.problem.p)
+    ends = run.load("epochs", columns=["epoch", *names], seeds=run.config.seeds[0])
+    return float(norm(ends[names].to_numpy(dtype=float)[-1] - expect(run).ls.w_star))
 
 
 def error_growth(run: Run, epochs: int) -> np.ndarray:

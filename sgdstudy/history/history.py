@@ -243,6 +243,7 @@ class History:
     contraction = growth.contraction
     contraction_along = growth.contraction_along
     error_growth = growth.error_growth
+    last_error = property(growth.last_error)
 
     batches_off = batches.batches_off
     mean_square_batch_norm = batches.mean_square_batch_norm
@@ -251,6 +252,7 @@ class History:
     stops = stopping.stops_by_rule
     lucky_stops = stopping.lucky_stops
     edge = edges.edge
+    lr_over_mean_square_limit = edges.lr_over_mean_square_limit
     behind = drift.behind
 
     # of least squares
@@ -258,6 +260,11 @@ class History:
     excess_at_end = property(moments.excess_at_end)
     late_excess = property(moments.late_excess)
     steps_to_excess = moments.steps_to_excess
+    first_step_below = moments.first_step_below
+    over_expected = moments.over_expected
+    late_ratios = moments.late_ratios
+    decay_power = moments.decay_power
+    share_along_steepest = moments.share_along_steepest
     gradient_over_bound = moments.gradient_over_bound
     from_minimiser = moments.from_minimiser
     mode_variance = moments.mode_variance

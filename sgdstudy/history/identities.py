@@ -11,7 +11,10 @@ import pandas as pd
 
 from sgdstudy import checks, theory
 from sgdstudy.figures.style import Run
+from sgdstudy.history.arrays import parameters
+from sgdstudy.history.batches import way_off
 from sgdstudy.known import Known
+from sgdstudy.quantities import norm
 from sgdstudy.theory.expect import expect
 
 
@@ -40,15 +43,20 @@ def off(run: Run, identity: str) -> Off:
             `weighting`: what the plain mean adds is sum (1 / m - n_b / d) L_b, by theory, in an
             order known ahead (of the first seed's first epoch);
             `triangle`: the sum of the batches' norms lies in `theory.triangle_bounds`; `jensen`:
-            the running root mean square lies in `theory.jensen_bounds`.
+            the running root mean square lies in `theory.jensen_bounds`. Of gradients there,
+            `full_grad`: the full one's norm is that of the mean of the samples' own, which
+            theory has (relative to 1 where it is less); relative to the mean of the batches' norms,
+            `mean_grad`: the norm of their mean is the full one's; `grad_triangle`: the full
+            one's is not above that mean.
+            Of plain steps of batches of one size, `way`: see `History.way_off`. Of single samples
+            in an order that is kept, `own_error`: |w - w*|^2 at the end is that of the epoch's map
+            to the power of the epochs, started at the minimiser.
 
     Raises:
-        InputError: another identity; `weighting` of what is not least squares.
+        InputError: another identity; a run that is not of its kind.
     """
-    measure, source = _IDENTITIES[checks.choice("identity", identity, list(_IDENTITIES))]
-    in_float64 = run.problem.d * float(np.finfo(float).eps)  # of as many numbers, at worst
-    near = in_float64 if identity in ("sum", "split") else expect(run).sum_rounding
-    return Off(float(measure(run)), Known(0.0, near, source))
+    measure, near, source = _IDENTITIES[checks.choice("identity", identity, list(_IDENTITIES))]
+    return Off(float(measure(run)), Known(0.0, near(run), source))
 
 
 def _sum(run: Run) -> float:
@@ -88,6 +96,42 @@ def _jensen(run: Run) -> float:
     return _outside(ends["running_loss"], *theory.jensen_bounds(ends["full_loss"], _sizes(run)))
 
 
+def _full_grad(run: Run) -> float:
+    due = float(np.sqrt(np.sum(expect(run).gradients.mean(0) ** 2)))
+    return _largest(run.load("epochs")["full_grad_norm"] - due) / max(due, 1)
+
+
+def _mean_grad(run: Run) -> float:
+    ends = run.load("epochs")
+    return _largest((ends["norm_mean_grad"] - ends["full_grad_norm"]) / ends["mean_grad_norm"])
+
+
+def _grad_triangle(run: Run) -> float:
+    ends = run.load("epochs")
+    return max(0.0, float((ends["full_grad_norm"] / ends["mean_grad_norm"] - 1).max()))
+
+
+def _own_error(run: Run) -> float:
+    known = expect(run)
+    square = norm(parameters(run, "epochs")[-1] - known.start) ** 2
+    return float(np.abs(square / known.own_error_at_end - 1).max())
+
+
+def _in_float64(run: Run) -> float:
+    return run.problem.d * float(np.finfo(float).eps)  # of as many numbers, at worst
+
+
+def _of_sums(run: Run) -> float:
+    return expect(run).sum_rounding
+
+
+def _of_kept_steps(run: Run) -> float:
+    # the 1 / (2 lr) last steps count, and each rounds w: |z|^2 moves by twice their sum
+    known = expect(run)
+    off = np.finfo(float).eps * np.linalg.norm(known.ls.w_star) / run.config.lr
+    return float(off / np.sqrt(known.own_error_at_end.min()))
+
+
 def _largest(off: pd.Series) -> float:
     return float(np.abs(off).max())
 
@@ -101,11 +145,22 @@ def _sizes(run: Run) -> np.ndarray:
     return np.array(run.config.batch_sizes(run.problem.d))
 
 
-_IDENTITIES: dict[str, tuple[Callable[[Run], float], str]] = {
-    "sum": (_sum, "definition"),
-    "split": (_split, "running - full(end), relative to running"),
-    "mean": (_mean, "sums"),
-    "weighting": (_weighting, "theory: weighting, sum (1/m - n_b/d) L_b"),
-    "triangle": (_triangle, "triangle inequality: |r| <= sum |r_b| <= sqrt(m) |r|"),
-    "jensen": (_jensen, "Jensen"),
+Measure = Callable[[Run], float]
+# how far off it is, what rounding may make of that, and why it holds
+_IDENTITIES: dict[str, tuple[Measure, Measure, str]] = {
+    "sum": (_sum, _in_float64, "definition"),
+    "split": (_split, _in_float64, "running - full(end), relative to running"),
+    "mean": (_mean, _of_sums, "sums"),
+    "weighting": (_weighting, _of_sums, "theory: weighting, sum (1/m - n_b/d) L_b"),
+    "triangle": (_triangle, _of_sums, "triangle inequality: |r| <= sum |r_b| <= sqrt(m) |r|"),
+    "jensen": (_jensen, _of_sums, "Jensen"),
+    "full_grad": (_full_grad, lambda run: 1e-9, "theory: the samples' gradients; float64"),
+    "mean_grad": (_mean_grad, _of_sums, "the mean of the g_B is g"),
+    "grad_triangle": (_grad_triangle, _of_sums, "triangle: |g| <= mean |g_B|"),
+    "way": (way_off, _of_sums, "mean g_B = (w_start - w_end) / (lr m)"),
+    "own_error": (
+        _own_error,
+        _of_kept_steps,
+        "theory: M^K of the seed's own order; rounding of the steps that are remembered",
+    ),
 }

@@ -58,6 +58,75 @@ def steps_to_excess(run: Run, target: float) -> tuple[float, float]:
     return seen.value, seen.error
 
 
+def first_step_below(run: Run, target: float) -> np.ndarray:
+    """Return the step before which each seed's excess loss is first below a target, `(R,)`.
+
+    As many steps were taken until then; infinite: never.
+    """
+    loss = array(run, "steps", "full_loss")
+    below = loss < theory.moments(run.problem).least_loss + target
+    return np.where(below, np.arange(len(below))[:, None], np.inf).min(0, initial=np.inf)
+
+
+def over_expected(run: Run, first: int) -> np.ndarray:
+    """Return the excess loss over what second moments expect, a mean over late epochs, `(R,)`.
+
+    Args:
+        first: the epochs before it, all but the late ones.
+
+    Raises:
+        InputError: theory has no mean of this run.
+    """
+    least = theory.moments(run.problem).least_loss
+    due = expect(run).mean_loss("full_loss")[first:, None] - least
+    each: np.ndarray = ((array(run, "epochs", "full_loss")[first:] - least) / due).mean(0)
+    return each
+
+
+def late_ratios(run: Run, first: int) -> dict[str, tuple[Estimate, float]]:
+    """Return how losses and gradient of late epochs go together, and what second moments expect.
+
+    Ratios of means over the seeds, each a mean over the epochs, with its standard error (see
+    `theory.ratio_of_means`): `full_loss_over_theory`, `running_over_full_loss` and
+    `square_of_gradient_over_bound`, |g|^2 over 2 lambda_min L, the Polyak-Lojasiewicz bound of what
+    reaches the loss 0.
+
+    Args:
+        first: the epochs before it, all but the late ones.
+
+    Raises:
+        InputError: theory has no mean of this run.
+    """
+    known, late = expect(run), slice(first, None)
+    names = ("running_loss", "full_loss", "full_grad_norm")
+    running, full, slope = (array(run, "epochs", name)[late] for name in names)
+    true_running, true = (known.mean_loss(name)[late] for name in names[:2])
+    bound = theory.gradient_bound(known.ls, 1) ** 2
+    ratios = {
+        "full_loss_over_theory": (full, true[:, None], true / true),
+        "running_over_full_loss": (running, full, true_running / true),
+        "square_of_gradient_over_bound": (
+            slope**2,
+            bound * full,
+            known.mean_square_gradient[late] / (bound * true),
+        ),
+    }
+    return {name: (Estimate.ratios(*each), float(each[2].mean())) for name, each in ratios.items()}
+
+
+def decay_power(run: Run) -> Estimate:
+    """Return the power of 1 + decay t with which a start is forgotten, under `inverse_time`.
+
+    The slope of the logarithm of the seeds' mean excess loss over that of 1 + decay t, t steps,
+    between the ends of the epoch at a fifth of the run and of the last one.
+
+    Raises:
+        InputError: another schedule.
+    """
+    places, x = expect(run).decay_places
+    return Estimate.slope(x, excess(run)[places - 1])
+
+
 def gradient_over_bound(run: Run) -> np.ndarray:
     """Return |g| of all the data over the least it may be there, by epoch and seed, `(E, R)`.
 
@@ -75,6 +144,16 @@ def from_minimiser(run: Run, kind: str = "epochs", **which: Any) -> np.ndarray:
     NaN beyond a seed's end. The arguments and what is refused: see `excess`.
     """
     return parameters(run, kind, **which) - theory.moments(run.problem).w_star
+
+
+def share_along_steepest(run: Run, epoch: int = 1) -> np.ndarray:
+    """Return which share of the first seed's w - w* lies along each batch's steepest direction.
+
+    `(m,)`, at the parameters that the batches of an epoch meet; see
+    `theory.Batches.share_along_steepest`.
+    """
+    z = from_minimiser(run, "steps", epochs=slice(epoch, epoch + 1))[:, 0]
+    return theory.batches(run.problem, run.config, epoch).share_along_steepest(z)
 
 
 def mode_variance(run: Run, epochs: slice | None = None) -> np.ndarray:

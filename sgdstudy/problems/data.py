@@ -167,9 +167,9 @@ def as_tensor(values: Any, what: str, finite: bool = True) -> torch.Tensor:
         raise
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{what} is not an array of numbers ({reason(error)})") from None
-    dense = tensor.layout == torch.strided and not tensor.is_meta
+    dense = tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_nested)
     if tensor.dtype not in READABLE or not dense:
-        kind = "" if dense else " that is sparse or has no data"
+        kind = "" if dense else " that is sparse, nested or has no data"
         raise InputError(
             f"{what} is a tensor of {tensor.dtype}{kind}; expected float32, float64 or integers"
         )
@@ -179,10 +179,16 @@ def as_tensor(values: Any, what: str, finite: bool = True) -> torch.Tensor:
 
 
 def _array(values: Any) -> np.ndarray:
-    """Return an array; one of objects where numpy would round whole numbers beside floats."""
+    """Return an array; one of objects where numpy would round whole numbers beside floats.
+
+    That is in lists, and in tables whose columns are of several kinds.
+    """
     array = np.asarray(values)
-    rounds = isinstance(values, (list, tuple)) and array.dtype == float and array.size
-    return np.array(values, object) if rounds and np.abs(array).max() >= 2**53 else array
+    rounds = not isinstance(values, np.ndarray) and array.dtype == float and array.size
+    if not rounds or np.abs(array).max() < 2**53:
+        return array
+    # a table as an array is rounded first, whatever is asked for
+    return np.array(values.astype(object) if hasattr(values, "astype") else values, object)
 
 
 def _plain(array: np.ndarray, what: str) -> np.ndarray:
@@ -203,6 +209,8 @@ def _plain(array: np.ndarray, what: str) -> np.ndarray:
 def _of_objects(array: np.ndarray, what: str) -> np.ndarray:
     """Return a column of Python's numbers as integers or float64, which hold each exactly."""
     values = array.ravel().tolist()
+    # numpy's own compare with a float as floats, rounded
+    values = [value.item() if isinstance(value, np.integer) else value for value in values]
     for value in values:
         if not isinstance(value, (numbers.Real, Decimal, np.bool_)):
             raise InputError(f"{what} is not an array of numbers: it holds {quoted(value)}")

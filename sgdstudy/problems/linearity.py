@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from sgdstudy.problems.least_squares import LeastSquares, from_features
+from sgdstudy.problems.torch_operations import Watch, address, tensors_in
 
 MAX_PARAMETERS = 256
 MAX_ENTRIES = 2e8  # features held in memory once, float64
@@ -141,7 +141,7 @@ _VALUELESS = """
 VALUELESS = frozenset(_VALUELESS.split())
 
 
-class Operations(TorchDispatchMode):
+class Operations(Watch):
     """Follows which tensors depend on the parameters, and whether all of it is linear in them.
 
     Attributes:
@@ -149,14 +149,10 @@ class Operations(TorchDispatchMode):
     """
 
     def __init__(self, w: torch.Tensor) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.linear = True
-        self._varying = {_address(w)}
+        self._varying = {address(w)}
         self._alive: list[Any] = [w]  # so that no address is used twice
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # else the first use imports torch._dynamo, 1.2 s
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -170,16 +166,16 @@ class Operations(TorchDispatchMode):
         name = func.overloadpacket.__name__.removesuffix("_")  # in place it is the same
         if name in VALUELESS:
             return out
-        outs = _tensors([out])
+        outs = tensors_in([out])
         # whole numbers are rounded, and values that leave torch may decide anything
         continuous = outs and all(t.is_floating_point() or t.is_complex() for t in outs)
         self.linear &= bool(continuous) and self._is_linear(name, given)
-        self._varying |= set(map(_address, outs))
+        self._varying |= set(map(address, outs))
         return out
 
     def varies(self, value: Any) -> bool:
         """Whether a value is, or holds, a tensor that depends on the parameters."""
-        return any(_address(t) in self._varying for t in _tensors([value]))
+        return any(address(t) in self._varying for t in tensors_in([value]))
 
     def _is_linear(self, name: str, given: tuple[Any, ...]) -> bool:
         if any(isinstance(value, str) for value in given):
@@ -191,20 +187,6 @@ class Operations(TorchDispatchMode):
         if name in FIRST:
             return not any(map(self.varies, given[1:]))
         return name == "where" and len(given) == 3 and not self.varies(given[0])
-
-
-def _tensors(values: Iterable[Any]) -> list[torch.Tensor]:
-    found: list[torch.Tensor] = []
-    for value in values:
-        if isinstance(value, list | tuple):
-            found += _tensors(value)
-        elif isinstance(value, torch.Tensor):
-            found.append(value)
-    return found
-
-
-def _address(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
 
 
 def _is_linear(predict: Predict, x: torch.Tensor, p: int) -> bool:

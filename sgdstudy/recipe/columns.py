@@ -253,6 +253,15 @@ def line(name: str) -> tuple[str, str, str]:
     return (kind, column, which) if between and WHICH.fullmatch(which) else (kind, rest, "")
 
 
+def setting(metric: str) -> str:
+    """Return how `metrics` of a config names a metric of MLflow, see `line`.
+
+    >>> setting("batch/loss_p10"), setting("epoch/full_loss")
+    ('loss_p10', 'epoch/full_loss')
+    """
+    return metric.removeprefix(f"{PREFIX['steps']}/")
+
+
 def charted(kind: str) -> tuple[str, ...]:
     """Return the columns that MLflow gets of `steps` or `epochs` unless others are asked for."""
     return tuple(name for name, column in TABLES[kind].items() if column.charted)

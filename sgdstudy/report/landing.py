@@ -8,15 +8,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sgdstudy.report.markup import markdown, rendered
-from sgdstudy.report.report import answered, claims_of, question_and_answer, read_text, tallied
+from sgdstudy.errors import InputError
+from sgdstudy.report import report
+from sgdstudy.report.markup import joined, markdown, rendered
+from sgdstudy.report.report import (
+    MAIN,
+    answered,
+    claims_of,
+    in_short,
+    question_and_answer,
+    read_text,
+    tallied,
+)
 from sgdstudy.studies.study import HIDDEN
 from sgdstudy.tracking import chart_views
 from sgdstudy.tracking.app import MLFLOW, around_mlflow
 from sgdstudy.tracking.runs import TrackedRun
 from sgdstudy.tracking.store import Store
 
-PICTURE = "picture.png"
+REPORT = "/report"
+_made: dict[tuple[str, ...], str] = {}  # the latest report, by the runs of its answers
 
 
 @dataclass(frozen=True)
@@ -26,7 +37,7 @@ class Card:
     Attributes:
         name: of the script.
         question: what it asks.
-        answer: the first paragraph of its answer.
+        answer: its answer in short.
         verdicts: how many claims hold and fail, in words.
         failed: whether one fails.
         picture: address of its main figure; "" where it has none.
@@ -46,7 +57,7 @@ class Card:
 
 def app() -> Callable[..., Awaitable[None]]:
     """Return the server of `sgdstudy ui`; MLflow calls it, by the entry point `mlflow.app`."""
-    return around_mlflow(page)
+    return around_mlflow({"/": page, REPORT: _whole})
 
 
 def page(store: Store, server: str = "") -> str:
@@ -61,7 +72,20 @@ def page(store: Store, server: str = "") -> str:
     others = [card for card in cards if card not in exercises]
     groups = {"Exercises": exercises, "Studies": others}
     mlflow = f"{server or MLFLOW}/#/"
-    return rendered("landing.html", groups=groups, mlflow=mlflow)
+    return rendered("landing.html", groups=groups, mlflow=mlflow, report="" if server else REPORT)
+
+
+def _whole(store: Store) -> str:
+    """Return the report, made anew where there is another answer; the first page where none is."""
+    key = tuple(run.run_id for _, _, run in answered(store))
+    if key not in _made:
+        try:
+            html = report.page(store, "")
+        except InputError:  # nothing to show: the first page says why
+            return page(store)
+        _made.clear()
+        _made[key] = html
+    return _made[key]
 
 
 def _card(store: Store, server: str, name: str, experiment: Any, run: TrackedRun) -> Card:
@@ -70,17 +94,17 @@ def _card(store: Store, server: str, name: str, experiment: Any, run: TrackedRun
         text, claims = (read_text(store, run, file, Path(folder), notes) for file in files)
     question, answer = question_and_answer(text, name)
     found = [] if answer == HIDDEN else claims_of(claims, notes)
-    paragraphs = markdown(answer)
+    short = joined(markdown(in_short(answer)[0]))
     base = server or MLFLOW
     names = run.tags.get("sgdstudy.figures", "").split(", ")
-    picture = f"{server}/get-artifact?path={PICTURE}&run_uuid={run.run_id}"
+    picture = f"{server}/get-artifact?path={MAIN}&run_uuid={run.run_id}"
     return Card(
         name=name,
         question=question,
-        answer=paragraphs[0] if paragraphs else "; ".join(notes),
+        answer=short or "; ".join(notes),
         verdicts=tallied(found),
         failed=any(claim["holds"] is False for claim in found),
-        picture=picture if PICTURE in names else "",
+        picture=picture if MAIN in names else "",
         charts=chart_views.url(base, experiment),
         run=f"{base}/#/experiments/{experiment.experiment_id}/runs/{run.run_id}/artifacts",
     )

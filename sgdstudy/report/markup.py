@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,13 @@ def markdown(text: str, figures: Mapping[str, str] | None = None) -> list[Markup
     )
     parts = [cut(part.strip(), LONGEST) for part in re.split(r"\n\s*\n", printable(text))]
     return [_inline(part, pattern, figures or {}) for part in parts if part]
+
+
+def joined(parts: Iterable[Markup]) -> Markup:
+    """Return safe HTML one after the other."""
+    from markupsafe import Markup
+
+    return Markup(" ").join(parts)
 
 
 def _inline(text: str, pattern: re.Pattern[str], figures: Mapping[str, str]) -> Markup:

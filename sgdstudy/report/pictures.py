@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sgdstudy.errors import InputError, reason
+from sgdstudy.report.charts import Live
 from sgdstudy.report.markup import cut, slug
 from sgdstudy.text import printable
 
@@ -38,6 +39,7 @@ class Picture:
         description: the axes, where the file says them.
         data: base64 of the PNG.
         size: width and height in pixels.
+        live: the same to zoom; None where it cannot be had.
     """
 
     id: str
@@ -47,6 +49,7 @@ class Picture:
     description: str
     data: str
     size: tuple[int, int]
+    live: Live | None = None
 
 
 class Album:
@@ -142,7 +145,8 @@ def small_png(path: Path) -> tuple[bytes, tuple[int, int], str]:
             else image.resize((width, height), Image.Resampling.LANCZOS)
         )
         buffer = io.BytesIO()
-        part.quantize(256, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
+        few = part.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        few.save(buffer, "png", compress_level=9)
         if len(buffer.getvalue()) <= MAX_BYTES or width < 400:
             return buffer.getvalue(), part.size, description
         width = int(width * 0.8)

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import logging
 import re
+import secrets
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sgdstudy.errors import InputError, reason
-from sgdstudy.report.markup import command, cut, markdown, rendered, slug
+from sgdstudy.errors import InputError, reason, unwritable
+from sgdstudy.figures import interactive
+from sgdstudy.report.arms import Arms, arms_of
+from sgdstudy.report.charts import live_or_none
+from sgdstudy.report.markup import command, cut, joined, markdown, rendered, slug
 from sgdstudy.report.pictures import Album, Picture
 from sgdstudy.studies.claims import tally, without_tables
 from sgdstudy.studies.study import HIDDEN
 from sgdstudy.text import printable, written
 from sgdstudy.tracking import chart_views, shapes
+from sgdstudy.tracking.app import MLFLOW
 from sgdstudy.tracking.load import kind_of
+from sgdstudy.tracking.places import require_outside
 from sgdstudy.tracking.retry import is_away
 from sgdstudy.tracking.runs import (
     TrackedRun,
@@ -36,36 +42,43 @@ if TYPE_CHECKING:
 
 Claim = dict[str, Any]  # as in claims.json, written as text, with the verdict in a word
 log = logging.getLogger("sgdstudy")
+MAIN, DATA = "picture.png", "picture.json"  # the main figure, and what it draws
+SHORT = 420  # letters of an answer in short, of more than one sentence
 ROWS_OPEN = 12  # a longer table starts folded
 MOST_TEXT = 100_000  # characters of an answer
 MOST_FILES = 10_000  # of an answer, that are looked through for figures
-LONGEST_CELL = 300
 MOST_CLAIMS = 2_000
 MOST_ARMS = 2_000
-MOST_COLUMNS = 60
 WORDS = {False: "FAILS", True: "holds", None: "described"}  # in the order of the report
-RESULTS = {"stop epoch": ("stop_epoch", "never"), "final loss": ("full_loss", "not finite")}
-
-
-@dataclass(frozen=True)
-class Arms:
-    """The arms of a study as a table: what differs between them, and what does not."""
-
-    heads: list[str]
-    rows: list[list[str]]
-    same: dict[str, str]
 
 
 @dataclass(frozen=True)
 class Section:
-    """A study in the report; `hidden` where `--no-answer` kept the answer back.
+    """A study in the report.
 
-    `notes` say what is left out of it, because it is damaged or too large.
+    Attributes:
+        id: anchor in the page.
+        name: of the script.
+        question: what it asks.
+        short: the answer in two or three sentences.
+        answer: the rest of it, by paragraphs.
+        notes: what is left out, because it is damaged or too large.
+        hidden: whether `--no-answer` kept the answer back.
+        claims: in the order of the report.
+        pictures: the figures, the main one first.
+        arms: their table.
+        command: runs it again.
+        started: when.
+        seconds: how long it took.
+        code: which code ran.
+        charts: address of its charts in MLflow; "" where no server is known.
+        run: address of its `answer` run.
     """
 
     id: str
     name: str
     question: str
+    short: Markup
     answer: list[Markup]
     notes: list[str]
     hidden: bool
@@ -76,11 +89,23 @@ class Section:
     started: datetime
     seconds: float
     code: str
+    charts: str
+    run: str
 
     def only(self, holds: bool | None, kind: str | None = None) -> list[Claim]:
         """Return the claims with a verdict, of one kind or of all."""
         rows = [row for row in self.claims if row["holds"] is holds]
         return [row for row in rows if kind in (None, row["kind"])]
+
+    @property
+    def main(self) -> Picture | None:
+        """The main figure; None where there is none."""
+        return next((picture for picture in self.pictures[:1] if picture.name == MAIN), None)
+
+    @property
+    def further(self) -> list[Picture]:
+        """The other figures."""
+        return [picture for picture in self.pictures if picture is not self.main]
 
     @property
     def verdicts(self) -> str:
@@ -103,14 +128,33 @@ def write_report(store: Store, path: Path) -> Path:
         InputError: no study has run yet, or the file cannot be written, or is another one.
     """
     _require_page(store, path)
-    sections, damaged = _sections(store)
+    html = page(store, store.server if store.root is None else None)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(html, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise unwritable(f"the report {path}", error) from error
+    return path
+
+
+def page(store: Store, server: str | None = None) -> str:
+    """Return what is in a store as one page of HTML that needs no network.
+
+    Args:
+        store: see `store.open_store`.
+        server: address of MLflow's, for links; "" the one that serves the page; None: no links.
+
+    Raises:
+        InputError: no study has run yet, or none can be shown.
+    """
+    sections, damaged = _sections(store, server)
     for line in damaged:
         log.warning("%s", line)
     if not sections and damaged:
         raise InputError(f"no study of {store.shown} can be shown: {damaged[0]}")
     if not sections:
         raise InputError(f"no study has run in {store.shown} yet: run sgdstudy study, then report")
-    page = rendered(
+    return rendered(
         "report.html",
         sections=sections,
         damaged=damaged,
@@ -120,14 +164,12 @@ def write_report(store: Store, path: Path) -> Path:
         version=version("sgdstudy"),
         rows_open=ROWS_OPEN,
         tallied=tallied,
+        zip=zip,
+        nonce=secrets.token_urlsafe(16),
+        plotly=interactive.packed() if any(p.live for s in sections for p in s.pictures) else "",
+        script=interactive.script(),
+        server=server,
     )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        why = error.strerror or error
-        raise InputError(f"the report {path} cannot be written ({why})") from error
-    return path
 
 
 def _require_page(store: Store, path: Path) -> None:
@@ -135,6 +177,7 @@ def _require_page(store: Store, path: Path) -> None:
     place = path.resolve()
     within = store.root is not None and store.root in place.parents
     named = place.suffix.lower() in (".html", ".htm")
+    require_outside(path)
     if within and not named:
         raise InputError(f"{path} lies in the store; give a file that ends in .html")
     try:
@@ -170,20 +213,29 @@ def answered(store: Store) -> list[tuple[str, Any, TrackedRun]]:
     return sorted(found, key=lambda study: _place(study[0]))
 
 
-def _sections(store: Store) -> tuple[list[Section], list[str]]:
+def _sections(store: Store, server: str | None) -> tuple[list[Section], list[str]]:
     """Return the studies that have an answer, in the order of the report, and who is left out."""
     album, found, damaged = Album(), list[Section](), list[str]()
     for name, experiment, last in answered(store):
         try:
             runs = every_run(store, experiment.experiment_id, chart_views.only(last.invocation))
             arms = [run for run in runs if not run.is_answer]
-            found.append(_section(store, name, last, arms, album))
+            found.append(_section(store, name, last, arms, album, _links(server, last, experiment)))
         except Exception as error:
             if is_away(error):
                 raise
             why = error if isinstance(error, InputError) else reason(error)
             damaged.append(printable(f"{name} is left out: {why}"))
     return found, damaged
+
+
+def _links(server: str | None, run: TrackedRun, experiment: Any) -> dict[str, str]:
+    """Return the addresses of a study in MLflow."""
+    if server is None:
+        return {"charts": "", "run": ""}
+    base = server or MLFLOW
+    own = f"{base}/#/experiments/{experiment.experiment_id}/runs/{run.run_id}/artifacts"
+    return {"charts": chart_views.url(base, experiment), "run": own}
 
 
 def _place(name: str) -> tuple[bool, bool, list[tuple[int, str]]]:
@@ -197,7 +249,12 @@ def _place(name: str) -> tuple[bool, bool, list[tuple[int, str]]]:
 
 
 def _section(
-    store: Store, name: str, run: TrackedRun, arms: Sequence[TrackedRun], album: Album
+    store: Store,
+    name: str,
+    run: TrackedRun,
+    arms: Sequence[TrackedRun],
+    album: Album,
+    links: Mapping[str, str],
 ) -> Section:
     tags, notes = run.tags, list[str]()
     ident = "study-" + slug(name)
@@ -205,13 +262,17 @@ def _section(
         into = Path(folder)
         question, text = question_and_answer(read_text(store, run, "answer.md", into, notes), name)
         claims = claims_of(read_text(store, run, "claims.json", into, notes), notes)
-        paths = [artifact(store, run, file, into) for file in _figures(store, run)]
-        there = [path for path in paths if path is not None]
+        there = _pictures(store, run, into, notes)
         pictures, left_out = album.of_study(there, ident, question)
+        if pictures and pictures[0].name == MAIN:
+            drawn = live_or_none(read_text(store, run, DATA, into, notes), notes)
+            pictures[0] = replace(pictures[0], live=drawn)
     if lacks_files(store, run):
         text = f"The files of this answer, and of its figures, are missing: {named([run])}."
         log.warning("%s: %s", name, text)
     hidden = text == HIDDEN
+    short, rest = in_short(text)
+    anchors = {picture.name: picture.id for picture in pictures}
     started = min(r.start_ms for r in [run, *arms])
     if len(arms) > MOST_ARMS:
         notes.append(f"of {len(arms):,} arms the first {MOST_ARMS:,} are shown")
@@ -219,28 +280,32 @@ def _section(
         id=ident,
         name=printable(name),
         question=question,
-        answer=markdown(text, {picture.name: picture.id for picture in pictures}),
+        short=joined(markdown(short, anchors)),
+        answer=markdown(rest, anchors),
         notes=[*notes, *left_out],
         hidden=hidden,
         claims=[] if hidden else claims,
         pictures=pictures,
-        arms=_arms(arms[:MOST_ARMS]),
+        arms=arms_of(arms[:MOST_ARMS]),
         command=command(tags),
         started=datetime.fromtimestamp(started / 1000, UTC),
         seconds=((run.end_ms or started) - started) / 1000,
         code=_code(tags),
+        **links,
     )
 
 
 def read_text(store: Store, run: TrackedRun, name: str, into: Path, notes: list[str]) -> str:
     """Return the text of an artifact; "" where there is none, or it is damaged; both are noted."""
-    path = artifact(store, run, name, into)
-    if path is None:
-        notes.append(f"{name} is missing")
-        return ""
     try:
-        return shapes.read_text(path) or ""
-    except (shapes.Damaged, OSError) as error:
+        path = artifact(store, run, name, into)
+        if path is None:
+            notes.append(f"{name} is missing")
+            return ""
+        return shapes.read_text(path, crc=run.tags.get(shapes.SUM_OF + name)) or ""
+    except (InputError, OSError) as error:
+        if is_away(error):
+            raise
         notes.append(f"{name} is left out: {error}")
         return ""
 
@@ -250,6 +315,18 @@ def question_and_answer(text: str, name: str) -> tuple[str, str]:
     head, _, rest = text.partition("\n\n")
     question = printable(head.strip().removeprefix("**").removesuffix("**"))
     return cut(question or name, 500), cut(without_tables(rest), MOST_TEXT)
+
+
+def in_short(text: str) -> tuple[str, str]:
+    """Return the first sentences of an answer, and the rest of it.
+
+    >>> in_short("It stops. By epoch 2.5, as i.e. theory says. Then more.\\n\\nAnd more.")
+    ('It stops. By epoch 2.5, as i.e. theory says. Then more.', 'And more.')
+    """
+    first, _, rest = text.strip().partition("\n\n")
+    sentences = re.split(r"(?<=[.!?]) +(?=[A-Z*`])", first)
+    n = next((n for n in (3, 2) if len(" ".join(sentences[:n])) <= SHORT), 1)
+    return " ".join(sentences[:n]), "\n\n".join(filter(None, [" ".join(sentences[n:]), rest]))
 
 
 def _code(tags: Mapping[str, str]) -> str:
@@ -298,61 +375,20 @@ def _number(value: Any) -> Any:
     return float(value) if value in ("inf", "-inf", "nan") else value
 
 
-def _arms(runs: Sequence[TrackedRun]) -> Arms:
-    """Return the table of arms: a setting is a column where it differs."""
-    params = [dict(run.params) for run in runs]
-    for run, values in zip(runs, params, strict=True):
-        values["engine"] = run.tags.get("sgdstudy.engine", "")
-    names = list(dict.fromkeys(name for values in params for name in values))
-    table = {name: [_setting(values.get(name)) for values in params] for name in names}
-    differs = [name for name in names if len(set(table[name])) > 1][:MOST_COLUMNS]
-    rows = [
-        [
-            run.name,
-            run.tags.get("mlflow.note.content", ""),
-            run.tags.get("stop_reason", run.status.lower()).replace("_", " "),
-            *(_result(run, *which) for which in RESULTS.values()),
-            *(table[name][i] for name in differs),
-        ]
-        for i, run in enumerate(runs)
-    ]
-    heads = ["arm", "what it is there for", "ended as", *RESULTS, *differs]
-    alike = [name for name in names if len(set(table[name])) == 1 and table[name][0] != "–"]
-    same = {name: table[name][0] for name in alike[:MOST_COLUMNS]}
-    cells = [[cut(printable(cell), LONGEST_CELL) for cell in row] for row in rows]
-    return Arms(heads, cells, same)
-
-
-def _setting(text: str | None) -> str:
-    """Write a param for a table.
-
-    >>> [_setting(t) for t in ("0.00022501299999", "20000", "shuffle", "None")]
-    ['0.000225', '20000', 'shuffle', '–']
-    """
-    for kind in (int, float):
-        try:
-            return written(kind(text or ""))
-        except ValueError:
-            continue
-    return cut(printable(text)) if text not in (None, "", "None") else "–"
-
-
-def _result(run: TrackedRun, name: str, missing: str) -> str:
-    """Write a result's median, and the range from p10 to p90 where the seeds differ."""
-    metrics = run.metrics
-    if name == "stop_epoch" and run.params.get("stop") == "none":
-        return "–"
-    middle, low, high = (
-        written(metrics[f"result/{name}{suffix}"])
-        if f"result/{name}{suffix}" in metrics
-        else missing
-        for suffix in ("", "_p10", "_p90")
-    )
-    several = f"result/{name}_p10" in metrics and low != high
-    return f"{middle} ({low} to {high})" if several else middle
-
-
 # ---- figures ---------------------------------------------------------------------------------
+
+
+def _pictures(store: Store, run: TrackedRun, into: Path, notes: list[str]) -> list[Path]:
+    """Return where the figures lie; which of them is no file of the run's is noted."""
+    found: list[Path | None] = []
+    for name in _figures(store, run):
+        try:
+            found.append(artifact(store, run, name, into))
+        except InputError as error:
+            if is_away(error):
+                raise
+            notes.append(f"{name} is left out: {error}")
+    return [path for path in found if path is not None]
 
 
 def _figures(store: Store, run: TrackedRun) -> list[str]:

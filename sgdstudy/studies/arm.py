@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, dataclass_transform
 
 from sgdstudy.errors import InputError, quoted
 
@@ -33,9 +33,10 @@ SETTINGS = (
 OPTIONS = {"optimizer.": "options", "schedule.": "schedule_options"}
 
 
+@dataclass_transform(frozen_default=True)
 @dataclass(frozen=True)
 class Options:
-    """What every script takes."""
+    """What every script takes; those of a script are frozen too, decorated or not (`Study`)."""
 
     seeds: int = 16
     """number of seeds, where an arm is random"""

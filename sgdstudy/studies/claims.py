@@ -132,6 +132,21 @@ class Claim:
         tolerance = float(t.isf(norm.sf(4), seeds - 1)) * float(error)
         return cls(name, arm, measured, expected, tolerance, source, always=True)
 
+    @classmethod
+    def off(cls, name: str, arm: str, off: tuple[float, Known]) -> Claim:
+        """Return the claim of an identity: how far off records are, and what rounding may make.
+
+        Args:
+            name, arm: see `Claim`.
+            off: as `runs.off` and `History.off` return it.
+
+        Example:
+            >>> claim = Claim.off("sum", "all arms", (1e-12, Known(0.0, 1e-9, "definition")))
+            >>> claim.kind, claim.holds
+            ('identity', True)
+        """
+        return cls(name, arm, *off, identity=True)
+
     @property
     def kind(self) -> Kind:
         """What the claim is: a prediction, an identity, or a description."""

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sgdstudy import checks
 from sgdstudy.errors import InputError, quoted, unknown
+from sgdstudy.recipe import columns
 from sgdstudy.studies.claims import Claim
 
 
@@ -40,6 +44,34 @@ def check_call(what: str, function: Any, takes: tuple[str, ...]) -> None:
         signature.bind(*takes)
     except TypeError as error:
         raise InputError(f"{what} is called with {', '.join(takes)}: {error}") from None
+
+
+def check_charts(charts: Any) -> None:
+    """Refuse charts of a script that MLflow could not draw.
+
+    Raises:
+        InputError: no dict of titles and metrics; an unknown metric; epochs and steps in one chart.
+    """
+    if not isinstance(charts, Mapping):
+        example = "{'losses': ['epoch/running_loss', 'epoch/full_loss']}"
+        raise InputError(f"charts are a dict, as {example}, not {quoted(charts)}")
+    tables = columns.TABLES.items()
+    known = [f"{columns.PREFIX[kind]}/{name}" for kind, table in tables for name in table]
+    for title, metrics in charts.items():
+        checks.name("the title of a chart", title)
+        if not isinstance(metrics, list | tuple) or not metrics:
+            raise InputError(f"the chart {title!r} is a list of metrics, not {quoted(metrics)}")
+        for metric in map(_of_all_seeds, metrics):
+            if not (isinstance(metric, str) and re.fullmatch("(batch|epoch)/w[0-9]+", metric)):
+                checks.choice(f"metric of the chart {title!r}:", metric, known)
+        if len({metric.partition("/")[0] for metric in metrics}) > 1:
+            raise InputError(f"the chart {title!r} is over epochs or over steps: make two of it")
+
+
+def _of_all_seeds(metric: Any) -> Any:
+    """Return a metric without the band or the seed that its name may end with."""
+    head, _, which = metric.rpartition("_") if isinstance(metric, str) else ("", "", "")
+    return head if columns.WHICH.fullmatch(which) else metric
 
 
 def check_claims(file: str) -> None:

@@ -116,7 +116,8 @@ def _find(name: str, folder: Path) -> ModuleSpec | None:
 def declares_study(path: Path) -> bool:
     """Whether a file has the word that every script has."""
     try:
-        return b"STUDY" in path.read_bytes()[:LONGEST_FILE]
+        # a pipe would be waited for
+        return path.is_file() and b"STUDY" in path.read_bytes()[:LONGEST_FILE]
     except OSError:
         return False
 

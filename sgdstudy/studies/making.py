@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -43,7 +43,7 @@ class Making:
 
             chart = self.study.picture(self.options, self.runs, claims)
             data, drawn = chart.png(), chart.interactive()
-            json, page = drawn.to_json(), interactive.html(drawn)
+            json, page = drawn.to_json(), interactive.page(drawn, data)
         except Exception as error:
             self._leave_out("picture.png", error)
             return []
@@ -72,10 +72,14 @@ class Making:
 
     def tables(self, journal: Journal) -> None:
         """Write the tables, each an artifact."""
+        import pandas as pd  # --help must not wait for it
+
         for name, make in self.study.tables.items():
             buffer = io.StringIO()
             try:
-                make(self.options, self.runs).to_csv(buffer, index=False)
+                rows = make(self.options, self.runs)
+                table = pd.DataFrame(rows) if isinstance(rows, Iterator) else rows
+                table.to_csv(buffer, index=False)
             except Exception as error:
                 self._leave_out(name, error)
                 continue

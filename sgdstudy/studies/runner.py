@@ -25,9 +25,9 @@ from sgdstudy.studies.making import Making
 from sgdstudy.studies.scripts import load_study
 from sgdstudy.studies.study import HIDDEN, Result, Runs, Study
 from sgdstudy.theory.predictions import MOST_WORK, predict
-from sgdstudy.tracking import aside, chart_views, describe, recovery, resume
+from sgdstudy.tracking import aside, chart_views, describe, recovery, resume, shapes
+from sgdstudy.tracking.entries import Closing
 from sgdstudy.tracking.invocation import Invocation
-from sgdstudy.tracking.journal import Closing, Journal
 from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.sink import RunSink
 from sgdstudy.tracking.writing import writing
@@ -296,11 +296,16 @@ def _log_answer(making: Making, invocation: Invocation, claims: Claims, answer: 
     head, table = f"**{study.question}**\n\n{answer}", claims_markdown(claims)
     failed = {"sgdstudy.claims_failed": str([c.holds for c in claims].count(False))}
     listed = {chart_views.CHARTED: "yes", chart_views.COLOR: palette.GREY}  # it leads the list
-    tags = listed | (failed if claims else {})
+    listing = json.dumps([claim.as_json() for claim in claims], indent=1)
+    texts = {
+        name: text.encode(errors="backslashreplace")
+        for name, text in {"claims.json": listing, "answer.md": f"{head}\n\n{table}"}.items()
+    }
+    sums = {shapes.SUM_OF + name: shapes.sum_of(text) for name, text in texts.items()}
+    tags = listed | sums | (failed if claims else {})
     with invocation.run("answer", answer, tags, points=_counts(claims)) as journal:
-        listing = json.dumps([claim.as_json() for claim in claims], indent=1)
-        _add_text(journal, "claims.json", listing)
-        _add_text(journal, "answer.md", f"{head}\n\n{table}")
+        for name, text in texts.items():
+            journal.add(name, functools.partial(Path.write_bytes, data=text))
         names = making.picture(journal, claims) if making.options.answer else []
         names += making.figures(journal)
         making.tables(journal)
@@ -310,7 +315,7 @@ def _log_answer(making: Making, invocation: Invocation, claims: Claims, answer: 
             note = note[: NOTE_LENGTH - 40] + "\n\n…see answer.md"
         shown = invocation.id if chart_views.wanted(invocation.store) else None
         drawn = {"sgdstudy.figures": ", ".join(names), "mlflow.note.content": note}
-        journal.close(Closing("FINISHED", drawn, note=note, views=shown))
+        journal.close(Closing("FINISHED", drawn, note=note, views=shown, charts=study.charts))
     return journal.run_id or journal.folder.name
 
 
@@ -326,10 +331,6 @@ def _counts(claims: list[Claim]) -> list[tuple[str, int, float]]:
         name = plural if kind == "description" else f"{plural}_hold"
         counts.append((f"result/{name}", 0, float(len(of_kind) - of_kind.count(False))))
     return counts
-
-
-def _add_text(journal: Journal, name: str, text: str) -> None:
-    journal.add(name, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def _reflow(text: str) -> str:

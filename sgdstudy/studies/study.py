@@ -11,7 +11,7 @@ import itertools
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from fnmatch import fnmatchcase
@@ -20,19 +20,21 @@ from typing import TYPE_CHECKING, Any
 
 from sgdstudy import checks
 from sgdstudy.errors import InputError, failed, quoted, reason, without_secrets
+from sgdstudy.recipe import columns
 from sgdstudy.studies.arm import Arm, Options
 from sgdstudy.studies.claims import Claim, Claims, claims_markdown
-from sgdstudy.studies.declared import check_call, check_claims, docstring
+from sgdstudy.studies.declared import check_call, check_charts, check_claims, docstring
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from sgdstudy.figures.chart import Chart
     from sgdstudy.history.history import History
+    from sgdstudy.history.identities import Off
 
 HIDDEN = "The answer is hidden: run without --no-answer to see it."
 PARTS = ("arms", "claims", "answer")  # what a script has to have
-FURTHER = ("picture", "figures", "tables", "show", "ask")  # what it may have
+FURTHER = ("picture", "figures", "charts", "tables", "show", "ask")  # what it may have
 TAKES = {  # what a script's functions are called with
     "arms": ("options",),
     "claims": ("options", "runs"),
@@ -74,6 +76,40 @@ class Runs(dict[str, "History"]):
                 f"no arm is like {' or '.join(map(repr, patterns))}; there are {', '.join(self)}"
             )
         return Runs(found)
+
+    def named(self, names: Mapping[str, str]) -> Runs:
+        """Return some runs by other names, as a picture calls its lines or panels.
+
+        Args:
+            names: the new name -> that of the arm.
+
+        Raises:
+            InputError: no arm has such a name.
+
+        Example:
+            >>> runs = Runs(dict.fromkeys(["SGD shuffle", "SGD sequential", "Adam"]))
+            >>> list(runs.named({"along the curve": "SGD sequential"}))
+            ['along the curve']
+        """
+        return Runs(
+            {name: self[checks.choice("arm", arm, list(self))] for name, arm in names.items()}
+        )
+
+    def off(self, identity: str, *patterns: str) -> Off:
+        """Return how far that run is off an identity which is furthest off: `History.off`.
+
+        Furthest beside what rounding may make of it there.
+
+        Args:
+            identity: its name.
+            patterns: names or patterns of the arms looked at; none: all.
+
+        Raises:
+            InputError: no arm is like any of them; another identity.
+        """
+        runs = self.select(*patterns) if patterns else self
+        every = [run.off(identity) for run in runs.values()]
+        return max(every, key=lambda off: off.value / off.due.within)
 
 
 @dataclass(frozen=True)
@@ -126,17 +162,20 @@ class Study:
     Attributes:
         file: the script's `__file__`; its stem names the experiment.
         doc: the script's docstring; its first line is the question.
-        options: the script's options.
+        options: the script's options; made a frozen dataclass, if it is none.
         arms: options -> arms, as a dict or one pair of name and arm after the other.
         claims: options, runs -> claims, as a list or one after the other.
         answer: options, runs, claims -> the answer in plain words.
         figures: runs -> pairs of file name and figure, one after the other; or file name ->
             function of the runs returning a figure.
-        tables: name -> function of options and runs returning a DataFrame, logged as CSV.
+        tables: name -> function of options and runs returning a DataFrame, or yielding a dict for
+            each row; logged as CSV.
         show: options, runs -> text printed before the claims.
         ask: (claim, arm) -> the question that `--predict` asks the reader.
         picture: options, runs, claims -> the chart that answers the question; its title is the
             finding.
+        charts: title -> metrics of MLflow, as `epoch/full_loss`: the first charts of its prepared
+            view, one with several lines for each arm. The arms in it send what they show.
     """
 
     file: str
@@ -152,12 +191,16 @@ class Study:
     show: Callable[[Any, Runs], str] | None = None
     ask: Mapping[tuple[str, str], str] = field(default_factory=dict)
     picture: Callable[[Any, Runs, Claims], Chart] | None = None
+    charts: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         doc = self.doc or docstring(self.file)  # `python -OO` leaves docstrings out
         if not isinstance(doc, str) or not doc.strip():
             raise InputError(f"{self.file} has no docstring, whose first line is the question")
         object.__setattr__(self, "doc", doc)
+        if "__dataclass_fields__" not in vars(self.options):  # a script leaves the decorator out
+            dataclass(frozen=True)(self.options)
+        check_charts(self.charts)
 
     @property
     def name(self) -> str:
@@ -212,7 +255,7 @@ class Study:
         checks.number("checkpoint_seconds", seconds, lambda v: v >= 0, "at least 0 and finite")
         self.check_functions()
         arms = self._called("arms", lambda: _by_name(self.name, self.arms(options)))
-        placed = {}
+        placed, asked = {}, [metric for chart in self.charts.values() for metric in chart]
         for name, arm in arms.items():
             checks.name("an arm's name", name)
             if name == "answer":
@@ -224,6 +267,9 @@ class Study:
                 for setting in ("device", "engine")
                 if getattr(options, setting) != getattr(Options, setting)
             }
+            if arm.charted and asked:
+                sent = [*(arm.config.metrics or ()), *map(columns.setting, asked)]
+                changes["metrics"] = list(dict.fromkeys(sent))
             placed[name] = arm.but(**changes) if changes else arm
         return placed
 
@@ -313,7 +359,7 @@ def study(module: str) -> Study:
 
     Args:
         module: `__name__`. It has a docstring, `arms`, `claims` and `answer`, and may have
-            `Options`, `picture`, `figures`, `tables`, `show` and `ask`: see `Study`.
+            `Options`, `picture`, `figures`, `charts`, `tables`, `show` and `ask`: see `Study`.
 
     Raises:
         InputError: one of the first is missing.

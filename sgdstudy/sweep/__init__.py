@@ -3,5 +3,6 @@
 Promises: each combination is a run like any other; what is finished is not run again; the order
 in which workers finish changes no number.
 May import: `studies` and below; not `report`.
-Start reading: `plan.py` (which combinations), then `sweep.py` (running them).
+Start reading: `plan.py` (which combinations), then `sweep.py` (running them),
+`worker.py` (one of them).
 """

@@ -13,7 +13,7 @@ from sgdstudy import figures, theory
 from sgdstudy.errors import InputError, reason
 from sgdstudy.figures import heat_map
 from sgdstudy.sweep import grid as grids
-from sgdstudy.tracking.journal import Closing
+from sgdstudy.tracking.entries import Closing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

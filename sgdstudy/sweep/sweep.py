@@ -6,28 +6,24 @@ import functools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import pyarrow as pa
 from tqdm.auto import tqdm
 
-from sgdstudy.errors import InputError, Interrupted, StoreError
+from sgdstudy.errors import InputError, Interrupted
 from sgdstudy.history.history import History
-from sgdstudy.history.rows import AXIS, Memory, Rows
+from sgdstudy.history.rows import AXIS, Rows
 from sgdstudy.recipe import draw_cache
 from sgdstudy.studies import helpers, workers
-from sgdstudy.studies.runner import train_arm
-from sgdstudy.studies.scripts import load_study
 from sgdstudy.sweep import cluster, results
 from sgdstudy.sweep.plan import Combination, Plan
-from sgdstudy.theory.predictions import SWEEP_WORK, predict
+from sgdstudy.sweep.worker import Outcome, Task, work
 from sgdstudy.tracking import garbage, recovery
 from sgdstudy.tracking.group import grouped
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.prune import remove
-from sgdstudy.tracking.retry import reason_of
 from sgdstudy.tracking.runs import NUMBER, TrackedRun, every_run
 from sgdstudy.tracking.sink import RunSink
 from sgdstudy.tracking.store import locate, read_store
@@ -219,38 +215,7 @@ def _trial(arm: Arm) -> tuple[float, float]:
     return max(0.0, short - per_step * few), per_step
 
 
-# ---- where the work is done -----------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a worker is told: all of it plain values, so that nothing of the user's is pickled."""
-
-    script: str
-    options: dict[str, Any]
-    arm: str
-    grid_point: dict[str, Any]
-    record: str
-    invocation: Invocation | None  # the worker tracks the run itself: the store is a server
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a worker hands back.
-
-    Attributes:
-        error: kind and text of what went wrong, or None.
-        interrupted: Ctrl-C came: what there is of it is not kept.
-        predicted: what theory expects.
-        figures: what a history needs beside problem, config and rows.
-        rows: the rows of each kind that there are, as Arrow.
-    """
-
-    error: tuple[str, str] | None = None
-    interrupted: bool = False
-    predicted: dict[str, float] = field(default_factory=dict)
-    figures: dict[str, Any] = field(default_factory=dict)
-    rows: dict[str, pa.RecordBatch] = field(default_factory=dict)
+# ---- to the workers and back ----------------------------------------------------------------
 
 
 def _outcomes(
@@ -285,53 +250,6 @@ def _outcomes(
 def _keeping_code(invocation: Invocation, keep: bool) -> Invocation:
     """Return an invocation whose runs keep a copy of the code: the first run's and the answer's."""
     return invocation if keep else replace(invocation, code=invocation.code.by_hash())
-
-
-def work(number: int, task: Task) -> tuple[int, Outcome]:
-    """Train one combination in a worker; an error of its own is handed back, not raised.
-
-    Raises:
-        InputError: this machine has no such script, or another one.
-        StoreError: the worker tracks the run itself, and cannot any more.
-    """
-    with helpers.beside(task.script), interrupt_flag() as interrupted, draw_cache.shared():
-        plan = _plan(task.script, tuple(task.options.items()), task.arm, task.record)
-        combination = plan.combination(task.grid_point)
-        try:
-            outcome = _trained(combination, task)
-        except StoreError:
-            raise
-        except Exception as error:
-            outcome = Outcome(error=(type(error).__name__, reason_of(error)))
-    return number, Outcome(interrupted=True) if interrupted else outcome
-
-
-def _trained(combination: Combination, task: Task) -> Outcome:
-    arm = combination.arm
-    if task.invocation is not None:
-        tags = combination.tags
-        _, history = train_arm(task.invocation, combination.name, arm, False, tags, SWEEP_WORK)
-        return Outcome(interrupted="interrupted" in history.stop_reason)
-    sink = Memory()
-    history = train(arm.problem, config=arm.config, progress=False, sink=sink)
-    return Outcome(
-        interrupted="interrupted" in history.stop_reason,
-        predicted=predict(arm.problem, arm.config, SWEEP_WORK),
-        figures=history.outcome,
-        rows=sink.whole(),
-    )
-
-
-_plans: dict[Any, Plan] = {}  # a worker builds a script's arms once
-
-
-def _plan(script: str, options: tuple[tuple[str, Any], ...], arm: str, record: str) -> Plan:
-    key = (script, options, arm, record)
-    if key not in _plans:
-        study = load_study(script)
-        _plans.clear()
-        _plans[key] = Plan(study, study.options(**dict(options)), arm, {}, record)
-    return _plans[key]
 
 
 def _track(invocation: Invocation, combination: Combination, outcome: Outcome) -> None:

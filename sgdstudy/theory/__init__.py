@@ -36,7 +36,6 @@ from sgdstudy.theory.batch_vs_full import (
     lucky_share,
     mean_square_batch_norm,
     noise_scale,
-    trace_from_batches,
     trace_sigma,
     triangle_bounds,
     two_batch_bias,

@@ -105,20 +105,6 @@ def batch_norm_spread(
     return float(np.std(means, ddof=1))
 
 
-def trace_from_batches(mean_square: float, square: float, d: int, batch_size: int) -> float:
-    """Return tr(Sigma) from a mean square norm of batches, drawn without replacement.
-
-    (E|g_B|^2 - |g|^2) B (d - 1) / (d - B): `mean_square_batch_norm` solved for it. NaN where a
-    batch is all the data.
-
-    Args:
-        mean_square: E|g_B|^2, or its estimate.
-        square: |g|^2 of all the data.
-    """
-    share = finite_share(d, batch_size)
-    return float((mean_square - square) / share) if share else np.nan
-
-
 def two_batch_estimate(small: float, few: int, large: float, many: int) -> float:
     """Return the estimate of |g|^2 from the mean squares of batches of two sizes, b < B.
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from sgdstudy.errors import InputError
 from sgdstudy.theory.batch_size import time_above
-from sgdstudy.theory.medians import standard_error
+from sgdstudy.theory.medians import ratio_of_means, standard_error
 from sgdstudy.theory.rates import log_slope, slope_samples
 
 
@@ -86,6 +86,20 @@ class Estimate:
         found = float(np.mean(a)) / middle
         r = found if expected is None else float(expected)
         return cls(found, float(standard_error((a - r * b) / middle)), len(a))
+
+    @classmethod
+    def ratios(cls, a: np.ndarray, b: np.ndarray, expected: np.ndarray) -> Estimate:
+        """Return the ratio of two means over the seeds, a mean over the rows.
+
+        See `theory.ratio_of_means`.
+
+        Args:
+            a: `(k, R)`.
+            b: `(k, R)`, or known, `(k, 1)`.
+            expected: the ratio of every row, as theory has it, `(k,)`.
+        """
+        ratio, error = ratio_of_means(a, b, expected)
+        return cls(ratio, error, a.shape[1])
 
     @classmethod
     def slope(cls, x: np.ndarray, samples: np.ndarray) -> Estimate:

@@ -21,6 +21,7 @@ from sgdstudy.theory import (
     random_order,
     reshuffling,
     rounding,
+    stability,
 )
 from sgdstudy.theory.expected_orders import OWN, ExpectedOrders
 from sgdstudy.theory.predictions import RANDOM_ORDERS, WITHIN, predict
@@ -114,6 +115,14 @@ class Expected(ExpectedOrders):
     # ---- full batches ----------------------------------------------------------------------
 
     @property
+    def edge(self) -> float:
+        """lr times the sharpness above which the rule grows on a quadratic.
+
+        2 for descent; see `theory.sharpness_limit`.
+        """
+        return stability.sharpness_limit(1.0, **self.config.options)
+
+    @property
     def lr_best_asymptotic(self) -> float:
         """The step size of the best rate per epoch; see `theory.lr_best_asymptotic`."""
         return descent.lr_best_asymptotic(self.ls)
@@ -178,6 +187,11 @@ class Expected(ExpectedOrders):
         return Known(value, 4 * spread / len(self.config.seeds) ** 0.5 + rounded, SIGMA)
 
     # ---- independent batches ---------------------------------------------------------------
+
+    @property
+    def at_lr_limit(self) -> Expected:
+        """The same at the step from which second moments diverge, `mean_square_lr_limit`."""
+        return self.at(float(self.mean_square_lr_limit))
 
     @property
     def momentum(self) -> float:

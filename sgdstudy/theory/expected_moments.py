@@ -98,8 +98,14 @@ class ExpectedMoments:
         """How log|w - w*| changes per step on almost every path, noise at the minimum aside."""
         return Known(paths.log_rate(self.problem, self.config), source=PATHS)
 
-    def almost_sure_lr_limit(self, low: float, high: float) -> float:
-        """Return the step beyond which almost no path converges; see `theory.lyapunov_zero_lr`."""
+    def almost_sure_lr_limit(self, low: float | None = None, high: float | None = None) -> float:
+        """Return the step beyond which almost no path converges; see `theory.lyapunov_zero_lr`.
+
+        Args:
+            low: a step at which they converge; None: this one.
+            high: one at which they do not; None: thrice this one.
+        """
+        low, high = low or self.config.lr, high or 3 * self.config.lr
         return paths.lyapunov_zero_lr(self.problem, self._size, low, high, self._twice)
 
     # ---- losses of random batches ----------------------------------------------------------
@@ -127,6 +133,29 @@ class ExpectedMoments:
         skipped = int(c.average * c.epochs) * m
         return self._above(step_sizes.averaged_losses(*given, steps, twice, skipped)[::m])
 
+    @property
+    def decay_places(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where `decay_power` looks: the epochs, a fifth of the run and its end, and 1 + decay t.
+
+        Raises:
+            InputError: another schedule than `inverse_time`.
+        """
+        c = self.config
+        if c.schedule != "inverse_time":
+            raise InputError(f"the decay is that of 'inverse_time', not of {quoted(c.schedule)}")
+        epochs = np.array([max(1, c.epochs // 5), c.epochs])
+        steps = epochs * len(c.batch_sizes(self.problem.d))
+        return epochs, 1 + c.schedule_options["decay"] * steps
+
+    @property
+    def decay_power(self) -> float:
+        """The expected power of 1 + decay t with which the start is forgotten.
+
+        As `History.decay_power`, of the expected excess loss.
+        """
+        epochs, x = self.decay_places
+        return float(rates.log_slope(x, self.excess[epochs]))
+
     def path(self, target: float = 0.0, most: int = 100_000) -> batch_size.ExpectedPath:
         """Return excess loss and noise scales by step, until the expected excess is at a target.
 
@@ -142,6 +171,14 @@ class ExpectedMoments:
         """The excess loss at which a constant step settles; infinite where there is none."""
         given = (self.problem.d, self._size, self.config.lr, self._twice)
         return Known(random_order.stationary_excess(self.ls, *given), source=MOMENTS)
+
+    def stationary_excess_at(self, shares: np.ndarray) -> np.ndarray:
+        """Return `stationary_excess` at these shares of the step size, of any shape."""
+        given, lr = (self.problem.d, self._size), self.config.lr
+        settled = np.vectorize(
+            lambda x: random_order.stationary_excess(self.ls, *given, x * lr, self._twice)
+        )
+        return np.asarray(settled(shares), dtype=float)
 
     @property
     def small_step_excess(self) -> float:

@@ -18,7 +18,11 @@ SQLITE = b"SQLite format 3\0"  # how a database begins
 SCHEMES = ("http", "https", "sqlite", "file", "postgresql", "mysql", "mssql", "databricks")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
-SIGNED_IN = re.compile(r"[^/\\]*@[\w.-]+:\d{1,5}(/|$)")  # ada:secret@host:5000
+# ada@host:5000, and with a password whatever stands before it: http:/ada:secret@host
+SIGNED_IN = re.compile(
+    r"[^/\\]*@[\w.-]+:\d{1,5}(/|$)"
+    r"|(?:[A-Za-z][\w+.-]*:)?/{0,2}[^/\\:]*:[^/\\]*@[\w.\[\]:-]+(/|$)"
+)
 DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
 
@@ -137,7 +141,10 @@ def _is_database(path: Path) -> bool:
 def _plain_path(given: str) -> Path:
     """Return a path, unless it looks like an address that lacks something."""
     if SIGNED_IN.match(given):  # it may hold a password: it is not shown
-        raise InputError("the store is neither an address nor a path; put http:// before it")
+        raise InputError(
+            "the store is neither an address nor a path; write http://user:password@host, or ./ "
+            "before a folder of that name"
+        )
     scheme, colon, rest = given.partition(":")
     kind = scheme.lower().split("+")[0]
     mend = ""

@@ -1,16 +1,16 @@
 """A page of ours before MLflow's own, in one server: an app that MLflow runs by its name.
 
 MLflow starts any ASGI app of the entry point group `mlflow.app` (`mlflow server --app-name NAME`).
-This one answers `/` itself, gives MLflow's page at `/mlflow/`, and hands all else on. Addresses of
-MLflow's page keep their form `/#/experiments/...`: what follows `#` is known to the browser alone,
-so our page sends it on.
+This one answers `/` and what else is ours, gives MLflow's page at `/mlflow/`, and hands on the
+rest. Addresses of MLflow's page keep their form `/#/experiments/...`: what follows `#` is known to
+the browser alone, so our page sends it on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import quote
 
@@ -19,24 +19,25 @@ from sgdstudy.tracking.store import Store, read_store
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Page = Callable[[Store], str]
 MLFLOW = "/mlflow"  # where MLflow's own page is
 SERVED = "SGDSTUDY_SERVED"  # the store, as `sgdstudy ui` knows it; MLflow may be told otherwise
 
 
-def around_mlflow(page: Callable[[Store], str]) -> Callable[..., Awaitable[None]]:
-    """Return an ASGI app: MLflow's, with a page of our own at `/`.
+def around_mlflow(pages: Mapping[str, Page]) -> Callable[..., Awaitable[None]]:
+    """Return an ASGI app: MLflow's, with pages of our own.
 
     Args:
-        page: the page's HTML, of the store that the server serves; made anew for every visit.
+        pages: path -> the page's HTML, of the store that the server serves; made for every visit.
     """
     from mlflow.server.constants import BACKEND_STORE_URI_ENV_VAR
     from mlflow.server.fastapi_app import app as mlflow_app
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
-        if scope["type"] == "http" and path == "/" and scope["method"] in ("GET", "HEAD"):
+        if scope["type"] == "http" and path in pages and scope["method"] in ("GET", "HEAD"):
             served = os.environ.get(SERVED) or os.environ[BACKEND_STORE_URI_ENV_VAR]
-            html = await asyncio.to_thread(lambda: page(read_store(served)))
+            html = await asyncio.to_thread(lambda: pages[path](read_store(served)))
             await _answer(html.encode(), send)
             return
         if path.startswith(f"{MLFLOW}/"):

@@ -8,7 +8,6 @@ No other command looks at them: `sgdstudy recover` tries again, `recover --disca
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from sgdstudy.errors import one_line, unknown
-from sgdstudy.tracking.places import remove_folder
+from sgdstudy.tracking import shapes
+from sgdstudy.tracking.places import links_in, remove_folder
 from sgdstudy.tracking.store import Store
 
 REASON = "reason.txt"
@@ -46,6 +46,8 @@ class Aside:
 def put(store: Store, folder: Path, reason: str) -> Path:
     """Set a run's folder aside; return where it lies now."""
     place = _place(store) / folder.name
+    while place.exists():  # of a copy, say
+        place = place.with_name(f"{place.name}-again")
     place.parent.mkdir(parents=True, exist_ok=True)
     (folder / REASON).write_text(one_line(reason) + "\n", encoding="utf-8")
     os.replace(folder, place)
@@ -58,7 +60,9 @@ def listed(store: Store) -> list[Aside]:
     for folder, told in _told(_place(store)):
         if store.is_called(told["store"]):
             name = one_line(f"{told['study']}: {told['name']}")
-            reason = (folder / REASON).read_text(encoding="utf-8", errors="replace")
+            reason = "nobody wrote down why"
+            with suppress(OSError, ValueError):
+                reason = shapes.read_text(folder / REASON) or reason
             invocation = told["tags"].get("sgdstudy.invocation", "")
             found.append(Aside(folder, name, invocation, one_line(reason)))
     return found
@@ -68,8 +72,9 @@ def put_back(store: Store) -> None:
     """Let the runs that are set aside be tried again."""
     for one in listed(store):
         store.streams.mkdir(exist_ok=True)
-        (one.folder / REASON).unlink()
-        os.replace(one.folder, store.streams / one.folder.name)
+        with suppress(OSError):  # one of this name is there: whoever looks at both sees it
+            os.rename(one.folder, store.streams / one.folder.name)
+            (store.streams / one.folder.name / REASON).unlink(missing_ok=True)
 
 
 def discard(store: Store, key: str) -> Aside:
@@ -98,8 +103,10 @@ def _told(place: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Yield the folders of runs, and what each was told at its beginning; damaged ones are none."""
     for folder in sorted(place.glob("*")):
         with suppress(OSError, ValueError):
-            told = json.loads((folder / "opening.json").read_text(encoding="utf-8"))
-            if {"store", "study", "name", "tags"} <= set(told):
+            if next(links_in(folder), None) is not None:  # to someone else's files
+                continue
+            told = shapes.read_json(folder / "opening.json", shapes.OPENING)
+            if told:
                 yield folder, told
 
 

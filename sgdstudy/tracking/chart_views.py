@@ -12,11 +12,12 @@ import json
 import os
 import time
 import zlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from sgdstudy.recipe import columns
-from sgdstudy.recipe.columns import PREFIX, Column
+from sgdstudy.recipe.columns import PREFIX
 from sgdstudy.tracking.runs import search
 from sgdstudy.tracking.store import Store
 
@@ -28,6 +29,7 @@ MOST_SHOWN = 6  # arms: lines of a chart. A view cannot hide runs that its filte
 COLOR = "mlflow.runColor"  # tag: of a run, in all charts
 CHARTED = "sgdstudy.charted"  # "yes" on the runs that the views show
 TAG = f"mlflow.sharedViewState.{VIEW}"
+QUESTION = "The question"  # section: the charts that the study declares
 # section: its charts, by metric key; only those that a run of the experiment has are shown
 SECTIONS = {
     section: {f"{PREFIX[kind]}/{column.name}": column for kind, column in charts}
@@ -42,33 +44,74 @@ COLUMNS = [
 ]
 
 
+class Chart(NamedTuple):
+    """A chart of a view: its title, the metrics that it draws, whether its axis is linear."""
+
+    title: str
+    keys: list[str]
+    linear: bool
+
+
 def wanted(store: Store) -> bool:
     """Whether views are written: to a local store unless they are turned off."""
     default = "off" if store.root is None else "on"
     return os.environ.get("SGDSTUDY_VIEWS", default).lower() in ("on", "1", "true")
 
 
-def save(store: Store, experiment_id: str, invocation: str) -> None:
-    """Write two views: an invocation's arms, and those of all invocations."""
+def save(
+    store: Store, experiment_id: str, invocation: str, asked: Mapping[str, Sequence[str]]
+) -> None:
+    """Write two views: an invocation's arms, and those of all invocations.
+
+    Args:
+        store: where the experiment is.
+        experiment_id: its id there.
+        invocation: the latest one.
+        asked: the charts of the study's question: title -> metrics.
+    """
     runs = search(store, [experiment_id], only(invocation))
     keys = {key for run in runs for key in run.metrics}
     arms = f"tags.`{CHARTED}` = 'yes'"
     for name, shown in ((VIEW, f"{only(invocation)} AND {arms}"), (ALL, arms)):
         now = int(time.time() * 1000)
-        view = {"name": name, "createdAt": now, "updatedAt": now, "state": _state(shown, keys)}
+        view = {
+            "name": name,
+            "createdAt": now,
+            "updatedAt": now,
+            "state": _state(shown, keys, asked),
+        }
         tag = f"mlflow.sharedViewState.{name}"
         store.client.set_experiment_tag(experiment_id, tag, json.dumps(view))
 
 
-def _state(runs_shown: str, keys: set[str]) -> str:
-    """Return the packed state of a view: its filter, its columns, its charts."""
-    sections = {
-        section: {key: column for key, column in charts.items() if key in keys}
-        for section, charts in SECTIONS.items()
-    }
+def _sections(keys: set[str], asked: Mapping[str, Sequence[str]]) -> dict[str, list[Chart]]:
+    """Return the charts of each section that has any: of the metrics that were sent."""
+    sections = {QUESTION: [_asked(title, wanted, keys) for title, wanted in asked.items()]}
+    for section, charts in SECTIONS.items():
+        sections[section] = [
+            Chart(
+                column.title, [key, *sorted(k for k in keys if _is_beside(k, key))], column.linear
+            )
+            for key, column in charts.items()
+            if key in keys
+        ]
     if CLOCK in keys:
-        sections[BY_CLOCK] = next(iter(sections.values()))
-    sections = {section: charts for section, charts in sections.items() if charts}
+        sections[BY_CLOCK] = sections[next(iter(SECTIONS))]
+    found = {name: [chart for chart in charts if chart.keys] for name, charts in sections.items()}
+    return {name: charts for name, charts in found.items() if charts}
+
+
+def _asked(title: str, wanted: Sequence[str], keys: set[str]) -> Chart:
+    """Return a chart that the study declares."""
+    lines = [columns.line(columns.setting(key)) for key in wanted]
+    found = [columns.TABLES[kind].get(name) for kind, name, _ in lines]
+    linear = any(column is None or column.linear for column in found)  # a parameter has a sign
+    return Chart(title, [key for key in wanted if key in keys], linear)
+
+
+def _state(runs_shown: str, keys: set[str], asked: Mapping[str, Sequence[str]]) -> str:
+    """Return the packed state of a view: its filter, its columns, its charts."""
+    sections = _sections(keys, asked)
     state = {
         "searchFilter": runs_shown,
         "orderByKey": "attributes.start_time",  # the answer first
@@ -76,13 +119,17 @@ def _state(runs_shown: str, keys: set[str]) -> str:
         "runsHiddenMode": "SHOW_ALL",
         "selectedColumns": COLUMNS,
         "compareRunSections": [
-            {"uuid": name, "name": name, "display": True, "isReordered": True, "columns": 2}
-            for name in sections
+            {
+                "uuid": name,
+                "name": name,
+                "display": True,
+                "isReordered": True,
+                "columns": min(2, len(charts)),
+            }
+            for name, charts in sections.items()
         ],
         "compareRunCharts": [
-            _line(key, section, column, keys)
-            for section, charts in sections.items()
-            for key, column in charts.items()
+            _line(chart, section) for section, charts in sections.items() for chart in charts
         ],
         "isAccordionReordered": True,
         "autoRefreshEnabled": False,
@@ -110,16 +157,18 @@ def _is_beside(key: str, other: str) -> bool:
     return key.startswith(f"{other}_") and bool(between and columns.WHICH.fullmatch(which))
 
 
-def _line(key: str, section: str, column: Column, keys: set[str]) -> dict[str, Any]:
+def _line(chart: Chart, section: str) -> dict[str, Any]:
     by_clock = section == BY_CLOCK
     return {
         "type": "LINE",
-        "uuid": f"{VIEW}-{key}{'-clock' * by_clock}",
-        "metricKey": key,
-        "selectedMetricKeys": [key, *sorted(k for k in keys if _is_beside(k, key))],
+        "uuid": f"{VIEW}-{section}-{chart.title}",
+        "metricKey": chart.keys[0],
+        "selectedMetricKeys": chart.keys,
         "metricSectionId": section,
-        "displayName": column.title,
-        "scaleType": "linear" if column.linear else "log",
+        "displayName": chart.title,
+        # 3.17 shows a title of ours on charts of this kind alone; else the metrics' names
+        "nodeLevelSystemMetricConfiguration": {"metric": chart.title, "type": "node"},
+        "scaleType": "linear" if chart.linear else "log",
         "xAxisKey": "metric" if by_clock else "step",
         "selectedXAxisMetricKey": CLOCK if by_clock else "",
         "xAxisScaleType": "linear",

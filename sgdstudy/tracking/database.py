@@ -10,9 +10,9 @@ import shutil
 import sqlite3
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from sgdstudy.errors import InputError, StoreError
@@ -25,6 +25,8 @@ LITTLE = 2**17  # bytes: with less room on its disk SQLite cannot even begin
 PAYS = 2**20  # bytes: a database with less to give back is not shrunk
 POOL = "MLFLOW_SQLALCHEMYSTORE_POOLCLASS"
 ATTEMPTS = 20  # to read a database that others write meanwhile
+
+T = TypeVar("T")
 
 log = logging.getLogger("sgdstudy")
 
@@ -295,6 +297,36 @@ def _has_rows(path: Path) -> bool:
         return False
 
 
+def _looked_at(path: Path, look: Callable[[str], T]) -> T:
+    """Return what somebody sees who is told how to open a database; who was disturbed looks again.
+
+    Raises:
+        StoreError: it is written all the time.
+    """
+    for _ in range(ATTEMPTS):
+        before = _state(path)
+        how = query(path)
+        try:
+            found = look(how)
+        except Exception:
+            if _state(path) == before:
+                raise
+            continue
+        if "immutable" not in how or _state(path) == before:
+            return found
+    raise StoreError(f"{path} is written all the time; try again")
+
+
+def _state(path: Path) -> list[tuple[str, int, int]]:
+    """Return what differs once somebody has written."""
+    found = []
+    for file in (path, *_beside(path)):
+        with contextlib.suppress(FileNotFoundError):  # between the two looks
+            about = file.stat()
+            found.append((file.name, about.st_size, about.st_mtime_ns))
+    return found
+
+
 class Reader:
     """MLflow's client of a database that is only read, also while others write it.
 
@@ -308,7 +340,7 @@ class Reader:
     def __init__(self, path: Path) -> None:
         self._path, self._clients = path, dict[str, Any]()
         try:
-            self._client(query(path))
+            _looked_at(path, self._client)
         except Exception as error:
             if "readonly database" not in str(error):
                 raise
@@ -323,23 +355,7 @@ class Reader:
         return functools.partial(self._call, name)
 
     def _call(self, name: str, *given: Any, **named: Any) -> Any:
-        for _ in range(ATTEMPTS):
-            before = self._state()
-            how = query(self._path)
-            try:
-                found = getattr(self._client(how), name)(*given, **named)
-            except Exception:
-                if self._state() == before:
-                    raise
-                continue
-            if "immutable" not in how or self._state() == before:
-                return found
-        raise StoreError(f"{self._path} is written all the time; try again")
-
-    def _state(self) -> list[tuple[str, int, int]]:
-        """Return what differs once somebody has written."""
-        found = [(file, file.stat()) for file in (self._path, *_beside(self._path))]
-        return [(file.name, about.st_size, about.st_mtime_ns) for file, about in found]
+        return _looked_at(self._path, lambda how: getattr(self._client(how), name)(*given, **named))
 
     def _client(self, how: str) -> Any:
         from mlflow import MlflowClient
@@ -389,12 +405,15 @@ def require_readable(path: Path) -> None:
         StoreError: its disk fails.
     """
     require_exists(path)
-    how = query(path)
-    try:
+
+    def look(how: str) -> None:
         with opened(path, how) as connection:
             connection.execute("SELECT experiment_id, name FROM experiments LIMIT 1")
+
+    try:
+        _looked_at(path, look)
     except InputError as error:
-        if "immutable" in how or not path.exists():
+        if "immutable" in query(path) or not path.exists():
             raise
         raise InputError(
             f"{path} was left in the middle of a write, which only its owner can finish: "

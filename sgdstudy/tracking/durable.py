@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from sgdstudy.history.rows import sync_folder
+from sgdstudy.tracking import shapes
 
 FEW, SIDE_BY_SIDE = 2, 8
 
@@ -36,3 +40,28 @@ def sync_all(paths: Iterable[Path]) -> None:
         return
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         list(pool.map(sync, found))
+
+
+def move(path: Path, target: Path) -> None:
+    """Move a file, so that the target is there whole or not at all, whatever happens to us."""
+    try:
+        os.replace(path, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        draft = target.with_name(f"{target.name}.new")  # on the other file system
+        shutil.copyfile(path, draft)
+        sync(draft)
+        os.replace(draft, target)
+        path.unlink()
+
+
+def write_json(path: Path, value: Any, synced: bool = True) -> None:
+    """Write a file that is there whole or not at all, whatever happens to us."""
+    draft = path.with_suffix(".new")
+    with open(draft, "w", encoding="utf-8") as file:
+        file.write(shapes.signed(value))
+        file.flush()
+        if synced:
+            os.fsync(file.fileno())
+    os.replace(draft, path)

@@ -14,10 +14,11 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError
+from sgdstudy.errors import InputError, unwritable
 from sgdstudy.history.rows import ROW_GROUP, WHOLE_NUMBERS
 from sgdstudy.tracking.load import claims_of, claims_table, load_runs, sources
 from sgdstudy.tracking.parquet import LABELS, Source, dtype_of, gather
+from sgdstudy.tracking.places import require_outside
 from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.store import read_store
 
@@ -61,6 +62,7 @@ def export(
     """
     checks.choice("format", to, FORMATS)
     folder = checks.path("the folder", folder)
+    require_outside(folder)
     paths = _places(folder, to, force)
     opened = read_store(store)
     claims = claims_table(claims_of(opened, study, invocation, whole=True))  # none is left out
@@ -79,7 +81,7 @@ def export(
             for path in paths:
                 (draft / path.name).replace(path)
     except OSError as error:
-        raise InputError(f"{folder} cannot be written: {error.strerror or error}") from error
+        raise unwritable(folder, error) from error
     return paths
 
 

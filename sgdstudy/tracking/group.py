@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sgdstudy.tracking.durable import sync_all
-from sgdstudy.tracking.journal import Closing, Journal
+from sgdstudy.tracking.entries import Closing
+from sgdstudy.tracking.journal import Journal
 
 GROUP_RUNS, GROUP_SECONDS = 32, 1.0
 

@@ -21,7 +21,8 @@ from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.tracking import chart_views, describe, provenance
 from sgdstudy.tracking import scratch as folders
 from sgdstudy.tracking.code import Code
-from sgdstudy.tracking.journal import Closing, Journal, Later, Opening
+from sgdstudy.tracking.entries import Closing, Opening
+from sgdstudy.tracking.journal import Journal, Later
 from sgdstudy.tracking.resume import SECONDS
 from sgdstudy.tracking.retry import is_away
 from sgdstudy.tracking.runs import INVOCATION, NUMBER, next_number

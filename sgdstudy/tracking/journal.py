@@ -18,83 +18,33 @@ all that the store got is on the disk.
 
 from __future__ import annotations
 
-import errno
-import json
 import logging
 import os
-import re
-import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 from filelock import FileLock, Timeout
 
 from sgdstudy import checks
-from sgdstudy.errors import Away, Refused, recordable
-from sgdstudy.tracking import aside, chart_views, shapes
-from sgdstudy.tracking.durable import sync, sync_all
+from sgdstudy.tracking import aside, shapes
+from sgdstudy.tracking.durable import sync, sync_all, write_json
+from sgdstudy.tracking.entries import KEY, Closing, Opening, Point, Stamped, as_recordable, stamp
 from sgdstudy.tracking.places import links_in, remove_folder
 from sgdstudy.tracking.retry import is_away, patiently, reason_of
-from sgdstudy.tracking.runs import TrackedRun, search
-from sgdstudy.tracking.shared import make_folder, share
+from sgdstudy.tracking.sending import Sending
+from sgdstudy.tracking.shared import make_folder
 from sgdstudy.tracking.store import Store
 
 if TYPE_CHECKING:
-    from mlflow.entities import DatasetInput
+    pass
 
-KEY = "sgdstudy.key"  # tag: the name of the run's folder
-A_KEY = re.compile("[0-9]{13}-[0-9a-f]{12}", re.ASCII)
 BEGIN_SECONDS = 60.0  # a folder without opening.json may be one that is being begun
 PATIENCE_SECONDS = 10.0
 
-Point = tuple[str, int, float]  # key, step, value
-Stamped = tuple[str, int, float, int]  # and the time in ms
-
 log = logging.getLogger("sgdstudy")
-
-
-@dataclass(frozen=True)
-class Opening:
-    """What a run is, before it begins.
-
-    Attributes:
-        study: the experiment's name, without prefix.
-        name: the run's name.
-        tags: its tags.
-        params: its params.
-        points: what is logged once, at the start: `predicted/...`.
-        data: name, digest, profile of the data set; None without one.
-        metrics: columns of `steps` that MLflow gets.
-        start_ms: when it began, in ms since 1970.
-    """
-
-    study: str
-    name: str
-    tags: dict[str, str]
-    params: dict[str, str] = field(default_factory=dict)
-    points: list[Point] = field(default_factory=list)
-    data: dict[str, Any] | None = None
-    metrics: tuple[str, ...] = ()
-    start_ms: int = field(default_factory=lambda: now_ms())
-
-
-@dataclass(frozen=True)
-class Closing:
-    """How a run ended."""
-
-    status: str
-    tags: dict[str, str] = field(default_factory=dict)
-    points: list[Stamped] = field(default_factory=list)
-    end_ms: int = field(default_factory=lambda: now_ms())
-    note: str | None = None  # the experiment's description
-    views: str | None = None  # the invocation whose views are to be written
-
-
-Told = TypeVar("Told", Opening, Closing)
 
 
 class HeldRows(Protocol):
@@ -114,15 +64,10 @@ class Later(Protocol):
         """Take a run that is over."""
 
 
-class Journal:
-    """The folder of one run, and sending it.
+class Journal(Sending):
+    """The folder of one run: what is written there, and when it is sent.
 
     Attributes:
-        store: where it is sent.
-        folder: on this machine.
-        opening: what the run is.
-        run_id: MLflow's id; None as long as the store has not heard of it.
-        uri: where the store keeps the run's artifacts; None as long as that is not known.
         interim: the points sent while it went on.
         closed: whether it is written down how the run ended.
         failure: why the last attempt to send it came to nothing.
@@ -131,15 +76,10 @@ class Journal:
         later: sends it with others once it is over, and brings its files to the disk; None: it is
             sent at once, and every file is on the disk when the next thing happens.
         lost: what could not be read back of its rows, in words.
-        changed: files and folders of the store to be synced before its own folder goes.
     """
 
     def __init__(self, store: Store, folder: Path, opening: Opening) -> None:
-        self.store, self.folder, self.opening = store, folder, opening
-        sent = shapes.read_or(folder / "sent.json", shapes.SENT, {})
-        self.run_id: str | None = sent.get("run_id")
-        self.uri: str | None = sent.get("uri")
-        self._opened: bool = sent.get("opened", False)
+        super().__init__(store, folder, opening)
         self.interim: list[Stamped] = shapes.read_or(folder / "points.json", shapes.POINTS, [])
         self.closed = shapes.read_or(folder / "closing.json", shapes.CLOSING, None) is not None
         self.failure = ""
@@ -147,9 +87,7 @@ class Journal:
         self.sink: HeldRows | None = None
         self.later: Later | None = None
         self.lost = ""
-        self.changed: list[Path] = []
         self._lock = FileLock(folder / "lock")
-        self._tried = True  # the store may know a run that we know nothing of
 
     @classmethod
     def begin(
@@ -172,7 +110,7 @@ class Journal:
         Raises:
             InputError: the store refuses the run.
         """
-        opening = _recordable(opening)
+        opening = as_recordable(opening)
         key = f"{opening.start_ms:013d}-{uuid.uuid4().hex[:12]}"
         opening.tags[KEY] = key
         folder = store.streams / key
@@ -248,16 +186,6 @@ class Journal:
         (self.folder / "artifacts").mkdir(exist_ok=True)
         os.replace(path, self.folder / "artifacts" / path.name)
 
-    def artifacts(self) -> list[Path]:
-        """Return the files that the store has not got yet."""
-        return sorted((self.folder / "artifacts").glob("*"))
-
-    @property
-    def place(self) -> Path | None:
-        """Where a local store keeps the run's artifacts; None where MLflow takes them to it."""
-        known = self.run_id and self.uri
-        return self.store.place(self.run_id or "", self.uri or "") if known else None
-
     def find(self, name: str) -> Path | None:
         """Return where an artifact lies now: in its place, or on its way; None: on neither."""
         folders = [self.place, self.folder / "artifacts"]
@@ -280,7 +208,7 @@ class Journal:
 
     def close(self, closing: Closing, patience: float = PATIENCE_SECONDS) -> bool:
         """Write down how the run ended and send it; whether the store has all of it now."""
-        closing = _recordable(closing)
+        closing = as_recordable(closing)
         if self.later is not None:
             self.closed = True
             self.later.add(self, closing)
@@ -294,7 +222,7 @@ class Journal:
 
     def draft(self, closing: Closing) -> None:
         """Write down how the run ended, under a name that nobody looks for yet."""
-        (self.folder / "closing.new").write_text(json.dumps(vars(closing)), encoding="utf-8")
+        (self.folder / "closing.new").write_text(shapes.signed(vars(closing)), encoding="utf-8")
 
     def files(self) -> list[Path]:
         """Return what has to be on the disk before it is known how the run ended."""
@@ -360,122 +288,6 @@ class Journal:
         """Leave the run to the next command."""
         self._lock.release()
 
-    # ---- what is sent --------------------------------------------------------------------------
-
-    def _deliver(self) -> None:
-        """Send everything there is, in an order that leaves a readable run wherever it ends."""
-        written = shapes.read_or(self.folder / "closing.json", shapes.CLOSING, None)
-        opening = self.opening
-        closing = Closing(**written) if written else None
-        points, tags = (closing.points, closing.tags) if closing else ([], {})
-        if self.run_id is None:
-            run = self._find()
-            if run is None:
-                run, tags = self._create({**opening.tags, **tags}), {}
-            self.run_id, self.uri = run.run_id, run.artifact_uri
-            if closing is None:  # else it is over in a moment, and found by its key if we are not
-                self._note_sent(opened=False)
-        if self._opened and closing is None:
-            return
-        if self._opened:
-            self._log(points, tags, {})
-        else:
-            first = [(key, step, value, opening.start_ms) for key, step, value in opening.points]
-            self._log([*first, *points], tags, opening.params)
-            if opening.data:
-                self._log_data(_data_input(opening.data))
-        files = [path.name for path in self.artifacts()]
-        if files:
-            self._log_artifacts()
-        if closing:
-            self._end(closing)
-            self._require_there(closing, files)
-        else:
-            self._opened = True
-            self._note_sent(opened=True)
-            for path in self.artifacts():
-                path.unlink()
-
-    def _note_sent(self, opened: bool) -> None:
-        about = {"run_id": self.run_id, "uri": self.uri, "opened": opened}
-        write_json(self.folder / "sent.json", about)
-
-    def _find(self) -> TrackedRun | None:
-        """Return the run where an earlier attempt made it and could not tell us."""
-        if not self._tried:
-            self._tried = True
-            return None
-        experiment = self.store.experiment(self.opening.study)
-        only = f"tags.`{KEY}` = '{self.opening.tags[KEY]}'"
-        found = search(self.store, [experiment], only, most=1)
-        return found[0] if found else None
-
-    def _create(self, tags: dict[str, str]) -> TrackedRun:
-        opening = self.opening
-        made = self.store.client.create_run(
-            self.store.experiment(opening.study),
-            start_time=opening.start_ms,
-            tags=tags,
-            run_name=opening.name,
-        )
-        return TrackedRun.of(made)
-
-    def _log(self, points: list[Stamped], tags: dict[str, str], params: dict[str, str]) -> None:
-        """Send points, tags and params, in one call where they are not too many."""
-        from mlflow.entities import Metric, Param, RunTag
-
-        assert self.run_id is not None
-        self.store.client.log_batch(
-            self.run_id,
-            [Metric(key, value, time_ms, step) for key, step, value, time_ms in points],
-            [Param(name, value[:6000]) for name, value in params.items()],
-            [RunTag(name, value) for name, value in tags.items()],
-        )
-
-    def _log_data(self, data: DatasetInput) -> None:
-        assert self.run_id is not None
-        for attempts_left in (2, 1, 0):
-            try:
-                return self.store.client.log_inputs(self.run_id, [data])
-            except Refused as error:
-                # two processes may log the same new data set at once; the second try finds it
-                if error.code != "BAD_REQUEST" or not attempts_left:
-                    raise
-
-    def _log_artifacts(self) -> None:
-        assert self.run_id is not None
-        place = self.place
-        if place is None:
-            self.store.client.log_artifacts(self.run_id, str(self.folder / "artifacts"))
-            return
-        self.changed += [*make_folder(place), place]
-        for path in self.artifacts():  # what was moved before a kill is there, and whole
-            move(path, place / path.name)
-            share(place / path.name)
-            self.changed.append(place / path.name)
-
-    def _end(self, closing: Closing) -> None:
-        assert self.run_id is not None
-        client = self.store.client
-        if closing.note is not None:
-            experiment = self.store.experiment(self.opening.study)
-            client.set_experiment_tag(experiment, "mlflow.note.content", closing.note)
-        if closing.views is not None:
-            chart_views.save(self.store, self.store.experiment(self.opening.study), closing.views)
-        client.set_terminated(self.run_id, status=closing.status, end_time=closing.end_ms)
-
-    def _require_there(self, closing: Closing, files: list[str]) -> None:
-        """Look whether a server has what it said yes to: something on the way may say so to all."""
-        if self.store.root is not None:
-            return
-        assert self.run_id is not None
-        found = self.store.client.get_run(self.run_id)
-        there = {item.path for item in self.store.client.list_artifacts(self.run_id)}
-        points = {key for key, _, _, _ in closing.points}
-        whole = found.info.status == closing.status and points <= set(found.data.metrics)
-        if not whole or not set(files) <= there:
-            raise Away(f"{self.store.shown} said yes to the run, and does not have all of it")
-
     def remove(self) -> None:
         """Remove the folder: the store has the run, on the disk."""
         (self.folder / "opening.json").unlink(missing_ok=True)  # from here on nobody sends it
@@ -491,62 +303,3 @@ def _note_away(store: Store, error: BaseException) -> None:
     if store.uri not in _AWAY:
         log.warning("%s: what runs record is kept here and sent later", reason_of(error))
     _AWAY.add(store.uri)
-
-
-def _recordable(told: Told) -> Told:
-    """Return what is told of a run as it may be kept, whatever texts it is made of."""
-    tags = {name: recordable(value) for name, value in told.tags.items()}
-    if isinstance(told, Closing):
-        note = None if told.note is None else recordable(told.note)
-        return replace(told, tags=tags, note=note)
-    params = {name: recordable(value) for name, value in told.params.items()}
-    return replace(told, tags=tags, params=params)
-
-
-def move(path: Path, target: Path) -> None:
-    """Move a file, so that the target is there whole or not at all, whatever happens to us."""
-    try:
-        os.replace(path, target)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        draft = target.with_name(f"{target.name}.new")  # on the other file system
-        shutil.copyfile(path, draft)
-        sync(draft)
-        os.replace(draft, target)
-        path.unlink()
-
-
-def stamp(points: Iterable[Point]) -> list[Stamped]:
-    """Return the points with the present time."""
-    now = now_ms()
-    return [(key, step, value, now) for key, step, value in points]
-
-
-def now_ms() -> int:
-    """Return the time in ms since 1970, as MLflow counts it."""
-    return int(time.time() * 1000)
-
-
-def write_json(path: Path, value: Any, synced: bool = True) -> None:
-    """Write a file that is there whole or not at all, whatever happens to us."""
-    draft = path.with_suffix(".new")
-    with open(draft, "w", encoding="utf-8") as file:
-        file.write(json.dumps(value))  # `dump` is several times slower
-        file.flush()
-        if synced:
-            os.fsync(file.fileno())
-    os.replace(draft, path)
-
-
-def _data_input(data: dict[str, Any]) -> DatasetInput:
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    found = Dataset(
-        name=data["name"],
-        digest=data["digest"],
-        source_type="code",
-        source=json.dumps({"tags": {"package": "sgdstudy"}}),
-        profile=json.dumps(data["profile"]),
-    )
-    return DatasetInput(found, [InputTag("mlflow.data.context", "training")])

@@ -23,8 +23,9 @@ from sgdstudy.history.checksums import Sealed, readable
 from sgdstudy.history.rows import AXIS, read_stream
 from sgdstudy.recipe.columns import PREFIX
 from sgdstudy.tracking import shapes
-from sgdstudy.tracking.journal import A_KEY, KEY
+from sgdstudy.tracking.entries import A_KEY, KEY
 from sgdstudy.tracking.parquet import LABELS, Source, gather
+from sgdstudy.tracking.retry import is_away
 from sgdstudy.tracking.runs import TrackedRun, artifact, lacks_files, named, runs_of
 from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.store import Store, read_store
@@ -62,7 +63,7 @@ def load_runs(
         for claim in claims_of(opened, study, label):
             found = claims.setdefault((label, claim["arm"]), {})
             found[f"claim_{claim['name']}"] = claim["measured"]
-            found[f"claim_{claim['name']}_holds"] = claim["holds"]
+            found[f"claim_{claim['name']}_holds"] = claim.get("holds")
     rows = []
     for run in runs:
         labels = run.labels(study)
@@ -190,6 +191,8 @@ def _rows(
     key = run.tags.get(KEY, "")
     stream = store.streams / key / f"{kind}.arrow"
     if A_KEY.fullmatch(key) and stream.is_file():  # the run is going on, or was killed
+        for link in filter(Path.is_symlink, (stream, stream.parent)):
+            raise InputError(f"{link} is a symbolic link, which is not followed; remove it")
         with readable(stream):
             batches = list(read_stream(stream))
         return (ds.dataset(pa.Table.from_batches(batches)), None) if batches else None
@@ -269,25 +272,33 @@ def claims_of(
 
     Raises:
         InputError: a study or an invocation that is not in the store.
-        Damaged: see `whole`.
+        InputError: see `whole`.
     """
     found = []
     with scratch() as folder:
         for run in runs_of(store, study, invocation, None, answers=True):
-            path = artifact(store, run, "claims.json", folder)
-            if path is None and run.finished and lacks_files(store, run):
-                log.warning("the store lacks the claims of %s", named([run]))
             labels = {name: run.labels(study)[name] for name in ("study", "invocation")}
-            for claim in _claims(path, whole) if path else []:
+            for claim in _claims(store, run, folder, whole):
                 values = {name: _finite_or_not(v) for name, v in claim.items()}
                 found.append(values | {"kind": kind_of(claim)} | labels)
     return found
 
 
-def _claims(path: Path, whole: bool) -> Any:
-    if whole:
-        return shapes.read_whole(path, shapes.CLAIMS)
-    return shapes.read_or(path, shapes.CLAIMS, [])
+def _claims(store: Store, run: TrackedRun, folder: Path, whole: bool) -> list[dict[str, Any]]:
+    try:
+        path = artifact(store, run, "claims.json", folder)
+        if path is None:
+            if run.finished and lacks_files(store, run):
+                log.warning("the store lacks the claims of %s", named([run]))
+            return []
+        told = shapes.read_text(path, crc=run.tags.get(shapes.SUM_OF + path.name))
+        found: list[dict[str, Any]] = shapes.parsed(told or "", shapes.CLAIMS, str(path))
+    except InputError as error:
+        if whole or is_away(error):
+            raise
+        log.warning("%s; it is done without", error)
+        return []
+    return found
 
 
 def _finite_or_not(value: Any) -> Any:

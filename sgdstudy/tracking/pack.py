@@ -18,15 +18,17 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, reason
+from sgdstudy.errors import InputError, reason, unwritable
 from sgdstudy.history.rows import AXIS
-from sgdstudy.tracking.journal import KEY, Closing, Journal, Opening
+from sgdstudy.tracking.entries import KEY, Closing, Opening
+from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.load import had_rows
+from sgdstudy.tracking.places import require_outside
 from sgdstudy.tracking.runs import (
     TrackedRun,
     artifact,
@@ -68,6 +70,7 @@ def pack(store: Store, names: Iterable[str], path: Path, invocation: str = "late
         InputError: a study or a run that is not there, one that is going on or lacks files, or a
             file that cannot be written.
     """
+    _require_free(path)
     runs: dict[str, tuple[str, TrackedRun]] = {}
     for name in names:
         for study, run in _chosen(store, name, invocation):
@@ -80,10 +83,18 @@ def pack(store: Store, names: Iterable[str], path: Path, invocation: str = "late
                 _add(file, store, study, run)
         os.replace(draft, path)
     except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise unwritable(path, error) from error
     finally:
         draft.unlink(missing_ok=True)
     return list(runs)
+
+
+def _require_free(path: Path) -> None:
+    """Refuse to write over what is no packed file: the database, or somebody's script."""
+    require_outside(path)
+    with suppress(OSError):  # not there, or seen when it is written
+        if path.is_file() and path.stat().st_size and not zipfile.is_zipfile(path):
+            raise InputError(f"{path} is there and is not a packed file; give another name")
 
 
 def _chosen(store: Store, name: str, invocation: str) -> Iterator[tuple[str, TrackedRun]]:

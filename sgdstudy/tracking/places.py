@@ -14,8 +14,10 @@ from pathlib import Path
 from urllib.request import url2pathname
 
 from sgdstudy.errors import InputError
+from sgdstudy.tracking.address import DATABASE
 
 OURS = "artifacts"  # below it, a folder for each of our experiments
+FOLDERS = (OURS, "streams", "aside", "writing")
 
 
 def local_path(uri: str) -> Path | None:
@@ -68,6 +70,14 @@ def _below(root: Path, recorded: Path, least: int) -> Path | None:
     ends = (recorded.parts[i:] for i in range(1, len(recorded.parts) - least + 1))
     places = (root.joinpath(*end) for end in ends if ".." not in end)
     return next((place for place in places if place.is_dir()), None)
+
+
+def require_outside(path: Path) -> None:
+    """Refuse to write among the files of runs, of this store or another one."""
+    place = path.resolve()
+    for store in place.parents:
+        if (store / DATABASE).exists() and place.relative_to(store).parts[0] in FOLDERS:
+            raise InputError(f"{path} lies among the files of {store}; give a place outside of it")
 
 
 def links_in(folder: Path) -> Iterator[Path]:

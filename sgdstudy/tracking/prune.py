@@ -60,6 +60,12 @@ def described(doomed: Doomed) -> list[str]:
     return lines
 
 
+def still(store: Store, runs: list[TrackedRun]) -> list[TrackedRun]:
+    """Return the runs of a plan that no command writes to now: somebody was asked meanwhile."""
+    living = alive(store, {run.invocation for run in runs})
+    return [run for run in runs if run.invocation not in living]
+
+
 def remove(store: Store, runs: list[TrackedRun]) -> int:
     """Delete the runs and their local artifacts; return the bytes freed.
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sgdstudy.errors import Refused, StoreError
-from sgdstudy.tracking.journal import KEY, PATIENCE_SECONDS, Journal
+from sgdstudy.tracking.entries import KEY
+from sgdstudy.tracking.journal import PATIENCE_SECONDS, Journal
 from sgdstudy.tracking.provenance import Process
 from sgdstudy.tracking.retry import is_away, reason_of
 from sgdstudy.tracking.runs import search

@@ -75,10 +75,10 @@ def find_former(
         folder: where files of a remote store are put.
     """
     for run in _ended(store, study, arm, tags):
-        path = artifact(store, run, NAME, folder)
-        if path is None:
-            continue
         try:
+            path = artifact(store, run, NAME, folder)
+            if path is None:
+                continue
             values = read(path)
             rows = {kind: artifact(store, run, f"{kind}.parquet", folder) for kind in AXIS}
             there = {kind: path for kind, path in rows.items() if path is not None}
@@ -86,6 +86,8 @@ def find_former(
                 with readable(path):
                     checked(path)
         except InputError as error:
+            if is_away(error):
+                raise
             log.warning("%s: run %s is left out: %s", arm, run.run_id, error)
             continue
         return Former(run.run_id, values, there)

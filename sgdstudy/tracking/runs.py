@@ -247,13 +247,16 @@ def artifact(store: Store, run: TrackedRun, name: str, into: Path | None = None)
         into: the folder that a remote one is downloaded to; None: a new one, which stays.
 
     Raises:
-        InputError: in a local store it is a symbolic link, or lies in a folder of another's.
+        InputError: in a local store it is a symbolic link, or no file, which whoever opens it might
+            wait for, or lies in a folder of another's.
     """
     folder = place_of(store, run)
     if folder is not None:
         path = folder / name
         if path.is_symlink():
             raise InputError(f"{path} is a symbolic link, which is not followed; remove it")
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is not a file; remove it")
         return path if path.exists() else None
     if name not in names_of_artifacts(store, run):
         return None

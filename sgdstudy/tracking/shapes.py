@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import stat
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,9 @@ from sgdstudy.errors import InputError, reason
 
 MOST_BYTES = 10_000_000  # of a file
 MOST_ITEMS = 1_000_000  # of a list
+SUM = re.compile(r"\n#crc32 ([0-9a-f]{8})\n", re.ASCII)  # what a file of ours ends with
+LAST = len("\n#crc32 01234567\n")
+SUM_OF = "sgdstudy.crc32."  # tag: and the name of an artifact; its checksum
 Check = Callable[[Any], bool]
 log = logging.getLogger("sgdstudy")
 
@@ -91,28 +96,39 @@ def fields(needed: Mapping[str, Check], further: Mapping[str, Check] | None = No
     )
 
 
+def signed(value: Any) -> str:
+    """Return a value as JSON, and its checksum in a last line of its own.
+
+    >>> signed([1])
+    '[1]\\n#crc32 4c2f32b8\\n'
+    """
+    told = json.dumps(value)  # `dump` is several times slower
+    return f"{told}\n#crc32 {sum_of(told.encode())}\n"
+
+
+def sum_of(given: bytes) -> str:
+    """Return the checksum of a text."""
+    return f"{zlib.crc32(given):08x}"
+
+
 def read_json(path: Path, check: Check) -> Any:
     """Return what a file holds; None if there is none, or it is empty.
 
-    After a power failure a name may be there without its content.
+    After a power failure a name may be there without its content. Files of earlier versions have
+    no checksum, and are read as they are.
 
     Raises:
-        Damaged: it is no file, too long, no JSON (NULs are none), or of another shape.
+        Damaged: it is no file, too long, no JSON (NULs are none), of another shape, or not what was
+            written.
     """
     found = read_text(path)
-    return parsed(found, check, str(path)) if found else None
-
-
-def read_whole(path: Path, check: Check) -> Any:
-    """Return what a file holds that cannot be done without.
-
-    Raises:
-        Damaged: as `read_json`; it is missing or empty.
-    """
-    found = read_json(path, check)
-    if found is None:
-        raise Damaged(f"{path} is damaged: it is missing or empty")
-    return found
+    if not found:
+        return None
+    if sums := SUM.fullmatch(found[-LAST:]):
+        found = found[:-LAST]
+        if sums[1] != sum_of(found.encode()):
+            raise Damaged(f"{path} is damaged: it is not what was written")
+    return parsed(found, check, str(path))
 
 
 def read_or(path: Path, check: Check, instead: Any) -> Any:
@@ -128,11 +144,16 @@ def read_or(path: Path, check: Check, instead: Any) -> Any:
     return instead if found is None else found
 
 
-def read_text(path: Path, most: int = MOST_BYTES) -> str | None:
+def read_text(path: Path, most: int = MOST_BYTES, crc: str | None = None) -> str | None:
     """Return the text of a file; None if there is none.
 
+    Args:
+        path: where it is.
+        most: bytes.
+        crc: its checksum, as it was written; None: nobody knows it.
+
     Raises:
-        Damaged: it is no file, too long, or not UTF-8.
+        Damaged: it is no file, too long, not UTF-8, or not what was written.
     """
     try:
         about = path.stat()
@@ -140,7 +161,10 @@ def read_text(path: Path, most: int = MOST_BYTES) -> str | None:
             raise Damaged(f"{path} is damaged: it is not a file")
         if about.st_size > most:
             raise Damaged(f"{path} is damaged: {about.st_size:,} bytes, more than {most:,}")
-        return path.read_text(encoding="utf-8")
+        found = path.read_bytes()
+        if crc is not None and crc != sum_of(found):
+            raise Damaged(f"{path} is damaged: it is not what was written")
+        return found.decode().replace("\r\n", "\n").replace("\r", "\n")
     except (FileNotFoundError, NotADirectoryError):
         return None
     except UnicodeError as error:
@@ -191,6 +215,7 @@ CLOSING = fields(
         "end_ms": whole,
         "note": OPTIONAL_TEXT,
         "views": OPTIONAL_TEXT,
+        "charts": by_name(each(text)),
     },
 )
 # tags

@@ -28,7 +28,8 @@ from sgdstudy.history.rows import AXIS, ArrowStream, Files, Held, Rows, write_pa
 from sgdstudy.tracking import describe
 from sgdstudy.tracking.chart_points import INTERIM_POINTS, Series
 from sgdstudy.tracking.durable import sync
-from sgdstudy.tracking.journal import Closing, Journal, Point, Stamped, stamp
+from sgdstudy.tracking.entries import Closing, Point, Stamped, stamp
+from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.retry import reason_of
 from sgdstudy.tracking.store import Store
 from sgdstudy.training import checkpoint

@@ -19,7 +19,7 @@ from filelock import FileLock
 from sgdstudy import checks
 from sgdstudy.errors import InputError, Refused, StoreError, quoted, without_secrets
 from sgdstudy.tracking import address, database, server
-from sgdstudy.tracking.places import OURS, local_path, place_of_run
+from sgdstudy.tracking.places import FOLDERS, OURS, local_path, place_of_run
 from sgdstudy.tracking.retry import patiently
 from sgdstudy.tracking.shared import group_rights, make_folder
 
@@ -242,12 +242,7 @@ def open_store(given: str | None = None, make: bool = True) -> Store:
         return store
     if not make:
         database.require_exists(path)
-    for folder in (store.streams, store.root / OURS):
-        if folder.is_symlink():
-            raise InputError(
-                f"{folder} is a symbolic link: what is in a store lies below its folder, which may "
-                f"be a link itself; move the files that this one leads to here"
-            )
+    _require_no_links(store.root, path)
     lock = store.root / ".lock"
     try:
         make_folder(store.root)
@@ -282,8 +277,19 @@ def read_store(given: str | None = None) -> Store:
     if store.database is None:
         server.check(store.uri, lambda: store.client)
         return store
+    _require_no_links(store.database.parent, store.database)
     database.require_readable(store.database)
     return replace(store, reads=True)
+
+
+def _require_no_links(root: Path, path: Path) -> None:
+    """Raise `InputError` where the database or a folder of a store is elsewhere."""
+    for found in (path, *(root / name for name in FOLDERS)):
+        if found.is_symlink():
+            raise InputError(
+                f"{found} is a symbolic link: what is in a store lies in its folder, which may be "
+                f"a link itself; move here what this one leads to"
+            )
 
 
 def _state_folder() -> Path:

@@ -1,8 +1,10 @@
 """Who writes to an invocation now: one command at a time, and nobody else drops its runs.
 
 On one machine, or in one local store, a locked file says so; it is free when its process ends,
-however it ends. On a server a tag of the experiment does, which changes every few seconds as long
-as its writer lives: whoever finds one watches whether it changes, so that no clocks are compared.
+however it ends. On a server a tag of the experiment does, one a writer, which changes every few
+seconds as long as its writer lives: whoever finds one watches whether it changes, so that no clocks
+are compared. A writer puts its tag there first and looks for others then, so that of two at least
+one sees the other, however slow the server is.
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ from sgdstudy.errors import InputError
 from sgdstudy.tracking.retry import is_away, reason_of
 from sgdstudy.tracking.store import Store
 
-TAG = "sgdstudy.writing."  # and the invocation: a word that changes
-BEAT_SECONDS, WATCH_SECONDS, SETTLE_SECONDS = 5.0, 20.0, 0.5
+TAG = "sgdstudy.writing."  # and a digest of the invocation, and its writer: a word that changes
+LOOKING = "looks "  # before the word of one that does not write yet
+BEAT_SECONDS, WATCH_SECONDS = 5.0, 20.0
 log = logging.getLogger("sgdstudy")
 
 
@@ -103,61 +106,137 @@ def _locked(store: Store, name: str) -> Iterator[None]:
 
 @contextmanager
 def _leased(store: Store, study: str, name: str, fresh: bool) -> Iterator[None]:
-    token = uuid.uuid4().hex[:8]
     try:
         experiment = store.experiment(study)
-        elsewhere = not fresh and bool(_beating(store, {name}))
     except Exception as error:
         if not is_away(error):
             raise
         yield  # what is recorded is kept here
         return
-    if elsewhere:
-        raise _refused(name)
-    done = threading.Event()
+    tag = _Tag(store, experiment, name)
+    try:
+        while not fresh and tag.put(LOOKING) and (others := _others(tag)):
+            if any(
+                word.startswith(LOOKING) and other < tag.token for other, word in others.items()
+            ):
+                tag.withdraw()  # of two that look at once, it waits for us to do so
+            if not tag.outlasts(others):
+                raise _refused(name)
+        tag.put("")
+        yield
+    finally:
+        tag.withdraw()
 
-    def beat(count: int) -> bool:
+
+def _others(tag: _Tag) -> dict[str, str]:
+    """Return the others of a tag; none while the server is away: what is recorded is kept here."""
+    try:
+        return tag.others()
+    except Exception as error:
+        if not is_away(error):
+            raise
+        return {}
+
+
+class _Tag:
+    """The tag of one writer, which changes as long as it is there."""
+
+    def __init__(self, store: Store, experiment: str, name: str) -> None:
+        self.token, self._key, self._name = uuid.uuid4().hex[:8], _key(name), name
+        self._store, self._experiment, self._count = store, experiment, 0
+        self._thread: threading.Thread | None = None
+        self._done = threading.Event()
+
+    def put(self, state: str) -> bool:
+        """Put the tag there, in a state, and let it change; whether the server took it."""
+        self._stop()
+        taken = self._beat(state)
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._go_on, args=(state, self._done), daemon=True)
+        self._thread.start()
+        return taken
+
+    def _go_on(self, state: str, done: threading.Event) -> None:
+        while not done.wait(BEAT_SECONDS):
+            self._beat(state)
+
+    def _beat(self, state: str) -> bool:
+        self._count += 1
+        key, word = self._key + self.token, f"{state}{self._count}"
         try:
-            store.client.set_experiment_tag(experiment, TAG + name, f"{token} {count}")
+            self._store.client.set_experiment_tag(self._experiment, key, word)
         except Exception as error:  # not ours to change, or away: the work goes on
-            log.debug("the tag of %s is not written: %s", name, reason_of(error))
+            log.debug("the tag of %s is not written: %s", self._name, reason_of(error))
             return False
         return True
 
-    def go_on() -> None:
-        count = 1
-        while not done.wait(BEAT_SECONDS):
-            beat(count)
-            count += 1
+    def _stop(self) -> None:
+        if self._thread is not None:
+            self._done.set()
+            self._thread.join(BEAT_SECONDS)
+            self._thread = None
 
-    if beat(0) and not fresh:
-        time.sleep(SETTLE_SECONDS)  # of two that begin at once, the later word stays
-        if not _tags(store, experiment).get(TAG + name, token).startswith(token):
-            raise _refused(name)
-    thread = threading.Thread(target=go_on, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join(BEAT_SECONDS)
+    def withdraw(self) -> None:
+        """Take the tag away."""
+        self._stop()
+        self._remove(self.token)
+
+    def _remove(self, token: str) -> None:
         with suppress(Exception):
-            store.client.delete_experiment_tag(experiment, TAG + name)
+            self._store.client.delete_experiment_tag(self._experiment, self._key + token)
+
+    def others(self) -> dict[str, str]:
+        """Return the words of the other writers, by their tokens.
+
+        Raises:
+            Away: the server does not answer.
+        """
+        tags = self._store.client.get_experiment(self._experiment).tags
+        found = {
+            key.removeprefix(self._key): tags[key] for key in tags if key.startswith(self._key)
+        }
+        return {token: word for token, word in found.items() if token != self.token}
+
+    def outlasts(self, others: dict[str, str]) -> bool:
+        """Whether all others go away, or are found dead; False: one writes, or will."""
+        last = {token: (word, time.monotonic()) for token, word in others.items()}
+        while last:
+            time.sleep(BEAT_SECONDS / 5)
+            try:
+                now = self.others()
+            except Exception as error:
+                if not is_away(error):
+                    raise
+                continue
+            for token, (before, since) in list(last.items()):
+                word = now.get(token)
+                if word is None:
+                    del last[token]
+                elif word != before and (not word.startswith(LOOKING) or token < self.token):
+                    return False
+                elif word != before:
+                    last[token] = word, time.monotonic()
+                elif time.monotonic() > since + WATCH_SECONDS:
+                    self._remove(token)
+                    del last[token]
+        return True
 
 
-def _tags(store: Store, experiment: str) -> dict[str, str]:
-    return dict(store.client.get_experiment(experiment).tags)
+def _key(name: str) -> str:
+    """Return how the tags of an invocation begin; MLflow takes no comma there, or brackets."""
+    return f"{TAG}{hashlib.sha256(name.encode()).hexdigest()[:16]}."
 
 
 def _beating(store: Store, names: set[str]) -> set[str]:
     """Return those of the invocations whose tag changes while we look."""
+    keys = {_key(name): name for name in names}
 
     def look() -> dict[str, str]:
         return {
-            key.removeprefix(TAG): value
+            key: value
             for experiment in store.client.search_experiments()
             for key, value in experiment.tags.items()
-            if key.startswith(TAG) and key.removeprefix(TAG) in names
+            if f"{key.rpartition('.')[0]}." in keys
         }
 
     before, found = look(), set[str]()
@@ -170,6 +249,6 @@ def _beating(store: Store, names: set[str]) -> set[str]:
             if not is_away(error):
                 raise
             continue
-        found |= {name for name, value in before.items() if now.get(name, value) != value}
-        before = {name: value for name, value in before.items() if name in now}
-    return found
+        found |= {key for key, value in before.items() if now.get(key, value) != value}
+        before = {key: value for key, value in before.items() if key in now}
+    return {keys[f"{key.rpartition('.')[0]}."] for key in found}

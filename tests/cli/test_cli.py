@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import call
 
 import sgdstudy as ss
 from sgdstudy.cli.commands import COMMANDS, OLD_WORDS
-from sgdstudy.cli.main import main
 from sgdstudy.tracking.store import open_store
 
 SCRIPT = '''"""Does a {name} script run from the command line?
@@ -61,15 +61,6 @@ def project(tmp_path, monkeypatch, store):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def call(*words):
-    """The exit code of a command; 0 where it just returns."""
-    try:
-        main(list(words))
-    except SystemExit as end:
-        return end.code or 0
-    return 0
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])

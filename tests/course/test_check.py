@@ -549,7 +549,7 @@ def test_a_notebooks_widgets_are_captured(monkeypatch):
         yield
 
     fake = types.ModuleType("IPython.utils.capture")
-    fake.capture_output = capture_output
+    vars(fake)["capture_output"] = capture_output
     for name in ("IPython", "IPython.utils"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     monkeypatch.setitem(sys.modules, fake.__name__, fake)

@@ -3,6 +3,7 @@
 import io
 import itertools
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -94,7 +95,7 @@ def test_odd_values_are_drawn_without_a_warning(values):
     for log in ("", "x", "y", "xy"):
         own = Chart("It is 0", [Panel([line], "x", "y", log=log, limits=(0.1, 10))])
         assert Image.open(io.BytesIO(own._repr_png_())).width == 700
-        assert "odd" in interactive.html(own.interactive(), script=False)
+        assert "odd" in interactive.page(own.interactive(), b"")
 
 
 def test_a_long_line_keeps_what_can_be_seen():
@@ -245,3 +246,110 @@ def test_steps_that_follow_a_drift_lie_on_what_theory_says_they_settle_at():
         np.testing.assert_allclose(np.interp(np.log(lrs), np.log(x), y), due[name], rtol=0.02)
     assert list(panel.marks.values()) == [ss.theory.best_tracking_lr(law, 1, moves["drift"])]
     assert visible(Chart("A drift of 0.001 a step", [panel]).figure())
+
+
+def small(**settings):
+    given = {"lr": 0.05, "batch_size": 4, "epochs": 3, "seeds": [0, 1, 2]}
+    return ss.train(ss.problems.even_parabola(1, 20, 0.5), progress=False, **(given | settings))
+
+
+def test_where_a_rule_stops_is_a_level_with_its_name():
+    run = small(stop=("running", 0.25))
+    for panel in (
+        lines.by_epoch({"a": run}, "running_loss", epsilon=0.25),
+        lines.within_epoch({"a": run}, epsilon=0.25),
+        lines.of_run(run, {"a": "full_loss"}, epsilon=0.25),
+        lines.excess({"a": run}, known=(), epsilon=0.25),
+    ):
+        assert panel.levels == {"epsilon 0.25": 0.25}
+    assert lines.by_epoch({"a": run}, "running_loss").levels == {}
+
+
+def test_lines_have_the_colours_of_what_they_differ_in():
+    orders = {order: small(order=order) for order in ("shuffle", "sequential")}
+    due = [palette.ORDERS["shuffle"], palette.ORDERS["sequential"]]
+    for panel in (
+        lines.by_epoch(orders, "full_loss"),
+        lines.within_epoch(orders),
+        lines.excess(orders, known=()),
+    ):
+        assert [line.color for line in panel.lines] == due
+    rules = {"a": small(optimizer="Adam"), "b": small()}
+    drawn = lines.by_epoch(rules, "full_loss").lines
+    assert [line.color for line in drawn] == [palette.OPTIMIZERS["Adam"], palette.OPTIMIZERS["SGD"]]
+    steps = {"a": small(), "b": small(lr=0.01)}
+    drawn = lines.by_epoch(steps, "full_loss").lines
+    assert [line.color for line in drawn] == palette.named("blue", "red")
+    drawn = lines.by_epoch(steps, "full_loss", colors=palette.named("sky", "black")).lines
+    assert [line.color for line in drawn] == [palette.SKY, palette.BLACK]
+
+
+def test_a_panel_for_each_run_has_its_title():
+    runs = {"slow": small(lr=0.01), "fast": small()}
+    panels = lines.of_each(runs, {"whole": "full_loss", "running": "running_loss"}, y="a loss")
+    assert [panel.title for panel in panels] == ["slow", "fast"]
+    assert {panel.y for panel in panels} == {"a loss"}
+    for panel, run in zip(panels, runs.values(), strict=True):
+        whole = np.median(run.array("epochs", "full_loss"), axis=1)
+        assert panel.lines[0].y == pytest.approx(whole)
+
+
+def test_series_are_points_with_their_bars_on_their_law_or_lines():
+    seen = [ss.Estimate(2.0, 0.5, 9), ss.Estimate(8.0, 1.0, 9)]
+    series = {
+        "seen": ((1, 4), seen, lambda x: 2 * x),
+        "law": ((), (), lambda x: x),
+        "plain": ((1, 2), (3, 4), None),
+    }
+    first, law, plain = lines.measured(series, colors=palette.named("red", "sky", "blue")).lines
+    assert [first.label, law.label, plain.label] == ["seen", "law", "plain"]
+    assert (first.dots, law.dots, plain.dots) == (True, False, False)
+    assert first.y.tolist() == [2, 8]
+    assert [part.tolist() for part in first.band] == [[1.02, 6.04], [2.98, 9.96]]  # 1.96 errors
+    assert first.expected[1] == pytest.approx(2 * first.expected[0])
+    assert law.x[[0, -1]].tolist() == pytest.approx([1, 4])
+    assert law.y == pytest.approx(law.x)
+    assert (plain.x.tolist(), plain.y.tolist(), plain.band) == ([1, 2], [3, 4], None)
+    assert [first.color, law.color, plain.color] == palette.named("red", "sky", "blue")
+
+
+def test_a_line_of_seeds_is_their_median_and_band():
+    values = np.arange(11.0) + np.array([[0.0], [100]])
+    line = lines.of_seeds("seeds", np.arange(2), values, palette.GREEN)
+    assert line.y.tolist() == [5, 105]
+    assert [part.tolist() for part in line.band] == [[1, 101], [9, 109]]
+    assert lines.of_seeds("one", np.arange(2), values[:, :1], palette.GREEN).band is None
+
+
+def test_of_a_quadratic_lr_times_the_sharpness_does_not_move():
+    problem, options = ss.problems.even_parabola(1, 20), {"momentum": 0.5}
+    given = {"lr": 0.1, "epochs": 9, "diagnostics": ["full_hess_max_eig"]}
+    run = ss.train(problem, options=options, **given)
+
+    def seldom(**which):  # as of a network, whose sharpness is not looked at in every step
+        rows = run.load(**which)
+        return rows.assign(full_hess_max_eig=rows["full_hess_max_eig"].where(rows["step"] % 4 == 0))
+
+    rare = SimpleNamespace(problem=problem, config=run.config, load=seldom)
+    runs = {"descent": ss.train(problem, **given), "heavy ball": rare}
+    colors = {"heavy ball": palette.RED, "descent": palette.BLUE, "another": palette.SKY}
+    plain, heavy = lines.lr_sharpness(runs, ["heavy ball"], colors).lines
+    top = 0.1 * ss.theory.eigenvalues(problem.least_squares)[-1]
+    assert plain.y == pytest.approx(top, rel=1e-5)
+    assert plain.x == pytest.approx(0.1 * np.arange(9))
+    assert heavy.x == pytest.approx([0, 0.4, 0.8])
+    assert plain.expected is None
+    assert heavy.expected[1].tolist() == [3, 3]  # 2 + 2 beta
+    assert (plain.color, heavy.color) == (palette.BLUE, palette.RED)
+
+
+def test_a_grid_of_excess_losses_starts_at_the_start():
+    run = ss.train(
+        ss.problems.even_parabola(1, 20, 0.5, (0.9, 0.05, 0.05)),
+        **{"lr": 0.05, "batch_size": 4, "epochs": 3, "seeds": [0, 1], "order": "with_replacement"},
+    )
+    axes = ss.figures.excess_grid({("some", "noisy"): {"constant": run}}, {"noisy": 1e-3}).axes[0]
+    drawn = axes.lines[0].get_ydata()
+    assert drawn[0] == pytest.approx(1.0)
+    assert drawn[1:] == pytest.approx(run.excess().mean(1))
+    assert axes.get_title() == "noisy: some"

@@ -1,5 +1,7 @@
 """A sweep on one picture: which value stands in which cell, what is said where there is none."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -27,7 +29,7 @@ def test_a_grid_of_one_combination_has_no_picture():
 
 
 def test_the_step_size_lies_across_and_every_cell_has_its_value():
-    grid = {"batch_size": [10, None], "lr": [0.1, 0.2, 0.4]}
+    grid: dict[str, Any] = {"batch_size": [10, None], "lr": [0.1, 0.2, 0.4]}
     rows = [(b, lr, 10 * lr + (b is None), 0) for lr in grid["lr"] for b in grid["batch_size"]]
     panel = sketch(grid, rows[::-1]).axes[0]
     assert (panel.get_xlabel(), panel.get_ylabel()) == ("lr", "batch_size")
@@ -36,7 +38,7 @@ def test_the_step_size_lies_across_and_every_cell_has_its_value():
 
 
 def test_over_further_axes_a_cell_is_the_median():
-    grid = {"lr": [0.1, 0.2], "batch_size": [5, 10], "order": ["a", "b", "c"]}
+    grid: dict[str, Any] = {"lr": [0.1, 0.2], "batch_size": [5, 10], "order": ["a", "b", "c"]}
     value = {"a": 1, "b": 2, "c": 30}  # their median is 2, their mean 11
     rows = [
         (lr, b, o, value[o] * lr * b, 0)
@@ -50,7 +52,7 @@ def test_over_further_axes_a_cell_is_the_median():
 
 
 def test_where_nothing_stops_and_where_most_diverge_is_told_apart():
-    grid = {"lr": [0.1, 0.2], "order": ["a", "b"]}
+    grid: dict[str, Any] = {"lr": [0.1, 0.2], "order": ["a", "b"]}
     rows = [(0.1, "a", 3, 0), (0.1, "b", NAN, 2), (0.2, "a", NAN, 3), (0.2, "b", 5, 0)]
     figure = sketch(grid, rows)  # of 4 seeds: 2 are not most, 3 are
     crosses = [line for line in figure.axes[0].lines if line.get_label() == DIVERGED]
@@ -60,7 +62,7 @@ def test_where_nothing_stops_and_where_most_diverge_is_told_apart():
 
 @pytest.mark.parametrize(("largest", "by_logarithm"), [(19.0, False), (21.0, True)])
 def test_values_far_apart_are_told_apart_by_their_logarithm(largest, by_logarithm):
-    grid = {"lr": [0.1, 0.2], "order": ["a", "b"]}
+    grid: dict[str, Any] = {"lr": [0.1, 0.2], "order": ["a", "b"]}
     rows = [(0.1, "a", 1.0, 0), (0.1, "b", 2.0, 0), (0.2, "a", 3.0, 0), (0.2, "b", largest, 0)]
     image = sketch(grid, rows, "full_loss").axes[0].images[0]
     assert isinstance(image.norm, LogNorm) is by_logarithm
@@ -68,7 +70,7 @@ def test_values_far_apart_are_told_apart_by_their_logarithm(largest, by_logarith
 
 def test_the_limit_lies_between_the_step_sizes_that_it_is_between():
     """0.2 is the middle of 0.1 and 0.4 by their logarithms; columns are numbered from 0."""
-    grid = {"lr": [0.1, 0.4], "order": ["a", "b"]}
+    grid: dict[str, Any] = {"lr": [0.1, 0.4], "order": ["a", "b"]}
     rows = [(lr, o, 1.0, 0) for lr in grid["lr"] for o in grid["order"]]
     (line,) = [x for x in sketch(grid, rows, limit=0.2).axes[0].lines if x.get_label() == LIMIT]
     across = line.get_xdata()

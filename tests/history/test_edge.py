@@ -42,3 +42,12 @@ def test_of_a_quadratic_the_sharpness_is_that_of_its_moments():
     assert edge.rises_before[0] == 0
     with pytest.raises(ss.InputError, match="full_hess_max_eig"):
         ss.train(problem, lr=0.1, epochs=3, diagnostics="off").edge()
+
+
+def test_a_step_beside_the_limit_of_second_moments_where_it_ended():
+    """A parabola is its own linearisation: the limit is that of its moments anywhere."""
+    problem = ss.problems.even_parabola(1, 20, 0.1)
+    given = {"lr": 0.05, "batch_size": 4, "epochs": 2, "seeds": [0, 1]}
+    run = ss.train(problem, order="with_replacement", **given)
+    limit = ss.theory.mean_square_lr_limit(problem.least_squares, 20, 4, True)
+    assert run.lr_over_mean_square_limit() == pytest.approx([0.05 / limit] * 2)

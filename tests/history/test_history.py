@@ -175,7 +175,7 @@ def test_too_many_rows_at_once_are_refused_and_parts_are_given(run, monkeypatch)
 
 def test_without_rows_there_are_columns():
     empty = by_hand(np.empty((0, 2)))
-    empty = ss.History(empty.problem, empty.config, Memory(), *[np.zeros(2)] * 4, 1.0)
+    empty = ss.History(empty.problem, empty.config, Memory(), *[np.zeros(2)] * 4, train_seconds=1.0)
     found = empty.load("epochs", columns=["seed", "full_loss"])
     assert (list(found), len(found)) == (["seed", "full_loss"], 0)
 

@@ -16,6 +16,9 @@ AT_REST = {
     "weighting": ("mse", "mean_loss"),
     "triangle": ("norm", "sum_loss"),
     "jensen": ("rmse", "running_loss"),
+    "full_grad": ("mse", "full_grad_norm"),
+    "mean_grad": ("mse", "norm_mean_grad"),
+    "grad_triangle": ("mse", "full_grad_norm"),
 }
 
 
@@ -76,3 +79,18 @@ def test_another_identity_is_refused_in_one_line():
     with pytest.raises(ss.InputError, match="identity") as error:
         trained("mse").off("means")
     assert one_line(error)
+
+
+def test_the_mean_gradient_of_plain_steps_is_the_way_made():
+    run = trained("mse", optimizer="SGD", batch_size=53)
+    assert 0 < run.off("way").value <= run.off("way").due.within < 1e-4
+    assert identities.off(spoilt(run, "norm_mean_grad", 1.01), "way").value > 1e-3
+
+
+def test_a_kept_order_ends_where_its_own_map_takes_it():
+    problem = ss.problems.legendre("normal", d=12)
+    given = {"lr": 0.02, "batch_size": 1, "order": "shuffle_once", "epochs": 20, "seeds": range(9)}
+    run = ss.train(problem, **given)
+    off = run.off("own_error")
+    assert 0 < off.value <= off.due.within < 1e-3
+    assert identities.off(spoilt(run, "w0", 1.01), "own_error").value > 1e-3

@@ -102,3 +102,67 @@ def test_a_parabola_that_cannot_be_is_refused(wrong):
     with pytest.raises(ss.InputError) as error:
         ss.problems.even_parabola(**wrong)
     assert one_line(error)
+
+
+def noisy(**settings):
+    problem = ss.problems.even_parabola(1, 20, 0.5, excess=(1.0, 0.5, 0.5))
+    given = {"lr": 0.1, "batch_size": 4, "epochs": 12, "order": "with_replacement"}
+    return ss.train(problem, progress=False, **(given | {"seeds": range(9)} | settings))
+
+
+def test_the_first_step_below_is_that_of_the_loss_itself():
+    run = noisy()
+    least = run.problem.least_squares.least_loss
+    for target in (1e-9, 0.1, 1.0, 9.0):
+        due = ss.time_to_target(run, least + target, over="step").to_numpy()
+        assert run.first_step_below(target).tolist() == due.tolist()
+    assert np.isinf(run.first_step_below(1e-9)).all()
+
+
+def test_an_excess_over_its_expectation_is_about_one():
+    run = noisy(seeds=range(400))
+    due = ss.expect(run).excess[1:]
+    for first in (0, 6):
+        each = (run.excess()[first:] / due[first:, None]).mean(0)
+        assert run.over_expected(first) == pytest.approx(each)
+        assert abs(each.mean() - 1) < 4 * ss.standard_error(each)
+
+
+def test_late_losses_and_gradients_go_together_as_moments_say():
+    run = noisy(seeds=range(400))
+    found = run.late_ratios(4)
+    least = run.problem.least_squares
+    loss, square = run.array("epochs", "full_loss")[4:], run.array("epochs", "full_grad_norm")[4:]
+    lowest = ss.theory.eigenvalues(least)[0]
+    bound = (square**2).mean(1) / (2 * lowest * loss.mean(1))  # Polyak (1963)
+    assert found["square_of_gradient_over_bound"][0].value == pytest.approx(bound.mean())
+    running = run.array("epochs", "running_loss")[4:].mean(1) / loss.mean(1)
+    assert found["running_over_full_loss"][0].value == pytest.approx(running.mean())
+    assert found["full_loss_over_theory"][1] == 1
+    for seen, due in found.values():
+        assert abs(seen.value - due) < 4 * seen.error
+
+
+def test_a_start_is_forgotten_with_a_power_of_the_time():
+    """In one direction: (1 + decay t)^(-2 lr lambda / decay) in the end."""
+    x = np.ones((4, 1))
+    problem = ss.Problem(x, 0 * x[:, 0], lambda w, x: x @ w, w_init=[1.0])  # lambda = 2
+    decay = {"schedule": "inverse_time", "schedule_options": {"decay": 0.2}}
+    run = ss.train(problem, lr=0.05, batch_size=2, epochs=2000, order="with_replacement", **decay)
+    assert run.decay_power().value == pytest.approx(-2 * 0.05 * 2 / 0.2, rel=0.01)
+    assert ss.expect(run).decay_power == pytest.approx(run.decay_power().value, rel=1e-5)
+    with pytest.raises(ss.InputError, match="inverse_time") as error:
+        noisy().decay_power()
+    assert one_line(error)
+
+
+def test_what_of_an_error_is_steep_and_what_is_left_of_it():
+    run = noisy(order="sequential", epochs=3, batch_size=5)
+    ls, z = run.problem.least_squares, run.from_minimiser("steps")[:, 0]
+    for epoch in (1, 3):
+        share = run.share_along_steepest(epoch)
+        for batch, met in enumerate(z[4 * epoch - 4 : 4 * epoch]):
+            phi = ls.features[5 * batch : 5 * batch + 5]
+            steepest = np.linalg.eigh(phi.T @ phi)[1][:, -1]
+            assert share[batch] == pytest.approx(abs(steepest @ met) / np.linalg.norm(met))
+    assert run.last_error == pytest.approx(np.linalg.norm(run.w[0] - ls.w_star))

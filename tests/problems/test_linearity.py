@@ -175,3 +175,15 @@ def test_one_sample_that_is_not_linear_is_enough_wherever_it_lies(place):
 def test_features_are_tried_where_they_fit_into_memory(outputs, p, expected):
     """At most 256 parameters and 2e8 numbers: 781,250 rows of 256."""
     assert is_tried(outputs, p) is expected
+
+
+@pytest.mark.parametrize("share", [1.0, 1e-4, 1e-7])
+def test_what_is_done_outside_of_torch_is_seen_by_its_values(share):
+    """No operation on w is anything but linear: numpy is out of sight."""
+    x = torch.linspace(1, 2, 5, dtype=torch.float64)[:, None]
+
+    def predict(w, at):
+        bend = torch.from_numpy(np.sin(w.numpy()))[:, :1]
+        return w[:, :1] * at[..., 0] + share * bend
+
+    assert moments(predict, x, x, 1) is None

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 import sgdstudy as ss
-from sgdstudy.recipe import draw_cache, orders
+from sgdstudy.recipe import draw_cache, named_orders, orders
 from sgdstudy.recipe.orders import Sampler
 
-KNOWN = [order for order in orders.ORDERS if order not in orders.UNKNOWN]
+KNOWN = [order for order in orders.ORDERS if order not in named_orders.UNKNOWN]
 PERMUTATIONS = [order for order in KNOWN if order != "with_replacement"]
 sizes = st.integers(1, 60).flatmap(lambda d: st.tuples(st.just(d), st.integers(1, d)))
 
@@ -397,7 +397,7 @@ def test_the_listing_is_what_dataloader_hands_out():
     assert rows.groupby(["epoch", "batch"]).size().tolist() == [10, 10, 3] * 2
 
 
-@pytest.mark.parametrize("order", orders.FRESH)
+@pytest.mark.parametrize("order", named_orders.FRESH)
 def test_shared_draws_are_the_same_draws(order, monkeypatch):
     """However far each run reads, whatever is forgotten in between, and after a restart."""
     monkeypatch.setattr(draw_cache, "_kept", type(draw_cache._kept)())

@@ -55,3 +55,17 @@ def test_a_damaged_answer_is_said_and_the_page_stands(store, name):
     html = landing.page(read_store(store))
     assert "ex3_batches" in html
     assert (f"{name} is left out" in html) == (name == "answer.md")  # the answer stands, else
+
+
+def test_the_report_is_served_with_ways_into_mlflow(store):
+    assert "No study has an answer yet" in landing._whole(read_store(store))
+    answer = ss.run("ex3_batches", store=store).run_ids["answer"]
+    assert 'href="/report"' in landing.page(read_store(store))
+    html = landing._whole(read_store(store))
+    links = re.findall(r'href="(/[^"]*)"', html)
+    assert links[0] == "/"
+    assert all(link.startswith("/mlflow/#/experiments/") for link in links[1:])
+    assert any(link.endswith(f"/runs/{answer}/artifacts") for link in links)
+    assert landing._whole(read_store(store)) is html  # as long as there is no other answer
+    ss.run("ex3_batches", store=store)
+    assert answer not in landing._whole(read_store(store))

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,13 @@ from sgdstudy.tracking.store import open_store
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 STUDIES = list(find_scripts())
+TOO_WIDE = """[...document.querySelectorAll("table, img, p")].filter(
+    part => part.getBoundingClientRect().right > innerWidth + 1
+).map(part => part.outerHTML.slice(0, 99))"""
+MOST_LINES = """Math.max(...[...document.querySelectorAll("td, th")].map(
+    cell => cell.clientHeight / parseFloat(getComputedStyle(cell).lineHeight)
+))"""
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +108,37 @@ def test_the_report_has_every_study_and_the_count(studied):
         assert len(part.all("img")) == len(figures_of(study, store))
         for claim in claims_of(study, store):
             assert claim.name in part.text
+
+
+def test_the_report_is_one_light_page_of_numbers_for_people(studied):
+    path = Path(studied[0]) / "report.html"
+    assert path.stat().st_size < 8_000_000
+    page = Page(path.read_text(encoding="utf-8"))
+    assert not re.findall(r"\d\.\d{9,}", page.text)  # as 0.10010000000000001
+    assert not re.findall(r".{30}\bnan\b", page.text, re.I)
+    figures = [tag for tag in page.all("div") if "chart" in tag.get("class", "").split()]
+    assert len(figures) == len(STUDIES)
+
+
+@pytest.mark.server
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+def test_the_report_is_printed_on_less_than_thirty_pages_and_nothing_is_cut_off(studied):
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 718, "height": 1000})  # A4 within its margins
+        page.goto((Path(studied[0]) / "report.html").as_uri())
+        page.emulate_media(media="print")
+        wide = page.evaluate(TOO_WIDE)
+        printed = page.pdf(format="A4")
+        page.set_viewport_size({"width": 1400, "height": 900})
+        page.emulate_media(media="screen")
+        page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+        lines = page.evaluate(MOST_LINES)
+        browser.close()
+    assert wide == []
+    assert len(re.findall(rb"/Type\s*/Page\b", printed)) < 30
+    assert lines < 10
 
 
 @pytest.mark.parametrize("study", STUDIES)

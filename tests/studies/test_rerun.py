@@ -4,10 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import one_line
+from conftest import call, one_line
 
 import sgdstudy as ss
-from sgdstudy.cli.main import main
 from sgdstudy.errors import InputError
 from sgdstudy.history.rows import write_parquet
 from sgdstudy.studies.rerun import rerun
@@ -62,9 +61,7 @@ def tracked(script, store):
 @pytest.mark.slow
 def test_every_arm_is_identical_and_latest_stays_what_it_was(tracked, store, capsys):
     ids = [run_id for arm, run_id in tracked.run_ids.items() if arm != "answer"]
-    with pytest.raises(SystemExit) as exit_:
-        main(["rerun", *ids, "--store", store])
-    assert exit_.value.code == 0
+    assert call("rerun", *ids, "--store", store) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines == [f"again, {arm}: identical" for arm in tracked.runs]
     assert ss.load_runs("again", store=store).run_id.tolist() == ids
@@ -96,9 +93,7 @@ def test_a_number_that_differs_is_found(tracked, store, capsys, kind, row, colum
     assert (found.difference.kind, found.difference.column) == (kind, column)
     assert (found.difference.seed, found.difference.at) == (seed, axis)
     assert found.difference.before == values[row]
-    with pytest.raises(SystemExit) as exit_:
-        main(["rerun", tracked.run_ids["compiled"], "--store", store])
-    assert exit_.value.code == 1
+    assert call("rerun", tracked.run_ids["compiled"], "--store", store) == 1
     assert f"{column}: " in capsys.readouterr().out
 
 

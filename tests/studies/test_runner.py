@@ -1,18 +1,24 @@
 """Running a study: in which order, what is said, judged, asked and written down."""
 
+import base64
 import dataclasses
 import json
 import os
 import signal
+import zlib
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import one_line, small_curve
 
 import sgdstudy as ss
+from sgdstudy.history.identities import Off
 from sgdstudy.studies import runner, workers
-from sgdstudy.studies.study import HIDDEN
+from sgdstudy.studies.study import HIDDEN, Runs
+from sgdstudy.tracking.chart_views import ALL, VIEW
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.store import open_store
 
@@ -205,7 +211,11 @@ def test_figures_and_tables_are_artifacts_and_the_first_figure_is_named(store):
         for name in ("one.png", "two.png"):
             yield name, ss.figures.loss_by_epoch(runs)
 
-    tables = {"steps.csv": lambda o, runs: runs["short"].steps[["step", "loss"]]}
+    def rows(o, runs):
+        for arm, run in runs.items():
+            yield {"arm": arm, "seeds": len(run.w)}
+
+    tables = {"steps.csv": lambda o, runs: runs["short"].steps[["step", "loss"]], "arms.csv": rows}
     study = dataclasses.replace(STUDY, figures=figures, tables=tables)
     result = run(store, study)
     tags = answer_run(store, result).data.tags
@@ -217,6 +227,8 @@ def test_figures_and_tables_are_artifacts_and_the_first_figure_is_named(store):
     loss = result.runs["short"].steps.loss.to_numpy()
     np.testing.assert_array_equal(table[:, 1].astype(loss.dtype), loss)
     assert len(list(Path(store).rglob("one.png"))) == 1
+    (path,) = Path(store).rglob("arms.csv")
+    assert path.read_text(encoding="utf-8") == "arm,seeds\nshort,1\nlong,2\nfull,1\n"
 
 
 # ---- guesses -----------------------------------------------------------------------------------
@@ -326,3 +338,69 @@ def test_a_data_set_that_cannot_be_drawn_is_trained_on(store, monkeypatch, caplo
     assert list(result.runs) == ["short", "long", "full"]
     assert "data.png is left out: ZeroDivisionError: no picture" in caplog.text
     assert not list(Path(store).rglob("data.png"))
+
+
+# ---- what a script may leave out, and what it asks of its runs ---------------------------------
+
+
+def test_options_without_a_decorator_are_frozen_fields_like_others():
+    class Bare(ss.Options):
+        seeds: int = 3
+        lr: float = 0.5
+
+    study = dataclasses.replace(STUDY, options=Bare)
+    kind: Any = study.options
+    options = kind(lr=0.25)
+    assert (options.seeds, options.lr, kind().lr, options.jobs) == (3, 0.25, 0.5, 1)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        options.lr = 1.0
+    assert dataclasses.replace(study).options is Bare  # and once is enough
+
+
+def test_runs_have_the_names_of_a_picture_in_its_order():
+    runs = Runs({"SGD shuffle": 1, "Adam": 2})
+    assert list(runs.named({"second": "Adam", "first": "SGD shuffle"}).items()) == [
+        ("second", 2),
+        ("first", 1),
+    ]
+    with pytest.raises(ss.InputError, match="Adam") as error:
+        runs.named({"third": "Adagrad"})
+    assert one_line(error)
+
+
+def test_the_run_furthest_off_is_so_beside_what_rounding_may_make():
+    """A run that is off by less, but by more than it may be, is the one to be seen."""
+
+    def run(value, within):
+        known = ss.Known(0.0, within, "definition")
+        return SimpleNamespace(off=lambda identity: (Off(value, known), identity)[0])
+
+    runs = Runs({"a": run(1e-6, 1e-5), "b": run(1e-9, 1e-10), "c": run(1e-7, 1e-5)})
+    assert runs.off("sum").value == 1e-9
+    assert runs.off("sum", "a", "c").value == 1e-6
+    assert ss.Claim.off("sum", "all", runs.off("sum")).holds is False
+    assert ss.Claim.off("sum", "a", runs.off("sum", "a")).holds is True
+
+
+def test_arms_in_the_view_send_what_the_charts_of_the_question_show(store):
+    """And what they would send without; an arm that is not shown sends only this."""
+
+    def declared(o):
+        arm = ss.Arm(small_curve(), lr=0.1, batch_size=10, epochs=2)
+        return {"shown": arm, "hidden": arm.but(charted=False)}
+
+    charts = {"sums": ("epoch/sum_loss", "epoch/full_loss"), "high": ["batch/loss_p90"]}
+    script = ("/somewhere/run_asked.py", "Is it?", Options, declared)
+    study = ss.Study(*script, lambda o, runs: [], lambda *given: "Yes.", charts=charts)
+    result = run(store, study)
+    client = open_store(store).client
+    sent = {arm: {*client.get_run(result.run_ids[arm]).data.metrics} for arm in result.runs}
+    assert sent["shown"] - sent["hidden"] == {"epoch/sum_loss", "batch/loss_p90"}
+    assert "batch/grad_norm" in sent["hidden"]
+    assert not sent["hidden"] - sent["shown"]
+    experiment = client.get_experiment_by_name("run_asked")
+    views = [experiment.tags[f"mlflow.sharedViewState.{view}"] for view in (VIEW, ALL)]
+    for packed in (json.loads(view)["state"].partition(";")[2] for view in views):
+        state = json.loads(zlib.decompress(base64.b64decode(packed)))
+        asked = {c["displayName"]: c["selectedMetricKeys"] for c in state["compareRunCharts"][:2]}
+        assert asked == {title: list(metrics) for title, metrics in charts.items()}

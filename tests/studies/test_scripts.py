@@ -1,16 +1,17 @@
 """Scripts as files: helpers beside them, names of theirs, files that are no study."""
 
 import importlib
+import os
 import sys
 
 import pytest
-from conftest import one_line
+from conftest import call, one_line
 
 import sgdstudy as ss
-from sgdstudy.cli.main import main
 from sgdstudy.studies import helpers
 from sgdstudy.studies.scripts import load_studies, load_study
 from sgdstudy.sweep import grid, sweep
+from sgdstudy.tracking.store import open_store
 
 LIGHT = '''"""{question}"""
 import sgdstudy as ss
@@ -44,6 +45,21 @@ def write(path, question="Is it?", imports="", lazy="pass", lr="1e-4", end=""):
     return path
 
 
+def edit(path, old, new):
+    """Put another text for one that a script has."""
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def refusal(store):
+    """What the script `page` is refused with, when it runs."""
+    with pytest.raises(ss.InputError) as error:
+        ss.run("page", store=store)
+    assert one_line(error)
+    return str(error.value)
+
+
 @pytest.fixture
 def experiments(tmp_path, monkeypatch):
     """The folder of scripts of the current folder; no import of a test outlives it."""
@@ -57,12 +73,6 @@ def experiments(tmp_path, monkeypatch):
     for name in set(sys.modules) - set(before):
         if str(getattr(sys.modules[name], "__file__", None)).startswith(str(tmp_path)):
             del sys.modules[name]
-
-
-def call(*words):
-    with pytest.raises(SystemExit) as end:
-        main(list(words))
-    return end.value.code
 
 
 # ---- helpers -------------------------------------------------------------------------------------
@@ -85,9 +95,8 @@ def test_helpers_beside_a_script_are_found(experiments, capsys, how, statement, 
     for name, text in files.items():
         (experiments / name).parent.mkdir(exist_ok=True)
         (experiments / name).write_text(text)
-    path = write(
-        experiments / "page.py", lr="LR" if how == "imports" else "1e-4", **{how: statement}
-    )
+    lr = "LR" if how == "imports" else "1e-4"
+    path = write(experiments / "page.py", lr=lr, **{how: statement})
     before = list(sys.path)
     study = load_study("page")
     with helpers.beside(path):
@@ -104,10 +113,11 @@ def test_a_study_with_helpers_runs_sweeps_and_runs_again(experiments, store, job
     (experiments / "_common.py").write_text("LR = 1e-4")
     lazy = "from _common import LR"
     path = write(experiments / "page.py", imports=lazy, lazy=lazy, lr="LR")
-    text = path.read_text().replace(
-        '    yield "arm"', '    yield "two", ss.Arm("curve", lr=LR)\n    yield "arm"'
+    edit(
+        path,
+        '    yield "arm"',
+        '    yield "two", ss.Arm("curve", lr=LR, epochs=1)\n    yield "arm"',
     )
-    path.write_text(text.replace("lr=LR)", "lr=LR, epochs=1)"))
     result = ss.run("page", store=store, jobs=jobs)
     assert result.answer == "Is it?"
     study = load_study("page")
@@ -119,22 +129,19 @@ def test_a_study_with_helpers_runs_sweeps_and_runs_again(experiments, store, job
 
 
 def test_each_folder_has_its_own_helpers(experiments, tmp_path):
-    other = tmp_path / "other"
-    lazy = "from _common import LR; assert LR == {}, LR"
-    pages = []
-    for number, folder in ((1, experiments), (2, other)):
-        pages.append(
-            write(folder / "page.py", imports="from _common import LR", lazy=lazy.format(number))
-        )
-        (folder / "_common.py").write_text(f"LR = {number}")
+    pages = [folder / "page.py" for folder in (experiments, tmp_path / "other")]
+    for number, page in enumerate(pages):
+        lazy = f"from _common import LR; assert LR == {number}, LR"
+        write(page, imports="from _common import LR", lazy=lazy)
+        (page.parent / "_common.py").write_text(f"LR = {number}")
     studies = [load_study(str(page)) for page in pages]
-    for _ in range(2):
-        for page, study in zip(pages, studies, strict=True):
-            with helpers.beside(page):
-                study.placed_arms(study.options())
+    both = list(zip(pages, studies, strict=True))
+    for page, study in [*both, *both]:
+        with helpers.beside(page):
+            study.placed_arms(study.options())
     mine = importlib.util.module_from_spec(importlib.machinery.ModuleSpec("_common", None))
     sys.modules["_common"] = mine  # of who calls us
-    for page, study in zip(pages, studies, strict=True):
+    for page, study in both:
         with helpers.beside(page):
             study.placed_arms(study.options())
         assert sys.modules["_common"] is mine
@@ -172,28 +179,26 @@ def test_no_package_finds_a_file_of_a_script_folder(experiments):
         importlib.import_module("cupy")  # by this file, which lies elsewhere
 
 
-# ---- files that are no study ------------------------------
+# ---- files that are not a study ------------------------------
 
 
 def test_what_is_no_study_is_named_and_left_out(experiments, capsys):
     write(experiments / "page.py")
-    (experiments / "no_doc.py").write_text(
-        write(experiments / "x.py").read_text().split("\n", 1)[1]
-    )
-    (experiments / "x.py").unlink()
+    edit(write(experiments / "no_doc.py"), '"""Is it?"""\n', "")
     (experiments / "helper.py").write_text("raise SystemExit('executed')")
     (experiments / "binary.py").write_bytes(b"\xff\x00STUDY")
     (experiments / "syntax.py").write_text("STUDY = (")
     (experiments / "ends.py").write_text("import sys\nSTUDY = 1\nsys.exit(3)")
     (experiments / "empty.py").write_text("")
+    os.mkfifo(experiments / "pipe.py")
     assert call("list") == 0
     out = capsys.readouterr().out
     assert "page                     Is it?" in out
-    for name in ("no_doc", "helper", "binary", "syntax", "ends", "empty"):
+    for name in ("no_doc", "helper", "binary", "syntax", "ends", "empty", "pipe"):
         assert out.count(f"{name}.py is left out: ") == 1
     assert "has no docstring, whose first line is the question" in out
     assert "SystemExit: 3 (ends.py, line 3)" in out
-    assert len(out.splitlines()) == 7
+    assert len(out.splitlines()) == 8
 
 
 @pytest.mark.slow
@@ -228,6 +233,27 @@ def test_a_script_that_runs_itself_is_only_loaded(experiments, capsys):
         ("STUDY =", "show = 3\nSTUDY =", "show of page is a function of options, runs, not 3"),
         ("STUDY =", "figures = {'../a.png': len}\nSTUDY =", "a plain file name"),
         ("STUDY =", "tables = {'a.csv': lambda o: 1}\nSTUDY =", "a.csv of page is called with"),
+        ("STUDY =", "charts = [1]\nSTUDY =", "charts are a dict, as {"),
+        ("STUDY =", "charts = {'a\\n': ['batch/loss']}\nSTUDY =", "the title of a chart"),
+        ("STUDY =", "charts = {'a': 'batch/loss'}\nSTUDY =", "the chart 'a' is a list of metrics"),
+        ("STUDY =", "charts = {'a': []}\nSTUDY =", "the chart 'a' is a list of metrics"),
+        (
+            "STUDY =",
+            "charts = {'a': ['loss']}\nSTUDY =",
+            "unknown metric of the chart 'a': 'loss'. Valid: batch/loss",
+        ),
+        (
+            "STUDY =",
+            "charts = {'a': ['epoch/mean_los_p90']}\nSTUDY =",
+            "did you mean 'epoch/mean_loss'",
+        ),
+        ("STUDY =", "charts = {'a': [3]}\nSTUDY =", "unknown metric of the chart 'a': 3."),
+        (
+            "STUDY =",
+            "charts = {'a': ['batch/loss', 'epoch/full_loss']}\nSTUDY =",
+            "the chart 'a' is over epochs or over steps: make two of it",
+        ),
+        ("STUDY =", "charts = {'a': ['batch/w7']}\nSTUDY =", "there is no parameter w7"),
         (
             "1e-4",
             "1e-4 / 0",
@@ -239,21 +265,11 @@ def test_a_script_that_runs_itself_is_only_loaded(experiments, capsys):
 )
 def test_a_mistake_in_a_script_shows_before_the_training(experiments, store, old, new, says):
     path = write(experiments / "page.py")
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
+    edit(path, old, new)
     if "10**9" in new:
-        path.write_text(
-            path.read_text()
-            .replace('"curve"', "CURVE")
-            .replace("def arms", 'CURVE = ss.problems.get("curve")\n\n\ndef arms')
-        )
-    with pytest.raises(ss.InputError) as error:
-        ss.run("page", store=store)
-    assert says in str(error.value)
-    assert one_line(error)
-    from sgdstudy.tracking.store import open_store
-
+        edit(path, '"curve"', "CURVE")
+        edit(path, "def arms", 'CURVE = ss.problems.get("curve")\n\n\ndef arms')
+    assert says in refusal(store)
     assert open_store(store).client.get_experiment_by_name("page") is None
 
 
@@ -273,9 +289,6 @@ def test_a_mistake_in_a_script_shows_before_the_training(experiments, store, old
 )
 def test_what_only_shows_after_it_is_one_line_with_its_place(experiments, store, old, new, says):
     path = write(experiments / "page.py")
-    path.write_text(path.read_text().replace(old, new))
-    with pytest.raises(ss.InputError) as error:
-        ss.run("page", store=store)
-    assert says in str(error.value)
-    assert one_line(error)
+    edit(path, old, new)
+    assert says in refusal(store)
     assert ss.load_runs("page", store=store).status.tolist() == ["FINISHED"]

@@ -16,17 +16,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import one_line
+from conftest import call, one_line
 from mlflow import MlflowClient
 from servers import MlflowServer
 
 import sgdstudy as ss
-from sgdstudy.cli.main import main
 from sgdstudy.errors import InputError
 from sgdstudy.studies.scripts import load_study
 from sgdstudy.sweep import cluster, grid, results, sweep
 from sgdstudy.tracking import code as code_of_runs
-from sgdstudy.tracking.journal import KEY, Journal
+from sgdstudy.tracking.entries import KEY
+from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.store import open_store
 from sgdstudy.tracking.writing import writing
 
@@ -120,9 +120,7 @@ def all_runs(store, name=NAME):
 
 def command(words):
     """Run the command line here; return its exit code."""
-    with pytest.raises(SystemExit) as end:
-        main(["sweep", *words])
-    return end.value.code
+    return call("sweep", *words)
 
 
 # ---- what is recorded -----------------------------------------------------------------------
@@ -182,7 +180,8 @@ def test_grids_over_an_optimisers_option_and_over_the_scripts_own(script, store)
     swept = sweep.run(plan_of(script, store, words, arm="SGD"))
     runs = ss.load_runs(NAME, store=store).set_index("run_id").loc[swept.table.run_id]
     assert list(runs["optimizer.momentum"]) == [0, 0, 0.9, 0.9]
-    arms = {s: load_study(script).arms(load_study(script).options(scale=s)) for s in (1.0, 2.0)}
+    scaled = {s: load_study(script).options(**{"scale": s}) for s in (1.0, 2.0)}
+    arms = {s: load_study(script).arms(options) for s, options in scaled.items()}
     rows = ss.load_epochs(NAME, store=store)
     for _, point in swept.table.iterrows():
         arm = arms[point.scale]["SGD"]

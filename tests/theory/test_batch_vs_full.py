@@ -13,17 +13,7 @@ def still(seeds=40, **changes):
     return arm.but(**changes)
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 50, 1999])
-def test_the_trace_is_that_whose_mean_square_it_is_read_from(batch_size):
-    ls, w = still().problem.least_squares, np.array([0.1, 0.2, 0.3])
-    square = np.square(theory.gradients(ls, w, 2000).mean(0)).sum()
-    seen = theory.mean_square_batch_norm(ls, w, 2000, batch_size)
-    found = theory.trace_from_batches(seen, square, 2000, batch_size)
-    assert found == pytest.approx(theory.trace_sigma(ls, w, 2000), rel=1e-9)
-
-
-def test_of_all_the_data_at_once_neither_is_defined():
-    assert np.isnan(theory.trace_from_batches(2.0, 2.0, 10, 10))
+def test_of_two_equal_sizes_the_estimate_is_not_defined():
     assert np.isnan(theory.two_batch_estimate(2.0, 10, 2.0, 10))
 
 

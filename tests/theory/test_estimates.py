@@ -104,3 +104,12 @@ def test_estimates_are_points_with_their_intervals():
         ["p", "c", "a", 0, 1.0],
         ["p", "c", "a", 1, 0.5],
     ]
+
+
+def test_a_ratio_by_rows_is_that_of_means():
+    draw = np.random.default_rng(0)
+    a, b = 2 + draw.normal(size=(3, R)), 4 + draw.normal(size=(3, R))
+    seen = ss.Estimate.ratios(a, b, np.full(3, 0.5))
+    assert seen.value == pytest.approx((a.mean(1) / b.mean(1)).mean())
+    assert (seen.value, seen.error) == ss.theory.ratio_of_means(a, b, np.full(3, 0.5))
+    assert seen.seeds == R

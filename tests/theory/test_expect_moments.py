@@ -155,3 +155,25 @@ def test_what_is_not_known_is_refused(ask, changes):
     with pytest.raises(ss.InputError) as error:
         ask(ss.expect(arm(**changes)))
     assert one_line(error)
+
+
+def test_the_limits_of_a_step_can_be_asked_for_at_any_step():
+    known = ss.expect(arm())
+    top = known.at_lr_limit
+    assert top.config.lr == known.mean_square_lr_limit.value
+    shares = np.array([[0.1, 0.5]])
+    settled = [[known.at(share * top.config.lr).stationary_excess.value for share in shares[0]]]
+    assert top.stationary_excess_at(shares) == pytest.approx(np.array(settled))
+    assert np.isinf(top.stationary_excess_at(np.array(1.01)))
+
+
+def test_the_almost_sure_limit_lies_between_the_step_and_thrice_that():
+    one = arm(line(np.linspace(0.5, 2, 50)), lr=0.3, batch_size=1)
+    between = ss.expect(one).almost_sure_lr_limit(0.3, 0.9)
+    assert ss.expect(one).almost_sure_lr_limit() == pytest.approx(between, rel=1e-9)
+
+
+def test_the_edge_of_a_rule_is_lr_times_its_sharpness_limit():
+    rules = {"descent": {}, "heavy": {"momentum": 0.5}}
+    edges = [ss.expect(arm(lr=0.05, options=rule)).edge for rule in rules.values()]
+    assert edges == [2, 3]

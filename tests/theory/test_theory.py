@@ -89,8 +89,8 @@ def test_growth_beyond_the_limit_is_that_of_a_run():
 
 
 def test_beyond_the_limit_descent_may_stop_before_it_grows():
-    ls = ss.Problem(np.diag([1.0, 0.2]), np.zeros(2), ss.problems.linear, w_init=[0.0, 0.0])
-    ls, w0, epsilon = ls.least_squares, np.array([1e-6, 1.0]), 1e-4
+    problem = ss.Problem(np.diag([1.0, 0.2]), np.zeros(2), ss.problems.linear, w_init=[0.0, 0.0])
+    ls, w0, epsilon = problem.least_squares, np.array([1e-6, 1.0]), 1e-4
     lr = 1.02 * theory.lr_limit(ls)  # the steep direction is all but empty, and grows slowly
     w, losses = w0, []
     for _ in range(400):
@@ -555,7 +555,7 @@ def test_a_known_order_has_the_losses_and_the_gap_of_the_loop(seed, p, noise, or
         end = run.epochs.iloc[epoch - 1]
         seen = theory.gap(
             *(steps[name].to_numpy(dtype=float) for name in ("loss", "full_loss", "size")),
-            end["full_loss"],
+            full_end=end["full_loss"],
         )
         scale = end["running_loss"] * 1e-6
         expected = path.gap(epoch)

@@ -836,7 +836,6 @@ NUMBERS = {
     "slope_samples",
     "sum_rounding",
     "time_above",
-    "trace_from_batches",
     "triangle_bounds",
     "two_batch_estimate",
     "uniform_law",

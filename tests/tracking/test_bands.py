@@ -69,11 +69,10 @@ def test_a_seed_that_has_ended_has_no_points_and_is_in_no_band():
 
 
 def test_a_chart_draws_them_with_their_column():
-    column = chart_views.SECTIONS["Losses, by epoch"]["epoch/full_loss"]
     keys = {"epoch/full_loss", "epoch/full_loss_p90", "epoch/full_loss_seed3", "epoch/full_loss_x"}
-    chart = chart_views._line("epoch/full_loss", "s", column, keys | {"epoch/running_loss_p10"})
+    (chart,) = chart_views._sections(keys | {"epoch/last_loss_p10"}, {})["Losses, by epoch"]
     expected = ["epoch/full_loss", "epoch/full_loss_p90", "epoch/full_loss_seed3"]
-    assert chart["selectedMetricKeys"] == expected
+    assert chart.keys == expected
 
 
 @pytest.mark.parametrize(

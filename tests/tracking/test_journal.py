@@ -21,7 +21,9 @@ import sgdstudy as ss
 from sgdstudy.history.rows import Rows
 from sgdstudy.tracking import aside, recovery, shapes
 from sgdstudy.tracking import journal as module
-from sgdstudy.tracking.journal import Closing, Journal, Opening, write_json
+from sgdstudy.tracking.durable import write_json
+from sgdstudy.tracking.entries import Closing, Opening
+from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.places import local_path
 from sgdstudy.tracking.recovery import recover
 from sgdstudy.tracking.retry import is_away
@@ -325,7 +327,7 @@ def test_a_json_file_is_whole_or_what_it_was(tmp_path, monkeypatch):
             patch.setattr(module.os, failing, lambda *given: (_ for _ in ()).throw(OSError()))
             with pytest.raises(OSError):  # noqa: PT011
                 write_json(path, {"a": 2})
-        assert json.loads(path.read_text()) == {"a": [1, None]}
+        assert shapes.read_json(path, shapes.OPTIONS) == {"a": [1, None]}
     with pytest.raises(TypeError):
         write_json(path, {"a": Path})
     assert shapes.read_json(path, shapes.OPTIONS) == {"a": [1, None]}

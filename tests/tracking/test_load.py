@@ -390,13 +390,12 @@ def test_an_export_overwrites_only_when_told_to(folder, tmp_path):
 def test_an_export_holds_one_run_at_a_time(folder, tmp_path, monkeypatch):
     from sgdstudy.tracking import export as exporting
 
-    sizes = []
+    sizes, gather = [], exporting.gather
 
     def watched(found, *rest):
         sizes.append(len(found))
-        return exporting.gather.__wrapped__(found, *rest)
+        return gather(found, *rest)
 
-    watched.__wrapped__ = exporting.gather
     monkeypatch.setattr(exporting, "gather", watched)
     export("back", tmp_path, "parquet", store=folder)
     assert sizes == [1] * 8

@@ -5,10 +5,10 @@ import time
 
 import pytest
 import requests
+from conftest import call
 from misbehaving import ANSWERS, KINDS, Misbehaving
 
 import sgdstudy as ss
-from sgdstudy.cli.main import main
 from sgdstudy.tracking import journal, recovery, server
 from sgdstudy.tracking.store import open_store
 
@@ -76,15 +76,6 @@ def project(bad, tmp_path, no_server, monkeypatch):
         monkeypatch.setattr(module, "PATIENCE_SECONDS", 1.0)
     yield tmp_path
     bad.kind, bad.wrong = "", None
-
-
-def call(*words):
-    """Return the exit code of a command; what it raises beside that fails the test."""
-    try:
-        main(list(words))
-    except SystemExit as end:
-        return end.code
-    return 0
 
 
 def assert_ends_well(capsys, bad, words, kind, after):

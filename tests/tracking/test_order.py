@@ -4,9 +4,9 @@ import datetime as dt
 import time
 
 import pytest
+from conftest import call
 
 import sgdstudy as ss
-from sgdstudy.cli.main import main
 from sgdstudy.tracking import invocation as module
 from sgdstudy.tracking import prune, runs
 from sgdstudy.tracking.invocation import Invocation
@@ -86,8 +86,7 @@ def test_prune_keeps_the_latest_of_each_user_and_names_what_it_drops(
     monkeypatch.setattr("builtins.input", lambda question: asked.append(question) or "y")
     # the environment names another store, where nothing may happen
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////nowhere/mlflow.db")
-    with pytest.raises(SystemExit, match="0"):
-        main(["prune", "--keep", "1", "--store", store])
+    assert call("prune", "--keep", "1", "--store", store) == 0
     said = capsys.readouterr().out
     assert open_store(store).shown in said
     assert "study, of ada: 1 run of 1 invocation\n" in said
@@ -105,8 +104,7 @@ def test_prune_without_anybody_to_ask_is_one_line(store, begin, monkeypatch, cap
         raise EOFError
 
     monkeypatch.setattr("builtins.input", nobody)
-    with pytest.raises(SystemExit, match="2"):
-        main(["prune", "--keep", "0", "--store", store])
+    assert call("prune", "--keep", "0", "--store", store) == 2
     assert capsys.readouterr().err == (
         "error: there is no terminal to ask in: drop these 1 runs and their files? Add --yes\n"
     )

@@ -7,12 +7,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import one_line
+from conftest import call, one_line
 from pandas.testing import assert_frame_equal
 from test_store import files, tracked
 
 import sgdstudy as ss
-from sgdstudy.cli.main import main
 from sgdstudy.tracking.pack import pack, unpack
 from sgdstudy.tracking.store import open_store, read_store
 
@@ -33,9 +32,7 @@ def test_a_study_and_a_single_run_arrive_as_they_were(store, other, tmp_path, ca
     for words in (["pack", "sent", single, file, "--store", store],) + (
         (["unpack", file, "--store", other],) * 2
     ):
-        with pytest.raises(SystemExit) as ended:
-            main(words)
-        assert ended.value.code == 0
+        assert call(*words) == 0
     assert "added 0 runs; 3 were there already" in capsys.readouterr().out
     for study, arms in (("sent", None), ("more", "one")):
         for load in (ss.load_steps, ss.load_epochs, ss.load_runs):

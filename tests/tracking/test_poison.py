@@ -13,8 +13,9 @@ from sgdstudy.report.report import write_report
 from sgdstudy.studies.rerun import rerun
 from sgdstudy.studies.runner import train_arm
 from sgdstudy.tracking import provenance, shapes
+from sgdstudy.tracking.entries import Closing, Opening
 from sgdstudy.tracking.invocation import Invocation
-from sgdstudy.tracking.journal import Journal, Opening
+from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.recovery import recover
 from sgdstudy.tracking.runs import find_run
 from sgdstudy.tracking.store import open_store
@@ -112,6 +113,33 @@ def test_what_is_not_a_file_of_ours_is_not_read(store, file):
             path.symlink_to("/dev/zero")
         recover(opened)
         assert status(opened, good) == "KILLED"
+
+
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("file", ["sent.json", "points.json", "opening.json", "closing.json"])
+def test_a_digit_that_changed_in_a_file_of_a_run_is_no_number_of_it(store, caplog, file, place):
+    opened = open_store(store)
+    about = Opening("poisoned", "bad", {}, {"lr": "0.001"}, [("predicted/x", 0, 1.25)])
+    journal = Journal.begin(opened, about, {})
+    journal.show([("batch/loss", 3, 0.125), ("batch/loss", 4, 2.5)])
+    journal.draft(Closing("FINISHED", points=[*journal.interim, ("result/steps", 0, 10.0, 17)]))
+    if file == "closing.json":
+        journal.seal()
+    journal.let_go()
+    path = journal.folder / file
+    data = path.read_bytes().partition(b"\n")
+    digits = [i for i, char in enumerate(data[0]) if chr(char) in "123456789"]
+    at = digits[int(place * len(digits))]
+    path.write_bytes(
+        data[0][:at] + b"%d" % (9 - data[0][at] % 8) + data[0][at + 1 :] + b"\n" + data[2]
+    )
+    recover(opened)
+    assert f"{path} is damaged" in caplog.text or f"{journal.folder} is damaged" in caplog.text
+    (run,) = ss.load_runs("poisoned", store=store, invocation="all").to_dict("records")
+    assert (run["lr"], run["predicted_x"]) == (0.001, 1.25)
+    assert run.get("steps", 0.0) == 0.0  # closed as one that was cut off, if at all
+    history = opened.client.get_metric_history(journal.run_id, "batch/loss")
+    assert {(p.step, p.value) for p in history} == {(3, 0.125), (4, 2.5)}
 
 
 TAGS = [
@@ -245,7 +273,10 @@ def test_a_missing_tag_is_named(poisoned, tmp_path, name):
 @pytest.mark.parametrize(
     ("file", "content"),
     [(f, c.encode()) for f in ("claims.json", "answer.md") for c in ("", "[", "[1]", "[" * 50_000)]
-    + [("claims.json", b'[{"name": "a"}]'), ("claims.json", b'{"name": 3}'), ("answer.md", b"\xff")]
+    + [("claims.json", b'[{"name": "a"}]'), ("claims.json", b"[]"), ("answer.md", b"Yes."),
+       ("claims.json", b'{"name": 3}'), ("answer.md", b"\xff")]
+    + [("claims.json", json.dumps([{"name": "fine", "arm": "arm", "expected": 2, "measured": 2,
+        "tolerance": 0}]).encode())]
     + [("claims.json", json.dumps([{"name": "a", "arm": "b", "expected": {}, "measured": 1,
         "tolerance": 0}]).encode())]
     + [("loss.png", c) for c in (b"", b"GIF89a", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")],
@@ -267,10 +298,30 @@ def test_a_damaged_artifact_takes_neither_its_study_nor_the_others_away(
         path.write_bytes(before)
     assert 'id="study-ex1_good"' in text
     assert 'id="study-study_bad"' in text
-    fine = (file == "answer.md" and content != b"\xff") or (file == "claims.json" and not content)
-    assert ("left out" in text) is not fine
+    assert "left out" in text
     assert len(runs) == 1
     assert len(claims) == (0 if file == "claims.json" else 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/etc/passwd")])
+@pytest.mark.parametrize("file", ["claims.json", "answer.md", "loss.png"])
+def test_what_is_no_file_takes_no_study_out_of_the_report(poisoned, tmp_path, file, make):
+    from sgdstudy.tracking.runs import TrackedRun, artifact
+
+    opened, _, answer = poisoned
+    path = artifact(opened, TrackedRun.of(answer), file)
+    os.rename(path, tmp_path / "kept")
+    make(path)
+    try:
+        text = page_of(opened, tmp_path)
+        runs = ss.load_runs("study_bad")
+    finally:
+        path.rmdir() if path.is_dir() else path.unlink()
+        os.rename(tmp_path / "kept", path)
+    assert f"{file} is left out: " in text
+    assert 'id="study-study_bad"' in text
+    assert len(runs) == 1
 
 
 @pytest.mark.slow

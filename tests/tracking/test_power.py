@@ -25,6 +25,7 @@ from sgdstudy.history.rows import AXIS, Memory, Rows
 from sgdstudy.studies.runner import train_arm
 from sgdstudy.tracking import journal as journal_module
 from sgdstudy.tracking import recovery
+from sgdstudy.tracking.entries import Opening
 from sgdstudy.tracking.group import grouped
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.journal import Journal
@@ -243,7 +244,7 @@ def test_no_row_is_lost_when_the_power_fails_30_times(store, tmp_path, rows, see
 def interrupted(store):
     """A run that its process leaves behind, and the next command finishes."""
     call = Invocation.start(open_store(store), "study")
-    told = journal_module.Opening("study", "arm", {"sgdstudy.study": "study"})
+    told = Opening("study", "arm", {"sgdstudy.study": "study"})
     journal = Journal.begin(call.store, told, {})
     sink = RunSink(journal)
     sink.write("steps", ROW)

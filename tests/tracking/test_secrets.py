@@ -48,7 +48,9 @@ ADDRESSES = [
     "postgresql://host/db?sslpassword=%s",
     "https://host/?access_token=%s",
     "ssh://git:%s@github.com/ada/x.git",
+    "mssql+pyodbc:///?odbc_connect=SERVER%%3Dhost%%3BUID%%3Dada%%3BPWD%%3D%s%%3BEncrypt%%3Dno",
 ]
+NO_ADDRESSES = ["ada:%s@host", "//ada:%s@host/x", "http:/ada:%s@host", "https:ada:%s@host:5000/x"]
 
 
 @pytest.mark.parametrize("form", ADDRESSES)
@@ -68,6 +70,13 @@ def test_no_address_shows_its_password(form, no_server):
     except InputError as error:
         shown = str(error)
     assert SECRET not in shown
+
+
+@pytest.mark.parametrize("form", NO_ADDRESSES)
+def test_what_is_nearly_an_address_is_no_folder_and_shows_nothing(form):
+    with pytest.raises(InputError, match="neither an address nor a path") as error:
+        locate(form % SECRET)
+    assert SECRET not in str(error.value)
 
 
 @pytest.mark.parametrize(

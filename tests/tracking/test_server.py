@@ -16,13 +16,13 @@ import pandas as pd
 import psycopg
 import pytest
 import requests
-from conftest import one_line
+from conftest import call, one_line
 from servers import ADMIN, USERS_INI, MlflowServer, Postgres, postgres_missing
 
 import sgdstudy as ss
-from sgdstudy.cli.main import main
 from sgdstudy.tracking import provenance
-from sgdstudy.tracking.journal import Closing, Journal, Opening
+from sgdstudy.tracking.entries import Closing, Opening
+from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.store import Store, open_store
 from sgdstudy.tracking.ui import server_command
 
@@ -145,13 +145,6 @@ def sit_down(team, monkeypatch, tmp_path):
 @pytest.fixture
 def ada(tracked, sit_down):
     sit_down("ada")
-
-
-def call(*words):
-    """Return the exit code of a command."""
-    with pytest.raises(SystemExit) as end:
-        main([str(word) for word in words])
-    return end.value.code
 
 
 # ---- what lies on the server ----------------------------------------------------------------

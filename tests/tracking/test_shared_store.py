@@ -14,11 +14,10 @@ import traceback
 from pathlib import Path
 
 import pytest
-from conftest import one_line
+from conftest import call, one_line
 from test_store import ROWS, doomed, files, tracked
 
 import sgdstudy as ss
-from sgdstudy.cli.main import main
 from sgdstudy.tracking import database, prune
 from sgdstudy.tracking.store import open_store, read_store
 
@@ -203,9 +202,7 @@ def test_a_mistyped_store_is_named_and_not_made(tmp_path, no_server, form, capsy
         assert one_line(error)
     words = (["export", "s"], ["report"], ["ui"], ["recover"], ["rerun", "0"])
     for command in (*words, ["prune", "--keep", "1"], ["pack", "s", str(tmp_path / "f.zip")]):
-        with pytest.raises(SystemExit) as ended:
-            main([*command, "--store", given])
-        assert ended.value.code == 2
+        assert call(*command, "--store", given) == 2
         assert "there is no store at" in capsys.readouterr().err
     assert files(tmp_path) == before
 
@@ -237,6 +234,27 @@ def test_a_database_that_changes_while_it_is_read_is_read_again(store, monkeypat
     monkeypatch.setattr(reader, "_client", lambda how: Client())
     monkeypatch.setattr(database, "query", lambda path: "mode=ro&immutable=1")
     assert reader.search() == "whole"
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("look", [database.require_readable, database.Reader])
+def test_a_log_that_is_gone_when_it_is_looked_for_is_no_damage(store, monkeypatch, look):
+    """As it was seen: a study ended between the look at its log and the opening."""
+    path = Path(store) / "mlflow.db"
+    leave(path)
+    look_first, calls = database.query, []
+
+    def late(path):
+        how = look_first(path)
+        calls.append(how)
+        if len(calls) > 1:
+            return how
+        assert "immutable" in how
+        os.utime(path)  # its log came into it
+        return "mode=ro&readonly_shm=1"
+
+    monkeypatch.setattr(database, "query", late)
+    look(path)
     assert len(calls) == 2
 
 
@@ -279,9 +297,8 @@ def test_a_full_disk_is_called_full_is_read_and_pruned(small_disk, capsys, caplo
     with pytest.raises(ss.StoreError, match="is full") as error:
         open_store(str(small_disk))
     assert "move it away" not in str(error.value)
-    with pytest.raises(SystemExit) as ended:
-        main(["prune", "--keep", "1", "--yes", "--store", str(small_disk)])
-    assert ended.value.code == 0, capsys.readouterr().err
+    code = call("prune", "--keep", "1", "--yes", "--store", small_disk)
+    assert code == 0, capsys.readouterr().err
     assert "dropped 2 runs, 1 MB" in capsys.readouterr().out
     assert len(ss.load_steps("full", store=str(small_disk), invocation="all")) == 2 * ROWS
     tracked(small_disk, "full", ["after"])
@@ -316,8 +333,7 @@ def test_prune_makes_the_database_smaller_and_forgets_what_was_dropped_before(st
     dropped.client.delete_run(ids[1])  # as earlier versions did
     shutil.rmtree(Path(store) / "artifacts" / "large" / ids[1])
     before = path.stat().st_size
-    with pytest.raises(SystemExit):
-        main(["prune", "--keep", "1", "--yes", "--store", store])
+    call("prune", "--keep", "1", "--yes", "--store", store)
     assert "the database is" in capsys.readouterr().out
     assert path.stat().st_size < before / 2
     rows = sqlite3.connect(path).execute("SELECT DISTINCT run_uuid FROM metrics").fetchall()

@@ -8,10 +8,9 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from conftest import one_line, small_curve
+from conftest import call, one_line, small_curve
 
 import sgdstudy as ss
-from sgdstudy.cli.main import main
 from sgdstudy.studies.runner import train_arm
 from sgdstudy.tracking import prune
 from sgdstudy.tracking.invocation import Invocation
@@ -62,9 +61,7 @@ def test_pruning_one_of_two_copies_leaves_the_other_whole(original, tmp_path, pr
     copy = shutil.copytree(original, tmp_path / "deep" / "copy")
     one, other = (copy, original) if pruned == "copy" else (original, copy)
     before = files(other)
-    with pytest.raises(SystemExit) as ended:
-        main(["prune", "--keep", "0", "--yes", "--store", str(one)])
-    assert ended.value.code == 0
+    assert call("prune", "--keep", "0", "--yes", "--store", one) == 0
     assert "dropped 4 runs" in capsys.readouterr().out
     assert files(other) == before
     assert not list(one.rglob("*.parquet"))
@@ -164,9 +161,7 @@ def test_a_finished_run_without_its_files_is_named(original, tmp_path, lost, cap
     with pytest.raises(ss.InputError, match=run["run_id"][:8]) as error:
         ss.load_steps("moving", store=str(original))
     assert one_line(error)
-    with pytest.raises(SystemExit) as ended:
-        main(["export", "moving", "--folder", str(tmp_path / "x"), "--store", str(original)])
-    assert ended.value.code == 2
+    assert call("export", "moving", "--folder", tmp_path / "x", "--store", original) == 2
     assert "one (" in capsys.readouterr().err
     assert not list((tmp_path / "x").glob("*"))
     if lost != "all":

@@ -93,11 +93,15 @@ def test_from_the_bare_address_to_the_charts_to_a_run_and_back(server):
         )
         names, colors = {name for name, _ in drawn}, {color for _, color in drawn}
         assert len(names) <= chart_views.MOST_SHOWN
+        page.get_by_text("running loss of the epoch", exact=True).first.wait_for()
         assert len(colors) == len(names)
         page.get_by_role("link", name=ARMS[0], exact=True).first.click()
         page.wait_for_function("location.hash.includes('/runs/')")
         page.go_back()
         page.get_by_text(ARMS[1], exact=True).first.wait_for()
+        page.goto(server["ex6_shuffle"].partition("/#")[0])
+        page.goto(server["ex6_shuffle"])  # typed over the first page: the browser loads nothing
+        page.locator(".js-plotly-plot").first.wait_for()
         browser.close()
 
 

@@ -1,11 +1,13 @@
 """One writer an invocation: a lock on one machine, on a server a tag that its writer renews."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +16,11 @@ import pytest
 from conftest import one_line
 
 import sgdstudy as ss
+import sgdstudy.errors
+from sgdstudy.cli import commands
 from sgdstudy.tracking import prune, writing
 from sgdstudy.tracking.invocation import Invocation
+from sgdstudy.tracking.runs import every_run
 from sgdstudy.tracking.store import open_store
 
 HOLDS = """
@@ -60,7 +65,7 @@ class Server:
 
 @pytest.fixture
 def quick(monkeypatch):
-    for name, seconds in (("BEAT", 0.05), ("WATCH", 0.5), ("SETTLE", 0.05)):
+    for name, seconds in (("BEAT", 0.05), ("WATCH", 0.5)):
         monkeypatch.setattr(writing, f"{name}_SECONDS", seconds)
 
 
@@ -112,7 +117,7 @@ def test_on_a_server_a_writer_of_another_machine_is_seen(tmp_path, quick):
 
 def test_on_a_server_a_writer_that_was_killed_is_not_waited_for_long(tmp_path, quick):
     """Its tag stays, and does not change any more; nobody's clock is asked."""
-    here = Server(tmp_path, {f"{writing.TAG}one": "dead0000 17"})
+    here = Server(tmp_path, {f"{writing._key('one')}dead0000": "17"})
     started = time.monotonic()
     assert writing.alive(here, {"one"}) == set()
     assert time.monotonic() - started >= writing.WATCH_SECONDS
@@ -120,30 +125,80 @@ def test_on_a_server_a_writer_that_was_killed_is_not_waited_for_long(tmp_path, q
         assert writing.alive(here.from_elsewhere(tmp_path / "b"), {"one"}) == {"one"}
 
 
-def test_of_two_that_begin_at_once_on_a_server_one_goes_on(tmp_path, quick, monkeypatch):
-    monkeypatch.setattr(writing, "SETTLE_SECONDS", 0.5)
-    first, ended = Server(tmp_path / "0"), threading.Event()
+NAMES = ["one", "tiny, one [a=1], epochs", "un café ☕", "x" * 500]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_of_an_invocation_can_be_a_tag(tmp_path, quick, name):
+    """As it was seen: MLflow takes no comma there, and nothing was locked."""
+    from mlflow.utils.validation import _validate_experiment_tag
+
+    here = Server(tmp_path)
+    with writing.writing(here, "study", name, fresh=False):
+        (tag,) = here.tags.items()
+    _validate_experiment_tag(*tag)
+
+
+@dataclass
+class Slow(Server):
+    """One whose requests take their time, each another one."""
+
+    chance: random.Random = field(default_factory=random.Random)
+
+    @property
+    def client(self):
+        def late(act):
+            def call(*given):
+                time.sleep(self.chance.uniform(0, 0.15))
+                found = act(*given)
+                time.sleep(self.chance.uniform(0, 0.15))
+                return found
+
+            return call
+
+        return SimpleNamespace(**{name: late(act) for name, act in vars(super().client).items()})
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_of_two_that_begin_at_once_on_a_slow_server_one_goes_on(tmp_path, quick, monkeypatch, seed):
+    monkeypatch.setattr(writing, "WATCH_SECONDS", 3.0)
+    chance, tags, ended = random.Random(seed), {}, threading.Event()
+    if seed % 3 == 2:  # and one was killed there before, while it looked, or later
+        tags[f"{writing._key('a, b')}00000000"] = chance.choice(["looks 1", "7"])
     outcomes = []
 
     def begin(store):
+        time.sleep(chance.uniform(0, 0.2))
         try:
-            with writing.writing(store, "study", "one", fresh=False):
+            with writing.writing(store, "study", "a, b", fresh=False):
                 outcomes.append("went on")
-                ended.wait(5)
+                ended.wait(10)
         except ss.InputError:
             outcomes.append("refused")
 
-    both = [first, first.from_elsewhere(tmp_path / "1")]
-    threads = [threading.Thread(target=begin, args=(store,)) for store in both]
+    stores = [Slow(tmp_path / str(n), tags, chance=random.Random(10 * seed + n)) for n in range(2)]
+    threads = [threading.Thread(target=begin, args=(store,)) for store in stores]
     for thread in threads:
         thread.start()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 20
     while len(outcomes) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
     ended.set()
     for thread in threads:
         thread.join()
     assert sorted(outcomes) == ["refused", "went on"]
+    assert tags == {}
+
+
+def test_a_server_that_goes_away_while_we_look_stops_nothing(tmp_path, quick, monkeypatch):
+    def away(*_):
+        raise ss.errors.Away("no answer")
+
+    here = Server(tmp_path)
+    client = SimpleNamespace(**{**vars(here.client), "get_experiment": away})
+    monkeypatch.setattr(Server, "client", client)
+    with writing.writing(here, "study", "one", fresh=False):
+        pass
 
 
 def test_a_server_that_refuses_the_tag_stops_nothing(tmp_path, quick):
@@ -155,7 +210,7 @@ def test_a_server_that_refuses_the_tag_stops_nothing(tmp_path, quick):
     here.__class__ = type("Refusing", (Server,), {})
     here.__class__.client = property(
         lambda self: SimpleNamespace(
-            **{**vars(Server.client.fget(self)), "set_experiment_tag": refuses}
+            **{**vars(vars(Server)["client"].fget(self)), "set_experiment_tag": refuses}
         )
     )
     with writing.writing(here, "study", "one", fresh=False):
@@ -173,3 +228,31 @@ def test_prune_leaves_a_living_invocation_alone(store):
     with writing.writing(opened, "study", calls[0].id):
         (left,) = prune.plan(opened, 1).values()
         assert {run.invocation for run in left} == {calls[1].id}
+
+
+@pytest.mark.parametrize("who", ["this process", "another one"])
+def test_what_begins_to_write_while_prune_asks_is_left_alone(store, monkeypatch, capsys, who):
+    opened = open_store(store)
+    calls = [Invocation.start(opened, "study") for _ in range(3)]
+    for call in calls:
+        with call.run("arm", "", {}):
+            pass
+    with ExitStack() as stack:
+
+        def resumed(*words):  # somebody goes on with the oldest before the answer is typed
+            if who == "this process":
+                stack.enter_context(writing.writing(opened, "study", calls[0].id, fresh=False))
+                return True
+            code = HOLDS.replace('"one"', repr(calls[0].id))
+            process = subprocess.Popen(
+                [sys.executable, "-c", code, store], stdout=subprocess.PIPE, text=True
+            )
+            stack.callback(process.communicate)
+            stack.callback(process.kill)
+            return process.stdout.readline() == "held\n"
+
+        monkeypatch.setattr(commands, "confirmed", resumed)
+        assert commands.PruneCommand(1, store).run() == 0
+        left = every_run(opened, opened.experiment("study"))
+        assert {run.invocation for run in left} == {calls[0].id, calls[2].id}
+    assert "dropped 1 runs" in capsys.readouterr().out

@@ -76,7 +76,7 @@ def test_mlflow_gets_it_and_the_view_charts_the_losses_by_it(store):
     sent = opened.client.get_run(run_id).data.metrics
     last = history.epochs["elapsed_seconds"].iloc[-1]
     assert sent["epoch/elapsed_seconds"] == sent["batch/elapsed_seconds"] == last
-    state = chart_views._state("", set(sent))
+    state = chart_views._state("", set(sent), {})
     packed = chart_views.base64.b64decode(state.partition(";")[2])
     charts = json.loads(chart_views.zlib.decompress(packed))["compareRunCharts"]
     by_clock = [chart for chart in charts if chart["xAxisKey"] == "metric"]

@@ -271,7 +271,7 @@ def test_two_problems_live_side_by_side():
     given = setting(first, 3)
     runs = [compile_steps(problem, given[0]) for problem in (first, second)]
     for problem, run in zip((first, second), runs, strict=True):
-        ours = run(given[1], run.init(given[1]), *given[2:], 1)[2:]
+        ours = run(given[1], run.init(given[1]), *given[2:], first=1)[2:]
         assert relative(ours, eager(problem, *given)) < 1e-6
 
 
@@ -393,7 +393,8 @@ def test_a_compiler_that_hangs_is_given_up(builds, monkeypatch, tmp_path):
 
 
 def test_a_torch_that_cannot_be_recorded(monkeypatch):
-    monkeypatch.delitem(sys.modules, "sgdstudy.training.compiled.recorder", raising=False)
+    for name in ("training.compiled.recorder", "problems.torch_operations"):
+        monkeypatch.delitem(sys.modules, f"sgdstudy.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "torch.utils._python_dispatch", None)
     assert "cannot be recorded" in refusal()
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from sgdstudy.errors import Unsupported
+from sgdstudy.problems.torch_operations import address
 from sgdstudy.training.compiled.loops import (
     Block,
     Element,
@@ -293,8 +294,3 @@ class Writer:
             raise Unsupported("the model uses addmm with alpha or beta")
         self.write_mm(out, a, b)
         self._pointwise("add", out, (out, bias), {})
-
-
-def address(tensor: torch.Tensor) -> int:
-    """Return what tells a tensor's storage from others, as long as it is alive."""
-    return tensor.untyped_storage().data_ptr()

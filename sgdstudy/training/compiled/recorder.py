@@ -3,8 +3,8 @@
 Operations on tensors that do not depend on the step's inputs are constants, and simply run. The
 others are handed to the `Writer`; those that it does not know are taken apart, as torch does it.
 
-Names of torch that are not documented: `torch.utils._python_dispatch.TorchDispatchMode` and its
-`_should_skip_dynamo`, `torch._decomp.decomposition_table`. Without them nothing is compiled.
+A name of torch that is not documented, beside those of `torch_operations`:
+`torch._decomp.decomposition_table`. Without it what has parts is not compiled.
 """
 
 from __future__ import annotations
@@ -13,25 +13,21 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from sgdstudy.errors import Unsupported
-from sgdstudy.training.compiled.operations import Writer, address
+from sgdstudy.problems.torch_operations import Watch, address, tensors_in
+from sgdstudy.training.compiled.operations import Writer
 
 CASTS = ("_to_copy", "convert_element_type")
 FILLED = ("ones_like", "zeros_like", "full_like", "new_zeros", "new_ones", "new_full")
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(Watch):
     """Within it, operations that depend on `inputs` are written to `writer`."""
 
     def __init__(self, inputs: Mapping[str, torch.Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.writer = Writer(inputs)
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # else the first use imports torch._dynamo, 1.2 s
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -41,7 +37,7 @@ class Recorder(TorchDispatchMode):
         packet = func.overloadpacket.__name__
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise Unsupported(f"the model draws random numbers ({packet})")
-        tensors = _tensors([*args, *kwargs.values()])
+        tensors = tensors_in([*args, *kwargs.values()])
         if packet in FILLED or not any(self.writer.varies(t) for t in tensors):
             out = func(*args, **kwargs)
             self.writer.alive.append(out)
@@ -62,7 +58,7 @@ class Recorder(TorchDispatchMode):
         name = func.overloadpacket.__name__
         if tensors is not None:
             out = func(*args, **kwargs)
-            outs = _tensors([out])
+            outs = tensors_in([out])
             if not outs:
                 raise Unsupported(f"the model reads a value of a tensor ({name})")
             if {address(t) for t in outs} <= {address(t) for t in tensors}:
@@ -76,16 +72,6 @@ class Recorder(TorchDispatchMode):
         if out is NotImplemented:
             raise Unsupported(f"the operation {name} is not known")
         return out
-
-
-def _tensors(values: Any) -> list[torch.Tensor]:
-    out: list[torch.Tensor] = []
-    for value in values:
-        if isinstance(value, list | tuple):
-            out += _tensors(value)
-        elif isinstance(value, torch.Tensor):
-            out.append(value)
-    return out
 
 
 def _check_dtypes(name: str, tensors: list[torch.Tensor], out: torch.Tensor) -> None:

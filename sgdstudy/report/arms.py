@@ -1,0 +1,78 @@
+"""The table of a study's arms: what differs between them, what does not, how they ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sgdstudy.report.markup import cut
+from sgdstudy.text import printable, written
+from sgdstudy.tracking.runs import TrackedRun
+
+LONGEST_CELL = 300
+MOST_SETTINGS = 60
+RESULTS = {"stop epoch": ("stop_epoch", "never"), "final loss": ("full_loss", "not finite")}
+
+
+@dataclass(frozen=True)
+class Arms:
+    """The arms of a study as a table: what differs between them, and what does not."""
+
+    heads: list[str]
+    rows: list[list[str]]
+    same: dict[str, str]
+
+
+def arms_of(runs: Sequence[TrackedRun]) -> Arms:
+    """Return the table of arms: what differs stands in one column, as names and values."""
+    params = [dict(run.params) for run in runs]
+    for run, values in zip(runs, params, strict=True):
+        engine, _, _why = run.tags.get("sgdstudy.engine", "").partition(":")
+        values["engine"] = engine
+    names = list(dict.fromkeys(name for values in params for name in values))
+    table = {name: [_setting(values.get(name)) for values in params] for name in names}
+    differs = [name for name in names if len(set(table[name])) > 1][:MOST_SETTINGS]
+    cells = [
+        {
+            "arm": run.name,
+            "what for": run.tags.get("mlflow.note.content", "").partition("\n\n")[0],
+            "settings": ", ".join(f"{n}\u00a0{table[n][i]}" for n in differs if table[n][i] != "–"),
+            "ended as": run.tags.get("stop_reason", run.status.lower()).replace("_", " "),
+            **{head: _result(run, *which) for head, which in RESULTS.items()},
+        }
+        for i, run in enumerate(runs)
+    ]
+    first = cells[0] if cells else {}
+    heads = [head for head in first if {row[head] for row in cells} - {"", "–"}]
+    rows = [[cut(printable(row[head]), LONGEST_CELL) for head in heads] for row in cells]
+    alike = [name for name in names if len(set(table[name])) == 1 and table[name][0] != "–"]
+    return Arms(heads, rows, {name: table[name][0] for name in alike[:MOST_SETTINGS]})
+
+
+def _setting(text: str | None) -> str:
+    """Write a param for a table.
+
+    >>> [_setting(t) for t in ("0.00022501299999", "20000", "shuffle", "None")]
+    ['0.000225', '20000', 'shuffle', '–']
+    """
+    for kind in (int, float):
+        try:
+            return written(kind(text or ""))
+        except ValueError:
+            continue
+    return cut(printable(text)) if text not in (None, "", "None") else "–"
+
+
+def _result(run: TrackedRun, name: str, missing: str) -> str:
+    """Write a result's median, and the range from p10 to p90 where the seeds differ."""
+    metrics = run.metrics
+    if name == "stop_epoch" and run.params.get("stop") == "none":
+        return "–"
+    middle, low, high = (
+        written(metrics[f"result/{name}{suffix}"])
+        if f"result/{name}{suffix}" in metrics
+        else missing
+        for suffix in ("", "_p10", "_p90")
+    )
+    several = f"result/{name}_p10" in metrics and low != high
+    return f"{middle} ({low} to {high})" if several else middle

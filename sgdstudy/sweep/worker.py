@@ -1,0 +1,99 @@
+"""What a worker of a sweep is told, does and hands back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from sgdstudy.errors import StoreError
+from sgdstudy.history.rows import Memory
+from sgdstudy.recipe import draw_cache
+from sgdstudy.studies import helpers
+from sgdstudy.studies.runner import train_arm
+from sgdstudy.studies.scripts import load_study
+from sgdstudy.sweep.plan import Combination, Plan
+from sgdstudy.theory.predictions import SWEEP_WORK, predict
+from sgdstudy.tracking.invocation import Invocation
+from sgdstudy.tracking.retry import reason_of
+from sgdstudy.training.interrupts import interrupt_flag
+from sgdstudy.training.train import train
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker is told: all of it plain values, so that nothing of the user's is pickled."""
+
+    script: str
+    options: dict[str, Any]
+    arm: str
+    grid_point: dict[str, Any]
+    record: str
+    invocation: Invocation | None  # the worker tracks the run itself: the store is a server
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a worker hands back.
+
+    Attributes:
+        error: kind and text of what went wrong, or None.
+        interrupted: Ctrl-C came: what there is of it is not kept.
+        predicted: what theory expects.
+        figures: what a history needs beside problem, config and rows.
+        rows: the rows of each kind that there are, as Arrow.
+    """
+
+    error: tuple[str, str] | None = None
+    interrupted: bool = False
+    predicted: dict[str, float] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
+    rows: dict[str, pa.RecordBatch] = field(default_factory=dict)
+
+
+def work(number: int, task: Task) -> tuple[int, Outcome]:
+    """Train one combination in a worker; an error of its own is handed back, not raised.
+
+    Raises:
+        InputError: this machine has no such script, or another one.
+        StoreError: the worker tracks the run itself, and cannot any more.
+    """
+    with helpers.beside(task.script), interrupt_flag() as interrupted, draw_cache.shared():
+        plan = _plan(task.script, tuple(task.options.items()), task.arm, task.record)
+        combination = plan.combination(task.grid_point)
+        try:
+            outcome = _trained(combination, task)
+        except StoreError:
+            raise
+        except Exception as error:
+            outcome = Outcome(error=(type(error).__name__, reason_of(error)))
+    return number, Outcome(interrupted=True) if interrupted else outcome
+
+
+def _trained(combination: Combination, task: Task) -> Outcome:
+    arm = combination.arm
+    if task.invocation is not None:
+        tags = combination.tags
+        _, history = train_arm(task.invocation, combination.name, arm, False, tags, SWEEP_WORK)
+        return Outcome(interrupted="interrupted" in history.stop_reason)
+    sink = Memory()
+    history = train(arm.problem, config=arm.config, progress=False, sink=sink)
+    return Outcome(
+        interrupted="interrupted" in history.stop_reason,
+        predicted=predict(arm.problem, arm.config, SWEEP_WORK),
+        figures=history.outcome,
+        rows=sink.whole(),
+    )
+
+
+_plans: dict[Any, Plan] = {}  # a worker builds a script's arms once
+
+
+def _plan(script: str, options: tuple[tuple[str, Any], ...], arm: str, record: str) -> Plan:
+    key = (script, options, arm, record)
+    if key not in _plans:
+        study = load_study(script)
+        _plans.clear()
+        _plans[key] = Plan(study, study.options(**dict(options)), arm, {}, record)
+    return _plans[key]

@@ -1,0 +1,181 @@
+"""Sending a run: the store gets what it has not got of it, in an order that may end anywhere.
+
+The part of `journal.Journal` that talks to the store.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sgdstudy.errors import Away, Refused
+from sgdstudy.tracking import chart_views, shapes
+from sgdstudy.tracking.durable import move, write_json
+from sgdstudy.tracking.entries import KEY, Closing, Opening, Stamped
+from sgdstudy.tracking.runs import TrackedRun, search
+from sgdstudy.tracking.shared import make_folder, share
+from sgdstudy.tracking.store import Store
+
+if TYPE_CHECKING:
+    from mlflow.entities import DatasetInput
+
+
+class Sending:
+    """A run's folder as far as the store has heard of it.
+
+    Attributes:
+        store: where it is sent.
+        folder: on this machine.
+        opening: what the run is.
+        run_id: MLflow's id; None as long as the store has not heard of it.
+        uri: where the store keeps the run's artifacts; None as long as that is not known.
+        changed: files and folders of the store to be synced before its own folder goes.
+    """
+
+    def __init__(self, store: Store, folder: Path, opening: Opening) -> None:
+        self.store, self.folder, self.opening = store, folder, opening
+        sent = shapes.read_or(folder / "sent.json", shapes.SENT, {})
+        self.run_id: str | None = sent.get("run_id")
+        self.uri: str | None = sent.get("uri")
+        self.changed: list[Path] = []
+        self._opened: bool = sent.get("opened", False)
+        self._tried = True  # the store may know a run that we know nothing of
+
+    def artifacts(self) -> list[Path]:
+        """Return the files that the store has not got yet."""
+        return sorted((self.folder / "artifacts").glob("*"))
+
+    @property
+    def place(self) -> Path | None:
+        """Where a local store keeps the run's artifacts; None where MLflow takes them to it."""
+        known = self.run_id and self.uri
+        return self.store.place(self.run_id or "", self.uri or "") if known else None
+
+    def _deliver(self) -> None:
+        """Send everything there is, in an order that leaves a readable run wherever it ends."""
+        written = shapes.read_or(self.folder / "closing.json", shapes.CLOSING, None)
+        opening = self.opening
+        closing = Closing(**written) if written else None
+        points, tags = (closing.points, closing.tags) if closing else ([], {})
+        if self.run_id is None:
+            run = self._find()
+            if run is None:
+                run, tags = self._create({**opening.tags, **tags}), {}
+            self.run_id, self.uri = run.run_id, run.artifact_uri
+            if closing is None:  # else it is over in a moment, and found by its key if we are not
+                self._note_sent(opened=False)
+        if self._opened and closing is None:
+            return
+        if self._opened:
+            self._log(points, tags, {})
+        else:
+            first = [(key, step, value, opening.start_ms) for key, step, value in opening.points]
+            self._log([*first, *points], tags, opening.params)
+            if opening.data:
+                self._log_data(_data_input(opening.data))
+        files = [path.name for path in self.artifacts()]
+        if files:
+            self._log_artifacts()
+        if closing:
+            self._end(closing)
+            self._require_there(closing, files)
+        else:
+            self._opened = True
+            self._note_sent(opened=True)
+            for path in self.artifacts():
+                path.unlink()
+
+    def _note_sent(self, opened: bool) -> None:
+        about = {"run_id": self.run_id, "uri": self.uri, "opened": opened}
+        write_json(self.folder / "sent.json", about)
+
+    def _find(self) -> TrackedRun | None:
+        """Return the run where an earlier attempt made it and could not tell us."""
+        if not self._tried:
+            self._tried = True
+            return None
+        experiment = self.store.experiment(self.opening.study)
+        only = f"tags.`{KEY}` = '{self.opening.tags[KEY]}'"
+        found = search(self.store, [experiment], only, most=1)
+        return found[0] if found else None
+
+    def _create(self, tags: dict[str, str]) -> TrackedRun:
+        opening = self.opening
+        made = self.store.client.create_run(
+            self.store.experiment(opening.study),
+            start_time=opening.start_ms,
+            tags=tags,
+            run_name=opening.name,
+        )
+        return TrackedRun.of(made)
+
+    def _log(self, points: list[Stamped], tags: dict[str, str], params: dict[str, str]) -> None:
+        """Send points, tags and params, in one call where they are not too many."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        assert self.run_id is not None
+        self.store.client.log_batch(
+            self.run_id,
+            [Metric(key, value, time_ms, step) for key, step, value, time_ms in points],
+            [Param(name, value[:6000]) for name, value in params.items()],
+            [RunTag(name, value) for name, value in tags.items()],
+        )
+
+    def _log_data(self, data: DatasetInput) -> None:
+        assert self.run_id is not None
+        for attempts_left in (2, 1, 0):
+            try:
+                return self.store.client.log_inputs(self.run_id, [data])
+            except Refused as error:
+                # two processes may log the same new data set at once; the second try finds it
+                if error.code != "BAD_REQUEST" or not attempts_left:
+                    raise
+
+    def _log_artifacts(self) -> None:
+        assert self.run_id is not None
+        place = self.place
+        if place is None:
+            self.store.client.log_artifacts(self.run_id, str(self.folder / "artifacts"))
+            return
+        self.changed += [*make_folder(place), place]
+        for path in self.artifacts():  # what was moved before a kill is there, and whole
+            move(path, place / path.name)
+            share(place / path.name)
+            self.changed.append(place / path.name)
+
+    def _end(self, closing: Closing) -> None:
+        assert self.run_id is not None
+        client = self.store.client
+        if closing.note is not None:
+            experiment = self.store.experiment(self.opening.study)
+            client.set_experiment_tag(experiment, "mlflow.note.content", closing.note)
+        if closing.views is not None:
+            experiment = self.store.experiment(self.opening.study)
+            chart_views.save(self.store, experiment, closing.views, closing.charts)
+        client.set_terminated(self.run_id, status=closing.status, end_time=closing.end_ms)
+
+    def _require_there(self, closing: Closing, files: list[str]) -> None:
+        """Look whether a server has what it said yes to: something on the way may say so to all."""
+        if self.store.root is not None:
+            return
+        assert self.run_id is not None
+        found = self.store.client.get_run(self.run_id)
+        there = {item.path for item in self.store.client.list_artifacts(self.run_id)}
+        points = {key for key, _, _, _ in closing.points}
+        whole = found.info.status == closing.status and points <= set(found.data.metrics)
+        if not whole or not set(files) <= there:
+            raise Away(f"{self.store.shown} said yes to the run, and does not have all of it")
+
+
+def _data_input(data: dict[str, Any]) -> DatasetInput:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    found = Dataset(
+        name=data["name"],
+        digest=data["digest"],
+        source_type="code",
+        source=json.dumps({"tags": {"package": "sgdstudy"}}),
+        profile=json.dumps(data["profile"]),
+    )
+    return DatasetInput(found, [InputTag("mlflow.data.context", "training")])
