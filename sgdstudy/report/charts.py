@@ -18,19 +18,11 @@ from sgdstudy.tracking import shapes
 
 MOST_LETTERS = 2_000_000  # of a figure: ten times the largest of ours
 MOST_DEPTH = 8
-TRACE = {
-    *(
-        "error_y",
-        "fill",
-        "fillcolor",
-        "hoverinfo",
-        "hovertemplate",
-        "legendgroup",
-        "line",
-        "marker",
-    ),
-    *("mode", "name", "showlegend", "type", "x", "xaxis", "y", "yaxis"),
-}
+_TRACE = """
+    error_y fill fillcolor hoverinfo hovertemplate legendgroup line marker mode name showlegend
+    type x xaxis y yaxis
+"""
+TRACE = frozenset(_TRACE.split())
 LAYOUT = {"annotations", "font", "hovermode", "legend", "margin", "shapes"}
 NAME = re.compile(r"[a-z]\w*")
 MARKUP = re.compile("<(?!br>|extra></extra>|(?<=<extra><)/extra>)")  # but for ours

@@ -24,7 +24,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
@@ -37,9 +37,6 @@ from sgdstudy.tracking.retry import is_away, patiently, reason_of
 from sgdstudy.tracking.sending import Sending
 from sgdstudy.tracking.shared import make_folder
 from sgdstudy.tracking.store import Store
-
-if TYPE_CHECKING:
-    pass
 
 BEGIN_SECONDS = 60.0  # a folder without opening.json may be one that is being begun
 PATIENCE_SECONDS = 10.0

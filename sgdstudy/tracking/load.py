@@ -271,8 +271,7 @@ def claims_of(
         whole: refuse what is damaged.
 
     Raises:
-        InputError: a study or an invocation that is not in the store.
-        InputError: see `whole`.
+        InputError: a study or an invocation that is not in the store; a damaged file, where whole.
     """
     found = []
     with scratch() as folder:
