@@ -15,6 +15,13 @@ settings.register_profile("repeatable", derandomize=True, deadline=None, max_exa
 settings.load_profile("repeatable")
 
 
+def pytest_collection_modifyitems(items):
+    """Files with slow tests first, so that no process is left alone with a long one at the end."""
+    marks = ("slow", "server", "faults")
+    slow = {item.path for item in items if any(map(item.get_closest_marker, marks))}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory):
     """An SQLite store without experiments: making one takes seconds, copying it none."""

@@ -14,10 +14,10 @@ from sgdstudy.report.markup import joined, markdown, rendered
 from sgdstudy.report.report import (
     MAIN,
     answered,
-    claims_of,
     in_short,
     question_and_answer,
     read_text,
+    shown_claims,
     tallied,
 )
 from sgdstudy.studies.study import HIDDEN
@@ -93,7 +93,7 @@ def _card(store: Store, server: str, name: str, experiment: Any, run: TrackedRun
         files, notes = ("answer.md", "claims.json"), list[str]()
         text, claims = (read_text(store, run, file, Path(folder), notes) for file in files)
     question, answer = question_and_answer(text, name)
-    found = [] if answer == HIDDEN else claims_of(claims, notes)
+    found = [] if answer == HIDDEN else shown_claims(claims, notes)
     short = joined(markdown(in_short(answer)[0]))
     base = server or MLFLOW
     names = run.tags.get("sgdstudy.figures", "").split(", ")

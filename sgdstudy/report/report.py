@@ -24,7 +24,7 @@ from sgdstudy.studies.study import HIDDEN
 from sgdstudy.text import printable, written
 from sgdstudy.tracking import chart_views, shapes
 from sgdstudy.tracking.app import MLFLOW
-from sgdstudy.tracking.load import kind_of
+from sgdstudy.tracking.load import finite_or_not, kind_of
 from sgdstudy.tracking.places import require_outside
 from sgdstudy.tracking.retry import is_away
 from sgdstudy.tracking.runs import (
@@ -261,7 +261,7 @@ def _section(
     with tempfile.TemporaryDirectory() as folder:  # what a server has is downloaded to it
         into = Path(folder)
         question, text = question_and_answer(read_text(store, run, "answer.md", into, notes), name)
-        claims = claims_of(read_text(store, run, "claims.json", into, notes), notes)
+        claims = shown_claims(read_text(store, run, "claims.json", into, notes), notes)
         there = _pictures(store, run, into, notes)
         pictures, left_out = album.of_study(there, ident, question)
         if pictures and pictures[0].name == MAIN:
@@ -340,7 +340,7 @@ def _code(tags: Mapping[str, str]) -> str:
     return ", ".join(words)
 
 
-def claims_of(listing: str, notes: list[str]) -> list[Claim]:
+def shown_claims(listing: str, notes: list[str]) -> list[Claim]:
     """Return the claims of a claims.json as text; what fails first, what only describes last."""
     try:
         listed = shapes.parsed(listing or "[]", shapes.CLAIMS, "claims.json")
@@ -351,7 +351,7 @@ def claims_of(listing: str, notes: list[str]) -> list[Claim]:
         notes.append(f"of {len(listed):,} claims {MOST_CLAIMS:,} are shown")
     claims = [
         {name: cut(printable(str(claim.get(name) or ""))) for name in ("name", "arm", "source")}
-        | {name: cut(written(_number(claim[name]))) for name in ("expected", "measured")}
+        | {name: cut(written(finite_or_not(claim[name]))) for name in ("expected", "measured")}
         | {"tolerance": _tolerance(claim["tolerance"]), "holds": claim.get("holds")}
         | {"kind": kind_of(claim), "verdict": WORDS[claim.get("holds")]}
         for claim in listed
@@ -365,14 +365,7 @@ def tallied(claims: Sequence[Claim]) -> str:
 
 
 def _tolerance(value: Any) -> str:
-    return "exact" if value == 0 else f"± {written(_number(value))}"
-
-
-def _number(value: Any) -> Any:
-    """Undo the spelling of what is not finite in claims.json."""
-    if isinstance(value, list):
-        return [_number(item) for item in value]
-    return float(value) if value in ("inf", "-inf", "nan") else value
+    return "exact" if value == 0 else f"± {written(finite_or_not(value))}"
 
 
 # ---- figures ---------------------------------------------------------------------------------

@@ -278,7 +278,7 @@ def claims_of(
         for run in runs_of(store, study, invocation, None, answers=True):
             labels = {name: run.labels(study)[name] for name in ("study", "invocation")}
             for claim in _claims(store, run, folder, whole):
-                values = {name: _finite_or_not(v) for name, v in claim.items()}
+                values = {name: finite_or_not(v) for name, v in claim.items()}
                 found.append(values | {"kind": kind_of(claim)} | labels)
     return found
 
@@ -300,10 +300,10 @@ def _claims(store: Store, run: TrackedRun, folder: Path, whole: bool) -> list[di
     return found
 
 
-def _finite_or_not(value: Any) -> Any:
+def finite_or_not(value: Any) -> Any:
     """Undo what JSON needs: non-finite values are strings there."""
     if isinstance(value, list):
-        return [_finite_or_not(item) for item in value]
+        return [finite_or_not(item) for item in value]
     return NOT_FINITE.get(value, value) if isinstance(value, str) else value
 
 

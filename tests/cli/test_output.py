@@ -124,19 +124,19 @@ def test_list_and_help_print_on_any_terminal(printing, python, encoding):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("redirected", "code", "says"),
+    ("jobs", "redirected", "code", "says"),
     [
-        (">/dev/full", 1, b"No space left on device"),
-        (">/dev/full 2>/dev/full", 1, b""),
-        (">&-", 0, b""),
-        ("<&- >&- 2>&-", 0, b""),
-        ("| head -1 > /dev/null; exit ${PIPESTATUS[0]}", 1, b""),
+        (1, ">/dev/full", 1, b"No space left on device"),
+        (2, ">/dev/full 2>/dev/full", 1, b""),
+        (1, ">&-", 0, b""),
+        (2, "<&- >&- 2>&-", 0, b""),
+        (1, "| head -1 > /dev/null; exit ${PIPESTATUS[0]}", 1, b""),
     ],
 )
 def test_a_study_runs_to_its_end_whatever_becomes_of_its_lines(
-    printing, store, redirected, code, says
+    printing, store, jobs, redirected, code, says
 ):
-    words = f"{sys.executable} -W error -m sgdstudy run printing --jobs 2 {redirected}"
+    words = f"{sys.executable} -W error -m sgdstudy run printing --jobs {jobs} {redirected}"
     made = subprocess.run(["bash", "-c", words], capture_output=True, timeout=300)
     assert made.returncode == code
     assert made.stdout == b""

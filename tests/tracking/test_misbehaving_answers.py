@@ -1,0 +1,12 @@
+"""A server whose answers turn wrong, later than its first one: nothing is lost."""
+
+import pytest
+from misbehaving import ANSWERS
+from test_misbehaving import assert_nothing_is_lost, bad, project  # noqa: F401
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_later_every_command_ends_and_nothing_is_lost(project, bad, capsys, kind):  # noqa: F811
+    assert_nothing_is_lost(project, bad, capsys, kind)
