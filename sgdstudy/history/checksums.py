@@ -9,6 +9,7 @@ they are.
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -72,7 +73,13 @@ def seal(path: Path) -> None:
     """Put the checksums into a Parquet file that was written to the end."""
     with open(path, "r+b") as file:
         footer, start = _footer(file)
-        sums = [_sum(file, *place) for place in _places(pq.read_metadata(file))]
+        metadata = pq.read_metadata(file)
+        columns = range(metadata.num_columns)
+        sums = [
+            _sum(file, *place)
+            for group in range(metadata.num_row_groups)
+            for place in _places(metadata, group, columns)
+        ]
         words = np.array([*sums, zlib.crc32(footer), len(sums)], WORD).tobytes()
         file.seek(start)
         file.write(words + np.array([zlib.crc32(words)], WORD).tobytes() + MAGIC + footer)
@@ -122,15 +129,19 @@ class Sealed:
         """
         if self.sums is None:
             return
-        names = list(self.metadata.schema.to_arrow_schema().names)
+        names = self._names
         chosen = range(len(names)) if columns is None else sorted(map(names.index, columns))
-        places = list(_places(self.metadata))
         with open(self.path, "rb") as file:
             for group in range(self.metadata.num_row_groups) if groups is None else groups:
-                for column in chosen:
-                    i = group * len(names) + column
-                    if _sum(file, *places[i]) != self.sums[i]:
+                for column, place in zip(
+                    chosen, _places(self.metadata, group, chosen), strict=True
+                ):
+                    if _sum(file, *place) != self.sums[group * len(names) + column]:
                         raise Damaged(f"column {names[column]}, row group {group}")
+
+    @functools.cached_property
+    def _names(self) -> list[str]:
+        return list(self.metadata.schema.to_arrow_schema().names)
 
 
 def checked(path: str | Path) -> pq.ParquetFile:
@@ -173,16 +184,16 @@ def _sums(file: BinaryIO, footer: bytes, start: int) -> np.ndarray | None:
     return np.frombuffer(words, WORD, count)
 
 
-def _places(metadata: pq.FileMetaData) -> Iterator[tuple[int, int]]:
-    """Yield where the columns lie, row group by row group: first byte, length."""
-    for g in range(metadata.num_row_groups):
-        group = metadata.row_group(g)
-        for c in range(metadata.num_columns):
-            column = group.column(c)
-            first = column.data_page_offset
-            if column.dictionary_page_offset is not None:
-                first = min(first, column.dictionary_page_offset)
-            yield first, column.total_compressed_size
+def _places(
+    metadata: pq.FileMetaData, group: int, columns: Iterable[int]
+) -> Iterator[tuple[int, int]]:
+    """Yield where columns of a row group lie: first byte, length."""
+    rows = metadata.row_group(group)
+    for column in map(rows.column, columns):
+        first = column.data_page_offset
+        if column.dictionary_page_offset is not None:
+            first = min(first, column.dictionary_page_offset)
+        yield first, column.total_compressed_size
 
 
 def _sum(file: BinaryIO, first: int, length: int) -> int:
