@@ -8,6 +8,7 @@ Source: Exercise 1. Command: python experiments/ex1_gradient_descent.py
 """
 
 import sgdstudy as ss
+from answers.ex1_gradient_descent import answer, short  # noqa: F401, ss.study collects them
 
 D = 2000  # points of the curve
 STEPS = ("1e-4", "2e-4", "3e-4", "4e-4", "4.9e-4", "5.1e-4")
@@ -67,29 +68,6 @@ def claims(o, runs):
     moved, half = floor.steps["update_norm"], "theory: less than half a unit in the last place"
     yield ss.Claim("last_update", "float32 floor", moved.iloc[-1], 0, source=half)
     yield from ss.predicted_claims(runs.select("*", without=("lr 2e-4", "sum, lr 2e-4/d")))
-
-
-def answer(o, runs, value):
-    run, near = runs["lr 2e-4"], [runs[arm].when() for arm in BEST]
-    limit, best = ss.expect(run).lr_limit, runs["lr best"].config.lr
-    shown, sums = value["lr_limit"], value["sum_form_lr_limit"]
-    off = abs(run.w - run.problem.true_at(run.n_steps))[0]
-    grows = f", and the growth of its loss shows a limit of {shown:.4g}" if shown > 0 else ""
-    short = f": with the same step its loss grows as beyond a limit of {sums:.4g}"
-    return f"""Full-batch descent with lr 2e-4 stops {run.when()} (printed: 9340) and still lies
-    {run.distance[0]:.4f} from the true parameters, {off[2]:.4f} in the constant term, along which
-    the loss is flattest and descent slow. Steps up to 2 / (largest eigenvalue) = {limit:.4g} work;
-    5.1e-4 is beyond that{grows}. The best step for this epsilon is by theory {best:.5g},
-    {100 * best / limit.value:.1f} % of the limit; it stops {near[1]}, 0.1 % less {near[0]}, 0.05 %
-    more {near[2]}. The sum form needs the step divided by d = {D}, with which it stops
-    {runs["sum, lr 2e-4/d"].when()}{short if sums > 0 else ""}. Left alone for {2 * o.epochs} epochs
-    in float32, lr {FLOOR:g} ends at an excess loss of {value["float32_floor"]:.3g} and a last step
-    of length {value["last_update"]:.2g} (one below half a unit in the last place changes nothing).
-
-    What the text says otherwise: Q_i is written as a norm, the code squares it (Exercise 7 runs
-    both); it speaks of one sample at a time, the code of this exercise uses all at once
-    (study_one_sample); its default values are not those of the code; and the iterations that
-    Exercise 5 prints are epochs."""
 
 
 def picture(o, runs, value):

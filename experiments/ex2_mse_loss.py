@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 import sgdstudy as ss
+from answers.ex2_mse_loss import answer, short  # noqa: F401, ss.study collects them
 
 TRUE = np.array([0.3, -1.7, 2.5])
 AWAY = np.array([0.0, 0.0, 1e-3])  # where "abs, near" starts: every residual is 0.001
@@ -72,19 +73,6 @@ def claims(o, runs):
     yield ss.Claim("distance", "abs", text.distance[0])
     last = distances[-LAST:]
     yield ss.Claim("distance", "abs, near", [last.min(), last.max()])
-
-
-def answer(o, runs, value):
-    differ, run, least = value["numbers_that_differ"], runs["abs"], value["least_gradient"]
-    same = "the same to the last bit" if differ == 0 else f"NOT the same: {differ} numbers differ"
-    (low, high), last = value["distance", "abs, near"], min(LAST, o.epochs)
-    return f"""The {runs["MSELoss"].n_steps[0]} steps of the two arms are {same}. The unsquared loss
-    of the text is another problem: with the same step it ends as "{run.stop_reason[0]}" at epoch
-    {run.stop_epoch[0]}, {run.distance[0]:.3g} from the true parameters. Its gradient does not
-    vanish near them: as long as residuals are not mere rounding it has a norm of at least
-    {least:.2g}, so that steps are at least {o.lr * least:.1e} long and descent does not settle.
-    Started {AWAY[2]:g} from the solution it is {value["distance_after_first_step"]:.2g} away after
-    one step, and between {low:.2g} and {high:.2g} after the last {last}."""
 
 
 def picture(o, runs, value):

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 import sgdstudy as ss
+from answers.ex3_batches import answer, short  # noqa: F401, ss.study collects them
 
 LOADER = "torch.utils.data.DataLoader, run beside it: loss and gradient at w = 0"
 
@@ -73,21 +74,6 @@ def show(o, runs):
     rows = samples(o, runs).query("epoch == 1 and batch < @o.limit")
     line = "batch {0.batch}, sample {0.sample}: x = {0.x:f}, y = {0.y:f}"
     return "\n".join(line.format(row) for row in rows.itertuples())
-
-
-def answer(o, runs, value):
-    x = runs["sequential"].problem.x
-    return f"""An epoch visits each of the {len(x)} samples once: in
-    {cut(value, "shuffle", o.batch_size)}, or in {cut(value, "ragged", o.ragged)}. shuffle=False
-    cuts the curve into neighbouring points, so that every batch sees one piece of it,
-    {value["widest_batch"]:.2f} of its {x.max() - x.min():.2f} wide at most (Exercise 6)."""
-
-
-def cut(value, arm, size):
-    last = value["last_batch", arm]
-    short = f""", the last one of {last}, whose samples a plain mean of the batch losses weighs more
-    (Exercise 7)"""
-    return f"{value['batches', arm]} batches of {size}{short if last < size else ''}"
 
 
 def picture(o, runs, value):

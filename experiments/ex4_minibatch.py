@@ -11,12 +11,11 @@ from dataclasses import replace
 import numpy as np
 
 import sgdstudy as ss
+from answers.ex4_minibatch import answer, short  # noqa: F401, ss.study collects them
 
 PRINTED = "printed in the notebook"
 ORDERS = "theory: the seeds' own orders, in float64"
 FOLLOWED = 8  # seeds whose own orders are followed, step by step
-FITS = """So the printed 48 fits a step of 0.0002 and not the call that is printed above it: we take
-    it that 0.0002 lost its digits there."""
 
 
 class Options(ss.Options):
@@ -62,25 +61,6 @@ def claims(o, runs):
     due = known.running_over_full(epoch)
     yield ss.Claim("running_loss_ratio_late", "descent", late.mean(), due)
     yield from ss.predicted_claims(runs.select("descent"))
-
-
-def span(first, last):
-    return f"{first:.0f}" if first == last else f"{first:.0f} to {last:.0f}"
-
-
-def answer(o, runs, value):
-    run, n, lost = runs["descent"], len(runs["descent"].w), value["diverged"]
-    (first, last), (low, high) = value["stop_epoch_printed"], value["first_non_finite_loss"]
-    falls = f"falls below {o.epsilon:g} at epoch {span(first, last)} in all of {n} orders"
-    missed = np.sum(np.isinf(run.converged_epoch))
-    fails = f"does not fall below {o.epsilon:g} within {o.epochs} epochs in {missed} of {n} orders"
-    fits = o.lr == 2e-4 and 47 <= first <= last <= 49 and lost == n
-    told = n - value["printed_eta_diverges_at_batch"]
-    there = f""": the first loss that is not finite is that of batch {span(low, high)}, in {told}
-    of them the one that the order's own steps foretell"""
-    return f"""With lr {o.lr:g} the running loss {fails if missed else falls}; the notebook prints
-    48. With the printed eta=0.2, {lost} of {n} orders diverge{there if lost == n else ""}.
-    {FITS if fits else ""}"""
 
 
 def picture(o, runs, value):

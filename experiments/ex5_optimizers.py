@@ -10,6 +10,7 @@ Source: Exercise 5. Command: python experiments/ex5_optimizers.py --seeds 1024
 import numpy as np
 
 import sgdstudy as ss
+from answers.ex5_optimizers import answer, short  # noqa: F401, ss.study collects them
 
 # declared here once, not tuned; RAdam's first steps follow the bare gradient, so a small one
 STEPS = {"Adam": 0.1, "AdamW": 0.1, "NAdam": 0.1, "RAdam": 1e-3, "Adagrad": 0.5}
@@ -35,6 +36,7 @@ def arms(o):
     rms = ss.Arm("curve", "as printed", optimizer="RMSprop", lr=o.lr, seeds=o.seed_range(), **same)
     yield "RMSprop", rms
     few = rms.but(seeds=range(o.first_seed, o.first_seed + o.others))
+    yield "SGD", few.but("plain SGD, the step of Exercise 4", optimizer="SGD", lr=2e-4)
     # a step of lr / (1 - momentum) in the long run: the notebook's 2e-4
     momentum = few.but("SGD with momentum", optimizer="SGD", options={"momentum": 0.9}, lr=2e-5)
     yield "SGD, momentum 0.9", momentum
@@ -65,22 +67,6 @@ def claims(o, runs):
 
 def say(epoch):
     return f"{epoch:.0f}" if np.isfinite(epoch) else "never"
-
-
-def answer(o, runs, value):
-    (low, high), left, run = value["rmsprop_stop_95"], value["never_stopped"], runs["RMSprop"]
-    n, rest = len(run.w), runs.select("*", without="RMSprop")
-    spread = f", 95 % between {low:.0f} and {high:.0f}" if np.isfinite(high) else ""
-    order = "Between seeds only the order of the samples differs; it decides the stop epoch:"
-    printed = f"""{100 * value["share_by_printed_23"]:.0f} % of the seeds stop by the printed 23."""
-    others = ", ".join(f"{arm} {say(other.median_stop)}" for arm, other in rest.items())
-    near = f"""Each seed that stops ends within {value["distance_of_stopped"]:.2g} of the true
-    parameters, {100 * value["share_by_printed_0.0001"]:.0f} % within the printed 0.0001."""
-    return f"""{order if low < high else ""} RMSprop's median seed of {n} stops
-    {run.when(value["rmsprop_stop_median"])}{spread}; {left} do not within {o.epochs} epochs
-    (counted as later than all others). {printed if o.epochs >= 23 else ""}
-    {near if left < n else ""} Median stop epoch of the others at their declared step, under the
-    same rule, of {o.others} seeds each: {others} (never: not within {o.epochs} epochs)."""
 
 
 def picture(o, runs, value):

@@ -10,6 +10,7 @@ Command: python experiments/ex6_shuffle.py --seeds 64
 """
 
 import sgdstudy as ss
+from answers.ex6_shuffle import answer, short  # noqa: F401, ss.study collects them
 
 
 class Options(ss.Options):
@@ -53,38 +54,6 @@ def claims(o, runs):
     without_rounding = ss.expect(runs["SGD reversed"]).stop_without_rounding
     yield ss.Claim("stop_without_rounding", "SGD reversed", without_rounding)
     yield from ss.predicted_claims(runs)
-
-
-def answer(o, runs, value):
-    at, exact = {arm: run.median_stop for arm, run in runs.items()}, value["stop_without_rounding"]
-    stop = {arm.removeprefix("SGD "): run.when() for arm, run in runs.items()}
-    innocent = at["SGD strided"] < min(at["SGD shuffle"] + 2, at["SGD sequential"])
-    rounded = f"""In float32 the rounding of the steps counts too: the reversed order gets there
-    {stop["reversed"]}, in float64 {runs["SGD reversed"].when(exact)}."""
-    return f"""{explosion(o, value, stop)} {rounded if exact != at["SGD reversed"] else ""}
-
-    {"The lack of randomness is not the fault. " * innocent}Mixed batches in a fixed order (strided)
-    get below {o.epsilon:g} {stop["strided"]}, drawn (shuffle) {stop["shuffle"]}, drawn once
-    {stop["shuffle_once"]}; neighbours drawn (block_shuffle) {stop["block_shuffle"]}, in a fixed
-    order (sequential) {stop["sequential"]} (of drawn orders the median of {o.seeds})."""
-
-
-def explosion(o, value, stop):
-    (first, last), (high, at) = value["batches_beyond_limit"], value["peak_batch_loss"]
-    rho, (begun, grown, ended) = value["rho_sequential"], value["share_along_steepest"]
-    steep = f""", {first} at the start of the epoch and {last} at its end. Consecutive ones push
-    along nearly the same direction (the cosine is at least {value["least_cosine"]:.6f}), so their
-    factors multiply: by up to {value["growth_within_epoch"]:.1e} within an epoch, and
-    {value["growth_across_boundary"]:.1e} across its boundary. They amplify only what of the error
-    lies along it: a share of {begun:.2f} as epoch 1 begins, {grown:.2f} at its batch {first}, at
-    most {ended:.0e} in its last {last} (steep_batches.png)."""
-    shrinks = f"From epoch to epoch {rho:.4f} of the error is left, along its slowest direction."
-    return f"""With shuffle=False epoch 1 has a running loss of {value["running_loss_epoch_1"]:.2g},
-    its batch {at} a loss of {high:.2g}, and at its end all the data one of
-    {value["full_loss_epoch_1"]:.3g}, which is below {o.epsilon:g} {stop["exact"]} (in float64; in
-    float32 {stop["sequential"]}). Ten neighbouring points can be {value["steepest_over_mean"]:.1f}
-    times as steep as all the data: {first + last} of the 200 batches are beyond their own stability
-    limit{steep if first + last else "."} {shrinks if rho < 1 else ""}"""
 
 
 def picture(o, runs, value):

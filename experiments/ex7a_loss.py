@@ -12,6 +12,7 @@ from itertools import product
 import numpy as np
 
 import sgdstudy as ss
+from answers.ex7a_loss import answer, short  # noqa: F401, ss.study collects them
 
 STEPS = {"mse": 2e-4, "abs": 1e-3}  # each descends
 RULES = {"running_loss": "running", "full_loss": "full", "last_loss": "last_batch"}
@@ -64,32 +65,6 @@ def claims(o, runs):
     yield ss.Claim.off("weighted_mean_is_full", "mse and abs, fixed", runs.off("mean", "*fixed"))
     yield ss.Claim.off("unweighted_mean_off", "sorted", runs.off("weighting", "*sorted, fixed"))
     yield ss.Claim.off("drift_and_sampling", "mse, moving", runs.off("split", "mse*moving"))
-
-
-def answer(o, runs, value):
-    moving, short = f"mse, B={o.divides}, moving", "mse, B=1999, sorted, fixed"
-    first, last = value["running_over_full", moving]
-    along = value["running_over_full", "mse, sorted, moving"][1]
-    stop = {loss: value[f"first_{loss}_below_0.1", moving] for loss in RULES}
-    apart = max(map(abs, value["running_epochs_late", moving]))
-    early = value["last_loss_early", moving]
-    luck = f", by luck: in {early} of {o.seeds} orders before the full loss" if early else ""
-    doctor = f"""{"So it is not serious, doctor. " if apart <= 2 else ""}Shuffled, the running loss
-    is below {EPSILON} at epoch {stop["running_loss"]:g}, the full one at {stop["full_loss"]:g}, at
-    most {apart:g} apart; the loss of the last batch at {stop["last_loss"]:g}{luck} (medians)."""
-    if not np.isfinite([*stop.values(), apart]).all():
-        doctor = f"Not every order gets below {EPSILON} here, so a stop cannot be told."
-    return f"""At fixed parameters nothing is lost: weighted by size, the batch losses average to
-    the full loss, to {value["weighted_mean_is_full"]:.0e}, for the squared error and for the
-    unsquared norm of the text alike. The sum the exercise speaks of is m times the plain mean:
-    another scale, not another loss. The unweighted mean is off where the last batch is short: by
-    {value["unweighted_minus_full", short]:+.3g} when it holds one sample, the last point of the
-    curve, and counts as much as 1999 others. The triangle inequality is about norms (study_norms).
-
-    During training the parameters move between batches (drift), and a batch is not the whole
-    (sampling): of the squared error, in batches of {o.divides}, the running loss is {first:.2f}
-    times the full loss at the end of epoch 1, and {last:.4f} times in epoch {o.epochs} (medians of
-    {o.seeds} orders), along the curve {along:.2g} times (Exercise 6). {doctor}"""
 
 
 def picture(o, runs, value):

@@ -11,6 +11,7 @@ Source: Exercise 7, second part. Command: python experiments/ex7b_gradient_norm.
 import numpy as np
 
 import sgdstudy as ss
+from answers.ex7b_gradient_norm import answer, short  # noqa: F401, ss.study collects them
 
 RATIO = "batch_norm_over_full_norm"
 NORMS = ("mean_grad_norm", "full_grad_norm")  # of the batch gradients of an epoch; of the full one
@@ -64,28 +65,6 @@ def claims(o, runs):
     yield ss.Claim.off("full_norm_above_mean", "all fixed", fixed.off("grad_triangle"))
     if d % o.batch_size == 0:  # of two sizes the mean that is recorded is weighted
         yield ss.Claim.off("way_off", "all moving", moving.off("way"))
-
-
-def answer(o, runs, value):
-    start, way, near, noisy = runs.select("*", without="moving*")
-    square = value["full_gradient_norm", near] ** 2
-    serious = f"So it is serious, doctor: {near} the norm of a batch says little of the full one."
-    return f"""At fixed parameters the batch gradients, weighted by size, average to the full
-    gradient, so by the triangle inequality the full norm is at most the mean of the batch norms;
-    they are equal where all batches point the same way. At the start the mean is
-    {value[RATIO, start]:.3f} times the full norm, on the way {value[RATIO, way]:.2f} times, near
-    the optimum {value[RATIO, near]:.1f} times. {serious if value[RATIO, near] > 2 else ""}
-    At the optimum of noisy labels the full gradient vanishes but for rounding (its norm is
-    {value["full_gradient_norm", noisy]:.0e}) and the batch gradients do not (the smallest of
-    {runs[noisy].n_steps.sum()} has {value["least_batch_norm", noisy]:.2g}): there a rule that waits
-    for them to vanish waits in vain. It is their mean over an epoch that moves the parameters.
-
-    The gradient noise scale, the batch size at which noise and signal of its gradient are equally
-    strong, is {value["noise_scale", start]:.4g} at the start, {value["noise_scale", way]:.4g} on
-    the way and {value["noise_scale", near]:.4g} near the optimum: it is a property of a place, not
-    of a problem. Estimated from batches of {o.batch_size} and of all the data, drawn without
-    replacement, the squared full norm is off by {value["two_batch_estimator_bias", near]:.2g} near
-    the optimum, where it is {square:.2g}."""
 
 
 def picture(o, runs, value):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # for mypy and editors: the names of `_PUBLIC` and `_MODULES`
     from sgdstudy.history.elsewhere import load_losses
     from sgdstudy.history.history import History
     from sgdstudy.known import Known
+    from sgdstudy.language import say
     from sgdstudy.problems.problem import Problem
     from sgdstudy.recipe import orders
     from sgdstudy.recipe.config import TrainConfig
@@ -50,6 +51,7 @@ _PUBLIC = {
     "expect": "sgdstudy.theory.expect",
     "Estimate": "sgdstudy.theory.estimates",
     "Known": "sgdstudy.known",
+    "say": "sgdstudy.language",
     "check": "sgdstudy.course.check",
     "sgd": "sgdstudy.course.sgd",
     "compare": "sgdstudy.tracking.compare",

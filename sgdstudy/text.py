@@ -53,8 +53,18 @@ def power(value: float, digits: int = 1) -> str:
     if "e" not in text:
         return written(float(text)) if math.isinf(value) else text
     mantissa, exponent = text.split("e")
-    raised = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"10{raised}" if mantissa == "1" else f"{mantissa}·10{raised}"
+    return raised(mantissa, int(exponent))
+
+
+def raised(mantissa: str, exponent: int) -> str:
+    """Write a number by its power of ten, without zeros at the end.
+
+    >>> raised("1.50", 10), raised("1.00", -3)
+    ('1.5·10¹⁰', '10⁻³')
+    """
+    power = str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    short = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
+    return f"10{power}" if short == "1" else f"{short}·10{power}"
 
 
 def printable(text: str) -> str:

@@ -1,5 +1,6 @@
 """What several test files share: an empty MLflow store, small problems, the notebook's loop."""
 
+import os
 import shutil
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import sgdstudy as ss
 
+os.environ["SGDSTUDY_LANG"] = "en"  # whatever the locale of who runs the tests
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=40)
 settings.load_profile("repeatable")
 

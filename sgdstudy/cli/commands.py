@@ -21,12 +21,14 @@ from sgdstudy.cli.terminal import (
     show_paragraphs,
 )
 from sgdstudy.errors import InputError, StoreError
+from sgdstudy.language import say as in_words
+from sgdstudy.language import to_say
 from sgdstudy.studies.claims import tally
 from sgdstudy.studies.scripts import find_scripts, load_studies, load_study
 from sgdstudy.studies.study import Result, Study
 from sgdstudy.text import written
 
-Store = Annotated[str | None, tyro.conf.arg(help="folder of the store, or tracking URI")]
+Store = Annotated[str | None, tyro.conf.arg(help=to_say("folder of the store, or tracking URI"))]
 
 
 @dataclass(frozen=True)
@@ -68,18 +70,23 @@ class StudyCommand:
         size = _stored_bytes(store) - before
         failed = [(r.study, claim) for r in results for claim in r.failed]
         if any(result.claims for result in results):
-            show("\n", bold("All claims"), "\n")
+            show("\n", bold(in_words("All claims")), "\n")
             print_claims(results)
         say(
-            f"\n{len(results)} studies: "
-            f"{tally((c.kind, c.holds) for r in results for c in r.claims)}\n"
-            f"{time.perf_counter() - started:.0f} s, {size / 1e6:.0f} MB written"
+            "\n"
+            + in_words("{n} study", "{n} studies", n=len(results))
+            + f": {tally((c.kind, c.holds) for r in results for c in r.claims)}\n"
+            f"{time.perf_counter() - started:.0f} s, {size / 1e6:.0f} MB"
         )
-        show("Read the report: ", bold(str(_write_report(store, None))))
-        show("Look at the charts: ", bold("sgdstudy ui"), " (or make ui)")
+        show(in_words("Read the report:"), " ", bold(str(_write_report(store, None))))
+        show(in_words("Look at the charts:"), " ", bold("sgdstudy ui"), " (make ui)")
         for where, c in failed:
-            what = f"{where}: {c.name} ({c.arm}): expected {written(c.expected)}"
-            say(f"FAILS  {what}, tolerance {written(c.tolerance)}, measured {written(c.measured)}")
+            expected, tolerance, measured = map(written, (c.expected, c.tolerance, c.measured))
+            given = {"expected": expected, "tolerance": tolerance, "measured": measured}
+            numbers = in_words(
+                "expected {expected}, tolerance {tolerance}, measured {measured}", **given
+            )
+            say(f"{in_words('FAILS')}  {where}: {c.name} ({c.arm}): {numbers}")
         refused = any(result.refused for result in results)
         missing = [name for result in results for name in result.missing]
         return 1 if refused or ((failed or missing or broken) and self.strict) else 0
@@ -363,7 +370,8 @@ OLD_WORDS = {"reap": "recover", "sync": "recover"}  # they stay, and are not lis
 
 def parse_options(study: Study, words: list[str]) -> Any:
     """Return a study's options, from the words of its command line."""
-    return parse(study.options, words, study.name, study.doc)
+    about = "\n\n".join(map(in_words, study.doc.strip().split("\n\n")))
+    return parse(study.options, words, study.name, about)
 
 
 def run_script(study: Study, options: Any) -> int:
@@ -381,7 +389,7 @@ def _run_and_print(study: Study, options: Any) -> Result:
     show_paragraphs(result.answer)
     if result.claims:
         print_claims([result])
-    say(f"charts, once `sgdstudy ui` runs: {result.url}")
+    say(in_words("charts, once `sgdstudy ui` runs: {url}", url=result.url))
     for line in result.refused:
         say(f"refused by the store, and set aside: {line}")
     return result

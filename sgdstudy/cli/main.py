@@ -11,6 +11,7 @@ from sgdstudy.cli.commands import COMMANDS, OLD_WORDS, RunCommand, parse_options
 from sgdstudy.cli.parsing import about, parse
 from sgdstudy.cli.terminal import PlainWarnings
 from sgdstudy.errors import InputError, Interrupted, StoreError, one_line, unknown
+from sgdstudy.language import languages, say, speaking
 from sgdstudy.studies import output
 from sgdstudy.studies.study import Study
 
@@ -19,16 +20,28 @@ HELP = ("-h", "--help")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `sgdstudy`."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words, lang = _split(sys.argv[1:] if arguments is None else arguments)
     helps = not words or words[0] in HELP
-    code = _guarded(lambda: print(_usage()) if helps else _run(words))
+    code = _guarded(lambda: print(_usage()) if helps else _run(words), lang)
     if code or not helps:
         sys.exit(code)
 
 
 def script_main(study: Study) -> None:
     """Entry point of a script in `experiments/`."""
-    sys.exit(_guarded(lambda: run_script(study, parse_options(study, sys.argv[1:]))))
+    words, lang = _split(sys.argv[1:])
+    sys.exit(_guarded(lambda: run_script(study, parse_options(study, words)), lang))
+
+
+def _split(given: Sequence[str]) -> tuple[list[str], str | None]:
+    """Return words without `--lang fr`, which all commands and scripts take, and its value."""
+    words, lang = list(given), None
+    for i, word in enumerate(words):
+        if word == "--lang":
+            return words[:i] + words[i + 2 :], "".join(words[i + 1 : i + 2])
+        if word.startswith("--lang="):
+            return words[:i] + words[i + 1 :], word.partition("=")[2]
+    return words, lang
 
 
 def _run(words: list[str]) -> int:
@@ -42,17 +55,16 @@ def _run(words: list[str]) -> int:
         cut = next((i for i, word in enumerate(rest) if word.startswith("-")), len(rest))
         if cut or rest[:1] not in ([HELP[0]], [HELP[1]]):
             rest, theirs = rest[:cut], rest[cut:]
-    command = parse(kind, rest, f"sgdstudy {name}", about(kind))
+    command = parse(kind, rest, f"sgdstudy {name}", say(about(kind)))
     code: int = command.run(theirs) if kind is RunCommand else command.run()
     return code
 
 
 def _usage() -> str:
-    lines = [f"  {name:<8} {about(kind)}" for name, kind in COMMANDS.items()]
-    return (
-        "usage: sgdstudy COMMAND [OPTIONS]     (sgdstudy COMMAND --help for its options)\n\n"
-        + "\n".join(lines)
-    )
+    head = say("usage: sgdstudy COMMAND [OPTIONS] (sgdstudy COMMAND --help for its options)")
+    lines = [f"  {name:<8} {say(about(kind))}" for name, kind in COMMANDS.items()]
+    foot = say("All take --lang: the language, {names}.", names=" | ".join(languages()))
+    return "\n".join([head, "", *lines, "", foot])
 
 
 def _require_folder() -> None:
@@ -67,14 +79,14 @@ def _require_folder() -> None:
         raise InputError("the current folder is gone; change to one that is there") from None
 
 
-def _guarded(action: Callable[[], int | None]) -> int:
+def _guarded(action: Callable[[], int | None], lang: str | None = None) -> int:
     """Do something and return the exit code; a user's mistake is one line, and exit code 2."""
     if sys.stdout is sys.__stdout__:  # a program of its own, no test and no notebook
         output.harden()
         output.keep_warnings_ours()
         logging.getLogger("sgdstudy").addHandler(PlainWarnings())
     try:
-        code = _exit_code(action)
+        code = _exit_code(action, lang)
     finally:
         why = output.lost()
     if why:
@@ -82,9 +94,10 @@ def _guarded(action: Callable[[], int | None]) -> int:
     return code or int(bool(why) or output.is_cut())
 
 
-def _exit_code(action: Callable[[], int | None]) -> int:
+def _exit_code(action: Callable[[], int | None], lang: str | None) -> int:
     try:
-        return action() or 0
+        with speaking(lang):
+            return action() or 0
     except InputError as error:
         code, text = 2, f"error: {error}"
     except StoreError as error:

@@ -6,12 +6,16 @@ import ast
 import contextlib
 import inspect
 import io
+import itertools
 import re
-from typing import Any
+import textwrap
+from dataclasses import field, fields, make_dataclass
+from typing import Annotated, Any, get_type_hints
 
 import tyro
 
 from sgdstudy.errors import InputError
+from sgdstudy.language import ENGLISH, language, say
 
 RULE = re.compile(r"[\W_]+")  # a line that divides a box
 PLAIN = {  # Python's words, and ours
@@ -29,10 +33,11 @@ def parse(kind: Any, words: list[str], prog: str, description: str | None = None
     Raises:
         InputError: an unknown option, one that is missing, or a value of another kind.
     """
-    said = io.StringIO()
+    said, spoken = io.StringIO(), kind if language() == ENGLISH else translated(kind)
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(kind, args=words, prog=prog, description=description)
+            found = tyro.cli(spoken, args=words, prog=prog, description=description)
+            return kind(**{field.name: getattr(found, field.name) for field in fields(kind)})
     except SystemExit as end:
         if end.code != 2:  # --help
             raise
@@ -43,6 +48,31 @@ def about(kind: type) -> str:
     """Return what a command does: its docstring, read from its file where `-OO` has left it out."""
     tree = ast.parse(inspect.getsource(kind))
     return ast.get_docstring(tree.body[0]) or ""  # type: ignore[arg-type]
+
+
+def translated(kind: Any) -> Any:
+    """Return the dataclass with the help of its options in the present language."""
+    hints, docs, made = get_type_hints(kind, include_extras=True), helps(kind), []
+    for part in fields(kind):
+        hint = hints[part.name]
+        given = [getattr(config, "help", None) for config in getattr(hint, "__metadata__", ())]
+        text = next(filter(None, given), None) or docs.get(part.name)
+        if text:
+            hint = Annotated[hint, tyro.conf.arg(help=say(text))]
+        made.append((part.name, hint, field(default=part.default)))
+    return make_dataclass(kind.__name__, made, bases=(kind,), frozen=True)
+
+
+def helps(kind: type) -> dict[str, str]:
+    """Return what the options of a dataclass do, by name: the texts below them in its source."""
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__[:-1]):
+        (node,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        body = node.body if isinstance(node, ast.ClassDef) else []
+        for before, after in itertools.pairwise(body):
+            if isinstance(before, ast.AnnAssign) and isinstance(after, ast.Expr):
+                found[ast.unparse(before.target)] = ast.literal_eval(after.value)
+    return found
 
 
 def sentence(box: str) -> str:

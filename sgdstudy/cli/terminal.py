@@ -12,10 +12,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sgdstudy.errors import InputError
-from sgdstudy.studies.claims import PLURAL, Claim
+from sgdstudy.language import say as in_words
+from sgdstudy.language import to_say
+from sgdstudy.studies.claims import Claim, Kind
 from sgdstudy.text import printable, written
 
 WIDE = 110  # columns that hold a table of claims
+KINDS: dict[Kind, str] = {
+    "prediction": to_say("Predictions"),
+    "identity": to_say("Identities"),
+    "description": to_say("Descriptions"),
+}
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,10 +75,10 @@ def confirmed(question: str, instead: str) -> bool:
 
 def print_claims(results: Sequence[Result]) -> None:
     """Print the claims of one study, or of several, a table for each kind."""
-    for kind, plural in PLURAL.items():
+    for kind in KINDS:
         chosen = [(r.study, [c for c in r.claims if c.kind == kind]) for r in results]
         if any(claims for _, claims in chosen):
-            show(bold(plural.capitalize()))
+            show(bold(in_words(KINDS[kind])))
             console().print(_table_of(chosen, expects=kind != "description"))
 
 
@@ -82,13 +89,15 @@ def _table_of(studies: Sequence[tuple[str, list[Claim]]], expects: bool) -> Any:
 
     table = Table(show_edge=False)
     guessed = any(claim.guess is not None for _, claims in studies for claim in claims)
-    table.add_column("claim", overflow="fold", no_wrap=console().width >= WIDE)
-    heads = ["expected", "measured", "tolerance"] if expects else ["measured"]
-    for head in ("arm", *["your guess"] * guessed, *heads):
+    wide = console().width >= WIDE
+    table.add_column(in_words("claim"), overflow="fold", no_wrap=wide)
+    three = [in_words("expected"), in_words("measured"), in_words("tolerance")]
+    heads = three if expects else three[1:2]
+    for head in (in_words("arm"), *[in_words("your guess")] * guessed, *heads):
         table.add_column(head, overflow="fold")
     if expects:
-        table.add_column("verdict", no_wrap=True)
-    words = {True: Text("holds", "green"), False: Text("FAILS", "bold red")}
+        table.add_column(in_words("verdict"), no_wrap=True)
+    words = {True: Text(in_words("holds"), "green"), False: Text(in_words("FAILS"), "bold red")}
     for study, claims in studies:
         if len(studies) > 1 and claims:
             table.add_section()

@@ -61,8 +61,10 @@ def off(run: Run, identity: str) -> Off:
 
 def _sum(run: Run) -> float:
     steps = run.load(columns=["seed", "epoch", "loss"]).astype({"loss": float})
-    total = steps.groupby(["seed", "epoch"])["loss"].sum().to_numpy()
-    return _largest(total / (len(_sizes(run)) * run.load("epochs")["mean_loss"]) - 1)
+    total = steps.groupby(["seed", "epoch"])["loss"].sum()
+    mean = run.load("epochs").set_index(["seed", "epoch"])["mean_loss"]
+    # a seed that diverges has steps of an epoch that it did not complete
+    return _largest(total.loc[mean.index] / (len(_sizes(run)) * mean) - 1)
 
 
 def _split(run: Run) -> float:

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sgdstudy.language import say, to_say
 from sgdstudy.report.markup import cut
 from sgdstudy.text import printable, written
 from sgdstudy.tracking.runs import TrackedRun
 
 LONGEST_CELL = 300
+ENDS = {
+    "converged": to_say("converged"),
+    "max_epochs": to_say("max epochs"),
+    "diverged": to_say("diverged"),
+    "interrupted": to_say("interrupted"),
+}
 MOST_SETTINGS = 60
-RESULTS = {"stop epoch": ("stop_epoch", "never"), "final loss": ("full_loss", "not finite")}
+HEADS = (to_say("arm"), to_say("what for"), to_say("settings"), to_say("ended as"))
+RESULTS = {
+    to_say("stop epoch"): ("stop_epoch", to_say("never")),
+    to_say("final loss"): ("full_loss", to_say("not finite")),
+}
 
 
 @dataclass(frozen=True)
@@ -34,10 +46,7 @@ def arms_of(runs: Sequence[TrackedRun]) -> Arms:
     differs = [name for name in names if len(set(table[name])) > 1][:MOST_SETTINGS]
     cells = [
         {
-            "arm": run.name,
-            "what for": run.tags.get("mlflow.note.content", "").partition("\n\n")[0],
-            "settings": ", ".join(f"{n}\u00a0{table[n][i]}" for n in differs if table[n][i] != "–"),
-            "ended as": run.tags.get("stop_reason", run.status.lower()).replace("_", " "),
+            **dict(zip(HEADS, _about(run, table, differs, i), strict=True)),
             **{head: _result(run, *which) for head, which in RESULTS.items()},
         }
         for i, run in enumerate(runs)
@@ -47,6 +56,23 @@ def arms_of(runs: Sequence[TrackedRun]) -> Arms:
     rows = [[cut(printable(row[head]), LONGEST_CELL) for head in heads] for row in cells]
     alike = [name for name in names if len(set(table[name])) == 1 and table[name][0] != "–"]
     return Arms(heads, rows, {name: table[name][0] for name in alike[:MOST_SETTINGS]})
+
+
+def _about(
+    run: TrackedRun, table: Mapping[str, list[str]], differs: Sequence[str], i: int
+) -> tuple[str, str, str, str]:
+    """Return what stands under HEADS of the i-th run."""
+    settings = [f"{n}\u00a0{table[n][i]}" for n in differs if table[n][i] != "–"]
+    what_for = run.tags.get("mlflow.note.content", "").partition("\n\n")[0]
+    ended = _ended(run.tags.get("stop_reason", run.status.lower()))
+    return run.name, what_for, ", ".join(settings), ended
+
+
+def _ended(reason: str) -> str:
+    """Say how a run ended; of seeds that ended in several ways, as `3 converged, 1 diverged`."""
+    for word in ENDS:
+        reason = re.sub(rf"\b{word}\b", lambda found: say(ENDS[found[0]]), reason)
+    return reason.replace("_", " ")
 
 
 def _setting(text: str | None) -> str:
@@ -71,8 +97,8 @@ def _result(run: TrackedRun, name: str, missing: str) -> str:
     middle, low, high = (
         written(metrics[f"result/{name}{suffix}"])
         if f"result/{name}{suffix}" in metrics
-        else missing
+        else say(missing)
         for suffix in ("", "_p10", "_p90")
     )
     several = f"result/{name}_p10" in metrics and low != high
-    return f"{middle} ({low} to {high})" if several else middle
+    return f"{middle} ({say('{low} to {high}', low=low, high=high)})" if several else middle

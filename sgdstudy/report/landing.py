@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sgdstudy.errors import InputError
+from sgdstudy.language import everywhere, say
 from sgdstudy.report import report
 from sgdstudy.report.markup import joined, markdown, rendered
 from sgdstudy.report.report import (
@@ -70,7 +71,7 @@ def page(store: Store, server: str = "") -> str:
     cards = [_card(store, server, *study) for study in answered(store)]
     exercises = [card for card in cards if card.name.startswith("ex")]
     others = [card for card in cards if card not in exercises]
-    groups = {"Exercises": exercises, "Studies": others}
+    groups = {say("Exercises"): exercises, say("Studies"): others}
     mlflow = f"{server or MLFLOW}/#/"
     return rendered("landing.html", groups=groups, mlflow=mlflow, report="" if server else REPORT)
 
@@ -93,8 +94,8 @@ def _card(store: Store, server: str, name: str, experiment: Any, run: TrackedRun
         files, notes = ("answer.md", "claims.json"), list[str]()
         text, claims = (read_text(store, run, file, Path(folder), notes) for file in files)
     question, answer = question_and_answer(text, name)
-    found = [] if answer == HIDDEN else shown_claims(claims, notes)
-    short = joined(markdown(in_short(answer)[0]))
+    found = [] if answer in everywhere(HIDDEN) else shown_claims(claims, notes)
+    short = joined(markdown(in_short(answer, run.tags)[0]))
     base = server or MLFLOW
     names = run.tags.get("sgdstudy.figures", "").split(", ")
     picture = f"{server}/get-artifact?path={MAIN}&run_uuid={run.run_id}"

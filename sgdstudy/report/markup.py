@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
+from sgdstudy.language import language, say
 from sgdstudy.text import printable
 from sgdstudy.tracking import shapes
 
@@ -15,7 +16,13 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 LONGEST = 5_000  # characters of a paragraph: what is searched for takes its square
-LEFT_OUT = ("store", "jobs", "resume", "checkpoint_seconds")  # change nothing of what is found
+LEFT_OUT = (
+    "store",
+    "jobs",
+    "resume",
+    "checkpoint_seconds",
+    "lang",
+)  # change nothing of what is found
 
 
 def markdown(text: str, figures: Mapping[str, str] | None = None) -> list[Markup]:
@@ -143,4 +150,5 @@ def rendered(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["breakable"] = breakable
+    environment.globals |= {"say": say, "language": language()}
     return environment.get_template(template).render(**values)

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from sgdstudy.errors import InputError, reason, unwritable
 from sgdstudy.figures import interactive
+from sgdstudy.language import everywhere, say, to_say
 from sgdstudy.report.arms import Arms, arms_of
 from sgdstudy.report.charts import live_or_none
 from sgdstudy.report.markup import command, cut, joined, markdown, rendered, slug
 from sgdstudy.report.pictures import Album, Picture
 from sgdstudy.studies.claims import tally, without_tables
-from sgdstudy.studies.study import HIDDEN
+from sgdstudy.studies.study import HIDDEN, LAYERED
 from sgdstudy.text import printable, written
 from sgdstudy.tracking import chart_views, shapes
 from sgdstudy.tracking.app import MLFLOW
@@ -49,7 +50,11 @@ MOST_TEXT = 100_000  # characters of an answer
 MOST_FILES = 10_000  # of an answer, that are looked through for figures
 MOST_CLAIMS = 2_000
 MOST_ARMS = 2_000
-WORDS = {False: "FAILS", True: "holds", None: "described"}  # in the order of the report
+WORDS = {  # in the order of the report
+    False: to_say("FAILS"),
+    True: to_say("holds"),
+    None: to_say("described"),
+}
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,7 @@ class Section:
     def verdicts(self) -> str:
         """How many claims hold and fail, in words."""
         if self.hidden:
-            return "answer hidden"
+            return say("answer hidden")
         return tallied(self.claims)
 
 
@@ -158,7 +163,7 @@ def page(store: Store, server: str | None = None) -> str:
         "report.html",
         sections=sections,
         damaged=damaged,
-        tally=tallied([row for section in sections for row in section.claims]),
+        tally=parts_of_tally([row for section in sections for row in section.claims]),
         failing=[(section, row) for section in sections for row in section.only(False)],
         now=datetime.now(UTC),
         version=version("sgdstudy"),
@@ -268,10 +273,13 @@ def _section(
             drawn = live_or_none(read_text(store, run, DATA, into, notes), notes)
             pictures[0] = replace(pictures[0], live=drawn)
     if lacks_files(store, run):
-        text = f"The files of this answer, and of its figures, are missing: {named([run])}."
+        files = named([run])
+        text = say(
+            "The files of this answer, and of its figures, are missing: {files}.", files=files
+        )
         log.warning("%s: %s", name, text)
-    hidden = text == HIDDEN
-    short, rest = in_short(text)
+    hidden = text in everywhere(HIDDEN)
+    short, rest = in_short(text, tags)
     anchors = {picture.name: picture.id for picture in pictures}
     started = min(r.start_ms for r in [run, *arms])
     if len(arms) > MOST_ARMS:
@@ -317,13 +325,19 @@ def question_and_answer(text: str, name: str) -> tuple[str, str]:
     return cut(question or name, 500), cut(without_tables(rest), MOST_TEXT)
 
 
-def in_short(text: str) -> tuple[str, str]:
-    """Return the first sentences of an answer, and the rest of it.
+def in_short(text: str, tags: Mapping[str, str]) -> tuple[str, str]:
+    """Return an answer in short, and the rest of it.
 
-    >>> in_short("It stops. By epoch 2.5, as i.e. theory says. Then more.\\n\\nAnd more.")
+    Args:
+        text: the answer; of a script that gives none in short, its first sentences are.
+        tags: of its run.
+
+    >>> in_short("It stops. By epoch 2.5, as i.e. theory says. Then more.\\n\\nAnd more.", {})
     ('It stops. By epoch 2.5, as i.e. theory says. Then more.', 'And more.')
     """
     first, _, rest = text.strip().partition("\n\n")
+    if LAYERED in tags:
+        return first, rest
     sentences = re.split(r"(?<=[.!?]) +(?=[A-Z*`])", first)
     n = next((n for n in (3, 2) if len(" ".join(sentences[:n])) <= SHORT), 1)
     return " ".join(sentences[:n]), "\n\n".join(filter(None, [" ".join(sentences[n:]), rest]))
@@ -353,7 +367,7 @@ def shown_claims(listing: str, notes: list[str]) -> list[Claim]:
         {name: cut(printable(str(claim.get(name) or ""))) for name in ("name", "arm", "source")}
         | {name: cut(written(finite_or_not(claim[name]))) for name in ("expected", "measured")}
         | {"tolerance": _tolerance(claim["tolerance"]), "holds": claim.get("holds")}
-        | {"kind": kind_of(claim), "verdict": WORDS[claim.get("holds")]}
+        | {"kind": kind_of(claim), "verdict": say(WORDS[claim.get("holds")])}
         for claim in listed
     ]
     return sorted(claims, key=lambda claim: list(WORDS).index(claim["holds"]))[:MOST_CLAIMS]
@@ -364,8 +378,19 @@ def tallied(claims: Sequence[Claim]) -> str:
     return tally((row["kind"], row["holds"]) for row in claims)
 
 
+def parts_of_tally(claims: Sequence[Claim]) -> list[tuple[str, str]]:
+    """Return the parts of `tallied`, each with what it is about: held, failed or none."""
+    found = []
+    for kind in ("prediction", "identity", "description"):
+        verdicts = [row["holds"] for row in claims if row["kind"] == kind]
+        if verdicts:
+            state = "none" if kind == "description" else "failed" if False in verdicts else "held"
+            found.append((state, tally((kind, holds) for holds in verdicts)))
+    return found or [("none", tally([]))]
+
+
 def _tolerance(value: Any) -> str:
-    return "exact" if value == 0 else f"± {written(finite_or_not(value))}"
+    return say("exact") if value == 0 else f"± {written(finite_or_not(value))}"
 
 
 # ---- figures ---------------------------------------------------------------------------------

@@ -60,6 +60,8 @@ class Options:
     """go on where interrupted runs of the same configuration stopped"""
     checkpoint_seconds: float = 60.0
     """seconds between two checkpoints of a long run"""
+    lang: str | None = None
+    """language of questions and answers, as fr or en; default: that of the environment"""
 
     def seed_range(self) -> range:
         """Return the seeds of a random arm.

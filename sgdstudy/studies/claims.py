@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal
 from sgdstudy import checks
 from sgdstudy.errors import InputError, quoted
 from sgdstudy.known import Known
+from sgdstudy.language import everywhere, say, to_say
 from sgdstudy.text import as_python, written
 
 Kind = Literal["prediction", "identity", "description"]
@@ -26,9 +27,9 @@ PLURAL: dict[Kind, str] = {
     "description": "descriptions",
 }
 TABLE_HEAD: dict[Kind, str] = {
-    "prediction": "**Predictions**: known before the run; these can fail.",
-    "identity": "**Identities**: they follow from definitions, and check the recording.",
-    "description": "**Described**: nothing was expected.",
+    "prediction": to_say("**Predictions**: known before the run; these can fail."),
+    "identity": to_say("**Identities**: they follow from definitions, and check the recording."),
+    "description": to_say("**Described**: nothing was expected."),
 }
 
 
@@ -193,17 +194,19 @@ def tally(verdicts: Iterable[tuple[Kind, bool | None]]) -> str:
         held, failed = counts[kind, True], counts[kind, False]
         words += [_counted(kind, held, failed)] if held or failed else []
     told = counts["description", None]
-    words += [f"{told} described"] if told else []
-    return "; ".join(words) or "no claims"
+    words += [say("{n} described", "{n} described", n=told)] if told else []
+    return "; ".join(words) or say("no claims")
 
 
 def _counted(kind: Kind, held: int, failed: int) -> str:
-    total = held + failed
-    name = kind if total == 1 else PLURAL[kind]
-    hold = "holds" if held == 1 else "hold"
-    if not failed:
-        return f"{held} {name} {hold}"
-    return f"{held} of {total} {name} {hold}, {failed} {'FAILS' if failed == 1 else 'FAIL'}"
+    n, both = {"n": held}, {"n": held, "total": held + failed}
+    if kind == "prediction":
+        all_of_them = say("{n} prediction holds", "{n} predictions hold", **n)
+        part = say("{n} of {total} predictions holds", "{n} of {total} predictions hold", **both)
+    else:
+        all_of_them = say("{n} identity holds", "{n} identities hold", **n)
+        part = say("{n} of {total} identities holds", "{n} of {total} identities hold", **both)
+    return f"{part}, {say('{n} FAILS', '{n} FAIL', n=failed)}" if failed else all_of_them
 
 
 def _check_value(what: str, value: Any) -> None:
@@ -222,22 +225,24 @@ def claims_markdown(claims: Sequence[Claim]) -> str:
     for kind in PLURAL:
         rows = [claim for claim in claims if claim.kind == kind]
         if rows:
-            parts.append(f"{TABLE_HEAD[kind]}\n\n{_markdown_table(rows, kind)}")
+            parts.append(f"{say(TABLE_HEAD[kind])}\n\n{_markdown_table(rows, kind)}")
     return "\n\n".join(parts)
 
 
 def without_tables(text: str) -> str:
     """Return an answer.md without the tables of `claims_markdown`, by any version of ours."""
-    for mark in (*TABLE_HEAD.values(), "| claim | arm |"):
+    heads = [words for head in TABLE_HEAD.values() for words in everywhere(head)]
+    for mark in (*heads, "| claim | arm |"):
         text = text.partition(mark)[0]
     return text.strip()
 
 
 def _markdown_table(claims: Sequence[Claim], kind: Kind) -> str:
-    verdict = {True: "holds", False: "**FAILS**", None: "–"}
+    verdict = {True: say("holds"), False: f"**{say('FAILS')}**", None: "–"}
     guessed, expects = any(c.guess is not None for c in claims), kind != "description"
-    heads = ["claim", "arm", *["your guess"] * guessed]
-    heads += ["expected", "measured", "tolerance", "verdict"] if expects else ["measured"]
+    heads = [say("claim"), say("arm"), *[say("your guess")] * guessed]
+    both = [say("expected"), say("measured"), say("tolerance"), say("verdict")]
+    heads += both if expects else [say("measured")]
     rows = [heads, ["---"] * len(heads)]
     for c in claims:
         cells = [c.name, c.arm, *[written(c.guess)] * guessed]

@@ -18,12 +18,14 @@ from sgdstudy.errors import InputError, Interrupted, without_secrets
 from sgdstudy.figures import palette
 from sgdstudy.history.history import History
 from sgdstudy.history.rows import Files
+from sgdstudy.language import everywhere, speaking
+from sgdstudy.language import say as in_words
 from sgdstudy.studies import helpers, workers
 from sgdstudy.studies.arm import Arm, Options
 from sgdstudy.studies.claims import PLURAL, Claim, Claims, claims_markdown
 from sgdstudy.studies.making import Making
 from sgdstudy.studies.scripts import load_study
-from sgdstudy.studies.study import HIDDEN, Result, Runs, Study
+from sgdstudy.studies.study import HIDDEN, LAYERED, Result, Runs, Study
 from sgdstudy.theory.predictions import MOST_WORK, predict
 from sgdstudy.tracking import aside, chart_views, describe, recovery, resume, shapes
 from sgdstudy.tracking.entries import Closing
@@ -46,7 +48,8 @@ def run(
     say: Callable[[str], None] = lambda line: None,
 ) -> Result:
     """Run all arms of a study, judge its claims, and log everything; see `Study.run`."""
-    with helpers.beside(study.file):
+    chosen = None if options is None else options.lang
+    with helpers.beside(study.file), speaking(chosen):
         return _begun(study, options, progress, say)
 
 
@@ -58,7 +61,7 @@ def _begun(
     arms = study.placed_arms(options)
     guesses = _guesses(study, options)
     store = recovery.start(options.store, say)
-    say(f"tracking to {store.shown}")
+    say(in_words("tracking to {store}", store=store.shown))
     invocation = replace(
         Invocation.start(store, study.name, study.tags(options), helpers.code_of(study.file)),
         resume=options.resume,
@@ -86,13 +89,14 @@ def _run(
         say(f"  {name:<28} {_outcome(history)}")
     runs = Runs({name: found[name] for name in arms})  # in the order of the script
     claims = _judged(study, options, runs, guesses)
-    answer = HIDDEN
+    short, full = "", in_words(HIDDEN)
     if options.answer:  # it may name the store
-        answer = without_secrets(_reflow(study.answered(options, runs, claims)))
+        short, full = map(without_secrets, study.answered(options, runs, claims))
     claims = claims if options.answer else Claims()
     making = Making(study, options, runs, say)
     shown = making.text()
-    run_ids["answer"] = _log_answer(making, invocation, claims, answer)
+    answer = "\n\n".join(filter(None, [short, full]))
+    run_ids["answer"] = _log_answer(making, invocation, claims, answer, bool(short))
     if any((store.streams / run_id).exists() for run_id in run_ids.values()):
         say(str(recovery.recover(store)))
     return Result(
@@ -290,9 +294,14 @@ def _judged(
     return Claims(replace(claim, guess=guesses.get((claim.name, claim.arm))) for claim in claims)
 
 
-def _log_answer(making: Making, invocation: Invocation, claims: Claims, answer: str) -> str:
-    """Log the `answer` run and the experiment's description; return the run's id."""
-    study = making.study
+def _log_answer(
+    making: Making, invocation: Invocation, claims: Claims, answer: str, short: bool
+) -> str:
+    """Log the `answer` run and the experiment's description; return the run's id.
+
+    Under changed options it leaves a description alone that is there: that of the defaults.
+    """
+    study, options = making.study, making.options
     head, table = f"**{study.question}**\n\n{answer}", claims_markdown(claims)
     failed = {"sgdstudy.claims_failed": str([c.holds for c in claims].count(False))}
     listed = {chart_views.CHARTED: "yes", chart_views.COLOR: palette.GREY}  # it leads the list
@@ -302,21 +311,35 @@ def _log_answer(making: Making, invocation: Invocation, claims: Claims, answer: 
         for name, text in {"claims.json": listing, "answer.md": f"{head}\n\n{table}"}.items()
     }
     sums = {shapes.SUM_OF + name: shapes.sum_of(text) for name, text in texts.items()}
-    tags = listed | sums | (failed if claims else {})
+    tags = listed | sums | (failed if claims else {}) | ({LAYERED: "yes"} if short else {})
     with invocation.run("answer", answer, tags, points=_counts(claims)) as journal:
         for name, text in texts.items():
             journal.add(name, functools.partial(Path.write_bytes, data=text))
-        names = making.picture(journal, claims) if making.options.answer else []
+        names = making.picture(journal, claims) if options.answer else []
         names += making.figures(journal)
         making.tables(journal)
-        look = [f"Look first at **{name}**, of the run `answer`." for name in names][:1]
-        note = "\n\n".join([head, *look, table])
+        look = [
+            in_words("Look first at **{name}**, of the run `answer`.", name=name) for name in names
+        ]
+        stands = study.is_standard(options) or not options.answer
+        other = [] if stands else [_changed(study, options)]
+        note = "\n\n".join([head, *other, *look[:1], table])
         if len(note) > NOTE_LENGTH:
-            note = note[: NOTE_LENGTH - 40] + "\n\n…see answer.md"
+            note = note[: NOTE_LENGTH - 40] + "\n\n… answer.md"
         shown = invocation.id if chart_views.wanted(invocation.store) else None
         drawn = {"sgdstudy.figures": ", ".join(names), "mlflow.note.content": note}
-        journal.close(Closing("FINISHED", drawn, note=note, views=shown, charts=study.charts))
+        parts: dict[str, Any] = {"note": note, "stands": stands, "views": shown}
+        journal.close(Closing("FINISHED", drawn, charts=study.charts, **parts))
     return journal.run_id or journal.folder.name
+
+
+def _changed(study: Study, options: Options) -> str:
+    """Say which options were not the script's own."""
+    given = json.loads(study.tags(options)["sgdstudy.given"])
+    words = ", ".join(f"{name} = {value}" for name, value in given.items())
+    return in_words(
+        "These are the results with other options than the script's own: {words}.", words=words
+    )
 
 
 def _counts(claims: list[Claim]) -> list[tuple[str, int, float]]:
@@ -333,11 +356,6 @@ def _counts(claims: list[Claim]) -> list[tuple[str, int, float]]:
     return counts
 
 
-def _reflow(text: str) -> str:
-    """Undo the line breaks of the source; an empty line starts a paragraph."""
-    return "\n\n".join(" ".join(part.split()) for part in text.strip().split("\n\n"))
-
-
 # ---- guesses ---------------------------------------------------------------------------------
 
 
@@ -351,7 +369,7 @@ def _guesses(study: Study, options: Options) -> dict[tuple[str, str], float]:
         return {}
     if not options.answer:
         raise InputError("--predict compares with the claims that --no-answer hides: drop one")
-    guesses = ((key, _ask(question)) for key, question in study.ask.items())
+    guesses = ((key, _ask(in_words(question))) for key, question in study.ask.items())
     return {key: guess for key, guess in guesses if guess is not None}
 
 
@@ -359,13 +377,15 @@ def _ask(question: str) -> float | None:
     """Return the reader's guess; None when they pass."""
     while True:
         try:
-            text = input(f"{question} (a number, never, or Enter to pass): ").strip().lower()
+            how = in_words("a number, never, or Enter to pass")
+            text = input(f"{question} ({how}): ").strip().lower()
         except EOFError as error:
             print()
             raise InputError("--predict asks questions: run it in a terminal") from error
         try:
-            guess = math.inf if text == "never" else float(text or "nan")
+            never = text in everywhere("never")
+            guess = math.inf if never else float(text.replace(",", ".") or "nan")
         except ValueError:
-            print(f"{text!r} is not a number")
+            print(in_words("{text} is not a number", text=repr(text)))
             continue
         return None if math.isnan(guess) else guess

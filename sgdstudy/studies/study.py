@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from sgdstudy import checks
 from sgdstudy.errors import InputError, failed, quoted, reason, without_secrets
+from sgdstudy.language import prose, say, to_say
 from sgdstudy.recipe import columns
 from sgdstudy.studies.arm import Arm, Options
 from sgdstudy.studies.claims import Claim, Claims, claims_markdown
@@ -32,17 +33,20 @@ if TYPE_CHECKING:
     from sgdstudy.history.history import History
     from sgdstudy.history.identities import Off
 
-HIDDEN = "The answer is hidden: run without --no-answer to see it."
+HIDDEN = to_say("The answer is hidden: run without --no-answer to see it.")
+LAYERED = "sgdstudy.short"  # tag: the first paragraph of answer.md is the answer in short
 PARTS = ("arms", "claims", "answer")  # what a script has to have
-FURTHER = ("picture", "figures", "charts", "tables", "show", "ask")  # what it may have
+FURTHER = ("short", "picture", "figures", "charts", "tables", "show", "ask")  # what it may have
 TAKES = {  # what a script's functions are called with
     "arms": ("options",),
     "claims": ("options", "runs"),
     "answer": ("options", "runs", "claims"),
+    "short": ("options", "runs", "claims"),
     "picture": ("options", "runs", "claims"),
     "show": ("options", "runs"),
 }
 MOST_ARMS = 10_000
+Told = str | Iterable[str | None]  # a text, or its sentences: `language.prose`
 _loading: list[bool] = []  # scripts that are being loaded, to be read and not to be run
 
 
@@ -121,7 +125,7 @@ class Result:
         runs: arm -> history.
         run_ids: arm -> MLflow run id, `answer` included.
         claims: all claims.
-        answer: the written answer.
+        answer: the written answer, what it has in short first.
         url: address of the charts in the MLflow UI.
         seconds: wall time.
         missing: figures and tables that could not be made.
@@ -165,7 +169,9 @@ class Study:
         options: the script's options; made a frozen dataclass, if it is none.
         arms: options -> arms, as a dict or one pair of name and arm after the other.
         claims: options, runs -> claims, as a list or one after the other.
-        answer: options, runs, claims -> the answer in plain words.
+        answer: options, runs, claims -> the answer in plain words: a text, or sentences one after
+            the other, None between paragraphs.
+        short: the same, in three sentences at most, as they stand before the answer.
         figures: runs -> pairs of file name and figure, one after the other; or file name ->
             function of the runs returning a figure.
         tables: name -> function of options and runs returning a DataFrame, or yielding a dict for
@@ -183,7 +189,7 @@ class Study:
     options: type[Options]
     arms: Callable[[Any], Mapping[str, Arm] | Iterator[tuple[str, Arm]]]
     claims: Callable[[Any, Runs], Iterable[Claim]]
-    answer: Callable[[Any, Runs, Claims], str]
+    answer: Callable[[Any, Runs, Claims], Told]
     figures: Mapping[str, Callable[[Runs], Any]] | Callable[[Runs], Iterator[tuple[str, Any]]] = (
         field(default_factory=dict)
     )
@@ -192,6 +198,7 @@ class Study:
     ask: Mapping[tuple[str, str], str] = field(default_factory=dict)
     picture: Callable[[Any, Runs, Claims], Chart] | None = None
     charts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    short: Callable[[Any, Runs, Claims], Told] | None = None
 
     def __post_init__(self) -> None:
         doc = self.doc or docstring(self.file)  # `python -OO` leaves docstrings out
@@ -209,8 +216,8 @@ class Study:
 
     @property
     def question(self) -> str:
-        """The docstring's first line."""
-        return self.doc.strip().splitlines()[0]
+        """The docstring's first line, in the present language."""
+        return say(self.doc.strip().splitlines()[0])
 
     def run(
         self,
@@ -290,9 +297,8 @@ class Study:
         for name, (function, takes) in parts.items():
             if function is not None:
                 check_call(f"{name} of {self.name}", function, takes)
-        for name in ("answer", "show"):
-            if inspect.isgeneratorfunction(getattr(self, name)):
-                raise InputError(f"{name} of {self.name} returns a text; this one yields")
+        if inspect.isgeneratorfunction(self.show):
+            raise InputError(f"show of {self.name} returns a text; this one yields")
         check_claims(self.file)
 
     def claimed(self, options: Options, runs: Runs) -> list[Claim]:
@@ -307,16 +313,27 @@ class Study:
                 raise InputError(f"the claims of {self.name} are ss.Claim, not {quoted(claim)}")
         return found
 
-    def answered(self, options: Options, runs: Runs, claims: Claims) -> str:
-        """Return the script's answer.
+    def answered(self, options: Options, runs: Runs, claims: Claims) -> tuple[str, str]:
+        """Return the script's answer in short, "" where it gives none, and in full.
 
         Raises:
-            InputError: the function fails, or returns something else.
+            InputError: a function fails, or gives something else.
         """
-        text = self._called("answer", lambda: self.answer(options, runs, claims))
-        if not isinstance(text, str):
-            raise InputError(f"the answer of {self.name} is a text, not {quoted(text)}")
-        return text
+        full = self._told("answer", self.answer, options, runs, claims)
+        if self.short is None:
+            return "", full
+        return self._told("short", self.short, options, runs, claims).replace("\n\n", " "), full
+
+    def _told(self, name: str, tell: Callable[..., Any], *given: Any) -> str:
+        """Return the text that one of the script's functions gives."""
+
+        def text() -> str:
+            told = tell(*given)
+            if not isinstance(told, str | Iterator):
+                raise InputError(f"the {name} of {self.name} is a text, not {quoted(told)}")
+            return prose(told)
+
+        return self._called(name, text)
 
     def _called(self, what: str, call: Callable[[], Any]) -> Any:
         try:
@@ -341,6 +358,12 @@ class Study:
 
         if not _loading:
             script_main(self)
+
+    def is_standard(self, options: Options) -> bool:
+        """Whether it runs as it stands: no option is given that changes what is measured."""
+        same = ("seeds", "first_seed")
+        given = any(getattr(options, name) != getattr(self.options, name) for name in same)
+        return not given and options == self.defaults(options)
 
     def defaults(self, options: Options) -> Options:
         """Return the options with the script's own ones at their defaults, but for `quick`.

@@ -50,6 +50,7 @@ class Closing:
     points: list[Stamped] = field(default_factory=list)
     end_ms: int = field(default_factory=lambda: now_ms())
     note: str | None = None  # the experiment's description
+    stands: bool = True  # whether the note takes the place of one that is there
     views: str | None = None  # the invocation whose views are to be written
     charts: Mapping[str, Sequence[str]] = field(default_factory=dict)  # theirs: title -> metrics
 

@@ -20,6 +20,9 @@ from sgdstudy.tracking.store import Store
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
 
+NOTE = "mlflow.note.content"
+STANDS = "sgdstudy.note_stands"  # experiment's tag: no, if its description is of changed options
+
 
 class Sending:
     """A run's folder as far as the store has heard of it.
@@ -148,12 +151,21 @@ class Sending:
         assert self.run_id is not None
         client = self.store.client
         if closing.note is not None:
-            experiment = self.store.experiment(self.opening.study)
-            client.set_experiment_tag(experiment, "mlflow.note.content", closing.note)
+            self._describe(closing.note, closing.stands)
         if closing.views is not None:
             experiment = self.store.experiment(self.opening.study)
             chart_views.save(self.store, experiment, closing.views, closing.charts)
         client.set_terminated(self.run_id, status=closing.status, end_time=closing.end_ms)
+
+    def _describe(self, note: str, stands: bool) -> None:
+        """Describe the experiment; results of changed options do not replace the defaults'."""
+        client, experiment = self.store.client, self.store.experiment(self.opening.study)
+        if not stands:
+            tags = client.get_experiment(experiment).tags
+            if NOTE in tags and tags.get(STANDS) != "no":
+                return
+        client.set_experiment_tag(experiment, NOTE, note)
+        client.set_experiment_tag(experiment, STANDS, "yes" if stands else "no")
 
     def _require_there(self, closing: Closing, files: list[str]) -> None:
         """Look whether a server has what it said yes to: something on the way may say so to all."""

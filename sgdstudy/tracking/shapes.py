@@ -214,6 +214,7 @@ CLOSING = fields(
         "points": POINTS,
         "end_ms": whole,
         "note": OPTIONAL_TEXT,
+        "stands": truth,
         "views": OPTIONAL_TEXT,
         "charts": by_name(each(text)),
     },

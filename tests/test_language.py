@@ -1,0 +1,156 @@
+"""Texts in the language of who reads them: the catalogues are complete, numbers are of prose."""
+
+import os
+import re
+import string
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from sgdstudy import language
+from sgdstudy.cli.catalogue import renewed, texts
+from sgdstudy.errors import InputError
+from sgdstudy.language import LOCALE, catalogue, entries, forms_of, number, prose, say, speaking
+
+OTHERS = [name for name in language.languages() if name != "en"]
+SAME = {"verdict", "exact", "Descriptions", "Figures"}  # as in English
+
+
+@pytest.fixture(scope="module")
+def known():
+    return {text: found for text, found in texts().items() if text}
+
+
+def placeholders(text):
+    return {name for _, name, _, _ in string.Formatter().parse(text) if name}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_text_is_translated_and_nothing_else_is(name, known):
+    there = {
+        entry["msgid"]: forms_of(entry)
+        for entry in entries((LOCALE / f"{name}.po").read_text(encoding="utf-8"))
+    }
+    del there[""]
+    assert [text for text in known if not all(there.get(text, ("",)))] == []
+    assert [text for text in there if text not in known] == []
+    assert [text for text, forms in there.items() if text in forms and text not in SAME] == []
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_translations_have_the_same_placeholders(name, known):
+    for text, forms in catalogue(name).texts.items():
+        asked = placeholders(text) | placeholders(known[text].many)
+        assert len(forms) == (2 if known[text].many else 1), text
+        for form in forms:
+            assert placeholders(form) <= asked, text
+        assert placeholders(forms[-1]) == placeholders(known[text].many or text), text
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_formats_of_numbers_are_kept(name, known):
+    for text, forms in catalogue(name).texts.items():
+        english = set(re.findall(r"\{\w+(?::[^}]*)?\}", known[text].many or text))
+        assert set(re.findall(r"\{\w+(?::[^}]*)?\}", forms[-1])) == english, text
+
+
+def test_french_has_the_spaces_of_french():
+    for text, forms in catalogue("fr").texts.items():
+        for form in forms:
+            bare = re.sub(r"`[^`]*`|<[^>]*>|\{[^}]*\}", "x", form)
+            assert not re.search(r"[^\s(:][;!?»](?=\s|$)", bare), text
+            assert not re.search(r"\w:(?=\s|$)", bare), text
+            assert not re.search(r"\d\.\d(?!\.)(?![^ ]*=)", re.sub(r"=\d\.\d+", "", bare)), text
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_catalogue_stays_as_it_is_when_renewed(name, known):
+    assert renewed(name, known) == (LOCALE / f"{name}.po").read_text(encoding="utf-8")
+
+
+def test_a_text_without_a_translation_is_shown_in_english():
+    with speaking("fr"):
+        assert say("not in the catalogue: {x}", x=0.5) == "not in the catalogue : 0,5"
+
+
+def test_numbers_and_plurals_are_those_of_the_language():
+    with speaking("fr"):
+        assert say("{n} study", "{n} studies", n=0) == "0 étude"
+        assert say("{n} study", "{n} studies", n=2) == "2 études"
+        assert say("{low} to {high}", low=0.1624, high=1.4734e10) == "0,162 à 1,47·10¹⁰"
+    assert say("{n} study", "{n} studies", n=0) == "0 studies"
+
+
+@pytest.mark.parametrize(
+    "value", [0.0, 1e-7, 5.3e11, np.float32(0.1), np.int64(7), 99999.6, 1e6 - 0.4]
+)
+def test_no_number_is_written_for_machines(value):
+    for spec in ("", ".1", ".2", ".3", "+.2", ".2f", ".0%"):
+        assert re.fullmatch(
+            r"[+−]?[\d.,\u00a0]+(·10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)?%?|10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+|\+10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+",
+            number(value, spec),
+        ), number(value, spec)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(np.inf, "infini"), (-np.inf, "moins l'infini"), (np.nan, "indéfini")]
+)
+def test_what_is_no_number_is_said_in_words(value, words):
+    with speaking("fr"):
+        assert say("{x}", x=value) == words
+
+
+@pytest.mark.parametrize(
+    ("environment", "spoken"),
+    [
+        ({}, "en"),
+        ({"LANG": "fr_FR.UTF-8"}, "fr"),
+        ({"LANG": "fr_FR.UTF-8", "LC_ALL": "C.UTF-8"}, "en"),
+        ({"LANG": "fr_FR.UTF-8", "LC_ALL": ""}, "fr"),
+        ({"LC_MESSAGES": "fr", "LANG": "de_DE"}, "fr"),
+        ({"LANG": "de_DE.UTF-8"}, "en"),
+        ({"LANG": "fr_FR.UTF-8", "SGDSTUDY_LANG": "en"}, "en"),
+        ({"SGDSTUDY_LANG": "FR"}, "fr"),
+    ],
+)
+def test_the_environment_names_the_language(monkeypatch, environment, spoken):
+    for name in (*language.LOCALES, language.VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert language.language() == spoken
+
+
+@pytest.mark.parametrize("word", ["de", "", "francais", 3])
+def test_another_language_is_refused_in_one_line(word):
+    with pytest.raises(InputError, match="language"), speaking(word):
+        pass
+
+
+def test_a_text_is_told_in_sentences_or_at_once():
+    assert prose("one\n  line\n\ntwo") == "one line\n\ntwo"
+    assert prose(iter(["one", "", None, None, "two", None])) == "one\n\ntwo"
+    with pytest.raises(InputError, match="sentences"):
+        prose(iter([3]))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--lang", "fr", "list"], "époque"),
+        (["list", "--lang=fr"], "époque"),
+        (["report", "--help", "--lang", "fr"], "fichier"),
+    ],
+)
+def test_commands_take_the_language(words, said):
+    code = "from sgdstudy.cli.main import main; main()"
+    made = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    assert said in made.stdout, made.stderr
+    assert made.returncode == 0
