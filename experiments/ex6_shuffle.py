@@ -88,7 +88,7 @@ def explosion(o, value, stop):
 
 
 def picture(o, runs, value):
-    arms = {"shuffle": "SGD shuffle", "strided": "SGD strided", "sequential": "exact"}
+    arms = {"shuffle=True": "SGD shuffle", "shuffle=False": "exact", "strided": "SGD strided"}
     first = ss.figures.lines.within_epoch(runs.named(arms), title="inside the first epoch")
     ends = ss.figures.lines.by_epoch(
         runs.named(arms), "full_loss", title="at the end of each epoch"

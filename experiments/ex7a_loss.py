@@ -107,7 +107,7 @@ def figures(runs):
     yield "drift_and_sampling.png", ss.figures.drift_and_sampling(runs.select("mse*moving"))
 
 
-charts = {"losses": [f"epoch/{n}" for n in RULES], "the sum": ["epoch/sum_loss", "epoch/full_loss"]}
+charts = {name.replace("_", " "): f"epoch/{name}" for name in (*RULES, "sum_loss")}
 ask = {
     ("unweighted_minus_full", "mse, B=1999, sorted, fixed"): "At w = 0, along the curve, B = 1999: "
     "mean of the two batch losses, less the full loss?",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from typing import Any
 
 ACTING = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's categories of what acts, or has no shape
 SHOWN = "\n\t\u200d"  # of these: lines, columns, and what joins emoji
+EXPONENT = re.compile(r"(?<![\w.])(\d(?:\.\d+)?)e[+-]\d\d+(?!\w)")  # as of f"{x:g}", not as in 1e-4
 
 
 def as_python(value: Any) -> Any:
@@ -55,6 +57,15 @@ def power(value: float, digits: int = 1) -> str:
     mantissa, exponent = text.split("e")
     raised = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
     return f"10{raised}" if mantissa == "1" else f"{mantissa}·10{raised}"
+
+
+def powers(text: str) -> str:
+    """Write numbers that Python writes with an exponent, within a text, as powers of ten.
+
+    >>> powers("from 1.5e+10 to 5e-05; lr 1e-4 is a name")
+    'from 1.5·10¹⁰ to 5·10⁻⁵; lr 1e-4 is a name'
+    """
+    return EXPONENT.sub(lambda found: power(float(found[0]), len(found[1].replace(".", ""))), text)
 
 
 def printable(text: str) -> str:

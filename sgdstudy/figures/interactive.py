@@ -26,7 +26,6 @@ def draw(title: str, panels: Sequence[Panel]) -> Any:
 
     figure = make_subplots(
         cols=len(panels),
-        subplot_titles=[panel.title for panel in panels],
         shared_yaxes=share_scale(panels),
         horizontal_spacing=0.05 if share_scale(panels) else 0.11,
     )
@@ -43,6 +42,7 @@ def draw(title: str, panels: Sequence[Panel]) -> Any:
         figure.update_yaxes(
             title=y, **_scale("y", together or [panel]), range=_range(panel), **axis, **where
         )
+        _name(figure, panel, where)
         _add_marks(figure, panel, where)
     rows = textwrap.wrap(title, 66)
     top = 34 + 22 * len(rows) + 24 * any(panel.title for panel in panels)
@@ -71,6 +71,15 @@ def _scale(axis: str, panels: Sequence[Panel]) -> dict[str, Any]:
     if decades < 2.2:
         return {"type": "log", "tickformat": "~g"}  # 10, 20, 50: else plotly writes 10, 2, 5
     return {"type": "log", "dtick": int(1 + decades // 8)}
+
+
+def _name(figure: Any, panel: Panel, where: dict[str, int]) -> None:
+    """Write the title of a panel above it, wherever it stands."""
+    if panel.title:
+        figure.add_annotation(
+            text=panel.title, x=0, xref="x domain", xanchor="left", y=1, yref="y domain",
+            yanchor="bottom", yshift=3, showarrow=False, font_size=14, **where,
+        )  # fmt: skip
 
 
 def _add_marks(figure: Any, panel: Panel, where: dict[str, int]) -> None:
@@ -111,15 +120,20 @@ def page(figure: Any, png: bytes) -> str:
         figure: the figure.
         png: what stands there until it is drawn, and where no script runs.
     """
-    chart = figure.to_json().replace("<", "\\u003c")
-    said, picture = escape(title_of(figure)), base64.b64encode(png).decode()
+    from plotly.io.json import to_json_plotly
+
+    said, bare = escape(title_of(figure)), figure.to_dict()
+    bare["layout"] |= {"title": None, "margin": bare["layout"]["margin"] | {"t": 34}}
+    chart = to_json_plotly(bare).replace("<", "\\u003c")
+    picture = base64.b64encode(png).decode()
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{said}</title>
-<style>body {{ margin: 1rem; background: #fff; }} img {{ max-width: 100%; }}
-.drawn > img, .chart:not(.drawn) > div {{ display: none; }}</style></head>
-<body><div class="chart"><img alt="{said}" src="data:image/png;base64,{picture}">
+<style>body {{ margin: 1rem; background: #fff; color: #222; font: 1rem/1.4 {FONT}; }}
+h1 {{ font-size: 1.25rem; margin: 0; max-width: 48rem; }} img {{ max-width: 100%; }}
+.drawn > img, .chart:not(.drawn) > :is(div, h1) {{ display: none; }}</style></head>
+<body><div class="chart"><h1>{said}</h1><img alt="{said}" src="data:image/png;base64,{picture}">
 <div></div><script type="application/json">{chart}</script></div>
 <script type="text/plain" id="plotly">{packed()}</script>
 <script>{script()}</script></body></html>

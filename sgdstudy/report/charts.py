@@ -43,12 +43,10 @@ class Live:
     Attributes:
         title: the finding, in one line; it stands above the figure.
         json: what plotly draws, safe within a page.
-        panels: how many there are side by side.
     """
 
     title: str
     json: str
-    panels: int
 
 
 def live(text: str) -> Live:
@@ -71,7 +69,6 @@ def live(text: str) -> Live:
     return Live(
         title=printable(found["layout"]["title"]["text"].replace("<br>", " ")) if title else "",
         json=json.dumps(kept, separators=(",", ":")).replace("<", "\\u003c"),
-        panels=sum(name.startswith("x") for name in axes),
     )
 
 

@@ -215,7 +215,7 @@ CLOSING = fields(
         "end_ms": whole,
         "note": OPTIONAL_TEXT,
         "views": OPTIONAL_TEXT,
-        "charts": by_name(each(text)),
+        "charts": by_name(text),
     },
 )
 # tags
