@@ -88,7 +88,7 @@ def picture(o, runs, value):
     shown["RMSprop"] = runs["RMSprop"]
     stops = {arm: run.converged_epoch for arm, run in shown.items()}
     colors = ss.figures.palette.of_arms({arm: run.config for arm, run in shown.items()}).values()
-    axes = {"marks": {"printed: 23": 23}, "log": "x"}
+    axes = {"marks": {"printed: 23": 23}, "log": "x", "limits": (-3, 115)}
     panel = ss.figures.lines.stopped(stops, o.epochs, [*colors], **axes)
     when = {arm: say(run.median_stop) for arm, run in shown.items()}
     title = f"""RMSprop: half of {o.seeds} orders stop by epoch {when["RMSprop"]}, and the printed

@@ -62,7 +62,7 @@ class Chart:
 
     def interactive(self) -> Any:
         """Draw it with plotly: hover tells the values, a click on a name hides its line."""
-        return interactive.draw(self.title, self.panels)
+        return interactive.draw(self.title, self.panels, self.note)
 
     def png(self, dpi: int = 200) -> bytes:
         """Return it as PNG, twice as fine as a plain screen; its description says what it shows."""
