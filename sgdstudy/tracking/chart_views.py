@@ -230,7 +230,7 @@ def _line(chart: Chart, section: str) -> dict[str, Any]:
         "scaleType": "linear" if chart.linear else "log",
         "xAxisKey": "metric" if by_clock else "step",
         "selectedXAxisMetricKey": CLOCK if by_clock else "",
-        "xAxisScaleType": "linear",
+        "xAxisScaleType": "linear" if by_clock else "log",  # the first epoch counts most
         "useGlobalXaxisKey": False,
         "displayPoints": False,  # else a line of less than 60 points has dots
         "lineSmoothness": 0,

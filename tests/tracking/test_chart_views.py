@@ -3,6 +3,7 @@
 import json
 
 from sgdstudy.tracking import chart_views
+from sgdstudy.tracking.runs import TrackedRun
 
 
 def state_of(keys, asked):
@@ -43,3 +44,34 @@ def test_a_chart_has_one_metric_and_no_metric_has_two_charts_of_one_axis():
     assert {key for key, _ in drawn} == keys - {chart_views.CLOCK}
     titles = {chart["metricKey"]: chart["displayName"] for chart in charts}
     assert titles["batch/loss_p90"] == f"{titles['batch/loss']}, p90"
+
+
+def run(name, charted="yes"):
+    """An arm, or the answer, as `save` sees it."""
+    tags = {chart_views.CHARTED: charted}
+    return TrackedRun(f"id of {name}", name, "FINISHED", tags, {}, {}, "", 0, 0)
+
+
+def tags_of(state):
+    return {chart_views.TAG: json.dumps({"state": chart_views._packed(state)})}
+
+
+def test_the_browser_hides_the_answer_and_the_arms_that_are_not_charted_and_pins_the_answer():
+    own = chart_views._of_browser([run("answer"), run("a"), run("b", "no")])
+    assert own["runsPinned"] == ["id of answer"]
+    seen = {"id of answer": False, "id of a": True, "id of b": False}
+    assert own["runsVisibilityMap"] == seen
+    found = json.loads(chart_views.of_browser(tags_of(own | {"searchFilter": "x"}), "20261126"))
+    assert found == own | {"searchFilter": "tags.`sgdstudy.invocation` = '20261126'"}
+
+
+def test_a_view_of_many_runs_and_one_that_is_not_ours_are_given_to_no_browser():
+    many = [run(f"{i}") for i in range(chart_views.MOST_LISTED + 1)]
+    assert chart_views._of_browser(many) == {}
+    bomb = {"runsVisibilityMap": {}, "x": "a" * 2 * chart_views.MOST_LETTERS}
+    states = ["deflate;!", "deflate;AAAA", "", "[]", 3, None, {"a": 1}]
+    tags = [{chart_views.TAG: json.dumps({"state": state})} for state in states]
+    tags += [{}, {chart_views.TAG: "{"}, {chart_views.TAG: "[]"}, tags_of({}), tags_of(bomb)]
+    tags += [tags_of([1]), tags_of("runsVisibilityMap"), tags_of(None)]
+    for given in tags:
+        assert chart_views.of_browser(given, "20261126") == "", given
