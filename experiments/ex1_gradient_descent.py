@@ -71,7 +71,7 @@ def claims(o, runs):
 
 
 def picture(o, runs, value):
-    best = f"{runs['lr best'].config.lr:.4g}, the best"
+    best = f"{1e4 * runs['lr best'].config.lr:.3f}e-4, the best"
     names = {"1e-4": "lr 1e-4", "2e-4": "lr 2e-4", "4e-4": "lr 4e-4", best: "lr best"}
     shown = runs.named(names | {"5.1e-4, too large": "lr 5.1e-4"})
     panel = ss.figures.lines.by_epoch(shown, "full_loss", epsilon=o.epsilon, limits=(0.03, 1e4))

@@ -85,8 +85,8 @@ def picture(o, runs, value):
             color = ss.figures.palette.color(i)
             lines.append(ss.figures.Line(f"batch {i}", x[batch], y[batch], color, dots=True))
         panels.append(ss.figures.Panel(lines, "x", "y", title))
-    title = f"""A shuffled batch of {o.batch_size} is spread over the curve; a sorted one sees
-    {value["widest_batch"]:.2g} of its 20"""
+    title = f"""A shuffled batch of {o.batch_size} is spread over all x from {x.min():g} to
+    {x.max():g}; a sorted one lies within {value["widest_batch"]:.2g}"""
     return ss.figures.Chart(title, panels, "The first three batches of the first epoch.")
 
 

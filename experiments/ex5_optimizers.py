@@ -71,11 +71,15 @@ def say(epoch):
 
 def picture(o, runs, value):
     shown = {arm: runs[arm] for arm in ("Adagrad", "NAdam", "SGD, momentum 0.9", "AdamW", "Adam")}
-    panel = ss.figures.lines.by_epoch(shown | {"RMSprop": runs["RMSprop"]}, "full_loss")
-    stop = {arm: say(run.median_stop) for arm, run in shown.items()}
-    title = f"""RMSprop: half of {o.seeds} orders stop by epoch {say(value["rmsprop_stop_median"])};
-    Adam: {stop["Adam"]}; SGD with momentum: {stop["SGD, momentum 0.9"]}"""
-    note = "Medians of the loss of all the data, and 10 to 90 % of the orders."
+    shown["RMSprop"] = runs["RMSprop"]
+    stops = {arm: run.converged_epoch for arm, run in shown.items()}
+    colors = ss.figures.palette.of_arms({arm: run.config for arm, run in shown.items()}).values()
+    axes = {"marks": {"printed: 23": 23}, "log": "x", "limits": (-3, 115)}
+    panel = ss.figures.lines.stopped(stops, o.epochs, [*colors], **axes)
+    when = {arm: say(run.median_stop) for arm, run in shown.items()}
+    title = f"""RMSprop: half of {o.seeds} orders stop by epoch {when["RMSprop"]}, and the printed
+    23 is one draw; Adam: {when["Adam"]}; SGD with momentum: {when["SGD, momentum 0.9"]}"""
+    note = f"Stopped: the loss of an epoch's last batch is below {o.epsilon:g}."
     return ss.figures.Chart(title, [panel], note)
 
 

@@ -57,11 +57,10 @@ def claims(o, runs):
 
 
 def picture(o, runs, value):
-    arms = {"shuffle": "SGD shuffle", "strided": "SGD strided", "sequential": "exact"}
-    first = ss.figures.lines.within_epoch(runs.named(arms), title="inside the first epoch")
-    ends = ss.figures.lines.by_epoch(
-        runs.named(arms), "full_loss", title="at the end of each epoch"
-    )
+    arms = {"shuffle=True": "SGD shuffle", "shuffle=False": "exact", "strided": "SGD strided"}
+    shown = runs.named(arms)
+    first = ss.figures.lines.within_epoch(shown, title="inside the first epoch")
+    ends = ss.figures.lines.by_epoch(shown, "full_loss", title="at the end of each epoch")
     (high, at), last = value["peak_batch_loss"], runs["exact"].steps.query("epoch == 1")["loss"]
     title = f"""shuffle=False: the loss of batch {at} is {ss.text.power(high)}, that of the last
     batch {last.iloc[-1]:.1g}; at the epochs' ends nothing of it is seen"""

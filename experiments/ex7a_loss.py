@@ -16,6 +16,7 @@ from answers.ex7a_loss import answer, short  # noqa: F401, ss.study collects the
 
 STEPS = {"mse": 2e-4, "abs": 1e-3}  # each descends
 RULES = {"running_loss": "running", "full_loss": "full", "last_loss": "last_batch"}
+SHOWN = {"running loss": "running_loss", "full loss": "full_loss", "sum of the batches": "sum_loss"}
 EPSILON = 0.1  # the notebook's
 
 
@@ -68,9 +69,8 @@ def claims(o, runs):
 
 
 def picture(o, runs, value):
-    columns = {"sum of the batches": "sum_loss", "running": "running_loss", "full": "full_loss"}
     arms = {"shuffled": f"mse, B={o.divides}, moving", "along the curve": "mse, sorted, moving"}
-    panels = ss.figures.lines.of_each(runs.named(arms), columns)
+    panels = ss.figures.lines.of_each(runs.named(arms), SHOWN)
     first, last = (value["running_over_full", arm][-1] for arm in arms.values())
     title = f"""The running loss is {first:.4g} times the full loss in epoch {o.epochs} if shuffled,
     {ss.text.power(last, 2)} times along the curve"""
@@ -82,7 +82,7 @@ def figures(runs):
     yield "drift_and_sampling.png", ss.figures.drift_and_sampling(runs.select("mse*moving"))
 
 
-charts = {"losses": [f"epoch/{n}" for n in RULES], "the sum": ["epoch/sum_loss", "epoch/full_loss"]}
+charts = {t: f"epoch/{n}" for t, n in (SHOWN | {"loss of the last batch": "last_loss"}).items()}
 ask = {
     ("unweighted_minus_full", "mse, B=1999, sorted, fixed"): "At w = 0, along the curve, B = 1999: "
     "mean of the two batch losses, less the full loss?",

@@ -15,6 +15,8 @@ from answers.ex7b_gradient_norm import answer, short  # noqa: F401, ss.study col
 
 RATIO = "batch_norm_over_full_norm"
 NORMS = ("mean_grad_norm", "full_grad_norm")  # of the batch gradients of an epoch; of the full one
+SHOWN = {"mean of the batch norms": NORMS[0], "norm of the full gradient": NORMS[1]}
+SHOWN |= {"norm of the mean gradient": "norm_mean_grad"}
 
 
 class Options(ss.Options):
@@ -68,10 +70,8 @@ def claims(o, runs):
 
 
 def picture(o, runs, value):
-    names = ("mean of the batch norms", "full gradient", "norm of the mean gradient")
-    columns = dict(zip(names, (*NORMS, "norm_mean_grad"), strict=True))
     shown = runs.named({"no noise": "moving", "labels with noise 1": "moving, noise 1"})
-    panels = ss.figures.lines.of_each(shown, columns, y="norm of a gradient")
+    panels = ss.figures.lines.of_each(shown, SHOWN, y="norm of a gradient")
     first, last = (value[RATIO, arm][-1] for arm in runs.select("moving*"))
     title = f"""In epoch {o.epochs} the mean of the batch norms is {first:.3g} times the full norm,
     with noisy labels {last:.3g} times"""
@@ -83,7 +83,7 @@ def figures(runs):
     yield "moving.png", ss.figures.gradient_norms(runs.select("moving*"))
 
 
-charts = {"norms of gradients": [f"epoch/{norm}" for norm in (*NORMS, "norm_mean_grad")]}
+charts = {title: f"epoch/{norm}" for title, norm in SHOWN.items()}
 ask = {
     (RATIO, "at the start"): "At w = 0: mean norm of the batch gradients over that of the "
     "full one?",

@@ -16,8 +16,7 @@ import numpy as np
 import sgdstudy as ss
 
 D = 20  # samples; two hidden layers of 32, 1153 parameters
-TINY, RATE, BETA, BATCH = 0.015, 0.1, 0.5, 4
-GAP = 4  # time between two eigenvalues
+TINY, RATE, BETA, BATCH, GAP = 0.015, 0.1, 0.5, 4, 4  # GAP: time between two eigenvalues
 RULES = {  # arm -> lr, options of SGD
     **{f"lr {lr}": (lr, {}) for lr in (0.05, RATE, 0.2)},
     "heavy ball": (RATE, {"momentum": BETA}),
@@ -143,6 +142,7 @@ def figures(runs):
     yield "edge_of_stability.png", ss.figures.sharpness(columns, edges(runs))
 
 
+charts = {"sharpness, the largest eigenvalue of the Hessian": "batch/full_hess_max_eig"}
 STUDY = ss.study(__name__)
 
 if __name__ == "__main__":

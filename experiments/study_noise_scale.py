@@ -128,8 +128,9 @@ def picture(o, runs, value):
         panels.append(ss.figures.lines.with_laws(ss.figures.points(points), laws, names, **given))
     there, b_c = (f(TIGHT) for f in (lambda x: path(x, None).noise_scale_at(0.001), critical))
     clean = path(CURVE, None)
-    title = f"""Noise scale and critical batch size: {there:.0f} and {b_c:.0f} with noisy labels, at
-    the target; {clean.noise_scale[-1]:.0f} and {critical(CURVE):.1f} on the parabola"""
+    title = f"""With noisy labels the noise scale, {there:.0f} at the target, tells the critical
+    batch size, {b_c:.0f}; on the parabola they are {clean.noise_scale[-1]:.0f} and
+    {critical(CURVE):.1f}"""
     return ss.figures.Chart(title, panels, "Points and dashes: the noise scale along runs.")
 
 

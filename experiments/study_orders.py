@@ -124,13 +124,13 @@ def table(o, runs):
 def picture(o, runs, value):
     laws = {line: partial(ss.theory.law_at, law(runs, line)) for line in LINES if law(runs, line)}
     colors = [ss.figures.palette.ORDERS[order] for order, *_ in LINES.values()]
-    axes = {"x": f"epochs K, with a step size of {TIME} / (d K)", "y": "mean of |w - w*|^2"}
+    axes = {"x": f"epochs K, with a step size of {TIME} / (d K)", "y": "mean of |w - w*|²"}
     panel = ss.figures.lines.with_laws(table(o, runs), laws, [*LINES], colors=colors, **axes)
     fresh, once, drawn = (
         f"{value['slope', line]:.2f}" for line in ("shuffle", "shuffle once", "with replacement")
     )
-    title = f"""Shuffled anew in every epoch the error falls as K^{fresh}, shuffled once as
-    K^{once}, drawn with replacement as K^{drawn}"""
+    title = f"""The error falls with the power {fresh} of the epochs K, shuffled anew in each;
+    {once} shuffled once, {drawn} drawn with replacement"""
     return ss.figures.Chart(title, [panel], "At the end of K epochs; bars: 95 % of the mean.")
 
 

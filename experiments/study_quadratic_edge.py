@@ -85,6 +85,7 @@ def picture(o, runs, value):
     return ss.figures.Chart(title, [panel], "The sharpness is the same everywhere: no way out.")
 
 
+charts = {"loss of all the data": "batch/full_loss"}
 STUDY = ss.study(__name__)
 
 if __name__ == "__main__":

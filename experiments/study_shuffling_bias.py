@@ -92,14 +92,14 @@ def table(o, runs):
 
 
 def picture(o, runs, value):
-    known, names = law(runs), {LINE: "shuffled", "noise": "noise, K^-3", "bias": "bias, K^-2"}
+    known, names = law(runs), {LINE: "shuffled", "noise": "noise, K⁻³", "bias": "bias, K⁻²"}
     parts = {LINE: known, "noise": {-3: known[-3]}, "bias": {-2: known[-2]}}
     laws = {line: partial(ss.theory.law_at, terms) for line, terms in parts.items()}
-    axes = {"x": f"epochs K, with a step size of {TIME} / (d K)", "y": "mean of |w - w*|^2"}
+    axes = {"x": f"epochs K, with a step size of {TIME} / (d K)", "y": "mean of |w - w*|²"}
     panel = ss.figures.lines.with_laws(table(o, runs), laws, names, **axes)
     (small, _), (large, _) = halves(runs)
-    title = f"""A cubic fitted by a parabola: the error of shuffling falls as
-    K^{value["slope_small_K"]:.2f} up to K = {small[-1]}, as K^{value["slope_large_K"]:.2f} from
+    title = f"""A cubic fitted by a parabola: the error of shuffling falls with the power
+    {value["slope_small_K"]:.2f} of K up to {small[-1]}, with {value["slope_large_K"]:.2f} from
     {large[0]} on"""
     return ss.figures.Chart(title, [panel], "What does not average out is a bias, in the end.")
 

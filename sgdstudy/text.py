@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from typing import Any
 
 ACTING = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's categories of what acts, or has no shape
 SHOWN = "\n\t\u200d"  # of these: lines, columns, and what joins emoji
+EXPONENT = re.compile(r"(?<![\w.])(\d(?:\.\d+)?)e[+-]\d\d+(?!\w)")  # as of f"{x:g}", not as in 1e-4
 
 
 def as_python(value: Any) -> Any:
@@ -65,6 +67,15 @@ def raised(mantissa: str, exponent: int) -> str:
     power = str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
     short = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
     return f"10{power}" if short == "1" else f"{short}·10{power}"
+
+
+def powers(text: str) -> str:
+    """Write numbers that Python writes with an exponent, within a text, as powers of ten.
+
+    >>> powers("from 1.5e+10 to 5e-05; lr 1e-4 is a name")
+    'from 1.5·10¹⁰ to 5·10⁻⁵; lr 1e-4 is a name'
+    """
+    return EXPONENT.sub(lambda found: power(float(found[0]), len(found[1].replace(".", ""))), text)
 
 
 def printable(text: str) -> str:

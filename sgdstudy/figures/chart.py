@@ -17,6 +17,7 @@ from sgdstudy.errors import InputError
 from sgdstudy.figures import interactive, shown, static
 from sgdstudy.figures.backend import style_of
 from sgdstudy.figures.panels import Panel
+from sgdstudy.text import powers
 
 MOST_LINES = 6  # of a chart that a person takes in at once
 
@@ -27,7 +28,7 @@ class Chart:
 
     Attributes:
         title: the finding, with its number, as a sentence without a full stop; line breaks and
-            indents of the source are undone.
+            indents of the source are undone, large numbers written as powers of ten.
         panels: side by side, at most three.
         note: what to see in it, in one or two sentences.
 
@@ -41,7 +42,7 @@ class Chart:
 
     def __post_init__(self) -> None:
         for name in ("title", "note"):
-            object.__setattr__(self, name, " ".join(getattr(self, name).split()))
+            object.__setattr__(self, name, powers(" ".join(getattr(self, name).split())))
         names = {line.label for panel in self.panels for line in panel.lines if line.label}
         if not names:
             raise InputError(f"the chart {self.title!r} has no line with a name")
@@ -61,7 +62,7 @@ class Chart:
 
     def interactive(self) -> Any:
         """Draw it with plotly: hover tells the values, a click on a name hides its line."""
-        return interactive.draw(self.title, self.panels)
+        return interactive.draw(self.title, self.panels, self.note)
 
     def png(self, dpi: int = 200) -> bytes:
         """Return it as PNG, twice as fine as a plain screen; its description says what it shows."""

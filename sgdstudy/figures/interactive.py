@@ -18,15 +18,15 @@ from sgdstudy.figures.panels import Line, Panel, finite, names_of_y, share_scale
 
 FONT = 'system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 HEIGHT = 430  # pixels
+THEORY = "Light and dashed: what theory expects."
 
 
-def draw(title: str, panels: Sequence[Panel]) -> Any:
+def draw(title: str, panels: Sequence[Panel], note: str = "") -> Any:
     """Draw panels side by side under a title; see `Chart.interactive`."""
     from plotly.subplots import make_subplots
 
     figure = make_subplots(
         cols=len(panels),
-        subplot_titles=[panel.title for panel in panels],
         shared_yaxes=share_scale(panels),
         horizontal_spacing=0.05 if share_scale(panels) else 0.11,
     )
@@ -43,13 +43,16 @@ def draw(title: str, panels: Sequence[Panel]) -> Any:
         figure.update_yaxes(
             title=y, **_scale("y", together or [panel]), range=_range(panel), **axis, **where
         )
+        _name(figure, panel, where)
         _add_marks(figure, panel, where)
+    theory = any(line.theory is not None for panel in panels for line in panel.lines)
     rows = textwrap.wrap(title, 66)
     top = 34 + 22 * len(rows) + 24 * any(panel.title for panel in panels)
     figure.update_layout(
         title={"text": "<br>".join(rows), "x": 0.01, "xanchor": "left", "y": 0.97,
                "yanchor": "top"},
         template="plotly_white", font={"family": FONT, "size": 13, "color": "#222"}, height=HEIGHT,
+        meta={"note": f"{note} {THEORY}" if theory else note},
         hovermode="closest", margin={"l": 60, "r": 16, "t": top, "b": 50},
         legend={"orientation": "h", "x": 0, "yref": "container", "y": 0, "yanchor": "bottom"},
     )  # fmt: skip
@@ -68,9 +71,18 @@ def _scale(axis: str, panels: Sequence[Panel]) -> dict[str, Any]:
     limits = (axis == "y" and panels[0].limits) or (None, None)
     ends = [x if at is None else at for x, at in zip((seen.min(), seen.max()), limits, strict=True)]
     decades = float(np.log10(ends[1]) - np.log10(ends[0]))
-    if decades < 2.2:
-        return {"type": "log", "tickformat": "~g"}  # 10, 20, 50: else plotly writes 10, 2, 5
+    if decades < 2.2:  # 10, 20, 50: else plotly writes 10, 2, 5; all of 1 to 9 where there is room
+        return {"type": "log", "tickformat": "~g", "dtick": "D2" if decades > 0.7 else None}
     return {"type": "log", "dtick": int(1 + decades // 8)}
+
+
+def _name(figure: Any, panel: Panel, where: dict[str, int]) -> None:
+    """Write the title of a panel above it, wherever it stands."""
+    if panel.title:
+        figure.add_annotation(
+            text=panel.title, x=0, xref="x domain", xanchor="left", y=1, yref="y domain",
+            yanchor="bottom", yshift=3, showarrow=False, font_size=14, **where,
+        )  # fmt: skip
 
 
 def _add_marks(figure: Any, panel: Panel, where: dict[str, int]) -> None:
@@ -111,16 +123,22 @@ def page(figure: Any, png: bytes) -> str:
         figure: the figure.
         png: what stands there until it is drawn, and where no script runs.
     """
-    chart = figure.to_json().replace("<", "\\u003c")
-    said, picture = escape(title_of(figure)), base64.b64encode(png).decode()
+    from plotly.io.json import to_json_plotly
+
+    said, bare = escape(title_of(figure)), figure.to_dict()
+    note = escape((figure.layout.meta or {}).get("note", ""))
+    bare["layout"] |= {"title": None, "margin": bare["layout"]["margin"] | {"t": 34}}
+    chart = to_json_plotly(bare).replace("<", "\\u003c")
+    picture = base64.b64encode(png).decode()
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{said}</title>
-<style>body {{ margin: 1rem; background: #fff; }} img {{ max-width: 100%; }}
-.drawn > img, .chart:not(.drawn) > div {{ display: none; }}</style></head>
-<body><div class="chart"><img alt="{said}" src="data:image/png;base64,{picture}">
-<div></div><script type="application/json">{chart}</script></div>
+<style>body {{ margin: 1rem; background: #fff; color: #222; font: 1rem/1.4 {FONT}; }}
+h1 {{ font-size: 1.25rem; margin: 0; max-width: 48rem; }} img {{ max-width: 100%; }}
+.drawn > img, .chart:not(.drawn) > :is(div, h1, p) {{ display: none; }}</style></head>
+<body><div class="chart"><h1>{said}</h1><img alt="{said}" src="data:image/png;base64,{picture}">
+<div></div><p>{note}</p><script type="application/json">{chart}</script></div>
 <script type="text/plain" id="plotly">{packed()}</script>
 <script>{script()}</script></body></html>
 """

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sgdstudy.figures.palette import GREY
+from sgdstudy.text import powers
 
 MOST_POINTS = 1500  # of a line: more than there are pixels
 
@@ -34,6 +35,9 @@ class Line:
     band: tuple[np.ndarray, np.ndarray] | None = None
     theory: np.ndarray | tuple[np.ndarray, np.ndarray] | None = None
     dots: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", powers(self.label))
 
     @property
     def expected(self) -> tuple[np.ndarray, np.ndarray] | None:
@@ -68,6 +72,13 @@ class Panel:
     levels: Mapping[str, float] = field(default_factory=dict)
     marks: Mapping[str, float] = field(default_factory=dict)
     limits: tuple[float | None, float | None] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("x", "y", "title"):
+            object.__setattr__(self, name, powers(getattr(self, name)))
+        for name in ("levels", "marks"):
+            found = getattr(self, name).items()
+            object.__setattr__(self, name, {powers(words): at for words, at in found})
 
 
 def share_scale(panels: Sequence[Panel]) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from sgdstudy.figures.backend import styled
@@ -24,6 +25,7 @@ THEORY = "light and dashed: what theory expects"
 INSIDE = 0.8  # share of the panel: a line that ends before it is named there
 LABEL = 18  # letters of a name in one row
 GAP = 0.062  # between two names at the right, in heights of the panel
+HALO = [withStroke(linewidth=3, foreground="white")]  # of a name that a line would strike out
 SETTINGS: Any = {
     "font.family": "sans-serif",
     "font.size": 9.5,
@@ -40,6 +42,7 @@ SETTINGS: Any = {
     "grid.color": "#e4e6ea",
     "grid.linewidth": 0.8,
     "axes.axisbelow": True,
+    "axes.formatter.use_mathtext": True,  # 10^6 beside an axis, not 1e6
 }
 
 
@@ -158,7 +161,8 @@ def _name_lines(axes: Any, panel: Panel) -> None:
         words = textwrap.fill(end.line.label, LABEL)
         axes.annotate(words, (end.x, end.y), xycoords="axes fraction", xytext=place,
                       textcoords="axes fraction", fontsize=9.5, color=end.line.color, va="center",
-                      fontweight="bold", annotation_clip=False, arrowprops=arrow)  # fmt: skip
+                      fontweight="bold", annotation_clip=False, arrowprops=arrow,
+                      path_effects=HALO)  # fmt: skip
 
 
 def _legend_width(names: list[str], columns: int) -> float:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sgdstudy.errors import InputError
+from sgdstudy.report.markup import cut
 from sgdstudy.text import printable
 from sgdstudy.tracking import shapes
 
@@ -42,13 +43,13 @@ class Live:
 
     Attributes:
         title: the finding, in one line; it stands above the figure.
+        note: what to see, below it.
         json: what plotly draws, safe within a page.
-        panels: how many there are side by side.
     """
 
     title: str
+    note: str
     json: str
-    panels: int
 
 
 def live(text: str) -> Live:
@@ -67,11 +68,13 @@ def live(text: str) -> Live:
     layout["height"] = 410
     traces = [{k: v for k, v in trace.items() if k in TRACE} for trace in found["data"]]
     title = shapes.fields({"title": shapes.fields({"text": shapes.text})})(found["layout"])
+    meta = found["layout"].get("meta")
+    note = meta.get("note") if isinstance(meta, dict) else None
     kept = _plain({"data": traces, "layout": layout}, MOST_DEPTH)
     return Live(
         title=printable(found["layout"]["title"]["text"].replace("<br>", " ")) if title else "",
+        note=cut(printable(note)) if isinstance(note, str) else "",
         json=json.dumps(kept, separators=(",", ":")).replace("<", "\\u003c"),
-        panels=sum(name.startswith("x") for name in axes),
     )
 
 

@@ -44,6 +44,9 @@ class Card:
         picture: address of its main figure; "" where it has none.
         charts: address of its prepared charts.
         run: address of its `answer` run.
+        view: those charts as MLflow's page keeps them in a browser; "" where there is none.
+        viewed: address of the charts where the browser has the view.
+        of: what the view is of: experiment and invocation.
     """
 
     name: str
@@ -54,6 +57,9 @@ class Card:
     picture: str
     charts: str
     run: str
+    view: str
+    viewed: str
+    of: tuple[str, str]
 
 
 def app() -> Callable[..., Awaitable[None]]:
@@ -108,4 +114,7 @@ def _card(store: Store, server: str, name: str, experiment: Any, run: TrackedRun
         picture=picture if MAIN in names else "",
         charts=chart_views.url(base, experiment),
         run=f"{base}/#/experiments/{experiment.experiment_id}/runs/{run.run_id}/artifacts",
+        view="" if server else chart_views.of_browser(experiment.tags, run.invocation),
+        viewed=chart_views.url_of_browser(base, experiment, run.invocation),
+        of=(experiment.experiment_id, run.invocation),
     )

@@ -50,22 +50,22 @@ def check_charts(charts: Any) -> None:
     """Refuse charts of a script that MLflow could not draw.
 
     Raises:
-        InputError: no dict of titles and metrics; an unknown metric; epochs and steps in one chart.
+        InputError: no dict of titles and metrics; an unknown metric.
     """
     if not isinstance(charts, Mapping):
-        example = "{'losses': ['epoch/running_loss', 'epoch/full_loss']}"
+        example = "{'running loss': 'epoch/running_loss'}"
         raise InputError(f"charts are a dict, as {example}, not {quoted(charts)}")
     tables = columns.TABLES.items()
     known = [f"{columns.PREFIX[kind]}/{name}" for kind, table in tables for name in table]
-    for title, metrics in charts.items():
+    for title, metric in charts.items():
         checks.name("the title of a chart", title)
-        if not isinstance(metrics, list | tuple) or not metrics:
-            raise InputError(f"the chart {title!r} is a list of metrics, not {quoted(metrics)}")
-        for metric in map(_of_all_seeds, metrics):
-            if not (isinstance(metric, str) and re.fullmatch("(batch|epoch)/w[0-9]+", metric)):
-                checks.choice(f"metric of the chart {title!r}:", metric, known)
-        if len({metric.partition("/")[0] for metric in metrics}) > 1:
-            raise InputError(f"the chart {title!r} is over epochs or over steps: make two of it")
+        if isinstance(metric, list | tuple):
+            raise InputError(
+                f"the chart {title!r} shows one metric, not {quoted(metric)}: MLflow gives all "
+                f"metrics of a run one colour; make a chart of each"
+            )
+        if not (isinstance(metric, str) and re.fullmatch("(batch|epoch)/w[0-9]+", metric)):
+            checks.choice(f"metric of the chart {title!r}:", _of_all_seeds(metric), known)
 
 
 def _of_all_seeds(metric: Any) -> Any:

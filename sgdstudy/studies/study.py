@@ -11,7 +11,7 @@ import itertools
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from fnmatch import fnmatchcase
@@ -180,8 +180,8 @@ class Study:
         ask: (claim, arm) -> the question that `--predict` asks the reader.
         picture: options, runs, claims -> the chart that answers the question; its title is the
             finding.
-        charts: title -> metrics of MLflow, as `epoch/full_loss`: the first charts of its prepared
-            view, one with several lines for each arm. The arms in it send what they show.
+        charts: title -> metric of MLflow, as `epoch/full_loss`: the first charts of its prepared
+            view, a line for each arm. The arms in it send what they show.
     """
 
     file: str
@@ -197,7 +197,7 @@ class Study:
     show: Callable[[Any, Runs], str] | None = None
     ask: Mapping[tuple[str, str], str] = field(default_factory=dict)
     picture: Callable[[Any, Runs, Claims], Chart] | None = None
-    charts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    charts: Mapping[str, str] = field(default_factory=dict)
     short: Callable[[Any, Runs, Claims], Told] | None = None
 
     def __post_init__(self) -> None:
@@ -262,7 +262,7 @@ class Study:
         checks.number("checkpoint_seconds", seconds, lambda v: v >= 0, "at least 0 and finite")
         self.check_functions()
         arms = self._called("arms", lambda: _by_name(self.name, self.arms(options)))
-        placed, asked = {}, [metric for chart in self.charts.values() for metric in chart]
+        placed, asked = {}, [*self.charts.values()]
         for name, arm in arms.items():
             checks.name("an arm's name", name)
             if name == "answer":

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from sgdstudy.recipe import columns
 from sgdstudy.recipe.columns import PREFIX
-from sgdstudy.tracking.runs import search
+from sgdstudy.tracking.runs import TrackedRun, search
 from sgdstudy.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ SECTIONS = {
 }
 CLOCK = f"{PREFIX['epochs']}/{columns.CLOCK}"  # a run that has it shows its losses by it too
 BY_CLOCK = "Losses, by the clock"
+PACKED = "deflate;"
+MOST_LISTED = 50  # runs of a view that the browser is told of
+MOST_LETTERS = 1_000_000  # of a view
 COLUMNS = [
     *(f"params.`{name}`" for name in ("lr", "order", "batch_size", "optimizer", "problem")),
     "metrics.`result/stop_epoch`",
@@ -45,10 +48,13 @@ COLUMNS = [
 
 
 class Chart(NamedTuple):
-    """A chart of a view: its title, the metrics that it draws, whether its axis is linear."""
+    """A chart of a view: its title, the metric that it draws, whether its axis is linear.
+
+    One metric: MLflow draws all metrics of a run in the run's colour.
+    """
 
     title: str
-    keys: list[str]
+    key: str
     linear: bool
 
 
@@ -58,19 +64,18 @@ def wanted(store: Store) -> bool:
     return os.environ.get("SGDSTUDY_VIEWS", default).lower() in ("on", "1", "true")
 
 
-def save(
-    store: Store, experiment_id: str, invocation: str, asked: Mapping[str, Sequence[str]]
-) -> None:
+def save(store: Store, experiment_id: str, invocation: str, asked: Mapping[str, str]) -> None:
     """Write two views: an invocation's arms, and those of all invocations.
 
     Args:
         store: where the experiment is.
         experiment_id: its id there.
         invocation: the latest one.
-        asked: the charts of the study's question: title -> metrics.
+        asked: the charts of the study's question: title -> metric.
     """
     runs = search(store, [experiment_id], only(invocation))
     keys = {key for run in runs for key in run.metrics}
+    of_browser = _of_browser(runs)
     arms = f"tags.`{CHARTED}` = 'yes'"
     for name, shown in ((VIEW, f"{only(invocation)} AND {arms}"), (ALL, arms)):
         now = int(time.time() * 1000)
@@ -78,41 +83,49 @@ def save(
             "name": name,
             "createdAt": now,
             "updatedAt": now,
-            "state": _state(shown, keys, asked),
+            "state": _packed(_state(shown, keys, asked) | (of_browser if name == VIEW else {})),
         }
         tag = f"mlflow.sharedViewState.{name}"
         store.client.set_experiment_tag(experiment_id, tag, json.dumps(view))
 
 
-def _sections(keys: set[str], asked: Mapping[str, Sequence[str]]) -> dict[str, list[Chart]]:
-    """Return the charts of each section that has any: of the metrics that were sent."""
-    sections = {QUESTION: [_asked(title, wanted, keys) for title, wanted in asked.items()]}
-    for section, charts in SECTIONS.items():
+def _sections(keys: set[str], asked: Mapping[str, str]) -> dict[str, list[Chart]]:
+    """Return the charts of each section that has any: of the metrics that were sent, each once."""
+    sections = {QUESTION: [_asked(title, key) for title, key in asked.items()]}
+    for section, of_section in SECTIONS.items():
         sections[section] = [
-            Chart(
-                column.title, [key, *sorted(k for k in keys if _is_beside(k, key))], column.linear
-            )
-            for key, column in charts.items()
-            if key in keys
+            chart
+            for key, column in of_section.items()
+            for chart in _of_column(key, column, keys)
+            if chart.key not in asked.values()
         ]
     if CLOCK in keys:
-        sections[BY_CLOCK] = sections[next(iter(SECTIONS))]
-    found = {name: [chart for chart in charts if chart.keys] for name, charts in sections.items()}
+        losses = SECTIONS[next(iter(SECTIONS))]
+        sections[BY_CLOCK] = [c for key in losses for c in _of_column(key, losses[key], keys)]
+    found = {name: [chart for chart in of if chart.key in keys] for name, of in sections.items()}
     return {name: charts for name, charts in found.items() if charts}
 
 
-def _asked(title: str, wanted: Sequence[str], keys: set[str]) -> Chart:
+def _asked(title: str, key: str) -> Chart:
     """Return a chart that the study declares."""
-    lines = [columns.line(columns.setting(key)) for key in wanted]
-    found = [columns.TABLES[kind].get(name) for kind, name, _ in lines]
-    linear = any(column is None or column.linear for column in found)  # a parameter has a sign
-    return Chart(title, [key for key in wanted if key in keys], linear)
+    kind, name, _ = columns.line(columns.setting(key))
+    column = columns.TABLES[kind].get(name)
+    return Chart(title, key, column is None or column.linear)  # a parameter has a sign
 
 
-def _state(runs_shown: str, keys: set[str], asked: Mapping[str, Sequence[str]]) -> str:
-    """Return the packed state of a view: its filter, its columns, its charts."""
+def _of_column(key: str, column: columns.Column, keys: set[str]) -> list[Chart]:
+    """Return the chart of a column, and one for each of its bands and single seeds."""
+    beside = [other for other in sorted(keys) if _is_beside(other, key)]
+    return [
+        Chart(column.title + other.removeprefix(key).replace("_", ", "), other, column.linear)
+        for other in (key, *beside)
+    ]
+
+
+def _state(runs_shown: str, keys: set[str], asked: Mapping[str, str]) -> dict[str, Any]:
+    """Return the state of a view: its filter, its columns, its charts."""
     sections = _sections(keys, asked)
-    state = {
+    return {
         "searchFilter": runs_shown,
         "orderByKey": "attributes.start_time",  # the answer first
         "orderByAsc": False,
@@ -134,16 +147,62 @@ def _state(runs_shown: str, keys: set[str], asked: Mapping[str, Sequence[str]]) 
         "isAccordionReordered": True,
         "autoRefreshEnabled": False,
     }
-    return "deflate;" + base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
+
+
+def _of_browser(runs: Sequence[TrackedRun]) -> dict[str, Any]:
+    """Return what no shared view has, since it is of one browser: runs pinned, and runs hidden.
+
+    The first page of `sgdstudy ui` gives it to the browser. Of many runs there is none.
+    """
+    if len(runs) > MOST_LISTED:
+        return {}
+    drawn = {run.run_id: run.tags.get(CHARTED) == "yes" and not run.is_answer for run in runs}
+    return {"runsPinned": [run.run_id for run in runs if run.is_answer], "runsVisibilityMap": drawn}
+
+
+def _packed(state: dict[str, Any]) -> str:
+    return PACKED + base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
+
+
+def of_browser(tags: Mapping[str, str], invocation: str) -> str:
+    """Return the view of an invocation as MLflow's page keeps it in a browser, in JSON.
+
+    All arms are in its list; those that are not in the charts are hidden, as is the answer, which
+    leads the list.
+
+    Args:
+        tags: of the experiment.
+        invocation: its id.
+
+    Returns:
+        "" where there is none, or the tag is not as we write it.
+    """
+    try:
+        packed = json.loads(tags[TAG])["state"].removeprefix(PACKED)
+        unpacker = zlib.decompressobj()
+        state = json.loads(unpacker.decompress(base64.b64decode(packed), MOST_LETTERS))
+        own = state | {"searchFilter": only(invocation)}
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError, zlib.error):
+        return ""
+    return json.dumps(own) if "runsVisibilityMap" in own else ""
 
 
 def url(server: str, experiment: Experiment, invocation: str | None = None) -> str:
     """Return the address that opens an experiment's charts: in our view where it has one."""
-    page = f"{server}/#/experiments/{experiment.experiment_id}/runs"
-    plain = f"{page}?workflowType=machine_learning&compareRunsMode=CHART"
+    plain = _page(server, experiment)
     if TAG in experiment.tags:
         return f"{plain}&viewStateShareKey={VIEW}"
-    return plain if invocation is None else f"{plain}&searchFilter={quote(only(invocation))}"
+    return plain if invocation is None else url_of_browser(server, experiment, invocation)
+
+
+def url_of_browser(server: str, experiment: Experiment, invocation: str) -> str:
+    """Return the address of the charts of an invocation, in the view that the browser has."""
+    return f"{_page(server, experiment)}&searchFilter={quote(only(invocation))}"
+
+
+def _page(server: str, experiment: Experiment) -> str:
+    page = f"{server}/#/experiments/{experiment.experiment_id}/runs"
+    return f"{page}?workflowType=machine_learning&compareRunsMode=CHART"
 
 
 def only(invocation: str) -> str:
@@ -162,8 +221,8 @@ def _line(chart: Chart, section: str) -> dict[str, Any]:
     return {
         "type": "LINE",
         "uuid": f"{VIEW}-{section}-{chart.title}",
-        "metricKey": chart.keys[0],
-        "selectedMetricKeys": chart.keys,
+        "metricKey": chart.key,
+        "selectedMetricKeys": [chart.key],
         "metricSectionId": section,
         "displayName": chart.title,
         # 3.17 shows a title of ours on charts of this kind alone; else the metrics' names
@@ -171,8 +230,9 @@ def _line(chart: Chart, section: str) -> dict[str, Any]:
         "scaleType": "linear" if chart.linear else "log",
         "xAxisKey": "metric" if by_clock else "step",
         "selectedXAxisMetricKey": CLOCK if by_clock else "",
-        "xAxisScaleType": "linear",
+        "xAxisScaleType": "linear" if by_clock else "log",  # the first epoch counts most
         "useGlobalXaxisKey": False,
+        "displayPoints": False,  # else a line of less than 60 points has dots
         "lineSmoothness": 0,
         "useGlobalLineSmoothing": False,
         "deleted": False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -52,7 +52,7 @@ class Closing:
     note: str | None = None  # the experiment's description
     stands: bool = True  # whether the note takes the place of one that is there
     views: str | None = None  # the invocation whose views are to be written
-    charts: Mapping[str, Sequence[str]] = field(default_factory=dict)  # theirs: title -> metrics
+    charts: Mapping[str, str] = field(default_factory=dict)  # theirs: title -> metric
 
 
 Told = TypeVar("Told", Opening, Closing)

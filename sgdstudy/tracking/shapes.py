@@ -216,7 +216,7 @@ CLOSING = fields(
         "note": OPTIONAL_TEXT,
         "stands": truth,
         "views": OPTIONAL_TEXT,
-        "charts": by_name(each(text)),
+        "charts": by_name(text),
     },
 )
 # tags

@@ -26,7 +26,11 @@ def test_a_figure_of_ours_is_kept_but_for_its_title_that_stands_above():
     live = charts.live(drawn())
     kept, own = json.loads(live.json), json.loads(OURS.interactive().to_json())
     assert live.title == "It is 5"
-    assert live.panels == 2
+    assert live.note == own["layout"]["meta"]["note"]
+    assert live.note.endswith("what theory expects.") == any(
+        line.theory is not None for panel in OURS.panels for line in panel.lines
+    )
+    assert {"xaxis", "xaxis2"} <= {*kept["layout"]}
     assert kept["data"] == own["data"]
     assert "title" not in kept["layout"]
     for name in ("annotations", "shapes", "legend"):

@@ -329,6 +329,44 @@ def test_hovering_names_an_arm_and_a_click_on_its_name_hides_it(made, browser):
     assert not chart.locator(".js-plotly-plot").is_visible()
 
 
+STANDS = """chart => {
+    const layout = chart.querySelector(".js-plotly-plot")._fullLayout;
+    const boxes = which => [...chart.querySelectorAll(which)].map(part => {
+        const box = part.getBoundingClientRect();
+        return [box.left, box.right, box.top, box.bottom];
+    });
+    return {
+        domains: [layout.xaxis.domain, layout.xaxis2.domain],
+        panels: boxes(".bglayer .bg, .cartesianlayer > .subplot > .xy .gridlayer"),
+        plots: boxes(".draglayer .nsewdrag"),
+        names: boxes(".infolayer [class*=title], .infolayer .annotation-text"),
+        modebar: boxes(".modebar-btn").length,
+    };
+}"""
+
+
+@pytest.mark.server
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+def test_panels_stand_below_each_other_on_a_phone_and_nothing_touches(made, browser):
+    page = browser(390, has_touch=True, is_mobile=True)
+    page.goto(made.as_uri())
+    chart = page.locator("#study-ex3_batches .main .chart")
+    chart.scroll_into_view_if_needed()
+    chart.locator(".scatterlayer .trace").first.wait_for(timeout=60_000)
+    found = chart.evaluate(STANDS)
+    assert found["domains"] == [[0, 1], [0, 1]]
+    (_, _, _, end), (_, _, start, _) = found["plots"]
+    assert end < start
+    assert found["modebar"] == 0  # fingers scroll and pinch
+    assert all(left >= 0 and right <= 391 for left, right, *_ in found["names"])
+    for left, right, top, bottom in found["names"]:  # no name lies on a panel
+        for west, east, north, south in found["plots"]:
+            assert right <= west + 1 or left >= east - 1 or bottom <= north + 1 or top >= south - 1
+    page.set_viewport_size({"width": 1400, "height": 900})  # as a tablet that is turned
+    page.wait_for_function(f"({STANDS})(document.querySelector('#study-ex3_batches .chart'))"
+                           ".domains[1][0] > 0.4")  # fmt: skip
+
+
 @pytest.mark.server
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 def test_without_scripts_the_pictures_stand_there(made, browser):

@@ -1,21 +1,27 @@
 """`sgdstudy study` as a person runs it: every claim of all studies, its report, its reruns."""
 
+import base64
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.text import Text
 from pages import Page, section
 from PIL import Image
 
 import sgdstudy as ss
+from sgdstudy.figures import Chart, Line, Panel, palette
 from sgdstudy.studies.rerun import rerun
 from sgdstudy.studies.scripts import find_scripts, load_study
-from sgdstudy.tracking.runs import every_run
+from sgdstudy.tracking import chart_views
+from sgdstudy.tracking.runs import every_run, search
 from sgdstudy.tracking.store import open_store
 
 pytestmark = pytest.mark.slow
@@ -141,17 +147,34 @@ def test_the_report_is_printed_on_less_than_thirty_pages_and_nothing_is_cut_off(
     assert lines < 10
 
 
+def main_figure(study, store):
+    """A study's picture.png, and what picture.json draws."""
+    opened = open_store(store)
+    (answer,) = [r for r in every_run(opened, opened.experiment(study)) if r.is_answer]
+    (picture,) = Path(store).rglob(f"{answer.run_id}/artifacts/picture.png")
+    return picture, json.loads(picture.with_suffix(".json").read_text(encoding="utf-8"))
+
+
+def axes_of(layout, which="x"):
+    return {name[0] + name[5:]: layout[name] for name in layout if name.startswith(f"{which}axis")}
+
+
+def words_of(layout):
+    """Title, names of axes, and what is written into the panels of a main figure."""
+    axes = [*axes_of(layout).values(), *axes_of(layout, "y").values()]
+    titles = [axis.get("title", {}).get("text", "") for axis in axes]
+    return [layout["title"]["text"], *titles, *(a["text"] for a in layout.get("annotations", []))]
+
+
 @pytest.mark.parametrize("study", STUDIES)
 def test_the_main_figure_can_be_read(studied, study):
     """At most six lines with a name, no two of one colour; its title has a figure in it."""
-    opened = open_store(studied[0])
-    (answer,) = [r for r in every_run(opened, opened.experiment(study)) if r.is_answer]
     assert figures_of(study, studied[0])[0] == "picture.png"
-    (picture,) = Path(studied[0]).rglob(f"{answer.run_id}/artifacts/picture.png")
+    picture, drawn = main_figure(study, studied[0])
     with Image.open(picture) as image:
         assert image.width == 1400
+        said = image.info["Description"]
     assert "plotly" in picture.with_suffix(".html").read_text(encoding="utf-8")
-    drawn = json.loads(picture.with_suffix(".json").read_text(encoding="utf-8"))
     colors = {}
     for trace in drawn["data"]:
         if trace.get("showlegend"):
@@ -162,6 +185,69 @@ def test_the_main_figure_can_be_read(studied, study):
     title = drawn["layout"]["title"]["text"]
     assert re.search(r"\d", title)
     assert not re.search(r"\b(nan|None|inf)\b", title)
+    for words in (said, *colors, *words_of(drawn["layout"])):
+        assert not re.search(r"e[+]|e-0|\^-", words), words  # as 1.5e+10, K^-2.94
+
+
+def values(part):
+    """What plotly writes of an array."""
+    if isinstance(part, dict):
+        return np.frombuffer(base64.b64decode(part["bdata"]), part["dtype"]).astype(float)
+    return np.array(part, float)
+
+
+def drawn_again(drawn):
+    """The chart of a picture.json: its lines, names and titles, without theory and bands."""
+    layout, panels = drawn["layout"], []
+    for at, axis in axes_of(layout).items():
+        lines = []
+        for trace in drawn["data"]:
+            named = trace["name"] and trace.get("hovertemplate", "").startswith(trace["name"] + ":")
+            if trace.get("xaxis", "x") == at and named:
+                dots = trace["mode"] == "markers"
+                color = trace["marker" if dots else "line"]["color"]
+                xy = values(trace["x"]), values(trace["y"])
+                lines.append(Line(trace["name"], *xy, color, dots=dots))
+        upright = axes_of(layout, "y")[at.replace("x", "y")]
+        log = "".join(a for a, own in (("x", axis), ("y", upright)) if own.get("type") == "log")
+        texts = [a["text"] for a in layout.get("annotations", []) if a["xref"] == f"{at} domain"]
+        names = [one.get("title", {}).get("text", "") for one in (axis, upright)]
+        panels.append(Panel(lines, *names, " ".join(texts[:1]), log))
+    return Chart(layout["title"]["text"].replace("<br>", " "), panels)
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_no_text_of_the_main_figure_is_small_or_cut_off(studied, study):
+    """At 700 pixels, 100 dots per inch: 8 points and more, all of it within the picture."""
+    figure = drawn_again(main_figure(study, studied[0])[1]).figure()
+    figure.draw_without_rendering()
+    assert figure.get_figwidth() * figure.dpi == 700
+    ticks = {t for axes in figure.axes for t in (*axes.get_xticklabels(), *axes.get_yticklabels())}
+    texts = {t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()}
+    assert min(text.get_fontsize() for text in texts) >= 8
+    for text in texts - ticks:  # of these, matplotlib holds some beyond the axes
+        box = text.get_window_extent()
+        assert box.x0 > -1, text
+        assert box.x1 < figure.bbox.width + 1, text
+        assert -1 < box.y0 < box.y1 < figure.bbox.height + 1, text
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_a_prepared_chart_has_few_lines_and_each_a_colour_of_its_own(studied, study):
+    """Metrics counted: MLflow draws all those of a run in the run's colour."""
+    opened = open_store(studied[0])
+    experiment = opened.client.get_experiment(opened.experiment(study))
+    packed = json.loads(experiment.tags[chart_views.TAG])["state"].partition(";")[2]
+    state = json.loads(zlib.decompress(base64.b64decode(packed)))
+    runs = search(opened, [experiment.experiment_id], state["searchFilter"])
+    assert runs[0].is_answer
+    assert runs[0].tags[chart_views.COLOR] == palette.GREY
+    assert state["compareRunCharts"]
+    for chart in state["compareRunCharts"]:
+        keys = chart["selectedMetricKeys"]
+        colors = [r.tags[chart_views.COLOR] for key in keys for r in runs if key in r.metrics]
+        assert 1 <= len(colors) <= chart_views.MOST_SHOWN, chart["displayName"]
+        assert len({*colors}) == len(colors), chart["displayName"]
 
 
 @pytest.mark.parametrize("study", STUDIES)

@@ -389,7 +389,7 @@ def test_arms_in_the_view_send_what_the_charts_of_the_question_show(store):
         arm = ss.Arm(small_curve(), lr=0.1, batch_size=10, epochs=2)
         return {"shown": arm, "hidden": arm.but(charted=False)}
 
-    charts = {"sums": ("epoch/sum_loss", "epoch/full_loss"), "high": ["batch/loss_p90"]}
+    charts = {"sums": "epoch/sum_loss", "all": "epoch/full_loss", "high": "batch/loss_p90"}
     script = ("/somewhere/run_asked.py", "Is it?", Options, declared)
     study = ss.Study(*script, lambda o, runs: [], lambda *given: "Yes.", charts=charts)
     result = run(store, study)
@@ -402,5 +402,7 @@ def test_arms_in_the_view_send_what_the_charts_of_the_question_show(store):
     views = [experiment.tags[f"mlflow.sharedViewState.{view}"] for view in (VIEW, ALL)]
     for packed in (json.loads(view)["state"].partition(";")[2] for view in views):
         state = json.loads(zlib.decompress(base64.b64decode(packed)))
-        asked = {c["displayName"]: c["selectedMetricKeys"] for c in state["compareRunCharts"][:2]}
-        assert asked == {title: list(metrics) for title, metrics in charts.items()}
+        drawn = state["compareRunCharts"]
+        assert {c["displayName"]: c["metricKey"] for c in drawn[:3]} == charts
+        assert all(c["selectedMetricKeys"] == [c["metricKey"]] for c in drawn)
+        assert len({c["metricKey"] for c in drawn}) == len(drawn)  # none twice

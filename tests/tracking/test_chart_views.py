@@ -1,30 +1,77 @@
 """The saved views of an experiment: what they chart, where, under which title."""
 
-import base64
 import json
-import zlib
 
 from sgdstudy.tracking import chart_views
+from sgdstudy.tracking.runs import TrackedRun
+
+
+def state_of(keys, asked):
+    return json.loads(json.dumps(chart_views._state("", keys, asked)))
 
 
 def test_a_views_first_section_is_the_question_with_titles_of_its_own():
     """Of the metrics that were sent; on a log axis, unless what is shown may be negative."""
     asked = {
-        "norms": ["epoch/mean_grad_norm", "epoch/full_grad_norm", "epoch/full_loss_p90"],
-        "signs": ["batch/loss", "batch/alpha"],
-        "path": ["batch/w0"],
-        "not sent": ["epoch/sum_loss"],
+        "norms": "epoch/mean_grad_norm",
+        "high": "epoch/full_loss_p90",
+        "signs": "batch/alpha",
+        "path": "batch/w0",
+        "not sent": "epoch/sum_loss",
     }
-    keys = {key for metrics in asked.values() for key in metrics} - {"epoch/sum_loss"}
-    keys.remove("epoch/full_grad_norm")
-    packed = chart_views._state("", keys, asked).partition(";")[2]
-    state = json.loads(zlib.decompress(base64.b64decode(packed)))
+    state = state_of({*asked.values()} - {"epoch/sum_loss"}, asked)
     first = state["compareRunSections"][0]
     assert first["name"] == "The question"
     charts = [c for c in state["compareRunCharts"] if c["metricSectionId"] == first["uuid"]]
-    assert [(c["displayName"], c["selectedMetricKeys"], c["scaleType"]) for c in charts] == [
-        ("norms", ["epoch/mean_grad_norm", "epoch/full_loss_p90"], "log"),
-        ("signs", ["batch/loss", "batch/alpha"], "linear"),
-        ("path", ["batch/w0"], "linear"),
+    assert [(c["displayName"], c["metricKey"], c["scaleType"]) for c in charts] == [
+        ("norms", "epoch/mean_grad_norm", "log"),
+        ("high", "epoch/full_loss_p90", "log"),
+        ("signs", "batch/alpha", "linear"),
+        ("path", "batch/w0", "linear"),
     ]
-    assert len({c["uuid"] for c in state["compareRunCharts"]}) == len(state["compareRunCharts"])
+
+
+def test_a_chart_has_one_metric_and_no_metric_has_two_charts_of_one_axis():
+    """MLflow draws the metrics of a run in one colour; bands and single seeds are metrics, too."""
+    keys = {"batch/loss", "batch/loss_p90", "batch/loss_seed3", "epoch/full_loss"}
+    keys |= {"epoch/running_loss", chart_views.CLOCK}
+    charts = state_of(keys, {"all the data": "epoch/full_loss"})["compareRunCharts"]
+    assert all(chart["selectedMetricKeys"] == [chart["metricKey"]] for chart in charts)
+    assert not any(chart["displayPoints"] for chart in charts)
+    assert len({chart["uuid"] for chart in charts}) == len(charts)
+    drawn = [(chart["metricKey"], chart["xAxisKey"]) for chart in charts]
+    assert len({*drawn}) == len(drawn)
+    assert {key for key, _ in drawn} == keys - {chart_views.CLOCK}
+    titles = {chart["metricKey"]: chart["displayName"] for chart in charts}
+    assert titles["batch/loss_p90"] == f"{titles['batch/loss']}, p90"
+
+
+def run(name, charted="yes"):
+    """An arm, or the answer, as `save` sees it."""
+    tags = {chart_views.CHARTED: charted}
+    return TrackedRun(f"id of {name}", name, "FINISHED", tags, {}, {}, "", 0, 0)
+
+
+def tags_of(state):
+    return {chart_views.TAG: json.dumps({"state": chart_views._packed(state)})}
+
+
+def test_the_browser_hides_the_answer_and_the_arms_that_are_not_charted_and_pins_the_answer():
+    own = chart_views._of_browser([run("answer"), run("a"), run("b", "no")])
+    assert own["runsPinned"] == ["id of answer"]
+    seen = {"id of answer": False, "id of a": True, "id of b": False}
+    assert own["runsVisibilityMap"] == seen
+    found = json.loads(chart_views.of_browser(tags_of(own | {"searchFilter": "x"}), "20261126"))
+    assert found == own | {"searchFilter": "tags.`sgdstudy.invocation` = '20261126'"}
+
+
+def test_a_view_of_many_runs_and_one_that_is_not_ours_are_given_to_no_browser():
+    many = [run(f"{i}") for i in range(chart_views.MOST_LISTED + 1)]
+    assert chart_views._of_browser(many) == {}
+    bomb = {"runsVisibilityMap": {}, "x": "a" * 2 * chart_views.MOST_LETTERS}
+    states = ["deflate;!", "deflate;AAAA", "", "[]", 3, None, {"a": 1}]
+    tags = [{chart_views.TAG: json.dumps({"state": state})} for state in states]
+    tags += [{}, {chart_views.TAG: "{"}, {chart_views.TAG: "[]"}, tags_of({}), tags_of(bomb)]
+    tags += [tags_of([1]), tags_of("runsVisibilityMap"), tags_of(None)]
+    for given in tags:
+        assert chart_views.of_browser(given, "20261126") == "", given

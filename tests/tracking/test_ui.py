@@ -73,35 +73,58 @@ def test_the_printed_address_shows_the_arms_on_a_log_axis(server, tmp_path):
     assert any(set(ARMS) <= set(chart["lines"]) for chart in charts)
 
 
+DRAWN = """() => [...document.querySelectorAll('.js-plotly-plot')].map(chart => ({
+    axis: chart.layout.yaxis.type,
+    lines: chart._fullData.filter(line => line.y && line.y.length > 1).map(
+        line => [line.name, line.line.color.slice(0, 7)]),
+}))"""
+
+
+def charts_of(page):
+    """The charts in sight, as soon as they are drawn: few lines, each in a colour of its own."""
+    page.locator(".js-plotly-plot .scatterlayer .trace").first.wait_for()
+    page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length >= 2")
+    for chart in page.evaluate(DRAWN):
+        assert chart["axis"] == "log"
+        names, colors = zip(*{tuple(line) for line in chart["lines"]}, strict=True)
+        assert 1 < len({*names}) <= chart_views.MOST_SHOWN
+        assert len({*names}) == len(names) == len({*colors})
+
+
 @pytest.mark.server
 def test_from_the_bare_address_to_the_charts_to_a_run_and_back(server):
-    """Arms are visible at each station, at most six, each in a colour of its own."""
+    """Arms are visible at each station, at most six in a chart, each in a colour of its own."""
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1400, "height": 900})
         page.set_default_timeout(60_000)
-        page.goto(server["ex6_shuffle"].partition("/#")[0])
+        first = server["ex6_shuffle"].partition("/#")[0]
+        page.goto(first)
         card = page.locator("#ex6_shuffle")
         assert "what happens with shuffle=False" in card.inner_text()
         assert card.locator("img").evaluate("image => image.decode().then(() => image.width > 0)")
         card.get_by_text("Charts", exact=True).click()
-        chart = page.locator(".js-plotly-plot").first
-        chart.locator(".scatterlayer .trace").first.wait_for()
-        drawn = chart.evaluate(
-            "c => c._fullData.filter(l => l.y.length).map(l => [l.name, l.line.color.slice(0, 7)])"
-        )
-        names, colors = {name for name, _ in drawn}, {color for _, color in drawn}
-        assert len(names) <= chart_views.MOST_SHOWN
+        charts_of(page)
+        for arm in ARMS:
+            assert page.get_by_text(arm, exact=True).first.is_visible()
         page.get_by_text("running loss of the epoch", exact=True).first.wait_for()
-        assert len(colors) == len(names)
+        # the view is the browser's own: all runs are listed, the answer first; few are drawn
+        assert not page.get_by_text("viewing a shared view").is_visible()
+        assert page.get_by_role("link", name="exact", exact=True).is_visible()
+        listed = page.get_by_role("link").all_inner_texts()
+        assert listed.index("answer") < min(map(listed.index, ARMS))
+        assert page.get_by_text("SGD strided (epoch/full_loss)").count()  # a legend's words
+        assert not page.get_by_text("answer (epoch/").count()
         page.get_by_role("link", name=ARMS[0], exact=True).first.click()
         page.wait_for_function("location.hash.includes('/runs/')")
+        page.get_by_text(ARMS[0], exact=True).first.wait_for()
         page.go_back()
+        charts_of(page)
         page.get_by_text(ARMS[1], exact=True).first.wait_for()
-        page.goto(server["ex6_shuffle"].partition("/#")[0])
+        page.goto(first)
         page.goto(server["ex6_shuffle"])  # typed over the first page: the browser loads nothing
-        page.locator(".js-plotly-plot").first.wait_for()
+        charts_of(page)
         browser.close()
 
 
