@@ -6,6 +6,7 @@ SgdstudyError
 │   └── Refused                         the store answers, and refuses
 ├── StoreError   (a RuntimeError)       a run cannot be recorded any more
 ├── Interrupted  (a KeyboardInterrupt)  Ctrl-C, after what was recorded was saved
+├── Ended        (an Exception)         a user's function that would have ended the program
 └── Unsupported  (an Exception)         a step that cannot be compiled; it runs eager
 """
 
@@ -69,6 +70,18 @@ class StoreError(SgdstudyError, RuntimeError):
 
 class Interrupted(SgdstudyError, KeyboardInterrupt):
     """Ctrl-C during a tracked study, after everything recorded was saved."""
+
+
+class Ended(SgdstudyError, Exception):
+    """A function of the user's raised what is no `Exception`: it would have ended the program.
+
+    Attributes:
+        raised: what it raised.
+    """
+
+    def __init__(self, raised: BaseException) -> None:
+        super().__init__(reason(raised))
+        self.raised = raised
 
 
 class Unsupported(SgdstudyError, Exception):
@@ -143,7 +156,7 @@ def failed(what: str, error: BaseException, file: str | Path | None = None) -> I
 
 def place(error: BaseException, file: str | Path) -> str:
     """Return in words where in a file, or else in one of its folder, an error came up; or ""."""
-    file = Path(file)
+    file, error = Path(file), error.raised if isinstance(error, Ended) else error
     lines = traceback.extract_tb(error.__traceback__)[::-1]
     own = [line for line in lines if Path(line.filename) == file]
     near = [line for line in lines if Path(line.filename).parent == file.parent]
@@ -152,6 +165,8 @@ def place(error: BaseException, file: str | Path) -> str:
 
 def reason(error: BaseException) -> str:
     """Return what went wrong: the kind of error and the first line of its message."""
+    if isinstance(error, Ended):
+        return str(error)
     lines = str(error).strip().splitlines() or ["no message"]
     return f"{type(error).__name__}: {lines[0][:LONGEST_REASON]}"
 

@@ -5,12 +5,14 @@ Until then it is a real MLflow: the requests are handed to MLflow's own Flask ap
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import ssl
 import threading
 import time
 import warnings
+import zlib
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -29,8 +31,16 @@ ANSWERS = {
     "200 other": (200, "application/json", b'{"experiments": "all", "run": {"info": 7}}'),
     "200 empty": (200, "text/plain", b""),
 }
+DENIED = {  # it does not know us any more: a password that was changed, a token that ran out
+    "401": (401, "text/html", b"You are not authenticated. Please see the documentation"),
+    "401 json": (401, "application/json", b'{"error_code": "UNAUTHENTICATED", "message": "who?"}'),
+    "403": (403, "text/html", b"Permission denied"),
+    "403 json": (403, "application/json", b'{"error_code": "PERMISSION_DENIED", "message": "no"}'),
+}
 SILENT = ("hang", "drip", "close")
-KINDS = [*ANSWERS, *SILENT]
+ENDLESS = ("gzip bomb", "endless body")
+KINDS = [*ANSWERS, *SILENT, *ENDLESS]
+BOMB = 64_000_000  # bytes, of 64 thousand
 
 
 class Misbehaving:
@@ -63,6 +73,7 @@ class Misbehaving:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
+        self.server.handle_error = lambda *about: None  # type: ignore[method-assign]
         self.scheme = "http"
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -108,11 +119,21 @@ class Misbehaving:
         _send(handler, status, kind, said)
 
     def _misbehave(self, handler: BaseHTTPRequestHandler, kind: str) -> None:
-        if kind in ANSWERS:
-            _send(handler, *ANSWERS[kind])
+        answers = ANSWERS | DENIED
+        if kind in answers:
+            _send(handler, *answers[kind])
+            return
+        if kind == "gzip bomb":
+            _send(handler, 200, "application/json", bomb(), ("Content-Encoding", "gzip"))
             return
         handler.close_connection = True
-        if kind == "drip":
+        if kind == "endless body":
+            handler.send_response(200)
+            handler.send_header("Content-Type", "application/json")
+            handler.end_headers()
+            while not self.stopped.is_set():  # until the client hangs up
+                handler.wfile.write(b" " * 65_536)
+        elif kind == "drip":
             handler.send_response(200)
             handler.send_header("Content-Type", "application/json")
             handler.send_header("Content-Length", "100000")
@@ -125,9 +146,26 @@ class Misbehaving:
         handler.connection.shutdown(socket.SHUT_RDWR)
 
 
-def _send(handler: BaseHTTPRequestHandler, status: int, kind: str | None, said: bytes) -> None:
+@functools.cache
+def bomb() -> bytes:
+    """Return blanks, packed so small that nobody would expect as many."""
+    packer = zlib.compressobj(wbits=31)  # with the head of gzip
+    return (
+        b"".join(packer.compress(b" " * 1_000_000) for _ in range(BOMB // 1_000_000))
+        + packer.flush()
+    )
+
+
+def _send(
+    handler: BaseHTTPRequestHandler,
+    status: int,
+    kind: str | None,
+    said: bytes,
+    *further: tuple[str, str],
+) -> None:
     handler.send_response(status)
-    handler.send_header("Content-Type", kind or "text/plain")
+    for name, value in (("Content-Type", kind or "text/plain"), *further):
+        handler.send_header(name, value)
     handler.send_header("Content-Length", str(len(said)))
     handler.end_headers()
     handler.wfile.write(said)

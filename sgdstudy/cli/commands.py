@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -20,13 +21,14 @@ from sgdstudy.cli.terminal import (
     show,
     show_paragraphs,
 )
-from sgdstudy.errors import InputError, StoreError
+from sgdstudy.errors import Away, Ended, InputError, Refused, StoreError, failed
 from sgdstudy.language import say as in_words
 from sgdstudy.language import to_say
 from sgdstudy.studies.claims import tally
 from sgdstudy.studies.scripts import find_scripts, load_studies, load_study
 from sgdstudy.studies.study import Result, Study
 from sgdstudy.text import written
+from sgdstudy.training.interrupts import called
 
 Store = Annotated[str | None, tyro.conf.arg(help=to_say("folder of the store, or tracking URI"))]
 
@@ -65,8 +67,14 @@ class StudyCommand:
             }
             if "quick" in (f.name for f in fields(study.options)):
                 given["quick"] = True
-            options = study.options(jobs=jobs, **given)
-            results.append(_run_and_print(study, options))
+            try:
+                options = study.chosen(jobs=jobs, **given)
+                results.append(called(functools.partial(_run_and_print, study, options)))
+            except (Away, Refused):
+                raise
+            except (InputError, Ended) as error:  # the others go on
+                say(f"{study.name} is left out: {error}")
+                broken += 1
         size = _stored_bytes(store) - before
         failed = [(r.study, claim) for r in results for claim in r.failed]
         if any(result.claims for result in results):
@@ -311,7 +319,7 @@ class SweepCommand:
         if grid.size(axes) > sweep.MOST_POINTS and not self.yes:
             raise InputError(f"the grid has {grid.size(axes):,} points; add --yes to run them all")
         seeds = self.seeds if self.seeds is not None else given.get("seeds", 16)
-        options = study.options(seeds=seeds, store=self.store)
+        options = study.chosen(seeds=seeds, store=self.store)
         arm, record = self.arm or given.get("arm"), self.record or given.get("record", "epochs")
         return Plan.of(study, options, arm, axes, record)
 
@@ -369,9 +377,19 @@ OLD_WORDS = {"reap": "recover", "sync": "recover"}  # they stay, and are not lis
 
 
 def parse_options(study: Study, words: list[str]) -> Any:
-    """Return a study's options, from the words of its command line."""
+    """Return a study's options, from the words of its command line.
+
+    Raises:
+        InputError: words that are none, or that the script does not take.
+    """
     about = "\n\n".join(map(in_words, study.doc.strip().split("\n\n")))
-    return parse(study.options, words, study.name, about)
+    read = functools.partial(parse, study.options, words, study.name, about)
+    try:
+        return read() if {"-h", "--help"} & {*words} else called(read)
+    except InputError:
+        raise
+    except Exception as error:  # of a `__post_init__`
+        raise failed(f"the options of {study.name}", error, study.file) from error
 
 
 def run_script(study: Study, options: Any) -> int:

@@ -14,6 +14,7 @@ from sgdstudy.studies.arm import Options
 from sgdstudy.studies.claims import Claims
 from sgdstudy.studies.study import Runs, Study
 from sgdstudy.tracking.journal import Journal
+from sgdstudy.training.interrupts import called
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Making:
         try:
             from sgdstudy.figures import interactive  # here: what a figure needs stops no study
 
-            chart = self.study.picture(self.options, self.runs, claims)
+            chart = called(partial(self.study.picture, self.options, self.runs, claims))
             data, drawn = chart.png(), chart.interactive()
             json, page = drawn.to_json(), interactive.page(drawn, data)
         except Exception as error:
@@ -59,8 +60,8 @@ class Making:
         while True:
             name = f"a figure{after}"  # of a generator that fails; it gives no other then
             try:
-                name, draw = next(pictures)
-                data = _png(draw())
+                name, draw = called(partial(next, pictures))
+                data = _png(called(draw))
             except StopIteration:
                 return names
             except Exception as error:
@@ -72,14 +73,10 @@ class Making:
 
     def tables(self, journal: Journal) -> None:
         """Write the tables, each an artifact."""
-        import pandas as pd  # --help must not wait for it
-
         for name, make in self.study.tables.items():
             buffer = io.StringIO()
             try:
-                rows = make(self.options, self.runs)
-                table = pd.DataFrame(rows) if isinstance(rows, Iterator) else rows
-                table.to_csv(buffer, index=False)
+                called(partial(self._write_table, make, buffer))
             except Exception as error:
                 self._leave_out(name, error)
                 continue
@@ -87,12 +84,19 @@ class Making:
             write = partial(Path.write_text, data=text, encoding="utf-8", newline="")
             self._add(journal, name, write)
 
+    def _write_table(self, make: Callable[[Any, Runs], Any], to: io.StringIO) -> None:
+        import pandas as pd  # --help must not wait for it
+
+        rows = make(self.options, self.runs)
+        table = pd.DataFrame(rows) if isinstance(rows, Iterator) else rows
+        table.to_csv(to, index=False)
+
     def text(self) -> str:
         """Return what the script shows before its claims."""
         if self.study.show is None:
             return ""
         try:
-            return str(self.study.show(self.options, self.runs))
+            return str(called(partial(self.study.show, self.options, self.runs)))
         except Exception as error:
             self._leave_out("what show() returns", error)
             return ""

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, failed, quoted
+from sgdstudy.errors import InputError, quoted
 from sgdstudy.history.checksums import checked, readable
 from sgdstudy.history.rows import AXIS, Files
 from sgdstudy.recipe.config import TrainConfig
@@ -265,10 +265,7 @@ def _options(study: Study, values: Mapping[str, Any]) -> Options:
         kinds = {bool: shapes.truth, int: shapes.whole, float: shapes.number, str: shapes.text}
         if not kinds.get(type(default), shapes.plain)(value):
             raise InputError(f"{name} of the run is not what {study.name} takes: {quoted(value)}")
-    try:
-        return study.options(**values)
-    except (TypeError, ValueError) as error:
-        raise failed(f"the options of {study.name}", error, study.file) from error
+    return study.chosen(**values)  # type: ignore[no-any-return]
 
 
 def _tags(run: TrackedRun, study: Study, options: Options) -> dict[str, str]:

@@ -57,7 +57,7 @@ def _begun(
     study: Study, options: Options | None, progress: bool | None, say: Callable[[str], None]
 ) -> Result:
     started = time.perf_counter()
-    options = study.options() if options is None else options
+    options = study.chosen() if options is None else options
     arms = study.placed_arms(options)
     guesses = _guesses(study, options)
     store = recovery.start(options.store, say)
@@ -253,7 +253,7 @@ def _side_by_side(work: _Work, jobs: int) -> Iterator[Trained]:
 def _arms(script: str, values: tuple[tuple[str, Any], ...]) -> tuple[Study, Options, Any]:
     """Build a script's arms, once per worker and invocation: some compute their step sizes."""
     study = load_study(script)
-    options = study.options(**dict(values))
+    options = study.chosen(**dict(values))
     return study, options, study.placed_arms(options)
 
 

@@ -5,6 +5,7 @@ This module stays light to import: a script's `--help` must not wait for torch.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import os
@@ -19,6 +20,7 @@ from sgdstudy.errors import InputError, place, reason, unknown
 from sgdstudy.studies import helpers
 from sgdstudy.studies.helpers import declares_study
 from sgdstudy.studies.study import Result, Study, declared_only
+from sgdstudy.training.interrupts import called
 
 
 def run(name: str, *, progress: bool | None = None, **options: Any) -> Result:
@@ -32,7 +34,7 @@ def run(name: str, *, progress: bool | None = None, **options: Any) -> Result:
     for option in options:
         if option not in allowed:
             raise unknown(f"option of {study.name}", option, allowed)
-    return study.run(study.options(**options), progress=progress)
+    return study.run(study.chosen(**options), progress=progress)
 
 
 def find_scripts() -> dict[str, Path]:
@@ -108,7 +110,7 @@ def _executed(path: Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses look their module up
     try:
         with helpers.loading(path), declared_only():
-            spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+            called(functools.partial(spec.loader.exec_module, module))
+    except Exception as error:
         raise InputError(f"{path} cannot be loaded: {reason(error)}{place(error, path)}") from error
     return module

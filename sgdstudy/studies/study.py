@@ -25,6 +25,7 @@ from sgdstudy.recipe import columns
 from sgdstudy.studies.arm import Arm, Options
 from sgdstudy.studies.claims import Claim, Claims, claims_markdown
 from sgdstudy.studies.declared import check_call, check_charts, check_claims, docstring
+from sgdstudy.training.interrupts import called
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -337,11 +338,19 @@ class Study:
 
     def _called(self, what: str, call: Callable[[], Any]) -> Any:
         try:
-            return call()
+            return called(call)
         except InputError:
             raise
         except Exception as error:
             raise failed(f"{what} of {self.name}", error, self.file) from error
+
+    def chosen(self, **values: Any) -> Any:
+        """Return the script's options with these values.
+
+        Raises:
+            InputError: the script does not take them.
+        """
+        return self._called("the options", lambda: self.options(**values))
 
     def drawn(self, runs: Runs) -> Iterator[tuple[str, Callable[[], Any]]]:
         """Yield the figures one by one: the file's name, and what draws it."""
@@ -374,7 +383,7 @@ class Study:
         shared = {
             name: getattr(options, name) for name in [*(f.name for f in fields(Options)), *own]
         }
-        return self.options(**shared)
+        return self.chosen(**shared)  # type: ignore[no-any-return]
 
 
 def study(module: str) -> Study:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
-from sgdstudy.errors import StoreError
+from sgdstudy.errors import Ended, StoreError
 from sgdstudy.history.rows import Memory
 from sgdstudy.recipe import draw_cache
 from sgdstudy.studies import helpers
@@ -17,7 +18,7 @@ from sgdstudy.sweep.plan import Combination, Plan
 from sgdstudy.theory.predictions import SWEEP_WORK, predict
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.retry import reason_of
-from sgdstudy.training.interrupts import interrupt_flag
+from sgdstudy.training.interrupts import called, interrupt_flag
 from sgdstudy.training.train import train
 
 
@@ -63,11 +64,12 @@ def work(number: int, task: Task) -> tuple[int, Outcome]:
         plan = _plan(task.script, tuple(task.options.items()), task.arm, task.record)
         combination = plan.combination(task.grid_point)
         try:
-            outcome = _trained(combination, task)
+            outcome = called(partial(_trained, combination, task))
         except StoreError:
             raise
         except Exception as error:
-            outcome = Outcome(error=(type(error).__name__, reason_of(error)))
+            raised = error.raised if isinstance(error, Ended) else error
+            outcome = Outcome(error=(type(raised).__name__, reason_of(raised)))
     return number, Outcome(interrupted=True) if interrupted else outcome
 
 
@@ -95,5 +97,5 @@ def _plan(script: str, options: tuple[tuple[str, Any], ...], arm: str, record: s
     if key not in _plans:
         study = load_study(script)
         _plans.clear()
-        _plans[key] = Plan(study, study.options(**dict(options)), arm, {}, record)
+        _plans[key] = Plan(study, study.chosen(**dict(options)), arm, {}, record)
     return _plans[key]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import unicodedata
@@ -111,8 +112,16 @@ def password(uri: str) -> str:
 
 
 def is_loopback(uri: str) -> bool:
-    """Whether a server's address is of this machine."""
-    return urlsplit(uri).hostname in LOOPBACK
+    """Whether a server's address is of this machine.
+
+    >>> [is_loopback(f"http://{host}") for host in ("127.0.0.2:1", "[::1]", "10.0.0.1")]
+    [True, True, False]
+    """
+    host = (urlsplit(uri).hostname or "").rstrip(".")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        return f".{host}".endswith(f".{LOOPBACK[0]}")
 
 
 # ---- the kinds of address --------------------------------------------------------------------

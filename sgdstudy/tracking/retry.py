@@ -25,6 +25,8 @@ OF_CALLS = {
     r"not in a valid JSON format|Expecting value|JSONDecodeError": "its answer is not MLflow's",
     r"CERTIFICATE_VERIFY_FAILED|certificate verify failed": "its certificate is not known here; "
     "set MLFLOW_TRACKING_SERVER_CERT_PATH to that, or REQUESTS_CA_BUNDLE to who signed it",
+    r"TLS CA certificate bundle|\[X509|NO_CERTIFICATE|NO_START_LINE|PEM lib": "the certificates "
+    "that MLFLOW_TRACKING_SERVER_CERT_PATH or REQUESTS_CA_BUNDLE names cannot be read",
     r"[Pp]roxyError|connect to proxy": "the HTTP proxy does not let us through; see NO_PROXY",
     r"NameResolution|Name or service not known|resolve host|getaddrinfo": "no such machine",
     r"Connection refused": "connection refused",

@@ -16,6 +16,7 @@ import pandas as pd
 from sgdstudy import checks
 from sgdstudy.errors import Away, InputError, Refused, unknown
 from sgdstudy.tracking import garbage
+from sgdstudy.tracking.bounds import TooLong
 from sgdstudy.tracking.provenance import user
 from sgdstudy.tracking.store import Store
 
@@ -27,6 +28,7 @@ NUMBER = "sgdstudy.number"  # orders invocations, also where a clock was wrong
 AN_ID = re.compile(r"[\w.+-]{1,64}", re.ASCII)  # of an invocation: it stands in filters and pages
 A_NUMBER = re.compile("[0-9]{15}", re.ASCII)
 MOST = 1000  # runs of one page
+MOST_PAGES = 10_000
 LAST_FIRST = (f"tags.`{NUMBER}` DESC", f"tags.`{INVOCATION}` DESC")
 
 
@@ -58,18 +60,19 @@ class TrackedRun:
 
     @classmethod
     def of(cls, run: Run) -> TrackedRun:
-        """Return what MLflow tells of a run."""
+        """Return what MLflow tells of a run; a database may hold anything in its columns."""
         about, data = run.info, run.data
+        end = about.end_time
         return cls(
             about.run_id,
-            about.run_name or "",
+            about.run_name if isinstance(about.run_name, str) else "",
             about.status,
-            data.tags,
-            data.params,
-            data.metrics,
-            about.artifact_uri,
-            about.start_time or 0,
-            about.end_time,
+            _only(str, data.tags),
+            _only(str, data.params),
+            _only((int, float), data.metrics),
+            about.artifact_uri if isinstance(about.artifact_uri, str) else "",
+            about.start_time if isinstance(about.start_time, int) else 0,
+            end if isinstance(end, int) else None,
         )
 
     @property
@@ -103,6 +106,15 @@ class TrackedRun:
         """Return what tells its rows from those of other runs."""
         own = {"arm": self.name, "run_id": self.run_id, "invocation": self.invocation}
         return {"study": study, **own}
+
+
+def _only(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those values that are of a kind."""
+    return {
+        name: value
+        for name, value in values.items()
+        if isinstance(value, kind) and isinstance(name, str)
+    }
 
 
 def runs_of(
@@ -186,18 +198,36 @@ def _tag(name: str, value: str, relation: str = "=") -> str:
 
 
 def every_run(store: Store, experiment_id: str, only: str = "") -> list[TrackedRun]:
-    """Return all runs of an experiment, oldest first, or those that a filter of MLflow leaves."""
+    """Return all runs of an experiment, oldest first, or those that a filter of MLflow leaves.
+
+    Raises:
+        Away: a server has one page after another, without an end.
+    """
     runs: list[TrackedRun] = []
-    token = None
-    while True:
+    tokens: list[str | None] = [None]
+    while len(tokens) <= MOST_PAGES:
         with garbage.paused():  # three times as fast
-            page = store.client.search_runs(
-                [experiment_id], only, max_results=MOST, page_token=token, order_by=["start_time"]
-            )
+            page = _page(store, experiment_id, only, tokens[-1])
             runs += map(TrackedRun.of, page)
-        token = page.token
-        if not token:
+        if not page.token:
             return sorted(runs, key=lambda run: run.order)
+        if page.token in tokens[-2:] or not page:
+            break
+        tokens.append(page.token)
+    raise Away(f"{store.shown} names one page of runs after another, without an end")
+
+
+def _page(store: Store, experiment_id: str, only: str, token: str | None) -> Any:
+    """Return a page of runs: a smaller one where a server's answer would be too long."""
+    most = MOST
+    while True:
+        how: dict[str, Any] = {"page_token": token, "order_by": ["start_time"]}
+        try:
+            return store.client.search_runs([experiment_id], only, max_results=most, **how)
+        except TooLong:
+            if most == 1:
+                raise
+            most //= 10
 
 
 def search(

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import functools
 import os
+import re
+import shutil
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from sgdstudy.errors import Away, InputError, Refused, StoreError, without_secrets
-from sgdstudy.tracking import address
+from sgdstudy.tracking import address, bounds
+from sgdstudy.tracking.places import local_path
 from sgdstudy.tracking.retry import PLAIN, is_away, reason_of, within
 
 T = TypeVar("T")
 OPEN_SECONDS = 10.0  # for the first answer
 SILENT_SECONDS = 5.0  # for one that did not answer in time before
 SLOW = 100e3  # bytes a second: slower is not waited for
-UNKNOWN_SIZE = 100e6
+MOST_SECONDS = 3600.0  # for a file, however large
+UNKNOWN_SIZE = 100_000_000
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 _silent: set[str] = set()  # stores whose last call took too long
 
@@ -31,8 +37,8 @@ class Client:
     """MLflow's client of a store.
 
     A call to another machine has a deadline for the whole of it, with time for the files it takes
-    there or fetches. Errors are `Away`, which can pass, or `Refused`; those of this machine's disk
-    stay what they are.
+    there or fetches, and reads so many bytes at the most (see `bounds`). Errors are `Away`, which
+    can pass, or `Refused`; those of this machine's disk stay what they are.
 
     Args:
         client: MLflow's own.
@@ -52,21 +58,49 @@ class Client:
 
     def _call(self, name: str, method: Callable[..., Any], *given: Any, **named: Any) -> Any:
         remote = not self._uri.startswith("sqlite")
-        files = remote and name.endswith("_artifacts")
-        does = functools.partial(self._reach_files, name) if files else method
-        call = functools.partial(does, *given, **named)
-        found = ask(self._uri, call, seconds() + self._transfer(name, given))
+        if name.endswith("_artifacts"):
+            return self._reach(name, given, named)
+        call = functools.partial(method, *given, **named)
+        found = ask(self._uri, call, seconds())
         if remote:
             _require_real(self._uri, name, found)
             self._remember(name, given, found)
         return found
+
+    def _reach(self, name: str, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """Fetch, bring or list files of a run, which lie on another machine.
+
+        Raises:
+            InputError: they cannot be reached; of a local store that is the fault of this one run.
+        """
+        call = functools.partial(self._reach_files, name, *given, **named)
+        size = self._size(name, given)
+        limit = seconds() + min(size / SLOW, MOST_SECONDS)
+        fetched = size if name == "download_artifacts" else 0
+        local = self._uri.startswith("sqlite")
+        try:
+            uri = self._place_of(given[0]) if local else self._uri
+            found = ask(uri, call, limit, bounds.MOST_ANSWER + fetched)
+        except Away as error:
+            if not local:
+                raise
+            raise InputError(f"the files of run {given[0]} cannot be reached: {error}") from error
+        self._remember(name, given, found)
+        return found
+
+    def _place_of(self, run_id: str) -> str:
+        """Return where a run's files are."""
+        if not self._places.get(run_id):
+            self._remember("get_run", (run_id,), self.get_run(run_id))
+        return self._places[run_id]
 
     def _remember(self, name: str, given: tuple[Any, ...], found: Any) -> None:
         """Keep what later calls need."""
         runs = {"create_run": [found], "get_run": [found], "search_runs": found}.get(name, ())
         self._places |= {run.info.run_id: run.info.artifact_uri for run in runs}
         if name == "list_artifacts":
-            self._sizes |= {(given[0], item.path): item.file_size or 0 for item in found}
+            sizes = {item.path: item.file_size for item in found if item.file_size is not None}
+            self._sizes |= {(given[0], path): size for path, size in sizes.items()}
 
     def _reach_files(self, name: str, run_id: str, *given: Any, **named: Any) -> Any:
         """Call MLflow's access to a run's artifacts.
@@ -77,33 +111,47 @@ class Client:
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
         from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri
 
-        if not self._places.get(run_id):
-            self.get_run(run_id)
-        place = add_databricks_profile_info_to_artifact_uri(self._places[run_id], self._uri)
+        place = self._place_of(run_id)
+        _require_own(run_id, place)
+        bounds.begin()  # they may be on a server where the runs are not
+        place = add_databricks_profile_info_to_artifact_uri(place, self._uri)
         repository = get_artifact_repository(place, tracking_uri=self._uri)
+        repository.thread_pool = bounds.Pool(1)
         return getattr(repository, name)(*given, **named)
 
-    def _transfer(self, name: str, given: tuple[Any, ...]) -> float:
-        """Return the seconds that files may take on their way."""
+    def _size(self, name: str, given: tuple[Any, ...]) -> int:
+        """Return the bytes of the files that are taken there, or fetched.
+
+        Raises:
+            InputError: this machine has no room for them.
+        """
         if name == "log_artifacts":
-            size = sum(path.stat().st_size for path in Path(given[1]).rglob("*") if path.is_file())
-        elif name == "download_artifacts":
-            size = self._sizes.get((given[0], given[1]), int(UNKNOWN_SIZE))
-        else:
-            return 0.0
-        return size / SLOW
+            files = (path for path in Path(given[1]).rglob("*") if path.is_file())
+            return sum(path.stat().st_size for path in files)
+        if name != "download_artifacts":
+            return 0
+        size = self._sizes.get((given[0], given[1]), UNKNOWN_SIZE)
+        folder = given[2] if len(given) > 2 and given[2] else tempfile.gettempdir()
+        if size > shutil.disk_usage(folder).free:
+            raise InputError(
+                f"{given[1]} of the run {given[0]} has {size / 1e6:,.0f} MB; there is no room for "
+                f"that in {folder}"
+            )
+        return size
 
 
-def ask(uri: str, call: Callable[[], T], limit: float) -> T:
+def ask(uri: str, call: Callable[[], T], limit: float, most: int | None = None) -> T:
     """Return what a store answers.
 
     Args:
         uri: the store's.
         call: asks it.
         limit: in seconds, all in all; a local database has its own.
+        most: bytes that are read of a server; None: as many as an answer may have.
 
     Raises:
         Away: it does not answer, or not in time, or what nobody can read.
+        TooLong: it answers with more.
         Refused: it says no.
     """
     if uri.startswith("sqlite"):
@@ -112,13 +160,14 @@ def ask(uri: str, call: Callable[[], T], limit: float) -> T:
         except Exception as error:
             raise _ours(uri, error) from error
     limit = min(limit, SILENT_SECONDS) if uri in _silent else limit
-    try:
-        found = within(limit, call)
-    except TimeoutError as error:
-        _silent.add(uri)
-        raise _ours(uri, error) from error
-    except Exception as error:
-        raise _ours(uri, error) from error
+    with bounds.at_most(bounds.MOST_ANSWER if most is None else most) as reading:
+        try:
+            found = within(limit, call)
+        except TimeoutError as error:
+            _silent.add(uri)
+            raise _ours(uri, error) from error
+        except Exception as error:
+            raise _ours(uri, reading.excess or error) from error
     _silent.discard(uri)
     return found
 
@@ -135,7 +184,8 @@ def first(uri: str, make: Callable[[], T]) -> T:
         return make()
     if uri.startswith("http"):
         if address.is_loopback(uri):
-            spare_loopback()
+            spare_loopback(urlsplit(uri).hostname or "")
+        bounds.begin()
         # whoever sets MLFLOW_TRACKING_INSECURE_TLS knows, and is told once too often otherwise
         warnings.filterwarnings("ignore", "Unverified HTTPS request")
         return make()
@@ -172,14 +222,19 @@ def check(uri: str, client: Callable[[], Any]) -> None:
         ) from None
 
 
-def spare_loopback() -> None:
-    """Let nothing that is asked of this machine go through a proxy: that would ask its own."""
+def spare_loopback(host: str = "") -> None:
+    """Let nothing that is asked of this machine go through a proxy: that would ask its own.
+
+    Args:
+        host: another name of it.
+    """
     if not any(os.environ.get(name) or os.environ.get(name.upper()) for name in PROXIES):
         return
     for name in ("no_proxy", "NO_PROXY"):  # the small letters win where both are there
-        hosts = [host for host in os.environ.get(name, "").split(",") if host]
+        hosts = [given for given in os.environ.get(name, "").split(",") if given]
         if hosts != ["*"]:
-            missing = [host for host in address.LOOPBACK if host not in hosts]
+            names = dict.fromkeys([*address.LOOPBACK, host])
+            missing = [name for name in names if name and name not in hosts]
             os.environ[name] = ",".join([*hosts, *missing])
 
 
@@ -207,6 +262,8 @@ def _ours(uri: str, error: Exception) -> Exception:
     remote, shown = not uri.startswith("sqlite"), without_secrets(uri, whole=True)
     store = f"the {'tracking server' if uri.startswith('http') else 'store'} {shown}"
     reason = _without_password(uri, error)
+    if isinstance(error, bounds.TooLong):
+        return bounds.TooLong(f"{store} {reason.removeprefix('it ')}")
     if isinstance(error, (InputError, StoreError)):
         return error
     if isinstance(error, ImportError):
@@ -248,6 +305,19 @@ def _without_password(uri: str, error: BaseException) -> str:
     """Return what went wrong; drivers may show the password on its own."""
     reason, secret = reason_of(error), address.password(uri)
     return reason.replace(secret, "...") if secret else reason
+
+
+def _require_own(run_id: str, uri: str) -> None:
+    """Refuse a folder of this machine that is not a run's own: a server may name any.
+
+    Those that share a disk with their server have one.
+    """
+    place = local_path(uri)
+    own = (
+        re.fullmatch("[0-9a-f]{32}", run_id) and place and place.parts[-2:] == (run_id, "artifacts")
+    )
+    if place is not None and (not own or ".." in place.parts):
+        raise InputError(f"run {run_id} says that its files are in {place}, which is not its own")
 
 
 def _require_real(uri: str, name: str, found: Any) -> None:

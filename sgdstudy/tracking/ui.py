@@ -12,6 +12,7 @@ import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import requests
@@ -149,12 +150,15 @@ def _is_up(port: int, process: subprocess.Popen[bytes]) -> bool:
     """Wait until the server answers; False if it ended, perhaps because the port was taken."""
     session = requests.Session()
     session.trust_env = False  # no proxy: the address is of this machine
+    how: dict[str, Any] = {"timeout": 2, "stream": True, "allow_redirects": False}  # its head alone
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
             return False
         with suppress(requests.RequestException):
-            if session.get(f"http://127.0.0.1:{port}/health", timeout=2) and _holds(process, port):
+            with session.get(f"http://127.0.0.1:{port}/health", **how) as answer:
+                up = answer.status_code == 200
+            if up and _holds(process, port):
                 return True
         time.sleep(0.2)
     raise InputError(f"the MLflow server did not answer within {START_SECONDS:.0f} s")

@@ -5,10 +5,13 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
+from sgdstudy.errors import Ended, Interrupted
+
+T = TypeVar("T")
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _open: list[list[int]] = []  # the main thread's flags, the outermost first
 
@@ -44,3 +47,47 @@ def interrupt_flag() -> Iterator[list[int]]:
         _open.pop()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def called(function: Callable[[], T]) -> T:
+    """Return what a function of the user's returns.
+
+    Some errors are no `Exception`, and would end us with it: `sys.exit()` in a script, or a
+    `KeyboardInterrupt` that it raises. A Ctrl-C of the user's does.
+
+    Raises:
+        Ended: it raised one of those.
+    """
+    with _pressed() as pressed:
+        try:
+            return function()
+        except (Exception, Interrupted):
+            raise
+        except BaseException as error:
+            if pressed:
+                raise
+            raise Ended(error) from error
+
+
+@contextmanager
+def _pressed() -> Iterator[list[int]]:
+    """Note the signals to stop that come, and hand them on."""
+    numbers: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield numbers
+        return
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    handlers = {int(number): handler for number, handler in before.items() if callable(handler)}
+
+    def handle(number: int, frame: Any) -> None:
+        numbers.append(number)
+        handlers[number](number, frame)
+
+    for number in handlers:
+        signal.signal(number, handle)
+    try:
+        yield numbers
+    finally:
+        for number, handler in handlers.items():
+            if signal.getsignal(number) is handle:  # else it is the function's own, to stay
+                signal.signal(number, handler)

@@ -2,7 +2,9 @@
 
 import importlib
 import os
+import signal
 import sys
+import time
 
 import pytest
 from conftest import call, one_line
@@ -12,6 +14,7 @@ from sgdstudy.studies import helpers
 from sgdstudy.studies.scripts import load_studies, load_study
 from sgdstudy.sweep import grid, sweep
 from sgdstudy.tracking.store import open_store
+from sgdstudy.training.interrupts import STOP_SIGNALS
 
 LIGHT = '''"""{question}"""
 import sgdstudy as ss
@@ -199,6 +202,98 @@ def test_what_is_no_study_is_named_and_left_out(experiments, capsys):
     assert "has no docstring, whose first line is the question" in out
     assert "SystemExit: 3 (ends.py, line 3)" in out
     assert len(out.splitlines()) == 8
+
+
+# what would end a program, and is no `Exception`
+ENDS = [
+    "raise KeyboardInterrupt",
+    "raise KeyboardInterrupt('mine')",
+    "raise SystemExit",
+    "raise SystemExit(0)",
+    "raise GeneratorExit",
+    "raise BaseException('mine')",
+    "import asyncio; raise asyncio.CancelledError",
+    "import sys; sys.exit('no')",
+    "raise type('Own', (BaseException,), {})('mine')",
+    "raise ss.errors.SgdstudyError('ours')",
+]
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_a_script_that_would_end_the_program_when_it_is_loaded_is_left_out(
+    experiments, capsys, how
+):
+    """As it was seen: KeyboardInterrupt in one script ended `sgdstudy list`."""
+    write(experiments / "ends.py", imports=f"import sgdstudy.errors\n{how}")
+    write(experiments / "page.py")
+    before = [signal.getsignal(number) for number in STOP_SIGNALS]
+    assert call("list") == 0
+    out = capsys.readouterr().out
+    assert "page                     Is it?" in out
+    assert out.count("ends.py is left out: ") == 1
+    assert "(ends.py, line 4)" in out
+    assert call("run", "ends") == 2
+    assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
+
+
+@pytest.mark.parametrize("how", ENDS[::3])
+@pytest.mark.parametrize("where", ["arms", "claims", "answer", "figures", "options"])
+def test_a_function_that_would_end_the_program_is_one_line(experiments, store, capsys, how, where):
+    path = write(experiments / "page.py", imports="import sgdstudy.errors")
+    if where == "figures":
+        drawn = "yield 'a.png', ss.figures.loss_by_epoch(runs)"
+        end = f"def figures(runs):\n    {drawn}\n    {how}\n\n\nSTUDY ="
+        edit(path, "STUDY =", end)
+    elif where == "options":
+        own = (
+            f"class Options(ss.Options):\n    def __post_init__(self):\n        {how}\n\n\nSTUDY ="
+        )
+        edit(path, "STUDY =", own)
+    else:
+        head = next(line for line in path.read_text().splitlines() if f"def {where}(" in line)
+        edit(path, head, f"{head}\n    {how}")
+    code = call("run", "page", "--store", store)
+    said = capsys.readouterr()
+    if where == "figures":
+        assert code == 0
+        assert "a figure after a.png is left out: " in said.out
+    else:
+        assert code == 2
+        assert said.err.startswith(
+            f"error: {'the options' if where == 'options' else where} of page"
+        )
+        assert said.err.count("\n") == 1
+    assert "page.py, line" in said.out + said.err
+
+
+@pytest.mark.parametrize("where", ["load", "arms", "answer"])
+def test_ctrl_c_of_the_user_ends_it_at_once(experiments, store, where):
+    """It comes as the same error, in the middle of the script's code."""
+    press = "import os, signal; os.kill(os.getpid(), signal.SIGINT); import time; time.sleep(9)"
+    path = write(experiments / "a_page.py", imports=press if where == "load" else "")
+    write(experiments / "b_page.py", imports="raise SystemError('not reached')")
+    if where != "load":
+        head = next(line for line in path.read_text().splitlines() if f"def {where}(" in line)
+        edit(path, head, f"{head}\n    {press}")
+    began = time.monotonic()
+    assert call(*(["list"] if where == "load" else ["run", "a_page", "--store", store])) == 130
+    assert time.monotonic() - began < 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("where", "how"), [("arms", ENDS[0]), ("claims", "1 / 0"), ("answer", ENDS[4])]
+)
+def test_a_study_that_fails_keeps_no_other_from_running(experiments, store, capsys, where, how):
+    path = write(experiments / "a_page.py")
+    write(experiments / "b_page.py")
+    head = next(line for line in path.read_text().splitlines() if f"def {where}(" in line)
+    edit(path, head, f"{head}\n    {how}")
+    assert call("study", "--store", store, "--jobs", "1") == 1
+    out = capsys.readouterr().out
+    assert out.count(f"a_page is left out: {where} of a_page failed: ") == 1
+    assert "1 studies" in out
+    assert ss.load_runs("b_page", store=store).status.tolist() == ["FINISHED"]
 
 
 @pytest.mark.slow

@@ -6,10 +6,10 @@ import time
 import pytest
 import requests
 from conftest import call
-from misbehaving import ANSWERS, KINDS, Misbehaving
+from misbehaving import ANSWERS, DENIED, ENDLESS, KINDS, Misbehaving
 
 import sgdstudy as ss
-from sgdstudy.tracking import journal, recovery, server
+from sgdstudy.tracking import bounds, journal, recovery, server
 from sgdstudy.tracking.store import open_store
 
 AFTER = (1, 3, 6, 11, 18)  # requests that are answered well before
@@ -70,6 +70,7 @@ def project(bad, tmp_path, no_server, monkeypatch):
     monkeypatch.setattr(server, "OPEN_SECONDS", 3.0)
     monkeypatch.setattr(server, "SILENT_SECONDS", 1.0)
     monkeypatch.setattr(server, "SLOW", 1e9)
+    monkeypatch.setattr(bounds, "MOST_ANSWER", 2_000_000)
     monkeypatch.setattr(server, "_silent", set())
     monkeypatch.setattr(journal, "_AWAY", set())
     for module in (journal, recovery):
@@ -139,6 +140,20 @@ def assert_nothing_is_lost(project, bad, capsys, kind):
     assert call(*COMMANDS["prune"]) == 0
 
 
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_a_file_that_is_longer_than_the_server_says_fills_no_disk(project, bad, capsys, kind):
+    assert call("run", "experiments/tiny.py") == 0
+    bad.seen.clear()
+    bad.kind, bad.after, bad.wrong = kind, 0, lambda path: path.endswith("/answer.md")
+    began = time.monotonic()
+    assert call("report") == 2
+    assert time.monotonic() - began < LIMIT
+    error = capsys.readouterr().err
+    assert error.endswith("answers with more than 2 MB\n"), error
+    assert error.count("\n") == 1
+    assert ss.load_steps("tiny").arm.nunique() == 2  # other files arrive
+
+
 def test_a_reply_that_is_odd_once_is_not_taken_for_a_no(project, bad, capsys):
     """As it was seen: one odd answer of a proxy, and the run waited for ever."""
     for kind in ANSWERS:
@@ -177,3 +192,31 @@ def test_a_run_at_which_a_server_always_fails_is_set_aside(project, bad, capsys)
     assert call("recover") == 0  # mended: what is left arrives
     assert list((state / "aside").glob("*")) == []
     assert sorted(ss.load_runs("tiny").arm) in (["two"], ["one"], ["one", "two"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", DENIED)
+@pytest.mark.parametrize("then", ["recover", "run"])
+def test_no_run_goes_on_for_good_where_a_server_knows_us_no_more(project, bad, capsys, kind, then):
+    """From every moment on; once it does again, all that was recorded is there."""
+    for after in range(0, 45, 3):
+        bad.seen.clear()
+        bad.kind, bad.after = kind, after
+        code = call("run", "experiments/tiny.py")
+        said = capsys.readouterr()
+        reached = len(bad.seen) > after
+        bad.kind = ""
+        assert "Traceback" not in said.out + said.err
+        if not reached:
+            break
+        assert code in (1, 2), (after, said)  # nothing passes for kept that is not
+        if then == "run":
+            assert call("run", "experiments/tiny.py") == 0
+        assert call("recover") == 0, (after, capsys.readouterr())
+        capsys.readouterr()
+        runs = ss.load_runs("tiny", invocation="all") if after > 6 else None
+        if runs is not None:
+            assert set(runs.status) == {"FINISHED"}, (after, runs[["arm", "status"]])
+            rows = ss.load_steps("tiny", invocation="all").groupby("run_id").size()
+            assert set(rows.index) == set(runs.run_id)
+    assert after > 9

@@ -8,8 +8,9 @@ import threading
 import pytest
 import torch
 
+from sgdstudy.errors import Ended, Interrupted
 from sgdstudy.problems.torch_state import own_state
-from sgdstudy.training.interrupts import STOP_SIGNALS, interrupt_flag
+from sgdstudy.training.interrupts import STOP_SIGNALS, called, interrupt_flag
 
 
 def send(number):
@@ -56,6 +57,55 @@ def test_the_handlers_of_before_are_back_whatever_happens():
     with interrupt_flag() as marks:
         send(signal.SIGINT)
     assert marks == [signal.SIGINT]
+
+
+def raising(error):
+    raise error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt("x"), SystemExit(3), GeneratorExit()])
+def test_what_would_end_the_program_is_an_error_of_the_function(error):
+    before = handlers()
+    with pytest.raises(Ended, match=type(error).__name__) as found:
+        called(lambda: raising(error))
+    assert found.value.raised is error
+    assert handlers() == before
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), StopIteration(1), Interrupted("x")])
+def test_other_errors_and_what_is_returned_pass(error):
+    assert called(lambda: 3) == 3
+    with pytest.raises(type(error)) as found:
+        called(lambda: raising(error))
+    assert found.value is error
+
+
+def test_ctrl_c_passes_and_is_handed_on():
+    before = handlers()
+    with pytest.raises(KeyboardInterrupt):
+        called(lambda: send(signal.SIGINT))
+    assert handlers() == before
+    with interrupt_flag() as marks:
+        called(lambda: send(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):  # it was pressed before, and is noticed there
+            called(lambda: send(signal.SIGTERM))
+    assert marks == [signal.SIGINT]
+    assert handlers() == before
+
+
+def test_a_handler_that_the_function_sets_stays():
+    mine = handlers()[0]
+
+    def set_handler():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    try:
+        called(set_handler)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        with pytest.raises(Ended):  # nobody can press it: it is the function's own
+            called(lambda: raising(KeyboardInterrupt()))
+    finally:
+        signal.signal(signal.SIGINT, mine)
 
 
 def test_another_thread_takes_no_signals():
