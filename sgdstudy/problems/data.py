@@ -168,14 +168,20 @@ def as_tensor(values: Any, what: str, finite: bool = True) -> torch.Tensor:
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{what} is not an array of numbers ({reason(error)})") from None
     dense = tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_nested)
+    dense &= not is_of_its_own(tensor)
     if tensor.dtype not in READABLE or not dense:
-        kind = "" if dense else " that is sparse, nested or has no data"
+        kind = "" if dense else " that is sparse, nested, or has no data of its own"
         raise InputError(
             f"{what} is a tensor of {tensor.dtype}{kind}; expected float32, float64 or integers"
         )
     if finite:
         _refuse_holes(tensor, what, "remove or replace them")
     return tensor
+
+
+def is_of_its_own(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is of a class that does operations its own way, as `FakeTensor`."""
+    return type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__
 
 
 def _array(values: Any) -> np.ndarray:

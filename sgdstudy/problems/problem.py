@@ -16,7 +16,7 @@ from sgdstudy.errors import InputError, failed, quoted
 from sgdstudy.problems import data, linearity, losses, penalties, trial
 from sgdstudy.problems.data import DTYPES as DTYPES
 from sgdstudy.problems.least_squares import LeastSquares
-from sgdstudy.problems.torch_module import copied, functional, trained
+from sgdstudy.problems.torch_module import copied, functional, trained, uncompiled
 from sgdstudy.problems.torch_state import own_state
 
 EVALUATE_AT_ONCE = 100_000  # predictions at once when the whole data is evaluated: they stay cached
@@ -80,6 +80,7 @@ class Problem:
         penalty: Any = None,
         exact: bool = True,
     ) -> None:
+        loss, penalty, model = map(uncompiled, (loss, penalty, model))
         self.batch_loss = losses.resolve(loss)
         self.penalty, self.penalties = penalty, penalties.resolve(penalty)
         self.loss, self.name = loss, checks.name("the problem's name", name)
@@ -216,6 +217,23 @@ class Problem:
         if self._stays and large:
             return f"sample-{data.digest((self.x, self.y), data.READ_OF_MAPS)}"
         return data.digest((self.x, self.y))
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What it is made of, by what that is called in a message: see `recipe.identity`."""
+        most = data.READ_OF_MAPS if self._stays else None
+        return {
+            "data": self.digest,
+            "test data": self.test and data.digest(self.test, most),
+            "model": self.source,
+            "loss": self.loss,
+            "penalty": self.penalty,
+            "first parameters": self.w_init,
+            "true parameters": self.w_true if self._drift is None else self._drift,
+            "stream": self.stream,
+            "exact": self.exact,
+            "name": self.name,
+        }
 
     def replace(self, **changes: Any) -> Problem:
         """Return the same problem with some arguments of the constructor changed."""

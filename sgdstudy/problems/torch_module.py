@@ -3,22 +3,71 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
 from sgdstudy.errors import InputError, failed
+from sgdstudy.problems.data import is_of_its_own
 from sgdstudy.problems.trial import undrawn
+
+MOVED = 0.1  # by what share parameters move for a look whether the module reads them
+TIMES = 3  # such looks
+CLOSE = 1000  # roundings of the largest output
+
+
+def uncompiled(model: Any) -> Any:
+    """Return a module or function as it was before `torch.compile`; anything else as it is.
+
+    Our own steps are compiled as a whole; a part that is compiled hides what it does.
+    """
+    if isinstance(model, nn.Module):
+        return getattr(model, "_orig_mod", model)
+    return getattr(model, "_torchdynamo_orig_callable", model)
 
 
 def copied(module: nn.Module) -> nn.Module:
-    """Return a module of its own, which no later change of the given one reaches."""
+    """Return a module of its own, which no later change of the given one reaches.
+
+    Raises:
+        InputError: it cannot be copied, holds no numbers, or has hooks on gradients, which a copy
+            would not have.
+    """
+    _refuse_gradient_hooks(module)
+    for name, value in (*module.named_parameters(), *module.named_buffers()):
+        if value.is_meta or is_of_its_own(value):
+            raise InputError(
+                f"{name!r} of the module {type(module).__name__} holds no numbers that can be "
+                f"read: it was made on the device meta, in a FakeTensorMode, or is of a class of "
+                f"its own"
+            )
     try:
-        return copy.deepcopy(module)
+        own = copy.deepcopy(uncompiled(module))
     except Exception as error:
         raise failed(f"copying the module {type(module).__name__}", error) from error
+    for part in own.modules():
+        for name, child in part.named_children():
+            if uncompiled(child) is not child:
+                setattr(part, name, uncompiled(child))
+    return own
+
+
+def _refuse_gradient_hooks(module: nn.Module) -> None:
+    for name, value in module.named_parameters():
+        if value._backward_hooks or getattr(value, "_post_accumulate_grad_hooks", None):
+            raise InputError(
+                f"the module's parameter {name!r} has a hook on its gradient, which replicas would "
+                f"not call; clip with clip_norm or clip_value, or write an optimizer that does it"
+            )
+    for name, part in module.named_modules():
+        if part._backward_hooks or part._backward_pre_hooks:
+            raise InputError(
+                f"the module has a hook on gradients ({name or type(part).__name__}), which "
+                f"replicas would not call; clip with clip_norm or clip_value, or write an "
+                f"optimizer that does it"
+            )
 
 
 def trained(module: nn.Module) -> dict[str, nn.Parameter]:
@@ -58,7 +107,48 @@ def functional(
         values = {name: part.reshape(shape) for (name, shape), part in pairs}
         return torch.func.functional_call(module, (values, fixed), (x,))
 
-    return model, torch.cat([value.detach().flatten() for value in named.values()])
+    w = torch.cat([value.detach().flatten() for value in named.values()])
+    _require_read_by_name(module, model, w, x, names)
+    return model, w
+
+
+def load(module: nn.Module, w: torch.Tensor, names: Collection[str]) -> nn.Module:
+    """Put parameters `(p,)` into a module, in place; return it."""
+    every: Mapping[str, nn.Parameter] = dict(module.named_parameters())
+    with torch.no_grad():
+        for name, part in zip(names, w.split([every[n].numel() for n in names]), strict=True):
+            every[name].copy_(part.reshape(every[name].shape))
+    return module
+
+
+def _require_read_by_name(
+    module: nn.Module,
+    model: Callable[..., Any],
+    w: torch.Tensor,
+    x: torch.Tensor,
+    names: Collection[str],
+) -> None:
+    """Refuse a module that reads a parameter from a list or a view of its own.
+
+    With other values it is not f(w, x) then: some of w would never be trained.
+    """
+    draw, few = torch.Generator().manual_seed(0), x[:2].to(w.dtype)
+    close = CLOSE * torch.finfo(w.dtype).eps
+    for _ in range(TIMES):
+        moves = MOVED * torch.randn(len(w), generator=draw).to(w.device, w.dtype)
+        moved = w + moves * (1 + w.abs())
+        with torch.no_grad():
+            try:
+                found, expected = model(moved, few), load(copied(module), moved, names)(few)
+                off = (found - expected).abs().max() / expected.abs().max()
+            except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
+                return  # no tensor, or empty: the trial of the problem says so
+        if off > close:
+            raise InputError(
+                f"the module {type(module).__name__} does not read all its parameters by their "
+                f"names (from a list?), so that they would not be trained; read them as attributes "
+                f"in forward"
+            )
 
 
 def _refuse_side_effects(module: nn.Module, x: torch.Tensor) -> None:
@@ -76,8 +166,8 @@ def _refuse_side_effects(module: nn.Module, x: torch.Tensor) -> None:
             undrawn(f"the module {type(module).__name__}", lambda: trial(x[:2].to(dtype)))
         except InputError:
             raise
-        except (IndexError, RuntimeError, TypeError, ValueError) as error:
-            first = str(error).splitlines()[0]
+        except Exception as error:
+            first = next(iter(str(error).splitlines()), type(error).__name__)
             raise InputError(
                 f"the module failed on x of shape {tuple(x[:2].shape)}: {first}"
             ) from error

@@ -1,20 +1,41 @@
 """The state of torch that numbers may not depend on: set on the way in, given back on the way out.
 
-What a caller has set for its own work (a default dtype, `no_grad`, autocast, ...) would change a
-run of the same settings, without a word in its record.
+What a caller has set for its own work (a default dtype, `no_grad`, a mode that rewrites operations,
+...) would change a run of the same settings, without a word in its record.
+
+Names of torch that are not documented: the stacks of modes and of hooks, `torch._C._functorch`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from torch import overrides
+from torch.nn.modules import module as modules
+from torch.utils._device import DeviceContext
+
+from sgdstudy.errors import InputError
 
 SMALLEST = float.fromhex("0x1p-1074")  # 0 where numbers near 0 are flushed
 AUTOCAST = ("cpu", "cuda")
+# what every module calls
+HOOKS = [name for name in vars(modules) if name.startswith("_global_") and name.endswith("hooks")]
+
+# one value for the whole process, or this thread: how to read it and set it, and what it is here
+Setting = tuple[Callable[[], Any], Callable[[Any], Any], Any]
+SETTINGS: tuple[Setting, ...] = (
+    (torch.get_default_dtype, torch.set_default_dtype, torch.float32),
+    (torch.get_num_threads, torch.set_num_threads, 1),
+    (torch._C._get_mkldnn_enabled, torch._C._set_mkldnn_enabled, True),
+    (torch.backends.cuda.flash_sdp_enabled, torch.backends.cuda.enable_flash_sdp, True),
+    (torch.backends.cuda.math_sdp_enabled, torch.backends.cuda.enable_math_sdp, True),
+    (torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled, True),
+)
 
 
 @contextmanager
@@ -22,13 +43,24 @@ def own_state() -> Iterator[None]:
     """Compute as in a fresh process, on one thread; the caller's state comes back at the end.
 
     Default dtype float32, default device cpu, gradients on, no inference mode, no autocast, no
-    anomaly mode, float32 products in full, numbers near 0 kept, numpy raises nothing. One
-    thread is as fast here, and sums do not depend on the machine's cores. Whether algorithms must
-    be deterministic is left to the caller: where they are, the numbers are the same.
+    anomaly mode, float32 products in full, torch's own ways of computing them, numbers near 0
+    kept; no mode that sees or replaces operations (a counter sees none of ours), no hooks on saved
+    tensors or on all modules; numpy raises nothing. One thread is as fast here, and sums do not
+    depend on the machine's cores. Whether algorithms must be deterministic is left to the caller:
+    where they are, the numbers are the same.
 
     Also a decorator: `@own_state()`.
+
+    Raises:
+        InputError: within a transform of `torch.func`, which would see nothing of what is done.
     """
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        raise InputError(
+            "torch.func's transforms (grad, vmap, jvp, ...) see nothing of what sgdstudy computes, "
+            "and would take it for a constant: call it outside of them"
+        )
     with ExitStack() as stack:
+        _drop_modes(stack)
         _set_globals(stack)
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))
@@ -37,27 +69,61 @@ def own_state() -> Iterator[None]:
         for kind in AUTOCAST:
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
-        if torch.get_default_device().type != "cpu":
-            stack.enter_context(torch.device("cpu"))
         if "raise" in np.geterr().values():
             stack.enter_context(np.errstate(all="warn", under="ignore"))
         yield
 
 
+def _drop_modes(stack: ExitStack) -> None:
+    """Take down what the caller has put before every operation."""
+    if torch._C._len_torch_dispatch_stack():
+        from torch.utils._python_dispatch import _disable_current_modes  # late: it imports much
+
+        stack.enter_context(_disable_current_modes())
+    if torch.get_default_device().type != "cpu":
+        stack.enter_context(torch.device("cpu"))
+    others = [
+        mode
+        for mode in overrides._get_current_function_mode_stack()
+        if not isinstance(mode, DeviceContext)  # which lies at the bottom
+    ]
+    for _ in others:
+        stack.enter_context(overrides._pop_mode_temporarily())
+    saving: Any = torch._C._autograd
+    while (hooks := saving._top_saved_tensors_default_hooks(True)) is not None:
+        saving._pop_saved_tensors_default_hooks()
+        stack.callback(saving._push_saved_tensors_default_hooks, *hooks)
+    for name in HOOKS:
+        if theirs := getattr(modules, name):
+            stack.callback(theirs.update, dict(theirs))
+            theirs.clear()
+
+
 def _set_globals(stack: ExitStack) -> None:
     """Set what is one value for the whole process, or this thread."""
-    if (dtype := torch.get_default_dtype()) != torch.float32:
-        torch.set_default_dtype(torch.float32)
-        stack.callback(torch.set_default_dtype, dtype)
-    if (threads := torch.get_num_threads()) != 1:
-        torch.set_num_threads(1)
-        stack.callback(torch.set_num_threads, threads)
+    for get, set_, ours in SETTINGS:
+        if (theirs := get()) != ours:
+            set_(ours)
+            stack.callback(set_, theirs)
+    for part, name, ours in _attributes():
+        if (theirs := getattr(part, name)) != ours:
+            setattr(part, name, ours)
+            stack.callback(setattr, part, name, theirs)
     if torch.is_anomaly_enabled():
         stack.callback(torch.set_anomaly_enabled, True, torch.is_anomaly_check_nan_enabled())
         torch.set_anomaly_enabled(False)
     _set_precision(stack)
     if SMALLEST * float(len("1")) == 0 and torch.set_flush_denormal(False):
         stack.callback(torch.set_flush_denormal, True)
+
+
+def _attributes() -> Iterator[tuple[Any, str, Any]]:
+    """Yield further settings: of what, the name, what it is here."""
+    if torch.backends.opt_einsum.is_available():
+        yield torch.backends.opt_einsum, "enabled", True
+        yield torch.backends.opt_einsum, "strategy", "auto"
+    if parametrize := sys.modules.get("torch.nn.utils.parametrize"):  # else nothing is cached
+        yield parametrize, "_cache_enabled", 0
 
 
 def _set_precision(stack: ExitStack) -> None:
