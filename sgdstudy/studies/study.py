@@ -333,7 +333,8 @@ class Study:
                 raise InputError(f"the {name} of {self.name} is a text, not {quoted(told)}")
             return prose(told)
 
-        return self._called(name, text)
+        found: str = self._called(name, text)
+        return found
 
     def _called(self, what: str, call: Callable[[], Any]) -> Any:
         try:
