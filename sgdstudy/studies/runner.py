@@ -321,11 +321,11 @@ def _log_answer(
         look = [
             in_words("Look first at **{name}**, of the run `answer`.", name=name) for name in names
         ]
-        stands = study.is_standard(options) or not options.answer
+        stands = not (study.changed(options) and options.answer)
         other = [] if stands else [_changed(study, options)]
         note = "\n\n".join([head, *other, *look[:1], table])
         if len(note) > NOTE_LENGTH:
-            note = note[: NOTE_LENGTH - 40] + "\n\n… answer.md"
+            note = note[: NOTE_LENGTH - 40] + "\n\n" + in_words("…see answer.md")
         shown = invocation.id if chart_views.wanted(invocation.store) else None
         drawn = {"sgdstudy.figures": ", ".join(names), "mlflow.note.content": note}
         parts: dict[str, Any] = {"note": note, "stands": stands, "views": shown}
@@ -335,10 +335,9 @@ def _log_answer(
 
 def _changed(study: Study, options: Options) -> str:
     """Say which options were not the script's own."""
-    given = json.loads(study.tags(options)["sgdstudy.given"])
-    words = ", ".join(f"{name} = {value}" for name, value in given.items())
     return in_words(
-        "These are the results with other options than the script's own: {words}.", words=words
+        "These are the results with other options than the script's own: {words}.",
+        words=", ".join(f"{name} = {value}" for name, value in study.changed(options).items()),
     )
 
 
