@@ -361,7 +361,7 @@ class Study:
             script_main(self)
 
     def changed(self, options: Options) -> dict[str, Any]:
-        """Return the options given that change what is measured, by name; `quick` does not count."""
+        """Return the options given that change what is measured, but for `quick`."""
         own = {f.name for f in fields(self.options)} - {f.name for f in fields(Options)} - {"quick"}
         values = {name: getattr(options, name) for name in asdict(options)}
         return {
