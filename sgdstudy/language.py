@@ -56,7 +56,7 @@ class Catalogue:
     spaced: str = ""
 
 
-def say(text: str, many: str | None = None, **values: Any) -> str:
+def say(text: str, many: str | None = None, /, **values: Any) -> str:
     """Return a text in the present language, its white space made plain, its values filled in.
 
     A number in it is written by `{name}` with three digits that count, by `{name:.2}` with two, by
@@ -211,7 +211,7 @@ def catalogue(name: str) -> Catalogue:
     rule = re.search(r"plural *= *([^;]+)", head.get("Plural-Forms", ""))
     return Catalogue(
         {entry["msgid"]: forms for entry in found[1:] if all(forms := forms_of(entry))},
-        gettext.c2py(rule[1]) if rule else lambda n: int(n != 1),  # type: ignore[attr-defined]
+        gettext.c2py(rule[1]) if rule else lambda n: int(n != 1),
         head.get("X-Decimal-Sign", "."),
         head.get("X-Fixed-Space-Before", ""),
     )

@@ -15,7 +15,7 @@ from sgdstudy.errors import InputError
 from sgdstudy.language import LOCALE, catalogue, entries, forms_of, number, prose, say, speaking
 
 OTHERS = [name for name in language.languages() if name != "en"]
-SAME = {"verdict", "exact", "Descriptions", "Figures"}  # as in English
+SAME = {"verdict", "correct", "exact", "Descriptions", "Figures"}  # as in English
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,6 @@ def test_french_has_the_spaces_of_french():
             bare = re.sub(r"`[^`]*`|<[^>]*>|\{[^}]*\}", "x", form)
             assert not re.search(r"[^\s(:][;!?»](?=\s|$)", bare), text
             assert not re.search(r"\w:(?=\s|$)", bare), text
-            assert not re.search(r"\d\.\d(?!\.)(?![^ ]*=)", re.sub(r"=\d\.\d+", "", bare)), text
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -72,7 +71,7 @@ def test_a_catalogue_stays_as_it_is_when_renewed(name, known):
 
 def test_a_text_without_a_translation_is_shown_in_english():
     with speaking("fr"):
-        assert say("not in the catalogue: {x}", x=0.5) == "not in the catalogue : 0,5"
+        assert say("not in the catalogue: {x}", x=0.5) == "not in the catalogue: 0,5"
 
 
 def test_numbers_and_plurals_are_those_of_the_language():

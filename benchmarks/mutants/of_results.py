@@ -239,8 +239,8 @@ CLAIMS = Group(
             "a description holds",
         ),
         (
-            'verdict = {True: "holds", False: "**FAILS**", None: "–"}',
-            'verdict = {True: "holds", False: "holds", None: "–"}',
+            "False: f\"**{say('FAILS')}**\"",
+            'False: say("holds")',
             "a claim that fails is printed as one that holds",
         ),
         (

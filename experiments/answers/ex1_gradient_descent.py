@@ -103,13 +103,15 @@ def steps(o, runs, value):
 def best(o, runs):
     less, best, more = (runs[arm].median_stop for arm in BEST)
     lr, limit = runs["lr best"].config.lr, float(ss.expect(runs["lr 2e-4"]).lr_limit)
+    share = lr / limit
     yield ss.say(
-        """Of all steps the one that stops first is, by theory, {lr:.5}, which is {share:.1%}
-        of the limit: nearer to it the steep direction, not the flat one, takes
-        longest.""",
+        """Of all steps the one that stops first is, by theory, {lr:.5}, which is {share:.1%} of
+        the limit.""",
         lr=lr,
-        share=lr / limit,
+        share=share,
     )
+    if 0.9 < share < 1:
+        yield ss.say("Nearer to it the steep direction, not the flat one, takes longest.")
     if best < min(less, more):
         yield ss.say("Tried: it stops at epoch {n}.", n=best)
     elif math.isfinite(best):

@@ -161,17 +161,16 @@ def against_sgd(o, runs, value):
         )
     elif left < n and near < distance:
         yield ss.say(
-            """Plain SGD, with the step of Exercise 4, is still {distance:.2} away from the true
-            parameters after {epochs} epochs; RMSprop is within {near:.2} where it
-            stops.""",
+            """Plain SGD, with the step of Exercise 4, is after {epochs} epochs still {distance:.2}
+            away from the true parameters (median); RMSprop is within {near:.2} where it stops.""",
             distance=distance,
             epochs=o.epochs,
             near=near,
         )
     else:
         yield ss.say(
-            """Plain SGD, with the step of Exercise 4, is still {distance:.2} away from the true
-            parameters after {epochs} epochs.""",
+            """Plain SGD, with the step of Exercise 4, is after {epochs} epochs still {distance:.2}
+            away from the true parameters (median).""",
             distance=distance,
             epochs=o.epochs,
         )
@@ -213,7 +212,7 @@ def decay(o, runs):
         yield ss.say(
             """Why Adam stops and AdamW does not: they differ in one thing, AdamW's weight decay,
             which multiplies the parameters by 1 − 0.01 η in each step. That pulls them towards 0,
-            away from the solution, where ten points do not get below {epsilon}. It ends
+            away from the solution, where ten points do not get below {epsilon}. AdamW ends
             {distance:.2} away from the true parameters.""",
             epsilon=o.epsilon,
             distance=distance,

@@ -54,29 +54,34 @@ def _note(found: dict[str, Text], path: Path, one: str, many: str) -> None:
 
 
 def _of_code(path: Path, is_script: bool) -> Iterator[tuple[str, str]]:
-    """Yield the texts of a file: what it says, and of a script its question, options, questions."""
+    """Yield the texts of a file: what it says, its options, of a script also its questions."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     if is_script:
-        yield from ((part, "") for part in (ast.get_docstring(tree) or "").split("\n\n"))
+        yield from ((text, "") for text in _of_script(tree))
     for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef) and (node.name.endswith(("Options", "Command"))):
+        if isinstance(node, ast.ClassDef) and node.name.endswith(("Options", "Command")):
             yield from ((text, "") for text in _of_options(node))
-        if isinstance(node, ast.Assign) and is_script:
-            names = [target.id for target in node.targets if isinstance(target, ast.Name)]
-            if names == ["ask"] and isinstance(node.value, ast.Dict):
-                yield from ((text, "") for text in map(_literal, node.value.values) if text)
-    own = {"say"} if path == Path(language.__file__) else set[str]()
-    names = {"ss.say", "ss.to_say"} | _imported(tree) | own
+    said = _imported(tree) | ({"say"} if path == Path(language.__file__) else set())
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in names and node.args:
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in said and node.args:
             one, many = (*map(_literal, node.args[:2]), "")[:2]
             if one:
                 yield one, many
 
 
+def _of_script(tree: ast.Module) -> Iterator[str]:
+    """Yield the paragraphs of a script's docstring, and what it asks the reader."""
+    yield from (ast.get_docstring(tree) or "").split("\n\n")
+    for node in tree.body:
+        if not (isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict)):
+            continue
+        if ast.unparse(node.targets[0]) == "ask":
+            yield from map(_literal, node.value.values)
+
+
 def _imported(tree: ast.Module) -> set[str]:
     """Return the names under which a file has `say` and `to_say`."""
-    return {
+    return {f"ss.{name}" for name in SAID} | {
         alias.asname or alias.name
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and node.module == "sgdstudy.language"

@@ -9,6 +9,7 @@ from typing import Any
 from sgdstudy.course.judge import judge
 from sgdstudy.course.notes import BATCH, D, Runner, kept_randomness
 from sgdstudy.errors import InputError, unknown
+from sgdstudy.language import say
 
 EXERCISES = {
     "ex1": ("f", "w", "t", "eta", "epsilon", "nepoch"),
@@ -39,7 +40,7 @@ class Report:
         return not self.faults
 
     def __str__(self) -> str:
-        return "\n".join(self.faults) or "correct"
+        return "\n".join(self.faults) or say("correct")
 
     __repr__ = __str__
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sgdstudy.course.notes import ETA, NEPOCH, START, D, Run, Runner, loss_and_gradient
+from sgdstudy.language import say, to_say
 
 OUT_OF_REACH, ALWAYS = 1e-12, 1e6  # an epsilon that is never met, and one met at once
 
@@ -22,19 +23,15 @@ def judge(run: Runner, batch: int) -> list[str]:
     first = run(OUT_OF_REACH)
     faults = [first.error] if first.error else []
     if not first.readable:
-        return [*faults, "the calls of f(w, x) cannot be understood: give it w, and x from t[:, 0]"]
+        return [*faults, say(NOT_AS_GIVEN["unreadable"])]
     if not first.batches:
-        call = "no gradient is taken through f(w, x)" if first.calls else "f is never called"
-        return faults or [f"{call}: each step needs loss.backward() on the loss of f(w, x) and y"]
+        return faults or [say(NOT_AS_GIVEN["no gradient" if first.calls else "no call"])]
     if len(first.w) == 1 and first.unchanged:
-        return faults or ["w never moves: subtract eta * w.grad after backward(), before zeroing"]
+        return faults or [say(NOT_AS_GIVEN["still"])]
     if not np.array_equal(first.w[0], START):
-        faults.append("the descent does not start at the w it is given: use w as it comes")
+        faults.append(say(NOT_AS_GIVEN["elsewhere"]))
     elif first.unchanged:
-        faults.append(
-            "w is rebound, not updated: the caller's w is unchanged; "
-            "change it in place, w.data.sub_(eta * w.grad)"
-        )
+        faults.append(say(NOT_AS_GIVEN["rebound"]))
     epochs = _epochs(first)
     step = _fit(first, epochs)
     faults += _step_faults(step, first, run) if step else [_unexplained(first)]
@@ -43,16 +40,27 @@ def judge(run: Runner, batch: int) -> list[str]:
     faults += _sampling_faults([[first.batches[k] for k in epoch] for epoch in epochs], batch)
     run.limit = 100 + (NEPOCH * first.calls // len(epochs) if first.endless else first.calls)
     if first.endless:
-        faults.append(f"it does not end at nepoch = {NEPOCH}: count the epochs, epoch += 1")
+        faults.append(
+            say("it does not end at nepoch = {n}: count the epochs, epoch += 1", n=NEPOCH)
+        )
     elif len(epochs) != NEPOCH and _whole(first, epochs) and not first.diverged:
         if len(epochs) < NEPOCH - 1:  # it stops for a reason of its own
-            end = f"it ends after epoch {len(epochs)}"
-            return [*faults, f"{end}, though nepoch = {NEPOCH} and no loss is below epsilon"]
-        faults.append(f"it runs {len(epochs)} epochs where nepoch = {NEPOCH} is asked")
+            return [
+                *faults,
+                say(
+                    "it ends after epoch {epochs}, though nepoch = {n} and no loss is below "
+                    "epsilon",
+                    epochs=len(epochs),
+                    n=NEPOCH,
+                ),
+            ]
+        faults.append(
+            say("it runs {epochs} epochs where nepoch = {n} is asked", epochs=len(epochs), n=NEPOCH)
+        )
     if not _whole(first, epochs):
         met = run(ALWAYS)
         on = met.endless or len(met.batches) >= len(first.batches)
-        return faults + [STOPS["never"]] * on
+        return faults + [say(STOPS["never"])] * on
     return faults + _stop_faults(run, first, epochs, step, batch)
 
 
@@ -132,28 +140,27 @@ def _unexplained(run: Run) -> str:
     move = -ETA * run.table("mse")[1]
     k = int(np.argmin(_agree(run, move)))
     seen, due = (", ".join(f"{v:.3g}" for v in u) for u in ((run.w_next - run.w)[k], move[k]))
-    return (
-        f"the update is not -eta times the gradient of the batch's mean squared error: "
-        f"update {k + 1} moves w by ({seen}), where ({due}) is right"
+    return say(
+        "the update is not -eta times the gradient of the batch's mean squared error: update {k} "
+        "moves w by ({seen}), where ({due}) is right",
+        k=k + 1,
+        seen=seen,
+        due=due,
     )
 
 
 def _step_faults(step: _Step, run: Run, again: Runner) -> list[str]:
-    faults = [KINDS[step.kind]] if step.kind in KINDS else []
+    faults = [say(KINDS[step.kind])] if step.kind in KINDS else []
     if step.since != "step":
-        which = "all gradients so far" if step.since == "run" else "the epoch's gradients so far"
-        faults.append(
-            f"the gradient is not zeroed: each update uses the sum of {which}; "
-            f"call w.grad.zero_() after each update"
-        )
+        faults.append(say(NOT_ZEROED[step.since]))
     if step.factor < 0:
-        faults.append("the step goes uphill: subtract eta times the gradient from w")
+        faults.append(say("the step goes uphill: subtract eta times the gradient from w"))
     factor = abs(step.factor)
     if not _near(factor, 1):
         half = again(OUT_OF_REACH, ETA / 2)
         other = _fit(half, _epochs(half), ETA / 2)
         if other and other.power == step.power and _near(other.factor, 2 * step.factor):
-            faults.append(f"eta is ignored: the step is {factor * ETA:.3g} whatever eta is")
+            faults.append(say("eta is ignored: the step is {lr} whatever eta is", lr=factor * ETA))
             factor = 1.0
     return faults + _scale_faults(factor, step.power, run)
 
@@ -163,30 +170,73 @@ def _scale_faults(factor: float, power: int, run: Run) -> list[str]:
     small, size = int(run.sizes.min()), int(run.sizes.max())
     if power == 0 and _near(factor, 1):
         return []
-    known = {
-        (1, 1.0): f"the step uses the sum over the batch, not the mean: {size} times too large in "
-        f"a batch of {size}; divide the loss by len(x)",
-        (1, 1 / D): f"the batch's gradient is divided by all {D} samples, not by len(x)",
-        (
-            1,
-            1 / size,
-        ): f"the sum over the last batch, of {small}, is divided by {size} as the others are",
-        (-1, 1.0): f"the mean is divided by the batch size again: {size} times too small",
-    }
-    for (q, value), line in known.items():
+    known = {(1, 1.0): "sum", (1, 1 / D): "by all", (1, 1 / size): "last", (-1, 1.0): "twice"}
+    given = {"size": size, "small": small, "d": D}
+    for (q, value), fault in known.items():
         one_size = small == size > 1 and _near(factor, value * size ** (q - power))
         if one_size or (q == power and _near(factor, value)):
-            return [line]
-    times = f"{factor:.3g} times too large" if factor > 1 else f"{1 / factor:.3g} times too small"
-    hint = "; is there a 1/2 in the loss?" if _near(factor, 0.5) else ""
-    line = f"the step is {times}: it should be eta times the gradient of the mean{hint}"
-    return [known[power, 1.0], line] if power else [line]
+            return [say(SCALES[fault], **given)]
+    large = factor > 1
+    fault = "large" if large else "half" if _near(factor, 0.5) else "small"
+    line = say(SCALES[fault], times=factor if large else 1 / factor)
+    return [say(SCALES[known[power, 1.0]], **given), line] if power else [line]
 
 
+NOT_AS_GIVEN = {
+    "unreadable": to_say(
+        "the calls of f(w, x) cannot be understood: give it w, and x from t[:, 0]"
+    ),
+    "no gradient": to_say(
+        "no gradient is taken through f(w, x): each step needs loss.backward() on the loss of "
+        "f(w, x) and y"
+    ),
+    "no call": to_say(
+        "f is never called: each step needs loss.backward() on the loss of f(w, x) and y"
+    ),
+    "still": to_say("w never moves: subtract eta * w.grad after backward(), before zeroing"),
+    "elsewhere": to_say("the descent does not start at the w it is given: use w as it comes"),
+    "rebound": to_say(
+        "w is rebound, not updated: the caller's w is unchanged; change it in place, "
+        "w.data.sub_(eta * w.grad)"
+    ),
+}
+NOT_ZEROED = {
+    "run": to_say(
+        "the gradient is not zeroed: each update uses the sum of all gradients so far; call "
+        "w.grad.zero_() after each update"
+    ),
+    "epoch": to_say(
+        "the gradient is not zeroed: each update uses the sum of the epoch's gradients so far; "
+        "call w.grad.zero_() after each update"
+    ),
+}
+SCALES = {
+    "sum": to_say(
+        "the step uses the sum over the batch, not the mean: {size} times too large in a batch of "
+        "{size}; divide the loss by len(x)"
+    ),
+    "by all": to_say("the batch's gradient is divided by all {d} samples, not by len(x)"),
+    "last": to_say(
+        "the sum over the last batch, of {small}, is divided by {size} as the others are"
+    ),
+    "twice": to_say("the mean is divided by the batch size again: {size} times too small"),
+    "large": to_say(
+        "the step is {times} times too large: it should be eta times the gradient of the mean"
+    ),
+    "small": to_say(
+        "the step is {times} times too small: it should be eta times the gradient of the mean"
+    ),
+    "half": to_say(
+        "the step is {times} times too small: it should be eta times the gradient of the mean; is "
+        "there a 1/2 in the loss?"
+    ),
+}
 KINDS = {
-    "pairs": "f(w, x) and y differ in shape, so every prediction meets every y of the batch: "
-    "give both the same shape",
-    "abs": "the gradient is that of the mean of |y - f(w, x)|: square the differences",
+    "pairs": to_say(
+        "f(w, x) and y differ in shape, so every prediction meets every y of the batch: give both "
+        "the same shape"
+    ),
+    "abs": to_say("the gradient is that of the mean of |y - f(w, x)|: square the differences"),
 }
 
 
@@ -201,38 +251,68 @@ def _sampling_faults(epochs: list[list[list[int]]], batch: int) -> list[str]:
     once = all(sorted(epoch) == list(range(D)) for epoch in drawn)
     odd = [size for size in sizes if once and size not in (batch, D % batch)] or sizes[-1:]
     if odd[-1] != batch:
-        asked = f"minibatch = {batch} is" if batch < D else f"all {D} samples at once are"
-        faults.append(f"the batches have {odd[-1]} samples where {asked} asked")
+        given = {"n": odd[-1], "batch": batch, "d": D}
+        if batch < D:
+            line = say(
+                "the batches have {n} sample where minibatch = {batch} is asked",
+                "the batches have {n} samples where minibatch = {batch} is asked",
+                **given,
+            )
+        else:
+            line = say(
+                "the batches have {n} sample where all {d} samples at once are asked",
+                "the batches have {n} samples where all {d} samples at once are asked",
+                **given,
+            )
+        faults.append(line)
     orders = {tuple(frozenset(samples) for samples in epoch) for epoch in epochs}
     if len(epochs) > 1 and len(epochs[0]) > 1 and len(orders) == 1:
-        faults.append("the order is the same in every epoch: shuffle the samples anew in each")
+        faults.append(say("the order is the same in every epoch: shuffle the samples anew in each"))
     if once:
         return faults
     worst = max(drawn, key=lambda epoch: len(epoch) - len(set(epoch)))
     n, different = len(worst), len(set(worst))
+    given = {"different": different, "n": n, "d": D}
     if different < n:
-        line = f"samples twice, {different} different ones in {n} draws: permute all {D}"
+        text = to_say(
+            "an epoch uses samples twice, {different} different ones in {n} draws: permute all {d}"
+        )
     elif n == D - D % sizes[-1]:
-        line = f"{n} of the {D} samples: the last, smaller batch is left out (drop_last)"
+        text = to_say(
+            "an epoch uses {n} of the {d} samples: the last, smaller batch is left out (drop_last)"
+        )
     else:
-        line = f"{n} of the {D} samples: each is due once"
-    return [*faults, f"an epoch uses {line}"]
+        text = to_say("an epoch uses {n} of the {d} samples: each is due once")
+    return [*faults, say(text, **given)]
 
 
 # ---- the stop -----------------------------------------------------------------------------------
 
+CARRIED = to_say("the running loss goes on from epoch to epoch: set it to 0 at the start of each")
 STOPS = {
-    "never": "epsilon is never looked at: stop once the epoch's running loss is below it",
-    "full": "the stop looks at the loss of all samples after the epoch; the exercise asks for the "
-    "running loss, added up over the batches as w moves",
-    "unweighted": "the stop looks at the plain mean of the batch losses, where the smaller last "
-    "batch counts too much: add loss.item() * len(x), divide by len(t)",
-    "last": "the stop looks at the last batch's loss alone: add up the losses of all batches",
-    "sum": "the stop looks at the sum of the batch losses: take their mean over the samples",
-    "total": "the stop looks at the sum over the samples: divide the running loss by len(t)",
-    "kept": "the running loss goes on from epoch to epoch: set it to 0 at the start of each",
-    "leak": "the running loss goes on from epoch to epoch: set it to 0 at the start of each",
-    "late": "the stop comes one epoch late: compare the running loss of the epoch just done",
+    "never": to_say("epsilon is never looked at: stop once the epoch's running loss is below it"),
+    "full": to_say(
+        "the stop looks at the loss of all samples after the epoch; the exercise asks for the "
+        "running loss, added up over the batches as w moves"
+    ),
+    "unweighted": to_say(
+        "the stop looks at the plain mean of the batch losses, where the smaller last batch counts "
+        "too much: add loss.item() * len(x), divide by len(t)"
+    ),
+    "last": to_say(
+        "the stop looks at the last batch's loss alone: add up the losses of all batches"
+    ),
+    "sum": to_say(
+        "the stop looks at the sum of the batch losses: take their mean over the samples"
+    ),
+    "total": to_say(
+        "the stop looks at the sum over the samples: divide the running loss by len(t)"
+    ),
+    "kept": CARRIED,
+    "leak": CARRIED,
+    "late": to_say(
+        "the stop comes one epoch late: compare the running loss of the epoch just done"
+    ),
 }
 
 
@@ -294,25 +374,46 @@ def _stop_faults(
         done = _epochs(met)
         if not _whole(met, done):
             return [
-                f"it stops inside an epoch, with epsilon = {epsilon:.3g} after {len(done[0])} "
-                f"batches: compare the running loss once all batches are done"
+                say(
+                    "it stops inside an epoch, with epsilon = {epsilon} after {n} batch: compare "
+                    "the running loss once all batches are done",
+                    "it stops inside an epoch, with epsilon = {epsilon} after {n} batches: compare "
+                    "the running loss once all batches are done",
+                    epsilon=epsilon,
+                    n=len(done[0]),
+                )
             ]
         rules = _rules(met, done, step)
         through = met.endless or met.diverged or len(done) >= len(epochs)
         alive &= {rule for rule, values in rules.items() if _explains(values, epsilon, through)}
         if not example and not _explains(rules["running", False], epsilon, through):
             below = np.flatnonzero(rules["running", False] < epsilon)
-            example = f"with epsilon = {epsilon:.3g} it " + (
-                f"ends after epoch {len(done)}, the running loss is below after {below[0] + 1}"
-                if len(below)
-                else f"ends after epoch {len(done)}, where the running loss is not below"
-            )
+            example = _example(epsilon, len(done), below)
     names = {name for name, _ in alive}
     texts = {STOPS[name] for name in names - right}
     if names & right:
         return []
     if len(texts) == 1:
-        return [f"{texts.pop()} ({example})"]
+        return [f"{say(texts.pop())} ({example})"]
     # where the loss is not known, the stop is not either
     known = step is not None and step.loss_is_right
-    return [f"the stop does not follow the epoch's running loss: {example}"] if known else []
+    line = say("the stop does not follow the epoch's running loss: {example}", example=example)
+    return [line] if known else []
+
+
+def _example(epsilon: float, epochs: int, below: np.ndarray) -> str:
+    """Say where it ends, and from which epoch, counted from 0, the running loss is below."""
+    if len(below):
+        return say(
+            "with epsilon = {epsilon} it ends after epoch {epochs}, the running loss is below "
+            "after {due}",
+            epsilon=epsilon,
+            epochs=epochs,
+            due=int(below[0]) + 1,
+        )
+    return say(
+        "with epsilon = {epsilon} it ends after epoch {epochs}, where the running loss is not "
+        "below",
+        epsilon=epsilon,
+        epochs=epochs,
+    )

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from sgdstudy.errors import InputError
+from sgdstudy.language import say
 from sgdstudy.problems.ready_made import parabola
 
 D, BATCH, ETA, NEPOCH = 21, 4, 0.0047, 12  # the last batch has one sample; no default is 0.0047
@@ -115,9 +116,14 @@ class Runner:
             self.by_name = set(names) <= set(signature.parameters)
             signature.bind(**dict.fromkeys(names)) if self.by_name else signature.bind(*names)
         except (TypeError, ValueError) as error:
+            asked = f"sgd({', '.join(names)})"
             raise InputError(
-                f"the function cannot take the arguments of the exercise ({error}); "
-                f"expected sgd({', '.join(names)})"
+                say(
+                    "the function cannot take the arguments of the exercise ({why}); expected "
+                    "{asked}",
+                    why=str(error),
+                    asked=asked,
+                )
             ) from None
 
     def __call__(self, epsilon: float, eta: float = ETA) -> Run:
@@ -138,12 +144,15 @@ class Runner:
 
     def _describe(self, error: BaseException) -> str:
         code = getattr(inspect.unwrap(self.function), "__code__", None)
-        place = ""
+        place = None
         for frame in traceback.extract_tb(error.__traceback__):
             if code and frame.filename == code.co_filename:
-                place = f" in line {frame.lineno}, `{frame.line}`"
-        message = (str(error).strip().splitlines() or ["no message"])[0]
-        return f"it raises {type(error).__name__}{place}: {message}"
+                place = {"line": frame.lineno, "code": frame.line}
+        message = (str(error).strip().splitlines() or [say("no message")])[0]
+        told = {"kind": type(error).__name__, "message": message}
+        if place is None:
+            return say("it raises {kind}: {message}", **told)
+        return say("it raises {kind} in line {line}, `{code}`: {message}", **told, **place)
 
 
 def _run(model: _Model, w_after: np.ndarray, endless: bool, error: str) -> Run:

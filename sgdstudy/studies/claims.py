@@ -8,6 +8,7 @@ whatever the run does: it checks the recording, and is not counted with the pred
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -195,7 +196,9 @@ def tally(verdicts: Iterable[tuple[Kind, bool | None]]) -> str:
         words += [_counted(kind, held, failed)] if held or failed else []
     told = counts["description", None]
     words += [say("{n} described", "{n} described", n=told)] if told else []
-    return "; ".join(words) or say("no claims")
+    if not words:
+        return say("no claims")
+    return functools.reduce(lambda one, other: say("{one}; {other}", one=one, other=other), words)
 
 
 def _counted(kind: Kind, held: int, failed: int) -> str:

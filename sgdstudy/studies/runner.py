@@ -18,7 +18,7 @@ from sgdstudy.errors import InputError, Interrupted, without_secrets
 from sgdstudy.figures import palette
 from sgdstudy.history.history import History
 from sgdstudy.history.rows import Files
-from sgdstudy.language import everywhere, speaking
+from sgdstudy.language import everywhere, speaking, to_say
 from sgdstudy.language import say as in_words
 from sgdstudy.studies import helpers, workers
 from sgdstudy.studies.arm import Arm, Options
@@ -273,12 +273,18 @@ def _outcome(history: History) -> str:
     """Say in one line how an arm ended."""
     epochs = history.stop_epoch
     span = f"{epochs.min()}" if epochs.min() == epochs.max() else f"{epochs.min()}-{epochs.max()}"
-    seeds = f"{len(epochs)} seeds, " if len(epochs) > 1 else ""
-    total = int(np.sum(history.n_steps))
-    reason = describe.summary_of_reasons(history)
+    given = {
+        "reason": describe.summary_of_reasons(history),
+        "span": span,
+        "total": int(np.sum(history.n_steps)),
+        "time": history.train_seconds,
+    }
+    if len(epochs) > 1:
+        text = to_say("{n} seeds, {reason} at epoch {span}, {total} steps in {time:.1f} s")
+    else:
+        text = to_say("{reason} at epoch {span}, {total} steps in {time:.1f} s")
     note = f" (not compiled: {history.engine_note})" if history.engine_note else ""
-    time = f"{total:,} steps in {history.train_seconds:.1f} s"
-    return f"{seeds}{reason} at epoch {span}, {time}{note}"
+    return in_words(text, n=len(epochs), **given) + note
 
 
 # ---- claims and answer -----------------------------------------------------------------------
@@ -321,11 +327,11 @@ def _log_answer(
         look = [
             in_words("Look first at **{name}**, of the run `answer`.", name=name) for name in names
         ]
-        stands = study.is_standard(options) or not options.answer
+        stands = not (study.changed(options) and options.answer)
         other = [] if stands else [_changed(study, options)]
         note = "\n\n".join([head, *other, *look[:1], table])
         if len(note) > NOTE_LENGTH:
-            note = note[: NOTE_LENGTH - 40] + "\n\n… answer.md"
+            note = note[: NOTE_LENGTH - 40] + "\n\n" + in_words("…see answer.md")
         shown = invocation.id if chart_views.wanted(invocation.store) else None
         drawn = {"sgdstudy.figures": ", ".join(names), "mlflow.note.content": note}
         parts: dict[str, Any] = {"note": note, "stands": stands, "views": shown}
@@ -335,10 +341,9 @@ def _log_answer(
 
 def _changed(study: Study, options: Options) -> str:
     """Say which options were not the script's own."""
-    given = json.loads(study.tags(options)["sgdstudy.given"])
-    words = ", ".join(f"{name} = {value}" for name, value in given.items())
     return in_words(
-        "These are the results with other options than the script's own: {words}.", words=words
+        "These are the results with other options than the script's own: {words}.",
+        words=", ".join(f"{name} = {value}" for name, value in study.changed(options).items()),
     )
 
 

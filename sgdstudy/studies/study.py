@@ -334,7 +334,8 @@ class Study:
                 raise InputError(f"the {name} of {self.name} is a text, not {quoted(told)}")
             return prose(told)
 
-        return self._called(name, text)
+        found: str = self._called(name, text)
+        return found
 
     def _called(self, what: str, call: Callable[[], Any]) -> Any:
         try:
@@ -368,11 +369,15 @@ class Study:
         if not _loading:
             script_main(self)
 
-    def is_standard(self, options: Options) -> bool:
-        """Whether it runs as it stands: no option is given that changes what is measured."""
-        same = ("seeds", "first_seed")
-        given = any(getattr(options, name) != getattr(self.options, name) for name in same)
-        return not given and options == self.defaults(options)
+    def changed(self, options: Options) -> dict[str, Any]:
+        """Return the options given that change what is measured, but for `quick`."""
+        own = {f.name for f in fields(self.options)} - {f.name for f in fields(Options)} - {"quick"}
+        values = {name: getattr(options, name) for name in asdict(options)}
+        return {
+            name: value
+            for name, value in values.items()
+            if name in own | {"seeds", "first_seed"} and value != getattr(self.options, name)
+        }
 
     def defaults(self, options: Options) -> Options:
         """Return the options with the script's own ones at their defaults, but for `quick`.

@@ -303,7 +303,7 @@ ALONE = {
     "leak": ({"stop": "leak"}, "the running loss goes on from epoch to epoch"),
     "late": ({"stop": "late"}, "the stop comes one epoch late"),
     "other stop": ({"stop": "change"}, "does not follow the epoch's running loss"),
-    "inside": ({"inside": True}, "it stops inside an epoch, .* after . batches"),
+    "inside": ({"inside": True}, "it stops inside an epoch, .* after . batch(es)?:"),
     "one too many": ({"epochs": lambda n: n + 1}, "it runs 13 epochs where nepoch = 12"),
     "one too few": ({"epochs": lambda n: n - 1}, "it runs 11 epochs where nepoch = 12"),
     "own nepoch": ({"epochs": lambda n: 50}, "it runs 50 epochs where nepoch = 12"),

@@ -153,6 +153,9 @@ def ex1(o, runs):
     halved = finite(steps[0]) and all(
         abs(steps[a] / steps[b] - 2) < 0.02 for a, b in ((0, 1), (1, 3))
     )
+    x = runs["lr 2e-4"].problem.x.numpy().astype(float)
+    phi = np.stack([x**2, x, x**0], 1)
+    law = np.linalg.eigvalsh(2 / len(x) * phi.T @ phi).max()
     too_large = grows(runs["lr 5.1e-4"])
     less, best, more = (stop[f"lr best{end}"] for end in (", 0.1 % less", "", ", 0.05 % more"))
     still = runs["float32 floor"].steps[["w0", "w1", "w2"]].to_numpy()
@@ -170,6 +173,7 @@ def ex1(o, runs):
         "Twice the step, half": halved,
         "With 0.00051 the loss grows": too_large,
         "With 0.00051 the loss does not grow yet": not too_large,
+        "Nearer to it the steep": bool(0.9 < runs["lr best"].config.lr * law / 2 < 1),
         "Tried: it stops at epoch {n}.": best < min(less, more),
         "Tried: it stops at epoch {n}, and": finite(best) and best >= min(less, more),
         "Tried: it does not stop": not finite(best),
@@ -268,8 +272,8 @@ LUCK = (
     "half of them by epoch {median}"
 )
 STILL = (
-    "Plain SGD, with the step of Exercise 4, is still {distance:.2} away from the true parameters "
-    "after {epochs} epochs"
+    "Plain SGD, with the step of Exercise 4, is after {epochs} epochs still {distance:.2} away "
+    "from the true parameters (median)"
 )
 
 
@@ -395,7 +399,7 @@ def ex7a(o, runs):
     ratio = np.median(by_epoch(run, "running_loss") / by_epoch(run, "full_loss"), axis=1)
     along = runs["mse, sorted, moving"].epochs.iloc[-1]
     sorted_ratio = along["running_loss"] / along["full_loss"]
-    gaps = [by_epoch(run, "running_loss")[k, 0] - by_epoch(run, "full_loss")[k, 0] for k in (0, -1)]
+    parts = [drift_and_sampling(run, k) for k in (1, len(by_epoch(run, "full_loss")))]
     return {
         "As long as the parameters stand still": True,
         "Measured, the two differ": True,
@@ -524,7 +528,7 @@ def told(page, i, lang, monkeypatch):
     study, options, runs, claims = trained(page, i)
     heard, say = [], language.say
 
-    def listen(text, many=None, **values):
+    def listen(text, many=None, /, **values):
         heard.append((language.plain(text), values))
         return say(text, many, **values)
 

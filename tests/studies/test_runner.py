@@ -65,6 +65,50 @@ def answer_run(store, result):
     return open_store(store).client.get_run(result.run_ids["answer"])
 
 
+def description(store):
+    opened = open_store(store)
+    return opened.client.get_experiment(opened.experiment(STUDY.name)).tags["mlflow.note.content"]
+
+
+def test_results_of_changed_options_do_not_take_the_defaults_place(store):
+    told = dataclasses.replace(STUDY, answer=lambda o, runs, claims: f"lr is {o.lr:g}.")
+    run(store, told, lr=0.2)
+    first = description(store)
+    assert "lr is 0.2." in first
+    assert "other options than the script's own: seeds = 2, lr = 0.2" in first
+    run(store, told, lr=0.05)
+    assert "lr is 0.05." in description(store)  # nothing of the defaults to keep
+    run(store, told, seeds=16)
+    stands = description(store)
+    assert "lr is 0.1." in stands
+    assert "other options" not in stands
+    result = run(store, told, lr=0.2)
+    assert description(store) == stands
+    assert "lr is 0.2." in answer_run(store, result).data.tags["mlflow.note.content"]
+    run(store, told, lr=0.2, answer=False)
+    assert "run without --no-answer" in description(store)
+
+
+def test_an_answer_in_short_comes_first_in_the_language_asked_for(store):
+    def short(o, runs, claims):
+        yield ss.say("holds")
+        yield "."
+
+    def full(o, runs, claims):
+        yield "One."
+        yield None
+        yield ss.say("{low} to {high}", low=0.5, high=2)
+
+    study = dataclasses.replace(STUDY, answer=full, short=short)
+    result = run(store, study, lang="fr")
+    assert result.answer == "tient .\n\nOne.\n\n0,5 à 2"
+    (path,) = Path(store).rglob("answer.md")
+    text = path.read_text(encoding="utf-8")
+    assert "**Prédictions** : connues" in text.replace("\u00a0", " ")
+    assert "| affirmation | bras | attendu | mesuré | tolérance | verdict |" in text
+    assert run(store, study).answer == "holds .\n\nOne.\n\n0.5 to 2"
+
+
 # ---- arms --------------------------------------------------------------------------------------
 
 
