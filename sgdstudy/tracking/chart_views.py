@@ -74,7 +74,7 @@ def save(store: Store, experiment_id: str, invocation: str, asked: Mapping[str, 
         asked: the charts of the study's question: title -> metric.
     """
     runs = search(store, [experiment_id], only(invocation))
-    keys = {key for run in runs for key in run.metrics}
+    keys = {key for run in runs if run.tags.get(CHARTED) == "yes" for key in run.metrics}
     of_browser = _of_browser(runs)
     arms = f"tags.`{CHARTED}` = 'yes'"
     for name, shown in ((VIEW, f"{only(invocation)} AND {arms}"), (ALL, arms)):
