@@ -129,9 +129,22 @@ class Journal(Sending):
             if is_away(error):
                 _note_away(store, error)
                 return journal
-            journal.remove()
+            journal._give_up(reason_of(error))
             raise
         return journal
+
+    def _give_up(self, reason: str) -> None:
+        """Leave nothing behind of a run that is refused at its beginning: neither here, nor open.
+
+        Where the store made it, and takes no word of it any more, it is set aside.
+        """
+        try:
+            if self.run_id is not None:
+                self.store.client.set_terminated(self.run_id, status="FAILED")
+        except Exception:
+            self.set_aside(reason)
+        else:
+            self.remove()
 
     @classmethod
     def orphan(cls, store: Store, folder: Path) -> Journal | None:

@@ -195,10 +195,14 @@ def test_a_run_at_which_a_server_always_fails_is_set_aside(project, bad, capsys)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", DENIED)
-@pytest.mark.parametrize("then", ["recover", "run"])
+@pytest.mark.parametrize(
+    ("kind", "then"), zip(DENIED, ["recover", "run", "run", "recover"], strict=True)
+)
 def test_no_run_goes_on_for_good_where_a_server_knows_us_no_more(project, bad, capsys, kind, then):
-    """From every moment on; once it does again, all that was recorded is there."""
+    """As it was reported: refused when it has just begun, a run stayed RUNNING while we lived.
+
+    From every moment on; once the server does again, all that was recorded is there.
+    """
     for after in range(0, 45, 3):
         bad.seen.clear()
         bad.kind, bad.after = kind, after
@@ -216,7 +220,8 @@ def test_no_run_goes_on_for_good_where_a_server_knows_us_no_more(project, bad, c
         capsys.readouterr()
         runs = ss.load_runs("tiny", invocation="all") if after > 6 else None
         if runs is not None:
-            assert set(runs.status) == {"FINISHED"}, (after, runs[["arm", "status"]])
+            assert "RUNNING" not in set(runs.status), (after, runs[["arm", "status"]])
             rows = ss.load_steps("tiny", invocation="all").groupby("run_id").size()
-            assert set(rows.index) == set(runs.run_id)
+            assert set(rows.index) >= set(runs.run_id[runs.status == "FINISHED"])
+            assert rows.nunique() <= 1
     assert after > 9
