@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # for mypy and editors: the names of `_PUBLIC` and `_MODULES`
     from sgdstudy.history import tuning
     from sgdstudy.history.compare import summary
     from sgdstudy.history.elsewhere import load_losses
-    from sgdstudy.history.history import History
+    from sgdstudy.history.history import History, load_history
     from sgdstudy.known import Known
     from sgdstudy.language import say
     from sgdstudy.problems.problem import Problem
@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # for mypy and editors: the names of `_PUBLIC` and `_MODULES`
     from sgdstudy.studies.predicted import predicted_claims
     from sgdstudy.studies.scripts import run
     from sgdstudy.studies.study import Result, Study, study
+    from sgdstudy.studies.tracked import track
     from sgdstudy.theory.estimates import Estimate
     from sgdstudy.theory.expect import expect
     from sgdstudy.theory.medians import standard_error
@@ -42,6 +43,7 @@ _PUBLIC = {
     "Study": "sgdstudy.studies.study",
     "study": "sgdstudy.studies.study",
     "run": "sgdstudy.studies.scripts",
+    "track": "sgdstudy.studies.tracked",
     "predicted_claims": "sgdstudy.studies.predicted",
     "Problem": "sgdstudy.problems.problem",
     "TrainConfig": "sgdstudy.recipe.config",
@@ -59,6 +61,7 @@ _PUBLIC = {
     "summary": "sgdstudy.history.compare",
     "standard_error": "sgdstudy.theory.medians",
     "export": "sgdstudy.tracking.export",
+    "load_history": "sgdstudy.history.history",
     "load_losses": "sgdstudy.history.elsewhere",
     "load_claims": "sgdstudy.tracking.load",
     "load_epochs": "sgdstudy.tracking.load",

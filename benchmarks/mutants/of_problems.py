@@ -276,8 +276,8 @@ PROBLEM = Group(
             "a changed problem does not drift",
         ),
         (
-            '            "stream": self.stream,\n',
-            '            "stream": None,\n',
+            '"stream": self.stream,\n            "name"',
+            '"stream": None,\n            "name"',
             "a changed problem has no stream",
         ),
         (
@@ -382,8 +382,8 @@ PROBLEMS_LINEARITY = Group(
     "problem linearity train quantities squares",
     (
         (
-            "return (offset, features) if error <= 1e-9 * values.abs().max() else None",
-            "return (offset, features) if error <= 1e-3 * values.abs().max() else None",
+            "return (offset, features) if (error <= 1e-9 * largest).all() else None",
+            "return (offset, features) if (error <= 1e-3 * largest).all() else None",
             "a weakly non-linear model is taken for linear",
         ),
         (
@@ -437,11 +437,7 @@ PROBLEMS_STATE = Group(
             "if False:",
             "the caller's autocast changes the numbers",
         ),
-        (
-            "stack.callback(torch.set_default_dtype, dtype)",
-            "pass",
-            "the caller's default dtype is lost",
-        ),
+        ("stack.callback(set_, theirs)", "pass", "the caller's default dtype is lost"),
     ),
 )
 

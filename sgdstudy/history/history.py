@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,10 +17,20 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sgdstudy import checks
+from sgdstudy import checks, problems
 from sgdstudy.checks import SeedsLike
-from sgdstudy.errors import InputError
-from sgdstudy.history import arrays, batches, drift, growth, identities, losses, moments, stopping
+from sgdstudy.errors import InputError, quoted
+from sgdstudy.history import (
+    arrays,
+    batches,
+    drift,
+    growth,
+    identities,
+    losses,
+    moments,
+    saved,
+    stopping,
+)
 from sgdstudy.history import edge as edges
 from sgdstudy.history.rows import Sink
 from sgdstudy.problems.problem import Problem
@@ -28,6 +39,7 @@ from sgdstudy.recipe.config import TrainConfig
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from torch import nn
 
 MAX_ROWS = 1_000_000
 
@@ -271,6 +283,21 @@ class History:
     log_rate = moments.log_rate
     noise_scale = moments.noise_scale
 
+    # ---- what was trained --------------------------------------------------------------------
+
+    def module(self, seed: int) -> nn.Module:
+        """Return a copy of the problem's module with the final parameters of a seed.
+
+        Raises:
+            InputError: the model is a function; a seed that the run does not have.
+        """
+        seeds = list(self.config.seeds)
+        if checks.seed(seed) not in seeds:
+            raise InputError(f"the run has no seed {seed}; it has {quoted(seeds)}")
+        return self.problem.module(self.w[seeds.index(seed)])
+
+    save = saved.save
+
     # ---- pictures ----------------------------------------------------------------------------
 
     def plot(self) -> Figure:
@@ -293,6 +320,29 @@ class History:
                 f"as history.load({kind!r}, columns=['seed', 'epoch', ...], seeds=[0])"
             )
         return self.load(kind)
+
+
+def load_history(path: str | Path, problem: Problem | str, **functions: Any) -> History:
+    """Read what `history.save` wrote.
+
+    Args:
+        path: of the file.
+        problem: what was trained: the same data, and as many parameters.
+        functions: settings that were functions, as `optimizer=Mine`: a file does not hold them.
+            Own diagnostics need not be given: their columns are there.
+
+    Raises:
+        InputError: no such file, another problem, a function that is missing, a damaged file.
+
+    Example:
+        >>> import sgdstudy as ss, tempfile
+        >>> history = ss.train("curve", lr=1e-4, batch_size=10, epochs=2)
+        >>> path = history.save(tempfile.mkdtemp() + "/run.sgdstudy")
+        >>> again = ss.load_history(path, "curve")
+        >>> again, again.differing(history, "loss", "w0")
+        (History('curve', 1 max_epochs, 400 steps), 0)
+    """
+    return History(**saved.read(path, problems.get(problem), functions))
 
 
 def select(

@@ -143,7 +143,11 @@ class Memory:
 
     def write(self, kind: str, rows: Rows) -> None:
         """Take a block of `steps` or of `epochs`."""
-        self._batches[kind].append(rows.batch())
+        self.append(kind, rows.batch())
+
+    def append(self, kind: str, batch: pa.RecordBatch) -> None:
+        """Take rows as they are."""
+        self._batches[kind].append(batch)
 
     def batches(self, kind: str) -> Iterator[pa.RecordBatch]:
         """Give back what was written."""

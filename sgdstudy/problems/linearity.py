@@ -16,6 +16,7 @@ TRIED = 1000  # samples on which linearity is tried first
 LARGEST = 1e60  # of the features, and one over the smallest: fourth powers stay finite
 # errors, as shares of the largest target, at which a loss is compared with a square
 SIZES = (1e-6, 1e-3, 1.0, 1e3, 1e6, 1e12, 1e30, 1e100)
+PROBED = (1.0, 1.0, 10.0, 1e2, 1e3, 1e6)  # sizes of parameters at which a model is compared
 Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -31,7 +32,7 @@ def moments(
 
     The features come from the model itself, evaluated in float64 at 0 and the unit vectors. It is
     linear where every operation on the parameters is (`Operations`), so that it is for any
-    parameters; two random points see what is done outside of torch. Weights of the squares scale
+    parameters; random points, small and large, see what is done outside of torch. Weights of the squares scale
     rows: with c_io of sample i and output o, those of m c_io are of an unweighted mean.
 
     Args:
@@ -192,8 +193,9 @@ class Operations(Watch):
 def _is_linear(predict: Predict, x: torch.Tensor, p: int) -> bool:
     w = torch.ones(1, p, dtype=torch.float64)
     with torch.no_grad(), Operations(w) as operations:
-        predict(w, x[None])
-    return operations.linear
+        out = predict(w, x[None])
+    # what comes from elsewhere, as through numpy, may be anything
+    return operations.linear and operations.varies(out)
 
 
 def _features(
@@ -201,12 +203,15 @@ def _features(
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Return offset `(N,)` and features `(N, p)` of a model linear in w at inputs x, else None."""
     generator = torch.Generator().manual_seed(0)
-    probes = torch.randn(2, p, generator=generator, dtype=torch.float64)
+    sizes = torch.tensor(PROBED, dtype=torch.float64)[:, None]
+    probes = sizes * torch.randn(len(PROBED), p, generator=generator, dtype=torch.float64)
+    probes = torch.cat([probes, -probes])
     points = torch.cat([torch.zeros(1, p, dtype=torch.float64), torch.eye(p).double(), probes])
     with torch.no_grad():
         values = torch.stack([predict(w[None], x[None])[0] for w in points])
     values = values.reshape(len(points), -1)
     offset = values[0]
     features = (values[1 : p + 1] - offset).T
-    error = (offset + probes @ features.T - values[p + 1 :]).abs().max()
-    return (offset, features) if error <= 1e-9 * values.abs().max() else None
+    error = (offset + probes @ features.T - values[p + 1 :]).abs().max(1).values
+    largest = torch.maximum(values[: p + 1].abs().max(), values[p + 1 :].abs().max(1).values)
+    return (offset, features) if (error <= 1e-9 * largest).all() else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
@@ -16,9 +15,10 @@ from sgdstudy.errors import InputError, failed, quoted
 from sgdstudy.problems import data, linearity, losses, penalties, trial
 from sgdstudy.problems.data import DTYPES as DTYPES
 from sgdstudy.problems.least_squares import LeastSquares
-from sgdstudy.problems.torch_module import copied, functional, trained, uncompiled
+from sgdstudy.problems.torch_module import copied, functional, load, resetting, trained, uncompiled
 from sgdstudy.problems.torch_state import own_state
 
+INITS = ("default",)
 EVALUATE_AT_ONCE = 100_000  # predictions at once when the whole data is evaluated: they stay cached
 
 
@@ -38,6 +38,8 @@ class Problem:
         w_init: `(p,)`; default: the module's parameters, else zeros of `w_true`'s length. Or
             `callable(generator) -> (p,)`, called once per seed with a generator that nothing else
             of the user's draws from.
+        init: `default`: every seed s starts from what the module's layers draw themselves after
+            `torch.manual_seed(s)`, in float32; see `torch_module.resetting`. None: see `w_init`.
         w_true: `(p,)`, the parameters that made the data, where known. Where they drift, a callable
             from the numbers of steps taken `(S,)` to the parameters by then, `(S, p)`.
         test: `(x, y)` held out; its loss is recorded at the end of every epoch.
@@ -79,6 +81,7 @@ class Problem:
         name: str = "custom",
         penalty: Any = None,
         exact: bool = True,
+        init: str | None = None,
     ) -> None:
         loss, penalty, model = map(uncompiled, (loss, penalty, model))
         self.batch_loss = losses.resolve(loss)
@@ -106,14 +109,21 @@ class Problem:
         if self._drift is not None:
             w_true = self._drifted(np.zeros(1, int))[0]
         self.w_true = None if w_true is None else data.vector(w_true, "w_true", self.dtype)
+        self.init = init
         self.w_init = self._initial(w_init)
-        self.p = len(self.initial([0])[0])
+        first = self.initial([0])
+        if not torch.equal(first, self.initial([0])):
+            raise InputError(
+                "w_init gives two results for the same seed: it counts or remembers; draw from the "
+                "generator that it is given, and from no other"
+            )
+        self.p = len(first[0])
         if self.w_true is not None and len(self.w_true) != self.p:
             raise InputError(f"w_true has {len(self.w_true)} values, w_init has {self.p}")
         for some in (self.x, self.y), self.test:
             if some is not None:
                 trial.check(self, *some)
-        penalties.check(self.penalties, self.initial([0]))
+        penalties.check(self.penalties, first)
 
     def _read(self, x: Any, y: Any, test: Any) -> None:
         """Take over the data."""
@@ -222,35 +232,58 @@ class Problem:
     def parts(self) -> dict[str, Any]:
         """What it is made of, by what that is called in a message: see `recipe.identity`."""
         most = data.READ_OF_MAPS if self._stays else None
+        model = self.source
+        if isinstance(model, nn.Module):  # whatever is in what is trained: it starts elsewhere
+            model = load(copied(model), torch.zeros(self.p), self._trained)
         return {
             "data": self.digest,
             "test data": self.test and data.digest(self.test, most),
-            "model": self.source,
+            "model": model,
             "loss": self.loss,
             "penalty": self.penalty,
-            "first parameters": self.w_init,
+            "first parameters": self.init or self.w_init,
             "true parameters": self.w_true if self._drift is None else self._drift,
             "stream": self.stream,
             "exact": self.exact,
             "name": self.name,
         }
 
-    def replace(self, **changes: Any) -> Problem:
-        """Return the same problem with some arguments of the constructor changed."""
+    def module(self, w: np.ndarray) -> nn.Module:
+        """Return a copy of the module that was given, with parameters `(p,)` in it.
+
+        Raises:
+            InputError: the model is a function.
+        """
+        if not isinstance(self.source, nn.Module):
+            raise InputError(f"the model of {self.name!r} is a function of w, and not a module")
+        values = torch.tensor(w)
+        return load(copied(self.source).to(values.dtype), values, self._trained)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let it be pickled where its functions can be: it is made again."""
+        return _made, (self._arguments,)
+
+    @property
+    def _arguments(self) -> dict[str, Any]:
         test = self.test and tuple(data.Held(part, self._stays) for part in self.test)
-        same = {
+        return {
             "x": data.Held(self.x, self._stays),
             "y": data.Held(self.y, self._stays),
             "model": self.source,
             "loss": self.loss,
-            "w_init": self.w_init,
+            "w_init": None if self.init else self.w_init,
             "w_true": self.w_true if self._drift is None else self._drift,
             "test": test,
             "stream": self.stream,
             "name": self.name,
             "penalty": self.penalty,
             "exact": self.exact,
+            "init": self.init,
         }
+
+    def replace(self, **changes: Any) -> Problem:
+        """Return the same problem with some arguments of the constructor changed."""
+        same = self._arguments | ({"init": None} if "w_init" in changes else {})
         wrong = sorted(set(changes) - set(same))
         if wrong:
             raise InputError(f"a problem has no {wrong[0]!r}. Valid: {', '.join(same)}")
@@ -287,7 +320,8 @@ class Problem:
 
     def _changed(self, **attributes: Any) -> Problem:
         """Return a copy with some attributes changed; what depends on the data is found anew."""
-        other = copy.copy(self)
+        other = object.__new__(Problem)
+        other.__dict__ |= self.__dict__
         for cached in ("least_squares", "_broadcasts", "digest"):
             other.__dict__.pop(cached, None)
         other.__dict__ |= {"_seen": "", **attributes}
@@ -427,6 +461,16 @@ class Problem:
             yield part, torch.tensor(w[part], dtype=self.dtype, device=self.x.device)
 
     def _initial(self, w_init: Any) -> Any:
+        if self.init is not None:
+            checks.choice("init", self.init, INITS)
+            if w_init is not None:
+                raise InputError("give init or w_init, not both")
+            if not isinstance(self.source, nn.Module):
+                raise InputError(
+                    "init='default' is what the layers of a module draw; for f(w, x) give "
+                    "w_init=callable(generator)"
+                )
+            return resetting(self.source, self._trained)
         if w_init is None:
             if self._module_init is not None:
                 return self._module_init
@@ -455,6 +499,10 @@ class Problem:
             except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
                 return False
         return torch.equal(alone, together) if isinstance(together, torch.Tensor) else False
+
+
+def _made(arguments: dict[str, Any]) -> Problem:
+    return Problem(**arguments)
 
 
 def _widened(tensor: torch.Tensor) -> torch.Tensor:

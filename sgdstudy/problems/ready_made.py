@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -139,20 +140,28 @@ def drifting_parabola(velocity: Any, noise: float = 0.3, d: int = 100) -> Proble
     if moves.shape != (3,) or not np.isfinite(moves).all():
         raise InputError(f"velocity is three finite numbers a step, not {quoted(velocity)}")
 
-    def true(steps: Any) -> np.ndarray:
-        return start + np.asarray(steps)[:, None] * moves
-
-    def stream(generator: torch.Generator) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        like: Any = {"generator": generator, "dtype": torch.float64}
-        for first in itertools.count(step=BLOCK):  # the number of a sample is that of its step
-            x = 2 * torch.rand(BLOCK, **like) - 1
-            w = torch.as_tensor(true(np.arange(first, first + BLOCK)))
-            yield x, parabola(w.T, x) + noise * torch.randn(BLOCK, **like)
-
+    true = functools.partial(_moved, start, moves)
+    stream = functools.partial(_points, true, noise)
     x = np.linspace(-1, 1, d)
     name = f"a parabola that {'drifts' if moves.any() else 'stands still'}"
     y = parabola(start, x)
     return Problem(x, y, parabola, w_init=start, w_true=true, stream=stream, name=name)
+
+
+def _moved(start: np.ndarray, moves: np.ndarray, steps: Any) -> np.ndarray:
+    """Return parameters that move by the same in every step, after so many, `(S, 3)`."""
+    return start + np.asarray(steps)[:, None] * moves
+
+
+def _points(
+    true: Callable[[Any], np.ndarray], noise: float, generator: torch.Generator
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield noisy points of a parabola whose parameters are those of the step that meets them."""
+    like: Any = {"generator": generator, "dtype": torch.float64}
+    for first in itertools.count(step=BLOCK):  # the number of a sample is that of its step
+        x = 2 * torch.rand(BLOCK, **like) - 1
+        w = torch.as_tensor(true(np.arange(first, first + BLOCK)))
+        yield x, parabola(w.T, x) + noise * torch.randn(BLOCK, **like)
 
 
 def legendre_parabola(w: Any, x: Any) -> Any:
@@ -309,14 +318,16 @@ def tanh_network(*widths: int) -> tuple[nn.Sequential, Callable[[torch.Generator
         for shape in shapes:
             layers += [nn.Linear(*shape), nn.Tanh()]
 
-    def start(generator: torch.Generator) -> torch.Tensor:
-        drawn = []
-        for inputs, outputs in shapes:
-            weights = 2 * torch.rand(inputs * outputs, generator=generator) - 1
-            drawn += [weights / inputs**0.5, torch.zeros(outputs)]
-        return torch.cat(drawn)
+    return nn.Sequential(*layers[:-1]), functools.partial(_even_weights, shapes)
 
-    return nn.Sequential(*layers[:-1]), start
+
+def _even_weights(shapes: Sequence[tuple[int, ...]], generator: torch.Generator) -> torch.Tensor:
+    """Draw weights and biases of linear layers of these (inputs, outputs)."""
+    drawn = []
+    for inputs, outputs in shapes:
+        weights = 2 * torch.rand(inputs * outputs, generator=generator) - 1
+        drawn += [weights / inputs**0.5, torch.zeros(outputs)]
+    return torch.cat(drawn)
 
 
 def _split(d: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -32,14 +32,14 @@ class Tried(Protocol):
         """Return the parameters each seed starts from, `(R, p)`."""
 
 
-def check(problem: Tried, all_x: torch.Tensor, all_y: torch.Tensor) -> None:
-    """Try a problem on its first samples.
+def check(problem: Tried, all_x: torch.Tensor, all_y: torch.Tensor, n: int = TRIED) -> None:
+    """Try a problem on its first n samples.
 
     Raises:
         InputError: a model or loss that fails, returns something else than expected, draws, gives
             two results for the same input, or changes its input.
     """
-    x, y = all_x[:TRIED], all_y[:TRIED]
+    x, y = all_x[:n], all_y[:n]
     given = f"the model, for w of shape ({problem.p},) and x of shape {tuple(x.shape)},"
     w = problem.initial([0])[0].requires_grad_()
     try:
@@ -111,29 +111,39 @@ def undrawn(what: str, function: Callable[[], Any]) -> Any:
     Raises:
         InputError: it draws from one, every time: else it was another thread that did.
     """
-    before = start = _generators()
+    before = start = generators()
     for _ in range(CALLS):
         found = function()
-        end = _generators()
-        drew = [name for name, state in end.items() if not _same(state, start[name])]
-        if not drew:
+        if not (drew := moved(start)):
             return found
-        start = end
-    torch.set_rng_state(before["torch"])
-    np.random.set_state(before["numpy"])
-    random.setstate(before["python"])
+        start = generators()
+    put_back(before)
     raise InputError(
-        f"{what} draws from {drew[0]}'s global generator (dropout, noise?), so that no run could "
+        f"{what} draws from {drew}'s global generator (dropout, noise?), so that no run could "
         f"be repeated: leave it out, call module.eval(), or draw from the generator given"
     )
 
 
-def _generators() -> dict[str, Any]:
+def generators() -> dict[str, Any]:
+    """Return where the global generators are."""
     return {
         "torch": torch.get_rng_state(),
         "numpy": np.random.get_state(),
         "python": random.getstate(),
     }
+
+
+def moved(before: dict[str, Any]) -> str:
+    """Return whose global generator is elsewhere than before; "" where none is."""
+    now = generators()
+    return next((name for name, state in now.items() if not _same(state, before[name])), "")
+
+
+def put_back(before: dict[str, Any]) -> None:
+    """Let the global generators be where they were."""
+    torch.set_rng_state(before["torch"])
+    np.random.set_state(before["numpy"])
+    random.setstate(before["python"])
 
 
 def _same(state: Any, other: Any) -> bool:

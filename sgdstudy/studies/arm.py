@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
 
 from sgdstudy.errors import InputError, quoted
 
@@ -37,6 +38,17 @@ OPTIONS = {"optimizer.": "options", "schedule.": "schedule_options"}
 @dataclass(frozen=True)
 class Options:
     """What every script takes; those of a script are frozen too, decorated or not (`Study`)."""
+
+    # functions of a script that read its options are the same whatever these are
+    changes_no_number: ClassVar[tuple[str, ...]] = (
+        "store",
+        "jobs",
+        "strict",
+        "answer",
+        "predict",
+        "resume",
+        "checkpoint_seconds",
+    )
 
     seeds: int = 16
     """number of seeds, where an arm is random"""
@@ -74,6 +86,15 @@ class Options:
         if self.first_seed < 0:
             raise InputError(f"first_seed must be at least 0, got {self.first_seed}")
         return range(self.first_seed, self.first_seed + self.seeds)
+
+
+SHARED = frozenset(option.name for option in fields(Options))  # of all scripts
+
+
+def own_options(tags: Mapping[str, str]) -> dict[str, Any]:
+    """Return the options of a run that are its script's own, from its tags."""
+    every: dict[str, Any] = json.loads(tags.get("sgdstudy.options", "{}"))
+    return {name: value for name, value in every.items() if name not in SHARED}
 
 
 @dataclass(frozen=True, init=False, eq=False)

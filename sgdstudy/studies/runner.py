@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import math
 import signal
 import time
@@ -20,8 +21,9 @@ from sgdstudy.history.history import History
 from sgdstudy.history.rows import Files
 from sgdstudy.language import everywhere, speaking, to_say
 from sgdstudy.language import say as in_words
+from sgdstudy.recipe.identity import Identity
 from sgdstudy.studies import helpers, workers
-from sgdstudy.studies.arm import Arm, Options
+from sgdstudy.studies.arm import Arm, Options, own_options
 from sgdstudy.studies.claims import PLURAL, Claim, Claims, claims_markdown
 from sgdstudy.studies.making import Making
 from sgdstudy.studies.scripts import load_study
@@ -30,6 +32,7 @@ from sgdstudy.theory.predictions import MOST_WORK, predict
 from sgdstudy.tracking import aside, chart_views, describe, recovery, resume, shapes
 from sgdstudy.tracking.entries import Closing
 from sgdstudy.tracking.invocation import Invocation
+from sgdstudy.tracking.runs import FINGERPRINT
 from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.sink import RunSink
 from sgdstudy.tracking.writing import writing
@@ -37,6 +40,7 @@ from sgdstudy.training.interrupts import interrupt_flag, visible
 from sgdstudy.training.train import train
 
 NOTE_LENGTH = 5000  # what MLflow keeps of an experiment's description
+log = logging.getLogger("sgdstudy")
 Trained = tuple[str, str, History]  # arm, run id, history
 
 
@@ -188,18 +192,22 @@ def train_arm(
         StoreError: the rows cannot be written; what was recorded is kept.
     """
     problem, config, ours = arm.problem, arm.config, arm.trajectory is None
-    fingerprint = describe.config_hash(problem, describe.parameters(problem, config))
-    wanted = {"sgdstudy.config_hash": fingerprint, **invocation.code.same}
+    hash_ = describe.config_hash(problem, describe.parameters(problem, config))
+    wanted = {"sgdstudy.config_hash": hash_, **invocation.code.same}
+    known = Identity.of(problem, config, own_options(invocation.tags))
+    tags = {FINGERPRINT: known.hash or f"none: {known.unseen}", **(tags or {})}
 
     def take(sink: RunSink) -> History:
         seconds = invocation.checkpoint_seconds
-        keeper = resume.Keeper(sink, fingerprint, seconds, former) if ours else None
+        keeper = resume.Keeper(sink, hash_, seconds, former, known.parts) if ours else None
         how: dict[str, Any] = {"trajectory": arm.trajectory, "keeper": keeper}
         return train(problem, config=config, progress=progress, description=name, sink=sink, **how)
 
     with scratch() as folder:
         former = None
-        if invocation.resume and ours:
+        if invocation.resume and ours and known.unseen:
+            log.warning("%s starts from the beginning: %s", name, known.unseen)
+        elif invocation.resume and ours:
             store, study = invocation.store, invocation.study
             former = resume.find_former(store, study, name, wanted, folder)
         predicted = predict(problem, config, work)

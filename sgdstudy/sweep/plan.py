@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import json
+import uuid
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
 from sgdstudy.errors import InputError, quoted, unknown
+from sgdstudy.recipe.identity import Identity
 from sgdstudy.studies import helpers
-from sgdstudy.studies.arm import OPTIONS, SETTINGS, Arm, Options, at_settings, split_point
+from sgdstudy.studies.arm import (
+    OPTIONS,
+    SETTINGS,
+    SHARED,
+    Arm,
+    Options,
+    at_settings,
+    own_options,
+    split_point,
+)
 from sgdstudy.studies.study import Study
 from sgdstudy.sweep import grid as grids
-from sgdstudy.tracking import describe
 from sgdstudy.tracking.code import Code
+from sgdstudy.tracking.runs import FINGERPRINT
 
 RECORDS = ("epochs", "steps")
-SHARED = {f.name for f in fields(Options)}
 
 
 @dataclass(frozen=True)
@@ -95,11 +105,27 @@ class Plan:
             arm = at_settings(base, settings, self.record)
         except InputError as error:
             raise InputError(f"{grids.name_of(point)} cannot be run: {error}") from None
-        about = f"{self.arm}: {base.about}"
-        return Combination(grids.name_of(point), point, arm.but(about))
+        arm = arm.but(f"{self.arm}: {base.about}")
+        # now: the next arms that are built may change what functions read
+        options = own_options(self.study.tags(self.options)) | own
+        known = Identity.of(arm.problem, arm.config, options)
+        hash_ = known.hash or f"none-{uuid.uuid4().hex}"
+        return Combination(grids.name_of(point), point, arm, hash_, known.unseen)
+
+    def anew(self, combination: Combination) -> Combination:
+        """Return a combination whose arm is built now, where it has options of its own.
+
+        What functions read may have been changed since, by building the arms of others.
+        """
+        settings, own = split_point(combination.point)
+        if not own:
+            return combination
+        arm = at_settings(self._arms(tuple(own.items()))[self.arm], settings, self.record)
+        return replace(combination, arm=arm.but(combination.arm.about))
 
     def _arms(self, own: tuple[tuple[str, Any], ...]) -> dict[str, Arm]:
         if own not in self._built:
+            self._built.clear()  # to build others may have changed what these read
             self._built[own] = self.study.placed_arms(replace(self.options, **dict(own)))
         return self._built[own]
 
@@ -120,19 +146,20 @@ class Plan:
 
 @dataclass(frozen=True)
 class Combination:
-    """A point of the grid, and the arm it makes."""
+    """A point of the grid, and the arm it makes.
+
+    Attributes:
+        hash: fingerprint of all that the trainer sees; of its own where nothing shows that.
+        unseen: what nothing shows; "" where all is seen.
+    """
 
     name: str
     point: dict[str, Any]
     arm: Arm
-
-    @cached_property
-    def hash(self) -> str:
-        """Fingerprint of data and settings."""
-        params = describe.parameters(self.arm.problem, self.arm.config)
-        return describe.config_hash(self.arm.problem, params)
+    hash: str
+    unseen: str = ""
 
     @property
     def tags(self) -> dict[str, str]:
         """What tells this run from the others of the sweep."""
-        return {"sgdstudy.settings": json.dumps(self.point)}
+        return {"sgdstudy.settings": json.dumps(self.point), FINGERPRINT: self.hash}

@@ -24,7 +24,7 @@ from sgdstudy.tracking import garbage, recovery
 from sgdstudy.tracking.group import grouped
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.prune import remove
-from sgdstudy.tracking.runs import NUMBER, TrackedRun, every_run
+from sgdstudy.tracking.runs import FINGERPRINT, NUMBER, TrackedRun, every_run
 from sgdstudy.tracking.sink import RunSink
 from sgdstudy.tracking.store import locate, read_store
 from sgdstudy.tracking.writing import writing
@@ -116,6 +116,8 @@ def _run(
 ) -> Swept:
     store = recovery.start(plan.options.store, say)
     say(f"tracking to {store.shown}")
+    for unseen in sorted({one.unseen for one in everything} - {""}):
+        say(f"{unseen}: no combination is taken for another, and --resume runs them again")
     with ExitStack() as held:
         if resume:  # two at once would both begin what none has begun
             again = f"{store.experiment_name(plan.name)}, {plan.arm}, {plan.record}"
@@ -157,7 +159,7 @@ def _swept(
             _outcomes(plan, todo, invocation, spread, interrupted)
         ):
             if store.root is not None:
-                _track(_keeping_code(together, done == 0), combination, outcome)
+                _track(_keeping_code(together, done == 0), plan.anew(combination), outcome)
             bar.update()
         if interrupted:
             raise Interrupted(f"{plan.name} was stopped; what ran is saved, --resume goes on")
@@ -235,10 +237,8 @@ def _outcomes(
                 return
             options = asdict(plan.options)
             logs = remote and _keeping_code(remote, number == 0)
-            yield (
-                number,
-                Task(plan.study.file, options, plan.arm, combination.point, plan.record, logs),
-            )
+            of_all = (plan.study.file, options, plan.arm)
+            yield (number, Task(*of_all, combination.point, plan.record, combination.tags, logs))
 
     for number, outcome in spread(work, tasks()):
         if outcome.interrupted:
@@ -336,7 +336,7 @@ def _drop(
 
 
 def _hash(run: TrackedRun) -> str:
-    return run.tags.get("sgdstudy.config_hash", "")
+    return run.tags.get(FINGERPRINT, "")
 
 
 def _table(

@@ -31,6 +31,7 @@ class Task:
     arm: str
     grid_point: dict[str, Any]
     record: str
+    tags: dict[str, str]
     invocation: Invocation | None  # the worker tracks the run itself: the store is a server
 
 
@@ -76,8 +77,8 @@ def work(number: int, task: Task) -> tuple[int, Outcome]:
 def _trained(combination: Combination, task: Task) -> Outcome:
     arm = combination.arm
     if task.invocation is not None:
-        tags = combination.tags
-        _, history = train_arm(task.invocation, combination.name, arm, False, tags, SWEEP_WORK)
+        name, tags = combination.name, task.tags
+        _, history = train_arm(task.invocation, name, arm, False, tags, SWEEP_WORK)
         return Outcome(interrupted="interrupted" in history.stop_reason)
     sink = Memory()
     history = train(arm.problem, config=arm.config, progress=False, sink=sink)

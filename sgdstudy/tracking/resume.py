@@ -118,6 +118,7 @@ class Keeper:
         config_hash: see `described.config_hash`.
         seconds: how long after the beginning, and after one another; 0: after every chunk.
         former: the run to go on with.
+        parts: fingerprints of what the run is made of, see `recipe.identity`.
     """
 
     def __init__(
@@ -126,8 +127,10 @@ class Keeper:
         config_hash: str,
         seconds: float = SECONDS,
         former: Former | None = None,
+        parts: Mapping[str, str] | None = None,
     ) -> None:
         self.sink, self.config_hash, self.seconds, self.former = sink, config_hash, seconds, former
+        self.parts = parts or {}
         self.path = sink.journal.folder / NAME
         self._failed = False
         self._began = self._saved = time.perf_counter()
@@ -138,7 +141,7 @@ class Keeper:
         if self.former is None:
             return 0.0
         try:
-            self.former.check(identity(run, self.config_hash))
+            self.former.check(identity(run, self.config_hash, self.parts))
             restore(run, self.former.values)
         except InputError as error:
             log.warning(
@@ -170,7 +173,7 @@ class Keeper:
         try:
             series, rows = self.sink.state()
             values = snapshot(run) | joined(
-                identity=identity(run, self.config_hash),
+                identity=identity(run, self.config_hash, self.parts),
                 series=series,
                 rows=rows,
                 at={"seconds": time.perf_counter() - self._began},

@@ -30,6 +30,8 @@ VERSION, BEFORE_CHECKSUMS = "2", "1"
 PROBED = 1000  # first steps whose sizes tell the same of the schedule
 PROBE = 16  # samples whose losses tell whether the model is still the same
 PARTS = ("run", "at", "sums", "boundary", "rule", "sampler")  # of the trainer's state
+# of an identity: what is compared as it is, or may change without changing a number
+PLAIN = ("engine", "diagnostics", "diagnostics_every", "record_rows", "metrics")
 
 Values = dict[str, Any]  # by "part.key": a tensor, an array, or what JSON can hold
 
@@ -95,7 +97,8 @@ def _sum(tensors: Mapping[str, torch.Tensor], text: str) -> str:
     total = zlib.crc32(text.encode())
     for name, tensor in sorted(tensors.items()):
         total = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), total)
-        total = zlib.crc32(tensor.contiguous().view(-1).view(torch.uint8).numpy().data, total)
+        if tensor.numel():  # of none torch does not know how its bytes lie
+            total = zlib.crc32(tensor.contiguous().view(-1).view(torch.uint8).numpy().data, total)
     return f"{total:08x}"
 
 
@@ -171,11 +174,17 @@ def _probe(run: Run, w: torch.Tensor) -> np.ndarray:
     return found
 
 
-def identity(run: Run, config_hash: str) -> dict[str, Any]:
-    """Return what must be the same for a run to be gone on with, beside the version of the code."""
+def identity(run: Run, config_hash: str, parts: Mapping[str, str]) -> dict[str, Any]:
+    """Return what must be the same for a run to be gone on with, beside the version of the code.
+
+    Args:
+        run: what is trained.
+        config_hash: of its data and params.
+        parts: fingerprints of its functions and options, see `recipe.identity`.
+    """
     config = run.config
     order = config.order if isinstance(config.order, torch.Tensor) else torch.empty(0)
-    return {
+    found: dict[str, Any] = {
         "config": config_hash,
         "engine": run.engine.name,
         "diagnostics": list(run.diagnostics),
@@ -188,6 +197,10 @@ def identity(run: Run, config_hash: str) -> dict[str, Any]:
         "order": _digest(order.numpy()),
         "step sizes": _digest(run.rates(np.arange(min(PROBED, config.n_steps(run.problem.d))))),
     }
+    for name, value in parts.items():
+        if name not in PLAIN:
+            found[name] = [found[name], value] if name in found else value
+    return found
 
 
 def _digest(array: np.ndarray) -> str:

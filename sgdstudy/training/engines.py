@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from sgdstudy.errors import InputError, Unsupported
-from sgdstudy.problems.problem import Problem
+from sgdstudy.problems import trial
+from sgdstudy.problems.problem import EVALUATE_AT_ONCE, Problem
 from sgdstudy.recipe import rules
 from sgdstudy.recipe.clipping import clipped
 from sgdstudy.recipe.config import TrainConfig
@@ -219,6 +220,7 @@ def choose(problem: Problem, config: TrainConfig) -> tuple[Engine, str]:
     Raises:
         InputError: `engine="compiled"`, and the step cannot be compiled.
     """
+    _try_sizes(problem, config)
     n_steps = config.n_steps(problem.d)
     if config.engine == "eager" or (config.engine == "auto" and n_steps < WORTH_STEPS):
         eager = Eager(problem, config)
@@ -233,3 +235,15 @@ def choose(problem: Problem, config: TrainConfig) -> tuple[Engine, str]:
             ) from None
         eager = Eager(problem, config)
         return eager, eager.note or str(reason)
+
+
+def _try_sizes(problem: Problem, config: TrainConfig) -> None:
+    """Try the problem on batches as they will come: a model may draw, or fail, at some sizes only.
+
+    Raises:
+        InputError: it does.
+    """
+    if problem.x.device.type != "cpu":  # others need not add up in the same order twice
+        return
+    for size in sorted(set(config.batch_sizes(problem.d))):
+        trial.check(problem, problem.x, problem.y, min(size, EVALUATE_AT_ONCE))

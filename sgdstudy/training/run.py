@@ -25,6 +25,7 @@ from sgdstudy.training import engines
 from sgdstudy.training.chunk import REASONS, Span, Trace, Verdict, Whole, verdict
 from sgdstudy.training.engines import Samples
 from sgdstudy.training.epochs import Epochs
+from sgdstudy.training.repeats import Repeats
 from sgdstudy.training.sample_stream import SampleStreams, sampler
 from sgdstudy.training.trajectory import Trajectory
 
@@ -65,11 +66,14 @@ class Run:
         self.diagnostics = quantities.resolve(config.diagnostics)
         self.engine: engines.Engine
         self.sampler: Sampler | SampleStreams | Trajectory
+        self.repeats: Repeats | None
         if trajectory is not None:
             self.engine, self.engine_note, self.sampler = trajectory, "", trajectory
+            self.repeats = None
             self.w = trajectory.w[0]
         else:
             self.engine, self.engine_note = engines.choose(problem, config)
+            self.repeats = Repeats(problem, self.engine.name == "compiled")
             self.sampler = sampler(problem, config, seeds)
             self.w = problem.initial(seeds)
         # an adaptive order knows an epoch only once it has the gradients of the one before
@@ -210,12 +214,16 @@ class Run:
             indices = self.sampler.take(span.n_epochs * int(span.sizes.sum()))
             held = self.sampler if isinstance(self.sampler, SampleStreams) else self.problem
             self.samples = Samples(indices, held.x, held.y)
+        if self.repeats:
+            self.repeats.begin()
         first, started = self.epoch * m + span.first + 1, time.perf_counter()
         self.w, self.state, recorded = self.engine.steps(
             self.w, self.state, self.samples, span.sizes, span.n_epochs, first
         )
         trace = Trace(recorded)
         seconds = (time.perf_counter() - started) / len(trace.loss)
+        if self.repeats:
+            self.repeats.end(self.samples, np.tile(span.sizes, span.n_epochs), recorded)
         self.times = started - self.started + seconds * np.arange(1, len(trace.loss) + 1)
         self.seconds_per_step = min(self.seconds_per_step, seconds)
         if self.adaptive and isinstance(self.sampler, Sampler):

@@ -187,3 +187,43 @@ def test_what_is_done_outside_of_torch_is_seen_by_its_values(share):
         return w[:, :1] * at[..., 0] + share * bend
 
     assert moments(predict, x, x, 1) is None
+
+
+class Hidden(torch.autograd.Function):
+    """min(w, bound) x, computed by numpy."""
+
+    @staticmethod
+    def forward(ctx, w, x, bound):
+        ctx.save_for_backward(w, x)
+        ctx.bound = bound
+        return torch.from_numpy(np.minimum(w.numpy(), bound) * x.numpy())
+
+    @staticmethod
+    def backward(ctx, gradient):
+        w, x = ctx.saved_tensors
+        return ((gradient * x).sum() * (w < ctx.bound)).reshape(w.shape), None, None
+
+
+@pytest.mark.parametrize("bound", [5.0, 1e4, 1e9])
+def test_what_comes_from_outside_of_torch_is_not_linear(bound):
+    x = torch.linspace(1, 2, 5, dtype=torch.float64)
+
+    def model(w, x):
+        return Hidden.apply(w, x, bound)
+
+    problem = ss.Problem(x, x, model, w_init=[8.0])
+    assert problem.least_squares is None
+    assert problem.full(np.array([[8.0]]))[0] == pytest.approx(
+        float(((min(8.0, bound) - 1) ** 2 * x * x).mean()), rel=1e-12
+    )
+
+
+@pytest.mark.parametrize("bound", [5.0, 30.0, 1e3])
+def test_a_part_from_outside_of_torch_is_seen_wherever_it_bends(bound):
+    x = torch.linspace(1, 2, 5, dtype=torch.float64)[:, None]
+
+    def predict(w, at):
+        part = torch.from_numpy(np.minimum(w.numpy(), bound))[:, :1]
+        return w[:, :1] * at[..., 0] + part
+
+    assert moments(predict, x, x, 1) is None

@@ -530,6 +530,13 @@ def test_rows_that_are_gone_are_noticed(shared, caplog):
     begins_anew(shared, "rowless", arm, caplog, "its steps have 0 rows")
 
 
+def test_a_checkpoint_holds_arrays_without_numbers(tmp_path):
+    values = {"a.b": np.zeros(0, int), "a.c": torch.zeros(3, 0), "a.d": torch.zeros(())}
+    checkpoint.write(tmp_path / NAME, values)
+    found = checkpoint.read(tmp_path / NAME)
+    assert [tuple(found[name].shape) for name in values] == [(0,), (3, 0), ()]
+
+
 def test_another_configuration_is_not_gone_on_with(shared, caplog):
     killed(shared, "other", arm_of(**EAGER, epochs=60), 1)
     begins_anew(shared, "other", arm_of(**EAGER, epochs=60, lr=0.2), caplog, "no run of it")
@@ -585,7 +592,15 @@ def test_a_model_that_was_changed_under_its_name_is_noticed(shared, caplog):
     killed(shared, "model", arm_of(BENT, **EAGER, epochs=60), 1)
     given = {"w_init": drawn, "test": BENT.test, "name": "bent"}
     other = ss.Problem(CURVE.x, CURVE.y, lambda w, x: bent(w, x) + 1e-3 * x, **given)
-    begins_anew(shared, "model", arm_of(other, **EAGER, epochs=60), caplog, "other losses")
+    begins_anew(shared, "model", arm_of(other, **EAGER, epochs=60), caplog, "(model)")
+
+
+def test_a_machine_that_rounds_otherwise_is_noticed(shared, caplog, monkeypatch):
+    """What no fingerprint shows: the losses of a few samples are computed again."""
+    killed(shared, "rounds", arm_of(BENT, **EAGER, epochs=60), 1)
+    probe = checkpoint._probe
+    monkeypatch.setattr(checkpoint, "_probe", lambda *given: probe(*given) * np.float32(1 + 1e-6))
+    begins_anew(shared, "rounds", arm_of(BENT, **EAGER, epochs=60), caplog, "other losses")
 
 
 # ---- the command line ----------------------------------------------------------------------------

@@ -1,0 +1,72 @@
+"""What a run is, for telling it from others: all that the trainer sees, part by part."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sgdstudy.problems.fingerprint import Unseen, fingerprint
+from sgdstudy.problems.problem import Problem
+from sgdstudy.recipe.config import TrainConfig
+
+# of a config: what names the fingerprint of another, or goes with it
+TOGETHER = {
+    "lr": "optimizer",
+    "options": "optimizer",
+    "schedule": "step sizes",
+    "schedule_options": "step sizes",
+    "schedule_unit": "step sizes",
+}
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a run is.
+
+    Attributes:
+        parts: fingerprints of the model, the loss, the order, ..., by name.
+        unseen: why the run cannot be told from others; "" where it can.
+    """
+
+    parts: Mapping[str, str]
+    unseen: str = ""
+
+    @classmethod
+    def of(
+        cls, problem: Problem, config: TrainConfig, own: Mapping[str, Any] | None = None
+    ) -> Identity:
+        """Return what a run of a problem under a config is, now: functions may change later.
+
+        Args:
+            problem: what is trained.
+            config: how.
+            own: the script's own options.
+        """
+        try:
+            found = {k: fingerprint(v, f"the {k}") for k, v in _parts(problem, config).items()}
+        except Unseen as error:
+            return cls({}, str(error))
+        return cls({**found, "options": fingerprint(dict(own or {}))})
+
+    @property
+    def hash(self) -> str:
+        """Fingerprint of all parts; "" where the run cannot be told from others."""
+        text = json.dumps(self.parts, sort_keys=True)
+        return "" if self.unseen else hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _parts(problem: Problem, config: TrainConfig) -> dict[str, Any]:
+    """Return what a run is made of, by what it is called."""
+    found: dict[str, Any] = dict(problem.parts)
+    for setting in fields(config):
+        name = TOGETHER.get(setting.name, setting.name)
+        found.setdefault(name, []).append(getattr(config, setting.name))
+    found["dtype"] = config.dtype or str(problem.dtype).removeprefix("torch.")
+    if config.batch_size in (None, problem.d):
+        found["batch_size"] = problem.d
+    if config.batch_size is None:
+        found["order"] = "full batch"
+    return found

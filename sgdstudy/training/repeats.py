@@ -1,0 +1,106 @@
+"""Whether a run could be repeated: a model that draws, counts or remembers is found on the way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from sgdstudy.errors import InputError
+from sgdstudy.problems import trial
+from sgdstudy.problems.problem import Problem
+from sgdstudy.training.engines import Recorded, Samples
+
+FIRST_LOOK, LATER = 16, 4  # steps until the first look; by what the next ones are further apart
+ROUNDING = 1e-3  # of compiled steps beside eager ones, of the loss
+ROUNDINGS = 1000  # of eager ones at other places in memory
+FEW = 1000  # samples
+
+
+class Repeats:
+    """Looks whether the losses of a run are a function of parameters and samples alone.
+
+    After 16, 64, 256, ... steps those of its first step are computed again. Where a global
+    generator moved meanwhile, those of all steps of the chunk are, to see whether it was the model.
+    What is tried before a run (`trial.check`) sees a model only as it is at first.
+
+    Args:
+        problem: what is trained.
+        compiled: whether its steps are.
+    """
+
+    def __init__(self, problem: Problem, compiled: bool) -> None:
+        self.problem, self.compiled = problem, compiled
+        self._steps, self._due = 0, FIRST_LOOK
+        self._first: tuple[torch.Tensor, Any, torch.Tensor] | None = None  # w, batch, losses
+        self._before = trial.generators()
+
+    def begin(self) -> None:
+        """Note where the global generators are, before a chunk of steps."""
+        self._before = trial.generators()
+
+    def end(self, samples: Samples, sizes: np.ndarray, recorded: Recorded) -> None:
+        """Look at a chunk of steps.
+
+        Args:
+            samples: theirs.
+            sizes: of their batches, `(S,)`.
+            recorded: what they gave.
+
+        Raises:
+            InputError: the model, or its loss, draws, counts or remembers.
+        """
+        starts = np.cumsum(sizes) - sizes
+
+        def losses() -> None:
+            for w, start, size in zip(recorded.w, starts, sizes, strict=False):
+                self._losses(w, self._batch(samples, int(start), int(size)))
+
+        if trial.moved(self._before):
+            try:
+                trial.undrawn("the model, or its loss,", losses)
+            except InputError:
+                trial.put_back(self._before)
+                raise
+        if self.problem.x.device.type != "cpu":  # others need not add up in the same order twice
+            return
+        if self._first is None:
+            batch = self._batch(samples, 0, int(sizes[0]))
+            self._first = recorded.w[0].clone(), batch, recorded.loss[0].clone()
+        self._steps += len(sizes)
+        if self._steps >= self._due:
+            self._due = LATER * self._steps
+            self._look(*self._first)
+
+    def _look(self, w: torch.Tensor, batch: Any, then: torch.Tensor) -> None:
+        now = self._losses(w, batch)
+        if _same(now, then):
+            return
+        x, y = (self.problem.x[None], self.problem.y[None]) if batch is None else batch
+        with torch.no_grad():  # what a loss is large or small beside
+            nothing = 0 * self.problem.predict(w[:1], x[:1, :FEW])
+            scale = self.problem.batch_loss(nothing, y[:1, :FEW])
+        share = ROUNDINGS * torch.finfo(w.dtype).eps * (then.abs() + scale.abs())
+        off = (now - then).abs() - (ROUNDING * then.abs() if self.compiled else 0.0)
+        if not _same(self._losses(w, batch), now) or bool((off > share).any()):
+            raise InputError(
+                "the model, or its loss, gives another loss than at the beginning for the same "
+                "parameters and samples: it draws, counts or remembers; a run could not be repeated"
+            )
+
+    def _losses(self, w: torch.Tensor, batch: Any) -> torch.Tensor:
+        if batch is None:
+            return self.problem.over_all(w)[0].to(w.dtype)
+        return self.problem.losses_and_gradients(w, *batch)[0]
+
+    def _batch(self, samples: Samples, start: int, size: int) -> Any:
+        """Return the batch of a step, `(R, B, ...)`; None: all the data."""
+        if samples.indices is None:
+            return None
+        rows = samples.indices[:, start : start + size].to(samples.x.device)
+        return samples.x[rows], samples.y[rows]
+
+
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return torch.equal(torch.nan_to_num(a, nan=1.25), torch.nan_to_num(b, nan=1.25))

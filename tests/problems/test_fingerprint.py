@@ -1,0 +1,481 @@
+"""Any two things that a run is made of and that differ have different fingerprints.
+
+Each way in which a function or object can differ is a maker from a number: made twice of one number
+it is the same, of two numbers it is not.
+"""
+
+import enum
+import functools
+import subprocess
+import sys
+import threading
+import types
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import one_line
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from sgdstudy.problems.fingerprint import Unseen, fingerprint
+
+SPACE = """
+import helper
+import helper.deep
+from helper.deep import shape as own_shape
+
+SCALE = {k}
+
+def reads(w, x):
+    return SCALE * w[0] * x
+
+def calls(w, x):
+    return reads(w, x)
+
+def nested(w, x):
+    def inner(v):
+        return SCALE * v
+    return inner(w[0] * x)
+
+def comprehends(w, x):
+    return sum([SCALE * v for v in w]) * x
+
+def of_module(w, x):
+    return helper.SCALE * w[0] * x
+
+def of_package(w, x):
+    return helper.deep.SCALE * w[0] * x
+
+def imports(w, x):
+    import helper.deep
+    return helper.deep.SCALE * w[0] * x
+
+def takes(w, x, *, scale={k}):
+    return scale * w[0] * x
+
+def of_alias(w, x):
+    return own_shape(w, x)
+
+def constant(w, x):
+    return {k} * w[0] * x
+
+def doc(w, x):
+    "{k}"
+    return w[0] * x + int(doc.__doc__)
+
+class Model:
+    gain = {k}
+
+    def __call__(self, w, x):
+        return self.gain * w[0] * x
+
+class Heir(Model):
+    def bound(self, w, x):
+        return super().__call__(w, x)
+
+class Slotted:
+    __slots__ = ("gain",)
+
+    def __init__(self, gain):
+        self.gain = gain
+
+    def __call__(self, w, x):
+        return self.gain * w[0] * x
+
+class Property:
+    @property
+    def gain(self):
+        return {k}
+
+    @staticmethod
+    def one(w, x):
+        return {k} * w[0] * x
+
+    @classmethod
+    def two(cls, w, x):
+        return {k} * w[0] * x
+
+    @functools.cached_property
+    def three(self):
+        return {k}
+
+    def __call__(self, w, x):
+        return self.gain * self.three * w[0] * x
+
+@functools.lru_cache
+def cached(w, x):
+    return SCALE * w[0] * x
+
+@torch.no_grad()
+def start(generator):
+    return SCALE * torch.randn(3, generator=generator)
+
+@dataclass
+class Data:
+    gain: float = {k}
+    more: list = field(default_factory=lambda: [{k}])
+
+    def __call__(self, w, x):
+        return self.gain * w[0] * x
+
+class Kind(enum.Enum):
+    ONE = {k}
+
+def chooses(w, x):
+    return Kind.ONE.value * w[0] * x
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+        self.gain = {k}
+
+    def forward(self, x):
+        return self.gain * self.layer(x)
+
+class Hidden(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+
+    def forward(self, x):
+        return {k} * self.layer(x)
+"""
+OTHER_MODULES = """
+SCALE = {k}
+
+def shape(w, x):
+    return SCALE * w[0] * x
+"""
+
+
+def space(k):
+    """A script of the user's, with a helper module and a package in it."""
+    helper, deep = types.ModuleType("helper"), types.ModuleType("helper.deep")
+    for module in (helper, deep):
+        module.__file__ = f"/nowhere/{module.__name__}.py"
+        exec(compile(OTHER_MODULES.format(k=k), module.__file__, "exec"), vars(module))
+    helper.deep = deep
+    sys.modules |= {"helper": helper, "helper.deep": deep}
+    names = {"torch": torch, "nn": nn, "enum": enum, "functools": functools}
+    found = {"__name__": "script", **names, "dataclass": dataclass, "field": field}
+    script = types.ModuleType("script")
+    sys.modules["script"] = script
+    vars(script).update(found)
+    exec(compile(SPACE.format(k=k), "/nowhere/script.py", "exec"), vars(script))
+    return script
+
+
+class State:
+    """A callable object."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __call__(self, w, x):
+        return self.value
+
+    def bound(self, w, x):
+        return self.value
+
+
+def takes(w, x, scale=1.0, *, shift=0.0):
+    return scale * w[0] * x + shift
+
+
+def net(k, change):
+    torch.manual_seed(0)
+    made = nn.Sequential(nn.Linear(2, 2), nn.Tanh(), nn.Linear(2, 1))
+    change(made, k)
+    return made
+
+
+def buffer(module, k):
+    module.register_buffer("shift", torch.tensor([0.0, k]))
+
+
+def parameter(module, k):
+    with torch.no_grad():
+        module[0].weight[0, 1] = k
+
+
+def attribute(module, k):
+    module[1].gain = k
+
+
+def frozen(module, k):
+    module[2].requires_grad_(k % 2 == 0)
+
+
+def mode(module, k):
+    module.train(k % 2 == 0)
+
+
+def hook(module, k):
+    module.register_forward_hook(lambda module, given, out: k * out)
+
+
+def array(k, dtype=float):
+    values = np.zeros(1000, dtype)
+    values[677] = k
+    return values
+
+
+def closure(value):
+    return lambda w, x: value
+
+
+def deeper(value):
+    def outer():
+        def inner(w, x):
+            return value
+
+        return inner
+
+    return closure(outer())
+
+
+def default(value):
+    return lambda w, x, value=value: value
+
+
+def decorated(value):
+    def twice(function):
+        @functools.wraps(function)
+        def wrapper(*given):
+            return value * function(*given)
+
+        return wrapper
+
+    return twice(takes)
+
+
+def marked(value):
+    function = closure(0)
+    function.scale = value
+    return function
+
+
+def generator_at(k):
+    return torch.Generator().manual_seed(k)
+
+
+# of values, each within a closure, a default, a partial, an object, ...
+VALUES = {
+    "int": lambda k: k,
+    "float": lambda k: k / 7,
+    "last bit": lambda k: np.nextafter(1.0, 2.0) if k % 2 else 1.0,
+    "sign of zero": lambda k: -0.0 if k % 2 else 0.0,
+    "truth": lambda k: bool(k % 2),
+    "text": str,
+    "bytes": lambda k: str(k).encode(),
+    "complex": lambda k: complex(1, k),
+    "fraction": lambda k: Fraction(1, k + 1),
+    "tuple": lambda k: (1, (2, k)),
+    "list": lambda k: [[k]],
+    "dict": lambda k: {"a": {"b": k}},
+    "key": lambda k: {k: 1},
+    "set": lambda k: {1.5, ("x", k)},
+    "array": array,
+    "array of whole numbers": lambda k: array(k, np.int32),
+    "array of objects": lambda k: np.array([None, {"k": k}], dtype=object),
+    "shape": lambda k: np.zeros((k + 1, 3)),
+    "numpy's number": lambda k: np.float32(k),
+    "tensor": lambda k: torch.from_numpy(array(k)),
+    "half": lambda k: torch.tensor([1.0, k % 2], dtype=torch.bfloat16),
+    "view": lambda k: torch.from_numpy(array(k))[600:700],
+    "parameter": lambda k: nn.Parameter(torch.tensor([float(k)])),
+    "table": lambda k: pd.DataFrame({"a": [1, k]}),
+    "namespace": lambda k: types.SimpleNamespace(a=k),
+    "object": State,
+    "partial": lambda k: functools.partial(takes, scale=k),
+    "generator": generator_at,
+    "numpy's generator": np.random.default_rng,
+    "range": lambda k: range(k, 1000),
+}
+HOLDERS = {
+    "closure": closure,
+    "deeper": deeper,
+    "default": default,
+    "partial": lambda value: functools.partial(takes, scale=value),
+    "second partial": lambda value: functools.partial(functools.partial(takes, value), shift=0),
+    "state": State,
+    "bound method": lambda value: State(value).bound,
+    "object in an object": lambda value: State(State({"a": value})),
+    "decorated": decorated,
+    "attribute": marked,
+    "class attribute": lambda value: type("Own", (State,), {"gain": value})(0),
+    "class": lambda value: type("Own", (State,), {"gain": value}),
+}
+SCRIPT = """
+    reads calls nested comprehends of_module of_package imports takes of_alias constant doc Model
+    Heir Property cached start Data chooses Kind
+"""
+MODULES = [buffer, parameter, attribute, frozen, mode, hook]
+MAKERS = {
+    **{f"value: {name}": maker for name, maker in VALUES.items()},
+    **{f"script: {name}": lambda k, n=name: getattr(space(k), n) for name in SCRIPT.split()},
+    "script: an object": lambda k: space(k).Model(),
+    "script: a method": lambda k: space(k).Heir().bound,
+    "script: slots": lambda k: space(0).Slotted(k),
+    "script: a static method": lambda k: space(k).Property.one,
+    "script: a class method": lambda k: space(k).Property.two,
+    "script: data": lambda k: space(0).Data(k),
+    "script: net": lambda k: (torch.manual_seed(0), space(k).Net())[1],
+    "script: hidden": lambda k: (torch.manual_seed(0), space(k).Hidden())[1],
+    **{f"module: {c.__name__}": lambda k, c=c: net(k, c) for c in MODULES},
+    "lambda": lambda k: eval(f"lambda w, x: {k} * w[0] * x"),
+    "name of an argument": lambda k: eval(f"lambda w, x, lr{k % 2}=0: w"),
+    "operation": lambda k: eval(f"lambda w, x: w[0] {'+-'[k % 2]} x"),
+    "order of two": lambda k: [{"a": 1, "b": 2}, {"b": 2, "a": 1}][k % 2],
+}
+NUMBERS = st.integers(0, 999)
+
+
+@pytest.mark.parametrize("maker", MAKERS.values(), ids=MAKERS)
+@given(a=NUMBERS, b=NUMBERS)
+def test_the_same_is_the_same_and_another_is_another(maker, a, b):
+    """Some makers know even from odd only: b is the other."""
+    b = a + 1 + 2 * b
+    assert fingerprint(maker(a)) == fingerprint(maker(a)) != fingerprint(maker(b))
+
+
+@given(value=st.sampled_from(sorted(VALUES)), holder=st.sampled_from(sorted(HOLDERS)), a=NUMBERS)
+def test_wherever_a_value_lies_it_is_seen(value, holder, a):
+    made = [HOLDERS[holder](VALUES[value](k)) for k in (a, a, a + 1)]
+    one, again, other = map(fingerprint, made)
+    assert one == again != other
+
+
+def test_makers_of_different_kinds_never_meet():
+    found = [fingerprint(maker(3)) for maker in MAKERS.values()]
+    kinds = dict(zip(found, MAKERS, strict=True))
+    # equal texts in two places are equal
+    assert len(kinds) >= len(MAKERS) - 3
+
+
+def test_a_name_a_comment_and_a_place_do_not_matter():
+    texts = [
+        "def f(w, x):\n    return 2 * w[0] * x\n",
+        "# why\n\n\ndef g(w, x):  # so\n    return 2 * w[0] * x\n",
+    ]
+    found = []
+    for text in texts:
+        names = {"__name__": "script"}
+        exec(compile(text, f"/nowhere/{len(text)}.py", "exec"), names)
+        found.append(fingerprint(names["f" if "f" in names else "g"]))
+    assert found[0] == found[1]
+
+
+class Caches(State):
+    changes_no_number = ("cache",)
+
+
+def test_a_class_may_say_what_is_not_looked_at():
+    one, other = Caches(1), Caches(1)
+    one.cache, other.cache = {}, {"a": threading.Lock()}
+    assert fingerprint(one) == fingerprint(other) != fingerprint(Caches(2))
+
+
+def test_what_refers_to_itself_ends():
+    one, other = State(1), State(2)
+    one.back, other.back = one, other
+    assert fingerprint(one) == fingerprint(one) != fingerprint(other)
+
+    def again(n):
+        return again(n - 1) if n else 0
+
+    assert fingerprint(again) == fingerprint(again)
+    nest = []
+    for _ in range(100_000):
+        nest = [nest]
+    with pytest.raises(Unseen, match="nested too deep"):
+        fingerprint(nest)
+
+
+def running():
+    yield 1
+
+
+def reads_a_file(w, x):
+    return float(open("scale").read()) * x
+
+
+def reads_the_environment(w, x):
+    import os
+
+    return float(os.environ["SCALE"]) * x
+
+
+def evaluates(w, x):
+    return eval("SCALE") * x
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        closure(threading.Lock()),
+        State(running()),
+        closure(sys.stdout),
+        reads_a_file,
+        reads_the_environment,
+        evaluates,
+        State({"a": [threading.local()]}),
+        closure(torch.zeros(3).to_sparse()),
+    ],
+)
+def test_what_nothing_shows_is_said_in_one_line(value):
+    with pytest.raises(Unseen, match=r"^the model.* is, or reads, ") as error:
+        fingerprint(value, "the model")
+    assert one_line(error)
+
+
+def test_a_module_that_is_asked_by_name_may_be_asked_for_anything():
+    script = space(1)
+    exec("def asks(w, x): return getattr(helper, 'SCALE') * x", vars(script))
+    with pytest.raises(Unseen, match="getattr"):
+        fingerprint(script.asks)
+
+
+def draws(generator):
+    return torch.randn(3, generator=generator) + np.random.normal(size=0).sum()
+
+
+def test_global_generators_are_not_looked_at():
+    """What draws from them is refused elsewhere; their state is not the function's."""
+    one = fingerprint(draws)
+    np.random.normal()
+    torch.rand(1)
+    assert fingerprint(draws) == one
+
+
+CHILD = """
+import sys
+sys.path[:0] = {paths!r}
+from test_fingerprint import HOLDERS, MAKERS, VALUES, fingerprint
+print(*(fingerprint(maker(3)) for maker in MAKERS.values()))
+print(*(fingerprint(h(v(5))) for h in HOLDERS.values() for v in VALUES.values()))
+"""
+
+
+@pytest.mark.slow
+def test_another_process_finds_the_same():
+    from pathlib import Path
+
+    here = Path(__file__)
+    code = CHILD.format(paths=[str(here.parent), str(here.parents[1]), str(here.parents[2])])
+    found = []
+    for seed in ("1", "2"):
+        environment = {"PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+        )
+        assert done.returncode == 0, done.stderr
+        found.append(done.stdout.split())
+    assert len(found[0]) == len(MAKERS) + len(HOLDERS) * len(VALUES)
+    assert found[0] == found[1]
