@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from typing import Any
 
 ACTING = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's categories of what acts, or has no shape
+DIGITS, RAISED = "-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"
+LOWERED = str.maketrans(RAISED, DIGITS)
 SHOWN = "\n\t\u200d"  # of these: lines, columns, and what joins emoji
 
 
@@ -62,9 +65,18 @@ def raised(mantissa: str, exponent: int) -> str:
     >>> raised("1.50", 10), raised("1.00", -3)
     ('1.5·10¹⁰', '10⁻³')
     """
-    power = str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    power = str(exponent).translate(str.maketrans(DIGITS, RAISED))
     short = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
     return f"10{power}" if short == "1" else f"{short}·10{power}"
+
+
+def raised_plainly(text: str) -> str:
+    """Return text with its powers written by "^", for who has no raised digits.
+
+    >>> raised_plainly("5.1·10¹¹, x², 10⁻⁷")
+    '5.1·10^11, x^2, 10^-7'
+    """
+    return re.sub(f"[{RAISED}]+", lambda found: f"^{found[0].translate(LOWERED)}", text)
 
 
 def printable(text: str) -> str:
