@@ -22,7 +22,7 @@ from sgdstudy.cli.terminal import (
 )
 from sgdstudy.errors import InputError, StoreError
 from sgdstudy.language import say as in_words
-from sgdstudy.language import to_say
+from sgdstudy.language import to_say, translated
 from sgdstudy.studies.claims import tally
 from sgdstudy.studies.scripts import find_scripts, load_studies, load_study
 from sgdstudy.studies.study import Result, Study
@@ -370,7 +370,7 @@ OLD_WORDS = {"reap": "recover", "sync": "recover"}  # they stay, and are not lis
 
 def parse_options(study: Study, words: list[str]) -> Any:
     """Return a study's options, from the words of its command line."""
-    about = "\n\n".join(map(in_words, study.doc.strip().split("\n\n")))
+    about = "\n\n".join(map(translated, study.doc.strip().split("\n\n")))
     return parse(study.options, words, study.name, about)
 
 
