@@ -14,6 +14,7 @@ import sgdstudy as ss
 from answers.ex4_minibatch import answer, short  # noqa: F401, ss.study collects them
 
 PRINTED = "printed in the notebook"
+EACH = "printed in the notebook; of all seeds"
 ORDERS = "theory: the seeds' own orders, in float64"
 FOLLOWED = 8  # seeds whose own orders are followed, step by step
 
@@ -41,8 +42,7 @@ def arms(o):
 def claims(o, runs):
     run, printed = runs["descent"], runs["eta 0.2"]
     stops = [run.converged_epoch.min(), run.converged_epoch.max()]
-    source = f"{PRINTED}; of all seeds"
-    yield ss.Claim("stop_epoch_printed", "descent", stops, [48, 48], 1, source)
+    yield ss.Claim("stop_epoch_printed", "descent", stops, [48, 48], 1, EACH)
     # the printed distance is one draw: the spread over the seeds is its uncertainty
     drawn = 0.4525 if len(run.w) > 1 else None
     within = ss.theory.draw_within(run.distance) + 5e-5

@@ -80,6 +80,18 @@ def say(text: str, many: str | None = None, /, **values: Any) -> str:
     return _Filled(known).vformat(_fixed(form, known.spaced), (), values)
 
 
+def translated(text: str) -> str:
+    """Return a text that was written down, as an arm's purpose, in the present language.
+
+    As it is where it is not known; nothing is filled in.
+
+    >>> with speaking("fr"):
+    ...     print(translated("printed in the notebook"), translated("of {mine}"))
+    affiché dans le notebook of {mine}
+    """
+    return catalogue(language()).texts.get(plain(text), (text,))[0]
+
+
 def to_say(text: str) -> str:
     """Mark a text that is said later: of a table at the head of a module."""
     return text

@@ -8,6 +8,8 @@ import unicodedata
 from typing import Any
 
 ACTING = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's categories of what acts, or has no shape
+DIGITS, RAISED = "-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"
+LOWERED = str.maketrans(RAISED, DIGITS)
 SHOWN = "\n\t\u200d"  # of these: lines, columns, and what joins emoji
 EXPONENT = re.compile(r"(?<![\w.])(\d(?:\.\d+)?)e[+-]\d\d+(?!\w)")  # as of f"{x:g}", not as in 1e-4
 
@@ -64,7 +66,7 @@ def raised(mantissa: str, exponent: int) -> str:
     >>> raised("1.50", 10), raised("1.00", -3)
     ('1.5·10¹⁰', '10⁻³')
     """
-    power = str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    power = str(exponent).translate(str.maketrans(DIGITS, RAISED))
     short = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
     return f"10{power}" if short == "1" else f"{short}·10{power}"
 
@@ -76,6 +78,15 @@ def powers(text: str) -> str:
     'from 1.5·10¹⁰ to 5·10⁻⁵; lr 1e-4 is a name'
     """
     return EXPONENT.sub(lambda found: power(float(found[0]), len(found[1].replace(".", ""))), text)
+
+
+def raised_plainly(text: str) -> str:
+    """Return text with its powers written by "^", for who has no raised digits.
+
+    >>> raised_plainly("5.1·10¹¹, x², 10⁻⁷")
+    '5.1·10^11, x^2, 10^-7'
+    """
+    return re.sub(f"[{RAISED}]+", lambda found: f"^{found[0].translate(LOWERED)}", text)
 
 
 def printable(text: str) -> str:

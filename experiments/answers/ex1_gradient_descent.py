@@ -4,6 +4,7 @@ import itertools
 import math
 
 import sgdstudy as ss
+from answers import epochs
 
 STEPS = ("1e-4", "2e-4", "3e-4", "4e-4", "4.9e-4")  # below the limit
 BEST = ("lr best, 0.1 % less", "lr best", "lr best, 0.05 % more")
@@ -23,9 +24,9 @@ def short(o, runs, value):
     else:
         yield ss.say(
             """With the notebook's step of 0.0002 the loss is not below {epsilon} within
-            {n} epochs.""",
+            {epochs}.""",
             epsilon=o.epsilon,
-            n=o.epochs,
+            epochs=epochs(o.epochs),
         )
     if mostly_constant(run):
         yield ss.say(
@@ -72,7 +73,7 @@ def steps(o, runs, value):
         if math.isfinite(stop):
             yield ss.say("Step {lr}: epoch {n}.", lr=float(lr), n=stop)
         else:
-            yield ss.say("Step {lr}: not within {n} epochs.", lr=float(lr), n=o.epochs)
+            yield ss.say("Step {lr}: not within {epochs}.", lr=float(lr), epochs=epochs(o.epochs))
     if halved(stops):
         yield ss.say("""Twice the step, half the epochs: the steep directions are done with early,
             and of the error in the flat one each epoch takes away a share that is proportional to
@@ -94,9 +95,9 @@ def steps(o, runs, value):
         )
     else:
         yield ss.say(
-            """With 0.00051 the loss does not grow yet in the {n} epochs that were
+            """With 0.00051 the loss does not grow yet in the {epochs} that were
             run.""",
-            n=runs["lr 5.1e-4"].stop_epoch[0],
+            epochs=epochs(runs["lr 5.1e-4"].stop_epoch[0]),
         )
 
 
@@ -117,7 +118,7 @@ def best(o, runs):
     elif math.isfinite(best):
         yield ss.say("Tried: it stops at epoch {n}, and is not the first here.", n=best)
     else:
-        yield ss.say("Tried: it does not stop within {n} epochs.", n=o.epochs)
+        yield ss.say("Tried: it does not stop within {epochs}.", epochs=epochs(o.epochs))
     if math.isfinite(less) and math.isfinite(more):
         yield ss.say(
             """A step 0.1 % smaller stops at epoch {less}, one 0.05 % larger at epoch
@@ -141,7 +142,9 @@ def sums(o, runs, value):
     elif math.isfinite(divided):
         yield ss.say("With 0.0002/d the sum form stops at epoch {n}.", n=divided)
     else:
-        yield ss.say("With 0.0002/d the sum form does not stop within {n} epochs.", n=o.epochs)
+        yield ss.say(
+            "With 0.0002/d the sum form does not stop within {epochs}.", epochs=epochs(o.epochs)
+        )
     if value["sum_form_lr_limit"] > 0:
         yield ss.say(
             """With 0.0002 undivided its loss becomes {growth:.2} times as large in each

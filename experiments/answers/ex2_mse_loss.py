@@ -1,6 +1,7 @@
 """The answer of Exercise 2."""
 
 import sgdstudy as ss
+from answers import epochs
 
 PRINTED = 9340
 NEAR = 1e-3  # where "abs, near" starts, from the true parameters
@@ -32,9 +33,9 @@ def short(o, runs, value):
     else:
         yield ss.say(
             """The formula of the text has no square, and is another loss: with it the descent
-            is still {distance} away from the true parameters after {n} epochs.""",
+            is still {distance} away from the true parameters after {epochs}.""",
             distance=text.distance[0],
-            n=text.stop_epoch[0],
+            epochs=epochs(text.stop_epoch[0]),
         )
 
 
@@ -53,7 +54,11 @@ def answer(o, runs, value):
         if abs(run.stop_epoch[0] - PRINTED) <= 1:
             yield ss.say("That is the epoch the notebook prints in Exercise 1.")
     else:
-        yield ss.say("Neither is below {epsilon} within {n} epochs.", epsilon=o.epsilon, n=o.epochs)
+        yield ss.say(
+            "Neither is below {epsilon} within {epochs}.",
+            epsilon=o.epsilon,
+            epochs=epochs(o.epochs),
+        )
     yield None
     yield ss.say("""Without the square, the loss of a point is Qᵢ = |yᵢ − f(xᵢ)|. Its gradient is
         ±(xᵢ², xᵢ, 1): it pulls as hard on a point that is nearly right as on one that is far

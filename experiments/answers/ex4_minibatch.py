@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 import sgdstudy as ss
+from answers import epochs
 
 PRINTED, ALL_AT_ONCE = 48, 9340  # the notebook's epochs, of this exercise and of Exercise 1
 
@@ -85,11 +86,10 @@ def stops(o, runs, value):
         )
     elif missed:
         yield ss.say(
-            """With a step of {lr} the running loss is not below {epsilon} within {epochs}
-            epochs.""",
-            """With a step of {lr} the running loss is not below {epsilon} within {epochs}
-            epochs in {missed} of {n} random orders.""",
-            epochs=o.epochs,
+            """With a step of {lr} the running loss is not below {epsilon} within {epochs}.""",
+            """With a step of {lr} the running loss is not below {epsilon} within {epochs} in
+            {missed} of {n} random orders.""",
+            epochs=epochs(o.epochs),
             missed=missed,
             **given,
         )

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 import sgdstudy as ss
+from answers import epochs
 
 PRINTED = 23
 ENOUGH = 40  # orders that know a law's 2.5 %
@@ -67,17 +68,17 @@ def answer(o, runs, value):
 def stopped(o, n, left, median):
     if left == n:
         yield ss.say(
-            "RMSprop does not stop within {epochs} epochs.",
-            "RMSprop does not stop within {epochs} epochs, in any of {n} orders.",
-            epochs=o.epochs,
+            "RMSprop does not stop within {epochs}.",
+            "RMSprop does not stop within {epochs}, in any of {n} orders.",
+            epochs=epochs(o.epochs),
             n=n,
         )
     elif left:
         yield ss.say(
-            "Of {n} orders of RMSprop {left} do not stop within {epochs} epochs.",
+            "Of {n} orders of RMSprop {left} do not stop within {epochs}.",
             left=left,
             n=n,
-            epochs=o.epochs,
+            epochs=epochs(o.epochs),
         )
     else:
         yield ss.say(
@@ -128,14 +129,13 @@ def law(o, runs, value):
         yield ss.say("95 of 100 stop between epochs {low} and {high}.", low=low, high=high)
     if left:
         yield ss.say(
-            "{n} does not stop within {epochs} epochs.",
-            """{n} do not stop within {epochs}
-            epochs.""",
+            "{n} does not stop within {epochs}.",
+            """{n} do not stop within {epochs}.""",
             n=left,
-            epochs=o.epochs,
+            epochs=epochs(o.epochs),
         )
     else:
-        yield ss.say("All of them stop within {epochs} epochs.", epochs=o.epochs)
+        yield ss.say("All of them stop within {epochs}.", epochs=epochs(o.epochs))
     if o.epochs >= PRINTED:
         yield ss.say(
             "{share:.0%} stop by the printed epoch {printed}.",
@@ -161,18 +161,18 @@ def against_sgd(o, runs, value):
         )
     elif left < n and near < distance:
         yield ss.say(
-            """Plain SGD, with the step of Exercise 4, is after {epochs} epochs still {distance:.2}
+            """Plain SGD, with the step of Exercise 4, is after {epochs} still {distance:.2}
             away from the true parameters (median); RMSprop is within {near:.2} where it stops.""",
             distance=distance,
-            epochs=o.epochs,
+            epochs=epochs(o.epochs),
             near=near,
         )
     else:
         yield ss.say(
-            """Plain SGD, with the step of Exercise 4, is after {epochs} epochs still {distance:.2}
+            """Plain SGD, with the step of Exercise 4, is after {epochs} still {distance:.2}
             away from the true parameters (median).""",
             distance=distance,
-            epochs=o.epochs,
+            epochs=epochs(o.epochs),
         )
 
 
@@ -186,7 +186,12 @@ def others(o, runs):
     )
     for arm, run in runs.select("*", without=("RMSprop", "SGD")).items():
         some = int(sum(np.isfinite(run.converged_epoch)))
-        given = {"arm": arm, "lr": run.config.lr, "median": run.median_stop, "epochs": o.epochs}
+        given = {
+            "arm": arm,
+            "lr": run.config.lr,
+            "median": run.median_stop,
+            "epochs": epochs(o.epochs),
+        }
         if math.isfinite(run.median_stop):
             yield ss.say(
                 "{arm} (step {lr}): stops at epoch {median}.",
@@ -196,13 +201,13 @@ def others(o, runs):
             )
         elif some:
             yield ss.say(
-                "{arm} (step {lr}): only {n} stops within {epochs} epochs.",
-                "{arm} (step {lr}): only {n} stop within {epochs} epochs.",
+                "{arm} (step {lr}): only {n} stops within {epochs}.",
+                "{arm} (step {lr}): only {n} stop within {epochs}.",
                 n=some,
                 **given,
             )
         else:
-            yield ss.say("{arm} (step {lr}): none stops within {epochs} epochs.", **given)
+            yield ss.say("{arm} (step {lr}): none stops within {epochs}.", **given)
 
 
 def decay(o, runs):

@@ -3,6 +3,7 @@
 import math
 
 import sgdstudy as ss
+from answers import epochs
 
 EXPLODES = 100  # times the loss before the first step, of one batch
 
@@ -70,7 +71,7 @@ def seen(o, runs, value):
         if later[0] > 100 * later[1]:
             yield ss.say("""So the explosion comes again in each epoch, and what is looked at
                 between the epochs does not show it.""")
-    given = {"epsilon": o.epsilon, "epoch": exact.median_stop, "epochs": o.epochs}
+    given = {"epsilon": o.epsilon, "epoch": exact.median_stop, "epochs": epochs(o.epochs)}
     if math.isfinite(exact.median_stop):
         yield ss.say(
             "In float64 the loss of all points is below {epsilon} at epoch {epoch}.", **given
@@ -79,8 +80,7 @@ def seen(o, runs, value):
         yield ss.say("In float64 the descent diverges in epoch {epoch}.", epoch=exact.stop_epoch[0])
     else:
         yield ss.say(
-            "In float64 the loss of all points is not below {epsilon} within {epochs} epochs.",
-            **given,
+            "In float64 the loss of all points is not below {epsilon} within {epochs}.", **given
         )
 
 
@@ -176,11 +176,16 @@ def orders(o, runs):
     }
     for order, name in names.items():
         run = runs[f"SGD {order}"]
-        given = {"name": name, "epoch": run.median_stop, "epsilon": o.epsilon, "epochs": o.epochs}
+        given = {
+            "name": name,
+            "epoch": run.median_stop,
+            "epsilon": o.epsilon,
+            "epochs": epochs(o.epochs),
+        }
         if math.isfinite(run.median_stop):
             yield ss.say("{name}: below {epsilon} at epoch {epoch}.", **given)
         else:
-            yield ss.say("{name}: not below {epsilon} within {epochs} epochs.", **given)
+            yield ss.say("{name}: not below {epsilon} within {epochs}.", **given)
     if o.seeds > 1:
         yield ss.say("(Of drawn orders the median of {n}.)", n=o.seeds)
     yield None

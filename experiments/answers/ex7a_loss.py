@@ -13,14 +13,21 @@ def short(o, runs, value):
     if mean_is_full(value):
         yield ss.say("""As long as the parameters stand still there is no difference: the mean of
             the batch losses, each weighted by the size of its batch, is the loss of all points.""")
-    if math.isfinite(first) and math.isfinite(last):
+    n = int(runs[arm(o)].stop_epoch.max())
+    if math.isfinite(first) and math.isfinite(last) and n > 1:
         yield ss.say(
             """While it trains, the parameters move, and the cost that is added up is that of the
             way: {first:.3} times the loss at the end of the first epoch, {last:.3} times at the end
             of epoch {n}.""",
             first=first,
             last=last,
-            n=int(runs[arm(o)].stop_epoch.max()),
+            n=n,
+        )
+    elif math.isfinite(first) and n == 1:
+        yield ss.say(
+            """While it trains, the parameters move, and the cost that is added up is that of the
+            way: {first:.3} times the loss at the end of the epoch.""",
+            first=first,
         )
     yield from serious(o, value)
 

@@ -22,6 +22,7 @@ from sgdstudy.studies.scripts import find_scripts
 PACKAGE = Path(__file__).parents[1]
 SAID = ("say", "to_say")
 IN_TEMPLATE = re.compile(r'\bsay\("((?:[^"\\]|\\.)*)"(?:, "((?:[^"\\]|\\.)*)")?')
+PLACES = {"Arm": 1, "but": 0, "Claim": 5, "Known": 2}  # of such a text among the arguments
 WIDE = 88  # columns of a line in a .po file
 
 
@@ -61,6 +62,7 @@ def _of_code(path: Path, is_script: bool) -> Iterator[tuple[str, str]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef) and node.name.endswith(("Options", "Command")):
             yield from ((text, "") for text in _of_options(node))
+    yield from ((text, "") for text in _of_calls(tree))
     said = _imported(tree) | ({"say"} if path == Path(language.__file__) else set())
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and ast.unparse(node.func) in said and node.args:
@@ -77,6 +79,26 @@ def _of_script(tree: ast.Module) -> Iterator[str]:
             continue
         if ast.unparse(node.targets[0]) == "ask":
             yield from map(_literal, node.value.values)
+
+
+def _of_calls(tree: ast.Module) -> Iterator[str]:
+    """Yield what arms are there for, and where expected values come from."""
+    constants = {
+        ast.unparse(node.targets[0]): _literal(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+    }
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func).rpartition(".")[2]
+        place = PLACES.get(name)
+        given = [word.value for word in node.keywords if word.arg == "source"]
+        if place is not None:
+            given += node.args[place : place + 1]
+        for value in given:
+            found = constants.get(value.id, "") if isinstance(value, ast.Name) else _literal(value)
+            yield from [found] * any(letter.isalpha() for letter in found)
 
 
 def _imported(tree: ast.Module) -> set[str]:

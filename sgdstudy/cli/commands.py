@@ -23,7 +23,7 @@ from sgdstudy.cli.terminal import (
 )
 from sgdstudy.errors import Away, Ended, InputError, Refused, StoreError, failed
 from sgdstudy.language import say as in_words
-from sgdstudy.language import to_say
+from sgdstudy.language import to_say, translated
 from sgdstudy.studies.claims import tally
 from sgdstudy.studies.scripts import find_scripts, load_studies, load_study
 from sgdstudy.studies.study import Result, Study
@@ -382,7 +382,7 @@ def parse_options(study: Study, words: list[str]) -> Any:
     Raises:
         InputError: words that are none, or that the script does not take.
     """
-    about = "\n\n".join(map(in_words, study.doc.strip().split("\n\n")))
+    about = "\n\n".join(map(translated, study.doc.strip().split("\n\n")))
     read = functools.partial(parse, study.options, words, study.name, about)
     try:
         return read() if {"-h", "--help"} & {*words} else called(read)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, get_type_hints
 import tyro
 
 from sgdstudy.errors import InputError
-from sgdstudy.language import ENGLISH, language, say
+from sgdstudy.language import ENGLISH, language, translated
 
 RULE = re.compile(r"[\W_]+")  # a line that divides a box
 PLAIN = {  # Python's words, and ours
@@ -33,7 +33,7 @@ def parse(kind: Any, words: list[str], prog: str, description: str | None = None
     Raises:
         InputError: an unknown option, one that is missing, or a value of another kind.
     """
-    said, spoken = io.StringIO(), kind if language() == ENGLISH else translated(kind)
+    said, spoken = io.StringIO(), kind if language() == ENGLISH else in_language(kind)
     try:
         with contextlib.redirect_stderr(said):
             found = tyro.cli(spoken, args=words, prog=prog, description=description)
@@ -50,7 +50,7 @@ def about(kind: type) -> str:
     return ast.get_docstring(tree.body[0]) or ""  # type: ignore[arg-type]
 
 
-def translated(kind: Any) -> Any:
+def in_language(kind: Any) -> Any:
     """Return the dataclass with the help of its options in the present language."""
     hints, docs, made = get_type_hints(kind, include_extras=True), helps(kind), []
     for part in fields(kind):
@@ -58,7 +58,7 @@ def translated(kind: Any) -> Any:
         given = [getattr(config, "help", None) for config in getattr(hint, "__metadata__", ())]
         text = next(filter(None, given), None) or docs.get(part.name)
         if text:
-            hint = Annotated[hint, tyro.conf.arg(help=say(text))]
+            hint = Annotated[hint, tyro.conf.arg(help=translated(text))]
         made.append((part.name, hint, field(default=part.default)))
     return make_dataclass(kind.__name__, made, bases=(kind,), frozen=True)
 

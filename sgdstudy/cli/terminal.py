@@ -15,7 +15,7 @@ from sgdstudy.errors import InputError
 from sgdstudy.language import say as in_words
 from sgdstudy.language import to_say
 from sgdstudy.studies.claims import Claim, Kind
-from sgdstudy.text import printable, written
+from sgdstudy.text import printable, raised_plainly, written
 
 WIDE = 110  # columns that hold a table of claims
 KINDS: dict[Kind, str] = {
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 
 def say(text: str) -> None:
     """Print a line, or several, as plain text."""
-    print(printable(text), flush=True)
+    print(_legible(text), flush=True)
 
 
 def show(*parts: str | Text) -> None:
     """Print a line of plain parts and of `bold` ones."""
     from rich.text import Text
 
-    plain = [printable(part) if isinstance(part, str) else part for part in parts]
+    plain = [_legible(part) if isinstance(part, str) else part for part in parts]
     console().print(Text.assemble(*plain), soft_wrap=True)
 
 
@@ -53,7 +53,16 @@ def bold(text: str) -> Text:
 
 def show_paragraphs(text: str) -> None:
     """Print text in lines as wide as the terminal."""
-    console().print(f"\n{printable(text)}\n")
+    console().print(f"\n{_legible(text)}\n")
+
+
+def _legible(text: str) -> str:
+    """Return text that acts on nothing, its powers as the output can show them: 10¹¹, or 10^11."""
+    try:
+        "⁻⁰⁹".encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        text = raised_plainly(text)
+    return printable(text)
 
 
 def confirmed(question: str, instead: str) -> bool:

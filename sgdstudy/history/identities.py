@@ -14,6 +14,7 @@ from sgdstudy.figures.style import Run
 from sgdstudy.history.arrays import parameters
 from sgdstudy.history.batches import way_off
 from sgdstudy.known import Known
+from sgdstudy.language import to_say
 from sgdstudy.quantities import norm
 from sgdstudy.theory.expect import expect
 
@@ -150,19 +151,23 @@ def _sizes(run: Run) -> np.ndarray:
 Measure = Callable[[Run], float]
 # how far off it is, what rounding may make of that, and why it holds
 _IDENTITIES: dict[str, tuple[Measure, Measure, str]] = {
-    "sum": (_sum, _in_float64, "definition"),
-    "split": (_split, _in_float64, "running - full(end), relative to running"),
-    "mean": (_mean, _of_sums, "sums"),
-    "weighting": (_weighting, _of_sums, "theory: weighting, sum (1/m - n_b/d) L_b"),
-    "triangle": (_triangle, _of_sums, "triangle inequality: |r| <= sum |r_b| <= sqrt(m) |r|"),
-    "jensen": (_jensen, _of_sums, "Jensen"),
-    "full_grad": (_full_grad, lambda run: 1e-9, "theory: the samples' gradients; float64"),
-    "mean_grad": (_mean_grad, _of_sums, "the mean of the g_B is g"),
-    "grad_triangle": (_grad_triangle, _of_sums, "triangle: |g| <= mean |g_B|"),
-    "way": (way_off, _of_sums, "mean g_B = (w_start - w_end) / (lr m)"),
+    "sum": (_sum, _in_float64, to_say("definition")),
+    "split": (_split, _in_float64, to_say("running - full(end), relative to running")),
+    "mean": (_mean, _of_sums, to_say("sums")),
+    "weighting": (_weighting, _of_sums, to_say("theory: weighting, sum (1/m - n_b/d) L_b")),
+    "triangle": (
+        _triangle,
+        _of_sums,
+        to_say("triangle inequality: |r| <= sum |r_b| <= sqrt(m) |r|"),
+    ),
+    "jensen": (_jensen, _of_sums, to_say("Jensen")),
+    "full_grad": (_full_grad, lambda run: 1e-9, to_say("theory: the samples' gradients; float64")),
+    "mean_grad": (_mean_grad, _of_sums, to_say("the mean of the g_B is g")),
+    "grad_triangle": (_grad_triangle, _of_sums, to_say("triangle: |g| <= mean |g_B|")),
+    "way": (way_off, _of_sums, to_say("mean g_B = (w_start - w_end) / (lr m)")),
     "own_error": (
         _own_error,
         _of_kept_steps,
-        "theory: M^K of the seed's own order; rounding of the steps that are remembered",
+        to_say("theory: M^K of the seed's own order; rounding of the steps that are remembered"),
     ),
 }

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sgdstudy.language import say, to_say
+from sgdstudy.language import say, to_say, translated
 from sgdstudy.report.markup import cut
 from sgdstudy.text import printable, written
 from sgdstudy.tracking.runs import TrackedRun
@@ -63,7 +63,7 @@ def _about(
 ) -> tuple[str, str, str, str]:
     """Return what stands under HEADS of the i-th run."""
     settings = [f"{n}\u00a0{table[n][i]}" for n in differs if table[n][i] != "–"]
-    what_for = run.tags.get("mlflow.note.content", "").partition("\n\n")[0]
+    what_for = translated(run.tags.get("mlflow.note.content", "").partition("\n\n")[0])
     ended = _ended(run.tags.get("stop_reason", run.status.lower()))
     return run.name, what_for, ", ".join(settings), ended
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sgdstudy.errors import InputError, reason, unwritable
 from sgdstudy.figures import interactive
-from sgdstudy.language import everywhere, say, to_say
+from sgdstudy.language import everywhere, say, to_say, translated
 from sgdstudy.report.arms import Arms, arms_of
 from sgdstudy.report.charts import live_or_none
 from sgdstudy.report.markup import command, cut, joined, markdown, rendered, slug
@@ -364,7 +364,8 @@ def shown_claims(listing: str, notes: list[str]) -> list[Claim]:
     if len(listed) > MOST_CLAIMS:
         notes.append(f"of {len(listed):,} claims {MOST_CLAIMS:,} are shown")
     claims = [
-        {name: cut(printable(str(claim.get(name) or ""))) for name in ("name", "arm", "source")}
+        {name: cut(printable(str(claim.get(name) or ""))) for name in ("name", "arm")}
+        | {"source": cut(printable(translated(str(claim.get("source") or ""))))}
         | {name: cut(written(finite_or_not(claim[name]))) for name in ("expected", "measured")}
         | {"tolerance": _tolerance(claim["tolerance"]), "holds": claim.get("holds")}
         | {"kind": kind_of(claim), "verdict": say(WORDS[claim.get("holds")])}

@@ -19,7 +19,7 @@ from sgdstudy.errors import InputError, Interrupted, without_secrets
 from sgdstudy.figures import palette
 from sgdstudy.history.history import History
 from sgdstudy.history.rows import Files
-from sgdstudy.language import everywhere, speaking, to_say
+from sgdstudy.language import everywhere, speaking, to_say, translated
 from sgdstudy.language import say as in_words
 from sgdstudy.recipe.identity import Identity
 from sgdstudy.studies import helpers, workers
@@ -382,7 +382,7 @@ def _guesses(study: Study, options: Options) -> dict[tuple[str, str], float]:
         return {}
     if not options.answer:
         raise InputError("--predict compares with the claims that --no-answer hides: drop one")
-    guesses = ((key, _ask(in_words(question))) for key, question in study.ask.items())
+    guesses = ((key, _ask(translated(question))) for key, question in study.ask.items())
     return {key: guess for key, guess in guesses if guess is not None}
 
 

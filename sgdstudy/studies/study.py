@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from sgdstudy import checks
 from sgdstudy.errors import InputError, failed, quoted, reason, without_secrets
-from sgdstudy.language import prose, say, to_say
+from sgdstudy.language import prose, to_say, translated
 from sgdstudy.recipe import columns
 from sgdstudy.studies.arm import Arm, Options
 from sgdstudy.studies.claims import Claim, Claims, claims_markdown
@@ -218,7 +218,7 @@ class Study:
     @property
     def question(self) -> str:
         """The docstring's first line, in the present language."""
-        return say(self.doc.strip().splitlines()[0])
+        return translated(self.doc.strip().splitlines()[0])
 
     def run(
         self,

@@ -18,6 +18,7 @@ import psutil
 import requests
 
 from sgdstudy.errors import InputError, StoreError
+from sgdstudy.language import VARIABLE, language
 from sgdstudy.tracking import app, chart_views, database, recovery, watched
 from sgdstudy.tracking.store import Store, locate, read_store
 from sgdstudy.training.interrupts import STOP_SIGNALS
@@ -132,7 +133,7 @@ def _address(store: Store) -> str:
 
 
 def _environment(store: Store) -> dict[str, str]:
-    return {**os.environ, **QUIET, app.SERVED: store.uri}
+    return {**os.environ, **QUIET, app.SERVED: store.uri, VARIABLE: language()}
 
 
 def _free_port(first: int) -> int:

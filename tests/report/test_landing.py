@@ -4,9 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
+from pages import Page
 
 import sgdstudy as ss
-from sgdstudy.report import landing
+from sgdstudy.language import speaking
+from sgdstudy.report import landing, report
 from sgdstudy.tracking.store import open_store, read_store
 
 
@@ -30,6 +32,20 @@ def test_each_study_has_its_question_its_picture_and_its_ways_on(store):
     assert not any(run in link for link in links)
     elsewhere = landing.page(read_store(store), "http://host:5000")
     assert "http://host:5000/#/experiments/" in elsewhere
+
+
+def test_the_pages_speak_french(store):
+    """An answer stays in the language it was written in; all around it is French."""
+    ss.run("ex3_batches", store=store, lang="fr")
+    with speaking("fr"):
+        first, whole = landing.page(read_store(store)), report.page(read_store(store))
+    for html in (first, whole):
+        assert '<html lang="fr">' in html
+        text = Page(html).text.replace("\u00a0", " ")
+        assert "Exercice 3 : que met un DataLoader dans chaque lot ?" in text
+        assert "Chacun des 2000 points apparaît une fois par époque" in text
+        assert "3 prédictions tiennent ; 3 identités tiennent" in text
+        assert not re.search(r"\b(holds?|claims?|studies|the runs?|expected|measured)\b", text)
 
 
 @pytest.mark.parametrize("name", ["answer", "question"])

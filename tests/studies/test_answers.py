@@ -272,7 +272,7 @@ LUCK = (
     "half of them by epoch {median}"
 )
 STILL = (
-    "Plain SGD, with the step of Exercise 4, is after {epochs} epochs still {distance:.2} away "
+    "Plain SGD, with the step of Exercise 4, is after {epochs} still {distance:.2} away "
     "from the true parameters (median)"
 )
 
@@ -381,6 +381,12 @@ def ex6(o, runs):
     }
 
 
+WAY = (
+    "While it trains, the parameters move, and the cost that is added up is that of the way: "
+    "{first:.3} times the loss at the end of the "
+)
+
+
 def drift_and_sampling(run, epoch):
     """What separates running and full loss in an epoch of the first seed."""
     rows = run.load(seeds=run.config.seeds[0], epochs=slice(epoch, epoch + 1))
@@ -403,7 +409,8 @@ def ex7a(o, runs):
     return {
         "As long as the parameters stand still": True,
         "Measured, the two differ": True,
-        "While it trains, the parameters move": finite(ratio[0], ratio[-1]),
+        WAY + "first epoch": finite(ratio[0], ratio[-1]) and len(ratio) > 1,
+        WAY + "epoch.": finite(ratio[0]) and len(ratio) == 1,
         "In epoch {epoch}, of the first order": any(finite(*one) for one in parts),
         "The difference is drift above": any(
             finite(drift, sampling) and abs(drift) > 2 * abs(sampling) for drift, sampling in parts
@@ -505,7 +512,7 @@ ALWAYS = {
         "How large does",
     ],
 }
-WORDS = ("{first} and", "infinite", "minus infinite", "undefined")
+WORDS = ("{n} epoch", "{first} and", "infinite", "minus infinite", "undefined")
 
 
 @cache
