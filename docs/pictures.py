@@ -65,7 +65,9 @@ def pages(store: Store) -> dict[str, bytes]:
             page.set_default_timeout(60_000)
             first = next(iter(charts.values())).partition("/#")[0]
             for name, study in {"": "", **PAGES}.items():  # the first visit makes it all ready
-                page.goto(charts[study] if study else first)
+                page.goto(first)
+                if study:
+                    page.locator(f"#{study}").get_by_text("Charts", exact=True).click()
                 seen = ".js-plotly-plot .scatterlayer .trace" if study else "article img"
                 page.locator(seen).first.wait_for()
                 page.wait_for_timeout(4000)  # until all that is in sight has come

@@ -57,7 +57,7 @@ def claims(o, runs):
 
 
 def picture(o, runs, value):
-    arms = {"shuffle=True": "SGD shuffle", "shuffle=False": "exact", "strided": "SGD strided"}
+    arms = {"strided": "SGD strided", "shuffle=True": "SGD shuffle", "shuffle=False": "exact"}
     shown = runs.named(arms)
     first = ss.figures.lines.within_epoch(shown, title="inside the first epoch")
     ends = ss.figures.lines.by_epoch(shown, "full_loss", title="at the end of each epoch")

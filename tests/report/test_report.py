@@ -11,12 +11,14 @@ import time
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import one_line
 from pages import Page, section
 
 import sgdstudy as ss
 from sgdstudy.errors import InputError
+from sgdstudy.figures import Chart, Line, Panel, interactive
 from sgdstudy.report import pictures
 from sgdstudy.report.markup import command, markdown
 from sgdstudy.report.pictures import MAX_BYTES, MOST_PICTURES, Album, small_png
@@ -337,7 +339,6 @@ STANDS = """chart => {
     });
     return {
         domains: [layout.xaxis.domain, layout.xaxis2.domain],
-        panels: boxes(".bglayer .bg, .cartesianlayer > .subplot > .xy .gridlayer"),
         plots: boxes(".draglayer .nsewdrag"),
         names: boxes(".infolayer [class*=title], .infolayer .annotation-text"),
         modebar: boxes(".modebar-btn").length,
@@ -347,11 +348,17 @@ STANDS = """chart => {
 
 @pytest.mark.server
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
-def test_panels_stand_below_each_other_on_a_phone_and_nothing_touches(made, browser):
+def test_panels_stand_below_each_other_on_a_phone_and_nothing_touches(tmp_path, browser):
+    x, names = np.arange(1.0, 101), ("a loss, with a name", "a norm")
+    panels = [
+        Panel([Line("an arm", x, x)], "epochs, with a name that is longer than it", y, y, "xy")
+        for y in names
+    ]
+    chart, own = Chart("It is 5", panels), tmp_path / "own.html"
+    own.write_text(interactive.page(chart.interactive(), chart.png()), encoding="utf-8")
     page = browser(390, has_touch=True, is_mobile=True)
-    page.goto(made.as_uri())
-    chart = page.locator("#study-ex3_batches .main .chart")
-    chart.scroll_into_view_if_needed()
+    page.goto(own.as_uri())
+    chart = page.locator(".chart")
     chart.locator(".scatterlayer .trace").first.wait_for(timeout=60_000)
     found = chart.evaluate(STANDS)
     assert found["domains"] == [[0, 1], [0, 1]]
@@ -363,7 +370,7 @@ def test_panels_stand_below_each_other_on_a_phone_and_nothing_touches(made, brow
         for west, east, north, south in found["plots"]:
             assert right <= west + 1 or left >= east - 1 or bottom <= north + 1 or top >= south - 1
     page.set_viewport_size({"width": 1400, "height": 900})  # as a tablet that is turned
-    page.wait_for_function(f"({STANDS})(document.querySelector('#study-ex3_batches .chart'))"
+    page.wait_for_function(f"({STANDS})(document.querySelector('.chart'))"
                            ".domains[1][0] > 0.4")  # fmt: skip
 
 

@@ -211,11 +211,11 @@ def drawn_again(drawn):
         upright = axes_of(layout, "y")[at.replace("x", "y")]
         log = "".join(a for a, own in (("x", axis), ("y", upright)) if own.get("type") == "log")
         texts = [a["text"] for a in layout.get("annotations", []) if a["xref"] == f"{at} domain"]
-        names = [one.get("title", {}).get("text", "") for one in (axis, upright)]
+        x, y = (one.get("title", {}).get("text", "") for one in (axis, upright))
         ends = tuple(upright["range"]) if upright.get("range") else None
         if ends and "y" in log:
             ends = tuple(None if end is None else 10.0**end for end in ends)
-        panels.append(Panel(lines, *names, " ".join(texts[:1]), log, limits=ends))
+        panels.append(Panel(lines, x, y, " ".join(texts[:1]), log, limits=ends))
     return Chart(layout["title"]["text"].replace("<br>", " "), panels)
 
 

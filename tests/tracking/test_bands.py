@@ -68,11 +68,11 @@ def test_a_seed_that_has_ended_has_no_points_and_is_in_no_band():
     assert "batch/loss_seed9" not in found
 
 
-def test_a_chart_draws_them_with_their_column():
+def test_each_has_a_chart_after_that_of_its_column():
     keys = {"epoch/full_loss", "epoch/full_loss_p90", "epoch/full_loss_seed3", "epoch/full_loss_x"}
-    (chart,) = chart_views._sections(keys | {"epoch/last_loss_p10"}, {})["Losses, by epoch"]
+    charts = chart_views._sections(keys | {"epoch/last_loss_p10"}, {})["Losses, by epoch"]
     expected = ["epoch/full_loss", "epoch/full_loss_p90", "epoch/full_loss_seed3"]
-    assert chart.keys == expected
+    assert [chart.key for chart in charts] == expected
 
 
 @pytest.mark.parametrize(
