@@ -146,6 +146,7 @@ def rendered(template: str, **values: Any) -> str:
         loader=PackageLoader("sgdstudy.report"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=lambda value: printable(value) if type(value) is str else value,  # no Markup
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -35,6 +35,7 @@ from sgdstudy.tracking.runs import (
     lacks_files,
     named,
     names_of_artifacts,
+    readable_runs,
 )
 from sgdstudy.tracking.store import Store
 
@@ -211,7 +212,7 @@ def answered(store: Store) -> list[tuple[str, Any, TrackedRun]]:
         name = experiment.name.removeprefix(prefix)
         if not experiment.name.startswith(prefix):
             continue
-        every = every_run(store, experiment.experiment_id, "attributes.run_name = 'answer'")
+        every = readable_runs(store, experiment, "attributes.run_name = 'answer'")
         answers = [run for run in every if run.finished and run.invocation]
         if answers:
             found.append((name, experiment, max(answers, key=lambda run: run.order)))

@@ -343,8 +343,8 @@ def _table(
     combinations: list[Combination], runs: list[TrackedRun], invocation: Invocation
 ) -> pd.DataFrame:
     """Return one row per combination, of its run."""
-    ours = {_hash(run): run for run in _of_invocation(invocation, runs)}
-    by_hash = _finished(runs) | ours
+    ours = _of_invocation(invocation, runs)
+    by_hash = {_hash(run): run for run in ours} | _finished(runs) | _finished(ours)
     rows = []
     for combination in combinations:
         row: dict[str, Any] = dict(combination.point)

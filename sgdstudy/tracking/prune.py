@@ -7,7 +7,7 @@ import logging
 from sgdstudy.errors import InputError
 from sgdstudy.tracking import database
 from sgdstudy.tracking.places import remove_folder, size_of
-from sgdstudy.tracking.runs import TrackedRun, every_run, place_of
+from sgdstudy.tracking.runs import TrackedRun, place_of, readable_runs
 from sgdstudy.tracking.store import Store
 from sgdstudy.tracking.writing import alive
 
@@ -27,7 +27,7 @@ def plan(store: Store, keep: int) -> Doomed:
         raise InputError(f"keep is the number of invocations to keep, at least 0, got {keep}")
     found: Doomed = {}
     for experiment in store.client.search_experiments():
-        for run in every_run(store, experiment.experiment_id):
+        for run in readable_runs(store, experiment):
             if run.invocation and run.status != "RUNNING":
                 whose = run.tags.get("mlflow.user", "unknown")
                 found.setdefault((experiment.name, whose), []).append(run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -10,10 +11,11 @@ from sgdstudy.tracking.entries import KEY
 from sgdstudy.tracking.journal import PATIENCE_SECONDS, Journal
 from sgdstudy.tracking.provenance import Process
 from sgdstudy.tracking.retry import is_away, reason_of
-from sgdstudy.tracking.runs import search
+from sgdstudy.tracking.runs import TrackedRun, search
 from sgdstudy.tracking.sink import close_interrupted, room_on_disk
 from sgdstudy.tracking.store import Store, open_store
 
+log = logging.getLogger("sgdstudy")
 MOST_TRIES = 3  # of sending a run to a server that answers, and fails at it
 
 
@@ -140,9 +142,8 @@ def _close_lost(store: Store, here: set[str]) -> list[str]:
     prefix = store.experiment_name("")
     found = client.search_experiments()
     ids = [e.experiment_id for e in found if e.name.startswith(prefix)]
-    only = f"attributes.status = 'RUNNING' AND tags.`{KEY}` LIKE '%'"
     closed = []
-    for run in search(store, ids, only):
+    for run in _running(store, ids):
         tags = run.tags
         names = [tags.get(f"sgdstudy.{name}", "") for name in ("host", "boot_id", "pid")]
         if tags[KEY] not in here and Process(*names).is_gone():
@@ -155,3 +156,15 @@ def _close_lost(store: Store, here: set[str]) -> list[str]:
                 continue  # another person's, theirs to close
             closed.append(f"{tags.get('sgdstudy.study', 'unknown')}: {run.name}")
     return closed
+
+
+def _running(store: Store, ids: list[str]) -> list[TrackedRun]:
+    """Return the runs of ours that are RUNNING; those of experiments that can be read."""
+    only = f"attributes.status = 'RUNNING' AND tags.`{KEY}` LIKE '%'"
+    try:
+        return search(store, ids, only)
+    except Refused as error:
+        if len(ids) > 1:
+            return [run for one in ids for run in _running(store, [one])]
+        log.warning("experiment %s is left out: %s", ids[0] if ids else "", error)
+        return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ AN_ID = re.compile(r"[\w.+-]{1,64}", re.ASCII)  # of an invocation: it stands in
 A_NUMBER = re.compile("[0-9]{15}", re.ASCII)
 MOST = 1000  # runs of one page
 MOST_PAGES = 10_000
+log = logging.getLogger("sgdstudy")
 LAST_FIRST = (f"tags.`{NUMBER}` DESC", f"tags.`{INVOCATION}` DESC")
 
 
@@ -216,6 +218,21 @@ def every_run(store: Store, experiment_id: str, only: str = "") -> list[TrackedR
             break
         tokens.append(page.token)
     raise Away(f"{store.shown} names one page of runs after another, without an end")
+
+
+def readable_runs(store: Store, experiment: Any, only: str = "") -> list[TrackedRun]:
+    """Return all runs of one experiment of many; what MLflow cannot read of it keeps none back.
+
+    Args:
+        store: where to look.
+        experiment: MLflow's.
+        only: a filter of MLflow.
+    """
+    try:
+        return every_run(store, experiment.experiment_id, only)
+    except Refused as error:
+        log.warning("%s is left out: %s", experiment.name, error)
+        return []
 
 
 def _page(store: Store, experiment_id: str, only: str, token: str | None) -> Any:

@@ -268,6 +268,9 @@ def _ours(uri: str, error: Exception) -> Exception:
         return error
     if isinstance(error, ImportError):
         return _without_package(uri, error)
+    failed = getattr(error, "error_code", "") == "INTERNAL_ERROR" and reason not in PLAIN.values()
+    if failed and not remote:  # asked again it would fail again
+        return Refused(f"{store} holds what MLflow cannot read ({reason})")
     if is_away(error):
         if reason in PLAIN.values():
             return Away(reason)
