@@ -32,8 +32,9 @@ def moments(
 
     The features come from the model itself, evaluated in float64 at 0 and the unit vectors. It is
     linear where every operation on the parameters is (`Operations`), so that it is for any
-    parameters; random points, small and large, see what is done outside of torch. Weights of the squares scale
-    rows: with c_io of sample i and output o, those of m c_io are of an unweighted mean.
+    parameters; random points, small and large, see what is done outside of torch. Weights of the
+    squares scale rows: with c_io of sample i and output o, those of m c_io are of an unweighted
+    mean.
 
     Args:
         predict: parameters `(1, p)`, inputs `(1, d, ...)` -> predictions `(1, d, ...)`.

@@ -428,7 +428,7 @@ class Problem:
             w: parameters `(N, p)`.
             test: of the test data, instead of the data trained on.
         """
-        x, y = self.test if test and self.test is not None else (self.x, self.y)
+        x, y = self._data(test)
         values = np.empty(len(w))
         for part, tensor in self._blocks(w, len(x)):
             values[part] = 0.0
@@ -437,6 +437,36 @@ class Problem:
                     right = self.predict(tensor, some_x).argmax(2) == some_y
                 values[part] += share * right.double().mean(1).cpu().numpy()
         return values
+
+    @own_state()
+    def measured(self, name: str, function: Any, w: np.ndarray, test: bool = False) -> np.ndarray:
+        """Return what a function of predictions `(d, ...)` and targets gives, `(N,)`.
+
+        Args:
+            name: what it is called.
+            function: returns a number.
+            w: parameters `(N, p)`.
+            test: of the test data, instead of the data trained on.
+
+        Raises:
+            InputError: it fails, or returns something else.
+        """
+        x, y = self._data(test)
+        values = np.empty(len(w))
+        for i in range(len(w)):
+            row = torch.tensor(w[i : i + 1], dtype=self.dtype, device=x.device)
+            with torch.no_grad():
+                parts = [self.predict(row, part[None])[0] for part in x.split(EVALUATE_AT_ONCE)]
+                try:
+                    values[i] = float(function(torch.cat(parts), y.clone()))
+                except Exception as error:
+                    raise failed(f"the measure {name!r}", error) from error
+        return values
+
+    def _data(self, test: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the data, or the test data where they are wanted."""
+        x, y = self.test if test and self.test is not None else (self.x, self.y)
+        return x, y
 
     def _samples(self, x: torch.Tensor, y: torch.Tensor, n: int) -> Any:
         """Yield all samples for n replicas and their share, in blocks where they are many.

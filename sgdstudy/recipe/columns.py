@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 PREFIX = {"steps": "batch", "epochs": "epoch"}  # of a column's name, in MLflow
 WHICH = re.compile("p10|p90|seed[0-9]+")
+SCORE = re.compile("(^|_)(accuracy|score)$")
 OF_EPOCH = "epoch/"  # before a metric of `epochs`
 CLOCK = "elapsed_seconds"  # `..._seconds` is measured: `rerun` leaves it out
 
@@ -226,8 +227,16 @@ def of_parameters(p: int) -> list[str]:
 
 
 def more_is_better(name: str) -> bool:
-    """Return whether more of a column is better; of those not in the table, less is."""
-    return any(name in table and table[name].more_is_better for table in TABLES.values())
+    """Return whether more of a column is better; of those not in the table, less is.
+
+    But for own measures that are called accuracy or score.
+
+    >>> more_is_better("test_f1_score"), more_is_better("error")
+    (True, False)
+    """
+    return bool(SCORE.search(name)) or any(
+        name in table and table[name].more_is_better for table in TABLES.values()
+    )
 
 
 def worst(name: str) -> float:

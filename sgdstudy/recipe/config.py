@@ -81,6 +81,10 @@ class TrainConfig:
         dtype: `float32` or `float64`; None keeps the data's.
         device: where to train, as `cpu` or `cuda`.
         engine: `eager`, `compiled`, or `auto`: compiled where a run is long enough to pay for it.
+        measures: own functions of predictions `(d, ...)` and targets, as `{"error": f}`, which
+            return a number; computed of all the data at the end of every epoch, as a column of
+            `epochs`, and of the test data as `test_error`. Less is better, but more of what is
+            called accuracy or score, as `f1_score`.
         diagnostics: `off`, `light`, `full`, or a list of names and callables.
         diagnostics_every: steps between two that get the costly ones; None: every step of a
             least-squares problem, every tenth of others.
@@ -117,6 +121,7 @@ class TrainConfig:
     dtype: str | None = None
     device: str = "cpu"
     engine: str = "auto"
+    measures: Mapping[str, Any] = field(default_factory=dict)
     diagnostics: Any = "light"
     diagnostics_every: int | None = None
     metrics: Sequence[str] | None = None
@@ -145,7 +150,8 @@ class TrainConfig:
         varies += [columns.CLOCK] if self.clock else []
         chosen = _free_names(quantities.resolve(self.diagnostics))
         known = [*STEP_COLUMNS, *varies, *chosen]
-        settle("metrics", _metrics(self.metrics, known, self.seeds))
+        settle("measures", _measures(self.measures))
+        settle("metrics", _metrics(self.metrics, known, self.seeds, self.measure_columns))
         optimizer, lr = rules.settle(self.optimizer, self.lr, self.options)
         settle("optimizer", optimizer)
         settle("lr", lr)
@@ -216,6 +222,11 @@ class TrainConfig:
                 )
 
     @property
+    def measure_columns(self) -> list[str]:
+        """The columns of own measures, of test data too."""
+        return [f"{prefix}{name}" for name in self.measures for prefix in ("", "test_")]
+
+    @property
     def clips(self) -> bool:
         """Whether gradients are clipped."""
         return self.clip_norm is not None or self.clip_value is not None
@@ -262,7 +273,28 @@ def _free_names(diagnostics: Collection[str]) -> Collection[str]:
     return diagnostics
 
 
-def _metrics(metrics: Any, known: Sequence[str], seeds: Sequence[int]) -> tuple[str, ...]:
+def _measures(measures: Any) -> dict[str, Any]:
+    if not isinstance(measures, Mapping):
+        raise InputError(f"measures is a dict, as {{'error': f}}, not {quoted(measures)}")
+    for name, function in measures.items():
+        checks.name("a measure's name", name)
+        taken = {*TAKEN, *columns.EPOCHS, "w_true"}
+        if name in taken or f"test_{name}" in taken or re.fullmatch(r"w[0-9]+|test_.*", name):
+            raise InputError(
+                f"a measure is called {quoted(name)}, which is a column, or its test data's would "
+                f"be; rename it, for instance my_{name}"
+            )
+        if not re.fullmatch(r"\w+", name) or not callable(function):
+            raise InputError(
+                f"a measure is a word and a function of predictions and targets, as "
+                f"{{'error': f}}, not {quoted({name: function})}"
+            )
+    return dict(measures)
+
+
+def _metrics(
+    metrics: Any, known: Sequence[str], seeds: Sequence[int], measures: Sequence[str]
+) -> tuple[str, ...]:
     if metrics is None:
         return tuple(name for name in METRICS if name in known)[:MOST_METRICS]
     if not isinstance(metrics, (list, tuple)):
@@ -274,7 +306,7 @@ def _metrics(metrics: Any, known: Sequence[str], seeds: Sequence[int]) -> tuple[
             raise InputError(f"a column for MLflow is a name, as 'loss', not {quoted(name)}")
         kind, column, which = columns.line(name)
         if not re.fullmatch(r"w[0-9]+", column):
-            allowed = known if kind == "steps" else list(columns.EPOCHS)
+            allowed = known if kind == "steps" else [*columns.EPOCHS, *measures]
             checks.choice(f"column of {kind} for MLflow", column, allowed)
         if which.startswith("seed") and int(which.removeprefix("seed")) not in seeds:
             raise InputError(f"the metric {name!r} is of a seed that the run does not have")

@@ -56,6 +56,8 @@ def parameters(problem: Problem, config: TrainConfig) -> dict[str, str]:
     for name in ("clip_norm", "clip_value"):
         if getattr(config, name) is not None:
             values[name] = getattr(config, name)
+    if config.measures:
+        values["measures"] = ", ".join(config.measures)
     if config.drop_last:
         values["drop_last"] = True
     if config.average is not None:
@@ -108,7 +110,8 @@ def results(history: History) -> dict[str, float]:
 def _last(history: History) -> dict[str, np.ndarray]:
     """Return what only some runs have, at the end of each seed's last epoch, `(R,)`."""
     there: list[str] = next((b.schema.names for b in history.sink.batches("epochs")), [])
-    names = [name for name in OPTIONAL if name in there]
+    known = [*OPTIONAL, *history.config.measure_columns]
+    names = [name for name in known if name in there]
     if not names:
         return {}
     rows = history.load("epochs", columns=["seed", "epoch", *names])

@@ -52,7 +52,13 @@ class Epochs:
             "ema_test_accuracy": moving and classes and problem.test is not None,
         }
         self._optional = [name for name, there in optional.items() if there]
-        self.columns = (*COLUMNS, *self._optional)
+        tests = ("", "test_") if problem.test is not None else ("",)
+        self._measured = {
+            f"{prefix}{name}": (name, function, bool(prefix))
+            for name, function in config.measures.items()
+            for prefix in tests
+        }
+        self.columns = (*COLUMNS, *self._optional, *self._measured)
 
     def add(
         self, loss: np.ndarray, gradient: np.ndarray, w_next: np.ndarray, sizes: np.ndarray
@@ -163,7 +169,10 @@ class Epochs:
             "ema_test_loss": lambda: problem.test_loss(ema),
             "ema_test_accuracy": lambda: problem.accuracy(ema, test=True),
         }
-        return {name: ways[name]().reshape(end_w.shape[:-1]) for name in self._optional}
+        found = {name: ways[name]() for name in self._optional}
+        for column, (name, function, test) in self._measured.items():
+            found[column] = problem.measured(name, function, flat, test)
+        return {name: values.reshape(end_w.shape[:-1]) for name, values in found.items()}
 
     def _average(self, end_w: np.ndarray, sums: np.ndarray, epoch: np.ndarray) -> np.ndarray:
         """Return the mean of the parameters after every step so far that counts, `(E, R, p)`."""

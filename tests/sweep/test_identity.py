@@ -79,7 +79,7 @@ def answer(o, runs, claims):
 STUDY = ss.study(__name__)
 '''
 NAME = "own_sweep"
-GRIDS = {
+GRIDS: dict[str, list] = {
     "scale": [0.01, 1.0, 10.0],
     "momentum": [0.0, 0.5, 0.9],
     "delta": [0.1, 1.0, 3.0],
