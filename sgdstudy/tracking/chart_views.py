@@ -106,6 +106,12 @@ def _sections(keys: set[str], asked: Mapping[str, str]) -> dict[str, list[Chart]
     return {name: charts for name, charts in found.items() if charts}
 
 
+def _others(sections: Mapping[str, Sequence[Chart]], keys: set[str]) -> list[str]:
+    """Return the sections that MLflow makes of metrics without a chart of ours; they stay shut."""
+    drawn = {chart.key for charts in sections.values() for chart in charts}
+    return sorted({key.rpartition("/")[0] for key in keys - drawn})
+
+
 def _asked(title: str, key: str) -> Chart:
     """Return a chart that the study declares."""
     kind, name, _ = columns.line(columns.setting(key))
@@ -140,6 +146,10 @@ def _state(runs_shown: str, keys: set[str], asked: Mapping[str, str]) -> dict[st
                 "columns": min(2, len(charts)),
             }
             for name, charts in sections.items()
+        ]
+        + [
+            {"uuid": f"{VIEW}-{name}", "name": name, "display": False, "isReordered": True}
+            for name in _others(sections, keys)
         ],
         "compareRunCharts": [
             _line(chart, section) for section, charts in sections.items() for chart in charts

@@ -46,6 +46,13 @@ def test_a_chart_has_one_metric_and_no_metric_has_two_charts_of_one_axis():
     assert titles["batch/loss_p90"] == f"{titles['batch/loss']}, p90"
 
 
+def test_what_mlflow_charts_by_itself_is_in_sections_that_are_shut():
+    keys = {"epoch/full_loss", "epoch/distance", "result/steps", "predicted/rho", "batch/lr"}
+    sections = {s["name"]: s["display"] for s in state_of(keys, {})["compareRunSections"]}
+    shut = dict.fromkeys(("batch", "epoch", "predicted", "result"), False)
+    assert sections == {"Losses, by epoch": True} | shut
+
+
 def run(name, charted="yes"):
     """An arm, or the answer, as `save` sees it."""
     tags = {chart_views.CHARTED: charted}

@@ -116,6 +116,7 @@ def test_from_the_bare_address_to_the_charts_to_a_run_and_back(server):
         assert listed.index("answer") < min(map(listed.index, ARMS))
         assert page.get_by_text("SGD strided (epoch/full_loss)").count()  # a legend's words
         assert not page.get_by_text("answer (epoch/").count()
+        assert not page.get_by_text("result/steps", exact=True).count()  # no wall of bars
         page.get_by_role("link", name=ARMS[0], exact=True).first.click()
         page.wait_for_function("location.hash.includes('/runs/')")
         page.get_by_text(ARMS[0], exact=True).first.wait_for()
