@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -16,6 +17,8 @@ from sgdstudy.studies import output
 from sgdstudy.studies.study import Study
 
 HELP = ("-h", "--help")
+# full, over its quota, broken, read-only, or not ours
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -102,6 +105,12 @@ def _exit_code(action: Callable[[], int | None], lang: str | None) -> int:
         code, text = 2, f"error: {error}"
     except StoreError as error:
         code, text = 1, f"error: {error}"
+    except OSError as error:  # wherever it was: a traceback would tell no more
+        if error.errno not in DISK:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        code = 1
+        text = f"error: the disk refuses: {error.strerror}{where}; what was recorded is kept"
     except Interrupted as error:
         code, text = 130, f"interrupted: {error}"
     except KeyboardInterrupt:

@@ -89,7 +89,8 @@ def recover(store: Store) -> Recovered:
         except StoreError:
             raise
         except Exception as error:  # this one is not as we write them; the others are finished
-            journal.set_aside(f"it cannot be finished ({reason_of(error)})")
+            with room_on_disk(name, store):
+                journal.set_aside(f"it cannot be finished ({reason_of(error)})")
             kind = found.refused
         kind.append(name)
         if journal.lost:

@@ -1,7 +1,9 @@
 """Bad input on the command line: one line, exit code 2, and a store that is as it was."""
 
 import contextlib
+import errno
 import hashlib
+import os
 import shutil
 import socket
 import sqlite3
@@ -11,6 +13,7 @@ import pytest
 from test_cli import SCRIPT, call
 
 import sgdstudy as ss
+from sgdstudy.cli.main import DISK
 from sgdstudy.studies.scripts import find_scripts, load_study
 
 LONG = "x" * 300
@@ -304,3 +307,26 @@ def test_every_step_size_and_epsilon_is_positive_and_finite(filled, capsys, bad)
             assert option in refused(capsys, "run", path, f"--{option}", bad)
             tried += 1
     assert tried >= 8
+
+
+@pytest.mark.parametrize("number", DISK)
+def test_a_disk_that_refuses_anywhere_is_one_line(store, monkeypatch, capsys, number):
+    """As it was seen: a right that was taken away while `recover` set a run aside."""
+
+    def refuse(store):
+        raise OSError(number, os.strerror(number), "/the/file")
+
+    monkeypatch.setattr("sgdstudy.tracking.recovery.recover", refuse)
+    assert call("recover", "--store", store) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: the disk refuses: {os.strerror(number)} (/the/file)")
+    assert error.count("\n") == 1
+
+
+def test_an_error_of_ours_is_not_the_disks(store, monkeypatch):
+    def fail(store):
+        raise OSError(errno.EBADF, "ours")
+
+    monkeypatch.setattr("sgdstudy.tracking.recovery.recover", fail)
+    with pytest.raises(OSError, match="ours"):
+        call("recover", "--store", store)
