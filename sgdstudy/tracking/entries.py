@@ -54,6 +54,15 @@ class Closing:
     views: str | None = None  # the invocation whose views are to be written
     charts: Mapping[str, str] = field(default_factory=dict)  # theirs: title -> metric
 
+    @classmethod
+    def of(cls, written: Mapping[str, Any]) -> Closing:
+        """Return what was written down; an earlier version drew several metrics in one chart."""
+        charts: dict[str, str] = {}
+        for title, metrics in written.get("charts", {}).items():
+            named = {title: metrics} if isinstance(metrics, str) else {}
+            charts |= named or {f"{title}: {metric}": metric for metric in metrics}
+        return cls(**{**written, "charts": charts})
+
 
 Told = TypeVar("Told", Opening, Closing)
 

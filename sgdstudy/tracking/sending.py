@@ -59,7 +59,7 @@ class Sending:
         """Send everything there is, in an order that leaves a readable run wherever it ends."""
         written = shapes.read_or(self.folder / "closing.json", shapes.CLOSING, None)
         opening = self.opening
-        closing = Closing(**written) if written else None
+        closing = Closing.of(written) if written else None
         points, tags = (closing.points, closing.tags) if closing else ([], {})
         if self.run_id is None:
             run = self._find()

@@ -216,7 +216,7 @@ CLOSING = fields(
         "note": OPTIONAL_TEXT,
         "stands": truth,
         "views": OPTIONAL_TEXT,
-        "charts": by_name(text),
+        "charts": by_name(any_of(text, each(text))),
     },
 )
 # tags

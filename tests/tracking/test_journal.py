@@ -445,3 +445,12 @@ def test_nothing_that_is_there_is_touched_before_its_replacement_is_whole(opened
     assert sorted(run.info.status for run in runs(opened)) == ["FINISHED", "KILLED"]
     assert len(ss.load_steps("study", store=str(opened.root))) == 30
     assert not list(opened.streams.iterdir())
+
+
+def test_charts_of_an_earlier_version_that_drew_several_metrics_in_one(tmp_path):
+    """As a run that a killed process of that version left: it is finished, not refused."""
+    written = {"status": "FINISHED", "charts": {"losses": ["epoch/a", "epoch/b"], "one": "epoch/c"}}
+    write_json(tmp_path / "closing.json", written)
+    told = shapes.read_or(tmp_path / "closing.json", shapes.CLOSING, None)
+    expected = {"losses: epoch/a": "epoch/a", "losses: epoch/b": "epoch/b", "one": "epoch/c"}
+    assert Closing.of(told).charts == expected
