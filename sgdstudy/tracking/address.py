@@ -5,7 +5,9 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import socket
 import unicodedata
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
@@ -118,10 +120,11 @@ def is_loopback(uri: str) -> bool:
     [True, True, False]
     """
     host = (urlsplit(uri).hostname or "").rstrip(".")
-    try:
+    with suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name
-        return f".{host}".endswith(f".{LOOPBACK[0]}")
+    with suppress(OSError):  # 127.1
+        return socket.inet_aton(host)[0] == 127
+    return f".{host}".endswith(f".{LOOPBACK[0]}")
 
 
 # ---- the kinds of address --------------------------------------------------------------------

@@ -18,7 +18,8 @@ log = logging.getLogger("sgdstudy")
 def plan(store: Store, keep: int) -> Doomed:
     """Return the runs of all but the latest `keep` invocations of each study and user.
 
-    Invocations that a command writes to now are left alone.
+    Invocations that a command writes to now are left alone, and so are the studies of those who
+    have another `SGDSTUDY_PREFIX`.
 
     Raises:
         InputError: a negative number.
@@ -26,7 +27,9 @@ def plan(store: Store, keep: int) -> Doomed:
     if keep < 0:
         raise InputError(f"keep is the number of invocations to keep, at least 0, got {keep}")
     found: Doomed = {}
-    for experiment in store.client.search_experiments():
+    prefix = store.experiment_name("")
+    every = store.client.search_experiments()
+    for experiment in (one for one in every if one.name.startswith(prefix)):
         for run in readable_runs(store, experiment):
             if run.invocation and run.status != "RUNNING":
                 whose = run.tags.get("mlflow.user", "unknown")

@@ -27,6 +27,8 @@ OF_CALLS = {
     "set MLFLOW_TRACKING_SERVER_CERT_PATH to that, or REQUESTS_CA_BUNDLE to who signed it",
     r"TLS CA certificate bundle|\[X509|NO_CERTIFICATE|NO_START_LINE|PEM lib": "the certificates "
     "that MLFLOW_TRACKING_SERVER_CERT_PATH or REQUESTS_CA_BUNDLE names cannot be read",
+    r"SOCKS support": "the proxy needs a package that is not installed: pip install pysocks",
+    r"Invalid url": "its address, or the one that HTTP_PROXY or ALL_PROXY names, is not one",
     r"[Pp]roxyError|connect to proxy": "the HTTP proxy does not let us through; see NO_PROXY",
     r"NameResolution|Name or service not known|resolve host|getaddrinfo": "no such machine",
     r"Connection refused": "connection refused",

@@ -233,6 +233,29 @@ def test_another_machine_goes_through_the_proxy_and_its_no_is_one_line(proxy):
     assert len(proxy.seen) == 1
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("http://ada:secret@127.0.0.1:9", "does not let us through; see NO_PROXY"),
+        ("127.0.0.1:9", "does not let us through; see NO_PROXY"),
+        ("nonsense://x", "HTTP_PROXY or ALL_PROXY"),
+        ("http://[::1", "HTTP_PROXY or ALL_PROXY"),
+        ("http://127.0.0.1:99999", "HTTP_PROXY or ALL_PROXY"),
+    ],
+)
+def test_a_proxy_that_is_none_is_named_and_no_password_of_it(monkeypatch, given, says):
+    for name in PROXIES:
+        monkeypatch.setenv(name, given)
+    with pytest.raises(ss.InputError) as error:
+        open_store("http://mlflow.example.org:5000")
+    assert says in str(error.value)
+    assert "secret" not in str(error.value)
+    assert one_line(error)
+    for host in ("127.0.0.2", "127.1", "localhost"):  # never through it: nobody listens there
+        with pytest.raises(ss.InputError, match="connection refused"):
+            open_store(f"http://{host}:9")
+
+
 # ---- deadlines -----------------------------------------------------------------------------------
 
 

@@ -168,6 +168,16 @@ def test_a_finished_run_without_its_files_is_named(original, tmp_path, lost, cap
         assert len(ss.load_steps("moving", arms="two", store=str(original))) == ROWS
 
 
+def test_prune_leaves_studies_of_another_prefix_alone(store, monkeypatch, capsys):
+    tracked(store)
+    monkeypatch.setenv("SGDSTUDY_PREFIX", "ada-")
+    tracked(store)
+    assert call("prune", "--keep", "0", "--yes", "--store", store) == 0
+    assert "dropped 2 runs" in capsys.readouterr().out
+    monkeypatch.delenv("SGDSTUDY_PREFIX")
+    assert len(ids(store)) == 2
+
+
 def test_prune_counts_what_it_frees(original, capsys):
     size = sum(p.stat().st_size for p in (original / "artifacts").rglob("*") if p.is_file())
     opened = open_store(str(original))
