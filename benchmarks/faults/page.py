@@ -37,7 +37,8 @@ changes no run; maps of files and data beyond 256 MB stay where they are, every 
 a sample of them (64 stretches, a megabyte each), and refuses data that changed. Values are held
 exactly (float64 where float32 does not), or refused. What the caller has set in torch or numpy
 (default dtype and device, `no_grad`, `inference_mode`, autocast, anomaly mode, precision, threads,
-`np.seterr`) changes no number and is as it was afterwards. A change of a large file between the
+modes of dispatch and functions, hooks on saved tensors and on all modules, `np.seterr`) changes no
+number and is as it was afterwards. A change of a large file between the
 stretches, or while a run trains, is not seen.
 
 **Not promised.** Steps of the chunk that was being computed are gone with their process; a chunk is
@@ -103,6 +104,10 @@ finishes what was left, and says so:
 - **The server answers nonsense** (500, 503 with a page, 429, a page or garbage with 200, nothing,
   a byte now and then): each call ends in time, each command in one line. A run is dropped here only
   when the server, asked again, has its status, its points and its files.
+- **It answers without end**, or with a small file that inflates to a large one: no call reads more
+  than 64 MB after inflation (of an artifact, its listed size on top), and says so in one line.
+- **It does not know us any more** (401, 403 in the middle of a run): the run is closed on it when
+  it takes us again, by the next command or by `sgdstudy recover`; until then it is set aside here.
 - **The same server under another address**: `sgdstudy recover` takes spellings for the same
   (`localhost` and `127.0.0.1`, a name in the address, a port that goes without saying), and says
   for which other addresses runs of this machine wait.
