@@ -392,6 +392,11 @@ class Problem:
             loss, gradient = loss + share * some[0], gradient + share * some[1]
         return loss, gradient
 
+    def losses_over_all(self, w: torch.Tensor) -> torch.Tensor:
+        """Return the losses `(R,)` of all the data, without their gradients; see `over_all`."""
+        parts = self._samples(self.x, self.y, len(w))
+        return sum((share * self.losses(w, x, y) for x, y, share in parts), w.new_zeros(len(w)))
+
     @own_state()
     def full(self, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return loss `(N,)` and gradient `(N, p)` of all the data at parameters `(N, p)`.

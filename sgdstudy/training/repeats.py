@@ -90,9 +90,9 @@ class Repeats:
             )
 
     def _losses(self, w: torch.Tensor, batch: Any) -> torch.Tensor:
-        if batch is None:
-            return self.problem.over_all(w)[0].to(w.dtype)
-        return self.problem.losses_and_gradients(w, *batch)[0]
+        with torch.no_grad():  # what takes notes of gradients, as `ss.check`, sees none of it
+            problem = self.problem
+            return problem.losses_over_all(w) if batch is None else problem.losses(w, *batch)
 
     def _batch(self, samples: Samples, start: int, size: int) -> Any:
         """Return the batch of a step, `(R, B, ...)`; None: all the data."""
