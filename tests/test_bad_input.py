@@ -677,6 +677,7 @@ TAKEN: dict[str, list[Any]] = {  # of each setting, some that are: of ANYTHING h
     "metrics": [["loss"], ("w0", "w3")],
     "clock": [True, np.True_],
     "record_rows": [0, 100],
+    "measures": [{}, {"error": len}],
 }
 BESIDE = {"schedule_unit": {"schedule": "inverse_time"}}  # what a setting goes with
 

@@ -170,5 +170,5 @@ def _npy(array: np.ndarray) -> bytes:
 
 
 def _array(data: bytes) -> np.ndarray:
-    found: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
+    found: np.ndarray = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
     return found

@@ -516,6 +516,12 @@ class Problem:
             return w_init
         return data.vector(w_init, "w_init", self.dtype)
 
+    def __copy__(self) -> Problem:
+        """Return another one of the same data, not tried again; `__reduce__` would make it anew."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
     @cached_property
     def _broadcasts(self) -> bool:
         """Whether the model, given a tuple of `(R, 1)` parameters, handles all replicas at once.

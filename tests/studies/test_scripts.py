@@ -292,7 +292,7 @@ def test_a_study_that_fails_keeps_no_other_from_running(experiments, store, caps
     assert call("study", "--store", store, "--jobs", "1") == 1
     out = capsys.readouterr().out
     assert out.count(f"a_page is left out: {where} of a_page failed: ") == 1
-    assert "1 studies" in out
+    assert "1 study" in out
     assert ss.load_runs("b_page", store=store).status.tolist() == ["FINISHED"]
 
 
@@ -304,7 +304,7 @@ def test_study_runs_the_others_and_ends_red(experiments, store, capsys, strict, 
     assert call("study", "--store", store, "--jobs", "1", *strict) == code
     out = capsys.readouterr().out
     assert "syntax.py is left out" in out
-    assert "1 studies" in out
+    assert "1 study" in out
 
 
 def test_a_script_that_runs_itself_is_only_loaded(experiments, capsys):
