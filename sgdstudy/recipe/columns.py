@@ -234,9 +234,9 @@ def more_is_better(name: str) -> bool:
     >>> more_is_better("test_f1_score"), more_is_better("error")
     (True, False)
     """
-    return bool(SCORE.search(name)) or any(
-        name in table and table[name].more_is_better for table in TABLES.values()
-    )
+    if any(name in table and table[name].more_is_better for table in TABLES.values()):
+        return True
+    return bool(SCORE.search(str(name)))  # a name that is none is refused where it is looked up
 
 
 def worst(name: str) -> float:
