@@ -181,9 +181,11 @@ def _mlflow(folder: Path) -> Any:
     with warnings.catch_warnings():  # of the web frameworks that MLflow is built on
         warnings.simplefilter("ignore")
         import mlflow.server.auth
-        from mlflow.server import app
+        from mlflow.server import app, handlers
 
     assert mlflow.server.auth  # imported by a request, later, it would warn
+    # MLflow keeps one of each a process: those of a server before this one
+    handlers._tracking_store = handlers._model_registry_store = handlers._artifact_repo = None
     return app.test_client()
 
 

@@ -78,8 +78,7 @@ def recover(store: Store) -> Recovered:
         StoreError: the disk is full.
     """
     found, away = Recovered(), False
-    here = {folder.name for folder in store.streams.glob("*")}
-    for name in sorted(here):
+    for name in sorted(_folders(store)):
         journal = Journal.orphan(store, store.streams / name)
         if journal is None:
             continue
@@ -99,7 +98,7 @@ def recover(store: Store) -> Recovered:
             away = store.root is not None or not _answers(store)
     if not away:
         try:
-            found.closed.extend(_close_lost(store, here))
+            found.closed.extend(_close_lost(store))
         except Exception as error:
             if not is_away(error):  # else the next command looks again
                 raise
@@ -137,8 +136,16 @@ def _answers(store: Store) -> bool:
         return False
 
 
-def _close_lost(store: Store, here: set[str]) -> list[str]:
-    """Close the running runs of this machine that have no folder and no process."""
+def _folders(store: Store) -> set[str]:
+    return {folder.name for folder in store.streams.glob("*")}
+
+
+def _close_lost(store: Store) -> list[str]:
+    """Close the running runs of this machine that have no folder and no process.
+
+    A run may end, and its process with it, while we look: it is asked for its status again once
+    its process is known to be gone, when nobody but us changes it any more.
+    """
     client = store.client
     prefix = store.experiment_name("")
     found = client.search_experiments()
@@ -147,7 +154,9 @@ def _close_lost(store: Store, here: set[str]) -> list[str]:
     for run in _running(store, ids):
         tags = run.tags
         names = [tags.get(f"sgdstudy.{name}", "") for name in ("host", "boot_id", "pid")]
-        if tags[KEY] not in here and Process(*names).is_gone():
+        if Process(*names).is_gone() and tags[KEY] not in _folders(store):
+            if client.get_run(run.run_id).info.status != "RUNNING":
+                continue
             try:
                 client.set_tag(run.run_id, "stop_reason", "interrupted")
                 client.set_terminated(run.run_id, status="KILLED")

@@ -27,6 +27,7 @@ from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.places import local_path
 from sgdstudy.tracking.recovery import recover
 from sgdstudy.tracking.retry import is_away
+from sgdstudy.tracking.runs import TrackedRun
 from sgdstudy.tracking.sink import RunSink
 from sgdstudy.tracking.store import open_store
 
@@ -223,6 +224,31 @@ def test_what_the_store_refuses_later_is_set_aside_and_slows_nothing(opened, cal
     assert recovery.recover(opened).sent == ["study: arm"]
     assert_whole(runs(opened)[0], opened, journal.opening)
     assert aside.listed(opened) == []
+
+
+@pytest.mark.parametrize("ends", ["between the question and the look", "with its folder left"])
+def test_a_run_that_ends_while_we_look_is_not_called_killed(opened, monkeypatch, ends):
+    """As CI saw it: eight first starts at once, and a run that had finished was closed again."""
+    started = []
+
+    def listed(store, ids):  # as it was a moment ago: it begins after the folders were looked at
+        started.append(begin(store))
+        found = runs(store)
+        if ends == "between the question and the look":
+            end(started[0])
+        return [TrackedRun.of(run) for run in found]
+
+    class Gone(recovery.Process):
+        def is_gone(self):
+            return True
+
+    monkeypatch.setattr(recovery, "_running", listed)
+    monkeypatch.setattr(recovery, "Process", Gone)
+    assert recover(opened).closed == []
+    if ends == "with its folder left":
+        end(started[0])
+    assert [run.info.status for run in runs(opened)] == ["FINISHED"]
+    assert "stop_reason" not in runs(opened)[0].data.tags
 
 
 def test_what_can_pass_and_what_cannot():
