@@ -95,6 +95,7 @@ def figures(runs):
 
 
 tables = {"batches.csv": samples}
+charts = {"loss of a batch, at w = 0": "batch/loss"}
 STUDY = ss.study(__name__)
 
 if __name__ == "__main__":

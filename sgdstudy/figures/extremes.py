@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 
 # the UI asks for 320 points a key; the rest is left for points sent while a long run is going on
 FINAL_POINTS = 256
+ONSET_SHARE = 4  # one of so many points is for the beginning: a logarithmic axis shows it widest
 
 
 class Extremes:
@@ -15,11 +17,13 @@ class Extremes:
 
     Points are chosen, never averaged, so that spikes survive. Stretches are 2^k steps long and
     merge as the series grows: memory is bounded, and the result does not depend on how the series
-    was cut into calls of `add`.
+    was cut into calls of `add`. Besides, the first point from each step of `onset` on is kept, for
+    a logarithmic axis.
     """
 
     def __init__(self, limit: int = FINAL_POINTS) -> None:
         self.limit = limit
+        self._onset = onset(limit // ONSET_SHARE)
         self._steps = np.empty(0, dtype=np.int64)
         self._values = np.empty(0)
         self._ends: list[tuple[int, float]] = []  # the first and the last point
@@ -66,6 +70,19 @@ class Extremes:
             order = np.lexsort((values, stretch))  # in each stretch: from lowest to highest
             edge = np.flatnonzero(np.diff(stretch[order]))
             ends = np.concatenate([order[:1], order[edge], order[edge + 1], order[-1:]])
-            kept = np.unique(ends)
+            first = np.searchsorted(steps, self._onset)
+            kept = np.unique(np.concatenate([ends, first[first < len(steps)]]))
             steps, values = steps[kept], values[kept]
         return steps, values
+
+
+def onset(count: int) -> np.ndarray:
+    """Return the first steps of a grid: each one up to 4, then each a third above the one before.
+
+    >>> onset(8).tolist()
+    [1, 2, 3, 4, 6, 8, 11, 15]
+    """
+    steps = [1]
+    while len(steps) < count and steps[-1] < 2**50:
+        steps.append(max(steps[-1] + 1, math.ceil(steps[-1] * 4 / 3)))
+    return np.array(steps, dtype=np.int64)

@@ -12,7 +12,7 @@ import json
 import os
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
@@ -74,7 +74,9 @@ def save(store: Store, experiment_id: str, invocation: str, asked: Mapping[str, 
         asked: the charts of the study's question: title -> metric.
     """
     runs = search(store, [experiment_id], only(invocation))
-    keys = {key for run in runs if run.tags.get(CHARTED) == "yes" for key in run.metrics}
+    charted = [run for run in runs if run.tags.get(CHARTED) == "yes"]
+    keys = {key for run in charted for key in run.metrics}
+    flat = keys - {key for run in charted for key in run.metrics if not _is_flat(key, run)}
     of_browser = _of_browser(runs)
     arms = f"tags.`{CHARTED}` = 'yes'"
     for name, shown in ((VIEW, f"{only(invocation)} AND {arms}"), (ALL, arms)):
@@ -83,10 +85,17 @@ def save(store: Store, experiment_id: str, invocation: str, asked: Mapping[str, 
             "name": name,
             "createdAt": now,
             "updatedAt": now,
-            "state": _packed(_state(shown, keys, asked) | (of_browser if name == VIEW else {})),
+            "state": _packed(
+                _state(shown, keys, asked, flat) | (of_browser if name == VIEW else {})
+            ),
         }
         tag = f"mlflow.sharedViewState.{name}"
         store.client.set_experiment_tag(experiment_id, tag, json.dumps(view))
+
+
+def _is_flat(key: str, run: TrackedRun) -> bool:
+    """Whether a run has the same for every epoch but for rounding: its parameters never move."""
+    return run.params.get("optimizer") == "none" and key.startswith(f"{PREFIX['epochs']}/")
 
 
 def _sections(keys: set[str], asked: Mapping[str, str]) -> dict[str, list[Chart]]:
@@ -128,9 +137,11 @@ def _of_column(key: str, column: columns.Column, keys: set[str]) -> list[Chart]:
     ]
 
 
-def _state(runs_shown: str, keys: set[str], asked: Mapping[str, str]) -> dict[str, Any]:
-    """Return the state of a view: its filter, its columns, its charts."""
-    sections = _sections(keys, asked)
+def _state(
+    runs_shown: str, keys: set[str], asked: Mapping[str, str], flat: Set[str] = frozenset()
+) -> dict[str, Any]:
+    """Return the state of a view: its filter, its columns, its charts; none of what is flat."""
+    sections = _sections(keys - flat, asked)
     return {
         "searchFilter": runs_shown,
         "orderByKey": "attributes.start_time",  # the answer first

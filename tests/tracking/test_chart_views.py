@@ -2,8 +2,11 @@
 
 import json
 
+import pytest
+
 from sgdstudy.tracking import chart_views
 from sgdstudy.tracking.runs import TrackedRun
+from sgdstudy.tracking.store import open_store
 
 
 def state_of(keys, asked):
@@ -53,10 +56,29 @@ def test_what_mlflow_charts_by_itself_is_in_sections_that_are_shut():
     assert sections == {"Losses, by epoch": True} | shut
 
 
-def run(name, charted="yes"):
+def run(name, charted="yes", optimizer="SGD"):
     """An arm, or the answer, as `save` sees it."""
     tags = {chart_views.CHARTED: charted}
-    return TrackedRun(f"id of {name}", name, "FINISHED", tags, {}, {}, "", 0, 0)
+    metrics = {"batch/loss": 1.0, "epoch/running_loss": 1.0}
+    params = {"optimizer": optimizer}
+    return TrackedRun(f"id of {name}", name, "FINISHED", tags, params, metrics, "", 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("optimizers", "drawn"), [(["none", "none"], False), (["none", "SGD"], True), (["SGD"], True)]
+)
+def test_where_nothing_moves_there_is_no_chart_by_epoch(store, monkeypatch, optimizers, drawn):
+    """As it was seen in Exercise 3: a running loss from 333.134094 to 333.134104 is rounding."""
+    opened, states = open_store(store), []
+    found = [run(f"arm {i}", optimizer=name) for i, name in enumerate(optimizers)]
+    monkeypatch.setattr(chart_views, "search", lambda *words: found)
+    monkeypatch.setattr(chart_views, "_packed", lambda state: states.append(state) or "")
+    chart_views.save(opened, opened.experiment("still"), "i", {})
+    for state in states:
+        keys = {chart["metricKey"] for chart in state["compareRunCharts"]}
+        assert keys == {"batch/loss"} | ({"epoch/running_loss"} if drawn else set())
+        shut = {s["name"] for s in state["compareRunSections"] if not s["display"]}
+        assert ("epoch" in shut) is not drawn
 
 
 def tags_of(state):
