@@ -295,6 +295,13 @@ PROBLEM = Group(
             "values = self.w_init(torch.Generator().manual_seed(0))",
             "every seed starts from the first parameters",
         ),
+    ],
+)
+
+EVALUATION = Group(
+    "problems/evaluation.py",
+    "problem train sample_stream quantities iteration_cost",
+    [
         (
             "if self._broadcasts:\n            return self.model(w.unsqueeze(-1).unbind(1), x)",
             "if self._broadcasts:\n            return self.model(w[:1].unsqueeze(-1).unbind(1), x)",
@@ -448,6 +455,7 @@ GROUPS = [
     SCHEDULES,
     LEAST_SQUARES,
     PROBLEM,
+    EVALUATION,
     LOSSES,
     PROBLEMS_LINEARITY,
     PROBLEMS_DATA,

@@ -17,7 +17,8 @@ import torch
 
 from sgdstudy.errors import InputError, Unsupported
 from sgdstudy.problems import trial
-from sgdstudy.problems.problem import EVALUATE_AT_ONCE, Problem
+from sgdstudy.problems.evaluation import EVALUATE_AT_ONCE
+from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe import rules
 from sgdstudy.recipe.clipping import clipped
 from sgdstudy.recipe.config import TrainConfig

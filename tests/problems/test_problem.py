@@ -267,7 +267,7 @@ def test_many_samples_are_evaluated_in_blocks(loss, monkeypatch):
     w = np.array([[0.5], [-0.25], [0.1]])
     values, slopes = problem.full(w)
     held_out = problem.test_loss(w)
-    monkeypatch.setattr("sgdstudy.problems.problem.EVALUATE_AT_ONCE", 5)
+    monkeypatch.setattr("sgdstudy.problems.evaluation.EVALUATE_AT_ONCE", 5)
     assert np.allclose(problem.full(w)[0], values, rtol=1e-12)
     assert np.allclose(problem.full(w)[1], slopes, rtol=1e-12)
     assert np.allclose(problem.test_loss(w), held_out, rtol=1e-12)

@@ -53,7 +53,7 @@ def test_full_batches_in_blocks_are_the_same_descent(monkeypatch):
     problem = curve(1000).replace(exact=False)
     given = {"optimizer": "SGD", "lr": 0.1, "epochs": 20, "seeds": range(2), "engine": "eager"}
     whole = ss.train(problem, **given)
-    monkeypatch.setattr("sgdstudy.problems.problem.EVALUATE_AT_ONCE", 137)
+    monkeypatch.setattr("sgdstudy.problems.evaluation.EVALUATE_AT_ONCE", 137)
     blocks = ss.train(problem, **given)
     assert np.allclose(blocks.w, whole.w, rtol=1e-12)
     assert np.allclose(blocks.epochs["full_loss"], whole.epochs["full_loss"], rtol=1e-12)
