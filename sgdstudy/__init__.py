@@ -22,9 +22,10 @@ if TYPE_CHECKING:  # for mypy and editors: the names of `_PUBLIC` and `_MODULES`
     from sgdstudy.recipe.config import TrainConfig
     from sgdstudy.studies.arm import Arm, Options
     from sgdstudy.studies.claims import Claim
+    from sgdstudy.studies.outcome import Result
     from sgdstudy.studies.predicted import predicted_claims
     from sgdstudy.studies.scripts import run
-    from sgdstudy.studies.study import Result, Study, study
+    from sgdstudy.studies.study import Study, study
     from sgdstudy.studies.tracked import track
     from sgdstudy.theory.estimates import Estimate
     from sgdstudy.theory.expect import expect
@@ -39,7 +40,7 @@ _PUBLIC = {
     "Arm": "sgdstudy.studies.arm",
     "Claim": "sgdstudy.studies.claims",
     "Options": "sgdstudy.studies.arm",
-    "Result": "sgdstudy.studies.study",
+    "Result": "sgdstudy.studies.outcome",
     "Study": "sgdstudy.studies.study",
     "study": "sgdstudy.studies.study",
     "run": "sgdstudy.studies.scripts",

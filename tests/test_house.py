@@ -34,7 +34,8 @@ import torch._inductor.config
 before = dict(os.environ)
 import sgdstudy as ss
 ss.train("curve", lr=1e-4, batch_size=10, epochs=2, engine=ENGINE)
-print({name for name in sys.modules if name.partition(".")[0] in ("mlflow", "filelock", "tyro")})
+heavy = ("mlflow", "filelock", "tyro", "matplotlib", "scipy", "plotly")
+print({name for name in sys.modules if name.partition(".")[0] in heavy})
 print({name for name in sys.modules if name.startswith("sgdstudy.tracking")})
 print({name for name, value in os.environ.items() if before.get(name) != value})
 """

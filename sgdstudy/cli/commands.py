@@ -11,22 +11,13 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from sgdstudy import checks
-from sgdstudy.cli.parsing import parse
-from sgdstudy.cli.terminal import (
-    bold,
-    confirmed,
-    print_claims,
-    print_rows,
-    say,
-    show,
-    show_paragraphs,
-)
-from sgdstudy.errors import Away, Ended, InputError, Refused, StoreError, failed
+from sgdstudy.cli.running import parse_options, run_and_print, run_script
+from sgdstudy.cli.terminal import bold, confirmed, print_claims, print_rows, say, show
+from sgdstudy.errors import Away, Ended, InputError, Refused, StoreError
 from sgdstudy.language import say as in_words
-from sgdstudy.language import to_say, translated
+from sgdstudy.language import to_say
 from sgdstudy.studies.claims import tally
 from sgdstudy.studies.scripts import find_scripts, load_studies, load_study
-from sgdstudy.studies.study import Result, Study
 from sgdstudy.text import written
 from sgdstudy.training.interrupts import called
 
@@ -69,7 +60,7 @@ class StudyCommand:
                 given["quick"] = True
             try:
                 options = study.chosen(jobs=jobs, **given)
-                results.append(called(functools.partial(_run_and_print, study, options)))
+                results.append(called(functools.partial(run_and_print, study, options)))
             except (Away, Refused):
                 raise
             except (InputError, Ended) as error:  # the others go on
@@ -374,43 +365,6 @@ COMMANDS: dict[str, Any] = {
     "recover": RecoverCommand,
 }
 OLD_WORDS = {"reap": "recover", "sync": "recover"}  # they stay, and are not listed
-
-
-def parse_options(study: Study, words: list[str]) -> Any:
-    """Return a study's options, from the words of its command line.
-
-    Raises:
-        InputError: words that are none, or that the script does not take.
-    """
-    about = "\n\n".join(map(translated, study.doc.strip().split("\n\n")))
-    read = functools.partial(parse, study.options, words, study.name, about)
-    try:
-        return read() if {"-h", "--help"} & {*words} else called(read)
-    except InputError:
-        raise
-    except Exception as error:  # of a `__post_init__`
-        raise failed(f"the options of {study.name}", error, study.file) from error
-
-
-def run_script(study: Study, options: Any) -> int:
-    """Run a study and print what it found; return the exit code."""
-    result = _run_and_print(study, options)
-    failed = (result.failed or result.missing) and options.strict
-    return 1 if result.refused or failed else 0
-
-
-def _run_and_print(study: Study, options: Any) -> Result:
-    show("\n", bold(study.name), f"  {study.question}")
-    result = study.run(options, say=say)
-    if result.shown:
-        say(result.shown)
-    show_paragraphs(result.answer)
-    if result.claims:
-        print_claims([result])
-    say(in_words("charts, once `sgdstudy ui` runs: {url}", url=result.url))
-    for line in result.refused:
-        say(f"refused by the store, and set aside: {line}")
-    return result
 
 
 def _processes(jobs: int) -> int:

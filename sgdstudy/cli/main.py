@@ -8,8 +8,9 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from sgdstudy.cli.commands import COMMANDS, OLD_WORDS, RunCommand, parse_options, run_script
+from sgdstudy.cli.commands import COMMANDS, OLD_WORDS, RunCommand
 from sgdstudy.cli.parsing import about, parse
+from sgdstudy.cli.running import parse_options, run_script
 from sgdstudy.cli.terminal import PlainWarnings
 from sgdstudy.errors import InputError, Interrupted, StoreError, one_line, unknown
 from sgdstudy.language import languages, say, speaking

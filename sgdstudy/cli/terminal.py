@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.text import Text
 
-    from sgdstudy.studies.study import Result
+    from sgdstudy.studies.outcome import Result
 
 
 def say(text: str) -> None:

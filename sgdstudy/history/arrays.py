@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from sgdstudy import checks
-from sgdstudy.figures.style import Run
 from sgdstudy.history.rows import AXIS
 from sgdstudy.recipe.columns import of_parameters
+
+if TYPE_CHECKING:
+    from sgdstudy.figures.style import Run
 
 
 def array(run: Run, kind: str, column: str, **which: Any) -> np.ndarray:

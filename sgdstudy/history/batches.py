@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from sgdstudy.errors import InputError
-from sgdstudy.figures.style import Run
 from sgdstudy.quantities import norm
 from sgdstudy.recipe.columns import of_parameters
+
+if TYPE_CHECKING:
+    from sgdstudy.figures.style import Run
 
 
 def batches_off(run: Run, batches: Sequence[np.ndarray]) -> float:

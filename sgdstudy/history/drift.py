@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sgdstudy.figures.style import Run
 from sgdstudy.history.arrays import array, parameters
 from sgdstudy.theory import Estimate, SampleLaw
 from sgdstudy.theory.expect import expect
+
+if TYPE_CHECKING:
+    from sgdstudy.figures.style import Run
 
 
 @dataclass(frozen=True)

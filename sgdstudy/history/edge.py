@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from sgdstudy.figures.style import Run
 from sgdstudy.history.arrays import array
 from sgdstudy.theory import linearised, mean_square_lr_limit, sharpness_limit
+
+if TYPE_CHECKING:
+    from sgdstudy.figures.style import Run
+
+    class Ended(Run, Protocol):
+        """A run that has its final parameters."""
+
+        @property
+        def w(self) -> np.ndarray:
+            """Final parameters, `(R, p)`."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +53,6 @@ def edge(run: Run) -> Edge:
     """
     sharpness, loss = (array(run, "steps", name) for name in ("full_hess_max_eig", "full_loss"))
     return around_edge(sharpness, loss, sharpness_limit(run.config.lr, **run.config.options))
-
-
-class Ended(Run, Protocol):
-    """A run that has its final parameters."""
-
-    @property
-    def w(self) -> np.ndarray:
-        """Final parameters, `(R, p)`."""
 
 
 def lr_over_mean_square_limit(run: Ended) -> np.ndarray:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from sgdstudy.figures.style import Run
 from sgdstudy.history.arrays import array
 from sgdstudy.quantities import norm
 from sgdstudy.recipe.columns import of_parameters
 from sgdstudy.theory.expect import expect
+
+if TYPE_CHECKING:
+    from sgdstudy.figures.style import Run
 
 
 def growth_per_epoch(run: Run) -> float:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import islice
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from sgdstudy import checks, theory
-from sgdstudy.figures.style import Run
 from sgdstudy.history.arrays import parameters
 from sgdstudy.history.batches import way_off
 from sgdstudy.known import Known
 from sgdstudy.language import to_say
 from sgdstudy.quantities import norm
 from sgdstudy.theory.expect import expect
+
+if TYPE_CHECKING:
+    from sgdstudy.figures.style import Run
 
 
 class Off(NamedTuple):
@@ -154,7 +156,7 @@ def _sizes(run: Run) -> np.ndarray:
     return np.array(run.config.batch_sizes(run.problem.d))
 
 
-Measure = Callable[[Run], float]
+Measure = Callable[["Run"], float]
 # how far off it is, what rounding may make of that, and why it holds
 _IDENTITIES: dict[str, tuple[Measure, Measure, str]] = {
     "sum": (_sum, _in_float64, to_say("definition")),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from sgdstudy import theory
-from sgdstudy.figures.style import Run
+
+if TYPE_CHECKING:
+    from sgdstudy.figures.style import Run
 
 
 def gaps(run: Run) -> list[theory.Gap]:

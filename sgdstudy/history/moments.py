@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sgdstudy import theory
-from sgdstudy.figures.style import Run
 from sgdstudy.history.arrays import array, parameters
 from sgdstudy.quantities import norm
 from sgdstudy.theory import medians, reshuffling
 from sgdstudy.theory.estimates import Estimate
 from sgdstudy.theory.expect import expect
+
+if TYPE_CHECKING:
+    from sgdstudy.figures.style import Run
 
 
 def excess(run: Run, kind: str = "epochs", **which: Any) -> np.ndarray:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from sgdstudy import checks, theory
-from sgdstudy.figures.style import Run
 from sgdstudy.history.arrays import array, parameters
 from sgdstudy.recipe.config import STOP_COLUMNS
+
+if TYPE_CHECKING:
+    from sgdstudy.figures.style import Run
 
 
 class Stops(NamedTuple):

@@ -12,7 +12,8 @@ from typing import Any
 from sgdstudy.errors import InputError, place, reason
 from sgdstudy.studies.arm import Options
 from sgdstudy.studies.claims import Claims
-from sgdstudy.studies.study import Runs, Study
+from sgdstudy.studies.outcome import Runs
+from sgdstudy.studies.study import Study
 from sgdstudy.tracking.journal import Journal
 from sgdstudy.training.interrupts import called
 

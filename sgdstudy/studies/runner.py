@@ -26,8 +26,9 @@ from sgdstudy.studies import helpers, workers
 from sgdstudy.studies.arm import Arm, Options, own_options
 from sgdstudy.studies.claims import PLURAL, Claim, Claims, claims_markdown
 from sgdstudy.studies.making import Making
+from sgdstudy.studies.outcome import Result, Runs
 from sgdstudy.studies.scripts import load_study
-from sgdstudy.studies.study import HIDDEN, LAYERED, Result, Runs, Study
+from sgdstudy.studies.study import HIDDEN, LAYERED, Study
 from sgdstudy.theory.predictions import MOST_WORK, predict
 from sgdstudy.tracking import aside, chart_views, describe, recovery, resume, shapes
 from sgdstudy.tracking.entries import Closing

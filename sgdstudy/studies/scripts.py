@@ -19,7 +19,8 @@ from typing import Any
 from sgdstudy.errors import InputError, place, reason, unknown
 from sgdstudy.studies import helpers
 from sgdstudy.studies.helpers import declares_study
-from sgdstudy.studies.study import Result, Study, declared_only
+from sgdstudy.studies.outcome import Result
+from sgdstudy.studies.study import Study, declared_only
 from sgdstudy.training.interrupts import called
 
 

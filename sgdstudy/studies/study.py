@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,16 +22,13 @@ from sgdstudy.errors import InputError, failed, quoted, reason, without_secrets
 from sgdstudy.language import prose, to_say, translated
 from sgdstudy.recipe import columns
 from sgdstudy.studies.arm import Arm, Options
-from sgdstudy.studies.claims import Claim, Claims, claims_markdown
+from sgdstudy.studies.claims import Claim, Claims
 from sgdstudy.studies.declared import check_call, check_charts, check_claims, docstring
+from sgdstudy.studies.outcome import Result, Runs
 from sgdstudy.training.interrupts import called
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from sgdstudy.figures.chart import Chart
-    from sgdstudy.history.history import History
-    from sgdstudy.history.identities import Off
 
 HIDDEN = to_say("The answer is hidden: run without --no-answer to see it.")
 LAYERED = "sgdstudy.short"  # tag: the first paragraph of answer.md is the answer in short
@@ -49,115 +45,6 @@ TAKES = {  # what a script's functions are called with
 MOST_ARMS = 10_000
 Told = str | Iterable[str | None]  # a text, or its sentences: `language.prose`
 _loading: list[bool] = []  # scripts that are being loaded, to be read and not to be run
-
-
-class Runs(dict[str, "History"]):
-    """Histories by arm, in the order of the script."""
-
-    def select(self, *patterns: str, without: str | tuple[str, ...] = ()) -> Runs:
-        """Return the runs of arms like one of the patterns (`*` is anything), in their order.
-
-        Args:
-            patterns: names of arms, or patterns as of a shell.
-            without: patterns of arms to leave out.
-
-        Raises:
-            InputError: no arm is like any of them.
-
-        Example:
-            >>> runs = Runs(dict.fromkeys(["SGD shuffle", "SGD sequential", "Adam"]))
-            >>> list(runs.select("SGD *", without="*shuffle"))
-            ['SGD sequential']
-        """
-        drop = (without,) if isinstance(without, str) else without
-        found = {
-            name: self[name]
-            for pattern in patterns
-            for name in self
-            if fnmatchcase(name, pattern) and not any(fnmatchcase(name, w) for w in drop)
-        }
-        if not found:
-            raise InputError(
-                f"no arm is like {' or '.join(map(repr, patterns))}; there are {', '.join(self)}"
-            )
-        return Runs(found)
-
-    def named(self, names: Mapping[str, str]) -> Runs:
-        """Return some runs by other names, as a picture calls its lines or panels.
-
-        Args:
-            names: the new name -> that of the arm.
-
-        Raises:
-            InputError: no arm has such a name.
-
-        Example:
-            >>> runs = Runs(dict.fromkeys(["SGD shuffle", "SGD sequential", "Adam"]))
-            >>> list(runs.named({"along the curve": "SGD sequential"}))
-            ['along the curve']
-        """
-        return Runs(
-            {name: self[checks.choice("arm", arm, list(self))] for name, arm in names.items()}
-        )
-
-    def off(self, identity: str, *patterns: str) -> Off:
-        """Return how far that run is off an identity which is furthest off: `History.off`.
-
-        Furthest beside what rounding may make of it there.
-
-        Args:
-            identity: its name.
-            patterns: names or patterns of the arms looked at; none: all.
-
-        Raises:
-            InputError: no arm is like any of them; another identity.
-        """
-        runs = self.select(*patterns) if patterns else self
-        every = [run.off(identity) for run in runs.values()]
-        return max(every, key=lambda off: off.value / off.due.within)
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a study found.
-
-    Attributes:
-        study: its name.
-        runs: arm -> history.
-        run_ids: arm -> MLflow run id, `answer` included.
-        claims: all claims.
-        answer: the written answer, what it has in short first.
-        url: address of the charts in the MLflow UI.
-        seconds: wall time.
-        missing: figures and tables that could not be made.
-        refused: the runs that the store does not take, and why; they are set aside.
-    """
-
-    study: str
-    runs: Runs
-    run_ids: dict[str, str]
-    claims: Claims
-    answer: str
-    url: str
-    seconds: float
-    shown: str = field(default="", repr=False)
-    missing: tuple[str, ...] = ()
-    refused: list[str] = field(default_factory=list, repr=False)
-
-    @property
-    def failed(self) -> list[Claim]:
-        """The claims that do not hold."""
-        return [claim for claim in self.claims if claim.holds is False]
-
-    @property
-    def claims_table(self) -> pd.DataFrame:
-        """The claims as pandas."""
-        import pandas as pd
-
-        return pd.DataFrame([claim.as_json() for claim in self.claims])
-
-    def _repr_markdown_(self) -> str:
-        return f"## {self.study}\n\n{self.answer}\n\n{claims_markdown(self.claims)}"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq
 
 from sgdstudy.errors import InputError, quoted
 from sgdstudy.problems.least_squares import LeastSquares
@@ -181,6 +180,8 @@ def lr_limit_to_reach(
     Raises:
         InputError: an excess loss that is not positive.
     """
+    from scipy.optimize import brentq  # late: 0.3 s
+
     if not excess > 0:
         raise InputError(f"the excess loss to reach must be above 0, got {quoted(excess)}")
     limit = mean_square_lr_limit(ls, d, batch_size, replacement)

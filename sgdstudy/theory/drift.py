@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.linalg import eigh
-from scipy.optimize import minimize_scalar
 
 from sgdstudy.errors import InputError, quoted
 
@@ -182,6 +180,8 @@ def best_tracking_lr(law: SampleLaw, batch_size: int, velocity: np.ndarray) -> f
     Raises:
         InputError: a velocity of 0.
     """
+    from scipy.optimize import minimize_scalar  # late: 0.3 s
+
     v = np.asarray(velocity, dtype=float)
     noise, lag = tracking_terms(law, batch_size, 1.0, v)
     limit = tracking_lr_limit(law, batch_size)
@@ -203,6 +203,8 @@ def tracking_lr_limit(law: SampleLaw, batch_size: int) -> float:
     T C = C - lr (H C + C H) + lr^2 N(C), so that 1 / lr is the largest eigenvalue of N against
     C -> H C + C H.
     """
+    from scipy.linalg import eigh  # late: 0.3 s
+
     linear, square = _operators(law, batch_size)
     return float(1 / eigh(square, linear, eigvals_only=True)[-1])
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy.stats import betabinom, binom, norm, t
 
 Interval = tuple[float, float]
 
@@ -32,6 +31,8 @@ def draw_within(samples: np.ndarray, deviations: float = 4.0) -> float:
     >>> round(draw_within(np.tile([-1.0, 1.0], 500_000)), 3)  # of many draws
     4.0
     """
+    from scipy.stats import norm, t  # late: 0.3 s
+
     n = len(samples)
     if n < 2:
         return np.nan
@@ -111,6 +112,8 @@ def median_interval(values: np.ndarray, confidence: float = 0.95) -> Interval:
         >>> median_interval(np.arange(1.0, 65))
         (24.0, 41.0)
     """
+    from scipy.stats import binom  # late: 0.3 s
+
     n = len(values)
     if n < 2:
         return np.nan, np.nan
@@ -160,6 +163,8 @@ def median_band(draws: np.ndarray, n: int, deviations: float = 4.0) -> Interval:
     >>> median_band(np.arange(1000.0), 64)
     (251.0, 735.0)
     """
+    from scipy.stats import betabinom, norm  # late: 0.3 s
+
     ordered, k = np.sort(draws), (n + 1) // 2
     ranks = betabinom(len(ordered), k, n - k + 1)
     tail = float(norm.sf(deviations))

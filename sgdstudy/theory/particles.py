@@ -12,8 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq, minimize
-from scipy.stats import t
 
 from sgdstudy.errors import InputError
 from sgdstudy.problems.least_squares import LeastSquares
@@ -83,6 +81,8 @@ def reshuffling_growth(
 def _growth(
     items: Items, lr: float, particles: int, repeats: int, epochs: int, confidence: float, seed: int
 ) -> Estimated:
+    from scipy.stats import t  # late: 0.3 s
+
     if enumerable(items):
         value = float(np.log(epoch_radius(items, lr)))
         return Estimated(value, value, value)
@@ -166,6 +166,8 @@ def _potentials(items: Items, lr: float) -> np.ndarray:
     minimise log tr(T_nu^m) + sum nu, which is convex: its gradient is 1 less how often an item is
     expected in an epoch that counts by its growth. Any others are right too, only slower.
     """
+    from scipy.optimize import minimize  # late: 0.3 s
+
     h, m, size = items.hessians, len(items.counts), items.counts[0]
     n, p = h.shape[:2]
 
@@ -217,6 +219,8 @@ def reshuffling_lr_limit(
     Raises:
         InputError: as `reshuffling_growth`; a growth whose sign does not change.
     """
+    from scipy.optimize import brentq  # late: 0.3 s
+
     items = moving(items_of(ls, d, batch_size, order))
     start, known = mean_square_lr_limit(ls, d, batch_size), {}
 

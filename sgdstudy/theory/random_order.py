@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.linalg import LinearOperator, eigsh
 
 from sgdstudy.errors import InputError
 from sgdstudy.problems.least_squares import LeastSquares
 from sgdstudy.recipe.orders import batch_sizes
 from sgdstudy.theory.batch_vs_full import finite_share, gradients
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 MOST_PARAMETERS = 32  # their second moments: a matrix of a million numbers
 FEW = 4  # parameters: a dense matrix is as quick as Lanczos
@@ -158,6 +160,8 @@ def _pull(one: _SampleMoments, lr: float, share: float) -> np.ndarray:
 
 def _symmetric(p: int) -> csr_array:
     """Return an orthonormal basis of the symmetric matrices, `(p^2, p (p + 1) / 2)`."""
+    from scipy.sparse import csr_array  # late: 0.3 s
+
     i, j = np.triu_indices(p)
     value, column = np.where(i == j, 0.5, 0.5**0.5), np.arange(len(i))
     places = np.concatenate([i * p + j, j * p + i])
@@ -345,6 +349,8 @@ def _limit_of_size(ls: LeastSquares, d: int, share: float) -> float:
     some C stays as it is when 1 / lr is an eigenvalue of N against C -> H C + C H: its largest. In
     the eigenbasis of H the latter is a division, and no matrix of p^2 x p^2 numbers is needed.
     """
+    from scipy.sparse.linalg import LinearOperator, eigsh  # late: 0.3 s
+
     spectrum, vectors = ls.modes
     phi = ls.features.reshape(d, -1, len(spectrum)) @ vectors
     outputs, p = phi.shape[1:]

@@ -17,8 +17,8 @@ import pytest
 import sgdstudy as ss
 from sgdstudy import language
 from sgdstudy.studies.claims import Claims
+from sgdstudy.studies.outcome import Runs
 from sgdstudy.studies.scripts import load_study
-from sgdstudy.studies.study import Runs
 
 SETS = {
     "ex1_gradient_descent": [

@@ -17,7 +17,8 @@ from conftest import one_line, small_curve
 import sgdstudy as ss
 from sgdstudy.history.identities import Off
 from sgdstudy.studies import runner, workers
-from sgdstudy.studies.study import HIDDEN, Runs
+from sgdstudy.studies.outcome import Runs
+from sgdstudy.studies.study import HIDDEN
 from sgdstudy.tracking.chart_views import ALL, VIEW
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.store import open_store

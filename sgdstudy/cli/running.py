@@ -1,0 +1,53 @@
+"""Running a study from the command line: its options, and what is printed of what it found."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from sgdstudy.cli.parsing import parse
+from sgdstudy.cli.terminal import bold, print_claims, say, show, show_paragraphs
+from sgdstudy.errors import InputError, failed
+from sgdstudy.language import say as in_words
+from sgdstudy.language import translated
+from sgdstudy.studies.outcome import Result
+from sgdstudy.studies.study import Study
+from sgdstudy.training.interrupts import called
+
+
+def parse_options(study: Study, words: list[str]) -> Any:
+    """Return a study's options, from the words of its command line.
+
+    Raises:
+        InputError: words that are none, or that the script does not take.
+    """
+    about = "\n\n".join(map(translated, study.doc.strip().split("\n\n")))
+    read = functools.partial(parse, study.options, words, study.name, about)
+    try:
+        return read() if {"-h", "--help"} & {*words} else called(read)
+    except InputError:
+        raise
+    except Exception as error:  # of a `__post_init__`
+        raise failed(f"the options of {study.name}", error, study.file) from error
+
+
+def run_script(study: Study, options: Any) -> int:
+    """Run a study and print what it found; return the exit code."""
+    result = run_and_print(study, options)
+    failed = (result.failed or result.missing) and options.strict
+    return 1 if result.refused or failed else 0
+
+
+def run_and_print(study: Study, options: Any) -> Result:
+    """Run a study, print what it found, and return it."""
+    show("\n", bold(study.name), f"  {study.question}")
+    result = study.run(options, say=say)
+    if result.shown:
+        say(result.shown)
+    show_paragraphs(result.answer)
+    if result.claims:
+        print_claims([result])
+    say(in_words("charts, once `sgdstudy ui` runs: {url}", url=result.url))
+    for line in result.refused:
+        say(f"refused by the store, and set aside: {line}")
+    return result
