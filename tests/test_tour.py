@@ -44,14 +44,15 @@ DRAWS = re.compile(r"ss\.figures\.|history\.plot\(|plt\.subplots")
 
 
 def cells(text):
-    """Return a percent script's cells: (kind, text)."""
+    """Return a percent script's cells: (kind, text); `# %% name.py` is one that writes the file."""
     parts = re.split(r"^# %%(.*)\n", text, flags=re.M)[1:]
     found = []
     for title, body in zip(parts[::2], parts[1::2], strict=True):
         if title.strip() == "[markdown]":
             found.append(("markdown", re.sub(r"^# ?", "", body.strip(), flags=re.M)))
         else:
-            found.append(("code", body.strip()))
+            magic = f"%%writefile {title.strip()}\n" if title.strip().endswith(".py") else ""
+            found.append(("code", magic + body.strip()))
     return found
 
 

@@ -103,6 +103,12 @@ def _called(factory: Factory, params: list[torch.Tensor], given: Mapping[str, An
             f"the optimizer factory returned {type(made).__name__}; "
             f"expected a torch.optim.Optimizer"
         )
+    if _arguments(made.step, "closure")[1]:
+        raise InputError(
+            f"the step() of the optimizer {name_of(factory)!r} needs a closure, and gets the "
+            f"gradient alone: what needs a second one at each batch takes an order that brings "
+            f"every batch twice, see docs/own_work.ipynb"
+        )
     theirs = [id(p) for group in made.param_groups for p in group["params"]]
     if sorted(theirs) != sorted(map(id, params)):
         raise InputError(
@@ -112,7 +118,7 @@ def _called(factory: Factory, params: list[torch.Tensor], given: Mapping[str, An
     return made
 
 
-def _arguments(factory: Factory, name: str) -> tuple[bool, bool]:
+def _arguments(factory: Callable[..., Any], name: str) -> tuple[bool, bool]:
     """Return whether a callable takes an argument of this name, and whether it needs it."""
     try:
         known = inspect.signature(factory).parameters

@@ -42,6 +42,11 @@ class Plain(Optimizer):
         p -= group["lr"] * group["damp"] * p.grad
 
 
+class Asks(Plain):
+    def step(self, closure):
+        raise NotImplementedError
+
+
 class Normalised(Plain):
     def move(self, p, group):
         p -= group["lr"] * p.grad / p.grad.norm()
@@ -204,7 +209,8 @@ REFUSED = [
     ({"optimizer": Plain, "options": {"dampp": 1}}, "takes no option 'dampp'"),
     ({"optimizer": Plain, "options": {"lr": 1}}, "takes no option 'lr'"),
     ({"optimizer": lambda p: SGD(p, lr=0.1), "options": {"momentum": 0.9}}, "takes no option"),
-    ({"optimizer": torch.optim.LBFGS}, "LBFGS"),
+    ({"optimizer": Asks}, r"the step\(\) of the optimizer 'Asks' needs a closure"),
+    ({"optimizer": torch.optim.LBFGS}, "'LBFGS' needs a closure"),
     ({"optimizer": torch.optim.SparseAdam}, "SparseAdam"),
     ({"optimizer": Muon}, "2D"),
 ]
