@@ -23,13 +23,13 @@ LEAST = 32  # the least K at which a law of large K is claimed: its next order i
 EXACT = "theory: second moments of independent draws; four standard errors"
 MAPS = "theory: epoch maps of 2000 other orders; four standard errors, theirs included"
 LAW = "theory: noise and bias of the sum over pairs, large K; four standard errors"
-LINES = {  # line -> order, exponent of K for large K, source
-    "with replacement": ("with_replacement", -1, EXACT),
-    "shuffle": ("shuffle", -3, LAW),
-    "shuffle once": ("shuffle_once", -2, MAPS),
-    "incremental": ("sequential", -2, ""),  # sorted by residual
-    "flip-flop": ("flip_flop", None, "cited, no claim: K^-5 and K^-2 (Rajput et al. 2022)"),
-    "GraB": ("grab", None, "cited, no claim: at most K^-2, logarithms aside (Lu et al. 2022)"),
+LINES = {  # line -> order, source
+    "with replacement": ("with_replacement", EXACT),
+    "shuffle": ("shuffle", LAW),
+    "shuffle once": ("shuffle_once", MAPS),
+    "incremental": ("sequential", ""),  # sorted by residual
+    "flip-flop": ("flip_flop", "cited, no claim: K^-5 and K^-2 (Rajput et al. 2022)"),
+    "GraB": ("grab", "cited, no claim: at most K^-2, logarithms aside (Lu et al. 2022)"),
 }
 
 

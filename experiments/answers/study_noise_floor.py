@@ -40,7 +40,7 @@ def answer(o, runs, value):
         """Where all samples have the same curvature it leaves {seen}; theory,
         exactly: {due:.1%}.""",
         seen=[
-            ss.say("{share:.1%} at x = {x}", share=c.measured, x=c.name.split("_")[-1])
+            ss.say("{share:.1%} at x = {x}", share=c.measured, x=float(c.name.split("_")[-1]))
             for c in left
         ],
         due=[*permuted(runs[MEANS])],

@@ -4,6 +4,7 @@ import numpy as np
 
 import sgdstudy as ss
 
+# of K, for large K, by theory
 POWERS = {"with replacement": -1, "shuffle": -3, "shuffle once": -2, "incremental": -2}
 NAMES = {
     "with replacement": ss.to_say("drawn with replacement"),
