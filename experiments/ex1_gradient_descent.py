@@ -71,13 +71,17 @@ def claims(o, runs):
 
 
 def picture(o, runs, value):
-    best = f"{1e4 * runs['lr best'].config.lr:.3f}e-4, the best"
+    best = ss.say("{lr}, the best", lr=f"{1e4 * runs['lr best'].config.lr:.3f}e-4")
     names = {"1e-4": "lr 1e-4", "2e-4": "lr 2e-4", "4e-4": "lr 4e-4", best: "lr best"}
-    shown = runs.named(names | {"5.1e-4, too large": "lr 5.1e-4"})
+    shown = runs.named(names | {ss.say("5.1e-4, too large"): "lr 5.1e-4"})
     panel = ss.figures.lines.by_epoch(shown, "full_loss", epsilon=o.epsilon, limits=(0.03, 1e4))
-    title = f"""Descent with lr 2e-4 is below {o.epsilon:g} {runs["lr 2e-4"].when()}, with the best
-    step {runs["lr best"].when()}"""
-    note = "Larger steps are faster, up to 2 / (largest eigenvalue)."
+    title = ss.say(
+        "Descent with lr 2e-4 is below {epsilon} {stop}, with the best step {best}",
+        epsilon=o.epsilon,
+        stop=runs["lr 2e-4"].when(),
+        best=runs["lr best"].when(),
+    )
+    note = ss.say("Larger steps are faster, up to 2 / (largest eigenvalue).")
     return ss.figures.Chart(title, [panel], note)
 
 

@@ -76,13 +76,18 @@ def claims(o, runs):
 
 
 def picture(o, runs, value):
-    shown = runs.named({"the text's, not squared": "abs", "MSELoss, and by hand": "MSELoss"})
-    y = "distance to the true parameters"
+    names = {ss.say("the text's, not squared"): "abs", ss.say("MSELoss, and by hand"): "MSELoss"}
+    shown, y = runs.named(names), ss.say("distance to the true parameters")
     colors = ss.figures.palette.named("red", "blue")
     panel = ss.figures.lines.by_epoch(shown, "distance", y=y, colors=colors)
-    title = f"""By hand and by MSELoss {value["numbers_that_differ"]} numbers differ; the text's
-    loss, not squared, ends {value["distance", "abs"]:.2g} from the parameters"""
-    note = "All with the same step. The gradient of the loss that is not squared does not shrink."
+    title = ss.say(
+        """By hand and by MSELoss {n} numbers differ; the text's loss, not squared, ends
+        {distance:.2} from the parameters""",
+        n=value["numbers_that_differ"],
+        distance=value["distance", "abs"],
+    )
+    note = ss.say("""All with the same step. The gradient of the loss that is not squared does not
+        shrink.""")
     return ss.figures.Chart(title, [panel], note)
 
 

@@ -83,11 +83,19 @@ def picture(o, runs, value):
         batches, lines = dataloader(runs[arm])[:3], [ss.figures.Line("", x, y)]
         for i, batch in enumerate(batches):
             color = ss.figures.palette.color(i)
-            lines.append(ss.figures.Line(f"batch {i}", x[batch], y[batch], color, dots=True))
+            label = ss.say("batch {n}", n=i)
+            lines.append(ss.figures.Line(label, x[batch], y[batch], color, dots=True))
         panels.append(ss.figures.Panel(lines, "x", "y", title))
-    title = f"""A shuffled batch of {o.batch_size} is spread over all x from {x.min():g} to
-    {x.max():g}; a sorted one lies within {value["widest_batch"]:.2g}"""
-    return ss.figures.Chart(title, panels, "The first three batches of the first epoch.")
+    title = ss.say(
+        """A shuffled batch of {size} is spread over all x from {low} to {high}; a sorted one lies
+        within {piece:.2}""",
+        size=o.batch_size,
+        low=x.min(),
+        high=x.max(),
+        piece=value["widest_batch"],
+    )
+    note = ss.say("The first three batches of the first epoch.")
+    return ss.figures.Chart(title, panels, note)
 
 
 def figures(runs):

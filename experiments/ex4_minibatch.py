@@ -67,14 +67,20 @@ def picture(o, runs, value):
     run, steps = runs["descent"], np.unique(np.geomspace(1, 20_000, 400).astype(int))
     whole = ss.Arm("curve", lr=o.lr, epochs=int(steps[-1]), stop=("running", o.epsilon))
     loss = ss.theory.descent_loss(run.problem.least_squares, np.zeros(3), o.lr, steps - 1)
-    label = f"batches of {o.batch_size}"
+    label = ss.say("batches of {n}", n=o.batch_size)
     panel = ss.figures.lines.by_epoch({label: run}, "running_loss", epsilon=o.epsilon)
-    beside = ss.figures.Line("all the data at once, theory", steps, loss)
+    beside = ss.figures.Line(ss.say("all the data at once, theory"), steps, loss)
     due = ss.expect(whole).stop_epoch
-    title = f"""Batches of {o.batch_size} are below {o.epsilon:g} {run.when()}, all the data at once
-    {runs["descent"].when(np.inf if due is None else due.value)}"""
+    title = ss.say(
+        "Batches of {n} are below {epsilon} {stop}, all the data at once {whole}",
+        n=o.batch_size,
+        epsilon=o.epsilon,
+        stop=run.when(),
+        whole=run.when(np.inf if due is None else due.value),
+    )
     panel = replace(panel, lines=[beside, *panel.lines])
-    return ss.figures.Chart(title, [panel], "Each epoch reads all the data once, either way.")
+    note = ss.say("Each epoch reads all the data once, either way.")
+    return ss.figures.Chart(title, [panel], note)
 
 
 def figures(runs):

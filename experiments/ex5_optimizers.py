@@ -65,8 +65,8 @@ def claims(o, runs):
         yield ss.Claim("stop_epoch", arm, other.median_stop)
 
 
-def say(epoch):
-    return f"{epoch:.0f}" if np.isfinite(epoch) else "never"
+def told(epoch):
+    return f"{epoch:.0f}" if np.isfinite(epoch) else ss.say("never")
 
 
 def picture(o, runs, value):
@@ -74,12 +74,20 @@ def picture(o, runs, value):
     shown["RMSprop"] = runs["RMSprop"]
     stops = {arm: run.converged_epoch for arm, run in shown.items()}
     colors = ss.figures.palette.of_arms({arm: run.config for arm, run in shown.items()}).values()
-    axes = {"marks": {"printed: 23": 23}, "log": "x", "limits": (-3, 115)}
+    axes = {"marks": {ss.say("printed: {n}", n=23): 23}, "log": "x", "limits": (-3, 115)}
     panel = ss.figures.lines.stopped(stops, o.epochs, [*colors], **axes)
-    when = {arm: say(run.median_stop) for arm, run in shown.items()}
-    title = f"""RMSprop: half of {o.seeds} orders stop by epoch {when["RMSprop"]}, and the printed
-    23 is one draw; Adam: {when["Adam"]}; SGD with momentum: {when["SGD, momentum 0.9"]}"""
-    note = f"Stopped: the loss of an epoch's last batch is below {o.epsilon:g}."
+    when = {arm: told(run.median_stop) for arm, run in shown.items()}
+    title = ss.say(
+        """RMSprop: half of {n} orders stop by epoch {rmsprop}, and the printed 23 is one draw;
+        Adam: {adam}; SGD with momentum: {sgd}""",
+        n=o.seeds,
+        rmsprop=when["RMSprop"],
+        adam=when["Adam"],
+        sgd=when["SGD, momentum 0.9"],
+    )
+    note = ss.say(
+        "Stopped: the loss of an epoch's last batch is below {epsilon}.", epsilon=o.epsilon
+    )
     return ss.figures.Chart(title, [panel], note)
 
 

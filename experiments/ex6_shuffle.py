@@ -60,12 +60,19 @@ def claims(o, runs):
 def picture(o, runs, value):
     arms = {"strided": "SGD strided", "shuffle=True": "SGD shuffle", "shuffle=False": "exact"}
     shown = runs.named(arms)
-    first = ss.figures.lines.within_epoch(shown, title="inside the first epoch")
-    ends = ss.figures.lines.by_epoch(shown, "full_loss", title="at the end of each epoch")
+    first = ss.figures.lines.within_epoch(shown, title=ss.say("inside the first epoch"))
+    ends = ss.say("at the end of each epoch")
+    ends = ss.figures.lines.by_epoch(shown, "full_loss", title=ends)
     (high, at), last = value["peak_batch_loss"], runs["exact"].steps.query("epoch == 1")["loss"]
-    title = f"""shuffle=False: the loss of batch {at} is {ss.text.power(high)}, that of the last
-    batch {last.iloc[-1]:.1g}; at the epochs' ends nothing of it is seen"""
-    return ss.figures.Chart(title, [first, ends], "Medians; band: 10 to 90 % of the orders.")
+    title = ss.say(
+        """shuffle=False: the loss of batch {at} is {high:.1}, that of the last batch {last:.1};
+        at the epochs' ends nothing of it is seen""",
+        at=at,
+        high=high,
+        last=last.iloc[-1],
+    )
+    note = ss.say("Medians; band: 10 to 90 % of the orders.")
+    return ss.figures.Chart(title, [first, ends], note)
 
 
 def figures(runs):

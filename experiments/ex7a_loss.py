@@ -16,7 +16,8 @@ from answers.ex7a_loss import answer, short  # noqa: F401, ss.study collects the
 
 STEPS = {"mse": 2e-4, "abs": 1e-3}  # each descends
 RULES = {"running_loss": "running", "full_loss": "full", "last_loss": "last_batch"}
-SHOWN = {"running loss": "running_loss", "full loss": "full_loss", "sum of the batches": "sum_loss"}
+SHOWN = {ss.to_say("running loss"): "running_loss", ss.to_say("full loss"): "full_loss"}
+SHOWN |= {ss.to_say("sum of the batches"): "sum_loss"}
 EPSILON = 0.1  # the notebook's
 
 
@@ -69,12 +70,22 @@ def claims(o, runs):
 
 
 def picture(o, runs, value):
-    arms = {"shuffled": f"mse, B={o.divides}, moving", "along the curve": "mse, sorted, moving"}
-    panels = ss.figures.lines.of_each(runs.named(arms), SHOWN)
+    arms = {ss.say("shuffled"): f"mse, B={o.divides}, moving"}
+    arms |= {ss.say("along the curve"): "mse, sorted, moving"}
+    lines = {ss.say(name): column for name, column in SHOWN.items()}
+    panels = ss.figures.lines.of_each(runs.named(arms), lines)
     first, last = (value["running_over_full", arm][-1] for arm in arms.values())
-    title = f"""The running loss is {first:.4g} times the full loss in epoch {o.epochs} if shuffled,
-    {ss.text.power(last, 2)} times along the curve"""
-    return ss.figures.Chart(title, panels, "The sum is 200 times the running loss: another scale.")
+    title = ss.say(
+        """The running loss is {first:.4} times the full loss in epoch {n} if shuffled, {last:.2}
+        times along the curve""",
+        first=first,
+        last=last,
+        n=o.epochs,
+    )
+    run = runs["mse, sorted, moving"]
+    m = len(run.config.batch_sizes(run.problem.d))
+    note = ss.say("The sum is {m} times the running loss: another scale.", m=m)
+    return ss.figures.Chart(title, panels, note)
 
 
 def figures(runs):

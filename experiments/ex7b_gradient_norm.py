@@ -15,8 +15,9 @@ from answers.ex7b_gradient_norm import answer, short  # noqa: F401, ss.study col
 
 RATIO = "batch_norm_over_full_norm"
 NORMS = ("mean_grad_norm", "full_grad_norm")  # of the batch gradients of an epoch; of the full one
-SHOWN = {"mean of the batch norms": NORMS[0], "norm of the full gradient": NORMS[1]}
-SHOWN |= {"norm of the mean gradient": "norm_mean_grad"}
+SHOWN = {ss.to_say("mean of the batch norms"): NORMS[0]}
+SHOWN |= {ss.to_say("norm of the full gradient"): NORMS[1]}
+SHOWN |= {ss.to_say("norm of the mean gradient"): "norm_mean_grad"}
 
 
 class Options(ss.Options):
@@ -70,12 +71,20 @@ def claims(o, runs):
 
 
 def picture(o, runs, value):
-    shown = runs.named({"no noise": "moving", "labels with noise 1": "moving, noise 1"})
-    panels = ss.figures.lines.of_each(shown, SHOWN, y="norm of a gradient")
+    arms = {ss.say("no noise"): "moving", ss.say("labels with noise 1"): "moving, noise 1"}
+    lines = {ss.say(name): column for name, column in SHOWN.items()}
+    y = ss.say("norm of a gradient")
+    panels = ss.figures.lines.of_each(runs.named(arms), lines, y=y)
     first, last = (value[RATIO, arm][-1] for arm in runs.select("moving*"))
-    title = f"""In epoch {o.epochs} the mean of the batch norms is {first:.3g} times the full norm,
-    with noisy labels {last:.3g} times"""
-    return ss.figures.Chart(title, panels, "The batches point apart: their mean is short.")
+    title = ss.say(
+        """In epoch {n} the mean of the batch norms is {first} times the full norm, with noisy
+        labels {last} times""",
+        n=o.epochs,
+        first=first,
+        last=last,
+    )
+    note = ss.say("The batches point apart: their mean is short.")
+    return ss.figures.Chart(title, panels, note)
 
 
 def figures(runs):

@@ -11,12 +11,10 @@ anew every epoch, the steps of the order itself where it stays.
 Source: Exercise 6, continued. Command: python experiments/study_neighbours.py --seeds 64
 """
 
-import numpy as np
-
 import sgdstudy as ss
+from answers.study_neighbours import KEPT, answer, short  # noqa: F401, ss.study collects two
 
 REDRAWN = ("shuffle", "block_shuffle")
-KEPT = ("shuffle_once", "strided", "sequential")
 
 
 class Options(ss.Options):
@@ -54,55 +52,24 @@ def claims(o, runs):
     yield from ss.predicted_claims(runs)
 
 
-def answer(o, runs, value):
-    mixed, blocks = (runs[f"{order}, running rule"] for order in REDRAWN)
-    late = mixed.median_stop < blocks.median_stop
-    law = {c.arm: 10**c.expected for c in value if c.name == "log10_late_excess"}
-    excess = {order: value["excess_at_end", f"SGD {order}, noise 1"] for order in KEPT}
-    return f"""{"Neighbours cost more than mixed batches, also in random order. " * late}By the
-    notebook's rule, on the running loss, neighbours in random order stop {blocks.when()}, mixed
-    batches {mixed.when()} (medians). With label noise 1 the loss in the later half of {o.epochs}
-    epochs is {law["SGD block_shuffle, noise 1"]:.2g} above the least one, that of mixed batches
-    {law["SGD shuffle, noise 1"]:.2g} (geometric means of 250 orders). There the fixed order of
-    mixed batches ends {excess["strided"]:.2g} above, one drawn once {excess["shuffle_once"]:.2g}
-    (median of {o.seeds}).
-
-    With label noise 1 the sorted order ends {excess["sequential"]:.2g} above the least
-    loss{far(o, runs, excess)}.
-
-    {rmsprop(runs, value)}"""
-
-
-def far(o, runs, excess):
-    grows = len(ss.expect(runs["SGD sequential, noise 1"]).beyond_limit)
-    if not grows or excess["sequential"] <= o.epsilon:
-        return ""
-    return f""": the growth within the epoch (Exercise 6) multiplies the noise. To get below
-    {o.epsilon:g} it needs noiseless labels"""
-
-
-def rmsprop(runs, value):
-    run, drawn = (runs[f"RMSprop {order}"] for order in ("sequential", "shuffle"))
-    most = value["largest_running_loss", "RMSprop sequential"]
-    how = "stops" if np.isfinite(run.median_stop) else "does not stop"
-    return f"""RMSprop's steps do not grow with the gradient: in sorted order its running loss is
-    {most:.2g} at most. Under the rule of Exercise 5 it {how} there within {run.config.epochs}
-    epochs, at a loss of all the data of {run.at("full_loss"):.2g}; shuffled,
-    {np.isfinite(drawn.converged_epoch).sum()} of {len(drawn.w)} seeds stop."""
-
-
 def picture(o, runs, value):
     clean = {order: runs[f"{order}, running rule"] for order in REDRAWN}
     noisy = {order: runs[f"SGD {order}, noise 1"] for order in (*REDRAWN, *KEPT)}
     given = {"epsilon": o.epsilon, "log": "xy"}
-    left = ss.figures.lines.by_epoch(clean, "running_loss", title="no noise", **given)
-    given |= {"known": (), "median": True, "title": "label noise 1"}
+    left = ss.figures.lines.by_epoch(clean, "running_loss", title=ss.say("no noise"), **given)
+    given |= {"known": (), "median": True, "title": ss.say("label noise 1")}
     right = ss.figures.lines.excess(noisy, **given)
     mixed, blocks = clean.values()
     ends = value["excess_at_end", "SGD sequential, noise 1"]
-    title = f"""Neighbours in random order stop {blocks.when()}, mixed batches {mixed.when()};
-    sorted, with noise, the loss ends {ss.text.power(ends)} above the least"""
-    return ss.figures.Chart(title, [left, right], "Medians; band: 10 to 90 % of the orders.")
+    title = ss.say(
+        """Neighbours in random order stop {blocks}, mixed batches {mixed}; sorted, with noise, the
+        loss ends {excess:.1} above the least""",
+        blocks=blocks.when(),
+        mixed=mixed.when(),
+        excess=ends,
+    )
+    note = ss.say("Medians; band: 10 to 90 % of the orders.")
+    return ss.figures.Chart(title, [left, right], note)
 
 
 ask = {

@@ -13,14 +13,12 @@ Command: python experiments/study_noise_floor.py
 import numpy as np
 
 import sgdstudy as ss
+from answers.study_noise_floor import LR_LAMBDA, MEANS, SHARES, answer, late, permuted, short  # noqa: F401
 
-SHARES = (0.05, 0.1, 0.2, 0.4, 0.6)  # of the step at which second moments diverge
 SIZES = (1, 10)
 FEWEST = 40  # epochs
 EXACT = "theory: recursion of the second moments; four standard errors"
 PERMUTED = "theory: variance of a permuted epoch, exact; four standard errors"
-MEANS = "means, shuffled"
-LR_LAMBDA = np.array([0.005, 0.03, 0.2])  # of the means: x = 0.5, 3 and 20
 ORDERS = {"independent": "with_replacement", "shuffled": "shuffle"}
 
 
@@ -59,11 +57,6 @@ def arms(o):
     yield MEANS, one.but(epochs=max(FEWEST, int(epochs)))
 
 
-def late(run):
-    """Return the epochs, from 1, by which the start is forgotten."""
-    return slice(run.config.epochs // 10 + 1, run.config.epochs + 1)
-
-
 def excess(run):
     return ss.Estimate.mean(run.excess(epochs=late(run)).mean(0))
 
@@ -73,12 +66,6 @@ def left_by_shuffling(runs, arm):
     pair = (runs[arm.replace("independent", "shuffled")], runs[arm])
     shuffled, independent = (run.mode_variance(late(run)) for run in pair)
     return shuffled / independent
-
-
-def permuted(run):
-    """Return what theory says of that for the means, `(3,)`."""
-    epochs = np.arange(late(run).start, late(run).stop)
-    return ss.theory.reshuffling_share(LR_LAMBDA, run.problem.d, run.config.batch_size, epochs)
 
 
 def claims(o, runs):
@@ -96,26 +83,6 @@ def claims(o, runs):
         yield ss.Claim.estimated(name, MEANS, *ss.Estimate.mean(share).beside(due), PERMUTED)
 
 
-def answer(o, runs, value):
-    arms = runs.select("*independent")
-    gap = [value["excess", a] / ss.expect(r).stationary_excess.value - 1 for a, r in arms.items()]
-    sizes = sorted({run.config.batch_size for run in arms.values()})
-    first, last = (f"B={sizes[0]}, {share} of the limit, independent" for share in SHARES[::4])
-    off = [value["small_step_formula_over_exact", arm] for arm in (first, last)]
-    flat, _, steep = value["noise_left_by_shuffling", first]
-    left = [c for c in value if c.arm == MEANS]
-    one = ", ".join(f"{c.measured:.1%} at x = {c.name.split('_')[-1]}" for c in left)
-    known = ", ".join(f"{share:.1%}" for share in permuted(runs[MEANS]))
-    return f"""The loss settles where the Lyapunov equation says, within {max(map(abs, gap)):.0%} at
-    each of {len(SHARES)} step sizes with batches of {" and of ".join(map(str, sizes))}. The formula
-    for small steps has {off[0]:.0%} of it at {SHARES[0]:g} of the limit, and {off[1]:.0%} at
-    {SHARES[-1]:g} (batches of {sizes[0]}).
-
-    Shuffling leaves {flat:.0%} of the noise in the flattest direction and {steep:.0%} in the
-    steepest (batches of {sizes[0]}, the smallest step): it averages out what changes slowly. Where
-    all samples have the same curvature it leaves {one}; theory, exactly: {known}."""
-
-
 def picture(o, runs, value):
     floors, shuffled = {}, {}
     for size in SIZES[-1:] if o.quick else SIZES:
@@ -124,23 +91,33 @@ def picture(o, runs, value):
         top = ss.expect(next(iter(arms.values()))).at_lr_limit
         seen = [excess(run) for run in arms.values()]
         floors[f"B={size}"] = lrs / top.config.lr, seen, top.stationary_excess_at
-        floors[f"B={size}, small steps"] = (), (), lambda x, top=top: x * top.small_step_excess
+        floors[ss.say("B={size}, small steps", size=size)] = (
+            (),
+            (),
+            lambda x, top=top: x * top.small_step_excess,
+        )
         x = np.outer(lrs, top.eigenvalues).ravel() * top.problem.d / size
         shares = np.ravel([left_by_shuffling(runs, arm) for arm in arms])
         shuffled[f"B={size}"] = x, shares, ss.theory.reshuffling_factor
     colors = ss.figures.palette.named("blue", "sky", "red", "orange")
-    axes = {"x": "lr over its limit", "y": "loss above the least one"}
-    axes |= {"title": "where the loss settles", "colors": colors}
+    axes = {"x": ss.say("lr over its limit"), "y": ss.say("loss above the least one")}
+    axes |= {"title": ss.say("where the loss settles"), "colors": colors}
     left = ss.figures.lines.measured(floors, **axes)
-    axes = {"x": "lr, times eigenvalue, times batches", "y": "with shuffling / without"}
-    axes |= {"title": "what shuffling leaves of the noise", "colors": colors[::2]}
+    axes = {"x": ss.say("lr, times eigenvalue, times batches")}
+    axes |= {"y": ss.say("with shuffling / without")}
+    axes |= {"title": ss.say("what shuffling leaves of the noise"), "colors": colors[::2]}
     right = ss.figures.lines.measured(shuffled, **axes)
     flat = next(iter(shuffled.values()))[1][0]
     settled = runs.select("*independent").items()
     gap = [value["excess", a] / ss.expect(run).stationary_excess.value - 1 for a, run in settled]
-    title = f"""The loss settles within {max(map(abs, gap)):.0%} of the Lyapunov equation; shuffling
-    leaves {flat:.0%} of the noise in the flattest direction"""
-    return ss.figures.Chart(title, [left, right], "Each point of the right: one mode, one step.")
+    title = ss.say(
+        """The loss settles within {gap:.0%} of the Lyapunov equation; shuffling leaves {flat:.0%}
+        of the noise in the flattest direction""",
+        gap=max(map(abs, gap)),
+        flat=flat,
+    )
+    note = ss.say("Each point of the right: one mode, one step.")
+    return ss.figures.Chart(title, [left, right], note)
 
 
 STUDY = ss.study(__name__)

@@ -8,9 +8,8 @@ not get there.
 Source: Exercise 1. Command: python experiments/study_one_sample.py
 """
 
-import numpy as np
-
 import sgdstudy as ss
+from answers.study_one_sample import answer, short  # noqa: F401, ss.study collects them
 
 OWN = "theory: the order's own steps"
 
@@ -40,28 +39,23 @@ def claims(o, runs):
     yield from ss.predicted_claims(runs)
 
 
-def answer(o, runs, value):
-    prose, one, ordered = runs.values()
-    there = one.stop_epoch[one.stop_reason == "converged"]
-    passes = " to ".join(map(str, sorted({there.min(initial=o.passes), there.max(initial=0)})))
-    return f"""One sample at a time, shuffled, {len(there)} of {len(one.w)} orders stop with lr
-    2e-4, after {passes} passes over the data; along the curve it ends as
-    "{ordered.stop_reason[0]}" after {ordered.n_steps[0]} steps. With the values of the text (1e-5,
-    1e-3, {o.passes} epochs) {np.sum(prose.stop_reason == "converged")} of {len(prose.w)} orders get
-    there: they end {np.median(prose.distance):.3f} from the true parameters (median)."""
-
-
 def picture(o, runs, value):
     prose, one, ordered = runs.values()
-    names = {"shuffled": one, "along the curve": ordered, "shuffled, lr 1e-5": prose}
+    names = {ss.say("shuffled"): one, ss.say("along the curve"): ordered}
+    names[ss.say("shuffled, lr 1e-5")] = prose
     same = {"colors": ss.figures.palette.CYCLE, "limits": (1e-2, 1e8)}
-    first = ss.figures.lines.within_epoch(names, title="the first pass", log="xy", **same)
-    same |= {"title": "pass by pass", "epsilon": o.epsilon}
+    first = ss.figures.lines.within_epoch(names, title=ss.say("the first pass"), log="xy", **same)
+    same |= {"title": ss.say("pass by pass"), "epsilon": o.epsilon}
     ends = ss.figures.lines.by_epoch(names, "running_loss", **same)
-    title = f"""One sample at a time, shuffled, is below {o.epsilon:g} {one.when()}; along the curve
-    the loss is not finite any more after {value["first_non_finite_loss"]} of {one.problem.d}
-    steps"""
-    note = "All samples at once need 9340 passes with the same step, 2e-4 (Exercise 1)."
+    title = ss.say(
+        """One sample at a time, shuffled, is below {epsilon} {stop}; along the curve the loss is
+        not finite any more after {n} of {d} steps""",
+        epsilon=o.epsilon,
+        stop=one.when(),
+        n=value["first_non_finite_loss"],
+        d=one.problem.d,
+    )
+    note = ss.say("All samples at once need 9340 passes with the same step, 2e-4 (Exercise 1).")
     return ss.figures.Chart(title, [first, ends], note)
 
 

@@ -16,19 +16,20 @@ from functools import partial
 import numpy as np
 
 import sgdstudy as ss
+from answers.study_orders import answer, errors, short  # noqa: F401, ss.study collects two
 
 TIME = 6  # lr d K: with Hessian 2 the start is forgotten to exp(-12)
 LEAST = 32  # the least K at which a law of large K is claimed: its next order is of 1 / K
 EXACT = "theory: second moments of independent draws; four standard errors"
 MAPS = "theory: epoch maps of 2000 other orders; four standard errors, theirs included"
 LAW = "theory: noise and bias of the sum over pairs, large K; four standard errors"
-LINES = {  # line -> order, exponent of K for large K, source
-    "with replacement": ("with_replacement", -1, EXACT),
-    "shuffle": ("shuffle", -3, LAW),
-    "shuffle once": ("shuffle_once", -2, MAPS),
-    "incremental": ("sequential", -2, ""),  # sorted by residual
-    "flip-flop": ("flip_flop", None, "cited, no claim: K^-5 and K^-2 (Rajput et al. 2022)"),
-    "GraB": ("grab", None, "cited, no claim: at most K^-2, logarithms aside (Lu et al. 2022)"),
+LINES = {  # line -> order, source
+    "with replacement": ("with_replacement", EXACT),
+    "shuffle": ("shuffle", LAW),
+    "shuffle once": ("shuffle_once", MAPS),
+    "incremental": ("sequential", ""),  # sorted by residual
+    "flip-flop": ("flip_flop", "cited, no claim: K^-5 and K^-2 (Rajput et al. 2022)"),
+    "GraB": ("grab", "cited, no claim: at most K^-2, logarithms aside (Lu et al. 2022)"),
 }
 
 
@@ -54,12 +55,6 @@ def arms(o):
         for k in ks:
             same |= {"lr": TIME / (normal.d * k), "epochs": k, "charted": k == ks[-1]}
             yield f"{line} K={k}", arm.but(f"{line}, {k} epochs", order=order, **same)
-
-
-def errors(runs, line, last=0):
-    """Return K `(k,)` and the squared distances at the end `(k, R)`, of the last so many K."""
-    found = list(runs.select(f"{line} K=*").values())[-last:]
-    return np.array([r.config.epochs for r in found]), np.array([r.distance**2 for r in found])
 
 
 def law(runs, line):
@@ -95,22 +90,6 @@ def claims(o, runs):
     yield ss.Claim.off("error_over_own_order_less_1", "shuffle once, incremental", most)
 
 
-def answer(o, runs, value):
-    powers = {line: power for line, (_, power, _) in LINES.items() if power}
-    slopes = ", ".join(f"{line} {value['slope', line]:.2f} ({n})" for line, n in powers.items())
-    ends = {line: errors(runs, line)[1][-1].mean() for line in LINES}
-    ks = errors(runs, "shuffle", last=4)[0]
-    return f"""Exponents of K measured at K = {ks[0]} to {ks[-1]}, with that of theory for large K:
-    {slopes}. Sorted by residual, the same order in every epoch ends
-    {ends["incremental"] / ends["shuffle once"]:.2g} times as far (squared) as random orders kept
-    for ever do on average.
-
-    Flip-flop falls with {value["slope", "flip-flop"]:.2f} (cited: K^-5, then K^-2) and ends with
-    {value["error_over_shuffle", "flip-flop"]:.2g} times the error of shuffling; GraB with
-    {value["slope", "GraB"]:.2f} (cited: at most K^-2), and ends with
-    {value["error_over_shuffle", "GraB"]:.2g} times."""
-
-
 def table(o, runs):
     """Return mean, 95 % interval and theory of every line and K."""
     every = [(line, *point) for line in LINES for point in zip(*errors(runs, line), strict=True)]
@@ -124,14 +103,18 @@ def table(o, runs):
 def picture(o, runs, value):
     laws = {line: partial(ss.theory.law_at, law(runs, line)) for line in LINES if law(runs, line)}
     colors = [ss.figures.palette.ORDERS[order] for order, *_ in LINES.values()]
-    axes = {"x": f"epochs K, with a step size of {TIME} / (d K)", "y": "mean of |w - w*|²"}
+    x = ss.say("epochs K, with a step size of {time} / (d K)", time=TIME)
+    axes = {"x": x, "y": ss.say("mean of |w - w*|²")}
     panel = ss.figures.lines.with_laws(table(o, runs), laws, [*LINES], colors=colors, **axes)
-    fresh, once, drawn = (
-        f"{value['slope', line]:.2f}" for line in ("shuffle", "shuffle once", "with replacement")
+    title = ss.say(
+        """The error falls with the power {fresh:.2f} of the epochs K, shuffled anew in each;
+        {once:.2f} shuffled once, {drawn:.2f} drawn with replacement""",
+        fresh=value["slope", "shuffle"],
+        once=value["slope", "shuffle once"],
+        drawn=value["slope", "with replacement"],
     )
-    title = f"""The error falls with the power {fresh} of the epochs K, shuffled anew in each;
-    {once} shuffled once, {drawn} drawn with replacement"""
-    return ss.figures.Chart(title, [panel], "At the end of K epochs; bars: 95 % of the mean.")
+    note = ss.say("At the end of K epochs; bars: 95 % of the mean.")
+    return ss.figures.Chart(title, [panel], note)
 
 
 tables = {"rates.csv": table}

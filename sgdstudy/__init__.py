@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # for mypy and editors: the names of `_PUBLIC` and `_MODULES`
     from sgdstudy.history.elsewhere import load_losses
     from sgdstudy.history.history import History, load_history
     from sgdstudy.known import Known
-    from sgdstudy.language import say
+    from sgdstudy.language import say, to_say
     from sgdstudy.problems.problem import Problem
     from sgdstudy.recipe import orders
     from sgdstudy.recipe.config import TrainConfig
@@ -55,6 +55,7 @@ _PUBLIC = {
     "Estimate": "sgdstudy.theory.estimates",
     "Known": "sgdstudy.known",
     "say": "sgdstudy.language",
+    "to_say": "sgdstudy.language",
     "check": "sgdstudy.course.check",
     "sgd": "sgdstudy.course.sgd",
     "compare": "sgdstudy.tracking.compare",

@@ -107,6 +107,16 @@ def listed(items: Iterable[str]) -> str:
     return say("{first} and {last}", first=", ".join(first), last=last) if first else last
 
 
+def parted(items: Iterable[str]) -> str:
+    """Return texts one after the other, parted by semicolons.
+
+    >>> with speaking("fr"):
+    ...     print(parted(["a", "b"]).encode("ascii", "replace"))
+    b'a?; b'
+    """
+    return functools.reduce(lambda one, other: say("{one}; {other}", one=one, other=other), items)
+
+
 def prose(parts: str | Iterable[str | None]) -> str:
     """Return the text that sentences make one after the other; None begins a paragraph.
 
@@ -309,6 +319,17 @@ def number(value: Any, spec: str = "", decimal: str = ".") -> str:
         whole = f"{int(whole):,}".replace(",", "," if decimal == "." else FIXED)
     sign = MINUS if value < 0 else found[1]
     return sign + whole + point.replace(".", decimal) + decimals.replace(".", decimal)
+
+
+def on_axis(text: str) -> str:
+    """Return a number that Python wrote, as `20,000.5`, with the signs of the language.
+
+    >>> with speaking("fr"):
+    ...     print(on_axis("0.5"), on_axis("5"))
+    0,5 5
+    """
+    decimal = catalogue(language()).decimal
+    return text if decimal == "." else text.translate({ord(","): FIXED, ord("."): decimal})
 
 
 def _digits(value: float, digits: int | None, kind: str) -> str:

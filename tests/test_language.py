@@ -25,8 +25,15 @@ from sgdstudy.language import (
 )
 
 OTHERS = [name for name in language.languages() if name != "en"]
-SAME = {"verdict", "correct", "exact", "constant", "Descriptions", "Figures", "Jensen"}
-CODE = {"torch.nn.MSELoss", "shuffle=True", "shuffle=False", "w = 0"}
+SAME = {"verdict", "correct", "exact", "constant", "Descriptions", "Figures", "Jensen", "optimum"}
+CODE = {
+    "torch.nn.MSELoss",
+    "shuffle=True",
+    "shuffle=False",
+    "w = 0",
+    "epsilon {epsilon}",
+    "{n} point",
+}
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,13 @@ from sgdstudy.studies.scripts import find_scripts
 PACKAGE = Path(__file__).parents[1]
 SAID = ("say", "to_say")
 IN_TEMPLATE = re.compile(r'\bsay\("((?:[^"\\]|\\.)*)"(?:, "((?:[^"\\]|\\.)*)")?')
-PLACES = {"Arm": 1, "but": 0, "Claim": 5, "Known": 2}  # of such a text among the arguments
+PLACES = {
+    "Arm": 1,
+    "but": 0,
+    "Claim": 5,
+    "Column": 2,
+    "Known": 2,
+}  # of such a text among the arguments
 WIDE = 88  # columns of a line in a .po file
 
 
@@ -82,7 +88,7 @@ def _of_script(tree: ast.Module) -> Iterator[str]:
 
 
 def _of_calls(tree: ast.Module) -> Iterator[str]:
-    """Yield what arms are there for, and where expected values come from."""
+    """Yield what arms are there for, where expected values come from, what columns are called."""
     constants = {
         ast.unparse(node.targets[0]): _literal(node.value)
         for node in tree.body

@@ -17,6 +17,8 @@ from sgdstudy.errors import InputError
 from sgdstudy.figures import interactive, shown, static
 from sgdstudy.figures.backend import style_of
 from sgdstudy.figures.panels import Panel
+from sgdstudy.figures.style import LINES
+from sgdstudy.language import parted, plain, say
 from sgdstudy.text import powers
 
 MOST_LINES = 6  # of a chart that a person takes in at once
@@ -42,7 +44,7 @@ class Chart:
 
     def __post_init__(self) -> None:
         for name in ("title", "note"):
-            object.__setattr__(self, name, powers(" ".join(getattr(self, name).split())))
+            object.__setattr__(self, name, powers(plain(getattr(self, name))))
         names = {line.label for panel in self.panels for line in panel.lines if line.label}
         if not names:
             raise InputError(f"the chart {self.title!r} has no line with a name")
@@ -74,10 +76,11 @@ class Chart:
 
     def describe(self) -> str:
         """Say what it shows, for those who cannot see it."""
-        axes = "; ".join(dict.fromkeys(f"{panel.y} over {panel.x}" for panel in self.panels))
+        every = (say("{y} over {x}", y=panel.y, x=panel.x) for panel in self.panels)
+        axes = parted(dict.fromkeys(every))
         lines = {line.label for panel in self.panels for line in panel.lines if line.label}
         note = f" {self.note}" if self.note else ""
-        return f"{self.title}.{note} {axes}. Lines: {', '.join(sorted(lines))}."
+        return f"{self.title}.{note} {axes}. {say(LINES)} {', '.join(sorted(lines))}."
 
     def show(self) -> None:
         """Show it in a notebook, or the interactive chart in the browser of this machine."""

@@ -14,6 +14,7 @@ from sgdstudy.figures.panels import Panel
 from sgdstudy.figures.shown import Figure
 from sgdstudy.figures.style import Runs
 from sgdstudy.figures.tables import points
+from sgdstudy.language import say
 from sgdstudy.theory.estimates import Estimate
 from sgdstudy.theory.expect import expect
 
@@ -44,14 +45,14 @@ def tracking(
         return lambda lr: theory.tracking_terms(law, batch_size, lr, first)[i]
 
     laws = {line: np.vectorize(settled(velocity)) for line, velocity in velocities.items()}
-    laws["lag, small steps"] = np.vectorize(part(1))
-    laws["noise, small steps"] = np.vectorize(part(0))
+    laws[say("lag, small steps")] = np.vectorize(part(1))
+    laws[say("noise, small steps")] = np.vectorize(part(0))
     best = theory.best_tracking_lr(law, batch_size, first)
-    axes = {"x": "step size lr", "y": "loss above the true parameters', mean"}
+    axes = {"x": say("step size lr"), "y": say("loss above the true parameters', mean")}
     drawn = points(rows)
     top = 2 * float(drawn["y"].max())
     colors = [palette.BLUE, palette.GREEN, palette.ORANGE, palette.RED]
-    marks = {f"best: {best:.2g}": best}
+    marks = {say("best: {lr:.2}", lr=best): best}
     names = {line: line for line in laws}
     return with_laws(drawn, laws, names, colors=colors, marks=marks, limits=(None, top), **axes)
 
@@ -75,11 +76,13 @@ def followed(runs: Runs, law: theory.SampleLaw, parameter: int, steps: int, ylab
         x = rows["step"].to_numpy()
         true = run.problem.true_at(x)
         assert true is not None
-        axes.plot(x, rows[name], color="tab:blue", linewidth=0.8, label="SGD, one seed")
-        axes.plot(x, true[:, parameter], color="black", linewidth=1.5, label="the true parameter")
+        axes.plot(x, rows[name], color="tab:blue", linewidth=0.8, label=say("SGD, one seed"))
+        axes.plot(
+            x, true[:, parameter], color="black", linewidth=1.5, label=say("the true parameter")
+        )
         mean = expect(run).tracking_path(law, steps)[0][x, parameter]
-        axes.plot(x, mean, "--", color="tab:red", label="SGD's mean, theory")
-        axes.set(xlabel="steps, one new sample each", title=title)
+        axes.plot(x, mean, "--", color="tab:red", label=say("SGD's mean, theory"))
+        axes.set(xlabel=say("steps, one new sample each"), title=title)
         axes.grid(alpha=0.3)
     drawn[0].set_ylabel(ylabel)
     figure.legend(*drawn[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)

@@ -10,14 +10,18 @@ import numpy as np
 import pandas as pd
 
 from sgdstudy.figures.backend import styled
+from sgdstudy.language import say, to_say
 
 if TYPE_CHECKING:
     from sgdstudy.figures.shown import Figure
 
-LABELS = {"stop_epoch": "epoch at which it stops", "full_loss": "loss of all the data at the end"}
-NOWHERE = {"stop_epoch": "most do not stop", "full_loss": "no loss at the end"}
-DIVERGED = "most diverge"
-LIMIT = "theory: mean square grows beyond"
+LABELS = {
+    "stop_epoch": to_say("epoch at which it stops"),
+    "full_loss": to_say("loss of all the data at the end"),
+}
+NOWHERE = {"stop_epoch": to_say("most do not stop"), "full_loss": to_say("no loss at the end")}
+DIVERGED = to_say("most diverge")
+LIMIT = to_say("theory: mean square grows beyond")
 FAR = 20  # values further apart than this factor are told apart by their logarithm
 
 
@@ -65,9 +69,10 @@ def draw(sketch: Sketch, title: str) -> Figure | None:
         _line(panel, sketch, axes[0])
     else:
         _map(figure, panel, sketch, (axes[0], axes[1]))
-    over = [f"{seeds} seeds"] * (seeds > 1) + axes[2:]
-    median = f"median over {', '.join(over)}" if over else ""
-    panel.set_title(f"{title}: {LABELS[what]}\n{median}".strip(), fontsize="medium")
+    over = [say("{n} seed", "{n} seeds", n=seeds)] * (seeds > 1) + axes[2:]
+    median = say("median over {what}", what=", ".join(over)) if over else ""
+    shown = say("{title}: {what}", title=title, what=say(LABELS[what]))
+    panel.set_title(f"{shown}\n{median}".strip(), fontsize="medium")
     if panel.get_legend_handles_labels()[0]:
         figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
@@ -84,8 +89,8 @@ def _line(panel: Any, sketch: Sketch, axis: str) -> None:
         band = [table[f"{what}_{q}"].to_numpy(float) for q in ("p10", "p90")]
         draw_band = panel.fill_between if numbers else panel.vlines
         look = {"color": "tab:blue", "alpha": 0.3, "linewidth": 1 if numbers else 8}
-        draw_band(places, *band, label="10 to 90 % of the seeds", **look)
-    panel.plot(places, middle, "o-" if numbers else "o", markersize=4, label="median")
+        draw_band(places, *band, label=say("10 to 90 % of the seeds"), **look)
+    panel.plot(places, middle, "o-" if numbers else "o", markersize=4, label=say("median"))
     lost = table["diverged"].to_numpy(float) > sketch.seeds / 2
     nowhere = np.isnan(middle) & ~lost
     for mask, sign, color, label in (
@@ -93,7 +98,7 @@ def _line(panel: Any, sketch: Sketch, axis: str) -> None:
         (nowhere, "s", "0.7", NOWHERE[what]),
     ):
         if mask.any():
-            at = {"transform": panel.get_xaxis_transform(), "color": color, "label": label}
+            at = {"transform": panel.get_xaxis_transform(), "color": color, "label": say(label)}
             panel.plot(places[mask], np.full(mask.sum(), 0.03), sign, markersize=5, **at)
     if _far_apart(middle):
         panel.set_yscale("log")
@@ -104,9 +109,9 @@ def _line(panel: Any, sketch: Sketch, axis: str) -> None:
     if axis == "lr":
         limit = sketch.lr_limit({name: options[0] for name, options in sketch.grid.items()})
         if places[0] < limit < places[-1]:
-            panel.axvline(limit, color="k", linestyle="--", label=LIMIT)
+            panel.axvline(limit, color="k", linestyle="--", label=say(LIMIT))
     panel.grid(alpha=0.3)
-    panel.set(xlabel=axis, ylabel=LABELS[what])
+    panel.set(xlabel=axis, ylabel=say(LABELS[what]))
 
 
 def _map(figure: Figure, panel: Any, sketch: Sketch, axes: tuple[str, str]) -> None:
@@ -120,13 +125,13 @@ def _map(figure: Figure, panel: Any, sketch: Sketch, axes: tuple[str, str]) -> N
     norm = LogNorm(known.min(), known.max()) if _far_apart(known) else None
     panel.set_facecolor("0.85")
     image = panel.imshow(cells, aspect="auto", origin="lower", norm=norm, cmap="viridis_r")
-    figure.colorbar(image, label=LABELS[what])
+    figure.colorbar(image, label=say(LABELS[what]))
     if (np.isnan(cells) & ~lost).any():
-        panel.plot([], [], "s", color="0.85", label=NOWHERE[what])
+        panel.plot([], [], "s", color="0.85", label=say(NOWHERE[what]))
     if lost.any():
         at = np.argwhere(lost)
         size = max(2, 6 - len(columns) // 25)
-        panel.plot(at[:, 1], at[:, 0], "x", color="tab:red", markersize=size, label=DIVERGED)
+        panel.plot(at[:, 1], at[:, 0], "x", color="tab:red", markersize=size, label=say(DIVERGED))
     _limit(panel, sketch, x, y)
     _ticks(panel.xaxis, columns, 7)  # side by side: more would touch
     _ticks(panel.yaxis, rows, 10)
@@ -162,7 +167,7 @@ def _limit(panel: Any, sketch: Sketch, x: str, y: str) -> None:
     if np.isnan(places).all():
         return
     edges = np.arange(len(places))[:, None] + [-0.5, 0.5, np.nan]  # a stroke per row
-    panel.plot(np.repeat(places, 3), edges.ravel(), "k--", label=LIMIT)
+    panel.plot(np.repeat(places, 3), edges.ravel(), "k--", label=say(LIMIT))
 
 
 def _far_apart(values: np.ndarray) -> bool:
@@ -182,5 +187,5 @@ def _ticks(axis: Any, values: Sequence[Any], most: int) -> None:
 
 def _text(value: Any) -> str:
     if value is None:
-        return "none"
+        return say("none")
     return f"{value:.3g}" if isinstance(value, float) else str(value)

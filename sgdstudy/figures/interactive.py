@@ -15,10 +15,11 @@ import numpy as np
 
 from sgdstudy.figures.palette import light
 from sgdstudy.figures.panels import Line, Panel, finite, names_of_y, share_scale, thinned
+from sgdstudy.language import FIXED, catalogue, language, say, to_say
 
 FONT = 'system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 HEIGHT = 430  # pixels
-THEORY = "Light and dashed: what theory expects."
+THEORY = to_say("Light and dashed: what theory expects.")
 
 
 def draw(title: str, panels: Sequence[Panel], note: str = "") -> Any:
@@ -52,7 +53,8 @@ def draw(title: str, panels: Sequence[Panel], note: str = "") -> Any:
         title={"text": "<br>".join(rows), "x": 0.01, "xanchor": "left", "y": 0.97,
                "yanchor": "top"},
         template="plotly_white", font={"family": FONT, "size": 13, "color": "#222"}, height=HEIGHT,
-        meta={"note": f"{note} {THEORY}" if theory else note},
+        meta={"note": f"{note} {say(THEORY)}" if theory else note},
+        separators=None if (sign := catalogue(language()).decimal) == "." else sign + FIXED,
         hovermode="closest", margin={"l": 60, "r": 16, "t": top, "b": 50},
         legend={"orientation": "h", "x": 0, "yref": "container", "y": 0, "yanchor": "bottom"},
     )  # fmt: skip
@@ -131,7 +133,7 @@ def page(figure: Any, png: bytes) -> str:
     chart = to_json_plotly(bare).replace("<", "\\u003c")
     picture = base64.b64encode(png).decode()
     return f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8">
+<html lang="{language()}"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{said}</title>
 <style>body {{ margin: 1rem; background: #fff; color: #222; font: 1rem/1.4 {FONT}; }}
@@ -182,7 +184,7 @@ def _traces(line: Line, panel: Panel, first: bool) -> list[Any]:
         traces.append(
             Scatter(
                 x=places[k], y=expected[k], mode="lines",
-                hovertemplate=f"{line.label}, theory{where}",
+                hovertemplate=f"{say('{line}, theory', line=line.label)}{where}",
                 line={"color": light(line.color), "width": 4, "dash": "dash"}, **group,
             )
         )  # fmt: skip

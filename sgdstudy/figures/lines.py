@@ -16,6 +16,7 @@ from sgdstudy.figures import palette
 from sgdstudy.figures.panels import Line, Panel
 from sgdstudy.figures.style import Run
 from sgdstudy.figures.tables import points
+from sgdstudy.language import say
 from sgdstudy.recipe.columns import title
 from sgdstudy.theory import predictions
 from sgdstudy.theory.estimates import Estimate
@@ -44,7 +45,7 @@ def by_epoch(
         expected = predictions.expected_losses(run.problem, run.config).get(column)
         rows = run.load("epochs", columns=["seed", "epoch", column])
         lines.append(over(rows, "epoch", column, label, color, expected))
-    return _panel(lines, axes, x="epoch", y=title("epochs", column), log="xy")
+    return _panel(lines, axes, x=say("epoch"), y=title("epochs", column), log="xy")
 
 
 def over(
@@ -90,7 +91,7 @@ def of_run(run: Run, columns: Mapping[str, str], **axes: Any) -> Panel:
         over(rows, "epoch", column, label, palette.color(i), known.get(column))
         for i, (label, column) in enumerate(columns.items())
     ]
-    return _panel(lines, axes, x="epoch", y="loss", log="xy")
+    return _panel(lines, axes, x=say("epoch"), y=say("loss"), log="xy")
 
 
 def of_each(runs: Mapping[str, Run], columns: Mapping[str, str], **axes: Any) -> list[Panel]:
@@ -114,7 +115,9 @@ def within_epoch(
         known = column == "loss" and predictions.order_is_known(run.problem, run.config)
         expected = known_losses(run, epoch) if known else None
         lines.append(over(rows, "batch", column, label, color, expected))
-    return _panel(lines, axes, x=f"batch of epoch {epoch}", y=title("steps", column), log="y")
+    return _panel(
+        lines, axes, x=say("batch of epoch {n}", n=epoch), y=title("steps", column), log="y"
+    )
 
 
 def excess(
@@ -140,8 +143,8 @@ def excess(
         places = np.arange(1, len(seen) + 1)
         mean = None if median else Line(label, places, seen.mean(1), color, theory=theory)
         lines.append(mean or of_seeds(label, places, seen, color, theory))
-    y = f"loss above the least one{'' if median else ', mean'}"
-    return _panel(lines, axes, x="epoch", y=y, log="y")
+    y = say("loss above the least one") if median else say("loss above the least one, mean")
+    return _panel(lines, axes, x=say("epoch"), y=y, log="y")
 
 
 def of_seeds(
@@ -185,7 +188,7 @@ def stopped(
         Line(label, x, 100 * (each[None] <= x[:, None]).mean(1), color)
         for (label, each), color in zip(stops.items(), colors, strict=True)
     ]
-    return _panel(lines, axes, x="epoch", y="seeds that have stopped, %")
+    return _panel(lines, axes, x=say("epoch"), y=say("seeds that have stopped, %"))
 
 
 def lr_sharpness(
@@ -209,7 +212,7 @@ def lr_sharpness(
         x, y = (run.config.lr * rows[name].to_numpy() for name in ("step", SHARPNESS))
         edge = (x[[0, -1]], np.full(2, expect(run).edge)) if label in known else None
         lines.append(Line(label, x, y, colors[label], theory=edge))
-    return _panel(lines, axes, x="lr times steps", y="lr times the sharpness")
+    return _panel(lines, axes, x=say("lr times steps"), y=say("lr times the sharpness"))
 
 
 def measured(series: Mapping[str, Series], *, colors: Sequence[str] = (), **axes: Any) -> Panel:
@@ -272,7 +275,7 @@ def _panel(lines: Sequence[Line], axes: Mapping[str, Any], **given: Any) -> Pane
     """Return the panel of some lines: axes that were asked for go before those given here."""
     asked = {name: value for name, value in axes.items() if name != "epsilon"}
     if "epsilon" in axes:
-        asked["levels"] = {f"epsilon {axes['epsilon']:g}": axes["epsilon"]}
+        asked["levels"] = {say("epsilon {epsilon}", epsilon=axes["epsilon"]): axes["epsilon"]}
     return Panel(lines, **(given | asked))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from sgdstudy.figures.lines import known_losses
 from sgdstudy.figures.shown import Figure
 from sgdstudy.figures.style import Run, Runs
 from sgdstudy.figures.tables import curves, numbered
+from sgdstudy.language import say, to_say
 from sgdstudy.recipe.columns import CLOCK, of_parameters
 from sgdstudy.recipe.columns import title as title_of
 from sgdstudy.theory import predictions
@@ -27,22 +29,22 @@ if TYPE_CHECKING:
 
 # panel: columns, scale, and where a dashed line tells two cases apart
 COCKPIT: dict[str, tuple[tuple[str, ...], str, float | None]] = {
-    "loss": (("loss", "full_loss"), "log", None),
-    "step": (("update_norm", "distance_start", "distance"), "log", None),
-    "step over the parabola's minimum": (("alpha",), "symlog", 0.0),
-    "cosine of batch and full gradient": (("grad_cosine",), "linear", 0.0),
-    "gradient norm": (("grad_norm", "full_grad_norm"), "log", None),
-    "gradient tests": (("norm_test", "inner_test", "ortho_test"), "log", 1.0),
-    "gradient noise": (("trace_sigma", "full_trace_sigma"), "log", None),
-    "noise scale, in samples": (
+    to_say("loss"): (("loss", "full_loss"), "log", None),
+    to_say("step"): (("update_norm", "distance_start", "distance"), "log", None),
+    to_say("step over the parabola's minimum"): (("alpha",), "symlog", 0.0),
+    to_say("cosine of batch and full gradient"): (("grad_cosine",), "linear", 0.0),
+    to_say("gradient norm"): (("grad_norm", "full_grad_norm"), "log", None),
+    to_say("gradient tests"): (("norm_test", "inner_test", "ortho_test"), "log", 1.0),
+    to_say("gradient noise"): (("trace_sigma", "full_trace_sigma"), "log", None),
+    to_say("noise scale, in samples"): (
         ("noise_scale", "noise_scale_two_batch", "full_noise_scale"),
         "log",
         None,
     ),
-    "curvature": (("hess_max_eig", "hess_trace", "full_hess_max_eig"), "log", None),
-    "lr x top eigenvalue; over 2 is unstable": (("lr_sharpness",), "log", 2.0),
-    "signal to noise": (("gsnr", "cabs", "tic"), "log", None),
-    "early stopping, above 0: only noise": (("early_stopping",), "symlog", 0.0),
+    to_say("curvature"): (("hess_max_eig", "hess_trace", "full_hess_max_eig"), "log", None),
+    to_say("lr x top eigenvalue; over 2 is unstable"): (("lr_sharpness",), "log", 2.0),
+    to_say("signal to noise"): (("gsnr", "cabs", "tic"), "log", None),
+    to_say("early stopping, above 0: only noise"): (("early_stopping",), "symlog", 0.0),
 }
 COCKPIT_POINTS = 4000
 
@@ -56,12 +58,14 @@ def data(problem: Problem) -> Figure:
     axes = figure.subplots()
     some = slice(None, None, -(-problem.d // style.POINTS))  # more would take minutes to draw
     x, y = problem.x[some].cpu(), problem.y[some].cpu()
-    label = f"{problem.d} points" + (f", {len(x)} of them drawn" if len(x) < problem.d else "")
+    label = say("{n} point", "{n} points", n=problem.d)
+    if len(x) < problem.d:
+        label = say("{points}, {n} of them drawn", points=label, n=len(x))
     axes.plot(x, y, ".", markersize=2, color="tab:blue", label=label)
     if problem.w_true is not None:
         with torch.no_grad():
             curve = problem.model(problem.w_true.cpu(), x)
-        axes.plot(x, curve, color="tab:orange", linewidth=1, label="true parameters")
+        axes.plot(x, curve, color="tab:orange", linewidth=1, label=say("true parameters"))
     axes.set(xlabel="x", ylabel="y", title=problem.name)
     axes.legend()
     return figure
@@ -148,7 +152,9 @@ def within_epoch(runs: Runs, epoch: int = 1, column: str = "loss") -> Figure:
             expected = known_losses(history, epoch)[: rows["batch"].max() + 1]
             style.dashed(axes, np.arange(len(expected)), expected, color)
             known = True
-    axes.set(xlabel=f"batch of epoch {epoch}", ylabel=title_of("steps", column), yscale="log")
+    axes.set(
+        xlabel=say("batch of epoch {n}", n=epoch), ylabel=title_of("steps", column), yscale="log"
+    )
     axes.grid(alpha=0.3)
     style.legend(figure, axes, dashed=known)
     return figure
@@ -168,7 +174,7 @@ def excess_grid(
         for line, run in lines.items():
             known = expect(run).excess
             found[*place, line] = [known[0], *run.excess().mean(1)], known.tolist()
-    return curves(numbered(found), "epoch", "excess loss, mean", bottom)
+    return curves(numbered(found), say("epoch"), say("excess loss, mean"), bottom)
 
 
 @styled
@@ -180,15 +186,23 @@ def stop_epochs(runs: Runs, printed: int | None = None) -> Figure:
         epochs = history.converged_epoch
         stopped = epochs[np.isfinite(epochs)]
         never = len(epochs) - len(stopped)
-        label = arm + (f" ({never} of {len(epochs)} never stopped)" if never else "")
+        told = say("{arm} ({never} of {n} never stopped)", arm=arm, never=never, n=len(epochs))
+        label = told if never else arm
         bins = (np.arange(0, history.config.epochs + 1) + 0.5).tolist()
         axes.hist(stopped, bins=bins, alpha=0.6, color=color, label=label)
         expected = history.predicted.get("stop_epoch", np.inf)
         if np.isfinite(expected):
-            axes.axvline(expected, color=style.dark(color), linestyle="--", label=f"{arm}: theory")
+            axes.axvline(
+                expected,
+                color=style.dark(color),
+                linestyle="--",
+                label=say("{arm}: theory", arm=arm),
+            )
     if printed is not None:
-        axes.axvline(printed, color="black", linestyle=":", label=f"the notebook: {printed}")
-    axes.set(xlabel="stop epoch", ylabel="seeds")
+        axes.axvline(
+            printed, color="black", linestyle=":", label=say("the notebook: {n}", n=printed)
+        )
+    axes.set(xlabel=say("stop epoch"), ylabel=say("seeds"))
     axes.legend(fontsize="small")
     return figure
 
@@ -212,17 +226,22 @@ def steep_batches(history: Run, epoch: int = 1) -> Figure:
     figure = Figure(figsize=(10, 9), layout="constrained")
     panels = figure.subplots(3, 1, sharex=True)
     panels[0].plot(config.lr * values[:, -1], color="tab:red")
-    panels[0].set(ylabel="lr x top eigenvalue", yscale="log")
+    panels[0].set(ylabel=say("lr x top eigenvalue"), yscale="log")
     panels[0].axhline(2, color="black", linestyle="--", linewidth=0.8)
     panels[1].plot(share, color="tab:blue")
-    panels[1].set(ylabel="share of the error along\nthe steepest direction", ylim=(0, 1.05))
+    share_of = textwrap.fill(say("share of the error along the steepest direction"), 26)
+    panels[1].set(ylabel=share_of, ylim=(0, 1.05))
     panels[2].plot(size, color="tab:green")
-    panels[2].set(ylabel="distance to the minimum", yscale="log", xlabel=f"batch of epoch {epoch}")
+    panels[2].set(
+        ylabel=say("distance to the minimum"),
+        yscale="log",
+        xlabel=say("batch of epoch {n}", n=epoch),
+    )
     for axes in panels:
         for first, last in style.stretches(config.lr * values[:, -1] > 2):
             axes.axvspan(first - 0.5, last + 0.5, color="tab:red", alpha=0.1, linewidth=0)
         axes.grid(alpha=0.3)
-    figure.suptitle("Shaded: batches beyond their own limit")
+    figure.suptitle(say("Shaded: batches beyond their own limit"))
     return figure
 
 
@@ -239,14 +258,15 @@ def drift_and_sampling(runs: Runs, title: str = "") -> Figure:
         path = expect(history).own_order(len(seen))
         expected = [path.gap(epoch + 1) for epoch in range(len(seen))]
         epochs = np.arange(1, len(seen) + 1)
-        for part, color in (("drift", "tab:blue"), ("sampling", "tab:orange")):
+        names = {"drift": say("drift"), "sampling": say("sampling")}
+        for part, color in zip(names, ("tab:blue", "tab:orange"), strict=True):
             values = np.array([getattr(gap, part) for gap in seen])
-            axes.plot(epochs, values, color=color, linewidth=1.5, label=part)
+            axes.plot(epochs, values, color=color, linewidth=1.5, label=names[part])
             style.dashed(axes, epochs, np.array([getattr(gap, part) for gap in expected]), color)
         linear = max(np.abs([gap.drift for gap in seen]).min(), 1e-9)
         axes.set_yscale("symlog", linthresh=linear)
         axes.axhline(0, color="black", linewidth=0.5)
-        axes.set(xlabel="epoch", ylabel="part of running loss - full loss", title=arm)
+        axes.set(xlabel=say("epoch"), ylabel=say("part of running loss - full loss"), title=arm)
         axes.grid(alpha=0.3)
     style.legend(figure, panels[0], dashed=True)
     figure.suptitle(title)
@@ -266,7 +286,8 @@ def gradient_norms(runs: Runs) -> Figure:
         seed, ls, d = history.config.seeds[0], theory.moments(history.problem), history.problem.d
         rows = history.load(columns=["seed", "step", "grad_norm", "full_grad_norm"], seeds=seed)
         rows = rows.iloc[:: max(1, len(rows) // 4000)]
-        for name, label in (("grad_norm", "batch gradient"), ("full_grad_norm", "full gradient")):
+        names = {"grad_norm": say("batch gradient"), "full_grad_norm": say("full gradient")}
+        for name, label in names.items():
             axes.plot(rows["step"], rows[name], ".", markersize=2, alpha=0.5, label=label)
         ends = history.load("epochs", seeds=seed)
         size = history.config.batch_sizes(d)[0]
@@ -274,7 +295,7 @@ def gradient_norms(runs: Runs) -> Figure:
         expected = [theory.mean_square_batch_norm(ls, row, d, size) ** 0.5 for row in w]
         steps = ends["epoch"] * len(history.config.batch_sizes(d))
         style.dashed(axes, steps, np.array(expected), "black")
-        axes.set(xlabel="step", ylabel="norm", yscale="log", title=arm)
+        axes.set(xlabel=say("step"), ylabel=say("norm"), yscale="log", title=arm)
         axes.grid(alpha=0.3)
     style.legend(figure, panels[0], dashed=True)
     return figure
@@ -289,13 +310,15 @@ def cockpit(history: Run, title: str = "") -> Figure:
     figure = Figure(figsize=(16, 10), layout="constrained")
     panels = figure.subplots(3, 4).ravel()
     for axes, (name, (columns, scale, line)) in zip(panels, COCKPIT.items(), strict=True):
-        axes.set_title(name, fontsize="medium")
+        axes.set_title(say(name), fontsize="medium")
         for column in columns:
             if column in rows and rows[column].notna().any():
                 known = rows[rows[column].notna()]
                 axes.plot(known["step"], known[column], ".", markersize=2, alpha=0.6, label=column)
         if not axes.lines:
-            axes.text(0.5, 0.5, "not recorded", ha="center", transform=axes.transAxes, color="gray")
+            axes.text(
+                0.5, 0.5, say("not recorded"), ha="center", transform=axes.transAxes, color="gray"
+            )
             axes.set(xticks=[], yticks=[])
             continue
         if line is not None:
@@ -303,7 +326,9 @@ def cockpit(history: Run, title: str = "") -> Figure:
         axes.set_yscale(scale)
         axes.grid(alpha=0.3)
         axes.legend(fontsize="x-small", markerscale=4)
-    figure.suptitle(title or f"{history.problem.name}, seed {seed}, by step")
+    figure.suptitle(
+        title or say("{problem}, seed {seed}, by step", problem=history.problem.name, seed=seed)
+    )
     return figure
 
 
@@ -324,9 +349,11 @@ def path(runs: Runs, i: int, j: int, epochs: int) -> Figure:
         window = slice(1, 1 + epochs)
         rows = history.load(columns=["seed", "epoch", *names], seeds=seed, epochs=window)
         w = rows[names].to_numpy(dtype=float)
-        axes.plot(*w.T, ".-", markersize=2, linewidth=0.5, color="tab:blue", label="steps")
-        axes.plot(*w[0], "o", color="black", label="start")
-        axes.plot(ls.w_star[i], ls.w_star[j], "*", color="tab:red", markersize=12, label="optimum")
+        axes.plot(*w.T, ".-", markersize=2, linewidth=0.5, color="tab:blue", label=say("steps"))
+        axes.plot(*w[0], "o", color="black", label=say("start"))
+        axes.plot(
+            ls.w_star[i], ls.w_star[j], "*", color="tab:red", markersize=12, label=say("optimum")
+        )
         _level_lines(axes, ls, i, j)
         axes.set(xlabel=names[0], ylabel=names[1], title=arm)
     panels[0].legend(fontsize="small")
@@ -352,14 +379,14 @@ def radius_by_lr(
     axes = figure.subplots()
     for (name, b), color in zip(orders.items(), style.colors(len(orders)), strict=True):
         radius = [theory.spectral_radius(b, step) for step in lr]
-        axes.plot(lr, radius, "--", color=color, label=f"{name}, theory")
+        axes.plot(lr, radius, "--", color=color, label=say("{line}, theory", line=name))
     for (name, (step, contraction)), marker in zip(measured.items(), "os^vDPX", strict=False):
         axes.plot(step, contraction, marker, color="black", fillstyle="none", label=name)
     for name, step in marks.items():
         axes.axvline(step, color="gray", linestyle=":", linewidth=1)
         axes.annotate(name, (step, 1.005), rotation=90, ha="right", va="bottom", fontsize="small")
     axes.axhline(1, color="black", linewidth=0.8)
-    axes.set(xlabel="step size lr", ylabel="error at the end of an epoch / at its start")
+    axes.set(xlabel=say("step size lr"), ylabel=say("error at the end of an epoch / at its start"))
     axes.set_ylim(min(0.85, *(c for _, c in measured.values())), 1.1)
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small", loc="lower left")
@@ -370,16 +397,16 @@ def radius_by_lr(
 def batch_losses(runs: Runs) -> Figure:
     """Draw, per arm, the full loss beside the sum and the means of its batch losses in epoch 1."""
     columns = ["full_loss", "running_loss", "mean_loss", "sum_loss"]
-    names = ["full", "weighted mean", "unweighted mean", "sum"]
-    return _bars(runs, columns, names, "loss")
+    names = [say("full"), say("weighted mean"), say("unweighted mean"), say("sum")]
+    return _bars(runs, columns, names, say("loss, epoch 1"))
 
 
 @styled
 def batch_gradients(runs: Runs) -> Figure:
     """Draw, per arm, full gradient norm, mean of batch norms, norm of the mean, in epoch 1."""
     columns = ["full_grad_norm", "mean_grad_norm", "norm_mean_grad"]
-    names = ["full gradient", "mean of the batch norms", "norm of the mean gradient"]
-    return _bars(runs, columns, names, "gradient norm")
+    names = [say("full gradient"), say("mean of the batch norms"), say("norm of the mean gradient")]
+    return _bars(runs, columns, names, say("gradient norm, epoch 1"))
 
 
 def _bars(runs: Runs, columns: list[str], names: list[str], label: str) -> Figure:
@@ -394,7 +421,7 @@ def _bars(runs: Runs, columns: list[str], names: list[str], label: str) -> Figur
             width,
             label=name,
         )
-    axes.set(ylabel=f"{label}, epoch 1", yscale="log", xticks=place)
+    axes.set(ylabel=label, yscale="log", xticks=place)
     axes.set_xticklabels(list(runs), rotation=30, ha="right")
     axes.legend(fontsize="small")
     return figure

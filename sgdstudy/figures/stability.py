@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from sgdstudy.figures.backend import styled
 from sgdstudy.figures.style import Runs
 from sgdstudy.figures.tables import over_steps
+from sgdstudy.language import say
 
 SHARPNESS = "full_hess_max_eig"
 
@@ -24,12 +25,13 @@ def sharpness(columns: Mapping[str, Runs], edges: Mapping[str, float]) -> Figure
     """
     drawn: dict[str, dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]] = {}
     for title, runs in columns.items():
-        drawn[title] = {"sharpness": {}, "loss": {}}
+        sharp, loss = say("sharpness"), say("loss")
+        drawn[title] = {sharp: {}, loss: {}}
         for arm, run in runs.items():
             names = ["seed", "step", "full_loss", SHARPNESS]
             rows = run.load(columns=names, seeds=run.config.seeds[:1])
             time = run.config.lr * rows["step"].to_numpy()
-            for label, column in (("sharpness", SHARPNESS), ("loss", "full_loss")):
+            for label, column in ((sharp, SHARPNESS), (loss, "full_loss")):
                 y = rows[column].to_numpy()
                 drawn[title][label][arm] = time[np.isfinite(y)], y[np.isfinite(y)]
-    return over_steps(drawn, edges, "time = lr times steps")
+    return over_steps(drawn, edges, say("time = lr times steps"))

@@ -10,18 +10,19 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, ScalarFormatter
 
 from sgdstudy.figures.backend import styled
 from sgdstudy.figures.palette import GREY, light
 from sgdstudy.figures.panels import Line, Panel, finite, names_of_y, share_scale, thinned
 from sgdstudy.figures.shown import Figure
+from sgdstudy.language import on_axis, say, to_say
 
 WIDTH = 7.0  # inches, 700 pixels at 100 dots per inch: a point is 1.4 pixels there
 HEIGHT = {1: 4.3, 2: 3.9, 3: 3.6}
 SMALLEST = 8.5  # points
 TITLE = 12
-THEORY = "light and dashed: what theory expects"
+THEORY = to_say("light and dashed: what theory expects")
 INSIDE = 0.8  # share of the panel: a line that ends before it is named there
 LABEL = 18  # letters of a name in one row
 GAP = 0.062  # between two names at the right, in heights of the panel
@@ -66,13 +67,17 @@ def draw(title: str, panels: Sequence[Panel]) -> Figure:
             figure.draw_without_rendering()  # the axes have their final scale now
             _name_lines(columns[0], panels[0])
             if theory:
-                figure.supxlabel(THEORY, x=0.988, ha="right", fontsize=SMALLEST, color="#555555")
+                words = say(THEORY)
+                figure.supxlabel(words, x=0.988, ha="right", fontsize=SMALLEST, color="#555555")
     return figure
 
 
 def _draw_panel(axes: Any, panel: Panel, single: bool) -> None:
     axes.set_xscale("log" if "x" in panel.log else "linear")
     axes.set_yscale("log" if "y" in panel.log else "linear")
+    for name, axis in {"x": axes.xaxis, "y": axes.yaxis}.items():
+        if name not in panel.log:
+            axis.set_major_formatter(_Numbers())
     limits = panel.limits or (None, None)
     if None not in limits:  # before what diverges is drawn: its size is not asked for then
         axes.set_ylim(*limits)
@@ -99,6 +104,13 @@ def _draw_panel(axes: Any, panel: Panel, single: bool) -> None:
                       va="top")  # fmt: skip
 
 
+class _Numbers(ScalarFormatter):
+    """Writes the numbers of a linear axis as the language does."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return on_axis(super().__call__(x, pos))
+
+
 def _number_ticks(axis: Any, low: float, high: float, few: bool = False) -> None:
     """Write 1, 10, 100 on a logarithmic axis that has only such numbers, else powers of ten."""
     long = few and low < 0.01  # numbers of many letters, on a short axis
@@ -106,7 +118,7 @@ def _number_ticks(axis: Any, low: float, high: float, few: bool = False) -> None
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_minor_formatter(NullFormatter())
     if (low >= 0.005 and high <= 1e5) or (low >= 1e-4 and high < min(1e3 * low, 1e6)):
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: on_axis(f"{value:,.10g}")))
 
 
 def _draw_line(axes: Any, line: Line, panel: Panel, order: int) -> None:
@@ -220,7 +232,7 @@ def _name_below(figure: Figure, panels: Sequence[Panel], theory: bool) -> None:
     shown = list(names)
     if theory:
         handles.append(Line2D([], [], color="#b5b8bd", linewidth=3.2, dashes=(2.2, 1.1)))
-        shown.append("theory")
+        shown.append(say("theory"))
     fits = [n for n in (1, 2, 3, 4) if _legend_width(shown, n) < 98 * WIDTH]
     rows = -(-len(shown) // max(fits, default=1))
     columns = -(-len(shown) // rows)  # rows alike

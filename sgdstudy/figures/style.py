@@ -16,11 +16,13 @@ from matplotlib.lines import Line2D
 from sgdstudy.checks import SeedsLike
 from sgdstudy.figures.backend import style_of
 from sgdstudy.figures.extremes import Extremes
+from sgdstudy.language import parted, say, to_say
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.theory import Gap
 
 POINTS = 30_000  # per line
+LINES = to_say("Lines:")  # in a description, before their names
 
 
 class Run(Protocol):
@@ -77,23 +79,24 @@ def describe(figure: Figure) -> str:
     """Say what a figure shows, for those who cannot see it: its panels, then its lines."""
     panels, lines = [], []
     for axes in figure.axes:
-        words = " over ".join(filter(None, [axes.get_ylabel(), axes.get_xlabel()]))
+        x, y = axes.get_xlabel(), axes.get_ylabel()
+        words = say("{y} over {x}", y=y, x=x) if x and y else x or y
         scales = {axes.get_xscale(), axes.get_yscale()} & {"log", "symlog"}
-        words += " (log scale)" if scales and words else ""
+        words = say("{axes} (log scale)", axes=words) if scales and words else words
         panels.append(": ".join(filter(None, [axes.get_title(), words])))
         lines += axes.get_legend_handles_labels()[1]
     own = (axes.get_legend() for axes in figure.axes)
     for legend in [*figure.legends, *(found for found in own if found is not None)]:
         lines += [text.get_text() for text in legend.get_texts()]
-    text, names = ("; ".join(dict.fromkeys(filter(None, part))) for part in (panels, lines))
-    return f"{text}. Lines: {names}." if names else text
+    text, names = (parted(dict.fromkeys(filter(None, part)) or [""]) for part in (panels, lines))
+    return f"{text}. {say(LINES)} {names}." if names else text
 
 
 def line(axes: Any, rows: Any, x: str, y: str, arm: str, color: Any) -> None:
     """Draw an arm's median over its seeds, with the band from the 10th to the 90th percentile."""
     finite = rows[np.isfinite(rows[y]) & (rows[y] > 0)]  # log axes
     if finite.empty:
-        axes.plot([], [], color=color, label=f"{arm} (no finite value)")
+        axes.plot([], [], color=color, label=say("{arm} (no finite value)", arm=arm))
         return
     groups = finite.groupby(x)[y]
     median = groups.median()
@@ -140,7 +143,7 @@ def legend(figure: Figure, axes: Any, dashed: bool) -> None:
 def with_theory(axes: Any) -> tuple[list[Any], list[str]]:
     """Return lines and names of a panel's legend, and one more for the dashed lines."""
     lines, names = axes.get_legend_handles_labels()
-    return [*lines, Line2D([], [], color="black", linestyle="--")], [*names, "theory"]
+    return [*lines, Line2D([], [], color="black", linestyle="--")], [*names, say("theory")]
 
 
 def colors(n: int) -> list[Any]:

@@ -12,6 +12,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from sgdstudy.figures import style as drawing
 from sgdstudy.figures.backend import styled
 from sgdstudy.figures.shown import Figure
+from sgdstudy.language import say
 from sgdstudy.theory.estimates import Estimate
 
 if TYPE_CHECKING:
@@ -114,13 +115,16 @@ def strips(rows: Sequence[tuple[str, str, float, bool]], xlabel: str, flagged: s
                 axes.plot(x[mark], place[mark], ".", color=color, markersize=4, alpha=0.7)
             never = int(np.isinf(x).sum())
             if never:
-                axes.annotate(f"{never} never", (1.01 * most, y), va="center", fontsize="small")
+                axes.annotate(
+                    say("{n} never", n=never), (1.01 * most, y), va="center", fontsize="small"
+                )
         axes.set(yticks=range(len(lines)), yticklabels=lines, ylim=(-0.6, len(lines) - 0.4))
         axes.set(title=panel, xlim=(0, 1.1 * most))
         axes.grid(alpha=0.3, axis="x")
     drawn[-1].set_xlabel(xlabel)
     marks = [Line2D([], [], color=c, marker=".", ls="") for c in ("tab:blue", "tab:red")]
-    figure.legend(marks, ["one seed", f"one seed, {flagged}"], loc="outside lower center", ncols=2)
+    names = [say("one seed"), say("one seed, {flagged}", flagged=flagged)]
+    figure.legend(marks, names, loc="outside lower center", ncols=2)
     return figure
 
 

@@ -13,6 +13,7 @@ from sgdstudy.figures import style as drawing
 from sgdstudy.figures.backend import styled
 from sgdstudy.figures.panels import Line, Panel
 from sgdstudy.figures.shown import Figure
+from sgdstudy.language import say, to_say, translated
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,14 +34,14 @@ def over_lr(rows: pd.DataFrame) -> list[Panel]:
             x, y, known = (each[column].to_numpy() for column in ("lr", "median", "theory"))
             theory = known if np.isfinite(known).sum() > 1 else None
             lines.append(Line(rule, x, y, colors[rule], theory=theory))
-        title = f"{name}, to {mine['target'].iloc[0]:g}"
-        panels.append(Panel(lines, "lr", "epochs, median", title, "xy"))
+        title = say("{name}, to {target}", name=name, target=mine["target"].iloc[0])
+        panels.append(Panel(lines, "lr", say("epochs, median"), title, "xy"))
     return panels
 
 
 @styled
 def lr_sensitivity(
-    rows: pd.DataFrame, ylabel: str = "epochs to the hardest target, median"
+    rows: pd.DataFrame, ylabel: str = to_say("epochs to the hardest target, median")
 ) -> Figure:
     """Draw the median time to a target over the step size, one panel a problem.
 
@@ -51,7 +52,10 @@ def lr_sensitivity(
         ylabel: what the median is of.
     """
     targets = rows.groupby("problem", sort=False)["target"].first()
-    titles = {name: f"{name}: to {target:g} of the loss" for name, target in targets.items()}
+    titles = {
+        name: say("{name}: to {target} of the loss", name=name, target=target)
+        for name, target in targets.items()
+    }
     figure, drawn = _row_of_panels(len(titles), 5.2)
     names = list(dict.fromkeys(rows["optimizer"]))
     colors = dict(zip(names, drawing.colors(len(names)), strict=True))
@@ -78,8 +82,9 @@ def lr_sensitivity(
         axes.axhspan(top / 1.25, top * 1.25, color="0.5", alpha=0.12, linewidth=0)
         axes.set(xscale="log", yscale="log", xlabel="lr", title=title, ylim=(None, top * 1.25))
         axes.grid(alpha=0.3)
-    drawn[0].set_ylabel(ylabel)
-    kinds = {"theory": ("", "--"), "chosen by the tuning seeds": ("o", ""), "most never": ("x", "")}
+    drawn[0].set_ylabel(translated(ylabel))
+    kinds = {say("theory"): ("", "--"), say("chosen by the tuning seeds"): ("o", "")}
+    kinds[say("most never")] = ("x", "")
     marks = [Line2D([], [], color="black", marker=m, ls=ls, mfc="none") for m, ls in kinds.values()]
     lines, labels = drawn[0].get_legend_handles_labels()
     figure.legend([*lines, *marks], [*labels, *kinds], loc="outside lower center", ncols=7)
@@ -87,7 +92,7 @@ def lr_sensitivity(
 
 
 @styled
-def times_to_targets(rows: pd.DataFrame, xlabel: str = "epochs, median") -> Figure:
+def times_to_targets(rows: pd.DataFrame, xlabel: str = to_say("epochs, median")) -> Figure:
     """Draw the median time to each target with its interval, one panel a problem.
 
     Args:
@@ -121,10 +126,14 @@ def times_to_targets(rows: pd.DataFrame, xlabel: str = "epochs, median") -> Figu
                     [row.theory] * 2, [y - 0.12, y + 0.12], "--", color="black", linewidth=1.2
                 )
         axes.axvspan(top / 1.25, top * 1.9, color="0.5", alpha=0.12, linewidth=0)
-        axes.set(xscale="log", xlabel=xlabel, title=title, xlim=(None, top * 1.9))
+        axes.set(xscale="log", xlabel=translated(xlabel), title=title, xlim=(None, top * 1.9))
         axes.set(yticks=list(places.values()), yticklabels=list(places))
         axes.grid(alpha=0.3)
-    words = ["easy target", "middle", "hard"] if len(levels) == 3 else map(str, range(len(levels)))
+    words = (
+        [say("easy target"), say("middle"), say("hard")]
+        if len(levels) == 3
+        else map(str, range(len(levels)))
+    )
     marks = [
         Line2D([], [], color=c, marker=m, ls="")
         for c, m in zip(levels, itertools.cycle("osD"), strict=False)
@@ -133,7 +142,7 @@ def times_to_targets(rows: pd.DataFrame, xlabel: str = "epochs, median") -> Figu
         Line2D([], [], color="black", ls="--"),
         Line2D([], [], color="black", marker="x", ls=""),
     ]
-    labels = [*words, "theory", "most seeds never: how many did"]
+    labels = [*words, say("theory"), say("most seeds never: how many did")]
     figure.legend(marks, labels, loc="outside lower center", ncols=len(marks))
     return figure
 

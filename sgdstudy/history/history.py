@@ -33,6 +33,7 @@ from sgdstudy.history import (
 )
 from sgdstudy.history import edge as edges
 from sgdstudy.history.rows import Sink
+from sgdstudy.language import say
 from sgdstudy.problems.problem import Problem
 from sgdstudy.quantities import norm
 from sgdstudy.recipe.config import TrainConfig
@@ -159,8 +160,9 @@ class History:
             epoch: another stop to say in the same words, infinite: never; None: the run's own.
         """
         epoch = self.median_stop if epoch is None else epoch
-        never = f"in none of {self.config.epochs} epochs"
-        return f"by epoch {epoch:.0f}" if np.isfinite(epoch) else never
+        if np.isfinite(epoch):
+            return say("by epoch {epoch:.0f}", epoch=epoch)
+        return say("not in {n} epoch", "in none of {n} epochs", n=self.config.epochs)
 
     @property
     def distance(self) -> np.ndarray:

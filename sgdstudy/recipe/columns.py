@@ -10,11 +10,15 @@ import math
 import re
 from typing import NamedTuple
 
+from sgdstudy.language import say, to_say
+
 PREFIX = {"steps": "batch", "epochs": "epoch"}  # of a column's name, in MLflow
 WHICH = re.compile("p10|p90|seed[0-9]+")
 SCORE = re.compile("(^|_)(accuracy|score)$")
 OF_EPOCH = "epoch/"  # before a metric of `epochs`
 CLOCK = "elapsed_seconds"  # `..._seconds` is measured: `rerun` leaves it out
+
+SAMPLES, SECONDS = to_say("samples"), to_say("seconds")  # units
 
 
 class Column(NamedTuple):
@@ -42,15 +46,15 @@ class Column(NamedTuple):
 
     @property
     def title(self) -> str:
-        """The label with its unit."""
-        label = self.label or self.name
-        return f"{label}, in {self.unit}" if self.unit else label
+        """The label with its unit, in the present language."""
+        label = say(self.label) if self.label else self.name
+        return say("{label}, in {unit}", label=label, unit=say(self.unit)) if self.unit else label
 
 
-_LOSSES = "Losses, by epoch"
-_BATCHES = "Batches, by step"
-_GRADIENTS = "Gradients, by step"
-_DIAGNOSTICS = "Diagnostics, by step"
+_LOSSES = to_say("Losses, by epoch")
+_BATCHES = to_say("Batches, by step")
+_GRADIENTS = to_say("Gradients, by step")
+_DIAGNOSTICS = to_say("Diagnostics, by step")
 _BATCH = "of the batch, before the update"
 _FULL = (
     "of all the data, before the update: exact at every step for least squares, else at the first "
@@ -81,7 +85,7 @@ INDEX = (
     Column("epoch", "from 1"),
     Column("batch", "from 0, within the epoch"),
     Column("step", "from 0, overall"),
-    Column("size", "samples in the batch", unit="samples"),
+    Column("size", "samples in the batch", unit=SAMPLES),
 )
 
 # of every run's steps
@@ -104,12 +108,12 @@ OF_SOME_STEPS = (
         _BATCHES,
     ),
     Column("lr", "step size of this step, where there is a schedule", "step size", "", True),
-    Column(CLOCK, _CLOCK, "time since training began", "seconds"),
+    Column(CLOCK, _CLOCK, "time since training began", SECONDS),
     Column(
         "noise_scale",
         "batch size at which noise equals signal; |g|^2 holds noise too, so seldom much above B",
         "gradient noise scale of the batch",
-        "samples",
+        SAMPLES,
         True,
         _DIAGNOSTICS,
     ),
@@ -137,7 +141,7 @@ OF_SOME_STEPS = (
     Column(
         "noise_scale_two_batch",
         "the same without that bias (sizes 1 and B); NaN where the signal is not seen",
-        unit="samples",
+        unit=SAMPLES,
     ),
     Column("norm_test", "relative standard error of g: above about 1 the batch is too small"),
     Column("inner_test", "its part along g; inner^2 + ortho^2 = norm^2"),
@@ -147,13 +151,13 @@ OF_SOME_STEPS = (
     Column(
         "cabs",
         "batch size proposed for this step size, where the least loss is near 0",
-        unit="samples",
+        unit=SAMPLES,
     ),
     Column("tic", "noise against curvature"),
     Column("hess_max_eig", "sharpness of the batch loss"),
     Column("hess_trace", "mean curvature times p"),
     Column("full_trace_sigma", "the noise itself (`theory.trace_sigma`)"),
-    Column("full_noise_scale", "the noise scale itself (`theory.noise_scale`)", unit="samples"),
+    Column("full_noise_scale", "the noise scale itself (`theory.noise_scale`)", unit=SAMPLES),
     Column("full_hess_max_eig", "sharpness"),
     Column("full_hess_trace", ""),
     Column("grad_histogram", "shape of the noise", linear=True),
@@ -189,7 +193,7 @@ OF_EPOCHS = (
 # of the epochs of runs that have them
 OF_SOME_EPOCHS = (
     Column("distance", _KNOWN, "distance to the true parameters", "", True),
-    Column(CLOCK, _CLOCK, "time since training began", "seconds", True),
+    Column(CLOCK, _CLOCK, "time since training began", SECONDS, True),
     Column("test_loss", _KNOWN, "loss of the test data"),
     Column("accuracy", _SHARE, "accuracy on the training data", more_is_better=True),
     Column("test_accuracy", _SHARE, "accuracy on the test data", more_is_better=True),

@@ -24,7 +24,7 @@ _TRACE = """
     type x xaxis y yaxis
 """
 TRACE = frozenset(_TRACE.split())
-LAYOUT = {"annotations", "font", "hovermode", "legend", "margin", "shapes"}
+LAYOUT = {"annotations", "font", "hovermode", "legend", "margin", "separators", "shapes"}
 NAME = re.compile(r"[a-z]\w*")
 MARKUP = re.compile("<(?!br>|extra></extra>|(?<=<extra><)/extra>)")  # but for ours
 AXIS = re.compile(r"[xy]axis\d*")

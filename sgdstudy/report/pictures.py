@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from sgdstudy.errors import InputError, reason
+from sgdstudy.figures.style import LINES
+from sgdstudy.language import everywhere, say
 from sgdstudy.report.charts import Live
 from sgdstudy.report.markup import cut, slug
 from sgdstudy.text import printable
@@ -88,8 +91,10 @@ def _picture(path: Path, section: str, question: str) -> Picture:
         id=f"{section}-figure-{slug(path.stem)}",
         name=path.name,
         caption=about,
-        alt=f"Figure “{words}” of “{question}”{shown}",
-        description=description.partition(" Lines:")[0].rstrip("."),
+        alt=say("Figure “{words}” of “{question}”", words=words, question=question) + shown,
+        description=re.split("|".join(f" {w}" for w in everywhere(LINES)), description)[0].rstrip(
+            "."
+        ),
         data=base64.b64encode(data).decode(),
         size=size,
     )

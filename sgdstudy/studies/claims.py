@@ -8,7 +8,6 @@ whatever the run does: it checks the recording, and is not counted with the pred
 
 from __future__ import annotations
 
-import functools
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -18,7 +17,7 @@ from typing import Any, ClassVar, Literal
 from sgdstudy import checks
 from sgdstudy.errors import InputError, quoted
 from sgdstudy.known import Known
-from sgdstudy.language import everywhere, say, to_say
+from sgdstudy.language import everywhere, parted, say, to_say
 from sgdstudy.text import as_python, written
 
 Kind = Literal["prediction", "identity", "description"]
@@ -198,7 +197,7 @@ def tally(verdicts: Iterable[tuple[Kind, bool | None]]) -> str:
     words += [say("{n} described", "{n} described", n=told)] if told else []
     if not words:
         return say("no claims")
-    return functools.reduce(lambda one, other: say("{one}; {other}", one=one, other=other), words)
+    return parted(words)
 
 
 def _counted(kind: Kind, held: int, failed: int) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
+from sgdstudy.language import say, to_say
 from sgdstudy.recipe import columns
 from sgdstudy.recipe.columns import PREFIX
 from sgdstudy.tracking.runs import TrackedRun, search
@@ -29,14 +30,14 @@ MOST_SHOWN = 6  # arms: lines of a chart. A view cannot hide runs that its filte
 COLOR = "mlflow.runColor"  # tag: of a run, in all charts
 CHARTED = "sgdstudy.charted"  # "yes" on the runs that the views show
 TAG = f"mlflow.sharedViewState.{VIEW}"
-QUESTION = "The question"  # section: the charts that the study declares
+QUESTION = to_say("The question")  # section: the charts that the study declares
 # section: its charts, by metric key; only those that a run of the experiment has are shown
 SECTIONS = {
     section: {f"{PREFIX[kind]}/{column.name}": column for kind, column in charts}
     for section, charts in columns.sections().items()
 }
 CLOCK = f"{PREFIX['epochs']}/{columns.CLOCK}"  # a run that has it shows its losses by it too
-BY_CLOCK = "Losses, by the clock"
+BY_CLOCK = to_say("Losses, by the clock")
 PACKED = "deflate;"
 MOST_LISTED = 50  # runs of a view that the browser is told of
 MOST_LETTERS = 1_000_000  # of a view
@@ -151,7 +152,7 @@ def _state(
         "compareRunSections": [
             {
                 "uuid": name,
-                "name": name,
+                "name": say(name),
                 "display": True,
                 "isReordered": True,
                 "columns": min(2, len(charts)),

@@ -8,10 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 import sgdstudy as ss
+from sgdstudy import language
 from sgdstudy.errors import InputError
+from sgdstudy.figures import describe
+from sgdstudy.figures.palette import OPTIMIZERS, ORDERS
+from sgdstudy.recipe.columns import STEPS
+from sgdstudy.studies.claims import Claims
 from sgdstudy.studies.scripts import find_scripts, load_study
+from sgdstudy.studies.study import Runs
 from sgdstudy.tracking.load import CLAIM_FIELDS
 from sgdstudy.tracking.runs import every_run
 from sgdstudy.tracking.store import open_store
@@ -47,10 +54,66 @@ SMALL = {
     "study_stopping_rules": {"seeds": 2, "epochs": 2},
     "study_usable_steps": {"seeds": 2, "epochs": 2},
 }
+SPOKEN = ("stopping_rules", "neighbours", "noise_floor", "batch_size", "orders", "one_sample")
+ENGLISH = {name for name in SMALL if name.startswith("study_")}  # pictures and answers, yet
+ENGLISH -= {f"study_{name}" for name in SPOKEN}
+NAMES = {"shuffle=True", "shuffle=False", "lr", "MSELoss", "x", "y"}  # in every language
 
 
 def test_every_script_has_a_small_run():
     assert set(find_scripts()) == set(SMALL)
+
+
+def unspoken(text, names):
+    """The words of a text that stand outside of `‹›`, but for numbers and these names."""
+    inner = 1
+    while inner:
+        text, inner = re.subn("‹[^‹›]*›", " ", text)
+    text = " ".join(text.split())
+    for name in sorted(names, key=len, reverse=True):
+        text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", " ", text)
+    text = re.sub(r"`[^`]*`|\$[^$]*\$|\d\S*|\w+\.png", " ", text)
+    return re.findall(r"[^\W\d_]+", text)
+
+
+@pytest.fixture
+def marked(monkeypatch):
+    """French that stands in `‹›` wherever it is said."""
+    known = language.catalogue("fr")
+    texts = {text: tuple(f"‹{form}›" for form in forms) for text, forms in known.texts.items()}
+    told = language.Catalogue(texts, known.plural, known.decimal, known.spaced)
+    monkeypatch.setattr(language, "catalogue", lambda name: told)
+    with language.speaking("fr"):
+        yield
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in SMALL if name not in ENGLISH])
+def test_nothing_that_a_reader_sees_is_left_in_english(name, marked):
+    """The words of its pictures and answers are said, so that each has a translation."""
+    study = load_study(name)
+    options = study.options(**SMALL[name])
+    runs = Runs(
+        {
+            arm: ss.train(one.problem, config=one.config, progress=False)
+            for arm, one in study.placed_arms(options).items()
+        }
+    )
+    claims = Claims(study.claimed(options, runs))
+    parts = {part for arm in runs for part in re.split(", | (?=K=)", arm)}
+    names = {*runs, *parts, *ORDERS, *OPTIMIZERS, *NAMES}
+    chart = study.picture(options, runs, claims)
+    texts = [text.get_text() for text in chart.figure().findobj(Text)]
+    texts += [chart.note, chart.describe(), chart.interactive().layout.meta["note"]]
+    texts += study.answered(options, runs, claims)
+    assert [(text, left) for text in texts if (left := unspoken(text, names))] == []
+    for file, draw in study.drawn(runs):
+        assert unspoken(describe(draw()), names | {*STEPS}) == [], file
+
+
+def test_words_that_nobody_said_are_found():
+    assert unspoken("‹a ‹b› c› 0.5, lr 2e-4", {"lr"}) == []
+    assert unspoken("‹a› by epoch", {"lr"}) == ["by", "epoch"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,88 @@
+"""The answer of study_neighbours."""
+
+import numpy as np
+
+import sgdstudy as ss
+
+KEPT = ("shuffle_once", "strided", "sequential")
+
+
+def short(o, runs, value):
+    yield from rule(runs)
+    yield from sorted_order(o, runs, value)
+    yield from rmsprop(runs, value)
+
+
+def answer(o, runs, value):
+    yield from rule(runs)
+    yield None
+    law = {c.arm: 10**c.expected for c in value if c.name == "log10_late_excess"}
+    yield ss.say(
+        """With label noise 1 the loss in the later half of {n} epochs is {blocks:.2} above the
+        least one for neighbours in random order, {mixed:.2} for mixed batches (geometric means of
+        250 orders, by theory).""",
+        n=o.epochs,
+        blocks=law["SGD block_shuffle, noise 1"],
+        mixed=law["SGD shuffle, noise 1"],
+    )
+    excess = {order: value["excess_at_end", f"SGD {order}, noise 1"] for order in KEPT}
+    yield ss.say(
+        """There the fixed order of mixed batches (strided) ends {strided:.2} above, one drawn once
+        (shuffle_once) {once:.2} (median of {n}).""",
+        strided=excess["strided"],
+        once=excess["shuffle_once"],
+        n=o.seeds,
+    )
+    yield None
+    yield from sorted_order(o, runs, value)
+    yield None
+    yield ss.say("RMSprop divides each gradient by its usual size: its steps do not grow with it.")
+    yield from rmsprop(runs, value)
+
+
+def rule(runs):
+    mixed, blocks = (runs[f"{order}, running rule"] for order in ("shuffle", "block_shuffle"))
+    given = {"blocks": blocks.when(), "mixed": mixed.when()}
+    if mixed.median_stop < blocks.median_stop:
+        yield ss.say(
+            """Neighbours cost more than mixed batches, also in random order: by the notebook's
+            rule, on the running loss, they stop {blocks}, mixed batches {mixed} (medians).""",
+            **given,
+        )
+    else:
+        yield ss.say(
+            """By the notebook's rule, on the running loss, neighbours in random order stop
+            {blocks}, mixed batches {mixed} (medians).""",
+            **given,
+        )
+
+
+def sorted_order(o, runs, value):
+    run, excess = runs["SGD sequential, noise 1"], value["excess_at_end", "SGD sequential, noise 1"]
+    if len(ss.expect(run).beyond_limit) and excess > o.epsilon:
+        yield ss.say(
+            """With label noise 1 the sorted order ends {excess:.2} above the least loss: the growth
+            within the epoch (Exercise 6) multiplies the noise, and to get below {epsilon} it needs
+            noiseless labels.""",
+            excess=excess,
+            epsilon=o.epsilon,
+        )
+    else:
+        yield ss.say(
+            "With label noise 1 the sorted order ends {excess:.2} above the least loss.",
+            excess=excess,
+        )
+
+
+def rmsprop(runs, value):
+    run, drawn = (runs[f"RMSprop {order}"] for order in ("sequential", "shuffle"))
+    yield ss.say(
+        """In sorted order the running loss of RMSprop is {most:.2} at most; by the rule of Exercise
+        5 it stops {stop}, at a loss of all the data of {end:.2}, and shuffled {there} of {n} seeds
+        stop.""",
+        most=value["largest_running_loss", "RMSprop sequential"],
+        stop=run.when(),
+        end=run.at("full_loss"),
+        there=int(np.isfinite(drawn.converged_epoch).sum()),
+        n=len(drawn.w),
+    )
