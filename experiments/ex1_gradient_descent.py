@@ -8,7 +8,7 @@ Source: Exercise 1. Command: python experiments/ex1_gradient_descent.py
 """
 
 import sgdstudy as ss
-from answers.ex1_gradient_descent import answer, short  # noqa: F401, ss.study collects them
+from answers.ex1_gradient_descent import answer, short
 
 D = 2000  # points of the curve
 STEPS = ("1e-4", "2e-4", "3e-4", "4e-4", "4.9e-4", "5.1e-4")

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 import sgdstudy as ss
-from answers.ex4_minibatch import answer, short  # noqa: F401, ss.study collects them
+from answers.ex4_minibatch import answer, short
 
 PRINTED = "printed in the notebook"
 EACH = "printed in the notebook; of all seeds"

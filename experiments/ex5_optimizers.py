@@ -10,7 +10,7 @@ Source: Exercise 5. Command: python experiments/ex5_optimizers.py --seeds 1024
 import numpy as np
 
 import sgdstudy as ss
-from answers.ex5_optimizers import answer, short  # noqa: F401, ss.study collects them
+from answers.ex5_optimizers import answer, short
 
 # declared here once, not tuned; RAdam's first steps follow the bare gradient, so a small one
 STEPS = {"Adam": 0.1, "AdamW": 0.1, "NAdam": 0.1, "RAdam": 1e-3, "Adagrad": 0.5}

@@ -10,7 +10,7 @@ Command: python experiments/ex6_shuffle.py --seeds 64
 """
 
 import sgdstudy as ss
-from answers.ex6_shuffle import answer, short  # noqa: F401, ss.study collects them
+from answers.ex6_shuffle import answer, short
 
 
 class Options(ss.Options):

@@ -11,7 +11,7 @@ Source: Exercise 7, second part. Command: python experiments/ex7b_gradient_norm.
 import numpy as np
 
 import sgdstudy as ss
-from answers.ex7b_gradient_norm import answer, short  # noqa: F401, ss.study collects them
+from answers.ex7b_gradient_norm import answer, short
 
 RATIO = "batch_norm_over_full_norm"
 NORMS = ("mean_grad_norm", "full_grad_norm")  # of the batch gradients of an epoch; of the full one

@@ -19,11 +19,11 @@ from answers.study_batch_size import (
     STAIRS,
     TARGET,
     TIGHT,
-    answer,  # noqa: F401, ss.study collects it
+    answer,
     of_step,
     path,
     planned,
-    short,  # noqa: F401
+    short,
 )
 
 EXACT = "theory: recursion of second moments; four standard errors"

@@ -12,7 +12,7 @@ Source: Exercise 6, continued. Command: python experiments/study_neighbours.py -
 """
 
 import sgdstudy as ss
-from answers.study_neighbours import KEPT, answer, short  # noqa: F401, ss.study collects two
+from answers.study_neighbours import KEPT, answer, short
 
 REDRAWN = ("shuffle", "block_shuffle")
 

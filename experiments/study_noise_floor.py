@@ -13,7 +13,7 @@ Command: python experiments/study_noise_floor.py
 import numpy as np
 
 import sgdstudy as ss
-from answers.study_noise_floor import LR_LAMBDA, MEANS, SHARES, answer, late, permuted, short  # noqa: F401
+from answers.study_noise_floor import LR_LAMBDA, MEANS, SHARES, answer, late, permuted, short
 
 SIZES = (1, 10)
 FEWEST = 40  # epochs
@@ -111,9 +111,9 @@ def picture(o, runs, value):
     settled = runs.select("*independent").items()
     gap = [value["excess", a] / ss.expect(run).stationary_excess.value - 1 for a, run in settled]
     title = ss.say(
-        """The loss settles within {gap:.0%} of the Lyapunov equation; shuffling leaves {flat:.0%}
+        """The loss settles within {gap:.1%} of the Lyapunov equation; shuffling leaves {flat:.0%}
         of the noise in the flattest direction""",
-        gap=max(map(abs, gap)),
+        gap=ss.text.at_least(max(map(abs, gap))),
         flat=flat,
     )
     note = ss.say("Each point of the right: one mode, one step.")

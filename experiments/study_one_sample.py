@@ -9,7 +9,7 @@ Source: Exercise 1. Command: python experiments/study_one_sample.py
 """
 
 import sgdstudy as ss
-from answers.study_one_sample import answer, short  # noqa: F401, ss.study collects them
+from answers.study_one_sample import answer, short
 
 OWN = "theory: the order's own steps"
 

@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 
 import sgdstudy as ss
-from answers.study_orders import answer, errors, short  # noqa: F401, ss.study collects two
+from answers.study_orders import answer, errors, short
 
 TIME = 6  # lr d K: with Hessian 2 the start is forgotten to exp(-12)
 LEAST = 32  # the least K at which a law of large K is claimed: its next order is of 1 / K

@@ -13,7 +13,7 @@ Source: sections 4 and 5 of the notebook stop on the running loss and on the las
 import numpy as np
 
 import sgdstudy as ss
-from answers.study_stopping_rules import PASSES, RULES, answer, epsilon, outcomes, short  # noqa: F401
+from answers.study_stopping_rules import PASSES, RULES, answer, epsilon, outcomes, short
 
 SHOWN = {"shuffle": ss.to_say("the notebook's run"), "noisy labels": ss.to_say("noisy labels")}
 EXACT = "theory: second moments of independent batches; four standard errors"

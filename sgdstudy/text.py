@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import math
 import re
 import unicodedata
@@ -58,6 +59,29 @@ def power(value: float, digits: int = 1) -> str:
         return written(float(text)) if math.isinf(value) else text
     mantissa, exponent = text.split("e")
     return raised(mantissa, int(exponent))
+
+
+def at_least(value: float, digits: int = 2) -> float:
+    """Return the least number of so many digits that is not below a value: of a bound, in words.
+
+    >>> at_least(0.0311), at_least(50.83), at_least(0.5), at_least(float("inf"))
+    (0.032, 51.0, 0.5, inf)
+    """
+    return _cut(value, digits, decimal.ROUND_CEILING)
+
+
+def at_most(value: float, digits: int = 2) -> float:
+    """Return the largest number of so many digits that is not above a value.
+
+    >>> at_most(0.0319), at_most(-50.83), at_most(0.5)
+    (0.031, -51.0, 0.5)
+    """
+    return _cut(value, digits, decimal.ROUND_FLOOR)
+
+
+def _cut(value: float, digits: int, rounding: str) -> float:
+    exact = decimal.Decimal(repr(float(value)))
+    return float(decimal.Context(prec=digits, rounding=rounding).create_decimal(exact))
 
 
 def raised(mantissa: str, exponent: int) -> str:

@@ -68,8 +68,8 @@ def answer(o, runs, value):
             """So the gradient does not vanish on the way to the solution: its norm was never
             below {least:.2}, the least that means of ±(xᵢ², xᵢ, 1) can have, and each step is at
             least {length:.2} long. With a constant step such a descent does not settle.""",
-            least=value["least_gradient"],
-            length=o.lr * value["least_gradient"],
+            least=ss.text.at_most(value["least_gradient"]),
+            length=ss.text.at_most(o.lr * value["least_gradient"]),
         )
     yield None
     (low, high), first = value["distance", "abs, near"], value["distance_after_first_step"]

@@ -101,10 +101,13 @@ def last_batch(o, runs, value):
             """That {epsilon} on ten points is hard to reach by luck far from the solution: each
             order that stops is within {near:.2} of the true parameters.""",
             epsilon=o.epsilon,
-            near=near,
+            near=ss.text.at_least(near),
         )
     elif left < n:
-        yield ss.say("The orders that stop are within {near:.2} of the true parameters.", near=near)
+        yield ss.say(
+            "The orders that stop are within {near:.2} of the true parameters.",
+            near=ss.text.at_least(near),
+        )
     if left < n and run.config.stop[1] == 1e-7:
         yield ss.say(
             "{share:.0%} of them are within the printed 0.0001.",
@@ -165,7 +168,7 @@ def against_sgd(o, runs, value):
             away from the true parameters (median); RMSprop is within {near:.2} where it stops.""",
             distance=distance,
             epochs=epochs(o.epochs),
-            near=near,
+            near=ss.text.at_least(near),
         )
     else:
         yield ss.say(

@@ -121,7 +121,7 @@ def multiplied(value):
             another, and their steepest directions are nearly the same (the cosine of the angle
             between those of two consecutive ones is at least {cosine:.6f}): what the first has
             enlarged the next enlarges again.""",
-            cosine=value["least_cosine"],
+            cosine=ss.text.at_most(value["least_cosine"], 6),
         )
     if value["growth_within_epoch"] > 10:
         yield ss.say(
@@ -138,7 +138,7 @@ def multiplied(value):
             (steep_batches.png): so the end of the epoch finds little to multiply.""",
             begun=begun,
             grown=grown,
-            ended=ended,
+            ended=ss.text.at_least(ended, 1),
             first=first,
             late=late,
         )

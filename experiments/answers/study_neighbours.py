@@ -80,7 +80,7 @@ def rmsprop(runs, value):
         """In sorted order the running loss of RMSprop is {most:.2} at most; by the rule of Exercise
         5 it stops {stop}, at a loss of all the data of {end:.2}, and shuffled {there} of {n} seeds
         stop.""",
-        most=value["largest_running_loss", "RMSprop sequential"],
+        most=ss.text.at_least(value["largest_running_loss", "RMSprop sequential"]),
         stop=run.when(),
         end=run.at("full_loss"),
         there=int(np.isfinite(drawn.converged_epoch).sum()),

@@ -56,9 +56,9 @@ def settles(runs, value):
     every = runs.select("*independent").items()
     gap = [value["excess", a] / ss.expect(r).stationary_excess.value - 1 for a, r in every]
     yield ss.say(
-        """The loss settles where theory says, within {gap:.0%}, at each of {n} step sizes with
+        """The loss settles where theory says, within {gap:.1%}, at each of {n} step sizes with
         batches of {sizes}.""",
-        gap=max(map(abs, gap)),
+        gap=ss.text.at_least(max(map(abs, gap))),
         n=len(SHARES),
         sizes=sizes(runs),
     )
