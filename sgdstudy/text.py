@@ -64,19 +64,21 @@ def power(value: float, digits: int = 1) -> str:
 def at_least(value: float, digits: int = 2) -> float:
     """Return the least number of so many digits that is not below a value: of a bound, in words.
 
-    >>> at_least(0.0311), at_least(50.83), at_least(0.5), at_least(float("inf"))
-    (0.032, 51.0, 0.5, inf)
+    But for a thousandth of its last digit, which may be rounding of float32.
+
+    >>> at_least(0.0311), at_least(50.83), at_least(0.09000015), at_least(float("inf"))
+    (0.032, 51.0, 0.09, inf)
     """
-    return _cut(value, digits, decimal.ROUND_CEILING)
+    return _cut(value - abs(value) * 10 ** -(digits + 3), digits, decimal.ROUND_CEILING)
 
 
 def at_most(value: float, digits: int = 2) -> float:
-    """Return the largest number of so many digits that is not above a value.
+    """Return the largest number of so many digits that is not above a value; see `at_least`.
 
-    >>> at_most(0.0319), at_most(-50.83), at_most(0.5)
-    (0.031, -51.0, 0.5)
+    >>> at_most(0.0319), at_most(-50.83), at_most(0.08999985)
+    (0.031, -51.0, 0.09)
     """
-    return _cut(value, digits, decimal.ROUND_FLOOR)
+    return _cut(value + abs(value) * 10 ** -(digits + 3), digits, decimal.ROUND_FLOOR)
 
 
 def _cut(value: float, digits: int, rounding: str) -> float:
