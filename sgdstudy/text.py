@@ -69,7 +69,7 @@ def at_least(value: float, digits: int = 2) -> float:
     >>> at_least(0.0311), at_least(50.83), at_least(0.09000015), at_least(float("inf"))
     (0.032, 51.0, 0.09, inf)
     """
-    return _cut(value - abs(value) * 10 ** -(digits + 3), digits, decimal.ROUND_CEILING)
+    return _cut(value, digits, decimal.ROUND_CEILING, -1)
 
 
 def at_most(value: float, digits: int = 2) -> float:
@@ -78,12 +78,14 @@ def at_most(value: float, digits: int = 2) -> float:
     >>> at_most(0.0319), at_most(-50.83), at_most(0.08999985)
     (0.031, -51.0, 0.09)
     """
-    return _cut(value + abs(value) * 10 ** -(digits + 3), digits, decimal.ROUND_FLOOR)
+    return _cut(value, digits, decimal.ROUND_FLOOR, 1)
 
 
-def _cut(value: float, digits: int, rounding: str) -> float:
-    exact = decimal.Decimal(repr(float(value)))
-    return float(decimal.Context(prec=digits, rounding=rounding).create_decimal(exact))
+def _cut(value: float, digits: int, rounding: str, slack: int) -> float:
+    if not math.isfinite(value):
+        return value
+    near = float(value) + slack * abs(value) * 10 ** -(digits + 3)
+    return float(decimal.Context(prec=digits, rounding=rounding).create_decimal(repr(near)))
 
 
 def raised(mantissa: str, exponent: int) -> str:
