@@ -82,9 +82,10 @@ def at_most(value: float, digits: int = 2) -> float:
 
 
 def _cut(value: float, digits: int, rounding: str, slack: int) -> float:
+    value = float(value)  # not numpy's
     if not math.isfinite(value):
         return value
-    near = float(value) + slack * abs(value) * 10 ** -(digits + 3)
+    near = value + slack * abs(value) * 10 ** -(digits + 3)
     return float(decimal.Context(prec=digits, rounding=rounding).create_decimal(repr(near)))
 
 
