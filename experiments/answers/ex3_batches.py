@@ -20,7 +20,7 @@ def short(o, runs, value):
             """With shuffle=True the points of a batch come from anywhere on the curve; with
             shuffle=False they are neighbours, a piece that is {piece:.2} wide at most, of
             {width:.2f} (Exercise 6 shows what this does).""",
-            piece=value["widest_batch"],
+            piece=ss.text.at_least(value["widest_batch"]),
             width=width(runs),
         )
     for arm, size in (("shuffle", o.batch_size), ("ragged", o.ragged)):
@@ -65,7 +65,7 @@ def answer(o, runs, value):
     yield ss.say(
         """With shuffle=False it is that of the file, here from left to right: a batch is a
         piece of the curve, {piece:.2} wide at most.""",
-        piece=value["widest_batch"],
+        piece=ss.text.at_least(value["widest_batch"]),
     )
     yield None
     if all(claim.holds for claim in value if claim.name == "same_as_dataloader"):
