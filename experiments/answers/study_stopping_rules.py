@@ -117,28 +117,24 @@ def gradient_norm(o, runs, found):
         )
 
 
+def shares(runs, value, claim):
+    """Return a claim's shares by arm; in sorted order the last batch is always the same."""
+    arms = [arm for arm in runs if arm != "sequential"]
+    return [ss.say("{arm} {share:.0%}", arm=arm, share=value[claim, arm]) for arm in arms]
+
+
 def last_batch(runs, value):
-    every = [
-        ss.say("{arm} {share:.0%}", arm=arm, share=value["false_stops_last_batch", arm])
-        for arm in runs
-        if arm != "sequential"
-    ]
     yield ss.say(
         "The loss of the last batch stops these shares of the seeds too early: {shares}.",
-        shares=every,
+        shares=shares(runs, value, "false_stops_last_batch"),
     )
 
 
 def luck(runs, value):
-    random = [
-        ss.say("{arm} {share:.0%}", arm=arm, share=value["false_stops_random_batches", arm])
-        for arm in runs
-        if arm != "sequential"
-    ]
     yield ss.say(
         """A batch of that size, drawn at random at the end of each epoch, would have stopped
         too early: {shares}.""",
-        shares=random,
+        shares=shares(runs, value, "false_stops_random_batches"),
     )
     (lucky,) = (claim for claim in value if claim.name == "share_of_lucky_batches")
     if lucky.holds:
