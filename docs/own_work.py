@@ -196,15 +196,17 @@ print("largest difference:", "below 1e-5" if np.abs(mine - one.w[0]).max() < 1e-
 # ## 4. Your own measure, and when to stop
 #
 # `measures` are computed of all the data at the end of every epoch, and of the test data too.
-# `stop` looks there as well: here until the loss of all the data is below 0.75. To see: each seed
-# stops by itself, and the columns `right_score` and `test_right_score`.
+# `stop` looks there as well, at any column: here until 87 % of the test data are right at the end
+# of two epochs in a row. `stop=("test_right_score", None), patience=5` would stop where five epochs
+# brought nothing better. To see: each seed stops by itself.
 
 # %%
 history = ss.train(
     problem,
     epochs=40,
     seeds=range(4),
-    stop=("full", 0.75),
+    stop=("test_right_score", 0.87),
+    patience=2,
     measures={"right_score": right_score},
     **settings,
 )

@@ -191,6 +191,14 @@ CALLS = {
             ({"diagnostics_every": -1}, "at least 1, got -1"),
             ({"stop": torch.tensor(1.0)}, "a pair (rule, epsilon)"),
             ({"stop": (["running"], 0.1)}, "unknown stop rule ['running']"),
+            ({"stop": ("loss", 0.1)}, "unknown stop rule 'loss'"),
+            ({"stop": ("w0", 0.1)}, "unknown stop rule 'w0'"),
+            ({"stop": ("elapsed_seconds", 9), "clock": True}, "unknown stop rule 'elapsed_"),
+            ({"stop": ("mine", 0.1)}, "unknown stop rule 'mine'"),
+            ({"stop": ("full", 0)}, "epsilon must be positive and finite, got 0"),
+            ({"stop": ("test_loss", NAN)}, "epsilon must be finite, got nan"),
+            ({"stop": ("full", 0.1), "patience": 0}, "patience must be at least 1, got 0"),
+            ({"patience": 3}, "patience goes with a stop rule"),
             ({"seeds": range(10**9)}, "1,000,000 at the most"),
             ({"seeds": torch.tensor([1.0])}, "got tensor(1.)"),
             ({"seeds": int}, "got <class 'int'>"),
@@ -667,7 +675,8 @@ TAKEN: dict[str, list[Any]] = {  # of each setting, some that are: of ANYTHING h
     "drop_last": [True, np.True_],
     "order": ["strided", [[[0, 1], [2, 3]]]],
     "epochs": [1, np.int64(3)],
-    "stop": [("running", 0.1), ["full", 1e-9]],
+    "stop": [("running", 0.1), ["full", 1e-9], ("test_loss", None), ("accuracy", -1)],
+    "patience": [1, np.int64(3)],
     "seeds": [3, [3, 1], range(4), np.arange(3)],
     "dtype": ["float32", "float64"],
     "device": ["cpu"],
@@ -679,7 +688,10 @@ TAKEN: dict[str, list[Any]] = {  # of each setting, some that are: of ANYTHING h
     "record_rows": [0, 100],
     "measures": [{}, {"error": len}],
 }
-BESIDE = {"schedule_unit": {"schedule": "inverse_time"}}  # what a setting goes with
+BESIDE = {  # what a setting goes with
+    "schedule_unit": {"schedule": "inverse_time"},
+    "patience": {"stop": ("full", 0.1)},
+}
 
 
 def listed(value):

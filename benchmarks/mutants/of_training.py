@@ -67,16 +67,6 @@ TRAINER = Group(
             "the full loss of an epoch's first step is an epoch late",
         ),
         (
-            "below = epochs[STOP_COLUMNS[rule]] < epsilon",
-            "below = epochs[STOP_COLUMNS[rule]] <= epsilon",
-            "stops at a loss of exactly epsilon",
-        ),
-        (
-            "return np.where(below.any(0), below.argmax(0), span.n_epochs)",
-            "return np.where(below[0], 0, span.n_epochs)",
-            "only the first epoch of a chunk is looked at",
-        ),
-        (
             "ended = ((found.outcome > 0) | over) & self.live[self.members]",
             "ended = self.live[self.members]",
             "every chunk's last row is kept, not that of those that end",
@@ -430,6 +420,39 @@ TRAJECTORY = Group(
     ],
 )
 
+STOP = Group(
+    "recipe/stop.py",
+    "stop train",
+    [
+        (
+            "else values < sign * epsilon",
+            "else values <= sign * epsilon",
+            "stops at a loss of exactly epsilon",
+        ),
+        (
+            "return np.where(ends.any(0), ends.argmax(0), n)",
+            "return np.where(ends[0], 0, n)",
+            "only the first epoch of a chunk is looked at",
+        ),
+        (
+            "Watch(row[-1], best[-1])",
+            "Watch(0 * row[-1], best[-1])",
+            "patience begins anew with every chunk",
+        ),
+        (
+            "Watch(row[-1], best[-1])",
+            "Watch(row[-1], values[-1])",
+            "no better than the last epoch, not than the best, from chunk to chunk",
+        ),
+        ("ends = row >= patience", "ends = row > patience", "an epoch too patient"),
+        (
+            "-1.0 if columns.more_is_better(column_of(rule)) else 1.0",
+            "1.0",
+            "an accuracy stops below epsilon",
+        ),
+    ],
+)
+
 DRAWS = Group(
     "recipe/draw_cache.py",
     "orders",
@@ -485,6 +508,7 @@ GROUPS = [
     STATE,
     CHUNK,
     CONFIG,
+    STOP,
     TRAJECTORY,
     DRAWS,
     ENGINES,

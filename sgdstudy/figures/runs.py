@@ -18,6 +18,7 @@ from sgdstudy.figures.shown import Figure
 from sgdstudy.figures.style import Run, Runs
 from sgdstudy.figures.tables import curves, numbered
 from sgdstudy.language import say, to_say
+from sgdstudy.recipe import stop as stops
 from sgdstudy.recipe.columns import CLOCK, of_parameters
 from sgdstudy.recipe.columns import title as title_of
 from sgdstudy.theory import predictions
@@ -440,11 +441,7 @@ def _level_lines(axes: Any, ls: LeastSquares, i: int, j: int) -> None:
 
 
 def _mark_epsilon(axes: Any, column: str, runs: Runs) -> None:
-    rules = {"running": "running_loss", "full": "full_loss"}
-    limits = {
-        h.config.stop[1]
-        for h in runs.values()
-        if h.config.stop is not None and rules.get(h.config.stop[0]) == column
-    }
-    for epsilon in limits:
-        axes.axhline(epsilon, color="black", linestyle=":", linewidth=1)
+    rules = {h.config.stop for h in runs.values() if h.config.stop is not None}
+    for epsilon in {epsilon for rule, epsilon in rules if stops.column_of(rule) == column}:
+        if epsilon is not None:
+            axes.axhline(epsilon, color="black", linestyle=":", linewidth=1)

@@ -19,6 +19,7 @@ from sgdstudy import checks
 from sgdstudy.errors import InputError, reason
 from sgdstudy.history.history import History
 from sgdstudy.recipe import columns
+from sgdstudy.recipe import stop as stops
 from sgdstudy.text import written
 from sgdstudy.theory.medians import Interval, bounded_median, median, median_interval
 
@@ -165,6 +166,17 @@ def first_beyond(
         rows[over].where(values > target if above else values < target).astype(float).fillna(np.inf)
     )
     return times.groupby([rows[key] for key in keys], observed=True).min()
+
+
+def first_stop(rows: pd.DataFrame, column: str, stop: stops.Stop, patience: int) -> pd.Series:
+    """Return the epoch at which a rule stops each seed, infinite: none; rows are in order."""
+
+    def of_seed(values: pd.Series) -> float:
+        each = values.to_numpy(dtype=float)[:, None]
+        (first,), _ = stops.look(each, stop, patience, stops.Watch.of(1))
+        return float(rows.loc[values.index[first], "epoch"]) if first < len(each) else np.inf
+
+    return floats(column, rows[column]).groupby(rows["seed"]).apply(of_seed)
 
 
 def check_stop(stop: Any) -> None:

@@ -407,6 +407,13 @@ def _is_installed_class(value: type) -> bool:
     return found is value or not value.__flags__ & HEAP
 
 
+def is_own(value: types.FunctionType | type) -> bool:
+    """Whether a function or class is the user's own."""
+    if isinstance(value, type):
+        return not _is_installed_class(value)
+    return not _is_installed(value.__code__.co_filename)
+
+
 @functools.cache
 def _version(module: str) -> str:
     """Return the version of the package that a module belongs to, "" where it has none."""

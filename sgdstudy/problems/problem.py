@@ -12,7 +12,7 @@ from torch import nn
 
 from sgdstudy import checks
 from sgdstudy.errors import InputError, failed, quoted
-from sgdstudy.problems import data, linearity, losses, penalties, trial
+from sgdstudy.problems import bindings, data, linearity, losses, penalties, trial
 from sgdstudy.problems.data import DTYPES as DTYPES
 from sgdstudy.problems.evaluation import Evaluation
 from sgdstudy.problems.least_squares import LeastSquares
@@ -124,6 +124,7 @@ class Problem(Evaluation):
             if some is not None:
                 trial.check(self, *some)
         penalties.check(self.penalties, first)
+        bindings.note(self, (model, loss, penalty, self.w_init, self._drift, stream))
 
     def _read(self, x: Any, y: Any, test: Any) -> None:
         """Take over the data."""
@@ -145,8 +146,10 @@ class Problem(Evaluation):
     def check_unchanged(self) -> None:
         """Raise `InputError` where the data are not those that the problem was made of.
 
-        Of each array up to a megabyte is read, in stretches spread evenly over it.
+        Or a variable that its functions read holds something else, see `bindings`. Of each array up
+        to a megabyte is read, in stretches spread evenly over it.
         """
+        bindings.check(self, f"the problem {self.name!r}")
         if self._seen and self._glance() != self._seen:
             raise InputError(
                 f"the data of {self.name!r} changed since the problem was made; make it again "
@@ -278,6 +281,7 @@ class Problem(Evaluation):
 
     def replace(self, **changes: Any) -> Problem:
         """Return the same problem with some arguments of the constructor changed."""
+        bindings.check(self, f"the problem {self.name!r}")
         same = self._arguments | ({"init": None} if "w_init" in changes else {})
         wrong = sorted(set(changes) - set(same))
         if wrong:

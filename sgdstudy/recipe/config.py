@@ -13,9 +13,12 @@ import torch
 
 from sgdstudy import checks, quantities
 from sgdstudy.errors import InputError, quoted, reason, unknown
+from sgdstudy.problems import bindings
 from sgdstudy.problems.problem import DTYPES, Problem
 from sgdstudy.problems.torch_state import own_state
 from sgdstudy.recipe import columns, orders, rules, schedules
+from sgdstudy.recipe import stop as stops
+from sgdstudy.recipe.stop import STOP_COLUMNS as STOP_COLUMNS
 
 ENGINES = ("auto", "eager", "compiled")
 STEP_COLUMNS = tuple(column.name for column in columns.OF_STEPS)
@@ -30,13 +33,6 @@ TAKEN = {
     "live",
     *LABELS,
 }
-STOP_COLUMNS = {
-    "running": "running_loss",
-    "full": "full_loss",
-    "last_batch": "last_loss",
-    "grad_norm": "full_grad_norm",
-}
-STOP_RULES = tuple(STOP_COLUMNS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +72,11 @@ class TrainConfig:
         epochs: the most epochs.
         stop: `(rule, epsilon)`, tested at the end of each epoch, or None. Rules: `running` (the
             size-weighted mean of the epoch's batch losses as w moves), `full` (loss of all the
-            data), `last_batch`, `grad_norm` (norm of the full gradient).
+            data), `last_batch`, `grad_norm` (norm of the full gradient); or any column of `epochs`,
+            own measures too, as `("test_accuracy", 0.95)`: above epsilon where more is better, as
+            of accuracies and scores, else below. `("test_loss", None)`: no better than its best so
+            far.
+        patience: at how many ends of epochs in a row the stop rule has to hold.
         seeds: one replica each.
         dtype: `float32` or `float64`; None keeps the data's.
         device: where to train, as `cpu` or `cuda`.
@@ -116,7 +116,8 @@ class TrainConfig:
     drop_last: bool = False
     order: Any = "shuffle"
     epochs: int = 100
-    stop: tuple[str, float] | None = None
+    stop: tuple[str, float | None] | None = None
+    patience: int = 1
     seeds: Any = (0,)
     dtype: str | None = None
     device: str = "cpu"
@@ -140,7 +141,6 @@ class TrainConfig:
         if self.batch_size is not None:
             settle("batch_size", checks.count("batch_size", self.batch_size))
         settle("order", orders.checked_order(self.order))
-        settle("stop", _stop(self.stop))
         settle("seeds", checks.seeds(self.seeds))
         settle("device", _device(self.device))
         checks.choice("engine", self.engine, ENGINES)
@@ -151,6 +151,10 @@ class TrainConfig:
         chosen = _free_names(quantities.resolve(self.diagnostics))
         known = [*STEP_COLUMNS, *varies, *chosen]
         settle("measures", _measures(self.measures))
+        settle("stop", stops.settle(self.stop, self.measure_columns))
+        settle("patience", checks.count("patience", self.patience))
+        if self.stop is None and self.patience != 1:
+            raise InputError("patience goes with a stop rule; name one, as stop=('full', 0.1)")
         settle("metrics", _metrics(self.metrics, known, self.seeds, self.measure_columns))
         optimizer, lr = rules.settle(self.optimizer, self.lr, self.options)
         settle("optimizer", optimizer)
@@ -173,6 +177,7 @@ class TrainConfig:
             settle("ema", checks.number("ema", self.ema, lambda v: 0 < v < 1, "between 0 and 1"))
         if self.dtype is not None:
             checks.choice("dtype", self.dtype, DTYPES)
+        bindings.note(self, (getattr(self, setting.name) for setting in fields(self)))
 
     @classmethod
     def of(cls, **settings: Any) -> TrainConfig:
@@ -215,6 +220,12 @@ class TrainConfig:
                     f"{self.order.shape[2]} samples"
                 )
 
+        there = self.epoch_columns(problem)
+        if self.stop is not None and stops.column_of(self.stop[0]) not in there:
+            raise InputError(
+                f"the stop rule looks at {self.stop[0]}, which this run does not record; it has "
+                f"{', '.join(there)}"
+            )
         for _, name, _ in map(columns.line, self.metrics or ()):
             if re.fullmatch(r"w[0-9]+", name) and int(name[1:]) >= problem.p:
                 raise InputError(
@@ -225,6 +236,35 @@ class TrainConfig:
     def measure_columns(self) -> list[str]:
         """The columns of own measures, of test data too."""
         return [f"{prefix}{name}" for name in self.measures for prefix in ("", "test_")]
+
+    def epoch_columns(self, problem: Problem) -> list[str]:
+        """Return what is known of an epoch of a problem when it ends, by its columns."""
+        known, classes = problem.w_true is not None, problem.loss == "cross_entropy"
+        averages, moving, tests = self.average is not None, self.ema is not None, problem.test
+        optional = {
+            "distance": known,
+            "test_loss": tests is not None,
+            "accuracy": classes,
+            "test_accuracy": classes and tests is not None,
+            "average_loss": averages,
+            "average_distance": averages and known,
+            "ema_loss": moving,
+            "ema_distance": moving and known,
+            "ema_test_loss": moving and tests is not None,
+            "ema_test_accuracy": moving and classes and tests is not None,
+        }
+        every = [column.name for column in columns.OF_EPOCHS]
+        every += [name for name, there in optional.items() if there]
+        step = 2 if tests is None else 1  # of each measure, that of the test data comes second
+        return every + self.measure_columns[::step]
+
+    @property
+    def simple_stop(self) -> tuple[str, float] | None:
+        """The stop rule where it is below epsilon once, of which theory speaks; else None."""
+        if self.stop is None or self.patience != 1:
+            return None
+        rule, epsilon = self.stop
+        return (rule, epsilon) if rule in STOP_COLUMNS and epsilon is not None else None
 
     @property
     def clips(self) -> bool:
@@ -311,15 +351,6 @@ def _metrics(
         if which.startswith("seed") and int(which.removeprefix("seed")) not in seeds:
             raise InputError(f"the metric {name!r} is of a seed that the run does not have")
     return tuple(metrics)
-
-
-def _stop(stop: Any) -> tuple[str, float] | None:
-    if stop is None:
-        return None
-    if not isinstance(stop, (list, tuple)) or len(stop) != 2:
-        raise InputError(f"stop is a pair (rule, epsilon) or None, not {quoted(stop)}")
-    rule, epsilon = stop
-    return checks.choice("stop rule", rule, STOP_RULES), checks.number("epsilon", epsilon)
 
 
 def _device(device: Any) -> str:

@@ -16,6 +16,7 @@ from sgdstudy.recipe.config import TrainConfig
 TOGETHER = {
     "lr": "optimizer",
     "options": "optimizer",
+    "patience": "stop",
     "schedule": "step sizes",
     "schedule_options": "step sizes",
     "schedule_unit": "step sizes",

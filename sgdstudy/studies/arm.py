@@ -28,6 +28,7 @@ SETTINGS = (
     "ema",
     "epochs",
     "epsilon",
+    "patience",
     "dtype",
 )
 # prefixes of an optimiser's or a schedule's own option, as optimizer.momentum

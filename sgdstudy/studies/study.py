@@ -143,6 +143,8 @@ class Study:
         Raises:
             InputError: a setting that is not allowed, or does not fit its problem.
         """
+        from sgdstudy.problems import bindings
+
         checks.folder_name("the study's name", self.name)
         checks.seeds(options.seed_range())
         checks.count("jobs", options.jobs)
@@ -157,6 +159,8 @@ class Study:
                 raise InputError("'answer' is the name of the run with the claims; rename the arm")
             if not isinstance(arm, Arm):
                 raise InputError(f"the arm {name!r} is a ss.Arm, not {quoted(arm)}")
+            for part in (arm.problem, arm.config):
+                bindings.check(part, f"the arm {name!r}")
             changes = {
                 setting: getattr(options, setting)
                 for setting in ("device", "engine")

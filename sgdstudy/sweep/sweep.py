@@ -201,7 +201,7 @@ def _trial(arm: Arm) -> tuple[float, float]:
     timed: list[tuple[float, int]] = []
     with draw_cache.shared():
         while True:
-            config = replace(arm.config, epochs=epochs, stop=None)
+            config = replace(arm.config, epochs=epochs, stop=None, patience=1)
             for _ in range(2):  # the first compiles, and draws the orders
                 started = time.perf_counter()
                 steps = int(train(arm.problem, config=config, progress=False).n_steps.sum())

@@ -110,7 +110,8 @@ class Expected(ExpectedOrders):
 
     def stop_under(self, rule: str, epsilon: float) -> Known | None:
         """Return the median stop epoch under another stop rule; None where theory has none."""
-        return Expected(self.problem, replace(self.config, stop=(rule, epsilon))).stop_epoch
+        config = replace(self.config, stop=(rule, epsilon), patience=1)
+        return Expected(self.problem, config).stop_epoch
 
     # ---- full batches ----------------------------------------------------------------------
 
@@ -134,9 +135,9 @@ class Expected(ExpectedOrders):
         Raises:
             InputError: no stop rule, or no step size reaches it.
         """
-        if self.config.stop is None:
+        if self.config.simple_stop is None:
             raise InputError("lr_best_for_epsilon needs a stop rule; give stop=('running', 0.1)")
-        return descent.lr_best_for_epsilon(self.ls, self.start, self.config.stop[1])
+        return descent.lr_best_for_epsilon(self.ls, self.start, self.config.simple_stop[1])
 
     def contraction(self, epochs: int = 10) -> Known | None:
         """Return the factor of the error per epoch from the last losses, as `History.contraction`.

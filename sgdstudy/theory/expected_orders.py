@@ -112,7 +112,7 @@ class ExpectedOrders(ExpectedMoments):
             )
         order = np.array(pieces)[None, found.batches(len(pieces))]
         start = problem.replace(w_init=self.ls.w_star + found.direction)
-        return {"problem": start, "order": order, "epochs": 1, "stop": None}
+        return {"problem": start, "order": order, "epochs": 1, "stop": None, "patience": 1}
 
     def growth(self, across: bool = False) -> Known:
         """Return by how much these batches multiply that error.
@@ -164,7 +164,7 @@ class ExpectedOrders(ExpectedMoments):
         Raises:
             InputError: neither the running nor the full loss stops it.
         """
-        rule, epsilon = self.config.stop or ("nothing", 0.0)
+        rule, epsilon = self.config.simple_stop or ("nothing", 0.0)
         if rule not in ("running", "full"):
             raise InputError(f"the stop is known of a running or full loss; {rule} stops this one")
         first = self.of(self.config.seeds[:1])

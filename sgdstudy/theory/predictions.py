@@ -48,7 +48,7 @@ def predict(problem: Problem, config: TrainConfig, most: float = MOST_WORK) -> d
     ls = problem.least_squares
     if ls is None or not config.steps_are_plain:
         return {}
-    rule = config.stop and config.stop[0]
+    rule = config.simple_stop and config.simple_stop[0]
     if config.batch_size is None:
         if config.lr >= theory.lr_limit(ls):
             return _growth(problem, config, ls)
@@ -112,8 +112,8 @@ def _descent(
     problem: Problem, config: TrainConfig, start: np.ndarray, rounding: Rounding
 ) -> tuple[list[float], list[float]]:
     """Return stop epoch and distance of one start: expected, least, largest."""
-    assert config.stop is not None
-    (rule, epsilon), ls, lr, epochs = config.stop, rounding.ls, config.lr, config.epochs
+    assert config.simple_stop is not None
+    (rule, epsilon), ls, lr, epochs = config.simple_stop, rounding.ls, config.lr, config.epochs
     ahead = 0 if rule == "full" else 1  # the loss is read before the update: an epoch later
     first = 1 - ahead
 
@@ -165,8 +165,8 @@ def _followed(
     problem: Problem, config: TrainConfig, ls: LeastSquares, most: float
 ) -> _Seeds | None:
     """Return what is expected of the seeds' own orders; None where they take too long to follow."""
-    assert config.stop is not None
-    epsilon, m = config.stop[1], len(config.batch_sizes(problem.d))
+    assert config.simple_stop is not None
+    epsilon, m = config.simple_stop[1], len(config.batch_sizes(problem.d))
     most_epochs = int(min(config.epochs, most / work(problem, config)))
     stop, true, paths = np.full((3, len(config.seeds)), np.inf), problem.w_true is not None, []
     for epoch, now in enumerate(islice(_epochs(problem, config, ls), most_epochs), 1):
@@ -232,7 +232,7 @@ def followed_losses(
     Raises:
         InputError: the loss is not `mse`, or the model not linear in w.
     """
-    config = replace(config, stop=(rule, 1.0))  # any epsilon: nothing stops here
+    config = replace(config, stop=(rule, 1.0), patience=1)  # any epsilon: nothing stops here
     each = islice(_epochs(problem, config, theory.moments(problem)), epochs)
     value, off = zip(*((now.value, now.off) for now in each), strict=True)
     return np.array(value), np.array(off)
@@ -318,7 +318,10 @@ def _growth(problem: Problem, config: TrainConfig, ls: LeastSquares) -> dict[str
 
     It is read off the last losses that are finite.
     """
-    start, epsilon = _starts(problem, config)[0], config.stop[1] if config.stop else 0.0
+    stop = config.simple_stop
+    if config.stop != stop:
+        return {}  # it may stop first
+    start, epsilon = _starts(problem, config)[0], stop[1] if stop else 0.0
     k = np.unique(np.geomspace(1, max(1, config.epochs - 1), 500).astype(int))
     with np.errstate(over="ignore"):
         sums = theory.descent_loss(ls, start, config.lr, k) * len(ls.residual)

@@ -15,6 +15,7 @@ from sgdstudy.history.compare import (
     check_stop,
     confidence_of,
     first_beyond,
+    first_stop,
     floats,
     known,
     last_value,
@@ -23,7 +24,7 @@ from sgdstudy.history.compare import (
 )
 from sgdstudy.history.history import History
 from sgdstudy.recipe import columns
-from sgdstudy.recipe.config import STOP_COLUMNS
+from sgdstudy.recipe import stop as stops
 from sgdstudy.tracking.load import load_epochs, load_runs, load_steps
 
 
@@ -186,10 +187,11 @@ class _Stored:
         """Return a metric by seed."""
         seeds = pd.Index(self.seeds, name="seed")
         if metric == "stop_epoch":
-            rule, epsilon = self.run.get("stop", "none"), self.run.get("epsilon")
-            check_stop(None if rule == "none" else rule)
-            column = STOP_COLUMNS[rule]
-            found = first_beyond(self.rows("epoch", column), epsilon, column, "epoch")
+            stop, patience = stops.recorded(dict(self.run))
+            check_stop(stop)
+            assert stop is not None
+            column = stops.column_of(stop[0])
+            found = first_stop(self.rows("epoch", column), column, stop, patience)
             return found.reindex(seeds, fill_value=np.inf)
         worst, last = columns.worst(metric), last_value(self.rows("epoch", metric), metric)
         last = last.reindex(seeds, fill_value=worst)

@@ -17,6 +17,7 @@ from sgdstudy.problems import losses, penalties
 from sgdstudy.problems.problem import Problem
 from sgdstudy.quantities import norm
 from sgdstudy.recipe import columns, orders, rules, schedules
+from sgdstudy.recipe import stop as stops
 from sgdstudy.recipe.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def parameters(problem: Problem, config: TrainConfig) -> dict[str, str]:
     for name in ("clip_norm", "clip_value"):
         if getattr(config, name) is not None:
             values[name] = getattr(config, name)
+    if config.patience != 1:
+        values["patience"] = config.patience
     if config.measures:
         values["measures"] = ", ".join(config.measures)
     if config.drop_last:
@@ -134,7 +137,9 @@ def sentence(params: Mapping[str, str]) -> str:
     batches = f"batches of {p['batch_size']} of {p['d']} samples, order {p['order']}"
     if p["order"] == "full batch":
         batches = f"all {p['d']} samples at every step"
-    until = "" if p["stop"] == "none" else f", until {p['stop']} < {p['epsilon']}"
+    until = ""
+    if p["stop"] != "none":
+        until = f", {stops.in_words(p['stop'], p['epsilon'], p.get('patience', 1))}"
     return (
         f"{p['problem']}, loss {p['loss']}: {p['optimizer']}, lr {p['lr']}, {batches}; "
         f"at most {p['epochs']} epochs{until}; seeds {p['seeds']}, {p['dtype']}."

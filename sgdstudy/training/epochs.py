@@ -37,28 +37,16 @@ class Epochs:
         self.ema: np.ndarray | None = None
         self._ema_ends = np.empty(0)
         self._last: tuple[np.ndarray, np.ndarray] | None = None
-        known, classes = problem.w_true is not None, problem.loss == "cross_entropy"
-        averages, moving = config.average is not None, config.ema is not None
-        optional = {
-            "distance": known,
-            "test_loss": problem.test is not None,
-            "accuracy": classes,
-            "test_accuracy": classes and problem.test is not None,
-            "average_loss": averages,
-            "average_distance": averages and known,
-            "ema_loss": moving,
-            "ema_distance": moving and known,
-            "ema_test_loss": moving and problem.test is not None,
-            "ema_test_accuracy": moving and classes and problem.test is not None,
-        }
-        self._optional = [name for name, there in optional.items() if there]
-        tests = ("", "test_") if problem.test is not None else ("",)
+        self.columns = tuple(config.epoch_columns(problem))
         self._measured = {
             f"{prefix}{name}": (name, function, bool(prefix))
             for name, function in config.measures.items()
-            for prefix in tests
+            for prefix in ("", "test_")
+            if f"{prefix}{name}" in self.columns
         }
-        self.columns = (*COLUMNS, *self._optional, *self._measured)
+        self._optional = [
+            name for name in self.columns[len(COLUMNS) :] if name not in self._measured
+        ]
 
     def add(
         self, loss: np.ndarray, gradient: np.ndarray, w_next: np.ndarray, sizes: np.ndarray

@@ -19,7 +19,8 @@ from sgdstudy.history.rows import Rows, Sink
 from sgdstudy.problems.problem import Problem
 from sgdstudy.quantities import norm
 from sgdstudy.recipe import columns, rules
-from sgdstudy.recipe.config import STOP_COLUMNS, TrainConfig
+from sgdstudy.recipe import stop as stops
+from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.recipe.orders import Sampler
 from sgdstudy.training import engines
 from sgdstudy.training.chunk import REASONS, Span, Trace, Verdict, Whole, verdict
@@ -100,6 +101,7 @@ class Run:
         self.members = np.arange(n)
         self.epoch, self.batch = 0, 0  # done epochs; done batches of the present one
         self.epochs = Epochs(problem, config, self.sizes)
+        self.watch = stops.Watch.of(n)
         self.boundary: tuple[np.ndarray, np.ndarray] | None = None
         self.samples = Samples(None, problem.x, problem.y)  # of the chunk's steps
         self.shown_loss = np.nan
@@ -128,7 +130,12 @@ class Run:
             return {"run": arrays, "at": at}
         epochs = self.epochs.state_dict()
         return {
-            "run": {**arrays, "w": self.w, **{k: v for k, v in epochs.items() if k != "sums"}},
+            "run": {
+                **arrays,
+                "w": self.w,
+                **{k: v for k, v in epochs.items() if k != "sums"},
+                **{f"stop_{name}": value for name, value in self.watch._asdict().items()},
+            },
             "at": at,
             "sums": epochs["sums"],
             "boundary": dict(zip(("loss", "gradient"), self.boundary or (), strict=False)),
@@ -167,11 +174,12 @@ class Run:
         epochs = Epochs(self.problem, config, self.sizes)
         kept = {name: arrays[name] for name in ("averaged", "ema") if name in arrays}
         epochs.load_state_dict({"sums": parts.get("sums", {}), **kept})
+        watch = stops.Watch(*(np.asarray(arrays[f"stop_{k}"]) for k in stops.Watch._fields))
         ends = parts.get("boundary", {})
         boundary = (np.asarray(ends["loss"]), np.asarray(ends["gradient"])) if ends else None
         state = rules.load_state_dict(self.engine.init(w), parts.get("rule", {}))
         self.w, self.state, self.sampler = w, state, source
-        self.epochs, self.boundary = epochs, boundary
+        self.epochs, self.watch, self.boundary = epochs, watch, boundary
 
     def history(self, problem: Problem, seconds: float) -> History:
         """Return what was recorded, of the problem as it was given, in so many seconds."""
@@ -294,12 +302,13 @@ class Run:
         return Whole(values, slopes, value, slope)
 
     def _stopped(self, span: Span, epochs: dict[str, np.ndarray]) -> np.ndarray:
-        """Return, per replica, the first epoch of the chunk whose stop rule holds, else E."""
+        """Return, per replica, the first epoch of the chunk that the stop rule ends, else E."""
         if self.config.stop is None or not span.complete:
             return np.full(len(self.members), span.n_epochs)
-        rule, epsilon = self.config.stop
-        below = epochs[STOP_COLUMNS[rule]] < epsilon
-        return np.where(below.any(0), below.argmax(0), span.n_epochs)
+        stop, patience = self.config.stop, self.config.patience
+        values = epochs[stops.column_of(stop[0])].astype(float)
+        first, self.watch = stops.look(values, stop, patience, self.watch)
+        return first
 
     # ---- rows ------------------------------------------------------------------------------
 
@@ -391,6 +400,7 @@ class Run:
         self.sampler.retain(keep.tolist())
         self.members = self.members[keep]
         self.epochs.retain(keep)
+        self.watch = self.watch.retain(keep)
         if self.boundary is not None:
             self.boundary = (self.boundary[0][keep], self.boundary[1][keep])
 

@@ -12,6 +12,7 @@ from sgdstudy import problems
 from sgdstudy.errors import InputError, quoted
 from sgdstudy.history.history import History
 from sgdstudy.history.rows import Memory, Sink
+from sgdstudy.problems import bindings
 from sgdstudy.problems.problem import DTYPES, Problem
 from sgdstudy.problems.torch_state import own_state
 from sgdstudy.recipe.config import TrainConfig
@@ -77,6 +78,7 @@ def train(
     problem = problems.get(problem)
     config = _config(problem, config, settings)
     problem.check_unchanged()
+    bindings.check(config, "these settings")
     for name, value, kind in (("sink", sink, Sink), ("trajectory", trajectory, Trajectory)):
         if value is not None and not isinstance(value, kind):
             raise InputError(f"{name} is a {kind.__name__}, not {quoted(value)}")

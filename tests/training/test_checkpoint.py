@@ -193,6 +193,8 @@ CASES = {  # every rule meets another order
     "long": (LONG, {**COMPILED, "batch_size": 5, "epochs": 2}),
     "long, grab": (LONG, {**COMPILED, "batch_size": 5, "epochs": 2, "order": "grab"}),
     "bent, long": (BENT, {**EAGER, "batch_size": 1, "epochs": 11, "lr": 0.01}),
+    "patience": (CURVE, {**COMPILED, "stop": ("full", 1e3), "patience": 95}),
+    "best so far": (NET, {**EAGER, "stop": ("accuracy", None), "patience": 90, "epochs": 200}),
     "net": (NET, {**EAGER, "optimizer": "AdamW", "lr": 1e-3}),
 }
 

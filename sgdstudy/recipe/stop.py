@@ -1,0 +1,130 @@
+"""When a run stops: a column of `epochs`, looked at whenever an epoch ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sgdstudy import checks
+from sgdstudy.errors import InputError, quoted
+from sgdstudy.recipe import columns
+
+# rules by the names of the notebook's; any other column goes by its own
+STOP_COLUMNS = {
+    "running": "running_loss",
+    "full": "full_loss",
+    "last_batch": "last_loss",
+    "grad_norm": "full_grad_norm",
+}
+RULES = {column: rule for rule, column in STOP_COLUMNS.items()}
+Stop = tuple[str, float | None]
+
+
+def settle(stop: Any, own: list[str]) -> Stop | None:
+    """Return a stop rule, checked; a column that has a rule's name goes by it.
+
+    Args:
+        stop: `(rule or column, epsilon)`, epsilon None where no better is what counts; or None.
+        own: columns of own measures.
+
+    Raises:
+        InputError: no pair, no such column, or an epsilon that is not allowed.
+    """
+    if stop is None:
+        return None
+    if not isinstance(stop, (list, tuple)) or len(stop) != 2:
+        raise InputError(f"stop is a pair (rule, epsilon) or None, not {quoted(stop)}")
+    rule, epsilon = stop
+    # what is measured of time is another number in each run
+    known = [name for name in columns.EPOCHS if name not in RULES and name != columns.CLOCK]
+    if isinstance(rule, str):
+        rule = RULES.get(rule, rule)
+    checks.choice("stop rule", rule, [*STOP_COLUMNS, *known, *own])
+    if epsilon is None:
+        return rule, None
+    if rule in STOP_COLUMNS:
+        return rule, checks.number("epsilon", epsilon)
+    return rule, checks.number("epsilon", epsilon, lambda v: True, "finite")
+
+
+def column_of(rule: str) -> str:
+    """Return the column of `epochs` that a rule looks at."""
+    return STOP_COLUMNS.get(rule, rule)
+
+
+def in_words(rule: str, epsilon: Any, patience: Any) -> str:
+    """Say when a run stops, of values or their text.
+
+    >>> in_words("running", 0.1, 1), in_words("test_accuracy", 0.9, 3)
+    ('until running < 0.1', 'until test_accuracy > 0.9 at 3 epochs in a row')
+    >>> in_words("test_loss", None, 5)
+    'until test_loss gets no better at 5 epochs in a row'
+    """
+    sign = ">" if columns.more_is_better(column_of(rule)) else "<"
+    what = "gets no better" if str(epsilon) == "None" else f"{sign} {epsilon}"
+    row = "" if str(patience) == "1" else f" at {patience} epochs in a row"
+    return f"until {rule} {what}{row}"
+
+
+class Watch(NamedTuple):
+    """What a stop rule has seen of R replicas so far.
+
+    Attributes:
+        row: at how many epochs in a row it held, up to the last one, `(R,)`.
+        best: the best value of the column, `(R,)`, as less is better.
+    """
+
+    row: np.ndarray
+    best: np.ndarray
+
+    @classmethod
+    def of(cls, n: int) -> Watch:
+        """Return what it has seen of n replicas before their first epoch."""
+        return cls(np.zeros(n, np.int64), np.full(n, np.inf))
+
+    def retain(self, live: np.ndarray) -> Watch:
+        """Return the same of some replicas (positions)."""
+        return Watch(self.row[live], self.best[live])
+
+
+def look(values: np.ndarray, stop: Stop, patience: int, before: Watch) -> tuple[np.ndarray, Watch]:
+    """Return the first epoch, from 0, whose end stops a replica, else E, `(R,)`; and what was seen.
+
+    Args:
+        values: of the rule's column, at the ends of E epochs, `(E, R)`.
+        stop: the rule. Below epsilon, of accuracies and scores above it; without one, no better
+            than the best so far. NaN is neither below nor above, and no better.
+        patience: at how many epochs in a row.
+        before: what was seen of the epochs before them.
+
+    >>> look(np.array([[3.0], [1.0], [2.0], [1.0]]), ("test_loss", None), 2, Watch.of(1))[0]
+    array([3])
+    """
+    rule, epsilon = stop
+    sign = -1.0 if columns.more_is_better(column_of(rule)) else 1.0
+    values = sign * values
+    best = np.fmin.accumulate(np.concatenate([before.best[None], values]))
+    held = ~(values < best[:-1]) if epsilon is None else values < sign * epsilon
+    epoch, n = np.arange(len(values))[:, None], len(values)
+    missed = np.concatenate([-1 - before.row[None], np.where(held, -1 - before.row, epoch)])
+    row = epoch - np.maximum.accumulate(missed)[1:]
+    ends = row >= patience
+    return np.where(ends.any(0), ends.argmax(0), n), Watch(row[-1], best[-1])
+
+
+def recorded(params: Mapping[str, Any]) -> tuple[Stop | None, int]:
+    """Return the stop rule and the patience of a run's params, as numbers or text."""
+    rule, epsilon, patience = (params.get(name) for name in ("stop", "epsilon", "patience"))
+    if rule is None or rule == "none":
+        return None, 1
+    return (str(rule), _number(epsilon)), int(_number(patience) or 1)
+
+
+def _number(value: Any) -> float | None:
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        return None
+    return None if np.isnan(found) else found

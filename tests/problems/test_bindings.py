@@ -1,0 +1,223 @@
+"""Functions of a loop share its variable: an arm sees its own value, or is refused in one line."""
+
+import copy
+import functools
+import gc
+import pickle
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from conftest import call, one_line, small_curve
+
+import sgdstudy as ss
+
+CURVE = small_curve(noise=0.1)
+GIVEN = {"lr": 0.01, "batch_size": 10, "epochs": 2}
+SCALE = 1.0
+
+
+def problem(**changes):
+    return CURVE.replace(**changes)
+
+
+def scaled_by_global(f, y):
+    return SCALE * (f - y) ** 2
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        return SCALE * self.a * x
+
+
+class Scaled:
+    def __call__(self, f, y):
+        return SCALE * (f - y) ** 2
+
+
+# each makes a thing of a function that reads s, of the problem or of its settings
+MAKERS = {
+    "loss": lambda s: (problem(loss=lambda f, y: s() * (f - y) ** 2), {}),
+    "model": lambda s: (problem(model=lambda w, x: s() * (w[0] + w[1] * x + w[2] * x * x)), {}),
+    "penalty": lambda s: (problem(penalty=lambda w: s() * (w**2).sum()), {}),
+    "start": lambda s: (
+        problem(w_init=lambda generator: s() * torch.randn(3, generator=generator)),
+        {},
+    ),
+    "partial": lambda s: (
+        problem(loss=functools.partial(lambda k, f, y: k * s() * (f - y) ** 2, 2.0)),
+        {},
+    ),
+    "optimizer": lambda s: (CURVE, {"optimizer": lambda p: torch.optim.SGD(p, lr=0.01 * s())}),
+    "order": lambda s: (
+        CURVE,
+        {"order": lambda generator, d: torch.randperm(d, generator=generator).roll(int(s()))},
+    ),
+    "measure": lambda s: (CURVE, {"measures": {"own": lambda f, y: s() * (f - y).abs().max()}}),
+    "diagnostic": lambda s: (CURVE, {"diagnostics": [diagnostic(s)]}),
+}
+
+
+def diagnostic(s):
+    def own(chunk):
+        return s() * chunk.loss
+
+    return own
+
+
+def settings(own):
+    return {**GIVEN, **own} if "optimizer" not in own else {**GIVEN, **own, "lr": None}
+
+
+def loop(make, values=(1.0, 2.0, 3.0)):
+    """What a loop makes where every function reads its variable."""
+    found = {}
+    for s in values:
+        found[s] = make(lambda: s)  # noqa: B023
+    return found
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_what_a_loop_makes_and_is_trained_at_once_has_its_own_value(name):
+    for s in (1.0, 2.0):
+        one, own = MAKERS[name](lambda: s)  # noqa: B023
+        late = ss.train(one, **settings(own))
+        one, own = MAKERS[name](lambda s=s: s)
+        bound = ss.train(one, **settings(own))
+        assert np.array_equal(late.w, bound.w)
+        assert late.epochs.equals(bound.epochs)
+
+
+@pytest.mark.parametrize("name", ["loss", "model", "penalty", "start", "partial"])
+def test_a_problem_of_a_loop_that_is_over_is_refused(name):
+    made = loop(MAKERS[name])
+    for s in (1.0, 2.0):
+        with pytest.raises(ss.InputError, match=f"reads 's', which was {s} when") as error:
+            ss.train(made[s][0], **GIVEN)
+        assert one_line(error)
+        assert "is 3.0 now" in str(error.value)
+    assert ss.train(made[3.0][0], **GIVEN).stop_reason[0] == "max_epochs"
+    with pytest.raises(ss.InputError, match="reads 's'"):
+        made[1.0][0].replace(name="other")
+
+
+@pytest.mark.parametrize("name", ["optimizer", "order", "measure", "diagnostic"])
+def test_settings_of_a_loop_that_is_over_are_refused(name):
+    made = {}
+    for s in (1.0, 2.0, 3.0):
+        made[s] = ss.TrainConfig(**settings(MAKERS[name](lambda: s)[1]))  # noqa: B023
+    for s in (1.0, 2.0):
+        with pytest.raises(ss.InputError, match=f"reads 's', which was {s} when") as error:
+            ss.train(CURVE, config=made[s])
+        assert one_line(error)
+    ss.train(CURVE, config=made[3.0])
+
+
+SCRIPT = '''
+"""Which scale?"""
+import sgdstudy as ss
+
+class Options(ss.Options):
+    seeds: int = 2
+
+def arms(o):
+    curve = ss.problems.curve()
+    for s in (1.0, 2.0, 3.0):
+        loss = lambda f, y{bound}: s * (f - y) ** 2
+        given = dict(lr=1e-5, batch_size=10, epochs=2, seeds=o.seed_range())
+        yield f"s={{s:g}}", ss.Arm(curve.replace(loss=loss), **given)
+
+def claims(o, runs):
+    yield from ()
+
+def answer(o, runs, claims):
+    return "so"
+
+STUDY = ss.study(__name__)
+'''
+
+
+def test_arms_of_a_loop_are_refused_before_any_is_trained(store, tmp_path, capsys):
+    script = tmp_path / "loop.py"
+    script.write_text(SCRIPT.format(bound=""))
+    assert call("run", script, "--store", store) == 2
+    said = capsys.readouterr().err
+    assert "a function of the arm 's=1' reads 's', which was 1.0" in said
+    assert len(said.strip().splitlines()) == 1
+    with pytest.raises(ss.InputError):
+        ss.load_runs("loop", store=store)
+    assert call("sweep", script, "--grid", "lr=1e-5,1e-6", "--store", store) == 2
+    script.write_text(SCRIPT.format(bound=", s=s"))
+    result = ss.run(str(script), store=store)
+    first = [history.epochs["full_loss"].iloc[0] for history in result.runs.values()]
+    assert first[0] < first[1] < first[2]
+
+
+def test_globals_that_are_read_far_away_are_looked_at(monkeypatch):
+    made = {
+        "loss": problem(loss=scaled_by_global),
+        "object": problem(loss=Scaled()),
+        "through another": problem(loss=lambda f, y: scaled_by_global(f, y)),
+        "module": ss.Problem(CURVE.x, CURVE.y, Net()),
+    }
+    for one in made.values():
+        ss.train(one, **GIVEN)
+    monkeypatch.setattr(f"{__name__}.SCALE", 2.0)
+    for one in made.values():
+        with pytest.raises(ss.InputError, match=r"'SCALE', which was 1\.0 when .* is 2\.0 now"):
+            ss.train(one, **GIVEN)
+    monkeypatch.setattr(f"{__name__}.SCALE", 1.0)
+    for one in made.values():
+        ss.train(one, **GIVEN)
+
+
+def test_what_makes_no_difference_is_let_be():
+    def helper(f, y):
+        return (f - y) ** 2
+
+    calls, seen = 0, []
+
+    def counts(f, y):
+        nonlocal calls
+        calls += 1
+        seen.append(calls)
+        return helper(f, y).mean()
+
+    one = problem(loss=lambda f, y: helper(f, y))
+    config = ss.TrainConfig(**GIVEN, measures={"own": counts})
+    for _ in range(2):
+        ss.train(one, config=config)
+    assert calls == len(seen) > 2
+    same = helper
+
+    def helper(f, y):
+        return (f - y) ** 2
+
+    assert helper is not same
+    ss.train(one, **GIVEN)  # the same code
+
+    def helper(f, y):
+        return (f - y).abs()
+
+    with pytest.raises(ss.InputError, match="reads 'helper', which was something else when"):
+        ss.train(one, **GIVEN)
+
+
+def test_nothing_is_kept_alive_and_copies_can_be_made():
+    big = torch.zeros(1000)
+    held = weakref.ref(big)
+    one = problem(loss=lambda f, y: (f - y) ** 2 + big[0])
+    config = ss.TrainConfig(**GIVEN, measures={"own": lambda f, y: one.d + big[0]})
+    assert ss.train(one, config=config).w.shape == (1, 3)
+    watched = weakref.ref(one), weakref.ref(config)
+    one = big = config = None
+    gc.collect()
+    assert (held(), *(ref() for ref in watched)) == (None, None, None)
+    plain = problem(loss=scaled_by_global)
+    for other in (pickle.loads(pickle.dumps(plain)), copy.deepcopy(plain)):
+        assert np.array_equal(ss.train(other, **GIVEN).w, ss.train(plain, **GIVEN).w)
