@@ -108,9 +108,7 @@ def test_a_problem_of_a_loop_that_is_over_is_refused(name):
 
 @pytest.mark.parametrize("name", ["optimizer", "order", "measure", "diagnostic"])
 def test_settings_of_a_loop_that_is_over_are_refused(name):
-    made = {}
-    for s in (1.0, 2.0, 3.0):
-        made[s] = ss.TrainConfig(**settings(MAKERS[name](lambda: s)[1]))  # noqa: B023
+    made = loop(lambda s: ss.TrainConfig(**settings(MAKERS[name](s)[1])))
     for s in (1.0, 2.0):
         with pytest.raises(ss.InputError, match=f"reads 's', which was {s} when") as error:
             ss.train(CURVE, config=made[s])
