@@ -174,10 +174,19 @@ def test_globals_that_are_read_far_away_are_looked_at(monkeypatch):
         ss.train(one, **GIVEN)
 
 
-def test_what_makes_no_difference_is_let_be():
+def squares():
     def helper(f, y):
         return (f - y) ** 2
 
+    return helper
+
+
+def absolute(f, y):
+    return (f - y).abs()
+
+
+def test_what_makes_no_difference_is_let_be():
+    helper = squares()
     calls, seen = 0, []
 
     def counts(f, y):
@@ -191,17 +200,10 @@ def test_what_makes_no_difference_is_let_be():
     for _ in range(2):
         ss.train(one, config=config)
     assert calls == len(seen) > 2
-    same = helper
-
-    def helper(f, y):
-        return (f - y) ** 2
-
+    same, helper = helper, squares()
     assert helper is not same
     ss.train(one, **GIVEN)  # the same code
-
-    def helper(f, y):
-        return (f - y).abs()
-
+    helper = absolute
     with pytest.raises(ss.InputError, match="reads 'helper', which was something else when"):
         ss.train(one, **GIVEN)
 

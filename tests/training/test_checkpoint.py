@@ -484,7 +484,8 @@ def test_bits_that_flip_on_the_disk_are_noticed(broken_off, tmp_path):
             refused += 1
             continue
         assert found.keys() == intact.keys()  # a space of the header
-        assert all(np.array_equal(found[key], intact[key], equal_nan=True) for key in intact)
+        for key, value in intact.items():
+            np.testing.assert_array_equal(found[key], value)
     assert refused > 90
 
 
@@ -640,8 +641,10 @@ def test_a_killed_process_goes_on_by_the_command_line(store, tmp_path):
     process = subprocess.Popen(
         [*words, "--checkpoint-seconds", "0"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
-    deadline = time.monotonic() + 60
-    while not _rows_of_second(store) and time.monotonic() < deadline:
+    deadline = time.monotonic() + 300  # of a machine with other work
+    while not _rows_of_second(store):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
         time.sleep(0.02)
     process.kill()
     process.communicate()
