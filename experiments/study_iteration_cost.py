@@ -97,14 +97,21 @@ def picture(o, runs, value):
         if line == "B=d":  # theory has no constant: that of the largest d
             each, least = (times[-1] - times[0]) / (d[-1] - d[0]), times[0]
         laws[line] = lambda x, least=least, each=each, d=d[0]: least + each * (x - d)
-    names = {"B=d": "on all d samples", "B=1000": "on 1000", "B=10": "on 10"}
-    axes = {"x": "samples d in the data set", "y": "time of a step, microseconds"}
+    names = {"B=d": ss.say("on all d samples")}
+    names |= {f"B={size}": ss.say("on {n}", n=size) for size in SIZES[::-1]}
+    axes = {"x": ss.say("samples d in the data set"), "y": ss.say("time of a step, microseconds")}
     panel = ss.figures.lines.with_laws(rows, laws, names, **axes)
     (d, *_, most), ten = numbers(o), value["microseconds_per_step", "B=10"]
     whole = value["microseconds_per_step", "B=d"]
-    title = f"""From {d:,} to {most:,} samples a step on all of them gets
-    {whole[-1] / whole[0]:.2g} times as long, one on 10 of them {ten[-1] / ten[0]:.2g} times"""
-    return ss.figures.Chart(title, [panel], "Dashed: constant, or in proportion to d.")
+    title = ss.say(
+        """From {d} to {most} samples a step on all of them gets {whole:.2} times as long, one on 10
+        of them {ten:.2} times""",
+        d=d,
+        most=most,
+        whole=whole[-1] / whole[0],
+        ten=ten[-1] / ten[0],
+    )
+    return ss.figures.Chart(title, [panel], ss.say("Dashed: constant, or in proportion to d."))
 
 
 STUDY = ss.study(__name__)

@@ -24,7 +24,8 @@ LINES = {  # excess loss to reach, share of the largest usable step, batch sizes
     TIGHT: (0.001, 0.05, (4, 16, 64, 256, 1024)),
 }
 FOLLOWED = {f"{x}, B={b}": (x, b) for x, b in ((CURVE, 2), (CURVE, 8), (CURVE, 32), (TIGHT, 64))}
-WHOLE, B_C, BY_TARGET = "all the data, theory", "critical batch size, theory", "by target"
+WHOLE, B_C = ss.to_say("all the data, theory"), ss.to_say("critical batch size, theory")
+BY_TARGET = "by target"
 EXACT = "theory: recursion of second moments; four standard errors"
 
 
@@ -118,20 +119,26 @@ def picture(o, runs, value):
     laws |= {WHOLE: path(CURVE, None).noise_scale_at, B_C: lambda x: critical(CURVE) + 0 * x}
     points += [(BY_TARGET, LINES[line][0], critical(line), 0) for line in (LOOSE, TIGHT)]
     panels, colors = [], {B_C: "BLACK", "B=2": "SKY", "B=8": "BLUE", "B=32": "GREEN", "B=64": "RED"}
-    titles = {CURVE: "a parabola of 256 points", TIGHT: "a staircase, noisy labels"}
+    titles = {CURVE: ss.say("a parabola of 256 points"), TIGHT: ss.say("a staircase, noisy labels")}
     for line, further in {CURVE: {WHOLE: WHOLE, B_C: B_C}, TIGHT: {BY_TARGET: B_C}}.items():
         names = {arm: arm.split(", ")[1] for arm in shown[line]} | further
-        given = {
-            "colors": [getattr(ss.figures.palette, colors.get(n, "GREY")) for n in names.values()]
-        }
-        given |= {"x": "loss above the least one", "y": "samples", "title": titles[line]}
+        drawn = [getattr(ss.figures.palette, colors.get(n, "GREY")) for n in names.values()]
+        names |= {key: ss.say(name) for key, name in further.items()}
+        given = {"x": ss.say("loss above the least one"), "y": ss.say("samples"), "colors": drawn}
+        given |= {"title": titles[line]}
         panels.append(ss.figures.lines.with_laws(ss.figures.points(points), laws, names, **given))
     there, b_c = (f(TIGHT) for f in (lambda x: path(x, None).noise_scale_at(0.001), critical))
     clean = path(CURVE, None)
-    title = f"""With noisy labels the noise scale, {there:.0f} at the target, tells the critical
-    batch size, {b_c:.0f}; on the parabola they are {clean.noise_scale[-1]:.0f} and
-    {critical(CURVE):.1f}"""
-    return ss.figures.Chart(title, panels, "Points and dashes: the noise scale along runs.")
+    title = ss.say(
+        """With noisy labels the noise scale, {there:.0f} at the target, tells the critical batch
+        size, {size:.0f}; on the parabola they are {clean:.0f} and {critical:.1f}""",
+        there=there,
+        size=b_c,
+        clean=clean.noise_scale[-1],
+        critical=critical(CURVE),
+    )
+    note = ss.say("Points and dashes: the noise scale along runs.")
+    return ss.figures.Chart(title, panels, note)
 
 
 STUDY = ss.study(__name__)

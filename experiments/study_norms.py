@@ -16,10 +16,10 @@ import numpy as np
 
 import sgdstudy as ss
 
-OVER = "of the batches / of all the data"
+OVER = ss.to_say("of the batches / of all the data")
 SHOWN = {  # loss -> column, title of its panel
-    "norm": ("sum_loss", "norm: sum of the batches"),
-    "rmse": ("running_loss", "root mean square: mean of the batches"),
+    "norm": ("sum_loss", ss.to_say("norm: sum of the batches")),
+    "rmse": ("running_loss", ss.to_say("root mean square: mean of the batches")),
 }
 STEPS = {"norm": 3e-4, "rmse": 1e-3}  # each descends
 IDENTITIES = {
@@ -82,14 +82,21 @@ def picture(o, runs, value):
             still, moving = (runs[f"{loss}, B={size}, {how}"] for how in ("fixed", "moving"))
             lines.append(ss.figures.Line("", [0], still.over_full(column), color, dots=True))
             y = moving.over_full(column)
-            lines.append(ss.figures.Line(f"batches of {size}", np.arange(1, len(y) + 1), y, color))
-        axes = {"title": title, "log": "y", "levels": {"": 1.0}}
-        panels.append(ss.figures.Panel(lines, "epoch (dot: at w = 0, at rest)", OVER, **axes))
+            label = ss.say("batches of {n}", n=size)
+            lines.append(ss.figures.Line(label, np.arange(1, len(y) + 1), y, color))
+        axes = {"title": ss.say(title), "log": "y", "levels": {"": 1.0}}
+        x = ss.say("epoch (dot: at w = 0, at rest)")
+        panels.append(ss.figures.Panel(lines, x, ss.say(OVER), **axes))
     least = min(value["least_sum_over_full", arm] for arm in runs.select("norm*moving"))
     first = value["running_over_full", f"rmse, B={o.divides}, moving"]
-    title = f"""The norms of moving batches sum to {least:.2g} times the whole or more; the mean
-    root mean square is {first[0]:.2g} times it in epoch 1"""
-    return ss.figures.Chart(title, panels, "At rest the one is above the whole, the other below.")
+    title = ss.say(
+        """The norms of moving batches sum to {least:.2} times the whole or more; the mean root mean
+        square is {first:.2} times it in epoch 1""",
+        least=least,
+        first=first[0],
+    )
+    note = ss.say("At rest the one is above the whole, the other below.")
+    return ss.figures.Chart(title, panels, note)
 
 
 def figures(runs):

@@ -18,6 +18,8 @@ START = (0.9, 0.05, 0.05)  # excess loss of the start, from the flattest directi
 BOTTOM = {"noiseless": 1e-20, "noisy": 1e-4}  # of the figure
 WORLDS = {"noiseless": 0.0, "noisy": 1.0}  # standard deviation of the label noise
 LINES = ("constant", "Polyak, one sample", "Polyak, full batch")
+NAMES = [ss.to_say("constant"), ss.to_say("Polyak, one sample"), ss.to_say("Polyak, full batch")]
+TITLES = {"noiseless": ss.to_say("noiseless labels"), "noisy": ss.to_say("noisy labels")}
 EXACT = "theory: second moments, step by step; four standard errors"
 LAW = "theory: |z|^2 falls by 3 (L - L*)^2 / |g|^2 on a quadratic (at least 1: Polyak 1969)"
 
@@ -88,15 +90,20 @@ def answer(o, runs, value):
 def picture(o, runs, value):
     panels = []
     for world, bottom in BOTTOM.items():
-        shown = {line: runs[f"{world}: {line}"] for line in LINES}
-        axes = {"title": f"{world} labels", "limits": (bottom, 10)}
+        names = [ss.say(name) for name in NAMES]
+        shown = {n: runs[f"{world}: {line}"] for n, line in zip(names, LINES, strict=True)}
+        axes = {"title": ss.say(TITLES[world]), "limits": (bottom, 10)}
         # of all the data the run is itself what is expected
-        panels.append(ss.figures.lines.excess(shown, known=LINES[:2], **axes))
+        panels.append(ss.figures.lines.excess(shown, known=names[:2], **axes))
     one, constant = value["excess", f"noiseless: {LINES[1]}"], runs["noiseless: constant"]
-    title = f"""Polyak's step on single samples ends at {ss.text.power(one)} without noise (constant
-    step: {ss.text.power(constant.excess()[-1].mean())}), with noise
-    {value["over_constant"]:.2g} times as high"""
-    return ss.figures.Chart(title, panels, "It fits every sample, its noise included.")
+    title = ss.say(
+        """Polyak's step on single samples ends at {one:.1} without noise (constant step:
+        {constant:.1}), with noise {ratio:.2} times as high""",
+        one=one,
+        constant=constant.excess()[-1].mean(),
+        ratio=value["over_constant"],
+    )
+    return ss.figures.Chart(title, panels, ss.say("It fits every sample, its noise included."))
 
 
 STUDY = ss.study(__name__)

@@ -69,7 +69,8 @@ def answer(o, runs, value):
 
 
 def picture(o, runs, value):
-    names, lines = ("descent, 0.9 of its limit", "descent", "heavy ball", "Nesterov"), []
+    names = [ss.say("descent, 0.9 of its limit"), ss.say("descent"), ss.say("heavy ball")]
+    names, lines = [*names, "Nesterov"], []
     for i, (label, (arm, run)) in enumerate(zip(names, runs.items(), strict=True)):
         loss, theory = run.array("steps", "full_loss")[:, 0], None
         steps, middle = np.arange(len(loss)), len(loss) // 2
@@ -78,11 +79,17 @@ def picture(o, runs, value):
             theory = loss[middle] * law ** (steps - middle)
         color = ss.figures.palette.color(i - 1) if i else ss.figures.palette.GREY
         lines.append(ss.figures.Line(label, steps, loss, color, theory=theory))
-    panel = ss.figures.Panel(lines, "steps", "loss of all the data", log="y")
-    factors = [f"{value['growth_per_step', arm]:.3g}" for arm in GROWING]
-    title = f"""5 % beyond its limit the loss grows at every step: {factors[0]} times (descent),
-    {factors[1]} (heavy ball), {factors[2]} (Nesterov)"""
-    return ss.figures.Chart(title, [panel], "The sharpness is the same everywhere: no way out.")
+    panel = ss.figures.Panel(lines, ss.say("steps"), ss.say("loss of all the data"), log="y")
+    descent, heavy, nesterov = (value["growth_per_step", arm] for arm in GROWING)
+    title = ss.say(
+        """5 % beyond its limit the loss grows at every step: {descent} times (descent), {heavy}
+        (heavy ball), {nesterov} (Nesterov)""",
+        descent=descent,
+        heavy=heavy,
+        nesterov=nesterov,
+    )
+    note = ss.say("The sharpness is the same everywhere: no way out.")
+    return ss.figures.Chart(title, [panel], note)
 
 
 charts = {"loss of all the data": "batch/full_loss"}

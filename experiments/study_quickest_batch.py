@@ -109,17 +109,23 @@ def picture(o, runs, value):
         laws[name] = lambda x, logs=logs: np.exp(
             np.interp(np.log(x), np.log(rows.batch_size), logs)
         )
-    names = {"samples": "samples read", "steps": "steps", "seconds_per_step": "time of a step"}
-    names["seconds"] = "time to the target"
+    names = {"samples": ss.say("samples read"), "steps": ss.say("steps")}
+    names |= {"seconds_per_step": ss.say("time of a step"), "seconds": ss.say("time to the target")}
     palette = ss.figures.palette
     axes = {"colors": [palette.SKY, palette.GREEN, palette.ORANGE, palette.RED]}
-    axes |= {"x": "batch size (the last: all the data)", "y": "over the least of its kind"}
+    axes |= {"x": ss.say("batch size (the last: all the data)")}
+    axes |= {"y": ss.say("over the least of its kind")}
     panel = ss.figures.lines.with_laws(ss.figures.points(drawn), laws, names, **axes)
     one, best, last = rows.iloc[0], rows.loc[rows["seconds"].idxmin()], rows.iloc[-1]
-    ms = [f"{1e3 * row['seconds']:.0f} ms" for row in (best, one, last)]
-    title = f"""Batches of {best["batch_size"]:,.0f} are the quickest here: {ms[0]} to the target,
-    {ms[1]} one by one, {ms[2]} all at once"""
-    return ss.figures.Chart(title, [panel], "Time is steps, times the time of a step.")
+    title = ss.say(
+        """Batches of {size} are the quickest here: {best:.0f} ms to the target, {one:.0f} ms one by
+        one, {last:.0f} ms all at once""",
+        size=int(best["batch_size"]),
+        best=1e3 * best["seconds"],
+        one=1e3 * one["seconds"],
+        last=1e3 * last["seconds"],
+    )
+    return ss.figures.Chart(title, [panel], ss.say("Time is steps, times the time of a step."))
 
 
 tables = {"batch_sizes.csv": by_size}

@@ -92,16 +92,24 @@ def table(o, runs):
 
 
 def picture(o, runs, value):
-    known, names = law(runs), {LINE: "shuffled", "noise": "noise, K⁻³", "bias": "bias, K⁻²"}
+    known, names = law(runs), {LINE: ss.say("shuffled")}
+    names |= {"noise": ss.say("noise, K⁻³"), "bias": ss.say("bias, K⁻²")}
     parts = {LINE: known, "noise": {-3: known[-3]}, "bias": {-2: known[-2]}}
     laws = {line: partial(ss.theory.law_at, terms) for line, terms in parts.items()}
-    axes = {"x": f"epochs K, with a step size of {TIME} / (d K)", "y": "mean of |w - w*|²"}
+    x = ss.say("epochs K, with a step size of {time} / (d K)", time=TIME)
+    axes = {"x": x, "y": ss.say("mean of |w - w*|²")}
     panel = ss.figures.lines.with_laws(table(o, runs), laws, names, **axes)
     (small, _), (large, _) = halves(runs)
-    title = f"""A cubic fitted by a parabola: the error of shuffling falls with the power
-    {value["slope_small_K"]:.2f} of K up to {small[-1]}, with {value["slope_large_K"]:.2f} from
-    {large[0]} on"""
-    return ss.figures.Chart(title, [panel], "What does not average out is a bias, in the end.")
+    title = ss.say(
+        """A cubic fitted by a parabola: the error of shuffling falls with the power {slope:.2f} of
+        K up to {small}, with {later:.2f} from {large} on""",
+        slope=value["slope_small_K"],
+        small=small[-1],
+        later=value["slope_large_K"],
+        large=large[0],
+    )
+    note = ss.say("What does not average out is a bias, in the end.")
+    return ss.figures.Chart(title, [panel], note)
 
 
 tables = {"rates.csv": table}

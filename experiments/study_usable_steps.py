@@ -95,16 +95,26 @@ def answer(o, runs, value):
 
 def picture(o, runs, value):
     known, zero = value["usable_lr_sequential"], runs[BELOW].config.lr / BESIDE[BELOW]
-    pairs = {f"sorted: limit {known:.3g}": NEAR, f"shuffled: limit {zero:.3g}": BESIDE}
+    pairs = {ss.say("sorted: limit {lr}", lr=known): NEAR}
+    pairs |= {ss.say("shuffled: limit {lr}", lr=zero): BESIDE}
+    names = ss.say("just below the limit"), ss.say("just above")
     panels, colors = [], ss.figures.palette.named("blue", "red")
     for (title, arms), top in zip(pairs.items(), (1e3, 1e20), strict=True):
-        shown = runs.named(dict(zip(("just below the limit", "just above"), arms, strict=True)))
+        shown = runs.named(dict(zip(names, arms, strict=True)))
         axes = {"title": title, "epsilon": o.epsilon, "colors": colors, "limits": (0.03, top)}
         panels.append(ss.figures.lines.by_epoch(shown, "full_loss", **axes))
-    title = f"""Sorted order stands steps up to {known:.3g}, beyond which rounding keeps the loss
-    high; shuffling stands steps up to {zero:.3g}"""
-    n, there = len(runs[BELOW].w), value["converged"]
-    note = f"{there} of {n} orders get there below the limit, {value['diverged']} diverge above."
+    title = ss.say(
+        """Sorted order stands steps up to {known}, beyond which rounding keeps the loss high;
+        shuffling stands steps up to {zero}""",
+        known=known,
+        zero=zero,
+    )
+    note = ss.say(
+        "{there} of {n} orders get there below the limit, {lost} diverge above.",
+        there=value["converged"],
+        n=len(runs[BELOW].w),
+        lost=value["diverged"],
+    )
     return ss.figures.Chart(title, panels, note)
 
 

@@ -78,8 +78,11 @@ def _of_code(path: Path, is_script: bool) -> Iterator[tuple[str, str]]:
 
 
 def _of_script(tree: ast.Module) -> Iterator[str]:
-    """Yield the paragraphs of a script's docstring, and what it asks the reader."""
+    """Yield the paragraphs of a script's docstring, its figures, and what it asks the reader."""
     yield from (ast.get_docstring(tree) or "").split("\n\n")
+    for node in ast.walk(tree):
+        if (name := _literal(node)).endswith(".png"):  # a figure: the report shows it by its name
+            yield name.removesuffix(".png").replace("_", " ")
     for node in tree.body:
         if not (isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict)):
             continue

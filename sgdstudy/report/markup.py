@@ -151,5 +151,6 @@ def rendered(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["breakable"] = breakable
-    environment.globals |= {"say": say, "language": language()}
+    colon = say("{title}: {what}", title="", what="")  # with its space
+    environment.globals |= {"say": say, "language": language(), "colon": colon}
     return environment.get_template(template).render(**values)

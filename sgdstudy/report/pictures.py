@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sgdstudy.errors import InputError, reason
 from sgdstudy.figures.style import LINES
-from sgdstudy.language import everywhere, say
+from sgdstudy.language import everywhere, say, translated
 from sgdstudy.report.charts import Live
 from sgdstudy.report.markup import cut, slug
 from sgdstudy.text import printable
@@ -84,14 +84,14 @@ class Album:
 
 def _picture(path: Path, section: str, question: str) -> Picture:
     data, size, description = small_png(path)
-    words = path.stem.replace("_", " ").strip()
+    words = translated(path.stem.replace("_", " ").strip())
     about = f"{words[:1].upper()}{words[1:]}"
-    shown = f": {description}" if description else ""
+    title = say("Figure “{words}” of “{question}”", words=words, question=question)
     return Picture(
         id=f"{section}-figure-{slug(path.stem)}",
         name=path.name,
         caption=about,
-        alt=say("Figure “{words}” of “{question}”", words=words, question=question) + shown,
+        alt=say("{title}: {what}", title=title, what=description) if description else title,
         description=re.split("|".join(f" {w}" for w in everywhere(LINES)), description)[0].rstrip(
             "."
         ),

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 Claim = dict[str, Any]  # as in claims.json, written as text, with the verdict in a word
 log = logging.getLogger("sgdstudy")
-MAIN, DATA = "picture.png", "picture.json"  # the main figure, and what it draws
+MAIN, DATA = f"{to_say('picture')}.png", "picture.json"  # the main figure, and what it draws
 SHORT = 420  # letters of an answer in short, of more than one sentence
 ROWS_OPEN = 12  # a longer table starts folded
 MOST_TEXT = 100_000  # characters of an answer
@@ -350,8 +350,11 @@ def _code(tags: Mapping[str, str]) -> str:
     if "sgdstudy.version" in tags:
         words.append(f"sgdstudy {tags['sgdstudy.version']}")
     if "mlflow.source.git.commit" in tags:
-        changed = ", changed since" if tags.get("sgdstudy.git_changed") == "true" else ""
-        words.append(f"commit {tags['mlflow.source.git.commit'][:10]}{changed}")
+        commit = tags["mlflow.source.git.commit"][:10]
+        changed = tags.get("sgdstudy.git_changed") == "true"
+        words.append(
+            say("commit {commit}, changed since", commit=commit) if changed else f"commit {commit}"
+        )
     return ", ".join(words)
 
 
