@@ -60,7 +60,8 @@ DRAWN = {"iteration_cost", "noise_scale", "norms", "polyak", "shuffling_bias", "
 DRAWN |= {"quickest_batch", "usable_steps", *SPOKEN}
 ANSWERED = EXERCISES | {f"study_{name}" for name in SPOKEN}  # in the reader's language, by now
 PICTURED = EXERCISES | {f"study_{name}" for name in DRAWN}
-NAMES = {"shuffle=True", "shuffle=False", "lr", "MSELoss", "Nesterov", "x", "y"}  # in every language
+# in every language
+NAMES = {"shuffle=True", "shuffle=False", "lr", "MSELoss", "Nesterov", "x", "y"}
 
 
 def test_every_script_has_a_small_run():
