@@ -81,7 +81,7 @@ def picture(o, runs, value):
         stop=runs["lr 2e-4"].when(),
         best=runs["lr best"].when(),
     )
-    note = ss.say("Larger steps are faster, up to 2 / (largest eigenvalue).")
+    note = ss.say("Beyond 2 / (largest eigenvalue) the loss grows.")
     return ss.figures.Chart(title, [panel], note)
 
 

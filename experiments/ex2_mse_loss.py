@@ -86,8 +86,12 @@ def picture(o, runs, value):
         n=value["numbers_that_differ"],
         distance=value["distance", "abs"],
     )
-    note = ss.say("""All with the same step. The gradient of the loss that is not squared does not
-        shrink.""")
+    note = ss.say(
+        "All with the same step. Not squared, the gradient's norm is never below {least:.2}.",
+        least=ss.text.at_most(
+            min(runs[arm].steps["grad_norm"].min() for arm in ("abs", "abs, near"))
+        ),
+    )
     return ss.figures.Chart(title, [panel], note)
 
 

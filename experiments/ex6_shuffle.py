@@ -10,7 +10,7 @@ Command: python experiments/ex6_shuffle.py --seeds 64
 """
 
 import sgdstudy as ss
-from answers.ex6_shuffle import answer, short
+from answers.ex6_shuffle import answer, headline, short
 
 
 class Options(ss.Options):
@@ -63,14 +63,7 @@ def picture(o, runs, value):
     first = ss.figures.lines.within_epoch(shown, title=ss.say("inside the first epoch"))
     ends = ss.say("at the end of each epoch")
     ends = ss.figures.lines.by_epoch(shown, "full_loss", title=ends)
-    (high, at), last = value["peak_batch_loss"], runs["exact"].steps.query("epoch == 1")["loss"]
-    title = ss.say(
-        """shuffle=False: the loss of batch {at} is {high:.1}, that of the last batch {last:.1};
-        at the epochs' ends nothing of it is seen""",
-        at=at,
-        high=high,
-        last=last.iloc[-1],
-    )
+    title = headline(runs, value)
     note = ss.say("Medians; band: 10 to 90 % of the orders.")
     return ss.figures.Chart(title, [first, ends], note)
 

@@ -12,7 +12,7 @@ from itertools import product
 import numpy as np
 
 import sgdstudy as ss
-from answers.ex7a_loss import answer, short
+from answers.ex7a_loss import answer, headline, short
 
 STEPS = {"mse": 2e-4, "abs": 1e-3}  # each descends
 RULES = {"running_loss": "running", "full_loss": "full", "last_loss": "last_batch"}
@@ -74,18 +74,10 @@ def picture(o, runs, value):
     arms |= {ss.say("along the curve"): "mse, sorted, moving"}
     lines = {ss.say(name): column for name, column in SHOWN.items()}
     panels = ss.figures.lines.of_each(runs.named(arms), lines)
-    first, last = (value["running_over_full", arm][-1] for arm in arms.values())
-    title = ss.say(
-        """The running loss is {first:.4} times the full loss in epoch {n} if shuffled, {last:.2}
-        times along the curve""",
-        first=first,
-        last=last,
-        n=o.epochs,
-    )
     run = runs["mse, sorted, moving"]
     m = len(run.config.batch_sizes(run.problem.d))
     note = ss.say("The sum is {m} times the running loss: another scale.", m=m)
-    return ss.figures.Chart(title, panels, note)
+    return ss.figures.Chart(headline(o, runs, value), panels, note)
 
 
 def figures(runs):

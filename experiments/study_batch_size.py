@@ -44,7 +44,8 @@ def arms(o):
     for line, (*_, sizes, quick) in LINES.items():
         seeds = o.seed_range()[: few if line == CURVE else None]
         for size in quick if o.quick else sizes:
-            arm, steps = planned(line, size), o.longer * path(line, size).steps
+            arm, due = planned(line, size), path(line, size).steps
+            steps = max(o.longer * due, due + 2)  # the mean has to be seen below the target
             epochs = int(np.ceil(steps * size / arm.problem.d))
             yield f"{line}, B={size}", arm.but(seeds=seeds, epochs=epochs)
 

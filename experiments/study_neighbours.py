@@ -11,6 +11,8 @@ anew every epoch, the steps of the order itself where it stays.
 Source: Exercise 6, continued. Command: python experiments/study_neighbours.py --seeds 64
 """
 
+import numpy as np
+
 import sgdstudy as ss
 from answers.study_neighbours import KEPT, answer, short
 
@@ -62,12 +64,16 @@ def picture(o, runs, value):
     mixed, blocks = clean.values()
     ends = value["excess_at_end", "SGD sequential, noise 1"]
     title = ss.say(
-        """Neighbours in random order stop {blocks}, mixed batches {mixed}; sorted, with noise, the
-        loss ends {excess:.1} above the least""",
+        "Neighbours in random order stop {blocks}, mixed batches {mixed}",
         blocks=blocks.when(),
         mixed=mixed.when(),
-        excess=ends,
     )
+    if np.isfinite(ends):
+        title = ss.say(
+            "{title}; sorted, with noise, the loss ends {excess:.1} above the least",
+            title=title,
+            excess=ends,
+        )
     note = ss.say("Medians; band: 10 to 90 % of the orders.")
     return ss.figures.Chart(title, [left, right], note)
 

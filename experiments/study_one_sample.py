@@ -39,6 +39,11 @@ def claims(o, runs):
     yield from ss.predicted_claims(runs)
 
 
+def all_at_once(config):
+    """Return the arm that takes all samples at once, by the same rule."""
+    return ss.Arm("curve", lr=config.lr, stop=config.stop, epochs=1_000_000)
+
+
 def picture(o, runs, value):
     prose, one, ordered = runs.values()
     names = {ss.say("shuffled"): one, ss.say("along the curve"): ordered}
@@ -55,7 +60,10 @@ def picture(o, runs, value):
         n=value["first_non_finite_loss"],
         d=one.problem.d,
     )
-    note = ss.say("All samples at once need 9340 passes with the same step, 2e-4 (Exercise 1).")
+    due = ss.expect(all_at_once(one.config)).stop_epoch
+    note = (
+        "" if due is None else ss.say("All at once, theory: {n} passes (Exercise 1).", n=due.value)
+    )
     return ss.figures.Chart(title, [first, ends], note)
 
 

@@ -26,6 +26,17 @@ class Known:
     within: float = 0.0
     source: str = ""
 
+    @property
+    def is_vague(self) -> bool:
+        """Whether it says nothing: all of it is within what may be off, so that 0 would do as well.
+
+        A value that is 0 is none: that nothing is there can turn out to be false.
+
+        >>> Known(2.0, 3.0).is_vague, Known(2.0, 1.0).is_vague, Known(0.0, 1.0).is_vague
+        (True, False, False)
+        """
+        return self.value != 0 and not self.within < abs(self.value)
+
     def __float__(self) -> float:
         return float(self.value)
 

@@ -301,8 +301,8 @@ def number(value: Any, spec: str = "", decimal: str = ".") -> str:
     ('40,000', '40\\xa0000', '9340', '−47')
     >>> number(0.47432, decimal=","), number(1.286e-7), number(44.5), number(1e6, ".1")
     ('0,474', '1.29·10⁻⁷', '44.5', '10⁶')
-    >>> number(float("inf")), number(0.5, ".0%"), number(0.02304, "+.2")
-    ('infinite', '50\\xa0%', '+0.023')
+    >>> number(float("inf")), number(0.5, ".0%"), number(0.02304, "+.2"), number(1.3e43, ".4f")
+    ('infinite', '50\\xa0%', '+0.023', '1.3·10⁴³')
     """
     found = SPEC.fullmatch(spec)
     if found is None:
@@ -336,9 +336,11 @@ def _digits(value: float, digits: int | None, kind: str) -> str:
     """Return the digits of a finite number, without its sign."""
     size = abs(value)
     if kind == "%":
-        return f"{100 * size:.{digits or 0}f}{FIXED}%"
-    if kind == "f":
+        return f"{_digits(100.0 * size, digits, 'f')}{FIXED}%"
+    if kind == "f" and size < PLAIN[1]:  # of larger ones no decimals are of use
         return f"{size:.{digits or 0}f}"
+    if kind == "f":
+        digits = None
     if isinstance(value, int) or (value.is_integer() and size < PLAIN[1]):
         return f"{size:.0f}"
     shown = f"{size:.{digits or DIGITS}g}"

@@ -64,9 +64,9 @@ def power(value: float, digits: int = 1) -> str:
 def at_least(value: float, digits: int = 2) -> float:
     """Return the least number of so many digits that is not below a value: of a bound, in words.
 
-    But for a thousandth of its last digit, which may be rounding of float32.
+    But for a hundredth of its last digit, which may be rounding of float32.
 
-    >>> at_least(0.0311), at_least(50.83), at_least(0.09000015), at_least(float("inf"))
+    >>> at_least(0.0311), at_least(50.83), at_least(0.090002), at_least(float("inf"))
     (0.032, 51.0, 0.09, inf)
     """
     return _cut(value, digits, decimal.ROUND_CEILING, -1)
@@ -85,7 +85,7 @@ def _cut(value: float, digits: int, rounding: str, slack: int) -> float:
     value = float(value)  # not numpy's
     if not math.isfinite(value):
         return value
-    near = value + slack * abs(value) * 10 ** -(digits + 3)
+    near = value + slack * abs(value) * 10 ** -(digits + 2)
     return float(decimal.Context(prec=digits, rounding=rounding).create_decimal(repr(near)))
 
 

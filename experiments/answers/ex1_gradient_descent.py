@@ -35,10 +35,12 @@ def short(o, runs, value):
             creeps.""",
             distance=run.distance[0],
         )
-    if faster(runs) and value["lr_limit"] > 0:
+    best = fastest(runs)
+    if best and value["lr_limit"] > 0:
         yield ss.say(
-            """A larger step is faster, up to a limit of {limit}: beyond it, at 0.00051,
-            the loss grows.""",
+            """A larger step is faster, up to one of {best:.5}; beyond a limit of {limit:.4}, at
+            0.00051, the loss grows.""",
+            best=best,
             limit=ss.expect(run).lr_limit,
         )
     elif value["lr_limit"] > 0:
@@ -94,10 +96,12 @@ def steps(o, runs, value):
             limit=value["lr_limit"],
         )
     else:
+        large = runs["lr 5.1e-4"]
         yield ss.say(
-            """With 0.00051 the loss does not grow yet in the {epochs} that were
-            run.""",
-            epochs=epochs(runs["lr 5.1e-4"].stop_epoch[0]),
+            "With 0.00051 the loss goes from {start:.4} to {end:.4} within {epochs}.",
+            start=large.array("steps", "full_loss")[0, 0],
+            end=large.at("full_loss"),
+            epochs=epochs(large.stop_epoch[0]),
         )
 
 
@@ -106,17 +110,20 @@ def best(o, runs):
     lr, limit = runs["lr best"].config.lr, float(ss.expect(runs["lr 2e-4"]).lr_limit)
     share = lr / limit
     yield ss.say(
-        """Of all steps the one that stops first is, by theory, {lr:.5}, which is {share:.1%} of
-        the limit.""",
+        """No step stops earlier, by theory, than one of {lr:.5}, which is {share:.1%} of the
+        limit.""",
         lr=lr,
         share=share,
     )
     if 0.9 < share < 1:
         yield ss.say("Nearer to it the steep direction, not the flat one, takes longest.")
-    if best < min(less, more):
+    first = min(tried(runs).values())
+    if math.isfinite(best) and best <= first:
         yield ss.say("Tried: it stops at epoch {n}.", n=best)
     elif math.isfinite(best):
-        yield ss.say("Tried: it stops at epoch {n}, and is not the first here.", n=best)
+        yield ss.say(
+            "Tried: it stops at epoch {n}, another step here at epoch {first}.", n=best, first=first
+        )
     else:
         yield ss.say("Tried: it does not stop within {epochs}.", epochs=epochs(o.epochs))
     if math.isfinite(less) and math.isfinite(more):
@@ -179,10 +186,19 @@ def mostly_constant(run):
     return off[2] > 0.9 * run.distance[0]
 
 
-def faster(runs):
-    """Whether each of the steps below the limit stops, and the larger ones earlier."""
-    stops = [runs[f"lr {lr}"].median_stop for lr in STEPS]
-    return all(math.isfinite(b) and b < a for a, b in itertools.pairwise(stops))
+def tried(runs):
+    """Return the epoch at which each step below the limit stops, the small steps first."""
+    arms = [runs[f"lr {lr}"] for lr in STEPS] + [runs[arm] for arm in BEST]
+    return dict(sorted((run.config.lr, run.median_stop) for run in arms))
+
+
+def fastest(runs):
+    """Return the step that stops first, where of those tried below it each larger one is faster."""
+    stops = tried(runs)
+    best = min(stops, key=stops.get)
+    up_to = [stop for lr, stop in stops.items() if lr <= best]
+    falls = all(math.isfinite(a) and b < a for a, b in itertools.pairwise(up_to))
+    return best if falls and len(up_to) > 1 else None
 
 
 def halved(stops):

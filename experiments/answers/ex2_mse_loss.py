@@ -66,9 +66,11 @@ def answer(o, runs, value):
     if value["gradient_below_the_least"] == 0:
         yield ss.say(
             """So the gradient does not vanish on the way to the solution: its norm was never
-            below {least:.2}, the least that means of ±(xᵢ², xᵢ, 1) can have, and each step is at
-            least {length:.2} long. With a constant step such a descent does not settle.""",
-            least=ss.text.at_most(value["least_gradient"]),
+            below {least:.3}. That is the least that a mean of ±(xᵢ², xᵢ, 1) can have whose signs
+            change at most twice along the curve, as the difference of two parabolas does. Each
+            step is at least {length:.2} long: with a constant step such a descent does not
+            settle.""",
+            least=ss.text.at_most(value["least_gradient"], 3),
             length=ss.text.at_most(o.lr * value["least_gradient"]),
         )
     yield None

@@ -44,8 +44,8 @@ def answer(o, runs, value):
     )
     for arm, size in (("shuffle", o.batch_size), ("ragged", o.ragged)):
         yield ss.say(
-            "Of {size} points: one batch.",
-            "Of {size} points: {n} batches.",
+            "With batch_size={size} that is one batch.",
+            "With batch_size={size} they are {n} batches.",
             n=value["batches", arm],
             size=size,
         )

@@ -21,8 +21,8 @@ def short(o, runs, value):
             m=steps_an_epoch(runs["descent"]),
         )
     if value["diverged"] == len(runs["descent"].w) and as_printed(o, runs, value):
-        yield ss.say("""With the printed eta=0.2 every descent diverges: the printed output belongs
-            to a step of 0.0002.""")
+        yield ss.say("""With the printed eta=0.2 every descent diverges; a step of 0.0002 gives the
+            printed output.""")
     else:
         yield from printed_step(o, runs, value)
 
@@ -123,11 +123,18 @@ def printed_step(o, runs, value):
             n=n,
             high=high,
         )
-    else:
+    elif lost:
         yield ss.say("With the printed eta=0.2 {lost} of {n} orders diverge.", lost=lost, n=n)
+    else:
+        yield ss.say(
+            """With the printed eta=0.2 the loss of all points is {end:.2} after {epochs}
+            (median).""",
+            end=runs["eta 0.2"].at("full_loss"),
+            epochs=epochs(o.epochs),
+        )
     if lost == n and as_printed(o, runs, value):
-        yield ss.say("""The printed 48 epochs belong to a step of 0.0002, not to the call printed
-            above them.""")
+        yield ss.say("""A step of 0.0002 gives the printed 48 epochs; the call that is printed above
+            them does not.""")
 
 
 def as_printed(o, runs, value):

@@ -32,21 +32,43 @@ def short(o, runs, value):
         )
     elif low <= PRINTED <= high:
         yield ss.say(
-            """So luck decides when RMSprop stops: 95 of 100 orders do between epochs {low} and
-            {high}, half of them by epoch {median}, and the printed 23 is one draw among these.""",
+            """So luck decides when RMSprop stops: 95 % of the orders do between epochs {low} and
+            {high}, half of them by epoch {median}; the printed 23 lies among these.""",
             low=low,
             high=high,
             median=median,
         )
     else:
         yield ss.say(
-            """So luck decides when RMSprop stops: 95 of 100 orders do between epochs {low} and
+            """So luck decides when RMSprop stops: 95 % of the orders do between epochs {low} and
             {high}, half of them by epoch {median}.""",
             low=low,
             high=high,
             median=median,
         )
     yield from against_sgd(o, runs, value)
+
+
+def headline(o, runs, value):
+    """The title of the picture."""
+    n, left, rms = len(runs["RMSprop"].w), value["never_stopped"], runs["RMSprop"]
+    if math.isfinite(rms.median_stop):
+        title = ss.say(
+            "RMSprop stops {when}", "RMSprop: half of {n} orders stop {when}", n=n, when=rms.when()
+        )
+    else:
+        title = ss.say(
+            "RMSprop: {k} of {n} orders stop within {epochs}",
+            k=n - left,
+            n=n,
+            epochs=epochs(o.epochs),
+        )
+    return ss.say(
+        "{title}; Adam: {adam}; SGD with momentum: {sgd}",
+        title=title,
+        adam=runs["Adam"].when(),
+        sgd=runs["SGD, momentum 0.9"].when(),
+    )
 
 
 def answer(o, runs, value):
@@ -129,12 +151,13 @@ def law(o, runs, value):
     if math.isfinite(median):
         yield ss.say("Half of them stop by epoch {median}.", median=median)
     if math.isfinite(high) and low < high and n >= ENOUGH:
-        yield ss.say("95 of 100 stop between epochs {low} and {high}.", low=low, high=high)
+        yield ss.say("95 % stop between epochs {low} and {high}.", low=low, high=high)
     if left:
         yield ss.say(
-            "{n} does not stop within {epochs}.",
-            """{n} do not stop within {epochs}.""",
+            "{n} of the {total} does not stop within {epochs}.",
+            """{n} of the {total} do not stop within {epochs}.""",
             n=left,
+            total=n,
             epochs=epochs(o.epochs),
         )
     else:

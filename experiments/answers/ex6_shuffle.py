@@ -37,6 +37,30 @@ def short(o, runs, value):
     yield from randomness(runs)
 
 
+def headline(runs, value):
+    """The title of the picture: what a batch of the first epoch sees, and what its end."""
+    (high, at), start, end = value["peak_batch_loss"], at_start(runs), value["full_loss_epoch_1"]
+    last = runs["exact"].steps.query("epoch == 1")["loss"].iloc[-1]
+    given = {"at": at, "high": high, "last": last, "start": start, "end": end}
+    if not explodes(runs, value):
+        return ss.say(
+            """shuffle=False: in the first epoch no batch has a loss above {high:.3}, where all
+            points had {start:.3} before""",
+            **given,
+        )
+    if end < start:
+        return ss.say(
+            """shuffle=False: the loss of batch {at} is {high:.1}, that of the last batch {last:.1};
+            at the epoch's end that of all points is {end:.3}""",
+            **given,
+        )
+    return ss.say(
+        """shuffle=False: the loss of batch {at} is {high:.1}, and at the end of the first epoch
+        that of all points is {end:.1}""",
+        **given,
+    )
+
+
 def answer(o, runs, value):
     yield from seen(o, runs, value)
     yield None
@@ -44,7 +68,7 @@ def answer(o, runs, value):
     yield None
     yield from multiplied(value)
     yield None
-    yield from between_epochs(value)
+    yield from between_epochs(runs, value)
     yield None
     yield from orders(o, runs)
     yield None
@@ -56,9 +80,9 @@ def seen(o, runs, value):
     given = {"high": high, "at": at, "start": at_start(runs)}
     yield ss.say("Before the first step the loss of all points is {start:.3}.", **given)
     yield ss.say(
-        """With shuffle=False, batch {at} of the first epoch has a loss of {high:.2}; the running
-        loss, the mean over the epoch, is {running:.2}, and when the epoch ends the loss of all
-        points is {end:.3}.""",
+        """With shuffle=False, followed in float64, batch {at} of the first epoch has a loss of
+        {high:.2}; the running loss, the mean over the epoch, is {running:.2}, and when the epoch
+        ends the loss of all points is {end:.3}.""",
         running=value["running_loss_epoch_1"],
         end=value["full_loss_epoch_1"],
         **given,
@@ -68,7 +92,7 @@ def seen(o, runs, value):
         yield ss.say(
             "In epoch 50 the two are {running:.2} and {end:.3}.", running=later[0], end=later[1]
         )
-        if later[0] > 100 * later[1]:
+        if later[0] > 100 * later[1] and later[1] < at_start(runs):
             yield ss.say("""So the explosion comes again in each epoch, and what is looked at
                 between the epochs does not show it.""")
     given = {"epsilon": o.epsilon, "epoch": exact.median_stop, "epochs": epochs(o.epochs)}
@@ -144,24 +168,32 @@ def multiplied(value):
         )
 
 
-def between_epochs(value):
-    rho = value["rho_sequential"]
+def between_epochs(runs, value):
+    rho, (start, end) = value["rho_sequential"], (at_start(runs), runs["exact"].at("full_loss"))
+    given = {"rho": rho, "start": start, "end": end}
     if rho < 1:
         yield ss.say(
             """From one epoch to the next. Taken together, the batches of an epoch multiply the
-            error by {rho:.4f} in the long run (its part that dies out last): less than 1, so the
-            ends of the epochs approach the solution, slowly.""",
-            rho=rho,
+            error by {rho:.4f} in the long run (its part that dies out last): less than 1, so
+            without rounding the ends of the epochs approach the solution.""",
+            **given,
         )
-        yield ss.say("""That needs labels without noise, as here: then at the solution the
-            gradient of each batch vanishes, and the explosion has nothing to multiply. With noisy
-            labels the sorted order ends far from it (study_neighbours).""")
     elif rho >= 1:
         yield ss.say(
             """From one epoch to the next the error is multiplied by {rho:.4f}: it does not
             shrink.""",
-            rho=rho,
+            **given,
         )
+    if rho < 1 and not end < start:
+        yield ss.say(
+            """Here they do not: at the last of them the loss is {end:.3}, where it began with
+            {start:.3}. The explosion multiplies rounding errors too (study_usable_steps).""",
+            **given,
+        )
+    elif rho < 1 and explodes(runs, value):
+        yield ss.say("""That needs labels without noise, as here: then at the solution the
+            gradient of each batch vanishes, and the explosion has nothing to multiply. What noise
+            does to the sorted order is in study_neighbours.""")
 
 
 def orders(o, runs):
@@ -194,8 +226,9 @@ def orders(o, runs):
         runs[f"SGD {name}"].median_stop for name in ("shuffle", "block_shuffle", "sequential")
     )
     if block - shuffle < (sorted_ - shuffle) / 4:
-        yield ss.say("""Even batches of neighbours do nearly as well when they come in random order:
-            two steep ones rarely follow one another.""")
+        yield ss.say("""Looked at between the epochs, even batches of neighbours do nearly as well
+            when they come in random order: two steep ones rarely follow one another. Where the
+            running loss stops the descent, or the labels are noisy, see study_neighbours.""")
 
 
 def randomness(runs):

@@ -6,6 +6,7 @@ import sgdstudy as ss
 
 RULES = ("running_loss", "full_loss", "last_loss")
 EPSILON = 0.1
+SORTED = "mse, sorted, moving"
 
 
 def short(o, runs, value):
@@ -114,14 +115,15 @@ def serious(o, value):
     }
     if not math.isfinite(apart):
         yield ss.say(
-            "Whether it is serious cannot be said here: not each order gets below {epsilon}.",
+            """“Is it serious, doctor?” (the notebook asks.) That cannot be said here: not each
+            order gets below {epsilon}.""",
             **given,
         )
     elif apart <= 2:
         yield ss.say(
-            """So it is not serious, doctor: the running loss is below {epsilon} at epoch {running},
-            the loss of all points at epoch {full}, and in no order are they more than {apart}
-            apart.""",
+            """“Is it serious, doctor?” (the notebook asks.) No: the running loss is below {epsilon}
+            at epoch {running}, the loss of all points at epoch {full}, and in no order are they
+            more than {apart} apart.""",
             **given,
         )
     else:
@@ -145,8 +147,11 @@ def luck(o, runs, value):
 
 
 def along(runs, value):
-    ratio = value["running_over_full", "mse, sorted, moving"][1]
-    if ratio > 100:
+    ratio = value["running_over_full", SORTED][1]
+    if not foretold(value, SORTED):
+        yield ss.say("""With shuffle=False the losses are what rounding makes of them, and say
+            nothing.""")
+    elif ratio > 100:
         yield ss.say(
             """It can be serious: with shuffle=False the running loss is {ratio:.2} times the loss
             of all points at the end (Exercise 6).""",
@@ -162,6 +167,24 @@ def along(runs, value):
 
 def arm(o):
     return f"mse, B={o.divides}, moving"
+
+
+def headline(o, runs, value):
+    """The title of the picture; where rounding makes the losses, it says nothing of them."""
+    n, ratio = len(runs[arm(o)].gaps()), value["running_over_full", SORTED][-1]
+    title = ss.say(
+        "The running loss is {first:.4} times the full loss in epoch {n} if shuffled",
+        first=value["running_over_full", arm(o)][-1],
+        n=n,
+    )
+    if not foretold(value, SORTED):
+        return title
+    return ss.say("{title}, {last:.2} times along the curve", title=title, last=ratio)
+
+
+def foretold(value, arm):
+    """Whether theory, in float64, has the drift of a run, and not rounding alone."""
+    return all(c.expected is not None for c in value if c.arm == arm and "drift" in c.name)
 
 
 def mean_is_full(value):

@@ -5,6 +5,7 @@ import math
 import sgdstudy as ss
 
 RATIO = "batch_norm_over_full_norm"
+NORMS = ("mean_grad_norm", "full_grad_norm")  # of the batch gradients of an epoch; of the full one
 START, WAY, NEAR, NOISY = "at the start", "on the way", "near the optimum", "optimum, noise 1"
 
 
@@ -27,6 +28,7 @@ def short(o, runs, value):
             start=start,
             near=near,
         )
+    yield from along_the_way(runs)
     yield from serious(value)
 
 
@@ -54,17 +56,17 @@ def answer(o, runs, value):
     yield None
     yield from moving(o, runs, value)
     yield None
-    yield from noise_scale(o, value)
+    yield from noise_scale(o, runs, value)
 
 
 def serious(value):
     near = value[RATIO, NEAR]
     if near > 2:
-        yield ss.say("""So here it is serious, doctor: near the solution the norm of a batch
-            gradient says little of that of the whole.""")
+        yield ss.say("""“Is it serious, doctor?” (the notebook asks.) Yes: near the solution the
+            norm of a batch gradient says little of that of the whole.""")
     else:
-        yield ss.say("""Here it is not serious, doctor: batches of this size have nearly the
-            gradient of the whole, near the solution too.""")
+        yield ss.say("""“Is it serious, doctor?” (the notebook asks.) Not here: batches of this size
+            have nearly the gradient of the whole, near the solution too.""")
 
 
 def noisy(runs, value):
@@ -87,18 +89,37 @@ def moving(o, runs, value):
         the start − w at the end) / (η m). It is their mean that moves the parameters.""")
     if any(claim.name == "way_off" and claim.holds for claim in value):
         yield ss.say("The runs confirm it, to within rounding.")
-    ratio = value[RATIO, "moving"]
-    if ratio is not None and all(math.isfinite(one) for one in ratio):
+    yield from along_the_way(runs)
+
+
+def along_the_way(runs):
+    ratio = runs["moving"].ratio(*NORMS)
+    if len(ratio) and all(math.isfinite(one) for one in ratio):
         yield ss.say(
-            """The mean of the norms is {first:.3} times the norm of the whole gradient at the end
-            of the first epoch, and {last:.3} times in epoch {n}.""",
+            """While it trains, the mean of the norms is {first:.3} times the norm of the whole
+            gradient at the end of the first epoch, and {last:.3} times in epoch {n}.""",
             first=ratio[0],
-            last=ratio[1],
-            n=int(runs["moving"].stop_epoch.max()),
+            last=ratio[-1],
+            n=len(ratio),
         )
 
 
-def noise_scale(o, value):
+def headline(runs):
+    """The title of the picture: of the last epoch that both runs completed."""
+    ratios = [run.ratio(*NORMS) for run in runs.select("moving*").values()]
+    n = min(map(len, ratios))
+    if not n:
+        return ss.say("Gradients of the batches, of all the data, and the mean of the former")
+    return ss.say(
+        """In epoch {n} the mean of the batch norms is {first} times the full norm, with noisy
+        labels {last} times""",
+        n=n,
+        first=ratios[0][n - 1],
+        last=ratios[1][n - 1],
+    )
+
+
+def noise_scale(o, runs, value):
     given = {
         place: value["noise_scale", arm]
         for place, arm in (("start", START), ("way", WAY), ("near", NEAR))
@@ -111,14 +132,17 @@ def noise_scale(o, value):
         to a problem.""",
         **given,
     )
-    bias, square = value["two_batch_estimator_bias", NEAR], value["full_gradient_norm", NEAR] ** 2
-    if abs(bias) > square / 10:
+    square, d = value["full_gradient_norm", NEAR] ** 2, runs[NEAR].problem.d
+    due = ss.expect(runs[NEAR]).mean_square_batch_norm  # over all orders
+    mean = ss.theory.two_batch_estimate(due.value, o.batch_size, square, d)
+    if abs(mean - square) > square / 10:
         yield ss.say(
             """Estimating it from batches of {size} and from all the data, as one does where Σ is
-            not known, takes ‖∇L‖² for {seen:.2} near the solution, where it is {square:.2}: the
-            formula supposes points drawn with replacement, and an epoch draws without.""",
+            not known, takes ‖∇L‖² for {mean:.2} near the solution, a mean over all orders, where it
+            is {square:.2}: the formula supposes points drawn with replacement, and an epoch draws
+            without.""",
             size=o.batch_size,
-            seen=square + bias,
+            mean=mean,
             square=square,
         )
 

@@ -31,16 +31,18 @@ def shuffled(runs):
     given = {"n": len(run.w), "there": len(there)}
     if not len(there):
         yield ss.say(
-            """One sample at a time, shuffled, with the step 2e-4, no order of {n} stops within
-            {epochs} passes over the data.""",
-            epochs=run.config.epochs,
+            """One sample at a time, shuffled, with the step 2e-4, the descent does not stop within
+            {passes} over the data.""",
+            """One sample at a time, shuffled, with the step 2e-4, none of {n} orders stops within
+            {passes} over the data.""",
+            passes=passes(run.config.epochs),
             **given,
         )
     elif there.min() == there.max():
         yield ss.say(
             """One sample at a time, shuffled, with the step 2e-4, {there} of {n} orders stop, after
-            {first} passes over the data.""",
-            first=there.min(),
+            {passes} over the data.""",
+            passes=passes(there.min()),
             **given,
         )
     else:
@@ -51,6 +53,11 @@ def shuffled(runs):
             last=there.max(),
             **given,
         )
+
+
+def passes(n):
+    """Return so many passes, in words."""
+    return ss.say("{n} pass", "{n} passes", n=int(n))
 
 
 def sorted_order(runs, value):

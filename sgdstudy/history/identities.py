@@ -25,7 +25,7 @@ class Off(NamedTuple):
     """How far a run's records are off an identity.
 
     Attributes:
-        value: the largest relative difference, over seeds and epochs.
+        value: the largest relative difference, over seeds and epochs; NaN of a run without any.
         due: 0, what the rounding of the sums may make of it, and why.
     """
 
@@ -41,7 +41,7 @@ def off(run: Run, identity: str) -> Off:
 
     Args:
         identity: `sum`: the sum of an epoch's batch losses is their number times `mean_loss`;
-            `split`: drift and sampling add up to running - full(end), relative to the former.
+            `split`: drift and sampling add up to running - full(end), relative to their sizes.
             Where w stays: `mean`: the running loss is the full one, of losses that add up;
             `weighting`: what the plain mean adds is sum (1 / m - n_b / d) L_b, by theory, in an
             order known ahead (of the first seed's first epoch);
@@ -59,6 +59,8 @@ def off(run: Run, identity: str) -> Off:
         InputError: another identity; a run that is not of its kind.
     """
     measure, near, source = _IDENTITIES[checks.choice("identity", identity, list(_IDENTITIES))]
+    if run.load("epochs", columns=["epoch"]).empty:
+        return Off(float("nan"), Known(0.0, source=source))
     return Off(float(measure(run)), Known(0.0, near(run), source))
 
 
@@ -72,9 +74,11 @@ def _sum(run: Run) -> float:
 
 def _split(run: Run) -> float:
     ends = run.load("epochs", seeds=run.config.seeds[0])
-    both = np.array([gap.drift + gap.sampling for gap in run.gaps()])
+    drift, sampling = np.array([[gap.drift, gap.sampling] for gap in run.gaps()]).T
     total = ends["running_loss"] - ends["full_loss"]
-    return _largest((both - total) / ends["running_loss"])
+    return _largest(
+        (drift + sampling - total) / (abs(drift) + abs(sampling) + ends["running_loss"])
+    )
 
 
 def _mean(run: Run) -> float:
@@ -160,7 +164,7 @@ Measure = Callable[["Run"], float]
 # how far off it is, what rounding may make of that, and why it holds
 _IDENTITIES: dict[str, tuple[Measure, Measure, str]] = {
     "sum": (_sum, _in_float64, to_say("definition")),
-    "split": (_split, _in_float64, to_say("running - full(end), relative to running")),
+    "split": (_split, _in_float64, to_say("running - full(end), relative to its parts")),
     "mean": (_mean, _of_sums, to_say("sums")),
     "weighting": (_weighting, _of_sums, to_say("theory: weighting, sum (1/m - n_b/d) L_b")),
     "triangle": (

@@ -36,10 +36,14 @@ def excess(run: Run, kind: str = "epochs", **which: Any) -> np.ndarray:
 
 
 def excess_at_end(run: Run) -> float:
-    """Return the median over the seeds of how far the last loss of all the data is above least."""
-    last = run.load("epochs", columns=["seed", "full_loss"]).groupby("seed").last()
-    loss = medians.median(last["full_loss"].to_numpy(float))
-    return loss - theory.moments(run.problem).least_loss
+    """Return the median over the seeds of how far the last loss of all the data is above least.
+
+    Infinite of a seed that diverges.
+    """
+    last = run.load("epochs", columns=["seed", "full_loss"]).groupby("seed")["full_loss"].last()
+    lost = run.stop_reason == "diverged"
+    loss = np.where(lost, np.inf, last.reindex(run.config.seeds).to_numpy(float))
+    return medians.median(loss) - theory.moments(run.problem).least_loss
 
 
 def late_excess(run: Run) -> np.ndarray:

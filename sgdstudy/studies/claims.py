@@ -42,7 +42,8 @@ class Claim:
         arm: the arm it is about.
         measured: a number, a truth value or a list of numbers.
         expected: the same kind, from theory or the notebook's printed output; None describes only.
-            A `Known` brings its tolerance and source along, and holds whatever the options.
+            A `Known` brings its tolerance and source along, and holds whatever the options; one
+            that is too vague to fail, see `Known.is_vague`, describes only.
         tolerance: the largest |measured - expected| allowed; 0 for equality. Or say `abs`, or
             `rel` times |expected|, as of `pytest.approx`; of both the larger.
         source: where `expected` comes from.
@@ -89,7 +90,7 @@ class Claim:
         """Take value, tolerance and source of an expectation that has them."""
         known = self.expected
         if isinstance(known, Known):
-            self._settle("expected", known.value)
+            self._settle("expected", None if known.is_vague else known.value)
             self._settle("tolerance", max(known.within, self.tolerance))
             self._settle("source", self.source or known.source)
             self._settle("always", True)
@@ -112,7 +113,7 @@ class Claim:
 
         An error estimated from few seeds is itself uncertain, so that Student's quantile takes the
         place of the 4: as rare, 6.3e-5 if the seeds scatter normally. Of fewer than 8 it would
-        be too wide to fail: then it is a description.
+        be too wide to fail: then it is a description, and so it is where it takes in 0.
 
         Args:
             name, arm, measured, source: see `Claim`.
@@ -123,7 +124,9 @@ class Claim:
         Example:
             >>> [round(Claim.estimated("x", "a", 1, 0, 1.0, n).tolerance, 2) for n in (8, 64)]
             [8.47, 4.29]
-            >>> Claim.estimated("x", "a", 1, 0, math.nan, 1).kind
+            >>> [Claim.estimated("x", "a", 1, 9, 1.0, n).kind for n in (7, 8)]
+            ['description', 'prediction']
+            >>> Claim.estimated("x", "a", 1, 8, 1.0, 8).kind
             'description'
         """
         if seeds < cls.FEW:
@@ -131,11 +134,13 @@ class Claim:
         from scipy.stats import norm, t  # --help must not wait for it
 
         tolerance = float(t.isf(norm.sf(4), seeds - 1)) * float(error)
-        return cls(name, arm, measured, expected, tolerance, source, always=True)
+        return cls(name, arm, measured, Known(expected, tolerance, source))
 
     @classmethod
     def off(cls, name: str, arm: str, off: tuple[float, Known]) -> Claim:
         """Return the claim of an identity: how far off records are, and what rounding may make.
+
+        Where no record was looked at it is a description.
 
         Args:
             name, arm: see `Claim`.
@@ -146,6 +151,8 @@ class Claim:
             >>> claim.kind, claim.holds
             ('identity', True)
         """
+        if math.isnan(off[0]):
+            return cls(name, arm, off[0])
         return cls(name, arm, *off, identity=True)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -70,7 +71,7 @@ class Runs(dict[str, "History"]):
     def off(self, identity: str, *patterns: str) -> Off:
         """Return how far that run is off an identity which is furthest off: `History.off`.
 
-        Furthest beside what rounding may make of it there.
+        Furthest beside what rounding may make of it there; runs without an epoch are left out.
 
         Args:
             identity: its name.
@@ -81,7 +82,8 @@ class Runs(dict[str, "History"]):
         """
         runs = self.select(*patterns) if patterns else self
         every = [run.off(identity) for run in runs.values()]
-        return max(every, key=lambda off: off.value / off.due.within)
+        looked_at = [off for off in every if not math.isnan(off.value)]
+        return max(looked_at or every, key=lambda off: off.value / off.due.within)
 
 
 @dataclass(frozen=True)

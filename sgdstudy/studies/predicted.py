@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from sgdstudy.history.history import History
+from sgdstudy.known import Known
 from sgdstudy.studies.claims import Claim
 from sgdstudy.theory.medians import median
 from sgdstudy.theory.predictions import WITHIN
@@ -31,8 +32,8 @@ def predicted_claims(runs: Mapping[str, History]) -> list[Claim]:
         for name, (measure, source) in CHECKS.items():
             if name in run.predicted:
                 expected, within = run.predicted[name], run.predicted.get(f"{name}{WITHIN}", 0.0)
-                known = (expected, within, source.format(law))
-                found.append(Claim(name, arm, measure(run), *known, always=True))
+                known = Known(expected, within, source.format(law))
+                found.append(Claim(name, arm, measure(run), known))
         if run.config.stop is not None and not set(CHECKS) & set(run.predicted):
             found.append(Claim("stop_epoch", arm, run.median_stop))
     return found

@@ -5,7 +5,7 @@ The part of `expect.Expected` about orders that are known before the run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
@@ -117,11 +117,15 @@ class ExpectedOrders(ExpectedMoments):
     def growth(self, across: bool = False) -> Known:
         """Return by how much these batches multiply that error.
 
-        Off by what the labels' rounding adds, lr |g_b| a batch, multiplied by the factor at most.
+        Off by what the rounding of labels, lr |g_b| a batch, and of the start adds, multiplied by
+        the factor at most.
         """
         found, b = self.stretch(across), self.batches
         rows = found.batches(len(b.sizes))
         added = self.config.lr * np.linalg.norm(b.gradients[rows], axis=1).sum()
+        begun = self.ls.w_star + found.direction
+        rounded = torch.as_tensor(begun).to(self.problem.dtype).double().numpy()  # as `alone` does
+        added += np.linalg.norm(rounded - begun)
         added += len(rows) * np.finfo(float).eps * np.abs(self.ls.w_star).max()
         return Known(found.factor, float(found.factor * added), MAP)
 
@@ -152,10 +156,31 @@ class ExpectedOrders(ExpectedMoments):
         return followed_losses(self.problem, self.config, rule, epochs or self.config.epochs)
 
     def loss(self, column: str, epoch: int) -> Known:
-        """Return a loss of the first seed at an epoch, from its own order."""
+        """Return a loss of the first seed at an epoch, from its own order.
+
+        Off by the rounding of its steps, see `losses`, and of what they multiply on the way, the
+        run's and theory's own; see `_moved`.
+        """
         first = self.of(self.config.seeds[:1])
         value, off = (float(part[-1, 0]) for part in first.losses(column, epoch))
-        return Known(value, off, OWN)
+        rule = column.removesuffix("_loss")
+        _, steps = self._moved(epoch, lambda path: [getattr(path, rule)[epoch - 1]])
+        return Known(value, float(off + steps[0]), OWN)
+
+    def _moved(
+        self, epochs: int, read: Callable[[fixed_order.OrderLosses], Sequence[float]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return values of the first seed's losses, and how far its steps' rounding may move them.
+
+        The order may multiply it, by how much, step sizes tell that differ in their last bits only:
+        four times the largest difference.
+        """
+        found = []
+        for bits in (0, -8, -2, 2, 8):
+            lr = self.config.lr * (1 + bits * self.eps)
+            path = known_order(self.problem, replace(self.config, lr=lr), epochs)
+            found.append(np.array(read(path), dtype=float))
+        return found[0], 4 * np.max([abs(other - found[0]) for other in found[1:]], axis=0)
 
     @property
     def stop_without_rounding(self) -> float:
@@ -197,19 +222,18 @@ class ExpectedOrders(ExpectedMoments):
         """Return `drift` and `sampling` of the first seed's running loss, at an epoch, by name.
 
         Every sample rounds its loss once an epoch, at worst to the same side; and the steps round,
-        which the order may multiply: by how much, step sizes tell that differ in their last bits
-        only. Four times the largest difference.
+        see `_moved`.
         """
-        eps, rate = self.eps, self.config.lr
-        rates = [rate * (1 + bits * eps) for bits in (0, -8, -2, 2, 8)]
-        configs = [replace(self.config, lr=lr) for lr in rates]
-        path, *near = (known_order(self.problem, config, epoch) for config in configs)
-        sums, found = self.problem.d * epoch * eps * path.running[epoch - 1], {}
-        for name in ("drift", "sampling"):
-            value, *others = (getattr(one.gap(epoch), name) for one in (path, *near))
-            steps = max(abs(other - value) for other in others)
-            found[name] = Known(value, float(sums + 4 * steps), OWN)
-        return found
+        names = ("drift", "sampling")
+
+        def read(path: fixed_order.OrderLosses) -> list[float]:
+            gap = path.gap(epoch)
+            return [path.running[epoch - 1], *(getattr(gap, name) for name in names)]
+
+        (running, *values), (_, *off) = self._moved(epoch, read)
+        sums = self.problem.d * epoch * self.eps * running
+        pairs = zip(names, values, off, strict=True)
+        return {name: Known(value, float(sums + steps), OWN) for name, value, steps in pairs}
 
     @property
     def sum_at_start(self) -> Known:

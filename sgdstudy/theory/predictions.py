@@ -222,7 +222,8 @@ def followed_losses(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return a loss by epoch and seed, of the seeds' own orders, and its rounding: `(E, R)` each.
 
-    From their steps in float64; by the second at most may rounding move the run's.
+    From their steps in float64; by the second at most may rounding move the run's. Infinite from
+    the epoch on in which a seed's loss is no number of the run's dtype any more.
 
     Args:
         config: plain steps of SGD, in an order that is known before the run.
@@ -234,7 +235,9 @@ def followed_losses(
     """
     config = replace(config, stop=(rule, 1.0), patience=1)  # any epsilon: nothing stops here
     each = islice(_epochs(problem, config, theory.moments(problem)), epochs)
-    value, off = zip(*((now.value, now.off) for now in each), strict=True)
+    value, off = zip(
+        *((np.where(now.dead, np.inf, now.value), now.off) for now in each), strict=True
+    )
     return np.array(value), np.array(off)
 
 
