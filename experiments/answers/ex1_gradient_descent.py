@@ -91,8 +91,7 @@ def steps(o, runs, value):
     )
     if value["lr_limit"] > 0:
         yield ss.say(
-            """With 0.00051 the loss grows, and as fast as beyond a limit of
-            {limit:.4}.""",
+            "With 0.00051 the loss grows; how fast tells the limit, too: {limit:.4}.",
             limit=value["lr_limit"],
         )
     else:

@@ -17,7 +17,7 @@ import tyro
 from sgdstudy.errors import InputError
 from sgdstudy.language import ENGLISH, language, translated
 
-RULE = re.compile(r"[\W_]+")  # a line that divides a box
+RULE = re.compile(r"[\W_]+|[╭╰┌└+].*")  # a line that divides a box, or its edge, with its title
 PLAIN = {  # Python's words, and ours
     r"invalid literal for int\(\) with base 10: (.*)": r"\1 is not a whole number",
     r"could not convert string to float: (.*)": r"\1 is not a number",
@@ -83,9 +83,17 @@ def sentence(box: str) -> str:
     ...  -----------
     ...  Error parsing --lr: could not convert string to float: 'abc'
     ...  -----------
-    ...  For full helptext, run ex6_shuffle --help
+    ...  For full helptext, run python ex6_shuffle.py --help
     ... '''))
-    --lr: 'abc' is not a number; for full helptext, run ex6_shuffle --help
+    --lr: 'abc' is not a number; for full helptext, run python ex6_shuffle.py --help
+    >>> print(sentence('''
+    ... ╭─ Unrecognized options ─────────────────╮
+    ... │ Unrecognized options: --nope           │
+    ... │ ────────────────────────────────────── │
+    ... │ For full helptext, run list --help     │
+    ... ╰────────────────────────────────────────╯
+    ... '''))
+    Unrecognized options: --nope; for full helptext, run list --help
     """
     parts: list[list[str]] = [[]]
     for line in box.strip().splitlines():

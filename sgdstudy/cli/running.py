@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 from sgdstudy.cli.parsing import parse
@@ -22,7 +23,9 @@ def parse_options(study: Study, words: list[str]) -> Any:
         InputError: words that are none, or that the script does not take.
     """
     about = "\n\n".join(map(translated, study.doc.strip().split("\n\n")))
-    read = functools.partial(parse, study.options, words, study.name, about)
+    file, here = Path(study.file).resolve(), Path.cwd()
+    command = f"python {file.relative_to(here) if file.is_relative_to(here) else file}"
+    read = functools.partial(parse, study.options, words, command, about)
     try:
         return read() if {"-h", "--help"} & {*words} else called(read)
     except InputError:

@@ -9,7 +9,6 @@ taken up again ends bit by bit as if nothing had happened.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import zlib
@@ -27,7 +26,6 @@ from sgdstudy.training.run import Run
 
 NAME = "checkpoint.safetensors"
 VERSION, BEFORE_CHECKSUMS = "2", "1"
-PROBED = 1000  # first steps whose sizes tell the same of the schedule
 PROBE = 16  # samples whose losses tell whether the model is still the same
 PARTS = ("run", "at", "sums", "boundary", "rule", "sampler")  # of the trainer's state
 # of an identity: what is compared as it is, or may change without changing a number
@@ -183,7 +181,6 @@ def identity(run: Run, config_hash: str, parts: Mapping[str, str]) -> dict[str, 
         parts: fingerprints of its functions and options, see `recipe.identity`.
     """
     config = run.config
-    order = config.order if isinstance(config.order, torch.Tensor) else torch.empty(0)
     found: dict[str, Any] = {
         "config": config_hash,
         "engine": run.engine.name,
@@ -193,15 +190,5 @@ def identity(run: Run, config_hash: str, parts: Mapping[str, str]) -> dict[str, 
         "metrics": list(config.metrics or ()),
         "true parameters": run.problem.w_true is not None,
         "test data": run.problem.test is not None,
-        "first parameters": _digest(run.w_start),
-        "order": _digest(order.numpy()),
-        "step sizes": _digest(run.rates(np.arange(min(PROBED, config.n_steps(run.problem.d))))),
     }
-    for name, value in parts.items():
-        if name not in PLAIN:
-            found[name] = [found[name], value] if name in found else value
-    return found
-
-
-def _digest(array: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
+    return found | {name: value for name, value in parts.items() if name not in PLAIN}

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import sqlite3
+import subprocess
 import sys
 
 import pytest
@@ -280,6 +281,31 @@ def test_a_damaged_file_is_named_and_nothing_is_exported(filled, capsys, name, d
     finally:
         for path, data in whole.items():
             path.write_bytes(data)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "cp1252"])
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--nope"], "Unrecognized options: --nope"),
+        (["--momentum", "0.9", "--nope"], "Unrecognized options: --momentum, 0.9, --nope"),
+        (["--lr", "abc"], "--lr: 'abc' is not a number"),
+        (["--seeds"], "Missing value for argument '--seeds'"),
+    ],
+)
+def test_a_terminal_of_any_kind_names_the_option_that_is_wrong(encoding, words, says):
+    """The parser draws other boxes where the terminal has other letters."""
+    script = find_scripts()["ex6_shuffle"]
+    done = subprocess.run(
+        [sys.executable, str(script), *words],
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+        text=True,
+        encoding=encoding,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {says}")
+    assert "ex6_shuffle.py --help" in done.stderr
 
 
 SCRIPTS = {name: path for name, path in find_scripts().items() if path.parent.name == "experiments"}
