@@ -216,6 +216,8 @@ def orders(o, runs):
         }
         if math.isfinite(run.median_stop):
             yield ss.say("{name}: below {epsilon} at epoch {epoch}.", **given)
+        elif all(run.stop_reason == "diverged"):
+            yield ss.say("{name}: diverges within {epochs}.", **given)
         else:
             yield ss.say("{name}: not below {epsilon} within {epochs}.", **given)
     if o.seeds > 1:

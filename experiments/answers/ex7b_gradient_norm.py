@@ -94,7 +94,7 @@ def moving(o, runs, value):
 
 def along_the_way(runs):
     ratio = runs["moving"].ratio(*NORMS)
-    if len(ratio) and all(math.isfinite(one) for one in ratio):
+    if len(ratio) > 1 and all(math.isfinite(one) for one in ratio):
         yield ss.say(
             """While it trains, the mean of the norms is {first:.3} times the norm of the whole
             gradient at the end of the first epoch, and {last:.3} times in epoch {n}.""",

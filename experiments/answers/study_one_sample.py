@@ -75,9 +75,9 @@ def sorted_order(runs, value):
 def as_in_the_text(o, runs):
     run = runs["one sample, prose"]
     yield ss.say(
-        """With the values of the text (step 1e-5, epsilon 1e-3, {epochs} epochs) {there} of {n}
-        orders get there: they end {distance:.3f} from the true parameters (median).""",
-        epochs=o.passes,
+        """With the values of the text (step 1e-5, epsilon 1e-3, at most {passes}) {there} of {n}
+        orders stop; the median ends {distance:.3f} from the true parameters.""",
+        passes=passes(o.passes),
         there=int(np.sum(run.stop_reason == "converged")),
         n=len(run.w),
         distance=np.median(run.distance),

@@ -45,6 +45,10 @@ class Run(Protocol):
         """Last epochs `(R,)`."""
 
     @property
+    def stop_reason(self) -> np.ndarray:
+        """Why each seed ended `(R,)`: converged | max_epochs | diverged | interrupted."""
+
+    @property
     def converged_epoch(self) -> np.ndarray:
         """Stop epochs `(R,)`; infinite where there is none."""
 

@@ -83,7 +83,9 @@ class Runs(dict[str, "History"]):
         runs = self.select(*patterns) if patterns else self
         every = [run.off(identity) for run in runs.values()]
         looked_at = [off for off in every if not math.isnan(off.value)]
-        return max(looked_at or every, key=lambda off: off.value / off.due.within)
+        if not looked_at:
+            return every[0]
+        return max(looked_at, key=lambda off: off.value / off.due.within)
 
 
 @dataclass(frozen=True)

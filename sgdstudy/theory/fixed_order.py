@@ -259,6 +259,13 @@ class Growth:
         return np.arange(self.first, self.last + 1) % m
 
 
+def after(z: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """Return an error `(p,)` after steps that multiply it, one after another, `(k, p, p)`."""
+    for factor in factors:
+        z = factor @ z
+    return z
+
+
 def growth(b: Batches, lr: float, epochs: int = 1) -> Growth:
     """Return the largest product of consecutive factors, in norm.
 
