@@ -114,7 +114,7 @@ def test_numbers_and_plurals_are_those_of_the_language():
 def test_no_number_is_written_for_machines(value):
     for spec in ("", ".1", ".2", ".3", "+.2", ".2f", ".0%"):
         assert re.fullmatch(
-            r"[+−]?[\d.,\u00a0]+(·10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)?%?|10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+|\+10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+",
+            r"[+−]?([\d.,\u00a0]*\d(·10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)?|10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)(\u00a0%)?",
             number(value, spec),
         ), number(value, spec)
 

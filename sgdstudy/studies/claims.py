@@ -104,7 +104,7 @@ class Claim:
         name: str,
         arm: str,
         measured: float,
-        expected: float,
+        expected: float | Known,
         error: float,
         seeds: int,
         source: str = "",
@@ -134,7 +134,9 @@ class Claim:
         from scipy.stats import norm, t  # --help must not wait for it
 
         tolerance = float(t.isf(norm.sf(4), seeds - 1)) * float(error)
-        return cls(name, arm, measured, Known(expected, tolerance, source))
+        due = expected if isinstance(expected, Known) else Known(expected)
+        within = max(due.within, tolerance)
+        return cls(name, arm, measured, Known(due.value, within, source or due.source))
 
     @classmethod
     def off(cls, name: str, arm: str, off: tuple[float, Known]) -> Claim:
