@@ -99,14 +99,14 @@ def parabola():
     given = {"first": scale[0], "last": scale[-1], "size": critical(CURVE)}
     if tells(CURVE):
         yield ss.say(
-            """On the notebook's parabola, with all the data, it goes from {first:.1f} to {last:.0f},
-            and the critical batch size is {size:.1f}.""",
+            """On the notebook's parabola, with all the data, it goes from {first:.1f} to
+            {last:.0f}, and the critical batch size is {size:.1f}.""",
             **given,
         )
     else:
         yield ss.say(
-            """On the notebook's parabola the noise scale does not tell it: with all the data it goes
-            from {first:.1f} to {last:.0f}, and the critical batch size is {size:.1f}.""",
+            """On the notebook's parabola the noise scale does not tell it: with all the data it
+            goes from {first:.1f} to {last:.0f}, and the critical batch size is {size:.1f}.""",
             **given,
         )
 
@@ -138,7 +138,8 @@ def late(runs, value):
     ]
     if max(every.values()) > 2 * min(every.values()):
         yield ss.say(
-            "Late in a run it depends on the batch that the run takes: {found}.", found=found
+            "Late in a run the noise scale depends on the batch that the run takes: {found}.",
+            found=found,
         )
     else:
-        yield ss.say("Late in a run it is {found}.", found=found)
+        yield ss.say("Late in a run the noise scale is {found}.", found=found)
