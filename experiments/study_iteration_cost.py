@@ -11,6 +11,7 @@ Source: section 1 of the notebook. Command: python experiments/study_iteration_c
 import numpy as np
 
 import sgdstudy as ss
+from answers.study_iteration_cost import answer, short
 
 LEAST = 2000  # the notebook's number of samples
 SIZES = (10, 1000)  # batches timed at every d
@@ -74,19 +75,6 @@ def claims(o, runs):
         near = due * ((np.log2(run.problem.d) + 20) * 2.0**-23 + 8 / LEAST**2)
         seen = run.array("steps", "loss", steps=slice(2, 3))[0, 0]
         yield ss.Claim("loss_after_two_steps", arm, seen, due, near, DESCENT, always=True)
-
-
-def answer(o, runs, value):
-    d = numbers(o)
-    ten, whole = (value["microseconds_per_step", line] for line in ("B=10", "B=d"))
-    first, last = (value["loss_after_two_steps", f"B=d, d={n:g}"] for n in (d[0], d[-1]))
-    times = [value["times_as_long_for_ten_times_d", line][-1] for line in ("B=10", "B=d")]
-    return f"""As timed here, on one machine: a step on 10 samples takes {ten[0]:.0f} microseconds
-    among {d[0]:,} samples and {ten[-1]:.0f} among {d[-1]:,}; a step on all of them {whole[0]:.0f}
-    and {whole[-1]:.0f}, which is {whole[-1] / ten[-1]:.0f} times a step on 10. The last tenfold
-    of the data makes the one {times[0]:.2f} times as long, the other {times[1]:.2f} times. It gets
-    no further for that: after two steps the loss is {first:.5g} with the fewest samples and
-    {last:.5g} with the most."""
 
 
 def picture(o, runs, value):

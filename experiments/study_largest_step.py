@@ -13,16 +13,18 @@ Command: python experiments/study_largest_step.py
 import numpy as np
 
 import sgdstudy as ss
+from answers.study_largest_step import (
+    BETWEEN,
+    BEYOND,
+    LINES,
+    NOISELESS,
+    WRONG,
+    answer,
+    closer,
+    planned,
+    short,
+)
 
-POINTS = "curve, 256 points"
-LINES = {  # line -> label noise, excess loss to reach, batch sizes of the figure
-    "curve": (0.0, 0.1, (1, 2, 4, 8, 32)),  # 0.1: the notebook's target
-    "stairs": (0.0, 0.001, (1, 2, 4, 8, 16, 64, 256)),
-    "noisy stairs to 0.03": (8**-0.5, 0.03, (1, 4, 16, 64, 256, 1024)),
-    "noisy stairs to 0.001": (8**-0.5, 0.001, (4, 16, 64, 256, 1024)),
-}
-NOISELESS, WRONG = "beyond the limit, no noise", "noisy stairs to 0.001, step for the start"
-BETWEEN, BEYOND = "curve, between both limits", "curve, beyond both limits"
 EXACT = "theory: recursion of second moments; four standard errors"
 
 
@@ -30,16 +32,6 @@ class Options(ss.Options):
     seeds: int = 64
     quick: bool = False
     """only the parabola without noise, beyond the first limit"""
-
-
-def planned(line, size, excess=None):
-    """Return the arm of a line at the largest step that can reach an excess loss."""
-    noise, target, sizes = LINES[line]
-    stairs = line != "curve" and ss.problems.staircase(noise, max(256, *sizes))
-    given = {"batch_size": size, "order": "with_replacement", "diagnostics": "off"}
-    given |= {"metrics": ["full_loss"], "record_rows": 10**9}  # every step counts
-    arm = ss.Arm(stairs or ss.problems.even_parabola(name=POINTS), f"batches of {size}", **given)
-    return arm.but(lr=ss.expect(arm).lr_limit_to_reach(excess or target))
 
 
 def arms(o):
@@ -86,57 +78,40 @@ def claims(o, runs):
         yield ss.Claim.estimated("excess_late", WRONG, *seen, source=EXACT)
 
 
-def answer(o, runs, value):
-    seeds, rate = len(runs[NOISELESS].w), value["log_rate_per_step", NOISELESS]
-    closer, grown = value["share_of_seeds_that_converge"], value["mean_square_factor_per_step"]
-    c = [ss.expect(planned(line, 1)).critical_size_of_lr for line in ("curve", "stairs")]
-    text = f"""The largest step is about 2 / lambda_max over 1 + c / B; by theory, of single
-    samples, c is {c[0]:.1f} on the notebook's parabola at 256 points and {c[1]:.1f} on 8 stairs. At
-    1.3 times the limit, without noise, second moments grow by {grown:.2f} a step. Yet the logarithm
-    of the distance changes by {rate:.3f} a step, and {closer * seeds:.0f} of {seeds} seeds come
-    nearer: what grows is carried by paths too rare to be met."""
-    if o.quick:
-        return text
-    dips = np.isfinite(runs[WRONG].first_step_below(0.001)).sum()
-    counts = [value["share_of_seeds_that_reach", x] * len(runs[x].w) for x in (BETWEEN, BEYOND)]
-    changes = [value["log_rate_per_step", arm] for arm in (BETWEEN, BEYOND)]
-    return f"""{text}
-
-    On the notebook's parabola, between both limits of the step, mean square and almost sure,
-    {counts[0]:.0f} of {len(runs[BETWEEN].w)} seeds get to the target within the run, beyond both
-    {counts[1]:.0f}: the logarithm of the distance changes by {changes[0]:.2g} and
-    {changes[1]:.2g} a step.
-
-    With the step that the noise scale of the start allows, the mean loss of the second half of the
-    run is {value["excess_late"] / 0.001:.1f} times the target above the least one; {dips} of
-    {len(runs[WRONG].w)} seeds are below it at some step."""
-
-
 def picture(o, runs, value):
     series = {}
     for line in ("curve", "stairs"):
-        sizes = LINES[line][2]
+        sizes, name = LINES[line][2], ss.say(line)
         known = [ss.expect(planned(line, size)) for size in sizes]
         most, critical = float(known[0].lr_limit), known[0].critical_size_of_lr
         lrs = [each.config.lr / most for each in known]
-        series[f"{line}, mean square"] = sizes, lrs, lambda b, c=critical: 1 / (1 + c / b)
+        label = ss.say("{line}, mean square", line=name)
+        series[label] = sizes, lrs, lambda b, c=critical: 1 / (1 + c / b)
         if line == "curve":
             sure = [each.almost_sure_lr_limit() / most for each in known]
-            series[f"{line}, almost surely"] = sizes, sure, None
-    axes = {"x": "batch size", "y": "lr over 2 / lambda_max", "title": "the largest step"}
+            series[ss.say("{line}, almost surely", line=name)] = sizes, sure, None
+    axes = {"x": ss.say("batch size"), "y": ss.say("lr over 2 / λ_max")}
+    axes |= {"title": ss.say("the largest step")}
     *colors, black, green = ss.figures.palette.named("blue", "sky", "red", "black", "green")
     left = ss.figures.lines.measured(series, colors=colors, **axes)
     run, growth = runs[NOISELESS], value["mean_square_factor_per_step"]
     z = (run.from_minimiser("steps") ** 2).sum(-1)
-    half = ss.figures.lines.of_seeds("half of the seeds", np.arange(len(z)), z, green)
+    half = ss.figures.lines.of_seeds(ss.say("half of the seeds"), np.arange(len(z)), z, green)
     due = half.y[0] * growth**half.x
-    expected = ss.figures.Line("their mean square, theory", half.x, due, black)
-    axes = {"title": "at 1.3 times the limit", "log": "y", "limits": (half.band[0].min(), 1e12)}
-    right = ss.figures.Panel([expected, half], "step", "squared distance", **axes)
-    closer = value["share_of_seeds_that_converge", NOISELESS]
-    title = f"""At 1.3 times the limit the mean square grows {growth:.2f}-fold a step, and yet
-    {closer * len(run.w):.0f} of {len(run.w)} seeds come nearer"""
-    note = "Paths that are too rare to be met carry the mean."
+    expected = ss.figures.Line(ss.say("their mean square, theory"), half.x, due, black)
+    least = np.min(half.y if half.band is None else half.band[0])  # of a single seed
+    axes = {"title": ss.say("at 1.3 times the limit"), "log": "y", "limits": (least, 1e12)}
+    words = ss.say("step"), ss.say("squared distance")
+    right = ss.figures.Panel([expected, half], *words, **axes)
+    near, n = closer(runs, value)
+    title = ss.say(
+        """At 1.3 times the limit the mean square grows {growth:.2f}-fold a step; {near} of {n}
+        seeds come nearer""",
+        growth=growth,
+        near=near,
+        n=n,
+    )
+    note = ss.say("Paths that are too rare to be met carry the mean.")
     return ss.figures.Chart(title, [left, right], note)
 
 

@@ -14,16 +14,9 @@ Command: python experiments/study_optimizers.py
 import numpy as np
 
 import sgdstudy as ss
+from answers.study_optimizers import BY, PROBLEMS, TUNING, answer, short, table, tuned, tuning, won
 
-TUNING = 1_000_000  # the first of the seeds that choose
-PROBLEMS = {  # batch size, epochs, targets: shares of the loss there is to lose
-    "curve": (50, 250, (0.1, 0.01, 0.001)),
-    "ill-conditioned": (20, 50, (0.1, 0.01, 0.001)),
-    "diabetes": (59, 350, (0.1, 0.03, 0.01)),
-    "digits": (64, 10, (0.3, 0.1, 0.03)),
-}
 RULES = {"SGD": {}, "momentum": {"momentum": 0.9}, "RMSprop": {}, "Adam": {}}
-BY = ["problem", "optimizer"]
 GROWTH = 100.0  # log of the error's growth in a run, by theory: no seed is so lucky as to end below
 MOMENTS = "theory: second moments of independent batches; four standard errors"
 PATHS = f"theory: by the Lyapunov exponent almost every path grows by exp({GROWTH:g}) or more"
@@ -57,25 +50,6 @@ def arms(o):
                 yield f"{name}, {rule}, lr {lr:.2g}", arm.but(about, lr=lr, charted=k == 0)
 
 
-def tuning(runs, expected=False):
-    """Return what the tuning seeds choose and how the others fare, or theory's mean would."""
-    parts = {}
-    for arm, run in runs.items():
-        name, rule, _ = arm.split(", ")
-        # a blind guess among ten classes has the loss log(10)
-        parts[name, rule, arm] = run, ss.expect(run).levels(PROBLEMS[name][2], np.log(10))
-    return ss.tuning.Tuning.of(parts, BY, TUNING, expected)
-
-
-def table(o, runs):
-    theory = tuning(runs, True).rows.rename(columns={"time": "theory"})
-    return tuning(runs).medians.merge(theory[[*BY, "lr", "target", "theory"]], "left")
-
-
-def tuned(o, runs):
-    return tuning(runs).best({"optimizer": "SGD"}).merge(table(o, runs), "left")
-
-
 def claims(o, runs):
     below = {}  # of SGD and momentum, at every step, theory knows something
     for arm, run in runs.select("*", without=("*, Adam,*", "*, RMSprop,*", "digits*")).items():
@@ -100,38 +74,10 @@ def claims(o, runs):
         yield ss.Claim("epochs_to_hardest_target", f"{row.problem}, {row.optimizer}", row.median)
 
 
-def answer(o, runs, value):
-    rows, written = tuned(o, runs).sort_values("median", kind="stable"), ss.text.written
-    each = "{0.optimizer} {1} ({0.reached}/{0.seeds} seeds)".format
-    rows = rows.assign(said=[each(row, written(row.median)) for row in rows.itertuples()])
-    groups = rows.groupby("problem", sort=False)
-    said = [f"{name} to {g['target'].iloc[0]:g}: {', '.join(g['said'])}." for name, g in groups]
-    edges = [f"{r.problem}, {r.optimizer} ({r.edge})" for r in rows.itertuples() if r.edge]
-    edges, good = "; ".join(edges), rows.groupby("optimizer")["lrs_within_twice"].mean()
-    wide = ", ".join(f"{name} {share:.1f}" for name, share in good.items())
-    digits = rows[rows["problem"] == "digits"]
-    scores = [f"{r.optimizer} {r.accuracy:.1%}, {r.test_accuracy:.1%}" for r in digits.itertuples()]
-    scores = f"Accuracy on digits, trained on and held out: {'; '.join(scores)}." if scores else ""
-    mean = value["lr_fastest_in_the_mean", "diabetes, SGD"]
-    luck = rows[(rows["problem"] == "diabetes") & (rows["optimizer"] == "SGD")].iloc[0]
-    return f"""Median epochs to the hardest target, at the lr that other seeds chose, and how many
-    seeds got there. {" ".join(said)}
-
-    Chosen at the edge of the grid, so that a better lr may lie beyond it: {edges or "none"}. Step
-    sizes of the grid within twice the least time, mean over the problems: {wide}. {scores}
-
-    With noisy data being below a target once is not staying there: of diabetes, SGD at its chosen
-    lr, {luck["lr"]:.2g}, got below for {luck["reached"]} of {luck["seeds"]} seeds, and
-    {luck["above_again"]} of these end above. The expected loss gets there first at {mean:.2g}: a
-    first passage rewards steps that get there by luck."""
-
-
 def picture(o, runs, value):
-    hard, best = table(o, runs).query("hardest"), tuned(o, runs)
-    best = best.loc[best.groupby("problem", sort=False)["median"].idxmin()]
-    won = [f"{r.optimizer} on {r.problem} ({ss.text.written(r.median)})" for r in best.itertuples()]
-    title = f"Fewest epochs to the hardest target: {', '.join(won)}"
-    note = "A point is a step size; where there is none, most seeds miss the target."
+    hard = table(o, runs).query("hardest")
+    title = ss.say("Fewest epochs to the hardest target: {won}", won=won(o, runs))
+    note = ss.say("A point is a step size; where there is none, most seeds miss the target.")
     return ss.figures.Chart(title, ss.figures.tuning.over_lr(hard)[:3], note)
 
 

@@ -12,11 +12,11 @@ Command: python experiments/study_quickest_batch.py
 import numpy as np
 
 import sgdstudy as ss
+from answers.study_quickest_batch import EPSILON, answer, by_size, quickest, short
 
 STEPS = 2560  # timed, a fifth of them where it is to be quick
 READ = 50_000_000  # samples read by the timed steps of full batches, about
 SHARE = 0.25  # of the largest stable step; at half of it few seeds do not show their own scatter
-EPSILON = 1e-4
 
 
 class Options(ss.Options):
@@ -59,21 +59,6 @@ def arms(o):
         )
 
 
-def by_size(o, runs):
-    """Return one row per batch size: steps, seconds per step, seconds and samples."""
-    import pandas as pd  # --help must not wait for it
-
-    rows = []
-    for arm, run in runs.select("to the target*").items():
-        size, d = run.config.batch_size, run.problem.d
-        each = runs[f"B={size or 'd'}, d={d:g}"].seconds_per_step
-        known = ss.expect(run).steps_to_excess(EPSILON).value
-        rows.append((arm, size or d, *run.steps_to_excess(EPSILON), known, each))
-    names = ["arm", "batch_size", "steps", "standard_error", "expected", "seconds_per_step"]
-    rows = pd.DataFrame(rows, columns=names)
-    return rows.eval("seconds = steps * seconds_per_step\nsamples = steps * batch_size")
-
-
 def claims(o, runs):
     for row in by_size(o, runs).itertuples():
         run = runs[row.arm]
@@ -85,18 +70,6 @@ def claims(o, runs):
             yield ss.Claim.estimated(name, row.arm, row.steps, known, *error)
         # it depends on the machine, and on what else it does: it is described
         yield ss.Claim("seconds_to_target", row.arm, row.seconds)
-
-
-def answer(o, runs, value):
-    rows = by_size(o, runs)
-    one, best, last = rows.iloc[0], rows.loc[rows["seconds"].idxmin()], rows.iloc[-1]
-    saved, cost = one["steps"] / best["steps"], best["seconds_per_step"] / one["seconds_per_step"]
-    return f"""To the target it takes the mean loss of {o.seeds} seeds {one["steps"]:.0f} steps one
-    sample at a time; with all {samples(o):,} at once it takes {last["steps"]:.0f}. By steps times
-    the time of a step, as timed here, on one machine, batches of {best["batch_size"]:,.0f} were the
-    quickest of {len(rows)} sizes: {1e3 * best["seconds"]:.1f} ms, against
-    {1e3 * one["seconds"]:.1f} ms one by one and {1e3 * last["seconds"]:.1f} ms all at once. They
-    need {1 / saved:.2f} times the steps of single samples, each at {cost:.2f} times the cost."""
 
 
 def picture(o, runs, value):
@@ -116,7 +89,7 @@ def picture(o, runs, value):
     axes |= {"x": ss.say("batch size (the last: all the data)")}
     axes |= {"y": ss.say("over the least of its kind")}
     panel = ss.figures.lines.with_laws(ss.figures.points(drawn), laws, names, **axes)
-    one, best, last = rows.iloc[0], rows.loc[rows["seconds"].idxmin()], rows.iloc[-1]
+    one, best, last = quickest(rows)
     title = ss.say(
         """Batches of {size} are the quickest here: {best:.0f} ms to the target, {one:.0f} ms one by
         one, {last:.0f} ms all at once""",

@@ -11,9 +11,8 @@ Command: python experiments/study_shuffling_bias.py
 
 from functools import partial
 
-import numpy as np
-
 import sgdstudy as ss
+from answers.study_shuffling_bias import answer, halves, law, short
 
 TIME = 6  # lr d K: with Hessian 2 the start is forgotten to exp(-12)
 LINE = "shuffle, cubic"
@@ -43,19 +42,6 @@ def arms(o):
         yield f"{LINE} K={k}", arm.but(f"{LINE}, {k} epochs", **given)
 
 
-def halves(runs):
-    """Return K and the squared distances at the end, `(k,)` and `(k, R)`, of small and large K."""
-    every, half = list(runs.values()), len(runs) // 2
-    return [
-        (np.array([r.config.epochs for r in part]), np.array([r.distance**2 for r in part]))
-        for part in (every[:half], every[half:])
-    ]
-
-
-def law(runs):
-    return ss.expect(next(iter(runs.values()))).rate_law
-
-
 def claims(o, runs):
     (k, samples), (large, late) = halves(runs)
     yield ss.Claim("slope_small_K", LINE, float(ss.theory.log_slope(k, samples.mean(1))))
@@ -70,18 +56,6 @@ def claims(o, runs):
     bias = ss.expect(run).reshuffling_bias
     along = run.from_minimiser()[-1] @ bias / (bias @ bias)
     yield ss.Claim.estimated("mean_over_bias", LINE, *ss.Estimate.mean(along).beside(1), LAW)
-
-
-def answer(o, runs, value):
-    (small, _), (large, _) = halves(runs)
-    low, high = value["slope_large_K_95"]
-    far = "within" if low <= -3 <= high else "not within"
-    share = law(runs)[-2] * large[-1] ** -2.0 / ss.theory.law_at(law(runs), large[-1])
-    return f"""Where the model misses the target systematically, shuffling has the exponent
-    {value["slope_small_K"]:.2f} up to K = {small[-1]}, and {value["slope_large_K"]:.2f} (95 %:
-    {low:.2f} to {high:.2f}; -3 is {far} it) from K = {large[0]}. What does not average out is a
-    bias, by theory {share:.0%} of the squared error at K = {large[-1]}; the mean over the seeds
-    lies {value["mean_over_bias"]:.2f} times as far along it as theory says."""
 
 
 def table(o, runs):

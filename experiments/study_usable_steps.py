@@ -14,11 +14,9 @@ Source: Exercise 6, continued. Command: python experiments/study_usable_steps.py
 import numpy as np
 
 import sgdstudy as ss
+from answers.study_usable_steps import ABOVE, BELOW, BESIDE, NEAR, answer, exponent_zero, short
 
 ORDERS = ("sequential", "strided", "shuffle")
-NEAR = {"usable": 0.97, "unusable": 1.03}  # of the largest step that is usable in sorted order
-BELOW, ABOVE = "below zero exponent", "above zero exponent"
-BESIDE = {BELOW: 0.95, ABOVE: 1.1}  # of the step where it is zero
 GROWING = 20  # epochs, well before float64 overflows
 PATHS = 64  # that theory's exponent is the mean of
 
@@ -75,26 +73,8 @@ def claims(o, runs):
     yield from ss.predicted_claims(runs)
 
 
-def answer(o, runs, value):
-    stop, below, above = {arm: run.when() for arm, run in runs.items()}, runs[BELOW], runs[ABOVE]
-    (low, _), there, n = value["growth_of_mean_square"], value["converged"], len(below.w)
-    rare = ": it rests on orders that none of them meets" if there == n else ""
-    return f"""In sorted order even the rounding of noiseless labels is too much from a step of
-    {value["usable_lr_sequential"]:.3g} on, where the loss settles above {o.epsilon:g}: 3 % under
-    that step it gets there {stop["usable"]}, 3 % over it {stop["unusable"]}. The order itself
-    diverges from {value["critical_lr_sequential"]:.3g} (radius.png).
-
-    Of independent batches the mean of the squared error diverges from a step of
-    {value["mean_square_lr_limit"]:.3g}, reshuffled only from a larger one (docs/notebook.md): an
-    epoch that has used its steep samples has none left. At {below.config.lr:.3g} that mean grows,
-    reshuffled too, by e^{int(low)} an epoch or more, and yet {there} of {n} seeds get below
-    {o.epsilon:g} in {o.epochs} epochs{rare}. At {above.config.lr:.3g} {value["diverged"]} of
-    {len(above.w)} diverge: between the two, at {above.config.lr / BESIDE[ABOVE]:.3g}, the Lyapunov
-    exponent of the random product crosses zero."""
-
-
 def picture(o, runs, value):
-    known, zero = value["usable_lr_sequential"], runs[BELOW].config.lr / BESIDE[BELOW]
+    known, zero = value["usable_lr_sequential"], exponent_zero(runs)
     pairs = {ss.say("sorted: limit {lr}", lr=known): NEAR}
     pairs |= {ss.say("shuffled: limit {lr}", lr=zero): BESIDE}
     names = ss.say("just below the limit"), ss.say("just above")

@@ -56,8 +56,9 @@ SMALL = {
 }
 EXERCISES = {name for name in SMALL if name.startswith("ex")}
 SPOKEN = {"stopping_rules", "neighbours", "noise_floor", "batch_size", "orders", "one_sample"}
-DRAWN = {"iteration_cost", "noise_scale", "norms", "polyak", "shuffling_bias", "quadratic_edge"}
-DRAWN |= {"quickest_batch", "usable_steps", *SPOKEN}
+SPOKEN |= {"iteration_cost", "quickest_batch", "usable_steps", "shuffling_bias", "noise_scale"}
+SPOKEN |= {"optimizers", "largest_step"}
+DRAWN = {"norms", "polyak", "quadratic_edge", *SPOKEN}
 ANSWERED = EXERCISES | {f"study_{name}" for name in SPOKEN}  # in the reader's language, by now
 PICTURED = EXERCISES | {f"study_{name}" for name in DRAWN}
 # in every language

@@ -1,0 +1,204 @@
+"""The answer of study_optimizers, and what its claims, tables and pictures share with it."""
+
+import numpy as np
+
+import sgdstudy as ss
+
+TUNING = 1_000_000  # the first of the seeds that choose
+PROBLEMS = {  # batch size, epochs, targets: shares of the loss there is to lose
+    "curve": (50, 250, (0.1, 0.01, 0.001)),
+    "ill-conditioned": (20, 50, (0.1, 0.01, 0.001)),
+    "diabetes": (59, 350, (0.1, 0.03, 0.01)),
+    "digits": (64, 10, (0.3, 0.1, 0.03)),
+}
+BY = ["problem", "optimizer"]
+
+
+def tuning(runs, expected=False):
+    """Return what the tuning seeds choose and how the others fare, or theory's mean would."""
+    parts = {}
+    for arm, run in runs.items():
+        name, rule, _ = arm.split(", ")
+        # a blind guess among ten classes has the loss log(10)
+        parts[name, rule, arm] = run, ss.expect(run).levels(PROBLEMS[name][2], np.log(10))
+    return ss.tuning.Tuning.of(parts, BY, TUNING, expected)
+
+
+def table(o, runs):
+    theory = tuning(runs, True).rows.rename(columns={"time": "theory"})
+    return tuning(runs).medians.merge(theory[[*BY, "lr", "target", "theory"]], "left")
+
+
+def tuned(o, runs):
+    return tuning(runs).best({"optimizer": "SGD"}).merge(table(o, runs), "left")
+
+
+def winners(o, runs):
+    """Return problem -> the optimisers of the least median time, none where it is never, time."""
+    found = {}
+    for problem, rows in tuned(o, runs).groupby("problem", sort=False):
+        least = rows["median"].min()
+        first = rows["optimizer"][rows["median"] == least]
+        found[problem] = (first.tolist() if np.isfinite(least) else []), least
+    return found
+
+
+def won(o, runs):
+    """Return who is the fastest on each problem, in words."""
+    return [
+        ss.say("{optimizers} on {problem} ({epochs})", optimizers=names, problem=name, epochs=time)
+        if names
+        else ss.say("none on {problem}", problem=name)
+        for name, (names, time) in winners(o, runs).items()
+    ]
+
+
+def short(o, runs, value):
+    yield from fastest(o, runs)
+    yield from within_twice(o, runs)
+
+
+def answer(o, runs, value):
+    yield ss.say("""Each optimiser was given the same step sizes to try, relative to a first guess.
+        Some seeds chose the one that gets to the hardest target the soonest, and other seeds
+        tell how long it takes: the median of their epochs, and how many got there.""")
+    rows = tuned(o, runs)
+    for problem, some in rows.groupby("problem", sort=False):
+        some = some.sort_values("median", kind="stable")
+        yield ss.say(
+            "On {problem}, down to {target} of the loss there is to lose: {times}.",
+            problem=problem,
+            target=some["target"].iloc[0],
+            times=[time_of(row) for row in some.itertuples()],
+        )
+    yield None
+    yield from fastest(o, runs)
+    yield from momentum(rows)
+    yield None
+    yield from within_twice(o, runs)
+    yield from edges(rows)
+    yield from scores(rows)
+    yield None
+    yield from luck(o, runs, value)
+
+
+def time_of(row):
+    given = {"optimizer": row.optimizer, "reached": row.reached, "n": row.seeds}
+    if np.isfinite(row.median):
+        return ss.say("{optimizer} {epochs} ({reached} of {n})", epochs=row.median, **given)
+    return ss.say("{optimizer} never ({reached} of {n})", **given)
+
+
+def fastest(o, runs):
+    yield ss.say("Fewest epochs to the hardest target: {won}.", won=won(o, runs))
+    every = [set(names) for names, _ in winners(o, runs).values()]
+    if all(every):
+        both = set.intersection(*every)
+        if both:
+            yield ss.say("On every problem tried it is {optimizer}.", optimizer=sorted(both))
+        else:
+            yield ss.say("No optimiser is the fastest on every problem.")
+
+
+def momentum(rows):
+    if "over_sgd" not in rows:  # of a single seed
+        return
+    rows = rows[(rows["optimizer"] == "momentum") & (rows["over_sgd"] > 0)]
+    rows = rows[np.isfinite(rows["over_sgd"])]
+    if len(rows):
+        found = [
+            ss.say("{ratio:.2} on {problem}", ratio=row.over_sgd, problem=row.problem)
+            for row in rows.itertuples()
+        ]
+        yield ss.say(
+            "Momentum takes so many times the epochs of SGD, seed by seed (medians): {found}.",
+            found=found,
+        )
+
+
+def within_twice(o, runs):
+    rows, tried = tuned(o, runs), table(o, runs).query("hardest").groupby(BY)["lr"].nunique()
+    good = rows.groupby("optimizer", sort=False)["lrs_within_twice"].mean()
+    yield ss.say(
+        """Of {n} step sizes so many take at most twice the least time, as a mean over the
+        problems: {found}.""",
+        n=tried.max(),
+        found=[
+            ss.say("{share:.1f} for {optimizer}", optimizer=name, share=share)
+            for name, share in good.items()
+        ],
+    )
+
+
+def edges(rows):
+    found = [
+        ss.say("{optimizer} on {problem} (the smallest)", optimizer=r.optimizer, problem=r.problem)
+        if r.edge == "lowest"
+        else ss.say(
+            "{optimizer} on {problem} (the largest)", optimizer=r.optimizer, problem=r.problem
+        )
+        for r in rows[rows["edge"] != ""].itertuples()
+    ]
+    if found:
+        yield ss.say(
+            """Chosen at the edge of the step sizes tried, so that a better one may lie beyond:
+            {found}.""",
+            found=found,
+        )
+    else:
+        yield ss.say("No step size was chosen at the edge of those tried.")
+
+
+def scores(rows):
+    digits = rows[rows["problem"] == "digits"]
+    if len(digits):
+        found = [
+            ss.say(
+                "{optimizer} {seen:.1%} (held out {held_out:.1%})",
+                optimizer=row.optimizer,
+                seen=row.accuracy,
+                held_out=row.test_accuracy,
+            )
+            for row in digits.itertuples()
+        ]
+        yield ss.say(
+            "Accuracy on digits, on the images trained on and on those held out: {found}.",
+            found=found,
+        )
+
+
+def luck(o, runs, value):
+    """Say of SGD on noisy data how many seeds stay below the target, and where the mean gets."""
+    rows, mine = tuned(o, runs), "problem == 'diabetes' and optimizer == 'SGD'"
+    row, mean = rows.query(mine).iloc[0], value["lr_fastest_in_the_mean", "diabetes, SGD"]
+    given = {"lr": row["lr"], "reached": row["reached"], "n": row["seeds"]}
+    if row["above_again"]:
+        yield ss.say(
+            """With noisy data being below a target once is not staying there: on diabetes SGD with
+            lr {lr:.2} got below for {reached} of {n} seeds; above at the end: {above} of these.""",
+            above=row["above_again"],
+            **given,
+        )
+    elif not row["reached"]:
+        yield ss.say(
+            """On diabetes, whose data are noisy, SGD with lr {lr:.2} gets below the target for none
+            of {n} seeds.""",
+            **given,
+        )
+    else:
+        yield ss.say(
+            """The data of diabetes are noisy; there SGD with lr {lr:.2} got below the target for
+            {reached} of {n} seeds, and none of these ends above.""",
+            **given,
+        )
+    known = table(o, runs).query(f"hardest and {mine}")["theory"]
+    if not np.isfinite(known).any():
+        yield ss.say("The expected loss gets there with none of the step sizes tried.")
+    elif row["above_again"] and row["lr"] > mean:
+        yield ss.say(
+            """The expected loss gets there first with {mean:.2}: counting when a seed is first
+            below rewards steps that get there by luck.""",
+            mean=mean,
+        )
+    else:
+        yield ss.say("The expected loss gets there first with {mean:.2}.", mean=mean)
