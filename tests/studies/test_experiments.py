@@ -56,6 +56,7 @@ SMALL = {
 }
 EXERCISES = {name for name in SMALL if name.startswith("ex")}
 SPOKEN = {"stopping_rules", "neighbours", "noise_floor", "batch_size", "orders", "one_sample"}
+SPOKEN |= {"polyak", "quadratic_edge", "norms", "online", "step_size", "edge_of_stability"}
 DRAWN = {"iteration_cost", "noise_scale", "norms", "polyak", "shuffling_bias", "quadratic_edge"}
 DRAWN |= {"quickest_batch", "usable_steps", *SPOKEN}
 ANSWERED = EXERCISES | {f"study_{name}" for name in SPOKEN}  # in the reader's language, by now
