@@ -55,7 +55,7 @@ def arms(o):
         if not (o.quick and lr < RATE):
             yield name, long(ss.to_say("an edge of its own"), lr, time, options=options)
     if not o.quick:
-        yield FLOW, long(ss.to_say("no edge in reach"), TINY, time / 2)
+        yield FLOW, long(ss.to_say("an edge farther off"), TINY, time / 2)
     batches = {"batch_size": BATCH, "order": "with_replacement"}
     yield (
         SMALL,
@@ -102,8 +102,8 @@ def picture(o, runs, value):
     ]
     descent, heavy, nesterov = (late(value, rule) for rule in THREE)
     title = ss.say(
-        """lr times the sharpness ends at {descent:.3} where the edge is 2, with heavy ball at
-        {heavy:.3} ({a}), with Nesterov's at {nesterov:.3} ({b})""",
+        """lr times the sharpness ends at {descent:.2f} where the edge is 2, with heavy ball at
+        {heavy:.2f} ({a}), with Nesterov's at {nesterov:.2f} ({b})""",
         descent=descent,
         heavy=heavy,
         a=ss.expect(runs["heavy ball"]).edge,

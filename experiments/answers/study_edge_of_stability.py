@@ -72,7 +72,7 @@ def near(ends, edge):
 
 def settles(runs, value):
     arms = [arm for arm in plain(runs) if arm != FLOW]
-    ends = [ss.say("{ends:.3} ({arm})", ends=late(value, arm), arm=arm) for arm in arms]
+    ends = [ss.say("{ends:.2f} with {arm}", ends=late(value, arm), arm=arm) for arm in arms]
     if stays(runs, value, arms):
         yield ss.say(
             """Yes: full-batch descent makes the network sharper until lr times the sharpness is 2,
@@ -93,30 +93,36 @@ def rules(runs, value):
     if stays(runs, value, THREE[1:]):
         yield ss.say(
             """Another rule has another edge, and stays at that: with momentum {beta} heavy ball at
-            {heavy:.3} (theory: {a}), Nesterov's at {nesterov:.3} (theory: {b}).""",
+            {heavy:.2f} (theory: {a}), Nesterov's at {nesterov:.2f} (theory: {b}).""",
             **given,
         )
     else:
         yield ss.say(
             """Another rule has another edge: with momentum {beta} it is {a} for heavy ball, which
-            ends at {heavy:.3}, and {b} for Nesterov's, which ends at {nesterov:.3}.""",
+            ends at {heavy:.2f}, and {b} for Nesterov's, which ends at {nesterov:.2f}.""",
             **given,
         )
 
 
 def flow(runs, value):
-    """Say where the sharpness goes when no edge is in reach."""
-    if FLOW in runs:
-        least = min(value["largest_sharpness", FLOW])
+    """Say where the sharpness goes with a small step, whose edge is far above the others."""
+    if FLOW not in runs:
+        return
+    least, others = min(value["largest_sharpness", FLOW]), edges(runs).values()
+    given = {"lr": TINY, "edge": 2 / TINY, "least": ss.text.at_most(least), "most": max(others)}
+    if least > max(others):
         yield ss.say(
-            """With the small step {lr}, whose edge is far off, at a sharpness of {edge:.0f}, it
-            gets to {least:.0f} or more in every network: above {passed} of the {n} edges of the
-            others.""",
-            lr=TINY,
-            edge=2 / TINY,
-            least=ss.text.at_most(least),
-            passed=sum(bool(least > edge) for edge in edges(runs).values()),
-            n=len(RULES),
+            """With the small step {lr}, whose edge is at a sharpness of {edge:.0f}, it gets to
+            {least:.0f} or more in every network. The edges of the others are at {most:.0f} or less:
+            so these are what stops them.""",
+            **given,
+        )
+    else:
+        yield ss.say(
+            """With the small step {lr}, whose edge is at a sharpness of {edge:.0f}, it gets to
+            {least:.2} or more in every network; the edges of the others are at {most:.0f} or
+            less.""",
+            **given,
         )
 
 
@@ -154,21 +160,15 @@ def at_edge(value):
 
 
 def batches(runs, value):
-    share = float(np.median(value["lr_over_mean_square_limit", SMALL]))
-    given = {"size": BATCH, "end": late(value, SMALL), "share": share}
+    given = {"size": BATCH, "end": late(value, SMALL)}
     whole = f"lr {RATE}"
     lower = max(value["late_lr_sharpness", SMALL]) < min(value["late_lr_sharpness", whole])
     if lower and stays(runs, value, [whole]):
-        yield ss.say(
-            """Small batches keep it lower, those of {size} at {end:.3}. Drawn at random, they would
-            make the mean of the squared error grow from a step on that is smaller than 2 over the
-            sharpness: lr ends at {share:.2} of that one.""",
-            **given,
-        )
+        yield ss.say("Small batches keep it lower, those of {size} at {end:.2f}.", **given)
     else:
-        yield ss.say(
-            """With batches of {size} it ends at {end:.3}. Drawn at random, they would make the mean
-            of the squared error grow from a step on that is smaller than 2 over the sharpness: lr
-            ends at {share:.2} of that one.""",
-            **given,
-        )
+        yield ss.say("With batches of {size} lr times the sharpness ends at {end:.2f}.", **given)
+    yield ss.say(
+        """Under batches drawn at random the mean of the squared error grows from a step on that is
+        smaller than 2 over the sharpness; lr ends at {share:.2} times that step.""",
+        share=np.median(value["lr_over_mean_square_limit", SMALL]),
+    )

@@ -88,10 +88,10 @@ def moving(o, runs, value):
     if least >= 1:
         yield ss.say(
             """While the parameters move nothing is certain any more: in {n} run the sum of the
-            norms was never below {least:.2} times the norm at the end of the epoch, but the mean of
+            norms was never below {least:.2} times the norm at the end of the epoch, and the mean of
             the root mean squares was {first:.2} times that of all the data after epoch 1.""",
             """While the parameters move nothing is certain any more: in {n} runs the sum of the
-            norms was never below {least:.2} times the norm at the end of the epoch, but the mean of
+            norms was never below {least:.2} times the norm at the end of the epoch, and the mean of
             the root mean squares was {first:.2} times that of all the data after epoch 1.""",
             **given,
         )

@@ -133,8 +133,10 @@ def decay(runs, value):
 
 
 def rise(value):
-    ratio = value["its_second_half_over_the_first", f"drift, {DECAYED}"]
-    if ratio > 1:
+    name = f"drift, {DECAYED}"
+    known = [claim for claim in value if claim.name == "excess_over_expected" and claim.arm == name]
+    ratio = value["its_second_half_over_the_first", name]
+    if all(claim.holds for claim in known) and ratio > 1:
         yield ss.say(
             """It falls further and further behind: in the last twentieth of its run the excess is
             {ratio:.3} times that of the twentieth before.""",

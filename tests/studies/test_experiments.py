@@ -62,7 +62,7 @@ DRAWN |= {"quickest_batch", "usable_steps", *SPOKEN}
 ANSWERED = EXERCISES | {f"study_{name}" for name in SPOKEN}  # in the reader's language, by now
 PICTURED = EXERCISES | {f"study_{name}" for name in DRAWN}
 # in every language
-NAMES = {"shuffle=True", "shuffle=False", "lr", "MSELoss", "Nesterov", "x", "y"}
+NAMES = {"shuffle=True", "shuffle=False", "lr", "MSELoss", "Nesterov", "x", "y", "μ"}
 
 
 def test_every_script_has_a_small_run():
