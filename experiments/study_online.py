@@ -131,7 +131,7 @@ def figures(runs):
         ss.say("lr = {lr}: {words}", lr=lr, words=ss.say(words)): runs[f"drift, lr={lr}"]
         for lr, words in CHOSEN.items()
     }
-    titled[ss.say("1/t: loses track")] = runs[f"drift, {DECAYED}"]
+    titled[ss.say("a step that decays as 1/t")] = runs[f"drift, {DECAYED}"]
     slope = ss.say("w1, the slope at x = 0")
     yield "following.png", ss.figures.followed(titled, law(), 1, 1500, slope)
 

@@ -105,7 +105,7 @@ def picture(o, runs, value):
     lost = value["excess", "noiseless: cosine"] / value["excess", "noiseless: constant"]
     title = ss.say(
         """With noisy labels a decay by cosine ends at {best:.2} times the excess of a constant
-        step, without noise at {lost:.1} times""",
+        step, without noise at {lost:.2} times""",
         best=value["over_constant", "noisy: cosine"],
         lost=lost,
     )

@@ -112,16 +112,16 @@ def flow(runs, value):
     given = {"lr": TINY, "edge": 2 / TINY, "least": ss.text.at_most(least), "most": max(others)}
     if least > max(others):
         yield ss.say(
-            """With the small step {lr}, whose edge is at a sharpness of {edge:.0f}, it gets to
-            {least:.0f} or more in every network. The edges of the others are at {most:.0f} or less:
-            so these are what stops them.""",
+            """With the small step {lr}, whose edge is at a sharpness of {edge:.0f}, the sharpness
+            gets to {least:.0f} or more in every network. The edges of the others are at {most:.0f}
+            or less: so these are what stops them.""",
             **given,
         )
     else:
         yield ss.say(
-            """With the small step {lr}, whose edge is at a sharpness of {edge:.0f}, it gets to
-            {least:.2} or more in every network; the edges of the others are at {most:.0f} or
-            less.""",
+            """With the small step {lr}, whose edge is at a sharpness of {edge:.0f}, the sharpness
+            gets to {least:.2} or more in every network; the edges of the others are at {most:.0f}
+            or less.""",
             **given,
         )
 
@@ -164,7 +164,11 @@ def batches(runs, value):
     whole = f"lr {RATE}"
     lower = max(value["late_lr_sharpness", SMALL]) < min(value["late_lr_sharpness", whole])
     if lower and stays(runs, value, [whole]):
-        yield ss.say("Small batches keep it lower, those of {size} at {end:.2f}.", **given)
+        yield ss.say(
+            """Small batches keep lr times the sharpness lower: it ends at {end:.2f} with batches of
+            {size}.""",
+            **given,
+        )
     else:
         yield ss.say("With batches of {size} lr times the sharpness ends at {end:.2f}.", **given)
     yield ss.say(

@@ -94,8 +94,8 @@ def settled(runs, value):
 
 def each_decay(value):
     times = over_constant(value)
-    ends = [ss.say("{line}: {times:.2}", line=ss.say(NAMES[x]), times=times[x]) for x in DECAYS]
-    yield ss.say("At the end the decays have these multiples of it: {ends}.", ends=ends)
+    ends = [ss.say("{line} at {times:.2}", line=ss.say(NAMES[x]), times=times[x]) for x in DECAYS]
+    yield ss.say("Relative to it the decays end so: {ends}.", ends=ends)
 
 
 def noiseless(value):
@@ -146,14 +146,15 @@ def guesses(value):
     given = {"high": high, "low": low}
     if high > 1:
         yield ss.say(
-            """Who guesses μ four times too large decays too fast, and ends at {high:.2} times the
-            excess of the right guess, with noisy labels (four times too small: {low:.2} times).""",
+            """If μ is guessed four times too large, the step decays too fast, and the run ends at
+            {high:.2} times the excess of the right guess, with noisy labels (four times too small:
+            {low:.2} times).""",
             **given,
         )
     else:
         yield ss.say(
-            """Who guesses μ four times too large ends at {high:.2} times the excess of the right
-            guess, with noisy labels (four times too small: {low:.2} times).""",
+            """If μ is guessed four times too large, the run ends at {high:.2} times the excess of
+            the right guess, with noisy labels (four times too small: {low:.2} times).""",
             **given,
         )
     yield ss.say(
