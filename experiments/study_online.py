@@ -29,7 +29,7 @@ from answers.study_online import (
     short,
 )
 
-WORLDS = {"drift": ss.to_say("the truth drifts"), "still": ss.to_say("the truth stands still")}
+WORLDS = {"drift": ss.to_say("drift"), "still": ss.to_say("no drift")}
 CHOSEN = {LRS[0]: ss.to_say("too small"), LRS[3]: ss.to_say("about the best")}
 CHOSEN |= {LRS[-1]: ss.to_say("too large")}
 EXACT = "theory: exact moments of mean and square, same steps; four standard errors"
