@@ -15,6 +15,7 @@ from itertools import product
 import numpy as np
 
 import sgdstudy as ss
+from answers.study_norms import answer, short
 
 OVER = ss.to_say("of the batches / of all the data")
 SHOWN = {  # loss -> column, title of its panel
@@ -58,20 +59,6 @@ def claims(o, runs):
         yield ss.Claim("least_sum_over_full", arm, least)
     for claim, (identity, which) in IDENTITIES.items():
         yield ss.Claim.off(*claim, runs.off(identity, which))
-
-
-def answer(o, runs, value):
-    norms = runs.select("norm*moving")
-    least = min(value["least_sum_over_full", arm] for arm in norms)
-    return f"""The triangle inequality of the hint is about norms of all residuals stacked: there
-    the sum over the batches is above, by a factor of sqrt(m) at most. So it is safe to stop on that
-    sum: once it is below epsilon, so is the norm of all residuals. For the root mean square the
-    mean over the batches is below (Jensen). For the squared error there is no inequality: there is
-    equality (Exercise 7a).
-
-    All three are about fixed parameters; while they moved, the sum of the norms was {least:.2g}
-    times the full norm at the end of the epoch, or more, in
-    {sum(len(run.w) for run in norms.values())} runs."""
 
 
 def picture(o, runs, value):

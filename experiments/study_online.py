@@ -16,13 +16,22 @@ from functools import lru_cache
 import numpy as np
 
 import sgdstudy as ss
+from answers.study_online import (
+    DECAYED,
+    GRID,
+    LRS,
+    NOISE,
+    VELOCITY,
+    D,
+    answer,
+    excesses,
+    law,
+    short,
+)
 
-LRS = (0.006, 0.012, 0.02, 0.035, 0.06, 0.09, 0.14, 0.2)
-GRID = {"drift": LRS, "still": LRS[1:4]}  # larger ones: all noise, which drift gives anyway
-VELOCITY = {"drift": np.array([1e-3, 1e-3, 0.0]), "still": np.zeros(3)}  # a step
-NOISE = 0.3  # of the labels
-D = 100  # samples of the yardstick; as many steps are called an epoch
-DECAYED = "1/t"
+WORLDS = {"drift": ss.to_say("drift"), "still": ss.to_say("no drift")}
+CHOSEN = {LRS[0]: ss.to_say("too small"), LRS[3]: ss.to_say("about the best")}
+CHOSEN |= {LRS[-1]: ss.to_say("too large")}
 EXACT = "theory: exact moments of mean and square, same steps; four standard errors"
 HONEST = ss.Known(NOISE**2, 0, "theory: label noise + excess, each sample; four standard errors")
 FIT = "theory: the same parabola through exact values; four standard errors (jackknife)"
@@ -34,10 +43,6 @@ class Options(ss.Options):
     """length of a run, in times 1 / (lr lambda) of its slowest mode"""
     quick: bool = False
     """an eighth of the work: 16 seeds (where the step decays, all), half the steps"""
-
-
-def law():
-    return ss.theory.uniform_law(ss.problems.parabola, 3, NOISE)
 
 
 def arms(o):
@@ -101,46 +106,34 @@ def claims(o, runs):
     yield ss.Claim("samples_seen_once", "all", sum(int(r.n_steps.sum()) for r in runs.values()))
 
 
-def answer(o, runs, value):
-    excess = {arm: value["excess", arm] for arm in runs.select("*lr=*")}
-    drift, still = (min(runs.select(f"{w}, lr=*"), key=excess.get) for w in ("drift", "still"))
-    small, large = (excess[f"drift, lr={lr}"] / excess[drift] for lr in (LRS[0], LRS[-1]))
-    last = {w: value["excess_in_the_last_tenth", f"{w}, {DECAYED}"] for w in ("drift", "still")}
-    lost, gained = last["drift"] / excess[drift], last["still"] / excess[f"still, lr={LRS[3]}"]
-    rise = value["its_second_half_over_the_first", f"drift, {DECAYED}"]
-    theory = ss.theory.best_tracking_lr(law(), 1, VELOCITY["drift"])
-    fresh = value["loss_before_the_step_less_excess"]
-    return f"""Yes. {value["samples_seen_once"]:,} samples came, each was used once, and no data set
-    of them was kept; the {D} points that are stored are a yardstick nobody trains on. What SGD
-    keeps is its three parameters. The loss of a sample before it is learned from is noise plus
-    excess: less the excess it is {fresh:.4f} on average; the noise of the labels: {NOISE**2:.4f}.
-
-    If the truth drifts, the step with the least excess is {value["best_lr"]:.3g} by a parabola
-    through three of the grid (theory: {theory:.3g}). The smallest step of the grid lags behind,
-    with {small:.1f} times the excess of its best; the largest is noisy, {large:.1f} times. If
-    nothing moves, of {len(GRID["still"])} steps lr = {runs[still].config.lr:g} ends nearest.
-
-    A step that decays as 1/t leaves, in the last tenth of its run, {gained:.2g} times the excess of
-    the constant step it starts from in a world that stands still. In one that moves it is
-    {lost:.0f} times that of the best constant step, and {rise:.2f} times as much in the second half
-    of that tenth as in the first."""
-
-
 def picture(o, runs, value):
+    worlds = {words: ss.say(name) for words, name in WORLDS.items()}
     constant = runs.select("*lr=*").items()
-    rows = [(arm.split(",")[0], run.config.lr, late(run).mean_excess) for arm, run in constant]
-    excess = {lr: value["excess", f"drift, lr={lr}"] for lr in LRS}
-    title = f"""Of parameters that drift a step of {value["best_lr"]:.2g} is the best; lr {LRS[0]:g}
-    lags, with {excess[LRS[0]] / excess[LRS[3]]:.2g} times the excess of lr {LRS[3]:g}"""
-    note = "Larger steps are noisy. Where nothing moves a smaller step ends nearer."
-    return ss.figures.Chart(title, [ss.figures.tracking(rows, law(), VELOCITY)], note)
+    rows = [(worlds[arm.split(",")[0]], r.config.lr, late(r).mean_excess) for arm, r in constant]
+    velocity = {name: VELOCITY[words] for words, name in worlds.items()}
+    excess = excesses(runs, value, "drift")
+    given = {"best": value["best_lr"], "low": LRS[0], "middle": LRS[3]}
+    given["ratio"] = excess[LRS[0]] / excess[LRS[3]]
+    if LRS[0] < given["best"] < LRS[-1] and given["ratio"] > 1:
+        title = ss.say(
+            """Of parameters that drift a step of {best:.2} is the best; lr {low} lags, with
+            {ratio:.2} times the excess of lr {middle}""",
+            **given,
+        )
+    else:
+        title = ss.say("lr {low} ends with {ratio:.2} times the excess of lr {middle}", **given)
+    note = ss.say("Larger steps are noisy. Where nothing moves a smaller step ends nearer.")
+    return ss.figures.Chart(title, [ss.figures.tracking(rows, law(), velocity)], note)
 
 
 def figures(runs):
-    chosen = {LRS[0]: "too small", LRS[3]: "about the best", LRS[-1]: "too large"}
-    titled = {f"lr = {lr:g}: {words}": runs[f"drift, lr={lr}"] for lr, words in chosen.items()}
-    titled["1/t: loses track"] = runs[f"drift, {DECAYED}"]
-    yield "following.png", ss.figures.followed(titled, law(), 1, 1500, "w1, the slope at x = 0")
+    titled = {
+        ss.say("lr = {lr}: {words}", lr=lr, words=ss.say(words)): runs[f"drift, lr={lr}"]
+        for lr, words in CHOSEN.items()
+    }
+    titled[ss.say("a step that decays as 1/t")] = runs[f"drift, {DECAYED}"]
+    slope = ss.say("w1, the slope at x = 0")
+    yield "following.png", ss.figures.followed(titled, law(), 1, 1500, slope)
 
 
 STUDY = ss.study(__name__)

@@ -12,12 +12,13 @@ Command: python experiments/study_polyak.py
 import numpy as np
 
 import sgdstudy as ss
+from answers.study_polyak import FULL, ONE, answer, short
 
 SHARE = 0.15  # of the step at which second moments diverge, of the constant step beside
 START = (0.9, 0.05, 0.05)  # excess loss of the start, from the flattest direction to the steepest
 BOTTOM = {"noiseless": 1e-20, "noisy": 1e-4}  # of the figure
 WORLDS = {"noiseless": 0.0, "noisy": 1.0}  # standard deviation of the label noise
-LINES = ("constant", "Polyak, one sample", "Polyak, full batch")
+LINES = ("constant", ONE, FULL)
 NAMES = [ss.to_say("constant"), ss.to_say("Polyak, one sample"), ss.to_say("Polyak, full batch")]
 TITLES = {"noiseless": ss.to_say("noiseless labels"), "noisy": ss.to_say("noisy labels")}
 EXACT = "theory: second moments, step by step; four standard errors"
@@ -43,26 +44,26 @@ def arms(o):
         lr = SHARE * float(ss.expect(arm).mean_square_lr_limit)
         yield f"{world}: constant", arm.but(lr=lr)
         polyak = arm.but(optimizer="polyak", lr=1e3, charted=False)  # no step is as large
-        one = polyak.but(LINES[1], batch_size=1, options={"c": 0.5})
-        yield f"{world}: {LINES[1]}", one
+        one = polyak.but(ONE, batch_size=1, options={"c": 0.5})
+        yield f"{world}: {ONE}", one
         least = {"least_loss": problem.least_squares.least_loss}
         full = {"batch_size": None, "options": least, "seeds": [0]}
-        yield f"{world}: {LINES[2]}", polyak.but(LINES[2], **full)
+        yield f"{world}: {FULL}", polyak.but(FULL, **full)
 
 
 def claims(o, runs):
-    for arm in (f"noiseless: {LINES[1]}", *(f"{world}: {LINES[2]}" for world in WORLDS)):
+    for arm in (f"noiseless: {ONE}", *(f"{world}: {FULL}" for world in WORLDS)):
         yield ss.Claim("excess", arm, runs[arm].excess()[-1].mean())
-    constant, noisy = runs["noisy: constant"], runs[f"noisy: {LINES[1]}"]
+    constant, noisy = runs["noisy: constant"], runs[f"noisy: {ONE}"]
     half = constant.config.epochs // 2  # it stalls in the second
     calm, known = constant.excess()[half:].mean(0), ss.expect(constant).excess[half + 1 :].mean()
     due = ss.expect(noisy).excess[-1] / known
     seen = ss.Estimate.ratio(noisy.excess()[-1], calm, due).beside(due)
-    yield ss.Claim.estimated("over_constant", f"noisy: {LINES[1]}", *seen, source=EXACT)
-    run = runs[f"noiseless: {LINES[1]}"]  # few paths carry its mean, but its rate is all paths'
+    yield ss.Claim.estimated("over_constant", f"noisy: {ONE}", *seen, source=EXACT)
+    run = runs[f"noiseless: {ONE}"]  # few paths carry its mean, but its rate is all paths'
     seen = run.log_rate(1, 2).beside(ss.expect(run).log_rate)
-    yield ss.Claim.estimated("log_rate_per_step", f"noiseless: {LINES[1]}", *seen)
-    falls = np.concatenate([fall_over_law(runs[f"{world}: {LINES[2]}"]) for world in WORLDS])
+    yield ss.Claim.estimated("log_rate_per_step", f"noiseless: {ONE}", *seen)
+    falls = np.concatenate([fall_over_law(runs[f"{world}: {FULL}"]) for world in WORLDS])
     worst, within = np.abs(falls - 1).max(), 1e-6
     name = "fall_over_law_less_1"
     yield ss.Claim(name, "Polyak, full batch", worst, 0, within, LAW, identity=True)
@@ -79,14 +80,6 @@ def fall_over_law(run):
     return (fall * (g**2).sum(1) / above**2 / 3)[above > 1e-9]
 
 
-def answer(o, runs, value):
-    one, constant = value["excess", f"noiseless: {LINES[1]}"], runs["noiseless: constant"]
-    return f"""Polyak's step on one sample at a time ends at {one:.1e} without noise, the constant
-    step of batches of 10 at {constant.excess()[-1].mean():.1e}; with noise it ends at
-    {value["over_constant"]:.2g} times the constant step's excess: it fits every sample, noise
-    included. On all samples every step comes closer, by three times what Polyak guarantees."""
-
-
 def picture(o, runs, value):
     panels = []
     for world, bottom in BOTTOM.items():
@@ -95,7 +88,7 @@ def picture(o, runs, value):
         axes = {"title": ss.say(TITLES[world]), "limits": (bottom, 10)}
         # of all the data the run is itself what is expected
         panels.append(ss.figures.lines.excess(shown, known=names[:2], **axes))
-    one, constant = value["excess", f"noiseless: {LINES[1]}"], runs["noiseless: constant"]
+    one, constant = value["excess", f"noiseless: {ONE}"], runs["noiseless: constant"]
     title = ss.say(
         """Polyak's step on single samples ends at {one:.1} without noise (constant step:
         {constant:.1}), with noise {ratio:.2} times as high""",

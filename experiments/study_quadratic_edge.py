@@ -12,15 +12,9 @@ Command: python experiments/study_quadratic_edge.py
 import numpy as np
 
 import sgdstudy as ss
+from answers.study_quadratic_edge import BETA, GROWING, LAST, SHARE, STABLE, answer, short
 
 SHARPNESS = "full_hess_max_eig"
-STABLE, SHARE, BETA = "quadratic, 0.9 of the limit", 1.05, 0.5
-GROWING = {  # arm -> options of SGD, at 1.05 of the rule's limit
-    f"quadratic, {SHARE} of the limit": {},
-    f"quadratic, {SHARE} of heavy ball's": {"momentum": BETA},
-    f"quadratic, {SHARE} of Nesterov's": {"momentum": BETA, "nesterov": True},
-}
-LAST = 50  # steps over which the growth is measured: the other modes have died out
 DESCENT = ss.Known(0, 0, "theory: the loss falls where lr times the sharpness is below 2")
 CONSTANT = ss.Known(0, 1e-12, "theory: a quadratic has one Hessian; rounding")
 ROOTS = "theory: largest root of the step on a quadratic, squared; rounding"
@@ -59,13 +53,6 @@ def claims(o, runs):
         # sums over d samples are rounded: two losses, the gradient, the eigenvalue in lr
         off = 4 * runs[arm].problem.d * np.finfo(float).eps * law
         yield ss.Claim("growth_per_step", arm, measured, ss.Known(law, off, ROOTS))
-
-
-def answer(o, runs, value):
-    factors = [f"{value['growth_per_step', arm]:.4f}" for arm in GROWING]
-    return f"""On the notebook's curve nothing can give way: the Hessian is the same everywhere, and
-    5 % beyond its rule's edge the loss grows step by step, by the factor {factors[0]} (descent),
-    {factors[1]} (heavy ball) or {factors[2]} (Nesterov), as the roots of each step say."""
 
 
 def picture(o, runs, value):

@@ -11,23 +11,21 @@ Source: the notebook's "in practice the step size decreases, to converge better"
 Command: python experiments/study_step_size.py
 """
 
-import numpy as np
-
 import sgdstudy as ss
+from answers.study_step_size import DECAYS, GUESSES, MEANS, NAMES, answer, short
 
 SHARE = 0.15  # of the step at which second moments diverge: few enough paths carry the mean
 START = (0.9, 0.05, 0.05)  # excess loss of the start, from the flattest direction to the steepest
 WORLDS = {"noiseless": 0.0, "noisy": 1.0}  # standard deviation of the label noise
 BOTTOM = {"noiseless": 1e-20, "noisy": 1e-4}  # of the figure
-DECAYS = ("1/t", "1/sqrt(t)", "cosine", "linear", "steps")
-GUESSES = {"1/t": 1, "1/t, mu x 4": 4, "1/t, mu / 4": 1 / 4}
-MEANS = {"mean of all": (1, 0.0), "tail mean": (1, 0.5), "tail mean, lr / 2": (1 / 2, 0.5)}
 SHOWN = ("constant", "cosine", "1/t", "1/t, mu x 4", "tail mean")
+SCHEDULES = ("constant", "warm-up", *DECAYS)
 PANELS = {
-    "schedules": ("constant", "warm-up", *DECAYS),
-    "1/t with mu, and with a wrong guess": ("constant", *GUESSES),
-    "means of the parameters": ("constant", *MEANS),
+    ss.to_say("schedules"): SCHEDULES,
+    ss.to_say("1/t with μ, and with a wrong guess"): ("constant", *GUESSES),
+    ss.to_say("means of the parameters"): ("constant", *MEANS),
 }
+TITLES = {"noiseless": ss.to_say("noiseless labels"), "noisy": ss.to_say("noisy labels")}
 EXACT = "theory: second moments, step by step; four standard errors"
 RATE = "theory: slope of the expected losses; in the end -2 mu / (guess mu): Bach, Moulines 2011"
 
@@ -67,7 +65,7 @@ def arms(o):
         known = ss.expect(arm)
         lr = SHARE * float(known.mean_square_lr_limit)
         for line, own in lines(lr, known.eigenvalues[0], arm.n_steps):
-            yield f"{world}: {line}", arm.but(line, charted=line in PANELS["schedules"], **own)
+            yield f"{world}: {line}", arm.but(line, charted=line in SCHEDULES, **own)
 
 
 def claims(o, runs):
@@ -94,53 +92,34 @@ def claims(o, runs):
         yield ss.Claim("over_law", arm, ends[arm][0].mean() / ss.expect(run).averaged_excess_law)
 
 
-def answer(o, runs, value):
-    constant = runs["noisy: constant"]
-    epochs, settled = constant.config.epochs, value["settled_excess"]
-    warm, floor = value["over_constant_at_the_end"], ss.expect(constant).stationary_excess
-    calm = {c.arm.removeprefix("noiseless: "): c.measured for c in value if c.name == "excess"}
-    times = {c.arm.removeprefix("noisy: "): c.measured for c in value if c.name == "over_constant"}
-    least = np.floor(np.log10(min(calm[line] for line in times) / calm["constant"]))
-    guess = [times[line] / times["1/t"] for line in list(GUESSES)[1:]]
-    powers = [value["exponent", f"noiseless: {line}"] for line in list(GUESSES)[:2]]
-    return f"""Means over {len(constant.w)} seeds, after {epochs} epochs. With noisy labels a
-    constant step settles, by theory at an excess loss of {floor:.3g}; in epochs {epochs // 2 + 1}
-    to {epochs} its mean is {settled:.3g}. From the same first step the decays end at these parts of
-    it: {", ".join(f"{line} {times[line]:.2g}" for line in DECAYS)}. Without noise the constant step
-    falls to {calm["constant"]:.1e}, and every decay and every mean ends more than 10^{least:.0f}
-    times higher. After a warm-up the noisy run ends at {warm:.3f} times the constant step, the
-    noiseless one, which has lost the time, at {calm["warm-up"] / calm["constant"]:.2g} times.
-
-    1/t needs a constant, 1 / mu. With mu guessed 4 times too large the step decays too fast: the
-    noisy run ends at {guess[0]:.2g} times the excess of the right guess (4 times too small: at
-    {guess[1]:.2g} times). Without noise the start is then forgotten with the power {powers[1]:.2f}
-    of the time, instead of {powers[0]:.2f}. Cosine, linear and stepwise decay are not told mu; they
-    are told when the run ends.
-
-    A constant step with a mean of the parameters needs no decay: that of the second half ends at
-    {times["tail mean"]:.2g} of the constant step's excess, with half the step at
-    {times["tail mean, lr / 2"]:.2g}. The mean of all still holds the start: it ends at
-    {times["mean of all"] * settled:.2g}, and without any noise at {calm["mean of all"]:.2g}."""
+def named(runs, world, lines):
+    """Return runs of a world by the names of their lines."""
+    return {ss.say(NAMES[line]): runs[f"{world}: {line}"] for line in lines}
 
 
 def picture(o, runs, value):
     panels = []
     for world, limits in {"noiseless": None, "noisy": (3e-4, 2)}.items():
-        shown = {line: runs[f"{world}: {line}"] for line in SHOWN}
-        panels.append(ss.figures.lines.excess(shown, title=f"{world} labels", limits=limits))
-    best = value["over_constant", "noisy: cosine"]
+        axes = {"title": ss.say(TITLES[world]), "limits": limits}
+        panels.append(ss.figures.lines.excess(named(runs, world, SHOWN), **axes))
     lost = value["excess", "noiseless: cosine"] / value["excess", "noiseless: constant"]
-    title = f"""With noisy labels a decay by cosine ends at {best:.2g} times the excess of a
-    constant step, without noise at {ss.text.power(lost)} times"""
-    return ss.figures.Chart(title, panels, "Where nothing is noisy, decay only loses time.")
+    title = ss.say(
+        """With noisy labels a decay by cosine ends at {best:.2} times the excess of a constant
+        step, without noise at {lost:.2} times""",
+        best=value["over_constant", "noisy: cosine"],
+        lost=lost,
+    )
+    note = ss.say("Where nothing is noisy, decay only loses time.") if lost > 1 else ""
+    return ss.figures.Chart(title, panels, note)
 
 
 def figures(runs):
     found = {}
     for panel, names in PANELS.items():
         for world in WORLDS:
-            found[panel, world] = {line: runs[f"{world}: {line}"] for line in names}
-    yield "step_sizes.png", ss.figures.excess_grid(found, BOTTOM)
+            found[ss.say(panel), ss.say(TITLES[world])] = named(runs, world, names)
+    bottom = {ss.say(TITLES[world]): least for world, least in BOTTOM.items()}
+    yield "step_sizes.png", ss.figures.excess_grid(found, bottom)
 
 
 STUDY = ss.study(__name__)

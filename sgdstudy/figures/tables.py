@@ -77,7 +77,8 @@ def curves(rows: pd.DataFrame, xlabel: str, ylabel: str, bottom: Mapping[str, fl
             style = {"color": color, "linewidth": 2.2, "alpha": 0.7, "label": line}
             axes.plot(points["x"], points["y"], **style)
             drawing.dashed(axes, points["x"], points["theory"].to_numpy(), color)
-        axes.set(yscale="log", title=f"{place[1]}: {place[0]}")
+        title = say("{column}: {panel}", column=place[1], panel=place[0])
+        axes.set(yscale="log", title=title)
         axes.set_ylim(bottom=bottom[place[1]])
         axes.grid(alpha=0.3)
     for axes in drawn[:, -1]:

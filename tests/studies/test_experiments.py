@@ -54,15 +54,8 @@ SMALL = {
     "study_stopping_rules": {"seeds": 2, "epochs": 2},
     "study_usable_steps": {"seeds": 2, "epochs": 2},
 }
-EXERCISES = {name for name in SMALL if name.startswith("ex")}
-SPOKEN = {"stopping_rules", "neighbours", "noise_floor", "batch_size", "orders", "one_sample"}
-SPOKEN |= {"iteration_cost", "quickest_batch", "usable_steps", "shuffling_bias", "noise_scale"}
-SPOKEN |= {"optimizers", "largest_step"}
-DRAWN = {"norms", "polyak", "quadratic_edge", *SPOKEN}
-ANSWERED = EXERCISES | {f"study_{name}" for name in SPOKEN}  # in the reader's language, by now
-PICTURED = EXERCISES | {f"study_{name}" for name in DRAWN}
 # in every language
-NAMES = {"shuffle=True", "shuffle=False", "lr", "MSELoss", "Nesterov", "x", "y"}
+NAMES = {"shuffle=True", "shuffle=False", "lr", "MSELoss", "Nesterov", "x", "y", "μ"}
 
 
 def test_every_script_has_a_small_run():
@@ -93,7 +86,7 @@ def marked(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(ANSWERED | PICTURED))
+@pytest.mark.parametrize("name", SMALL)
 def test_nothing_that_a_reader_sees_is_left_in_english(name, marked):
     """The words of its pictures and answers are said, so that each has a translation."""
     study = load_study(name)
@@ -107,16 +100,13 @@ def test_nothing_that_a_reader_sees_is_left_in_english(name, marked):
     claims = Claims(study.claimed(options, runs))
     parts = {part for arm in runs for part in re.split(", | (?=K=)", arm)}
     names = {*runs, *parts, *ORDERS, *OPTIMIZERS, *NAMES}
-    if name in ANSWERED:
-        texts = study.answered(options, runs, claims)
-        assert [(text, left) for text in texts if (left := unspoken(text, names))] == []
-    if name in PICTURED:
-        chart = study.picture(options, runs, claims)
-        texts = [text.get_text() for text in chart.figure().findobj(Text)]
-        texts += [chart.note, chart.describe(), chart.interactive().layout.meta["note"]]
-        assert [(text, left) for text in texts if (left := unspoken(text, names))] == []
-        for file, draw in study.drawn(runs):
-            assert unspoken(describe(draw()), names | {*STEPS}) == [], file
+    texts = study.answered(options, runs, claims)
+    chart = study.picture(options, runs, claims)
+    texts += [text.get_text() for text in chart.figure().findobj(Text)]
+    texts += [chart.note, chart.describe(), chart.interactive().layout.meta["note"]]
+    assert [(text, left) for text in texts if (left := unspoken(text, names))] == []
+    for file, draw in study.drawn(runs):
+        assert unspoken(describe(draw()), names | {*STEPS}) == [], file
 
 
 def test_words_that_nobody_said_are_found():
