@@ -54,9 +54,10 @@ def claims(o, runs):
     yield ss.Claim("stop_epoch_printed", "lr 2e-4", run.median_stop, 9340, 1, PRINTED)
     stop, mean = runs["sum, lr 2e-4/d"].median_stop, ss.expect(run).stop_epoch  # of the mean form
     yield ss.Claim("sum_form_stop_epoch", "sum, lr 2e-4/d", stop, mean, abs=1)
-    same = ss.expect(ss.Arm("curve", lr=2e-4 * D)).lr_limit / D  # the same steps, in the mean form
-    seen = runs["sum, lr 2e-4"].lr_limit()  # NaN of one that epsilon stops at once
-    yield ss.Claim("sum_form_lr_limit", "sum, lr 2e-4", seen, same if seen > 0 else None)
+    alike = ss.Arm("curve", lr=2e-4 * D, epochs=o.epochs, stop=("running", o.epsilon))
+    seen, due = runs["sum, lr 2e-4"].lr_limit(), ss.expect(alike).lr_limit / D
+    due = due if ss.expect(alike).growth_per_epoch else None  # enough epochs to see it
+    yield ss.Claim("sum_form_lr_limit", "sum, lr 2e-4", seen, due)
     yield ss.Claim("lr_limit", "lr 5.1e-4", runs["lr 5.1e-4"].lr_limit())
     stops = {runs[arm].config.lr: runs[arm].median_stop for arm in BEST}
     earliest, best = min(stops, key=stops.get), runs["lr best"].config.lr

@@ -28,7 +28,6 @@ def short(o, runs, value):
             start=start,
             near=near,
         )
-    yield from along_the_way(runs)
     yield from serious(value)
 
 

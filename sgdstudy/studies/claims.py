@@ -72,9 +72,12 @@ class Claim:
     rel: InitVar[float | None] = None
 
     def __post_init__(self, abs: float | None, rel: float | None) -> None:
+        known = self.expected
         self._take_known()
         if abs is not None or rel is not None:
             self._settle("tolerance", _tolerance(self.name, self.expected, abs, rel))
+        if isinstance(known, Known) and replace(known, within=self.tolerance).is_vague:
+            self._settle("expected", None)
         for part in ("name", "arm"):
             checks.name(f"a claim's {part}", getattr(self, part))
         for part in ("measured", "expected"):
@@ -90,7 +93,7 @@ class Claim:
         """Take value, tolerance and source of an expectation that has them."""
         known = self.expected
         if isinstance(known, Known):
-            self._settle("expected", None if known.is_vague else known.value)
+            self._settle("expected", known.value)
             self._settle("tolerance", max(known.within, self.tolerance))
             self._settle("source", self.source or known.source)
             self._settle("always", True)

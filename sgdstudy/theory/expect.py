@@ -108,6 +108,14 @@ class Expected(ExpectedOrders):
         law = CLOSED if self.config.batch_size is None else OWN
         return Known(found["stop_epoch"], found[f"stop_epoch{WITHIN}"], law)
 
+    @property
+    def growth_per_epoch(self) -> Known | None:
+        """By how much an epoch multiplies the loss beyond the limit; None: no run to see it in."""
+        found = predict(self.problem, self.config)
+        if "growth_per_epoch" not in found:
+            return None
+        return Known(found["growth_per_epoch"], found[f"growth_per_epoch{WITHIN}"], CLOSED)
+
     def stop_under(self, rule: str, epsilon: float) -> Known | None:
         """Return the median stop epoch under another stop rule; None where theory has none."""
         config = replace(self.config, stop=(rule, epsilon), patience=1)

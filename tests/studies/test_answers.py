@@ -7,6 +7,7 @@ with the same numbers.
 """
 
 import re
+from dataclasses import replace
 from fractions import Fraction
 from functools import cache
 from itertools import pairwise
@@ -22,8 +23,10 @@ from sgdstudy.studies.scripts import load_study
 
 SETS = {
     "ex1_gradient_descent": [
+        {"epochs": 1},
         {"epochs": 3},
         {"epochs": 100},
+        {"epochs": 300, "epsilon": 5.0},
         {"epochs": 2000, "epsilon": 5.0},
         {"epochs": 400, "epsilon": 1e4},
         {},
@@ -52,10 +55,13 @@ SETS = {
         {"seeds": 5, "lr": 1e-2, "epochs": 3},
         {"seeds": 5, "lr": 5e-4, "epochs": 20},
         {"seeds": 3, "batch_size": 300, "epochs": 20},
+        {"seeds": 2, "batch_size": 2000, "epochs": 3},
         {"seeds": 5, "epsilon": 2.0},
     ],
     "ex5_optimizers": [
         {"seeds": 1, "others": 1, "epochs": 2},
+        {"seeds": 1, "others": 1, "epochs": 2, "lr": 0.3},
+        {"seeds": 40, "others": 2, "epochs": 30, "lr": 0.1},
         {"seeds": 8, "others": 2, "epochs": 5},
         {"seeds": 16, "others": 2, "lr": 1e-5, "epochs": 10},
         {"seeds": 16, "others": 2, "lr": 2.0, "epochs": 10},
@@ -67,7 +73,10 @@ SETS = {
         {"seeds": 1},
         {"seeds": 4, "lr": 1e-4},
         {"seeds": 2, "lr": 1e-6, "epochs": 5},
+        {"seeds": 2, "lr": 2.6e-4, "epochs": 60},
         {"seeds": 4, "lr": 4e-4, "epochs": 60},
+        {"seeds": 1, "lr": 5e-4, "epochs": 2},
+        {"seeds": 1, "lr": 1e-3, "epochs": 3},
         {"seeds": 4, "epsilon": 50.0},
         {"seeds": 4, "epsilon": 1e4},
     ],
@@ -76,12 +85,15 @@ SETS = {
         {"seeds": 4, "epochs": 3},
         {"seeds": 4, "divides": 500, "ragged": 7, "epochs": 30},
         {"seeds": 4, "divides": 1, "epochs": 8},
+        {"seeds": 2, "divides": 1, "ragged": 3, "epochs": 2},
         {"seeds": 8},
     ],
     "ex7b_gradient_norm": [
         {"seeds": 1, "epochs": 1},
         {"seeds": 4, "lr": 1e-6, "epochs": 3},
+        {"seeds": 2, "lr": 1e-3, "epochs": 3},
         {"seeds": 4, "lr": 1e-2, "epochs": 3},
+        {"seeds": 1, "batch_size": 1999, "epochs": 1},
         {"seeds": 4, "batch_size": 1000, "epochs": 3},
         {"seeds": 4, "batch_size": 7, "epochs": 3},
         {},
@@ -149,7 +161,10 @@ def ex1(o, runs):
     }
     two, off = stop["lr 2e-4"], np.abs(runs["lr 2e-4"].w[0] - TRUE)
     steps = [stop[f"lr {lr}"] for lr in ("1e-4", "2e-4", "3e-4", "4e-4", "4.9e-4")]
-    faster = all(b < a for a, b in pairwise(steps))
+    below_limit = [arm for arm in stop if arm not in ("lr 5.1e-4", "lr 2e-4, float64")]
+    tried = [end for _, end in sorted((runs[arm].config.lr, stop[arm]) for arm in below_limit)]
+    faster = tried[: tried.index(min(tried)) + 1]
+    faster = len(faster) > 1 and finite(faster[0]) and all(b < a for a, b in pairwise(faster))
     halved = finite(steps[0]) and all(
         abs(steps[a] / steps[b] - 2) < 0.02 for a, b in ((0, 1), (1, 3))
     )
@@ -172,10 +187,10 @@ def ex1(o, runs):
         "Step {lr}: not within": not finite(max(steps)),
         "Twice the step, half": halved,
         "With 0.00051 the loss grows": too_large,
-        "With 0.00051 the loss does not grow yet": not too_large,
+        "With 0.00051 the loss goes from": not too_large,
         "Nearer to it the steep": bool(0.9 < runs["lr best"].config.lr * law / 2 < 1),
-        "Tried: it stops at epoch {n}.": best < min(less, more),
-        "Tried: it stops at epoch {n}, and": finite(best) and best >= min(less, more),
+        "Tried: it stops at epoch {n}.": finite(best) and best == min(tried),
+        "Tried: it stops at epoch {n}, another": finite(best) and best > min(tried),
         "Tried: it does not stop": not finite(best),
         "A step 0.1 % smaller": finite(less, more),
         "With 0.0002/d the sum form does the same": finite(divided) and abs(divided - two) <= 1,
@@ -246,7 +261,8 @@ def ex4(o, runs):
     stops = below(run, "running_loss", o.epsilon)
     ends = run.steps.groupby("seed")["loss"].last().to_numpy()
     lost, missed = int(np.sum(~np.isfinite(ends))), int(np.sum(np.isinf(stops)))
-    all_lost = bool((~np.isfinite(printed.steps.groupby("seed")["loss"].last())).all())
+    gone = ~np.isfinite(printed.steps.groupby("seed")["loss"].last())
+    all_lost, none_lost = bool(gone.all()), not gone.any()
     fits = o.lr == 2e-4 and bool((abs(stops - 48) <= 1).all())
     distance = np.linalg.norm(run.w - TRUE, axis=1).mean()
     one = min(stops) == max(stops)
@@ -257,9 +273,10 @@ def ex4(o, runs):
         "With a step of {lr} the descent stops between": not missed and not lost and not one,
         "The notebook prints {printed}, and {before}": fits,
         "With the printed eta=0.2 every descent": fits and all_lost,
-        "The printed 48 epochs belong": fits and all_lost,
+        "A step of 0.0002 gives the printed 48 epochs": fits and all_lost,
         "With the printed eta=0.2 it diverges": all_lost,
-        "With the printed eta=0.2 {lost} of": not all_lost,
+        "With the printed eta=0.2 {lost} of": not all_lost and not none_lost,
+        "With the printed eta=0.2 the loss of all": none_lost,
         "At epoch {epoch} it is": None if lost else True,
         "At the end the parameters are": finite(distance),
         "The notebook prints {printed}, and 0.4525": fits and abs(distance - 0.4525) < 1e-3,
@@ -268,7 +285,7 @@ def ex4(o, runs):
 
 
 LUCK = (
-    "So luck decides when RMSprop stops: 95 of 100 orders do between epochs {low} and {high}, "
+    "So luck decides when RMSprop stops: 95 % of the orders do between epochs {low} and {high}, "
     "half of them by epoch {median}"
 )
 STILL = (
@@ -290,7 +307,7 @@ def ex5(o, runs):
     return {
         "RMSprop does not stop within {epochs}": left == n,
         "So luck decides when RMSprop stops: between": spread and n < 40,
-        LUCK + ", and": spread and n >= 40 and low <= 23 <= high,
+        LUCK + "; the": spread and n >= 40 and low <= 23 <= high,
         LUCK + ".": spread and n >= 40 and not low <= 23 <= high,
         "Of {n} orders of RMSprop": 0 < left < n and not spread,
         "RMSprop stops at epoch": left == 0 and not spread,
@@ -299,8 +316,8 @@ def ex5(o, runs):
         "{share:.0%} of them are within the printed": left < n and o.epsilon == 1e-7,
         "Between the {n} runs": n > 1,
         "Half of them stop by": finite(median) and n > 1,
-        "95 of 100 stop": spread and n >= 40,
-        "{n} does not stop": left > 0 and n > 1,
+        "95 % stop": spread and n >= 40,
+        "{n} of the {total} does not stop": left > 0 and n > 1,
         "All of them stop": left == 0 and n > 1,
         "{share:.0%} stop by the printed epoch": o.epochs >= 23 and n > 1,
         "Of those that still run": left < n and n > 1,
@@ -315,6 +332,9 @@ def ex5(o, runs):
         "Why Adam stops": not np.isfinite(stop["AdamW"]).any()
         and 5 * half(stop["Adam"]) <= o.epochs,
     }
+
+
+ORDERS = ("strided", "shuffle", "shuffle_once", "block_shuffle", "sequential", "reversed")
 
 
 def ex6(o, runs):
@@ -347,9 +367,11 @@ def ex6(o, runs):
     )
     innocent = strided <= shuffle + 1 and strided < in_order
     from_right, without = stop["reversed"], ss.expect(runs["SGD reversed"]).stop_without_rounding
-    every = [
-        stop[k]
-        for k in ("strided", "shuffle", "shuffle_once", "block_shuffle", "sequential", "reversed")
+    every = [stop[name] for name in ORDERS]
+    last = exact.epochs["full_loss"].iloc[-1]
+    lost = [
+        not np.isfinite(run.steps.groupby("seed")["loss"].last()).any()
+        for run in (runs[f"SGD {name}"] for name in ORDERS)
     ]
     return {
         "With shuffle=False the loss explodes within": bursts and end < start,
@@ -357,7 +379,9 @@ def ex6(o, runs):
         "With shuffle=False and a step of {lr} nothing": not bursts,
         "At the two ends of the curve": bursts and first + late > 1,
         "In epoch 50": several,
-        "So the explosion comes again": several and late_losses[0] > 100 * late_losses[1],
+        "So the explosion comes again": several
+        and late_losses[0] > 100 * late_losses[1]
+        and late_losses[1] < start,
         "In float64 the loss of all points is below": finite(stop["exact"]),
         "In float64 the descent diverges in": not finite(exact.steps["loss"].iloc[-1]),
         "In float64 the loss of all points is not below": not finite(stop["exact"])
@@ -368,12 +392,16 @@ def ex6(o, runs):
         "Together they multiply": stretch > 10,
         "They multiply only the part": flat,
         "From one epoch to the next. Taken": rho < 1,
-        "That needs labels without noise": rho < 1,
+        "That needs labels without noise": rho < 1 and last < start and bursts,
+        "Here they do not": rho < 1 and not last < start,
         "From one epoch to the next the error": rho >= 1,
         "{name}: below": finite(min(every)),
-        "{name}: not below": not finite(max(every)),
+        "{name}: diverges": any(lost),
+        "{name}: not below": any(
+            not finite(end) and not gone for end, gone in zip(every, lost, strict=True)
+        ),
         "(Of drawn orders": o.seeds > 1,
-        "Even batches of neighbours": finite(block, shuffle)
+        "Looked at between the epochs, even": finite(block, shuffle)
         and block - shuffle < (in_order - shuffle) / 4,
         "The lack of randomness is not": finite(strided, shuffle) and innocent,
         "All orders do as well": finite(strided) and strided <= shuffle + 1 and strided == in_order,
@@ -381,6 +409,7 @@ def ex6(o, runs):
     }
 
 
+DOCTOR = "“Is it serious, doctor?” (the notebook asks.) "
 WAY = (
     "While it trains, the parameters move, and the cost that is added up is that of the way: "
     "{first:.3} times the loss at the end of the "
@@ -396,6 +425,14 @@ def drift_and_sampling(run, epoch):
     return drift, (share * (rows["loss"] - rows["full_loss"])).sum()
 
 
+def is_rounding(run):
+    """Whether a step size that differs in its last bits has another drift altogether."""
+    config = replace(run.config, lr=run.config.lr * (1 + 8 * np.finfo(float).eps))
+    other, last = ss.train(run.problem, config=config, progress=False), len(run.epochs)
+    pairs = [(drift_and_sampling(run, k)[0], drift_and_sampling(other, k)[0]) for k in (1, last)]
+    return any(not abs(a - b) < abs(a) for a, b in pairs)
+
+
 def ex7a(o, runs):
     run = runs[f"mse, B={o.divides}, moving"]
     stop = {name: below(run, name, 0.1) for name in ("running_loss", "full_loss", "last_loss")}
@@ -406,6 +443,7 @@ def ex7a(o, runs):
     along = runs["mse, sorted, moving"].epochs.iloc[-1]
     sorted_ratio = along["running_loss"] / along["full_loss"]
     parts = [drift_and_sampling(run, k) for k in (1, len(by_epoch(run, "full_loss")))]
+    noise = is_rounding(runs["mse, sorted, moving"])
     return {
         "As long as the parameters stand still": True,
         "Measured, the two differ": True,
@@ -416,13 +454,16 @@ def ex7a(o, runs):
             finite(drift, sampling) and abs(drift) > 2 * abs(sampling) for drift, sampling in parts
         ),
         "As the steps get shorter": bool(ratio[-1] < ratio[0] and abs(ratio[-1] - 1) < 0.1),
-        "Whether it is serious": not told,
-        "So it is not serious": told and np.abs(apart).max() <= 2,
+        DOCTOR + "That cannot": not told,
+        DOCTOR + "No": told and np.abs(apart).max() <= 2,
         "The running loss is below": told and np.abs(apart).max() > 2,
         "The loss of the last batch alone": finite(half(stop["last_loss"]))
         and bool((stop["last_loss"] < stop["full_loss"]).any()),
-        "It can be serious": sorted_ratio > 100,
-        "With shuffle=False the running loss is": finite(sorted_ratio) and not sorted_ratio > 100,
+        "It can be serious": sorted_ratio > 100 and not noise,
+        "With shuffle=False the running loss is": finite(sorted_ratio)
+        and not sorted_ratio > 100
+        and not noise,
+        "With shuffle=False the losses are what rounding": noise,
     }
 
 
@@ -448,11 +489,12 @@ def ex7b(o, runs):
         alike: near <= 2 * start,
         "The runs that stand still": bool(off <= ss.theory.sum_rounding(2000)),
         "The nearer the solution": start < way < near,
-        "So here it is serious": near > 2,
-        "Here it is not serious": near <= 2,
+        DOCTOR + "Yes": near > 2,
+        DOCTOR + "Not here": near <= 2,
         "With noisy labels": bool(full < 1e-3 and least > 100 * full),
-        "The runs confirm it": 2000 % o.batch_size == 0,
-        "The mean of the norms is": len(moving) > 0
+        "The runs confirm it": 2000 % o.batch_size == 0
+        and any(len(run.epochs) for run in runs.select("moving*").values()),
+        "While it trains, the mean of the norms": moving["epoch"].nunique() > 1
         and finite(*moving["mean_grad_norm"], *moving["full_grad_norm"]),
         "Estimating it from batches": None,
     }
@@ -464,7 +506,7 @@ ALWAYS = {
     "ex1_gradient_descent": [
         "Each step uses all",
         "The limit is 2/λ",
-        "Of all steps the one",
+        "No step stops earlier",
         "The text writes the loss as a sum",
         "Where the text and the code differ",
     ],
@@ -474,7 +516,11 @@ ALWAYS = {
         "Without the square",
         "At the end of its last",
     ],
-    "ex3_batches": ["A DataLoader cuts", "Of {size} points: one", "With shuffle=False it is that"],
+    "ex3_batches": [
+        "A DataLoader cuts",
+        "With batch_size={size} that is one",
+        "With shuffle=False it is that",
+    ],
     "ex4_minibatch": ["How to add up", "Weighting by", "That costs nothing"],
     "ex5_optimizers": [
         "The descent ends when",
@@ -484,7 +530,7 @@ ALWAYS = {
     ],
     "ex6_shuffle": [
         "Before the first step",
-        "With shuffle=False, batch",
+        "With shuffle=False, followed",
         "Why a batch",
         "Is it the lack",
         "Fixed, each",
@@ -554,6 +600,19 @@ def test_a_sentence_is_said_where_the_data_bears_it(page, i, monkeypatch):
         assert bears is None or said == bool(bears), (start, bears)
     known = (*rules, *ALWAYS[page], *WORDS)
     assert [text for text in heard if not text.startswith(known)] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("page", "i"), CASES)
+def test_no_claim_fails_whatever_the_options(page, i):
+    """What theory knows it knows of these options too, or says nothing."""
+    claims = [c for c in trained(page, i)[3] if c.always or c.identity]  # the others only describe
+    # of so many draws one may be beyond four standard errors: six, which rounding never needs
+    wide = [replace(c, tolerance=1.5 * c.tolerance) for c in claims]
+    assert [(c.name, c.arm, c.expected, c.measured) for c in wide if c.holds is False] == []
+    for claim in claims:
+        if claim.kind == "prediction" and isinstance(claim.expected, float) and claim.expected:
+            assert claim.tolerance < abs(claim.expected), claim
 
 
 @pytest.mark.slow
