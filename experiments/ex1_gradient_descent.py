@@ -56,8 +56,8 @@ def claims(o, runs):
     yield ss.Claim("sum_form_stop_epoch", "sum, lr 2e-4/d", stop, mean, abs=1)
     alike = ss.Arm("curve", lr=2e-4 * D, epochs=o.epochs, stop=("running", o.epsilon))
     seen, due = runs["sum, lr 2e-4"].lr_limit(), ss.expect(alike).lr_limit / D
-    due = due if ss.expect(alike).growth_per_epoch else None  # enough epochs to see it
-    yield ss.Claim("sum_form_lr_limit", "sum, lr 2e-4", seen, due)
+    grows = seen > 0 and ss.expect(alike).growth_per_epoch  # and for long enough
+    yield ss.Claim("sum_form_lr_limit", "sum, lr 2e-4", seen, due if grows else None)
     yield ss.Claim("lr_limit", "lr 5.1e-4", runs["lr 5.1e-4"].lr_limit())
     stops = {runs[arm].config.lr: runs[arm].median_stop for arm in BEST}
     earliest, best = min(stops, key=stops.get), runs["lr best"].config.lr
