@@ -11,6 +11,7 @@ from sgdstudy.figures.palette import GREY
 from sgdstudy.text import powers
 
 MOST_POINTS = 1500  # of a line: more than there are pixels
+FEW_POINTS = 8  # of a line with less, each has a dot
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,27 @@ def names_of_y(panels: Sequence[Panel]) -> list[str]:
 def finite(values: np.ndarray) -> np.ndarray:
     """Return the values, NaN for what is infinite."""
     return np.where(np.isfinite(values), values, np.nan)
+
+
+def dotted(x: np.ndarray, y: np.ndarray, log: str) -> np.ndarray:
+    """Return which points of a line have a dot: of a few each, else those without a neighbour.
+
+    >>> nan = np.nan
+    >>> dotted(np.arange(9), np.array([1, nan, 3, nan, 5, 6, 7, 8, 9]), "y").nonzero()[0].tolist()
+    [0, 2]
+
+    Args:
+        x: places `(n,)`.
+        y: values `(n,)`; no line leads to what is not finite, or is not above 0 on a log axis.
+        log: the logarithmic axes, as those of a `Panel`.
+    """
+    if len(y) < FEW_POINTS:
+        return np.full(len(y), True)
+    shown = np.isfinite(x) & np.isfinite(y)
+    for name, values in (("x", x), ("y", y)):
+        shown &= (values > 0) | (name not in log)
+    beside = np.concatenate([[False], shown, [False]])
+    return np.asarray(shown & ~beside[:-2] & ~beside[2:])
 
 
 def thinned(x: np.ndarray, log: bool) -> np.ndarray:

@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, ScalarFo
 
 from sgdstudy.figures.backend import styled
 from sgdstudy.figures.palette import GREY, light
-from sgdstudy.figures.panels import Line, Panel, finite, names_of_y, share_scale, thinned
+from sgdstudy.figures.panels import Line, Panel, dotted, finite, names_of_y, share_scale, thinned
 from sgdstudy.figures.shown import Figure
 from sgdstudy.language import on_axis, say, to_say
 
@@ -141,8 +141,8 @@ def _draw_line(axes: Any, line: Line, panel: Panel, order: int) -> None:
         )
         return
     width = 1.6 if line.label else 0.8
-    axes.plot(x[at], y[at], color=line.color, linewidth=width, zorder=order,
-              marker="o" if len(at) < 8 else None, markersize=4)  # fmt: skip
+    axes.plot(x[at], y[at], color=line.color, linewidth=width, zorder=order, marker="o",
+              markevery=dotted(x[at], y[at], panel.log).tolist(), markersize=4)  # fmt: skip
 
 
 def _size(n: int) -> float:

@@ -3,6 +3,7 @@
 import io
 import itertools
 import re
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,6 +18,7 @@ from sgdstudy.figures.chart import Chart
 from sgdstudy.figures.panels import MOST_POINTS, Line, Panel, thinned
 
 X = np.arange(1.0, 101.0)
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 def chart(n=3, panels=1, **axes):
@@ -72,6 +74,56 @@ def test_both_ways_draw_the_same_values():
         assert line.get_color() == trace.line.color
         assert "line" in trace.hovertemplate
         assert "%{y" in trace.hovertemplate
+
+
+NAN, INF = np.nan, np.inf
+LONE = {  # values of a line -> where it has dots
+    "few": ([INF, 196, INF], [0, 1, 2]),
+    "many": ([1, NAN, 3, INF, 5, 6, 0, 8, -1, 10], [0, 2, 7, 9]),
+    "none": ([1, 2, 3, 4, 5, 6, 7, 8, 9], []),
+}
+
+
+@pytest.mark.parametrize("case", LONE)
+def test_a_point_that_no_line_reaches_is_a_dot_in_both_ways(case):
+    y, due = LONE[case]
+    line = Line("alone", np.arange(1.0, len(y) + 1), np.array(y, float), palette.BLUE)
+    own = Chart("It is 196", [Panel([line], "x", "y", log="xy")])
+    (static_line,) = own.figure().axes[0].lines
+    every = static_line.get_markevery()
+    assert np.flatnonzero(every).tolist() == due
+    (trace,) = own.interactive().data
+    assert trace.mode == ("lines+markers" if due else "lines")
+    if due:
+        sizes = np.broadcast_to(trace.marker.size, len(y))
+        assert np.flatnonzero(sizes).tolist() == due
+
+
+OVERLAP = """() => {
+    const texts = [...document.querySelectorAll('.xtick text')];
+    const labels = texts.map(text => text.getBoundingClientRect());
+    return labels.flatMap((a, i) => labels.slice(i + 1).filter(b => Math.abs(a.top - b.top) < 9 &&
+        a.left < b.right + 2 && b.left < a.right + 2).map(b => [a.left, a.right, b.left, b.right]));
+}"""
+
+
+@pytest.mark.server
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+def test_numbers_below_panels_side_by_side_do_not_run_together(tmp_path):
+    playwright = pytest.importorskip("playwright.sync_api")
+    x = np.geomspace(1e-3, 1e-1, 30)
+    panel = Panel([Line("a", x, x, palette.BLUE)], "lr", "epochs", log="xy")
+    for n in (2, 3):
+        own = Chart("It is 1", [panel] * n)
+        (tmp_path / f"{n}.html").write_text(interactive.page(own.interactive(), b""))
+    with playwright.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        for n, width in itertools.product((2, 3), (390, 590, 860)):
+            page = browser.new_page(viewport={"width": width, "height": 900})
+            page.goto((tmp_path / f"{n}.html").as_uri())
+            page.locator(".xtick text").first.wait_for()
+            assert page.evaluate(OVERLAP) == [], (n, width)
+        browser.close()
 
 
 @pytest.mark.parametrize(
