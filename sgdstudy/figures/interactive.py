@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sgdstudy.figures.palette import light
-from sgdstudy.figures.panels import Line, Panel, dotted, finite, names_of_y, share_scale, thinned
+from sgdstudy.figures.panels import Line, Panel, dotted, drawable, names_of_y, share_scale, thinned
 from sgdstudy.language import FIXED, catalogue, language, say, to_say
 
 FONT = 'system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
@@ -68,7 +68,8 @@ def _scale(axis: str, panels: Sequence[Panel], room: float = 2.2) -> dict[str, A
         return {"type": "linear"}
     lines = [line for panel in panels for line in panel.lines]
     values = np.concatenate([np.asarray(getattr(line, axis), float) for line in lines])
-    seen = values[np.isfinite(values) & (values > 0)]
+    seen = drawable(values)
+    seen = seen[seen > 0]
     if not len(seen):
         return {"type": "log"}
     limits = (axis == "y" and panels[0].limits) or (None, None)
@@ -164,13 +165,13 @@ def _traces(line: Line, panel: Panel, first: bool) -> list[Any]:
     """Return the band, what theory expects, and the line itself, in the order they lie."""
     from plotly.graph_objects import Scatter
 
-    x, y = np.asarray(line.x, float), np.asarray(line.y, float)
+    x, y = np.asarray(line.x, float), drawable(line.y)
     at = np.arange(len(x)) if line.dots else thinned(x, "x" in panel.log)
     where = ": %{y:.4g} at %{x}<extra></extra>"
     group = {"legendgroup": line.label, "name": line.label or "", "showlegend": False}
     traces = []
     if line.band is not None and not line.dots:
-        low, high = (np.asarray(part, float)[at] for part in line.band)
+        low, high = (drawable(part)[at] for part in line.band)
         red, green, blue = (int(line.color[i : i + 2], 16) for i in (1, 3, 5))
         traces.append(
             Scatter(
@@ -195,7 +196,7 @@ def _traces(line: Line, panel: Panel, first: bool) -> list[Any]:
     mode = "markers" if line.dots else "lines+markers" if dots.any() else "lines"
     traces.append(
         Scatter(
-            x=x[at], y=finite(y[at]), mode=mode,
+            x=x[at], y=y[at], mode=mode,
             line={"color": line.color, "width": 2 if line.label else 1},
             marker={"color": line.color, "size": 5 if dots.all() else 5 * dots},
             hovertemplate=hover,
@@ -210,4 +211,9 @@ def _bars(line: Line, y: np.ndarray) -> dict[str, Any] | None:
     if line.band is None or not line.dots:
         return None
     low, high = (np.asarray(part, float) for part in line.band)
-    return {"array": finite(high - y), "arrayminus": finite(y - low), "width": 0, "thickness": 1.5}
+    return {
+        "array": drawable(high - y),
+        "arrayminus": drawable(y - low),
+        "width": 0,
+        "thickness": 1.5,
+    }

@@ -11,6 +11,7 @@ from sgdstudy.figures.palette import GREY
 from sgdstudy.text import powers
 
 MOST_POINTS = 1500  # of a line: more than there are pixels
+MOST = 1e300  # of a value: an axis that goes further overflows
 FEW_POINTS = 8  # of a line with less, each has a dot
 
 
@@ -21,7 +22,7 @@ class Line:
     Attributes:
         label: what it is, in few words; "" for one that stands back and needs no name.
         x: places `(n,)`.
-        y: values `(n,)`; what is not finite is left out.
+        y: values `(n,)`; what is infinite or beyond 1e300 is left out.
         color: `#rrggbb`; two named lines of a panel differ.
         band: low and high `(n,)` of the seeds, bars where there are dots; None: none.
         theory: what was expected `(k,)`, k <= n, at the first places, or at places of its own:
@@ -47,7 +48,7 @@ class Line:
             return None
         x, y = self.theory if isinstance(self.theory, tuple) else (None, self.theory)
         y = np.asarray(y, float)
-        return (np.asarray(self.x[: len(y)] if x is None else x, float), finite(y))
+        return (np.asarray(self.x[: len(y)] if x is None else x, float), drawable(y))
 
 
 @dataclass(frozen=True)
@@ -97,9 +98,15 @@ def names_of_y(panels: Sequence[Panel]) -> list[str]:
     return [p.y if p.y != left else "" for left, p in zip(before, panels, strict=False)]
 
 
-def finite(values: np.ndarray) -> np.ndarray:
-    """Return the values, NaN for what is infinite."""
-    return np.where(np.isfinite(values), values, np.nan)
+def drawable(values: np.ndarray) -> np.ndarray:
+    """Return the values, NaN for what is infinite or too large to be drawn, 0 for what is tiny.
+
+    >>> drawable(np.array([1, np.inf, -1e305, 1e-305])).tolist()
+    [1.0, nan, nan, 0.0]
+    """
+    values = np.asarray(values, float)
+    size = np.abs(values)
+    return np.where(size > MOST, np.nan, np.where(size < 1 / MOST, 0, values))
 
 
 def dotted(x: np.ndarray, y: np.ndarray, log: str) -> np.ndarray:

@@ -13,8 +13,9 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, ScalarFormatter
 
 from sgdstudy.figures.backend import styled
+from sgdstudy.figures.far import settle
 from sgdstudy.figures.palette import GREY, light
-from sgdstudy.figures.panels import Line, Panel, dotted, finite, names_of_y, share_scale, thinned
+from sgdstudy.figures.panels import Line, Panel, dotted, drawable, names_of_y, share_scale, thinned
 from sgdstudy.figures.shown import Figure
 from sgdstudy.language import on_axis, say, to_say
 
@@ -83,11 +84,11 @@ def _draw_panel(axes: Any, panel: Panel, single: bool) -> None:
         axes.set_ylim(*limits)
     for order, line in enumerate(panel.lines):
         _draw_line(axes, line, panel, 3 + order)
+    settle(axes, limits)
     if panel.limits and None in limits:
         axes.set_ylim(*limits)
     if "x" in panel.log:
-        low, high = sorted(axes.get_xlim())
-        _number_ticks(axes.xaxis, low, high, few=not single)
+        _number_ticks(axes.xaxis, *sorted(axes.get_xlim()), few=not single)
     if "y" in panel.log:
         _number_ticks(axes.yaxis, *sorted(axes.get_ylim()))
     axes.set(xlabel=panel.x)
@@ -122,18 +123,17 @@ def _number_ticks(axis: Any, low: float, high: float, few: bool = False) -> None
 
 
 def _draw_line(axes: Any, line: Line, panel: Panel, order: int) -> None:
-    x, y = np.asarray(line.x, float), np.asarray(line.y, float)
+    x, y = np.asarray(line.x, float), drawable(line.y)
     at = thinned(x, "x" in panel.log)
-    y = finite(y)
     if line.expected is not None:
         places, expected = line.expected
         k = thinned(places, "x" in panel.log)
         axes.plot(places[k], expected[k], color=light(line.color), linewidth=4.4,
                   dashes=(1.6, 0.8), zorder=2 + order / 100)  # fmt: skip
     if line.band is not None and line.dots:
-        axes.vlines(x, *map(finite, line.band), color=line.color, linewidth=1.2, zorder=order)
+        axes.vlines(x, *map(drawable, line.band), color=line.color, linewidth=1.2, zorder=order)
     elif line.band is not None:
-        low, high = (np.asarray(part, float)[at] for part in line.band)
+        low, high = (drawable(part)[at] for part in line.band)
         axes.fill_between(x[at], low, high, color=line.color, alpha=0.16, linewidth=0, zorder=1)
     if line.dots:
         axes.plot(
@@ -186,7 +186,7 @@ def _legend_width(names: list[str], columns: int) -> float:
 
 def _end(axes: Any, panel: Panel, line: Line) -> _End:
     """Return the last place at which a line is seen; the lower right where it is nowhere."""
-    x, y = np.asarray(line.x, float), np.asarray(line.y, float)
+    x, y = np.asarray(line.x, float), drawable(line.y)
     if isinstance(line.theory, tuple) and line.theory[0][-1] > x[-1]:
         x, y = line.theory
     low, high = sorted(axes.get_ylim())

@@ -140,14 +140,48 @@ def test_a_chart_that_nobody_could_read_is_refused(lines, said):
         Chart("title", [Panel(lines, "x", "y")])
 
 
-@pytest.mark.parametrize("values", [[np.nan] * 3, [np.inf, 1, 2], [0, -1, 2], [1, 1, 1], [1]])
-def test_odd_values_are_drawn_without_a_warning(values):
-    y = np.array(values, float)
-    line = Line("odd", np.arange(1.0, len(y) + 1), y, palette.BLUE, theory=y)
-    for log in ("", "x", "y", "xy"):
-        own = Chart("It is 0", [Panel([line], "x", "y", log=log, limits=(0.1, 10))])
+ODD = {
+    "nothing": [NAN] * 3,
+    "infinite": [INF] * 9,
+    "one": [INF, 196, INF],
+    "first infinite": [INF, 1, 2],
+    "not positive": [0, -1, 2],
+    "constant": [1, 1, 1],
+    "single": [1],
+    "single, far": [1e300],
+    "grows far": np.geomspace(1, 1e300, 20),
+    "beyond": [1, 1e300, 1.7e308, INF],
+    "beyond, both signs": [-1.7e308, 1, 1.7e308],
+    "far, both signs": [-1e300, 1e300],
+    "shrinks far": np.geomspace(1, 1e-320, 20),
+    "all there is": np.geomspace(5e-324, 1.7e308, 20),
+}
+
+
+@pytest.mark.parametrize("limits", [None, (0.1, 10), (0.1, None), (None, 10)])
+@pytest.mark.parametrize("case", ODD)
+def test_odd_values_are_drawn_without_a_warning(case, limits):
+    y = np.array(ODD[case], float)
+    line = Line("odd", np.arange(1.0, len(y) + 1), y, palette.BLUE, (y / 2, y), theory=y)
+    other = Line("plain", line.x, line.x, palette.RED, dots=True)
+    for log in ("", "y", "xy"):
+        own = Chart("It is 0", [Panel([line, other], "x", "y", log=log, limits=limits)])
         assert Image.open(io.BytesIO(own._repr_png_())).width == 700
-        assert "odd" in interactive.page(own.interactive(), b"")
+        page = interactive.page(own.interactive(), b"")
+        assert "odd" in page
+        assert not re.search(r"\bInfinity\b|:NaN\b", page.partition('"application/json">')[2][:99999])
+
+
+def test_the_numbers_of_a_far_axis_are_few_and_within_it():
+    y = np.geomspace(1e-3, 1e300, 20)
+    line = Line("far", np.arange(1.0, 21), y, palette.BLUE)
+    axes = Chart("It is 1", [Panel([line], "x", "y", log="y")]).figure().axes[0]
+    low, high = axes.get_ylim()
+    assert low < 1e-3
+    assert 1e300 <= high < INF
+    ticks = axes.yaxis.get_major_locator()()
+    assert 4 <= len(ticks) <= 8
+    assert all(low <= tick <= high for tick in ticks)
 
 
 def test_a_long_line_keeps_what_can_be_seen():
