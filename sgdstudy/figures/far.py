@@ -59,7 +59,9 @@ def _ends(axes: Any, name: str, axis: Any) -> tuple[float, float] | None:
     low, high = getattr(box, f"interval{name}")
     least = float(getattr(box, f"minpos{name}"))
     if axis.get_scale() == "log":
-        if not 0 < least <= high < np.inf or (high < FAR and least > 1 / FAR):
+        if not 0 < least <= high < np.inf:
+            return 1.0, 10.0  # nothing is drawn: any ends will do
+        if high < FAR and least > 1 / FAR:
             return None
         margin = max(MARGIN * (np.log10(high) - np.log10(least)), 4)  # decades
         near, far = np.log10(least) - margin, np.log10(high) + margin

@@ -114,7 +114,8 @@ def by_epoch(
             style.line(axes, rows, axis, column, arm, str(0.3 + 0.5 * k / len(others)))
         axes.set(xlabel=title_of("epochs", axis), ylabel=title_of("epochs", column))
         axes.set(xscale="log", yscale="log")
-        axes.set_ylim(top=top)
+        if top is not None:
+            axes.set_ylim(top=top)
         _mark_epsilon(axes, column, runs)
         axes.grid(alpha=0.3)
     style.legend(

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from sgdstudy.checks import SeedsLike
 from sgdstudy.figures.backend import style_of
 from sgdstudy.figures.extremes import Extremes
-from sgdstudy.figures.panels import MOST, drawable
+from sgdstudy.figures.panels import drawable
 from sgdstudy.language import parted, say, to_say
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
@@ -95,7 +95,7 @@ def describe(figure: Figure) -> str:
 
 def line(axes: Any, rows: Any, x: str, y: str, arm: str, color: Any) -> None:
     """Draw an arm's median over its seeds, with the band from the 10th to the 90th percentile."""
-    finite = rows[(rows[y] > 0) & (rows[y] <= MOST)]  # log axes
+    finite = rows[drawable(rows[y]) > 0]  # log axes
     if finite.empty:
         axes.plot([], [], color=color, label=say("{arm} (no finite value)", arm=arm))
         return
