@@ -88,7 +88,8 @@ def _draw_panel(axes: Any, panel: Panel, single: bool) -> None:
     if panel.limits and None in limits:
         axes.set_ylim(*limits)
     if "x" in panel.log:
-        _number_ticks(axes.xaxis, *sorted(axes.get_xlim()), few=not single)
+        low, high = sorted(axes.get_xlim())
+        _number_ticks(axes.xaxis, low, high, few=not single)
     if "y" in panel.log:
         _number_ticks(axes.yaxis, *sorted(axes.get_ylim()))
     axes.set(xlabel=panel.x)
@@ -177,13 +178,6 @@ def _name_lines(axes: Any, panel: Panel) -> None:
                       path_effects=HALO)  # fmt: skip
 
 
-def _legend_width(names: list[str], columns: int) -> float:
-    """Return how wide a legend is at most, in pixels; it is filled column by column."""
-    rows = -(-len(names) // columns)
-    parts = [names[i : i + rows] for i in range(0, len(names), rows)]
-    return sum(56 + 6.6 * max(map(len, part)) for part in parts)
-
-
 def _end(axes: Any, panel: Panel, line: Line) -> _End:
     """Return the last place at which a line is seen; the lower right where it is nowhere."""
     x, y = np.asarray(line.x, float), drawable(line.y)
@@ -233,8 +227,12 @@ def _name_below(figure: Figure, panels: Sequence[Panel], theory: bool) -> None:
     if theory:
         handles.append(Line2D([], [], color="#b5b8bd", linewidth=3.2, dashes=(2.2, 1.1)))
         shown.append(say("theory"))
-    fits = [n for n in (1, 2, 3, 4) if _legend_width(shown, n) < 98 * WIDTH]
-    rows = -(-len(shown) // max(fits, default=1))
-    columns = -(-len(shown) // rows)  # rows alike
-    style = {"frameon": False, "fontsize": 9.5, "labelcolor": "linecolor", "handlelength": 2.2}
-    figure.legend(handles, shown, loc="outside lower left", ncols=columns, **style)
+    style: dict[str, Any] = {"frameon": False, "fontsize": 9.5, "handlelength": 2.2}
+    style["labelcolor"] = "linecolor"
+    for most in (4, 3, 2, 1):
+        rows = -(-len(shown) // most)
+        style["ncols"] = -(-len(shown) // rows)  # rows alike
+        legend = figure.legend(handles, shown, loc="outside lower left", **style)
+        if most == 1 or legend.get_window_extent().width < 0.98 * figure.bbox.width:
+            return
+        legend.remove()
