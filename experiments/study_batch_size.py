@@ -47,7 +47,8 @@ def arms(o):
             arm, due = planned(line, size), path(line, size).steps
             steps = max(o.longer * due, due + 2)  # the mean has to be seen below the target
             epochs = int(np.ceil(steps * size / arm.problem.d))
-            yield f"{line}, B={size}", arm.but(seeds=seeds, epochs=epochs)
+            charted = line == LOOSE  # one problem, noisy labels, from small batches to large ones
+            yield f"{line}, B={size}", arm.but(seeds=seeds, epochs=epochs, charted=charted)
 
 
 def reached(runs, line):
@@ -110,6 +111,7 @@ def picture(o, runs, value):
     return ss.figures.Chart(title, panels, ss.say("Theory: S_min (1 + B_c / B) steps."))
 
 
+charts = {"loss of all the data, by step": "batch/full_loss"}
 tables = {"steps.csv": table}
 STUDY = ss.study(__name__)
 

@@ -65,7 +65,7 @@ def arms(o):
         known = ss.expect(arm)
         lr = SHARE * float(known.mean_square_lr_limit)
         for line, own in lines(lr, known.eigenvalues[0], arm.n_steps):
-            yield f"{world}: {line}", arm.but(line, charted=line in SCHEDULES, **own)
+            yield f"{world}: {line}", arm.but(line, charted=bool(noise and line in SHOWN), **own)
 
 
 def claims(o, runs):

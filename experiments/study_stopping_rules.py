@@ -81,11 +81,12 @@ def picture(o, runs, value):
         title = ss.say(SHOWN[arm]) if arm in SHOWN else arm
         panels.append(ss.figures.lines.stopped(stops, o.epochs, colors, title=title))
     title = ss.say(
-        """The loss of the last batch stops {early:.0%} of the seeds too early, with noisy labels
-        {noisy:.0%}, the running loss {running:.0%}""",
+        """Too early, without and with noisy labels: the loss of the last batch stops {early:.0%}
+        and {noisy:.0%} of the seeds, the running loss {running:.0%} and {both:.0%}""",
         early=value["false_stops_last_batch", "shuffle"],
         noisy=value["false_stops_last_batch", "noisy labels"],
         running=value["false_stops_running", "shuffle"],
+        both=value["false_stops_running", "noisy labels"],
     )
     return ss.figures.Chart(title, panels, ss.say("The loss of all the data is the truth."))
 

@@ -123,13 +123,13 @@ class RunCommand:
 
 @dataclass(frozen=True)
 class UiCommand:
-    """Open MLflow on the store and print the address of every study's charts."""
+    """Serve the store: a first page with every question and answer, and MLflow behind it."""
 
     store: Store = None
     port: int = 5000
     """first port to try"""
     open: bool = False
-    """open the first address in a browser"""
+    """open the first page in a browser"""
 
     def run(self) -> int:
         """Run the command; return the exit code."""

@@ -91,8 +91,12 @@ def styled(draw: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> T:
-        with style():
+        from sgdstudy.figures.far import BARE, settle  # it imports matplotlib, too
+
+        with style(), matplotlib.rc_context(BARE):
             figure = draw(*args, **kwargs)
+            for axes in () if figure is None else figure.axes:
+                settle(axes)
         if figure is not None:
             _ours.add(figure)
         return figure

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sgdstudy.figures.palette import light
-from sgdstudy.figures.panels import Line, Panel, finite, names_of_y, share_scale, thinned
+from sgdstudy.figures.panels import Line, Panel, dotted, drawable, names_of_y, share_scale, thinned
 from sgdstudy.language import FIXED, catalogue, language, say, to_say
 
 FONT = 'system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
@@ -29,9 +29,10 @@ def draw(title: str, panels: Sequence[Panel], note: str = "") -> Any:
     figure = make_subplots(
         cols=len(panels),
         shared_yaxes=share_scale(panels),
-        horizontal_spacing=0.05 if share_scale(panels) else 0.11,
+        horizontal_spacing=0.09 if share_scale(panels) else 0.11,
     )
     together = panels if share_scale(panels) else None
+    room = 2.2 if len(panels) == 1 else 1.2  # decades with numbers between the powers of ten
     named: set[str] = set()
     for column, (panel, y) in enumerate(zip(panels, names_of_y(panels), strict=True), start=1):
         where = {"row": 1, "col": column}
@@ -40,7 +41,7 @@ def draw(title: str, panels: Sequence[Panel], note: str = "") -> Any:
                 figure.add_trace(trace, **where)
             named.add(line.label)
         axis = {"exponentformat": "power", "automargin": True}
-        figure.update_xaxes(title=panel.x, **_scale("x", [panel]), **axis, **where)
+        figure.update_xaxes(title=panel.x, **_scale("x", [panel], room), **axis, **where)
         figure.update_yaxes(
             title=y, **_scale("y", together or [panel]), range=_range(panel), **axis, **where
         )
@@ -61,19 +62,20 @@ def draw(title: str, panels: Sequence[Panel], note: str = "") -> Any:
     return figure
 
 
-def _scale(axis: str, panels: Sequence[Panel]) -> dict[str, Any]:
+def _scale(axis: str, panels: Sequence[Panel], room: float = 2.2) -> dict[str, Any]:
     """Return the kind of an axis of these panels; a logarithmic one with ticks that can be read."""
     if axis not in panels[0].log:
         return {"type": "linear"}
     lines = [line for panel in panels for line in panel.lines]
     values = np.concatenate([np.asarray(getattr(line, axis), float) for line in lines])
-    seen = values[np.isfinite(values) & (values > 0)]
+    seen = drawable(values)
+    seen = seen[seen > 0]
     if not len(seen):
         return {"type": "log"}
     limits = (axis == "y" and panels[0].limits) or (None, None)
     ends = [x if at is None else at for x, at in zip((seen.min(), seen.max()), limits, strict=True)]
     decades = float(np.log10(ends[1]) - np.log10(ends[0]))
-    if decades < 2.2:  # 10, 20, 50: else plotly writes 10, 2, 5; all of 1 to 9 where there is room
+    if decades < room:  # 10, 20, 50: else plotly writes 10, 2, 5; all of 1 to 9 where there is room
         return {"type": "log", "tickformat": "~g", "dtick": "D2" if decades > 0.7 else None}
     return {"type": "log", "dtick": int(1 + decades // 8)}
 
@@ -163,13 +165,13 @@ def _traces(line: Line, panel: Panel, first: bool) -> list[Any]:
     """Return the band, what theory expects, and the line itself, in the order they lie."""
     from plotly.graph_objects import Scatter
 
-    x, y = np.asarray(line.x, float), np.asarray(line.y, float)
+    x, y = np.asarray(line.x, float), drawable(line.y)
     at = np.arange(len(x)) if line.dots else thinned(x, "x" in panel.log)
     where = ": %{y:.4g} at %{x}<extra></extra>"
     group = {"legendgroup": line.label, "name": line.label or "", "showlegend": False}
     traces = []
     if line.band is not None and not line.dots:
-        low, high = (np.asarray(part, float)[at] for part in line.band)
+        low, high = (drawable(part)[at] for part in line.band)
         red, green, blue = (int(line.color[i : i + 2], 16) for i in (1, 3, 5))
         traces.append(
             Scatter(
@@ -190,11 +192,14 @@ def _traces(line: Line, panel: Panel, first: bool) -> list[Any]:
         )  # fmt: skip
     own = group | {"showlegend": bool(line.label) and first}
     hover = f"{line.label}{where}" if line.label else None
+    dots = np.full(len(at), True) if line.dots else dotted(x[at], y[at], panel.log)
+    mode = "markers" if line.dots else "lines+markers" if dots.any() else "lines"
     traces.append(
         Scatter(
-            x=x[at], y=finite(y[at]), mode="markers" if line.dots else "lines",
+            x=x[at], y=y[at], mode=mode,
             line={"color": line.color, "width": 2 if line.label else 1},
-            marker={"color": line.color, "size": 5}, hovertemplate=hover,
+            marker={"color": line.color, "size": 5 if dots.all() else 5 * dots},
+            hovertemplate=hover,
             hoverinfo=None if line.label else "skip", error_y=_bars(line, y), **own,
         )
     )  # fmt: skip
@@ -206,4 +211,9 @@ def _bars(line: Line, y: np.ndarray) -> dict[str, Any] | None:
     if line.band is None or not line.dots:
         return None
     low, high = (np.asarray(part, float) for part in line.band)
-    return {"array": finite(high - y), "arrayminus": finite(y - low), "width": 0, "thickness": 1.5}
+    return {
+        "array": drawable(high - y),
+        "arrayminus": drawable(y - low),
+        "width": 0,
+        "thickness": 1.5,
+    }

@@ -11,6 +11,8 @@ from sgdstudy.figures.palette import GREY
 from sgdstudy.text import powers
 
 MOST_POINTS = 1500  # of a line: more than there are pixels
+MOST = 1e300  # of a value: an axis that goes further overflows
+FEW_POINTS = 8  # of a line with less, each has a dot
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Line:
     Attributes:
         label: what it is, in few words; "" for one that stands back and needs no name.
         x: places `(n,)`.
-        y: values `(n,)`; what is not finite is left out.
+        y: values `(n,)`; what is infinite or beyond 1e300 is left out.
         color: `#rrggbb`; two named lines of a panel differ.
         band: low and high `(n,)` of the seeds, bars where there are dots; None: none.
         theory: what was expected `(k,)`, k <= n, at the first places, or at places of its own:
@@ -46,7 +48,7 @@ class Line:
             return None
         x, y = self.theory if isinstance(self.theory, tuple) else (None, self.theory)
         y = np.asarray(y, float)
-        return (np.asarray(self.x[: len(y)] if x is None else x, float), finite(y))
+        return (np.asarray(self.x[: len(y)] if x is None else x, float), drawable(y))
 
 
 @dataclass(frozen=True)
@@ -96,9 +98,36 @@ def names_of_y(panels: Sequence[Panel]) -> list[str]:
     return [p.y if p.y != left else "" for left, p in zip(before, panels, strict=False)]
 
 
-def finite(values: np.ndarray) -> np.ndarray:
-    """Return the values, NaN for what is infinite."""
-    return np.where(np.isfinite(values), values, np.nan)
+def drawable(values: np.ndarray) -> np.ndarray:
+    """Return the values, NaN for what is infinite or too large to be drawn, 0 for what is tiny.
+
+    >>> drawable(np.array([1, np.inf, -1e305, 1e-305])).tolist()
+    [1.0, nan, nan, 0.0]
+    """
+    values = np.asarray(values, float)
+    size = np.abs(values)
+    return np.where(size > MOST, np.nan, np.where(size < 1 / MOST, 0, values))
+
+
+def dotted(x: np.ndarray, y: np.ndarray, log: str) -> np.ndarray:
+    """Return which points of a line have a dot: of a few each, else those without a neighbour.
+
+    >>> nan = np.nan
+    >>> dotted(np.arange(9), np.array([1, nan, 3, nan, 5, 6, 7, 8, 9]), "y").nonzero()[0].tolist()
+    [0, 2]
+
+    Args:
+        x: places `(n,)`.
+        y: values `(n,)`; no line leads to what is not finite, or is not above 0 on a log axis.
+        log: the logarithmic axes, as those of a `Panel`.
+    """
+    if len(y) < FEW_POINTS:
+        return np.full(len(y), True)
+    shown = np.isfinite(x) & np.isfinite(y)
+    for name, values in (("x", x), ("y", y)):
+        shown &= (values > 0) | (name not in log)
+    beside = np.concatenate([[False], shown, [False]])
+    return np.asarray(shown & ~beside[:-2] & ~beside[2:])
 
 
 def thinned(x: np.ndarray, log: bool) -> np.ndarray:

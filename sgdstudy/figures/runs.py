@@ -14,6 +14,7 @@ from sgdstudy.errors import InputError
 from sgdstudy.figures import style
 from sgdstudy.figures.backend import styled
 from sgdstudy.figures.lines import known_losses
+from sgdstudy.figures.panels import MOST
 from sgdstudy.figures.shown import Figure
 from sgdstudy.figures.style import Run, Runs
 from sgdstudy.figures.tables import curves, numbered
@@ -113,7 +114,8 @@ def by_epoch(
             style.line(axes, rows, axis, column, arm, str(0.3 + 0.5 * k / len(others)))
         axes.set(xlabel=title_of("epochs", axis), ylabel=title_of("epochs", column))
         axes.set(xscale="log", yscale="log")
-        axes.set_ylim(top=top)
+        if top is not None:
+            axes.set_ylim(top=top)
         _mark_epsilon(axes, column, runs)
         axes.grid(alpha=0.3)
     style.legend(
@@ -436,6 +438,8 @@ def _level_lines(axes: Any, ls: LeastSquares, i: int, j: int) -> None:
     x, y = np.meshgrid(np.linspace(left, right, 200), np.linspace(low, high, 200))
     z = np.stack([x - ls.w_star[i], y - ls.w_star[j]], -1)
     excess = np.einsum("...p,pq,...q->...", z, hessian, z) / 2
+    if not 0 < excess.max() <= MOST:  # so far away there is nothing else to see
+        return
     levels = np.geomspace(excess.max() * 1e-5, excess.max(), 11)
     axes.contour(x, y, excess, levels=levels, colors="gray", linewidths=0.6, alpha=0.7)
 

@@ -13,8 +13,9 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, ScalarFormatter
 
 from sgdstudy.figures.backend import styled
+from sgdstudy.figures.far import settle
 from sgdstudy.figures.palette import GREY, light
-from sgdstudy.figures.panels import Line, Panel, finite, names_of_y, share_scale, thinned
+from sgdstudy.figures.panels import Line, Panel, dotted, drawable, names_of_y, share_scale, thinned
 from sgdstudy.figures.shown import Figure
 from sgdstudy.language import on_axis, say, to_say
 
@@ -83,6 +84,7 @@ def _draw_panel(axes: Any, panel: Panel, single: bool) -> None:
         axes.set_ylim(*limits)
     for order, line in enumerate(panel.lines):
         _draw_line(axes, line, panel, 3 + order)
+    settle(axes, limits)
     if panel.limits and None in limits:
         axes.set_ylim(*limits)
     if "x" in panel.log:
@@ -122,18 +124,17 @@ def _number_ticks(axis: Any, low: float, high: float, few: bool = False) -> None
 
 
 def _draw_line(axes: Any, line: Line, panel: Panel, order: int) -> None:
-    x, y = np.asarray(line.x, float), np.asarray(line.y, float)
+    x, y = np.asarray(line.x, float), drawable(line.y)
     at = thinned(x, "x" in panel.log)
-    y = finite(y)
     if line.expected is not None:
         places, expected = line.expected
         k = thinned(places, "x" in panel.log)
         axes.plot(places[k], expected[k], color=light(line.color), linewidth=4.4,
                   dashes=(1.6, 0.8), zorder=2 + order / 100)  # fmt: skip
     if line.band is not None and line.dots:
-        axes.vlines(x, *map(finite, line.band), color=line.color, linewidth=1.2, zorder=order)
+        axes.vlines(x, *map(drawable, line.band), color=line.color, linewidth=1.2, zorder=order)
     elif line.band is not None:
-        low, high = (np.asarray(part, float)[at] for part in line.band)
+        low, high = (drawable(part)[at] for part in line.band)
         axes.fill_between(x[at], low, high, color=line.color, alpha=0.16, linewidth=0, zorder=1)
     if line.dots:
         axes.plot(
@@ -141,8 +142,8 @@ def _draw_line(axes: Any, line: Line, panel: Panel, order: int) -> None:
         )
         return
     width = 1.6 if line.label else 0.8
-    axes.plot(x[at], y[at], color=line.color, linewidth=width, zorder=order,
-              marker="o" if len(at) < 8 else None, markersize=4)  # fmt: skip
+    axes.plot(x[at], y[at], color=line.color, linewidth=width, zorder=order, marker="o",
+              markevery=dotted(x[at], y[at], panel.log).tolist(), markersize=4)  # fmt: skip
 
 
 def _size(n: int) -> float:
@@ -177,16 +178,9 @@ def _name_lines(axes: Any, panel: Panel) -> None:
                       path_effects=HALO)  # fmt: skip
 
 
-def _legend_width(names: list[str], columns: int) -> float:
-    """Return how wide a legend is at most, in pixels; it is filled column by column."""
-    rows = -(-len(names) // columns)
-    parts = [names[i : i + rows] for i in range(0, len(names), rows)]
-    return sum(56 + 6.6 * max(map(len, part)) for part in parts)
-
-
 def _end(axes: Any, panel: Panel, line: Line) -> _End:
     """Return the last place at which a line is seen; the lower right where it is nowhere."""
-    x, y = np.asarray(line.x, float), np.asarray(line.y, float)
+    x, y = np.asarray(line.x, float), drawable(line.y)
     if isinstance(line.theory, tuple) and line.theory[0][-1] > x[-1]:
         x, y = line.theory
     low, high = sorted(axes.get_ylim())
@@ -233,8 +227,12 @@ def _name_below(figure: Figure, panels: Sequence[Panel], theory: bool) -> None:
     if theory:
         handles.append(Line2D([], [], color="#b5b8bd", linewidth=3.2, dashes=(2.2, 1.1)))
         shown.append(say("theory"))
-    fits = [n for n in (1, 2, 3, 4) if _legend_width(shown, n) < 98 * WIDTH]
-    rows = -(-len(shown) // max(fits, default=1))
-    columns = -(-len(shown) // rows)  # rows alike
-    style = {"frameon": False, "fontsize": 9.5, "labelcolor": "linecolor", "handlelength": 2.2}
-    figure.legend(handles, shown, loc="outside lower left", ncols=columns, **style)
+    style: dict[str, Any] = {"frameon": False, "fontsize": 9.5, "handlelength": 2.2}
+    style["labelcolor"] = "linecolor"
+    for most in (4, 3, 2, 1):
+        rows = -(-len(shown) // most)
+        style["ncols"] = -(-len(shown) // rows)  # rows alike
+        legend = figure.legend(handles, shown, loc="outside lower left", **style)
+        if most == 1 or legend.get_window_extent().width < 0.98 * figure.bbox.width:
+            return
+        legend.remove()

@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from sgdstudy.checks import SeedsLike
 from sgdstudy.figures.backend import style_of
 from sgdstudy.figures.extremes import Extremes
+from sgdstudy.figures.panels import drawable
 from sgdstudy.language import parted, say, to_say
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
@@ -98,7 +99,7 @@ def describe(figure: Figure) -> str:
 
 def line(axes: Any, rows: Any, x: str, y: str, arm: str, color: Any) -> None:
     """Draw an arm's median over its seeds, with the band from the 10th to the 90th percentile."""
-    finite = rows[np.isfinite(rows[y]) & (rows[y] > 0)]  # log axes
+    finite = rows[drawable(rows[y]) > 0]  # log axes
     if finite.empty:
         axes.plot([], [], color=color, label=say("{arm} (no finite value)", arm=arm))
         return
@@ -123,14 +124,7 @@ def stretches(marks: np.ndarray) -> list[tuple[int, int]]:
 def dashed(axes: Any, x: Any, y: np.ndarray, color: Any) -> None:
     """Draw what theory expects over the measured line of this color."""
     if len(y):
-        axes.plot(
-            x,
-            np.where(np.isfinite(y), y, np.nan),
-            "--",
-            color=dark(color),
-            linewidth=1.2,
-            dashes=(4, 3),
-        )
+        axes.plot(x, drawable(y), "--", color=dark(color), linewidth=1.2, dashes=(4, 3))
 
 
 def dark(color: Any) -> Any:

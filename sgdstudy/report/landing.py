@@ -13,6 +13,7 @@ from sgdstudy.language import everywhere, say
 from sgdstudy.report import report
 from sgdstudy.report.markup import joined, markdown, rendered
 from sgdstudy.report.report import (
+    ANSWER,
     MAIN,
     answered,
     in_short,
@@ -43,7 +44,8 @@ class Card:
         failed: whether one fails.
         picture: address of its main figure; "" where it has none.
         charts: address of its prepared charts.
-        run: address of its `answer` run.
+        run: address of its answer, in its `answer` run.
+        zoom: address of its main figure, to zoom.
         view: those charts as MLflow's page keeps them in a browser; "" where there is none.
         viewed: address of the charts where the browser has the view.
         of: what the view is of: experiment and invocation.
@@ -57,6 +59,7 @@ class Card:
     picture: str
     charts: str
     run: str
+    zoom: str
     view: str
     viewed: str
     of: tuple[str, str]
@@ -97,7 +100,7 @@ def _whole(store: Store) -> str:
 
 def _card(store: Store, server: str, name: str, experiment: Any, run: TrackedRun) -> Card:
     with tempfile.TemporaryDirectory() as folder:  # what a server has is downloaded to it
-        files, notes = ("answer.md", "claims.json"), list[str]()
+        files, notes = (ANSWER, "claims.json"), list[str]()
         text, claims = (read_text(store, run, file, Path(folder), notes) for file in files)
     question, answer = question_and_answer(text, name)
     found = [] if answer in everywhere(HIDDEN) else shown_claims(claims, notes)
@@ -113,7 +116,8 @@ def _card(store: Store, server: str, name: str, experiment: Any, run: TrackedRun
         failed=any(claim["holds"] is False for claim in found),
         picture=picture if MAIN in names else "",
         charts=chart_views.url(base, experiment),
-        run=f"{base}/#/experiments/{experiment.experiment_id}/runs/{run.run_id}/artifacts",
+        run=chart_views.url_of_file(base, experiment, run, ANSWER),
+        zoom=chart_views.url_of_file(base, experiment, run, "picture.html"),
         view="" if server else chart_views.of_browser(experiment.tags, run.invocation),
         viewed=chart_views.url_of_browser(base, experiment, run.invocation),
         of=(experiment.experiment_id, run.invocation),

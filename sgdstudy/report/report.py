@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 Claim = dict[str, Any]  # as in claims.json, written as text, with the verdict in a word
 log = logging.getLogger("sgdstudy")
 MAIN, DATA = f"{to_say('picture')}.png", "picture.json"  # the main figure, and what it draws
+ANSWER = "answer.md"
 SHORT = 420  # letters of an answer in short, of more than one sentence
 ROWS_OPEN = 12  # a longer table starts folded
 MOST_TEXT = 100_000  # characters of an answer
@@ -240,7 +241,7 @@ def _links(server: str | None, run: TrackedRun, experiment: Any) -> dict[str, st
     if server is None:
         return {"charts": "", "run": ""}
     base = server or MLFLOW
-    own = f"{base}/#/experiments/{experiment.experiment_id}/runs/{run.run_id}/artifacts"
+    own = chart_views.url_of_file(base, experiment, run, ANSWER)
     return {"charts": chart_views.url(base, experiment), "run": own}
 
 
@@ -266,7 +267,7 @@ def _section(
     ident = "study-" + slug(name)
     with tempfile.TemporaryDirectory() as folder:  # what a server has is downloaded to it
         into = Path(folder)
-        question, text = question_and_answer(read_text(store, run, "answer.md", into, notes), name)
+        question, text = question_and_answer(read_text(store, run, ANSWER, into, notes), name)
         claims = shown_claims(read_text(store, run, "claims.json", into, notes), notes)
         there = _pictures(store, run, into, notes)
         pictures, left_out = album.of_study(there, ident, question)

@@ -45,6 +45,9 @@ def axis(name: str, text: Any) -> list[Any]:
     if not isinstance(text, str):
         values = list(text) if isinstance(text, (list, tuple)) else [text]
     else:
+        if text.count("(") != text.count(")"):
+            side = ")" if text.count("(") > text.count(")") else "("
+            raise InputError(f"the grid's {name} lacks a bracket {side!r}: {text!r}; give {FORMS}")
         call = re.fullmatch(r"\s*(\w+)\((.*)\)\s*", text)
         values = _spaced(name, *call.groups()) if call else [value(t) for t in text.split(",")]
     if not values or any(v == "" for v in values):

@@ -222,6 +222,11 @@ def url_of_browser(server: str, experiment: Experiment, invocation: str) -> str:
     return f"{_page(server, experiment)}&searchFilter={quote(only(invocation))}"
 
 
+def url_of_file(server: str, experiment: Experiment, run: TrackedRun, name: str) -> str:
+    """Return the address that opens a file of a run; without a name MLflow opens an empty pane."""
+    return f"{server}/#/experiments/{experiment.experiment_id}/runs/{run.run_id}/artifacts/{name}"
+
+
 def _page(server: str, experiment: Experiment) -> str:
     page = f"{server}/#/experiments/{experiment.experiment_id}/runs"
     return f"{page}?workflowType=machine_learning&compareRunsMode=CHART"

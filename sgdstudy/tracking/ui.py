@@ -32,9 +32,9 @@ QUIET = {  # of the server's environment; job execution is not used, and costs o
 
 
 def serve(given: str | None, port: int, say: Callable[[str], None], browse: bool = False) -> int:
-    """Start the server on loopback, print one address per study, and wait for Ctrl-C.
+    """Start the server on loopback, print its first page and each study's, and wait for Ctrl-C.
 
-    With `browse`, the first address is opened in a browser.
+    With `browse`, the first page is opened in a browser.
 
     Raises:
         InputError: a port that is not one, or a server that does not start.
@@ -184,7 +184,9 @@ def _show_addresses(store: Store, server: str, say: Callable[[str], None], brows
         for experiment in store.client.search_experiments()
         if experiment.name != "Default"
     }
+    first = f"{server}/"
+    say(f"Open {first} for every question, its answer and picture. Its charts alone are at:")
     for name, address in sorted(found.items()):
         say(f"  {name:<24} {address}")
     if browse:
-        webbrowser.open(found[min(found)] if found else server)
+        webbrowser.open(first)

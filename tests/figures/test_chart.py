@@ -2,7 +2,9 @@
 
 import io
 import itertools
+import json
 import re
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,6 +19,7 @@ from sgdstudy.figures.chart import Chart
 from sgdstudy.figures.panels import MOST_POINTS, Line, Panel, thinned
 
 X = np.arange(1.0, 101.0)
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 def chart(n=3, panels=1, **axes):
@@ -74,6 +77,56 @@ def test_both_ways_draw_the_same_values():
         assert "%{y" in trace.hovertemplate
 
 
+NAN, INF = np.nan, np.inf
+LONE = {  # values of a line -> where it has dots
+    "few": ([INF, 196, INF], [0, 1, 2]),
+    "many": ([1, NAN, 3, INF, 5, 6, 0, 8, -1, 10], [0, 2, 7, 9]),
+    "none": ([1, 2, 3, 4, 5, 6, 7, 8, 9], []),
+}
+
+
+@pytest.mark.parametrize("case", LONE)
+def test_a_point_that_no_line_reaches_is_a_dot_in_both_ways(case):
+    y, due = LONE[case]
+    line = Line("alone", np.arange(1.0, len(y) + 1), np.array(y, float), palette.BLUE)
+    own = Chart("It is 196", [Panel([line], "x", "y", log="xy")])
+    (static_line,) = own.figure().axes[0].lines
+    every = static_line.get_markevery()
+    assert np.flatnonzero(every).tolist() == due
+    (trace,) = own.interactive().data
+    assert trace.mode == ("lines+markers" if due else "lines")
+    if due:
+        sizes = np.broadcast_to(trace.marker.size, len(y))
+        assert np.flatnonzero(sizes).tolist() == due
+
+
+OVERLAP = """() => {
+    const texts = [...document.querySelectorAll('.xtick text')];
+    const labels = texts.map(text => text.getBoundingClientRect());
+    return labels.flatMap((a, i) => labels.slice(i + 1).filter(b => Math.abs(a.top - b.top) < 9 &&
+        a.left < b.right + 2 && b.left < a.right + 2).map(b => [a.left, a.right, b.left, b.right]));
+}"""
+
+
+@pytest.mark.server
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+def test_numbers_below_panels_side_by_side_do_not_run_together(tmp_path):
+    playwright = pytest.importorskip("playwright.sync_api")
+    x = np.geomspace(1e-3, 1e-1, 30)
+    panel = Panel([Line("a", x, x, palette.BLUE)], "lr", "epochs", log="xy")
+    for n in (2, 3):
+        own = Chart("It is 1", [panel] * n)
+        (tmp_path / f"{n}.html").write_text(interactive.page(own.interactive(), b""))
+    with playwright.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        for n, width in itertools.product((2, 3), (390, 590, 860)):
+            page = browser.new_page(viewport={"width": width, "height": 900})
+            page.goto((tmp_path / f"{n}.html").as_uri())
+            page.locator(".xtick text").first.wait_for()
+            assert page.evaluate(OVERLAP) == [], (n, width)
+        browser.close()
+
+
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
@@ -88,14 +141,76 @@ def test_a_chart_that_nobody_could_read_is_refused(lines, said):
         Chart("title", [Panel(lines, "x", "y")])
 
 
-@pytest.mark.parametrize("values", [[np.nan] * 3, [np.inf, 1, 2], [0, -1, 2], [1, 1, 1], [1]])
-def test_odd_values_are_drawn_without_a_warning(values):
-    y = np.array(values, float)
-    line = Line("odd", np.arange(1.0, len(y) + 1), y, palette.BLUE, theory=y)
-    for log in ("", "x", "y", "xy"):
-        own = Chart("It is 0", [Panel([line], "x", "y", log=log, limits=(0.1, 10))])
+ODD = {
+    "nothing": [NAN] * 3,
+    "infinite": [INF] * 9,
+    "one": [INF, 196, INF],
+    "first infinite": [INF, 1, 2],
+    "not positive": [0, -1, 2],
+    "constant": [1, 1, 1],
+    "single": [1],
+    "single, far": [1e300],
+    "grows far": np.geomspace(1, 1e300, 20),
+    "beyond": [1, 1e300, 1.7e308, INF],
+    "beyond, both signs": [-1.7e308, 1, 1.7e308],
+    "far, both signs": [-1e300, 1e300],
+    "shrinks far": np.geomspace(1, 1e-320, 20),
+    "all there is": np.geomspace(5e-324, 1.7e308, 20),
+}
+
+
+@pytest.mark.parametrize("limits", [None, (0.1, 10), (0.1, None), (None, 10)])
+@pytest.mark.parametrize("case", ODD)
+def test_odd_values_are_drawn_without_a_warning(case, limits):
+    y = np.array(ODD[case], float)
+    line = Line("odd", np.arange(1.0, len(y) + 1), y, palette.BLUE, (y / 2, y), theory=y)
+    other = Line("plain", line.x, line.x, palette.RED, dots=True)
+    for log in ("", "y", "xy"):
+        own = Chart("It is 0", [Panel([line, other], "x", "y", log=log, limits=limits)])
         assert Image.open(io.BytesIO(own._repr_png_())).width == 700
-        assert "odd" in interactive.page(own.interactive(), b"")
+        found = json.loads(own.interactive().to_json())
+        assert "odd" in {trace["name"] for trace in found["data"]}
+
+
+def test_the_numbers_of_a_far_axis_are_few_and_within_it():
+    y = np.geomspace(1e-3, 1e300, 20)
+    line = Line("far", np.arange(1.0, 21), y, palette.BLUE)
+    axes = Chart("It is 1", [Panel([line], "x", "y", log="y")]).figure().axes[0]
+    low, high = axes.get_ylim()
+    assert low < 1e-3
+    assert 1e300 <= high < INF
+    ticks = axes.yaxis.get_major_locator()()
+    assert 4 <= len(ticks) <= 8
+    assert all(low <= tick <= high for tick in ticks)
+
+
+FIGURES = {
+    "by epoch": lambda run: ss.figures.loss_by_epoch({"a": run}),
+    "within an epoch": lambda run: ss.figures.within_epoch({"a": run}),
+    "cockpit": ss.figures.cockpit,
+    "steep batches": ss.figures.steep_batches,
+    "path": lambda run: ss.figures.path({"a": run}, 0, 1, 4),
+    "norms": lambda run: ss.figures.gradient_norms({"a": run}),
+    "stops": lambda run: ss.figures.stop_epochs({"a": run}),
+    "batch losses": lambda run: ss.figures.batch_losses({"a": run}),
+    "batch gradients": lambda run: ss.figures.batch_gradients({"a": run}),
+}
+
+
+@pytest.fixture(scope="module", params=[1e2, 1e6, 1e30])
+def diverged(request):
+    """Runs whose losses end at the limit of float64, soon and sooner."""
+    given = {"order": "sequential", "batch_size": 100, "epochs": 40, "seeds": [0, 1]}
+    return ss.train("curve", lr=request.param, diagnostics="full", progress=False, **given)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_run_that_diverges_is_drawn(diverged, name):
+    assert not np.isfinite(diverged.array("steps", "loss")).all()
+    figure = FIGURES[name](diverged)
+    assert ss.figures.png(figure)
+    panel = lines.by_epoch({"a": diverged}, "full_loss")
+    assert Chart("It is 1", [panel, lines.within_epoch({"a": diverged})]).png(100)
 
 
 def test_a_long_line_keeps_what_can_be_seen():

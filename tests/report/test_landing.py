@@ -28,7 +28,11 @@ def test_each_study_has_its_question_its_picture_and_its_ways_on(store):
     own = [link for link in links if "/experiments/" in link]
     assert own
     assert all(link.startswith("/mlflow/#/") for link in own)
-    assert any(link.endswith(f"/runs/{answer}/artifacts") for link in own)
+    files = {link.rpartition("/artifacts/")[2] for link in own if answer in link}
+    assert files == {
+        "answer.md",
+        "picture.html",
+    }  # MLflow shows an empty pane without a file's name
     assert not any(run in link for link in links)
     elsewhere = landing.page(read_store(store), "http://host:5000")
     assert "http://host:5000/#/experiments/" in elsewhere
@@ -81,7 +85,7 @@ def test_the_report_is_served_with_ways_into_mlflow(store):
     links = re.findall(r'href="(/[^"]*)"', html)
     assert links[0] == "/"
     assert all(link.startswith("/mlflow/#/experiments/") for link in links[1:])
-    assert any(link.endswith(f"/runs/{answer}/artifacts") for link in links)
+    assert any(link.endswith(f"/runs/{answer}/artifacts/answer.md") for link in links)
     assert landing._whole(read_store(store)) is html  # as long as there is no other answer
     ss.run("ex3_batches", store=store)
     assert answer not in landing._whole(read_store(store))

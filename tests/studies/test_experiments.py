@@ -85,18 +85,38 @@ def marked(monkeypatch):
         yield
 
 
+def trained(name):
+    """A study, the options of its small run, and the runs."""
+    study = load_study(name)
+    options = study.options(**SMALL[name])
+    arms = study.placed_arms(options).items()
+    runs = {arm: ss.train(one.problem, config=one.config, progress=False) for arm, one in arms}
+    return study, options, Runs(runs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+def test_no_text_of_a_main_figure_is_cut_off_in_any_language(name):
+    """Names are longer in French; test_all_studies.py looks at the English of the whole runs."""
+    study, options, runs = trained(name)
+    for lang in ("fr", "en"):
+        with language.speaking(lang):
+            claims = Claims(study.claimed(options, runs))
+            figure = study.picture(options, runs, claims).figure()
+        figure.draw_without_rendering()
+        held = (t for a in figure.axes for t in (*a.get_xticklabels(), *a.get_yticklabels()))
+        texts = {t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()}
+        for text in texts - {*held}:  # of numbers, matplotlib holds some beyond the axes
+            box = text.get_window_extent()
+            assert -1 < box.x0 < box.x1 < figure.bbox.width + 1, (lang, text)
+            assert -1 < box.y0 < box.y1 < figure.bbox.height + 1, (lang, text)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_nothing_that_a_reader_sees_is_left_in_english(name, marked):
     """The words of its pictures and answers are said, so that each has a translation."""
-    study = load_study(name)
-    options = study.options(**SMALL[name])
-    runs = Runs(
-        {
-            arm: ss.train(one.problem, config=one.config, progress=False)
-            for arm, one in study.placed_arms(options).items()
-        }
-    )
+    study, options, runs = trained(name)
     claims = Claims(study.claimed(options, runs))
     parts = {part for arm in runs for part in re.split(", | (?=K=)", arm)}
     names = {*runs, *parts, *ORDERS, *OPTIMIZERS, *NAMES}

@@ -175,3 +175,11 @@ def test_a_file_that_is_not_there_or_no_text_is_one_line(tmp_path):
         with pytest.raises(InputError, match="cannot be read") as error:
             grid.read_yaml(str(tmp_path / name))
         assert one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "bracket"), [("logspace(1,0", ")"), ("1,2)", "("), ("range(1,5,1", ")")]
+)
+def test_a_bracket_that_is_missing_is_named(text, bracket):
+    with pytest.raises(InputError, match=f"lacks a bracket '\\{bracket}'"):
+        grid.parse([f"lr={text}"])

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import sgdstudy as ss
-from sgdstudy.tracking import chart_views
-from sgdstudy.tracking.store import Store
+from sgdstudy.tracking import chart_views, ui
+from sgdstudy.tracking.store import Store, open_store
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -22,7 +22,7 @@ ARMS = ("SGD shuffle", "SGD sequential")
 
 @pytest.fixture
 def server(store, tmp_path):
-    """The addresses that `sgdstudy ui` prints for a store with one run of Exercise 6."""
+    """The addresses that `sgdstudy ui` prints for a store with one run of Exercise 6; "": first."""
     ss.run("ex6_shuffle", store=store, seeds=2, epochs=3)
     words = [
         sys.executable,
@@ -40,7 +40,9 @@ def server(store, tmp_path):
         while "Ctrl-C stops" not in log.read_text() and time.monotonic() < deadline:
             assert process.poll() is None, log.read_text()
             time.sleep(0.2)
-        yield dict(re.findall(r"^\s*(\w+)\s+(http\S+)$", log.read_text(), re.M))
+        first, *studies = re.findall(r"^(?:Open|\s*(\w+)) +(http\S+)", log.read_text(), re.M)
+        assert first[0] == ""
+        yield dict([first, *studies])
     finally:
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0
@@ -99,7 +101,7 @@ def test_from_the_bare_address_to_the_charts_to_a_run_and_back(server):
         browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1400, "height": 900})
         page.set_default_timeout(60_000)
-        first = server["ex6_shuffle"].partition("/#")[0]
+        first = server[""]
         page.goto(first)
         card = page.locator("#ex6_shuffle")
         assert "what happens with shuffle=False" in card.inner_text()
@@ -124,6 +126,10 @@ def test_from_the_bare_address_to_the_charts_to_a_run_and_back(server):
         charts_of(page)
         page.get_by_text(ARMS[1], exact=True).first.wait_for()
         page.goto(first)
+        card.get_by_text("Answer", exact=True).click()
+        page.get_by_text("Predictions: known before the run", exact=False).first.wait_for()
+        assert not page.get_by_text("Select a file to preview").count()
+        page.goto(first)
         page.goto(server["ex6_shuffle"])  # typed over the first page: the browser loads nothing
         charts_of(page)
         browser.close()
@@ -138,3 +144,18 @@ def test_a_server_gets_views_only_when_asked(monkeypatch, tmp_path, asked, serve
     assert chart_views.wanted(Store("sqlite:///x.db", tmp_path)) is local
     monkeypatch.setenv("SGDSTUDY_VIEWS", "off")
     assert not chart_views.wanted(Store("sqlite:///x.db", tmp_path))
+
+
+def test_the_first_page_is_printed_first_and_is_what_opens(monkeypatch, store):
+    """The addresses of many studies fill a screen; without a study there is the page, too."""
+    asked, lines = [], []
+    monkeypatch.setattr(ui.webbrowser, "open", asked.append)
+    opened = open_store(store)
+    for names in ([], ["ex10_mine", "ex2_mine"]):
+        for name in names:
+            opened.experiment(name)
+        lines.clear()
+        ui._show_addresses(opened, "http://127.0.0.1:5000", lines.append, browse=True)
+        assert "http://127.0.0.1:5000/ " in lines[0]
+        assert [line.split()[0] for line in lines[1:]] == names
+    assert asked == ["http://127.0.0.1:5000/"] * 2
