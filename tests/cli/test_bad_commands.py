@@ -283,6 +283,9 @@ def test_a_damaged_file_is_named_and_nothing_is_exported(filled, capsys, name, d
             path.write_bytes(data)
 
 
+SCRIPTS = {name: path for name, path in find_scripts().items() if path.parent.name == "experiments"}
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "cp1252"])
 @pytest.mark.parametrize(
     ("words", "says"),
@@ -295,7 +298,7 @@ def test_a_damaged_file_is_named_and_nothing_is_exported(filled, capsys, name, d
 )
 def test_a_terminal_of_any_kind_names_the_option_that_is_wrong(encoding, words, says):
     """The parser draws other boxes where the terminal has other letters."""
-    script = find_scripts()["ex6_shuffle"]
+    script = SCRIPTS["ex6_shuffle"]
     done = subprocess.run(
         [sys.executable, str(script), *words],
         capture_output=True,
@@ -306,9 +309,6 @@ def test_a_terminal_of_any_kind_names_the_option_that_is_wrong(encoding, words, 
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {says}")
     assert "ex6_shuffle.py --help" in done.stderr
-
-
-SCRIPTS = {name: path for name, path in find_scripts().items() if path.parent.name == "experiments"}
 
 
 @pytest.mark.slow

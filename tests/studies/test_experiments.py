@@ -120,7 +120,7 @@ def test_nothing_that_a_reader_sees_is_left_in_english(name, marked):
     claims = Claims(study.claimed(options, runs))
     parts = {part for arm in runs for part in re.split(", | (?=K=)", arm)}
     names = {*runs, *parts, *ORDERS, *OPTIMIZERS, *NAMES}
-    texts = study.answered(options, runs, claims)
+    texts = [*study.answered(options, runs, claims)]
     chart = study.picture(options, runs, claims)
     texts += [text.get_text() for text in chart.figure().findobj(Text)]
     texts += [chart.note, chart.describe(), chart.interactive().layout.meta["note"]]
