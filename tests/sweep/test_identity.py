@@ -160,8 +160,8 @@ def test_a_study_goes_on_only_with_its_own_options(script, store, caplog):
     assert call(*words) == 0
     for options, why in (
         ([], ""),
-        (["--gain", "20"], "another configuration (first parameters, model, loss, optimizer, opt"),
-        (["--scale", "2"], "another configuration (first parameters, model, loss, optimizer, opt"),
+        (["--gain", "20"], "another configuration (model, loss, first parameters, optimizer, opt"),
+        (["--scale", "2"], "another configuration (model, loss, first parameters, optimizer, opt"),
     ):
         caplog.clear()
         assert call(*words, "--resume", *options) == 0
