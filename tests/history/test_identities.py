@@ -8,6 +8,7 @@ from conftest import one_line, small_curve
 
 import sgdstudy as ss
 from sgdstudy.history import identities
+from sgdstudy.studies.outcome import Runs
 
 # identity: a loss of which it holds at rest, and the column that is spoilt to break it
 AT_REST = {
@@ -94,3 +95,15 @@ def test_a_kept_order_ends_where_its_own_map_takes_it():
     off = run.off("own_error")
     assert 0 < off.value <= off.due.within < 1e-3
     assert identities.off(spoilt(run, "w0", 1.01), "own_error").value > 1e-3
+
+
+def test_runs_without_an_epoch_say_nothing_of_an_identity():
+    given = {"batch_size": 10, "optimizer": "notebook", "progress": False}
+    lost = ss.train("curve", lr=1.0, epochs=2, **given)
+    whole = ss.train("curve", lr=1e-5, epochs=1, **given)
+    assert lost.epochs.empty
+    for identity in ("way", "sum", "grad_triangle", "mean"):
+        assert np.isnan(lost.off(identity).value)
+    assert np.isnan(Runs(lost=lost).off("way").value)
+    assert Runs(lost=lost, whole=whole).off("way") == whole.off("way")
+    assert lost.excess_at_end == np.inf

@@ -192,3 +192,28 @@ def test_a_table_says_of_each_claim_whether_it_holds():
 )
 def test_a_value_is_shown_with_the_digits_that_count(value, text):
     assert written(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "within", "kind"),
+    [
+        (2.0, 1.9, "prediction"),
+        (2.0, 2.0, "description"),
+        (-2.0, 3.0, "description"),
+        (2.0, np.nan, "description"),
+        (0.0, 1.0, "prediction"),  # that nothing is there can turn out to be false
+        (np.inf, 0.0, "prediction"),
+        (np.nan, 1.0, "description"),
+    ],
+)
+def test_what_is_too_vague_to_fail_only_describes(value, within, kind):
+    assert ss.Claim("a", "b", 1.0, ss.Known(value, within)).kind == kind
+    if np.isfinite([value, within]).all():
+        assert ss.Claim("a", "b", 1.0, ss.Known(value), abs=within).kind == kind
+    # one's own expectation is taken as it is
+    assert ss.Claim("a", "b", 1.0, 2.0, 3.0).kind == "prediction"
+
+
+def test_an_identity_of_nothing_only_describes():
+    assert ss.Claim.off("a", "b", (float("nan"), ss.Known(0.0))).kind == "description"
+    assert ss.Claim.off("a", "b", (0.0, ss.Known(0.0, 1e-9))).kind == "identity"

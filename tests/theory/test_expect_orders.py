@@ -1,5 +1,6 @@
 """What theory expects of seeds whose orders are known, against their runs."""
 
+import mpmath
 import numpy as np
 import pytest
 
@@ -33,3 +34,33 @@ def test_it_is_a_mean_over_the_seeds_that_are_asked_for():
 
 def test_nothing_is_said_of_seeds_that_diverge():
     assert ss.expect(arm(lr=0.2)).running_over_full(6) is None
+
+
+def in_many_digits(problem, lr, size):
+    """The loss of all the data after one epoch from left to right, with 60 digits."""
+    with mpmath.workdps(60):
+        x = [mpmath.mpf(float(v)) for v in problem.x]
+        y = [mpmath.mpf(float(v)) for v in problem.y]
+        w = [mpmath.mpf(0)] * 3
+
+        def residual(i):
+            return w[0] * x[i] ** 2 + w[1] * x[i] + w[2] - y[i]
+
+        for first in range(0, len(x), size):
+            rows = range(first, first + size)
+            off = [2 * residual(i) / size for i in rows]
+            for k, power in enumerate((2, 1, 0)):
+                w[k] -= mpmath.mpf(lr) * mpmath.fsum(
+                    r * x[i] ** power for r, i in zip(off, rows, strict=True)
+                )
+        return mpmath.fsum(residual(i) ** 2 for i in range(len(x))) / len(x)
+
+
+@pytest.mark.parametrize("lr", [1e-6, 1e-4, 2e-4, 5e-4, 1e-3])
+def test_a_loss_is_as_near_as_theory_says_whatever_the_order_multiplies(lr):
+    given = {"batch_size": 10, "order": "sequential", "epochs": 1, "dtype": "float64"}
+    arm = ss.Arm("curve", optimizer="notebook", lr=lr, **given)
+    known = ss.expect(arm).loss("full_loss", 1)
+    exact = in_many_digits(arm.problem, lr, 10)
+    assert abs(known.value - exact) <= known.within
+    assert known.within < known.value / 100
