@@ -82,7 +82,7 @@ def moving(o, runs, value):
         Then running loss − L(w) = Σᵢ (nᵢ/d) [L(wᵢ) − L(w)] + Σᵢ (nᵢ/d) [Lᵢ(wᵢ) − L(wᵢ)]. The first
         sum is the drift: the parameters were worse on the way than at the end. The second is
         sampling: a batch is not the whole.""")
-    n = int(runs[arm(o)].gaps()[-1:] != [] and len(runs[arm(o)].gaps()))
+    n = len(runs[arm(o)].gaps())
     for epoch in sorted({1, n} - {0}):
         drift, sampling = (value[f"{kind}_epoch_{epoch}", arm(o)] for kind in ("drift", "sampling"))
         if math.isfinite(drift) and math.isfinite(sampling):
