@@ -28,26 +28,26 @@ def answer(o, runs, value):
 def shuffled(runs):
     run = runs["one sample, shuffled"]
     there = run.stop_epoch[run.stop_reason == "converged"]
-    given = {"n": len(run.w), "there": len(there)}
+    given = {"n": len(run.w), "there": len(there), "lr": run.config.lr}
     if not len(there):
         yield ss.say(
-            """One sample at a time, shuffled, with the step 2e-4, the descent does not stop within
+            """One sample at a time, shuffled, with the step {lr}, the descent does not stop within
             {passes} over the data.""",
-            """One sample at a time, shuffled, with the step 2e-4, none of {n} orders stops within
+            """One sample at a time, shuffled, with the step {lr}, none of {n} orders stops within
             {passes} over the data.""",
             passes=passes(run.config.epochs),
             **given,
         )
     elif there.min() == there.max():
         yield ss.say(
-            """One sample at a time, shuffled, with the step 2e-4, {there} of {n} orders stop, after
+            """One sample at a time, shuffled, with the step {lr}, {there} of {n} orders stop, after
             {passes} over the data.""",
             passes=passes(there.min()),
             **given,
         )
     else:
         yield ss.say(
-            """One sample at a time, shuffled, with the step 2e-4, {there} of {n} orders stop, after
+            """One sample at a time, shuffled, with the step {lr}, {there} of {n} orders stop, after
             {first} to {last} passes over the data.""",
             first=there.min(),
             last=there.max(),
@@ -75,8 +75,10 @@ def sorted_order(runs, value):
 def as_in_the_text(o, runs):
     run = runs["one sample, prose"]
     yield ss.say(
-        """With the values of the text (step 1e-5, epsilon 1e-3, at most {passes}) {there} of {n}
-        orders stop; the median ends {distance:.3f} from the true parameters.""",
+        """With the values of the text (step {lr}, epsilon {epsilon}, at most {passes}) {there} of
+        {n} orders stop; the median ends {distance:.3f} from the true parameters.""",
+        lr=run.config.lr,
+        epsilon=run.config.stop[1],
         passes=passes(o.passes),
         there=int(np.sum(run.stop_reason == "converged")),
         n=len(run.w),

@@ -111,7 +111,7 @@ def momentum(rows):
             for row in rows.itertuples()
         ]
         yield ss.say(
-            "Momentum takes so many times the epochs of SGD, seed by seed (medians): {found}.",
+            "Seed by seed, the epochs of momentum over those of SGD (medians): {found}.",
             found=found,
         )
 
@@ -120,7 +120,7 @@ def within_twice(o, runs):
     rows, tried = tuned(o, runs), table(o, runs).query("hardest").groupby(BY)["lr"].nunique()
     good = rows.groupby("optimizer", sort=False)["lrs_within_twice"].mean()
     yield ss.say(
-        """Of {n} step sizes so many take at most twice the least time, as a mean over the
+        """How many of {n} step sizes take at most twice the least time, as a mean over the
         problems: {found}.""",
         n=tried.max(),
         found=[

@@ -117,9 +117,12 @@ def all_the_data(value):
 def law(runs, value):
     (claim,) = (claim for claim in value if claim.name == "fall_over_law_less_1")
     if claim.holds:
-        yield ss.say("""Guaranteed is a fall by (L − L*)² / ‖∇L‖², for any convex loss; on a
-            quadratic one it is exactly three times that, here until the loss is 1e-9 above the
-            least one, beyond which rounding shows.""")
+        yield ss.say(
+            """Guaranteed is a fall by (L − L*)² / ‖∇L‖², for any convex loss; on a
+            quadratic one it is exactly three times that, here until the loss is {floor} above the
+            least one, beyond which rounding shows.""",
+            floor=1e-9,
+        )
     yield ss.say(
         "After {n} steps of this kind, without noise, the loss is {excess:.2} above the least one.",
         n=runs[f"noiseless: {FULL}"].config.epochs,

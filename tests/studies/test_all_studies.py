@@ -147,6 +147,16 @@ def test_the_report_is_printed_on_less_than_thirty_pages_and_nothing_is_cut_off(
     assert lines < 10
 
 
+@pytest.mark.parametrize("study", STUDIES)
+def test_an_answer_is_in_words_and_its_numbers_are_of_prose(studied, study):
+    opened = open_store(studied[0])
+    (answer,) = [r for r in every_run(opened, opened.experiment(study)) if r.is_answer]
+    (path,) = Path(studied[0]).rglob(f"{answer.run_id}/artifacts/answer.md")
+    told = re.split(r"\n\|", path.read_text(encoding="utf-8"))[0]
+    odd = r"\b(nan|inf|None|True|False)\b|\d[eE][+-]?\d|\{|\}|\d\.\d{9,}"
+    assert re.findall(odd, re.sub(r"=(True|False)|`[^`]*`", "", told)) == []
+
+
 def main_figure(study, store):
     """A study's picture.png, and what picture.json draws."""
     opened = open_store(store)
