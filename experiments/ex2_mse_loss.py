@@ -87,7 +87,7 @@ def picture(o, runs, value):
         distance=value["distance", "abs"],
     )
     note = ss.say(
-        "All with the same step. Not squared, the gradient's norm is never below {least:.2}.",
+        "All with the same step. Not squared, the gradient's norm was never below {least:.2}.",
         least=ss.text.at_most(
             min(runs[arm].steps["grad_norm"].min() for arm in ("abs", "abs, near"))
         ),

@@ -76,7 +76,7 @@ def picture(o, runs, value):
     panels = ss.figures.lines.of_each(runs.named(arms), lines)
     run = runs["mse, sorted, moving"]
     m = len(run.config.batch_sizes(run.problem.d))
-    note = ss.say("The sum is {m} times the running loss: another scale.", m=m)
+    note = ss.say("The sum is {m} times the running loss: another scale.", m=m) if m > 1 else ""
     return ss.figures.Chart(headline(o, runs, value), panels, note)
 
 

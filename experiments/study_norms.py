@@ -41,7 +41,7 @@ class Options(ss.Options):
 
 
 def arms(o):
-    for (loss, lr), size in product(STEPS.items(), (o.divides, o.ragged)):
+    for (loss, lr), size in product(STEPS.items(), sorted({o.divides, o.ragged})):
         curve = ss.problems.curve(loss=loss)
         arm = ss.Arm(curve, lr=lr, batch_size=size, seeds=o.seed_range())
         yield f"{loss}, B={size}, fixed", arm.but("w = 0", optimizer="none", epochs=1)
@@ -62,7 +62,7 @@ def claims(o, runs):
 
 
 def picture(o, runs, value):
-    panels, sizes = [], (o.divides, o.ragged)
+    panels, sizes = [], sorted({o.divides, o.ragged})
     for loss, (column, title) in SHOWN.items():
         lines = []
         for size, color in zip(sizes, ss.figures.palette.CYCLE, strict=False):
@@ -79,10 +79,10 @@ def picture(o, runs, value):
     title = ss.say(
         """The norms of moving batches sum to {least:.2} times the whole or more; the mean root mean
         square is {first:.2} times it in epoch 1""",
-        least=least,
+        least=ss.text.at_most(least),
         first=first[0],
     )
-    note = ss.say("At rest the one is above the whole, the other below.")
+    note = ss.say("At rest the one is never below the whole, the other never above it.")
     return ss.figures.Chart(title, panels, note)
 
 

@@ -28,14 +28,14 @@ class Known:
 
     @property
     def is_vague(self) -> bool:
-        """Whether it says nothing: all of it is within what may be off, so that 0 would do as well.
+        """Whether it says little: half of it or more is within what may be off.
 
         A value that is 0 is none: that nothing is there can turn out to be false.
 
-        >>> Known(2.0, 3.0).is_vague, Known(2.0, 1.0).is_vague, Known(0.0, 1.0).is_vague
+        >>> Known(2.0, 1.0).is_vague, Known(2.0, 0.9).is_vague, Known(0.0, 1.0).is_vague
         (True, False, False)
         """
-        return self.value != 0 and not self.within < abs(self.value)
+        return self.value != 0 and not self.within < abs(self.value) / 2
 
     def __float__(self) -> float:
         return float(self.value)

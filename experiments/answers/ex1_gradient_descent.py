@@ -89,13 +89,15 @@ def steps(o, runs, value):
         started.""",
         limit=ss.expect(run).lr_limit,
     )
-    if value["lr_limit"] > 0:
+    large = runs["lr 5.1e-4"]
+    if value["lr_limit"] > 0 and ss.expect(large).growth_per_epoch:  # grown for long enough
         yield ss.say(
             "With 0.00051 the loss grows; how fast tells the limit, too: {limit:.4}.",
             limit=value["lr_limit"],
         )
+    elif value["lr_limit"] > 0:
+        yield ss.say("With 0.00051 the loss grows.")
     else:
-        large = runs["lr 5.1e-4"]
         yield ss.say(
             "With 0.00051 the loss goes from {start:.4} to {end:.4} within {epochs}.",
             start=large.array("steps", "full_loss")[0, 0],

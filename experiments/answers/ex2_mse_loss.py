@@ -90,11 +90,12 @@ def answer(o, runs, value):
             first=first,
         )
     n = int(min(100, runs["abs, near"].stop_epoch[0]))
-    yield ss.say(
-        "At the end of its last epoch it is {high:.2} away.",
-        """In its last {n} epochs it
-        stays between {low:.2} and {high:.2} away.""",
-        n=n,
-        low=low,
-        high=high,
-    )
+    if n > 1 and high > 1.1 * low:
+        yield ss.say(
+            "In its last {n} epochs it stays between {low:.2} and {high:.2} away.",
+            n=n,
+            low=low,
+            high=high,
+        )
+    else:
+        yield ss.say("At the end of its last epoch it is {high:.2} away.", high=high)

@@ -15,7 +15,7 @@ def short(o, runs, value):
             n=value["batches", "shuffle"],
             size=o.batch_size,
         )
-    if 2 * value["widest_batch"] < width(runs):
+    if o.batch_size > 1 and 2 * value["widest_batch"] < width(runs):
         yield ss.say(
             """With shuffle=True the points of a batch come from anywhere on the curve; with
             shuffle=False they are neighbours, a piece that is {piece:.2} wide at most, of
@@ -42,7 +42,7 @@ def answer(o, runs, value):
         over all of them. There are ⌈d / batch_size⌉ batches (rounded up).""",
         d=d,
     )
-    for arm, size in (("shuffle", o.batch_size), ("ragged", o.ragged)):
+    for size, arm in {o.batch_size: "shuffle", o.ragged: "ragged"}.items():
         yield ss.say(
             "With batch_size={size} that is one batch.",
             "With batch_size={size} they are {n} batches.",
@@ -52,7 +52,7 @@ def answer(o, runs, value):
         if value["last_batch", arm] < size:
             yield ss.say(
                 """The last one has {last}. A plain mean of the batch losses counts each of its
-                points {times:.2} times as much as another (Exercise 7).""",
+                points {times:.4} times as much as another (Exercise 7).""",
                 last=value["last_batch", arm],
                 times=size / value["last_batch", arm],
             )
@@ -68,10 +68,23 @@ def answer(o, runs, value):
         piece=ss.text.at_least(value["widest_batch"]),
     )
     yield None
-    if all(claim.holds for claim in value if claim.name == "same_as_dataloader"):
+    same = [claim.holds for claim in value if claim.name == "same_as_dataloader"]
+    if any(same) and False not in same:
         yield ss.say("""The trainer of this project draws the very permutations of DataLoader: fed
             by it, with the same seed, a loop has the same losses and gradients in every batch, but
             for rounding.""")
+
+
+def headline(o, runs, value):
+    """The title of the picture: how much of the curve a batch spans."""
+    return ss.say(
+        """Of the {width:.4} that x spans, a batch of {size} spans {shuffled:.3} on average if
+        shuffled, {piece:.2} at most if sorted""",
+        size=o.batch_size,
+        width=width(runs),
+        shuffled=value["mean_width"],
+        piece=ss.text.at_least(value["widest_batch"]),
+    )
 
 
 def width(runs):

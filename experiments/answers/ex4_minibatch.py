@@ -45,6 +45,8 @@ def answer(o, runs, value):
     if math.isfinite(ratio):
         yield ss.say(
             """At epoch {epoch} it is {ratio:.4} times the loss that all points have at the end
+            of that epoch; Exercise 7 says why.""",
+            """At epoch {epoch} it is {ratio:.4} times the loss that all points have at the end
             of that epoch (mean over {n} orders); Exercise 7 says why.""",
             epoch=int(run.stop_epoch.min()),
             ratio=ratio,
@@ -54,8 +56,10 @@ def answer(o, runs, value):
     yield from stops(o, runs, value)
     if math.isfinite(run.distance.mean()):
         yield ss.say(
+            "At the end the parameters are {distance:.4} away from the true ones.",
             """At the end the parameters are {distance:.4} away from the true ones, a mean over
             the orders.""",
+            n=len(run.w),
             distance=run.distance.mean(),
         )
     if as_printed(o, runs, value) and abs(run.distance.mean() - 0.4525) < 0.001:

@@ -224,13 +224,16 @@ def orders(o, runs):
         yield ss.say("(Of drawn orders the median of {n}.)", n=o.seeds)
     yield None
     yield from randomness(runs)
-    shuffle, block, sorted_ = (
-        runs[f"SGD {name}"].median_stop for name in ("shuffle", "block_shuffle", "sequential")
-    )
-    if block - shuffle < (sorted_ - shuffle) / 4:
-        yield ss.say("""Looked at between the epochs, even batches of neighbours do nearly as well
-            when they come in random order: two steep ones rarely follow one another. Where the
-            running loss stops the descent, or the labels are noisy, see study_neighbours.""")
+    shuffle, block = (runs[f"SGD {name}"].median_stop for name in ("shuffle", "block_shuffle"))
+    if block <= 1.1 * shuffle < math.inf:
+        yield ss.say(
+            """Looked at between the epochs, even batches of neighbours do nearly as well when they
+            come in random order (epochs {block} and {shuffle}): two steep ones rarely follow one
+            another. Where the running loss stops the descent, or the labels are noisy, see
+            study_neighbours.""",
+            block=block,
+            shuffle=shuffle,
+        )
 
 
 def randomness(runs):

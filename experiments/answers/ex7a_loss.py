@@ -6,6 +6,7 @@ import sgdstudy as ss
 
 RULES = ("running_loss", "full_loss", "last_loss")
 EPSILON = 0.1
+PARTS = ("drift", "sampling")
 SORTED = "mse, sorted, moving"
 
 
@@ -84,7 +85,7 @@ def moving(o, runs, value):
         sampling: a batch is not the whole.""")
     n = len(runs[arm(o)].gaps())
     for epoch in sorted({1, n} - {0}):
-        drift, sampling = (value[f"{kind}_epoch_{epoch}", arm(o)] for kind in ("drift", "sampling"))
+        drift, sampling = (part(value, f"{kind}_epoch_{epoch}", o) for kind in PARTS)
         if math.isfinite(drift) and math.isfinite(sampling):
             yield ss.say(
                 """In epoch {epoch}, of the first order, drift is {drift:+.3} and sampling
@@ -165,6 +166,12 @@ def along(runs, value):
         )
 
 
+def part(value, name, o):
+    """Return a measured part of a difference; 0 where all of it is rounding."""
+    (claim,) = (claim for claim in value if (claim.name, claim.arm) == (name, arm(o)))
+    return 0.0 if abs(claim.measured) <= claim.tolerance else claim.measured
+
+
 def arm(o):
     return f"mse, B={o.divides}, moving"
 
@@ -179,7 +186,7 @@ def headline(o, runs, value):
     )
     if not foretold(value, SORTED):
         return title
-    return ss.say("{title}, {last:.2} times along the curve", title=title, last=ratio)
+    return ss.say("{title}, {last:.4} times along the curve", title=title, last=ratio)
 
 
 def foretold(value, arm):

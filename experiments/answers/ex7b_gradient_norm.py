@@ -16,14 +16,14 @@ def short(o, runs, value):
     start, near = value[RATIO, START], value[RATIO, NEAR]
     if near > 2 * start:
         yield ss.say(
-            """At the start the mean is {start:.4} times as large, near the solution {near:.3}
+            """At the start the mean is {start:.6} times as large, near the solution {near:.3}
             times: there the batch gradients point in different directions, and cancel.""",
             start=start,
             near=near,
         )
     else:
         yield ss.say(
-            """At the start the mean is {start:.4} times as large, near the solution {near:.4}
+            """At the start the mean is {start:.6} times as large, near the solution {near:.6}
             times.""",
             start=start,
             near=near,
@@ -42,7 +42,7 @@ def answer(o, runs, value):
         point the same way.""")
     given = {"start": value[RATIO, START], "way": value[RATIO, WAY], "near": value[RATIO, NEAR]}
     yield ss.say(
-        """Measured, the right-hand side is {start:.4} times the left one at w = 0, {way:.3} times
+        """Measured, the right-hand side is {start:.6} times the left one at w = 0, {way:.3} times
         after ten epochs of descent, {near:.3} times near the solution.""",
         **given,
     )

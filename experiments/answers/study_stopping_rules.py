@@ -36,12 +36,13 @@ def answer(o, runs, value):
         of its last batch.""")
     yield None
     yield from running_loss(runs, found)
-    early = max(int(found[arm, "running"].false.sum()) for arm in runs)
+    early, n = max((int(each.false.sum()), len(each.false)) for each in of_running(runs, found))
     if early:
         yield ss.say(
-            "In no arm does it stop too early for more than {n} seed.",
-            "In no arm does it stop too early for more than {n} seeds.",
-            n=early,
+            "In some arm it stops its only seed too early.",
+            "In no arm does it stop too early for more than {early} of {n} seeds.",
+            n=n,
+            early=early,
         )
     else:
         yield ss.say("In no arm does it stop a seed too early.")
@@ -60,6 +61,11 @@ def answer(o, runs, value):
     yield None
     yield from last_batch(runs, value)
     yield from luck(runs, value)
+
+
+def of_running(runs, found):
+    """Return how the running loss stops each arm."""
+    return [found[arm, "running"] for arm in runs]
 
 
 def running_loss(runs, found):

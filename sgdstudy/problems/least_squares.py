@@ -62,6 +62,15 @@ class LeastSquares:
         return LeastSquares(rows, self.residual, w_star, self.least_loss, root, self.outputs)
 
     @property
+    def terms(self) -> np.ndarray:
+        """How large the numbers are of which each residual is the difference, `(N,)`, at w*.
+
+        A computer rounds a residual as they are rounded.
+        """
+        size: np.ndarray = np.abs(self.features) @ np.abs(self.w_star) + np.abs(self.residual)
+        return size
+
+    @property
     def hessian(self) -> np.ndarray:
         """Hessian of the loss, `(p, p)`: (2 / N) Phi^T Phi."""
         return 2 * self.root.T @ self.root

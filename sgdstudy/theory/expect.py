@@ -151,7 +151,8 @@ class Expected(ExpectedOrders):
         """Return the factor of the error per epoch from the last losses, as `History.contraction`.
 
         (L(w_k) / L(w_{k-n}))^{1/2n}, k the last epoch, n = `epochs`, k - 1 at most. Every step
-        rounds the parameters once, all to the same side at worst: k eps. None of a single epoch.
+        rounds the parameters once, all to the same side at worst: k eps; and both losses are sums
+        over the data, of which this is a root. None of a single epoch.
 
         Raises:
             InputError: mini-batches, or a stop rule.
@@ -166,7 +167,8 @@ class Expected(ExpectedOrders):
         n = min(epochs, c.epochs - 1)
         last, before = descent.descent_loss(self.ls, self.start, c.lr, c.epochs - np.array([0, n]))
         rate = float((last / before) ** (1 / (2 * n)))
-        return Known(rate, c.epochs * self.eps, "theory: ratio of the same two losses")
+        within = c.epochs * self.eps + rate * self.sum_rounding / n  # of two losses, halved by n
+        return Known(rate, within, "theory: ratio of the same two losses")
 
     @property
     def float32_floor(self) -> Known:
@@ -246,8 +248,9 @@ class Expected(ExpectedOrders):
         steps = batch_size.time_above(path, target)
         if self.config.batch_size is not None:
             return Known(steps, 0.0, ONE_STEP)
-        terms = np.abs(self.ls.features) @ np.abs(self.ls.w_star) + np.abs(self.ls.residual)
-        off = steps * 4 * float(terms.max()) * eps / target**0.5  # of the logarithm, all steps
+        off = (
+            steps * 4 * float(self.ls.terms.max()) * eps / target**0.5
+        )  # of the logarithm, all steps
         return Known(steps, off / float(np.log(path[-2] / path[-1])), DESCENT)
 
     def levels(self, shares: Sequence[float], blind: float = 1.0) -> dict[float, float]:

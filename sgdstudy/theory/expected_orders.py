@@ -177,12 +177,13 @@ class ExpectedOrders(ExpectedMoments):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return values of the first seed's losses, and how far its steps' rounding may move them.
 
-        The order may multiply it, by how much, step sizes tell that differ in their last bits only:
-        four times the largest difference.
+        The order may multiply it, by how much, step sizes and residuals tell that differ in their
+        last bits only: four times the largest difference.
         """
         found = []
         for lr in self._rates():
-            path = known_order(self.problem, replace(self.config, lr=lr), epochs)
+            config, off = replace(self.config, lr=lr), abs(lr / self.config.lr - 1)
+            path = known_order(self.problem, config, epochs, off)
             found.append(np.array(read(path), dtype=float))
         return found[0], 4 * np.max([abs(other - found[0]) for other in found[1:]], axis=0)
 
@@ -263,10 +264,15 @@ class ExpectedOrders(ExpectedMoments):
     def excess_at_end(self) -> Known:
         """How far the last loss of all the data is above the least, in the seeds' own orders.
 
-        The median over the seeds. Off by the rounding of the steps, and of the sum over the data.
+        The median over the seeds. Off by the rounding of the steps, of what they multiply on the
+        way (see `_moved`; as much of each seed's loss as of the first's), and of the sum over the
+        data.
         """
         losses, off = (part[-1] for part in self.losses("full_loss"))
-        off = off + self.sum_rounding * losses
+        first = self.of(self.config.seeds[:1])
+        (loss,), (moved,) = first._moved(self.config.epochs, lambda path: [path.full[-1]])
+        with np.errstate(invalid="ignore"):
+            off = off + (self.sum_rounding + moved / loss) * losses
         with np.errstate(invalid="ignore"):  # of seeds that diverge
             value, low, high = (median(losses + by) - self.ls.least_loss for by in (0.0, -off, off))
         return Known(value, max(value - low, high - value), OWN)

@@ -63,9 +63,17 @@ def batches(problem: Problem, config: TrainConfig, epoch: int = 1) -> Batches:
     return next(islice(batches_by_epoch(problem, config), epoch - 1, None))
 
 
-def batches_by_epoch(problem: Problem, config: TrainConfig) -> Iterator[Batches]:
-    """Yield the batches that the first seed of a configuration meets, epoch after epoch."""
-    ls, sizes = moments(problem), np.array(config.batch_sizes(problem.d))
+def batches_by_epoch(
+    problem: Problem, config: TrainConfig, ls: LeastSquares | None = None
+) -> Iterator[Batches]:
+    """Yield the batches that the first seed of a configuration meets, epoch after epoch.
+
+    Args:
+        problem: least squares.
+        config: its order and batch size.
+        ls: other moments than the problem's; None: those.
+    """
+    ls, sizes = ls or moments(problem), np.array(config.batch_sizes(problem.d))
     p = ls.features.shape[1]
     features = ls.features.reshape(problem.d, -1, p)
     residual = ls.residual.reshape(problem.d, -1)

@@ -292,13 +292,25 @@ def order_is_known(problem: Problem, config: TrainConfig) -> bool:
     return config.steps_are_plain and problem.least_squares is not None and fixed
 
 
-def known_order(problem: Problem, config: TrainConfig, epochs: int) -> theory.OrderLosses:
+def known_order(
+    problem: Problem, config: TrainConfig, epochs: int, off: float = 0.0
+) -> theory.OrderLosses:
     """Return the losses of the first seed's own order, from its steps in float64.
+
+    Args:
+        problem: least squares.
+        config: plain steps, in an order that is known ahead.
+        epochs: how many.
+        off: by which share of its terms each residual is rounded, to a side drawn at random.
 
     Raises:
         InputError: the loss is not `mse`, or the model not linear in w.
     """
-    ls, order = theory.moments(problem), theory.batches_by_epoch(problem, config)
+    ls = theory.moments(problem)
+    if off:
+        side = np.random.default_rng(len(ls.residual)).choice([-1, 1], len(ls.residual))
+        ls = replace(ls, residual=ls.residual + off * side * ls.terms)
+    order = theory.batches_by_epoch(problem, config, ls)
     return theory.order_losses(ls, _starts(problem, config)[0], config.lr, islice(order, epochs))
 
 

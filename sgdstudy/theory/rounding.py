@@ -146,5 +146,4 @@ class Rounding:
 
     @cached_property
     def _residual(self) -> float:
-        terms = np.abs(self.ls.features) @ np.abs(self.ls.w_star) + np.abs(self.ls.residual)
-        return self.eps * float(np.sqrt(np.mean(terms**2)))
+        return self.eps * float(np.sqrt(np.mean(self.ls.terms**2)))
