@@ -38,13 +38,14 @@ class Options(ss.Options):
     longest: int = 256
     """the largest K"""
     quick: bool = False
-    """half of the work: K = 32 to 128"""
+    """half of the work: K = 32 to 128, or to longest if that is less"""
 
 
 def arms(o):
-    if o.longest < 16:
-        raise ss.InputError(f"longest must be at least 16, got {o.longest}: two K a slope")
-    ks = [2**i for i in range(5 if o.quick else 3, (128 if o.quick else o.longest).bit_length())]
+    first, longest = (32, min(o.longest, 128)) if o.quick else (8, o.longest)
+    if longest < 2 * first:
+        raise ss.InputError(f"longest must be at least {2 * first}, got {o.longest}: two K a slope")
+    ks = [first * 2**i for i in range((longest // first).bit_length())]
     normal = ss.problems.legendre("normal")
     worst = np.argsort(normal.least_squares.residual)
     ordered = {"x": normal.x[worst], "y": normal.y[worst], "name": "legendre, sorted by residual"}

@@ -24,13 +24,14 @@ class Options(ss.Options):
     longest: int = 1024
     """the largest number of epochs K"""
     quick: bool = False
-    """half of the work: K = 32 to 512"""
+    """half of the work: K = 32 to 512, or to longest if that is less"""
 
 
 def arms(o):
-    if o.longest < 64:
-        raise ss.InputError(f"longest must be at least 64, got {o.longest}: four K, two slopes")
-    first, last = (32, 512) if o.quick else (8, o.longest)
+    first, last = (32, min(o.longest, 512)) if o.quick else (8, o.longest)
+    if last < 8 * first:
+        least = f"longest must be at least {8 * first}, got {o.longest}"
+        raise ss.InputError(f"{least}: four K, two slopes")
     ks = [first * 2**i for i in range((last // first).bit_length())]
     arm = ss.Arm("legendre", batch_size=1, diagnostics="off", metrics=["full_loss"])
     arm = arm.but(problem=ss.problems.legendre("cubic"), record_rows=20_000)  # all epochs are kept

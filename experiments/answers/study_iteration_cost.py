@@ -24,7 +24,7 @@ def answer(o, runs, value):
     ten, whole = (value["times_as_long_for_ten_times_d", line][-1] for line in ("B=10", "B=d"))
     before, most = sizes(runs)[-2:]
     yield ss.say(
-        """From {before} to {most} samples the step on 10 takes {ten:.2} times as long, the step on
+        """From {before} to {most} samples the step on 10 takes {ten:.3} times as long, the step on
         all of them {whole:.2} times.""",
         before=before,
         most=most,

@@ -24,7 +24,7 @@ def short(o, runs, value):
     yield ss.say(
         "The error at the end of K epochs falls as a power of K, and the order decides it."
     )
-    yield from slopes(value)
+    yield from slopes(o, value)
     yield from balanced(value)
 
 
@@ -37,7 +37,7 @@ def answer(o, runs, value):
         first=ks[0],
         last=ks[-1],
     )
-    yield from slopes(value)
+    yield from slopes(o, value)
     yield None
     ends = {line: errors(runs, line)[1][-1].mean() for line in ("incremental", "shuffle once")}
     yield ss.say(
@@ -47,15 +47,15 @@ def answer(o, runs, value):
     )
     yield None
     yield ss.say(
-        """Flip-flop (every second epoch backwards) falls with {flip:.2f} (cited: K^-5, then K^-2),
-        GraB (which balances the gradients) with {grab:.2f} (cited: at most K^-2).""",
+        """Flip-flop (every second epoch backwards) falls with {flip:.2f}, GraB (which balances the
+        gradients) with {grab:.2f} (cited for large K: K^-5, then K^-2, and at most K^-2).""",
         flip=value["slope", "flip-flop"],
         grab=value["slope", "GraB"],
     )
     yield from balanced(value)
 
 
-def slopes(value):
+def slopes(o, value):
     every = [
         ss.say(
             "{line} {slope:.2f} ({power})",
@@ -66,6 +66,12 @@ def slopes(value):
         for line, power in POWERS.items()
     ]
     yield ss.say("The powers: {slopes}.", slopes=every)
+    if o.seeds < ss.Claim.FEW:
+        yield ss.say(
+            "They are of {n} seed: where orders are drawn that is luck above all.",
+            "They are of {n} seeds: where orders are drawn that is luck above all.",
+            n=o.seeds,
+        )
 
 
 def balanced(value):

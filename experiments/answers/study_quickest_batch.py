@@ -131,7 +131,7 @@ def why(rows):
     if not best.equals(one) and np.isfinite(one["steps"]):
         yield ss.say(
             """They need {share:.1%} of the steps of single samples, and each of these takes
-            {cost:.2} times as long.""",
+            {cost:.3} times as long.""",
             share=best["steps"] / one["steps"],
             cost=best["seconds_per_step"] / one["seconds_per_step"],
         )

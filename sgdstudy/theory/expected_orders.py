@@ -230,18 +230,21 @@ class ExpectedOrders(ExpectedMoments):
     def gap(self, epoch: int) -> dict[str, Known]:
         """Return `drift` and `sampling` of the first seed's running loss, at an epoch, by name.
 
-        Every sample rounds its loss once an epoch, at worst to the same side; and the steps round,
-        see `_moved`.
+        Every sample rounds its loss once an epoch, at worst to the same side; its residual rounds,
+        in the losses of the way and of the end; and the steps do, see `_moved`.
         """
         names = ("drift", "sampling")
 
         def read(path: fixed_order.OrderLosses) -> list[float]:
             gap = path.gap(epoch)
-            return [path.running[epoch - 1], *(getattr(gap, name) for name in names)]
+            losses = path.running[epoch - 1], path.full[epoch - 1]
+            return [*losses, *(getattr(gap, name) for name in names)]
 
-        (running, *values), (_, *off) = self._moved(epoch, read)
-        sums = self.problem.d * epoch * self.eps * running
-        pairs = zip(names, values, off, strict=True)
+        found, moved = self._moved(epoch, read)
+        (*losses, drift, sampling), off = found, moved[2:]
+        seen = rounding.Rounding(self.ls, self.config.lr, self.eps).of_seen(np.array(losses))
+        sums = self.problem.d * epoch * self.eps * losses[0] + seen.sum()
+        pairs = zip(names, (drift, sampling), off, strict=True)
         return {name: Known(value, float(sums + steps), OWN) for name, value, steps in pairs}
 
     @property

@@ -107,11 +107,13 @@ class Rounding:
         """Return how far off w may be along the eigenvectors, `(R, p)`."""
         ulp, pull = self.eps * self._size, self.lr * self._spectrum
         left = np.abs(z @ self._vectors)
+        own = float(np.finfo(float).eps) * np.linalg.norm(self.ls.w_star)  # of theory's own w*
         with np.errstate(divide="ignore", invalid="ignore"):
+            own = np.where(pull > 1e-14 * pull.max(), own * np.sqrt(pull.max() / pull), 0.0)
             stuck = np.where(pull > 0, ulp / (2 * pull), 0.0)
             regular = left / (8 * (pull * left / ulp) ** 2)
             still = np.where(np.isfinite(regular), np.minimum(regular, stuck), stuck)
-        return DEVIATIONS * np.sqrt(variance) + still
+        return DEVIATIONS * (np.sqrt(variance) + own) + still
 
     def of_loss(self, variance: np.ndarray, z: np.ndarray) -> np.ndarray:
         """Return how far off the loss of all the data may be, as w is, `(R,)`."""

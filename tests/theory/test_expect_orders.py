@@ -64,3 +64,56 @@ def test_a_loss_is_as_near_as_theory_says_whatever_the_order_multiplies(lr):
     exact = in_many_digits(arm.problem, lr, 10)
     assert abs(known.value - exact) <= known.within
     assert known.within < known.value / 100
+
+
+def parts(run, epoch):
+    """What drift and sampling are in an epoch of the first seed, from its rows."""
+    rows, last = run.load(epochs=slice(epoch, epoch + 1)), run.at("full_loss", epoch)
+    share = rows["size"] / rows["size"].sum()
+    drift = (share * (rows["full_loss"] - last)).sum()
+    return {"drift": drift, "sampling": (share * (rows["loss"] - rows["full_loss"])).sum()}
+
+
+@pytest.mark.parametrize(
+    ("size", "order", "epochs"), [(10, "sequential", (1, 60, 112)), (3, "shuffle", (2, 11, 110))]
+)
+def test_drift_and_sampling_are_as_near_as_theory_says_to_the_end(size, order, epochs):
+    one = arm(batch_size=size, order=order, epochs=epochs[-1], dtype="float64", seeds=1)
+    run = ss.train(one.problem, config=one.config, progress=False)
+    for epoch in epochs:
+        seen = parts(run, epoch)
+        for name, known in ss.expect(one).gap(epoch).items():
+            assert abs(seen[name] - known.value) < known.within, (epoch, name)
+            assert known.within < 1e-4 * abs(known.value)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_parts_of_nothing_are_as_near_as_theory_says(seed):
+    """Small problems: a part may be all rounding, or the difference of losses far above it."""
+    rng = np.random.default_rng(seed)
+    d = int(rng.integers(1, 5))
+    x, start = 10 * rng.normal(size=(d, 1)), rng.normal(size=1)
+    y = x[:, 0] * rng.normal() + 0.1 * rng.normal(size=d)
+    problem = ss.Problem(x, y, model=lambda w, x: x @ w, w_init=start)
+    lr = float(rng.choice([1e-3, 0.5])) * float(ss.expect(ss.Arm(problem)).lr_limit)
+    size = int(rng.choice([1, d]))
+    one = ss.Arm(problem, lr=lr, batch_size=size, epochs=2, order="flip_flop", dtype="float64")
+    run = ss.train(one.problem, config=one.config, progress=False)
+    for epoch in (1, 2):
+        for name, known in ss.expect(one).gap(epoch).items():
+            assert abs(parts(run, epoch)[name] - known.value) <= known.within, (epoch, name)
+
+
+def test_the_excess_of_a_float32_run_is_known_where_its_order_multiplies_rounding():
+    noisy = arm(problem=ss.problems.curve(noise=1.0), lr=5e-4, order="strided", batch_size=10)
+    one = noisy.but(epochs=20, seeds=2)
+    run, known = ss.train(one.problem, config=one.config), ss.expect(one).excess_at_end
+    assert abs(run.excess_at_end - known.value) < known.within < known.value / 2
+
+
+@pytest.mark.parametrize("epochs", [2, 3, 5, 8, 13])
+def test_the_contraction_of_a_short_run_is_rounded_as_its_losses_are(epochs):
+    limit = float(ss.expect(arm()).lr_limit)
+    one = ss.Arm("curve", lr=0.998 * limit, epochs=epochs, dtype="float64")
+    run, known = ss.train(one.problem, config=one.config), ss.expect(one).contraction(1000)
+    assert abs(run.contraction(1000) - known.value) < known.within < 1e-12
