@@ -151,7 +151,7 @@ def _descent(
 
 
 def _length(rounding: Rounding, variance: np.ndarray, z: np.ndarray) -> float:
-    return float(np.linalg.norm(rounding.of_w(variance, z)))
+    return float(np.linalg.norm(rounding.of_w(variance, z))) + rounding.of_minimiser
 
 
 def _distance(problem: Problem, w: np.ndarray, steps: int) -> np.ndarray:
@@ -212,7 +212,7 @@ def _epochs(problem: Problem, config: TrainConfig, ls: LeastSquares) -> Iterator
                 off = off * np.maximum(1, ends.running / np.minimum(least, value))
                 value, off = ends.running, off + rounding.of_seen(ends.running + off)
             off_w = np.linalg.norm(rounding.of_w(variance, z), axis=1)
-            off_w = off_w + own * np.linalg.norm(z, axis=1)
+            off_w = off_w + own * np.linalg.norm(z, axis=1) + rounding.of_minimiser
             dead = dead | ~(ends.running < largest)
             yield _Epoch(value, off + 2 * own * value, z, off_w, dead)
 

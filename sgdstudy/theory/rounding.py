@@ -107,13 +107,18 @@ class Rounding:
         """Return how far off w may be along the eigenvectors, `(R, p)`."""
         ulp, pull = self.eps * self._size, self.lr * self._spectrum
         left = np.abs(z @ self._vectors)
-        own = float(np.finfo(float).eps) * np.linalg.norm(self.ls.w_star)  # of theory's own w*
         with np.errstate(divide="ignore", invalid="ignore"):
-            own = np.where(pull > 1e-14 * pull.max(), own * np.sqrt(pull.max() / pull), 0.0)
             stuck = np.where(pull > 0, ulp / (2 * pull), 0.0)
             regular = left / (8 * (pull * left / ulp) ** 2)
             still = np.where(np.isfinite(regular), np.minimum(regular, stuck), stuck)
-        return DEVIATIONS * (np.sqrt(variance) + own) + still
+        return DEVIATIONS * np.sqrt(variance) + still
+
+    @property
+    def of_minimiser(self) -> float:
+        """How far off theory's own w* may be: the features' condition, of what float64 rounds."""
+        curved = self._spectrum[self._spectrum > 1e-14 * self._spectrum.max()]
+        size, eps = np.linalg.norm(self.ls.w_star), float(np.finfo(float).eps)
+        return float(DEVIATIONS * eps * size * np.sqrt(curved.max() / curved).sum())
 
     def of_loss(self, variance: np.ndarray, z: np.ndarray) -> np.ndarray:
         """Return how far off the loss of all the data may be, as w is, `(R,)`."""
