@@ -54,12 +54,13 @@ def claims(o, runs):
     below = {}  # of SGD and momentum, at every step, theory knows something
     for arm, run in runs.select("*", without=("*, Adam,*", "*, RMSprop,*", "digits*")).items():
         known, lr = ss.expect(run), run.config.lr
+        limit = known.plain.mean_square_lr_limit.value
         # nearer to the limit the mean is carried by paths too rare to be met
-        if known.has_mean and lr / (1 - known.momentum) < known.mean_square_lr_limit.value / 5:
+        if known.has_mean and lr / (1 - known.momentum) < limit / 5:
             each = run.over_expected(run.config.epochs // 2)[np.array(run.config.seeds) < TUNING]
             seen = ss.Estimate.mean(each).beside(1)
             yield ss.Claim.estimated("mean_loss_over_theory", arm, *seen, MOMENTS)
-        if lr > known.mean_square_lr_limit.value and known.log_growth() > GROWTH:
+        if lr > limit and known.log_growth() > GROWTH:
             ends = run.array("epochs", "full_loss")[-1:]
             fine = (ends < known.ls.loss(known.start)).sum() / len(run.w)
             below.setdefault(arm.split(", ")[0], []).append(fine)

@@ -27,3 +27,7 @@ def test_it_is_exact_and_unsigned_where_nothing_is_said():
     assert (ss.Known(1.0).within, ss.Known(1.0).source) == (0.0, "")
     with pytest.raises(dataclasses.FrozenInstanceError):
         ss.Known(1.0).value = 2.0
+
+
+def test_what_is_within_stays_a_distance_whatever_it_is_divided_by():
+    assert (ss.Known(1.0, 0.5) / -2) == ss.Known(-0.5, 0.25)

@@ -172,15 +172,16 @@ def between_epochs(runs, value):
     rho, (start, end) = value["rho_sequential"], (at_start(runs), runs["exact"].at("full_loss"))
     given = {"rho": rho, "start": start, "end": end}
     if rho < 1:
+        given["rho"] = ss.text.at_most(rho, max(4, 2 - math.floor(math.log10(1 - rho))))
         yield ss.say(
             """From one epoch to the next. Taken together, the batches of an epoch multiply the
-            error by {rho:.4f} in the long run (its part that dies out last): less than 1, so
+            error by {rho} in the long run (its part that dies out last): less than 1, so
             without rounding the ends of the epochs approach the solution.""",
             **given,
         )
     elif rho >= 1:
         yield ss.say(
-            """From one epoch to the next the error is multiplied by {rho:.4f}: it does not
+            """From one epoch to the next the error is multiplied by {rho:.4}: it does not
             shrink.""",
             **given,
         )

@@ -120,6 +120,13 @@ def serious(o, value):
             order gets below {epsilon}.""",
             **given,
         )
+    elif not apart:
+        yield ss.say(
+            """“Is it serious, doctor?” (the notebook asks.) No: in each order the running loss is
+            below {epsilon} at the same epoch as the loss of all points, {running} in half of
+            them.""",
+            **given,
+        )
     elif apart <= 2:
         yield ss.say(
             """“Is it serious, doctor?” (the notebook asks.) No: the running loss is below {epsilon}

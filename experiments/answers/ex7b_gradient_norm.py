@@ -60,12 +60,15 @@ def answer(o, runs, value):
 
 def serious(value):
     near = value[RATIO, NEAR]
-    if near > 2:
+    if near > 1.5:
         yield ss.say("""“Is it serious, doctor?” (the notebook asks.) Yes: near the solution the
             norm of a batch gradient says little of that of the whole.""")
-    else:
+    elif near < 1.1:
         yield ss.say("""“Is it serious, doctor?” (the notebook asks.) Not here: batches of this size
             have nearly the gradient of the whole, near the solution too.""")
+    else:
+        yield ss.say("""“Is it serious, doctor?” (the notebook asks.) A little: near the solution
+            the gradients of batches of this size are somewhat longer than that of the whole.""")
 
 
 def noisy(runs, value):

@@ -116,7 +116,8 @@ class Claim:
 
         An error estimated from few seeds is itself uncertain, so that Student's quantile takes the
         place of the 4: as rare, 6.3e-5 if the seeds scatter normally. Of fewer than 8 it would
-        be too wide to fail: then it is a description, and so it is where it takes in 0.
+        be too wide to fail: then it is a description, and so it is where half of the expected
+        value is within it (`Known.is_vague`).
 
         Args:
             name, arm, measured, source: see `Claim`.
@@ -127,9 +128,9 @@ class Claim:
         Example:
             >>> [round(Claim.estimated("x", "a", 1, 0, 1.0, n).tolerance, 2) for n in (8, 64)]
             [8.47, 4.29]
-            >>> [Claim.estimated("x", "a", 1, 9, 1.0, n).kind for n in (7, 8)]
+            >>> [Claim.estimated("x", "a", 1, 17, 1.0, n).kind for n in (7, 8)]
             ['description', 'prediction']
-            >>> Claim.estimated("x", "a", 1, 8, 1.0, 8).kind
+            >>> Claim.estimated("x", "a", 1, 16, 1.0, 8).kind
             'description'
         """
         if seeds < cls.FEW:

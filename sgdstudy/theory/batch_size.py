@@ -204,7 +204,12 @@ def critical_size_of_lr(ls: LeastSquares, batch_size: int, lr: float) -> float:
     Of the largest usable step it is the batch size at which that is half of what it is with all
     the data: below, the step can grow as B does, beyond, it can not. Ma, Bassily, Belkin (2018)
     bound it by beta / lambda_max - 1, beta the largest of the samples' lambda_max(H_i).
+
+    Raises:
+        InputError: a step beyond that of all the data, 2 / lambda_max.
     """
+    if lr > lr_limit(ls):
+        raise InputError(f"lr is at most 2 / lambda_max = {lr_limit(ls):g} here, got {lr:g}")
     return batch_size * (lr_limit(ls) / lr - 1)
 
 

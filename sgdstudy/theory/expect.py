@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
+import torch
 
 from sgdstudy.errors import InputError, quoted
 from sgdstudy.known import Known
@@ -24,7 +25,7 @@ from sgdstudy.theory import (
     stability,
 )
 from sgdstudy.theory.expected_orders import OWN, ExpectedOrders
-from sgdstudy.theory.predictions import RANDOM_ORDERS, WITHIN, predict
+from sgdstudy.theory.predictions import RANDOM_ORDERS, WITHIN, predict, run_dtype
 
 SIGMA = "theory: |g|^2 + tr(Sigma) (d - B) / (B (d - 1)); its own standard error"
 CLOSED = "theory: loss of descent in closed form"
@@ -94,6 +95,7 @@ class Expected(ExpectedOrders):
         Within: how far off it may be as the growth of a run beyond it shows it, once the steepest
         direction is all of its loss; it goes with the root of that growth. Of other arms 0.
         """
+        self._steps_are_plain(whatever_lr=True)
         limit = descent.lr_limit(self.ls)
         pull, own = 2 * self.config.lr / limit, rounding.growth_rounding
         off = limit * own(pull, self.eps) / 2 if pull > 2 else 0.0
@@ -128,12 +130,17 @@ class Expected(ExpectedOrders):
         """lr times the sharpness above which the rule grows on a quadratic.
 
         2 for descent; see `theory.sharpness_limit`.
+
+        Raises:
+            InputError: another rule than SGD with momentum, Nesterov's or not.
         """
+        self._steps_have_momentum("nesterov")
         return stability.sharpness_limit(1.0, **self.config.options)
 
     @property
     def lr_best_asymptotic(self) -> float:
         """The step size of the best rate per epoch; see `theory.lr_best_asymptotic`."""
+        self._steps_are_plain(whatever_lr=True)
         return descent.lr_best_asymptotic(self.ls)
 
     @property
@@ -143,6 +150,7 @@ class Expected(ExpectedOrders):
         Raises:
             InputError: no stop rule, or no step size reaches it.
         """
+        self._steps_are_plain(whatever_lr=True)
         if self.config.simple_stop is None:
             raise InputError("lr_best_for_epsilon needs a stop rule; give stop=('running', 0.1)")
         return descent.lr_best_for_epsilon(self.ls, self.start, self.config.simple_stop[1])
@@ -165,7 +173,8 @@ class Expected(ExpectedOrders):
         if c.epochs < 2:
             return None
         n = min(epochs, c.epochs - 1)
-        last, before = descent.descent_loss(self.ls, self.start, c.lr, c.epochs - np.array([0, n]))
+        k = c.epochs - np.array([0, n])
+        last, before = descent.descent_loss(self.ls, self.start, self._lr, k)
         rate = float((last / before) ** (1 / (2 * n)))
         within = c.epochs * self.eps + rate * self.sum_rounding / n  # of two losses, halved by n
         return Known(rate, within, "theory: ratio of the same two losses")
@@ -173,7 +182,7 @@ class Expected(ExpectedOrders):
     @property
     def float32_floor(self) -> Known:
         """The excess loss at which float32 descent from 0 stops moving."""
-        ls, lr = self.ls, self.config.lr
+        ls, lr = self.ls, self._lr
         floor = descent.float32_floor(ls, lr)
         off = floor * descent.float32_floor_rounding(ls, lr)
         return Known(floor, off, "theory: ulp(w)^2 / (8 lr^2 lambda_min)")
@@ -281,7 +290,7 @@ class Expected(ExpectedOrders):
         """
         if self.config.optimizer in ("RMSprop", "Adam"):
             return 0.01
-        limit = float(self.mean_square_lr_limit) if limit is None else limit
+        limit = float(self.plain.mean_square_lr_limit) if limit is None else limit
         return 10**-0.5 * limit * float((1 - self.momentum**2) ** 0.5)
 
     def log_growth(self, epochs: int = 3, replicas: int = 8) -> float:
@@ -289,6 +298,7 @@ class Expected(ExpectedOrders):
 
         The Lyapunov exponent times the steps; see `theory.lyapunov` for the arguments.
         """
+        self._steps_have_momentum()
         c, twice = self.config, self.config.order == "with_replacement"
         given = (self.problem, self._size, c.lr, epochs, replicas, twice, self.momentum)
         return paths.lyapunov(*given) * c.n_steps(self.problem.d)
@@ -335,6 +345,7 @@ class Expected(ExpectedOrders):
         Raises:
             InputError: a problem whose true parameters are not known.
         """
+        self._steps_are_plain(whatever_lr=True)
         c, d = self.config, self.problem.d
         first = np.arange(c.n_steps(d) if steps is None else steps)
         true = self.problem.true_at(np.append(first, len(first)))
@@ -349,13 +360,14 @@ class Expected(ExpectedOrders):
         """Return the exponent per epoch of as many paths, averaged; see `theory.lyapunov`."""
         c, m = self.config, len(self.config.batch_sizes(self.problem.d))
         twice = c.order == "with_replacement"
-        return m * paths.lyapunov(self.problem, self._size, c.lr, epochs, replicas, twice)
+        return m * paths.lyapunov(self.problem, self._size, self._lr, epochs, replicas, twice)
 
     @property
-    def late_excess(self) -> Known:
+    def late_excess(self) -> Known | None:
         """The mean over the seeds of `History.late_excess`: of so many orders drawn apart.
 
-        Off by four standard errors, of the seeds and of the draws.
+        Off by four standard errors, of the seeds and of the draws. None where one of these has a
+        loss that the run's dtype does not hold.
 
         Raises:
             InputError: seeds that start apart; another order than `shuffle` or `block_shuffle`.
@@ -363,8 +375,10 @@ class Expected(ExpectedOrders):
         problem, config = self.problem, self.config
         if len(np.unique(problem.initial(list(config.seeds)).numpy(force=True), axis=0)) > 1:
             raise InputError("late_excess is of seeds that start alike; these start apart")
-        one = (problem.d, self._size, config.lr, config.epochs, str(config.order), DRAWN)
+        one = (problem.d, self._size, self._lr, config.epochs, str(config.order), DRAWN)
         _, full = reshuffling.reshuffled_losses(self.ls, self.start, *one)
+        if not full.max() < torch.finfo(run_dtype(problem, config)).max / problem.d:
+            return None
         drawn = reshuffling.late_excess(full, self.ls.least_loss)
         error = drawn.std(ddof=1) * np.sqrt(1 / len(config.seeds) + 1 / DRAWN)
         source = f"theory: {DRAWN} orders drawn apart"

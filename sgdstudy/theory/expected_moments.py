@@ -6,8 +6,9 @@ at the minimiser.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 import torch
@@ -68,11 +69,50 @@ class ExpectedMoments:
         """Those of the Hessian, `(p,)`, smallest first."""
         return descent.eigenvalues(self.ls)
 
+    @property
+    def plain(self) -> Self:
+        """The same with plain steps, whatever steps the arm takes."""
+        c = replace(self.config, optimizer="SGD", options={}, clip_norm=None, clip_value=None)
+        return replace(self, config=replace(c, schedule=None, schedule_options={}))
+
+    def _steps_are_plain(self, whatever_lr: bool = False) -> None:
+        """Refuse what is not w - lr g, and unless the step size does not matter, a schedule.
+
+        Raises:
+            InputError: another optimiser, its options, clipping; a schedule.
+        """
+        c = self.config
+        if not (c.plain if whatever_lr else c.steps_are_plain):
+            self._refuse("plain steps w - lr g alone (SGD without options or a schedule)")
+
+    def _steps_have_momentum(self, *more: str) -> None:
+        """Refuse what is not SGD with momentum, and a schedule.
+
+        Args:
+            more: further options that may be there.
+        """
+        c = self.config
+        rule = c.optimizer in ("notebook", "SGD") and not c.clips and c.schedule is None
+        if not rule or set(c.options) - {"momentum", *more}:
+            self._refuse("plain steps, and of SGD with momentum")
+
+    def _refuse(self, known: str) -> None:
+        c = self.config
+        given = c.schedule if c.plain else " ".join(map(str, (c.optimizer, *c.options)))
+        raise InputError(f"theory has this of {known}, and this arm has {quoted(given)}")
+
+    @property
+    def _lr(self) -> float:
+        """The step size of plain steps, which is always the same."""
+        self._steps_are_plain()
+        return self.config.lr
+
     # ---- limits of the step ----------------------------------------------------------------
 
     @property
     def mean_square_lr_limit(self) -> Known:
         """The step size from which the mean square of independent batches diverges."""
+        self._steps_are_plain(whatever_lr=True)
         twice = self.config.order == "with_replacement"
         limit = random_order.mean_square_lr_limit(self.ls, self.problem.d, self._size, twice)
         return Known(limit, source=MOMENTS)
@@ -80,18 +120,19 @@ class ExpectedMoments:
     @property
     def mean_square_factor(self) -> Known:
         """The factor per step of the mean square of w - w* in the long run, noise aside."""
-        given = (self.problem.d, self._size, self.config.lr, self._twice)
+        given = (self.problem.d, self._size, self._lr, self._twice)
         return Known(random_order.mean_square_radius(self.ls, *given), source=MOMENTS)
 
     def lr_limit_to_reach(self, excess: float) -> float:
         """Return the largest step whose stationary excess is not above this."""
+        self._steps_are_plain(whatever_lr=True)
         given = (self.problem.d, self._size, excess, self._twice)
         return batch_size.lr_limit_to_reach(self.ls, *given)
 
     @property
     def critical_size_of_lr(self) -> float:
         """The B_c with lr = (2 / lambda_max) / (1 + B_c / B)."""
-        return batch_size.critical_size_of_lr(self.ls, self._size, self.config.lr)
+        return batch_size.critical_size_of_lr(self.ls, self._size, self._lr)
 
     @cached_property
     def log_rate(self) -> Known:
@@ -105,6 +146,7 @@ class ExpectedMoments:
             low: a step at which they converge; None: this one.
             high: one at which they do not; None: thrice this one.
         """
+        self._steps_are_plain(whatever_lr=True)
         low, high = low or self.config.lr, high or 3 * self.config.lr
         return paths.lyapunov_zero_lr(self.problem, self._size, low, high, self._twice)
 
@@ -163,18 +205,18 @@ class ExpectedMoments:
             target: 0: `most` steps.
             most: the most steps.
         """
-        given = (self.ls, self.start, self.problem.d, self._size, self.config.lr)
+        given = (self.ls, self.start, self.problem.d, self._size, self._lr)
         return batch_size.expected_path(*given, most, target, self._twice)
 
     @property
     def stationary_excess(self) -> Known:
         """The excess loss at which a constant step settles; infinite where there is none."""
-        given = (self.problem.d, self._size, self.config.lr, self._twice)
+        given = (self.problem.d, self._size, self._lr, self._twice)
         return Known(random_order.stationary_excess(self.ls, *given), source=MOMENTS)
 
     def stationary_excess_at(self, shares: np.ndarray) -> np.ndarray:
         """Return `stationary_excess` at these shares of the step size, of any shape."""
-        given, lr = (self.problem.d, self._size), self.config.lr
+        given, lr = (self.problem.d, self._size), self._lr
         settled = np.vectorize(
             lambda x: random_order.stationary_excess(self.ls, *given, x * lr, self._twice)
         )
@@ -184,12 +226,13 @@ class ExpectedMoments:
     def small_step_excess(self) -> float:
         """What it is for small steps, lr tr(Sigma) / (4 B)."""
         noise = batch_vs_full.trace_sigma(self.ls, self.ls.w_star, self.problem.d)
-        return self.config.lr * noise / (4 * self._size)
+        return self._lr * noise / (4 * self._size)
 
     @property
     def averaged_excess_law(self) -> float:
         """The excess loss of the mean of the parameters, many steps of a small size; any size."""
         c, d = self.config, self.problem.d
+        self._steps_are_plain(whatever_lr=True)
         if c.average is None:
             raise InputError("this configuration keeps no mean of the parameters: give average=")
         samples = (c.epochs - int(c.average * c.epochs)) * d
@@ -198,7 +241,7 @@ class ExpectedMoments:
     @property
     def mode_noise(self) -> np.ndarray:
         """The stationary variance of w - w* in each mode, where all samples have one Hessian."""
-        given = (self.problem.d, self._size, self.config.lr)
+        given = (self.problem.d, self._size, self._lr)
         return reshuffling.mode_noise(self.ls, *given)
 
     @property
@@ -225,7 +268,7 @@ class ExpectedMoments:
     def rate_law(self) -> rates.Law | None:
         """The law of E|w - w*|^2 over K at this lr d K, for large K; None: the order has none."""
         c, d = self.config, self.problem.d
-        time = c.lr * d * c.epochs
+        time = self._lr * d * c.epochs
         if c.order in FIXED_ORDERS:
             own = Sampler(c.order, [0], d, 1).take(d).numpy()[0]
             return rates.fixed_order_law(self.ls, own, time)
@@ -234,7 +277,7 @@ class ExpectedMoments:
     @property
     def reshuffling_bias(self) -> np.ndarray:
         """The mean of w - w* that shuffling single samples leaves, to first order in lr, `(p,)`."""
-        return rates.reshuffling_bias(self.ls, self.problem.d, self.config.lr)
+        return rates.reshuffling_bias(self.ls, self.problem.d, self._lr)
 
     def error_at_end(self, draws: int = 2000) -> np.ndarray:
         """Return E|w - w*|^2 at the end of single samples' steps, from the minimiser, exactly.
@@ -247,13 +290,13 @@ class ExpectedMoments:
         """
         c, d = self.config, self.problem.d
         if c.order == "with_replacement":
-            return np.array([rates.independent_error(self.ls, d, c.lr, c.epochs * d)])
+            return np.array([rates.independent_error(self.ls, d, self._lr, c.epochs * d)])
         if c.order != "shuffle_once":
             allowed = "'with_replacement' or 'shuffle_once'"
             raise InputError(f"error_at_end is of the order {allowed}, not {quoted(c.order)}")
         rows = np.tile(np.arange(d), (draws, 1))
         drawn = np.random.default_rng(0).permuted(rows, axis=1)
-        return rates.kept_order_error(self.ls, drawn, c.lr, c.epochs)
+        return rates.kept_order_error(self.ls, drawn, self._lr, c.epochs)
 
     @property
     def own_error_at_end(self) -> np.ndarray:
@@ -262,4 +305,4 @@ class ExpectedMoments:
         if c.order not in ("shuffle_once", *FIXED_ORDERS):
             raise InputError(f"the order {quoted(c.order)} is not the same in every epoch")
         own = Sampler(c.order, list(c.seeds), d, 1).take(d).numpy()
-        return rates.kept_order_error(self.ls, own, c.lr, c.epochs)
+        return rates.kept_order_error(self.ls, own, self._lr, c.epochs)

@@ -33,6 +33,7 @@ class ExpectedOrders(ExpectedMoments):
     @cached_property
     def batches(self) -> fixed_order.Batches:
         """The batches of the first seed's first epoch."""
+        self._steps_are_plain()
         return fixed_order.batches(self.problem, self.config)
 
     @property
@@ -43,12 +44,12 @@ class ExpectedOrders(ExpectedMoments):
     @property
     def rho(self) -> Known:
         """The factor of the error per epoch in the long run: the radius of the epoch's map."""
-        return Known(fixed_order.spectral_radius(self.batches, self.config.lr), source=MAP)
+        return Known(fixed_order.spectral_radius(self.batches, self._lr), source=MAP)
 
     @property
     def beyond_limit(self) -> np.ndarray:
         """The numbers, from 0, of the batches beyond their own limit: lr times that is over 2."""
-        return np.flatnonzero(self.config.lr * self.steepest > 2)
+        return np.flatnonzero(self._lr * self.steepest > 2)
 
     @property
     def least_cosine(self) -> float:
@@ -63,7 +64,7 @@ class ExpectedOrders(ExpectedMoments):
     @property
     def slowest_direction(self) -> np.ndarray:
         """The direction `(p,)` along which every epoch multiplies the error by rho alone."""
-        return fixed_order.slowest_direction(self.batches, self.config.lr)
+        return fixed_order.slowest_direction(self.batches, self._lr)
 
     def rho_along(self, epochs: int) -> Known | None:
         """Return rho as `History.contraction_along` measures it there, over so many epochs.
@@ -89,7 +90,7 @@ class ExpectedOrders(ExpectedMoments):
 
     @cached_property
     def _stretches(self) -> tuple[fixed_order.Growth, fixed_order.Growth]:
-        one, two = (fixed_order.growth(self.batches, self.config.lr, n) for n in (1, 2))
+        one, two = (fixed_order.growth(self.batches, self._lr, n) for n in (1, 2))
         return one, two
 
     def alone(self, across: bool = False) -> dict[str, Any]:
@@ -101,7 +102,7 @@ class ExpectedOrders(ExpectedMoments):
         found, problem = self.stretch(across), self.problem
         if not np.isfinite(found.factor):
             raise InputError(
-                f"at lr {self.config.lr:g} batches multiply an error by more than float64 holds; "
+                f"at lr {self._lr:g} batches multiply an error by more than float64 holds; "
                 "give a smaller step size"
             )
         pieces = next(fixed_order.indices_by_epoch(problem, self.config, self.config.seeds[0]))
@@ -122,7 +123,7 @@ class ExpectedOrders(ExpectedMoments):
         """
         found, b = self.stretch(across), self.batches
         rows = found.batches(len(b.sizes))
-        added = self.config.lr * np.linalg.norm(b.gradients[rows], axis=1).sum()
+        added = self._lr * np.linalg.norm(b.gradients[rows], axis=1).sum()
         begun = self.ls.w_star + found.direction
         rounded = torch.as_tensor(begun).to(self.problem.dtype).double().numpy()  # as `alone` does
         added += np.linalg.norm(rounded - begun)
@@ -137,7 +138,7 @@ class ExpectedOrders(ExpectedMoments):
     @property
     def fixed_point_loss(self) -> Known:
         """The loss of all the data where the ends of the epochs settle."""
-        loss = fixed_order.fixed_point_loss(self.ls, self.batches, self.config.lr)
+        loss = fixed_order.fixed_point_loss(self.ls, self.batches, self._lr)
         return Known(loss, source="theory: fixed point of the epoch's map")
 
     def usable_lr(self, epsilon: float, low: float, high: float) -> float:
@@ -157,6 +158,7 @@ class ExpectedOrders(ExpectedMoments):
             column: `running_loss` or `full_loss`.
             epochs: how many; None: all.
         """
+        self._steps_are_plain()
         rule = column.removesuffix("_loss")
         return followed_losses(self.problem, self.config, rule, epochs or self.config.epochs)
 
@@ -182,14 +184,14 @@ class ExpectedOrders(ExpectedMoments):
         """
         found = []
         for lr in self._rates():
-            config, off = replace(self.config, lr=lr), abs(lr / self.config.lr - 1)
+            config, off = replace(self.config, lr=lr), abs(lr / self._lr - 1)
             path = known_order(self.problem, config, epochs, off)
             found.append(np.array(read(path), dtype=float))
         return found[0], 4 * np.max([abs(other - found[0]) for other in found[1:]], axis=0)
 
     def _rates(self) -> list[float]:
         """Return the step size, and others that differ in their last bits only."""
-        return [self.config.lr * (1 + bits * self.eps) for bits in (0, -8, -2, 2, 8)]
+        return [self._lr * (1 + bits * self.eps) for bits in (0, -8, -2, 2, 8)]
 
     @property
     def stop_without_rounding(self) -> float:
@@ -224,6 +226,7 @@ class ExpectedOrders(ExpectedMoments):
 
     def own_order(self, epochs: int, seed: int | None = None) -> fixed_order.OrderLosses:
         """Return the losses of a seed's own order, batch by batch; None: the first seed's."""
+        self._steps_are_plain()
         seeds: Any = self.config.seeds[:1] if seed is None else [seed]
         return known_order(self.problem, replace(self.config, seeds=seeds), epochs)
 
@@ -242,7 +245,7 @@ class ExpectedOrders(ExpectedMoments):
 
         found, moved = self._moved(epoch, read)
         (*losses, drift, sampling), off = found, moved[2:]
-        seen = rounding.Rounding(self.ls, self.config.lr, self.eps).of_seen(np.array(losses))
+        seen = rounding.Rounding(self.ls, self._lr, self.eps).of_seen(np.array(losses))
         sums = self.problem.d * epoch * self.eps * losses[0] + seen.sum()
         pairs = zip(names, (drift, sampling), off, strict=True)
         return {name: Known(value, float(sums + steps), OWN) for name, value, steps in pairs}

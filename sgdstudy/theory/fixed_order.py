@@ -125,12 +125,16 @@ def epoch_map(b: Batches, lr: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def slowest_direction(b: Batches, lr: float) -> np.ndarray:
-    """Return the left eigenvector of M's largest eigenvalue in size, `(p,)`; NaN of a complex pair.
+    """Return the left eigenvector of M's largest eigenvalue in size, `(p,)`; NaN of a complex pair
+    and of a product that overflows.
 
     Along it, the difference of two successive epochs' ends is multiplied by just that eigenvalue,
     whatever c is.
     """
-    values, left = np.linalg.eig(epoch_map(b, lr)[0].T)
+    matrix = epoch_map(b, lr)[0].T
+    if not np.isfinite(matrix).all():
+        return np.full(len(matrix), np.nan)
+    values, left = np.linalg.eig(matrix)
     first = int(np.abs(values).argmax())
     whole = values[first].imag == 0
     return left[:, first].real if whole else np.full(len(values), np.nan)
@@ -236,12 +240,18 @@ def _within(b: Batches) -> tuple[Batches, np.ndarray]:
 
 
 def fixed_point_loss(ls: LeastSquares, b: Batches, lr: float) -> float:
-    """Return the loss of all the data at the fixed point: computed with 120 digits."""
+    """Return the loss of all the data at the fixed point: computed with 120 digits.
+
+    Infinite where there is none: an epoch leaves some error as it is.
+    """
     inside, basis = _within(b)
     matrix, offset = _exact_map(inside, lr)
     p = len(offset)
     with mpmath.workdps(DIGITS):
-        z = mpmath.lu_solve(mpmath.eye(p) - matrix, offset)
+        try:
+            z = mpmath.lu_solve(mpmath.eye(p) - matrix, offset)
+        except ZeroDivisionError:
+            return float("inf")
         hessian = mpmath.matrix((basis.T @ ls.hessian @ basis).tolist())
         return ls.least_loss + float((z.T * hessian * z)[0]) / 2
 

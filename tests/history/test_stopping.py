@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from conftest import small_curve
 
 import sgdstudy as ss
@@ -20,6 +21,13 @@ def test_stops_are_those_of_a_loop_over_the_epochs():
         assert found.false[seed] == (bool(below) and below[0] not in done)
     right = found.stopped & ~found.false
     assert found.late == np.median(found.epoch[right] - found.truth[right])
+
+
+def test_only_seeds_stopped_rightly_say_how_late_a_rule_is():
+    quantity, loss = np.array([[0.9, 2.0], [0.9, 0.9]]), np.array([[3.0, 3.0], [0.4, 0.4]])
+    found = stops(quantity, 1.0, loss, 0.5)  # the first is stopped an epoch before the truth
+    assert found.false.tolist() == [True, False]
+    assert found.late == 0.0
 
 
 def test_a_run_is_stopped_as_training_with_the_rule_stops_it():
@@ -60,6 +68,19 @@ def test_lucky_stops_are_those_of_last_batches_that_nothing_moves():
     error = np.sqrt(false.var() / len(false) + chance.var() / len(chance))
     assert 0.1 < false.mean() < 0.9
     assert chance.mean() == pytest.approx(false.mean(), abs=4 * error)
+
+
+def test_a_lucky_stop_is_at_the_parameters_before_the_epochs_last_step():
+    run = ss.train(small_curve(noise=0.3), lr=0.1, batch_size=1, epochs=1, seeds=1)
+    x, y, ws = run.problem.x, run.problem.y, run.parameters()[:, 0]
+    epsilon, draws = 0.9 * run.at("full_loss", 1), 4000
+    chance = [
+        float(((run.problem.model(torch.tensor(w), x) - y) ** 2 < epsilon).double().mean())
+        for w in (ws[0], ws[-1])
+    ]
+    assert abs(chance[0] - chance[1]) > 0.1  # the first step's parameters have another
+    error = np.sqrt(chance[1] * (1 - chance[1]) / draws)
+    assert run.lucky_stops(epsilon, draws)[0] == pytest.approx(chance[1], abs=4 * error)
 
 
 def test_the_gradient_is_never_below_its_bound_and_meets_it_along_the_flattest_direction():

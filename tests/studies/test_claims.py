@@ -197,8 +197,8 @@ def test_a_value_is_shown_with_the_digits_that_count(value, text):
 @pytest.mark.parametrize(
     ("value", "within", "kind"),
     [
-        (2.0, 1.9, "prediction"),
-        (2.0, 2.0, "description"),
+        (2.0, 0.9, "prediction"),
+        (2.0, 1.0, "description"),
         (-2.0, 3.0, "description"),
         (2.0, np.nan, "description"),
         (0.0, 1.0, "prediction"),  # that nothing is there can turn out to be false
@@ -217,3 +217,9 @@ def test_what_is_too_vague_to_fail_only_describes(value, within, kind):
 def test_an_identity_of_nothing_only_describes():
     assert ss.Claim.off("a", "b", (float("nan"), ss.Known(0.0))).kind == "description"
     assert ss.Claim.off("a", "b", (0.0, ss.Known(0.0, 1e-9))).kind == "identity"
+
+
+def test_an_estimated_tolerance_is_never_below_that_of_what_is_expected():
+    wide = ss.Claim.estimated("a", "b", 1.0, ss.Known(1.0, 0.25), 0.001, 64)
+    narrow = ss.Claim.estimated("a", "b", 1.0, ss.Known(1.0, 0.0), 0.001, 64)
+    assert wide.tolerance == 0.25 > 100 * 0.25 * narrow.tolerance > 0

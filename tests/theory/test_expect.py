@@ -372,3 +372,67 @@ def test_the_sum_over_the_batches_at_rest_is_the_runs(loss, size):
         whole = {"norm": np.linalg.norm(off), "rmse": (off**2).mean() ** 0.5}
         whole |= {"mse": (off**2).mean(), "abs": np.abs(off).mean()}
         assert due.value == pytest.approx(whole[loss], rel=1e-12)
+
+
+RULES = {
+    "momentum": {"optimizer": "SGD", "options": {"momentum": 0.9}},
+    "Nesterov": {"optimizer": "SGD", "options": {"momentum": 0.9, "nesterov": True}},
+    "weight decay": {"optimizer": "SGD", "options": {"weight_decay": 0.1}},
+    "Adam": {"optimizer": "Adam"},
+    "RMSprop": {"optimizer": "RMSprop"},
+    "none": {"optimizer": "none"},
+    "cosine": {"schedule": "CosineAnnealingLR"},
+}
+WHATEVER = {  # what does not depend on the rule, or is of more than plain steps and says so
+    *("at", "at_lr_limit", "config", "eigenvalues", "eps", "first_lr", "gradients", "has_mean"),
+    *("levels", "ls", "mean_square_batch_norm", "momentum", "of", "plain", "problem", "start"),
+    *("sum_at_start", "sum_rounding"),
+}
+MOMENTUM = {"edge", "log_growth", "mean_loss"}  # known of heavy balls too
+SCHEDULES = {  # of plain steps whatever their size
+    *("mean_square_lr_limit", "lr_limit", "lr_best_asymptotic", "lr_best_for_epsilon"),
+    *("lr_limit_to_reach", "almost_sure_lr_limit", "excess", "averaged_excess_law"),
+    *("at_lr_limit", "tracking_path", "first_overflow"),
+}
+FURTHER = {"momentum": MOMENTUM, "Nesterov": {"edge"}, "cosine": SCHEDULES}
+NOTHING = {"stop_epoch", "growth_per_epoch", "stop_under"}  # None where theory has nothing
+GIVEN = {  # arguments
+    "losses": ("full_loss",),
+    "loss": ("full_loss", 1),
+    "mean_loss": ("full_loss",),
+    "stop_under": ("full", 0.1),
+    "usable_lr": (0.1, 0.01, 0.1),
+    "critical_lr": (0.01, 0.1),
+    "lr_limit_to_reach": (0.1,),
+    "stationary_excess_at": (np.array([0.5]),),
+    "steps_to_excess": (0.1,),
+    "lucky_batches": (np.zeros((1, 3)), 0.1, np.array([True])),
+    "tracking_path": (None,),
+    **dict.fromkeys(("rho_along", "own_order", "running_over_full", "gap", "lyapunov"), (1,)),
+}
+
+
+def asked(known, name, given):
+    """A public number of a name, with arguments where it takes some."""
+    value = getattr(known, name)
+    value = value(*given) if callable(value) else value
+    pytest.fail(f"{name} is not refused: {value}")
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("order", ["sequential", "shuffle"])
+def test_numbers_of_plain_steps_are_refused_of_other_rules(rule, order):
+    """Every public name: refused in one line, or one of those that know of the rule."""
+    given = {"lr": 1e-3, "batch_size": 10, "epochs": 4, "order": order, "seeds": 2, "average": 0.0}
+    given |= {"stop": ("full", 0.1)}
+    known = ss.expect(ss.Arm(small_curve(noise=0.3), **given, **RULES[rule]))
+    names = {name for name in dir(known) if not name.startswith("_")} - {"lucky_batches"}
+    for name in sorted(names - WHATEVER - FURTHER.get(rule, set())):
+        given = GIVEN.get(name, ())
+        if name in NOTHING:
+            value = getattr(known, name)
+            assert value is None or value(*given) is None or rule == "momentum", name
+            continue
+        with pytest.raises(ss.InputError) as error:
+            asked(known, name, given)
+        assert one_line(error)
