@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,7 @@ def marked(monkeypatch):
         yield
 
 
+@cache
 def trained(name):
     """A study, the options of its small run, and the runs."""
     study = load_study(name)
