@@ -11,7 +11,7 @@ from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
 from misbehaving import ANSWERS, DENIED, ENDLESS, KINDS, SILENT, Misbehaving
 
 import sgdstudy as ss
-from sgdstudy.tracking import bounds, journal, recovery, server
+from sgdstudy.tracking import bounds, journal, recovery, server, writing
 from sgdstudy.tracking.store import open_store
 
 AFTER = (1, 3, 6, 11, 18)  # requests that are answered well before
@@ -76,6 +76,7 @@ def project(bad, tmp_path, no_server, monkeypatch):
     monkeypatch.setattr(server, "_silent", set())
     monkeypatch.setattr(journal, "_AWAY", set())
     monkeypatch.setattr(journal, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(writing, "WATCH_SECONDS", 0.5)  # nobody else writes
     yield tmp_path
     bad.kind, bad.wrong = "", None
 
@@ -166,7 +167,9 @@ def test_a_reply_that_is_odd_once_is_not_taken_for_a_no(project, bad, capsys):
         with turned(bad, kind, 6, lambda path: len(bad.seen) == 7):
             assert call("run", "experiments/tiny.py") == 0, (kind, bad.seen, capsys.readouterr())
         assert call("recover") == 0, (kind, capsys.readouterr())
-        assert set(ss.load_runs("tiny", invocation="all").status) == {"FINISHED"}
+        assert ss.load_runs("tiny").status.tolist() == ["FINISHED"] * 2, kind
+    runs = ss.load_runs("tiny", invocation="all")
+    assert runs.status.tolist() == ["FINISHED"] * 2 * len(ANSWERS)
 
 
 def test_a_run_at_which_a_server_always_fails_is_set_aside(project, bad, capsys):
