@@ -7,8 +7,8 @@ from contextlib import contextmanager
 import pytest
 import requests
 from conftest import call
-from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
 from misbehaving import ANSWERS, DENIED, ENDLESS, KINDS, SILENT, Misbehaving
+from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
 
 import sgdstudy as ss
 from sgdstudy.tracking import bounds, journal, recovery, server, writing
