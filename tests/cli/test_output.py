@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import programs
 from test_cli import call, project  # noqa: F401
 
 from sgdstudy.cli import terminal
@@ -72,20 +73,6 @@ def hardened(raw, encoding="utf-8"):
     return output._hardened(io.TextIOWrapper(io.BufferedWriter(raw), encoding=encoding))
 
 
-# `python -m sgdstudy`, once for each of these; a form feed and the exit code follow
-SHOWN = (["list"], ["run", "printing", "--help"], ["--help"])
-EACH = """
-import runpy, sys
-for words in {words}:
-    sys.argv, code = ["sgdstudy", *words], 0
-    try:
-        runpy.run_module("sgdstudy", run_name="__main__")
-    except SystemExit as end:
-        code = end.code or 0
-    print("\\f", code, flush=True)
-"""
-
-
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_any_text_is_written_in_any_encoding(encoding):
     output.harden()  # knows our way with what an encoding lacks
@@ -117,18 +104,13 @@ def test_what_cannot_be_written_is_lost_and_noted(monkeypatch, number):
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
 @pytest.mark.parametrize("python", [[], ["-OO"], ["-W", "error"]], ids=" ".join)
 def test_list_and_help_print_on_any_terminal(printing, python, encoding):
-    environment = {**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "200"}
-    line = [sys.executable, *python, "-c", EACH.format(words=SHOWN)]
-    made = subprocess.run(line, capture_output=True, timeout=300, env=environment)
-    assert (made.returncode, made.stderr) == (0, b"")
-    listed, of_run, of_all, end = made.stdout.decode(encoding).split("\f")
+    commands = (["list"], ["run", "printing", "--help"], ["--help"])
+    shown = programs(*commands, python=python, encoding=encoding, env={"COLUMNS": "200"})
+    assert [(code, error) for code, _, error in shown] == [(0, "")] * 3
     dash = {"cp1252": "–", "ascii": "-"}[encoding]
-    assert f"Does [bold]it[/oops] print {dash} with inf" in listed
-    assert of_run.startswith(" 0\n")
-    assert "--first-seed" in of_run
-    assert of_all.startswith(" 0\n")
-    assert "List the studies and their questions." in of_all
-    assert end == " 0\n"
+    assert f"Does [bold]it[/oops] print {dash} with inf" in shown[0][1]
+    assert "--first-seed" in shown[1][1]
+    assert "List the studies and their questions." in shown[2][1]
 
 
 @pytest.mark.slow

@@ -189,25 +189,14 @@ def two_studies(empty_store, tmp_path_factory):
 
 
 @pytest.fixture
-def poisoned(two_studies, monkeypatch):
-    """A store that may be spoilt; what the tests change of its runs is put back."""
-    monkeypatch.chdir(two_studies)
+def poisoned(two_studies, tmp_path, monkeypatch):
+    """A copy of them that may be spoilt."""
+    monkeypatch.chdir(shutil.copytree(two_studies, tmp_path / "project"))
     opened = open_store()
-    runs = {name: ss.load_runs(name).run_id[0] for name in ("ex1_good", "study_bad")}
     (experiment,) = [e for e in opened.client.search_experiments() if e.name == "study_bad"]
-    answer = next(
-        run
-        for run in opened.client.search_runs([experiment.experiment_id])
-        if run.info.run_name == "answer"
-    )
-    before = {
-        run_id: dict(opened.client.get_run(run_id).data.tags)
-        for run_id in (runs["study_bad"], answer.info.run_id)
-    }
-    yield opened, runs["study_bad"], answer
-    for run_id, tags in before.items():
-        for name, value in tags.items():
-            opened.client.set_tag(run_id, name, value)
+    found = opened.client.search_runs([experiment.experiment_id])
+    runs = {run.info.run_name: run for run in found}
+    return opened, runs["arm"].info.run_id, runs["answer"]
 
 
 def page_of(opened, tmp_path):
