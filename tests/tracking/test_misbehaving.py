@@ -116,6 +116,7 @@ def assert_ends_well(capsys, bad, words, kind, after):
     return code
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_at_the_start_every_command_is_one_line(project, bad, capsys, kind):
     for words in COMMANDS.values():
@@ -147,6 +148,7 @@ def assert_nothing_is_lost(project, bad, capsys, kind):
     assert call(*COMMANDS["prune"]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ENDLESS)
 def test_a_file_that_is_longer_than_the_server_says_fills_no_disk(project, bad, capsys, kind):
     assert call("run", "experiments/tiny.py") == 0
@@ -160,6 +162,7 @@ def test_a_file_that_is_longer_than_the_server_says_fills_no_disk(project, bad, 
     assert ss.load_steps("tiny").arm.nunique() == 2  # other files arrive
 
 
+@pytest.mark.slow
 def test_a_reply_that_is_odd_once_is_not_taken_for_a_no(project, bad, capsys):
     """As it was seen: one odd answer of a proxy, and the run waited for ever."""
     for kind in ANSWERS:
@@ -172,6 +175,7 @@ def test_a_reply_that_is_odd_once_is_not_taken_for_a_no(project, bad, capsys):
     assert runs.status.tolist() == ["FINISHED"] * 2 * len(ANSWERS)
 
 
+@pytest.mark.slow
 def test_a_run_at_which_a_server_always_fails_is_set_aside(project, bad, capsys):
     """The others go on, later commands are not slowed, and it can be dropped."""
     bad.kind, bad.after, bad.wrong = "500", 0, lambda path: "log-batch" in path

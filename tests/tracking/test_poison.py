@@ -78,6 +78,7 @@ def status(store, journal):
     return find_run(store, journal.run_id).status
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", FILES)
 def test_a_damaged_file_of_a_run_keeps_no_other_from_being_finished(store, caplog, file):
     opened = open_store(store)
@@ -115,6 +116,7 @@ def test_what_is_not_a_file_of_ours_is_not_read(store, file):
         assert status(opened, good) == "KILLED"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("file", ["sent.json", "points.json", "opening.json", "closing.json"])
 def test_a_digit_that_changed_in_a_file_of_a_run_is_no_number_of_it(store, caplog, file, place):
@@ -151,6 +153,7 @@ TAGS = [
 ]
 
 
+@pytest.mark.slow
 def test_a_hostile_tag_of_a_running_run_ends_no_command(store):
     """The process of a running run is known by tags alone once its folder is gone."""
     opened = open_store(store)
