@@ -163,8 +163,8 @@ def test_words_that_are_not_utf_8_are_recorded_as_they_can_be(store, monkeypatch
 def test_no_line_of_a_command_shows_it(tmp_path, kind):
     """Nobody listens there; the driver's or the server's error may quote the address."""
     address = f"{kind}://ada:{SECRET}@127.0.0.1:9/x"
-    commands = (["report"], ["prune", "--keep", "1"], ["recover"])
-    commands = [[*words, "--store", address] for words in commands]
+    each = (["report"], ["prune", "--keep", "1"], ["recover"])
+    commands = [[*words, "--store", address] for words in each]
     environment = {"XDG_STATE_HOME": str(tmp_path)}
     for code, out, error in programs(*commands, cwd=tmp_path, env=environment):
         assert code == 2
