@@ -1,7 +1,10 @@
 """What several test files share: an empty MLflow store, small problems, the notebook's loop."""
 
 import os
+import re
 import shutil
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -60,6 +63,34 @@ def call(*words):
     except SystemExit as end:
         return end.code or 0
     return 0
+
+
+EACH = """
+import runpy, sys
+for words in {commands}:
+    sys.argv, code = ["sgdstudy", *words], 0
+    try:
+        runpy.run_module("sgdstudy", run_name="__main__")
+    except SystemExit as end:
+        code = end.code or 0
+    for stream in (sys.stdout, sys.stderr):
+        print("\\f", code, file=stream, flush=True)
+"""
+
+
+def programs(*commands, python=(), encoding="utf-8", **given):
+    """Exit code, output and errors of `python -m sgdstudy`, for each of its words, in one process.
+
+    To start one takes seconds.
+    """
+    line = [sys.executable, *python, "-c", EACH.format(commands=commands)]
+    given["env"] = {**os.environ, **given.get("env", {}), "PYTHONIOENCODING": encoding}
+    made = subprocess.run(line, capture_output=True, timeout=300, check=True, **given)
+    out, errors = (
+        re.split(r"\f (\d+)\r?\n", text.decode(encoding)) for text in (made.stdout, made.stderr)
+    )
+    assert len(out) == len(errors) == 2 * len(commands) + 1
+    return list(zip(map(int, out[1::2]), out[::2], errors[::2], strict=False))
 
 
 def small_curve(d=53, noise=0.0, **changes):

@@ -719,6 +719,7 @@ def test_a_setting_is_taken_as_it_was_given(name, value):
     assert_taken(ss.TrainConfig.of(**{name: value}, **beside), name, value, beside)
 
 
+@pytest.mark.slow
 @given(name=st.sampled_from([*sorted(SETTINGS), "unknown"]), value=ANYTHING)
 def test_any_setting_is_taken_or_refused(name, value):
     made = works_or_is_refused(ss.TrainConfig.of, **{name: value})

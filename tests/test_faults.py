@@ -56,6 +56,7 @@ def test_nothing_is_lost(outcomes, name):
     assert all(found == [] for found in outcome["problems"]), outcome["problems"]
 
 
+@pytest.mark.slow
 def test_a_point_that_is_shown_again_stays_one_point(store):
     invocation = Invocation.start(open_store(store), "shown")
     with invocation.run("run", "", {}) as journal:
@@ -77,6 +78,7 @@ def test_a_damaged_folder_is_left_alone_and_said(store, caplog, text):
     assert (folder / "opening.json").read_text() == text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moves", [0, 1, 2], ids=["before", "between two", "after both"])
 def test_a_kill_while_the_rows_are_moved_loses_none(store, moves):
     """Every file is in one of two places at any moment; the next command finishes the run."""

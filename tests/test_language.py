@@ -161,6 +161,7 @@ def test_a_text_is_told_in_sentences_or_at_once():
         prose(iter([3]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -216,7 +216,7 @@ class Journal(Sending):
             return False
         return True
 
-    def close(self, closing: Closing, patience: float = PATIENCE_SECONDS) -> bool:
+    def close(self, closing: Closing, patience: float | None = None) -> bool:
         """Write down how the run ended and send it; whether the store has all of it now."""
         closing = as_recordable(closing)
         if self.later is not None:
@@ -244,7 +244,7 @@ class Journal(Sending):
         """Let it be known how the run ended."""
         os.replace(self.folder / "closing.new", self.folder / "closing.json")
 
-    def send(self, patience: float = PATIENCE_SECONDS) -> bool:
+    def send(self, patience: float | None = None) -> bool:
         """Send what the store has not got; whether it has all of it now.
 
         What it refuses is set aside: it would refuse it the next time.
@@ -255,8 +255,9 @@ class Journal(Sending):
         self.remove()
         return True
 
-    def deliver(self, patience: float = PATIENCE_SECONDS) -> bool:
+    def deliver(self, patience: float | None = None) -> bool:
         """Send what the store has not got, and leave the folder; whether it has all of it now."""
+        patience = PATIENCE_SECONDS if patience is None else patience
         try:
             patiently(self._deliver, 0.0 if self.store.uri in _AWAY else patience)
         except Exception as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from sgdstudy.errors import Refused, StoreError
 from sgdstudy.tracking.entries import KEY
-from sgdstudy.tracking.journal import PATIENCE_SECONDS, Journal
+from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.provenance import Process
 from sgdstudy.tracking.retry import is_away, reason_of
 from sgdstudy.tracking.runs import TrackedRun, search
@@ -114,7 +114,7 @@ def _finish(journal: Journal, found: Recovered, away: bool) -> list[str]:
     if away:  # the store is not asked again for each of them
         journal.let_go()
         return found.waiting
-    ended, patience = journal.closed, 0.0 if journal.tries else PATIENCE_SECONDS
+    ended, patience = journal.closed, 0.0 if journal.tries else None
     with room_on_disk(journal.opening.name, journal.store):
         sent = (
             journal.send(patience)

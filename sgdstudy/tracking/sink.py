@@ -157,7 +157,7 @@ class RunSink:
 
 
 def close_interrupted(
-    journal: Journal, status: str, error: BaseException | None = None, patience: float = 0.0
+    journal: Journal, status: str, error: BaseException | None = None, patience: float | None = 0.0
 ) -> bool:
     """Close a run that was cut off, with the rows its stream held; whether the store has it."""
     tags = {"stop_reason": "interrupted", **adopt(journal)}

@@ -286,6 +286,7 @@ def test_a_damaged_file_is_named_and_nothing_is_exported(filled, capsys, name, d
 SCRIPTS = {name: path for name, path in find_scripts().items() if path.parent.name == "experiments"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "cp1252"])
 @pytest.mark.parametrize(
     ("words", "says"),
@@ -325,6 +326,7 @@ def test_a_scripts_own_options_refuse_text_for_numbers(filled, capsys, name):
     assert content(filled) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", ["nan", "0", "-1", "inf"])
 def test_every_step_size_and_epsilon_is_positive_and_finite(filled, capsys, bad):
     tried = 0

@@ -128,6 +128,7 @@ def test_run_takes_a_path_and_the_scripts_own_options(project, store):
     assert ss.load_runs("cli_tiny", store=store).lr.tolist() == [0.05]
 
 
+@pytest.mark.slow
 def test_no_answer_keeps_answer_and_claims_from_the_class(project, store, capsys):
     assert call("run", "cli_tiny", "--two", "3", "--no-answer", "--store", store) == 0
     out = capsys.readouterr().out
@@ -181,11 +182,13 @@ def test_a_failing_claim_is_shown_and_counts_when_strict(project, store, capsys,
     assert "FAILS" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_study_runs_every_script(project, store, capsys):
     assert call("study", "--store", store, "--jobs", "1") == 0
     assert "2 studies: 2 predictions hold" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("strict", "code"), [([], 1), (["--no-strict"], 0)])
 def test_study_ends_red_and_says_which_claim_failed(project, store, capsys, strict, code):
     script = project / "experiments" / "cli_small.py"
@@ -206,6 +209,7 @@ def test_a_scripts_help_names_its_options(project, capsys):
     assert "what the claim expects" in shown
 
 
+@pytest.mark.slow
 def test_prune_asks_before_it_drops(project, store, capsys, monkeypatch):
     def left():
         try:
@@ -257,6 +261,7 @@ def test_help_does_not_wait_for_torch_or_mlflow():
     assert "usage: sgdstudy" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["list"], ["--help"]])
 def test_a_reader_that_has_seen_enough_is_no_error(words):
     """As in `sgdstudy list | head -1`."""

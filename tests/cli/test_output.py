@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import programs
 from test_cli import call, project  # noqa: F401
 
 from sgdstudy.cli import terminal
@@ -72,13 +73,6 @@ def hardened(raw, encoding="utf-8"):
     return output._hardened(io.TextIOWrapper(io.BufferedWriter(raw), encoding=encoding))
 
 
-def program(*words, python=(), **given):
-    """Return exit code, output and errors of the program itself."""
-    line = [sys.executable, *python, "-m", "sgdstudy", *words]
-    made = subprocess.run(line, capture_output=True, timeout=300, **given)
-    return made.returncode, made.stdout, made.stderr
-
-
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_any_text_is_written_in_any_encoding(encoding):
     output.harden()  # knows our way with what an encoding lacks
@@ -106,20 +100,17 @@ def test_what_cannot_be_written_is_lost_and_noted(monkeypatch, number):
     assert bool(output.lost()) is (number != 32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
 @pytest.mark.parametrize("python", [[], ["-OO"], ["-W", "error"]], ids=" ".join)
 def test_list_and_help_print_on_any_terminal(printing, python, encoding):
-    environment = {**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "200"}
-    code, out, error = program("list", python=python, env=environment)
-    assert (code, error) == (0, b"")
+    commands = (["list"], ["run", "printing", "--help"], ["--help"])
+    shown = programs(*commands, python=python, encoding=encoding, env={"COLUMNS": "200"})
+    assert [(code, error) for code, _, error in shown] == [(0, "")] * 3
     dash = {"cp1252": "–", "ascii": "-"}[encoding]
-    assert f"Does [bold]it[/oops] print {dash} with inf" in out.decode(encoding)
-    code, out, error = program("run", "printing", "--help", python=python, env=environment)
-    assert (code, error) == (0, b"")
-    assert b"--first-seed" in out
-    code, out, error = program("--help", python=python, env=environment)
-    assert (code, error) == (0, b"")
-    assert b"List the studies and their questions." in out
+    assert f"Does [bold]it[/oops] print {dash} with inf" in shown[0][1]
+    assert "--first-seed" in shown[1][1]
+    assert "List the studies and their questions." in shown[2][1]
 
 
 @pytest.mark.slow

@@ -53,6 +53,7 @@ def test_a_figure_of_the_users_keeps_their_style():
         ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", ["backend", "file", "usetex", "folder"])
 def test_a_broken_setting_stops_no_figure(tmp_path, broken):
     """As it was seen: MPLBACKEND of no backend, text.usetex without LaTeX; and two more."""
@@ -71,6 +72,7 @@ def test_a_broken_setting_stops_no_figure(tmp_path, broken):
     assert ("is not a backend" in made.stderr) is (broken == "backend")
 
 
+@pytest.mark.slow
 def test_the_backend_of_the_environment_is_still_the_users():
     """Of a notebook: matplotlib is imported by us, and drawn with by them."""
     code = "import sgdstudy.figures, matplotlib; print(matplotlib.rcParams['backend'])"

@@ -159,13 +159,14 @@ ODD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limits", [None, (0.1, 10), (0.1, None), (None, 10)])
 @pytest.mark.parametrize("case", ODD)
 def test_odd_values_are_drawn_without_a_warning(case, limits):
     y = np.array(ODD[case], float)
     line = Line("odd", np.arange(1.0, len(y) + 1), y, palette.BLUE, (y / 2, y), theory=y)
     other = Line("plain", line.x, line.x, palette.RED, dots=True)
-    for log in ("", "y", "xy"):
+    for log in ("", "y", *["xy"] * (limits is None)):  # the limits are of y
         own = Chart("It is 0", [Panel([line, other], "x", "y", log=log, limits=limits)])
         assert Image.open(io.BytesIO(own._repr_png_())).width == 700
         found = json.loads(own.interactive().to_json())
@@ -204,6 +205,7 @@ def diverged(request):
     return ss.train("curve", lr=request.param, diagnostics="full", progress=False, **given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_run_that_diverges_is_drawn(diverged, name):
     assert not np.isfinite(diverged.array("steps", "loss")).all()
@@ -299,6 +301,7 @@ def test_only_the_first_of_panels_with_one_scale_names_it():
     assert names == ["loss", "", ""]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", range(1, 8))
 def test_a_legend_fits(n):
     panel = Panel([Line(f"a line of a name {i}", X, X, f"#00000{i}") for i in range(n)], "x", "y")

@@ -50,6 +50,7 @@ def test_a_script_opens_a_file_and_says_where_it_is_without_a_browser(opened, tm
         file.unlink()
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_the_figure_itself(opened, monkeypatch, tmp_path):
     monkeypatch.setattr(shown, "in_notebook", lambda: True)
     said = []
@@ -80,6 +81,7 @@ def test_every_figure_of_ours_shows_itself(path):
         assert getattr(module, "Figure", shown.Figure) is shown.Figure
 
 
+@pytest.mark.slow
 def test_a_history_shows_its_plots():
     history = ss.train(curve(), lr=1e-4, batch_size=100, epochs=1, diagnostics="full")
     for figure in (history.plot(), history.cockpit()):

@@ -181,6 +181,7 @@ def test_the_tuning_of_the_mean_is_that_of_its_curve(tuned):
             assert row.final == mean[-1]
 
 
+@pytest.mark.slow
 def test_what_is_kept_of_a_run_goes_with_it():
     run = ss.train(small_curve(), lr=0.1, batch_size=5, epochs=3, seeds=[0, 100])
     once = tuning.Tuning.of({("a",): (run, {0.1: 1.0})}, ["name"], 100)

@@ -97,6 +97,7 @@ def test_of_a_tuned_run_too():
     assert rows["final"].tolist()[1::2] == [np.inf] * 2
 
 
+@pytest.mark.slow
 def test_of_the_store_as_of_a_history(store):
     start = Invocation.start(open_store(store), "worst")
     arm = ss.Arm(problem(), optimizer=Explodes, epochs=6, seeds=range(4))

@@ -140,6 +140,7 @@ STUDY = ss.study(__name__)
 '''
 
 
+@pytest.mark.slow
 def test_arms_of_a_loop_are_refused_before_any_is_trained(store, tmp_path, capsys):
     script = tmp_path / "loop.py"
     script.write_text(SCRIPT.format(bound=""))
@@ -208,6 +209,7 @@ def test_what_makes_no_difference_is_let_be():
         ss.train(one, **GIVEN)
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_alive_and_copies_can_be_made():
     big = torch.zeros(1000)
     held = weakref.ref(big)

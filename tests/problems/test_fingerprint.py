@@ -337,6 +337,7 @@ MAKERS = {
 NUMBERS = st.integers(0, 999)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("maker", MAKERS.values(), ids=MAKERS)
 @given(a=NUMBERS, b=NUMBERS)
 def test_the_same_is_the_same_and_another_is_another(maker, a, b):

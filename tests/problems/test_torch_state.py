@@ -203,6 +203,7 @@ def same(history, other):
         assert np.array_equal(a.to_numpy(float), b.to_numpy(float), equal_nan=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("name", STATES)
 def test_no_state_of_the_caller_changes_a_number_or_is_changed(name, run):

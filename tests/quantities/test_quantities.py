@@ -702,6 +702,7 @@ def test_how_the_rows_are_cut_changes_nothing(rows, monkeypatch):
         assert np.array_equal(parts[name], value, equal_nan=True), name
 
 
+@pytest.mark.slow
 def test_a_source_does_not_keep_its_problem_alive():
     for problem in (small_curve(), mlp(), mlp().to(torch.float64, "cpu")):
         computed(["trace_sigma"], taken(problem, random_batches(problem.d, [5]), [5]))

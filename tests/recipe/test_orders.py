@@ -294,6 +294,7 @@ def test_training_feeds_grab_the_gradients_of_its_own_steps(epochs):
         assert np.array_equal(ss.train(problem, seeds=[seed], **settings).w[0], history.w[r])
 
 
+@pytest.mark.slow
 def test_grab_outlives_seeds_that_stop_and_ignores_full_batches():
     problem = small_curve(w_init=lambda generator: torch.randn(3, generator=generator))
     settings = {"lr": 0.05, "order": "grab", "epochs": 30, "stop": ("running", 1e-4)}

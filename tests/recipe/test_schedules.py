@@ -270,6 +270,7 @@ def test_the_average_goes_on_when_others_stop_and_over_long_epochs(monkeypatch):
     assert np.array_equal(both["average_loss"], both["average_loss_whole"])
 
 
+@pytest.mark.slow
 def test_results_tell_the_average(store):
     arm = ss.Arm(small_curve(noise=0.5), optimizer="SGD", average=0.0, **SAME)
     from sgdstudy.tracking.invocation import Invocation
@@ -282,6 +283,7 @@ def test_results_tell_the_average(store):
     assert run["average"] == 0.0
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_over_schedules_and_their_options(store, tmp_path):
     from sgdstudy.studies.scripts import load_study
     from sgdstudy.sweep import sweep

@@ -99,6 +99,7 @@ def test_it_is_what_one_finds_by_hand_however_the_epochs_are_cut(
     assert found.tolist() == [by_hand(seed, above, epsilon, patience) for seed in array.T]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "column"), COLUMNS)
 def test_a_run_stops_on_any_column_as_its_rows_say(name, column):
     problem, settings = RUNS[name]
@@ -213,6 +214,7 @@ STUDY = ss.study(__name__)
 '''
 
 
+@pytest.mark.slow
 def test_a_study_records_reruns_and_compares_it(store, tmp_path, capsys):
     script = tmp_path / "patient.py"
     script.write_text(SCRIPT)
@@ -229,6 +231,7 @@ def test_a_study_records_reruns_and_compares_it(store, tmp_path, capsys):
     assert capsys.readouterr().out.count("identical") == 2
 
 
+@pytest.mark.slow
 def test_a_sweep_names_patience(store, tmp_path):
     script = tmp_path / "patient.py"
     script.write_text(SCRIPT)

@@ -17,6 +17,7 @@ def test_a_store_without_an_answer_says_what_to_do(store):
     assert "No study has an answer yet" in landing.page(read_store(store))
 
 
+@pytest.mark.slow
 def test_each_study_has_its_question_its_picture_and_its_ways_on(store):
     result = ss.run("ex3_batches", store=store)
     html = landing.page(read_store(store))
@@ -38,6 +39,7 @@ def test_each_study_has_its_question_its_picture_and_its_ways_on(store):
     assert "http://host:5000/#/experiments/" in elsewhere
 
 
+@pytest.mark.slow
 def test_the_pages_speak_french(store):
     """An answer stays in the language it was written in; all around it is French."""
     ss.run("ex3_batches", store=store, lang="fr")
@@ -52,6 +54,7 @@ def test_the_pages_speak_french(store):
         assert not re.search(r"\b(holds?|claims?|studies|the runs?|expected|measured)\b", text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["answer", "question"])
 def test_text_of_people_is_text(store, name, tmp_path):
     script = tmp_path / "mine.py"
@@ -67,6 +70,7 @@ def test_text_of_people_is_text(store, name, tmp_path):
     assert said not in landing.page(read_store(store))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["answer.md", "claims.json"])
 def test_a_damaged_answer_is_said_and_the_page_stands(store, name):
     ss.run("ex3_batches", store=store)
@@ -77,6 +81,7 @@ def test_a_damaged_answer_is_said_and_the_page_stands(store, name):
     assert (f"{name} is left out" in html) == (name == "answer.md")  # the answer stands, else
 
 
+@pytest.mark.slow
 def test_the_report_is_served_with_ways_into_mlflow(store):
     assert "No study has an answer yet" in landing._whole(read_store(store))
     answer = ss.run("ex3_batches", store=store).run_ids["answer"]

@@ -2,8 +2,10 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,6 @@ from sgdstudy.figures.palette import OPTIMIZERS, ORDERS
 from sgdstudy.recipe.columns import STEPS
 from sgdstudy.studies.claims import Claims
 from sgdstudy.studies.scripts import find_scripts, load_study
-from sgdstudy.studies.study import Runs
 from sgdstudy.tracking.load import CLAIM_FIELDS
 from sgdstudy.tracking.runs import every_run
 from sgdstudy.tracking.store import open_store
@@ -85,18 +86,33 @@ def marked(monkeypatch):
         yield
 
 
-def trained(name):
-    """A study, the options of its small run, and the runs."""
-    study = load_study(name)
-    options = study.options(**SMALL[name])
-    arms = study.placed_arms(options).items()
-    runs = {arm: ss.train(one.problem, config=one.config, progress=False) for arm, one in arms}
-    return study, options, Runs(runs)
+@pytest.fixture(scope="module")
+def small(empty_store, tmp_path_factory):
+    """Name -> the store that holds the small run of a script alone, and its result."""
+    folder = tmp_path_factory.mktemp("small")
+
+    @cache
+    def run(name):
+        store = str(shutil.copytree(empty_store, folder / name))
+        return store, ss.run(name, store=store, **SMALL[name])
+
+    return run
+
+
+@pytest.fixture
+def trained(small):
+    """Name -> a study, the options of its small run, and the runs."""
+
+    def of(name):
+        study = load_study(name)
+        return study, study.options(**SMALL[name]), small(name)[1].runs
+
+    return of
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
-def test_no_text_of_a_main_figure_is_cut_off_in_any_language(name):
+def test_no_text_of_a_main_figure_is_cut_off_in_any_language(name, trained):
     """Names are longer in French; test_all_studies.py looks at the English of the whole runs."""
     study, options, runs = trained(name)
     for lang in ("fr", "en"):
@@ -114,7 +130,7 @@ def test_no_text_of_a_main_figure_is_cut_off_in_any_language(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
-def test_nothing_that_a_reader_sees_is_left_in_english(name, marked):
+def test_nothing_that_a_reader_sees_is_left_in_english(name, trained, marked):
     """The words of its pictures and answers are said, so that each has a translation."""
     study, options, runs = trained(name)
     claims = Claims(study.claimed(options, runs))
@@ -137,8 +153,8 @@ def test_words_that_nobody_said_are_found():
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "ex3_batches")) for n in SMALL]
 )
-def test_script_runs_small(name, store):
-    result = ss.run(name, store=store, **SMALL[name])
+def test_script_runs_small(name, small):
+    store, result = small(name)
     study = load_study(name)
     # what assumes the default options is only described here; tests/test_all_studies.py judges it
     assert [(c.name, c.arm, c.expected, c.measured) for c in result.failed] == []

@@ -117,6 +117,7 @@ def test_rows_that_are_missing_are_found(tracked, store):
     assert "100 rows of steps were recorded, now 800" in str(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["steps", "epochs"])
 def test_a_damaged_record_is_never_identical(tracked, store, kind):
     """It is refused before anything is trained; a record that is gone is a difference."""
@@ -135,6 +136,7 @@ def test_a_damaged_record_is_never_identical(tracked, store, kind):
     assert f"0 rows of {kind} were recorded" in str(found)
 
 
+@pytest.mark.slow
 def test_a_combination_of_a_sweep_is_identical(script, store):
     study = load_study(str(script))
     options = study.options(store=store, seeds=2)
@@ -176,6 +178,7 @@ def test_what_cannot_be_run_again_is_said_in_one_line(tracked, store, script):
     assert len(ss.load_runs("again", store=store, invocation="all")) == len(tracked.runs)
 
 
+@pytest.mark.slow
 def test_an_arm_that_moved_to_another_page_runs_again(store, tmp_path, monkeypatch):
     """The page of then lost an option and an arm; another page has both."""
     folder = tmp_path / "experiments"

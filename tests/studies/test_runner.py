@@ -71,6 +71,7 @@ def description(store):
     return opened.client.get_experiment(opened.experiment(STUDY.name)).tags["mlflow.note.content"]
 
 
+@pytest.mark.slow
 def test_results_of_changed_options_do_not_take_the_defaults_place(store):
     told = dataclasses.replace(STUDY, answer=lambda o, runs, claims: f"lr is {o.lr:g}.")
     run(store, told, lr=0.2)
@@ -90,6 +91,7 @@ def test_results_of_changed_options_do_not_take_the_defaults_place(store):
     assert "run without --no-answer" in description(store)
 
 
+@pytest.mark.slow
 def test_an_answer_in_short_comes_first_in_the_language_asked_for(store):
     def short(o, runs, claims):
         yield ss.say("holds")
@@ -124,6 +126,7 @@ def test_runs_stand_in_the_scripts_order_and_each_is_said_as_it_ends(store):
     assert "converged at epoch 1, 1 steps in" in by_arm["full"]
 
 
+@pytest.mark.slow
 def test_side_by_side_the_longest_begins_first(monkeypatch, store):
     begun = []
 
@@ -168,6 +171,7 @@ STUDY = ss.study(__name__)
 '''
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("epochs", "reason"), [(3, "max_epochs"), (20_000, "interrupted")])
 def test_ctrl_c_ends_the_arm_it_meets_and_starts_no_other(store, epochs, reason):
     """In the middle of an arm, and in its last chunk, when there is nothing left to end."""

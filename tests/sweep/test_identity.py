@@ -111,6 +111,7 @@ def by_hand(script, arm, **options):
     return history.at("full_loss"), history.at("test_loss")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", GRIDS)
 def test_every_value_of_an_own_option_has_its_own_result(script, store, option):
     arm = "gained" if option == "gain" else "own"
@@ -123,6 +124,7 @@ def test_every_value_of_an_own_option_has_its_own_result(script, store, option):
         assert row["test_loss"] == pytest.approx(test, rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words", [["gain=1.0,2.0", "lr=none,0.05"], ["lr=none,0.05", "gain=1.0,2.0"]]
 )
@@ -133,6 +135,7 @@ def test_a_global_that_building_an_arm_sets_is_that_of_its_combination(script, s
         assert row["full_loss"] == pytest.approx(full, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_resume_runs_what_only_a_function_tells_from_the_finished(script, store):
     words = ["momentum=0.0,0.5"]
     sweep.run(plan_of(script, store, words))
@@ -141,6 +144,7 @@ def test_resume_runs_what_only_a_function_tells_from_the_finished(script, store)
     assert sweep.run(plan_of(script, store, ["momentum=0.0,0.9"]), resume=True).skipped == 1
 
 
+@pytest.mark.slow
 def test_what_nothing_shows_is_said_and_runs_again(script, store):
     said = []
     words = ["momentum=0.0,0.5"]
@@ -155,6 +159,7 @@ def test_what_nothing_shows_is_said_and_runs_again(script, store):
     assert "--resume runs them again" in lines[0]
 
 
+@pytest.mark.slow
 def test_a_study_goes_on_only_with_its_own_options(script, store, caplog):
     words = ["run", script, "--store", store, "--checkpoint-seconds", "0"]
     assert call(*words) == 0

@@ -261,6 +261,7 @@ def test_drawn_seeds_have_the_law_of_runs(order):
             assert high - low < 0.5 * median(drawn[k - 1])
 
 
+@pytest.mark.slow
 def test_the_band_holds_the_median_as_often_as_it_says():
     generator, inside = np.random.default_rng(0), 0
     for _ in range(500):

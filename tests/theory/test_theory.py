@@ -160,6 +160,7 @@ def test_the_asymptotic_best_step_contracts_fastest():
 ORDERS = ["sequential", "reversed", "strided", "shuffle", "block_shuffle"]
 
 
+@pytest.mark.slow
 @given(**RANDOM, order=st.sampled_from(ORDERS), size=st.integers(1, 24), epoch=st.integers(1, 3))
 def test_the_epoch_map_is_the_loops_epoch(seed, p, noise, order, size, epoch):
     problem = regression(seed, p, noise)
@@ -540,6 +541,7 @@ def test_first_overflow_is_found_seed_by_seed():
     assert theory.first_overflow(problem, calm).tolist() == [np.inf]
 
 
+@pytest.mark.slow
 @given(**RANDOM, order=st.sampled_from(ORDERS), size=st.integers(1, 24))
 def test_a_known_order_has_the_losses_and_the_gap_of_the_loop(seed, p, noise, order, size):
     problem = regression(seed, p, noise)

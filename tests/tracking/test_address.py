@@ -49,6 +49,7 @@ def test_any_folder_is_the_store_that_its_name_says(tmp_path_factory, name):
     assert opened_by_sqlalchemy(store.uri) == root / "mlflow.db"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AS_SEEN)
 def test_a_folder_of_any_name_holds_runs_and_no_other_folder_comes(tmp_path, no_server, name):
     """As it was seen: minutes of retries, a traceback, and a second folder beside it."""
@@ -61,6 +62,7 @@ def test_a_folder_of_any_name_holds_runs_and_no_other_folder_comes(tmp_path, no_
     assert open_store(store.uri).client.get_run(run.info.run_id)
 
 
+@pytest.mark.slow
 def test_home_the_database_itself_and_file_urls_are_what_they_say(tmp_path, no_server, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))

@@ -371,6 +371,7 @@ def test_a_store_without_runs_says_so(store):
 # ---- options, failures ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_changed_option_leaves_only_what_always_holds_to_be_checked(store):
     result = TINY.run(Options(store=store, lr=1e-4))
     assert [claim.expected for claim in result.claims] == [None, np.inf, None, None]

@@ -226,6 +226,7 @@ def test_what_the_store_refuses_later_is_set_aside_and_slows_nothing(opened, cal
     assert aside.listed(opened) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ends", ["between the question and the look", "with its folder left"])
 def test_a_run_that_ends_while_we_look_is_not_called_killed(opened, monkeypatch, ends):
     """As CI saw it: eight first starts at once, and a run that had finished was closed again."""

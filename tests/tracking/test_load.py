@@ -191,6 +191,7 @@ def test_rows_written_in_chunks_come_back_seed_by_seed(store):
     assert loss.loss.tolist() == chosen.loss.tolist()
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4)), max_size=8), max_size=4),
     st.sampled_from([["seed", "step"], ["step"], ["seed"], []]),
@@ -210,6 +211,7 @@ def test_rows_in_any_order_are_put_as_a_stable_sort_puts_them(blocks, kept):
     assert found.tolist() == expected.loss.tolist()
 
 
+@pytest.mark.slow
 def test_a_column_that_only_some_arms_have_is_nan_in_the_others(folder, result):
     rows = ss.load_steps("back", store=folder, arms=["steady", "float64"])
     full = result.runs["float64"].steps
@@ -273,6 +275,7 @@ def rows_of(value):
     return [pa.RecordBatch.from_pydict({"seed": [0], "step": [0], "loss": [float(value)]})]
 
 
+@pytest.mark.slow
 def test_latest_is_the_latest_of_this_user_else_of_anybody(store, monkeypatch):
     users = ["ada", "bob", "ada", "bob"]
     for i, user in enumerate(users):
@@ -287,6 +290,7 @@ def test_latest_is_the_latest_of_this_user_else_of_anybody(store, monkeypatch):
     assert ss.load_steps("shared", store=store, invocation=ids[1]).loss.tolist() == [1]
 
 
+@pytest.mark.slow
 def test_a_run_from_elsewhere_gives_its_metric_history(store):
     from mlflow.entities import Metric
 
@@ -329,6 +333,7 @@ def test_load_runs_has_predictions_and_claims_as_columns(folder, result):
     assert claimed.measured.tolist() == [steady.claim_stop_epoch, np.inf, True]
 
 
+@pytest.mark.slow
 def test_an_arm_is_chosen_by_its_whole_name(store):
     batch = pa.RecordBatch.from_pydict({"seed": [0, 0], "step": [0, 1], "loss": [2.0, 1.0]})
     started = Invocation.start(open_store(store), "commas")
@@ -353,6 +358,7 @@ def test_a_study_without_rows_or_claims_gives_empty_frames(store):
 # ---- export ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", ["csv", "parquet"])
 def test_exported_files_hold_what_is_loaded(folder, tmp_path, to):
     paths = export("back", tmp_path / "out", to, store=folder)
@@ -511,6 +517,7 @@ def test_pairs_are_made_by_seed():
     assert np.isnan(compare(a - 20, b).ratio)  # of what is not positive there is none
 
 
+@pytest.mark.slow
 def test_stop_epochs_from_the_store_are_those_of_the_histories(folder, result):
     for arm, history in result.runs.items():
         stored = by_seed(arm, "stop_epoch", study="back", store=folder)
@@ -524,6 +531,7 @@ def test_stop_epochs_from_the_store_are_those_of_the_histories(folder, result):
     assert str(slow).startswith("stop_epoch, 6 pairs of seeds\n  slow: median")
 
 
+@pytest.mark.slow
 def test_a_final_loss_is_infinite_where_the_seed_diverged(folder, result):
     history = result.runs["too far"]
     diverged = history.stop_reason == "diverged"
@@ -538,6 +546,7 @@ def test_a_final_loss_is_infinite_where_the_seed_diverged(folder, result):
     np.testing.assert_array_equal(by_seed(result.runs["steady"], "full_loss"), last)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("over", "kind"), [("epoch", "epochs"), ("step", "steps")])
 def test_time_to_target_is_the_first_row_below(folder, result, over, kind):
     for arm, history in result.runs.items():

@@ -1,22 +1,24 @@
 """A server that misbehaves: every command ends in one line and in time, and nothing is lost."""
 
-import sqlite3
+import shutil
 import time
+from contextlib import contextmanager
 
 import pytest
 import requests
 from conftest import call
-from misbehaving import ANSWERS, DENIED, ENDLESS, KINDS, Misbehaving
+from misbehaving import ANSWERS, DENIED, ENDLESS, KINDS, SILENT, Misbehaving
+from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
 
 import sgdstudy as ss
-from sgdstudy.tracking import bounds, journal, recovery, server
+from sgdstudy.tracking import bounds, journal, recovery, server, writing
 from sgdstudy.tracking.store import open_store
 
 AFTER = (1, 3, 6, 11, 18)  # requests that are answered well before
 # what MLflow's client reads as a list of nothing (it ignores fields it does not know): a page of
 # such a server says which file is missing, but cannot know of runs that are kept from it
 NOTHING = ("200 empty", "200 other")
-LIMIT = 40.0  # seconds a command, of which most is for a slow machine; a time-out here is 2 s
+LIMIT = 40.0  # seconds a command, of which most is for a slow machine; a time-out here is 0.4 s
 SCRIPT = '''"""Does it arrive?"""
 import dataclasses
 
@@ -51,43 +53,56 @@ COMMANDS = {
 }
 
 
-@pytest.fixture(scope="module")
-def bad(tmp_path_factory):
-    with Misbehaving(tmp_path_factory.mktemp("server")) as bad:
+@pytest.fixture
+def bad(empty_store, tmp_path):
+    """A server of its own, without experiments."""
+    (tmp_path / "server").mkdir()
+    shutil.copy(empty_store / "mlflow.db", tmp_path / "server")
+    with Misbehaving(tmp_path / "server") as bad:
         requests.get(f"{bad.uri}/api/2.0/mlflow/experiments/search?max_results=1", timeout=60)
-        yield bad  # its database is made
+        yield bad  # MLflow, once it has the database, leaves the environment alone
 
 
 @pytest.fixture
 def project(bad, tmp_path, no_server, monkeypatch):
-    """A project's folder, a server that behaves for now, and short limits."""
+    """A project's folder, and a server that behaves for now."""
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "tiny.py").write_text(SCRIPT)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", bad.uri)
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
-    monkeypatch.setattr(server, "OPEN_SECONDS", 3.0)
-    monkeypatch.setattr(server, "SILENT_SECONDS", 1.0)
     monkeypatch.setattr(server, "SLOW", 1e9)
     monkeypatch.setattr(bounds, "MOST_ANSWER", 2_000_000)
     monkeypatch.setattr(server, "_silent", set())
     monkeypatch.setattr(journal, "_AWAY", set())
-    for module in (journal, recovery):
-        monkeypatch.setattr(module, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(journal, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(writing, "WATCH_SECONDS", 0.5)  # nobody else writes
     yield tmp_path
+    bad.kind, bad.wrong = "", None
+
+
+@contextmanager
+def turned(bad, kind, after=0, wrong=None):
+    """The server misbehaves after some requests; while it may be silent, it has little time."""
+    bad.seen.clear()
+    bad.kind, bad.after, bad.wrong = kind, after, wrong
+    with pytest.MonkeyPatch.context() as patch:
+        if kind in SILENT:
+            patch.setattr(MLFLOW_HTTP_REQUEST_TIMEOUT, "type", float)
+            patch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "0.4")
+            patch.setattr(server, "OPEN_SECONDS", 0.6)
+            patch.setattr(server, "SILENT_SECONDS", 0.2)
+        yield
     bad.kind, bad.wrong = "", None
 
 
 def assert_ends_well(capsys, bad, words, kind, after):
     """A command on a server that misbehaves after some requests: in time, without a traceback."""
-    bad.seen.clear()
-    bad.kind, bad.after = kind, after
     began = time.monotonic()
-    code = call(*words)
+    with turned(bad, kind, after):
+        code = call(*words)
     took = time.monotonic() - began
     asked = len(bad.seen)
-    bad.kind = ""
     out, error = capsys.readouterr()
     what = (words, kind, after, code, error)
     assert took < LIMIT, what
@@ -101,14 +116,7 @@ def assert_ends_well(capsys, bad, words, kind, after):
     return code
 
 
-def ended(bad, folder):
-    """The statuses of runs on the server, through no code of ours."""
-    with sqlite3.connect(folder / "mlflow.db") as connection:
-        rows = connection.execute("SELECT name, status FROM runs").fetchall()
-    connection.close()
-    return rows
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_at_the_start_every_command_is_one_line(project, bad, capsys, kind):
     for words in COMMANDS.values():
@@ -140,13 +148,13 @@ def assert_nothing_is_lost(project, bad, capsys, kind):
     assert call(*COMMANDS["prune"]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ENDLESS)
 def test_a_file_that_is_longer_than_the_server_says_fills_no_disk(project, bad, capsys, kind):
     assert call("run", "experiments/tiny.py") == 0
-    bad.seen.clear()
-    bad.kind, bad.after, bad.wrong = kind, 0, lambda path: path.endswith("/answer.md")
     began = time.monotonic()
-    assert call("report") == 2
+    with turned(bad, kind, wrong=lambda path: path.endswith("/answer.md")):
+        assert call("report") == 2
     assert time.monotonic() - began < LIMIT
     error = capsys.readouterr().err
     assert error.endswith("answers with more than 2 MB\n"), error
@@ -154,18 +162,20 @@ def test_a_file_that_is_longer_than_the_server_says_fills_no_disk(project, bad, 
     assert ss.load_steps("tiny").arm.nunique() == 2  # other files arrive
 
 
+@pytest.mark.slow
 def test_a_reply_that_is_odd_once_is_not_taken_for_a_no(project, bad, capsys):
     """As it was seen: one odd answer of a proxy, and the run waited for ever."""
     for kind in ANSWERS:
-        bad.seen.clear()
-        bad.kind, bad.after = kind, 6
-        bad.wrong = lambda path: len(bad.seen) == 7  # one request alone, when the study has begun
-        assert call("run", "experiments/tiny.py") == 0, (kind, bad.seen, capsys.readouterr())
-        bad.kind = ""
+        # one request alone, when the study has begun
+        with turned(bad, kind, 6, lambda path: len(bad.seen) == 7):
+            assert call("run", "experiments/tiny.py") == 0, (kind, bad.seen, capsys.readouterr())
         assert call("recover") == 0, (kind, capsys.readouterr())
-        assert set(ss.load_runs("tiny", invocation="all").status) == {"FINISHED"}
+        assert ss.load_runs("tiny").status.tolist() == ["FINISHED"] * 2, kind
+    runs = ss.load_runs("tiny", invocation="all")
+    assert runs.status.tolist() == ["FINISHED"] * 2 * len(ANSWERS)
 
 
+@pytest.mark.slow
 def test_a_run_at_which_a_server_always_fails_is_set_aside(project, bad, capsys):
     """The others go on, later commands are not slowed, and it can be dropped."""
     bad.kind, bad.after, bad.wrong = "500", 0, lambda path: "log-batch" in path
@@ -205,14 +215,11 @@ def test_no_run_goes_on_for_good_where_a_server_knows_us_no_more(project, bad, c
     is there.
     """
     assert call("run", "experiments/tiny.py") == 0
-    others = set(ss.load_runs("tiny", invocation="all").run_id)  # one of them was discarded
     for after in range(3 * list(DENIED).index(kind), 45, 12):
-        bad.seen.clear()
-        bad.kind, bad.after = kind, after
-        code = call("run", "experiments/tiny.py")
+        with turned(bad, kind, after):
+            code = call("run", "experiments/tiny.py")
         said = capsys.readouterr()
         reached = len(bad.seen) > after
-        bad.kind = ""
         assert "Traceback" not in said.out + said.err
         if not reached:
             break
@@ -222,9 +229,8 @@ def test_no_run_goes_on_for_good_where_a_server_knows_us_no_more(project, bad, c
         assert call("recover") == 0, (after, capsys.readouterr())
         capsys.readouterr()
         runs = ss.load_runs("tiny", invocation="all")
-        runs = runs[~runs.run_id.isin(others)]
         assert "RUNNING" not in set(runs.status), (after, runs[["arm", "status"]])
         rows = ss.load_steps("tiny", invocation="all").groupby("run_id").size()
         assert set(rows.index) >= set(runs.run_id[runs.status == "FINISHED"])
-        assert rows[rows.index.isin(runs.run_id)].nunique() <= 1
+        assert rows.nunique() <= 1
     assert after > 9

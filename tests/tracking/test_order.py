@@ -46,6 +46,7 @@ def latest(store, user, monkeypatch):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("old", [False, True])
 @pytest.mark.parametrize("wrong", [4000, -4000])
 def test_one_misdated_run_does_not_hide_those_that_follow(store, begin, monkeypatch, wrong, old):
@@ -77,6 +78,7 @@ def test_reruns_and_runs_of_no_invocation_are_never_the_latest(store, begin, mon
     assert latest(store, "ada", monkeypatch) == first
 
 
+@pytest.mark.slow
 def test_prune_keeps_the_latest_of_each_user_and_names_what_it_drops(
     store, begin, monkeypatch, capsys
 ):

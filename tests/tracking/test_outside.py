@@ -34,6 +34,7 @@ def command(*words):
     return ended.value.code
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mlflow.db", "aside", "writing", "streams", "artifacts"])
 @pytest.mark.parametrize("opens", [open_store, read_store])
 def test_no_part_of_a_store_is_a_link(kept, tmp_path, name, opens):
@@ -78,6 +79,7 @@ def test_rows_that_are_going_on_are_read_from_no_link(kept, tmp_path, level):
         ss.load_steps("kept", store=str(opened.root))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["steps.parquet", "epochs.parquet", "claims.json"])
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
 def test_what_is_no_file_is_named_and_not_waited_for(kept, tmp_path, name, make):
@@ -93,6 +95,7 @@ def test_what_is_no_file_is_named_and_not_waited_for(kept, tmp_path, name, make)
         pack(opened, [run_id], tmp_path / "runs.zip")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["mlflow.db", "script.py", "steps.parquet", "a new one"])
 def test_pack_writes_over_nothing_but_what_it_packed(kept, tmp_path, what):
     opened, (run_id, _) = kept
@@ -107,6 +110,7 @@ def test_pack_writes_over_nothing_but_what_it_packed(kept, tmp_path, what):
         assert command("pack", "kept", str(tmp_path / "a.zip"), "--store", str(opened.root)) == 0
 
 
+@pytest.mark.slow
 def test_export_and_report_write_not_among_the_files_of_runs(kept, tmp_path):
     opened, (run_id, _) = kept
     folder = place_of(opened, find_run(opened, run_id))

@@ -25,6 +25,7 @@ def other(empty_store, tmp_path):
     return str(shutil.copytree(empty_store, tmp_path / "other"))
 
 
+@pytest.mark.slow
 def test_a_study_and_a_single_run_arrive_as_they_were(store, other, tmp_path, capsys):
     tracked(store, "sent")
     (single, _) = tracked(store, "more")
@@ -56,6 +57,7 @@ def test_a_study_and_a_single_run_arrive_as_they_were(store, other, tmp_path, ca
     assert not list(open_store(other).streams.glob("*"))
 
 
+@pytest.mark.slow
 def test_what_was_unpacked_goes_back_to_where_it_came_from_once(store, other, tmp_path):
     tracked(store, "sent", ["one"])
     pack(read_store(store), ["sent"], tmp_path / "a.zip")
@@ -162,6 +164,7 @@ def test_a_damaged_description_adds_nothing(other, tmp_path, about):
     assert not list(open_store(other).streams.glob("*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["cut", "noise", "text", "gone", "bomb"])
 def test_a_damaged_file_is_named(store, other, tmp_path, damage, monkeypatch):
     tracked(store, "sent", ["one"])

@@ -78,6 +78,7 @@ def status(store, journal):
     return find_run(store, journal.run_id).status
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", FILES)
 def test_a_damaged_file_of_a_run_keeps_no_other_from_being_finished(store, caplog, file):
     opened = open_store(store)
@@ -115,6 +116,7 @@ def test_what_is_not_a_file_of_ours_is_not_read(store, file):
         assert status(opened, good) == "KILLED"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("file", ["sent.json", "points.json", "opening.json", "closing.json"])
 def test_a_digit_that_changed_in_a_file_of_a_run_is_no_number_of_it(store, caplog, file, place):
@@ -151,6 +153,7 @@ TAGS = [
 ]
 
 
+@pytest.mark.slow
 def test_a_hostile_tag_of_a_running_run_ends_no_command(store):
     """The process of a running run is known by tags alone once its folder is gone."""
     opened = open_store(store)
@@ -189,25 +192,14 @@ def two_studies(empty_store, tmp_path_factory):
 
 
 @pytest.fixture
-def poisoned(two_studies, monkeypatch):
-    """A store that may be spoilt; what the tests change of its runs is put back."""
-    monkeypatch.chdir(two_studies)
+def poisoned(two_studies, tmp_path, monkeypatch):
+    """A copy of them that may be spoilt."""
+    monkeypatch.chdir(shutil.copytree(two_studies, tmp_path / "project"))
     opened = open_store()
-    runs = {name: ss.load_runs(name).run_id[0] for name in ("ex1_good", "study_bad")}
     (experiment,) = [e for e in opened.client.search_experiments() if e.name == "study_bad"]
-    answer = next(
-        run
-        for run in opened.client.search_runs([experiment.experiment_id])
-        if run.info.run_name == "answer"
-    )
-    before = {
-        run_id: dict(opened.client.get_run(run_id).data.tags)
-        for run_id in (runs["study_bad"], answer.info.run_id)
-    }
-    yield opened, runs["study_bad"], answer
-    for run_id, tags in before.items():
-        for name, value in tags.items():
-            opened.client.set_tag(run_id, name, value)
+    found = opened.client.search_runs([experiment.experiment_id])
+    runs = {run.info.run_name: run for run in found}
+    return opened, runs["arm"].info.run_id, runs["answer"]
 
 
 def page_of(opened, tmp_path):

@@ -228,6 +228,7 @@ def cut(store, tmp_path, rows, n_cuts, seed):
     return finished
 
 
+@pytest.mark.slow
 def test_no_row_is_lost_when_the_power_fails_during_a_study(store, tmp_path, rows):
     assert cut(store, tmp_path, rows, 5, seed=1) > 0
 

@@ -561,6 +561,7 @@ def test_a_database_without_driver_or_dead_is_one_line_in_seconds(
     assert "secret" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_the_whole_command_is_one_line_too(tmp_path):
     began = time.monotonic()
     done = subprocess.run(

@@ -38,6 +38,7 @@ def test_what_memory_has_no_room_for_is_refused_before_it_is_read(rows, monkeypa
     assert len(ss.load_steps("rows", store=rows, **given)) > 0
 
 
+@pytest.mark.slow
 def test_a_long_group_of_rows_is_read_in_parts(rows, monkeypatch):
     asked = [{}, {"columns": ["loss", "w1"]}, {"seeds": [1, 5]}, {"steps": slice(10, 30)}]
     before = [ss.load_steps("rows", store=rows, **given) for given in asked]
@@ -47,6 +48,7 @@ def test_a_long_group_of_rows_is_read_in_parts(rows, monkeypatch):
         pd.testing.assert_frame_equal(ss.load_steps("rows", store=rows, **given), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", ["csv", "parquet"])
 @pytest.mark.parametrize("most", [500, 3_000, 20_000])
 def test_an_export_in_parts_is_the_same(rows, tmp_path, monkeypatch, to, most):
@@ -59,6 +61,7 @@ def test_an_export_in_parts_is_the_same(rows, tmp_path, monkeypatch, to, most):
         pd.testing.assert_frame_equal(read(one), read(other))
 
 
+@pytest.mark.slow
 def test_an_export_goes_into_a_folder_of_any_name(rows, tmp_path):
     import os
 

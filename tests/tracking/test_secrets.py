@@ -1,14 +1,13 @@
 """A password in an address is in nothing that a run leaves, and in no line."""
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from conftest import programs
 
 from sgdstudy.errors import InputError, StoreError, recordable, without_secrets
 from sgdstudy.studies.scripts import load_study
@@ -164,15 +163,11 @@ def test_words_that_are_not_utf_8_are_recorded_as_they_can_be(store, monkeypatch
 def test_no_line_of_a_command_shows_it(tmp_path, kind):
     """Nobody listens there; the driver's or the server's error may quote the address."""
     address = f"{kind}://ada:{SECRET}@127.0.0.1:9/x"
-    for words in (["report"], ["prune", "--keep", "1"], ["recover"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "sgdstudy", *words, "--store", address],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env={**os.environ, "XDG_STATE_HOME": str(tmp_path)},
-        )
-        assert done.returncode == 2
-        assert SECRET not in done.stdout + done.stderr
-        assert done.stderr.count("\n") == 1, done.stderr
+    each = (["report"], ["prune", "--keep", "1"], ["recover"])
+    commands = [[*words, "--store", address] for words in each]
+    environment = {"XDG_STATE_HOME": str(tmp_path)}
+    for code, out, error in programs(*commands, cwd=tmp_path, env=environment):
+        assert code == 2
+        assert SECRET not in out + error
+        assert error.count("\n") == 1, error
     shutil.rmtree(tmp_path / "sgdstudy", ignore_errors=True)

@@ -75,6 +75,7 @@ def warmed(store, study="shared"):
     ss.load_steps(study, store=str(store))
 
 
+@pytest.mark.slow
 @is_root
 @pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
 def test_two_users_of_a_shared_folder_write_read_and_prune(shared, store, umask):
@@ -93,6 +94,7 @@ def test_two_users_of_a_shared_folder_write_read_and_prune(shared, store, umask)
     assert stat.S_IMODE((place / "mlflow.db").stat().st_mode) & 0o060 == 0o060
 
 
+@pytest.mark.slow
 @is_root
 @pytest.mark.parametrize("state", ["idle", "written", "killed"])
 @pytest.mark.parametrize("writable", [False, True], ids=["others", "group"])
@@ -144,6 +146,7 @@ def kill_in_the_middle(path):
     os.waitpid(pid, 0)
 
 
+@pytest.mark.slow
 @is_root
 def test_a_store_that_cannot_be_written_is_refused_when_it_is_opened(shared, store):
     warmed(store)
@@ -177,6 +180,7 @@ def mounted(store, tmp_path):
     subprocess.run(["umount", "--lazy", place], check=True)
 
 
+@pytest.mark.slow
 @is_root
 def test_a_read_only_mount_is_read_exported_and_reported(mounted, tmp_path, capsys):
     before = sorted(path.name for path in mounted.iterdir())
@@ -318,6 +322,7 @@ def test_errors_of_sqlite_are_told_apart(tmp_path, store):
     assert "move it away" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_prune_makes_the_database_smaller_and_forgets_what_was_dropped_before(store, capsys):
     ids = tracked(store, "large")
     keep = tracked(store, "large")

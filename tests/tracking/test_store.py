@@ -56,6 +56,7 @@ def original(store):
 # ---- moved and copied ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pruned", ["copy", "original"])
 def test_pruning_one_of_two_copies_leaves_the_other_whole(original, tmp_path, pruned, capsys):
     copy = shutil.copytree(original, tmp_path / "deep" / "copy")
@@ -68,6 +69,7 @@ def test_pruning_one_of_two_copies_leaves_the_other_whole(original, tmp_path, pr
     assert len(ss.load_steps("moving", store=str(other), invocation="all")) == 4 * ROWS
 
 
+@pytest.mark.slow
 def test_a_copy_is_read_while_the_original_is_gone_and_never_from_it(original, tmp_path):
     copy = shutil.copytree(original, tmp_path / "copy")
     changed = next(original.rglob("steps.parquet"))
@@ -77,6 +79,7 @@ def test_a_copy_is_read_while_the_original_is_gone_and_never_from_it(original, t
     assert len(ss.load_epochs("moving", store=str(copy), invocation="all")) == 4 * 6
 
 
+@pytest.mark.slow
 def test_a_moved_store_is_read_exported_written_and_shown(original, tmp_path, caplog):
     moved = tmp_path / "elsewhere" / "a b%20c"
     moved.parent.mkdir()
@@ -130,6 +133,7 @@ def test_a_run_that_was_killed_is_recovered_where_its_store_is_now(store, tmp_pa
     assert how == "copy" or not os.path.exists(store)
 
 
+@pytest.mark.slow
 def test_a_database_made_by_mlflow_alone_keeps_its_files_where_it_wants(tmp_path, no_server):
     from mlflow import MlflowClient
 
@@ -149,6 +153,7 @@ def test_a_database_made_by_mlflow_alone_keeps_its_files_where_it_wants(tmp_path
 # ---- files that are missing -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["steps.parquet", "folder", "all"])
 def test_a_finished_run_without_its_files_is_named(original, tmp_path, lost, capsys):
     run = ss.load_runs("moving", store=str(original)).iloc[0]
@@ -205,6 +210,7 @@ def change(store, sql, *values):
     connection.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "form",
     [
@@ -285,6 +291,7 @@ def test_recover_leaves_a_journal_with_links_alone(store, tmp_path, name, caplog
     assert "symbolic link" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_key_that_is_a_path_reads_nothing(original, tmp_path):
     run = ss.load_runs("moving", store=str(original)).iloc[0]["run_id"]
     stolen = tmp_path / "stolen"

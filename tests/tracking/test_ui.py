@@ -20,9 +20,10 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this ma
 ARMS = ("SGD shuffle", "SGD sequential")
 
 
-@pytest.fixture
-def server(store, tmp_path):
+@pytest.fixture(scope="module")
+def server(empty_store, tmp_path_factory):
     """The addresses that `sgdstudy ui` prints for a store with one run of Exercise 6; "": first."""
+    store = str(shutil.copytree(empty_store, tmp_path_factory.mktemp("ui") / "mlruns"))
     ss.run("ex6_shuffle", store=store, seeds=2, epochs=3)
     words = [
         sys.executable,
@@ -32,7 +33,7 @@ def server(store, tmp_path):
         "--store",
         store,
     ]
-    log = tmp_path / "ui.txt"
+    log = Path(store).parent / "ui.txt"
     with open(log, "w") as out:
         process = subprocess.Popen([*words, "--port", "5790"], stdout=out, stderr=subprocess.STDOUT)
     try:

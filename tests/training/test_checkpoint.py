@@ -342,6 +342,7 @@ def test_a_signal_leaves_a_checkpoint_of_the_very_last_chunk(shared, number):
     assert cut.calls == in_all
 
 
+@pytest.mark.slow
 def test_the_file_holds_numbers_and_json_only(shared):
     run = killed(shared, "numbers", arm_of(**EAGER, optimizer="Adam"), 1)
     raw = artifact(run).read_bytes()
@@ -418,6 +419,7 @@ def test_a_file_that_is_no_checkpoint_is_refused_in_one_line(broken_off, spoil, 
     assert one_line(error)
 
 
+@pytest.mark.slow
 def test_a_run_whose_checkpoint_is_damaged_begins_anew(shared, caplog):
     arm = arm_of(**EAGER, epochs=60)
     spoil_pickle(artifact(killed(shared, "damaged", arm, 1)))
@@ -516,6 +518,7 @@ def test_values_of_another_shape_are_refused_and_the_run_is_as_it_was(broken_off
     assert run.epoch == 0
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_the_version_before_checksums_is_gone_on_with(shared):
     arm = arm_of(**EAGER, epochs=60)
     whole = train(shared, "older_whole", arm)
@@ -540,6 +543,7 @@ def test_a_checkpoint_holds_arrays_without_numbers(tmp_path):
     assert [tuple(found[name].shape) for name in values] == [(0,), (3, 0), ()]
 
 
+@pytest.mark.slow
 def test_another_configuration_is_not_gone_on_with(shared, caplog):
     killed(shared, "other", arm_of(**EAGER, epochs=60), 1)
     begins_anew(shared, "other", arm_of(**EAGER, epochs=60, lr=0.2), caplog, "no run of it")
@@ -550,6 +554,7 @@ def ones(generator):
     return torch.ones(3)
 
 
+@pytest.mark.slow
 def test_another_array_or_other_first_parameters_are_noticed(shared, caplog):
     given = {**EAGER, "epochs": 60, "batch_size": 6}
     arrays = [np.random.default_rng(seed).integers(53, size=(60, 9, 6)) for seed in (0, 1)]

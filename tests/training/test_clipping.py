@@ -41,6 +41,7 @@ def literal(seed, clip, name, options, lr=0.05):
     return torch.stack(ws).numpy(), changed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["eager", "compiled"])
 @pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("clip", CLIPS, ids=str)

@@ -248,6 +248,7 @@ def rule_of(optimizer, problem=CURVE):
     return rules.make(optimizer, *rules.settle(optimizer, None, {})[1:], {}, problem)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", MIXING)
 def test_what_mixes_replicas_trains_each_as_alone(optimizer, caplog):
     stop = ("last_batch", MIXING[optimizer])
@@ -404,6 +405,7 @@ def test_what_cannot_be_kept_is_not_written():
         rules.state_dict(rule.init(torch.zeros(2, 3)))
 
 
+@pytest.mark.slow
 def test_a_tracked_run_goes_on_without_a_checkpoint_that_cannot_be_written(store, caplog):
     caplog.set_level(logging.WARNING, "sgdstudy")
     start = Invocation.start(open_store(store), "own")

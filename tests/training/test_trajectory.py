@@ -106,6 +106,7 @@ def test_the_order_of_the_settings_is_that_of_the_first_seed():
         assert np.array_equal(here.gradients, there.gradients)
 
 
+@pytest.mark.slow
 def test_an_arm_may_be_a_trajectory_and_is_tracked(store):
     problem = small_curve(d=50)
     run, w = ours(problem, seeds=2, batch_size=B, epochs=EPOCHS, order="sequential")
