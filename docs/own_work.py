@@ -33,8 +33,7 @@ Path("mlruns").mkdir()  # the store of this folder
 # A module, a loss, an optimiser and a measure, as you would write them for plain torch. They go
 # into a file, so that a script can use them too. Three things to know:
 #
-# - a loss returns one value per sample, `(B,)`, from predictions and targets of one shape: classes
-#   come as one-hot rows;
+# - a loss returns one value per sample, `(B,)`, from predictions and targets of any shapes;
 # - an optimiser is a `torch.optim.Optimizer`; one that evaluates the loss again in `step(closure)`
 #   gets a closure;
 # - a measure returns one number; of those called `accuracy` or `score` more is better.
@@ -56,15 +55,14 @@ class Gated(nn.Module):
         return self.out(self.value(x) * torch.sigmoid(self.gate(x)))
 
 
-def smoothed(logits, y, share=0.1):
+def smoothed(logits, y):
     """Cross-entropy where the classes share a tenth of the target."""
-    target = (1 - share) * y + share / 10
-    return -(target * torch.log_softmax(logits, 1)).sum(1)
+    return nn.functional.cross_entropy(logits, y, reduction="none", label_smoothing=0.1)
 
 
 def right_score(logits, y):
     """Share of the samples whose class has the largest logit."""
-    return (logits.argmax(1) == y.argmax(1)).float().mean()
+    return (logits.argmax(1) == y).float().mean()
 
 
 class SAM(torch.optim.Optimizer):
@@ -108,7 +106,7 @@ class SAM(torch.optim.Optimizer):
 from mine import SAM, Gated, right_score, smoothed
 
 digits = load_digits()
-x, y = (digits.data / 16).astype("f"), np.eye(10, dtype="f")[digits.target]
+x, y = (digits.data / 16).astype("f"), digits.target
 problem = ss.Problem(
     x[:1280],
     y[:1280],
@@ -237,7 +235,7 @@ class Options(ss.Options):
 
 def arms(o):
     digits = load_digits()
-    x, y = (digits.data / 16).astype("f"), np.eye(10, dtype="f")[digits.target]
+    x, y = (digits.data / 16).astype("f"), digits.target
     test = (x[1280:], y[1280:])
     problem = ss.Problem(
         x[:1280], y[:1280], Gated(16), loss=smoothed, init="default", test=test, name="digits"
