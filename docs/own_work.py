@@ -303,13 +303,13 @@ print(sgdstudy("sweep", "sam_study.py", "--grid", "rho=0,0.1", "--seeds", "2", "
 
 # %% [markdown]
 # A third value, `--resume`: to see, only what is new runs. After Ctrl-C it is the same command; a
-# study goes on with `ss.run("sam_study.py", resume=True)`.
+# study goes on with `ss.run("sam_study.py", resume=True)`. `--by test_right_score` ranks by that.
 
 # %%
 grid = "rho=0,0.1,0.4"
 print(sgdstudy("sweep", "sam_study.py", "--grid", grid, "--seeds", "2", "--jobs", "1", "--resume"))
-swept = ss.load_runs("sam_study_sweep")
-swept.sort_values("arm")[["arm", "full_loss", "test_right_score"]]
+swept = ss.load_runs("sam_study_sweep")  # options of a script of your own: option.<name>
+swept.sort_values("test_right_score")[["option.rho", "full_loss", "test_right_score"]]
 
 # %% [markdown]
 # ## 8. The same again, bit by bit
