@@ -480,6 +480,28 @@ ENGINES = Group(
     ],
 )
 
+ONE_BY_ONE = Group(
+    "recipe/one_by_one.py",
+    "closures own_optimizer",
+    [
+        (
+            "here = (loss, gradient) if torch.equal(w, start) else at.again(r, w)",
+            "here = loss, gradient",
+            "a closure repeats the loss and gradient that were before the step",
+        ),
+        (
+            "            self._lay(here[1])",
+            "            pass",
+            "a closure leaves the gradient as it was",
+        ),
+        (
+            "if finite[r] else w[r])",
+            "if True else w[r])",
+            "a search goes on among losses that are no numbers",
+        ),
+    ],
+)
+
 TRACKING_RESUME = Group(
     "tracking/resume.py",
     "checkpoint",
@@ -505,5 +527,6 @@ GROUPS = [
     TRAJECTORY,
     DRAWS,
     ENGINES,
+    ONE_BY_ONE,
     TRACKING_RESUME,
 ]

@@ -259,13 +259,15 @@ class SweepCommand:
     grid: tuple[str, ...] = ()
     """name=values; values are a,b,c or logspace(first,last,n), linspace(...), range(first,end)"""
     config: str | None = None
-    """YAML file with study, arm, grid, seeds, record; what is given here wins"""
+    """YAML file with study, arm, grid, seeds, record, by; what is given here wins"""
     arm: str | None = None
     """the arm whose settings change; default: the study's first"""
     seeds: int | None = None
     """number of seeds of every combination; default: 16"""
     record: Literal["epochs", "steps"] | None = None
     """what goes to Parquet; default: epochs"""
+    by: str | None = None
+    """the result that ranks the combinations, as full_loss or test_accuracy"""
     jobs: int = 0
     """processes side by side; 0: one per core"""
     dask: str | None = None
@@ -312,7 +314,7 @@ class SweepCommand:
         seeds = self.seeds if self.seeds is not None else given.get("seeds", 16)
         options = study.chosen(seeds=seeds, store=self.store)
         arm, record = self.arm or given.get("arm"), self.record or given.get("record", "epochs")
-        return Plan.of(study, options, arm, axes, record)
+        return Plan.of(study, options, arm, axes, record, self.by or given.get("by"))
 
 
 @dataclass(frozen=True)

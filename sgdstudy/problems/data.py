@@ -80,8 +80,14 @@ def _least_dtype(tensors: list[torch.Tensor]) -> torch.dtype:
 
 def holds(dtype: torch.dtype, tensor: torch.Tensor) -> bool:
     """Whether a dtype holds every value of a tensor exactly."""
-    if tensor.dtype in (dtype, torch.bool) or dtype == torch.int64:
+    if tensor.dtype in (dtype, torch.bool):
         return True
+    if dtype == torch.int64:
+        # beyond 2**62 a float may not fit
+        return not tensor.is_floating_point() or all(
+            bool(((block == block.trunc()) & (block.abs() < 2**62)).all())
+            for block in _blocks(tensor)
+        )
     if tensor.is_floating_point():
         return dtype == torch.float64 or all(
             torch.equal(block.to(dtype).to(block.dtype), block) for block in _blocks(tensor)

@@ -53,6 +53,13 @@ LOSSES: dict[str, BatchLoss] = {
     "rmse": rmse,
     "cross_entropy": cross_entropy,
 }
+# of torch, by their names
+SAME = {
+    "cross_entropy": "cross_entropy",
+    "CrossEntropyLoss": "cross_entropy",
+    "mse_loss": "mse",
+    "MSELoss": "mse",
+}
 # the loss of all the data is the size-weighted mean of its batches' losses
 ADDITIVE = ("mse", "abs", "cross_entropy")
 
@@ -60,23 +67,33 @@ ADDITIVE = ("mse", "abs", "cross_entropy")
 def per_sample(loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> BatchLoss:
     """Turn a user's `loss(prediction, y) -> (B,)` into the mean over a batch, per replica.
 
+    Where `torch.vmap` cannot follow it (it reads values, as `gaussian_nll_loss`), replicas come one
+    after the other.
+
     Raises:
         InputError: when it does not return one value per sample.
     """
+    batched = [True]
+
+    def of_each(prediction: torch.Tensor, y: torch.Tensor) -> Any:
+        if len(prediction) > 1 and batched[0]:
+            try:
+                return torch.vmap(loss)(prediction, y)
+            except Exception:  # also where it returns no tensor: said below
+                batched[0] = False
+        found = [loss(*pair) for pair in zip(prediction, y, strict=True)]
+        return torch.stack(found) if isinstance(found[0], torch.Tensor) else found[0]
 
     def batch_loss(prediction: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        if len(prediction) == 1:
-            alone = loss(prediction[0], y[0])
-            values = alone[None] if isinstance(alone, torch.Tensor) else alone
-        else:
-            values = torch.vmap(loss)(prediction, y)
+        values = of_each(prediction, y)
         shape = tuple(getattr(values, "shape", ()))
         if not isinstance(values, torch.Tensor) or shape != tuple(prediction.shape[:2]):
             given = f"shape {shape[1:]}" if isinstance(values, torch.Tensor) else quoted(values)
+            ours = SAME.get(name_of(loss))
             raise InputError(
                 f"the loss {name_of(loss)!r} returned {given} for a batch of "
                 f"{prediction.shape[1]}; expected a tensor of one value per sample (B,), for "
-                f"instance with reduction='none'"
+                f"instance with reduction='none'{f', or loss={ours!r}' if ours else ''}"
             )
         return values.mean(1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
@@ -31,10 +32,12 @@ class Problem(Evaluation):
 
     Args:
         x: inputs `(d,)` or `(d, n)`, array or tensor.
-        y: targets `(d,)` or `(d, m)`, or integer classes `(d,)` for `cross_entropy`.
+        y: targets `(d,)` or `(d, m)`, or integer classes `(d,)` for `cross_entropy`. A callable
+            loss gets them as floats; as int64 where they are whole and it fails on floats.
         model: `f(w, x)` for one parameter vector w `(p,)` and a batch x, or an `nn.Module`, whose
             parameters with `requires_grad=False` stay as they are (p counts the others).
-        loss: a name of `losses.LOSSES`, or a callable `(prediction, y) -> (B,)`.
+        loss: a name of `losses.LOSSES`, or a callable `(prediction, y) -> (B,)`, of predictions
+            and targets of any shapes.
         w_init: `(p,)`; default: the module's parameters, else zeros of `w_true`'s length. Or
             `callable(generator) -> (p,)`, called once per seed with a generator that nothing else
             of the user's draws from.
@@ -120,9 +123,7 @@ class Problem(Evaluation):
         self.p = len(first[0])
         if self.w_true is not None and len(self.w_true) != self.p:
             raise InputError(f"w_true has {len(self.w_true)} values, w_init has {self.p}")
-        for some in (self.x, self.y), self.test:
-            if some is not None:
-                trial.check(self, *some)
+        self._try()
         penalties.check(self.penalties, first)
         bindings.note(self, (model, loss, penalty, self.w_init, self._drift, stream))
 
@@ -139,6 +140,28 @@ class Problem(Evaluation):
         self.dtype = self.x.dtype
         self._stays = data.stays(self.x, x) or data.stays(self.y, y)
         self._seen = self._glance()
+
+    def _try(self) -> None:
+        """Try model and loss; one of the user's that fails on floats gets whole numbers as such."""
+        try:
+            self._check()
+        except InputError as error:
+            targets = [self.y] if self.test is None else [self.y, self.test[1]]
+            if not (callable(self.loss) and all(data.holds(torch.int64, y) for y in targets)):
+                raise
+            self.y = self.y.to(torch.int64)
+            self.test = self.test and (self.test[0], self.test[1].to(torch.int64))
+            self._seen = self._glance()
+            try:
+                self._check()
+            except InputError as again:
+                about_kind = re.search("int64|long", str(error), re.IGNORECASE)
+                raise (again if about_kind else error) from None
+
+    def _check(self) -> None:
+        trial.check(self, self.x, self.y)
+        if self.test is not None:
+            trial.check(self, *self.test)
 
     def _glance(self) -> str:
         return data.digest((self.x, self.y, *(self.test or ())), data.READ_AGAIN)

@@ -13,6 +13,7 @@ import torch
 from sgdstudy.errors import InputError, failed, quoted
 
 TRIED = 2  # samples
+CLOSE = 1000  # roundings
 CALLS = 3  # of what seems to draw
 
 
@@ -57,6 +58,8 @@ def check(problem: Tried, all_x: torch.Tensor, all_y: torch.Tensor, n: int = TRI
     name = f"the loss {problem.loss_name!r}"
     try:
         _pure(name, problem.batch_loss, prediction[None], y[None])
+        if prediction.shape != y.shape and callable(problem.loss):
+            _require_apart(problem, prediction, all_y)
     except InputError:
         raise
     except Exception as error:
@@ -68,17 +71,51 @@ def _check_shapes(
 ) -> None:
     shape, n = tuple(prediction.shape), len(y)
     classes = problem.loss == "cross_entropy"
-    if not (len(shape) == 2 and shape[0] == n if classes else shape == tuple(y.shape)):
+    if callable(problem.loss):
+        fits, needs = shape[:1] == (n,), "(B, ...)"
+    elif classes:
+        fits, needs = len(shape) == 2 and shape[0] == n, "(B, classes)"
+    else:
+        fits, needs = shape == tuple(y.shape), "equal shapes"
+    if not fits:
         raise InputError(
             f"the model returns shape {shape} for {n} samples whose targets have shape "
-            f"{tuple(y.shape)}; the loss {problem.loss_name!r} needs "
-            + ("(B, classes)" if classes else "equal shapes")
+            f"{tuple(y.shape)}; the loss {problem.loss_name!r} needs {needs}"
         )
     if classes and int(all_y.max()) >= shape[1]:
         raise InputError(
             f"there is a class {int(all_y.max())}, but the model returns {shape[1]} logits, "
             f"for classes 0 to {shape[1] - 1}"
         )
+
+
+def _require_apart(problem: Tried, prediction: torch.Tensor, all_y: torch.Tensor) -> None:
+    """Refuse a loss that compares a sample with the target of another: (B, 1) and (B,) broadcast.
+
+    Two samples with other targets have the mean of what each has alone.
+    """
+    other = int((all_y != all_y[0]).reshape(len(all_y), -1).any(1).int().argmax())
+    y, shape = all_y[[0, other]], prediction.shape[1:]
+    if not all_y.is_floating_point():  # the first and the last class, which may not be there
+        ends = [int(all_y.argmin()), int(all_y.argmax())]
+        extreme = all_y[[place // all_y[0].numel() for place in ends]]
+        problem.batch_loss(prediction[None, :1].expand(1, 2, *shape), extreme[None])
+    draw = torch.Generator().manual_seed(0)
+    noise = torch.randn(2, *shape, generator=draw).to(prediction.device, prediction.dtype)
+    for f in (prediction[:1] + noise, prediction[:1].expand(2, *shape)):
+        both = problem.batch_loss(f[None], y[None])
+        alone = [problem.batch_loss(f[None, i : i + 1], y[None, i : i + 1]) for i in (0, 1)]
+        mean, size = (alone[0] + alone[1]) / 2, alone[0].abs() + alone[1].abs()
+        if bool(((both - mean).abs() > CLOSE * torch.finfo(f.dtype).eps * size).any()):
+            raise InputError(
+                f"the loss {problem.loss_name!r} of a sample depends on the targets of others: "
+                f"predictions {_of_batch(shape)} and targets {_of_batch(y.shape[1:])} broadcast, "
+                f"perhaps; take them to one shape, as prediction.squeeze(1)"
+            )
+
+
+def _of_batch(shape: torch.Size) -> str:
+    return f"(B, {', '.join(map(str, shape))})" if shape else "(B,)"
 
 
 def _pure(what: str, function: Callable[..., Any], *inputs: torch.Tensor) -> Any:

@@ -2,8 +2,8 @@
 
 A class or factory is asked what step size it starts from, so that what is recorded is what is used.
 Side by side, R replicas are one parameter `(R, p)`; an optimiser that looks at more than a number
-at a time (a norm, a matrix) would mix them. `mixes` tries that, and `OneByOne` gives every replica
-an optimiser over the model's own parameters, as a loop in torch would.
+at a time (a norm, a matrix) would mix them, and one whose `step(closure)` evaluates the loss again
+has one of each. `mixes` and `asks_again` try that; `one_by_one` is for those.
 """
 
 from __future__ import annotations
@@ -11,18 +11,20 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import torch
 
 from sgdstudy import checks
 from sgdstudy.errors import InputError, failed, quoted
+from sgdstudy.recipe.one_by_one import OneByOne, load_state_dict, state_dict
 from sgdstudy.recipe.step import Step
 
 DEFAULT_LR = 1e-3  # of names, and of classes that have none of their own
 # of the gradients of the trial steps, replica by replica: what clips does so at some of them
 TRIAL_SCALES = ((1.0, 1e4), (1e-4, 1.0), (1e4, 1e-8), (1e8, 1.0), (1.0, 1e-4), (1e-8, 1e8))
+TRIAL_OF_CLOSURES = ((1.0, 1.0),) * 6  # a line search may never end where nothing can be gained
 SHAPE = "as lambda params: torch.optim.SGD(params, lr=0.1)"
 
 Optimizer = torch.optim.Optimizer
@@ -103,12 +105,6 @@ def _called(factory: Factory, params: list[torch.Tensor], given: Mapping[str, An
             f"the optimizer factory returned {type(made).__name__}; "
             f"expected a torch.optim.Optimizer"
         )
-    if _arguments(made.step, "closure")[1]:
-        raise InputError(
-            f"the step() of the optimizer {name_of(factory)!r} needs a closure, and gets the "
-            f"gradient alone: what needs a second one at each batch takes an order that brings "
-            f"every batch twice, see docs/own_work.ipynb"
-        )
     theirs = [id(p) for group in made.param_groups for p in group["params"]]
     if sorted(theirs) != sorted(map(id, params)):
         raise InputError(
@@ -151,83 +147,6 @@ def _same(a: float, b: float) -> bool:
     return a == b or (math.isnan(a) and math.isnan(b))
 
 
-# ---- replica by replica ----------------------------------------------------------------------
-
-
-class Replica(NamedTuple):
-    """The optimiser of one replica."""
-
-    optimizer: Optimizer
-    params: list[torch.Tensor]
-
-    def step(self, gradient: torch.Tensor, lr: float | None) -> torch.Tensor:
-        """Take a step along a gradient `(p,)`; return the parameters after it."""
-        sizes = [p.numel() for p in self.params]
-        for p, part in zip(self.params, gradient.split(sizes), strict=True):
-            p.grad = part.reshape(p.shape).clone()  # what clips it in place leaves ours alone
-        if lr is not None:
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr
-        take_step(self.optimizer)
-        return torch.cat([p.detach().flatten() for p in self.params])
-
-
-class Replicas(list[Replica]):
-    """The optimisers of R replicas: the state of `OneByOne`.
-
-    Attributes:
-        complete: whether `Optimizer.state` holds all that an optimiser remembers.
-    """
-
-    complete = True
-
-
-def take_step(optimizer: Optimizer) -> None:
-    """Take an optimiser's step, or raise `InputError`."""
-    try:
-        optimizer.step()
-    except Exception as error:
-        raise failed(f"the step of the optimizer {type(optimizer).__name__!r}", error) from error
-
-
-@dataclass(frozen=True)
-class OneByOne:
-    """A rule that gives each replica its own optimiser, over the model's own parameters.
-
-    Attributes:
-        factory: params -> Optimizer.
-        shapes: of the model's parameters, in the order in which w holds them.
-        complete: see `Replicas`.
-    """
-
-    factory: Callable[[list[torch.Tensor]], Optimizer]
-    shapes: Sequence[Sequence[int]]
-    complete: bool = True
-
-    def init(self, w: torch.Tensor) -> Replicas:
-        """Return an optimiser for each row of w `(R, p)`."""
-        state = Replicas(self._replica(row) for row in w)
-        state.complete = self.complete
-        return state
-
-    def _replica(self, w: torch.Tensor) -> Replica:
-        parts = w.split([math.prod(shape) for shape in self.shapes])
-        pairs = zip(parts, self.shapes, strict=True)
-        params = [part.detach().clone().reshape(shape).requires_grad_() for part, shape in pairs]
-        return Replica(self.factory(params), params)
-
-    def update(self, w: torch.Tensor, state: Replicas, at: Step) -> tuple[torch.Tensor, Replicas]:
-        """Take one step of every replica; see `Step`."""
-        rows = zip(state, at.gradient, strict=True)
-        return torch.stack([replica.step(gradient, at.lr) for replica, gradient in rows]), state
-
-    def select(self, w: torch.Tensor, state: Replicas, live: torch.Tensor) -> Replicas:
-        """Return the optimisers of the replicas at positions `live`."""
-        chosen = Replicas(state[r] for r in live.tolist())
-        chosen.complete = state.complete
-        return chosen
-
-
 # ---- side by side, or not --------------------------------------------------------------------
 
 
@@ -256,13 +175,44 @@ def mixes(together: Any, alone: OneByOne, w: torch.Tensor, cut: int = 3) -> bool
     return not all(_equal(a, b) for a, b in zip(expected, found, strict=True))
 
 
+def asks_again(alone: OneByOne, w: torch.Tensor) -> bool:
+    """Return whether an optimiser's `step` needs a closure, or steps otherwise with one.
+
+    One that takes a closure for the loss alone, as torch's do, moves the same with none. One that
+    fails either way counts as asking: it says then what it would with a closure.
+
+    Raises:
+        InputError: it cannot be made of these parameters `(2, p)`.
+    """
+    try:
+        known = inspect.signature(alone.replica(w[0]).optimizer.step).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    first = next(iter(known), None)  # whatever it is called
+    if first is None or first.kind in (first.KEYWORD_ONLY, first.VAR_KEYWORD):
+        return False
+    if first.default is first.empty and first.kind is not first.VAR_POSITIONAL:
+        return True
+    found: list[list[torch.Tensor] | None] = []
+    for closure in (False, True):
+        rule = replace(alone, closure=closure)
+        try:
+            found.append(_followed(rule, w, _trial_gradients(w, TRIAL_OF_CLOSURES), 0))
+        except InputError:
+            found.append(None)
+    without, given = found
+    if without is None or given is None:
+        return without is None
+    return not all(_equal(a, b) for a, b in zip(without, given, strict=True))
+
+
 def is_complete(alone: OneByOne, w: torch.Tensor) -> bool:
     """Return whether `Optimizer.state` holds all that an optimiser remembers, of parameters (2, p).
 
     Raises:
         InputError: its replicas are not independent: they share a state, or the global generator.
     """
-    gradients = _trial_gradients(w)
+    gradients = _trial_gradients(w, TRIAL_OF_CLOSURES if alone.closure else TRIAL_SCALES)
     both, last = _followed(alone, w, gradients, 0), _followed(alone, w[1:], gradients[:, 1:], 0)
     if not all(_equal(a[1:], b) for a, b in zip(both, last, strict=True)):
         raise InputError(
@@ -272,23 +222,36 @@ def is_complete(alone: OneByOne, w: torch.Tensor) -> bool:
         )
     state = alone.init(w)
     for gradient in gradients[:3]:
-        w, state = alone.update(w, state, Step(gradient, gradient[:, 0]))
+        w, state = alone.update(w, state, _trial_step(w, gradient))
     try:
         state = load_state_dict(alone.init(w), state_dict(state))
     except TypeError:
         return False
     for gradient, row in zip(gradients[3:], both[3:], strict=True):
-        w, state = alone.update(w, state, Step(gradient, gradient[:, 0]))
+        w, state = alone.update(w, state, _trial_step(w, gradient))
         if not _equal(w, row):
             return False
     return True
 
 
-def _trial_gradients(w: torch.Tensor) -> torch.Tensor:
+def _trial_gradients(
+    w: torch.Tensor, sizes: Sequence[tuple[float, float]] = TRIAL_SCALES
+) -> torch.Tensor:
     """Return gradients of the trial steps, `(S, 2, p)`."""
-    scales = torch.tensor(TRIAL_SCALES)[:, :, None]
+    scales = torch.tensor(sizes)[:, :, None]
     draw = torch.Generator().manual_seed(0)
     return (scales * torch.randn(len(scales), *w.shape, generator=draw)).to(w.device, w.dtype)
+
+
+def _trial_step(w: torch.Tensor, gradient: torch.Tensor) -> Step:
+    """Return a step of |g|^2 + g (v - w) + |v - w|^2 / 2 in v, a bowl that each step has anew."""
+    loss = (gradient * gradient).sum(1)
+
+    def again(r: int, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        off = v - w[r]
+        return loss[r] + (gradient[r] * off).sum() + (off * off).sum() / 2, gradient[r] + off
+
+    return Step(gradient, loss, None, again)
 
 
 def _followed(rule: Any, w: torch.Tensor, gradients: torch.Tensor, cut: int) -> list[torch.Tensor]:
@@ -299,47 +262,10 @@ def _followed(rule: Any, w: torch.Tensor, gradients: torch.Tensor, cut: int) -> 
             gradient = gradient[-1:]
             if step == cut:
                 w, state = w[-1:], rule.select(w[-1:], state, torch.tensor([len(w) - 1]))
-        w, state = rule.update(w, state, Step(gradient, gradient[:, 0]))
+        w, state = rule.update(w, state, _trial_step(w, gradient))
         found.append(w)
     return found
 
 
 def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
     return bool(((a == b) | (a.isnan() & b.isnan())).all())
-
-
-# ---- what is written of them -----------------------------------------------------------------
-
-
-def state_dict(state: Replicas) -> dict[str, Any]:
-    """Return what the optimisers of R replicas keep, as values.
-
-    Raises:
-        TypeError: they remember what `Optimizer.state` does not hold.
-    """
-    if not state.complete:
-        name = type(state[0].optimizer).__name__
-        raise TypeError(f"the optimizer {name} keeps its state elsewhere than in Optimizer.state")
-    found: dict[str, Any] = {}
-    for r, (optimizer, params) in enumerate(state):
-        for i, p in enumerate(params):
-            found |= {f"{r}.state.{i}.{k}": v for k, v in optimizer.state.get(p, {}).items()}
-        for g, group in enumerate(optimizer.param_groups):
-            own = {
-                key: value for key, value in group.items() if key not in ("params", "param_names")
-            }
-            found |= {f"{r}.group.{g}.{key}": value for key, value in own.items()}
-    return found
-
-
-def load_state_dict(fresh: Replicas, values: Mapping[str, Any]) -> Replicas:
-    """Return the optimisers of R replicas with the values of a `state_dict`."""
-    for name, value in values.items():
-        r, kind, i, key = name.split(".", 3)
-        optimizer, params = fresh[int(r)]
-        if kind == "state":
-            optimizer.state[params[int(i)]][key] = value
-        else:
-            group = optimizer.param_groups[int(i)]
-            group[key] = tuple(value) if isinstance(group.get(key), tuple) else value
-    return fresh

@@ -17,8 +17,9 @@ import torch
 from sgdstudy import checks
 from sgdstudy.errors import InputError, quoted, unknown
 from sgdstudy.problems.problem import Problem
-from sgdstudy.recipe import own_optimizer
-from sgdstudy.recipe.own_optimizer import DEFAULT_LR, OneByOne
+from sgdstudy.recipe import one_by_one, own_optimizer
+from sgdstudy.recipe.one_by_one import OneByOne
+from sgdstudy.recipe.own_optimizer import DEFAULT_LR
 from sgdstudy.recipe.step import Step as Step
 
 # the optimisers that treat every parameter by itself, so that replicas never mix
@@ -129,7 +130,7 @@ class TorchOptimizer:
             state.param_groups[0]["lr"] = at.lr
         (parameter,) = state.param_groups[0]["params"]
         parameter.grad = at.gradient.clone() if self.own else at.gradient
-        own_optimizer.take_step(state) if self.own else state.step()
+        one_by_one.take_step(state) if self.own else state.step()
         return parameter.detach().clone(), state
 
     def select(
@@ -216,15 +217,23 @@ def _own(factory: Callable[[list[torch.Tensor]], torch.optim.Optimizer], problem
     with torch.random.fork_rng():
         alone = OneByOne(factory, problem.shapes)
         try:
+            alone = replace(alone, closure=own_optimizer.asks_again(alone, w))
             complete = own_optimizer.is_complete(alone, w)
         except InputError:
             alone = OneByOne(factory, [(1, problem.p)])  # written for the axis of the replicas?
-            if own_optimizer.mixes(together, alone, w, cut=0):
+            if _fails_or_mixes(together, alone, w):
                 raise
             complete = own_optimizer.is_complete(alone, w)
-        if own_optimizer.mixes(together, alone, w):
+        if alone.closure or own_optimizer.mixes(together, alone, w):
             return replace(alone, complete=complete)
     return together
+
+
+def _fails_or_mixes(together: TorchOptimizer, alone: OneByOne, w: torch.Tensor) -> bool:
+    try:
+        return own_optimizer.mixes(together, alone, w, cut=0)
+    except InputError:
+        return True
 
 
 def _by_name(optimizer: str, lr: float, options: Mapping[str, Any]) -> Rule:
@@ -265,8 +274,8 @@ def polyak_options(options: Mapping[str, Any]) -> dict[str, float]:
 
 def state_dict(state: Any) -> dict[str, Any]:
     """Return a rule's state as values: nothing, a tensor, or what a torch optimiser keeps."""
-    if isinstance(state, own_optimizer.Replicas):
-        return own_optimizer.state_dict(state)
+    if isinstance(state, one_by_one.Replicas):
+        return one_by_one.state_dict(state)
     if not isinstance(state, torch.optim.Optimizer):
         return {} if state is None else {"tensor": state}
     (parameter,) = state.param_groups[0]["params"]
@@ -277,8 +286,8 @@ def state_dict(state: Any) -> dict[str, Any]:
 
 def load_state_dict(fresh: Any, values: Mapping[str, Any]) -> Any:
     """Return the state whose values these are; `fresh` is the rule's state at its beginning."""
-    if isinstance(fresh, own_optimizer.Replicas):
-        return own_optimizer.load_state_dict(fresh, values)
+    if isinstance(fresh, one_by_one.Replicas):
+        return one_by_one.load_state_dict(fresh, values)
     if not isinstance(fresh, torch.optim.Optimizer):
         return None if fresh is None else values["tensor"].to(fresh.device)
     found: dict[str, dict[str, Any]] = {"state": {}, "group": {}}

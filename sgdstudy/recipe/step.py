@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+
+# a replica's number and other parameters (p,) -> loss and gradient of its batch there
+Again = Callable[[int, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 class Step(NamedTuple):
@@ -14,8 +18,10 @@ class Step(NamedTuple):
         gradient: of the batch losses, `(R, p)`.
         loss: the batch losses, `(R,)`.
         lr: step size of this step; None: the rule's own.
+        again: evaluates the batch of one of the replicas at other parameters.
     """
 
     gradient: torch.Tensor
     loss: torch.Tensor
     lr: float | None = None
+    again: Again | None = None

@@ -98,7 +98,7 @@ def name_of(point: Mapping[str, Any]) -> str:
 
 
 def read_yaml(path: str) -> dict[str, Any]:
-    """Return what a sweep's file says: `study`, `arm`, `grid`, `seeds`, `record`.
+    """Return what a sweep's file says: `study`, `arm`, `grid`, `seeds`, `record`, `by`.
 
     Raises:
         InputError: no such file, no YAML, or a key that a sweep does not have.
@@ -110,7 +110,7 @@ def read_yaml(path: str) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         first = " ".join(str(error).split())[:150]
         raise InputError(f"the sweep's file {path!r} cannot be read: {first}") from None
-    kinds = {"study": str, "arm": str, "grid": dict, "seeds": int, "record": str}
+    kinds = {"study": str, "arm": str, "grid": dict, "seeds": int, "record": str, "by": str}
     if not isinstance(found, dict):
         raise InputError(f"the sweep's file {path!r} is no mapping of {', '.join(kinds)}")
     for key, given in found.items():

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
+from sgdstudy import checks
 from sgdstudy.errors import InputError, quoted, unknown
 from sgdstudy.recipe.identity import Identity
 from sgdstudy.studies import helpers
@@ -23,6 +24,7 @@ from sgdstudy.studies.arm import (
 )
 from sgdstudy.studies.study import Study
 from sgdstudy.sweep import grid as grids
+from sgdstudy.tracking import describe
 from sgdstudy.tracking.code import Code
 from sgdstudy.tracking.runs import FINGERPRINT
 
@@ -39,6 +41,7 @@ class Plan:
         arm: the arm whose settings are changed.
         grid: values by name of a setting, or of an option of the script.
         record: `epochs`, or `steps` too.
+        by: the result that ranks the combinations; None: see `results.measure`.
     """
 
     study: Study
@@ -46,16 +49,23 @@ class Plan:
     arm: str
     grid: grids.Grid
     record: str = "epochs"
+    by: str | None = None
 
     @classmethod
     def of(
-        cls, study: Study, options: Options, arm: str | None, grid: grids.Grid, record: str
+        cls,
+        study: Study,
+        options: Options,
+        arm: str | None,
+        grid: grids.Grid,
+        record: str,
+        by: str | None = None,
     ) -> Plan:
         """Check the parts and return the plan; `arm` None is the script's first.
 
         Raises:
-            InputError: an empty grid, an unknown name in it, an unknown arm, or one whose steps
-                were taken elsewhere.
+            InputError: an empty grid, an unknown name in it, an unknown arm, one whose steps were
+                taken elsewhere, or a result that the arm does not have.
         """
         if not grid:
             raise InputError("the grid is empty; give --grid lr=1e-4,2e-4 or a file with one")
@@ -76,7 +86,10 @@ class Plan:
             raise unknown("arm", name, arms)
         if arms[name].trajectory is not None:
             raise InputError(f"the steps of {name} were taken elsewhere: no setting changes them")
-        return cls(study, options, name, grid, record)
+        if by is not None:
+            known = describe.result_names(arms[name].problem, arms[name].config)
+            checks.choice("result to rank by", by, known)
+        return cls(study, options, name, grid, record, by)
 
     @property
     def name(self) -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 from sgdstudy import figures, theory
 from sgdstudy.errors import InputError, reason
 from sgdstudy.figures import heat_map
+from sgdstudy.recipe.columns import more_is_better
 from sgdstudy.sweep import grid as grids
 from sgdstudy.tracking.entries import Closing
 
@@ -27,25 +28,26 @@ log = logging.getLogger("sgdstudy")
 
 
 def measure(plan: Plan) -> str:
-    """Return what the combinations are judged by."""
+    """Return what the combinations are drawn by, and ranked where nothing else is asked for."""
     stops = plan.combinations[0].arm.config.stop is not None
     return "stop_epoch" if stops else "full_loss"
 
 
 def best(plan: Plan, table: pd.DataFrame, n: int = 10) -> pd.DataFrame:
     """Return the n best combinations, the best first: settings, results, how many seeds diverge."""
-    what = measure(plan)
+    what = plan.by or measure(plan)
     wanted = [*plan.grid, what, f"{what}_p10", f"{what}_p90", "diverged"]
     good = table[table.status == "FINISHED"]
     if what not in good:
         return good[list(plan.grid)].head(0)
-    good = good.dropna(subset=what).sort_values(what, kind="stable").head(n)
+    rising = not more_is_better(what)
+    good = good.dropna(subset=what).sort_values(what, ascending=rising, kind="stable").head(n)
     return good[[name for name in wanted if name in good]]
 
 
 def summary(plan: Plan, table: pd.DataFrame) -> str:
     """Say in words what a sweep found."""
-    what, good = measure(plan), table[table.status == "FINISHED"]
+    what, good = plan.by or measure(plan), table[table.status == "FINISHED"]
     seeds = len(plan.combinations[0].arm.config.seeds)
     parts = [f"{len(table)} combinations of {plan.arm}, {seeds} seed{'s' * (seeds > 1)} each."]
     absent = int((table.status == "").sum())
@@ -60,7 +62,8 @@ def summary(plan: Plan, table: pd.DataFrame) -> str:
     if first:
         point = grids.name_of({name: first[0][name] for name in plan.grid})
         median = " (median over the seeds)" if seeds > 1 else ""
-        parts.append(f"Lowest {what}: {first[0][what]:.6g}{median}, at {point}.")
+        end = "Highest" if more_is_better(what) else "Lowest"
+        parts.append(f"{end} {what}: {first[0][what]:.6g}{median}, at {point}.")
     else:
         parts.append(f"None has a {what}.")
     if "diverged" in good:

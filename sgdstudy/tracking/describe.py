@@ -110,6 +110,18 @@ def results(history: History) -> dict[str, float]:
     return {name: value for name, value in figures.items() if math.isfinite(value)}
 
 
+def result_names(problem: Problem, config: TrainConfig) -> list[str]:
+    """Return what `results` has of a run that did not diverge, but quantiles, by which runs rank.
+
+    Not how many seeds converged, which grows the less is asked.
+    """
+    there = config.epoch_columns(problem)
+    names = ["stop_epoch", "full_loss", "full_grad_norm"]
+    names += [name for name in ("distance", *OPTIONAL, *config.measure_columns) if name in there]
+    names += [f"w{i}" for i in range(problem.p)] if problem.p <= 16 else []
+    return [*names, "steps", "train_seconds", "seconds_per_step", "diverged"]
+
+
 def _last(history: History) -> dict[str, np.ndarray]:
     """Return what only some runs have, at the end of each seed's last epoch, `(R,)`."""
     there: list[str] = next((b.schema.names for b in history.sink.batches("epochs")), [])

@@ -32,6 +32,10 @@ from sgdstudy.tracking.store import Store, read_store
 
 MAX_BYTES = 1_000_000_000
 CLAIM_FIELDS = ("name", "arm", "expected", "measured", "tolerance", "holds", "source", "kind")
+SHARED = {  # options of all scripts: `studies.arm.SHARED`
+    *("seeds", "first_seed", "device", "engine", "store", "jobs", "strict", "answer", "predict"),
+    *("resume", "checkpoint_seconds", "lang"),
+}
 LARGEST = float(np.finfo(float).max)  # what MLflow's database keeps of an infinity
 NOT_FINITE = {"inf": np.inf, "-inf": -np.inf, "nan": np.nan}
 log = logging.getLogger("sgdstudy")
@@ -49,7 +53,8 @@ def load_runs(
         arms: the arms wanted; None for all.
 
     Returns:
-        The columns `study, arm, run_id, invocation`; params as numbers, truth values or text;
+        The columns `study, arm, run_id, invocation`; params as numbers, truth values or text; the
+        script's own options as `option.<name>`, of a combination of a sweep those of its point;
         `result/` metrics by their names; predictions as `predicted_<name>`; the claims about the
         arm as `claim_<name>` (measured) and `claim_<name>_holds`; `stop_reason, status`.
 
@@ -70,6 +75,7 @@ def load_runs(
         rows.append(
             labels
             | {name: _number_or_text(text) for name, text in run.params.items()}
+            | _own_options(run)
             | _figures(run.metrics)
             | claims.get((labels["invocation"], labels["arm"]), {})
             | {"stop_reason": run.tags.get("stop_reason"), "status": run.status}
@@ -316,6 +322,20 @@ def _figures(metrics: Mapping[str, float]) -> dict[str, float]:
             column = {"result": name, "predicted": f"predicted_{name}"}.get(group, key)
             found[column] = float(_infinite(value))
     return found
+
+
+def _own_options(run: TrackedRun) -> dict[str, Any]:
+    """Return the options that only the run's script has, as `option.<name>`; a list as a tuple."""
+    told = []
+    for tag in ("sgdstudy.options", "sgdstudy.settings"):  # a sweep's settings are the last word
+        try:
+            told.append(shapes.parsed(run.tags.get(tag, "{}"), shapes.OPTIONS, f"the tag {tag}"))
+        except InputError as error:
+            log.warning("%s of %s; it is done without", error, named([run]))
+            return {}
+    options, settings = told
+    own = {name: settings.get(name, v) for name, v in options.items() if name not in SHARED}
+    return {f"option.{name}": tuple(v) if isinstance(v, list) else v for name, v in own.items()}
 
 
 def _infinite(values: Any) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -22,7 +23,7 @@ from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe import rules
 from sgdstudy.recipe.clipping import clipped
 from sgdstudy.recipe.config import TrainConfig
-from sgdstudy.recipe.own_optimizer import OneByOne
+from sgdstudy.recipe.one_by_one import OneByOne
 
 log = logging.getLogger("sgdstudy")
 WORTH_STEPS = 2000  # eager steps that take as long as compiling does, about 0.2 s
@@ -99,10 +100,11 @@ class Eager:
         self.problem = problem
         self.rule = rules.make(config.optimizer, config.lr, config.options, problem)
         self.clips = {"norm": config.clip_norm, "value": config.clip_value}
-        self.note = ""
+        self.note, self.asks = "", isinstance(self.rule, OneByOne) and self.rule.closure
         if isinstance(self.rule, OneByOne) and len(config.seeds) > 1:
+            why = "takes a closure" if self.asks else "is not element-wise"
             name = rules.name_of(config.optimizer)
-            self.note = f"the optimizer {name} is not element-wise: its replicas step one by one"
+            self.note = f"the optimizer {name} {why}: its replicas step one by one"
             log.warning("%s, which takes longer", self.note)
         # None: the optimiser's own
         self.rates = None if config.schedule is None else config.rates(problem.d)
@@ -134,16 +136,30 @@ class Eager:
         if samples.indices is not None:
             batches = self._batches(samples, samples.indices.reshape(len(w), n_epochs, -1), sizes)
         for lr, batch in zip(rates, batches, strict=True):
-            if batch is None:
-                loss, gradient = (value.to(w.dtype) for value in self.problem.over_all(w))
-            else:
-                loss, gradient = self.problem.losses_and_gradients(w, *batch)
-            step = rules.Step(clipped(gradient, **self.clips), loss, lr)
+            loss, gradient = self._evaluated(w, batch)
+            along = clipped(gradient, **self.clips)
+            step = rules.Step(along, loss, lr, partial(self._again, batch))
             w, state = self.rule.update(w, state, step)
             ws.append(w)
             losses.append(loss)
             gradients.append(gradient)
         return w, state, Recorded(torch.stack(ws), torch.stack(losses), torch.stack(gradients))
+
+    def _evaluated(self, w: torch.Tensor, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return losses `(R,)` and gradients `(R, p)` of batches; None: of all the data."""
+        if self.asks and len(w) > 1:  # rounded as its closure does, which compares
+            rows = [self._evaluated(w[r : r + 1], _of(batch, r)) for r in range(len(w))]
+            loss, gradient = (torch.cat(part) for part in zip(*rows, strict=True))
+            return loss, gradient
+        if batch is not None:
+            return self.problem.losses_and_gradients(w, *batch)
+        loss, gradient = self.problem.over_all(w)
+        return loss.to(w.dtype), gradient.to(w.dtype)
+
+    def _again(self, batch: Any, r: int, w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return loss and gradient, clipped, of replica r's batch at parameters `(p,)`."""
+        loss, gradient = self._evaluated(w[None], _of(batch, r))
+        return loss[0], clipped(gradient, **self.clips)[0]
 
     def _batches(
         self, samples: Samples, indices: torch.Tensor, sizes: np.ndarray
@@ -159,6 +175,11 @@ class Eager:
                 yield xs[epoch, step], ys[epoch, step]
             if count < len(sizes):  # the ragged last batch
                 yield rest[0][epoch], rest[1][epoch]
+
+
+def _of(batch: Any, r: int) -> Any:
+    """Return replica r's part of a batch; None stays."""
+    return batch and tuple(part[r : r + 1] for part in batch)
 
 
 def _gather(samples: Samples, indices: torch.Tensor) -> list[torch.Tensor]:
