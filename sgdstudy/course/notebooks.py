@@ -300,8 +300,8 @@ CELLS: list[Text | Code] = [
             to_say(
                 "Neighbouring points make batches that are all steep in the same direction. At the "
                 "ends of the interval the step is too large for them, and the loss is multiplied "
-                "from batch to batch; in the middle it comes down again, so that the loss of all "
-                "points, read at the end of an epoch, falls all the same."
+                "from batch to batch; in the middle it comes down again: at the end of the first "
+                "epoch the loss of all points is millions of times below the running loss."
             ),
             to_say(
                 'The missing chance is not the fault: the order `"strided"` is as fixed, but each '

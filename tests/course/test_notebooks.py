@@ -7,6 +7,7 @@ import sys
 import pytest
 from conftest import call
 
+import sgdstudy as ss
 from sgdstudy.course.notebooks import CELLS, SOLUTION, STUDENT, notebook
 from sgdstudy.language import speaking
 
@@ -100,3 +101,15 @@ def test_work_is_not_overwritten(written, capsys):
     assert call("course", written) == 2
     assert "is there already" in capsys.readouterr().err
     assert (written / STUDENT).read_text(encoding="utf-8") == before
+
+
+@pytest.mark.slow
+def test_what_the_solution_says_of_exercise_6_is_so():
+    settings = {"optimizer": "notebook", "lr": 2e-4, "batch_size": 10, "epochs": 50}
+    first = ss.train("curve", order="sequential", **{**settings, "epochs": 1}).epochs.iloc[0]
+    assert first.running_loss > 1e6 * first.full_loss
+    stops = [
+        ss.train("curve", order=order, stop=("running", 0.1), **settings).stop_epoch[0]
+        for order in ("shuffle", "strided")
+    ]
+    assert abs(stops[0] - stops[1]) <= 1
