@@ -116,7 +116,7 @@ pd.Series(expected)
 # %% [markdown]
 # ## Your own descent, checked
 #
-# `ss.check` runs a function written for Exercise 1, 2 or 4 and names its faults.
+# `ss.check` runs a function written for one of the Exercises 1 to 5 and names its faults.
 
 
 # %%
