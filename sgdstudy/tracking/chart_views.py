@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment
 
 VIEW, ALL = "sgdstudy", "sgdstudy_all"  # the latest invocation; all of them
-MOST_SHOWN = 6  # arms: lines of a chart. A view cannot hide runs that its filter lets through
 COLOR = "mlflow.runColor"  # tag: of a run, in all charts
 CHARTED = "sgdstudy.charted"  # "yes" on the runs that the views show
 TAG = f"mlflow.sharedViewState.{VIEW}"
@@ -36,6 +35,7 @@ SECTIONS = {
     section: {f"{PREFIX[kind]}/{column.name}": column for kind, column in charts}
     for section, charts in columns.sections().items()
 }
+ONCE = "result/"  # metrics of a run that are one number: a bar for each run
 CLOCK = f"{PREFIX['epochs']}/{columns.CLOCK}"  # a run that has it shows its losses by it too
 BY_CLOCK = to_say("Losses, by the clock")
 PACKED = "deflate;"
@@ -164,7 +164,9 @@ def _state(
             for name in _others(sections, keys)
         ],
         "compareRunCharts": [
-            _line(chart, section) for section, charts in sections.items() for chart in charts
+            _bars(chart, section) if chart.key.startswith(ONCE) else _line(chart, section)
+            for section, charts in sections.items()
+            for chart in charts
         ],
         "isAccordionReordered": True,
         "autoRefreshEnabled": False,
@@ -241,6 +243,19 @@ def _is_beside(key: str, other: str) -> bool:
     """Whether a key is a band or a single seed of another one."""
     _, between, which = key.removeprefix(other).rpartition("_")
     return key.startswith(f"{other}_") and bool(between and columns.WHICH.fullmatch(which))
+
+
+def _bars(chart: Chart, section: str) -> dict[str, Any]:
+    return {
+        "type": "BAR",
+        "uuid": f"{VIEW}-{section}-{chart.title}",
+        "metricKey": chart.key,
+        "metricSectionId": section,
+        "displayName": chart.title,
+        "runsCountToCompare": MOST_LISTED,
+        "deleted": False,
+        "isGenerated": False,
+    }
 
 
 def _line(chart: Chart, section: str) -> dict[str, Any]:
