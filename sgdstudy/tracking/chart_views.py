@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
-from sgdstudy.language import say, to_say
+from sgdstudy.language import say, to_say, translated
 from sgdstudy.recipe import columns
 from sgdstudy.recipe.columns import PREFIX
 from sgdstudy.tracking.runs import TrackedRun, search
@@ -126,7 +126,7 @@ def _asked(title: str, key: str) -> Chart:
     """Return a chart that the study declares."""
     kind, name, _ = columns.line(columns.setting(key))
     column = columns.TABLES[kind].get(name)
-    return Chart(title, key, column is None or column.linear)  # a parameter has a sign
+    return Chart(translated(title), key, column is None or column.linear)  # a parameter has a sign
 
 
 def _of_column(key: str, column: columns.Column, keys: set[str]) -> list[Chart]:
