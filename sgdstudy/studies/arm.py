@@ -197,8 +197,10 @@ def in_charts(arms: Mapping[str, Arm]) -> dict[str, Arm]:
         if count > 1:
             both = " and ".join(repr(name) for name in shown if declared.get(name) == color)
             raise InputError(f"the charts show {both} in one colour, {color}; change one")
-    first = sorted(arms, key=lambda name: name not in shown)
-    colors = palette.of_arms({name: arms[name].config for name in first}, declared)
+    configs = {name: arm.config for name, arm in arms.items()}
+    of_shown = {name: color for name, color in declared.items() if name in shown}
+    of_shown = palette.of_arms({name: configs[name] for name in shown}, of_shown)
+    colors = palette.of_arms(configs, declared | of_shown)
     return {name: arm.but(charted=name in shown, color=colors[name]) for name, arm in arms.items()}
 
 

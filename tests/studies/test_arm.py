@@ -135,6 +135,12 @@ def test_a_colour_is_declared_by_name_or_by_number_and_two_lines_of_a_chart_diff
             ss.Arm("curve", color=wrong)
     with pytest.raises(ss.InputError, match="the charts show 'a' and 'b' in one colour"):
         in_charts({"a": arm, "b": arm})
+    sgd = ss.Arm("curve", lr=1e-4, batch_size=10)  # what is not shown takes nothing from the others
+    hidden = sgd.but(charted=False, color=palette.ORDERS["shuffle"])
+    arms = {"hidden": hidden, "shuffle": sgd, "sequential": sgd.but(order="sequential")}
+    seen = {name: arm.color for name, arm in in_charts(arms).items()}
+    due = palette.ORDERS["shuffle"], palette.ORDERS["shuffle"], palette.ORDERS["sequential"]
+    assert seen == dict(zip(arms, due, strict=True))
     both = in_charts({"a": arm, "b": arm.but(charted=False)})
     assert [one.color for one in both.values()] == [palette.RED] * 2
 
