@@ -83,8 +83,8 @@ ask = {
     ("running_loss_epoch_1", "exact"): "With shuffle=False, the running loss of epoch 1?",
 }
 charts = {
-    "loss at the epochs' ends (strided may lie under shuffle)": "epoch/full_loss",
-    "running loss (strided may lie under shuffle)": "epoch/running_loss",
+    "full loss (shuffle may cover strided)": "epoch/full_loss",
+    "running loss (shuffle may cover strided)": "epoch/running_loss",
 }
 STUDY = ss.study(__name__)
 

@@ -7,10 +7,9 @@ colour blindness can tell apart; darkened where they would be too light for a li
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from sgdstudy.figures.style import Run
     from sgdstudy.recipe.config import TrainConfig
 
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#CC8200", "#009E73", "#D55E00"
@@ -101,7 +100,19 @@ def of_arms(
     return found
 
 
-def of_runs(runs: Mapping[str, Run]) -> list[str]:
+class Coloured(Protocol):
+    """What a colour is asked of: a run, whose own one is that of a study's arm."""
+
+    @property
+    def config(self) -> TrainConfig:
+        """How it was trained."""
+
+    @property
+    def color(self) -> str | None:
+        """`#RRGGBB`; None: it has none of its own."""
+
+
+def of_runs(runs: Mapping[str, Coloured]) -> list[str]:
     """Return the colours of runs: those of a study's arms, if they have and differ in them.
 
     Else those that the rule gives to these runs alone: see `of_arms`.

@@ -78,6 +78,7 @@ def save(store: Store, experiment_id: str, invocation: str, asked: Mapping[str, 
     charted = [run for run in runs if run.tags.get(CHARTED) == "yes"]
     keys = {key for run in charted for key in run.metrics}
     flat = keys - {key for run in charted for key in run.metrics if not _is_flat(key, run)}
+    moves = any(run.params["optimizer"] != "none" for run in charted if "optimizer" in run.params)
     of_browser = _of_browser(runs)
     arms = f"tags.`{CHARTED}` = 'yes'"
     for name, shown in ((VIEW, f"{only(invocation)} AND {arms}"), (ALL, arms)):
@@ -87,7 +88,7 @@ def save(store: Store, experiment_id: str, invocation: str, asked: Mapping[str, 
             "createdAt": now,
             "updatedAt": now,
             "state": _packed(
-                _state(shown, keys, asked, flat) | (of_browser if name == VIEW else {})
+                _state(shown, keys, asked, flat, moves) | (of_browser if name == VIEW else {})
             ),
         }
         tag = f"mlflow.sharedViewState.{name}"
@@ -139,9 +140,17 @@ def _of_column(key: str, column: columns.Column, keys: set[str]) -> list[Chart]:
 
 
 def _state(
-    runs_shown: str, keys: set[str], asked: Mapping[str, str], flat: Set[str] = frozenset()
+    runs_shown: str,
+    keys: set[str],
+    asked: Mapping[str, str],
+    flat: Set[str] = frozenset(),
+    moves: bool = True,
 ) -> dict[str, Any]:
-    """Return the state of a view: its filter, its columns, its charts; none of what is flat."""
+    """Return the state of a view: its filter, its columns, its charts; none of what is flat.
+
+    Where nothing moves, all steps count alike, and their axis is linear.
+    """
+    x = "log" if moves else "linear"  # the first epoch counts most
     sections = _sections(keys - flat, asked)
     return {
         "searchFilter": runs_shown,
@@ -164,7 +173,7 @@ def _state(
             for name in _others(sections, keys)
         ],
         "compareRunCharts": [
-            _bars(chart, section) if chart.key.startswith(ONCE) else _line(chart, section)
+            _bars(chart, section) if chart.key.startswith(ONCE) else _line(chart, section, x)
             for section, charts in sections.items()
             for chart in charts
         ],
@@ -258,7 +267,7 @@ def _bars(chart: Chart, section: str) -> dict[str, Any]:
     }
 
 
-def _line(chart: Chart, section: str) -> dict[str, Any]:
+def _line(chart: Chart, section: str, x: str) -> dict[str, Any]:
     by_clock = section == BY_CLOCK
     return {
         "type": "LINE",
@@ -272,7 +281,7 @@ def _line(chart: Chart, section: str) -> dict[str, Any]:
         "scaleType": "linear" if chart.linear else "log",
         "xAxisKey": "metric" if by_clock else "step",
         "selectedXAxisMetricKey": CLOCK if by_clock else "",
-        "xAxisScaleType": "linear" if by_clock else "log",  # the first epoch counts most
+        "xAxisScaleType": "linear" if by_clock else x,
         "useGlobalXaxisKey": False,
         "displayPoints": False,  # else a line of less than 60 points has dots
         "lineSmoothness": 0,

@@ -111,7 +111,7 @@ def test_from_the_bare_address_to_the_charts_to_a_run_and_back(server):
         charts_of(page)
         for arm in ARMS:
             assert page.get_by_text(arm, exact=True).first.is_visible()
-        page.get_by_text("running loss (strided may lie under shuffle)").first.wait_for()
+        page.get_by_text("running loss (shuffle may cover strided)").first.wait_for()
         # the view is the browser's own: all runs are listed, the answer first; few are drawn
         assert not page.get_by_text("viewing a shared view").is_visible()
         assert page.get_by_role("link", name="exact", exact=True).is_visible()
