@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from sgdstudy.errors import InputError
 from sgdstudy.figures import describe
 from sgdstudy.figures.palette import OPTIMIZERS, ORDERS
 from sgdstudy.recipe.columns import STEPS
+from sgdstudy.studies.arm import in_charts
 from sgdstudy.studies.claims import Claims
 from sgdstudy.studies.scripts import find_scripts, load_study
 from sgdstudy.studies.study import Runs
@@ -89,8 +91,11 @@ def trained(name):
     """A study, the options of its small run, and the runs."""
     study = load_study(name)
     options = study.options(**SMALL[name])
-    arms = study.placed_arms(options).items()
-    runs = {arm: ss.train(one.problem, config=one.config, progress=False) for arm, one in arms}
+    arms = in_charts(study.placed_arms(options))
+    runs = {
+        name: replace(ss.train(arm.problem, config=arm.config, progress=False), color=arm.color)
+        for name, arm in arms.items()
+    }
     return study, options, Runs(runs)
 
 
