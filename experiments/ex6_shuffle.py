@@ -29,7 +29,7 @@ def arms(o):
         own_line = order != "shuffle_once"  # that of shuffle covers it
         yield f"SGD {order}", sgd.but(order=order, seeds=seeds, charted=own_line)
     exact = sgd.but("sequential in float64", order="sequential", dtype="float64", charted=False)
-    yield "exact", exact.but(diagnostics="full")
+    yield "exact", exact.but(diagnostics="full", color=ss.figures.palette.ORDERS["sequential"])
     most = exact.but("the batches that multiply an error most")
     yield "worst stretch", most.but(**ss.expect(exact).alone())
     yield "worst stretch, across", most.but(**ss.expect(exact).alone(across=True))
@@ -83,8 +83,8 @@ ask = {
     ("running_loss_epoch_1", "exact"): "With shuffle=False, the running loss of epoch 1?",
 }
 charts = {
-    "loss of all the data, at the epochs' ends": "epoch/full_loss",
-    "running loss of the epoch": "epoch/running_loss",
+    "full loss (shuffle may cover strided)": "epoch/full_loss",
+    "running loss (shuffle may cover strided)": "epoch/running_loss",
 }
 STUDY = ss.study(__name__)
 

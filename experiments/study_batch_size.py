@@ -111,7 +111,7 @@ def picture(o, runs, value):
     return ss.figures.Chart(title, panels, ss.say("Theory: S_min (1 + B_c / B) steps."))
 
 
-charts = {"loss of all the data, by step": "batch/full_loss"}
+charts = {"loss of all the data: the steps that a larger batch saves": "batch/full_loss"}
 tables = {"steps.csv": table}
 STUDY = ss.study(__name__)
 

@@ -39,6 +39,7 @@ def arms(o):
     clean = ss.Arm(ss.problems.even_parabola(2, 200), "its mean square grows", batch_size=1)
     clean = clean.but(order="with_replacement", diagnostics="off", metrics=["full_loss"])
     beyond = {"lr": 1.3 * float(ss.expect(clean).mean_square_lr_limit), "epochs": 3}
+    clean = clean.but(color="green")  # the other panel has the colours of its lines
     yield NOISELESS, clean.but(seeds=o.seed_range(), record_rows=20_000, **beyond)
     if o.quick:
         return
@@ -92,11 +93,11 @@ def picture(o, runs, value):
             series[ss.say("{line}, almost surely", line=name)] = sizes, sure, None
     axes = {"x": ss.say("batch size"), "y": ss.say("lr over 2 / λ_max")}
     axes |= {"title": ss.say("the largest step")}
-    *colors, black, green = ss.figures.palette.named("blue", "sky", "red", "black", "green")
+    *colors, black = ss.figures.palette.named("blue", "sky", "red", "black")
     left = ss.figures.lines.measured(series, colors=colors, **axes)
     run, growth = runs[NOISELESS], value["mean_square_factor_per_step"]
     z = (run.from_minimiser("steps") ** 2).sum(-1)
-    half = ss.figures.lines.of_seeds(ss.say("half of the seeds"), np.arange(len(z)), z, green)
+    half = ss.figures.lines.of_seeds(ss.say("half of the seeds"), np.arange(len(z)), z, run.color)
     due = half.y[0] * growth**half.x
     expected = ss.figures.Line(ss.say("their mean square, theory"), half.x, due, black)
     least = np.min(half.y if half.band is None else half.band[0])  # of a single seed

@@ -35,10 +35,12 @@ def arms(o):
     for order in (*REDRAWN, *KEPT):
         how = {"order": order, "seeds": o.seed_range() if "shuffle" in order else [0]}
         yield f"SGD {order}, noise 1", noisy.but(**how)
-        if order in REDRAWN:
-            yield f"{order}, running rule", sgd.but(stop=("running", o.epsilon), **how)
+        if order in REDRAWN:  # in the picture beside those with noise, in their colours
+            color = ss.figures.palette.ORDERS[order]
+            clean = sgd.but(stop=("running", o.epsilon), charted=False, color=color)
+            yield f"{order}, running rule", clean.but(**how)
         if order in ("shuffle", "sequential"):
-            yield f"RMSprop {order}", rms.but(**how)
+            yield f"RMSprop {order}", rms.but(charted=False, **how)
 
 
 def claims(o, runs):

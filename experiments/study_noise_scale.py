@@ -28,6 +28,7 @@ from answers.study_noise_scale import (
 )
 
 FOLLOWED = {f"{x}, B={b}": (x, b) for x, b in ((CURVE, 2), (CURVE, 8), (CURVE, 32), (TIGHT, 64))}
+COLORS = {2: "sky", 8: "blue", 32: "green", 64: "red"}  # of the batch sizes
 WHOLE, B_C = ss.to_say("all the data, theory"), ss.to_say("critical batch size, theory")
 BY_TARGET = "by target"
 EXACT = "theory: recursion of second moments; four standard errors"
@@ -45,7 +46,8 @@ def arms(o):
         if not (o.quick and size == 2):
             arm, seeds = planned(line, size), few if line == CURVE else o.seed_range()
             epochs = int(np.ceil(1.2 * path(line, size).steps * size / arm.problem.d))
-            yield name, arm.but(f"batches of {size}", seeds=list(seeds), epochs=epochs)
+            arm = arm.but(f"batches of {size}", seeds=list(seeds), color=COLORS[size])
+            yield name, arm.but(epochs=epochs)
 
 
 def measured(run, arm, part):
@@ -75,11 +77,12 @@ def picture(o, runs, value):
             points.append((arm, x, measured(run, arm, slice(first, last))))
     laws |= {WHOLE: path(CURVE, None).noise_scale_at, B_C: lambda x: critical(CURVE) + 0 * x}
     points += [(BY_TARGET, LINES[line][0], critical(line), 0) for line in (LOOSE, TIGHT)]
-    panels, colors = [], {B_C: "BLACK", "B=2": "SKY", "B=8": "BLUE", "B=32": "GREEN", "B=64": "RED"}
+    panels, colors = [], {B_C: ss.figures.palette.BLACK}
+    colors |= {f"B={size}": runs[arm].color for arm, (_, size) in FOLLOWED.items() if arm in runs}
     titles = {CURVE: ss.say("a parabola of 256 points"), TIGHT: ss.say("a staircase, noisy labels")}
     for line, further in {CURVE: {WHOLE: WHOLE, B_C: B_C}, TIGHT: {BY_TARGET: B_C}}.items():
         names = {arm: arm.split(", ")[1] for arm in shown[line]} | further
-        drawn = [getattr(ss.figures.palette, colors.get(n, "GREY")) for n in names.values()]
+        drawn = [colors.get(n, ss.figures.palette.GREY) for n in names.values()]
         names |= {key: ss.say(name) for key, name in further.items()}
         given = {"x": ss.say("loss above the least one"), "y": ss.say("samples"), "colors": drawn}
         given |= {"title": titles[line]}

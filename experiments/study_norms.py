@@ -41,12 +41,13 @@ class Options(ss.Options):
 
 
 def arms(o):
-    for (loss, lr), size in product(STEPS.items(), sorted({o.divides, o.ragged})):
-        curve = ss.problems.curve(loss=loss)
-        arm = ss.Arm(curve, lr=lr, batch_size=size, seeds=o.seed_range())
+    sizes = {o.divides: "blue", o.ragged: "red"}
+    for (loss, lr), (size, color) in product(STEPS.items(), sizes.items()):
+        arm = ss.Arm(ss.problems.curve(loss=loss), lr=lr, color=color, charted=False)
+        arm = arm.but(batch_size=size, seeds=o.seed_range())
         yield f"{loss}, B={size}, fixed", arm.but("w = 0", optimizer="none", epochs=1)
         moving = arm.but("w moves", optimizer="notebook", epochs=o.epochs)
-        yield f"{loss}, B={size}, moving", moving
+        yield f"{loss}, B={size}, moving", moving.but(charted=loss == "norm")
 
 
 def claims(o, runs):
@@ -65,8 +66,9 @@ def picture(o, runs, value):
     panels, sizes = [], sorted({o.divides, o.ragged})
     for loss, (column, title) in SHOWN.items():
         lines = []
-        for size, color in zip(sizes, ss.figures.palette.CYCLE, strict=False):
+        for size in sizes:
             still, moving = (runs[f"{loss}, B={size}, {how}"] for how in ("fixed", "moving"))
+            color = moving.color
             lines.append(ss.figures.Line("", [0], still.over_full(column), color, dots=True))
             y = moving.over_full(column)
             label = ss.say("batches of {n}", n=size)
@@ -90,6 +92,7 @@ def figures(runs):
     yield "fixed.png", ss.figures.batch_losses(runs.select("*fixed"))
 
 
+charts = {"norm: sum of the batches": "epoch/sum_loss", "norm of all the data": "epoch/full_loss"}
 STUDY = ss.study(__name__)
 
 if __name__ == "__main__":

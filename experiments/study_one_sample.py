@@ -27,7 +27,7 @@ def arms(o):
     one = ss.Arm("curve", "stochastic descent proper", optimizer="notebook", batch_size=1, lr=2e-4)
     one = one.but(epochs=o.passes, stop=("running", o.epsilon), seeds=o.seed_range())
     text = one.but("the text's values: 1e-5, 1e-3, 100", lr=1e-5, stop=("running", 1e-3))
-    yield "one sample, prose", text
+    yield "one sample, prose", text.but(color="green")  # blue and red are those of the orders
     yield "one sample, shuffled", one
     yield "one sample, sorted", one.but("along the curve", order="sequential")
 
@@ -48,7 +48,7 @@ def picture(o, runs, value):
     prose, one, ordered = runs.values()
     names = {ss.say("shuffled"): one, ss.say("along the curve"): ordered}
     names[ss.say("shuffled, lr 1e-5")] = prose
-    same = {"colors": ss.figures.palette.CYCLE, "limits": (1e-2, 1e8)}
+    same = {"limits": (1e-2, 1e8)}
     first = ss.figures.lines.within_epoch(names, title=ss.say("the first pass"), log="xy", **same)
     same |= {"title": ss.say("pass by pass"), "epsilon": o.epsilon}
     ends = ss.figures.lines.by_epoch(names, "running_loss", **same)

@@ -58,8 +58,11 @@ def arms(o):
     for words, velocity in VELOCITY.items():
         moves = ss.problems.drifting_parabola(velocity, NOISE, D)
         constant = ss.Arm(moves, f"constant step, {words}", lr=LRS[3], **same)
+        constant = constant.but(charted=False)
         for lr in GRID[words]:
-            yield f"{words}, lr={lr}", constant.but(lr=lr, epochs=epochs(lr))
+            charted = words == "drift" and lr in CHOSEN
+            yield f"{words}, lr={lr}", constant.but(lr=lr, epochs=epochs(lr), charted=charted)
+        decay |= {"charted": words == "drift"}
         yield f"{words}, {DECAYED}", constant.but(f"a step that decays, {words}", **decay)
 
 
@@ -136,6 +139,7 @@ def figures(runs):
     yield "following.png", ss.figures.followed(titled, law(), 1, 1500, slope)
 
 
+charts = {"running loss: of each sample before it is learnt from": "epoch/running_loss"}
 STUDY = ss.study(__name__)
 
 if __name__ == "__main__":

@@ -47,7 +47,8 @@ def arms(o):
             middle = ss.expect(arm).first_lr(4 / 33 if problem.least_squares is None else None)
             for k in (-2, 0, 2) if o.quick else range(-3, 4):
                 lr, about = middle * 10 ** (k / 2), f"step size {k:+d} of the grid"
-                yield f"{name}, {rule}, lr {lr:.2g}", arm.but(about, lr=lr, charted=k == 0)
+                charted = name == "curve" and k == 0
+                yield f"{name}, {rule}, lr {lr:.2g}", arm.but(about, lr=lr, charted=charted)
 
 
 def claims(o, runs):

@@ -42,12 +42,13 @@ def arms(o):
         problem = ss.problems.even_parabola(1, 100, noise, START)
         arm = ss.Arm(problem, "constant", batch_size=10, **same)
         lr = SHARE * float(ss.expect(arm).mean_square_lr_limit)
-        yield f"{world}: constant", arm.but(lr=lr)
-        polyak = arm.but(optimizer="polyak", lr=1e3, charted=False)  # no step is as large
-        one = polyak.but(ONE, batch_size=1, options={"c": 0.5})
+        arm = arm.but(charted=noise > 0)
+        yield f"{world}: constant", arm.but(lr=lr, color="blue")  # as in the other world
+        polyak = arm.but(optimizer="polyak", lr=1e3)  # no step is as large
+        one = polyak.but(ONE, batch_size=1, options={"c": 0.5}, color="red")
         yield f"{world}: {ONE}", one
         least = {"least_loss": problem.least_squares.least_loss}
-        full = {"batch_size": None, "options": least, "seeds": [0]}
+        full = {"batch_size": None, "options": least, "seeds": [0], "color": "green"}
         yield f"{world}: {FULL}", polyak.but(FULL, **full)
 
 
@@ -99,6 +100,7 @@ def picture(o, runs, value):
     return ss.figures.Chart(title, panels, ss.say("It fits every sample, its noise included."))
 
 
+charts = {"gradient norm of all the data; noisy labels": "epoch/full_grad_norm"}
 STUDY = ss.study(__name__)
 
 if __name__ == "__main__":

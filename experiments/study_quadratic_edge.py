@@ -32,7 +32,7 @@ def arms(o):
         diagnostics_every=1,
         metrics=["full_loss", SHARPNESS],
     )
-    yield STABLE, stable
+    yield STABLE, stable.but(color="grey")
     for name, options in GROWING.items():
         lr = SHARE * limit * ss.theory.sharpness_limit(1.0, **options) / 2
         yield name, stable.but(lr=lr, options=options)
@@ -58,14 +58,13 @@ def claims(o, runs):
 def picture(o, runs, value):
     names = [ss.say("descent, 0.9 of its limit"), ss.say("descent"), ss.say("heavy ball")]
     names, lines = [*names, "Nesterov"], []
-    for i, (label, (arm, run)) in enumerate(zip(names, runs.items(), strict=True)):
+    for label, (arm, run) in zip(names, runs.items(), strict=True):
         loss, theory = run.array("steps", "full_loss")[:, 0], None
         steps, middle = np.arange(len(loss)), len(loss) // 2
         if arm in GROWING:  # through the middle of the run
             law = ss.theory.growth_per_step(run.config.lr, run.edge().late[0], **run.config.options)
             theory = loss[middle] * law ** (steps - middle)
-        color = ss.figures.palette.color(i - 1) if i else ss.figures.palette.GREY
-        lines.append(ss.figures.Line(label, steps, loss, color, theory=theory))
+        lines.append(ss.figures.Line(label, steps, loss, run.color, theory=theory))
     panel = ss.figures.Panel(lines, ss.say("steps"), ss.say("loss of all the data"), log="y")
     descent, heavy, nesterov = (value["growth_per_step", arm] for arm in GROWING)
     title = ss.say(

@@ -18,7 +18,8 @@ SHARE = 0.15  # of the step at which second moments diverge: few enough paths ca
 START = (0.9, 0.05, 0.05)  # excess loss of the start, from the flattest direction to the steepest
 WORLDS = {"noiseless": 0.0, "noisy": 1.0}  # standard deviation of the label noise
 BOTTOM = {"noiseless": 1e-20, "noisy": 1e-4}  # of the figure
-SHOWN = ("constant", "cosine", "1/t", "1/t, mu x 4", "tail mean")
+SHOWN = {"constant": "blue", "cosine": "red", "1/t": "green", "1/t, mu x 4": "orange"}
+SHOWN |= {"tail mean": "purple"}
 SCHEDULES = ("constant", "warm-up", *DECAYS)
 PANELS = {
     ss.to_say("schedules"): SCHEDULES,
@@ -65,7 +66,10 @@ def arms(o):
         known = ss.expect(arm)
         lr = SHARE * float(known.mean_square_lr_limit)
         for line, own in lines(lr, known.eigenvalues[0], arm.n_steps):
-            yield f"{world}: {line}", arm.but(line, charted=bool(noise and line in SHOWN), **own)
+            # the gradient of a mean of the parameters is not recorded
+            charted = noise > 0 and line in SHOWN and line not in MEANS
+            arm = arm.but(line, charted=charted, color=SHOWN.get(line), **same)
+            yield f"{world}: {line}", arm.but(**own)
 
 
 def claims(o, runs):
@@ -122,6 +126,7 @@ def figures(runs):
     yield "step_sizes.png", ss.figures.excess_grid(found, bottom)
 
 
+charts = {"gradient norm of all the data; noisy labels": "epoch/full_grad_norm"}
 STUDY = ss.study(__name__)
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import sgdstudy as ss
 from answers.study_usable_steps import ABOVE, BELOW, BESIDE, NEAR, answer, exponent_zero, short
 
 ORDERS = ("sequential", "strided", "shuffle")
+COLORS = ("blue", "red")  # below a limit, above it
 GROWING = 20  # epochs, well before float64 overflows
 PATHS = 64  # that theory's exponent is the mean of
 
@@ -38,13 +39,14 @@ def arms(o):
         yield order, sgd.but("its contraction per epoch", order=order, seeds=one)
     along = sgd.but(order="sequential", diagnostics="full")
     usable = ss.expect(along).usable_lr(o.epsilon, low=2e-4, high=3e-4)
-    for name, factor in NEAR.items():
-        yield name, along.but(f"{factor} times the largest usable step", lr=factor * usable)
+    for (name, factor), color in zip(NEAR.items(), COLORS, strict=True):
+        near = along.but(f"{factor} times the largest usable step", lr=factor * usable)
+        yield name, near.but(color=color)
     drawn = sgd.but(order="shuffle", diagnostics="full", seeds=o.seed_range())
     zero = ss.theory.lyapunov_zero_lr(sgd.problem, 10, low=3e-4, high=8e-4)
-    for name, factor in BESIDE.items():
+    for (name, factor), color in zip(BESIDE.items(), COLORS, strict=True):
         near = drawn.but(f"{factor} times the zero of the exponent", lr=factor * zero)
-        yield name, near.but(charted=factor < 1)
+        yield name, near.but(charted=False, color=color)
 
 
 def claims(o, runs):
@@ -78,10 +80,10 @@ def picture(o, runs, value):
     pairs = {ss.say("sorted: limit {lr}", lr=known): NEAR}
     pairs |= {ss.say("shuffled: limit {lr}", lr=zero): BESIDE}
     names = ss.say("just below the limit"), ss.say("just above")
-    panels, colors = [], ss.figures.palette.named("blue", "red")
+    panels = []
     for (title, arms), top in zip(pairs.items(), (1e3, 1e20), strict=True):
         shown = runs.named(dict(zip(names, arms, strict=True)))
-        axes = {"title": title, "epsilon": o.epsilon, "colors": colors, "limits": (0.03, top)}
+        axes = {"title": title, "epsilon": o.epsilon, "limits": (0.03, top)}
         panels.append(ss.figures.lines.by_epoch(shown, "full_loss", **axes))
     title = ss.say(
         """Sorted order stands steps up to {known}, beyond which rounding keeps the loss high;

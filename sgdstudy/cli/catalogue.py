@@ -78,7 +78,7 @@ def _of_code(path: Path, is_script: bool) -> Iterator[tuple[str, str]]:
 
 
 def _of_script(tree: ast.Module) -> Iterator[str]:
-    """Yield the paragraphs of a script's docstring, its figures, and what it asks the reader."""
+    """Yield the paragraphs of a script's docstring, its figures and charts, and what it asks."""
     yield from (ast.get_docstring(tree) or "").split("\n\n")
     for node in ast.walk(tree):
         if (name := _literal(node)).endswith(".png"):  # a figure: the report shows it by its name
@@ -88,6 +88,8 @@ def _of_script(tree: ast.Module) -> Iterator[str]:
             continue
         if ast.unparse(node.targets[0]) == "ask":
             yield from map(_literal, node.value.values)
+        elif ast.unparse(node.targets[0]) == "charts":
+            yield from (_literal(title) for title in node.value.keys if title is not None)
 
 
 def _of_calls(tree: ast.Module) -> Iterator[str]:

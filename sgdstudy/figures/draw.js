@@ -48,6 +48,30 @@
     return own;
   };
 
+  // A page that follows a dark screen has light words, and lines that keep their hues, on its own ground.
+  const scheme = matchMedia("(prefers-color-scheme: dark)");
+  const follows = getComputedStyle(document.documentElement).colorScheme.includes("dark");
+  const GROUND = 0x1e, INK = "#e4e7eb", SOFT = "#a5adb8", GRID = "#363c45";
+  const mixed = (color, with_, share) => /^#[0-9a-f]{6}$/i.test(color ?? "") ? "#" + [1, 3, 5].map((i) => {
+    const part = parseInt(color.slice(i, i + 2), 16);
+    return Math.round(part + (with_ - part) * share).toString(16).padStart(2, "0");
+  }).join("") : color;
+  const inDark = (data, layout) => {
+    for (const { line, marker } of data) {
+      for (const part of [line, marker]) { // dashed: what theory expects, which stands back
+        if (part?.color) part.color = line?.dash ? mixed(part.color, GROUND, 0.5) : mixed(part.color, 255, 0.3);
+        if (part?.color === mixed("#222222", 255, 0.3)) part.color = INK;
+      }
+    }
+    Object.assign(layout, { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)" });
+    layout.font = { ...layout.font, color: INK };
+    for (const name of Object.keys(layout).filter((name) => /^[xy]axis/.test(name))) {
+      Object.assign(layout[name], { gridcolor: GRID, linecolor: SOFT, tickcolor: SOFT, zerolinecolor: GRID });
+    }
+    for (const note of layout.annotations ?? []) if (note.font?.color) note.font.color = SOFT;
+    for (const shape of layout.shapes ?? []) if (shape.line) shape.line.color = SOFT;
+  };
+
   const draw = async (chart) => {
     plotly ??= unpacked();
     const { data, layout } = JSON.parse(chart.querySelector("script").textContent);
@@ -61,14 +85,19 @@
     const names = data.filter((trace) => trace.showlegend).length;
     const least = (layout.yaxis2?.matches ? SHARED : LEAST) * Math.max(panels, 1.3);
     const narrow = () => place.clientWidth < least;
-    const show = (below) => library.react(
-      place, data, below ? stacked(layout, panels, names, place.clientWidth) : structuredClone(layout),
-      { responsive: true, ...buttons });
+    const show = (below) => {
+      const lines = structuredClone(data);
+      const own = below ? stacked(layout, panels, names, place.clientWidth) : structuredClone(layout);
+      own.uirevision = "kept"; // what was hidden or zoomed
+      if (follows && scheme.matches) inDark(lines, own);
+      return library.react(place, lines, own, { responsive: true, ...buttons });
+    };
     let below = narrow();
     await show(below);
     addEventListener("resize", () => {
       if (narrow() !== below) show(below = !below);
     });
+    scheme.addEventListener("change", () => show(below));
   };
 
   const seen = new IntersectionObserver((entries) => {

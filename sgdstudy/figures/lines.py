@@ -36,8 +36,8 @@ def by_epoch(
     Args:
         runs: name of the line -> run.
         column: of `epochs`.
-        colors: the colours, in the order of the runs; () those of their orders, if they differ in
-            it, else of their optimisers, else of their places (`palette.of_arms`).
+        colors: the colours, in the order of the runs; () those of the study's arms, or of what the
+            runs differ in (`palette.of_runs`).
         axes: of the panel, as `title`, `epsilon`, `limits`.
     """
     lines = []
@@ -192,7 +192,7 @@ def stopped(
 
 
 def lr_sharpness(
-    runs: Mapping[str, Run], known: Collection[str], colors: Mapping[str, str], **axes: Any
+    runs: Mapping[str, Run], known: Collection[str], *, colors: Sequence[str] = (), **axes: Any
 ) -> Panel:
     """Return a panel of lr times the sharpness over lr times the steps, of each first seed.
 
@@ -201,17 +201,17 @@ def lr_sharpness(
     Args:
         runs: name of the line -> run that has `full_hess_max_eig`.
         known: the lines whose edge is drawn, `ss.expect(run).edge`.
-        colors: name of the line -> its colour; others may be named, too.
+        colors: the colours, in the order of the runs; () as `by_epoch`.
         axes: of the panel.
     """
     lines = []
-    for label, run in runs.items():
+    for (label, run), color in zip(runs.items(), _colors(runs, colors), strict=False):
         which = {"columns": ["seed", "step", SHARPNESS], "seeds": run.config.seeds[:1]}
         rows = run.load(**which)
         rows = rows[np.isfinite(rows[SHARPNESS])]
         x, y = (run.config.lr * rows[name].to_numpy() for name in ("step", SHARPNESS))
         edge = (x[[0, -1]], np.full(2, expect(run).edge)) if label in known else None
-        lines.append(Line(label, x, y, colors[label], theory=edge))
+        lines.append(Line(label, x, y, color, theory=edge))
     return _panel(lines, axes, x=say("lr times steps"), y=say("lr times the sharpness"))
 
 
@@ -280,7 +280,7 @@ def _panel(lines: Sequence[Line], axes: Mapping[str, Any], **given: Any) -> Pane
 
 
 def _colors(runs: Mapping[str, Run], given: Sequence[str] = ()) -> Sequence[str]:
-    return given or [*palette.of_arms({name: run.config for name, run in runs.items()}).values()]
+    return given or palette.of_runs(runs)
 
 
 def _interval(points: pd.DataFrame) -> tuple[np.ndarray, np.ndarray] | None:

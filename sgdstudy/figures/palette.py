@@ -7,7 +7,7 @@ colour blindness can tell apart; darkened where they would be too light for a li
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from sgdstudy.recipe.config import TrainConfig
@@ -33,12 +33,17 @@ OPTIMIZERS = {
     "RMSprop": RED,
     "Adam": GREEN,
     "AdamW": ORANGE,
-    "Adagrad": PURPLE,
-    "Adamax": SKY,
+    "momentum": SKY,  # SGD with it: the heavy ball
+    "Nesterov": PURPLE,
+    "Adagrad": "#5B3FA0",
     "NAdam": "#7A5C00",
-    "Adadelta": "#5B3FA0",
+    "RAdam": "#003F63",
+    "Adamax": "#8C3B00",
+    "Adadelta": "#6E2F5B",
     "none": GREY,
 }
+NAMED = {"blue": BLUE, "orange": ORANGE, "green": GREEN, "red": RED}
+NAMED |= {"purple": PURPLE, "sky": SKY, "black": BLACK, "grey": GREY}
 
 
 def color(index: int) -> str:
@@ -56,7 +61,7 @@ def named(*names: str) -> list[str]:
     >>> named("sky", "black")
     ['#3A9FDB', '#222222']
     """
-    return [globals()[name.upper()] for name in names]
+    return [NAMED[name] for name in names]
 
 
 def light(color: str, share: float = 0.55) -> str:
@@ -73,24 +78,68 @@ def light(color: str, share: float = 0.55) -> str:
 FURTHER = ("#7A5C00", "#5B3FA0", "#003F63", "#8C3B00", "#005C44", "#B8860B", "#6E2F5B", "#1C5F85")
 
 
-def of_arms(configs: Mapping[str, TrainConfig]) -> dict[str, str]:
+def of_arms(
+    configs: Mapping[str, TrainConfig], declared: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Return a colour for each arm, all different as long as there are any.
 
     That of its order, if the arms differ in it; else of its optimiser; else the next one.
+
+    Args:
+        configs: the arms; the first ones choose first.
+        declared: arm -> its colour, whatever the rule; two may have the same.
     """
-    found: dict[str, str] = {}
-    free = [*CYCLE, *FURTHER]
-    for table, name in ((ORDERS, "order"), (OPTIMIZERS, "optimizer")):
-        values = {arm: getattr(config, name) for arm, config in configs.items()}
-        if len({str(value) for value in values.values()}) < 2:
-            continue
-        for arm, value in values.items():
-            color = table.get(value) if isinstance(value, str) else None
-            if color and arm not in found and color not in found.values():
-                found[arm] = color
-        break
-    free = [color for color in free if color not in found.values()]
+    found = {arm: color for arm, color in (declared or {}).items() if arm in configs}
+    for arm, color in _of_kind(configs).items():
+        if color and arm not in found and color not in found.values():
+            found[arm] = color
+    free = [color for color in (*CYCLE, *FURTHER) if color not in found.values()]
     for arm in configs:
         if arm not in found:
             found[arm] = free.pop(0) if free else GREY
     return found
+
+
+class Coloured(Protocol):
+    """What a colour is asked of: a run, whose own one is that of a study's arm."""
+
+    @property
+    def config(self) -> TrainConfig:
+        """How it was trained."""
+
+    @property
+    def color(self) -> str | None:
+        """`#RRGGBB`; None: it has none of its own."""
+
+
+def of_runs(runs: Mapping[str, Coloured]) -> list[str]:
+    """Return the colours of runs: those of a study's arms, if they have and differ in them.
+
+    Else those that the rule gives to these runs alone: see `of_arms`.
+    """
+    own = [run.color for run in runs.values() if run.color is not None]
+    if len({*own}) == len(runs):
+        return own
+    return [*of_arms({name: run.config for name, run in runs.items()}).values()]
+
+
+def _of_kind(configs: Mapping[str, TrainConfig]) -> dict[str, str | None]:
+    """Return the colours of the arms' orders, or of their optimisers, whichever they differ in."""
+    orders = {  # in a single batch there is none
+        arm: config.order for arm, config in configs.items() if config.batch_size is not None
+    }
+    for table, values in (
+        (ORDERS, orders),
+        (OPTIMIZERS, {arm: _optimizer(config) for arm, config in configs.items()}),
+    ):
+        if len({str(value) for value in values.values()}) > 1:
+            named = {arm: value for arm, value in values.items() if isinstance(value, str)}
+            return {arm: table.get(value) for arm, value in named.items()}
+    return {}
+
+
+def _optimizer(config: TrainConfig) -> Any:
+    """Return an optimiser's name; SGD with momentum is another one."""
+    momentum = config.optimizer == "SGD" and config.options.get("momentum")
+    nesterov = momentum and config.options.get("nesterov")
+    return "Nesterov" if nesterov else "momentum" if momentum else config.optimizer

@@ -11,7 +11,7 @@ import pandas as pd
 
 from sgdstudy import theory
 from sgdstudy.errors import InputError
-from sgdstudy.figures import style
+from sgdstudy.figures import palette, style
 from sgdstudy.figures.backend import styled
 from sgdstudy.figures.lines import known_losses
 from sgdstudy.figures.panels import MOST
@@ -102,7 +102,7 @@ def by_epoch(
     panels = figure.subplots(1, len(columns), squeeze=False)[0]
     curves = {arm: predictions.expected_losses(h.problem, h.config) for arm, h in runs.items()}
     for axes, column in zip(panels, columns, strict=True):
-        for (arm, history), color in zip(runs.items(), style.colors(len(runs)), strict=True):
+        for (arm, history), color in zip(runs.items(), palette.of_runs(runs), strict=True):
             rows = history.load("epochs", columns=["seed", "epoch", *([axis] * clock), column])
             style.line(axes, rows, axis, column, arm, color)
             expected = curves[arm].get(column, np.empty(0))[: history.stop_epoch.max()]
@@ -147,7 +147,7 @@ def within_epoch(runs: Runs, epoch: int = 1, column: str = "loss") -> Figure:
     """Draw a quantity over the batches of one epoch, median over the seeds."""
     figure = Figure(figsize=(11, 5), layout="constrained")
     axes, known = figure.subplots(), False
-    for (arm, history), color in zip(runs.items(), style.colors(len(runs)), strict=True):
+    for (arm, history), color in zip(runs.items(), palette.of_runs(runs), strict=True):
         window = slice(epoch, epoch + 1)
         rows = history.load(columns=["seed", "epoch", "batch", column], epochs=window)
         style.line(axes, rows, "batch", column, arm, color)
@@ -185,7 +185,7 @@ def stop_epochs(runs: Runs, printed: int | None = None) -> Figure:
     """Draw the histogram of the stop epochs over the seeds; seeds that never stop are counted."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    for (arm, history), color in zip(runs.items(), style.colors(len(runs)), strict=True):
+    for (arm, history), color in zip(runs.items(), palette.of_runs(runs), strict=True):
         epochs = history.converged_epoch
         stopped = epochs[np.isfinite(epochs)]
         never = len(epochs) - len(stopped)

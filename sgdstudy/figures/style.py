@@ -8,12 +8,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sgdstudy.checks import SeedsLike
+from sgdstudy.figures import palette
 from sgdstudy.figures.backend import style_of
 from sgdstudy.figures.extremes import Extremes
 from sgdstudy.figures.panels import drawable
@@ -36,6 +36,10 @@ class Run(Protocol):
     @property
     def config(self) -> TrainConfig:
         """How."""
+
+    @property
+    def color(self) -> str | None:
+        """Its colour in all charts, as an arm of a study; None: of none."""
 
     @property
     def predicted(self) -> Mapping[str, float]:
@@ -144,7 +148,7 @@ def with_theory(axes: Any) -> tuple[list[Any], list[str]]:
     return [*lines, Line2D([], [], color="black", linestyle="--")], [*names, say("theory")]
 
 
-def colors(n: int) -> list[Any]:
-    """Return n colors that are easy to tell apart."""
-    cycle = colormaps["tab10"] if n <= 10 else colormaps["tab20"]
-    return [cycle(i % cycle.N) for i in range(n)]
+def colors(n: int) -> list[str]:
+    """Return n colors that are easy to tell apart; grey where there are no more."""
+    every = [*palette.CYCLE, *palette.FURTHER]
+    return [every[i] if i < len(every) else palette.GREY for i in range(n)]

@@ -25,7 +25,6 @@ def over_lr(rows: pd.DataFrame) -> list[Panel]:
     Args:
         rows: as of `lr_sensitivity`.
     """
-    colors = palette.OPTIMIZERS | {"momentum": palette.ORANGE}
     panels = []
     for name, mine in rows.groupby("problem", sort=False):
         lines = []
@@ -33,7 +32,7 @@ def over_lr(rows: pd.DataFrame) -> list[Panel]:
             each = mine[mine["optimizer"] == rule].sort_values("lr")
             x, y, known = (each[column].to_numpy() for column in ("lr", "median", "theory"))
             theory = known if np.isfinite(known).sum() > 1 else None
-            lines.append(Line(rule, x, y, colors[rule], theory=theory))
+            lines.append(Line(rule, x, y, palette.OPTIMIZERS[rule], theory=theory))
         title = say("{name}, to {target}", name=name, target=mine["target"].iloc[0])
         panels.append(Panel(lines, "lr", say("epochs, median"), title, "xy"))
     return panels

@@ -63,6 +63,7 @@ class History:
         engine: what took the steps: eager | compiled | elsewhere.
         engine_note: why they were not compiled, where that would have paid; else "".
         predicted: what theory expected, by name, computed before the run (of a study's arm).
+        color: its colour in all charts, of a study's arm: `#rrggbb`.
     """
 
     problem: Problem
@@ -77,6 +78,7 @@ class History:
     engine: str = "eager"
     engine_note: str = ""
     predicted: Mapping[str, float] = field(default_factory=dict)
+    color: str | None = None
 
     @classmethod
     def from_arrays(

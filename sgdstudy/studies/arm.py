@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from sgdstudy.recipe.config import TrainConfig
     from sgdstudy.training.trajectory import Trajectory
 
+MOST_CHARTED = 6  # arms: lines of a chart that a person takes in at once
 # what a grid may name of an arm
 SETTINGS = (
     "lr",
@@ -106,7 +109,9 @@ class Arm:
         problem: what is trained: a `Problem`, or the name of one that stands ready.
         about: what the arm is there for, in a few words.
         charted: whether the prepared view of the MLflow UI shows it; not where it would dwarf the
-            others.
+            others. Of more than six, the view shows the first six.
+        color: of its line in all charts, as "red" or "#d55e00"; None: that of its order or of its
+            optimiser, else the next one.
         trajectory: steps taken elsewhere, as `ss.Trajectory(problem, w, indices)`, to be recorded
             and tracked like our own.
         settings: see `TrainConfig`; with a trajectory, see `Trajectory.config`.
@@ -127,6 +132,7 @@ class Arm:
     problem: Problem
     about: str
     charted: bool
+    color: str | None
     trajectory: Trajectory | None
     settings: Mapping[str, Any]
     config: TrainConfig
@@ -137,6 +143,7 @@ class Arm:
         about: str = "",
         *,
         charted: bool = True,
+        color: str | None = None,
         trajectory: Trajectory | None = None,
         **settings: Any,
     ) -> None:
@@ -152,7 +159,7 @@ class Arm:
         made = TrainConfig.of if trajectory is None else trajectory.config
         config = made(**settings)
         config.check(problem)
-        parts = (problem, about, charted, trajectory, settings, config)
+        parts = (problem, about, charted, _hex(color), trajectory, settings, config)
         for part, value in zip(fields(self), parts, strict=True):
             object.__setattr__(self, part.name, value)
 
@@ -167,9 +174,51 @@ class Arm:
         Raises:
             InputError: a setting that is not allowed, or does not fit the problem.
         """
-        same = {name: getattr(self, name) for name in ("problem", "charted", "trajectory")}
+        kept = ("problem", "charted", "color", "trajectory")
+        same = {name: getattr(self, name) for name in kept}
         about = self.about if about is None else about
         return Arm(**(same | dict(self.settings) | {"about": about} | changes))
+
+
+def in_charts(arms: Mapping[str, Arm]) -> dict[str, Arm]:
+    """Return the arms as charts show them: six of them charted at the most, each with its colour.
+
+    Of more that are charted the first six are, in the order of the script.
+
+    Raises:
+        InputError: two that are shown declare one colour.
+    """
+    from sgdstudy.figures import palette
+
+    shown = [name for name, arm in arms.items() if arm.charted][:MOST_CHARTED]
+    declared = {name: arm.color for name, arm in arms.items() if arm.color is not None}
+    alike = Counter(declared[name] for name in shown if name in declared)
+    for color, count in alike.items():
+        if count > 1:
+            both = " and ".join(repr(name) for name in shown if declared.get(name) == color)
+            raise InputError(f"the charts show {both} in one colour, {color}; change one")
+    configs = {name: arm.config for name, arm in arms.items()}
+    of_shown = {name: color for name, color in declared.items() if name in shown}
+    of_shown = palette.of_arms({name: configs[name] for name in shown}, of_shown)
+    colors = palette.of_arms(configs, declared | of_shown)
+    return {name: arm.but(charted=name in shown, color=colors[name]) for name, arm in arms.items()}
+
+
+def _hex(color: str | None) -> str | None:
+    """Return a colour as `#RRGGBB`.
+
+    Raises:
+        InputError: it is none that we know.
+    """
+    if color is None:
+        return None
+    from sgdstudy.figures.palette import NAMED
+
+    if isinstance(color, str) and re.fullmatch("#[0-9a-fA-F]{6}", color):
+        return color.upper()
+    if not isinstance(color, str) or color not in NAMED:
+        raise InputError(f'color is "#rrggbb" or one of {", ".join(NAMED)}, not {quoted(color)}')
+    return NAMED[color]
 
 
 def split_point(point: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -14,6 +14,8 @@ from sgdstudy.errors import InputError, quoted, unknown
 from sgdstudy.recipe import columns
 from sgdstudy.studies.claims import Claim
 
+OPEN = r"(batch|epoch)/w[0-9]+|result/\w+"  # metrics that are in no table
+
 
 def docstring(file: str) -> str:
     """Return the docstring of a file, as it stands there."""
@@ -64,7 +66,7 @@ def check_charts(charts: Any) -> None:
                 f"the chart {title!r} shows one metric, not {quoted(metric)}: MLflow gives all "
                 f"metrics of a run one colour; make a chart of each"
             )
-        if not (isinstance(metric, str) and re.fullmatch("(batch|epoch)/w[0-9]+", metric)):
+        if not (isinstance(metric, str) and re.fullmatch(OPEN, metric)):
             checks.choice(f"metric of the chart {title!r}:", _of_all_seeds(metric), known)
 
 

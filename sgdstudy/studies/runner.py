@@ -23,7 +23,7 @@ from sgdstudy.language import everywhere, speaking, to_say, translated
 from sgdstudy.language import say as in_words
 from sgdstudy.recipe.identity import Identity
 from sgdstudy.studies import helpers, workers
-from sgdstudy.studies.arm import Arm, Options, own_options
+from sgdstudy.studies.arm import Arm, Options, in_charts, own_options
 from sgdstudy.studies.claims import PLURAL, Claim, Claims, claims_markdown
 from sgdstudy.studies.making import Making
 from sgdstudy.studies.outcome import Result, Runs
@@ -63,10 +63,12 @@ def _begun(
 ) -> Result:
     started = time.perf_counter()
     options = study.chosen() if options is None else options
-    arms = study.placed_arms(options)
+    declared = study.placed_arms(options)
+    arms = in_charts(declared)
     guesses = _guesses(study, options)
     store = recovery.start(options.store, say)
     say(in_words("tracking to {store}", store=store.shown))
+    _say_charted(declared, arms, say)
     invocation = replace(
         Invocation.start(store, study.name, study.tags(options), helpers.code_of(study.file)),
         resume=options.resume,
@@ -74,6 +76,16 @@ def _begun(
     )
     with writing(store, study.name, invocation.id):
         return _run(study, options, arms, guesses, invocation, progress, say, started)
+
+
+def _say_charted(
+    declared: Mapping[str, Arm], arms: Mapping[str, Arm], say: Callable[[str], None]
+) -> None:
+    """Say which arms the charts show, where more are declared to be in them."""
+    n, shown = sum(arm.charted for arm in declared.values()), [a for a in arms if arms[a].charted]
+    if n > len(shown):
+        text = to_say("of {n} charted arms MLflow's charts show the first: {names}")
+        say(in_words(text, n=n, names=", ".join(shown)))
 
 
 def _run(
@@ -134,16 +146,7 @@ class _Work:
 
     def train(self, name: str) -> tuple[str, History]:
         """Train one of the arms; return its run's id and history."""
-        shown = [arm for arm, found in self.arms.items() if found.charted][: chart_views.MOST_SHOWN]
-        arm = self.arms[name].but(charted=name in shown)
-        return train_arm(self.invocation, name, arm, self.progress, self.tags(name))
-
-    def tags(self, name: str) -> dict[str, str]:
-        """Return the tags of an arm's run: the colour it has in all charts."""
-        # those in the charts first
-        arms = dict(sorted(self.arms.items(), key=lambda pair: not pair[1].charted))
-        colors = palette.of_arms({arm: found.config for arm, found in arms.items()})
-        return {chart_views.COLOR: colors[name]}
+        return train_arm(self.invocation, name, self.arms[name], self.progress)
 
     def note(self, history: History) -> None:
         """Notice a Ctrl-C that the trainer caught."""
@@ -196,7 +199,8 @@ def train_arm(
     hash_ = describe.config_hash(problem, describe.parameters(problem, config))
     wanted = {"sgdstudy.config_hash": hash_, **invocation.code.same}
     known = Identity.of(problem, config, own_options(invocation.tags))
-    tags = {FINGERPRINT: known.hash or f"none: {known.unseen}", **(tags or {})}
+    color = {} if arm.color is None else {chart_views.COLOR: arm.color}
+    tags = {FINGERPRINT: known.hash or f"none: {known.unseen}", **color, **(tags or {})}
 
     def take(sink: RunSink) -> History:
         seconds = invocation.checkpoint_seconds
@@ -213,7 +217,8 @@ def train_arm(
             former = resume.find_former(store, study, name, wanted, folder)
         predicted = predict(problem, config, work)
         about: dict[str, Any] = {"about": arm.about, "charted": arm.charted, "tags": tags}
-        return invocation.track(name, problem, config, predicted, take, **about)
+        run_id, history = invocation.track(name, problem, config, predicted, take, **about)
+        return run_id, replace(history, color=arm.color)
 
 
 def _one_by_one(work: _Work) -> Iterator[Trained]:
@@ -263,7 +268,7 @@ def _arms(script: str, values: tuple[tuple[str, Any], ...]) -> tuple[Study, Opti
     """Build a script's arms, once per worker and invocation: some compute their step sizes."""
     study = load_study(script)
     options = study.chosen(**dict(values))
-    return study, options, study.placed_arms(options)
+    return study, options, in_charts(study.placed_arms(options))
 
 
 def _train_one(

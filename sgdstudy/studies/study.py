@@ -69,7 +69,8 @@ class Study:
         picture: options, runs, claims -> the chart that answers the question; its title is the
             finding.
         charts: title -> metric of MLflow, as `epoch/full_loss`: the first charts of its prepared
-            view, a line for each arm. The arms in it send what they show.
+            view, a line for each arm, or a bar of one that is sent once, as `result/steps`. The
+            arms in it send what they show.
     """
 
     file: str
@@ -152,7 +153,8 @@ class Study:
         checks.number("checkpoint_seconds", seconds, lambda v: v >= 0, "at least 0 and finite")
         self.check_functions()
         arms = self._called("arms", lambda: _by_name(self.name, self.arms(options)))
-        placed, asked = {}, [*self.charts.values()]
+        placed, every = {}, self.charts.values()
+        asked = [columns.setting(key) for key in every if not key.startswith("result/")]
         for name, arm in arms.items():
             checks.name("an arm's name", name)
             if name == "answer":
@@ -167,7 +169,7 @@ class Study:
                 if getattr(options, setting) != getattr(Options, setting)
             }
             if arm.charted and asked:
-                sent = [*(arm.config.metrics or ()), *map(columns.setting, asked)]
+                sent = [*(arm.config.metrics or ()), *asked]
                 changes["metrics"] = list(dict.fromkeys(sent))
             placed[name] = arm.but(**changes) if changes else arm
         return placed

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
-from sgdstudy.language import say, to_say
+from sgdstudy.language import say, to_say, translated
 from sgdstudy.recipe import columns
 from sgdstudy.recipe.columns import PREFIX
 from sgdstudy.tracking.runs import TrackedRun, search
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment
 
 VIEW, ALL = "sgdstudy", "sgdstudy_all"  # the latest invocation; all of them
-MOST_SHOWN = 6  # arms: lines of a chart. A view cannot hide runs that its filter lets through
 COLOR = "mlflow.runColor"  # tag: of a run, in all charts
 CHARTED = "sgdstudy.charted"  # "yes" on the runs that the views show
 TAG = f"mlflow.sharedViewState.{VIEW}"
@@ -36,6 +35,7 @@ SECTIONS = {
     section: {f"{PREFIX[kind]}/{column.name}": column for kind, column in charts}
     for section, charts in columns.sections().items()
 }
+ONCE = "result/"  # metrics of a run that are one number: a bar for each run
 CLOCK = f"{PREFIX['epochs']}/{columns.CLOCK}"  # a run that has it shows its losses by it too
 BY_CLOCK = to_say("Losses, by the clock")
 PACKED = "deflate;"
@@ -78,6 +78,7 @@ def save(store: Store, experiment_id: str, invocation: str, asked: Mapping[str, 
     charted = [run for run in runs if run.tags.get(CHARTED) == "yes"]
     keys = {key for run in charted for key in run.metrics}
     flat = keys - {key for run in charted for key in run.metrics if not _is_flat(key, run)}
+    moves = any(run.params["optimizer"] != "none" for run in charted if "optimizer" in run.params)
     of_browser = _of_browser(runs)
     arms = f"tags.`{CHARTED}` = 'yes'"
     for name, shown in ((VIEW, f"{only(invocation)} AND {arms}"), (ALL, arms)):
@@ -87,7 +88,7 @@ def save(store: Store, experiment_id: str, invocation: str, asked: Mapping[str, 
             "createdAt": now,
             "updatedAt": now,
             "state": _packed(
-                _state(shown, keys, asked, flat) | (of_browser if name == VIEW else {})
+                _state(shown, keys, asked, flat, moves) | (of_browser if name == VIEW else {})
             ),
         }
         tag = f"mlflow.sharedViewState.{name}"
@@ -126,7 +127,7 @@ def _asked(title: str, key: str) -> Chart:
     """Return a chart that the study declares."""
     kind, name, _ = columns.line(columns.setting(key))
     column = columns.TABLES[kind].get(name)
-    return Chart(title, key, column is None or column.linear)  # a parameter has a sign
+    return Chart(translated(title), key, column is None or column.linear)  # a parameter has a sign
 
 
 def _of_column(key: str, column: columns.Column, keys: set[str]) -> list[Chart]:
@@ -139,9 +140,17 @@ def _of_column(key: str, column: columns.Column, keys: set[str]) -> list[Chart]:
 
 
 def _state(
-    runs_shown: str, keys: set[str], asked: Mapping[str, str], flat: Set[str] = frozenset()
+    runs_shown: str,
+    keys: set[str],
+    asked: Mapping[str, str],
+    flat: Set[str] = frozenset(),
+    moves: bool = True,
 ) -> dict[str, Any]:
-    """Return the state of a view: its filter, its columns, its charts; none of what is flat."""
+    """Return the state of a view: its filter, its columns, its charts; none of what is flat.
+
+    Where nothing moves, all steps count alike, and their axis is linear.
+    """
+    x = "log" if moves else "linear"  # the first epoch counts most
     sections = _sections(keys - flat, asked)
     return {
         "searchFilter": runs_shown,
@@ -164,7 +173,9 @@ def _state(
             for name in _others(sections, keys)
         ],
         "compareRunCharts": [
-            _line(chart, section) for section, charts in sections.items() for chart in charts
+            _bars(chart, section) if chart.key.startswith(ONCE) else _line(chart, section, x)
+            for section, charts in sections.items()
+            for chart in charts
         ],
         "isAccordionReordered": True,
         "autoRefreshEnabled": False,
@@ -243,7 +254,20 @@ def _is_beside(key: str, other: str) -> bool:
     return key.startswith(f"{other}_") and bool(between and columns.WHICH.fullmatch(which))
 
 
-def _line(chart: Chart, section: str) -> dict[str, Any]:
+def _bars(chart: Chart, section: str) -> dict[str, Any]:
+    return {
+        "type": "BAR",
+        "uuid": f"{VIEW}-{section}-{chart.title}",
+        "metricKey": chart.key,
+        "metricSectionId": section,
+        "displayName": chart.title,
+        "runsCountToCompare": MOST_LISTED,
+        "deleted": False,
+        "isGenerated": False,
+    }
+
+
+def _line(chart: Chart, section: str, x: str) -> dict[str, Any]:
     by_clock = section == BY_CLOCK
     return {
         "type": "LINE",
@@ -257,7 +281,7 @@ def _line(chart: Chart, section: str) -> dict[str, Any]:
         "scaleType": "linear" if chart.linear else "log",
         "xAxisKey": "metric" if by_clock else "step",
         "selectedXAxisMetricKey": CLOCK if by_clock else "",
-        "xAxisScaleType": "linear" if by_clock else "log",  # the first epoch counts most
+        "xAxisScaleType": "linear" if by_clock else x,
         "useGlobalXaxisKey": False,
         "displayPoints": False,  # else a line of less than 60 points has dots
         "lineSmoothness": 0,

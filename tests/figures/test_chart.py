@@ -5,6 +5,7 @@ import itertools
 import json
 import re
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -245,8 +246,31 @@ def test_colours_of_arms_differ_and_belong_to_the_order():
     assert len(set(palette.of_arms(twice).values())) == 4
 
 
+def test_sgd_with_momentum_is_another_optimiser_and_a_full_batch_has_no_order():
+    momentum = {"a": {}, "b": {"momentum": 0.9}, "c": {"momentum": 0.9, "nesterov": True}}
+    rules = {name: ss.Arm("curve", lr=1e-4, options=own).config for name, own in momentum.items()}
+    rules["d"] = ss.Arm("curve", lr=1e-4, batch_size=10, order="sequential").config
+    found = palette.of_arms(rules)
+    due = [palette.OPTIMIZERS[name] for name in ("SGD", "momentum", "Nesterov")]
+    assert [found[name] for name in "abc"] == due
+    assert found["d"] not in due
+
+
+def test_declared_colours_are_kept_and_the_runs_of_a_study_have_theirs():
+    configs = {f"lr {i}": ss.Arm("curve", lr=1e-4 * (i + 1)).config for i in range(3)}
+    found = palette.of_arms(configs, {"lr 2": palette.BLUE, "another": palette.RED})
+    assert found == dict(zip(configs, palette.named("red", "green", "blue"), strict=True))
+    runs = {name: replace(small(), color=palette.SKY) for name in "ab"}
+    assert palette.of_runs(runs) == palette.named("blue", "red")  # two of one colour
+    runs["b"] = replace(runs["b"], color=palette.BLACK)
+    assert palette.of_runs(runs) == palette.named("sky", "black")
+    drawn = lines.by_epoch(runs, "full_loss").lines
+    assert [line.color for line in drawn] == palette.named("sky", "black")
+
+
 def test_no_two_colours_of_a_table_are_alike():
-    for table in (palette.CYCLE, palette.ORDERS.values()):
+    tables = (palette.CYCLE, palette.ORDERS.values(), palette.NAMED.values())
+    for table in tables:
         assert len(set(table)) == len(table)
     colors = [*palette.CYCLE, *palette.FURTHER, palette.GREY]
     assert all(re.fullmatch("#[0-9A-F]{6}", color) for color in colors)
@@ -448,17 +472,16 @@ def test_of_a_quadratic_lr_times_the_sharpness_does_not_move():
         rows = run.load(**which)
         return rows.assign(full_hess_max_eig=rows["full_hess_max_eig"].where(rows["step"] % 4 == 0))
 
-    rare = SimpleNamespace(problem=problem, config=run.config, load=seldom)
+    rare = SimpleNamespace(problem=problem, config=run.config, load=seldom, color=None)
     runs = {"descent": ss.train(problem, **given), "heavy ball": rare}
-    colors = {"heavy ball": palette.RED, "descent": palette.BLUE, "another": palette.SKY}
-    plain, heavy = lines.lr_sharpness(runs, ["heavy ball"], colors).lines
+    plain, heavy = lines.lr_sharpness(runs, ["heavy ball"]).lines
     top = 0.1 * ss.theory.eigenvalues(problem.least_squares)[-1]
     assert plain.y == pytest.approx(top, rel=1e-5)
     assert plain.x == pytest.approx(0.1 * np.arange(9))
     assert heavy.x == pytest.approx([0, 0.4, 0.8])
     assert plain.expected is None
     assert heavy.expected[1].tolist() == [3, 3]  # 2 + 2 beta
-    assert (plain.color, heavy.color) == (palette.BLUE, palette.RED)
+    assert (plain.color, heavy.color) == (palette.BLUE, palette.OPTIMIZERS["momentum"])
 
 
 def test_a_grid_of_excess_losses_starts_at_the_start():

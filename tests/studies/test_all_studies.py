@@ -18,6 +18,7 @@ from PIL import Image
 
 import sgdstudy as ss
 from sgdstudy.figures import Chart, Line, Panel, palette
+from sgdstudy.studies.arm import MOST_CHARTED
 from sgdstudy.studies.rerun import rerun
 from sgdstudy.studies.scripts import find_scripts, load_study
 from sgdstudy.tracking import chart_views
@@ -255,12 +256,56 @@ def test_a_prepared_chart_has_few_lines_and_each_a_colour_of_its_own(studied, st
     runs = search(opened, [experiment.experiment_id], state["searchFilter"])
     assert runs[0].is_answer
     assert runs[0].tags[chart_views.COLOR] == palette.GREY
-    assert bool(state["compareRunCharts"]) is (len(runs) > 1)  # study_iteration_cost draws none
+    assert state["compareRunCharts"]
     for chart in state["compareRunCharts"]:
-        keys = chart["selectedMetricKeys"]
+        keys = chart.get("selectedMetricKeys", [chart["metricKey"]])  # lines, or bars
         colors = [r.tags[chart_views.COLOR] for key in keys for r in runs if key in r.metrics]
-        assert 1 <= len(colors) <= chart_views.MOST_SHOWN, chart["displayName"]
+        assert 1 <= len(colors) <= MOST_CHARTED, chart["displayName"]
         assert len({*colors}) == len(colors), chart["displayName"]
+
+
+def lines_of(drawn):
+    """The lines of a picture.json that have a name: name, colour, places, values."""
+    for trace in drawn["data"]:
+        if trace["name"] and trace.get("hovertemplate", "").startswith(f"{trace['name']}:"):
+            color = trace["marker" if trace["mode"] == "markers" else "line"]["color"]
+            yield trace["name"], color, values(trace["x"]), values(trace["y"])
+
+
+def is_of(x, y, epochs):
+    """Whether a line is that of an arm: a column's median, or its loss less what is the least."""
+    there = x[(x % 1 == 0) & np.isin(x, epochs["epoch"])]
+    if len(there) < len(x) or len(x) < 5:
+        return False
+    columns = ["running_loss", "full_loss", "distance"]
+    by_epoch = epochs.groupby("epoch")[[c for c in columns if c in epochs]]
+    seen = [by_epoch.median().loc[x].to_numpy().T, by_epoch.mean().loc[x].to_numpy().T]
+    same = np.isclose(np.concatenate(seen), y, rtol=1e-5, atol=0).all(1)
+    less = np.stack([part[1] for part in seen]) - y  # the same for all epochs, but for rounding
+    return same.any() or (np.ptp(less, 1) < 1e-6 * np.abs(less).max()).any()
+
+
+# arms that are drawn in the main figure as a line of their own, and in MLflow's charts, at least
+DRAWN = {"ex1_gradient_descent": 4, "ex2_mse_loss": 2, "ex4_minibatch": 1, "ex5_optimizers": 6}
+DRAWN |= {"ex6_shuffle": 2, "study_edge_of_stability": 4, "study_neighbours": 5, "study_polyak": 3}
+DRAWN |= {"study_step_size": 4, "study_one_sample": 2, "study_usable_steps": 2}
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_an_arm_has_one_colour_in_the_main_figure_and_in_mlflow(studied, study):
+    """The names tell which arm a line is, or its values do; of one it may be several quantities."""
+    opened = open_store(studied[0])
+    runs = every_run(opened, opened.experiment(study))
+    charted = {run.name: run for run in runs if run.tags[chart_views.CHARTED] == "yes"}
+    charted.pop("answer")
+    epochs, found = ss.load_epochs(study, store=studied[0]), {}
+    for label, color, x, y in lines_of(main_figure(study, studied[0])[1]):
+        for arm, run in charted.items():
+            if label == arm or is_of(x, y, epochs[epochs["arm"] == arm]):
+                found.setdefault(arm, {})[label] = color.upper() == run.tags[chart_views.COLOR]
+    alone = {arm: lines for arm, lines in found.items() if len(lines) == 1}
+    assert all(all(lines.values()) for lines in alone.values()), alone
+    assert len(alone) >= DRAWN.get(study, 0), alone
 
 
 @pytest.mark.parametrize("study", STUDIES)

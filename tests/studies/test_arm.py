@@ -7,7 +7,9 @@ import pytest
 from conftest import one_line, small_curve
 
 import sgdstudy as ss
-from sgdstudy.studies.arm import SETTINGS, at_settings, split_point
+from sgdstudy.figures import palette
+from sgdstudy.studies.arm import MOST_CHARTED, SETTINGS, at_settings, in_charts, split_point
+from sgdstudy.studies.scripts import find_scripts, load_study
 
 CURVE = small_curve()
 
@@ -110,3 +112,52 @@ def test_without_rows_of_steps_nothing_is_computed_for_them():
     assert (few.diagnostics, few.record_rows) == ("off", 0)
     all_of_it = at_settings(arm, {}, "steps").config
     assert (all_of_it.diagnostics, all_of_it.metrics) == ("full", ("alpha",))
+
+
+def test_of_more_than_six_charted_arms_the_first_six_are_shown_each_in_a_colour_of_its_own():
+    arms = {f"lr {i}": ss.Arm("curve", lr=1e-4 * (i + 1)) for i in range(9)}
+    arms["lr 0"] = arms["lr 0"].but(charted=False)
+    shown = in_charts(arms)
+    assert [*shown] == [*arms]
+    assert [name for name, arm in shown.items() if arm.charted] == [f"lr {i}" for i in range(1, 7)]
+    colors = [arm.color for arm in shown.values()]
+    assert {*colors[1:7]} == {*palette.CYCLE}
+    assert len({*colors}) == 9
+    assert in_charts(shown)["lr 3"].color == shown["lr 3"].color
+
+
+def test_a_colour_is_declared_by_name_or_by_number_and_two_lines_of_a_chart_differ():
+    arm = ss.Arm("curve", lr=1e-4, color="red")
+    assert (arm.color, arm.but(lr=2e-4).color) == (palette.RED, palette.RED)
+    assert arm.but(color="#d55e00").color == palette.RED
+    for wrong in ("pink", "#12345", 3, ["red"]):
+        with pytest.raises(ss.InputError, match='color is "#rrggbb" or one of blue'):
+            ss.Arm("curve", color=wrong)
+    with pytest.raises(ss.InputError, match="the charts show 'a' and 'b' in one colour"):
+        in_charts({"a": arm, "b": arm})
+    sgd = ss.Arm("curve", lr=1e-4, batch_size=10)  # what is not shown takes nothing from the others
+    hidden = sgd.but(charted=False, color=palette.ORDERS["shuffle"])
+    arms = {"hidden": hidden, "shuffle": sgd, "sequential": sgd.but(order="sequential")}
+    seen = {name: arm.color for name, arm in in_charts(arms).items()}
+    due = palette.ORDERS["shuffle"], palette.ORDERS["shuffle"], palette.ORDERS["sequential"]
+    assert seen == dict(zip(arms, due, strict=True))
+    both = in_charts({"a": arm, "b": arm.but(charted=False)})
+    assert [one.color for one in both.values()] == [palette.RED] * 2
+
+
+# pages whose arms are others without --quick, and soon made
+LONG = ["study_edge_of_stability", "study_noise_floor", "study_optimizers", "study_orders"]
+
+
+@pytest.mark.parametrize(
+    ("study", "quick"), [*((s, True) for s in find_scripts()), *((s, False) for s in LONG)]
+)
+def test_a_page_chooses_at_most_six_arms_for_its_charts(study, quick):
+    page = load_study(study)
+    has = "quick" in {field.name for field in dataclasses.fields(page.options)}
+    arms = page.placed_arms(page.chosen(**({"quick": quick} if has else {})))
+    charted = [name for name, arm in arms.items() if arm.charted]
+    assert 1 <= len(charted) <= MOST_CHARTED, charted
+    shown = in_charts(arms)
+    assert [name for name, arm in shown.items() if arm.charted] == charted
+    assert len({shown[name].color for name in charted}) == len(charted)

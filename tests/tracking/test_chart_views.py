@@ -49,6 +49,13 @@ def test_a_chart_has_one_metric_and_no_metric_has_two_charts_of_one_axis():
     assert titles["batch/loss_p90"] == f"{titles['batch/loss']}, p90"
 
 
+def test_a_metric_that_is_sent_once_has_a_bar_for_each_run():
+    state = state_of({"result/steps", "epoch/full_loss"}, {"steps": "result/steps"})
+    bars, lines = state["compareRunCharts"]
+    assert (bars["type"], bars["metricKey"], lines["type"]) == ("BAR", "result/steps", "LINE")
+    assert bars["metricSectionId"] == state["compareRunSections"][0]["uuid"]
+
+
 def test_what_mlflow_charts_by_itself_is_in_sections_that_are_shut():
     keys = {"epoch/full_loss", "epoch/distance", "result/steps", "predicted/rho", "batch/lr"}
     sections = {s["name"]: s["display"] for s in state_of(keys, {})["compareRunSections"]}
@@ -77,6 +84,8 @@ def test_where_nothing_moves_there_is_no_chart_by_epoch(store, monkeypatch, opti
     for state in states:
         keys = {chart["metricKey"] for chart in state["compareRunCharts"]}
         assert keys == {"batch/loss"} | ({"epoch/running_loss"} if drawn else set())
+        axes = {chart["xAxisScaleType"] for chart in state["compareRunCharts"]}
+        assert axes == {"log" if drawn else "linear"}
         shut = {s["name"] for s in state["compareRunSections"] if not s["display"]}
         assert ("epoch" in shut) is not drawn
 
