@@ -273,6 +273,17 @@ def test_many_samples_are_evaluated_in_blocks(loss, monkeypatch):
     assert np.allclose(problem.test_loss(w), held_out, rtol=1e-12)
 
 
+def test_the_accuracy_of_many_samples_is_counted_in_blocks(monkeypatch):
+    x, classes = random(23), torch.arange(23) % 2
+    model = nn.Linear(1, 2)
+    problem = ss.Problem(x[:, None].float(), classes, model, "cross_entropy")
+    w = np.random.default_rng(0).normal(size=(2, problem.p)).astype(np.float32)
+    outputs = [problem.predict(torch.tensor(one)[None], problem.x[None])[0] for one in w]
+    right = [float((out.argmax(-1) == classes).double().mean()) for out in outputs]
+    monkeypatch.setattr("sgdstudy.problems.evaluation.EVALUATE_AT_ONCE", 5)
+    assert problem.accuracy(w) == pytest.approx(right, rel=1e-12)
+
+
 def test_arrays_that_cannot_be_written_are_taken_without_a_warning():
     x = np.arange(5.0)
     x.setflags(write=False)  # as pandas hands columns out

@@ -538,3 +538,31 @@ def test_theorys_own_rounding_grows_with_the_steps():
     rounding, z = rounding_of([0.5, 2.0], 0.4), np.array([[0.6, 0.8]])
     for k in (1, 10, 1000):
         assert np.allclose(rounding.of_powers(z, k), k * 0.4 * 2.0 * 2.0**-52, rtol=1e-9, atol=0)
+
+
+def test_a_stop_epoch_is_foretold_to_the_epoch_or_not_at_all():
+    """Ever nearer to the floor of float32 rounding decides first by one epoch, then by more."""
+    found = []
+    for epsilon in np.geomspace(1e-7, 1e-12, 20):
+        config = ss.TrainConfig(lr=0.02, batch_size=50, epochs=4000, stop=("full", float(epsilon)))
+        found.append(predictions.predict(small_curve(), config).get("stop_epoch_tolerance"))
+    assert {one for one in found if one is not None} <= {0.0, 1.0}
+    assert found[0] is not None
+    assert found[-1] is None
+
+
+def test_a_descent_diverges_where_the_sum_of_its_losses_is_beyond_float32():
+    """The mean of the squares is a sum first: 100 times as large, and not finite any more."""
+    problem, lr, epochs = small_curve(), 3.0, 6
+    assert lr > float(ss.expect(ss.Arm(problem)).lr_limit)
+    whole = {"lr": lr, "batch_size": problem.d, "order": "sequential", "epochs": epochs}
+    exact = ss.train(problem, **whole, dtype="float64").epochs["running_loss"].to_numpy()
+    ratio = 0.1 * np.finfo(np.float32).max / exact[3]  # its mean is below the largest
+    w_star = problem.least_squares.w_star
+    start = w_star + ratio**0.5 * (problem.initial([0])[0].double().numpy() - w_star)
+    far = ss.Arm(problem.replace(w_init=start), **whole)
+    run = ss.train(far.problem, config=far.config)
+    assert run.stop_reason[0] == "diverged"
+    assert run.stop_epoch[0] == 4
+    finite = np.isfinite(ss.expect(far).losses("running_loss")[0][:, 0])
+    assert finite.tolist() == [True, True, True, False, False, False]
