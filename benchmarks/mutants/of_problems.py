@@ -322,6 +322,7 @@ EVALUATION = Group(
             "values[part] += loss.cpu().numpy()",
             "blocks are added up without weights",
         ),
+        ("values[part] += share * right", "values[part] += right", "an accuracy above 1"),
         (
             "x, y = self.test if test and self.test is not None else (self.x, self.y)",
             "x, y = self.test if self.test is not None else (self.x, self.y)",

@@ -271,6 +271,8 @@ PREDICT = Group(
     [
         ('ahead = 0 if rule == "full" else 1', "ahead = 1", "under the rule full an epoch late"),
         ("    if tolerance > 1:\n        return {}\n", "", "rounding that decides is not minded"),
+        ("if tolerance > 1:", "if tolerance > 3:", "a stop epoch to within three"),
+        (".max) / len(ls.residual)\n", ".max)\n", "a sum of squares holds what its mean does"),
         (
             "value, off = ends.running, off",
             "value, off = value, off",
@@ -429,7 +431,95 @@ STUDIES_CLAIMS = Group(
             "return not abs(measured - expected) > tolerance",
             "NaN holds",
         ),
+        (
+            "within = max(due.within, tolerance)",
+            "within = tolerance",
+            "what theory itself may be off is forgotten",
+        ),
     ),
+)
+
+STOPPING = Group(
+    "history/stopping.py",
+    "stopping",
+    [
+        (
+            "[len(sizes) - 1 :: len(sizes)]",
+            "[:: len(sizes)]",
+            "a lucky stop at the parameters of the epoch's first batch",
+        ),
+        (
+            "np.isfinite(self.truth) & ~self.false",
+            "np.isfinite(self.truth)",
+            "seeds that are stopped wrongly say how late a rule is",
+        ),
+    ],
+)
+
+KNOWN = Group(
+    "known.py",
+    "known claims",
+    [
+        ("/ abs(divisor)", "/ divisor", "a tolerance below 0"),
+        (
+            "not self.within < abs(self.value) / 2",
+            "not self.within < abs(self.value)",
+            "what may be off by nine tenths can fail",
+        ),
+    ],
+)
+
+EXPECT = Group(
+    "theory/expect.py",
+    "expect expect_orders expect_moments expect_random",
+    [
+        (
+            "within = c.epochs * self.eps",
+            "within = 1000 * c.epochs * self.eps",
+            "a bound that nothing reaches",
+        ),
+        (
+            "within = c.epochs * self.eps + rate * self.sum_rounding / n",
+            "within = c.epochs * self.eps",
+            "the sums of the losses are exact",
+        ),
+    ],
+)
+
+EXPECTED_ORDERS = Group(
+    "theory/expected_orders.py",
+    "expect_orders expect",
+    [
+        ("within = 2 * (off / full)", "within = 200 * (off / full)", "a bound beyond all rounding"),
+        (
+            "path = known_order(self.problem, config, epochs, off)",
+            "path = known_order(self.problem, config, epochs)",
+            "residuals are not rounded",
+        ),
+        ("* self.eps * losses[0] + seen.sum()", "* self.eps * losses[0]", "losses seen exactly"),
+        (
+            "off = off + (self.sum_rounding + moved / loss) * losses",
+            "off = off + self.sum_rounding * losses",
+            "what the order multiplies is forgotten",
+        ),
+    ],
+)
+
+EXPECTED_MOMENTS = Group(
+    "theory/expected_moments.py",
+    "expect",
+    [
+        (
+            "if not (c.plain if whatever_lr else c.steps_are_plain):",
+            "if not (c.plain if whatever_lr else True):",
+            "numbers of plain steps for any rule",
+        ),
+        (
+            'if not rule or set(c.options) - {"momentum", *more}:',
+            "if not rule:",
+            "numbers of momentum for weight decay too",
+        ),
+    ],
 )
 
 TEXT = Group(
@@ -503,6 +593,11 @@ GROUPS = [
     HISTORY_COMPARE,
     TRACKING_COMPARE,
     STUDIES_CLAIMS,
+    STOPPING,
+    KNOWN,
+    EXPECT,
+    EXPECTED_ORDERS,
+    EXPECTED_MOMENTS,
     TEXT,
     HISTORY_GROWTH,
     HISTORY_LOSSES,
