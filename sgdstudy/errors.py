@@ -168,7 +168,7 @@ def reason(error: BaseException) -> str:
     if isinstance(error, Ended):
         return str(error)
     lines = str(error).strip().splitlines() or ["no message"]
-    return f"{type(error).__name__}: {lines[0][:LONGEST_REASON]}"
+    return f"{type(error).__name__}: {lines[0][:LONGEST_REASON].rstrip()}"
 
 
 def unwritable(what: object, error: OSError) -> InputError:

@@ -164,12 +164,12 @@ def _table(columns: dict[str, Any]) -> pa.Table:
 
 
 def _without_dictionaries(frame: pd.DataFrame) -> pa.Table:
-    """Return a table for files: columns that hold several kinds of values become text."""
+    """Return a table for files: several kinds of values in a column, and lists, become text."""
     for name in frame.columns:
         if frame[name].dtype != np.dtype(object):
             continue
         kinds = {type(value) for value in frame[name].dropna()}
-        if len(kinds) > 1 or list in kinds:
+        if len(kinds) > 1 or kinds & {list, tuple}:
             frame[name] = frame[name].map(str, na_action="ignore")
     return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata()
 

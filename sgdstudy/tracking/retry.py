@@ -70,7 +70,7 @@ def reason_of(error: BaseException) -> str:
         if found:
             return words.format(next(filter(None, found.groups()), ""))
     lines = without_secrets(text).strip().splitlines()
-    return lines[0][:LONGEST_REASON] if lines else type(error).__name__
+    return lines[0][:LONGEST_REASON].rstrip() if lines else type(error).__name__
 
 
 def patiently(action: Callable[[], object], seconds: float) -> None:

@@ -84,7 +84,7 @@ def test_beside_what_is_expected():
     assert seen.beside(1.5) == (2.0, 1.5, 3.0, 9)
     assert seen.beside(ss.Estimate(1.0, 4.0, 99)) == (2.0, 1.0, 5.0, 9)
     known = ss.Known(1.5, 0.0, "theory: three halves")
-    claim = ss.Claim.estimated("a", "b", *ss.Estimate(2.0, 0.1, 9).beside(known))
+    claim = ss.Claim.estimated("a", "b", *ss.Estimate(2.0, 0.05, 9).beside(known))
     assert (claim.expected, claim.source) == (1.5, "theory: three halves")
     assert ss.Claim.estimated("a", "b", *seen.beside(known)).kind == "description"  # 0 would do
     assert -3 * seen == ss.Estimate(-6.0, 9.0, 9)
