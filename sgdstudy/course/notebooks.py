@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sgdstudy.errors import InputError, unwritable
-from sgdstudy.language import say, to_say
+from sgdstudy.language import ENGLISH, VARIABLE, language, say, to_say
 
 STUDENT, SOLUTION = "sgd_student.ipynb", "sgd_solution.ipynb"
 
@@ -358,6 +358,8 @@ def notebook(solution: bool) -> dict[str, Any]:
     for cell in CELLS:
         if isinstance(cell, Code):
             source = cell.solution if solution else cell.student
+            if source == HEAD and language() != ENGLISH:  # what `ss.check` says, too
+                source = f"%env {VARIABLE}={language()}\n{source}"
             if source is not None:
                 cells.append(_cell("code", source, execution_count=None, outputs=[]))
         elif solution or not cell.solution:

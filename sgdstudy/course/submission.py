@@ -10,14 +10,14 @@ import importlib.util
 import json
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 from sgdstudy.course.check import EXERCISES, Report, check
 from sgdstudy.course.limits import TooLong, time_limit
-from sgdstudy.course.mends import describe
 from sgdstudy.course.notes import silence, too_long
-from sgdstudy.errors import InputError
+from sgdstudy.errors import InputError, reason
 from sgdstudy.language import say
 
 
@@ -34,8 +34,12 @@ def judged(file: Path, exercise: str, seconds: float) -> tuple[str, tuple[str, .
                 spec.loader.exec_module(module)
         except TooLong as over:
             error = too_long(judged, over, seconds)
+        except SyntaxError as raised:
+            error = say(
+                "line {n} is not Python: {what}", n=raised.lineno, what=f"SyntaxError: {raised.msg}"
+            )
         except (Exception, SystemExit) as raised:
-            error = describe(judged, raised)
+            error = _at(file, raised)
     if not callable(found.get(name)):
         return "not checked", (error or say("the file defines no function {name}", name=name),)
     try:
@@ -43,6 +47,15 @@ def judged(file: Path, exercise: str, seconds: float) -> tuple[str, tuple[str, .
     except InputError as refused:
         return "not checked", (str(refused),)
     return "correct" if report else "faults", report.faults
+
+
+def _at(file: Path, raised: BaseException) -> str:
+    """Return what a file raised while it was read, and the last line of it that was run."""
+    lines = [one.lineno for one in traceback.extract_tb(raised.__traceback__)
+             if one.filename == str(file)]  # fmt: skip
+    if not lines:
+        return reason(raised)
+    return say("line {n} raises {what}", n=lines[-1], what=reason(raised))
 
 
 def main() -> None:

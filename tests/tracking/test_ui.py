@@ -134,6 +134,16 @@ def test_from_the_bare_address_to_the_charts_to_a_run_and_back(server):
         page.goto(first)
         page.goto(server["ex6_shuffle"])  # typed over the first page: the browser loads nothing
         charts_of(page)
+        # a browser that has never seen the first page, at an address that `sgdstudy ui` prints
+        page = browser.new_context(viewport={"width": 1400, "height": 900}).new_page()
+        page.set_default_timeout(60_000)
+        page.goto(server["ex6_shuffle"])
+        charts_of(page)
+        page.get_by_role("link", name=ARMS[0], exact=True).first.click()
+        page.wait_for_function("location.hash.includes('/runs/')")
+        page.go_back()
+        charts_of(page)
+        page.get_by_text("running loss (shuffle may cover strided)").first.wait_for()
         browser.close()
 
 
