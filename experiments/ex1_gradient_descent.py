@@ -93,6 +93,7 @@ def figures(runs):
     yield "path.png", ss.figures.path(runs.select("lr 2e-4", "lr 4.9e-4"), 0, 2, 10_000)
 
 
+charts = {"loss of all the data": "epoch/full_loss"}
 ask = {
     ("stop_epoch_printed", "lr 2e-4"): "At which epoch does descent with lr 2e-4 stop?",
     ("stop_epoch", "lr 4e-4"): "And with lr 4e-4?",

@@ -90,6 +90,7 @@ def figures(runs):
     yield "eta_0.2.png", ss.figures.within_epoch(runs.select("eta 0.2"))
 
 
+charts = {"running loss, median of the orders": "epoch/running_loss"}
 ask = {
     ("stop_epoch", "descent"): "Exercise 1 needed 9340 epochs. How many, with mini-batches?",
     ("running_loss_ratio_late", "descent"): "When the first order stops, running / full loss?",

@@ -82,6 +82,7 @@ def figures(runs):
     yield "stop_epochs.png", ss.figures.stop_epochs(runs.select("RMSprop"), printed=23)
 
 
+charts = {"last batch's loss, which ends the descent": "epoch/last_loss"}
 ask = {
     ("rmsprop_stop_median", "RMSprop"): "At which epoch does the median seed of RMSprop stop?",
     ("never_stopped", "RMSprop"): "How many seeds of RMSprop do not stop within their epochs?",
