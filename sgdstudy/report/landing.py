@@ -11,7 +11,7 @@ from typing import Any
 from sgdstudy.errors import InputError
 from sgdstudy.language import everywhere, say
 from sgdstudy.report import report
-from sgdstudy.report.markup import joined, markdown, rendered
+from sgdstudy.report.markup import command, joined, markdown, rendered
 from sgdstudy.report.report import (
     ANSWER,
     MAIN,
@@ -38,6 +38,7 @@ class Card:
 
     Attributes:
         name: of the script.
+        ran: the same with the options that were given.
         question: what it asks.
         answer: its answer in short.
         verdicts: how many claims hold and fail, in words.
@@ -52,6 +53,7 @@ class Card:
     """
 
     name: str
+    ran: str
     question: str
     answer: Any
     verdicts: str
@@ -110,6 +112,7 @@ def _card(store: Store, server: str, name: str, experiment: Any, run: TrackedRun
     picture = f"{server}/get-artifact?path={MAIN}&run_uuid={run.run_id}"
     return Card(
         name=name,
+        ran=command(run.tags).removeprefix("sgdstudy ").removeprefix("run ") or name,
         question=question,
         answer=short or "; ".join(notes),
         verdicts=tallied(found),

@@ -69,10 +69,10 @@ def _inline(text: str, pattern: re.Pattern[str], figures: Mapping[str, str]) -> 
 def command(tags: Mapping[str, str]) -> str:
     """Return the words that run a study, or a sweep, again, from the tags of its runs.
 
-    The store is left out, and other paths of this machine are bare file names. "" where an older
-    version wrote too little down, or a tag is damaged.
+    The store is left out, and paths of this machine are bare file names, that of a script of one's
+    own too. "" where an older version wrote too little down, or a tag is damaged.
 
-    >>> tags = {"sgdstudy.script": "/x/ex6_shuffle.py", "sgdstudy.given": '{"seeds": 64}'}
+    >>> tags = {"sgdstudy.script": "/experiments/ex6_shuffle.py", "sgdstudy.given": '{"seeds": 64}'}
     >>> command(tags)
     'sgdstudy run ex6_shuffle --seeds 64'
     >>> command(tags | {"sgdstudy.arm": "SGD", "sgdstudy.grid": '{"lr": [1e-4, 2e-4]}'})
@@ -87,7 +87,8 @@ def command(tags: Mapping[str, str]) -> str:
     swept = "sgdstudy.arm" in tags
     if "sgdstudy.script" not in tags or (swept and not grid):
         return ""
-    name = PureWindowsPath(tags["sgdstudy.script"]).stem
+    script = PureWindowsPath(tags["sgdstudy.script"])
+    name = script.stem if script.parent.name == "experiments" else script.name
     words = ["sgdstudy", "sweep" if swept else "run", name]
     if swept:
         axes = [f"{axis}={','.join(map(_grid_word, given))}" for axis, given in grid.items()]

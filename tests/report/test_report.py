@@ -247,13 +247,23 @@ def test_markdown_of_figures_with_alike_names():
     ],
 )
 def test_the_command_works_elsewhere(given, expected):
-    tags = {"sgdstudy.script": "/home/me/ex1.py", "sgdstudy.given": json.dumps(given)}
+    tags = {"sgdstudy.script": "/home/me/experiments/ex1.py", "sgdstudy.given": json.dumps(given)}
     assert command(tags) == "sgdstudy run ex1" + expected
+
+
+def test_the_command_of_a_script_of_ones_own_names_its_file():
+    tags = {"sgdstudy.script": "/home/me/mine.py", "sgdstudy.given": '{"seeds": 1}'}
+    assert command(tags) == "sgdstudy run mine.py --seeds 1"
+    swept = {"sgdstudy.arm": "a", "sgdstudy.grid": '{"lr": [1]}'}
+    assert command(tags | swept) == "sgdstudy sweep mine.py --arm a --grid lr=1 --seeds 1"
 
 
 def test_the_command_of_an_older_store_names_every_option():
     assert command({}) == ""
-    options = {"sgdstudy.script": "/x/ex1.py", "sgdstudy.options": '{"seeds": 8, "lr": 0.1}'}
+    options = {
+        "sgdstudy.script": "/x/experiments/ex1.py",
+        "sgdstudy.options": '{"seeds": 8, "lr": 0.1}',
+    }
     assert command(options) == "sgdstudy run ex1 --seeds 8 --lr 0.1"
     assert command(options | {"sgdstudy.arm": "a"}) == ""  # a sweep whose grid is not known
 
@@ -461,6 +471,10 @@ def test_a_long_text_is_cut_and_searched_in_time():
 
 @pytest.mark.parametrize("value", ["{", "[]", "3", '{"lr": {"a": 1}}', "[" * 10_000, '{"a": "x"}'])
 def test_a_damaged_tag_gives_no_command_or_a_harmless_one(value):
-    tags = {"sgdstudy.script": "/x/ex1.py", "sgdstudy.given": value, "sgdstudy.grid": value}
+    tags = {
+        "sgdstudy.script": "/x/experiments/ex1.py",
+        "sgdstudy.given": value,
+        "sgdstudy.grid": value,
+    }
     for more in ({}, {"sgdstudy.arm": "a"}):
         assert command(tags | more) in ("", "sgdstudy run ex1 --a x")
