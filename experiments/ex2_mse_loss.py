@@ -1,6 +1,6 @@
 """Exercise 2: is the ready-made MSELoss the same as the mean square written by hand?
 
-Hypothesis: yes, to the last bit, at every step. The text's Q_i is another loss: it is not squared,
+Hypothesis: yes, to the last bit, at every step. The text's Qᵢ is another loss: it is not squared,
 its gradient does not vanish near the solution, and a constant step does not settle on it.
 
 Source: Exercise 2. Command: python experiments/ex2_mse_loss.py
@@ -19,8 +19,8 @@ EVERY = 100  # steps between two at which torch.nn.MSELoss() is called beside th
 BITS = "hypothesis: every loss, gradient norm and parameter, bit for bit"
 CALLED = "torch.nn.MSELoss(), called beside the run"
 PRINTED = "printed in the notebook (Exercise 1)"
-POSITIVE = "theory: all residuals positive, so the gradient is the mean of phi_i"
-SIGNS = "the text's loss: its gradient is a mean of +-phi_i"
+POSITIVE = "theory: all residuals positive, so the gradient is the mean of φᵢ"
+SIGNS = "the text's loss: its gradient is a mean of ±φᵢ"
 
 
 class Options(ss.Options):
@@ -38,11 +38,11 @@ def by_hand(prediction, y):
 
 def arms(o):
     curve = ss.problems.curve()
-    hand = ss.Arm("curve", "mean of (y - f)^2", optimizer="notebook", lr=o.lr, epochs=o.epochs)
+    hand = ss.Arm("curve", "mean of (y - f)²", optimizer="notebook", lr=o.lr, epochs=o.epochs)
     hand = hand.but(problem=curve.replace(loss=by_hand), stop=("running", o.epsilon))
     ready_made = torch.nn.MSELoss(reduction="none")  # one value per sample; a batch takes the mean
     text = curve.replace(loss="abs")
-    unsquared = hand.but("the text's Q_i, not squared", problem=text, dtype="float64")
+    unsquared = hand.but("the text's Qᵢ, not squared", problem=text, dtype="float64")
     near = unsquared.but("the same, 0.001 from the solution", stop=None, charted=False)
     yield "by hand", hand.but(charted=False)  # to the bit MSELoss, whose line would cover it
     yield "MSELoss", hand.but("torch.nn.MSELoss", problem=curve.replace(loss=ready_made))

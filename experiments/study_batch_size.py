@@ -2,7 +2,7 @@
 
 Hypothesis: steps to a target follow S_min (1 + B_c / B), B_c the critical batch size. Without
 noise B_c is about that of the largest stable step: proportional to B for small batches,
-2 / lambda_max for large ones. With noisy labels B_c is the gradient noise scale at the target,
+2 / λmax for large ones. With noisy labels B_c is the gradient noise scale at the target,
 where curvature is the same in all directions; study_noise_scale follows that number elsewhere.
 
 Source: Ma, Bassily, Belkin (2018); McCandlish et al. (2018), equations 2.7 to 2.11.

@@ -3,7 +3,7 @@
 Hypothesis: full-batch descent on a network sharpens (the top eigenvalue of the Hessian grows) until
 it reaches 2 / lr, the limit beyond which a quadratic would diverge. The network does not: it stays
 at that edge, its loss now rising, now falling, and falling in the long run. The edge is that of the
-rule: (2 + 2 beta) / lr with heavy-ball momentum, (2 + 2 beta) / ((1 + 2 beta) lr) with Nesterov's.
+rule: (2 + 2 β) / lr with heavy-ball momentum, (2 + 2 β) / ((1 + 2 β) lr) with Nesterov's.
 With small batches it is where second moments start to grow, below 2 / lr. (A quadratic has one
 Hessian and cannot move: study_quadratic_edge.)
 

@@ -1,7 +1,7 @@
 """How large may a step be, batch by batch, and what happens beyond the limit?
 
 Hypothesis: the largest step at which the mean square stays bounded grows as B does for small
-batches, up to 2 / lambda_max for large ones. Beyond it the mean grows, yet almost every path still
+batches, up to 2 / λmax for large ones. Beyond it the mean grows, yet almost every path still
 converges, noise aside, up to the step at which the Lyapunov exponent is 0: a mean that no run
 shows. With noisy labels the step must also be small enough for its noise: one that is right for the
 start settles above a target that is closer.
@@ -91,7 +91,7 @@ def picture(o, runs, value):
         if line == "curve":
             sure = [each.almost_sure_lr_limit() / most for each in known]
             series[ss.say("{line}, almost surely", line=name)] = sizes, sure, None
-    axes = {"x": ss.say("batch size"), "y": ss.say("lr over 2 / λ_max")}
+    axes = {"x": ss.say("batch size"), "y": ss.say("lr over 2 / λmax")}
     axes |= {"title": ss.say("the largest step")}
     *colors, black = ss.figures.palette.named("blue", "sky", "red", "black")
     left = ss.figures.lines.measured(series, colors=colors, **axes)

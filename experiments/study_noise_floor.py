@@ -3,7 +3,7 @@
 Hypothesis: with samples drawn independently and a constant step, the loss ends above its minimum
 by the stationary excess tr(H C) / 2, C the solution of a Lyapunov equation; lr tr(S) / (4 B) is
 only its limit for small steps. Shuffling leaves about the share 1 - tanh(x/2) / (x/2) of the noise
-in a mode of eigenvalue lambda, x = lr lambda d / B; where every sample has the same curvature, the
+in a mode of eigenvalue λ, x = lr λ d / B; where every sample has the same curvature, the
 share is known exactly.
 
 Source: linear algebra of second moments (docs/notebook.md).
@@ -25,14 +25,14 @@ ORDERS = {"independent": "with_replacement", "shuffled": "shuffle"}
 class Options(ss.Options):
     seeds: int = 64
     times: int = 60
-    """length of a run, in times 1 / (lr lambda) of its slowest mode"""
+    """length of a run, in times 1 / (lr λ) of its slowest mode"""
     quick: bool = False
     """batches of 10 only: a tenth of the work"""
 
 
 def means():
     """Return three numbers to be found from noisy ones: every sample has the same curvature."""
-    scales = np.sqrt(LR_LAMBDA * 3 / 2)  # H = 2 / 3 scales^2: `LR_LAMBDA` with lr = 1
+    scales = np.sqrt(LR_LAMBDA * 3 / 2)  # H = 2 / 3 scales²: `LR_LAMBDA` with lr = 1
     x, y = np.tile(scales, (200, 1)), np.random.default_rng(0).normal(size=(200, 3))
     given = {"w_init": y.mean(0) / scales, "name": "means of three noisy numbers"}
     return ss.Problem(x, y, lambda w, x: w * x, **given)

@@ -1,6 +1,6 @@
 """Does the gradient noise scale tell how large a batch may be?
 
-Hypothesis: tr(Sigma) / |g|^2 is the critical batch size at its own place, where curvature is the
+Hypothesis: tr(Σ) / |g|² is the critical batch size at its own place, where curvature is the
 same in all directions. It grows along the path without bound, so that measured elsewhere it
 misleads; and on the notebook's parabola it misleads everywhere, because it takes for granted steps
 that are not stable there. Late in a run it depends on the batch that the run itself takes.

@@ -1,7 +1,7 @@
 """Can SGD follow parameters that move, on samples that are seen once and never stored?
 
 Hypothesis: with a constant step SGD settles at a constant distance behind parameters that drift: a
-small step lags, v^T H^-1 v / (2 lr^2), a large one is noisy, lr tr(S) / (4 B), and the exact
+small step lags, vᵀ H⁻¹ v / (2 lr²), a large one is noisy, lr tr(S) / (4 B), and the exact
 moments give the step in between that is best. If nothing moves, a smaller step ends nearer. A step
 that decays as 1/t is good for a world that stands still, and loses one that moves. As every sample
 is new to the parameters that meet it, its loss before the step is an honest test.
@@ -40,7 +40,7 @@ FIT = "theory: the same parabola through exact values; four standard errors (jac
 class Options(ss.Options):
     seeds: int = 64
     times: float = 60
-    """length of a run, in times 1 / (lr lambda) of its slowest mode"""
+    """length of a run, in times 1 / (lr λ) of its slowest mode"""
     quick: bool = False
     """an eighth of the work: 16 seeds (where the step decays, all), half the steps"""
 

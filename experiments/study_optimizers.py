@@ -43,7 +43,7 @@ def arms(o):
         for rule in ("SGD", "momentum", "Adam") if o.quick else RULES:
             optimizer = "SGD" if rule == "momentum" else rule
             arm = ss.Arm(problem, optimizer=optimizer, options=RULES[rule], **same)
-            # of the network, the limit of its last layer: its Hessian is at most |units|^2 / 2
+            # of the network, the limit of its last layer: its Hessian is at most |units|² / 2
             middle = ss.expect(arm).first_lr(4 / 33 if problem.least_squares is None else None)
             for k in (-2, 0, 2) if o.quick else range(-3, 4):
                 lr, about = middle * 10 ** (k / 2), f"step size {k:+d} of the grid"

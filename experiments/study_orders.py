@@ -1,10 +1,10 @@
 """How fast does the error fall with the number of epochs K, for each order of the samples?
 
 Hypothesis: with a step size proportional to 1/K, the squared distance to the minimiser falls as
-K^-1 where samples are drawn with replacement, as K^-2 where every epoch has the same order (the
-one sorted by residual far above a random one), and as K^-3 where every epoch is shuffled anew, as
+K⁻¹ where samples are drawn with replacement, as K⁻² where every epoch has the same order (the
+one sorted by residual far above a random one), and as K⁻³ where every epoch is shuffled anew, as
 long as residuals do not go with the features (study_shuffling_bias). Running every second epoch
-backwards (flip-flop) leaves little but a bias. GraB, which balances the gradients, promises K^-2
+backwards (flip-flop) leaves little but a bias. GraB, which balances the gradients, promises K⁻²
 with a small constant. Expected slopes are those of the expected error at the same K.
 
 Source: the exponents of Mishchenko, Khaled, Richtarik (2020), Safran, Shamir (2020), Rajput, Lee,
@@ -28,8 +28,8 @@ LINES = {  # line -> order, source
     "shuffle": ("shuffle", LAW),
     "shuffle once": ("shuffle_once", MAPS),
     "incremental": ("sequential", ""),  # sorted by residual
-    "flip-flop": ("flip_flop", "cited, no claim: K^-5 and K^-2 (Rajput et al. 2022)"),
-    "GraB": ("grab", "cited, no claim: at most K^-2, logarithms aside (Lu et al. 2022)"),
+    "flip-flop": ("flip_flop", "cited, no claim: K⁻⁵ and K⁻² (Rajput et al. 2022)"),
+    "GraB": ("grab", "cited, no claim: at most K⁻², logarithms aside (Lu et al. 2022)"),
 }
 
 
@@ -63,7 +63,7 @@ def law(runs, line):
 
 
 def expected(runs, line, ks):
-    """Return E|z|^2 at some K, `(k,)` or of orders drawn `(k, N)`; None: not known there."""
+    """Return E|z|² at some K, `(k,)` or of orders drawn `(k, N)`; None: not known there."""
     if line in ("with replacement", "shuffle once"):
         return np.squeeze([ss.expect(runs[f"{line} K={k}"]).error_at_end() for k in ks])
     known = line == "shuffle" and ks.min() >= LEAST

@@ -22,7 +22,7 @@ LINES = ("constant", ONE, FULL)
 NAMES = [ss.to_say("constant"), ss.to_say("Polyak, one sample"), ss.to_say("Polyak, full batch")]
 TITLES = {"noiseless": ss.to_say("noiseless labels"), "noisy": ss.to_say("noisy labels")}
 EXACT = "theory: second moments, step by step; four standard errors"
-LAW = "theory: |z|^2 falls by 3 (L - L*)^2 / |g|^2 on a quadratic (at least 1: Polyak 1969)"
+LAW = "theory: |z|² falls by 3 (L - L*)² / |g|² on a quadratic (at least 1: Polyak 1969)"
 
 
 class Options(ss.Options):
@@ -71,7 +71,7 @@ def claims(o, runs):
 
 
 def fall_over_law(run):
-    """Return by how much |z|^2 falls in each step on all the data, over the law."""
+    """Return by how much |z|² falls in each step on all the data, over the law."""
     ls = run.problem.least_squares
     start = run.problem.initial([0]).numpy() - ls.w_star
     z = np.vstack([start, run.from_minimiser()[:, 0]])

@@ -2,8 +2,8 @@
 
 Hypothesis: a quadratic has one Hessian, so that its sharpness cannot give way as a network's does
 (study_edge_of_stability). Below its rule's limit the loss falls; 5 % beyond it grows, step by step,
-by the square of the largest root of the step: full-batch descent beyond 2 / lambda, heavy ball
-beyond (2 + 2 beta) / lambda, Nesterov's beyond (2 + 2 beta) / ((1 + 2 beta) lambda).
+by the square of the largest root of the step: full-batch descent beyond 2 / λ, heavy ball
+beyond (2 + 2 β) / λ, Nesterov's beyond (2 + 2 β) / ((1 + 2 β) λ).
 
 Source: Cohen, Kaur, Li, Kolter, Talwalkar (2021), section 2; Polyak (1964).
 Command: python experiments/study_quadratic_edge.py

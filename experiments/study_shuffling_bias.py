@@ -1,9 +1,9 @@
-"""Does shuffling still reach K^-3 where the model misses the target systematically?
+"""Does shuffling still reach K⁻³ where the model misses the target systematically?
 
 Hypothesis: with a step size proportional to 1/K, the squared distance to the minimiser falls as
-K^-3 where every epoch is shuffled anew, as long as residuals do not go with the features. Here a
+K⁻³ where every epoch is shuffled anew, as long as residuals do not go with the features. Here a
 cubic is fitted by a parabola: the mean over all orders of what an epoch adds does not vanish, and a
-bias of K^-2 is left in the end, -lr / (2 d) H^-1 sum H_i g_i.
+bias of K⁻² is left in the end, -lr / (2 d) H⁻¹ Σ Hᵢ gᵢ.
 
 Source: Mishchenko, Khaled, Richtarik (2020); linear algebra (`ss.theory.rate_laws`).
 Command: python experiments/study_shuffling_bias.py

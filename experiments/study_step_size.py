@@ -2,9 +2,9 @@
 
 Hypothesis: with noisy labels a constant step stalls at its stationary excess, and every decay that
 is not too fast, and every mean of the parameters, ends below it; where some parameters fit all
-samples a constant step converges linearly, and decay and means only lose time. 1/t needs 1 / mu, mu
-the least curvature: guess mu four times too large, and the start is forgotten as t^(-1/2). The mean
-of the parameters ends at tr(H^-1 S) / (2 n), whatever the step.
+samples a constant step converges linearly, and decay and means only lose time. 1/t needs 1 / μ, μ
+the least curvature: guess μ four times too large, and the start is forgotten as 1 / √t. The mean
+of the parameters ends at tr(H⁻¹ S) / (2 n), whatever the step.
 
 Source: the notebook's "in practice the step size decreases, to converge better"; Robbins, Monro
 (1951); Polyak, Juditsky (1992); Nemirovski et al. (2009); Bach, Moulines (2011).
@@ -28,7 +28,7 @@ PANELS = {
 }
 TITLES = {"noiseless": ss.to_say("noiseless labels"), "noisy": ss.to_say("noisy labels")}
 EXACT = "theory: second moments, step by step; four standard errors"
-RATE = "theory: slope of the expected losses; in the end -2 mu / (guess mu): Bach, Moulines 2011"
+RATE = "theory: slope of the expected losses; in the end -2 μ / (guess μ): Bach, Moulines 2011"
 
 
 class Options(ss.Options):

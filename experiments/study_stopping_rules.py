@@ -2,7 +2,7 @@
 
 Hypothesis: the loss of all the data is the truth and costs a pass over the data an epoch; the
 running loss costs nothing and lags behind by what an epoch gains; the gradient norm never stops
-too early at sqrt(2 lambda_min (epsilon - L*)), by the Polyak-Lojasiewicz inequality; the loss of
+too early at √(2 λmin (epsilon - L*)), by the Polyak-Lojasiewicz inequality; the loss of
 the last batch stops when that batch is lucky, as often as a random batch of that size would be.
 Where batches are drawn independently of each other, exact moments say by how much.
 
@@ -17,7 +17,7 @@ from answers.study_stopping_rules import PASSES, RULES, answer, epsilon, outcome
 
 SHOWN = {"shuffle": ss.to_say("the notebook's run"), "noisy labels": ss.to_say("noisy labels")}
 EXACT = "theory: second moments of independent batches; four standard errors"
-BOUND = ss.Known(0, 1e-6, "|g|^2 >= 2 lambda_min (L - L*) (Polyak 1963); rounding")
+BOUND = ss.Known(0, 1e-6, "|g|² >= 2 λmin (L - L*) (Polyak 1963); rounding")
 
 
 class Options(ss.Options):
@@ -60,7 +60,7 @@ def claims(o, runs):
     for name, (seen, due) in run.late_ratios(run.config.epochs // 2).items():
         yield ss.Claim.estimated(name, "independent", *seen.beside(due), source=EXACT)
     yield lucky_claim("independent", run)
-    # by how much |g|^2 is below its bound at worst, at the end of any epoch of any run
+    # by how much |g|² is below its bound at worst, at the end of any epoch of any run
     under = max(0.0, *(1 - (run.gradient_over_bound() ** 2).min() for run in runs.values()))
     yield ss.Claim("square_of_gradient_below_bound", "all arms", under, BOUND, identity=True)
     for arm, run in runs.items():

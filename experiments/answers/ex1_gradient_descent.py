@@ -63,7 +63,7 @@ def answer(o, runs, value):
     yield None
     yield from standstill(o, runs, value)
     yield None
-    yield ss.say("""Where the text and the code differ. The text writes Q_i as a norm, the code
+    yield ss.say("""Where the text and the code differ. The text writes Qᵢ as a norm, the code
         squares it (Exercise 2 runs both). The text takes one sample at a time, this code all of
         them (study_one_sample). The default values of the text are not those of the code. And what
         Exercise 5 prints as iterations are epochs, passes over all the data.""")

@@ -34,7 +34,7 @@ def short(o, runs, value):
 def answer(o, runs, value):
     yield ss.say("""Beyond the largest step the mean of the squared distance to the minimiser, over
         all that may be drawn, grows without bound. With all the data at once that step is
-        2 / λ_max, λ_max being the largest curvature of the loss; with batches it is smaller.""")
+        2 / λmax, λmax being the largest curvature of the loss; with batches it is smaller.""")
     yield from limit()
     yield ss.say("""So it grows as B does while B is well below c, and hardly any more well above
         it.""")
@@ -52,7 +52,7 @@ def answer(o, runs, value):
 def limit():
     c = [ss.expect(planned(line, 1)).critical_size_of_lr for line in ("curve", "stairs")]
     yield ss.say(
-        """The largest step for batches of B is about that of all the data, 2 / λ_max, divided by
+        """The largest step for batches of B is about that of all the data, 2 / λmax, divided by
         1 + c / B; of single samples, by theory, c is {curve:.1f} on the notebook's parabola at 256
         points and {stairs:.1f} on a staircase of 8 steps.""",
         curve=c[0],

@@ -48,7 +48,7 @@ def answer(o, runs, value):
     yield None
     yield ss.say(
         """Flip-flop (every second epoch backwards) falls with {flip:.2f}, GraB (which balances the
-        gradients) with {grab:.2f} (cited for large K: K^-5, then K^-2, and at most K^-2).""",
+        gradients) with {grab:.2f} (cited for large K: K⁻⁵, then K⁻², and at most K⁻²).""",
         flip=value["slope", "flip-flop"],
         grab=value["slope", "GraB"],
     )

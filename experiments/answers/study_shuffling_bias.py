@@ -27,13 +27,13 @@ def answer(o, runs, value):
     yield ss.say("""A parabola is fitted to the points of a cubic: what it misses goes with the
         features, and does not average out. The error is the squared distance to the minimiser
         after K epochs, with a step size proportional to 1/K; where what is missed is noise,
-        shuffling makes it fall as K^-3 (study_orders).""")
+        shuffling makes it fall as K⁻³ (study_orders).""")
     yield None
     yield from slopes(runs, value)
     yield None
-    yield ss.say("""For large K theory has two parts of the error: a noise, which falls as K^-3, and
+    yield ss.say("""For large K theory has two parts of the error: a noise, which falls as K⁻³, and
         the square of a bias, as what an epoch adds does not vanish in the mean over all orders. It
-        falls only as K^-2, and is left in the end.""")
+        falls only as K⁻², and is left in the end.""")
     yield from bias(runs, value)
     yield ss.say(
         "The only seed ends {ratio:.2f} times as far along the bias as theory says of the mean.",
@@ -58,14 +58,14 @@ def slopes(runs, value):
         yield ss.say(
             """Shuffled anew in each epoch the error falls with the power {slope:.2f} of K up to
             {small}, and with {later:.2f} from {large} on (95 %: {low:.2f} to {high:.2f}): more
-            slowly than K^-3.""",
+            slowly than K⁻³.""",
             **given,
         )
     elif high >= -3:
         yield ss.say(
             """Shuffled anew in each epoch the error falls with the power {slope:.2f} of K up to
             {small}, and with {later:.2f} from {large} on (95 %: {low:.2f} to {high:.2f}), which may
-            be K^-3.""",
+            be K⁻³.""",
             **given,
         )
     else:

@@ -76,7 +76,8 @@ def _scale(axis: str, panels: Sequence[Panel], room: float = 2.2) -> dict[str, A
     ends = [x if at is None else at for x, at in zip((seen.min(), seen.max()), limits, strict=True)]
     decades = float(np.log10(ends[1]) - np.log10(ends[0]))
     if decades < room:  # 10, 20, 50: else plotly writes 10, 2, 5; all of 1 to 9 where there is room
-        return {"type": "log", "tickformat": "~g", "dtick": "D2" if decades > 0.7 else None}
+        letters = "~s" if ends[0] >= 1 and ends[1] >= 1e4 else "~g"  # 20k: five digits would touch
+        return {"type": "log", "tickformat": letters, "dtick": "D2" if decades > 0.7 else None}
     return {"type": "log", "dtick": int(1 + decades // 8)}
 
 

@@ -262,7 +262,7 @@ def drift_and_sampling(runs: Runs, title: str = "") -> Figure:
         expected = [path.gap(epoch + 1) for epoch in range(len(seen))]
         epochs = np.arange(1, len(seen) + 1)
         names = {"drift": say("drift"), "sampling": say("sampling")}
-        for part, color in zip(names, ("tab:blue", "tab:orange"), strict=True):
+        for part, color in zip(names, (palette.BLUE, palette.ORANGE), strict=True):
             values = np.array([getattr(gap, part) for gap in seen])
             axes.plot(epochs, values, color=color, linewidth=1.5, label=names[part])
             style.dashed(axes, epochs, np.array([getattr(gap, part) for gap in expected]), color)
@@ -297,7 +297,7 @@ def gradient_norms(runs: Runs) -> Figure:
         w = ends[of_parameters(history.problem.p)].to_numpy(dtype=float)
         expected = [theory.mean_square_batch_norm(ls, row, d, size) ** 0.5 for row in w]
         steps = ends["epoch"] * len(history.config.batch_sizes(d))
-        style.dashed(axes, steps, np.array(expected), "black")
+        style.dashed(axes, steps, np.array(expected), palette.BLACK)
         axes.set(xlabel=say("step"), ylabel=say("norm"), yscale="log", title=arm)
         axes.grid(alpha=0.3)
     style.legend(figure, panels[0], dashed=True)
@@ -346,17 +346,18 @@ def path(runs: Runs, i: int, j: int, epochs: int) -> Figure:
     panels = figure.subplots(-(-len(runs) // columns), columns, squeeze=False).ravel()
     for axes in panels[len(runs) :]:
         axes.set_visible(False)
-    for axes, (arm, history) in zip(panels, runs.items(), strict=False):
+    colors = palette.of_runs(runs)
+    for axes, (arm, history), color in zip(panels, runs.items(), colors, strict=False):
         ls, seed = theory.moments(history.problem), history.config.seeds[0]
         names = [f"w{i}", f"w{j}"]
         window = slice(1, 1 + epochs)
         rows = history.load(columns=["seed", "epoch", *names], seeds=seed, epochs=window)
         w = rows[names].to_numpy(dtype=float)
-        axes.plot(*w.T, ".-", markersize=2, linewidth=0.5, color="tab:blue", label=say("steps"))
+        axes.plot(*w.T, ".-", markersize=2, linewidth=0.5, color=color, label=say("steps"))
         axes.plot(*w[0], "o", color="black", label=say("start"))
-        axes.plot(
-            ls.w_star[i], ls.w_star[j], "*", color="tab:red", markersize=12, label=say("optimum")
-        )
+        best = {"color": "black", "markersize": 12, "markerfacecolor": "white"}
+        axes.plot(ls.w_star[i], ls.w_star[j], "*", **best, label=say("optimum"))
+        axes.margins(0.08)
         _level_lines(axes, ls, i, j)
         axes.set(xlabel=names[0], ylabel=names[1], title=arm)
     panels[0].legend(fontsize="small")

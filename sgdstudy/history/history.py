@@ -6,6 +6,7 @@ look at; `History` has them as methods.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -131,9 +132,11 @@ class History:
         return {name: getattr(self, name) for name in kept}
 
     def __repr__(self) -> str:
-        reasons = pd.Series(self.stop_reason).value_counts().to_dict()
-        ends = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-        return f"History({self.problem.name!r}, {ends}, {int(self.n_steps.sum())} steps)"
+        reasons, n = Counter(self.stop_reason.tolist()), len(self.stop_reason)
+        ends = [f"{count} {reason}" for reason, count in reasons.most_common()]
+        why = ", ".join(ends if len(ends) > 1 else reasons)
+        seeds = f"{n} seed{'s' * (n > 1)}: {why}"
+        return f"History({self.problem.name!r}, {seeds}; {int(self.n_steps.sum()):,} steps)"
 
     @cached_property
     def steps(self) -> pd.DataFrame:

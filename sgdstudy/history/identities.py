@@ -180,6 +180,6 @@ _IDENTITIES: dict[str, tuple[Measure, Measure, str]] = {
     "own_error": (
         _own_error,
         _of_kept_steps,
-        to_say("theory: M^K of the seed's own order; rounding of the steps that are remembered"),
+        to_say("theory: Mᴷ of the seed's own order; rounding of the steps that are remembered"),
     ),
 }

@@ -43,10 +43,11 @@ class Card:
         answer: its answer in short.
         verdicts: how many claims hold and fail, in words.
         failed: whether one fails.
-        picture: address of its main figure; "" where it has none.
+        swept: whether it is a sweep of one.
+        picture: address of its main figure, or of its first one; "" where it has none.
         charts: address of its prepared charts.
         run: address of its answer, in its `answer` run.
-        zoom: address of its main figure, to zoom.
+        zoom: address of that figure, to zoom where it can be.
         view: those charts as MLflow's page keeps them in a browser; "" where there is none.
         viewed: address of the charts where the browser has the view.
         of: what the view is of: experiment and invocation.
@@ -58,6 +59,7 @@ class Card:
     answer: Any
     verdicts: str
     failed: bool
+    swept: bool
     picture: str
     charts: str
     run: str
@@ -80,9 +82,10 @@ def page(store: Store, server: str = "") -> str:
         server: address of MLflow's server; "" the one that serves the page.
     """
     cards = [_card(store, server, *study) for study in answered(store)]
-    exercises = [card for card in cards if card.name.startswith("ex")]
-    others = [card for card in cards if card not in exercises]
-    groups = {say("Exercises"): exercises, say("Studies"): others}
+    sweeps = [card for card in cards if card.swept]
+    exercises = [card for card in cards if card.name.startswith("ex") and card not in sweeps]
+    others = [card for card in cards if card not in sweeps and card not in exercises]
+    groups = {say("Exercises"): exercises, say("Studies"): others, say("Sweeps"): sweeps}
     mlflow = f"{server or MLFLOW}/#/"
     return rendered("landing.html", groups=groups, mlflow=mlflow, report="" if server else REPORT)
 
@@ -109,7 +112,9 @@ def _card(store: Store, server: str, name: str, experiment: Any, run: TrackedRun
     short = joined(markdown(in_short(answer, run.tags)[0]))
     base = server or MLFLOW
     names = run.tags.get("sgdstudy.figures", "").split(", ")
-    picture = f"{server}/get-artifact?path={MAIN}&run_uuid={run.run_id}"
+    shown = MAIN if MAIN in names else names[0]
+    zoomed = "picture.html" if shown == MAIN else shown
+    picture = f"{server}/get-artifact?path={shown}&run_uuid={run.run_id}"
     return Card(
         name=name,
         ran=command(run.tags).removeprefix("sgdstudy ").removeprefix("run ") or name,
@@ -117,10 +122,11 @@ def _card(store: Store, server: str, name: str, experiment: Any, run: TrackedRun
         answer=short or "; ".join(notes),
         verdicts=tallied(found),
         failed=any(claim["holds"] is False for claim in found),
-        picture=picture if MAIN in names else "",
+        swept="sgdstudy.grid" in run.tags,
+        picture=picture if shown else "",
         charts=chart_views.url(base, experiment),
         run=chart_views.url_of_file(base, experiment, run, ANSWER),
-        zoom=chart_views.url_of_file(base, experiment, run, "picture.html"),
+        zoom=chart_views.url_of_file(base, experiment, run, zoomed),
         view="" if server else chart_views.of_browser(experiment.tags, run.invocation),
         viewed=chart_views.url_of_browser(base, experiment, run.invocation),
         of=(experiment.experiment_id, run.invocation),

@@ -14,7 +14,7 @@ from sgdstudy.theory.predictions import WITHIN
 CHECKS: dict[str, tuple[Callable[[History], float], str]] = {
     "stop_epoch": (lambda run: run.median_stop, "theory: {}"),
     "distance_at_stop": (lambda run: median(run.distance), "theory: {}"),
-    "growth_per_epoch": (History.growth_per_epoch, "theory: (1 - lr lambda_max)^2"),
+    "growth_per_epoch": (History.growth_per_epoch, "theory: (1 - lr λmax)²"),
 }
 
 

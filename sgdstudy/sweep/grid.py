@@ -88,13 +88,27 @@ def size(grid: Mapping[str, Sequence[Any]]) -> int:
     return math.prod(len(values) for values in grid.values())
 
 
-def name_of(point: Mapping[str, Any]) -> str:
+def digits(values: Sequence[Any]) -> int:
+    """Return with how many digits, four or more, the values of an axis are told apart.
+
+    >>> digits([0.000406958881, 0.0031622776601683795]), digits([0.10001, 0.10002])
+    (4, 5)
+    """
+    numbers = {v for v in values if isinstance(v, float)}
+    return next((n for n in range(4, 17) if len({f"{v:.{n}g}" for v in numbers}) == len(numbers)), 17)
+
+
+def name_of(point: Mapping[str, Any], shown: Mapping[str, int]) -> str:
     """Return the name of a combination.
 
-    >>> name_of({"lr": 0.00010000000000000002, "batch_size": 10})
+    Args:
+        point: its values.
+        shown: how many digits each name's have.
+
+    >>> name_of({"lr": 0.00010000000000000002, "batch_size": 10}, {"lr": 4})
     'lr=0.0001, batch_size=10'
     """
-    return ", ".join(f"{name}={_short(v)}" for name, v in point.items())
+    return ", ".join(f"{name}={_short(v, shown.get(name, 17))}" for name, v in point.items())
 
 
 def read_yaml(path: str) -> dict[str, Any]:
@@ -161,5 +175,5 @@ def _spaced(name: str, form: str, inside: str) -> list[Any]:
     return [v if isinstance(v, int) else float(f"{v:.15g}") for v in spaced]
 
 
-def _short(v: Any) -> str:
-    return f"{v:.10g}" if isinstance(v, float) else str(v)
+def _short(v: Any, n: int) -> str:
+    return f"{v:.{n}g}" if isinstance(v, float) else str(v)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -117,13 +118,21 @@ class Plan:
             base = self._arms(tuple(own.items()))[self.arm]
             arm = at_settings(base, settings, self.record)
         except InputError as error:
-            raise InputError(f"{grids.name_of(point)} cannot be run: {error}") from None
+            raise InputError(f"{self.name_of(point)} cannot be run: {error}") from None
         arm = arm.but(f"{self.arm}: {base.about}")
         # now: the next arms that are built may change what functions read
         options = own_options(self.study.tags(self.options)) | own
         known = Identity.of(arm.problem, arm.config, options)
         hash_ = known.hash or f"none-{uuid.uuid4().hex}"
-        return Combination(grids.name_of(point), point, arm, hash_, known.unseen)
+        return Combination(self.name_of(point), point, arm, hash_, known.unseen)
+
+    def name_of(self, point: Mapping[str, Any]) -> str:
+        """Return the name of a combination, with the digits that tell it from the others."""
+        return grids.name_of(point, self._digits)
+
+    @cached_property
+    def _digits(self) -> dict[str, int]:
+        return {name: grids.digits(values) for name, values in self.grid.items()}
 
     def anew(self, combination: Combination) -> Combination:
         """Return a combination whose arm is built now, where it has options of its own.

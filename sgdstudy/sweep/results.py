@@ -13,7 +13,6 @@ from sgdstudy import figures, theory
 from sgdstudy.errors import InputError, reason
 from sgdstudy.figures import heat_map
 from sgdstudy.recipe.columns import more_is_better
-from sgdstudy.sweep import grid as grids
 from sgdstudy.tracking.entries import Closing
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def summary(plan: Plan, table: pd.DataFrame) -> str:
         parts.append(f"{len(table) - len(good) - absent} failed; their runs say why.")
     first = best(plan, table, 1).to_dict("records")
     if first:
-        point = grids.name_of({name: first[0][name] for name in plan.grid})
+        point = plan.name_of({name: first[0][name] for name in plan.grid})
         median = " (median over the seeds)" if seeds > 1 else ""
         end = "Highest" if more_is_better(what) else "Lowest"
         parts.append(f"{end} {what}: {first[0][what]:.6g}{median}, at {point}.")

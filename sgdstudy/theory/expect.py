@@ -27,7 +27,7 @@ from sgdstudy.theory import (
 from sgdstudy.theory.expected_orders import OWN, ExpectedOrders
 from sgdstudy.theory.predictions import RANDOM_ORDERS, WITHIN, predict, run_dtype
 
-SIGMA = "theory: |g|^2 + tr(Sigma) (d - B) / (B (d - 1)); its own standard error"
+SIGMA = "theory: |g|² + tr(Σ) (d - B) / (B (d - 1)); its own standard error"
 CLOSED = "theory: loss of descent in closed form"
 ONE_STEP = "theory: second moments of a step; four standard errors"
 DESCENT = "theory: second moments of a step; rounding"
@@ -99,7 +99,7 @@ class Expected(ExpectedOrders):
         limit = descent.lr_limit(self.ls)
         pull, own = 2 * self.config.lr / limit, rounding.growth_rounding
         off = limit * own(pull, self.eps) / 2 if pull > 2 else 0.0
-        return Known(limit, off, "theory: 2 / lambda_max")
+        return Known(limit, off, "theory: 2 / λmax")
 
     @property
     def stop_epoch(self) -> Known | None:
@@ -185,7 +185,7 @@ class Expected(ExpectedOrders):
         ls, lr = self.ls, self._lr
         floor = descent.float32_floor(ls, lr)
         off = floor * descent.float32_floor_rounding(ls, lr)
-        return Known(floor, off, "theory: ulp(w)^2 / (8 lr^2 lambda_min)")
+        return Known(floor, off, "theory: ulp(w)² / (8 lr² λmin)")
 
     # ---- batches where a run stands still --------------------------------------------------
 

@@ -42,7 +42,18 @@ def test_points_are_all_combinations_the_last_axis_fastest():
     points = list(grid.points(axes))
     assert grid.size(axes) == len(points) == 6
     assert [tuple(p.values()) for p in points] == [(1, 3), (1, 4), (1, 5), (2, 3), (2, 4), (2, 5)]
-    assert grid.name_of(points[-1]) == "a=2, b=5"
+    assert grid.name_of(points[-1], {}) == "a=2, b=5"
+
+
+@given(st.lists(st.floats(allow_nan=False), min_size=1, max_size=30, unique=True))
+@example([0.1, 0.1 + 2**-56])
+@example([1e-05, 3.1622776601683795e-05, 0.0001])
+def test_the_names_of_an_axis_differ_and_have_few_digits(values):
+    shown = {"lr": grid.digits(values)}
+    names = {grid.name_of({"lr": value}, shown) for value in values}
+    assert len(names) == len({*values})  # -0.0 is 0.0
+    if len({f"{value:.4g}" for value in values}) == len(values):
+        assert shown == {"lr": 4}
 
 
 @pytest.mark.parametrize(
