@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
+FIXED = "\u00a0"  # a space at which no line breaks, as French has before a colon
 LONGEST = 80  # characters of what was given, in a message
 LONGEST_LIST = 400  # of the names that are allowed
 LONGEST_REASON = 200  # of another package's message
@@ -129,7 +130,9 @@ def _without_user(found: re.Match[str]) -> str:
 def one_line(text: str) -> str:
     """Return text in one line, control characters written out, no passwords of addresses in it."""
     line = without_secrets(" ".join(part.strip() for part in text.splitlines()))
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    return "".join(
+        c if c.isprintable() or c == FIXED else c.encode("unicode_escape").decode() for c in line
+    )
 
 
 def quoted(given: object) -> str:

@@ -22,14 +22,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sgdstudy.errors import InputError, quoted, unknown
+from sgdstudy.errors import FIXED, InputError, quoted, unknown
 from sgdstudy.text import as_python, raised
 
 ENGLISH = "en"
 LOCALE = Path(__file__).with_name("locale")
 VARIABLE = "SGDSTUDY_LANG"
 LOCALES = ("LC_ALL", "LC_MESSAGES", "LANG")
-FIXED = "\u00a0"  # a space at which no line breaks
 MINUS = "−"
 GROUPED = 10_000  # from here on digits stand in groups of three
 PLAIN = (1e-4, 1e6)  # numbers between these are written without a power of ten

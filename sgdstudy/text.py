@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import decimal
+import itertools
 import math
 import re
+import sys
 import unicodedata
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 ACTING = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's categories of what acts, or has no shape
 DIGITS, RAISED = "-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"
-LOWERED = str.maketrans(RAISED, DIGITS)
+OFF_LINE = {"<super>": "^", "<sub>": "_"}  # Unicode's marks of what stands above and below a line
+PLAIN = {  # where an encoding lacks it
+    **{"–": "-", "—": "-", "−": "-", "…": "...", "±": "+-", "×": "x", "·": "*", "→": "->"},
+    **{"“": '"', "”": '"', "‘": "'", "’": "'", "«": '"', "»": '"', "←": "<-", "⁄": "/"},
+    **{"≤": "<=", "≥": ">=", "‖": "||", "⌈": "ceil(", "⌉": ")", "œ": "oe", "Œ": "OE", "µ": "u"},
+    **dict.fromkeys("─━═╌╴╶", "-"),
+    **dict.fromkeys("│┃║╎╵╷", "|"),
+}
+WORDS = {"∞": "inf", "∇": "grad", "√": "sqrt"}  # these keep a space to the letters beside them
+GREEK = re.compile(r"GREEK (SMALL|CAPITAL) LETTER (?:FINAL )?(\w+)")
+LINES = range(0x2500, 0x2580)  # what boxes and tables are drawn with
 SHOWN = "\n\t\u200d"  # of these: lines, columns, and what joins emoji
 EXPONENT = re.compile(r"(?<![\w.])(\d(?:\.\d+)?)e[+-]\d\d+(?!\w)")  # as of f"{x:g}", not as in 1e-4
 
@@ -109,13 +122,83 @@ def powers(text: str) -> str:
     return EXPONENT.sub(lambda found: power(float(found[0]), len(found[1].replace(".", ""))), text)
 
 
-def raised_plainly(text: str) -> str:
-    """Return text with its powers written by "^", for who has no raised digits.
+def legible(text: str) -> str:
+    """Return text as standard output can show it; see `plainly`."""
+    return plainly(text, getattr(sys.stdout, "encoding", None) or "utf-8")
 
-    >>> raised_plainly("5.1·10¹¹, x², 10⁻⁷")
-    '5.1·10^11, x^2, 10^-7'
+
+def plainly(text: str, encoding: str) -> str:
+    """Return text whose characters an encoding has; what it lacks is spelled in plain ones.
+
+    >>> print(plainly("−5.1·10¹¹, ‖∇L‖² ≤ Σᵢ 2λᵢ, wᵢ₊₁: « à » ∞", "ascii"))
+    -5.1*10^11, ||grad L||^2 <= sum_i 2 lambda_i, w_(i+1): "a" inf
+    >>> print(plainly("x², 10⁻¹² – à", "cp1252"))
+    x^2, 10^-12 – à
     """
-    return re.sub(f"[{RAISED}]+", lambda found: f"^{found[0].translate(LOWERED)}", text)
+    if text.isascii() or _holds(encoding, RAISED + text):
+        return text
+    if not _holds(encoding, "«»"):
+        text = re.sub(r"(?<=«)\s|\s(?=»)", "", text)
+    return _joined(_spelled(text, encoding))
+
+
+def _spelled(text: str, encoding: str) -> Iterator[tuple[str, bool]]:
+    """Yield the parts of a text in characters that an encoding has, and whether each is a word."""
+    off_line = _holds(encoding, RAISED)
+    for level, group in itertools.groupby(text, _level):
+        part = "".join(group)
+        if level in OFF_LINE and not (off_line and _holds(encoding, part)):
+            plain = "".join(one for one, _ in map(_instead, part))
+            single = re.fullmatch(r"-?\d+|\w", plain)
+            yield OFF_LINE[level] + (plain if single else f"({plain})"), False
+            continue
+        for character in part:
+            yield (character, False) if _holds(encoding, character) else _instead(character)
+
+
+def _joined(parts: Iterable[tuple[str, bool]]) -> str:
+    """Return parts one after the other, with a space where a word would grow into its neighbour."""
+    text, apart = "", False
+    for part, is_word in parts:
+        level = part[:1] in OFF_LINE.values() and len(part) > 1
+        if level and part[0] == "_" and text.endswith("Sigma"):  # of terms: a sum
+            text = text.removesuffix("Sigma") + "sum"
+        grows = text[-1:].isalnum() and part[:1].isalnum()
+        text += " " * (grows and (apart or is_word)) + part
+        apart = is_word or level
+    return text
+
+
+def _instead(character: str) -> tuple[str, bool]:
+    """Return what stands for a character that an encoding lacks, and whether it is a word."""
+    if character in WORDS:
+        return WORDS[character], True
+    if character in PLAIN or character.isascii():
+        return PLAIN.get(character, character), False
+    if ord(character) in LINES:
+        return "+", False
+    if letter := GREEK.fullmatch(unicodedata.name(character, "")):
+        name = letter[2].replace("LAMDA", "LAMBDA")
+        return name.lower() if letter[1] == "SMALL" else name.capitalize(), True
+    parts = unicodedata.normalize("NFKD", character)
+    if parts == character:
+        mark = unicodedata.combining(character)
+        return "" if mark else character.encode("ascii", "backslashreplace").decode(), False
+    return "".join(one for one, _ in map(_instead, parts)), unicodedata.category(character) == "No"
+
+
+def _level(character: str) -> str:
+    return unicodedata.decomposition(character).partition(" ")[0]
+
+
+def _holds(encoding: str, text: str) -> bool:
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    except LookupError:  # an encoding that nobody knows
+        return True
+    return True
 
 
 def printable(text: str) -> str:

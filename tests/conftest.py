@@ -78,16 +78,21 @@ for words in {commands}:
 """
 
 
-def programs(*commands, python=(), encoding="utf-8", **given):
+def programs(*commands, python=(), encoding="utf-8", coded=None, **given):
     """Exit code, output and errors of `python -m sgdstudy`, for each of its words, in one process.
 
     To start one takes seconds.
+
+    Args:
+        encoding: of the output; None: as the environment has it, which is `coded`.
     """
     line = [sys.executable, *python, "-c", EACH.format(commands=commands)]
-    given["env"] = {**os.environ, **given.get("env", {}), "PYTHONIOENCODING": encoding}
+    given["env"] = {**os.environ, **given.get("env", {})}
+    given["env"] |= {"PYTHONIOENCODING": encoding} if encoding else {}
     made = subprocess.run(line, capture_output=True, timeout=300, check=True, **given)
     out, errors = (
-        re.split(r"\f (\d+)\r?\n", text.decode(encoding)) for text in (made.stdout, made.stderr)
+        re.split(r"\f (\d+)\r?\n", text.decode(encoding or coded))
+        for text in (made.stdout, made.stderr)
     )
     assert len(out) == len(errors) == 2 * len(commands) + 1
     return list(zip(map(int, out[1::2]), out[::2], errors[::2], strict=False))

@@ -61,6 +61,27 @@ def imports():
     return found
 
 
+def text_files(path):
+    """Lines of a source file that open, read or write a text file without saying its encoding."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call) or any(word.arg == "encoding" for word in node.keywords):
+            continue
+        name = ast.unparse(node.func).rpartition(".")[2]
+        given = [ast.unparse(one) for one in (*node.args, *(word.value for word in node.keywords))]
+        if name == "write_text" or (name == "read_text" and not node.args):
+            yield f"{path.name}:{node.lineno}"
+        if ast.unparse(node.func) in ("open", "io.open", "os.fdopen") and not any(
+            re.fullmatch(r"['\"][rwax+]*b[rwax+]*['\"]", mode) for mode in given
+        ):
+            yield f"{path.name}:{node.lineno}"
+
+
+def test_text_files_say_their_encoding():
+    """UTF-8, whatever the locale: on Windows it is another one."""
+    paths = [*PACKAGE.rglob("*.py"), *(PACKAGE.parent / "experiments").rglob("*.py")]
+    assert [line for path in paths for line in text_files(path)] == []
+
+
 def test_the_layers_hold():
     made = subprocess.run(
         [Path(sys.executable).with_name("lint-imports"), "--no-cache"],

@@ -15,7 +15,7 @@ from sgdstudy.errors import InputError
 from sgdstudy.language import say as in_words
 from sgdstudy.language import to_say
 from sgdstudy.studies.claims import Claim, Kind
-from sgdstudy.text import printable, raised_plainly, written
+from sgdstudy.text import legible, printable, written
 
 WIDE = 110  # columns that hold a table of claims
 KINDS: dict[Kind, str] = {
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 
 def say(text: str) -> None:
     """Print a line, or several, as plain text."""
-    print(_legible(text), flush=True)
+    print(printable(text), flush=True)
 
 
 def show(*parts: str | Text) -> None:
     """Print a line of plain parts and of `bold` ones."""
     from rich.text import Text
 
-    plain = [_legible(part) if isinstance(part, str) else part for part in parts]
+    plain = [_shown(part) if isinstance(part, str) else part for part in parts]
     console().print(Text.assemble(*plain), soft_wrap=True)
 
 
@@ -48,21 +48,12 @@ def bold(text: str) -> Text:
     """Return text in bold, where there is such a thing."""
     from rich.text import Text
 
-    return Text(printable(text), style="bold")
+    return Text(_shown(text), style="bold")
 
 
 def show_paragraphs(text: str) -> None:
     """Print text in lines as wide as the terminal."""
-    console().print(f"\n{_legible(text)}\n")
-
-
-def _legible(text: str) -> str:
-    """Return text that acts on nothing, its powers as the output can show them: 10¹¹, or 10^11."""
-    try:
-        "⁻⁰⁹".encode(getattr(sys.stdout, "encoding", None) or "utf-8")
-    except (UnicodeEncodeError, LookupError):
-        text = raised_plainly(text)
-    return printable(text)
+    console().print(f"\n{_shown(text)}\n")
 
 
 def confirmed(question: str, instead: str) -> bool:
@@ -134,10 +125,15 @@ def print_rows(rows: pd.DataFrame) -> None:
         console().print(table)
 
 
+def _shown(text: str) -> str:
+    """Return text that acts on nothing, as wide as the output will show it."""
+    return printable(legible(text))
+
+
 def _cell(text: str) -> Text:
     from rich.text import Text
 
-    return Text(printable(text))
+    return Text(_shown(text))
 
 
 def console() -> Any:

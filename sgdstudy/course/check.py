@@ -13,6 +13,7 @@ from sgdstudy.course.notes import BATCH, D, Runner, kept_randomness, takes
 from sgdstudy.course.steps import PLAIN
 from sgdstudy.errors import InputError, unknown
 from sgdstudy.language import say
+from sgdstudy.text import legible
 
 SECONDS = 10.0
 
@@ -79,7 +80,7 @@ class Report:
         return self.correct
 
     def __str__(self) -> str:
-        return "\n".join(self.faults) or say("correct")
+        return legible("\n".join(self.faults) or say("correct"))
 
     __repr__ = __str__
 

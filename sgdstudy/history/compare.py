@@ -20,7 +20,7 @@ from sgdstudy.errors import InputError, reason
 from sgdstudy.history.history import History
 from sgdstudy.recipe import columns
 from sgdstudy.recipe import stop as stops
-from sgdstudy.text import written
+from sgdstudy.text import legible, written
 from sgdstudy.theory.medians import Interval, bounded_median, median, median_interval
 
 OVER = {"epoch": "epochs", "step": "steps"}
@@ -75,7 +75,7 @@ class Comparison:
         if not np.isnan(self.ratio_interval[0]):
             lines.append(f"  a / b: {_with_interval(self.ratio, self.ratio_interval)}")
         lines.append(f"  a < b in {self.share_below:.0%} of the pairs")
-        return "\n".join(lines)
+        return legible("\n".join(lines))
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Summary:
 
     def __str__(self) -> str:
         text = _with_interval(self.median, self.interval)
-        return f"median {text}; {self.reached} of {self.seeds} seeds got there"
+        return legible(f"median {text}; {self.reached} of {self.seeds} seeds got there")
 
 
 def summary(times: pd.Series, confidence: float = 0.95) -> Summary:

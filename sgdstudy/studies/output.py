@@ -13,21 +13,13 @@ import io
 import os
 import select
 import sys
-import unicodedata
 import warnings
 from typing import Any
 
+from sgdstudy.text import plainly
+
 NAMES = ("stdin", "stdout", "stderr")  # by number
 ERRORS = "sgdstudy.plain"  # our way with characters that an encoding lacks
-PLAIN = {
-    **{"–": "-", "—": "-", "−": "-", "…": "...", "±": "+-", "∞": "inf", "×": "x", "·": "."},
-    **{"“": '"', "”": '"', "‘": "'", "’": "'", "≤": "<=", "≥": ">=", "→": "->"},
-    **{"∇": "grad ", "Σ": "sum ", "‖": "||", "√": "sqrt ", "←": "<-", "«": '"', "»": '"'},
-    **{"η": "eta", "λ": "lambda", "⌈": "ceil(", "⌉": ")", "œ": "oe"},
-    **dict.fromkeys("─━═╌╴╶", "-"),
-    **dict.fromkeys("│┃║╎╵╷", "|"),
-}
-LINES = range(0x2500, 0x2580)  # what boxes and tables are drawn with
 _lost: list[OSError] = []
 
 
@@ -61,6 +53,14 @@ class _Unfailing(io.RawIOBase):
                 _lost.append(error)
                 _lead_nowhere(self.fileno())  # libraries and workers write to the number itself
         return len(data)
+
+
+class _Legible(io.TextIOWrapper):
+    """Text, in the characters that its encoding has."""
+
+    def write(self, text: str, /) -> int:
+        super().write(plainly(text, self.encoding))
+        return len(text)
 
 
 def harden() -> None:
@@ -108,7 +108,7 @@ def _hardened(stream: io.TextIOWrapper) -> io.TextIOWrapper:
     except OSError as error:
         _lost.append(error)
         _lead_nowhere(stream.fileno())
-    return io.TextIOWrapper(
+    return _Legible(
         io.BufferedWriter(raw),
         encoding=stream.encoding,
         errors=ERRORS,
@@ -133,17 +133,10 @@ def _lead_nowhere(number: int) -> None:
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:
-    """Return what stands for the characters that an encoding lacks, and where to go on."""
+    """Return what stands for the characters that an encoding lacks, and where to go on.
+
+    For what is not written by `_Legible`: the question of `input`.
+    """
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    there = error.object[error.start : error.end]
-    return "".join(map(_instead, there)), error.end
-
-
-def _instead(character: str) -> str:
-    if character in PLAIN:
-        return PLAIN[character]
-    if ord(character) in LINES:
-        return "+"
-    base = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
-    return base or character.encode("ascii", "backslashreplace").decode()
+    return plainly(error.object[error.start : error.end], "ascii"), error.end

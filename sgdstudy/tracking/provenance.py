@@ -47,7 +47,7 @@ def here() -> Process:
     space = Path("/proc/self/ns/pid")
     return Process(
         host=platform.node(),
-        boot_id=boot.read_text().strip() if boot.exists() else "",
+        boot_id=boot.read_text(encoding="utf-8").strip() if boot.exists() else "",
         pid=f"{os.getpid()}@{os.readlink(space) if space.exists() else ''}",
     )
 
@@ -55,7 +55,7 @@ def here() -> Process:
 def hardware() -> str:
     """Return what the last bits of a result may depend on: system and processor."""
     info = Path("/proc/cpuinfo")
-    lines = info.read_text(errors="replace").splitlines() if info.exists() else []
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     model = models[0] if models else platform.processor()
     return " ".join(filter(None, [platform.system(), platform.machine(), model]))

@@ -1,16 +1,27 @@
 """Standard output that is closed, full or of another encoding; texts of people on a terminal."""
 
+import contextlib
 import io
 import os
+import re
 import subprocess
 import sys
+from collections import Counter
 
+import pandas as pd
 import pytest
 from conftest import programs
 from test_cli import call, project  # noqa: F401
 
+import sgdstudy as ss
 from sgdstudy.cli import terminal
+from sgdstudy.cli.catalogue import texts
+from sgdstudy.cli.commands import COMMANDS
+from sgdstudy.course.check import Report
+from sgdstudy.language import catalogue, languages, number, speaking
 from sgdstudy.studies import output
+from sgdstudy.studies.scripts import find_scripts
+from sgdstudy.text import plainly, power, written
 
 SCRIPT = '''"""{question}"""
 import torch
@@ -80,11 +91,86 @@ def test_any_text_is_written_in_any_encoding(encoding):
     raw.fileno = lambda: 1
     stream = output._hardened(io.TextIOWrapper(raw, encoding=encoding))
     stream.write("– ∞ ± “é” … ━│┃╇ ☃ \udcff 日本\n")
+    stream.writelines(["10⁻¹²", " 5·10¹¹\n"])
     stream.flush()
     found = raw.getvalue().decode(encoding)
     assert found.endswith("\n")
     if encoding == "ascii":
-        assert found == '- inf +- "e" ... -||+ \\u2603 \\udcff \\u65e5\\u672c\n'
+        assert found == ('- inf +- "e" ... -||+ \\u2603 \\udcff \\u65e5\\u672c\n10^-12 5*10^11\n')
+
+
+def test_the_question_of_input_is_written_in_any_encoding():
+    """It is encoded as the stream says, and written past it."""
+    output.harden()
+    raw = io.BytesIO()
+    raw.fileno = lambda: 1
+    stream = output._hardened(io.TextIOWrapper(raw, encoding="cp850"))
+    asked = "« où ? » λ ≤ 10⁻⁷".encode(stream.encoding, stream.errors)
+    assert asked.decode("cp850") == "« où ? » lambda <= 10^-7"
+
+
+def every_text():
+    """What the program says, in every language, and what fills it in."""
+    for text, found in texts().items():
+        yield from (text, found.many)
+    for name in languages():
+        for forms in catalogue(name).texts.values():
+            yield from forms
+        with speaking(name):
+            for value in (1.3e43, -1.29e-7, 40_000, 0.5, float("inf"), float("nan")):
+                yield from (number(value), written(value), power(value))
+
+
+@pytest.mark.parametrize("encoding", [*ENCODINGS, "latin-1", "cp437"])
+def test_every_text_is_readable_in_any_encoding(encoding):
+    """In plain spelling: nothing is a "?" or an escape, no letter is lost, only accents."""
+    raw = io.BytesIO()
+    raw.fileno = lambda: 1
+    stream = output._hardened(io.TextIOWrapper(raw, encoding=encoding, newline="\n"))
+    everything = [text.replace("\n", " ") for text in every_text()]
+    stream.write("\n".join(everything))
+    stream.flush()
+    shown = raw.getvalue().decode(encoding).split("\n")
+    assert len(shown) == len(everything) > 1000
+    for text, plain in zip(everything, shown, strict=True):
+        assert plain.count("?") == text.count("?"), text
+        assert plain.count("\\") == text.count("\\"), text
+        assert plain == text or encoding not in ("utf-8", "utf-16")
+        kept = [c for c in text if c.isascii() and c.isalnum()]
+        assert not Counter(kept) - Counter(plain), text
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "shown"),
+    [
+        ("‖∇L(w)‖ ≤ Σᵢ (nᵢ/d) ‖∇Lᵢ(w)‖", "ascii", "||grad L(w)|| <= sum_i (n_i/d) ||grad L_i(w)||"),
+        ("tr(Σ) / ‖g‖², tr(HΣ) / gᵀHg", "cp1252", "tr(Sigma) / ||g||^2, tr(H Sigma) / g^T Hg"),
+        ("wᵢ₊₁ = wᵢ − η gᵢ / √vᵢ", "cp850", "w_(i+1) = w_i - eta g_i / sqrt v_i"),
+        ("(2 + 2β)/λ, μ × 4, ±φᵢ", "latin-1", "(2 + 2 beta)/lambda, mu × 4, ±phi_i"),
+        ("x², 10⁻¹², n₁, …, n_m", "cp1252", "x^2, 10^-12, n_1, …, n_m"),
+        ("« À quoi bon ? » œuvre : 1½", "ascii", '"A quoi bon ?" oeuvre : 1 1/2'),
+        ("« À quoi bon ? » – œuvre", "cp1252", "« À quoi bon ? » – œuvre"),
+        ("café, cafe\u0301, µs", "ascii", "cafe, cafe, us"),
+    ],
+)
+def test_formulas_are_spelled_as_a_program_has_them(text, encoding, shown):
+    assert plainly(text, encoding) == shown
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "cp850", "ascii"])
+def test_what_a_script_of_ones_own_prints_of_ours_fits_its_output(encoding):
+    """Such a script has Python's own standard output, which dies of what its encoding lacks."""
+    report = Report(faults=("‖∇L‖ ≤ 10⁻⁷",), exercise="ex4")
+    never = ss.summary(pd.Series([1.0, float("inf"), float("inf")]))
+    assert "∞" in str(never)
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding=encoding, newline="\n")
+    with contextlib.redirect_stdout(stream):
+        print(report)
+        print(never)
+    stream.flush()
+    shown = raw.getvalue().decode(encoding)
+    assert shown.startswith("||grad L|| <= 10^-7\nmedian inf")
 
 
 @pytest.mark.parametrize("number", [5, 9, 28, 32, 122])  # EIO, EBADF, ENOSPC, EPIPE, EDQUOT
@@ -114,6 +200,25 @@ def test_list_and_help_print_on_any_terminal(printing, python, encoding):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("lang", languages())
+@pytest.mark.parametrize("encoding", ["cp850", "C"])
+def test_every_command_speaks_plainly_in_any_encoding(encoding, lang):
+    """`--help` of all of them and of all scripts; "C": a locale that knows ASCII, and no UTF-8."""
+    env, coded = {"SGDSTUDY_LANG": lang, "COLUMNS": "200"}, encoding
+    if encoding == "C":
+        env |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+        coded = "ascii"
+    helps = [[name, "--help"] for name in COMMANDS]
+    helps += [["run", name, "--help"] for name in find_scripts()]
+    commands = [["--help"], ["list"], ["nonsense"], *helps]
+    found = programs(*commands, encoding=None if encoding == "C" else coded, env=env, coded=coded)
+    for words, (code, out, error) in zip(commands, found, strict=True):
+        assert code == (2 if words == ["nonsense"] else 0), (words, error)
+        assert bool(error) is bool(code)
+        assert not re.search(r"\\[xu]|Error|[^\w\s)\"`']\?", out + error), words
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("jobs", "redirected", "code", "says"),
     [
@@ -134,8 +239,6 @@ def test_a_study_runs_to_its_end_whatever_becomes_of_its_lines(
     assert says in made.stderr
     assert b"Traceback" not in made.stderr
     assert made.stderr.count(b"\n") == bool(says)
-    import sgdstudy as ss
-
     assert ss.load_runs("printing", store=store).status.tolist() == ["FINISHED"] * len(NAMES)
 
 
@@ -152,8 +255,6 @@ def test_nothing_in_a_text_acts_on_the_terminal(capsys, text):
     terminal.say(f"1 {text}")
     terminal.show("2 ", terminal.bold(text), text)
     terminal.show_paragraphs(f"3 {text}")
-    import pandas as pd
-
     terminal.print_rows(pd.DataFrame({f"4 {text}": [f"5 {text}"]}))
     terminal.PlainWarnings().emit(
         __import__("logging").LogRecord("x", 30, "", 0, "6 %s", (text,), None)

@@ -271,7 +271,7 @@ def load(source: str) -> Any:
 def build(source: str, folder: Path) -> Path:
     """Compile a C++ text into a library in the folder."""
     text, library = folder / "steps.cpp", folder / "steps.so"
-    text.write_text(source)
+    text.write_text(source, encoding="utf-8")
     command = [*_compiler(), *FLAGS, str(text), "-o", str(library), "-lm"]
     try:
         done = subprocess.run(
