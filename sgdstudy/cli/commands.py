@@ -16,8 +16,10 @@ from sgdstudy.cli.terminal import bold, confirmed, print_claims, print_rows, say
 from sgdstudy.errors import Away, Ended, InputError, Refused, StoreError
 from sgdstudy.language import say as in_words
 from sgdstudy.language import to_say
+from sgdstudy.studies import duration
 from sgdstudy.studies.claims import tally
 from sgdstudy.studies.scripts import find_scripts, load_studies, load_study
+from sgdstudy.studies.study import Study
 from sgdstudy.text import written
 from sgdstudy.training.interrupts import called
 
@@ -49,17 +51,12 @@ class StudyCommand:
         store = recovery.start(self.store, say)
         before = _stored_bytes(store)
         studies, broken = load_studies(say)
+        chosen = functools.partial(self._chosen, jobs)
+        if slow := duration.for_want_of_a_compiler(studies.values(), chosen, jobs):
+            say(slow)
         for study in studies.values():
-            given: dict[str, Any] = {
-                "store": self.store,
-                "first_seed": self.first_seed,
-                "answer": self.answer,
-                "predict": self.predict,
-            }
-            if "quick" in (f.name for f in fields(study.options)):
-                given["quick"] = True
             try:
-                options = study.chosen(jobs=jobs, **given)
+                options = chosen(study)
                 results.append(called(functools.partial(run_and_print, study, options)))
             except (Away, Refused):
                 raise
@@ -89,6 +86,18 @@ class StudyCommand:
         refused = any(result.refused for result in results)
         missing = [name for result in results for name in result.missing]
         return 1 if refused or ((failed or missing or broken) and self.strict) else 0
+
+    def _chosen(self, jobs: int, study: Study) -> Any:
+        """Return the options of a study.
+
+        Raises:
+            InputError: its script does not take them.
+        """
+        passed_on = ("store", "first_seed", "answer", "predict")
+        given = {name: getattr(self, name) for name in passed_on} | {"jobs": jobs}
+        if "quick" in (f.name for f in fields(study.options)):
+            given["quick"] = True
+        return study.chosen(**given)
 
 
 @dataclass(frozen=True)

@@ -243,8 +243,7 @@ def choose(problem: Problem, config: TrainConfig) -> tuple[Engine, str]:
         InputError: `engine="compiled"`, and the step cannot be compiled.
     """
     _try_sizes(problem, config)
-    n_steps = config.n_steps(problem.d)
-    if config.engine == "eager" or (config.engine == "auto" and n_steps < WORTH_STEPS):
+    if not is_worth_compiling(config, config.n_steps(problem.d)):
         eager = Eager(problem, config)
         return eager, eager.note
 
@@ -257,6 +256,18 @@ def choose(problem: Problem, config: TrainConfig) -> tuple[Engine, str]:
             ) from None
         eager = Eager(problem, config)
         return eager, eager.note or str(reason)
+
+
+def is_worth_compiling(config: TrainConfig, n_steps: int) -> bool:
+    """Whether the compiled engine is to take so many steps, if it can."""
+    return config.engine == "compiled" or (config.engine == "auto" and n_steps >= WORTH_STEPS)
+
+
+def compiler_fault() -> str:
+    """Return why nothing can be compiled on this machine; "" where something can."""
+    from sgdstudy.training.compiled.steps import compiler_fault
+
+    return compiler_fault()
 
 
 def _try_sizes(problem: Problem, config: TrainConfig) -> None:

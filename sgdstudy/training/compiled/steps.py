@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from sgdstudy.errors import Unsupported
+from sgdstudy.language import to_say
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe import rules as eager_rules
 from sgdstudy.recipe.clipping import clipped
@@ -44,6 +45,8 @@ FLAGS = (  # -O3 runs 0 to 30 % faster, but builds in up to twice the time: seld
     "-shared",
     "-fPIC",
 )
+LEAST = 'extern "C" void run() {}\n'
+NO_COMPILER = to_say("no C++ compiler (g++ or clang++) was found")
 
 _loaded: dict[str, Any] = {}
 
@@ -256,16 +259,29 @@ def _values(x: torch.Tensor, y: torch.Tensor, dtype: torch.dtype) -> torch.Tenso
 def load(source: str) -> Any:
     """Return the function `run` of a C++ text, built once per process."""
     if source not in _loaded:
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            try:
-                function = ctypes.CDLL(str(build(source, Path(folder)))).run
-            except OSError as error:
-                raise Unsupported(f"the compiled step cannot be loaded: {error}") from error
+        function = _built(source)
         number, pointer = ctypes.c_longlong, ctypes.c_void_p
         function.argtypes = [number, number, pointer, pointer, number, pointer, number]
         function.argtypes += [pointer] * 6
         _loaded[source] = function
     return _loaded[source]
+
+
+def compiler_fault() -> str:
+    """Return why no step can be compiled on this machine; "" where one can."""
+    try:
+        _built(LEAST)
+    except Unsupported as why:
+        return str(why)
+    return ""
+
+
+def _built(source: str) -> Any:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        try:
+            return ctypes.CDLL(str(build(source, Path(folder)))).run
+        except OSError as error:
+            raise Unsupported(f"the compiled step cannot be loaded: {error}") from error
 
 
 def build(source: str, folder: Path) -> Path:
@@ -296,4 +312,4 @@ def _compiler() -> list[str]:
     for command in (shlex.split(os.environ.get("CXX", "")), ["g++"], ["clang++"]):
         if command and shutil.which(command[0]):
             return command
-    raise Unsupported("no C++ compiler (g++ or clang++) was found")
+    raise Unsupported(NO_COMPILER)
