@@ -237,11 +237,19 @@ def _outcomes(
         for number, combination in enumerate(todo):
             if interrupted:
                 return
-            options = asdict(plan.options)
-            logs = remote and _keeping_code(remote, number == 0)
-            of_all = (plan.study.file, options, plan.arm)
-            of_one = (combination.name, combination.point, plan.record, combination.tags, logs)
-            yield number, Task(*of_all, *of_one)
+            yield (
+                number,
+                Task(
+                    plan.study.file,
+                    asdict(plan.options),
+                    plan.arm,
+                    combination.name,
+                    combination.point,
+                    plan.record,
+                    combination.tags,
+                    remote and _keeping_code(remote, number == 0),
+                ),
+            )
 
     for number, outcome in spread(work, tasks()):
         if outcome.interrupted:
