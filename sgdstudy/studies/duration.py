@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -25,7 +25,7 @@ ANY = to_say("install g++ or clang++")
 
 
 def for_want_of_a_compiler(
-    studies: Iterable[Study], chosen: Callable[[Study], Any], jobs: int
+    studies: Collection[Study], chosen: Callable[[Study], Any], jobs: int
 ) -> str:
     """Return a line on how long studies take, and how to mend it; "" where no compiler is wanting.
 
@@ -37,13 +37,13 @@ def for_want_of_a_compiler(
     why = engines.compiler_fault()
     if not why:
         return ""
-    n_studies, steps = 0, 0.0
-    for n_studies, study in enumerate(studies, 1):
+    steps = 0.0
+    for study in studies:
         with suppress(InputError, Ended), helpers.beside(study.file):  # the run will say so
             steps += steps_of(study.placed_arms(chosen(study)).values(), jobs)
     if not steps:
         return ""
-    seconds = OTHER_SECONDS * n_studies + _seconds_per_step() * steps
+    seconds = OTHER_SECONDS * len(studies) + _seconds_per_step() * steps
     return say(
         "{why}: torch takes the steps one by one, and all of it takes about {n} minute. "
         "Quicker with a compiler: {mend}.",
