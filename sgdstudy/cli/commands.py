@@ -16,7 +16,6 @@ from sgdstudy.cli.terminal import bold, confirmed, print_claims, print_rows, say
 from sgdstudy.errors import Away, Ended, InputError, Refused, StoreError
 from sgdstudy.language import say as in_words
 from sgdstudy.language import to_say
-from sgdstudy.studies import duration
 from sgdstudy.studies.claims import tally
 from sgdstudy.studies.scripts import find_scripts, load_studies, load_study
 from sgdstudy.studies.study import Study
@@ -44,6 +43,7 @@ class StudyCommand:
 
     def run(self) -> int:
         """Run the command; return the exit code."""
+        from sgdstudy.studies import duration
         from sgdstudy.tracking import recovery
 
         jobs = _processes(self.jobs)
