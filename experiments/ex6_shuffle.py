@@ -64,7 +64,9 @@ def picture(o, runs, value):
     ends = ss.say("at the end of each epoch")
     ends = ss.figures.lines.by_epoch(shown, "full_loss", title=ends)
     title = headline(runs, value)
-    note = ss.say("Medians; band: 10 to 90 % of the orders.")
+    note = ss.say(
+        "Medians; band: 10 to 90 % of the orders. The line of shuffle=True may cover strided."
+    )
     return ss.figures.Chart(title, [first, ends], note)
 
 
