@@ -15,7 +15,7 @@ from sgdstudy.studies.study import Study
 from sgdstudy.training import engines
 from sgdstudy.training.train import train
 
-OTHER_SECONDS = 8.0  # of a study on two cores, whatever takes its steps: theory, figures, the store
+OTHER_STEPS = 65_000  # as long as these takes what else a study does: theory, figures, the store
 MENDS = {
     "linux": to_say("install g++ (`sudo apt install g++`, or `sudo dnf install gcc-c++`)"),
     "darwin": to_say("install Apple's compiler (`xcode-select --install`)"),
@@ -43,7 +43,7 @@ def for_want_of_a_compiler(
             steps += steps_of(study.placed_arms(chosen(study)).values(), jobs)
     if not steps:
         return ""
-    seconds = OTHER_SECONDS * len(studies) + _seconds_per_step() * steps
+    seconds = _seconds_per_step() * (steps + OTHER_STEPS * len(studies))
     return say(
         "{why}: torch takes the steps one by one, and all of it takes about {n} minute. "
         "Quicker with a compiler: {mend}.",

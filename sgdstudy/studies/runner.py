@@ -297,8 +297,10 @@ def _outcome(history: History) -> str:
         text = to_say("{n} seeds, {reason} at epoch {span}, {total} steps in {time:.1f} s")
     else:
         text = to_say("{reason} at epoch {span}, {total} steps in {time:.1f} s")
-    note = f" (not compiled: {history.engine_note})" if history.engine_note else ""
-    return in_words(text, n=len(epochs), **given) + note
+    said = in_words(text, n=len(epochs), **given)
+    if history.engine_note:
+        said += " " + in_words("(not compiled: {why})", why=translated(history.engine_note))
+    return said
 
 
 # ---- claims and answer -----------------------------------------------------------------------
