@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -162,7 +163,10 @@ def test_what_there_is_one_of_is_said_in_the_singular(name, small):
     study = load_study(name)
     one = study.options(**SMALL[name] | ONE[name])
     arms = study.placed_arms(one).items()
-    trained = {arm: ss.train(a.problem, config=a.config, progress=False) for arm, a in arms}
+    trained = {
+        name: replace(ss.train(arm.problem, config=arm.config, progress=False), color=arm.color)
+        for name, arm in arms
+    }
     cases = (one, Runs(trained)), (study.options(**SMALL[name]), small(name)[1].runs)
     for (options, runs), lang in product(cases, language.languages()):
         with language.speaking(lang):
