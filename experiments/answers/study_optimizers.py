@@ -3,6 +3,7 @@
 import numpy as np
 
 import sgdstudy as ss
+from answers import epochs
 
 TUNING = 1_000_000  # the first of the seeds that choose
 PROBLEMS = {  # batch size, epochs, targets: shares of the loss there is to lose
@@ -85,7 +86,7 @@ def answer(o, runs, value):
 def time_of(row):
     given = {"optimizer": row.optimizer, "reached": row.reached, "n": row.seeds}
     if row.seeds == 1 and row.reached:
-        return ss.say("{optimizer} {epochs}", epochs=row.median, **given)
+        return ss.say("{optimizer} in {epochs}", epochs=epochs(row.median), **given)
     if row.seeds == 1:
         return ss.say("{optimizer} never", **given)
     if np.isfinite(row.median):

@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -22,7 +21,6 @@ from sgdstudy.figures import describe
 from sgdstudy.figures.palette import OPTIMIZERS, ORDERS
 from sgdstudy.recipe.columns import STEPS
 from sgdstudy.studies.claims import Claims
-from sgdstudy.studies.outcome import Runs
 from sgdstudy.studies.scripts import find_scripts, load_study
 from sgdstudy.tracking.load import CLAIM_FIELDS
 from sgdstudy.tracking.runs import every_run
@@ -158,16 +156,12 @@ def test_nothing_that_a_reader_sees_is_left_in_english(name, trained, marked):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ONE)
-def test_what_there_is_one_of_is_said_in_the_singular(name, small):
+def test_what_there_is_one_of_is_said_in_the_singular(name, small, store):
     """In the answer, the claims and the figures, of one seed, and of one of several."""
     study = load_study(name)
-    one = study.options(**SMALL[name] | ONE[name])
-    arms = study.placed_arms(one).items()
-    trained = {
-        name: replace(ss.train(arm.problem, config=arm.config, progress=False), color=arm.color)
-        for name, arm in arms
-    }
-    cases = (one, Runs(trained)), (study.options(**SMALL[name]), small(name)[1].runs)
+    given = {1: SMALL[name] | ONE[name], 2: SMALL[name]}
+    single = ss.run(name, store=store, **given[1]).runs
+    cases = [(study.options(**given[1]), single), (study.options(**given[2]), small(name)[1].runs)]
     for (options, runs), lang in product(cases, language.languages()):
         with language.speaking(lang):
             claims = Claims(study.claimed(options, runs))
