@@ -117,7 +117,7 @@ class History:
             >>> ws, indices = np.zeros((201, 3)), np.arange(2000).reshape(200, 10)
             >>> history = ss.History.from_arrays(ss.problems.curve(), ws, indices, lr=1e-4)
             >>> history
-            History('curve', 1 max_epochs, 200 steps)
+            History('curve', 1 seed: max_epochs; 200 steps)
         """
         from sgdstudy.training.train import train
         from sgdstudy.training.trajectory import Trajectory
@@ -350,7 +350,7 @@ def load_history(path: str | Path, problem: Problem | str, **functions: Any) -> 
         >>> path = history.save(tempfile.mkdtemp() + "/run.sgdstudy")
         >>> again = ss.load_history(path, "curve")
         >>> again, again.differing(history, "loss", "w0")
-        (History('curve', 1 max_epochs, 400 steps), 0)
+        (History('curve', 1 seed: max_epochs; 400 steps), 0)
     """
     return History(**saved.read(path, problems.get(problem), functions))
 
