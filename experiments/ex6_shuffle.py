@@ -65,7 +65,9 @@ def picture(o, runs, value):
     ends = ss.figures.lines.by_epoch(shown, "full_loss", title=ends)
     title = headline(runs, value)
     note = ss.say(
-        "Medians; band: 10 to 90 % of the orders. The line of shuffle=True may cover strided."
+        "Of one seed. The line of shuffle=True may cover strided.",
+        "Medians; band: 10 to 90 % of the orders. The line of shuffle=True may cover strided.",
+        n=o.seeds,
     )
     return ss.figures.Chart(title, [first, ends], note)
 

@@ -142,7 +142,13 @@ def stop_epochs(runs: Runs, printed: int | None = None) -> Figure:
         epochs = history.converged_epoch
         stopped = epochs[np.isfinite(epochs)]
         never = len(epochs) - len(stopped)
-        told = say("{arm} ({never} of {n} never stopped)", arm=arm, never=never, n=len(epochs))
+        told = say(
+            "{arm} (never stopped)",
+            "{arm} ({never} of {n} never stopped)",
+            arm=arm,
+            never=never,
+            n=len(epochs),
+        )
         label = told if never else arm
         bins = (np.arange(0, history.config.epochs + 1) + 0.5).tolist()
         axes.hist(stopped, bins=bins, alpha=0.6, color=color, label=label)

@@ -38,6 +38,7 @@ from sgdstudy.language import say
 from sgdstudy.problems.problem import Problem
 from sgdstudy.quantities import norm
 from sgdstudy.recipe.config import TrainConfig
+from sgdstudy.text import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -135,8 +136,10 @@ class History:
         reasons, n = Counter(self.stop_reason.tolist()), len(self.stop_reason)
         ends = [f"{count} {reason}" for reason, count in reasons.most_common()]
         why = ", ".join(ends if len(ends) > 1 else reasons)
-        seeds = f"{n} seed{'s' * (n > 1)}: {why}"
-        return f"History({self.problem.name!r}, {seeds}; {int(self.n_steps.sum()):,} steps)"
+        seeds = f"{counted(n, 'seed')}: {why}"
+        return (
+            f"History({self.problem.name!r}, {seeds}; {counted(int(self.n_steps.sum()), 'step')})"
+        )
 
     @cached_property
     def steps(self) -> pd.DataFrame:
