@@ -68,8 +68,10 @@ def _begun(
     store = recovery.start(options.store, say)
     say(in_words("tracking to {store}", store=store.shown))
     _say_charted(declared, arms, say)
+    code = helpers.code_of(study.file)
+    code = code if options.answer else code.by_hash()  # a copy of the script tells the answer
     invocation = replace(
-        Invocation.start(store, study.name, study.tags(options), helpers.code_of(study.file)),
+        Invocation.start(store, study.name, study.tags(options), code),
         resume=options.resume,
         checkpoint_seconds=options.checkpoint_seconds,
     )
@@ -349,7 +351,7 @@ def _log_answer(
         shown = invocation.id if chart_views.wanted(invocation.store) else None
         drawn = {"sgdstudy.figures": ", ".join(names), "mlflow.note.content": note}
         parts: dict[str, Any] = {"note": note, "stands": stands, "views": shown}
-        titled = study.charts if options.answer else {}  # their titles may tell
+        titled = study.charts if options.answer else {key: key for key in study.charts.values()}
         journal.close(Closing("FINISHED", drawn, charts=titled, **parts))
     return journal.run_id or journal.folder.name
 
