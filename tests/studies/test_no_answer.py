@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -15,10 +16,11 @@ import sgdstudy as ss
 from sgdstudy.language import speaking, translated
 from sgdstudy.report import landing, report
 from sgdstudy.studies.claims import Claims
+from sgdstudy.studies.rerun import rerun
 from sgdstudy.studies.scripts import load_study
-from sgdstudy.studies.study import FORETOLD, HIDDEN
+from sgdstudy.studies.study import FORETOLD, HIDDEN, Study
 from sgdstudy.tracking import chart_views
-from sgdstudy.tracking.runs import every_run
+from sgdstudy.tracking.runs import every_run, find_run
 from sgdstudy.tracking.store import open_store, read_store
 
 EXERCISES = [name for name in SMALL if name.startswith("ex")]
@@ -161,3 +163,22 @@ def test_an_arm_that_reveals_is_left_out_and_one_stays(store):
                      study.claims, study.answer)  # fmt: skip
     with pytest.raises(ss.InputError, match="all arms of reveals reveal the answer"):
         alone.run(ss.Options(store=store, answer=False), progress=False)
+
+
+def test_a_rerun_tells_no_more_and_finds_what_an_older_version_ran(store, monkeypatch):
+    """An older version ran the arms that reveal, too."""
+    hidden = ss.run("ex6_shuffle", store=store, answer=False, **SMALL["ex6_shuffle"])
+    again = rerun(hidden.run_ids["SGD strided"], store=store)
+    assert again.difference is None
+    assert again.changed == []
+    run = find_run(open_store(store), again.run_id)
+    assert not [key for key in run.metrics if key.startswith("predicted/")]
+    assert {path.name for path in Path(store).rglob(f"{again.run_id}/artifacts/*")} <= KNOWN
+    monkeypatch.setattr(Study, "placed_arms", as_before(Study.placed_arms))
+    old = ss.run("ex6_shuffle", store=store, answer=False, **SMALL["ex6_shuffle"])
+    monkeypatch.undo()
+    assert rerun(old.run_ids["worst stretch"], store=store).difference is None
+
+
+def as_before(placed_arms):
+    return lambda study, options: placed_arms(study, replace(options, answer=True))
