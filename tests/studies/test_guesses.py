@@ -7,17 +7,12 @@ import numpy as np
 import pytest
 from conftest import call, one_line, small_curve
 from pages import Page
-from small import SMALL
 
 import sgdstudy as ss
-from sgdstudy.language import speaking, translated
 from sgdstudy.report import report
 from sgdstudy.studies import guesses
-from sgdstudy.studies.scripts import load_study
 from sgdstudy.tracking.load import CLAIM_FIELDS
 from sgdstudy.tracking.store import open_store, read_store
-
-EXERCISES = [name for name in SMALL if name.startswith("ex")]
 
 
 def study(**ask):
@@ -126,25 +121,3 @@ def test_claims_of_an_older_version_have_no_guess(store):
     assert table.guess.isna().all()
     assert "steps a 12 12" in Page(report.page(read_store(store))).text
     assert call("guesses", store, "--out", Path(store).parent / "g.csv") == 0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", EXERCISES)
-def test_every_exercise_asks_and_keeps_what_it_is_told(name, store, monkeypatch):
-    exercise = load_study(name)
-    keys = list(exercise.ask)
-    assert keys
-    replies = [str(float(i)) for i in range(len(keys))]
-    questions = reply(monkeypatch, *replies)
-    result = ss.run(name, store=store, predict=True, **SMALL[name])
-    assert [q.partition(" (a number")[0] for q in questions] == list(exercise.ask.values())
-    told = {(c.name, c.arm): c.guess for c in result.claims if c.guess is not None}
-    assert told == dict(zip(keys, map(float, replies), strict=True))
-    table = ss.load_claims(name, store=store)
-    assert len(table.guess.dropna()) == len(keys)
-    with speaking("fr"):
-        assert not {*map(translated, exercise.ask.values())} & {*exercise.ask.values()}
-    for claim, arm in keys:  # the question is of one that there is
-        measured = result.claims[claim, arm]
-        stops = claim == "stop_epoch" and result.runs[arm].config.stop  # where theory knows it
-        assert measured is not None or stops, (claim, arm)

@@ -1,4 +1,7 @@
-"""`--no-answer`: nothing that a student of the class sees tells the answer, of any exercise."""
+"""The switches for a class, of every exercise.
+
+`--no-answer`: nothing that a student sees tells the answer. `--predict`: each asks, and keeps it.
+"""
 
 import json
 import re
@@ -32,7 +35,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def seen(empty_store, tmp_path_factory):
-    """Name -> what a student sees of the small run of an exercise, and that run told in full."""
+    """Name -> the hidden small run of an exercise, one with guesses, and what the first printed."""
     folder, printed = tmp_path_factory.mktemp("hidden"), []
 
     @cache
@@ -42,8 +45,12 @@ def seen(empty_store, tmp_path_factory):
         study, printed[:] = load_study(name), []
         options = study.options(store=store, answer=False, **SMALL[name])
         hidden = study.run(options, progress=False, say=printed.append)
-        told = ss.run(name, store=whole, **SMALL[name])
-        return store, hidden, told, "\n".join(printed)
+        with pytest.MonkeyPatch.context() as patch:
+            guesses = iter(range(len(study.ask)))
+            patch.setattr("builtins.input", lambda question: f"{next(guesses)}")
+            told = ss.run(name, store=whole, predict=True, **SMALL[name])
+            assert next(guesses, None) is None
+        return store, hidden, told, "\n".join(printed), whole
 
     return run
 
@@ -70,7 +77,7 @@ def sentences(text):
 
 @pytest.mark.parametrize("name", EXERCISES)
 def test_no_sentence_of_an_answer_is_anywhere(name, seen):
-    store, hidden, told, printed = seen(name)
+    store, hidden, told, printed, _ = seen(name)
     study = load_study(name)
     options = study.options(**SMALL[name])
     chart = study.picture(options, told.runs, Claims(told.claims))
@@ -89,7 +96,7 @@ def test_no_sentence_of_an_answer_is_anywhere(name, seen):
 
 @pytest.mark.parametrize("name", EXERCISES)
 def test_neither_stops_nor_telling_arms_are_said(name, seen):
-    store, hidden, told, printed = seen(name)
+    store, hidden, told, printed, _ = seen(name)
     assert ENDS.search(printed) is None
     assert [arm for arm in hidden.runs if any(word in arm for word in TELLING)] == []
     assert set(hidden.runs) <= set(told.runs)
@@ -102,7 +109,7 @@ def test_neither_stops_nor_telling_arms_are_said(name, seen):
 
 @pytest.mark.parametrize("name", EXERCISES)
 def test_what_was_measured_stays_and_what_was_foretold_is_not_there(name, seen):
-    store, hidden, told, _ = seen(name)
+    store, hidden, told, *_ = seen(name)
     opened = open_store(store)
     runs = every_run(opened, opened.experiment(name))
     metrics = {key for run in runs for key in run.metrics}
@@ -129,6 +136,22 @@ def test_charts_have_no_titles_of_the_question(name, seen):
     titles = {chart["metricKey"]: chart["displayName"] for chart in view["compareRunCharts"]}
     for key in load_study(name).charts.values():
         assert titles[key] == key
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_every_exercise_asks_in_both_languages_and_keeps_what_it_is_told(name, seen):
+    _, _, told, _, store = seen(name)
+    ask = load_study(name).ask
+    assert ask
+    kept = {(c.name, c.arm): c.guess for c in told.claims if c.guess is not None}
+    assert kept == {key: float(i) for i, key in enumerate(ask)}
+    table = ss.load_claims(name, store=store).dropna(subset="guess")
+    assert dict(zip(zip(table.name, table.arm, strict=True), table.guess, strict=True)) == kept
+    for claim, arm in ask:  # the question is of one that there is
+        stops = claim == "stop_epoch" and told.runs[arm].config.stop  # where theory knows it
+        assert told.claims[claim, arm] is not None or stops, (claim, arm)
+    with speaking("fr"):
+        assert not {*map(translated, ask.values())} & {*ask.values()}
 
 
 @pytest.mark.parametrize("lang", ["en", "fr"])
