@@ -38,11 +38,13 @@ def arms(o):
     best = ss.expect(full).lr_best_for_epsilon
     for arm, share in BEST.items():
         near = full.but("the step that theory finds best, or near it", lr=share * best)
-        yield arm, near.but(charted=share == 1)
+        yield arm, near.but(charted=share == 1, reveals=True)
     long = full.but("the best rate in the long run", epochs=min(o.epochs, 2000), stop=None)
-    yield "lr fastest", long.but(lr=ss.expect(full).lr_best_asymptotic, dtype="float64")
+    fastest = ss.expect(full).lr_best_asymptotic
+    yield "lr fastest", long.but(lr=fastest, dtype="float64", reveals=True)
     yield "lr 2e-4, float64", full.but("less rounding", dtype="float64")
-    yield "float32 floor", full.but("until nothing moves", lr=FLOOR, epochs=2 * o.epochs, stop=None)
+    still = full.but("until nothing moves", lr=FLOOR, epochs=2 * o.epochs, stop=None)
+    yield "float32 floor", still.but(reveals=True)
     form = full.problem.replace(loss=sum_of_squares)
     sums = full.but("sum form, same step", problem=form, stop=("running", o.epsilon * D))
     yield "sum, lr 2e-4/d", sums.but("sum form, step divided by d", lr=2e-4 / D)

@@ -101,6 +101,11 @@ def figures(runs):
 
 
 charts = {"distance to the true parameters, by hand as by MSELoss": "epoch/distance"}
+ask = {
+    ("numbers_that_differ", "MSELoss"): "Of the recorded numbers, how many differ by MSELoss?",
+    ("stop_epoch", "abs"): "At which epoch does descent on the text's loss, not squared, stop?",
+    ("distance", "abs"): "And how far from the true parameters does it end?",
+}
 STUDY = ss.study(__name__)
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def arms(o):
         yield f"SGD {order}", sgd.but(order=order, seeds=seeds, charted=own_line)
     exact = sgd.but("sequential in float64", order="sequential", dtype="float64", charted=False)
     yield "exact", exact.but(diagnostics="full", color=ss.figures.palette.ORDERS["sequential"])
-    most = exact.but("the batches that multiply an error most")
+    most = exact.but("the batches that multiply an error most", reveals=True)
     yield "worst stretch", most.but(**ss.expect(exact).alone())
     yield "worst stretch, across", most.but(**ss.expect(exact).alone(across=True))
 

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from sgdstudy import checks
-from sgdstudy.cli.running import parse_options, run_and_print, run_script
+from sgdstudy.cli.running import parse_options, processes, run_and_print, run_script
+from sgdstudy.cli.teaching import CourseCommand, GradeCommand, GuessesCommand
 from sgdstudy.cli.terminal import bold, confirmed, print_claims, print_rows, say, show
 from sgdstudy.errors import Away, Ended, InputError, Refused, StoreError
 from sgdstudy.language import say as in_words
@@ -37,7 +38,7 @@ class StudyCommand:
     strict: bool = True
     """end with exit code 1 when a claim fails or a figure is missing, and say which"""
     answer: bool = True
-    """write the answers and the claims; --no-answer keeps them from the class"""
+    """write answers, claims, predictions and figures; --no-answer keeps them from the class"""
     predict: bool = False
     """ask for your guesses before each study, and show them beside the outcome"""
 
@@ -46,7 +47,7 @@ class StudyCommand:
         from sgdstudy.studies import duration
         from sgdstudy.tracking import recovery
 
-        jobs = _processes(self.jobs)
+        jobs = processes(self.jobs)
         started, results = time.perf_counter(), []
         store = recovery.start(self.store, say)
         before = _stored_bytes(store)
@@ -297,7 +298,7 @@ class SweepCommand:
         from sgdstudy.sweep import sweep
 
         plan = self._plan()
-        jobs = _processes(self.jobs)
+        jobs = processes(self.jobs)
         if self.dry_run:
             todo = sweep.waiting(plan, self.resume)
             for combination in todo:
@@ -363,69 +364,6 @@ class RecoverCommand:
         return _recover(self.store, self.discard)
 
 
-@dataclass(frozen=True)
-class GradeCommand:
-    """Check the submissions of a class, a .py file each, and write a table of their verdicts.
-
-    Each runs in a process of its own, with your rights on this machine.
-    """
-
-    folder: Annotated[str, tyro.conf.Positional]
-    exercise: str
-    """ex1, ex2, ex4 or ex5: the file defines sgd; ex3: it defines enumerate_batches"""
-    seconds: float = 10.0
-    """the time limit of each"""
-    jobs: int = 0
-    """submissions that run side by side; 0: one per core"""
-    out: str | None = None
-    """the table, CSV; default: grades_EXERCISE.csv in the folder"""
-
-    def run(self) -> int:
-        """Run the command; return the exit code."""
-        from sgdstudy.course import grade
-
-        folder = checks.path("FOLDER", self.folder)
-        files = grade.submissions(folder, self.exercise)
-        seconds = checks.number("--seconds", self.seconds)
-        beside = folder / f"grades_{self.exercise}.csv"
-        out = beside if self.out is None else checks.path("--out", self.out)
-        grade.write_table(out, [])
-        say(in_words(grade.WARNING))
-        found: list[grade.Grade] = []
-        for one in grade.grade(files, self.exercise, seconds, _processes(self.jobs)):
-            found.append(one)
-            grade.write_table(out, found)  # with each: what was found stays, whatever comes
-            show(bold(one.file), f"  {in_words(grade.VERDICTS[one.verdict])}")
-            for line in one.lines:
-                say(f"  {line}")
-        right = sum(one.verdict == "correct" for one in found)
-        say(
-            in_words(
-                "{right} of {n} submission is correct; the table: {out}",
-                "{right} of {n} submissions are correct; the table: {out}",
-                right=right,
-                n=len(found),
-                out=str(out),
-            )
-        )
-        return 0
-
-
-@dataclass(frozen=True)
-class CourseCommand:
-    """Write the notebooks of the course: one with holes for students, one with solutions."""
-
-    folder: Annotated[str, tyro.conf.Positional]
-
-    def run(self) -> int:
-        """Run the command; return the exit code."""
-        from sgdstudy.course import notebooks
-
-        for path in notebooks.write(checks.path("FOLDER", self.folder)):
-            say(str(path))
-        return 0
-
-
 COMMANDS: dict[str, Any] = {
     "study": StudyCommand,
     "list": ListCommand,
@@ -441,15 +379,9 @@ COMMANDS: dict[str, Any] = {
     "recover": RecoverCommand,
     "course": CourseCommand,
     "grade": GradeCommand,
+    "guesses": GuessesCommand,
 }
 OLD_WORDS = {"reap": "recover", "sync": "recover"}  # they stay, and are not listed
-
-
-def _processes(jobs: int) -> int:
-    """Return how many processes work side by side."""
-    from sgdstudy.studies.workers import default_jobs
-
-    return checks.count("jobs", jobs, least=0) or default_jobs()
 
 
 def _with_room(given: str | None) -> Any:

@@ -6,11 +6,11 @@ import functools
 from pathlib import Path
 from typing import Any
 
+from sgdstudy import checks
 from sgdstudy.cli.parsing import parse
 from sgdstudy.cli.terminal import bold, print_claims, say, show, show_paragraphs
 from sgdstudy.errors import InputError, failed
 from sgdstudy.language import say as in_words
-from sgdstudy.language import translated
 from sgdstudy.studies.outcome import Result
 from sgdstudy.studies.study import Study
 from sgdstudy.training.interrupts import called
@@ -19,10 +19,15 @@ from sgdstudy.training.interrupts import called
 def parse_options(study: Study, words: list[str]) -> Any:
     """Return a study's options, from the words of its command line.
 
+    Its help tells the hypothesis where `--answer` is among them, as a class is to find it out.
+
     Raises:
         InputError: words that are none, or that the script does not take.
     """
-    about = "\n\n".join(map(translated, study.doc.strip().split("\n\n")))
+    about, told = study.about(told=True), "--answer" in words
+    if about != study.about(told):
+        more = in_words("The hypothesis is told by --help --answer.")
+        about = f"{study.about(told)}\n\n{more}"
     file, here = Path(study.file).resolve(), Path.cwd()
     command = f"python {file.relative_to(here) if file.is_relative_to(here) else file}"
     read = functools.partial(parse, study.options, words, command, about)
@@ -54,3 +59,10 @@ def run_and_print(study: Study, options: Any) -> Result:
     for line in result.refused:
         say(f"refused by the store, and set aside: {line}")
     return result
+
+
+def processes(jobs: int) -> int:
+    """Return how many processes work side by side."""
+    from sgdstudy.studies.workers import default_jobs
+
+    return checks.count("jobs", jobs, least=0) or default_jobs()

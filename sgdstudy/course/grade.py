@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
@@ -19,14 +18,13 @@ from pathlib import Path
 import psutil
 
 from sgdstudy.course.check import EXERCISES
-from sgdstudy.errors import InputError, one_line, unknown, unwritable
+from sgdstudy.errors import InputError, one_line, unknown
 from sgdstudy.language import VARIABLE, language, say, speaking, to_say
 
 START_SECONDS = 120.0  # in which Python and torch are there
 SPARE = 3.0  # a process that does not end by itself is killed after so many times its limit
 LOOK_SECONDS = 0.05
 COLUMNS = ("file", "exercise", "verdict", "faults", "seconds", "lines")
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so is run by a spreadsheet
 WARNING = to_say(
     "Submissions are programs of other people: they run here with your rights, and can read, "
     "change and send whatever you can. Check them on a machine where nothing of value is."
@@ -60,14 +58,10 @@ class Grade:
     seconds: float
 
     def row(self) -> tuple[object, ...]:
-        """Return it as a row of the table; no cell of it is a formula."""
+        """Return it as a row of the table."""
         faults = len(self.lines) if self.verdict == "faults" else ""
         lines = " | ".join(self.lines)
-        words = self.file, self.exercise, self.verdict, faults, f"{self.seconds:.1f}", lines
-        return tuple(
-            f"'{word}" if isinstance(word, str) and word.startswith(FORMULA) else word
-            for word in words
-        )
+        return self.file, self.exercise, self.verdict, faults, f"{self.seconds:.1f}", lines
 
 
 def submissions(folder: Path, exercise: str) -> list[Path]:
@@ -183,18 +177,3 @@ def _without_result(took: float, over: bool) -> tuple[str, tuple[str, ...]]:
         n=round(took),
     )
     return "stopped", (line,)
-
-
-def write_table(path: Path, grades: list[Grade]) -> None:
-    """Write the verdicts to a CSV file, which spreadsheets know as UTF-8.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    try:
-        with open(path, "w", newline="", encoding="utf-8-sig") as file:
-            rows = csv.writer(file)
-            rows.writerow(COLUMNS)
-            rows.writerows(one.row() for one in grades)
-    except OSError as error:
-        raise unwritable(path, error) from error

@@ -35,8 +35,13 @@ class Arms:
     same: dict[str, str]
 
 
-def arms_of(runs: Sequence[TrackedRun]) -> Arms:
-    """Return the table of arms: what differs stands in one column, as names and values."""
+def arms_of(runs: Sequence[TrackedRun], told: bool = True) -> Arms:
+    """Return the table of arms: what differs stands in one column, as names and values.
+
+    Args:
+        runs: the arms.
+        told: whether it says how they ended; not of a study whose answer is hidden.
+    """
     params = [dict(run.params) for run in runs]
     for run, values in zip(runs, params, strict=True):
         engine, _, _why = run.tags.get("sgdstudy.engine", "").partition(":")
@@ -52,7 +57,8 @@ def arms_of(runs: Sequence[TrackedRun]) -> Arms:
         for i, run in enumerate(runs)
     ]
     first = cells[0] if cells else {}
-    heads = [head for head in first if {row[head] for row in cells} - {"", "–"}]
+    shown = first if told else HEADS[:-1]
+    heads = [head for head in shown if {row[head] for row in cells} - {"", "–"}]
     rows = [[cut(printable(row[head]), LONGEST_CELL) for head in heads] for row in cells]
     alike = [name for name in names if len(set(table[name])) == 1 and table[name][0] != "–"]
     return Arms(heads, rows, {name: table[name][0] for name in alike[:MOST_SETTINGS]})

@@ -108,7 +108,8 @@ def _card(store: Store, server: str, name: str, experiment: Any, run: TrackedRun
         files, notes = (ANSWER, "claims.json"), list[str]()
         text, claims = (read_text(store, run, file, Path(folder), notes) for file in files)
     question, answer = question_and_answer(text, name)
-    found = [] if answer in everywhere(HIDDEN) else shown_claims(claims, notes)
+    hidden = answer in everywhere(HIDDEN)
+    found = [] if hidden else shown_claims(claims, notes)
     short = joined(markdown(in_short(answer, run.tags)[0]))
     base = server or MLFLOW
     names = run.tags.get("sgdstudy.figures", "").split(", ")
@@ -120,7 +121,7 @@ def _card(store: Store, server: str, name: str, experiment: Any, run: TrackedRun
         ran=command(run.tags).removeprefix("sgdstudy ").removeprefix("run ") or name,
         question=question,
         answer=short or "; ".join(notes),
-        verdicts=tallied(found),
+        verdicts=say("answer hidden") if hidden else tallied(found),
         failed=any(claim["holds"] is False for claim in found),
         swept="sgdstudy.grid" in run.tags,
         picture=picture if shown else "",

@@ -296,7 +296,7 @@ def _section(
         hidden=hidden,
         claims=[] if hidden else claims,
         pictures=pictures,
-        arms=arms_of(arms[:MOST_ARMS]),
+        arms=arms_of(arms[:MOST_ARMS], told=not hidden),
         command=command(tags),
         started=datetime.fromtimestamp(started / 1000, UTC),
         seconds=((run.end_ms or started) - started) / 1000,
@@ -372,6 +372,7 @@ def shown_claims(listing: str, notes: list[str]) -> list[Claim]:
         {name: cut(printable(str(claim.get(name) or ""))) for name in ("name", "arm")}
         | {"source": cut(printable(translated(str(claim.get("source") or ""))))}
         | {name: cut(written(finite_or_not(claim[name]))) for name in ("expected", "measured")}
+        | {"guess": cut(written(finite_or_not(claim.get("guess"))))}
         | {"tolerance": _tolerance(claim["tolerance"]), "holds": claim.get("holds")}
         | {"kind": kind_of(claim), "verdict": say(WORDS[claim.get("holds")])}
         for claim in listed

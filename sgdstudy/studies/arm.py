@@ -69,7 +69,7 @@ class Options:
     strict: bool = False
     """end with exit code 1 when a claim fails or a figure is missing"""
     answer: bool = True
-    """write the answer and the claims; --no-answer keeps them from the class"""
+    """write answer, claims, predictions and figures; --no-answer keeps them from the class"""
     predict: bool = False
     """ask for your guesses before the run, and show them beside the outcome"""
     resume: bool = False
@@ -114,6 +114,8 @@ class Arm:
             optimiser, else the next one.
         trajectory: steps taken elsewhere, as `ss.Trajectory(problem, w, indices)`, to be recorded
             and tracked like our own.
+        reveals: whether it gives the answer away, as by a step size that theory finds best:
+            `--no-answer` leaves it out.
         settings: see `TrainConfig`; with a trajectory, see `Trajectory.config`.
 
     Attributes:
@@ -134,6 +136,7 @@ class Arm:
     charted: bool
     color: str | None
     trajectory: Trajectory | None
+    reveals: bool
     settings: Mapping[str, Any]
     config: TrainConfig
 
@@ -145,6 +148,7 @@ class Arm:
         charted: bool = True,
         color: str | None = None,
         trajectory: Trajectory | None = None,
+        reveals: bool = False,
         **settings: Any,
     ) -> None:
         from sgdstudy import problems
@@ -159,7 +163,7 @@ class Arm:
         made = TrainConfig.of if trajectory is None else trajectory.config
         config = made(**settings)
         config.check(problem)
-        parts = (problem, about, charted, _hex(color), trajectory, settings, config)
+        parts = (problem, about, charted, _hex(color), trajectory, reveals, settings, config)
         for part, value in zip(fields(self), parts, strict=True):
             object.__setattr__(self, part.name, value)
 
@@ -174,7 +178,7 @@ class Arm:
         Raises:
             InputError: a setting that is not allowed, or does not fit the problem.
         """
-        kept = ("problem", "charted", "color", "trajectory")
+        kept = ("problem", "charted", "color", "trajectory", "reveals")
         same = {name: getattr(self, name) for name in kept}
         about = self.about if about is None else about
         return Arm(**(same | dict(self.settings) | {"about": about} | changes))

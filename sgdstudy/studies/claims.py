@@ -190,6 +190,7 @@ class Claim:
             "holds": self.holds,
             "source": self.source,
             "kind": self.kind,
+            "guess": _text(self.guess),
         }
 
 

@@ -6,7 +6,7 @@ import math
 import shlex
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -120,11 +120,12 @@ def rerun(
     for line in changed:
         say(f"not as it was, {line}")
     name = run.tags["sgdstudy.study"]
+    told = _told(run, "sgdstudy.options").get("answer") is not False
     with scratch() as folder:
         recorded = _recorded(opened, run, folder)
-        invocation = Invocation.start(opened, name, tags, code)
+        invocation = Invocation.start(opened, name, tags, code if told else code.by_hash())
         with helpers.beside(study.file):
-            new_id, history = train_arm(invocation.outside(), run.name, arm)
+            new_id, history = train_arm(invocation.outside(), run.name, arm, foretold=told)
         assert isinstance(history.sink, Files)
         found = [_compare(k, path, history.sink.paths[k]) for k, path in recorded.items()]
         for kind in history.sink.paths.keys() - recorded.keys():
@@ -240,7 +241,8 @@ def _declared(run: TrackedRun, script: Path) -> tuple[Study, Options, dict[str, 
     )
     with helpers.beside(script):
         if "sgdstudy.settings" not in tags:
-            return study, options, study.placed_arms(options)
+            every = replace(options, answer=True)  # arms: an older version left none out
+            return study, options, study.placed_arms(every)
         settings, changed = split_point(_told(run, "sgdstudy.settings"))
         record = checks.choice("record", tags.get("sgdstudy.record"), RECORDS)
         base = study.placed_arms(_options(study, {**vars(options), **changed}))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from sgdstudy.errors import InputError, Interrupted, without_secrets
+from sgdstudy.errors import Interrupted, without_secrets
 from sgdstudy.figures import palette
 from sgdstudy.history.history import History
 from sgdstudy.history.rows import Files
-from sgdstudy.language import everywhere, speaking, to_say, translated
 from sgdstudy.language import say as in_words
+from sgdstudy.language import speaking, to_say
 from sgdstudy.recipe.identity import Identity
-from sgdstudy.studies import helpers, workers
+from sgdstudy.studies import guesses, helpers, workers
 from sgdstudy.studies.arm import Arm, Options, in_charts, own_options
 from sgdstudy.studies.claims import PLURAL, Claim, Claims, claims_markdown
 from sgdstudy.studies.making import Making
@@ -65,17 +64,19 @@ def _begun(
     options = study.chosen() if options is None else options
     declared = study.placed_arms(options)
     arms = in_charts(declared)
-    guesses = _guesses(study, options)
+    told = guesses.asked(study, options)
     store = recovery.start(options.store, say)
     say(in_words("tracking to {store}", store=store.shown))
     _say_charted(declared, arms, say)
+    code = helpers.code_of(study.file)
+    code = code if options.answer else code.by_hash()  # a copy of the script tells the answer
     invocation = replace(
-        Invocation.start(store, study.name, study.tags(options), helpers.code_of(study.file)),
+        Invocation.start(store, study.name, study.tags(options), code),
         resume=options.resume,
         checkpoint_seconds=options.checkpoint_seconds,
     )
     with writing(store, study.name, invocation.id):
-        return _run(study, options, arms, guesses, invocation, progress, say, started)
+        return _run(study, options, arms, told, invocation, progress, say, started)
 
 
 def _say_charted(
@@ -92,7 +93,7 @@ def _run(
     study: Study,
     options: Options,
     arms: Mapping[str, Arm],
-    guesses: Mapping[tuple[str, str], float],
+    told: guesses.Guesses,
     invocation: Invocation,
     progress: bool | None,
     say: Callable[[str], None],
@@ -103,13 +104,12 @@ def _run(
     run_ids: dict[str, str] = {}
     for name, run_id, history in train_arms(study, options, arms, invocation, progress):
         run_ids[name], found[name] = run_id, history
-        say(f"  {name:<28} {_outcome(history)}")
+        say(f"  {name:<28} {_outcome(history, options.answer)}")
     runs = Runs({name: found[name] for name in arms})  # in the order of the script
-    claims = _judged(study, options, runs, guesses)
-    short, full = "", in_words(HIDDEN)
-    if options.answer:  # it may name the store
-        short, full = map(without_secrets, study.answered(options, runs, claims))
-    claims = claims if options.answer else Claims()
+    claims, short, full = Claims(), "", in_words(HIDDEN)
+    if options.answer:
+        claims = guesses.beside(_judged(study, options, runs), told)
+        short, full = map(without_secrets, study.answered(options, runs, claims))  # of the store
     making = Making(study, options, runs, say)
     shown = making.text()
     answer = "\n\n".join(filter(None, [short, full]))
@@ -146,7 +146,8 @@ class _Work:
 
     def train(self, name: str) -> tuple[str, History]:
         """Train one of the arms; return its run's id and history."""
-        return train_arm(self.invocation, name, self.arms[name], self.progress)
+        foretold = self.options.answer
+        return train_arm(self.invocation, name, self.arms[name], self.progress, foretold=foretold)
 
     def note(self, history: History) -> None:
         """Notice a Ctrl-C that the trainer caught."""
@@ -181,6 +182,7 @@ def train_arm(
     progress: bool | None = None,
     tags: Mapping[str, str] | None = None,
     work: float = MOST_WORK,
+    foretold: bool = True,
 ) -> tuple[str, History]:
     """Predict one arm, then train it, as a tracked run; return the run's id and history.
 
@@ -191,6 +193,7 @@ def train_arm(
         progress: show a bar; None: when there is someone to see it.
         tags: further tags.
         work: how much of it a prediction may take, see `predict`.
+        foretold: whether there is a prediction.
 
     Raises:
         StoreError: the rows cannot be written; what was recorded is kept.
@@ -215,7 +218,7 @@ def train_arm(
         elif invocation.resume and ours:
             store, study = invocation.store, invocation.study
             former = resume.find_former(store, study, name, wanted, folder)
-        predicted = predict(problem, config, work)
+        predicted = predict(problem, config, work) if foretold else {}
         about: dict[str, Any] = {"about": arm.about, "charted": arm.charted, "tags": tags}
         run_id, history = invocation.track(name, problem, config, predicted, take, **about)
         return run_id, replace(history, color=arm.color)
@@ -283,9 +286,14 @@ def _train_one(
     return name, run_id, history.sink.paths, history.outcome
 
 
-def _outcome(history: History) -> str:
-    """Say in one line how an arm ended."""
+def _outcome(history: History, told: bool) -> str:
+    """Say in one line how an arm ended; or only that it did, where the class is to find out."""
     epochs = history.stop_epoch
+    note = ""
+    if history.engine_note:
+        note = " " + in_words("(not compiled: {why})", why=translated(history.engine_note))
+    if not told:
+        return in_words("recorded in {time:.1f} s", time=history.train_seconds) + note
     span = f"{epochs.min()}" if epochs.min() == epochs.max() else f"{epochs.min()}-{epochs.max()}"
     given = {
         "reason": describe.summary_of_reasons(history),
@@ -297,23 +305,18 @@ def _outcome(history: History) -> str:
         text = to_say("{n} seeds, {reason} at epoch {span}, {total} steps in {time:.1f} s")
     else:
         text = to_say("{reason} at epoch {span}, {total} steps in {time:.1f} s")
-    said = in_words(text, n=len(epochs), **given)
-    if history.engine_note:
-        said += " " + in_words("(not compiled: {why})", why=translated(history.engine_note))
-    return said
+    return in_words(text, n=len(epochs), **given) + note
 
 
 # ---- claims and answer -----------------------------------------------------------------------
 
 
-def _judged(
-    study: Study, options: Options, runs: Runs, guesses: Mapping[tuple[str, str], float]
-) -> Claims:
+def _judged(study: Study, options: Options, runs: Runs) -> list[Claim]:
     """Return the claims, without the expectations that the options given make void."""
     claims = study.claimed(options, runs)
     if options != study.defaults(options):
-        claims = [c if c.always or c.identity else c.described() for c in claims]
-    return Claims(replace(claim, guess=guesses.get((claim.name, claim.arm))) for claim in claims)
+        return [c if c.always or c.identity else c.described() for c in claims]
+    return claims
 
 
 def _log_answer(
@@ -337,8 +340,7 @@ def _log_answer(
     with invocation.run("answer", answer, tags, points=_counts(claims)) as journal:
         for name, text in texts.items():
             journal.add(name, functools.partial(Path.write_bytes, data=text))
-        names = making.picture(journal, claims) if options.answer else []
-        names += making.figures(journal)
+        names = making.picture(journal, claims) + making.figures(journal) if options.answer else []
         making.tables(journal)
         look = [
             in_words("Look first at **{name}**, of the run `answer`.", name=name) for name in names
@@ -351,7 +353,8 @@ def _log_answer(
         shown = invocation.id if chart_views.wanted(invocation.store) else None
         drawn = {"sgdstudy.figures": ", ".join(names), "mlflow.note.content": note}
         parts: dict[str, Any] = {"note": note, "stands": stands, "views": shown}
-        journal.close(Closing("FINISHED", drawn, charts=study.charts, **parts))
+        titled = study.charts if options.answer else {key: key for key in study.charts.values()}
+        journal.close(Closing("FINISHED", drawn, charts=titled, **parts))
     return journal.run_id or journal.folder.name
 
 
@@ -375,38 +378,3 @@ def _counts(claims: list[Claim]) -> list[tuple[str, int, float]]:
         name = plural if kind == "description" else f"{plural}_hold"
         counts.append((f"result/{name}", 0, float(len(of_kind) - of_kind.count(False))))
     return counts
-
-
-# ---- guesses ---------------------------------------------------------------------------------
-
-
-def _guesses(study: Study, options: Options) -> dict[tuple[str, str], float]:
-    """Ask the reader what they expect, before anything runs.
-
-    Raises:
-        InputError: the answer is to be hidden, or there is nobody to ask.
-    """
-    if not options.predict:
-        return {}
-    if not options.answer:
-        raise InputError("--predict compares with the claims that --no-answer hides: drop one")
-    guesses = ((key, _ask(translated(question))) for key, question in study.ask.items())
-    return {key: guess for key, guess in guesses if guess is not None}
-
-
-def _ask(question: str) -> float | None:
-    """Return the reader's guess; None when they pass."""
-    while True:
-        try:
-            how = in_words("a number, never, or Enter to pass")
-            text = input(f"{question} ({how}): ").strip().lower()
-        except EOFError as error:
-            print()
-            raise InputError("--predict asks questions: run it in a terminal") from error
-        try:
-            never = text in everywhere("never")
-            guess = math.inf if never else float(text.replace(",", ".") or "nan")
-        except ValueError:
-            print(in_words("{text} is not a number", text=repr(text)))
-            continue
-        return None if math.isnan(guess) else guess

@@ -43,6 +43,7 @@ TAKES = {  # what a script's functions are called with
     "show": ("options", "runs"),
 }
 MOST_ARMS = 10_000
+FORETOLD = ("Hypothesis:", "Theory, before it runs:")  # paragraphs of a docstring
 Told = str | Iterable[str | None]  # a text, or its sentences: `language.prose`
 _loading: list[bool] = []  # scripts that are being loaded, to be read and not to be run
 
@@ -108,6 +109,15 @@ class Study:
         """The docstring's first line, in the present language."""
         return translated(self.doc.strip().splitlines()[0])
 
+    def about(self, told: bool) -> str:
+        """Return the docstring in the present language.
+
+        Args:
+            told: with what it foretells: the paragraphs that begin as `FORETOLD`.
+        """
+        parts = self.doc.strip().split("\n\n")
+        return "\n\n".join(translated(p) for p in parts if told or not p.startswith(FORETOLD))
+
     def run(
         self,
         options: Options | None = None,
@@ -141,6 +151,8 @@ class Study:
     def placed_arms(self, options: Options) -> dict[str, Arm]:
         """Return the arms, on the device and by the engine that the options name.
 
+        With `--no-answer` without those that give the answer away.
+
         Raises:
             InputError: a setting that is not allowed, or does not fit its problem.
         """
@@ -168,10 +180,14 @@ class Study:
                 for setting in ("device", "engine")
                 if getattr(options, setting) != getattr(Options, setting)
             }
+            if arm.reveals and not options.answer:
+                continue
             if arm.charted and asked:
                 sent = [*(arm.config.metrics or ()), *asked]
                 changes["metrics"] = list(dict.fromkeys(sent))
             placed[name] = arm.but(**changes) if changes else arm
+        if not placed:
+            raise InputError(f"all arms of {self.name} reveal the answer: run without --no-answer")
         return placed
 
     def check_functions(self) -> None:

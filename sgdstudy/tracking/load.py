@@ -32,7 +32,9 @@ from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.store import Store, read_store
 
 MAX_BYTES = 1_000_000_000
-CLAIM_FIELDS = ("name", "arm", "expected", "measured", "tolerance", "holds", "source", "kind")
+CLAIM_FIELDS = (
+    *("name", "arm", "expected", "measured", "tolerance", "holds", "source", "kind", "guess"),
+)
 SHARED = {  # options of all scripts: `studies.arm.SHARED`
     *("seeds", "first_seed", "device", "engine", "store", "jobs", "strict", "answer", "predict"),
     *("resume", "checkpoint_seconds", "lang"),
@@ -134,7 +136,8 @@ def load_claims(
 ) -> pd.DataFrame:
     """Return the claims of a study: `CLAIM_FIELDS`, and the columns study and invocation.
 
-    `kind` is prediction, identity or description.
+    `kind` is prediction, identity or description; `guess` is what `--predict` was told, inf for
+    never, NaN where nothing was.
 
     Args:
         study: an experiment's name, as `ex6_shuffle`.
@@ -263,7 +266,8 @@ def _check_size(found: list[Source], study: str, kind: str) -> None:
 
 def claims_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """Return claims as a table, which has its columns without any too."""
-    return pd.DataFrame(rows, columns=None if rows else [*CLAIM_FIELDS, "study", "invocation"])
+    table = pd.DataFrame(rows, columns=None if rows else [*CLAIM_FIELDS, "study", "invocation"])
+    return table.astype({"guess": float})
 
 
 def claims_of(
@@ -284,27 +288,44 @@ def claims_of(
     with scratch() as folder:
         for run in runs_of(store, study, invocation, None, answers=True):
             labels = {name: run.labels(study)[name] for name in ("study", "invocation")}
-            for claim in _claims(store, run, folder, whole):
-                values = {name: finite_or_not(v) for name, v in claim.items()}
-                found.append(values | {"kind": kind_of(claim)} | labels)
+            found += [claim | labels for claim in claims_of_run(store, run, folder, whole)]
     return found
 
 
-def _claims(store: Store, run: TrackedRun, folder: Path, whole: bool) -> list[dict[str, Any]]:
+def claims_of_run(
+    store: Store, run: TrackedRun, folder: Path, whole: bool = False
+) -> list[dict[str, Any]]:
+    """Return the claims of an `answer` run; a remote file is fetched into the folder."""
     try:
         path = artifact(store, run, "claims.json", folder)
         if path is None:
             if run.finished and lacks_files(store, run):
                 log.warning("the store lacks the claims of %s", named([run]))
             return []
-        told = shapes.read_text(path, crc=run.tags.get(shapes.SUM_OF + path.name))
-        found: list[dict[str, Any]] = shapes.parsed(told or "", shapes.CLAIMS, str(path))
+        return read_claims(path, run.tags.get(shapes.SUM_OF + path.name))
     except InputError as error:
         if whole or is_away(error):
             raise
         log.warning("%s; it is done without", error)
         return []
-    return found
+
+
+def read_claims(path: Path, crc: str | None = None) -> list[dict[str, Any]]:
+    """Return the claims of a `claims.json`, by any version of ours.
+
+    Args:
+        path: where it is.
+        crc: its checksum, as it was written; None: nobody knows it.
+
+    Raises:
+        Damaged: it is not what we write there.
+    """
+    claims = shapes.parsed(shapes.read_text(path, crc=crc) or "", shapes.CLAIMS, str(path))
+    return [
+        {name: finite_or_not(value) for name, value in claim.items()}
+        | {"kind": kind_of(claim), "guess": finite_or_not(claim.get("guess"))}
+        for claim in claims
+    ]
 
 
 def finite_or_not(value: Any) -> Any:

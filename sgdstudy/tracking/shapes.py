@@ -230,6 +230,7 @@ CLAIMS = each(
             "holds": any_of(truth, nothing),
             "source": text,
             "kind": lambda value: value in ("prediction", "identity", "description"),
+            "guess": lambda value: number(value) or value in (None, "inf", "-inf"),
         },
     ),
     most=100_000,

@@ -7,8 +7,8 @@ import pytest
 from conftest import call
 from submissions import EX3, EX4, but
 
+from sgdstudy.cli.spreadsheet import write_table
 from sgdstudy.course.grade import Grade
-from sgdstudy.language import speaking
 
 HEAD = "import os, signal, sys, time\n"
 FILES = {
@@ -88,10 +88,14 @@ def test_exercise_3_and_the_language(tmp_path):
     assert "x et y sont échangés" in text
 
 
-def test_a_row_is_no_formula():
-    with speaking("en"):
-        row = Grade("=cmd.py", "ex4", "faults", ("one", "two"), 1.25).row()
-    assert row == ("'=cmd.py", "ex4", "faults", 2, "1.2", "one | two")
+def test_a_row_counts_the_faults():
+    row = Grade("a.py", "ex4", "faults", ("one", "two"), 1.25).row()
+    assert row == ("a.py", "ex4", "faults", 2, "1.2", "one | two")
+
+
+def test_no_cell_is_a_formula(tmp_path):
+    write_table(tmp_path / "a.csv", ("x",), [("=cmd.py",), (-1.5,), ("@x",)])
+    assert (tmp_path / "a.csv").read_bytes() == b"\xef\xbb\xbfx\r\n'=cmd.py\r\n-1.5\r\n'@x\r\n"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from counts import plurals_of_one
 from matplotlib.text import Text
+from small import SMALL
 
 import sgdstudy as ss
 from sgdstudy import language
@@ -28,35 +29,6 @@ from sgdstudy.tracking.store import open_store
 
 FIXED = ("sequential", "reversed", "strided")
 ROOT = Path(__file__).parents[2]
-SMALL = {
-    "ex1_gradient_descent": {"epochs": 30},
-    "ex2_mse_loss": {"epochs": 30},
-    "ex3_batches": {"epochs": 2, "limit": 1},
-    "ex4_minibatch": {"seeds": 2, "epochs": 2},
-    "ex5_optimizers": {"seeds": 3, "others": 2, "epochs": 2},
-    "ex6_shuffle": {"seeds": 2, "epochs": 2},
-    "ex7a_loss": {"seeds": 2, "epochs": 2},
-    "ex7b_gradient_norm": {"seeds": 2, "epochs": 2},
-    "study_batch_size": {"seeds": 2, "longer": 1.1, "quick": True},
-    "study_edge_of_stability": {"seeds": 1, "time": 8.0},
-    "study_largest_step": {"seeds": 2, "quick": True},
-    "study_iteration_cost": {"largest": 20_000, "quick": True},
-    "study_neighbours": {"seeds": 2, "epochs": 2},
-    "study_noise_floor": {"seeds": 2, "times": 2, "quick": True},
-    "study_noise_scale": {"seeds": 2, "quick": True},
-    "study_norms": {"seeds": 2, "epochs": 2},
-    "study_one_sample": {"seeds": 2, "passes": 1},
-    "study_online": {"seeds": 2, "times": 0.5, "quick": True},
-    "study_optimizers": {"seeds": 2, "tuning": 2, "budget": 0.02, "quick": True},
-    "study_orders": {"seeds": 2, "longest": 16},
-    "study_polyak": {"seeds": 2, "epochs": 3},
-    "study_shuffling_bias": {"seeds": 2, "longest": 64},
-    "study_quadratic_edge": {},
-    "study_quickest_batch": {"seeds": 2, "samples": 20_000, "quick": True},
-    "study_step_size": {"seeds": 2, "epochs": 3},
-    "study_stopping_rules": {"seeds": 2, "epochs": 2},
-    "study_usable_steps": {"seeds": 2, "epochs": 2},
-}
 # one of whatever there may be one of
 SINGLE = {"seeds": 1, "others": 1, "tuning": 1, "limit": 1, "passes": 1}
 ONE = {

@@ -280,56 +280,6 @@ def test_figures_and_tables_are_artifacts_and_the_first_figure_is_named(store):
     assert path.read_text(encoding="utf-8") == "arm,seeds\nshort,1\nlong,2\nfull,1\n"
 
 
-# ---- guesses -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("replies", "guess"),
-    [
-        (["7"], 7.0),
-        ([" 1e-3 "], 1e-3),
-        (["Never"], np.inf),
-        ([""], None),
-        (["nan"], None),
-        (["seven", "7"], 7.0),
-    ],
-)
-def test_a_guess_is_a_number_or_never_or_none(monkeypatch, capsys, replies, guess):
-    left, asked = list(replies), []
-
-    def reply(question):
-        asked.append(question)
-        return left.pop(0)
-
-    monkeypatch.setattr("builtins.input", reply)
-    study = dataclasses.replace(STUDY, ask={("steps", "short"): "How many?"})
-    found = runner._guesses(study, Options(predict=True))
-    assert found == ({} if guess is None else {("steps", "short"): guess})
-    assert [question.startswith("How many?") for question in asked] == [True] * len(replies)
-    assert ("is not a number" in capsys.readouterr().out) is (len(replies) > 1)
-    assert runner._guesses(study, Options()) == {}
-
-
-def test_a_guess_stands_beside_its_claim(store, monkeypatch):
-    monkeypatch.setattr("builtins.input", lambda question: "7")
-    study = dataclasses.replace(STUDY, ask={("steps", "short"): "How many?"})
-    by_name = {claim.name: claim.guess for claim in run(store, study, predict=True).claims}
-    assert by_name == {"steps": 7.0, "always": None, "defined": None, "loss": None}
-
-
-def test_guesses_need_an_answer_and_someone_to_ask(store, monkeypatch):
-    def nobody(question):
-        raise EOFError
-
-    monkeypatch.setattr("builtins.input", nobody)
-    study = dataclasses.replace(STUDY, ask={("steps", "short"): "How many?"})
-    for given, says in (({}, "in a terminal"), ({"answer": False}, "drop one")):
-        with pytest.raises(ss.InputError, match=says) as error:
-            run(store, study, predict=True, **given)
-        assert one_line(error)
-    assert open_store(store).client.get_experiment_by_name("run_tiny") is None
-
-
 # ---- figures and tables that fail ----------------------------------------------------------------
 
 

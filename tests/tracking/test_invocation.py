@@ -232,6 +232,7 @@ def test_claims_json_holds_the_contracts_fields(folder, first):
 
     written = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
     fields = ["name", "arm", "expected", "measured", "tolerance", "holds", "source", "kind"]
+    fields += ["guess"]
     assert [list(claim) for claim in written] == [fields] * 4
     assert [claim["holds"] for claim in written] == [True, True, None, None]
     assert written[1]["expected"] == written[1]["measured"] == "inf"
