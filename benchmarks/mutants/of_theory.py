@@ -116,7 +116,7 @@ FIXED_ORDER = Group(
 
 RANDOM_ORDER = Group(
     "theory/random_order.py",
-    "theory batch_size step_sizes tuning theory_kinds",
+    "theory batch_size step_sizes tuning theory_kinds stationary_covariance",
     [
         (
             "return 1 / batch_size if replacement else finite_share(d, batch_size)",
@@ -149,7 +149,17 @@ RANDOM_ORDER = Group(
             "np.linalg.eigvalsh(_pull(one, lr, share))[-1])",
             "the fastest mode for the slowest",
         ),
-        ("@ ls.hessian.ravel()) @ c / 2)", "@ ls.hessian.ravel()) @ c)", "the half is forgotten"),
+        ("(ls.hessian * c).sum() / 2)", "(ls.hessian * c).sum())", "the half is forgotten"),
+        (
+            "(steps[size].second @ c.ravel() + steps[size].noise)",
+            "(steps[sizes[0]].second @ c.ravel() + steps[sizes[0]].noise)",
+            "a ragged batch is taken for a whole one",
+        ),
+        (
+            "noise / (values[:, None] + values)",
+            "noise / (2 * values[:, None])",
+            "two modes have the curvature of the first",
+        ),
         (
             "square[:n, :n] = unit.second - np.eye(n) + linear[:n, :n]",
             "square[:n, :n] = unit.second - np.eye(n)",

@@ -95,8 +95,10 @@ from sgdstudy.theory.random_order import (
     first_below,
     mean_square_lr_limit,
     mean_square_radius,
+    ou_covariance,
     reshuffling_factor,
     shuffle_once_factor,
+    stationary_covariance,
     stationary_excess,
     step_moments,
 )

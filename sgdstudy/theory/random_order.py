@@ -216,15 +216,60 @@ def stationary_excess(
     after the smaller batch, which is the noisiest.
     """
     ls = ls.within
-    one = _sample_moments(ls, d)
-    found = _epoch_gap(one, d, batch_size, lr, replacement)
+    c = _settled(ls, d, batch_size, lr, replacement)
+    return np.inf if c is None else float((ls.hessian * c).sum() / 2)
+
+
+def stationary_covariance(
+    ls: LeastSquares, d: int, batch_size: int, lr: float, replacement: bool = False
+) -> np.ndarray:
+    """Return the covariance of w that SGD settles at, after each batch of an epoch, `(m, p, p)`.
+
+    For independent batches: C = E[(I - lr H_b) C (I - lr H_b)] + lr^2 share S, see
+    `stationary_excess`. The mean is w*. Where B does not divide d the last batch is smaller, and
+    what it adds is forgotten over the next epoch; else all m are the same. Infinite where
+    rho(T) >= 1; 0 in directions in which the loss does not change.
+    """
+    inner, sizes = ls.within, batch_sizes("shuffle", d, batch_size)
+    c, p = _settled(inner, d, batch_size, lr, replacement), len(ls.w_star)
+    if c is None:
+        return np.full((len(sizes), p, p), np.inf)
+    steps = {size: step_moments(inner, d, size, lr, replacement) for size in set(sizes)}
+    found = []
+    for size in sizes:
+        c = (steps[size].second @ c.ravel() + steps[size].noise).reshape(c.shape)
+        found.append(c)
+    basis = np.eye(p) if inner is ls else ls.modes[1]
+    return np.asarray(basis @ np.array(found) @ basis.T)
+
+
+def ou_covariance(
+    ls: LeastSquares, d: int, batch_size: int, lr: float, replacement: bool = False
+) -> np.ndarray:
+    """Return the stationary covariance of the process that SGD is for small steps, `(p, p)`.
+
+    Of dz = -H z dt + (lr share)^(1/2) S^(1/2) dW, time being lr times steps: it solves
+    H C + C H = lr share S (Mandt, Hoffman, Blei 2017). A step is taken to be so small that (lr H)^2
+    does not matter, the noise to be the same everywhere, and all batches to be of B samples.
+    """
+    values, vectors = ls.modes
+    g = gradients(ls, ls.w_star, d) @ vectors
+    noise = lr * _share(d, batch_size, replacement) * g.T @ g / d
+    return np.asarray(vectors @ (noise / (values[:, None] + values)) @ vectors.T)
+
+
+def _settled(
+    ls: LeastSquares, d: int, batch_size: int, lr: float, replacement: bool
+) -> np.ndarray | None:
+    """Return the stationary covariance at the ends of epochs, `(p, p)`; None: not stable."""
+    found = _epoch_gap(_sample_moments(ls, d), d, batch_size, lr, replacement)
     if found is None:
-        return np.inf
+        return None
     try:
         c = np.linalg.solve(*found)
     except np.linalg.LinAlgError:  # rho(T) = 1, rounding aside
-        return np.inf
-    return float((_symmetric(len(ls.w_star)).T @ ls.hessian.ravel()) @ c / 2)
+        return None
+    return np.asarray(_symmetric(len(ls.w_star)) @ c).reshape(ls.hessian.shape)
 
 
 def moments_along(

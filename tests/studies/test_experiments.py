@@ -51,6 +51,7 @@ SMALL = {
     "study_shuffling_bias": {"seeds": 2, "longest": 64},
     "study_quadratic_edge": {},
     "study_quickest_batch": {"seeds": 2, "samples": 20_000, "quick": True},
+    "study_stationary_covariance": {"seeds": 2, "times": 20},
     "study_step_size": {"seeds": 2, "epochs": 3},
     "study_stopping_rules": {"seeds": 2, "epochs": 2},
     "study_usable_steps": {"seeds": 2, "epochs": 2},
