@@ -116,7 +116,7 @@ FIXED_ORDER = Group(
 
 RANDOM_ORDER = Group(
     "theory/random_order.py",
-    "theory batch_size step_sizes tuning theory_kinds stationary_covariance",
+    "theory batch_size step_sizes tuning theory_kinds stationary_covariance fastest",
     [
         (
             "return 1 / batch_size if replacement else finite_share(d, batch_size)",
@@ -140,9 +140,14 @@ RANDOM_ORDER = Group(
             "the noise of single samples, whatever the batch",
         ),
         (
-            "[[1.0, -lr * momentum], [0.0, momentum]]",
-            "[[1.0, lr * momentum], [0.0, momentum]]",
+            "[[1.0, -lr * by_v], [0.0, momentum]]",
+            "[[1.0, lr * by_v], [0.0, momentum]]",
             "momentum pushes back",
+        ),
+        (
+            "(momentum**2, 1 + momentum) if nesterov",
+            "(momentum, 1 + momentum) if nesterov",
+            "Nesterov's velocity moves twice",
         ),
         (
             "np.linalg.eigvalsh(_pull(one, lr, share))[0])",

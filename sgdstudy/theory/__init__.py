@@ -67,6 +67,7 @@ from sgdstudy.theory.drift import (
     uniform_law,
 )
 from sgdstudy.theory.estimates import Estimate
+from sgdstudy.theory.fastest import Fastest, fastest_steps
 from sgdstudy.theory.fixed_order import (
     Batches,
     Growth,

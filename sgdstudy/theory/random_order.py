@@ -29,7 +29,8 @@ class Moments:
     samples' covariance times share = (d - B) / (B (d - 1)).
 
     With momentum the state is (z, v), of 2 p numbers instead of p:
-    v -> momentum v + H_b z + g_b, then z -> z - lr v.
+    v -> momentum v + H_b z + g_b, then z -> z - lr v; Nesterov's z -> z - lr (H_b z + g_b +
+    momentum v).
 
     Attributes:
         mean: `(p, p)`, z_mean -> next z_mean.
@@ -51,11 +52,13 @@ def step_moments(
     lr: float,
     replacement: bool = False,
     momentum: float = 0.0,
+    nesterov: bool = False,
 ) -> Moments:
     """Return the moments of a step of SGD.
 
     Args:
-        momentum: as in `torch.optim.SGD`, without dampening or Nesterov's variant.
+        momentum: as in `torch.optim.SGD`, without dampening.
+        nesterov: whether the momentum is Nesterov's.
 
     Raises:
         InputError: more than `MOST_PARAMETERS` parameters (half as many with momentum).
@@ -66,7 +69,7 @@ def step_moments(
         raise InputError(
             f"with momentum, theory goes up to {MOST_PARAMETERS // 2} parameters; there are {p}"
         )
-    return _scaled(_sample_moments(ls, d), lr, share, momentum)
+    return _scaled(_sample_moments(ls, d), lr, share, momentum, nesterov)
 
 
 @dataclass(frozen=True)
@@ -97,15 +100,18 @@ def _sample_moments(ls: LeastSquares, d: int) -> _SampleMoments:
     return _SampleMoments(h, covariance, pair, g.T @ g / d)
 
 
-def _scaled(one: _SampleMoments, lr: float, share: float, momentum: float = 0.0) -> Moments:
+def _scaled(
+    one: _SampleMoments, lr: float, share: float, momentum: float = 0.0, nesterov: bool = False
+) -> Moments:
     """Return the moments of a step; a batch's mean has share times the samples' covariance."""
     p, identity = len(one.hessian), np.eye(len(one.hessian))
     cross = (one.pair + one.pair.transpose(1, 0, 2)).reshape(p * p, p)
     # the state u -> rest u + push (H_b z + g_b), z = read u
     blocks = np.array([[1.0]]), np.array([[-lr]]), np.array([[1.0]])
     if momentum:
-        of_z_and_v = np.array([[1.0, -lr * momentum], [0.0, momentum]])
-        blocks = of_z_and_v, np.array([[-lr], [1.0]]), np.array([[1.0, 0.0]])
+        by_v, by_g = (momentum**2, 1 + momentum) if nesterov else (momentum, 1.0)
+        of_z_and_v = np.array([[1.0, -lr * by_v], [0.0, momentum]])
+        blocks = of_z_and_v, np.array([[-lr * by_g], [1.0]]), np.array([[1.0, 0.0]])
     rest, push, read = (np.kron(block, identity) for block in blocks)
     mean, both = rest + push @ one.hessian @ read, share * np.kron(push, push)
     return Moments(
@@ -123,6 +129,7 @@ def mean_square_radius(
     lr: float,
     replacement: bool = False,
     momentum: float = 0.0,
+    nesterov: bool = False,
 ) -> float:
     """Return rho(T): second moments stay bounded if and only if it is below 1.
 
@@ -136,7 +143,7 @@ def mean_square_radius(
     q = len(ls.w_star) * (2 if momentum else 1)
     epoch = np.eye(q * q)
     for size in sorted(set(sizes), reverse=True):
-        second = step_moments(ls, d, size, lr, replacement, momentum).second
+        second = step_moments(ls, d, size, lr, replacement, momentum, nesterov).second
         epoch = np.linalg.matrix_power(second, sizes.count(size)) @ epoch
     return float(np.abs(np.linalg.eigvals(epoch)).max() ** (1 / len(sizes)))
 
@@ -315,6 +322,7 @@ def expected_losses(
     epochs: int,
     replacement: bool = False,
     momentum: float = 0.0,
+    nesterov: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the expected running loss and the expected full loss by epoch, `(epochs,)` each.
 
@@ -331,7 +339,8 @@ def expected_losses(
     state = np.concatenate([np.outer(z, z).ravel(), z, [1.0, 0.0]])
     epoch_map, sizes = np.eye(len(state)), batch_sizes("shuffle", d, batch_size)
     for size in sorted(set(sizes), reverse=True):
-        step, once = step_moments(ls, d, size, lr, replacement, momentum), np.zeros_like(epoch_map)
+        step = step_moments(ls, d, size, lr, replacement, momentum, nesterov)
+        once = np.zeros_like(epoch_map)
         once[:n, :n], once[:n, n : n + q], once[:n, -2] = step.second, step.cross, step.noise
         once[n : n + q, n : n + q], once[-2, -2], once[-1, -1] = step.mean, 1.0, 1.0
         once[-1, :n] = size * h / 2

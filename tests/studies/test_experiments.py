@@ -39,6 +39,7 @@ SMALL = {
     "study_edge_of_stability": {"seeds": 1, "time": 8.0},
     "study_largest_step": {"seeds": 2, "quick": True},
     "study_iteration_cost": {"largest": 20_000, "quick": True},
+    "study_momentum_noise": {"seeds": 2, "target": 0.1, "quick": True},
     "study_neighbours": {"seeds": 2, "epochs": 2},
     "study_noise_floor": {"seeds": 2, "times": 2, "quick": True},
     "study_noise_scale": {"seeds": 2, "quick": True},
