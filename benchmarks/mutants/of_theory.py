@@ -485,10 +485,29 @@ ARGUMENTS = Group(
     ],
 )
 
+FASTEST = Group(
+    "theory/fastest.py",
+    "fastest theory_kinds",
+    [
+        (
+            'given = (lr, replacement, momentum, rule == "Nesterov")',
+            "given = (lr, replacement, momentum, False)",
+            "Nesterov's momentum is taken for heavy ball",
+        ),
+        (
+            "return float(np.exp(at[0]) / top)",
+            "return float(np.exp(at[0]) * top)",
+            "the step grows with the curvature",
+        ),
+        ("for _ in range(ROUNDS):", "for _ in range(0):", "the best of a coarse grid"),
+    ],
+)
+
 GROUPS = [
     DESCENT,
     FIXED_ORDER,
     RANDOM_ORDER,
+    FASTEST,
     PATHS,
     RATES,
     BATCH_SIZE,

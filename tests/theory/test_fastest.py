@@ -17,9 +17,9 @@ RULES = {
 }
 
 
-def valley(kappa):
-    """Two samples along the axes: all of them together have the curvatures 1 and 1 / kappa."""
-    x = np.diag([1, kappa**-0.5])
+def valley(kappa, top=1):
+    """Two samples along the axes: all of them have the curvatures `top` and `top` / kappa."""
+    x = top**0.5 * np.diag([1, kappa**-0.5])
     return ss.Problem(x, x.sum(1), lambda w, x: x @ w, w_init=np.zeros(2)).least_squares
 
 
@@ -112,6 +112,13 @@ def test_descent_on_two_samples_is_fastest_where_both_directions_are_as_fast():
     best = theory.fastest_steps(valley(kappa), 2, 1, True)
     assert best.lr == pytest.approx(1 / (1 + 1 / kappa), rel=1e-6)
     assert best.factor == pytest.approx((1 + (1 - 2 * best.lr) ** 2) / 2, rel=1e-6)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_step_goes_with_one_over_the_curvature(rule):
+    one, large = (theory.fastest_steps(valley(9, top), 2, 1, True, rule) for top in (1, 400))
+    assert large.lr == pytest.approx(one.lr / 400, rel=1e-3)
+    assert (large.momentum, large.factor) == pytest.approx((one.momentum, one.factor), rel=1e-3)
 
 
 def test_an_unknown_rule_is_refused():
