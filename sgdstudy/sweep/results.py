@@ -14,6 +14,7 @@ from sgdstudy import figures, theory
 from sgdstudy.errors import InputError, reason
 from sgdstudy.figures import heat_map, palette
 from sgdstudy.recipe.columns import more_is_better
+from sgdstudy.text import counted
 from sgdstudy.tracking import chart_views
 from sgdstudy.tracking.entries import Closing
 
@@ -51,7 +52,7 @@ def summary(plan: Plan, table: pd.DataFrame) -> str:
     """Say in words what a sweep found."""
     what, good = plan.by or measure(plan), table[table.status == "FINISHED"]
     seeds = len(plan.combinations[0].arm.config.seeds)
-    parts = [f"{len(table)} combinations of {plan.arm}, {seeds} seed{'s' * (seeds > 1)} each."]
+    parts = [f"{counted(len(table), 'combination')} of {plan.arm}, {counted(seeds, 'seed')} each."]
     absent = int((table.status == "").sum())
     if absent:
         parts.append(

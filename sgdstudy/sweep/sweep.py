@@ -20,6 +20,7 @@ from sgdstudy.studies import helpers, workers
 from sgdstudy.sweep import cluster, results
 from sgdstudy.sweep.plan import Combination, Plan
 from sgdstudy.sweep.worker import Outcome, Task, work
+from sgdstudy.text import counted
 from sgdstudy.tracking import chart_views, garbage, recovery
 from sgdstudy.tracking.group import grouped
 from sgdstudy.tracking.invocation import Invocation
@@ -130,7 +131,7 @@ def _run(
             earlier = _runs(store, plan)  # whoever wrote to it when we looked has ended by now
         if resume:
             done = len(everything) - len(_todo(everything, earlier))
-            say(f"{done} of {len(everything)} are finished already")
+            say(f"{done} of {len(everything)} {'is' if done == 1 else 'are'} finished already")
         return _swept(plan, everything, invocation, earlier, spread, progress, say)
 
 
@@ -192,7 +193,7 @@ def estimate(todo: list[Combination], jobs: int) -> str:
     trained, tracked = per_step * steps + once * len(todo), TRACK_SECONDS * len(todo)
     total = START_SECONDS + max((trained + tracked) / jobs, tracked)  # one process tracks
     return (
-        f"{len(todo)} combinations, at most {steps:,} steps over all seeds: "
+        f"{counted(len(todo), 'combination')}, at most {counted(steps, 'step')} over all seeds: "
         f"about {total:.0f} s on {jobs} process{'es' * (jobs > 1)}"
     )
 

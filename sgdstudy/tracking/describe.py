@@ -19,6 +19,7 @@ from sgdstudy.quantities import norm
 from sgdstudy.recipe import columns, orders, rules, schedules
 from sgdstudy.recipe import stop as stops
 from sgdstudy.recipe.config import TrainConfig
+from sgdstudy.text import counted
 
 if TYPE_CHECKING:
     from sgdstudy.history.history import History
@@ -154,7 +155,7 @@ def sentence(params: Mapping[str, str]) -> str:
         until = f", {stops.in_words(p['stop'], p['epsilon'], p.get('patience', 1))}"
     return (
         f"{p['problem']}, loss {p['loss']}: {p['optimizer']}, lr {p['lr']}, {batches}; "
-        f"at most {p['epochs']} epochs{until}; seeds {p['seeds']}, {p['dtype']}."
+        f"at most {counted(int(p['epochs']), 'epoch')}{until}; seeds {p['seeds']}, {p['dtype']}."
     )
 
 
