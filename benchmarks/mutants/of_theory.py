@@ -116,7 +116,7 @@ FIXED_ORDER = Group(
 
 RANDOM_ORDER = Group(
     "theory/random_order.py",
-    "theory batch_size step_sizes tuning theory_kinds",
+    "theory batch_size step_sizes tuning theory_kinds stationary_covariance fastest",
     [
         (
             "return 1 / batch_size if replacement else finite_share(d, batch_size)",
@@ -140,16 +140,31 @@ RANDOM_ORDER = Group(
             "the noise of single samples, whatever the batch",
         ),
         (
-            "[[1.0, -lr * momentum], [0.0, momentum]]",
-            "[[1.0, lr * momentum], [0.0, momentum]]",
+            "[[1.0, -lr * by_v], [0.0, momentum]]",
+            "[[1.0, lr * by_v], [0.0, momentum]]",
             "momentum pushes back",
+        ),
+        (
+            "(momentum**2, 1 + momentum) if nesterov",
+            "(momentum, 1 + momentum) if nesterov",
+            "Nesterov's velocity moves twice",
         ),
         (
             "np.linalg.eigvalsh(_pull(one, lr, share))[0])",
             "np.linalg.eigvalsh(_pull(one, lr, share))[-1])",
             "the fastest mode for the slowest",
         ),
-        ("@ ls.hessian.ravel()) @ c / 2)", "@ ls.hessian.ravel()) @ c)", "the half is forgotten"),
+        ("(ls.hessian * c).sum() / 2)", "(ls.hessian * c).sum())", "the half is forgotten"),
+        (
+            "(steps[size].second @ c.ravel() + steps[size].noise)",
+            "(steps[sizes[0]].second @ c.ravel() + steps[sizes[0]].noise)",
+            "a ragged batch is taken for a whole one",
+        ),
+        (
+            "noise / (values[:, None] + values)",
+            "noise / (2 * values[:, None])",
+            "two modes have the curvature of the first",
+        ),
         (
             "square[:n, :n] = unit.second - np.eye(n) + linear[:n, :n]",
             "square[:n, :n] = unit.second - np.eye(n)",
@@ -470,10 +485,29 @@ ARGUMENTS = Group(
     ],
 )
 
+FASTEST = Group(
+    "theory/fastest.py",
+    "fastest theory_kinds",
+    [
+        (
+            'given = (lr, replacement, momentum, rule == "Nesterov")',
+            "given = (lr, replacement, momentum, False)",
+            "Nesterov's momentum is taken for heavy ball",
+        ),
+        (
+            "return float(np.exp(at[0]) / top)",
+            "return float(np.exp(at[0]) * top)",
+            "the step grows with the curvature",
+        ),
+        ("for _ in range(ROUNDS):", "for _ in range(0):", "the best of a coarse grid"),
+    ],
+)
+
 GROUPS = [
     DESCENT,
     FIXED_ORDER,
     RANDOM_ORDER,
+    FASTEST,
     PATHS,
     RATES,
     BATCH_SIZE,

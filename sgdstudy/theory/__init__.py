@@ -67,6 +67,7 @@ from sgdstudy.theory.drift import (
     uniform_law,
 )
 from sgdstudy.theory.estimates import Estimate
+from sgdstudy.theory.fastest import Fastest, fastest_steps
 from sgdstudy.theory.fixed_order import (
     Batches,
     Growth,
@@ -95,8 +96,10 @@ from sgdstudy.theory.random_order import (
     first_below,
     mean_square_lr_limit,
     mean_square_radius,
+    ou_covariance,
     reshuffling_factor,
     shuffle_once_factor,
+    stationary_covariance,
     stationary_excess,
     step_moments,
 )

@@ -34,6 +34,7 @@ MOVING = {  # what a step size of 0 has no answer to: nothing settles, and nothi
     "fixed_point",
     "fixed_point_loss",
     "float32_floor",
+    "stationary_covariance",
     "stationary_excess",
     "stationary_tracking",
     "tracking_terms",

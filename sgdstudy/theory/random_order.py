@@ -29,7 +29,8 @@ class Moments:
     samples' covariance times share = (d - B) / (B (d - 1)).
 
     With momentum the state is (z, v), of 2 p numbers instead of p:
-    v -> momentum v + H_b z + g_b, then z -> z - lr v.
+    v -> momentum v + H_b z + g_b, then z -> z - lr v; Nesterov's z -> z - lr (H_b z + g_b +
+    momentum v).
 
     Attributes:
         mean: `(p, p)`, z_mean -> next z_mean.
@@ -51,11 +52,13 @@ def step_moments(
     lr: float,
     replacement: bool = False,
     momentum: float = 0.0,
+    nesterov: bool = False,
 ) -> Moments:
     """Return the moments of a step of SGD.
 
     Args:
-        momentum: as in `torch.optim.SGD`, without dampening or Nesterov's variant.
+        momentum: as in `torch.optim.SGD`, without dampening.
+        nesterov: whether the momentum is Nesterov's.
 
     Raises:
         InputError: more than `MOST_PARAMETERS` parameters (half as many with momentum).
@@ -66,7 +69,7 @@ def step_moments(
         raise InputError(
             f"with momentum, theory goes up to {MOST_PARAMETERS // 2} parameters; there are {p}"
         )
-    return _scaled(_sample_moments(ls, d), lr, share, momentum)
+    return _scaled(_sample_moments(ls, d), lr, share, momentum, nesterov)
 
 
 @dataclass(frozen=True)
@@ -97,15 +100,18 @@ def _sample_moments(ls: LeastSquares, d: int) -> _SampleMoments:
     return _SampleMoments(h, covariance, pair, g.T @ g / d)
 
 
-def _scaled(one: _SampleMoments, lr: float, share: float, momentum: float = 0.0) -> Moments:
+def _scaled(
+    one: _SampleMoments, lr: float, share: float, momentum: float = 0.0, nesterov: bool = False
+) -> Moments:
     """Return the moments of a step; a batch's mean has share times the samples' covariance."""
     p, identity = len(one.hessian), np.eye(len(one.hessian))
     cross = (one.pair + one.pair.transpose(1, 0, 2)).reshape(p * p, p)
     # the state u -> rest u + push (H_b z + g_b), z = read u
     blocks = np.array([[1.0]]), np.array([[-lr]]), np.array([[1.0]])
     if momentum:
-        of_z_and_v = np.array([[1.0, -lr * momentum], [0.0, momentum]])
-        blocks = of_z_and_v, np.array([[-lr], [1.0]]), np.array([[1.0, 0.0]])
+        by_v, by_g = (momentum**2, 1 + momentum) if nesterov else (momentum, 1.0)
+        of_z_and_v = np.array([[1.0, -lr * by_v], [0.0, momentum]])
+        blocks = of_z_and_v, np.array([[-lr * by_g], [1.0]]), np.array([[1.0, 0.0]])
     rest, push, read = (np.kron(block, identity) for block in blocks)
     mean, both = rest + push @ one.hessian @ read, share * np.kron(push, push)
     return Moments(
@@ -123,6 +129,7 @@ def mean_square_radius(
     lr: float,
     replacement: bool = False,
     momentum: float = 0.0,
+    nesterov: bool = False,
 ) -> float:
     """Return rho(T): second moments stay bounded if and only if it is below 1.
 
@@ -136,7 +143,7 @@ def mean_square_radius(
     q = len(ls.w_star) * (2 if momentum else 1)
     epoch = np.eye(q * q)
     for size in sorted(set(sizes), reverse=True):
-        second = step_moments(ls, d, size, lr, replacement, momentum).second
+        second = step_moments(ls, d, size, lr, replacement, momentum, nesterov).second
         epoch = np.linalg.matrix_power(second, sizes.count(size)) @ epoch
     return float(np.abs(np.linalg.eigvals(epoch)).max() ** (1 / len(sizes)))
 
@@ -216,15 +223,60 @@ def stationary_excess(
     after the smaller batch, which is the noisiest.
     """
     ls = ls.within
-    one = _sample_moments(ls, d)
-    found = _epoch_gap(one, d, batch_size, lr, replacement)
+    c = _settled(ls, d, batch_size, lr, replacement)
+    return np.inf if c is None else float((ls.hessian * c).sum() / 2)
+
+
+def stationary_covariance(
+    ls: LeastSquares, d: int, batch_size: int, lr: float, replacement: bool = False
+) -> np.ndarray:
+    """Return the covariance of w that SGD settles at, after each batch of an epoch, `(m, p, p)`.
+
+    For independent batches: C = E[(I - lr H_b) C (I - lr H_b)] + lr^2 share S, see
+    `stationary_excess`. The mean is w*. Where B does not divide d the last batch is smaller, and
+    what it adds is forgotten over the next epoch; else all m are the same. Infinite where
+    rho(T) >= 1; 0 in directions in which the loss does not change.
+    """
+    inner, sizes = ls.within, batch_sizes("shuffle", d, batch_size)
+    c, p = _settled(inner, d, batch_size, lr, replacement), len(ls.w_star)
+    if c is None:
+        return np.full((len(sizes), p, p), np.inf)
+    steps = {size: step_moments(inner, d, size, lr, replacement) for size in set(sizes)}
+    found = []
+    for size in sizes:
+        c = (steps[size].second @ c.ravel() + steps[size].noise).reshape(c.shape)
+        found.append(c)
+    basis = np.eye(p) if inner is ls else ls.modes[1]
+    return np.asarray(basis @ np.array(found) @ basis.T)
+
+
+def ou_covariance(
+    ls: LeastSquares, d: int, batch_size: int, lr: float, replacement: bool = False
+) -> np.ndarray:
+    """Return the stationary covariance of the process that SGD is for small steps, `(p, p)`.
+
+    Of dz = -H z dt + (lr share)^(1/2) S^(1/2) dW, time being lr times steps: it solves
+    H C + C H = lr share S (Mandt, Hoffman, Blei 2017). A step is taken to be so small that (lr H)^2
+    does not matter, the noise to be the same everywhere, and all batches to be of B samples.
+    """
+    values, vectors = ls.modes
+    g = gradients(ls, ls.w_star, d) @ vectors
+    noise = lr * _share(d, batch_size, replacement) * g.T @ g / d
+    return np.asarray(vectors @ (noise / (values[:, None] + values)) @ vectors.T)
+
+
+def _settled(
+    ls: LeastSquares, d: int, batch_size: int, lr: float, replacement: bool
+) -> np.ndarray | None:
+    """Return the stationary covariance at the ends of epochs, `(p, p)`; None: not stable."""
+    found = _epoch_gap(_sample_moments(ls, d), d, batch_size, lr, replacement)
     if found is None:
-        return np.inf
+        return None
     try:
         c = np.linalg.solve(*found)
     except np.linalg.LinAlgError:  # rho(T) = 1, rounding aside
-        return np.inf
-    return float((_symmetric(len(ls.w_star)).T @ ls.hessian.ravel()) @ c / 2)
+        return None
+    return np.asarray(_symmetric(len(ls.w_star)) @ c).reshape(ls.hessian.shape)
 
 
 def moments_along(
@@ -270,6 +322,7 @@ def expected_losses(
     epochs: int,
     replacement: bool = False,
     momentum: float = 0.0,
+    nesterov: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the expected running loss and the expected full loss by epoch, `(epochs,)` each.
 
@@ -286,7 +339,8 @@ def expected_losses(
     state = np.concatenate([np.outer(z, z).ravel(), z, [1.0, 0.0]])
     epoch_map, sizes = np.eye(len(state)), batch_sizes("shuffle", d, batch_size)
     for size in sorted(set(sizes), reverse=True):
-        step, once = step_moments(ls, d, size, lr, replacement, momentum), np.zeros_like(epoch_map)
+        step = step_moments(ls, d, size, lr, replacement, momentum, nesterov)
+        once = np.zeros_like(epoch_map)
         once[:n, :n], once[:n, n : n + q], once[:n, -2] = step.second, step.cross, step.noise
         once[n : n + q, n : n + q], once[-2, -2], once[-1, -1] = step.mean, 1.0, 1.0
         once[-1, :n] = size * h / 2

@@ -407,6 +407,42 @@ def _(k):
         assert T.stationary_excess(k.ls, k.d, size, 1.01 * limit, twice) == np.inf
 
 
+@checks("stationary_covariance", "still")
+def _(k):
+    noise = np.square(k.g).sum(1).max() + 1e-9 * np.square(k.y).max() * k.values[-1]
+    flattest = np.linalg.eigvalsh(k.basis.T @ k.h @ k.basis)[0]
+    for size, twice in product(k.sizes, EITHER):
+        found, sizes = T.stationary_covariance(k.ls, k.d, size, k.lr, twice), k.d // size * [size]
+        sizes += [k.d % size] if k.d % size else []
+        for before, after, n in zip(np.roll(found, 1, axis=0), found, sizes, strict=True):
+            maps, offsets = k.steps(n, k.lr, twice)
+            due = (maps @ before @ maps.swapaxes(1, 2)).mean(0) + offsets.T @ offsets / len(offsets)
+            same(after, due, scale=k.lr * noise / flattest)
+        limit = T.mean_square_lr_limit(k.ls, k.d, size, twice)
+        assert (T.stationary_covariance(k.ls, k.d, size, 1.01 * limit, twice) == np.inf).all()
+
+
+@checks("ou_covariance")
+def _(k):
+    noise = np.square(k.g).sum(1).max() + 1e-9 * np.square(k.y).max() * k.values[-1]
+    for size, twice in product(k.sizes, EITHER):
+        share = 1 / size if twice else T.finite_share(k.d, size)
+        c, due = T.ou_covariance(k.ls, k.d, size, k.lr, twice), k.lr * share * k.g.T @ k.g / k.d
+        same(k.h @ c + c @ k.h, due, scale=k.lr * noise)
+        same(k.basis @ (k.basis.T @ c), c)
+
+
+@checks("fastest_steps")
+def _(k):
+    for rule in ("descent", "Nesterov"):
+        best = T.fastest_steps(k.ls, k.d, 1, True, rule)
+        options = (best.momentum, rule == "Nesterov")
+        radius = T.mean_square_radius(k.ls, k.d, 1, best.lr, True, *options)
+        same(best.factor, radius, scale=1)
+        for lr in np.linspace(0, 2, 30)[1:] / k.values[-1]:
+            assert k.radius(lr, 1, True) ** (1 / k.d) >= best.factor - 1e-6
+
+
 @checks("lr_limit_to_reach")
 def _(k):
     for size, twice in product(k.sizes, EITHER):

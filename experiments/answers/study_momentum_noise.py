@@ -1,0 +1,205 @@
+"""The answer of study_momentum_noise, and what its arms, claims and picture share with it."""
+
+from functools import lru_cache
+
+import numpy as np
+
+import sgdstudy as ss
+
+KAPPAS = (16, 64, 256, 1024)
+RULES = ("descent", "heavy ball", "Nesterov")
+ONE, ALL = "one sample", "exact gradients"
+STEEP = "one sample, from the steep side"
+EPOCHS = 2  # of those: then few paths carry the mean square
+
+
+def kappas(o):
+    """Return the condition numbers of a run."""
+    return KAPPAS[:3] if o.quick else KAPPAS
+
+
+def arm_of(kappa, rule, noise):
+    """Return the name of an arm."""
+    return f"kappa={kappa}, {rule}, {noise}"
+
+
+def parts(arm):
+    """Return condition number, rule and noise of an arm."""
+    kappa, rule, noise = arm.split(", ", 2)
+    return int(kappa.removeprefix("kappa=")), rule, noise
+
+
+def excess(run):
+    """Return the excess loss by epoch and seed, that of the start first."""
+    return np.vstack([np.ones(len(run.config.seeds)), run.excess()])
+
+
+@lru_cache(64)
+def expected(run):
+    """Return the expected excess loss by epoch, that of the start first."""
+    c, ls = run.config, run.problem.least_squares
+    start = run.problem.initial([c.seeds[0]])[0].numpy()
+    one = c.batch_size == 1
+    given = (ls, start, 2, 1 if one else 2, c.lr, c.epochs, one, *c.options.values())
+    losses = ss.theory.expected_losses(*given)[1]
+    return np.append(ls.loss(start), losses) - ls.least_loss
+
+
+def gain(value, kappa, rule, noise):
+    """Return the steps of descent over those with momentum."""
+    taken = [value["steps_to_target", arm_of(kappa, r, noise)] for r in ("descent", rule)]
+    return taken[0] / taken[1]
+
+
+def due_gain(o, runs, kappa, rule, noise):
+    """Return what theory has for that."""
+    both = [expected(runs[arm_of(kappa, r, noise)]) for r in ("descent", rule)]
+    before, after = (ss.theory.time_above(curve, o.target) for curve in both)
+    return before / after
+
+
+def power(o, value, rule, noise):
+    """Return the power of κ with which the gain grows, from the smallest to the largest."""
+    first, last = kappas(o)[0], kappas(o)[-1]
+    ratio = gain(value, last, rule, noise) / gain(value, first, rule, noise)
+    return float(np.log(ratio) / np.log(last / first))
+
+
+@lru_cache
+def normal_gain(kappa, rule):
+    """Return what momentum gains in the long run where inputs are normal, of that κ.
+
+    Second moments of a step need those of the inputs up to the fourth, which are the same of 36
+    points: -√3, four times 0 and √3 along each axis.
+    """
+    points = np.array([-(3**0.5), 0, 0, 0, 0, 3**0.5])
+    x = np.array([(a, b / kappa**0.5) for a in points for b in points])
+    ls = ss.Problem(x, x.sum(1), lambda w, x: x @ w, w_init=np.zeros(2)).least_squares
+    found = [ss.theory.fastest_steps(ls, 36, 1, True, r).factor for r in (rule, "descent")]
+    return float(np.divide(*np.log(found)))
+
+
+def short(o, runs, value):
+    yield from exact(o, value)
+    yield from heavy(o, value)
+    yield from nesterov(o, value)
+
+
+def answer(o, runs, value):
+    yield ss.say("""Momentum is made for narrow valleys: where the curvature is κ times as large in
+        one direction as in another, descent needs of the order of κ steps, heavy ball and
+        Nesterov's momentum √κ. This is so with exact gradients. Kidambi, Netrapalli, Jain and
+        Kakade (2018) ask what is left of it on single samples, and look at the simplest ones: two,
+        along the axes, of squared lengths 1 and 1/κ, whose labels have no noise.""")
+    yield ss.say("""Each rule has the best of all its step sizes and momenta here, those with which
+        the mean square of the error falls fastest in the long run, by the second moments of a
+        step.""")
+    yield from exact(o, value)
+    yield None
+    yield from heavy(o, value)
+    yield from nesterov(o, value)
+    yield from held(value)
+    yield None
+    yield from along_the_valley(o, runs)
+    yield ss.say("""That it gains no more than a constant factor on single samples the paper proves
+        of heavy ball, and finds of Nesterov's momentum in its experiments.""")
+    yield from not_the_same(o, value)
+    yield ss.say(
+        """For normal inputs theory has, with κ = {kappa} and in the long run, a factor of
+        {heavy:.3} for heavy ball and of {nesterov:.3} for Nesterov's.""",
+        kappa=kappas(o)[-1],
+        heavy=normal_gain(kappas(o)[-1], "heavy ball"),
+        nesterov=normal_gain(kappas(o)[-1], "Nesterov"),
+    )
+    yield ss.say("The paper's own method, accelerated SGD, is not among the rules here.")
+
+
+def along_the_valley(o, runs):
+    kappa = kappas(o)[-1]
+    configs = [runs[arm_of(kappa, rule, ONE)].config for rule in RULES]
+    speeds = [c.lr / (1 - c.options.get("momentum", 0.0)) for c in configs]
+    yield ss.say(
+        """What moves the parameters along the valley is lr / (1 − β), where β is the momentum: at
+        the best for single samples with κ = {kappa} it is {descent:.2} for descent, {heavy:.2} for
+        heavy ball and {nesterov:.2} for Nesterov's. More of it, and the error across the valley
+        falls more slowly, or grows.""",
+        kappa=kappa,
+        descent=speeds[0],
+        heavy=speeds[1],
+        nesterov=speeds[2],
+    )
+
+
+def _gains(o, value, noise):
+    low, high = kappas(o)[0], kappas(o)[-1]
+    given = {"low": low, "high": high, "target": o.target}
+    for name, rule in (("heavy", "heavy ball"), ("nesterov", "Nesterov")):
+        given[f"{name}_low"], given[f"{name}_high"] = (
+            gain(value, kappa, rule, noise) for kappa in (low, high)
+        )
+        given[f"{name}_power"] = power(o, value, rule, noise)
+    return given
+
+
+def exact(o, value):
+    yield ss.say(
+        """With exact gradients and a condition number κ of {high}, descent takes {heavy_high:.3}
+        times as many steps as heavy ball to {target} of the loss at the start, and
+        {nesterov_high:.3} times as many as Nesterov's momentum.""",
+        **_gains(o, value, ALL),
+    )
+
+
+def heavy(o, value):
+    given = _gains(o, value, ONE)
+    most = max(gain(value, kappa, "heavy ball", ONE) for kappa in kappas(o))
+    if most < 2 < gain(value, given["high"], "heavy ball", ALL):
+        yield ss.say(
+            """On single samples hardly anything is left of that: descent takes {heavy_low:.3} times
+            as many as heavy ball, at its best, where κ is {low}, {heavy_high:.3} times as many
+            where it is {high}, and for each κ here less than twice as many.""",
+            **given,
+        )
+    else:
+        yield ss.say(
+            """On single samples descent takes {heavy_low:.3} times as many as heavy ball, at its
+            best, where κ is {low}, and {heavy_high:.3} times as many where it is {high}.""",
+            **given,
+        )
+
+
+def nesterov(o, value):
+    given = _gains(o, value, ONE)
+    if given["nesterov_high"] > 2 * max(given["nesterov_low"], 1):
+        yield ss.say(
+            """Nesterov's momentum, at its best, still helps there: descent takes {nesterov_low:.3}
+            times as many steps where κ is {low} and {nesterov_high:.3} times as many where it is
+            {high}, a gain that grows as κ to the power {nesterov_power:.2}.""",
+            **given,
+        )
+    else:
+        yield ss.say(
+            """Of Nesterov's momentum, at its best, descent takes there {nesterov_low:.3} times the
+            steps where κ is {low} and {nesterov_high:.3} times where it is {high}.""",
+            **given,
+        )
+
+
+def not_the_same(o, value):
+    given = _gains(o, value, ONE)
+    if given["nesterov_high"] > 2 * given["heavy_high"]:
+        yield ss.say(
+            """At the best of all step sizes and momenta it is not so of Nesterov's on these
+            samples: where κ is {high}, heavy ball takes {over:.3} times as many steps.""",
+            high=given["high"],
+            over=given["nesterov_high"] / given["heavy_high"],
+        )
+
+
+def held(value):
+    judged = [claim for claim in value if claim.arm.endswith(ONE) and claim.holds is not None]
+    if judged and all(claim.holds for claim in judged):
+        off = max(abs(claim.measured / claim.expected - 1) for claim in judged)
+        yield ss.say(
+            "These steps are those that theory has, within {off:.1%}.", off=ss.text.at_least(off)
+        )

@@ -1,0 +1,160 @@
+"""The answer of study_stationary_covariance, and what its claims share with it."""
+
+import numpy as np
+
+import sgdstudy as ss
+
+SHARES = (0.05, 0.1, 0.2, 0.4)  # of the step at which second moments diverge
+SIZES = (4, 5)  # of 12 samples
+RAGGED = 5  # leaves a batch of 2
+LEFT_OUT = 10  # times 1 / (lr λ) at the start: e^-20 of the covariance is missing after them
+
+
+def arm_of(size, share):
+    """Return the name of an arm."""
+    return f"B={size}, {share} of the limit"
+
+
+def exact(run, lr=None):
+    """Return the covariance that SGD settles at, after each batch of an epoch, `(3, 2, 2)`."""
+    return _law(ss.theory.stationary_covariance, run, lr)
+
+
+def paper(run, lr=None):
+    """Return what the paper has for small steps, `(2, 2)`, all batches being of B."""
+    return _law(ss.theory.ou_covariance, run, lr)
+
+
+def _law(law, run, lr):
+    c, problem = run.config, run.problem
+    return law(problem.least_squares, problem.d, c.batch_size, c.lr if lr is None else lr, True)
+
+
+def gap(run, covariance):
+    """Return the excess loss of parameters with this covariance about the best."""
+    return float((run.problem.least_squares.hessian * covariance).sum() / 2)
+
+
+def late(run):
+    """Return the first epoch that has forgotten the start."""
+    return 1 + int(np.ceil(LEFT_OUT / (run.config.lr * ss.expect(run).eigenvalues[0]) / 3))
+
+
+def squares(z):
+    """Return the mean of z z^T over the time for each seed, `(R, 2, 2)`, of z `(T, R, 2)`."""
+    return np.einsum("trp,trq->rpq", z, z) / len(z)
+
+
+def scatter(run):
+    """Return that of w - w* at the ends of the epochs."""
+    return squares(run.from_minimiser(epochs=slice(late(run), None)))
+
+
+def ellipse(covariance):
+    """Return where z^T C^-1 z = 1, x and y: one standard deviation in every direction."""
+    turn = np.linspace(0, 2 * np.pi, 100)
+    values, vectors = np.linalg.eigh(covariance)
+    circle = np.array([np.cos(turn), np.sin(turn)])
+    x, y = (vectors * np.sqrt(np.maximum(values, 0))) @ circle
+    return x, y
+
+
+def short(o, runs, value):
+    yield from small_steps(value)
+    yield from entries(value)
+    yield from ragged(runs, value)
+
+
+def answer(o, runs, value):
+    yield ss.say("""With noisy labels a constant step does not stop at the best parameters: it keeps
+        moving around them, as a particle on a spring that is pushed at random. Mandt, Hoffman and
+        Blei (2017) take the steps to be so small that this is a process in continuous time, that of
+        Ornstein and Uhlenbeck, and so find how the parameters scatter: their covariance C solves
+        H C + C H = (lr / B) S, where H is the Hessian of the loss, S the covariance of the samples'
+        gradients and B the batch size.""")
+    yield from small_steps(value)
+    yield from large_steps(value)
+    yield None
+    yield ss.say("""Two things are left out there: a step multiplies the error by I − lr H, which is
+        not a flow any more where lr times a curvature is not small, and away from the best
+        parameters the samples' gradients differ more than at them. With both, the covariance solves
+        C = E[(I − lr H_b) C (I − lr H_b)] + lr² S / B, where H_b is the Hessian of a batch.""")
+    yield from entries(value)
+    yield None
+    yield from ragged(runs, value)
+    yield from within(value)
+
+
+def over(value, size, share):
+    return value["excess_over_the_papers_law", arm_of(size, share)]
+
+
+def small_steps(value):
+    yield ss.say(
+        """At {share} of the largest step the loss settles {ratio:.3} times as far above the least
+        one as the paper's law for small steps says (batches of {size}).""",
+        share=SHARES[0],
+        ratio=over(value, SIZES[0], SHARES[0]),
+        size=SIZES[0],
+    )
+
+
+def large_steps(value):
+    yield ss.say(
+        "At {shares} of the largest step it is {ratios:.3} times as far.",
+        shares=[*SHARES[1:]],
+        ratios=[over(value, SIZES[0], share) for share in SHARES[1:]],
+    )
+
+
+def entries(value):
+    mine = [claim for claim in value if claim.name.startswith("covariance")]
+    judged = [claim for claim in mine if claim.holds is not None]
+    given = {"n": len(judged), "steps": len(SHARES)}
+    if len(judged) == len(mine) and all(claim.holds for claim in mine):
+        off = max(abs(c.measured / c.expected - 1) for c in mine)
+        yield ss.say(
+            """The law for steps of any size has the whole covariance matrix, entry by entry: at
+            {steps} step sizes, with and without a ragged batch, {n} entries are within {off:.1%} of
+            it, each within four standard errors.""",
+            off=ss.text.at_least(off),
+            **given,
+        )
+    elif judged:
+        yield ss.say(
+            """Of {n} entries of covariance matrices, at {steps} step sizes, {held} are within four
+            standard errors of the law for steps of any size.""",
+            held=sum(bool(claim.holds) for claim in judged),
+            **given,
+        )
+
+
+def ragged(runs, value):
+    run = runs[arm_of(RAGGED, SHARES[-1])]
+    after = [gap(run, c) for c in exact(run)]
+    seen = [value[f"excess_after_batch_{i}"] for i in (1, 2, 3)]
+    given = {"d": run.problem.d, "sizes": run.config.batch_sizes(run.problem.d)}
+    given |= {"share": SHARES[-1], "seen": seen[2] / seen[1], "due": after[2] / after[1]}
+    if seen[2] > max(seen[:2]):
+        yield ss.say(
+            """Where the batches do not divide the data, here {d} samples in batches of {sizes}, the
+            last batch of an epoch is the noisiest: at {share} of the largest step the loss is
+            {seen:.3} times as far above the least one after it as after the batch before (theory:
+            {due:.3}).""",
+            **given,
+        )
+    else:
+        yield ss.say(
+            """Where the batches do not divide the data, here {d} samples in batches of {sizes}, at
+            {share} of the largest step the loss is {seen:.3} times as far above the least one after
+            the last batch of an epoch as after the batch before (theory: {due:.3}).""",
+            **given,
+        )
+
+
+def within(value):
+    yield ss.say(
+        """After each batch of an epoch in turn it is {seen:.3} above; a law with one B for all of
+        them has the same after each.""",
+        seen=[value[f"excess_after_batch_{i}"] for i in (1, 2, 3)],
+    )
