@@ -19,7 +19,7 @@ from sgdstudy.figures import palette
 from sgdstudy.history.history import History
 from sgdstudy.history.rows import Files
 from sgdstudy.language import say as in_words
-from sgdstudy.language import speaking, to_say
+from sgdstudy.language import speaking, to_say, translated
 from sgdstudy.recipe.identity import Identity
 from sgdstudy.studies import guesses, helpers, workers
 from sgdstudy.studies.arm import Arm, Options, in_charts, own_options
