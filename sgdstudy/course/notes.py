@@ -25,7 +25,6 @@ import torch
 
 from sgdstudy.course.limits import TooLong, time_limit
 from sgdstudy.course.mends import OF_NO_GRADIENT, describe, mend_of, place
-from sgdstudy.errors import InputError
 from sgdstudy.language import say
 from sgdstudy.problems.ready_made import parabola
 
@@ -134,24 +133,21 @@ class Run:
         return np.array([value for value, _ in found]), np.array([slope for _, slope in found])
 
 
-def takes(function: Callable[..., Any], name: str, arguments: tuple[str, ...]) -> None:
-    """Refuse a function that does not take the exercise's arguments.
-
-    Raises:
-        InputError: it does not, neither by name nor in this order.
-    """
+def misfit(function: Callable[..., Any], name: str, arguments: tuple[str, ...]) -> str:
+    """Say that a function does not take the exercise's arguments, by name or in order; or ""."""
+    given = "..."
     try:
         signature = inspect.signature(function)
+        given = ", ".join(signature.parameters)
         by_name = set(arguments) <= set(signature.parameters)
         signature.bind(**dict.fromkeys(arguments)) if by_name else signature.bind(*arguments)
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            say(
-                "the function cannot take the arguments of the exercise ({why}); expected {asked}",
-                why=str(error),
-                asked=f"{name}({', '.join(arguments)})",
-            )
-        ) from None
+    except (TypeError, ValueError):
+        return say(
+            "the function takes ({given}); expected {asked}",
+            given=given,
+            asked=f"{name}({', '.join(arguments)})",
+        )
+    return ""
 
 
 class Runner:

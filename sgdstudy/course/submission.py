@@ -17,7 +17,7 @@ from typing import Any
 from sgdstudy.course.check import EXERCISES, Report, check
 from sgdstudy.course.limits import TooLong, time_limit
 from sgdstudy.course.notes import silence, too_long
-from sgdstudy.errors import InputError, reason
+from sgdstudy.errors import reason
 from sgdstudy.language import say
 
 
@@ -42,10 +42,7 @@ def judged(file: Path, exercise: str, seconds: float) -> tuple[str, tuple[str, .
             error = _at(file, raised)
     if not callable(found.get(name)):
         return "not checked", (error or say("the file defines no function {name}", name=name),)
-    try:
-        report: Report = check(found[name], exercise, seconds)
-    except InputError as refused:
-        return "not checked", (str(refused),)
+    report: Report = check(found[name], exercise, seconds)
     return "correct" if report else "faults", report.faults
 
 

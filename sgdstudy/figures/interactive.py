@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from sgdstudy.errors import FIXED
 from sgdstudy.figures.palette import light
 from sgdstudy.figures.panels import Line, Panel, dotted, drawable, names_of_y, share_scale, thinned
-from sgdstudy.language import FIXED, catalogue, language, say, to_say
+from sgdstudy.language import catalogue, language, say, to_say
 
 FONT = 'system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 HEIGHT = 430  # pixels

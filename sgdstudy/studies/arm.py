@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
 
+from sgdstudy import checks
 from sgdstudy.errors import InputError, quoted
 
 if TYPE_CHECKING:
@@ -85,11 +86,8 @@ class Options:
         Raises:
             InputError: fewer than one, or a first one below 0.
         """
-        if self.seeds < 1:
-            raise InputError(f"seeds must be at least 1, got {self.seeds}")
-        if self.first_seed < 0:
-            raise InputError(f"first_seed must be at least 0, got {self.first_seed}")
-        return range(self.first_seed, self.first_seed + self.seeds)
+        n, first = checks.count("seeds", self.seeds), checks.count("first_seed", self.first_seed, 0)
+        return range(first, first + n)
 
 
 SHARED = frozenset(option.name for option in fields(Options))  # of all scripts

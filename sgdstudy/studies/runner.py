@@ -387,7 +387,9 @@ def _guesses(study: Study, options: Options) -> dict[tuple[str, str], float]:
     if not options.predict:
         return {}
     if not options.answer:
-        raise InputError("--predict compares with the claims that --no-answer hides: drop one")
+        raise InputError(
+            in_words("--predict compares with the claims that --no-answer hides: drop one")
+        )
     guesses = ((key, _ask(translated(question))) for key, question in study.ask.items())
     return {key: guess for key, guess in guesses if guess is not None}
 
@@ -400,7 +402,8 @@ def _ask(question: str) -> float | None:
             text = input(f"{question} ({how}): ").strip().lower()
         except EOFError as error:
             print()
-            raise InputError("--predict asks questions: run it in a terminal") from error
+            text = to_say("--predict asks questions: run it in a terminal")
+            raise InputError(in_words(text)) from error
         try:
             never = text in everywhere("never")
             guess = math.inf if never else float(text.replace(",", ".") or "nan")

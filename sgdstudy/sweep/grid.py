@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from sgdstudy.errors import InputError, unknown
+from sgdstudy.errors import InputError
+from sgdstudy.language import unknown
 
 Grid = dict[str, list[Any]]
 MOST_VALUES = 100_000  # on one axis
@@ -95,7 +96,9 @@ def digits(values: Sequence[Any]) -> int:
     (4, 5)
     """
     numbers = {v for v in values if isinstance(v, float)}
-    return next((n for n in range(4, 17) if len({f"{v:.{n}g}" for v in numbers}) == len(numbers)), 17)
+    return next(
+        (n for n in range(4, 17) if len({f"{v:.{n}g}" for v in numbers}) == len(numbers)), 17
+    )
 
 
 def name_of(point: Mapping[str, Any], shown: Mapping[str, int]) -> str:

@@ -26,7 +26,7 @@ FILES = {
     "raises.py": ("raise ValueError('no')\n", "not checked", "ValueError: no"),
     "syntax.py": ("def sgd(:\n", "not checked", "SyntaxError"),
     "empty.py": ("", "not checked", "no function sgd"),
-    "arguments.py": ("def sgd(f):\n    pass\n", "not checked", "expected sgd(f, w, t, eta"),
+    "arguments.py": ("def sgd(f):\n    pass\n", "faults", "expected sgd(f, w, t, eta"),
     "asks.py": ("input('who are you?')\n" + EX4, "not checked", "EOFError"),
     "exits.py": (HEAD + "os._exit(0)\n", "ended", "ended its own process"),
     "kills.py": (
