@@ -31,7 +31,7 @@ PLAIN = {  # what tyro and Python say, and how we do
     ),
     r"could not convert string to float: (?P<given>.*)": to_say("{given} is not a number"),
     r"^Error parsing (?P<option>--\S+):": to_say("{option}:"),
-    r"^Argument helptext:": to_say("expected"),
+    r"^Argument helptext: (?P<option>.*)": to_say("expected {option}"),
     r"^Unrecognized options:": to_say("Unrecognized options:"),
     r"^Perhaps you meant:": to_say("perhaps you meant:"),
     r"^Missing value for argument '(?P<option>.*?)'.*": to_say(

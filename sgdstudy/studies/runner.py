@@ -288,7 +288,7 @@ def _outcome(history: History) -> str:
     epochs = history.stop_epoch
     span = f"{epochs.min()}" if epochs.min() == epochs.max() else f"{epochs.min()}-{epochs.max()}"
     given = {
-        "reason": describe.summary_of_reasons(history),
+        "reason": describe.ended(describe.summary_of_reasons(history)),
         "span": span,
         "total": int(np.sum(history.n_steps)),
         "time": history.train_seconds,

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import math
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sgdstudy.errors import reason
+from sgdstudy.language import say, to_say
 from sgdstudy.problems import losses, penalties
 from sgdstudy.problems.problem import Problem
 from sgdstudy.quantities import norm
@@ -26,6 +28,12 @@ if TYPE_CHECKING:
 OPTIONAL = tuple(column.name for column in columns.OF_SOME_EPOCHS if column.name != "distance")
 _PICTURES: dict[str, bytes | None] = {}  # None: it cannot be drawn
 log = logging.getLogger("sgdstudy")
+ENDS = {
+    "converged": to_say("converged"),
+    "max_epochs": to_say("max epochs"),
+    "diverged": to_say("diverged"),
+    "interrupted": to_say("interrupted"),
+}
 
 
 def parameters(problem: Problem, config: TrainConfig) -> dict[str, str]:
@@ -145,17 +153,26 @@ def summary_of_reasons(history: History) -> str:
 
 def sentence(params: Mapping[str, str]) -> str:
     """Say in one sentence how an arm is trained."""
-    p = params
-    batches = f"batches of {p['batch_size']} of {p['d']} samples, order {p['order']}"
-    if p["order"] == "full batch":
-        batches = f"all {p['d']} samples at every step"
-    until = ""
-    if p["stop"] != "none":
-        until = f", {stops.in_words(p['stop'], p['epsilon'], p.get('patience', 1))}"
-    return (
-        f"{p['problem']}, loss {p['loss']}: {p['optimizer']}, lr {p['lr']}, {batches}; "
-        f"at most {p['epochs']} epochs{until}; seeds {p['seeds']}, {p['dtype']}."
+    given = {name: str(value) for name, value in params.items() if name.isidentifier()}
+    if given["order"] == "full batch":
+        batches = say("all {d} samples at every step", **given)
+    else:
+        batches = say("batches of {batch_size} of {d} samples, order {order}", **given)
+    length = say("at most {epochs} epochs", **given)
+    if given["stop"] != "none":
+        until = stops.in_words(given["stop"], given["epsilon"], given.get("patience", 1))
+        length = f"{length}, {until}"
+    text = to_say(
+        "{problem}, loss {loss}: {optimizer}, lr {lr}, {batches}; {length}; seeds {seeds}, {dtype}."
     )
+    return say(text, **given, batches=batches, length=length)
+
+
+def ended(reason: str) -> str:
+    """Say how a run ended; of seeds that ended in several ways, as `3 converged, 1 diverged`."""
+    for word in ENDS:
+        reason = re.sub(rf"\b{word}\b", lambda found: say(ENDS[found[0]]), reason)
+    return reason.replace("_", " ")
 
 
 def data(problem: Problem) -> dict[str, Any]:
