@@ -33,7 +33,7 @@ class Options(ss.Options):
 
 def arms(o):
     same = {"batch_size": o.batch_size, "epochs": o.epochs, "stop": ("running", o.epsilon)}
-    about = "the step that gives the printed output"
+    about = ss.to_say("the step that gives the printed output")
     run = ss.Arm("curve", about, optimizer="notebook", lr=o.lr, seeds=o.seed_range(), **same)
     yield "descent", run
     yield "eta 0.2", run.but("the call as the notebook prints it", lr=0.2, charted=False)

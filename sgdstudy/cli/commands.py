@@ -71,12 +71,10 @@ class StudyCommand:
         if any(result.claims for result in results):
             show("\n", bold(in_words("All claims")), "\n")
             print_claims(results)
-        say(
-            "\n"
-            + in_words("{n} study", "{n} studies", n=len(results))
-            + f": {tally((c.kind, c.holds) for r in results for c in r.claims)}\n"
-            f"{time.perf_counter() - started:.0f} s, {size / 1e6:.0f} MB"
-        )
+        verdicts = tally((c.kind, c.holds) for r in results for c in r.claims)
+        ran = in_words("{n} study", "{n} studies", n=len(results))
+        say("\n" + in_words("{title}: {what}", title=ran, what=verdicts))
+        say(f"{time.perf_counter() - started:.0f} s, {size / 1e6:.0f} MB")
         show(in_words("Read the report:"), " ", bold(str(_write_report(store, None))))
         show(in_words("Look at the charts:"), " ", bold("sgdstudy ui"), " (make ui)")
         for where, c in failed:

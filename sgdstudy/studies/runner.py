@@ -297,8 +297,10 @@ def _outcome(history: History) -> str:
         text = to_say("{n} seeds, {reason} at epoch {span}, {total} steps in {time:.1f} s")
     else:
         text = to_say("{reason} at epoch {span}, {total} steps in {time:.1f} s")
-    note = f" (not compiled: {history.engine_note})" if history.engine_note else ""
-    return in_words(text, n=len(epochs), **given) + note
+    told = in_words(text, n=len(epochs), **given)
+    if not history.engine_note:
+        return told
+    return f"{told} ({in_words('not compiled: {why}', why=history.engine_note)})"
 
 
 # ---- claims and answer -----------------------------------------------------------------------

@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import math
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -170,9 +169,12 @@ def sentence(params: Mapping[str, str]) -> str:
 
 def ended(reason: str) -> str:
     """Say how a run ended; of seeds that ended in several ways, as `3 converged, 1 diverged`."""
-    for word in ENDS:
-        reason = re.sub(rf"\b{word}\b", lambda found: say(ENDS[found[0]]), reason)
-    return reason.replace("_", " ")
+    parts = []
+    for part in reason.split(", "):
+        n, _, one = part.rpartition(" ")
+        ending = say(ENDS[one]) if one in ENDS else one.replace("_", " ")
+        parts.append(say("{n} {ending}", n=n, ending=ending) if n else ending)
+    return ", ".join(parts)
 
 
 def data(problem: Problem) -> dict[str, Any]:
