@@ -184,15 +184,15 @@ class Runner:
             except _Misused as wrong:
                 misuse = str(wrong)
             except TooLong as over:
-                error = too_long(self.function, over, self.seconds)
+                error = too_long(place(self.function, over), self.seconds)
             except (Exception, SystemExit) as raised:
                 error, mend = describe(self.function, raised), mend_of(raised)
         self.left -= time.perf_counter() - began
         return _run(model, _numbers(w), endless, misuse, error, mend in OF_NO_GRADIENT)
 
 
-def too_long(function: Callable[..., Any], over: TooLong, seconds: float) -> str:
-    """Return in words that a function was ended after some seconds, and where."""
+def too_long(where: str, seconds: float) -> str:
+    """Return in words that a function was ended after some seconds, and in which line."""
     text = say(
         "it does not end: it was stopped after {n} second; does the loop change what its condition "
         "looks at?",
@@ -200,7 +200,6 @@ def too_long(function: Callable[..., Any], over: TooLong, seconds: float) -> str
         "condition looks at?",
         n=seconds,
     )
-    where = place(function, over)
     return f"{text} ({where})" if where else text
 
 
