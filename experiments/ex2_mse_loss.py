@@ -80,6 +80,8 @@ def picture(o, runs, value):
     shown, y = runs.named(names), ss.say("distance to the true parameters")
     panel = ss.figures.lines.by_epoch(shown, "distance", y=y)
     title = ss.say(
+        """By hand and by MSELoss {n} number differs; the text's loss, not squared, ends
+        {distance:.2} from the parameters""",
         """By hand and by MSELoss {n} numbers differ; the text's loss, not squared, ends
         {distance:.2} from the parameters""",
         n=value["numbers_that_differ"],

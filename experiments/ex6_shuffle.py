@@ -64,7 +64,11 @@ def picture(o, runs, value):
     ends = ss.say("at the end of each epoch")
     ends = ss.figures.lines.by_epoch(shown, "full_loss", title=ends)
     title = headline(runs, value)
-    note = ss.say("Medians; band: 10 to 90 % of the orders.")
+    note = ss.say(
+        "Of one seed. The line of shuffle=True may cover strided.",
+        "Medians; band: 10 to 90 % of the orders. The line of shuffle=True may cover strided.",
+        n=o.seeds,
+    )
     return ss.figures.Chart(title, [first, ends], note)
 
 

@@ -73,8 +73,13 @@ def picture(o, runs, value):
     lines = {ss.say(name): column for name, column in SHOWN.items()}
     y = ss.say("norm of a gradient")
     panels = ss.figures.lines.of_each(runs.named(arms), lines, y=y)
-    note = ss.say("""Batches that point apart have a short mean. Band: 10 to 90 % of the seeds.
-        While w moves, no inequality holds by itself.""")
+    note = ss.say(
+        """Batches that point apart have a short mean. While w moves, no inequality holds by
+        itself.""",
+        """Batches that point apart have a short mean. Band: 10 to 90 % of the seeds.
+        While w moves, no inequality holds by itself.""",
+        n=o.seeds,
+    )
     return ss.figures.Chart(headline(runs), panels, note)
 
 

@@ -21,6 +21,7 @@ from answers.study_largest_step import (
     WRONG,
     answer,
     closer,
+    nearer,
     planned,
     short,
 )
@@ -104,13 +105,10 @@ def picture(o, runs, value):
     axes = {"title": ss.say("at 1.3 times the limit"), "log": "y", "limits": (least, 1e12)}
     words = ss.say("step"), ss.say("squared distance")
     right = ss.figures.Panel([expected, half], *words, **axes)
-    near, n = closer(runs, value)
     title = ss.say(
-        """At 1.3 times the limit the mean square grows {growth:.2f}-fold a step; {near} of {n}
-        seeds come nearer""",
+        "At 1.3 times the limit the mean square grows {growth:.2f}-fold a step; {seeds}",
         growth=growth,
-        near=near,
-        n=n,
+        seeds=nearer(*closer(runs, value)),
     )
     note = ss.say("Paths that are too rare to be met carry the mean.")
     return ss.figures.Chart(title, [left, right], note)

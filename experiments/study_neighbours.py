@@ -76,7 +76,7 @@ def picture(o, runs, value):
             title=title,
             excess=ends,
         )
-    note = ss.say("Medians; band: 10 to 90 % of the orders.")
+    note = ss.say("Of one seed.", "Medians; band: 10 to 90 % of the orders.", n=o.seeds)
     return ss.figures.Chart(title, [left, right], note)
 
 

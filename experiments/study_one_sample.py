@@ -9,7 +9,7 @@ Source: Exercise 1. Command: python experiments/study_one_sample.py
 """
 
 import sgdstudy as ss
-from answers.study_one_sample import answer, short
+from answers.study_one_sample import answer, passes, short
 
 OWN = "theory: the order's own steps"
 
@@ -62,7 +62,9 @@ def picture(o, runs, value):
     )
     due = ss.expect(all_at_once(one.config)).stop_epoch
     note = (
-        "" if due is None else ss.say("All at once, theory: {n} passes (Exercise 1).", n=due.value)
+        ""
+        if due is None
+        else ss.say("All at once, theory: {passes} (Exercise 1).", passes=passes(due.value))
     )
     return ss.figures.Chart(title, [first, ends], note)
 

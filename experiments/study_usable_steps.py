@@ -92,7 +92,9 @@ def picture(o, runs, value):
         zero=zero,
     )
     note = ss.say(
-        "{there} of {n} orders get there below the limit, {lost} diverge above.",
+        "Shuffled: one order of the samples.",
+        """Shuffled: below the limit it gets there in {there} of {n} orders, above it diverges in
+        {lost}.""",
         there=value["converged"],
         n=len(runs[BELOW].w),
         lost=value["diverged"],

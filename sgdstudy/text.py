@@ -48,6 +48,15 @@ def written(value: Any) -> str:
     return str(value)
 
 
+def counted(n: int, noun: str) -> str:
+    """Write how many there are of something, where a text is not translated.
+
+    >>> counted(1, "run"), counted(2000, "run"), counted(0, "row")
+    ('1 run', '2,000 runs', '0 rows')
+    """
+    return f"{n:,} {noun}{'s' * (n != 1)}"
+
+
 def power(value: float, digits: int = 1) -> str:
     """Write a number of many digits as a power of ten, others plainly.
 

@@ -89,6 +89,14 @@ def test_a_catalogue_stays_as_it_is_when_renewed(name, known):
     assert renewed(name, known) == (LOCALE / f"{name}.po").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("name", ["en", *OTHERS])
+def test_mathematics_is_written_as_in_a_book(name, known):
+    """K⁻³, λmax, |g|²: no K^-3, lambda_max, Q_i, which a page shows as they are."""
+    told = {form for text in known for form in language.catalogue(name).texts.get(text, (text,))}
+    raw = re.compile(r"\^|\b(lambda|mu|Sigma)(?![\w=])|lambda_|\b([QHgw]|phi|λ)_(i|max|min)\b")
+    assert [text for text in told if raw.search(re.sub("`[^`]*`", "", text))] == []
+
+
 def test_a_text_without_a_translation_is_shown_in_english():
     with speaking("fr"):
         assert say("not in the catalogue: {x}", x=0.5) == "not in the catalogue: 0,5"

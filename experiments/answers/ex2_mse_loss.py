@@ -18,7 +18,11 @@ def short(o, runs, value):
             n=int(run.n_steps[0]),
         )
     else:
-        yield ss.say("No: {n} of the recorded numbers differ.", n=differ)
+        yield ss.say(
+            "No: {n} of the recorded numbers differs.",
+            "No: {n} of the recorded numbers differ.",
+            n=differ,
+        )
     text = runs["abs"]
     if text.stop_reason[0] == "converged":
         yield ss.say(

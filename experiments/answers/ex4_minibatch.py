@@ -21,8 +21,13 @@ def short(o, runs, value):
             m=steps_an_epoch(runs["descent"]),
         )
     if value["diverged"] == len(runs["descent"].w) and as_printed(o, runs, value):
-        yield ss.say("""With the printed eta=0.2 every descent diverges; a step of 0.0002 gives the
-            printed output.""")
+        yield ss.say(
+            """With the printed eta=0.2 the descent diverges; a step of 0.0002 gives the printed
+            output.""",
+            """With the printed eta=0.2 every descent diverges; a step of 0.0002 gives the printed
+            output.""",
+            n=len(runs["descent"].w),
+        )
     else:
         yield from printed_step(o, runs, value)
 
@@ -68,8 +73,13 @@ def answer(o, runs, value):
     yield from printed_step(o, runs, value)
     n, told = len(run.w), len(run.w) - value["printed_eta_diverges_at_batch"]
     if value["diverged"] == n and told == n:
-        yield ss.say("""It is no accident: from the order of the samples alone theory tells the step
-            at which the loss stops being a finite number, and is right for each of the orders.""")
+        yield ss.say(
+            """It is no accident: from the order of the samples alone theory tells the step at which
+            the loss stops being a finite number, and is right.""",
+            """It is no accident: from the order of the samples alone theory tells the step at which
+            the loss stops being a finite number, and is right for each of the orders.""",
+            n=n,
+        )
 
 
 def stops(o, runs, value):
@@ -128,11 +138,15 @@ def printed_step(o, runs, value):
             high=high,
         )
     elif lost:
-        yield ss.say("With the printed eta=0.2 {lost} of {n} orders diverge.", lost=lost, n=n)
+        yield ss.say(
+            "With the printed eta=0.2 the descent diverges in {lost} of {n} orders.", lost=lost, n=n
+        )
     else:
         yield ss.say(
+            "With the printed eta=0.2 the loss of all points is {end:.2} after {epochs}.",
             """With the printed eta=0.2 the loss of all points is {end:.2} after {epochs}
             (median).""",
+            n=n,
             end=runs["eta 0.2"].at("full_loss"),
             epochs=epochs(o.epochs),
         )

@@ -58,7 +58,8 @@ def headline(o, runs, value):
         )
     else:
         title = ss.say(
-            "RMSprop: {k} of {n} orders stop within {epochs}",
+            "RMSprop does not stop within {epochs}",
+            "RMSprop stops within {epochs} in {k} of {n} orders",
             k=n - left,
             n=n,
             epochs=epochs(o.epochs),
@@ -97,9 +98,10 @@ def stopped(o, n, left, median):
         )
     elif left:
         yield ss.say(
-            "Of {n} orders of RMSprop {left} do not stop within {epochs}.",
-            left=left,
-            n=n,
+            "Of {total} orders of RMSprop {n} does not stop within {epochs}.",
+            "Of {total} orders of RMSprop {n} do not stop within {epochs}.",
+            n=left,
+            total=n,
             epochs=epochs(o.epochs),
         )
     else:
@@ -120,21 +122,28 @@ def last_batch(o, runs, value):
     near = value["distance_of_stopped"]
     if left < n and near < 0.01:
         yield ss.say(
+            """That {epsilon} on ten points is hard to reach by luck far from the solution: the
+            order that stops is within {near:.2} of the true parameters.""",
             """That {epsilon} on ten points is hard to reach by luck far from the solution: each
             order that stops is within {near:.2} of the true parameters.""",
+            n=n - left,
             epsilon=o.epsilon,
             near=ss.text.at_least(near),
         )
     elif left < n:
         yield ss.say(
+            "The order that stops is within {near:.2} of the true parameters.",
             "The orders that stop are within {near:.2} of the true parameters.",
+            n=n - left,
             near=ss.text.at_least(near),
         )
-    if left < n and run.config.stop[1] == 1e-7:
-        yield ss.say(
-            "{share:.0%} of them are within the printed 0.0001.",
-            share=value["share_by_printed_0.0001"],
-        )
+    share = value["share_by_printed_0.0001"]
+    if left < n - 1 and run.config.stop[1] == 1e-7:
+        yield ss.say("{share:.0%} of them are within the printed 0.0001.", share=share)
+    elif left < n and run.config.stop[1] == 1e-7 and share:
+        yield ss.say("It is within the printed 0.0001.")
+    elif left < n and run.config.stop[1] == 1e-7:
+        yield ss.say("It is not within the printed 0.0001.")
 
 
 def law(o, runs, value):
@@ -181,6 +190,7 @@ def against_sgd(o, runs, value):
     near = value["distance_of_stopped"]
     if not never(sgd):
         yield ss.say(
+            "Plain SGD, with the step of Exercise 4, stops too.",
             "Plain SGD, with the step of Exercise 4, stops in {k} of {n} orders.",
             k=int(sum(np.isfinite(sgd.converged_epoch))),
             n=len(sgd.w),
@@ -188,7 +198,10 @@ def against_sgd(o, runs, value):
     elif left < n and near < distance:
         yield ss.say(
             """Plain SGD, with the step of Exercise 4, is after {epochs} still {distance:.2}
+            away from the true parameters; RMSprop is within {near:.2} where it stops.""",
+            """Plain SGD, with the step of Exercise 4, is after {epochs} still {distance:.2}
             away from the true parameters (median); RMSprop is within {near:.2} where it stops.""",
+            n=len(sgd.w),
             distance=distance,
             epochs=epochs(o.epochs),
             near=ss.text.at_least(near),
@@ -196,7 +209,10 @@ def against_sgd(o, runs, value):
     else:
         yield ss.say(
             """Plain SGD, with the step of Exercise 4, is after {epochs} still {distance:.2}
+            away from the true parameters.""",
+            """Plain SGD, with the step of Exercise 4, is after {epochs} still {distance:.2}
             away from the true parameters (median).""",
+            n=len(sgd.w),
             distance=distance,
             epochs=epochs(o.epochs),
         )
@@ -233,7 +249,12 @@ def others(o, runs):
                 **given,
             )
         else:
-            yield ss.say("{arm} (step {lr}): none stops within {epochs}.", **given)
+            yield ss.say(
+                "{arm} (step {lr}): does not stop within {epochs}.",
+                "{arm} (step {lr}): none stops within {epochs}.",
+                n=len(run.w),
+                **given,
+            )
 
 
 def decay(o, runs):

@@ -120,6 +120,8 @@ def limits(o, runs, value):
     )
     if first + late:
         yield ss.say(
+            """With a step of {lr}, {n} of the {m} batches is beyond its own limit: {first} at the
+            start of the epoch, {late} at its end.""",
             """With a step of {lr}, {n} of the {m} batches are beyond their own limit: {first} at
             the start of the epoch, {late} at its end.""",
             n=first + late,
@@ -158,6 +160,10 @@ def multiplied(value):
         yield ss.say(
             """They multiply only the part of the error that lies in their direction. It is
             {begun:.0%} of the error as the first epoch begins, {grown:.0%} at batch {first}, and,
+            after the flat middle of the curve, at most {ended:.1} of it in the last batch
+            (steep_batches.png): so the end of the epoch finds little to multiply.""",
+            """They multiply only the part of the error that lies in their direction. It is
+            {begun:.0%} of the error as the first epoch begins, {grown:.0%} at batch {first}, and,
             after the flat middle of the curve, at most {ended:.1} of it in the last {late} batches
             (steep_batches.png): so the end of the epoch finds little to multiply.""",
             begun=begun,
@@ -165,6 +171,7 @@ def multiplied(value):
             ended=ss.text.at_least(ended, 1),
             first=first,
             late=late,
+            n=late,
         )
 
 

@@ -31,7 +31,7 @@ def short(o, runs, value):
             way: {first:.3} times the loss at the end of the epoch.""",
             first=first,
         )
-    yield from serious(o, value)
+    yield from serious(o, runs, value)
 
 
 def answer(o, runs, value):
@@ -41,7 +41,7 @@ def answer(o, runs, value):
     yield None
     yield from moving(o, runs, value)
     yield None
-    yield from serious(o, value)
+    yield from serious(o, runs, value)
     yield from luck(o, runs, value)
     yield None
     yield from along(runs, value)
@@ -105,7 +105,7 @@ def moving(o, runs, value):
         )
 
 
-def serious(o, value):
+def serious(o, runs, value):
     stop = {loss: value[f"first_{loss}_below_0.1", arm(o)] for loss in RULES}
     apart = max(map(abs, value["running_epochs_late", arm(o)]))
     given = {
@@ -113,15 +113,20 @@ def serious(o, value):
         "full": stop["full_loss"],
         "apart": apart,
         "epsilon": EPSILON,
+        "n": len(runs[arm(o)].w),
     }
     if not math.isfinite(apart):
         yield ss.say(
+            """“Is it serious, doctor?” (the notebook asks.) That cannot be said here: the two
+            losses do not both get below {epsilon}.""",
             """“Is it serious, doctor?” (the notebook asks.) That cannot be said here: not each
             order gets below {epsilon}.""",
             **given,
         )
     elif not apart:
         yield ss.say(
+            """“Is it serious, doctor?” (the notebook asks.) No: the running loss is below {epsilon}
+            at the same epoch as the loss of all points, {running}.""",
             """“Is it serious, doctor?” (the notebook asks.) No: in each order the running loss is
             below {epsilon} at the same epoch as the loss of all points, {running} in half of
             them.""",
@@ -130,12 +135,16 @@ def serious(o, value):
     elif apart <= 2:
         yield ss.say(
             """“Is it serious, doctor?” (the notebook asks.) No: the running loss is below {epsilon}
+            at epoch {running}, the loss of all points at epoch {full}.""",
+            """“Is it serious, doctor?” (the notebook asks.) No: the running loss is below {epsilon}
             at epoch {running}, the loss of all points at epoch {full}, and in no order are they
             more than {apart} apart.""",
             **given,
         )
     else:
         yield ss.say(
+            """The running loss is below {epsilon} at epoch {running}, the loss of all points at
+            epoch {full}.""",
             """The running loss is below {epsilon} at epoch {running}, the loss of all points at
             epoch {full}; in some order they are {apart} apart.""",
             **given,
@@ -146,6 +155,8 @@ def luck(o, runs, value):
     last, early = value["first_last_loss_below_0.1", arm(o)], value["last_loss_early", arm(o)]
     if math.isfinite(last) and early:
         yield ss.say(
+            """The loss of the last batch alone is below it at epoch {last}, before the loss of all
+            points is, by luck.""",
             """The loss of the last batch alone is below it at epoch {last}: in {early} of {n}
             orders before the loss of all points is, by luck.""",
             last=last,

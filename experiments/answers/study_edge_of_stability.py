@@ -29,7 +29,7 @@ def answer(o, runs, value):
     yield None
     yield from settles(runs, value)
     yield ss.say(
-        """These are medians over the last quarter of the run, then over {n} network.""",
+        "These are medians over the last quarter of the run, of one network.",
         """These are medians over the last quarter of the run, then over {n} networks.""",
         n=len(runs[SMALL].w),
     )
@@ -110,8 +110,12 @@ def flow(runs, value):
         return
     least, others = min(value["largest_sharpness", FLOW]), edges(runs).values()
     given = {"lr": TINY, "edge": 2 / TINY, "least": ss.text.at_most(least), "most": max(others)}
+    given["n"] = len(runs[FLOW].w)
     if least > max(others):
         yield ss.say(
+            """With the small step {lr}, whose edge is at a sharpness of {edge:.0f}, the sharpness
+            gets to {least:.0f}. The edges of the others are at {most:.0f} or less: so these are
+            what stops them.""",
             """With the small step {lr}, whose edge is at a sharpness of {edge:.0f}, the sharpness
             gets to {least:.0f} or more in every network. The edges of the others are at {most:.0f}
             or less: so these are what stops them.""",
@@ -119,6 +123,8 @@ def flow(runs, value):
         )
     else:
         yield ss.say(
+            """With the small step {lr}, whose edge is at a sharpness of {edge:.0f}, the sharpness
+            gets to {least:.2}; the edges of the others are at {most:.0f} or less.""",
             """With the small step {lr}, whose edge is at a sharpness of {edge:.0f}, the sharpness
             gets to {least:.2} or more in every network; the edges of the others are at {most:.0f}
             or less.""",
@@ -144,7 +150,12 @@ def at_edge(value):
     share, falls = (np.array(value[name, f"lr {RATE}"]) for name in names)
     given = {"lr": RATE, "share": share.mean(), "ratio": np.median(falls)}
     if not np.isfinite(share).all():
-        yield ss.say("With the step {lr} not every network gets to the edge in this time.", lr=RATE)
+        yield ss.say(
+            "With the step {lr} the network does not get to the edge in this time.",
+            "With the step {lr} not every network gets to the edge in this time.",
+            n=len(share),
+            lr=RATE,
+        )
     elif share.min() > 0 and falls.max() < 1:
         yield ss.say(
             """At the edge the loss rises in {share:.0%} of the steps (with the step {lr}) and falls

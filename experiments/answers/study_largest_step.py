@@ -66,21 +66,28 @@ def closer(runs, value):
     return round(value["share_of_seeds_that_converge"] * n), n
 
 
+def nearer(near, n):
+    """Return, as a clause, how many seeds come nearer."""
+    if n > 1:
+        return ss.say("{near} of {n} seeds came nearer", near=near, n=n)
+    return (
+        ss.say("the only seed came nearer") if near else ss.say("the only seed did not come nearer")
+    )
+
+
 def beyond(runs, value):
     (near, n), growth = closer(runs, value), value["mean_square_factor_per_step"]
-    given = {"growth": growth, "near": near, "n": n}
+    given = {"growth": growth, "seeds": nearer(near, n)}
     if growth > 1 and 2 * near > n:
         yield ss.say(
             """At 1.3 times the largest step of single samples, without noise, the mean square of
-            the distance grows {growth:.2f}-fold with every step, and yet {near} of {n} seeds come
-            nearer.""",
+            the distance grows {growth:.2f}-fold with every step, and yet {seeds}.""",
             **given,
         )
     else:
         yield ss.say(
             """At 1.3 times the largest step of single samples, without noise, every step
-            multiplies the mean square of the distance by {growth:.2f}, and {near} of {n} seeds come
-            nearer.""",
+            multiplies the mean square of the distance by {growth:.2f}; {seeds}.""",
             **given,
         )
 
@@ -100,6 +107,15 @@ def rate(value):
     )
 
 
+def there(reached, n):
+    """Return, as a clause, how many seeds got to the target."""
+    if n > 1:
+        return ss.say("{reached} of {n} seeds got to the target", reached=reached, n=n)
+    if reached:
+        return ss.say("the only seed got to the target")
+    return ss.say("the only seed did not get to the target")
+
+
 def both_limits(runs, value):
     counts = [
         round(value["share_of_seeds_that_reach", arm] * len(runs[arm].w))
@@ -108,11 +124,9 @@ def both_limits(runs, value):
     between, above = (value["log_rate_per_step", arm] for arm in (BETWEEN, BEYOND))
     yield ss.say(
         """There is a second limit, from which on almost no path converges. On the notebook's
-        parabola, between both, {first} of {n} seeds get to the target within the run, beyond both
-        {last}.""",
-        first=counts[0],
-        last=counts[1],
-        n=len(runs[BETWEEN].w),
+        parabola, between both, {first}; beyond both, {last}.""",
+        first=there(counts[0], len(runs[BETWEEN].w)),
+        last=there(counts[1], len(runs[BEYOND].w)),
     )
     yield ss.say(
         """Between them the logarithm of the distance changes by {between:.2} a step, beyond both by
@@ -122,22 +136,30 @@ def both_limits(runs, value):
     )
 
 
+def dipped(dips, n):
+    """Return, as a clause, how many seeds were below the target."""
+    if n > 1:
+        return ss.say("{dips} of {n} seeds were below it at some step", dips=dips, n=n)
+    if dips:
+        return ss.say("the only seed was below it at some step")
+    return ss.say("the only seed was below it at no step")
+
+
 def too_large_for_the_noise(runs, value):
     target, run = LINES["noisy stairs to 0.001"][1], runs[WRONG]
-    given = {"n": len(run.w), "ratio": value["excess_late"] / target}
-    given["dips"] = int(np.isfinite(run.first_step_below(target)).sum())
+    dips = int(np.isfinite(run.first_step_below(target)).sum())
+    given = {"seeds": dipped(dips, len(run.w)), "ratio": value["excess_late"] / target}
     if value["excess_late"] > target:
         yield ss.say(
             """With noisy labels a step must also be small enough for the noise at the target. With
             one that is right for the noise scale of the start the mean loss of the second half of
-            the run stays {ratio:.1f} times the target above the least one; {dips} of {n} seeds are
-            below it at some step.""",
+            the run stays {ratio:.1f} times the target above the least one; {seeds}.""",
             **given,
         )
     else:
         yield ss.say(
             """With noisy labels and a step that is right for the noise scale of the start the mean
             loss of the second half of the run is {ratio:.1f} times the target above the least one;
-            {dips} of {n} seeds are below it at some step.""",
+            {seeds}.""",
             **given,
         )

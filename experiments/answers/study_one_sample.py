@@ -40,8 +40,10 @@ def shuffled(runs):
         )
     elif there.min() == there.max():
         yield ss.say(
-            """One sample at a time, shuffled, with the step {lr}, {there} of {n} orders stop, after
-            {passes} over the data.""",
+            """One sample at a time, shuffled, with the step {lr}, the descent stops after {passes}
+            over the data.""",
+            """One sample at a time, shuffled, with the step {lr}, the descent stops in {there} of
+            {n} orders, after {passes} over the data.""",
             passes=passes(there.min()),
             **given,
         )
@@ -65,6 +67,8 @@ def sorted_order(runs, value):
     if run.stop_reason[0] == "diverged":
         yield ss.say(
             """Along the curve it diverges: the loss is not a finite number any more after {n}
+            step.""",
+            """Along the curve it diverges: the loss is not a finite number any more after {n}
             steps.""",
             n=value["first_non_finite_loss"],
         )
@@ -75,11 +79,14 @@ def sorted_order(runs, value):
 def as_in_the_text(o, runs):
     run = runs["one sample, prose"]
     yield ss.say(
-        """With the values of the text (step {lr}, epsilon {epsilon}, at most {passes}) {there} of
-        {n} orders stop; the median ends {distance:.3f} from the true parameters.""",
+        """With the values of the text (step {lr}, epsilon {epsilon}, at most {passes}) the descent
+        stops {when}, and ends {distance:.3f} from the true parameters.""",
+        """With the values of the text (step {lr}, epsilon {epsilon}, at most {passes}) the descent
+        stops in {there} of {n} orders; the median ends {distance:.3f} from the true parameters.""",
         lr=run.config.lr,
         epsilon=run.config.stop[1],
         passes=passes(o.passes),
+        when=run.when(),
         there=int(np.sum(run.stop_reason == "converged")),
         n=len(run.w),
         distance=np.median(run.distance),

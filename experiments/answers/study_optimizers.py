@@ -3,6 +3,7 @@
 import numpy as np
 
 import sgdstudy as ss
+from answers import epochs
 
 TUNING = 1_000_000  # the first of the seeds that choose
 PROBLEMS = {  # batch size, epochs, targets: shares of the loss there is to lose
@@ -84,6 +85,10 @@ def answer(o, runs, value):
 
 def time_of(row):
     given = {"optimizer": row.optimizer, "reached": row.reached, "n": row.seeds}
+    if row.seeds == 1 and row.reached:
+        return ss.say("{optimizer} in {epochs}", epochs=epochs(row.median), **given)
+    if row.seeds == 1:
+        return ss.say("{optimizer} never", **given)
     if np.isfinite(row.median):
         return ss.say("{optimizer} {epochs} ({reached} of {n})", epochs=row.median, **given)
     return ss.say("{optimizer} never ({reached} of {n})", **given)
@@ -175,18 +180,24 @@ def luck(o, runs, value):
     if row["above_again"]:
         yield ss.say(
             """With noisy data being below a target once is not staying there: on diabetes SGD with
+            lr {lr:.2} got below, and ends above.""",
+            """With noisy data being below a target once is not staying there: on diabetes SGD with
             lr {lr:.2} got below for {reached} of {n} seeds; above at the end: {above} of these.""",
             above=row["above_again"],
             **given,
         )
     elif not row["reached"]:
         yield ss.say(
+            """On diabetes, whose data are noisy, SGD with lr {lr:.2} does not get below the
+            target.""",
             """On diabetes, whose data are noisy, SGD with lr {lr:.2} gets below the target for none
             of {n} seeds.""",
             **given,
         )
     else:
         yield ss.say(
+            """The data of diabetes are noisy; there SGD with lr {lr:.2} got below the target, and
+            is still below at the end.""",
             """The data of diabetes are noisy; there SGD with lr {lr:.2} got below the target for
             {reached} of {n} seeds, and none of these ends above.""",
             **given,

@@ -124,6 +124,7 @@ def law(runs, value):
             floor=1e-9,
         )
     yield ss.say(
+        "After {n} step of this kind, without noise, the loss is {excess:.2} above the least one.",
         "After {n} steps of this kind, without noise, the loss is {excess:.2} above the least one.",
         n=runs[f"noiseless: {FULL}"].config.epochs,
         excess=value["excess", f"noiseless: {FULL}"],

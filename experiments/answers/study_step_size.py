@@ -33,6 +33,8 @@ def answer(o, runs, value):
     run = runs["noisy: constant"]
     yield ss.say(
         """A decay starts from the step of the constant one and makes it smaller and smaller. Excess
+        loss is the loss above the least one, of one seed, after {epochs}.""",
+        """A decay starts from the step of the constant one and makes it smaller and smaller. Excess
         loss is the loss above the least one, a mean over {n} seeds, after {epochs}.""",
         n=len(run.w),
         epochs=epochs(run.config.epochs),

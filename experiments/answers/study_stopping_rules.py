@@ -72,6 +72,8 @@ def running_loss(runs, found):
     run, (stop, _, truth) = runs["shuffle"], map(np.median, found["shuffle", "running"])
     yield ss.say(
         """The running loss is free: on the notebook's run it stops {stop}, the loss of all the
+        data is below epsilon {truth}.""",
+        """The running loss is free: on the notebook's run it stops {stop}, the loss of all the
         data is below epsilon {truth} (medians of {n} seeds).""",
         stop=run.when(stop),
         truth=run.when(truth),
@@ -104,19 +106,22 @@ def sorted_order(o, runs, found):
 
 
 def gradient_norm(o, runs, found):
-    normed, noisy = (
-        int(np.isfinite(found[arm, "grad_norm"].epoch).sum()) for arm in ("shuffle", "noisy labels")
-    )
+    stops = [found[arm, "grad_norm"].epoch for arm in ("shuffle", "noisy labels")]
+    normed, noisy = (int(np.isfinite(each).sum()) for each in stops)
+    when, late = (runs["shuffle"].when(np.median(each)) for each in stops)
     given = {"n": len(runs["shuffle"].w), "normed": normed, "noisy": noisy}
-    given["epochs"] = epochs(o.epochs)
+    given |= {"epochs": epochs(o.epochs), "when": when, "late": late}
     if not any(found[arm, "grad_norm"].false.any() for arm in runs):
         yield ss.say(
+            """The gradient norm does not stop too early: it stops {when}, with noisy labels
+            {late}.""",
             """The gradient norm stops no seed too early; within {epochs} it stops {normed} of {n}
             seeds, with noisy labels {noisy}.""",
             **given,
         )
     else:
         yield ss.say(
+            "The gradient norm stops {when}, with noisy labels {late}.",
             """The gradient norm stops {normed} of {n} seeds within {epochs}, with noisy labels
             {noisy}.""",
             **given,

@@ -80,21 +80,36 @@ def mean_and_runs(o, runs, value):
         )
         if value["converged"] == len(below.w) and o.epsilon < known.ls.loss(known.start):
             yield ss.say(
+                """Yet the only run gets below {epsilon}: the mean rests on orders that it has not
+                met.""",
                 """Yet every run gets below {epsilon}: the mean rests on orders that none of them
                 met.""",
+                n=len(below.w),
                 epsilon=o.epsilon,
             )
 
 
 def shuffled(o, runs, value):
+    n, lost = len(runs[BELOW].w), value["diverged"]
+    given = {"low": runs[BELOW].config.lr, "high": runs[ABOVE].config.lr, "epsilon": o.epsilon}
+    if n > 1:
+        yield ss.say(
+            """Shuffled, the loss gets below {epsilon} within {epochs} in {there} of {n} seeds at a
+            step of {low}, and diverges in {lost} of {n} at {high}.""",
+            there=value["converged"],
+            lost=lost,
+            n=n,
+            epochs=epochs(o.epochs),
+            **given,
+        )
+        return
     yield ss.say(
-        """Shuffled, {there} of {n} seeds get below {epsilon} within {epochs} at a step of {low},
-        and {lost} of {n} diverge at {high}.""",
-        there=value["converged"],
-        lost=value["diverged"],
-        n=len(runs[BELOW].w),
-        epsilon=o.epsilon,
-        epochs=epochs(o.epochs),
-        low=runs[BELOW].config.lr,
-        high=runs[ABOVE].config.lr,
+        "Shuffled, at a step of {low} the only seed is below {epsilon} {when}.",
+        when=runs[BELOW].when(),
+        **given,
+    )
+    yield (
+        ss.say("At {high} it diverges.", **given)
+        if lost
+        else ss.say("At {high} it does not diverge.", **given)
     )

@@ -18,7 +18,7 @@ from sgdstudy.language import say as in_words
 from sgdstudy.language import to_say
 from sgdstudy.studies.claims import tally
 from sgdstudy.studies.scripts import find_scripts, load_studies, load_study
-from sgdstudy.text import written
+from sgdstudy.text import counted, written
 from sgdstudy.training.interrupts import called
 
 Store = Annotated[str | None, tyro.conf.arg(help=to_say("folder of the store, or tracking URI"))]
@@ -197,7 +197,7 @@ class PackCommand:
             raise InputError("name studies or run ids, then the file: pack ex6_shuffle runs.zip")
         path = checks.path("the file", self.names[-1])
         packed = pack(read_store(self.store), self.names[:-1], path, self.invocation)
-        say(f"packed {len(packed)} runs, {path.stat().st_size / 1e6:.1f} MB: {path}")
+        say(f"packed {counted(len(packed), 'run')}, {path.stat().st_size / 1e6:.1f} MB: {path}")
         return 0
 
 
@@ -215,7 +215,8 @@ class UnpackCommand:
 
         path = checks.path("the file", self.file)
         added, there = unpack(recovery.start(self.store, say), path)
-        say(f"added {len(added)} runs; {len(there)} were there already")
+        were = "was" if len(there) == 1 else "were"
+        say(f"added {counted(len(added), 'run')}; {len(there)} {were} there already")
         return 0
 
 
@@ -242,12 +243,13 @@ class PruneCommand:
         say(f"of {store.shown}")
         for line in described(doomed):
             say(f"  {line}")
-        question = f"drop these {len(runs)} runs and their files?"
+        these = f"these {len(runs)} runs and their files"
+        question = f"drop {'this run and its files' if len(runs) == 1 else these}?"
         if not self.yes and not confirmed(question, "--yes"):
             say("kept everything")
             return 0
         runs = still(store, runs)
-        say(f"dropped {len(runs)} runs, {remove(store, runs) / 1e6:.0f} MB")
+        say(f"dropped {counted(len(runs), 'run')}, {remove(store, runs) / 1e6:.0f} MB")
         return _shrunk(shrink(store))
 
 
@@ -476,7 +478,7 @@ def _recover(given: str | None, unwanted: tuple[str, ...]) -> int:
         say(f"  refused: {one}; --discard {one.folder.name} drops it")
     say(str(found) or "nothing to do: no run is left behind")
     for address, count in aside.elsewhere(store).items():
-        say(f"{count} of this machine's runs wait for {address}")
+        say(f"{count} of this machine's runs wait{'s' * (count == 1)} for {address}")
     return 1 if found.waiting or refused else 0
 
 

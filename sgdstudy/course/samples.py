@@ -42,16 +42,19 @@ def sampling_faults(epochs: list[list[list[int]]], batch: int) -> list[str]:
     worst = max(drawn, key=lambda epoch: len(epoch) - len(set(epoch)))
     n, different = len(worst), len(set(worst))
     if different < n:
-        text = to_say(
-            "an epoch uses samples twice, {different} different ones in {n} draws: permute all {d}"
-        )
-    elif n == D - D % sizes[-1]:
+        line = say(
+            "an epoch uses one sample only, in {draws} draws: permute all {d}",
+            "an epoch uses samples twice, {n} different ones in {draws} draws: permute all {d}",
+            n=different, draws=n, d=D,
+        )  # fmt: skip
+        return [*faults, line]
+    if n == D - D % sizes[-1]:
         text = to_say(
             "an epoch uses {n} of the {d} samples: the last, smaller batch is left out (drop_last)"
         )
     else:
         text = to_say("an epoch uses {n} of the {d} samples: each is due once")
-    return [*faults, say(text, different=different, n=n, d=D)]
+    return [*faults, say(text, n=n, d=D)]
 
 
 def _of_another_size(size: int, batch: int) -> str:

@@ -3,31 +3,26 @@
 Promises: a figure asks a run for what the Protocol `style.Run` names and for nothing else, so that
 stored runs are drawn like fresh ones; no figure computes what a claim would have to know.
 May import: `theory`, `recipe`, `quantities`, `problems` and below.
-Start reading: `style.py` (what all share), then `runs.py` (histories) and `tables.py` (points);
-`backend.py` imports matplotlib, and is imported first.
+Start reading: `style.py` (what all share), then `runs.py` (by epoch), `steps.py`, `parameters.py`
+and `tables.py` (points); `backend.py` imports matplotlib, and is imported first.
 """
 
 from sgdstudy.figures import backend, interactive, lines, palette, tuning
 from sgdstudy.figures.chart import Chart
 from sgdstudy.figures.drift import followed, tracking
 from sgdstudy.figures.panels import Line, Panel
+from sgdstudy.figures.parameters import data, path, radius_by_lr, steep_batches
 from sgdstudy.figures.runs import (
     batch_gradients,
     batch_losses,
     by_epoch,
-    cockpit,
-    data,
-    drift_and_sampling,
     excess_grid,
-    gradient_norms,
     loss_by_epoch,
-    path,
-    radius_by_lr,
-    steep_batches,
     stop_epochs,
     within_epoch,
 )
 from sgdstudy.figures.stability import sharpness
+from sgdstudy.figures.steps import cockpit, drift_and_sampling, gradient_norms
 from sgdstudy.figures.style import describe, png
 from sgdstudy.figures.tables import curves, numbered, over_steps, points, strips
 from sgdstudy.figures.tuning import lr_sensitivity, times_to_targets

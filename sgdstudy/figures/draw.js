@@ -5,7 +5,7 @@
   "use strict";
   const LEAST = 330, SHARED = 270; // pixels of a panel beside another one; with its vertical axis
   const TALL = 220, BETWEEN = 92; // pixels of a panel below another one; axis and title between
-  const LETTER = 7.5; // pixels, about
+  const LETTER = 8; // pixels, about
   const nonce = document.currentScript.nonce;
   let plotly;
 
@@ -41,7 +41,7 @@
       const words = wrapped(x.title?.text || "", (width - 80) / LETTER);
       Object.assign(x, { domain: [0, 1], title: { ...x.title, text: words, standoff: 6 } });
       Object.assign(y, { domain: [bottom / whole, (bottom + TALL) / whole], showticklabels: true });
-      y.title = { ...y.title, text: name };
+      y.title = { ...y.title, text: wrapped(name, TALL / LETTER) };
     }
     own.height = whole + own.margin.t + own.margin.b + 28 * names; // of the legend
     own.margin.r = 8;

@@ -86,7 +86,7 @@ def lr_sensitivity(
     kinds[say("most never")] = ("x", "")
     marks = [Line2D([], [], color="black", marker=m, ls=ls, mfc="none") for m, ls in kinds.values()]
     lines, labels = drawn[0].get_legend_handles_labels()
-    figure.legend([*lines, *marks], [*labels, *kinds], loc="outside lower center", ncols=7)
+    figure.legend([*lines, *marks], [*labels, *kinds], loc="outside lower center", ncols=4)
     return figure
 
 

@@ -20,7 +20,7 @@ from sgdstudy.errors import InputError, reason
 from sgdstudy.history.history import History
 from sgdstudy.recipe import columns
 from sgdstudy.recipe import stop as stops
-from sgdstudy.text import written
+from sgdstudy.text import counted, written
 from sgdstudy.theory.medians import Interval, bounded_median, median, median_interval
 
 OVER = {"epoch": "epochs", "step": "steps"}
@@ -64,7 +64,7 @@ class Comparison:
     values: pd.DataFrame = field(repr=False, compare=False)
 
     def __str__(self) -> str:
-        lines = [f"{self.metric}, {self.pairs} pairs of seeds"]
+        lines = [f"{self.metric}, {counted(self.pairs, 'pair')} of seeds"]
         for name, middle, censored in (
             (self.a, self.median_a, self.censored_a),
             (self.b, self.median_b, self.censored_b),
@@ -101,7 +101,7 @@ class Summary:
 
     def __str__(self) -> str:
         text = _with_interval(self.median, self.interval)
-        return f"median {text}; {self.reached} of {self.seeds} seeds got there"
+        return f"median {text}; {self.reached} of {counted(self.seeds, 'seed')} got there"
 
 
 def summary(times: pd.Series, confidence: float = 0.95) -> Summary:

@@ -38,6 +38,7 @@ from sgdstudy.language import say
 from sgdstudy.problems.problem import Problem
 from sgdstudy.quantities import norm
 from sgdstudy.recipe.config import TrainConfig
+from sgdstudy.text import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -116,7 +117,7 @@ class History:
             >>> ws, indices = np.zeros((201, 3)), np.arange(2000).reshape(200, 10)
             >>> history = ss.History.from_arrays(ss.problems.curve(), ws, indices, lr=1e-4)
             >>> history
-            History('curve', 1 max_epochs, 200 steps)
+            History('curve', 1 seed: max_epochs; 200 steps)
         """
         from sgdstudy.training.train import train
         from sgdstudy.training.trajectory import Trajectory
@@ -135,8 +136,10 @@ class History:
         reasons, n = Counter(self.stop_reason.tolist()), len(self.stop_reason)
         ends = [f"{count} {reason}" for reason, count in reasons.most_common()]
         why = ", ".join(ends if len(ends) > 1 else reasons)
-        seeds = f"{n} seed{'s' * (n > 1)}: {why}"
-        return f"History({self.problem.name!r}, {seeds}; {int(self.n_steps.sum()):,} steps)"
+        seeds = f"{counted(n, 'seed')}: {why}"
+        return (
+            f"History({self.problem.name!r}, {seeds}; {counted(int(self.n_steps.sum()), 'step')})"
+        )
 
     @cached_property
     def steps(self) -> pd.DataFrame:
@@ -347,7 +350,7 @@ def load_history(path: str | Path, problem: Problem | str, **functions: Any) -> 
         >>> path = history.save(tempfile.mkdtemp() + "/run.sgdstudy")
         >>> again = ss.load_history(path, "curve")
         >>> again, again.differing(history, "loss", "w0")
-        (History('curve', 1 max_epochs, 400 steps), 0)
+        (History('curve', 1 seed: max_epochs; 400 steps), 0)
     """
     return History(**saved.read(path, problems.get(problem), functions))
 

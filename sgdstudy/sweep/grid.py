@@ -106,12 +106,12 @@ def name_of(point: Mapping[str, Any], shown: Mapping[str, int]) -> str:
 
     Args:
         point: its values.
-        shown: how many digits each name's have.
+        shown: how many digits those of a name have; 10 where it does not say.
 
     >>> name_of({"lr": 0.00010000000000000002, "batch_size": 10}, {"lr": 4})
     'lr=0.0001, batch_size=10'
     """
-    return ", ".join(f"{name}={_short(v, shown.get(name, 17))}" for name, v in point.items())
+    return ", ".join(f"{name}={_short(v, shown.get(name, 10))}" for name, v in point.items())
 
 
 def read_yaml(path: str) -> dict[str, Any]:

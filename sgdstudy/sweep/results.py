@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +12,10 @@ import pandas as pd
 
 from sgdstudy import figures, theory
 from sgdstudy.errors import InputError, reason
-from sgdstudy.figures import heat_map
+from sgdstudy.figures import heat_map, palette
 from sgdstudy.recipe.columns import more_is_better
+from sgdstudy.text import counted
+from sgdstudy.tracking import chart_views
 from sgdstudy.tracking.entries import Closing
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from sgdstudy.sweep.plan import Plan
     from sgdstudy.tracking.invocation import Invocation
     from sgdstudy.tracking.runs import TrackedRun
+    from sgdstudy.tracking.store import Store
 
 
 log = logging.getLogger("sgdstudy")
@@ -48,7 +52,7 @@ def summary(plan: Plan, table: pd.DataFrame) -> str:
     """Say in words what a sweep found."""
     what, good = plan.by or measure(plan), table[table.status == "FINISHED"]
     seeds = len(plan.combinations[0].arm.config.seeds)
-    parts = [f"{len(table)} combinations of {plan.arm}, {seeds} seed{'s' * (seeds > 1)} each."]
+    parts = [f"{counted(len(table), 'combination')} of {plan.arm}, {counted(seeds, 'seed')} each."]
     absent = int((table.status == "").sum())
     if absent:
         parts.append(
@@ -77,18 +81,40 @@ def draw(plan: Plan, table: pd.DataFrame, what: str) -> Figure | None:
     return heat_map.draw(sketch, f"{plan.study.name}, {plan.arm}")
 
 
+def chart(store: Store, plan: Plan, table: pd.DataFrame, runs: Iterable[TrackedRun]) -> None:
+    """Mark the best combinations: the lines of the prepared charts, each in a colour of its own.
+
+    Args:
+        store: where they are.
+        plan: of the sweep.
+        table: its combinations, with their `run_id`.
+        runs: those of the sweep; what was marked before and is not among the best is unmarked.
+    """
+    first = table.loc[best(plan, table, len(palette.CYCLE)).index, "run_id"]
+    shown = dict(zip(first, palette.CYCLE, strict=False))
+    for run in runs:
+        marked = run.tags.get(chart_views.CHARTED) == "yes" and not run.is_answer
+        if marked and run.run_id not in shown:
+            store.client.set_tag(run.run_id, chart_views.CHARTED, "no")
+    for run_id, color in shown.items():
+        store.client.set_tag(run_id, chart_views.CHARTED, "yes")
+        store.client.set_tag(run_id, chart_views.COLOR, color)
+
+
 def log_answer(invocation: Invocation, plan: Plan, table: pd.DataFrame, answer: str) -> None:
     """Log the sweep's own run: the table, the summary, the heat map."""
     picture = _picture(plan, table)
     text = _text(plan, answer)
-    name = {"sgdstudy.figures": "heat_map.png"} if picture else {}
-    with invocation.run("answer", text, name) as journal:
+    tags = {chart_views.CHARTED: "yes", chart_views.COLOR: palette.GREY}  # it leads the list
+    tags |= {"sgdstudy.figures": "heat_map.png"} if picture else {}
+    with invocation.run("answer", text, tags) as journal:
         journal.add("claims.json", lambda path: path.write_text("[]", encoding="utf-8"))
         journal.add("answer.md", lambda path: path.write_text(text, encoding="utf-8"))
         journal.add("sweep.csv", lambda path: table.to_csv(path, index=False))
         if picture:
             journal.add("heat_map.png", lambda path: path.write_bytes(picture))
-        journal.close(Closing("FINISHED", note=text))
+        views = invocation.id if chart_views.wanted(invocation.store) else None
+        journal.close(Closing("FINISHED", note=text, views=views, charts=plan.study.charts))
 
 
 def _picture(plan: Plan, table: pd.DataFrame) -> bytes | None:

@@ -20,7 +20,8 @@ from sgdstudy.studies import helpers, workers
 from sgdstudy.sweep import cluster, results
 from sgdstudy.sweep.plan import Combination, Plan
 from sgdstudy.sweep.worker import Outcome, Task, work
-from sgdstudy.tracking import garbage, recovery
+from sgdstudy.text import counted
+from sgdstudy.tracking import chart_views, garbage, recovery
 from sgdstudy.tracking.group import grouped
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.prune import remove
@@ -130,7 +131,7 @@ def _run(
             earlier = _runs(store, plan)  # whoever wrote to it when we looked has ended by now
         if resume:
             done = len(everything) - len(_todo(everything, earlier))
-            say(f"{done} of {len(everything)} are finished already")
+            say(f"{done} of {len(everything)} {'is' if done == 1 else 'are'} finished already")
         return _swept(plan, everything, invocation, earlier, spread, progress, say)
 
 
@@ -170,6 +171,8 @@ def _swept(
     same = [run for run in answers if results.says(run, plan, answer)]
     if not same:  # runs that were not in the store then may be there now
         remove(store, answers)
+        if chart_views.wanted(store):
+            results.chart(store, plan, table, _of_invocation(invocation, runs))
         results.log_answer(invocation, plan, table, answer)
     return Swept(plan.name, table, answer, len(everything) - len(todo))
 
@@ -190,7 +193,7 @@ def estimate(todo: list[Combination], jobs: int) -> str:
     trained, tracked = per_step * steps + once * len(todo), TRACK_SECONDS * len(todo)
     total = START_SECONDS + max((trained + tracked) / jobs, tracked)  # one process tracks
     return (
-        f"{len(todo)} combinations, at most {steps:,} steps over all seeds: "
+        f"{counted(len(todo), 'combination')}, at most {counted(steps, 'step')} over all seeds: "
         f"about {total:.0f} s on {jobs} process{'es' * (jobs > 1)}"
     )
 
@@ -235,10 +238,19 @@ def _outcomes(
         for number, combination in enumerate(todo):
             if interrupted:
                 return
-            options = asdict(plan.options)
-            logs = remote and _keeping_code(remote, number == 0)
-            of_all = (plan.study.file, options, plan.arm)
-            yield (number, Task(*of_all, combination.point, plan.record, combination.tags, logs))
+            yield (
+                number,
+                Task(
+                    plan.study.file,
+                    asdict(plan.options),
+                    plan.arm,
+                    combination.name,
+                    combination.point,
+                    plan.record,
+                    combination.tags,
+                    remote and _keeping_code(remote, number == 0),
+                ),
+            )
 
     for number, outcome in spread(work, tasks()):
         if outcome.interrupted:
@@ -266,7 +278,7 @@ def _track(invocation: Invocation, combination: Combination, outcome: Outcome) -
 
     try:
         arm = combination.arm
-        about: dict[str, Any] = {"about": arm.about, "charted": arm.charted}
+        about: dict[str, Any] = {"about": arm.about, "charted": False}  # the best are, in the end
         about |= {"tags": combination.tags, "over": True}
         invocation.track(
             combination.name, arm.problem, arm.config, outcome.predicted, take, **about

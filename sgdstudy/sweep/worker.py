@@ -29,6 +29,7 @@ class Task:
     script: str
     options: dict[str, Any]
     arm: str
+    name: str
     grid_point: dict[str, Any]
     record: str
     tags: dict[str, str]
@@ -77,8 +78,7 @@ def work(number: int, task: Task) -> tuple[int, Outcome]:
 def _trained(combination: Combination, task: Task) -> Outcome:
     arm = combination.arm
     if task.invocation is not None:
-        name, tags = combination.name, task.tags
-        _, history = train_arm(task.invocation, name, arm, False, tags, SWEEP_WORK)
+        _, history = train_arm(task.invocation, task.name, arm, False, task.tags, SWEEP_WORK)
         return Outcome(interrupted="interrupted" in history.stop_reason)
     sink = Memory()
     history = train(arm.problem, config=arm.config, progress=False, sink=sink)

@@ -157,7 +157,8 @@ def sentence(params: Mapping[str, str]) -> str:
         batches = say("all {d} samples at every step", **given)
     else:
         batches = say("batches of {batch_size} of {d} samples, order {order}", **given)
-    length = say("at most {epochs} epochs", **given)
+    n = int(given["epochs"])
+    length = say("at most {n} epoch", "at most {n} epochs", n=n)
     if given["stop"] != "none":
         until = stops.in_words(given["stop"], given["epsilon"], given.get("patience", 1))
         length = f"{length}, {until}"

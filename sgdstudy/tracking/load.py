@@ -22,6 +22,7 @@ from sgdstudy.errors import InputError
 from sgdstudy.history.checksums import Sealed, readable
 from sgdstudy.history.rows import AXIS, read_stream
 from sgdstudy.recipe.columns import PREFIX
+from sgdstudy.text import counted
 from sgdstudy.tracking import shapes
 from sgdstudy.tracking.entries import A_KEY, KEY
 from sgdstudy.tracking.parquet import LABELS, Source, gather
@@ -166,7 +167,7 @@ def sources(
             lost.append(run)
     if lost:
         raise InputError(
-            f"the store lacks the {kind} of {len(lost)} finished run{'s' * (len(lost) > 1)} of "
+            f"the store lacks the {kind} of {counted(len(lost), 'finished run')} of "
             f"{study}: {named(lost)}; put their files back below {store.root or store.shown}, or "
             f"name other arms or another invocation"
         )

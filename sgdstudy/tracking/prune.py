@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from sgdstudy.errors import InputError
+from sgdstudy.text import counted
 from sgdstudy.tracking import database
 from sgdstudy.tracking.places import remove_folder, size_of
 from sgdstudy.tracking.runs import TrackedRun, place_of, readable_runs
@@ -57,8 +58,7 @@ def described(doomed: Doomed) -> list[str]:
     for (name, whose), runs in doomed.items():
         several = len({run.invocation for run in runs})
         lines.append(
-            f"{name}, of {whose}: {len(runs)} run{'s' * (len(runs) > 1)} "
-            f"of {several} invocation{'s' * (several > 1)}"
+            f"{name}, of {whose}: {counted(len(runs), 'run')} of {counted(several, 'invocation')}"
         )
     return lines
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sgdstudy.errors import Refused, StoreError
+from sgdstudy.text import counted
 from sgdstudy.tracking.entries import KEY
 from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.provenance import Process
@@ -45,7 +46,7 @@ class Recovered:
             "set aside {} that the store refuses, sgdstudy recover says why": self.refused,
         }
         counts = [(text, len(names)) for text, names in words.items() if names]
-        parts = [text.format(f"{n} run{'s' * (n > 1)}") for text, n in counts]
+        parts = [text.format(counted(n, "run")) for text, n in counts]
         return "; ".join([*parts, *self.damaged])
 
 

@@ -129,7 +129,9 @@ def test_the_distance_is_to_the_true_parameters():
 def test_it_shows_how_the_seeds_ended():
     reasons = np.array(["converged", "diverged", "converged"])
     history = by_hand([[1.0] * 3], (1, 2, 3), stop_reason=reasons, n_steps=np.array([5, 7, 9]))
-    assert "2 converged, 1 diverged, 21 steps" in repr(history)
+    assert "3 seeds: 2 converged, 1 diverged; 21 steps" in repr(history)
+    alike = by_hand([[1.0] * 2], (1, 2), stop_reason=reasons[[0, 2]], n_steps=np.array([500, 700]))
+    assert "2 seeds: converged; 1,200 steps" in repr(alike)
 
 
 # ---- choosing rows -----------------------------------------------------------------------------

@@ -6,10 +6,12 @@ import shutil
 import subprocess
 import sys
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
+from counts import plurals_of_one
 from matplotlib.text import Text
 
 import sgdstudy as ss
@@ -55,6 +57,13 @@ SMALL = {
     "study_stopping_rules": {"seeds": 2, "epochs": 2},
     "study_usable_steps": {"seeds": 2, "epochs": 2},
 }
+# one of whatever there may be one of
+SINGLE = {"seeds": 1, "others": 1, "tuning": 1, "limit": 1, "passes": 1}
+ONE = {
+    name: {option: n for option, n in SINGLE.items() if option in small}
+    for name, small in SMALL.items()
+}
+ONE |= {name: {"epochs": 1} for name in ("ex1_gradient_descent", "ex2_mse_loss", "ex3_batches")}
 # in every language
 NAMES = {"shuffle=True", "shuffle=False", "lr", "MSELoss", "Nesterov", "x", "y", "μ"}
 
@@ -143,6 +152,26 @@ def test_nothing_that_a_reader_sees_is_left_in_english(name, trained, marked):
     assert [(text, left) for text in texts if (left := unspoken(text, names))] == []
     for file, draw in study.drawn(runs):
         assert unspoken(describe(draw()), names | {*STEPS}) == [], file
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ONE)
+def test_what_there_is_one_of_is_said_in_the_singular(name, small, store):
+    """In the answer, the claims and the figures, of one seed, and of one of several."""
+    study = load_study(name)
+    given = {1: SMALL[name] | ONE[name], 2: SMALL[name]}
+    single = ss.run(name, store=store, **given[1]).runs
+    cases = [(study.options(**given[1]), single), (study.options(**given[2]), small(name)[1].runs)]
+    for (options, runs), lang in product(cases, language.languages()):
+        with language.speaking(lang):
+            claims = Claims(study.claimed(options, runs))
+            texts = [*study.answered(options, runs, claims)]
+            texts += [text for claim in claims for text in (claim.name, claim.arm, claim.source)]
+            chart = study.picture(options, runs, claims)
+            texts += [chart.title, chart.note, chart.describe()]
+            for figure in (chart.figure(), *(draw() for _, draw in study.drawn(runs))):
+                texts += [text.get_text() for text in figure.findobj(Text)]
+            assert [found for text in texts for found in plurals_of_one(text, lang)] == []
 
 
 def test_words_that_nobody_said_are_found():

@@ -24,6 +24,7 @@ import sgdstudy as ss
 from sgdstudy.errors import InputError
 from sgdstudy.studies.scripts import load_study
 from sgdstudy.sweep import cluster, grid, results, sweep
+from sgdstudy.tracking import chart_views
 from sgdstudy.tracking import code as code_of_runs
 from sgdstudy.tracking.entries import KEY
 from sgdstudy.tracking.journal import Journal
@@ -172,6 +173,28 @@ def test_the_answer_has_table_summary_and_picture(whole, no_server):
     assert swept.answer in (files / "answer.md").read_text()
     best = swept.table.stop_epoch.min()
     assert f"Lowest stop_epoch: {best:g}" in swept.answer
+
+
+def charted(store):
+    """The combinations of the prepared charts: run -> its colour."""
+    found = [r for r in all_runs(store) if r.data.tags[chart_views.CHARTED] == "yes"]
+    return {
+        r.info.run_id: r.data.tags[chart_views.COLOR] for r in found if r.info.run_name != "answer"
+    }
+
+
+def first(table, n):
+    known = table.dropna(subset="stop_epoch").sort_values("stop_epoch", kind="stable")
+    return {*known.run_id[:n]}
+
+
+def test_the_best_combinations_are_the_lines_of_the_prepared_charts(whole, no_server):
+    folder, swept = whole
+    shown = charted(folder)
+    assert {*shown} == first(swept.table, 6)
+    assert len({*shown.values()}) == 6
+    experiment = open_store(folder).client.get_experiment_by_name(NAME)
+    assert json.loads(experiment.tags[chart_views.TAG])["name"] == chart_views.VIEW
 
 
 @pytest.mark.slow
@@ -506,12 +529,16 @@ def test_resume_of_a_finished_sweep_does_nothing(whole, script, tmp_path, no_ser
 
 
 def test_an_extended_grid_runs_only_what_is_new(script, store):
-    first = sweep.run(plan_of(script, store, ["lr=0.1,0.2"]))
+    before = sweep.run(plan_of(script, store, ["lr=0.1,0.2"]))
     second = sweep.run(plan_of(script, store, ["lr=0.05,0.1,0.2,0.3"]), resume=True)
     assert second.skipped == 2
-    assert list(second.table.run_id[1:3]) == list(first.table.run_id)
+    assert list(second.table.run_id[1:3]) == list(before.table.run_id)
     assert list(ss.load_runs(NAME, store=store).lr) == [0.1, 0.2, 0.05, 0.3]  # one invocation
     assert sum(run.info.run_name == "answer" for run in all_runs(store)) == 1
+    assert {*charted(store)} == first(second.table, 6)
+    lrs = ",".join(f"{lr:g}" for lr in (0.05, 0.1, 0.2, 0.3, 0.12, 0.14, 0.16, 0.18, 0.22))
+    third = sweep.run(plan_of(script, store, [f"lr={lrs}"]), resume=True)
+    assert {*charted(store)} == first(third.table, 6)  # who is not among them any more is not shown
 
 
 def test_without_resume_everything_runs_anew(script, store):

@@ -108,6 +108,6 @@ def test_prune_without_anybody_to_ask_is_one_line(store, begin, monkeypatch, cap
     monkeypatch.setattr("builtins.input", nobody)
     assert call("prune", "--keep", "0", "--store", store) == 2
     assert capsys.readouterr().err == (
-        "error: there is no terminal to ask in: drop these 1 runs and their files? Add --yes\n"
+        "error: there is no terminal to ask in: drop this run and its files? Add --yes\n"
     )
     assert len(ss.load_runs("study", store=store)) == 1
