@@ -86,8 +86,9 @@ class Options:
         Raises:
             InputError: fewer than one, or a first one below 0.
         """
-        n, first = checks.count("seeds", self.seeds), checks.count("first_seed", self.first_seed, 0)
-        return range(first, first + n)
+        checks.count("seeds", min(self.seeds, 1))  # how many are too many, `checks.seeds` says
+        checks.count("first_seed", min(self.first_seed, 0), least=0)
+        return range(self.first_seed, self.first_seed + self.seeds)
 
 
 SHARED = frozenset(option.name for option in fields(Options))  # of all scripts
