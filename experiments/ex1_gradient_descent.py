@@ -15,6 +15,7 @@ STEPS = ("1e-4", "2e-4", "3e-4", "4e-4", "4.9e-4", "5.1e-4")
 CHARTED = ("1e-4", "2e-4", "4e-4", "4.9e-4")  # and the best
 BEST = {"lr best, 0.1 % less": 0.999, "lr best": 1.0, "lr best, 0.05 % more": 1.0005}
 BESIDE = "theory; measured: the earliest stop, beside 0.1 % less and 0.05 % more"
+HALF = "theory: less than half a unit in the last place"
 FLOOR = 2.5e-4  # 1 / lambda_max: the steep modes are gone at once, only the flat one is left
 PRINTED = "printed in the notebook"
 
@@ -70,8 +71,8 @@ def claims(o, runs):
     yield ss.Claim("lr_best_asymptotic", "lr fastest", seen, due)
     end, due = floor.excess_at_end, ss.expect(floor).float32_floor
     yield ss.Claim("float32_floor", "float32 floor", end, due.value, due.within, due.source)
-    moved, half = floor.steps["update_norm"], "theory: less than half a unit in the last place"
-    yield ss.Claim("last_update", "float32 floor", moved.iloc[-1], 0, source=half)
+    moved = floor.steps["update_norm"].iloc[-1]
+    yield ss.Claim("last_update", "float32 floor", moved, 0, source=HALF)
     yield from ss.predicted_claims(runs.select("*", without=("lr 2e-4", "sum, lr 2e-4/d")))
 
 

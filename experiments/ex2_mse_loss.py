@@ -20,7 +20,7 @@ BITS = "hypothesis: every loss, gradient norm and parameter, bit for bit"
 CALLED = "torch.nn.MSELoss(), called beside the run"
 PRINTED = "printed in the notebook (Exercise 1)"
 POSITIVE = "theory: all residuals positive, so the gradient is the mean of φᵢ"
-SIGNS = "the text's loss: its gradient is a mean of ±φᵢ"
+SIGNS = ss.to_say("the text's loss: its gradient is a mean of ±φᵢ")
 
 
 class Options(ss.Options):

@@ -12,6 +12,8 @@ import torch
 import sgdstudy as ss
 from answers.ex3_batches import answer, headline, short
 
+ONCE = "samples not visited once"
+CUT = "ceil(d / B), and the rest"
 LOADER = "torch.utils.data.DataLoader, run beside it: loss and gradient at w = 0"
 
 
@@ -61,9 +63,8 @@ def claims(o, runs):
         yield ss.Claim("same_as_dataloader", arm, run.batches_off(batches), same if some else None)
         yield ss.Claim("batches", arm, len(sizes) // o.epochs)
         yield ss.Claim("last_batch", arm, int(sizes[-1]))
-    once, cut = "samples not visited once", "ceil(d / B), and the rest"
-    yield ss.Claim("each_sample_once", "all arms", missed, 0, source=once, identity=True)
-    yield ss.Claim("sizes_off", "all arms", off, 0, source=cut, identity=True)
+    yield ss.Claim("each_sample_once", "all arms", missed, 0, source=ONCE, identity=True)
+    yield ss.Claim("sizes_off", "all arms", off, 0, source=CUT, identity=True)
     listed = samples(o, runs).groupby(["epoch", "batch"])["index"].apply(np.array).to_list()
     error, near = runs["shuffle"].batches_off(listed), ss.theory.sum_rounding(o.batch_size, 4)
     yield ss.Claim("listing_off", "shuffle", error, 0, near, "the run's batches", identity=True)
@@ -79,8 +80,11 @@ def widths(o, runs, arm):
 
 def show(o, runs):
     rows = samples(o, runs).query("epoch == 1 and batch < @o.limit")
-    line = "batch {0.batch}, sample {0.sample}: x = {0.x:f}, y = {0.y:f}"
-    return "\n".join(line.format(row) for row in rows.itertuples())
+    text = ss.to_say("batch {batch}, sample {sample}: x = {x}, y = {y}")
+    written = rows.astype({"batch": str, "sample": str}).assign(
+        x=rows["x"].map("{:f}".format), y=rows["y"].map("{:f}".format)
+    )
+    return "\n".join(ss.say(text, **row) for row in written.to_dict("records"))
 
 
 def picture(o, runs, value):

@@ -18,7 +18,7 @@ from answers.study_noise_floor import LR_LAMBDA, MEANS, SHARES, answer, late, pe
 SIZES = (1, 10)
 FEWEST = 40  # epochs
 EXACT = "theory: recursion of the second moments; four standard errors"
-PERMUTED = "theory: variance of a permuted epoch, exact; four standard errors"
+PERMUTED = ss.to_say("theory: variance of a permuted epoch, exact; four standard errors")
 ORDERS = {"independent": "with_replacement", "shuffled": "shuffle"}
 
 

@@ -34,7 +34,7 @@ CHOSEN = {LRS[0]: ss.to_say("too small"), LRS[3]: ss.to_say("about the best")}
 CHOSEN |= {LRS[-1]: ss.to_say("too large")}
 EXACT = "theory: exact moments of mean and square, same steps; four standard errors"
 HONEST = ss.Known(NOISE**2, 0, "theory: label noise + excess, each sample; four standard errors")
-FIT = "theory: the same parabola through exact values; four standard errors (jackknife)"
+FIT = ss.to_say("theory: the same parabola through exact values; four standard errors (jackknife)")
 
 
 class Options(ss.Options):

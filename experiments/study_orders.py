@@ -20,16 +20,16 @@ from answers.study_orders import answer, errors, short
 
 TIME = 6  # lr d K: with Hessian 2 the start is forgotten to exp(-12)
 LEAST = 32  # the least K at which a law of large K is claimed: its next order is of 1 / K
-EXACT = "theory: second moments of independent draws; four standard errors"
-MAPS = "theory: epoch maps of 2000 other orders; four standard errors, theirs included"
-LAW = "theory: noise and bias of the sum over pairs, large K; four standard errors"
+EXACT = ss.to_say("theory: second moments of independent draws; four standard errors")
+MAPS = ss.to_say("theory: epoch maps of 2000 other orders; four standard errors, theirs included")
+LAW = ss.to_say("theory: noise and bias of the sum over pairs, large K; four standard errors")
 LINES = {  # line -> order, source
     "with replacement": ("with_replacement", EXACT),
     "shuffle": ("shuffle", LAW),
     "shuffle once": ("shuffle_once", MAPS),
     "incremental": ("sequential", ""),  # sorted by residual
-    "flip-flop": ("flip_flop", "cited, no claim: K⁻⁵ and K⁻² (Rajput et al. 2022)"),
-    "GraB": ("grab", "cited, no claim: at most K⁻², logarithms aside (Lu et al. 2022)"),
+    "flip-flop": ("flip_flop", ss.to_say("cited, no claim: K⁻⁵ and K⁻² (Rajput et al. 2022)")),
+    "GraB": ("grab", ss.to_say("cited, no claim: at most K⁻², logarithms aside (Lu et al. 2022)")),
 }
 
 

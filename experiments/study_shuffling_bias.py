@@ -16,7 +16,7 @@ from answers.study_shuffling_bias import answer, halves, law, short
 
 TIME = 6  # lr d K: with Hessian 2 the start is forgotten to exp(-12)
 LINE = "shuffle, cubic"
-LAW = "theory: noise and bias of the sum over pairs, large K; four standard errors"
+LAW = ss.to_say("theory: noise and bias of the sum over pairs, large K; four standard errors")
 
 
 class Options(ss.Options):

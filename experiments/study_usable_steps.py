@@ -69,7 +69,7 @@ def claims(o, runs):
             due,
             error,
             len(slopes),
-            "theory: Lyapunov exponent, 200 steps",
+            ss.to_say("theory: Lyapunov exponent, 200 steps"),
         )
         yield ss.Claim.estimated("lyapunov_per_epoch", *law)
     yield from ss.predicted_claims(runs)

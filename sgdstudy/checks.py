@@ -12,7 +12,8 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from sgdstudy.errors import InputError, quoted, unknown
+from sgdstudy.errors import InputError, quoted
+from sgdstudy.language import say, to_say, translated, unknown
 from sgdstudy.text import acts
 
 MOST = 10**12  # of anything that is counted: epochs times steps must fit into 64 bits
@@ -28,7 +29,7 @@ def number(
     name: str,
     value: Any,
     good: Callable[[float], bool] = lambda v: v > 0,
-    allowed: str = "positive and finite",
+    allowed: str = to_say("positive and finite"),
 ) -> float:
     """Return a finite number that is good; `allowed` says in words what that is.
 
@@ -40,22 +41,28 @@ def number(
     """
     found = _scalar(value)
     if isinstance(found, bool) or not isinstance(found, numbers.Real):
-        raise InputError(f"{name} is a number, not {quoted(value)}")
+        raise InputError(say("{name} is a number, not {given}", name=name, given=quoted(value)))
     try:
         found = float(found)
     except OverflowError:
         found = math.inf
     if not (math.isfinite(found) and good(found)):
-        raise InputError(f"{name} must be {allowed}, got {quoted(value)}")
+        raise InputError(_must(name, translated(allowed), value))
     return found
+
+
+def _must(name: str, allowed: str, value: Any) -> str:
+    return say(
+        "{name} must be {allowed}, got {given}", name=name, allowed=allowed, given=quoted(value)
+    )
 
 
 def count(name: str, value: Any, least: int = 1) -> int:
     """Return a whole number, at least `least` and at most `MOST`."""
     found = whole(name, value)
     if not least <= found <= MOST:
-        bound = f"at least {least}" if found < least else f"at most {MOST:g}"
-        raise InputError(f"{name} must be {bound}, got {quoted(value)}")
+        least_or_most = say("at least {n}", n=least), say("at most {n}", n=f"{MOST:g}")
+        raise InputError(_must(name, least_or_most[found > MOST], value))
     return found
 
 
@@ -67,14 +74,16 @@ def whole(name: str, value: Any) -> int:
             raise TypeError
         return operator.index(found)
     except TypeError:
-        raise InputError(f"{name} must be a whole number, got {quoted(value)}") from None
+        raise InputError(_must(name, say("a whole number"), value)) from None
 
 
 def truth(name: str, value: Any) -> bool:
     """Return True or False."""
     found = _scalar(value)
     if not isinstance(found, bool):
-        raise InputError(f"{name} is True or False, not {quoted(value)}")
+        raise InputError(
+            say("{name} is True or False, not {given}", name=name, given=quoted(value))
+        )
     return found
 
 
@@ -85,7 +94,9 @@ def seed(value: Any) -> int:
     except InputError:
         found = -1
     if not 0 <= found <= LARGEST:
-        raise InputError(f"a seed is a whole number from 0 to 2**63 - 1, got {quoted(value)}")
+        raise InputError(
+            say("a seed is a whole number from 0 to 2**63 - 1, got {given}", given=quoted(value))
+        )
     return found
 
 

@@ -12,15 +12,12 @@ SgdstudyError
 
 from __future__ import annotations
 
-import difflib
 import re
 import traceback
-from collections.abc import Iterable
 from pathlib import Path
 
 FIXED = "\u00a0"  # a space at which no line breaks, as French has before a colon
 LONGEST = 80  # characters of what was given, in a message
-LONGEST_LIST = 400  # of the names that are allowed
 LONGEST_REASON = 200  # of another package's message
 ADDRESS = re.compile(r"([a-z][\w+.-]*)://([^\s'\"<>]*)", re.I)
 WHOLE = re.compile(r"([a-z][\w+.-]*)://(.*)$", re.I | re.DOTALL)
@@ -181,23 +178,3 @@ def unwritable(what: object, error: OSError) -> InputError:
     a/report.html cannot be written (Is a directory)
     """
     return InputError(f"{what} cannot be written ({error.strerror or error})")
-
-
-def unknown(kind: str, given: object, allowed: Iterable[str]) -> InputError:
-    """Build the error for a name that is not in an open list, suggesting the nearest one.
-
-    >>> print(unknown("order", "shufle", ["sequential", "shuffle"]))
-    unknown order 'shufle'; did you mean 'shuffle'? Valid: sequential, shuffle
-    >>> str(unknown("n", "b", [f"number_{i}" for i in range(100)]))[-25:]
-    'number_36, … (100 in all)'
-    """
-    names = list(allowed)
-    word = given if isinstance(given, str) else ""
-    near = difflib.get_close_matches(word, names, n=1)
-    if not near:  # "adam" for "Adam": compare without case too
-        near = [name for name in names if name.lower() == word.lower()]
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    listed = ", ".join(names)
-    if len(listed) > LONGEST_LIST:
-        listed = f"{listed[:LONGEST_LIST].rpartition(', ')[0]}, … ({len(names)} in all)"
-    return InputError(f"unknown {kind} {quoted(given)}{hint} Valid: {listed}")

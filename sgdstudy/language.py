@@ -8,6 +8,7 @@ sign; tables keep the numbers that tools read.
 from __future__ import annotations
 
 import ast
+import difflib
 import functools
 import gettext
 import math
@@ -22,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sgdstudy.errors import FIXED, InputError, quoted, unknown
+from sgdstudy.errors import FIXED, InputError, quoted
 from sgdstudy.text import as_python, raised
 
 ENGLISH = "en"
@@ -32,6 +33,7 @@ LOCALES = ("LC_ALL", "LC_MESSAGES", "LANG")
 MINUS = "−"
 GROUPED = 10_000  # from here on digits stand in groups of three
 PLAIN = (1e-4, 1e6)  # numbers between these are written without a power of ten
+LONGEST_LIST = 400  # characters of the names that are allowed
 DIGITS = 3  # that count, where a text does not say how many
 LINE = re.compile(r'(?:(msgctxt|msgid|msgid_plural|msgstr|msgstr\[\d+\])\s+)?(".*")')
 SPEC = re.compile(r"(\+?)(?:\.(\d+))?([f%]?)")
@@ -88,7 +90,8 @@ def translated(text: str) -> str:
     ...     print(translated("printed in the notebook"), translated("of {mine}"))
     affiché dans le notebook of {mine}
     """
-    return catalogue(language()).texts.get(plain(text), (text,))[0]
+    known = catalogue(language())
+    return _fixed(known.texts.get(plain(text), (text,))[0], known.spaced)
 
 
 def to_say(text: str) -> str:
@@ -183,7 +186,8 @@ def checked(word: Any, what: str = "--lang") -> str:
         raise InputError(f"{what} is a language, as fr, not {quoted(word)}")
     name = re.split("[_.@-]", word)[0].lower()
     if name not in languages():
-        raise unknown(f"language of {what}", word, languages())
+        with speaking(ENGLISH):  # ours may be the one that we do not have
+            raise unknown(f"language of {what}", word, languages())
     return name
 
 
@@ -217,6 +221,32 @@ def _of_windows() -> str:
 
         return locale.windows_locale.get(ctypes.windll.kernel32.GetUserDefaultUILanguage(), "")
     return ""
+
+
+def unknown(kind: str, given: object, allowed: Iterable[str]) -> InputError:
+    """Build the error for a name that is not in an open list, suggesting the nearest one.
+
+    >>> with speaking("en"):
+    ...     print(unknown("order", "shufle", ["sequential", "shuffle"]))
+    unknown order 'shufle'; did you mean 'shuffle'? Valid: sequential, shuffle
+    >>> with speaking("en"):
+    ...     str(unknown("n", "b", [f"number_{i}" for i in range(100)]))[-25:]
+    'number_36, … (100 in all)'
+    """
+    names = list(allowed)
+    word = given if isinstance(given, str) else ""
+    near = difflib.get_close_matches(word, names, n=1)
+    if not near:  # "adam" for "Adam": compare without case too
+        near = [name for name in names if name.lower() == word.lower()]
+    shown = ", ".join(names)
+    if len(shown) > LONGEST_LIST:
+        first = shown[:LONGEST_LIST].rpartition(", ")[0]
+        shown = say("{names}, … ({n} in all)", names=first, n=len(names))
+    told = {"kind": translated(kind), "given": quoted(given), "names": shown}
+    if not near:
+        return InputError(say("unknown {kind} {given}. Valid: {names}", **told))
+    told["near"] = repr(near[0])
+    return InputError(say("unknown {kind} {given}; did you mean {near}? Valid: {names}", **told))
 
 
 # ---- catalogues --------------------------------------------------------------------------------

@@ -62,19 +62,17 @@ class StudyCommand:
             except (Away, Refused):
                 raise
             except (InputError, Ended) as error:  # the others go on
-                say(f"{study.name} is left out: {error}")
+                say(in_words("{name} is left out: {why}", name=study.name, why=str(error)))
                 broken += 1
         size = _stored_bytes(store) - before
         failed = [(r.study, claim) for r in results for claim in r.failed]
         if any(result.claims for result in results):
             show("\n", bold(in_words("All claims")), "\n")
             print_claims(results)
-        say(
-            "\n"
-            + in_words("{n} study", "{n} studies", n=len(results))
-            + f": {tally((c.kind, c.holds) for r in results for c in r.claims)}\n"
-            f"{time.perf_counter() - started:.0f} s, {size / 1e6:.0f} MB"
-        )
+        verdicts = tally((c.kind, c.holds) for r in results for c in r.claims)
+        ran = in_words("{n} study", "{n} studies", n=len(results))
+        say("\n" + in_words("{title}: {what}", title=ran, what=verdicts))
+        say(f"{time.perf_counter() - started:.0f} s, {size / 1e6:.0f} MB")
         show(in_words("Read the report:"), " ", bold(str(_write_report(store, None))))
         show(in_words("Look at the charts:"), " ", bold("sgdstudy ui"), " (make ui)")
         for where, c in failed:
@@ -108,7 +106,9 @@ class ListCommand:
     def run(self) -> int:
         """Run the command; return the exit code."""
         if not find_scripts():
-            raise InputError("there is no experiments/ folder here; change to the project's folder")
+            raise InputError(
+                in_words("there is no experiments/ folder here; change to the project's folder")
+            )
         studies, _ = load_studies(say)
         for name, study in studies.items():
             say(f"{name:<24} {study.question}")
@@ -125,7 +125,8 @@ class RunCommand:
         """Run the command; return the exit code."""
         studies = [load_study(name) for name in self.names]
         if not studies:
-            raise InputError(f"name a study to run: {', '.join(find_scripts())}")
+            names = ", ".join(find_scripts())
+            raise InputError(in_words("name a study to run: {names}", names=names))
         chosen = [parse_options(study, rest) for study in studies]
         codes = [run_script(s, options) for s, options in zip(studies, chosen, strict=True)]
         return max(codes)

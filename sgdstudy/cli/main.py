@@ -12,8 +12,8 @@ from sgdstudy.cli.commands import COMMANDS, OLD_WORDS, RunCommand
 from sgdstudy.cli.parsing import about, parse
 from sgdstudy.cli.running import parse_options, run_script
 from sgdstudy.cli.terminal import PlainWarnings
-from sgdstudy.errors import InputError, Interrupted, StoreError, one_line, unknown
-from sgdstudy.language import languages, say, speaking
+from sgdstudy.errors import InputError, Interrupted, StoreError, one_line
+from sgdstudy.language import languages, say, speaking, to_say, unknown
 from sgdstudy.studies import output
 from sgdstudy.studies.study import Study
 
@@ -51,7 +51,7 @@ def _split(given: Sequence[str]) -> tuple[list[str], str | None]:
 def _run(words: list[str]) -> int:
     name, rest = OLD_WORDS.get(words[0], words[0]), words[1:]
     if name not in COMMANDS:
-        raise unknown("command", name, COMMANDS)
+        raise unknown(to_say("command"), name, COMMANDS)
     _require_folder()
     kind, theirs = COMMANDS[name], []
     if kind is RunCommand:
@@ -80,7 +80,8 @@ def _require_folder() -> None:
     try:
         os.getcwd()
     except OSError:
-        raise InputError("the current folder is gone; change to one that is there") from None
+        text = to_say("the current folder is gone; change to one that is there")
+        raise InputError(say(text)) from None
 
 
 def _guarded(action: Callable[[], int | None], lang: str | None = None) -> int:
@@ -101,20 +102,30 @@ def _guarded(action: Callable[[], int | None], lang: str | None = None) -> int:
 def _exit_code(action: Callable[[], int | None], lang: str | None) -> int:
     try:
         with speaking(lang):
-            return action() or 0
+            return _code_in_language(action)
+    except InputError as error:  # a language that we do not have
+        print(one_line(f"error: {error}"), file=sys.stderr)
+        return 2
+
+
+def _code_in_language(action: Callable[[], int | None]) -> int:
+    try:
+        return action() or 0
     except InputError as error:
-        code, text = 2, f"error: {error}"
+        code, text = 2, say("error: {what}", what=str(error))
     except StoreError as error:
-        code, text = 1, f"error: {error}"
+        code, text = 1, say("error: {what}", what=str(error))
     except OSError as error:  # wherever it was: a traceback would tell no more
         if error.errno not in DISK:
             raise
         where = f" ({error.filename})" if error.filename else ""
-        code = 1
-        text = f"error: the disk refuses: {error.strerror}{where}; what was recorded is kept"
+        what = say(
+            "the disk refuses: {why}; what was recorded is kept", why=f"{error.strerror}{where}"
+        )
+        code, text = 1, say("error: {what}", what=what)
     except Interrupted as error:
-        code, text = 130, f"interrupted: {error}"
+        code, text = 130, say("interrupted: {what}", what=str(error))
     except KeyboardInterrupt:
-        code, text = 130, "interrupted"
+        code, text = 130, say("interrupted")
     print(one_line(text), file=sys.stderr)
     return code

@@ -4,27 +4,58 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import inspect
 import io
 import itertools
 import re
+import sys
 import textwrap
 from dataclasses import field, fields, make_dataclass
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, TextIO, get_type_hints
 
 import tyro
 
 from sgdstudy.errors import InputError
-from sgdstudy.language import ENGLISH, language, translated
+from sgdstudy.language import ENGLISH, language, parted, say, to_say, translated
 
 RULE = re.compile(r"[\W_]+|[╭╰┌└+].*")  # a line that divides a box, or its edge, with its title
-PLAIN = {  # Python's words, and ours
-    r"invalid literal for int\(\) with base 10: (.*)": r"\1 is not a whole number",
-    r"could not convert string to float: (.*)": r"\1 is not a number",
-    r"Error parsing (--\S+):": r"\1:",
+BOXED = (to_say("show this help message and exit"), to_say("(required)"))  # by tyro, in --help
+PLAIN = {  # what tyro and Python say, and how we do
     r" Got errors: .*": "",
-    r"^Argument helptext: ": "expected ",
-}
+    r"invalid literal for int\(\) with base 10: (?P<given>.*)": to_say(
+        "{given} is not a whole number"
+    ),
+    r"could not convert string to float: '(?P<whole>\d*),(?P<part>\d+)'": to_say(
+        "'{whole},{part}' is not a number; write {whole}.{part}"
+    ),
+    r"could not convert string to float: (?P<given>.*)": to_say("{given} is not a number"),
+    r"^Error parsing (?P<option>--\S+):": to_say("{option}:"),
+    r"^Argument helptext: (?P<option>.*)": to_say("expected {option}"),
+    r"^Unrecognized options:": to_say("Unrecognized options:"),
+    r"^Perhaps you meant:": to_say("perhaps you meant:"),
+    r"^Missing value for argument '(?P<option>.*?)'.*": to_say(
+        "Missing value for argument '{option}'"
+    ),
+    r"^Missing from (?P<command>.*?):": to_say("Missing from {command}:"),
+    r"^invalid choice (?P<given>.*) for argument '(?P<option>.*)'. Expected one of (?P<names>.*)":
+        to_say("invalid choice {given} for argument '{option}'. Expected one of {names}"),
+    r"\(required\)": to_say("(required)"),
+    r"^For full helptext, (run:?|see)": to_say("for full helptext, run"),
+}  # fmt: skip
+
+
+class _Page(io.StringIO):
+    """Keeps what is printed, in the signs and colours of where it will be shown."""
+
+    encoding = property(lambda self: self.shown.encoding)
+
+    def __init__(self, shown: TextIO) -> None:
+        super().__init__()
+        self.shown = shown
+
+    def isatty(self) -> bool:
+        return self.shown.isatty()
 
 
 def parse(kind: Any, words: list[str], prog: str, description: str | None = None) -> Any:
@@ -33,15 +64,23 @@ def parse(kind: Any, words: list[str], prog: str, description: str | None = None
     Raises:
         InputError: an unknown option, one that is missing, or a value of another kind.
     """
-    said, spoken = io.StringIO(), kind if language() == ENGLISH else in_language(kind)
+    said, page = io.StringIO(), _Page(sys.stdout)
+    spoken = kind if language() == ENGLISH else in_language(kind)
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(page):
             found = tyro.cli(spoken, args=words, prog=prog, description=description)
             return kind(**{field.name: getattr(found, field.name) for field in fields(kind)})
     except SystemExit as end:
         if end.code != 2:  # --help
+            print(_helped(page.getvalue()), end="")
             raise
     raise InputError(sentence(said.getvalue()))
+
+
+def _helped(page: str) -> str:
+    for words in BOXED:
+        page = page.replace(words, say(words).ljust(len(words)))
+    return page.replace("usage:", say("usage:"), 1)
 
 
 def about(kind: type) -> str:
@@ -58,9 +97,14 @@ def in_language(kind: Any) -> Any:
         given = [getattr(config, "help", None) for config in getattr(hint, "__metadata__", ())]
         text = next(filter(None, given), None) or docs.get(part.name)
         if text:
-            hint = Annotated[hint, tyro.conf.arg(help=translated(text))]
+            config = tyro.conf.arg(help=translated(text), help_behavior_hint=_default)
+            hint = Annotated[hint, config]
         made.append((part.name, hint, field(default=part.default)))
     return make_dataclass(kind.__name__, made, bases=(kind,), frozen=True)
+
+
+def _default(value: str) -> str:
+    return say("(default: {value})", value=value)
 
 
 def helps(kind: type) -> dict[str, str]:
@@ -104,6 +148,11 @@ def sentence(box: str) -> str:
             parts[-1].append(text)
     said = [" ".join(part) for part in parts[1:] or parts if part]
     for pattern, words in PLAIN.items():
-        said = [re.sub(pattern, words, part) for part in said]
+        put = functools.partial(_in_words, words)
+        said = [re.sub(pattern, put, part) for part in said]
     first, *rest = (part.rstrip(".") for part in said)
-    return "; ".join([first, *(part[:1].lower() + part[1:] for part in rest)])
+    return parted([first, *(part[:1].lower() + part[1:] for part in rest)])
+
+
+def _in_words(text: str, found: re.Match[str]) -> str:
+    return say(text, **found.groupdict()) if text else ""

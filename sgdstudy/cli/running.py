@@ -57,7 +57,7 @@ def run_and_print(study: Study, options: Any) -> Result:
         print_claims([result])
     say(in_words("charts, once `sgdstudy ui` runs: {url}", url=result.url))
     for line in result.refused:
-        say(f"refused by the store, and set aside: {line}")
+        say(in_words("refused by the store, and set aside: {line}", line=line))
     return result
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -52,8 +53,12 @@ def bold(text: str) -> Text:
 
 
 def show_paragraphs(text: str) -> None:
-    """Print text in lines as wide as the terminal."""
-    console().print(f"\n{_shown(text)}\n")
+    """Print text in lines as wide as the terminal, none of which begins after a fixed space."""
+    width = console().width
+    lines = (
+        textwrap.fill(line, width, break_on_hyphens=False) for line in _shown(text).split("\n")
+    )
+    console().print("\n".join(["", *lines, ""]), soft_wrap=True)
 
 
 def confirmed(question: str, instead: str) -> bool:

@@ -9,10 +9,10 @@ from typing import Any
 from sgdstudy import checks
 from sgdstudy.course.enumeration import judge_lines
 from sgdstudy.course.judge import judge
-from sgdstudy.course.notes import BATCH, D, Runner, kept_randomness, takes
+from sgdstudy.course.notes import BATCH, D, Runner, kept_randomness, misfit
 from sgdstudy.course.steps import PLAIN
-from sgdstudy.errors import InputError, unknown
-from sgdstudy.language import say
+from sgdstudy.errors import InputError, quoted
+from sgdstudy.language import say, to_say, unknown
 from sgdstudy.text import legible
 
 SECONDS = 10.0
@@ -113,7 +113,7 @@ def check(function: Callable[..., Any], exercise: str, seconds: float = SECONDS)
         The report: its lines are shown when it is printed; it is true where there are none.
 
     Raises:
-        InputError: an unknown exercise, or a function that does not take these arguments.
+        InputError: an unknown exercise, or what is not a function.
 
     Example:
         >>> def mine(f, w, t, eta, epsilon, nepoch):
@@ -128,11 +128,13 @@ def check(function: Callable[..., Any], exercise: str, seconds: float = SECONDS)
         the step goes uphill: subtract eta times the gradient from w
     """
     if not callable(function):
-        raise InputError(f"check takes a function, not {function!r}: check(my_sgd, 'ex4')")
+        text = to_say("check takes a function, not {given}: check(my_sgd, 'ex4')")
+        raise InputError(say(text, given=quoted(function)))
     if not isinstance(exercise, str) or exercise not in EXERCISES:
-        raise unknown("exercise", exercise, EXERCISES)
+        raise unknown(to_say("exercise"), exercise, EXERCISES)
     asked, seconds = EXERCISES[exercise], checks.number("seconds", seconds)
-    takes(function, asked.name, asked.arguments)
+    if fault := misfit(function, asked.name, asked.arguments):
+        return Report((fault,), exercise)
     with kept_randomness():
         if exercise == "ex3":
             faults = judge_lines(function, seconds)

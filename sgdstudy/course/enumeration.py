@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from sgdstudy.course.limits import TooLong, time_limit
-from sgdstudy.course.mends import describe
+from sgdstudy.course.mends import describe, place
 from sgdstudy.course.notes import BATCH, D, X, Y, silence, too_long
 from sgdstudy.language import say, to_say
 
@@ -49,7 +49,7 @@ def judge_lines(function: Callable[..., Any], seconds: float) -> list[str]:
             with time_limit(seconds):
                 function(loader)
         except TooLong as over:
-            return [too_long(function, over, seconds)]
+            return [too_long(place(function, over), seconds)]
         except (Exception, SystemExit) as raised:
             return [describe(function, raised)]
     rows = [[float(n) for n in NUMBER.findall(line)] for line in printed.getvalue().splitlines()]

@@ -18,8 +18,8 @@ from pathlib import Path
 import psutil
 
 from sgdstudy.course.check import EXERCISES
-from sgdstudy.errors import InputError, one_line, unknown
-from sgdstudy.language import VARIABLE, language, say, speaking, to_say
+from sgdstudy.errors import InputError, one_line
+from sgdstudy.language import VARIABLE, language, say, speaking, to_say, unknown
 
 START_SECONDS = 120.0  # in which Python and torch are there
 SPARE = 3.0  # a process that does not end by itself is killed after so many times its limit
@@ -45,8 +45,8 @@ class Grade:
     Attributes:
         file: its name.
         exercise: that was checked.
-        verdict: "correct", "faults", "not checked" (no function that takes the exercise's
-            arguments), "stopped" (its time was over) or "ended" (it ended its own process).
+        verdict: "correct", "faults", "not checked" (no such function), "stopped" (its time was
+            over) or "ended" (it ended its own process).
         lines: what is wrong, one line each.
         seconds: that it took, from when it began.
     """
@@ -71,12 +71,13 @@ def submissions(folder: Path, exercise: str) -> list[Path]:
         InputError: an unknown exercise, no such folder, or no file in it.
     """
     if exercise not in EXERCISES:
-        raise unknown("exercise", exercise, EXERCISES)
+        raise unknown(to_say("exercise"), exercise, EXERCISES)
     if not folder.is_dir():
-        raise InputError(f"there is no folder {folder}")
+        raise InputError(say("there is no folder {folder}", folder=str(folder)))
     found = sorted(path for path in folder.glob("*.py") if path.is_file())
     if not found:
-        raise InputError(f"there is no submission in {folder}: a .py file for each")
+        text = to_say("there is no submission in {folder}: a .py file for each")
+        raise InputError(say(text, folder=str(folder)))
     return found
 
 

@@ -387,7 +387,12 @@ def write(folder: Path) -> list[Path]:
     files = [folder / STUDENT, folder / SOLUTION]
     for path in files:
         if path.exists():
-            raise InputError(f"{path} is there already, perhaps with work in it: name a new folder")
+            raise InputError(
+                say(
+                    "{path} is there already, perhaps with work in it: name a new folder",
+                    path=str(path),
+                )
+            )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path in files:

@@ -25,7 +25,6 @@ import torch
 
 from sgdstudy.course.limits import TooLong, time_limit
 from sgdstudy.course.mends import OF_NO_GRADIENT, describe, mend_of, place
-from sgdstudy.errors import InputError
 from sgdstudy.language import say
 from sgdstudy.problems.ready_made import parabola
 
@@ -134,24 +133,21 @@ class Run:
         return np.array([value for value, _ in found]), np.array([slope for _, slope in found])
 
 
-def takes(function: Callable[..., Any], name: str, arguments: tuple[str, ...]) -> None:
-    """Refuse a function that does not take the exercise's arguments.
-
-    Raises:
-        InputError: it does not, neither by name nor in this order.
-    """
+def misfit(function: Callable[..., Any], name: str, arguments: tuple[str, ...]) -> str:
+    """Say that a function does not take the exercise's arguments, by name or in order; or ""."""
+    given = "..."
     try:
         signature = inspect.signature(function)
+        given = ", ".join(signature.parameters)
         by_name = set(arguments) <= set(signature.parameters)
         signature.bind(**dict.fromkeys(arguments)) if by_name else signature.bind(*arguments)
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            say(
-                "the function cannot take the arguments of the exercise ({why}); expected {asked}",
-                why=str(error),
-                asked=f"{name}({', '.join(arguments)})",
-            )
-        ) from None
+    except (TypeError, ValueError):
+        return say(
+            "the function takes ({given}); expected {asked}",
+            given=given,
+            asked=f"{name}({', '.join(arguments)})",
+        )
+    return ""
 
 
 class Runner:
@@ -188,15 +184,15 @@ class Runner:
             except _Misused as wrong:
                 misuse = str(wrong)
             except TooLong as over:
-                error = too_long(self.function, over, self.seconds)
+                error = too_long(place(self.function, over), self.seconds)
             except (Exception, SystemExit) as raised:
                 error, mend = describe(self.function, raised), mend_of(raised)
         self.left -= time.perf_counter() - began
         return _run(model, _numbers(w), endless, misuse, error, mend in OF_NO_GRADIENT)
 
 
-def too_long(function: Callable[..., Any], over: TooLong, seconds: float) -> str:
-    """Return in words that a function was ended after some seconds, and where."""
+def too_long(where: str, seconds: float) -> str:
+    """Return in words that a function was ended after some seconds, and in which line."""
     text = say(
         "it does not end: it was stopped after {n} second; does the loop change what its condition "
         "looks at?",
@@ -204,7 +200,6 @@ def too_long(function: Callable[..., Any], over: TooLong, seconds: float) -> str
         "condition looks at?",
         n=seconds,
     )
-    where = place(function, over)
     return f"{text} ({where})" if where else text
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from sgdstudy.course.check import EXERCISES, Report, check
 from sgdstudy.course.limits import TooLong, time_limit
 from sgdstudy.course.notes import silence, too_long
-from sgdstudy.errors import InputError, reason
+from sgdstudy.errors import reason
 from sgdstudy.language import say
 
 
@@ -33,7 +33,8 @@ def judged(file: Path, exercise: str, seconds: float) -> tuple[str, tuple[str, .
             with silence(), time_limit(seconds):
                 spec.loader.exec_module(module)
         except TooLong as over:
-            error = too_long(judged, over, seconds)
+            n = _line(file, over)
+            error = too_long(say("line {n}", n=n) if n else "", seconds)
         except SyntaxError as raised:
             error = say(
                 "line {n} is not Python: {what}", n=raised.lineno, what=f"SyntaxError: {raised.msg}"
@@ -42,20 +43,21 @@ def judged(file: Path, exercise: str, seconds: float) -> tuple[str, tuple[str, .
             error = _at(file, raised)
     if not callable(found.get(name)):
         return "not checked", (error or say("the file defines no function {name}", name=name),)
-    try:
-        report: Report = check(found[name], exercise, seconds)
-    except InputError as refused:
-        return "not checked", (str(refused),)
+    report: Report = check(found[name], exercise, seconds)
     return "correct" if report else "faults", report.faults
 
 
 def _at(file: Path, raised: BaseException) -> str:
     """Return what a file raised while it was read, and the last line of it that was run."""
+    n = _line(file, raised)
+    return say("line {n} raises {what}", n=n, what=reason(raised)) if n else reason(raised)
+
+
+def _line(file: Path, raised: BaseException) -> int | None:
+    """Return the last line of a file that was run."""
     lines = [one.lineno for one in traceback.extract_tb(raised.__traceback__)
              if one.filename == str(file)]  # fmt: skip
-    if not lines:
-        return reason(raised)
-    return say("line {n} raises {what}", n=lines[-1], what=reason(raised))
+    return lines[-1] if lines else None
 
 
 def main() -> None:

@@ -65,7 +65,8 @@ def by_epoch(
             style.dashed(axes, ends, expected[: len(ends)], color)
         for k, (arm, rows) in enumerate(others.items()):
             style.line(axes, rows, axis, column, arm, str(0.3 + 0.5 * k / len(others)))
-        axes.set(xlabel=title_of("epochs", axis), ylabel=title_of("epochs", column))
+        name = title_of("epochs", axis) if clock else say("epoch")
+        axes.set(xlabel=name, ylabel=title_of("epochs", column))
         axes.set(xscale="log", yscale="log")
         if top is not None:
             axes.set_ylim(top=top)

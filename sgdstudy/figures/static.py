@@ -10,13 +10,14 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from sgdstudy.figures.backend import styled
 from sgdstudy.figures.far import settle
 from sgdstudy.figures.palette import GREY, light
 from sgdstudy.figures.panels import Line, Panel, dotted, drawable, names_of_y, share_scale, thinned
 from sgdstudy.figures.shown import Figure
+from sgdstudy.figures.style import Numbers
 from sgdstudy.language import on_axis, say, to_say
 
 WIDTH = 7.0  # inches, 700 pixels at 100 dots per inch: a point is 1.4 pixels there
@@ -78,7 +79,7 @@ def _draw_panel(axes: Any, panel: Panel, single: bool) -> None:
     axes.set_yscale("log" if "y" in panel.log else "linear")
     for name, axis in {"x": axes.xaxis, "y": axes.yaxis}.items():
         if name not in panel.log:
-            axis.set_major_formatter(_Numbers())
+            axis.set_major_formatter(Numbers())
     limits = panel.limits or (None, None)
     if None not in limits:  # before what diverges is drawn: its size is not asked for then
         axes.set_ylim(*limits)
@@ -104,13 +105,6 @@ def _draw_panel(axes: Any, panel: Panel, single: bool) -> None:
         axes.annotate(name, (at, 0.99), xycoords=("data", "axes fraction"), xytext=(3, -2),
                       textcoords="offset points", fontsize=SMALLEST, color="#555555",
                       va="top")  # fmt: skip
-
-
-class _Numbers(ScalarFormatter):
-    """Writes the numbers of a linear axis as the language does."""
-
-    def __call__(self, x: float, pos: int | None = None) -> str:
-        return on_axis(super().__call__(x, pos))
 
 
 def _number_ticks(axis: Any, low: float, high: float, few: bool = False) -> None:

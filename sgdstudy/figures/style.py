@@ -11,13 +11,14 @@ import pandas as pd
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import ScalarFormatter
 
 from sgdstudy.checks import SeedsLike
 from sgdstudy.figures import palette
 from sgdstudy.figures.backend import style_of
 from sgdstudy.figures.extremes import Extremes
 from sgdstudy.figures.panels import drawable
-from sgdstudy.language import parted, say, to_say
+from sgdstudy.language import on_axis, parted, say, to_say
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.theory import Gap
@@ -76,11 +77,22 @@ class Run(Protocol):
 Runs = Mapping[str, Run]
 
 
+class Numbers(ScalarFormatter):
+    """Writes the numbers of a linear axis as the language does."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """Return the number at a tick."""
+        return on_axis(super().__call__(x, pos))
+
+
 def png(figure: Figure) -> bytes:
     """Return the figure as PNG; its description says what it shows."""
     buffer = io.BytesIO()
     said = {"Description": describe(figure)}
     with style_of(figure):
+        for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+            if type(axis.get_major_formatter()) is ScalarFormatter:
+                axis.set_major_formatter(Numbers())
         figure.savefig(buffer, format="png", dpi=110, metadata=said)
     return buffer.getvalue()
 

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from sgdstudy.errors import InputError, quoted, unknown
+from sgdstudy.errors import InputError, quoted
+from sgdstudy.language import unknown
 
 BatchLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from sgdstudy import checks, quantities
-from sgdstudy.errors import InputError, quoted, reason, unknown
+from sgdstudy.errors import InputError, quoted, reason
+from sgdstudy.language import say, to_say, unknown
 from sgdstudy.problems import bindings
 from sgdstudy.problems.problem import DTYPES, Problem
 from sgdstudy.problems.torch_state import own_state
@@ -143,7 +144,7 @@ class TrainConfig:
         settle("order", orders.checked_order(self.order))
         settle("seeds", checks.seeds(self.seeds))
         settle("device", _device(self.device))
-        checks.choice("engine", self.engine, ENGINES)
+        checks.choice(to_say("engine"), self.engine, ENGINES)
         settle("drop_last", checks.truth("drop_last", self.drop_last))
         settle("clock", checks.truth("clock", self.clock))
         varies = ["lr"] if self.schedule is not None else []
@@ -360,7 +361,10 @@ def _device(device: Any) -> str:
         torch.zeros(1, device=device).item()  # `meta` holds no numbers
     except Exception as error:
         raise InputError(
-            f"device {quoted(device)} cannot be used here; give cpu, or cuda where there is one "
-            f"({reason(error)})"
+            say(
+                "device {device} cannot be used here; give cpu, or cuda where there is one ({why})",
+                device=quoted(device),
+                why=reason(error),
+            )
         ) from error
     return str(device)

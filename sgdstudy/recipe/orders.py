@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
-from sgdstudy.errors import InputError, failed, unknown
+from sgdstudy.errors import InputError, failed
+from sgdstudy.language import to_say, unknown
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe import draw_cache
 from sgdstudy.recipe.named_orders import ADAPTIVE, FRESH, UNKNOWN, Draws
@@ -87,7 +88,7 @@ def checked_order(order: OrderLike) -> OrderLike:
     """
     if isinstance(order, str):
         if order not in ORDERS:
-            raise unknown("order", order, ORDERS)
+            raise unknown(to_say("order"), order, ORDERS)
         return order
     if isinstance(order, Seeded):
         checked_order(order.order)

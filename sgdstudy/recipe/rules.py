@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import torch
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, quoted, unknown
+from sgdstudy.errors import InputError, quoted
+from sgdstudy.language import to_say, unknown
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe import one_by_one, own_optimizer
 from sgdstudy.recipe.one_by_one import OneByOne
@@ -245,7 +246,7 @@ def _by_name(optimizer: str, lr: float, options: Mapping[str, Any]) -> Rule:
         return Polyak(lr, **polyak_options(options))
     _refuse_mixing(optimizer)
     if optimizer not in ELEMENT_WISE:
-        raise unknown("optimizer", optimizer, NAMES)
+        raise unknown(to_say("optimizer"), optimizer, NAMES)
     kind = getattr(torch.optim, optimizer)
     allowed = [name for name in inspect.signature(kind).parameters if name not in OURS]
     for option, value in options.items():

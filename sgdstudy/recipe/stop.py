@@ -9,6 +9,7 @@ import numpy as np
 
 from sgdstudy import checks
 from sgdstudy.errors import InputError, quoted
+from sgdstudy.language import say, to_say
 from sgdstudy.recipe import columns
 
 # rules by the names of the notebook's; any other column goes by its own
@@ -63,9 +64,14 @@ def in_words(rule: str, epsilon: Any, patience: Any) -> str:
     'until test_loss gets no better at 5 epochs in a row'
     """
     sign = ">" if columns.more_is_better(column_of(rule)) else "<"
-    what = "gets no better" if str(epsilon) == "None" else f"{sign} {epsilon}"
-    row = "" if str(patience) == "1" else f" at {patience} epochs in a row"
-    return f"until {rule} {what}{row}"
+    given = {"rule": rule, "bound": f"{sign} {epsilon}", "patience": str(patience)}
+    if str(epsilon) == "None":
+        once = to_say("until {rule} gets no better")
+        often = to_say("until {rule} gets no better at {patience} epochs in a row")
+    else:
+        once = to_say("until {rule} {bound}")
+        often = to_say("until {rule} {bound} at {patience} epochs in a row")
+    return say(once if str(patience) == "1" else often, **given)
 
 
 class Watch(NamedTuple):

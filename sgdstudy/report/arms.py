@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sgdstudy.language import say, to_say, translated
 from sgdstudy.report.markup import cut
 from sgdstudy.text import printable, written
+from sgdstudy.tracking import describe
 from sgdstudy.tracking.runs import TrackedRun
 
 LONGEST_CELL = 300
-ENDS = {
-    "converged": to_say("converged"),
-    "max_epochs": to_say("max epochs"),
-    "diverged": to_say("diverged"),
-    "interrupted": to_say("interrupted"),
-}
 MOST_SETTINGS = 60
 HEADS = (to_say("arm"), to_say("what for"), to_say("settings"), to_say("ended as"))
 RESULTS = {
@@ -70,15 +64,8 @@ def _about(
     """Return what stands under HEADS of the i-th run."""
     settings = [f"{n}\u00a0{table[n][i]}" for n in differs if table[n][i] != "–"]
     what_for = translated(run.tags.get("mlflow.note.content", "").partition("\n\n")[0])
-    ended = _ended(run.tags.get("stop_reason", run.status.lower()))
+    ended = describe.ended(run.tags.get("stop_reason", run.status.lower()))
     return run.name, what_for, ", ".join(settings), ended
-
-
-def _ended(reason: str) -> str:
-    """Say how a run ended; of seeds that ended in several ways, as `3 converged, 1 diverged`."""
-    for word in ENDS:
-        reason = re.sub(rf"\b{word}\b", lambda found: say(ENDS[found[0]]), reason)
-    return reason.replace("_", " ")
 
 
 def _setting(text: str | None) -> str:

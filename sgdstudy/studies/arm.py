@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
 
+from sgdstudy import checks
 from sgdstudy.errors import InputError, quoted
 
 if TYPE_CHECKING:
@@ -85,10 +86,8 @@ class Options:
         Raises:
             InputError: fewer than one, or a first one below 0.
         """
-        if self.seeds < 1:
-            raise InputError(f"seeds must be at least 1, got {self.seeds}")
-        if self.first_seed < 0:
-            raise InputError(f"first_seed must be at least 0, got {self.first_seed}")
+        checks.count("seeds", min(self.seeds, 1))  # how many are too many, `checks.seeds` says
+        checks.count("first_seed", min(self.first_seed, 0), least=0)
         return range(self.first_seed, self.first_seed + self.seeds)
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, quoted, unknown
+from sgdstudy.errors import InputError, quoted
+from sgdstudy.language import unknown
 from sgdstudy.recipe import columns
 from sgdstudy.studies.claims import Claim
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from sgdstudy.errors import InputError
-from sgdstudy.language import everywhere, translated
+from sgdstudy.language import everywhere, to_say, translated
 from sgdstudy.language import say as in_words
 from sgdstudy.studies.arm import Options
 from sgdstudy.studies.claims import Claim, Claims
@@ -25,7 +25,9 @@ def asked(study: Study, options: Options) -> Guesses:
     if not options.predict:
         return {}
     if not options.answer:
-        raise InputError("--predict compares with the claims that --no-answer hides: drop one")
+        raise InputError(
+            in_words("--predict compares with the claims that --no-answer hides: drop one")
+        )
     guesses = ((key, _ask(translated(question))) for key, question in study.ask.items())
     return {key: guess for key, guess in guesses if guess is not None}
 
@@ -46,7 +48,8 @@ def _ask(question: str) -> float | None:
             text = input(f"{question} ({how}): ").strip().lower()
         except EOFError as error:
             print()
-            raise InputError("--predict asks questions: run it in a terminal") from error
+            text = to_say("--predict asks questions: run it in a terminal")
+            raise InputError(in_words(text)) from error
         try:
             never = text in everywhere("never")
             guess = math.inf if never else float(text.replace(",", ".") or "nan")

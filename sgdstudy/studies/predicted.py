@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from sgdstudy.history.history import History
 from sgdstudy.known import Known
+from sgdstudy.language import to_say
 from sgdstudy.studies.claims import Claim
 from sgdstudy.theory.medians import median
 from sgdstudy.theory.predictions import WITHIN
@@ -14,7 +15,7 @@ from sgdstudy.theory.predictions import WITHIN
 CHECKS: dict[str, tuple[Callable[[History], float], str]] = {
     "stop_epoch": (lambda run: run.median_stop, "theory: {}"),
     "distance_at_stop": (lambda run: median(run.distance), "theory: {}"),
-    "growth_per_epoch": (History.growth_per_epoch, "theory: (1 - lr λmax)²"),
+    "growth_per_epoch": (History.growth_per_epoch, to_say("theory: (1 - lr λmax)²")),
 }
 
 

@@ -296,7 +296,7 @@ def _outcome(history: History, told: bool) -> str:
         return in_words("recorded in {time:.1f} s", time=history.train_seconds) + note
     span = f"{epochs.min()}" if epochs.min() == epochs.max() else f"{epochs.min()}-{epochs.max()}"
     given = {
-        "reason": describe.summary_of_reasons(history),
+        "reason": describe.ended(describe.summary_of_reasons(history)),
         "span": span,
         "total": int(np.sum(history.n_steps)),
         "time": history.train_seconds,
@@ -349,7 +349,8 @@ def _log_answer(
         other = [] if stands else [_changed(study, options)]
         note = "\n\n".join([head, *other, *look[:1], table])
         if len(note) > NOTE_LENGTH:
-            note = note[: NOTE_LENGTH - 40] + "\n\n" + in_words("…see answer.md")
+            whole = note[: NOTE_LENGTH - 40].rpartition("\n")[0]  # no row of a table is cut
+            note = whole + "\n\n" + in_words("…see answer.md")
         shown = invocation.id if chart_views.wanted(invocation.store) else None
         drawn = {"sgdstudy.figures": ", ".join(names), "mlflow.note.content": note}
         parts: dict[str, Any] = {"note": note, "stands": stands, "views": shown}

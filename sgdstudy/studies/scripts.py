@@ -16,7 +16,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from sgdstudy.errors import InputError, place, reason, unknown
+from sgdstudy.errors import InputError, place, reason
+from sgdstudy.language import say as in_words
+from sgdstudy.language import to_say, unknown
 from sgdstudy.studies import helpers
 from sgdstudy.studies.helpers import declares_study
 from sgdstudy.studies.outcome import Result
@@ -34,7 +36,7 @@ def run(name: str, *, progress: bool | None = None, **options: Any) -> Result:
     allowed = [f.name for f in fields(study.options)]
     for option in options:
         if option not in allowed:
-            raise unknown(f"option of {study.name}", option, allowed)
+            raise unknown(in_words("option of {study}", study=study.name), option, allowed)
     return study.run(study.chosen(**options), progress=progress)
 
 
@@ -83,13 +85,14 @@ def load_study(name: str) -> Study:
     scripts = find_scripts()
     path = Path(name) if str(name).endswith(".py") else scripts.get(name)
     if path is None:
-        raise unknown("study", name, scripts)
+        raise unknown(to_say("study"), name, scripts)
     try:
         found = path.is_file()
     except (OSError, ValueError):  # a name that no file can have
         found = False
     if not found:
-        raise InputError(f"there is no script {path}; sgdstudy list shows those there are")
+        text = to_say("there is no script {path}; sgdstudy list shows those there are")
+        raise InputError(in_words(text, path=str(path)))
     study = vars(_executed(path)).get("STUDY")
     if not isinstance(study, Study):
         raise InputError(f"{path} declares no study; expected STUDY = ss.Study(...)")

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 
 from sgdstudy.errors import StoreError
+from sgdstudy.language import language, speak
 from sgdstudy.studies import deaths, output
 
 WORKER_NICE = 10  # whoever takes their results goes first: one that lags makes them wait
@@ -47,7 +48,7 @@ def spread(
         pre_dispatch=jobs,
         max_nbytes=None,  # arrays stay in memory
         initializer=_begin_worker,
-        initargs=(os.getpid(),),
+        initargs=(os.getpid(), language()),
     )
     try:
         with deaths.watched(pool):
@@ -59,7 +60,8 @@ def spread(
         ) from error
 
 
-def _begin_worker(parent: int) -> None:
+def _begin_worker(parent: int, spoken: str) -> None:
+    speak(spoken)
     output.harden()
     output.keep_warnings_ours()
     _end_with(parent)

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from sgdstudy.errors import InputError, unknown
+from sgdstudy.errors import InputError
+from sgdstudy.language import unknown
 
 Grid = dict[str, list[Any]]
 MOST_VALUES = 100_000  # on one axis

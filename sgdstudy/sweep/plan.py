@@ -10,7 +10,8 @@ from functools import cached_property
 from typing import Any
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, quoted, unknown
+from sgdstudy.errors import InputError, quoted
+from sgdstudy.language import to_say, unknown
 from sgdstudy.recipe.identity import Identity
 from sgdstudy.studies import helpers
 from sgdstudy.studies.arm import (
@@ -84,7 +85,7 @@ class Plan:
         arms = study.placed_arms(options)
         name = next(iter(arms)) if arm is None else arm
         if name not in arms:
-            raise unknown("arm", name, arms)
+            raise unknown(to_say("arm"), name, arms)
         if arms[name].trajectory is not None:
             raise InputError(f"the steps of {name} were taken elsewhere: no setting changes them")
         if by is not None:

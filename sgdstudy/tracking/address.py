@@ -13,7 +13,8 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, quoted, unknown, without_secrets
+from sgdstudy.errors import InputError, quoted, without_secrets
+from sgdstudy.language import unknown
 
 DATABASE = "mlflow.db"
 SUFFIXES = (".db", ".sqlite", ".sqlite3")

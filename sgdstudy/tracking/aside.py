@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sgdstudy.errors import one_line, unknown
+from sgdstudy.errors import one_line
+from sgdstudy.language import unknown
 from sgdstudy.tracking import shapes
 from sgdstudy.tracking.places import links_in, remove_folder
 from sgdstudy.tracking.store import Store

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from sgdstudy.errors import InputError, StoreError
+from sgdstudy.language import say
 from sgdstudy.tracking.address import sqlite_uri
 from sgdstudy.tracking.places import local_path, place_of_experiment, place_of_run
 from sgdstudy.tracking.retry import reason_of
@@ -393,7 +394,11 @@ def require_exists(path: Path) -> None:
     """Raise `InputError` where there is no database."""
     if not path.is_file():
         raise InputError(
-            f"there is no store at {path}; run a study first, or name another folder (store=...)"
+            say(
+                "there is no store at {path}; run a study first, or name another folder "
+                "(store=...)",
+                path=str(path),
+            )
         )
 
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sgdstudy.errors import reason
+from sgdstudy.language import say, to_say
 from sgdstudy.problems import losses, penalties
 from sgdstudy.problems.problem import Problem
 from sgdstudy.quantities import norm
 from sgdstudy.recipe import columns, orders, rules, schedules
 from sgdstudy.recipe import stop as stops
 from sgdstudy.recipe.config import TrainConfig
-from sgdstudy.text import counted
 
 if TYPE_CHECKING:
     from sgdstudy.history.history import History
@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 OPTIONAL = tuple(column.name for column in columns.OF_SOME_EPOCHS if column.name != "distance")
 _PICTURES: dict[str, bytes | None] = {}  # None: it cannot be drawn
 log = logging.getLogger("sgdstudy")
+ENDS = {
+    "converged": to_say("converged"),
+    "max_epochs": to_say("max epochs"),
+    "diverged": to_say("diverged"),
+    "interrupted": to_say("interrupted"),
+}
 
 
 def parameters(problem: Problem, config: TrainConfig) -> dict[str, str]:
@@ -146,17 +152,30 @@ def summary_of_reasons(history: History) -> str:
 
 def sentence(params: Mapping[str, str]) -> str:
     """Say in one sentence how an arm is trained."""
-    p = params
-    batches = f"batches of {p['batch_size']} of {p['d']} samples, order {p['order']}"
-    if p["order"] == "full batch":
-        batches = f"all {p['d']} samples at every step"
-    until = ""
-    if p["stop"] != "none":
-        until = f", {stops.in_words(p['stop'], p['epsilon'], p.get('patience', 1))}"
-    return (
-        f"{p['problem']}, loss {p['loss']}: {p['optimizer']}, lr {p['lr']}, {batches}; "
-        f"at most {counted(int(p['epochs']), 'epoch')}{until}; seeds {p['seeds']}, {p['dtype']}."
+    given = {name: str(value) for name, value in params.items() if name.isidentifier()}
+    if given["order"] == "full batch":
+        batches = say("all {d} samples at every step", **given)
+    else:
+        batches = say("batches of {batch_size} of {d} samples, order {order}", **given)
+    n = int(given["epochs"])
+    length = say("at most {n} epoch", "at most {n} epochs", n=n)
+    if given["stop"] != "none":
+        until = stops.in_words(given["stop"], given["epsilon"], given.get("patience", 1))
+        length = f"{length}, {until}"
+    text = to_say(
+        "{problem}, loss {loss}: {optimizer}, lr {lr}, {batches}; {length}; seeds {seeds}, {dtype}."
     )
+    return say(text, **given, batches=batches, length=length)
+
+
+def ended(reason: str) -> str:
+    """Say how a run ended; of seeds that ended in several ways, as `3 converged, 1 diverged`."""
+    parts = []
+    for part in reason.split(", "):
+        n, _, one = part.rpartition(" ")
+        ending = say(ENDS[one]) if one in ENDS else one.replace("_", " ")
+        parts.append(say("{n} {ending}", n=n, ending=ending) if n else ending)
+    return ", ".join(parts)
 
 
 def data(problem: Problem) -> dict[str, Any]:

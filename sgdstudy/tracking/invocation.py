@@ -16,6 +16,7 @@ from typing import Any
 
 from sgdstudy.errors import StoreError, without_secrets
 from sgdstudy.history.history import History
+from sgdstudy.language import translated
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.tracking import chart_views, describe, provenance
@@ -198,7 +199,7 @@ class Invocation:
             "metrics": metrics,
             "over": over,
         }
-        note = f"{about}\n\n{describe.sentence(params)}"
+        note = f"{translated(about)}\n\n{describe.sentence(params)}"
         with self.run(name, note, all_tags, describe.data_files(problem), **opening) as journal:
             sink = RunSink(journal)
             try:

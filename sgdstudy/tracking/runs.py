@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from sgdstudy import checks
-from sgdstudy.errors import Away, InputError, Refused, unknown
+from sgdstudy.errors import Away, InputError, Refused
+from sgdstudy.language import say, to_say, unknown
 from sgdstudy.tracking import garbage
 from sgdstudy.tracking.bounds import TooLong
 from sgdstudy.tracking.provenance import user
@@ -141,7 +142,7 @@ def runs_of(
         prefix = store.experiment_name("")
         names = [e.name for e in client.search_experiments() if e.name != "Default"]
         names = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
-        raise unknown("study", study, names or ["none has run yet: sgdstudy study"])
+        raise unknown(to_say("study"), study, names or [say("none has run yet: sgdstudy study")])
     if not isinstance(invocation, str):
         raise unknown("invocation", invocation, ["latest", "all", "or an id"])
     kind = f"attributes.run_name {'=' if answers else '!='} 'answer'"

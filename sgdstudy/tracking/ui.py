@@ -19,6 +19,7 @@ import requests
 
 from sgdstudy.errors import InputError, StoreError
 from sgdstudy.language import VARIABLE, language
+from sgdstudy.language import say as in_words
 from sgdstudy.tracking import app, chart_views, database, recovery, watched
 from sgdstudy.tracking.store import Store, locate, read_store
 from sgdstudy.training.interrupts import STOP_SIGNALS
@@ -49,16 +50,16 @@ def serve(given: str | None, port: int, say: Callable[[str], None], browse: bool
         _show_addresses(store, store.server, say, browse)
         return 0
     if not 1 <= port <= 65535:
-        raise InputError(f"port is a number from 1 to 65535, got {port}")
+        raise InputError(in_words("port is a number from 1 to 65535, got {port}", port=str(port)))
     for number in STOP_SIGNALS:  # also where a shell that started us had them ignored
         signal.signal(number, signal.default_int_handler)
     try:
         with _served(store, port, say) as (address, process):
             _show_addresses(store, address, say, browse)
-            say("Ctrl-C stops the server.")
+            say(in_words("Ctrl-C stops the server."))
             return process.wait()
     except KeyboardInterrupt:
-        say("stopped")
+        say(in_words("stopped"))
         return 0
 
 
@@ -71,8 +72,8 @@ def _served(
     while True:
         free = _free_port(first)
         if free != port:
-            say(f"port {port} is taken, using {free}")
-        say(f"starting MLflow on {store.shown} ...")
+            say(in_words("port {port} is taken, using {free}", port=str(port), free=str(free)))
+        say(in_words("starting MLflow on {store} ...", store=store.shown))
         watcher = [sys.executable, str(Path(watched.__file__))]
         process = subprocess.Popen(
             [*watcher, *server_command(store, free)],
@@ -109,7 +110,7 @@ def _opened(given: str | None, say: Callable[[str], None]) -> Store:
         if locate(given).database is None:
             raise
         store = read_store(given)
-        say(f"{error}. It is shown as it is now.")
+        say(in_words("{why}. It is shown as it is now.", why=str(error)))
         return store
 
 
@@ -185,7 +186,12 @@ def _show_addresses(store: Store, server: str, say: Callable[[str], None], brows
         if experiment.name != "Default"
     }
     first = f"{server}/"
-    say(f"Open {first} for every question, its answer and picture. Its charts alone are at:")
+    say(
+        in_words(
+            "Open {page} for every question, its answer and picture. Its charts alone are at:",
+            page=first,
+        )
+    )
     for name, address in sorted(found.items()):
         say(f"  {name:<24} {address}")
     if browse:

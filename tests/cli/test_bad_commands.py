@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
 import socket
 import sqlite3
@@ -281,6 +282,50 @@ def test_a_damaged_file_is_named_and_nothing_is_exported(filled, capsys, name, d
     finally:
         for path, data in whole.items():
             path.write_bytes(data)
+
+
+MISTAKES = [  # of a student's, in French
+    (["stdy"], "'stdy' n'existe pas (commande) ; vouliez-vous dire 'study' ?"),
+    (["run"], "indiquer une étude à exécuter : cli_bad"),
+    (["run", "cli_bd"], "'cli_bd' n'existe pas (étude) ; vouliez-vous dire 'cli_bad' ?"),
+    (["run", "cli_bad", "--lrr", "1"], "options inconnues : --lrr, 1 ; vouliez-vous dire : --lr"),
+    (["run", "cli_bad", "--lr"], "il manque une valeur après --lr ; pour l'aide complète : "),
+    (["run", "cli_bad", "--lr", "abc"], "--lr : 'abc' n'est pas un nombre ; attendu : --lr FLOAT"),
+    (["run", "cli_bad", "--lr", "0,1"], "--lr : '0,1' n'est pas un nombre ; écrire 0.1 ; attendu"),
+    (["run", "cli_bad", "--seeds", "1.5"], "--seeds : '1.5' n'est pas un nombre entier ; attendu"),
+    (["run", "cli_bad", "--lr", "-1"], "lr doit être positif et fini, et non -1.0"),
+    (["run", "cli_bad", "--seeds", "0"], "seeds doit être d'au moins 1, et non 0"),
+    (["run", "cli_bad", "--engine", "fast"], "'fast' n'existe pas (moteur) ; possibles : auto, "),
+    (["run", "cli_bad", "--no-answer", "--predict"], "--predict compare aux affirmations que "),
+    (["sweep", "cli_bad", "--grid", "lr=1", "--arm", "nope"], "'nope' n'existe pas (bras) ; "),
+    (["report", "--store", "none"], "il n'y a pas de dépôt en "),
+    (["grade", "none", "--exercise", "ex4"], "il n'y a pas de dossier none"),
+    (["grade", ".", "--exercise", "ex4"], "il n'y a aucune copie dans . : il faut un fichier .py"),
+    (["grade", ".", "--exercise", "ex6"], "'ex6' n'existe pas (exercice) ; "),
+    (["course"], "il manque, pour sgdstudy course : STR folder (à donner) ; pour l'aide complète"),
+]
+
+
+@pytest.mark.parametrize(("words", "says"), MISTAKES)
+def test_a_students_mistake_is_named_in_the_students_language(filled, capsys, words, says):
+    before = content(filled)
+    assert call(*words, "--lang", "fr") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    line = line.replace("\u00a0", " ")
+    assert line.startswith(f"erreur : {says}")
+    assert not {"the", "is", "got", "Valid", "default", "required"} & set(re.findall(r"\w+", line))
+    assert content(filled) == before
+
+
+@pytest.mark.parametrize("words", [["study"], ["grade"], ["run", "cli_bad"]])
+def test_help_is_in_the_language_of_who_asks_for_it(filled, capsys, words):
+    assert call(*words, "--help", "--lang", "fr") == 0
+    page = capsys.readouterr().out.replace("\u00a0", " ")
+    assert page.startswith("utilisation : ")
+    assert "afficher cette aide et quitter" in page
+    assert "(défaut :" in page
+    assert not {"show", "default", "required"} & set(re.findall(r"\w+", page))
+    assert len({len(line) for line in page.splitlines() if line.startswith(("│", "╭", "╰"))}) <= 1
 
 
 SCRIPTS = {name: path for name, path in find_scripts().items() if path.parent.name == "experiments"}

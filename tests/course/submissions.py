@@ -1108,6 +1108,7 @@ WRONG = {
         but(EX1, "eta * w.grad", "lr * w.grad"),
         "it raises NameError: name 'lr' is not defined",
     ),
+    "two arguments": ("ex4", "def sgd(f, w):\n    pass\n", "expected sgd(f, w, t, eta, epsilon"),
     "nothing": ("ex1", "def sgd(f, w, t, eta, epsilon, nepoch):\n    pass\n", "f is never called"),
     "no backward": ("ex1", steps(LOSS1, STOP1), "no gradient is taken"),
     # the rule

@@ -503,11 +503,8 @@ def test_a_function_that_fails_gets_its_lines(function):
     [
         (with_loader, "ex6", "Valid: ex1, ex2, ex3, ex4, ex5"),
         (with_loader, ["ex4"], "Valid: ex1, ex2, ex3, ex4, ex5"),
-        (with_loader, "ex3", "expected enumerate_batches(trainloader)"),
         ("ex4", "ex4", "not 'ex4'"),
-        (before_update, "ex4", "expected sgd(f, w, t, eta, epsilon, nepoch, minibatch)"),
-        (lambda f, w: None, "ex1", "expected sgd(f, w, t, eta, epsilon, nepoch)"),
-        (max, "ex1", "expected sgd(f, w, t, eta, epsilon, nepoch)"),
+        (None, "ex4", "not None"),  # check(sgd(...), "ex4")
     ],
 )
 def test_what_cannot_be_checked_is_refused_in_one_line(function, exercise, said):
@@ -515,6 +512,22 @@ def test_what_cannot_be_checked_is_refused_in_one_line(function, exercise, said)
         check(function, exercise)
     assert one_line(error)
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("function", "exercise", "said"),
+    [
+        (with_loader, "ex3", "minibatch); expected enumerate_batches(trainloader)"),
+        (before_update, "ex4", "expected sgd(f, w, t, eta, epsilon, nepoch, minibatch)"),
+        (lambda f, w: None, "ex1", "takes (f, w); expected sgd(f, w, t, eta, epsilon, nepoch)"),
+        (max, "ex1", "takes (...); expected sgd(f, w, t, eta, epsilon, nepoch)"),
+    ],
+)
+def test_other_arguments_are_a_fault(function, exercise, said):
+    report = check(function, exercise)
+    assert not report
+    (fault,) = report.faults
+    assert said in fault
 
 
 # ---- what is left as it was --------------------------------------------------------------------

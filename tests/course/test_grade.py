@@ -26,7 +26,7 @@ FILES = {
     "raises.py": ("raise ValueError('no')\n", "not checked", "ValueError: no"),
     "syntax.py": ("def sgd(:\n", "not checked", "SyntaxError"),
     "empty.py": ("", "not checked", "no function sgd"),
-    "arguments.py": ("def sgd(f):\n    pass\n", "not checked", "expected sgd(f, w, t, eta"),
+    "arguments.py": ("def sgd(f):\n    pass\n", "faults", "expected sgd(f, w, t, eta"),
     "asks.py": ("input('who are you?')\n" + EX4, "not checked", "EOFError"),
     "exits.py": (HEAD + "os._exit(0)\n", "ended", "ended its own process"),
     "kills.py": (
@@ -49,6 +49,7 @@ FILES = {
         "stopped",
         "its process was killed",
     ),
+    "waits.py": ("import time\n\ntime.sleep(1000)\n" + EX4, "not checked", "(line 3)"),
     "closes.py": (HEAD + "os.closerange(0, 100)\n" + EX4, "correct", ""),
     "=1+1.py": (EX4, "correct", ""),
     "déjà vu.py": (EX4, "correct", ""),
@@ -63,7 +64,7 @@ def test_every_submission_has_its_row(tmp_path, capsys):
     assert call("grade", tmp_path, "--exercise", "ex4", "--seconds", "3", "--jobs", "2") == 0
     shown = capsys.readouterr().out
     assert shown.startswith("Submissions are programs of other people")
-    assert "5 of 15 submissions are correct" in " ".join(shown.split())
+    assert "5 of 16 submissions are correct" in " ".join(shown.split())
     with open(tmp_path / "grades_ex4.csv", encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["file"].removeprefix("'") for row in rows] == sorted(FILES)

@@ -46,7 +46,9 @@ def test_the_table_is_large_and_has_both_kinds():
     assert {row[0] for row in RIGHT.values()} == {"ex1", "ex2", "ex3", "ex4", "ex5"}
 
 
-@pytest.mark.parametrize("name", ["w -= in place", "nothing is printed", "f(x, w)"])
+@pytest.mark.parametrize(
+    "name", ["w -= in place", "nothing is printed", "f(x, w)", "two arguments"]
+)
 def test_a_verdict_is_in_the_language_of_who_reads_it(name):
     exercise, source, line = WRONG[name]
     with speaking("fr"):

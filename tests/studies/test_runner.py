@@ -121,8 +121,8 @@ def test_runs_stand_in_the_scripts_order_and_each_is_said_as_it_ends(store):
     assert list(result.runs) == ["short", "long", "full"]
     assert [line.split()[0] for line in said] == ["tracking", "short", "long", "full"]
     by_arm = dict(zip(result.runs, said[1:], strict=True))
-    assert "max_epochs at epoch 2, 12 steps in" in by_arm["short"]  # 53 samples: 6 batches
-    assert "2 seeds, max_epochs at epoch 7, 84 steps in" in by_arm["long"]
+    assert "max epochs at epoch 2, 12 steps in" in by_arm["short"]  # 53 samples: 6 batches
+    assert "2 seeds, max epochs at epoch 7, 84 steps in" in by_arm["long"]
     assert "converged at epoch 1, 1 steps in" in by_arm["full"]
 
 
