@@ -81,10 +81,9 @@ def widths(o, runs, arm):
 def show(o, runs):
     rows = samples(o, runs).query("epoch == 1 and batch < @o.limit")
     text = ss.to_say("batch {batch}, sample {sample}: x = {x}, y = {y}")
-    written = rows.astype({"batch": str, "sample": str}).assign(
-        x=rows["x"].map("{:f}".format), y=rows["y"].map("{:f}".format)
-    )
-    return "\n".join(ss.say(text, **row) for row in written.to_dict("records"))
+    rows = rows.astype({"batch": str, "sample": str, "x": object, "y": object})
+    rows[["x", "y"]] = rows[["x", "y"]].map("{:f}".format)
+    return "\n".join(ss.say(text, **row) for row in rows.to_dict("records"))
 
 
 def picture(o, runs, value):
@@ -93,8 +92,7 @@ def picture(o, runs, value):
     for arm, title in {"shuffle": "shuffle=True", "sequential": "shuffle=False"}.items():
         batches, lines = dataloader(runs[arm])[:shown], [ss.figures.Line("", x, y)]
         for i, batch in enumerate(batches):
-            color = ss.figures.palette.color(i)
-            label = ss.say("batch {n}", n=i)
+            color, label = ss.figures.palette.color(i), ss.say("batch {n}", n=i)
             lines.append(ss.figures.Line(label, x[batch], y[batch], color, dots=True))
         panels.append(ss.figures.Panel(lines, "x", "y", title))
     note = ss.say(
