@@ -75,8 +75,8 @@ def best(kappa, rule, noise):
 
 
 def arms(o):
-    if not 0 < o.target < 0.5:
-        raise ss.InputError(f"target is above 0 and below 0.5, got {o.target:g}")
+    if not 1e-4 <= o.target < 0.5:  # below, few paths carry the mean square
+        raise ss.InputError(f"target is at least 0.0001 and below 0.5, got {o.target:g}")
     same = {"metrics": ["full_loss"], "diagnostics": "off"}
     random = same | {"batch_size": 1, "order": "with_replacement", "seeds": o.seed_range()}
     for kappa, noise, rule in product(kappas(o), (ONE, ALL), RULES):
@@ -105,10 +105,10 @@ def claims(o, runs):
             until = due[: int(time / m) + 2]
             found = (m * ss.Estimate.time_above(seen, o.target, until)).beside(time)
             yield ss.Claim.estimated("steps_to_target", arm, *found, source=MOMENTS)
-        else:  # w is rounded in every step, which the steps after it make as many times larger
-            off = 4 * time**2 * np.finfo(float).eps / -np.log(best(*parts(arm)).factor)
-            taken = ss.theory.time_above(seen[:, 0], o.target)
-            yield ss.Claim("steps_to_target", arm, taken, ss.Known(time, off, EXACT))
+        else:  # every step rounds w, not w - w*; the steps after it make that as many times larger
+            fall = -np.log(best(*parts(arm)).factor) * o.target**0.5
+            due = ss.Known(time, 4 * time**2 * np.finfo(float).eps / fall, EXACT)
+            yield ss.Claim("steps_to_target", arm, ss.theory.time_above(seen[:, 0], o.target), due)
 
 
 def picture(o, runs, value):

@@ -61,8 +61,8 @@ def arms(o):
         raise ss.InputError(f"times must be {least}")
     same = {"order": "with_replacement", "seeds": o.seed_range(), "diagnostics": "off"}
     arm = ss.Arm(problem(), "", batch_size=RAGGED, metrics=["full_loss"], **same)
-    known = ss.expect(arm)  # the ragged batch has the smaller limit: both sizes get its steps
     for size in SIZES:
+        known = ss.expect(arm.but(batch_size=size))
         for share in SHARES:
             lr = share * float(known.mean_square_lr_limit)
             epochs = int(np.ceil(o.times / (lr * known.eigenvalues[0]) / 3))  # of three batches
@@ -98,7 +98,6 @@ def claims(o, runs):
 
 def picture(o, runs, value):
     ellipses, over = [], {}
-    top = max(run.config.lr for run in runs.values()) / SHARES[-1]
     for size in SIZES:
         mine = [runs[arm_of(size, share)] for share in SHARES]
         name = ss.say("batches of {size}", size=size)
@@ -112,7 +111,7 @@ def picture(o, runs, value):
         seen = [(1 / gap(r, paper(r))) * excess(r, scatter(r)) for r in mine]
 
         def law(x, one=mine[0]):
-            lrs = np.asarray(x, float) * top
+            lrs = np.asarray(x, float) * one.config.lr / SHARES[0]
             return [gap(one, exact(one, lr)[-1]) / gap(one, paper(one, lr)) for lr in lrs]
 
         over[name] = list(SHARES), seen, law

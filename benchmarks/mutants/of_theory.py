@@ -180,6 +180,8 @@ RANDOM_ORDER = Group(
             "linear @ found[t] + lr * (square @ found[t])",
             "the square term has the wrong sign",
         ),
+        ("scale = max(radius, 1e-3)", "scale = 1.0", "the power of many steps overflows"),
+        ("epoch = last / scale @", "epoch = step / scale @", "the last batch is as large"),
         ("once[-1, :n] = size * h / 2", "once[-1, :n] = h / 2", "weights of the running loss"),
         (
             "np.linalg.matrix_power(once, sizes.count(size)) @ epoch_map",

@@ -101,8 +101,8 @@ def answer(o, runs, value):
     yield from held(value)
     yield None
     yield from along_the_valley(o, runs)
-    yield ss.say("""That it gains no more than a constant factor on single samples the paper proves
-        of heavy ball, and finds of Nesterov's momentum in its experiments.""")
+    yield ss.say("""That momentum gains no more than a constant factor on these samples the paper
+        proves of heavy ball, and finds of Nesterov's in its experiments.""")
     yield from not_the_same(o, value)
     yield ss.say(
         """For normal inputs theory has, with κ = {kappa} and in the long run, a factor of
@@ -121,8 +121,8 @@ def along_the_valley(o, runs):
     yield ss.say(
         """What moves the parameters along the valley is lr / (1 − β), where β is the momentum: at
         the best for single samples with κ = {kappa} it is {descent:.2} for descent, {heavy:.2} for
-        heavy ball and {nesterov:.2} for Nesterov's. More of it, and the error across the valley
-        falls more slowly, or grows.""",
+        heavy ball and {nesterov:.2} for Nesterov's. With a larger lr or β the error across the
+        valley falls more slowly, or grows.""",
         kappa=kappa,
         descent=speeds[0],
         heavy=speeds[1],
@@ -197,9 +197,9 @@ def not_the_same(o, value):
 
 
 def held(value):
-    judged = [claim for claim in value if claim.arm.endswith(ONE) and claim.holds is not None]
-    if judged and all(claim.holds for claim in judged):
-        off = max(abs(claim.measured / claim.expected - 1) for claim in judged)
+    mine = [claim for claim in value if claim.arm.endswith(ONE)]
+    if all(claim.holds for claim in mine):
+        off = max(abs(claim.measured / claim.expected - 1) for claim in mine)
         yield ss.say(
             "These steps are those that theory has, within {off:.1%}.", off=ss.text.at_least(off)
         )

@@ -110,22 +110,24 @@ def large_steps(value):
 def entries(value):
     mine = [claim for claim in value if claim.name.startswith("covariance")]
     judged = [claim for claim in mine if claim.holds is not None]
-    given = {"n": len(judged), "steps": len(SHARES)}
     if len(judged) == len(mine) and all(claim.holds for claim in mine):
         off = max(abs(c.measured / c.expected - 1) for c in mine)
         yield ss.say(
             """The law for steps of any size has the whole covariance matrix, entry by entry: at
             {steps} step sizes, with and without a ragged batch, {n} entries are within {off:.1%} of
-            it, each within four standard errors.""",
+            it, each as near as its standard error allows.""",
             off=ss.text.at_least(off),
-            **given,
+            n=len(mine),
+            steps=len(SHARES),
         )
     elif judged:
         yield ss.say(
-            """Of {n} entries of covariance matrices, at {steps} step sizes, {held} are within four
-            standard errors of the law for steps of any size.""",
+            """Of {all} entries of covariance matrices {n} are known well enough to be judged;
+            {held} of these are as near to the law for steps of any size as their standard errors
+            allow.""",
+            all=len(mine),
+            n=len(judged),
             held=sum(bool(claim.holds) for claim in judged),
-            **given,
         )
 
 

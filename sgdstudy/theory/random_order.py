@@ -140,12 +140,14 @@ def mean_square_radius(
     if not momentum and len(set(sizes)) == 1:
         share, one = _share(d, batch_size, replacement), _sample_moments(ls, d)
         return float(1 - lr * np.linalg.eigvalsh(_pull(one, lr, share))[0])
-    q = len(ls.w_star) * (2 if momentum else 1)
-    epoch = np.eye(q * q)
-    for size in sorted(set(sizes), reverse=True):
-        second = step_moments(ls, d, size, lr, replacement, momentum, nesterov).second
-        epoch = np.linalg.matrix_power(second, sizes.count(size)) @ epoch
-    return float(np.abs(np.linalg.eigvals(epoch)).max() ** (1 / len(sizes)))
+    options = (lr, replacement, momentum, nesterov)
+    step, last = (step_moments(ls, d, size, *options).second for size in (sizes[0], sizes[-1]))
+    radius = float(np.abs(np.linalg.eigvals(step)).max())
+    if len(set(sizes)) == 1:
+        return radius
+    scale = max(radius, 1e-3)  # the power of many steps neither overflows nor vanishes
+    epoch = last / scale @ np.linalg.matrix_power(step / scale, len(sizes) - 1)
+    return float(scale * np.abs(np.linalg.eigvals(epoch)).max() ** (1 / len(sizes)))
 
 
 def _share(d: int, batch_size: int, replacement: bool) -> float:

@@ -124,3 +124,40 @@ def test_the_step_goes_with_one_over_the_curvature(rule):
 def test_an_unknown_rule_is_refused():
     with pytest.raises(InputError, match="Nesterov"):
         theory.fastest_steps(valley(4), 2, 1, rule="nesterov")
+
+
+def one_far_out(d=2000):
+    """One parameter, whose second and fourth moments are far apart: m2 and m4 of the inputs."""
+    x = np.ones(d)
+    x[0] = 200
+    ls = ss.Problem(x, x, lambda w, x: w[0] * x, w_init=np.zeros(1)).least_squares
+    return ls, d, np.mean(x**2), np.mean(x**4)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_one_sample_far_out_needs_tiny_steps(rule):
+    """E[(1 - 2 lr x^2)^2] is least at lr = m2 / (2 m4): 1 - m2^2 / m4, where momentum adds none."""
+    ls, d, m2, m4 = one_far_out()
+    best = theory.fastest_steps(ls, d, 1, True, rule)
+    assert best.factor == pytest.approx(1 - m2**2 / m4, rel=1e-9)
+    if rule == "descent":
+        assert best.lr == pytest.approx(m2 / (2 * m4), rel=1e-4)
+
+
+@pytest.mark.parametrize("lr", [1e-3, 0.1, 50])
+@pytest.mark.parametrize("momentum", [0.0, 1e-12])
+@pytest.mark.parametrize("size", [1, 3])
+def test_an_epoch_of_many_steps_neither_overflows_nor_vanishes(lr, momentum, size):
+    """Of 2000 samples in batches of 3 the last one is of 2."""
+    ls, d, m2, m4 = one_far_out()
+    sizes = [min(size, d - start) for start in range(0, d, size)]
+    steps = [1 - 4 * lr * m2 + 4 * lr**2 * (m2**2 + (m4 - m2**2) / b) for b in sizes]
+    radius = theory.mean_square_radius(ls, d, size, lr, True, momentum)
+    assert radius == pytest.approx(np.exp(np.mean(np.log(steps))), rel=1e-9)
+
+
+def test_a_quick_epoch_of_many_steps_does_not_vanish():
+    """(1 - 2 lr)^2 = 0.01 a step, whose power of 667 is below the least float64."""
+    x = np.ones(2000)
+    ls = ss.Problem(x, x, lambda w, x: w[0] * x, w_init=np.zeros(1)).least_squares
+    assert theory.mean_square_radius(ls, 2000, 3, 0.45, True) == pytest.approx(0.01, rel=1e-9)
