@@ -84,6 +84,14 @@ def test_french_has_the_spaces_of_french():
             assert not re.search(r"\w:(?=\s|$)", bare), text
 
 
+def test_momentum_is_not_a_moment():
+    """Beside moments of a distribution it would be taken for one."""
+    for text, forms in catalogue("fr").texts.items():
+        if "momentum" in text.lower():
+            bare = [re.sub(r"moments d'ordre deux", "", form) for form in forms]
+            assert not any(re.search(r"\bmoments?\b", form.lower()) for form in bare), text
+
+
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_catalogue_stays_as_it_is_when_renewed(name, known):
     assert renewed(name, known) == (LOCALE / f"{name}.po").read_text(encoding="utf-8")

@@ -203,3 +203,9 @@ def held(value):
         yield ss.say(
             "These steps are those that theory has, within {off:.1%}.", off=ss.text.at_least(off)
         )
+    steep = [claim for claim in value if claim.arm.endswith(STEEP)]
+    if steep and all(claim.holds for claim in steep):
+        yield ss.say(
+            "It also has the loss after {n} epochs from a start on a steep side of the valley.",
+            n=EPOCHS,
+        )

@@ -82,7 +82,7 @@ def answer(o, runs, value):
     yield from entries(value)
     yield None
     yield from ragged(runs, value)
-    yield from within(value)
+    yield from within(runs, value)
 
 
 def over(value, size, share):
@@ -91,17 +91,19 @@ def over(value, size, share):
 
 def small_steps(value):
     yield ss.say(
-        """At {share} of the largest step the loss settles {ratio:.3} times as far above the least
-        one as the paper's law for small steps says (batches of {size}).""",
+        """At {share} of the largest step that batches of {size} and of {ragged} both stand, the
+        excess loss, that above the least one, settles at {ratio:.3} times what the paper's law for
+        small steps says (batches of {size}).""",
         share=SHARES[0],
         ratio=over(value, SIZES[0], SHARES[0]),
         size=SIZES[0],
+        ragged=RAGGED,
     )
 
 
 def large_steps(value):
     yield ss.say(
-        "At {shares} of the largest step it is {ratios:.3} times as far.",
+        "At {shares} of the largest step it is {ratios:.3} times as much.",
         shares=[*SHARES[1:]],
         ratios=[over(value, SIZES[0], share) for share in SHARES[1:]],
     )
@@ -140,23 +142,26 @@ def ragged(runs, value):
     if seen[2] > max(seen[:2]):
         yield ss.say(
             """Where the batches do not divide the data, here {d} samples in batches of {sizes}, the
-            last batch of an epoch is the noisiest: at {share} of the largest step the loss is
-            {seen:.3} times as far above the least one after it as after the batch before (theory:
-            {due:.3}).""",
+            last batch of an epoch is the noisiest: at {share} of the largest step the excess loss
+            is {seen:.3} times as large after it as after the batch before (theory: {due:.3}).""",
             **given,
         )
     else:
         yield ss.say(
             """Where the batches do not divide the data, here {d} samples in batches of {sizes}, at
-            {share} of the largest step the loss is {seen:.3} times as far above the least one after
-            the last batch of an epoch as after the batch before (theory: {due:.3}).""",
+            {share} of the largest step the excess loss is {seen:.3} times as large after the last
+            batch of an epoch as after the batch before (theory: {due:.3}).""",
             **given,
         )
 
 
-def within(value):
+def within(runs, value):
+    run = runs[arm_of(RAGGED, SHARES[-1])]
     yield ss.say(
-        """After each batch of an epoch in turn it is {seen:.3} above; a law with one B for all of
-        them has the same after each.""",
+        """After each batch of an epoch in turn it is {seen:.3}; a law with one B for all of them
+        has the same after each. With B = {size} it has too little even for the smallest steps: the
+        mean of 1 / B over the batches is {factor:.3} times 1 / {size}.""",
         seen=[value[f"excess_after_batch_{i}"] for i in (1, 2, 3)],
+        size=RAGGED,
+        factor=float(np.mean([RAGGED / size for size in run.config.batch_sizes(run.problem.d)])),
     )

@@ -162,7 +162,7 @@ class ReportCommand:
         from sgdstudy.tracking.store import read_store
 
         path = _write_report(read_store(self.store), self.out)
-        show("wrote ", bold(str(path)))
+        say(in_words("wrote {path}", path=path))
         return 0
 
 
@@ -184,7 +184,7 @@ class ExportCommand:
 
         folder = self.folder or self.study
         for path in export(self.study, folder, self.to, store=self.store, force=self.force):
-            say(f"wrote {path}")
+            say(in_words("wrote {path}", path=path))
         return 0
 
 
@@ -309,7 +309,8 @@ class SweepCommand:
         found = sweep.run(plan, jobs=jobs, dask=self.dask, resume=self.resume, say=say)
         say(f"\n{found.answer}\n")
         print_rows(sweep_results.best(plan, found.table))
-        say(f"rows: ss.load_runs({found.name!r}), ss.load_epochs({found.name!r})")
+        rows = f"ss.load_runs({found.name!r}), ss.load_epochs({found.name!r})"
+        say(in_words("rows: {calls}", calls=rows))
         return 1 if (found.table.status != "FINISHED").any() else 0
 
     def _plan(self) -> Any:

@@ -74,8 +74,17 @@ def draw(sketch: Sketch, title: str) -> Figure | None:
     shown = say("{title}: {what}", title=title, what=say(LABELS[what]))
     panel.set_title(f"{shown}\n{median}".strip(), fontsize="medium")
     if panel.get_legend_handles_labels()[0]:
-        figure.legend(loc="outside lower center", ncols=3, frameon=False)
+        _legend(figure)
     return figure
+
+
+def _legend(figure: Figure) -> None:
+    """Draw the legend in as many columns as the figure has room for."""
+    for columns in (3, 2, 1):
+        legend = figure.legend(loc="outside lower center", ncols=columns, frameon=False)
+        if legend.get_window_extent().width <= figure.bbox.width or columns == 1:
+            return
+        legend.remove()
 
 
 def _line(panel: Any, sketch: Sketch, axis: str) -> None:

@@ -82,7 +82,8 @@ class Numbers(ScalarFormatter):
 
     def __call__(self, x: float, pos: int | None = None) -> str:
         """Return the number at a tick."""
-        return on_axis(super().__call__(x, pos))
+        text = on_axis(super().__call__(x, pos))
+        return text.replace(",", "{,}") if text.startswith("$") else text  # no gap after the sign
 
 
 def png(figure: Figure) -> bytes:

@@ -126,7 +126,7 @@ def _card(store: Store, server: str, name: str, experiment: Any, run: TrackedRun
         swept="sgdstudy.grid" in run.tags,
         picture=picture if shown else "",
         charts=chart_views.url(base, experiment),
-        run=chart_views.url_of_file(base, experiment, run, ANSWER),
+        run="" if hidden else chart_views.url_of_file(base, experiment, run, ANSWER),
         zoom=chart_views.url_of_file(base, experiment, run, zoomed),
         view="" if server else chart_views.of_browser(experiment.tags, run.invocation),
         viewed=chart_views.url_of_browser(base, experiment, run.invocation),

@@ -44,8 +44,8 @@ def _ask(question: str) -> float | None:
     """Return the reader's guess; None when they pass."""
     while True:
         try:
-            how = in_words("a number, never, or Enter to pass")
-            text = input(f"{question} ({how}): ").strip().lower()
+            prompt = in_words("{question} (a number, never, or Enter to pass):", question=question)
+            text = input(f"{prompt} ").strip().lower()
         except EOFError as error:
             print()
             text = to_say("--predict asks questions: run it in a terminal")

@@ -13,8 +13,8 @@ import pandas as pd
 from sgdstudy import figures, theory
 from sgdstudy.errors import InputError, reason
 from sgdstudy.figures import heat_map, palette
+from sgdstudy.language import say
 from sgdstudy.recipe.columns import more_is_better
-from sgdstudy.text import counted
 from sgdstudy.tracking import chart_views
 from sgdstudy.tracking.entries import Closing
 
@@ -52,25 +52,35 @@ def summary(plan: Plan, table: pd.DataFrame) -> str:
     """Say in words what a sweep found."""
     what, good = plan.by or measure(plan), table[table.status == "FINISHED"]
     seeds = len(plan.combinations[0].arm.config.seeds)
-    parts = [f"{counted(len(table), 'combination')} of {plan.arm}, {counted(seeds, 'seed')} each."]
+    of_arm = say(
+        "{n} combination of {arm}", "{n} combinations of {arm}", n=len(table), arm=plan.arm
+    )
+    parts = [say("{what}, {n} seed each.", "{what}, {n} seeds each.", n=seeds, what=of_arm)]
     absent = int((table.status == "").sum())
     if absent:
         parts.append(
-            f"{absent} are not in the store; sgdstudy recover sends them or says why, and the "
-            f"sweep with --resume answers again."
+            say(
+                """{n} are not in the store; sgdstudy recover sends them or says why, and the sweep
+                with --resume answers again.""",
+                n=absent,
+            )
         )
     if len(good) + absent < len(table):
-        parts.append(f"{len(table) - len(good) - absent} failed; their runs say why.")
+        parts.append(say("{n} failed; their runs say why.", n=len(table) - len(good) - absent))
     first = best(plan, table, 1).to_dict("records")
     if first:
         point = plan.name_of({name: first[0][name] for name in plan.grid})
-        median = " (median over the seeds)" if seeds > 1 else ""
-        end = "Highest" if more_is_better(what) else "Lowest"
-        parts.append(f"{end} {what}: {first[0][what]:.6g}{median}, at {point}.")
+        given = {"what": what, "value": first[0][what], "point": point}
+        given["median"] = f" {say('(median over the seeds)')}" if seeds > 1 else ""
+        if more_is_better(what):
+            parts.append(say("Highest {what}: {value:.6}{median}, at {point}.", **given))
+        else:
+            parts.append(say("Lowest {what}: {value:.6}{median}, at {point}.", **given))
     else:
-        parts.append(f"None has a {what}.")
+        parts.append(say("None has a {what}.", what=what))
     if "diverged" in good:
-        parts.append(f"At least one seed diverges in {int((good.diverged > 0).sum())} of them.")
+        lost = int((good.diverged > 0).sum())
+        parts.append(say("At least one seed diverges in {n} of them.", n=lost))
     return " ".join(parts)
 
 
@@ -133,7 +143,8 @@ def says(run: TrackedRun, plan: Plan, answer: str) -> bool:
 
 
 def _text(plan: Plan, answer: str) -> str:
-    question = f"How does {plan.arm} of {plan.study.name} depend on {', '.join(plan.grid)}?"
+    given = {"arm": plan.arm, "study": plan.study.name, "names": ", ".join(plan.grid)}
+    question = say("How does {arm} of {study} depend on {names}?", **given)
     return f"**{question}**\n\n{answer}"
 
 

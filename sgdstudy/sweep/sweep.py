@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from sgdstudy.errors import InputError, Interrupted
 from sgdstudy.history.history import History
 from sgdstudy.history.rows import AXIS, Rows
+from sgdstudy.language import say as in_words
 from sgdstudy.recipe import draw_cache
 from sgdstudy.studies import helpers, workers
 from sgdstudy.sweep import cluster, results
@@ -116,7 +117,7 @@ def _run(
     say: Callable[[str], None],
 ) -> Swept:
     store = recovery.start(plan.options.store, say)
-    say(f"tracking to {store.shown}")
+    say(in_words("tracking to {store}", store=store.shown))
     for unseen in sorted({one.unseen for one in everything} - {""}):
         say(f"{unseen}: no combination is taken for another, and --resume runs them again")
     with ExitStack() as held:
@@ -131,7 +132,13 @@ def _run(
             earlier = _runs(store, plan)  # whoever wrote to it when we looked has ended by now
         if resume:
             done = len(everything) - len(_todo(everything, earlier))
-            say(f"{done} of {len(everything)} {'is' if done == 1 else 'are'} finished already")
+            found = in_words(
+                "{n} of {all} is finished already",
+                "{n} of {all} are finished already",
+                n=done,
+                all=len(everything),
+            )
+            say(found)
         return _swept(plan, everything, invocation, earlier, spread, progress, say)
 
 

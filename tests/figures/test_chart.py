@@ -18,6 +18,7 @@ import sgdstudy as ss
 from sgdstudy.figures import interactive, lines, palette, static
 from sgdstudy.figures.chart import Chart
 from sgdstudy.figures.panels import MOST_POINTS, Line, Panel, thinned
+from sgdstudy.language import speaking
 
 X = np.arange(1.0, 101.0)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -48,6 +49,15 @@ def test_every_text_can_be_read_at_700_pixels(n, panels):
     assert min(box.x0 for box in boxes) > -1
     assert max(box.x1 for box in boxes) < width + 1
     assert max(box.y1 for box in boxes) < height + 1
+
+
+def test_a_decimal_comma_has_no_gap_after_it():
+    with speaking("fr"):
+        panel = Panel([Line("line", X, X / 100)], "epoch", "loss")
+        figure = Chart("It grows", [panel]).figure()
+        ticks = [t.get_text() for t in figure.axes[0].get_yticklabels()]
+    assert any("{,}" in text for text in ticks)  # in mathematics a bare comma parts a list
+    assert not any(re.search(r"(?<!\{),", text) for text in ticks)
 
 
 def test_a_name_stands_beside_each_line_and_none_on_another():

@@ -9,6 +9,7 @@ from matplotlib.colors import LogNorm
 
 from sgdstudy.figures import heat_map
 from sgdstudy.figures.heat_map import DIVERGED, LIMIT, NOWHERE, Sketch
+from sgdstudy.language import languages, speaking
 
 NAN = float("nan")
 
@@ -91,3 +92,24 @@ def test_an_axis_of_words_has_a_place_for_each():
     panel = sketch({"order": ["shuffle", "strided"]}, [("strided", 2, 0), ("shuffle", 1, 0)])
     panel = panel.axes[0]
     assert [t.get_text() for t in panel.get_xticklabels()] == ["shuffle", "strided"]
+
+
+MAP = ({"lr": [0.1, 0.2], "order": ["a", "b"]}, [(0.1, "a"), (0.1, "b"), (0.2, "a"), (0.2, "b")])
+LINE = ({"lr": [0.1, 0.2, 0.3, 0.4]}, [(0.1,), (0.2,), (0.3,), (0.4,)])
+
+
+@pytest.mark.parametrize("lang", languages())
+@pytest.mark.parametrize("what", NOWHERE)
+@pytest.mark.parametrize(("grid", "points"), [MAP, LINE], ids=["map", "line"])
+def test_the_legend_is_not_cut(grid, points, what, lang):
+    """With all that it can have."""
+    ends = [(3, 0), (NAN, 0), (NAN, 4), (5, 0)]
+    with speaking(lang):
+        rows = [(*point, *end) for point, end in zip(points, ends, strict=True)]
+        figure = sketch(grid, rows, what, limit=0.15)
+        (found,) = figure.legends
+        figure.draw_without_rendering()
+        box = found.get_window_extent()
+    assert len(found.get_texts()) == (3 if len(grid) > 1 else 4)
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.width

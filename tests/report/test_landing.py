@@ -40,6 +40,15 @@ def test_each_study_has_its_question_its_picture_and_its_ways_on(store):
 
 
 @pytest.mark.slow
+def test_a_hidden_answer_has_no_link_to_it(store):
+    ss.run("ex3_batches", store=store, answer=False)
+    html = landing.page(read_store(store))
+    assert "The answer is hidden" in html
+    assert ">Answer<" not in html
+    assert ">Charts<" in html
+
+
+@pytest.mark.slow
 def test_the_pages_speak_french(store):
     """An answer stays in the language it was written in; all around it is French."""
     ss.run("ex3_batches", store=store, lang="fr")

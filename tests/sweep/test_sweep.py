@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -22,6 +23,7 @@ from servers import MlflowServer
 
 import sgdstudy as ss
 from sgdstudy.errors import InputError
+from sgdstudy.language import speaking
 from sgdstudy.studies.scripts import load_study
 from sgdstudy.sweep import cluster, grid, results, sweep
 from sgdstudy.tracking import chart_views
@@ -173,6 +175,14 @@ def test_the_answer_has_table_summary_and_picture(whole, no_server):
     assert swept.answer in (files / "answer.md").read_text()
     best = swept.table.stop_epoch.min()
     assert f"Lowest stop_epoch: {best:g}" in swept.answer
+
+
+def test_the_summary_speaks_french(whole, script, no_server):
+    plan, table = plan_of(script, None, ["lr=0.05,0.1,0.2"]), whole[1].table
+    with speaking("fr"):
+        said = results.summary(plan, table)
+    assert "12 combinaisons de plain" in said
+    assert not re.search(r"\b(Lowest|each|seeds?|at|of|them)\b", said)
 
 
 def charted(store):
