@@ -91,13 +91,11 @@ def over(value, size, share):
 
 def small_steps(value):
     yield ss.say(
-        """At {share} of the largest step that batches of {size} and of {ragged} both stand, the
-        excess loss, that above the least one, settles at {ratio:.3} times what the paper's law for
-        small steps says (batches of {size}).""",
+        """At {share} of the largest step that batches of {size} stand, the excess loss, that above
+        the least one, settles at {ratio:.3} times what the paper's law for small steps says.""",
         share=SHARES[0],
         ratio=over(value, SIZES[0], SHARES[0]),
         size=SIZES[0],
-        ragged=RAGGED,
     )
 
 
