@@ -6,7 +6,6 @@ ONE = r"(?<![\w.,·−⁻])1\s"
 OF_ONE = r"(?:of(?: the)?\s1|(?:des?|sur)\s1)(?![\w]|[.,·]\w)"
 WRONG = {
     "en": (
-        ONE + r"times\b(?! (?:the|that|as|its)\b)",  # else a factor
         ONE + r"(?:random )?(?:seed|order|epoch|step|batche|run|network|passe|point|sample|number"
         r"|pair|update|step size|batch gradient|combination|row|second|other)s\b",
         rf"\b(?:\d+|none|each|any|half|all|medians?|mean) {OF_ONE}",

@@ -161,7 +161,7 @@ def test_help_tells_the_hypothesis_only_where_it_is_asked_for(name, lang, capsys
     foretold = [p for p in study.doc.strip().split("\n\n") if p.startswith(FORETOLD)]
     with speaking(lang):
         secret = [" ".join(translated(text).split())[:60] for text in foretold]
-        question = study.question[:40]
+        question = " ".join(study.question[:40].split())  # help breaks at fixed spaces too
     assert secret
     for words, is_told in (([], False), (["--no-answer"], False), (["--answer"], True)):
         assert call("run", name, *words, "--help", "--lang", lang) == 0

@@ -255,4 +255,4 @@ def test_what_begins_to_write_while_prune_asks_is_left_alone(store, monkeypatch,
         assert commands.PruneCommand(1, store).run() == 0
         left = every_run(opened, opened.experiment("study"))
         assert {run.invocation for run in left} == {calls[0].id, calls[2].id}
-    assert "dropped 1 runs" in capsys.readouterr().out
+    assert "dropped 1 run," in capsys.readouterr().out
