@@ -3,7 +3,7 @@
 import re
 
 ONE = r"(?<![\w.,·−⁻])1\s"
-OF_ONE = r"(?:of(?: the)?\s1|(?:des?|sur)\s1)(?![\w]|[.,·]\w)"
+OF_ONE = r"(?:of(?: the)?\s1|(?:des?|sur)\s1)(?![\w]|[.,·]\w| /)"  # 1 / B is a formula
 WRONG = {
     "en": (
         ONE + r"(?:random )?(?:seed|order|epoch|step|batche|run|network|passe|point|sample|number"
