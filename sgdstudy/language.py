@@ -313,7 +313,7 @@ class _Filled(string.Formatter):
         value = as_python(value)
         if isinstance(value, (list, tuple)):
             return listed([self.format_field(item, format_spec) for item in value])
-        if value is None or isinstance(value, (str, bool)):
+        if value is None or isinstance(value, (str, bool, Path)):
             return str(value)
         return number(value, format_spec, self.known.decimal)
 
