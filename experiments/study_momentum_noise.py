@@ -41,8 +41,8 @@ DRAWN = {
     ("descent", ONE): ("black", ss.to_say("descent, single samples")),
     ("heavy ball", ONE): ("red", ss.to_say("heavy ball, single samples")),
     ("Nesterov", ONE): ("blue", ss.to_say("Nesterov, single samples")),
-    ("heavy ball", ALL): ("orange", ss.to_say("heavy ball, exact gradients")),
-    ("Nesterov", ALL): ("sky", ss.to_say("Nesterov, exact gradients")),
+    ("heavy ball", ALL): ("green", ss.to_say("heavy ball, exact gradients")),
+    ("Nesterov", ALL): ("purple", ss.to_say("Nesterov, exact gradients")),
 }
 
 

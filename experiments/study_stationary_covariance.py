@@ -32,7 +32,7 @@ from answers.study_stationary_covariance import (
 )
 
 EXACT = "theory: stationary second moments; four standard errors, one value a seed"
-COLORS = {4: ("blue", "sky"), RAGGED: ("red", "orange")}
+COLORS = {4: ("blue", "green"), RAGGED: ("red", "purple")}
 
 
 class Options(ss.Options):
