@@ -43,6 +43,9 @@
       Object.assign(y, { domain: [bottom / whole, (bottom + TALL) / whole], showticklabels: true });
       y.title = { ...y.title, text: wrapped(name, TALL / LETTER) };
     }
+    for (const note of own.annotations ?? []) { // a long title of a panel beside a name of two rows
+      if (note.text.length * LETTER > width - 130) note.font = { ...note.font, size: 12 };
+    }
     own.height = whole + own.margin.t + own.margin.b + 28 * names; // of the legend
     own.margin.r = 8;
     return own;
