@@ -64,13 +64,11 @@ class Epochs:
             "loss": loss,
             "weighted_loss": sizes[:, None] * loss,
             "grad_norm": sizes[:, None] * norm(gradient),
-            "grad": sizes[:, None, None] * gradient,
         }
         if self.config.average is not None:
             terms["w"] = w_next
-        self.sums = {
-            name: _sum_batches(value, self.sums.get(name)) for name, value in terms.items()
-        }
+        sums = {name: _sum_batches(value, self.sums.get(name)) for name, value in terms.items()}
+        self.sums = sums | {"grad": _sum_weighted(gradient, sizes, self.sums.get("grad"))}
         self._last = loss[:, -1], w_next[:, -1]
         if self.config.ema is not None:
             self._move(w_next, self.config.ema)
@@ -185,3 +183,13 @@ def _sum_batches(values: np.ndarray, before: np.ndarray | None) -> np.ndarray:
     if values[0, 0].size > 1:
         return np.add.reduce(np.ascontiguousarray(values), axis=1)
     return np.add.accumulate(values, axis=1)[:, -1]
+
+
+def _sum_weighted(
+    values: np.ndarray, weights: np.ndarray, before: np.ndarray | None
+) -> np.ndarray:
+    """Add up the weighted `(E, m, R, p)` over m one by one, in float64; see `_sum_batches`."""
+    total = values[:, 0] * weights[0] if before is None else before + values[:, 0] * weights[0]
+    for k in range(1, values.shape[1]):
+        total += values[:, k] * weights[k]
+    return total
