@@ -32,9 +32,11 @@ from answers.study_batch_growth import (
     short,
 )
 
-MOMENTS = "theory: second moments of every step; four standard errors"
-SETS = "theory: second moments of a shuffled epoch, over all orders; four standard errors"
-BATCHES = "the batches of its epochs, counted"
+MOMENTS = ss.to_say("theory: second moments of every step; four standard errors")
+SETS = ss.to_say(
+    "theory: second moments of a shuffled epoch, over all orders; four standard errors"
+)
+BATCHES = ss.to_say("the batches of its epochs, counted")
 WAYS = {FALLS: "red", GROWS: "blue", CONSTANT: "grey", BOTH: "green"}
 
 
@@ -119,11 +121,13 @@ def picture(o, runs, value):
         seen, off = np.array([(e.value, e.error) for e in found]).T
         theory = np.array([due_over(runs, name, phase) for phase in PHASES])
         given = {"band": (seen - off, seen + off), "theory": theory, "dots": True}
-        ratios.append(ss.figures.Line(label, np.array(PHASES), seen, color, **given))
+        ratios.append(
+            ss.figures.Line(label, case.q ** np.arange(len(PHASES)), seen, color, **given)
+        )
     title, axes = ss.say("small steps"), {"x": ss.say("epoch"), "y": ss.say("excess loss, mean")}
     left = ss.figures.Panel(curves, **axes, title=title, log="y")
-    axes = {"x": ss.say("third of the run"), "y": ss.say("B grows, over lr falls")}
-    title = ss.say("excess loss of the two")
+    axes = {"x": ss.say("what B is multiplied by"), "y": ss.say("B grows / lr falls")}
+    title = ss.say("ratio of the excess losses")
     right = ss.figures.Panel(ratios, **axes, title=title, log="y", limits=(0.5, 2))
     title = ss.say(
         """With small steps a growing batch leaves {small:.3} times the excess loss of a falling lr,
@@ -131,7 +135,8 @@ def picture(o, runs, value):
         batches {ragged:.3}""",
         **last(runs, value),
     )
-    note = ss.say("Grey: lr and B stay. Of few shuffled batches nothing is left once B = d.")
+    note = ss.say("""With small steps the two lines cover each other; grey: lr and B stay. Of few
+        shuffled batches no noise is left once B = d.""")
     return ss.figures.Chart(title, [left, right], note)
 
 

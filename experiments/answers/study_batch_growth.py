@@ -106,11 +106,11 @@ def answer(o, runs, value):
     yield from held(value)
     yield None
     yield ss.say("""Why: in a direction of curvature λ one update multiplies the error by 1 − lr λ,
-        and q updates with lr / q by (1 − lr λ / q)^q, which is about the same where lr λ is small.
-        The one, on a batch of q B, adds noise in proportion to lr² / (q B), and so do the q, on
-        batches of B: q times (lr / q)² / B.""")
+        and q updates with lr / q by the q-th power of 1 − lr λ / q, which is about the same where
+        lr λ is small. The one, on a batch of q B, adds noise in proportion to lr² / (q B), and so
+        do the q, on batches of B: q times (lr / q)² / B.""")
     yield from parted(runs, value)
-    yield ss.say("""With large steps the two powers are not the same, and away from the best
+    yield ss.say("""With large steps the two factors are not the same, and away from the best
         parameters gradients are noisier; an lr that falls makes the steps small, a B that grows
         leaves them large. Of ragged batches an epoch has more than d / B, and the last of them is
         noisier.""")

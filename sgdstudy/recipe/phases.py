@@ -95,7 +95,8 @@ class Phases:
     """
 
     def __init__(self, sizes: Mapping[int, list[int]], epochs: int) -> None:
-        self.epochs, self.parts, step, before = epochs, [], 0, 0
+        self.epochs, step, before = epochs, 0, 0
+        self.parts: list[Phase] = []
         for epoch, batches in sizes.items():
             step += (epoch - before) * len(self.parts[-1].sizes) if self.parts else 0
             self.parts.append(Phase(epoch, step, np.array(batches)))

@@ -158,11 +158,10 @@ def sentence(params: Mapping[str, str]) -> str:
     if given["order"] == "full batch":
         batches = say("all {d} samples at every step", **given)
     elif "batch_schedule" in given:
-        batches = say(
-            """batches of {batch_size} of {d} samples (after epochs, {batch_schedule}), order
-            {order}""",
-            **given,
-        )
+        pairs = [pair.split(": ") for pair in given["batch_schedule"].split(", ")]
+        later = [say("{size} after epoch {epoch}", size=size, epoch=epoch) for epoch, size in pairs]
+        text = to_say("batches of {batch_size} of {d} samples, {later}, order {order}")
+        batches = say(text, **given, later=later)
     else:
         batches = say("batches of {batch_size} of {d} samples, order {order}", **given)
     n = int(given["epochs"])

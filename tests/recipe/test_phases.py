@@ -188,7 +188,10 @@ def test_a_run_is_told_apart_by_its_schedule_and_says_it():
     assert differing == {"batch_schedule"}
     params = describe.parameters(CURVE, one)
     assert params["batch_schedule"] == "2: 10, 3: 53, 4: 20"
-    assert "5 of 53 samples (after epochs, 2: 10, 3: 53, 4: 20)" in describe.sentence(params)
+    assert (
+        "5 of 53 samples, 10 after epoch 2, 53 after epoch 3 and 20 after epoch 4"
+        in describe.sentence(params)
+    )
     assert "batch_schedule" not in describe.parameters(CURVE, ss.TrainConfig(batch_size=5))
 
 
