@@ -11,6 +11,7 @@ from sgdstudy.problems.problem import Problem
 from sgdstudy.quantities import norm
 from sgdstudy.recipe import columns
 from sgdstudy.recipe.config import TrainConfig
+from sgdstudy.recipe.phases import Phases
 
 COLUMNS = tuple(column.name for column in columns.OF_EPOCHS)
 
@@ -21,7 +22,7 @@ class Epochs:
     Args:
         problem: what is trained.
         config: how.
-        sizes: of an epoch's batches, `(m,)`.
+        phases: which batches its epochs have.
 
     Attributes:
         columns: what is known of an epoch when it ends.
@@ -30,8 +31,8 @@ class Epochs:
         ema: their moving average by now, `(R, p)`; None: before the first step, or not wanted.
     """
 
-    def __init__(self, problem: Problem, config: TrainConfig, sizes: np.ndarray) -> None:
-        self.problem, self.config, self.sizes = problem, config, sizes
+    def __init__(self, problem: Problem, config: TrainConfig, phases: Phases) -> None:
+        self.problem, self.config, self.phases = problem, config, phases
         self.sums: dict[str, np.ndarray] = {}
         self.averaged = np.zeros((len(config.seeds), problem.p))
         self.ema: np.ndarray | None = None
@@ -94,14 +95,15 @@ class Epochs:
             full_gradient: `(E, R, p)`.
         """
         assert self._last is not None
-        sums, n, (last_loss, end_w) = self.sums, int(self.sizes.sum()), self._last
+        sums, sizes, (last_loss, end_w) = self.sums, self.phases.at(done).sizes, self._last
+        n = int(sizes.sum())
         found = (
             sums["weighted_loss"] / n,
             full_loss,
             norm(full_gradient),
             last_loss,
             sums["loss"],
-            sums["loss"] / len(self.sizes),
+            sums["loss"] / len(sizes),
             sums["grad_norm"] / n,
             norm(sums["grad"] / n),
         )
@@ -138,7 +140,7 @@ class Epochs:
         mean_w = end_w if sums is None else self._average(end_w, sums, epoch)
 
         def distance(w: np.ndarray) -> np.ndarray:
-            true_w = problem.true_at(epoch * len(self.sizes))
+            true_w = problem.true_at(self.phases.steps_before(epoch))
             assert true_w is not None
             return norm(w - true_w[:, None])
 
@@ -168,7 +170,8 @@ class Epochs:
         within = np.where(counts, sums, 0.0)
         total = np.add.accumulate(np.concatenate([self.averaged[None], within]))[1:]
         self.averaged = total[-1]
-        n = (epoch - skipped)[:, None, None] * len(self.sizes)
+        before = self.phases.steps_before
+        n = (before(epoch) - before(skipped))[:, None, None]
         return np.where(counts, total / np.maximum(n, 1), end_w)
 
 

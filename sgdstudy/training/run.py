@@ -61,8 +61,9 @@ class Run:
         self, problem: Problem, config: TrainConfig, sink: Sink, trajectory: Trajectory | None
     ) -> None:
         seeds, n = list(config.seeds), len(config.seeds)
+        self.epoch, self.batch = 0, 0  # done epochs; done batches of the present one
         self.problem, self.config, self.sink = problem, config, sink
-        self.sizes = np.array(config.batch_sizes(problem.d))
+        self.phases = config.phases(problem.d)
         self.per_epoch = int(self.sizes.sum())  # samples
         self.diagnostics = quantities.resolve(config.diagnostics)
         self.engine: engines.Engine
@@ -86,7 +87,7 @@ class Run:
             known = self.diagnostics.items()
             self.diagnostics = {k: v for k, v in known if not k.startswith("full_")}
         # 0: no rows of steps
-        most_rows = n * config.epochs * len(self.sizes)
+        most_rows = n * self.phases.n_steps
         self.row_stride = config.record_rows and -(-most_rows // config.record_rows)
         self.started = time.perf_counter()
         self.times: np.ndarray = np.empty(0)  # after each step of the chunk, seconds since then
@@ -99,8 +100,7 @@ class Run:
         self.n_steps = np.zeros(n, int)
         # over the replicas still in the batch
         self.members = np.arange(n)
-        self.epoch, self.batch = 0, 0  # done epochs; done batches of the present one
-        self.epochs = Epochs(problem, config, self.sizes)
+        self.epochs = Epochs(problem, config, self.phases)
         self.watch = stops.Watch.of(n)
         self.boundary: tuple[np.ndarray, np.ndarray] | None = None
         self.samples = Samples(None, problem.x, problem.y)  # of the chunk's steps
@@ -109,6 +109,11 @@ class Run:
         # an empty block first: the columns are there even if no epoch is ever completed
         none = {name: np.empty((0, n)) for name in self.epochs.columns} | self._clock(slice(0))
         self._write_epochs(none, self.final_w[None][:0], np.zeros(n, int))
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Those of the present epoch's batches, `(m,)`."""
+        return self.phases.at(self.epoch).sizes
 
     @property
     def over(self) -> bool:
@@ -169,9 +174,10 @@ class Run:
         w = torch.as_tensor(arrays["w"]).to(self.w.device)
         source = sampler(self.problem, config, [config.seeds[r] for r in arrays["members"]])
         if config.batch_size is not None:
-            taken = at["epoch"] * self.per_epoch + int(self.sizes[: at["batch"]].sum())
+            begun = self.phases.at(at["epoch"]).sizes[: at["batch"]]
+            taken = at["epoch"] * self.per_epoch + int(begun.sum())
             source.load_state_dict(parts.get("sampler", {}), taken)
-        epochs = Epochs(self.problem, config, self.sizes)
+        epochs = Epochs(self.problem, config, self.phases)
         kept = {name: arrays[name] for name in ("averaged", "ema") if name in arrays}
         epochs.load_state_dict({"sums": parts.get("sums", {}), **kept})
         watch = stops.Watch(*(np.asarray(arrays[f"stop_{k}"]) for k in stops.Watch._fields))
@@ -202,12 +208,12 @@ class Run:
 
     def advance(self) -> None:
         """Run the next chunk: whole epochs, or a part of one when an epoch is long."""
-        m, done = len(self.sizes), self.epoch * len(self.sizes) + self.batch
+        m, done = len(self.sizes), int(self.phases.steps_before(self.epoch)) + self.batch
         # what runs beyond a stop is lost: never more than what came before
         most = max(1, min(max(FIRST_STEPS, done), CHUNK_VALUES // self._values_per_step()))
         most = min(most, self.engine.chunk_steps)
-        if m <= most:
-            ahead = 1 if self.adaptive else self.config.epochs - self.epoch
+        if m <= most and not self.batch:
+            ahead = 1 if self.adaptive else self.phases.until(self.epoch)
             span = Span(self.sizes, min(most // m, ahead), 0, True)
         else:
             last = min(m, self.batch + most)
@@ -217,14 +223,14 @@ class Run:
 
     def _steps(self, span: Span) -> Trace:
         """Take the steps of a chunk, and look at the clock."""
-        m = len(self.sizes)
         if self.config.batch_size is not None:
             indices = self.sampler.take(span.n_epochs * int(span.sizes.sum()))
             held = self.sampler if isinstance(self.sampler, SampleStreams) else self.problem
             self.samples = Samples(indices, held.x, held.y)
         if self.repeats:
             self.repeats.begin()
-        first, started = self.epoch * m + span.first + 1, time.perf_counter()
+        before = int(self.phases.steps_before(self.epoch)) + span.first
+        first, started = before + 1, time.perf_counter()
         self.w, self.state, recorded = self.engine.steps(
             self.w, self.state, self.samples, span.sizes, span.n_epochs, first
         )
@@ -315,7 +321,7 @@ class Run:
     def _write_steps(self, span: Span, trace: Trace, whole: Whole, found: Verdict) -> None:
         position = np.arange(len(trace.loss))
         keep = (position[:, None] < found.rows) & self.live[self.members]
-        step = self.epoch * len(self.sizes) + span.first + position
+        step = self.phases.steps_before(self.epoch) + span.first + position
         if self.row_stride > 1:  # the last row of a replica that ends here is always kept
             over = span.complete and self.epoch + span.n_epochs == self.config.epochs
             ended = ((found.outcome > 0) | over) & self.live[self.members]
