@@ -88,6 +88,11 @@ class TrainConfig:
             return a number; computed of all the data at the end of every epoch, as a column of
             `epochs`, and of the test data as `test_error`. Less is better, but more of what is
             called accuracy or score, as `f1_score`.
+        evaluate_every: at the ends of which epochs all the data is evaluated, every k-th and the
+            last: loss, gradient norm, accuracies, test data, averages and measures. Of the others
+            `epochs` holds NaN there. It changes nothing of the run, and takes time off it: of a
+            network, an evaluation may cost as much as the epoch. Losses of all the data that come
+            for nothing (least squares, full batch) stay. A stop rule then looks at the batches.
         diagnostics: `off`, `light`, `full`, or a list of names and callables.
         diagnostics_every: steps between two that get the costly ones; None: every step of a
             least-squares problem, every tenth of others.
@@ -127,6 +132,7 @@ class TrainConfig:
     device: str = "cpu"
     engine: str = "auto"
     measures: Mapping[str, Any] = field(default_factory=dict)
+    evaluate_every: int = 1
     diagnostics: Any = "light"
     diagnostics_every: int | None = None
     metrics: Sequence[str] | None = None
@@ -140,6 +146,7 @@ class TrainConfig:
 
         settle("epochs", checks.count("epochs", self.epochs))
         settle("record_rows", checks.count("record_rows", self.record_rows, least=0))
+        settle("evaluate_every", checks.count("evaluate_every", self.evaluate_every))
         if self.diagnostics_every is not None:
             settle("diagnostics_every", checks.count("diagnostics_every", self.diagnostics_every))
         if self.batch_size is not None:
@@ -159,6 +166,9 @@ class TrainConfig:
         settle("measures", _measures(self.measures))
         settle("stop", stops.settle(self.stop, self.measure_columns))
         settle("patience", checks.count("patience", self.patience))
+        if self.stop is not None and self.evaluate_every > 1:
+            of_batches = [stops.RULES.get(name, name) for name in columns.OF_BATCHES]
+            checks.choice("stop rule beside evaluate_every", self.stop[0], of_batches)
         if self.stop is None and self.patience != 1:
             raise InputError("patience goes with a stop rule; name one, as stop=('full', 0.1)")
         settle("metrics", _metrics(self.metrics, known, self.seeds, self.measure_columns))

@@ -255,18 +255,25 @@ class Run:
 
     def _settle(self, span: Span, trace: Trace) -> None:
         """Read the chunk: who diverged, who stopped, which rows exist; hand the rows over."""
-        m, n, whole = span.m, len(self.members), self._full(span, trace)
+        m, n = span.m, len(self.members)
         self.epochs.add(
             trace.loss.reshape(span.n_epochs, m, n),
             trace.gradient.reshape(span.n_epochs, m, n, -1),
             trace.w[1:].reshape(span.n_epochs, m, n, -1),
             span.sizes,
         )
-        epochs = {}
+        epochs = self.epochs.of_batches(self.epoch) if span.complete else {}
+        stopped = self._stopped(span, epochs)
+        due = self._due(span, stopped)
+        whole = self._full(span, trace, due)
         if span.complete:
-            epochs = self.epochs.close(self.epoch, whole.end_loss, whole.end_gradient)
+            ends = (whole.end_loss, whole.end_gradient)
+            epochs = self.epochs.close(self.epoch, *ends, due)
             epochs |= self._clock(slice(m - 1, None, m))
-        found = verdict(span, trace, self._stopped(span, epochs))
+        if stopped is None:
+            stopped = self._stopped(span, epochs)
+        assert stopped is not None
+        found = verdict(span, trace, stopped)
         if self.row_stride:
             self._write_steps(span, trace, whole, found)
         if span.complete:
@@ -275,11 +282,19 @@ class Run:
         self.epoch += span.n_epochs if span.complete else 0
         self.batch = 0 if span.complete else span.first + m
 
-    def _full(self, span: Span, trace: Trace) -> Whole:
+    def _due(self, span: Span, stopped: np.ndarray | None) -> np.ndarray:
+        """Return which epochs of the chunk are evaluated, `(E,)`: those that end a replica too."""
+        epoch = self.epoch + 1 + np.arange(span.n_epochs)
+        due = (epoch % self.config.evaluate_every == 0) | (epoch == self.config.epochs)
+        if stopped is not None:
+            due[stopped[stopped < span.n_epochs]] = True
+        return due
+
+    def _full(self, span: Span, trace: Trace, due: np.ndarray) -> Whole:
         """Return the whole loss and gradient before every step, and at the end of every epoch.
 
         Exact at every step for least squares, where steps are recorded; else known at the
-        boundaries of epochs only.
+        boundaries of epochs only, of those that are due.
         """
         problem, m, w = self.problem, span.m, trace.w
         if problem.least_squares is not None and self.row_stride:
@@ -300,20 +315,28 @@ class Run:
             values[0], slopes[0] = self.boundary
         if not span.complete:
             return Whole(values, slopes, values, slopes)
-        shape = w[m::m].shape
-        value, slope = problem.full(w[m::m].reshape(-1, shape[-1]))
-        value, slope = value.reshape(shape[:-1]), slope.reshape(shape)
+        ends = w[m::m]
+        value, slope = np.full(ends.shape[:-1], np.nan), np.full(ends.shape, np.nan)
+        if due.any():
+            found = problem.full(ends[due].reshape(-1, ends.shape[-1]))
+            value[due] = found[0].reshape(-1, ends.shape[1])
+            slope[due] = found[1].reshape(-1, *ends.shape[1:])
         values[m::m], slopes[m::m] = value[:-1], slope[:-1]
         self.boundary = (value[-1], slope[-1])
         return Whole(values, slopes, value, slope)
 
-    def _stopped(self, span: Span, epochs: dict[str, np.ndarray]) -> np.ndarray:
-        """Return, per replica, the first epoch of the chunk that the stop rule ends, else E."""
+    def _stopped(self, span: Span, epochs: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        """Return, per replica, the first epoch of the chunk that the stop rule ends, else E.
+
+        None: its column is not known yet.
+        """
         if self.config.stop is None or not span.complete:
             return np.full(len(self.members), span.n_epochs)
         stop, patience = self.config.stop, self.config.patience
-        values = epochs[stops.column_of(stop[0])].astype(float)
-        first, self.watch = stops.look(values, stop, patience, self.watch)
+        column = stops.column_of(stop[0])
+        if column not in epochs:
+            return None
+        first, self.watch = stops.look(epochs[column].astype(float), stop, patience, self.watch)
         return first
 
     # ---- rows ------------------------------------------------------------------------------
