@@ -315,12 +315,12 @@ class Run:
             values[0], slopes[0] = self.boundary
         if not span.complete:
             return Whole(values, slopes, values, slopes)
-        ends = w[m::m]
-        value, slope = np.full(ends.shape[:-1], np.nan), np.full(ends.shape, np.nan)
+        end_w = w[m::m]
+        value, slope = np.full(end_w.shape[:-1], np.nan), np.full(end_w.shape, np.nan)
         if due.any():
-            found = problem.full(ends[due].reshape(-1, ends.shape[-1]))
-            value[due] = found[0].reshape(-1, ends.shape[1])
-            slope[due] = found[1].reshape(-1, *ends.shape[1:])
+            found = problem.full(end_w[due].reshape(-1, end_w.shape[-1]))
+            value[due] = found[0].reshape(-1, end_w.shape[1])
+            slope[due] = found[1].reshape(-1, *end_w.shape[1:])
         values[m::m], slopes[m::m] = value[:-1], slope[:-1]
         self.boundary = (value[-1], slope[-1])
         return Whole(values, slopes, value, slope)

@@ -235,7 +235,7 @@ def program(
             f"typedef {'float' if single else 'double'} T;",
             f"enum {{ {names} }};",
             f'#define UNROLL _Pragma("GCC unroll {UNROLLED}")',
-            f"#define MEMORY {'' if on_stack else 'static thread_local'}",
+            f"#define MEMORY {'' if on_stack else 'alignas(64) static thread_local'}",
             _ONE_LANE if lanes == 1 else _LANES,
             _PRELUDE % {"f": f},
             *functions,
