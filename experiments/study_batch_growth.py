@@ -60,7 +60,7 @@ def problem(d):
 
 
 def arms(o):
-    same = {"seeds": o.seed_range(), "diagnostics": "off", "record_rows": 0}
+    same = {"seeds": o.seed_range(), "diagnostics": "off", "record_rows": 20_000}  # all epochs
     for name, case in CASES.items():
         given = {"batch_size": case.size, "order": case.order, "metrics": ["full_loss"]}
         arm = ss.Arm(problem(case.d), "", **given, **same)
