@@ -4,7 +4,7 @@ from table import Group
 
 TRAINER = Group(
     "training/run.py",
-    "train trajectory checkpoint orders schedules",
+    "train phases trajectory checkpoint orders schedules",
     [
         (
             'self.reason[self.reason == ""] = "max_epochs"',
@@ -131,7 +131,7 @@ TRAINER = Group(
 
 EPOCHS = Group(
     "training/epochs.py",
-    "train schedules sample_stream trajectory checkpoint",
+    "train schedules phases sample_stream trajectory checkpoint",
     [
         (
             '"weighted_loss": sizes[:, None] * loss',

@@ -9,7 +9,6 @@ import sgdstudy as ss
 
 PHASES = (1, 2, 3)  # thirds of a run: before, between and after two changes
 CONSTANT, FALLS, GROWS, BOTH = "nothing changes", "lr falls", "B grows", "B grows, then lr falls"
-TIMES = {CONSTANT: (0, 0, 0), FALLS: (0, 0, 0), GROWS: (0, 1, 2), BOTH: (0, 1, 1)}  # B has grown
 SMALL, LARGE, RAGGED, SHUFFLED = "small steps", "large steps", "ragged", "shuffled"
 
 
@@ -36,6 +35,12 @@ CASES = {
 def arm_of(case, way):
     """Return the name of an arm."""
     return f"{case}, {way}"
+
+
+def judged(arm):
+    """Return the thirds of an arm that are judged; until something changes all ways are alike."""
+    way = arm.split(", ", 1)[1]
+    return {FALLS: PHASES, GROWS: PHASES[1:]}.get(way, PHASES[-1:])
 
 
 @lru_cache(64)
@@ -153,7 +158,7 @@ def mixed(value):
 
 
 def held(value):
-    mine = [claim for claim in value if claim.holds is not None and not claim.identity]
+    mine = [claim for claim in value if claim.holds is not None]
     if mine and all(claim.holds for claim in mine):
         yield ss.say(
             """{n} mean losses and ratios of them are as near to the second moments of every step as

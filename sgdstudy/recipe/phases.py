@@ -90,7 +90,7 @@ class Phases:
 
     Example:
         >>> phases = Phases({0: [2, 2], 3: [4]}, 5)
-        >>> phases.n_steps, phases.steps_before(4), phases.sizes_of_steps().tolist()
+        >>> phases.n_steps, int(phases.steps_before(4)), phases.sizes_of_steps().tolist()
         (8, 7, [2, 2, 2, 2, 2, 2, 4, 4])
     """
 

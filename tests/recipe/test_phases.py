@@ -267,14 +267,14 @@ def test_reshuffled_losses_are_the_means_over_all_orders():
 
 
 def test_an_arm_is_expected_to_do_what_its_epochs_do():
-    given = {"lr": 0.1, "batch_size": 2, "batch_schedule": {2: 3}, "epochs": 4, "seeds": [0]}
+    given = {"lr": 0.1, "batch_size": 2, "batch_schedule": {1: 3, 3: 4}, "epochs": 5}
     given |= {"schedule": "StepLR", "schedule_options": {"step_size": 1}, "schedule_unit": "epoch"}
     arm = ss.Arm(tiny(), order="with_replacement", **given)
-    sizes = [2, 2, 2, 2, 3, 1, 3, 1]
-    rates = np.repeat(0.1 ** np.arange(1, 5), 2)
+    sizes, ends = [2, 2, 3, 1, 3, 1, 4, 4], [0, 2, 4, 6, 7, 8]
+    rates = np.repeat(0.1 ** np.arange(1, 6), [2, 2, 2, 1, 1])
     ls = arm.problem.least_squares
     losses = theory.resized_losses(ls, START, 4, sizes, rates, True)
-    assert np.allclose(ss.expect(arm).excess, losses[::2] - ls.least_loss, rtol=1e-10)
+    assert np.allclose(ss.expect(arm).excess, losses[ends] - ls.least_loss, rtol=1e-10)
     for other in (arm.but(optimizer="Adam"), arm.but(average=0.5)):
         with pytest.raises(ss.InputError, match="where the batch size changes"):
             _ = ss.expect(other).excess
