@@ -20,6 +20,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 import report
 import rows_cockpit
 import rows_log
+import rows_networks
 import rows_process
 import rows_step
 import rows_sweep
@@ -31,6 +32,7 @@ from rich.console import Console
 ROWS: dict[str, Callable[[Options], list[Table]]] = {
     "step": rows_step.step,
     "jax": rows_step.jax,
+    "networks": rows_networks.networks,
     "run": rows_track.run,
     "log": rows_log.logging,
     "disk": rows_log.disk,

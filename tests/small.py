@@ -9,6 +9,7 @@ SMALL = {
     "ex6_shuffle": {"seeds": 2, "epochs": 2},
     "ex7a_loss": {"seeds": 2, "epochs": 2},
     "ex7b_gradient_norm": {"seeds": 2, "epochs": 2},
+    "study_batch_growth": {"seeds": 2, "times": 9, "quick": True},
     "study_batch_size": {"seeds": 2, "longer": 1.1, "quick": True},
     "study_edge_of_stability": {"seeds": 1, "time": 8.0},
     "study_largest_step": {"seeds": 2, "quick": True},

@@ -216,6 +216,34 @@ CALLS = {
             ({"ema": 0}, "between 0 and 1, got 0"),
             ({"ema": 1}, "between 0 and 1, got 1"),
             ({"ema": "a"}, "ema is a number, not 'a'"),
+            (
+                {"batch_schedule": 40},
+                "by the number of epochs done before, as {10: 40, 20: 160}, not 40",
+            ),
+            ({"batch_schedule": {0: 40}}, "an epoch of batch_schedule must be at least 1, got 0"),
+            (
+                {"batch_schedule": {2: 0}},
+                "a batch size of batch_schedule must be at least 1, got 0",
+            ),
+            (
+                {"batch_schedule": {2: None}},
+                "a batch size of batch_schedule must be a whole number",
+            ),
+            ({"batch_schedule": {9: 40}, "epochs": 9}, "after epoch 9, and the run has epochs=9"),
+            ({"batch_schedule": [(2, 7), (2, 9)]}, "names epoch 2 twice"),
+            ({"batch_schedule": {2: 40}}, "give the first, as batch_size=8"),
+            (
+                {"batch_schedule": {2: 40}, "batch_size": 5, "drop_last": True},
+                "leave drop_last out",
+            ),
+            (
+                {"batch_schedule": {2: 40}, "batch_size": 5, "order": "strided"},
+                "the order 'strided' is made for one batch size",
+            ),
+            (
+                {"batch_schedule": {1: 2}, "batch_size": 2, "order": [[[0, 1]]] * 2},
+                "the order 'array' is made for one batch size",
+            ),
             ({"drop_last": None}, "drop_last is True or False, not None"),
             ({"drop_last": 1}, "drop_last is True or False, not 1"),
             ({"clock": "yes"}, "clock is True or False, not 'yes'"),
@@ -672,6 +700,7 @@ TAKEN: dict[str, list[Any]] = {  # of each setting, some that are: of ANYTHING h
     "average": [0, 0.5],
     "ema": [0.5, np.float32(0.25)],
     "batch_size": [1, 54, np.int64(7)],
+    "batch_schedule": [((2, 7),), np.array([[1, 7], [9, 53]])],
     "drop_last": [True, np.True_],
     "order": ["strided", [[[0, 1], [2, 3]]]],
     "epochs": [1, np.int64(3)],
@@ -689,6 +718,7 @@ TAKEN: dict[str, list[Any]] = {  # of each setting, some that are: of ANYTHING h
     "measures": [{}, {"error": len}],
 }
 BESIDE = {  # what a setting goes with
+    "batch_schedule": {"batch_size": 5},
     "schedule_unit": {"schedule": "inverse_time"},
     "patience": {"stop": ("full", 0.1)},
 }

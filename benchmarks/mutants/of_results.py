@@ -507,7 +507,7 @@ EXPECTED_ORDERS = Group(
 
 EXPECTED_MOMENTS = Group(
     "theory/expected_moments.py",
-    "expect",
+    "expect phases",
     [
         (
             "if not (c.plain if whatever_lr else c.steps_are_plain):",
@@ -518,6 +518,11 @@ EXPECTED_MOMENTS = Group(
             'if not rule or set(c.options) - {"momentum", *more}:',
             "if not rule:",
             "numbers of momentum for weight decay too",
+        ),
+        (
+            "losses[phases.steps_before(np.arange(c.epochs + 1))]",
+            "losses[phases.steps_before(1) * np.arange(c.epochs + 1)]",
+            "epochs of a changing batch size end after as many steps as the first",
         ),
     ],
 )

@@ -171,8 +171,8 @@ RANDOM_ORDER = Group(
             "the part linear in lr counts twice",
         ),
         (
-            "square = squares[sizes[t % len(sizes)]]",
-            "square = squares[sizes[0]]",
+            "square = squares[size]",
+            "square = squares[int(sizes[0])]",
             "the short last batch is taken for a full one",
         ),
         (
@@ -403,8 +403,13 @@ STABILITY = Group(
 
 STEP_SIZES = Group(
     "theory/step_sizes.py",
-    "step_sizes theory_kinds",
+    "step_sizes theory_kinds phases",
     [
+        (
+            'return np.resize(batch_sizes("shuffle", d, batch_size), n)',
+            "return np.full(n, batch_size)",
+            "the short last batch is taken for a full one",
+        ),
         ("second @ ls.hessian.ravel() / 2", "second @ ls.hessian.ravel()", "no half"),
         (
             "moved = with_sum - rates[t] * h @ with_sum",
@@ -425,6 +430,28 @@ STEP_SIZES = Group(
             "sign",
         ),
         ("mean @ h @ shift + shift", "shift", "the mean's part is forgotten"),
+    ],
+)
+
+RESHUFFLING = Group(
+    "theory/reshuffling.py",
+    "reshuffling phases",
+    [
+        (
+            "state = epochs[size, lr] @ state",
+            "state = next(iter(epochs.values())) @ state",
+            "every epoch has the batches and the step of the first",
+        ),
+        (
+            "if (size, lr) not in epochs:",
+            "if not any(size == known for known, _ in epochs):",
+            "a step that changed while the batch size stayed",
+        ),
+        (
+            "found[k] = ls.least_loss + h @ state / 2",
+            "found[k] = ls.least_loss + h @ state",
+            "no half",
+        ),
     ],
 )
 
@@ -516,6 +543,7 @@ GROUPS = [
     BATCH_VS_FULL,
     STABILITY,
     STEP_SIZES,
+    RESHUFFLING,
     TRACKING,
     ARGUMENTS,
 ]

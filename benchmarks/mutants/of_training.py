@@ -4,7 +4,7 @@ from table import Group
 
 TRAINER = Group(
     "training/run.py",
-    "train trajectory checkpoint orders schedules",
+    "train phases trajectory checkpoint orders schedules",
     [
         (
             'self.reason[self.reason == ""] = "max_epochs"',
@@ -22,13 +22,23 @@ TRAINER = Group(
             "an adaptive order is asked for an epoch it does not know",
         ),
         (
+            "else self.phases.until(self.epoch)",
+            "else self.config.epochs - self.epoch",
+            "a chunk goes on beyond a change of the batch size",
+        ),
+        (
+            "if m <= most and not self.batch:",
+            "if m <= most:",
+            "an epoch that was begun is begun again once fewer replicas leave room for all of it",
+        ),
+        (
             "span = Span(self.sizes[self.batch : last], 1, self.batch, last == m)",
             "span = Span(self.sizes[self.batch : last], 1, 0, last == m)",
             "batches of a long epoch are numbered from 0 in every chunk",
         ),
         (
-            "self.epoch * m + span.first + 1, time.perf_counter()",
-            "self.epoch * m + 1, time.perf_counter()",
+            "before = int(self.phases.steps_before(self.epoch)) + span.first",
+            "before = int(self.phases.steps_before(self.epoch))",
             "steps within a long epoch take the step sizes of its beginning",
         ),
         (
@@ -121,7 +131,7 @@ TRAINER = Group(
 
 EPOCHS = Group(
     "training/epochs.py",
-    "train schedules sample_stream trajectory checkpoint",
+    "train schedules phases sample_stream trajectory checkpoint",
     [
         (
             '"weighted_loss": sizes[:, None] * loss',
@@ -144,7 +154,7 @@ EPOCHS = Group(
             "the norm of the mean for the mean of the norms",
         ),
         (
-            'sums["loss"] / len(self.sizes)',
+            'sums["loss"] / len(sizes)',
             'sums["loss"] / n',
             "the plain mean over samples, not batches",
         ),
@@ -159,7 +169,7 @@ EPOCHS = Group(
             "the true parameters an epoch ago; averages begin late",
         ),
         (
-            "problem.true_at(epoch * len(self.sizes))",
+            "problem.true_at(self.phases.steps_before(epoch))",
             "problem.true_at(epoch)",
             "the true parameters after so many epochs, not steps",
         ),
@@ -184,8 +194,8 @@ EPOCHS = Group(
             "the sum goes on from the wrong epoch of a chunk",
         ),
         (
-            "n = (epoch - skipped)[:, None, None] * len(self.sizes)",
-            "n = epoch[:, None, None] * len(self.sizes)",
+            "n = (before(epoch) - before(skipped))[:, None, None]",
+            "n = before(epoch)[:, None, None]",
             "divided by all epochs",
         ),
         (
@@ -305,7 +315,7 @@ STATE = Group(
         ('"sums": epochs["sums"],\n', '"sums": {},\n', "the sums of an epoch begin anew"),
         ('"rule": rules.state_dict(self.state),\n', '"rule": {},\n', "momentum is lost"),
         (
-            'at["epoch"] * self.per_epoch + int(self.sizes[: at["batch"]].sum())',
+            'at["epoch"] * self.per_epoch + int(begun.sum())',
             'at["epoch"] * self.per_epoch',
             "the order goes on at the beginning of an epoch",
         ),
@@ -324,7 +334,7 @@ STATE = Group(
 
 CONFIG = Group(
     "recipe/config.py",
-    "train schedules bad_input orders predictions clipping drop_last",
+    "train schedules bad_input orders predictions clipping drop_last phases",
     [
         (
             "and not self.options and not self.clips",
@@ -337,19 +347,20 @@ CONFIG = Group(
             "momentum is taken for none",
         ),
         (
-            "return self.epochs * len(self.batch_sizes(d))",
-            "return self.epochs * (d // (self.batch_size or d))",
-            "the ragged batch is no step",
-        ),
-        (
-            "return orders.batch_sizes(self.order, d, self.batch_size or d, self.drop_last)",
-            "return orders.batch_sizes(self.order, d, self.batch_size or 1, self.drop_last)",
+            "sizes = {0: self.batch_size or d} | dict",
+            "sizes = {0: self.batch_size or 1} | dict",
             "full batch by single samples",
         ),
+        ("if size > problem.d:", "if size >= problem.d:", "B = d is refused"),
         (
-            "if self.batch_size is not None and self.batch_size > problem.d:",
-            "if self.batch_size is not None and self.batch_size >= problem.d:",
-            "B = d is refused",
+            "for size in (self.batch_size or problem.d, *dict(self.batch_schedule).values()):",
+            "for size in (self.batch_size or problem.d,):",
+            "a later batch size beyond the data is let through",
+        ),
+        (
+            "self.schedule is None and not self.batch_schedule",
+            "self.schedule is None",
+            "steps of a changing batch size are taken for those of one",
         ),
         (
             "if len(self.order) < self.epochs:",
@@ -463,6 +474,50 @@ DRAWS = Group(
     ],
 )
 
+PHASES = Group(
+    "recipe/phases.py",
+    "phases",
+    [
+        (
+            "(epoch - before) * len(self.parts[-1].sizes)",
+            "epoch * len(self.parts[-1].sizes)",
+            "a third phase begins too late",
+        ),
+        (
+            "if part.epoch <= epoch)",
+            "if part.epoch < epoch or not part.epoch)",
+            "the batch size changes an epoch late",
+        ),
+        ("if part.epoch > epoch)", "if part.epoch >= epoch)", "no epoch is left of a new phase"),
+        (
+            "return next(later, self.epochs) - epoch",
+            "return self.epochs - epoch",
+            "epochs of all phases are alike",
+        ),
+        (
+            "return step + (np.asarray(epoch) - first) * m",
+            "return np.asarray(epoch) * m",
+            "all epochs before had as many steps",
+        ),
+        (
+            "return first + (np.asarray(step) - start) // m",
+            "return np.asarray(step) // m",
+            "the same of a step's epoch",
+        ),
+        (
+            'np.searchsorted(starts, where, side="right") - 1',
+            'np.searchsorted(starts, where, side="left") - 1',
+            "the first step of a phase counts with the phase before",
+        ),
+        (
+            "np.tile(part.sizes, end - part.epoch)",
+            "np.tile(part.sizes, end)",
+            "too many steps after the first phase",
+        ),
+        ("for size in part.sizes})", "for size in part.sizes[:1]})", "no ragged batch"),
+    ],
+)
+
 ENGINES = Group(
     "training/engines.py",
     "engines train schedules",
@@ -527,6 +582,7 @@ GROUPS = [
     TRAJECTORY,
     DRAWS,
     ENGINES,
+    PHASES,
     ONE_BY_ONE,
     TRACKING_RESUME,
 ]

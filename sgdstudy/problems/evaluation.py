@@ -20,7 +20,7 @@ from sgdstudy.problems.torch_state import own_state
 if TYPE_CHECKING:
     from sgdstudy.problems.least_squares import LeastSquares
 
-EVALUATE_AT_ONCE = 100_000  # predictions at once when the whole data is evaluated: they stay cached
+EVALUATE_AT_ONCE = 100_000  # numbers of inputs at once when all the data is evaluated: cached
 
 
 class Evaluation:
@@ -104,7 +104,7 @@ class Evaluation:
         if self.least_squares is not None:
             return self.least_squares.loss(w), self.least_squares.gradient(w)
         values, gradients = np.empty(len(w)), np.empty(w.shape)
-        for part, tensor in self._blocks(w, self.d):
+        for part, tensor in self._blocks(w, self.x):
             loss, gradient = self.over_all(tensor)
             values[part], gradients[part] = loss.cpu().numpy(), gradient.cpu().numpy()
         return values, gradients
@@ -115,7 +115,7 @@ class Evaluation:
         if self.test is None:
             raise InputError("this problem has no test data; give test=(x, y)")
         values = np.empty(len(w))
-        for part, tensor in self._blocks(w, len(self.test[0])):
+        for part, tensor in self._blocks(w, self.test[0]):
             values[part] = 0.0
             for x, y, share in self._samples(*self.test, len(tensor)):
                 with torch.no_grad():
@@ -133,7 +133,7 @@ class Evaluation:
         """
         x, y = self._data(test)
         values = np.empty(len(w))
-        for part, tensor in self._blocks(w, len(x)):
+        for part, tensor in self._blocks(w, x):
             values[part] = 0.0
             for some_x, some_y, share in self._samples(x, y, len(tensor)):
                 with torch.no_grad():
@@ -159,7 +159,7 @@ class Evaluation:
         for i in range(len(w)):
             row = torch.tensor(w[i : i + 1], dtype=self.dtype, device=x.device)
             with torch.no_grad():
-                parts = [self.predict(row, part[None])[0] for part in x.split(EVALUATE_AT_ONCE)]
+                parts = [self.predict(row, part[None])[0] for part in x.split(_at_once(x))]
                 try:
                     values[i] = float(function(torch.cat(parts), y.clone()))
                 except Exception as error:
@@ -177,7 +177,7 @@ class Evaluation:
         The loss must add up for that; else they come at once.
         """
         adds_up = callable(self.loss) or self.loss in losses.ADDITIVE
-        size = EVALUATE_AT_ONCE if adds_up else len(x)
+        size = _at_once(x) if adds_up else len(x)
         for start in range(0, len(x), size):
             block = slice(start, start + size)
             yield (
@@ -186,8 +186,8 @@ class Evaluation:
                 len(x[block]) / len(x),
             )
 
-    def _blocks(self, w: np.ndarray, d: int) -> Any:
-        size = max(1, EVALUATE_AT_ONCE // d)
+    def _blocks(self, w: np.ndarray, x: torch.Tensor) -> Any:
+        size = max(1, _at_once(x) // len(x))
         for start in range(0, len(w), size):
             part = slice(start, start + size)
             # a copy: of what cannot be written, torch warns
@@ -211,3 +211,8 @@ class Evaluation:
             except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
                 return False
         return torch.equal(alone, together) if isinstance(together, torch.Tensor) else False
+
+
+def _at_once(x: torch.Tensor) -> int:
+    """Return how many samples are evaluated at once."""
+    return max(1, EVALUATE_AT_ONCE // max(1, x[0].numel()))

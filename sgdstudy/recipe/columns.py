@@ -190,6 +190,8 @@ OF_EPOCHS = (
     ),
 )
 
+OF_BATCHES = tuple(column.name for column in OF_EPOCHS if not column.name.startswith("full_"))
+
 # of the epochs of runs that have them
 OF_SOME_EPOCHS = (
     Column("distance", _KNOWN, "distance to the true parameters", "", True),

@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-import numpy as np
 import torch
 
 from sgdstudy import checks, quantities
@@ -17,7 +16,7 @@ from sgdstudy.language import say, to_say, unknown
 from sgdstudy.problems import bindings
 from sgdstudy.problems.problem import DTYPES, Problem
 from sgdstudy.problems.torch_state import own_state
-from sgdstudy.recipe import columns, orders, rules, schedules
+from sgdstudy.recipe import columns, orders, phases, rules, schedules
 from sgdstudy.recipe import stop as stops
 from sgdstudy.recipe.stop import STOP_COLUMNS as STOP_COLUMNS
 
@@ -64,6 +63,9 @@ class TrainConfig:
             after every step, from the first; `ema_loss` of `epochs` is the loss of all the data at
             it. It changes nothing of the run. None: none.
         batch_size: samples per step, None for full batch.
+        batch_schedule: how the batch size goes on from `batch_size`: by the number of epochs done,
+            as `{10: 40, 20: 160}`; the epoch after the tenth has batches of 40. None: it stays.
+            Not for the orders of `named_orders.SIZED` and arrays, which are made for one size.
         drop_last: whether an epoch leaves out the samples that do not fill a batch; else its last
             batch is smaller and noisier. `with_replacement` then draws fewer in an epoch; orders
             that stay the same (`sequential`, `shuffle_once`, `grab`) never see those samples.
@@ -86,6 +88,11 @@ class TrainConfig:
             return a number; computed of all the data at the end of every epoch, as a column of
             `epochs`, and of the test data as `test_error`. Less is better, but more of what is
             called accuracy or score, as `f1_score`.
+        evaluate_every: at the ends of which epochs all the data is evaluated, every k-th and the
+            last: loss, gradient norm, accuracies, test data, averages and measures. Of the others
+            `epochs` holds NaN there. It changes nothing of the run, and takes time off it: of a
+            network, an evaluation may cost as much as the epoch. Losses of all the data that come
+            for nothing (least squares, full batch) stay. A stop rule then looks at the batches.
         diagnostics: `off`, `light`, `full`, or a list of names and callables.
         diagnostics_every: steps between two that get the costly ones; None: every step of a
             least-squares problem, every tenth of others.
@@ -114,6 +121,7 @@ class TrainConfig:
     average: float | None = None
     ema: float | None = None
     batch_size: int | None = None
+    batch_schedule: Any = ()
     drop_last: bool = False
     order: Any = "shuffle"
     epochs: int = 100
@@ -124,6 +132,7 @@ class TrainConfig:
     device: str = "cpu"
     engine: str = "auto"
     measures: Mapping[str, Any] = field(default_factory=dict)
+    evaluate_every: int = 1
     diagnostics: Any = "light"
     diagnostics_every: int | None = None
     metrics: Sequence[str] | None = None
@@ -137,6 +146,7 @@ class TrainConfig:
 
         settle("epochs", checks.count("epochs", self.epochs))
         settle("record_rows", checks.count("record_rows", self.record_rows, least=0))
+        settle("evaluate_every", checks.count("evaluate_every", self.evaluate_every))
         if self.diagnostics_every is not None:
             settle("diagnostics_every", checks.count("diagnostics_every", self.diagnostics_every))
         if self.batch_size is not None:
@@ -146,6 +156,8 @@ class TrainConfig:
         settle("device", _device(self.device))
         checks.choice(to_say("engine"), self.engine, ENGINES)
         settle("drop_last", checks.truth("drop_last", self.drop_last))
+        settle("batch_schedule", phases.settle(self.batch_schedule, self.epochs))
+        self._check_batch_schedule()
         settle("clock", checks.truth("clock", self.clock))
         varies = ["lr"] if self.schedule is not None else []
         varies += [columns.CLOCK] if self.clock else []
@@ -154,6 +166,9 @@ class TrainConfig:
         settle("measures", _measures(self.measures))
         settle("stop", stops.settle(self.stop, self.measure_columns))
         settle("patience", checks.count("patience", self.patience))
+        if self.stop is not None and self.evaluate_every > 1:
+            of_batches = [stops.RULES.get(name, name) for name in columns.OF_BATCHES]
+            checks.choice("stop rule beside evaluate_every", self.stop[0], of_batches)
         if self.stop is None and self.patience != 1:
             raise InputError("patience goes with a stop rule; name one, as stop=('full', 0.1)")
         settle("metrics", _metrics(self.metrics, known, self.seeds, self.measure_columns))
@@ -191,11 +206,12 @@ class TrainConfig:
 
     def check(self, problem: Problem) -> None:
         """Raise `InputError` where the settings do not fit the problem."""
-        if self.batch_size is not None and self.batch_size > problem.d:
-            raise InputError(
-                f"batch_size {self.batch_size} is more than the {problem.d} samples; "
-                f"give 1 to {problem.d}, or None for full batch"
-            )
+        for size in (self.batch_size or problem.d, *dict(self.batch_schedule).values()):
+            if size > problem.d:
+                raise InputError(
+                    f"batch_size {size} is more than the {problem.d} samples; "
+                    f"give 1 to {problem.d}, or None for full batch"
+                )
         if self.order == "stream" and (problem.stream is None or self.batch_size is None):
             missing = "stream=..." if problem.stream is None else "a batch_size"
             raise InputError(f"the order 'stream' needs a problem with a stream: give {missing}")
@@ -232,6 +248,20 @@ class TrainConfig:
                 raise InputError(
                     f"there is no parameter {name}; {problem.name} has w0 to w{problem.p - 1}"
                 )
+
+    def _check_batch_schedule(self) -> None:
+        """Raise `InputError` where a batch schedule does not fit the other settings."""
+        if not self.batch_schedule:
+            return
+        if self.batch_size is None:
+            raise InputError("batch_schedule changes a batch size: give the first, as batch_size=8")
+        if self.drop_last:
+            raise InputError("an epoch of a batch_schedule has every sample; leave drop_last out")
+        if orders.is_sized(self.order):
+            raise InputError(
+                f"the order {orders.name_of(self.order)!r} is made for one batch size; with "
+                f"batch_schedule give another, as 'shuffle' or 'with_replacement'"
+            )
 
     @property
     def measure_columns(self) -> list[str]:
@@ -279,23 +309,39 @@ class TrainConfig:
 
     @property
     def steps_are_plain(self) -> bool:
-        """Whether every step is w - lr g, with the same lr."""
-        return self.plain and self.schedule is None
+        """Whether every step is w - lr g, with the same lr and batch size."""
+        return self.plain and self.schedule is None and not self.batch_schedule
 
     def n_steps(self, d: int) -> int:
         """Return the most steps of a run on d samples."""
-        return self.epochs * len(self.batch_sizes(d))
+        return self.phases(d).n_steps
 
     def rates(self, d: int) -> schedules.Rates:
         """Return the step sizes of a run on d samples, by the number of the step, from 0."""
         given = (self.schedule, self.lr, self.schedule_options)
         if self.schedule_unit == "step":
             return schedules.make(*given, self.n_steps(d))
-        by_epoch, m = schedules.make(*given, self.epochs, "epoch"), len(self.batch_sizes(d))
-        return lambda steps: by_epoch(np.asarray(steps) // m)
+        by_epoch, known = schedules.make(*given, self.epochs, "epoch"), self.phases(d)
+        return lambda steps: by_epoch(known.epochs_before(steps))
+
+    def phases(self, d: int) -> phases.Phases:
+        """Return the stretches of epochs whose batches are alike, for d samples."""
+        sizes = {0: self.batch_size or d} | dict(self.batch_schedule)
+        given = (self.order, d)
+        every = {k: orders.batch_sizes(*given, size, self.drop_last) for k, size in sizes.items()}
+        return phases.Phases(every, self.epochs)
 
     def batch_sizes(self, d: int) -> list[int]:
-        """Return the sizes of an epoch's batches for d samples."""
+        """Return the sizes of an epoch's batches for d samples, the same in every epoch.
+
+        Raises:
+            InputError: they are not.
+        """
+        if self.batch_schedule:
+            raise InputError(
+                f"this is of runs whose batch size stays, and this one has "
+                f"batch_schedule={quoted(dict(self.batch_schedule))}; leave it out"
+            )
         return orders.batch_sizes(self.order, d, self.batch_size or d, self.drop_last)
 
     def drops(self, d: int) -> bool:

@@ -21,6 +21,8 @@ TOGETHER = {
     "schedule_options": "step sizes",
     "schedule_unit": "step sizes",
 }
+# settings that earlier versions did not have: a part only where they are set
+LATER = {"batch_schedule": (), "evaluate_every": 1}
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ def _parts(problem: Problem, config: TrainConfig) -> dict[str, Any]:
     """Return what a run is made of, by what it is called."""
     found: dict[str, Any] = dict(problem.parts)
     for setting in fields(config):
+        if getattr(config, setting.name) == LATER.get(setting.name, Unseen):
+            continue
         name = TOGETHER.get(setting.name, setting.name)
         found.setdefault(name, []).append(getattr(config, setting.name))
     found["dtype"] = config.dtype or str(problem.dtype).removeprefix("torch.")

@@ -164,6 +164,7 @@ ORDERS: dict[str, Callable[[torch.Generator, int, int], Draws]] = {
     "stream": stream,
 }
 ADAPTIVE = {"grab": balance}
+SIZED = ("strided", "block_shuffle", "grab")  # made for one batch size
 UNKNOWN = (*ADAPTIVE, "stream")  # what comes is not known before the run
 # drawn anew for every part of the stream: what comes next is known from the generator alone
 FRESH = ("shuffle", "manual_seed", "with_replacement", "block_shuffle", "flip_flop")

@@ -17,8 +17,9 @@ from sgdstudy.errors import InputError, failed
 from sgdstudy.language import to_say, unknown
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe import draw_cache
-from sgdstudy.recipe.named_orders import ADAPTIVE, FRESH, UNKNOWN, Draws
+from sgdstudy.recipe.named_orders import ADAPTIVE, FRESH, SIZED, UNKNOWN, Draws
 from sgdstudy.recipe.named_orders import ORDERS as ORDERS
+from sgdstudy.recipe.phases import Phases
 from sgdstudy.recipe.replay import Seeded
 from sgdstudy.recipe.replay import after as after
 from sgdstudy.recipe.replay import seeded as seeded
@@ -50,10 +51,10 @@ class Recipe(Protocol):
 
     @property
     def batch_size(self) -> int | None:
-        """Samples per step; None: all."""
+        """Samples per step, at first; None: all."""
 
-    def batch_sizes(self, d: int) -> list[int]:
-        """Return the sizes of an epoch's batches for d samples."""
+    def phases(self, d: int) -> Phases:
+        """Return the stretches of epochs whose batches are alike, for d samples."""
 
 
 def generator_of(seed: int, apart: bool = False) -> torch.Generator:
@@ -72,6 +73,12 @@ def name_of(order: OrderLike) -> str:
     if isinstance(order, str):
         return order
     return getattr(order, "__name__", "array")
+
+
+def is_sized(order: OrderLike) -> bool:
+    """Whether which samples come when depends on the batch size."""
+    name = order.order if isinstance(order, Seeded) else order
+    return isinstance(name, torch.Tensor) or (isinstance(name, str) and name in SIZED)
 
 
 def is_known(order: OrderLike) -> bool:
@@ -212,9 +219,9 @@ class Sampler:
     @classmethod
     def of(cls, problem: Problem, recipe: Recipe, seeds: list[int]) -> Sampler:
         """Return the sampler of some seeds of a recipe, as training reads it."""
-        d, sizes = problem.d, recipe.batch_sizes(problem.d)
+        d, n = problem.d, int(recipe.phases(problem.d).at(0).sizes.sum())  # n in every epoch
         apart = callable(recipe.order) and problem.draws_starts
-        return cls(recipe.order, seeds, d, recipe.batch_size or d, sum(sizes), apart)
+        return cls(recipe.order, seeds, d, recipe.batch_size or d, n, apart)
 
     def take(self, n: int) -> torch.Tensor:
         """Return the next n indices of every seed, shape `(R, n)`.
@@ -307,14 +314,15 @@ def listing(problem: Problem, config: Recipe) -> pd.DataFrame:
     """
     import pandas as pd
 
-    sizes = config.batch_sizes(problem.d)
-    sampler = Sampler.of(problem, config, [config.seeds[0]])
-    index = sampler.take(sum(sizes) * config.epochs)[0].numpy()
+    phases = config.phases(problem.d)
+    sizes, step = phases.sizes_of_steps(), np.arange(phases.n_steps)
+    sampler, epoch = Sampler.of(problem, config, [config.seeds[0]]), phases.epochs_before(step)
+    index = sampler.take(int(sizes.sum()))[0].numpy()
     rows = pd.DataFrame(
         {
-            "epoch": np.repeat(np.arange(1, config.epochs + 1), sum(sizes)),
-            "batch": np.tile(np.repeat(np.arange(len(sizes)), sizes), config.epochs),
-            "sample": np.tile(np.concatenate([np.arange(n) for n in sizes]), config.epochs),
+            "epoch": np.repeat(epoch + 1, sizes),
+            "batch": np.repeat(step - phases.steps_before(epoch), sizes),
+            "sample": np.concatenate([np.arange(n) for n in sizes]),
             "index": index,
         }
     )

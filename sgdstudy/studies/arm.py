@@ -169,7 +169,7 @@ class Arm:
     @property
     def n_steps(self) -> int:
         """The most steps it can take."""
-        return self.config.epochs * len(self.config.batch_sizes(self.problem.d))
+        return self.config.n_steps(self.problem.d)
 
     def but(self, about: str | None = None, **changes: Any) -> Arm:
         """Return another arm that differs in what is named, settings or arguments of `Arm`.

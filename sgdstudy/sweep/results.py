@@ -154,6 +154,8 @@ def lr_limit(plan: Plan, point: dict[str, Any]) -> float:
     config, ls = arm.config, arm.problem.least_squares
     if ls is None or config.optimizer not in ("SGD", "notebook") or config.options or config.clips:
         return np.nan
+    if config.batch_schedule:
+        return np.nan
     if config.batch_size is None or config.batch_size == arm.problem.d:
         return theory.lr_limit(ls)
     if config.order not in ("shuffle", "with_replacement") or config.drops(arm.problem.d):

@@ -123,6 +123,7 @@ from sgdstudy.theory.reshuffling import (
     reshuffling_losses,
     reshuffling_radius,
     reshuffling_share,
+    resized_reshuffling_losses,
 )
 from sgdstudy.theory.rounding import sum_rounding
 from sgdstudy.theory.stability import growth_per_step, linearised, sharpness_limit
@@ -131,6 +132,7 @@ from sgdstudy.theory.step_sizes import (
     averaged_losses,
     polyak_losses,
     projected,
+    resized_losses,
     scheduled_losses,
 )
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from sgdstudy.errors import InputError, quoted
 from sgdstudy.problems.least_squares import LeastSquares
+from sgdstudy.recipe.orders import batch_sizes
 from sgdstudy.theory.descent import lr_limit
 from sgdstudy.theory.random_order import (
     mean_square_lr_limit,
@@ -114,8 +115,8 @@ def expected_path(
     """
     z, h, n = np.asarray(w0, dtype=float) - ls.w_star, ls.hessian.ravel(), min(most, FIRST)
     while True:
-        rates = np.full(n, lr)
-        first, second = moments_along(ls, z, d, batch_size, rates, replacement)
+        sizes = np.resize(batch_sizes("shuffle", d, batch_size), n)
+        first, second = moments_along(ls, z, d, sizes, np.full(n, lr), replacement)
         with np.errstate(over="ignore", invalid="ignore"):  # of a path that diverges
             below = np.flatnonzero(second @ h / 2 < target)
         if len(below) or n == most or not np.isfinite(second[-1]).all():  # it diverges

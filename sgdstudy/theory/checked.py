@@ -177,3 +177,13 @@ def step_rates(rates: Any) -> np.ndarray:
             f"rates are the step sizes (S,), finite and at least 0; got {quoted(rates)}"
         )
     return found
+
+
+def whole_sizes(sizes: Any, d: int, n: int) -> np.ndarray:
+    """Return the batch sizes of n steps, or epochs, of d samples, `(n,)`."""
+    found = np.asarray(sizes, dtype=float)
+    if found.shape != (n,) or not ((found >= 1) & (found <= d) & (found % 1 == 0)).all():
+        raise InputError(
+            f"sizes are whole numbers from 1 to {d}, as many as the {n} rates; got {quoted(sizes)}"
+        )
+    return found.astype(int)

@@ -226,7 +226,8 @@ class Expected(ExpectedOrders):
         order = c.batch_size is not None and str(c.order) in RANDOM_ORDERS
         most = random_order.MOST_PARAMETERS // (2 if self.momentum else 1)
         small = ls is not None and len(ls.w_star) <= most
-        return rule and order and c.schedule is None and small
+        stays = c.schedule is None and not c.batch_schedule
+        return rule and order and stays and small
 
     def mean_loss(self, column: str) -> np.ndarray:
         """Return the expectation of a loss by epoch, `(E,)`; see `theory.expected_losses`.

@@ -73,6 +73,7 @@ class ExpectedMoments:
     def plain(self) -> Self:
         """The same with plain steps, whatever steps the arm takes."""
         c = replace(self.config, optimizer="SGD", options={}, clip_norm=None, clip_value=None)
+        c = replace(c, batch_schedule=None)
         return replace(self, config=replace(c, schedule=None, schedule_options={}))
 
     def _steps_are_plain(self, whatever_lr: bool = False) -> None:
@@ -98,7 +99,8 @@ class ExpectedMoments:
 
     def _refuse(self, known: str) -> None:
         c = self.config
-        given = c.schedule if c.plain else " ".join(map(str, (c.optimizer, *c.options)))
+        given = c.schedule if c.schedule is not None else "batch_schedule"
+        given = given if c.plain else " ".join(map(str, (c.optimizer, *c.options)))
         raise InputError(f"theory has this of {known}, and this arm has {quoted(given)}")
 
     @property
@@ -159,9 +161,11 @@ class ExpectedMoments:
         Of independent batches (shuffled ones are, up to their memory within an epoch), or of all
         the data; of the mean of the parameters where the configuration keeps one.
         """
-        c, d, size, twice = self.config, self.problem.d, self._size, self._twice
+        c, d, twice = self.config, self.problem.d, self._twice
+        if c.batch_schedule:
+            return self._resized_excess()
         m = len(c.batch_sizes(d))
-        given = (self.ls, self.start, d, size)
+        given = (self.ls, self.start, d, self._size)
         if step_sizes.is_projection(c):
             return self._above(step_sizes.polyak_losses(*given[:3], c.epochs * m)[::m])
         if not c.plain:
@@ -174,6 +178,19 @@ class ExpectedMoments:
             return self._above(step_sizes.scheduled_losses(*given, steps, twice)[::m])
         skipped = int(c.average * c.epochs) * m
         return self._above(step_sizes.averaged_losses(*given, steps, twice, skipped)[::m])
+
+    def _resized_excess(self) -> np.ndarray:
+        """Return `excess` where the batch size changes."""
+        c, d = self.config, self.problem.d
+        if not c.plain or c.average is not None:
+            raise InputError(
+                "where the batch size changes, the expected excess is known of plain steps, and "
+                "not at a mean of the parameters"
+            )
+        phases = c.phases(d)
+        given = phases.sizes_of_steps(), c.rates(d)(np.arange(phases.n_steps)), self._twice
+        losses = step_sizes.resized_losses(self.ls, self.start, d, *given)
+        return self._above(losses[phases.steps_before(np.arange(c.epochs + 1))])
 
     @property
     def decay_places(self) -> tuple[np.ndarray, np.ndarray]:

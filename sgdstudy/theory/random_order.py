@@ -282,13 +282,18 @@ def _settled(
 
 
 def moments_along(
-    ls: LeastSquares, z0: np.ndarray, d: int, batch_size: int, rates: np.ndarray, replacement: bool
+    ls: LeastSquares,
+    z0: np.ndarray,
+    d: int,
+    sizes: np.ndarray,
+    rates: np.ndarray,
+    replacement: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return E[z] `(S + 1, p)` and vec E[z z^T] `(S + 1, p^2)` before and after the steps.
 
-    The first step begins an epoch, whose last batch is smaller where B does not divide d.
+    Of steps of `sizes` samples and of step sizes `rates`, `(S,)` each.
     """
-    p, h, sizes = len(z0), ls.hessian, batch_sizes("shuffle", d, batch_size)
+    p, h = len(z0), ls.hessian
     n, identity = p * p, np.eye(p)
     if (len(rates) + 1) * (n + p + 1) > MOST_NUMBERS:
         raise InputError(
@@ -300,7 +305,7 @@ def moments_along(
     linear[:n, :n] = np.kron(h, identity) + np.kron(identity, h)
     linear[n:-1, n:-1] = h
     squares = {}
-    for size in set(sizes):
+    for size in set(sizes.tolist()):
         unit, square = step_moments(ls, d, size, 1.0, replacement), np.zeros_like(linear)
         square[:n, :n] = unit.second - np.eye(n) + linear[:n, :n]
         square[:n, n:-1], square[:n, -1] = unit.cross, unit.noise
@@ -308,8 +313,8 @@ def moments_along(
     found = np.empty((len(rates) + 1, n + p + 1))
     found[0] = np.concatenate([np.outer(z0, z0).ravel(), z0, [1.0]])
     with np.errstate(over="ignore", invalid="ignore"):  # beyond the limit it grows without bound
-        for t, lr in enumerate(rates):
-            square = squares[sizes[t % len(sizes)]]
+        for t, (lr, size) in enumerate(zip(rates, sizes.tolist(), strict=True)):
+            square = squares[size]
             found[t + 1] = found[t] - lr * (linear @ found[t] - lr * (square @ found[t]))
     return found[:, n:-1], found[:, :n]
 

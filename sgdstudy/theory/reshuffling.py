@@ -23,6 +23,7 @@ from sgdstudy.errors import InputError, quoted
 from sgdstudy.problems.least_squares import LeastSquares
 from sgdstudy.recipe.orders import batch_sizes
 from sgdstudy.theory.batch_vs_full import finite_share, gradients
+from sgdstudy.theory.checked import whole_sizes
 from sgdstudy.theory.random_order import MOST_PARAMETERS
 
 MOST_PAIRS = 1_000_000  # of a set of items and the batch that comes next: seconds
@@ -203,13 +204,38 @@ def reshuffling_losses(
     E[u u^T] of u = (z, 1) goes through the mean of (A x A), A the epoch's map of u. The other
     arguments and what is refused: see `reshuffling_radius`.
     """
-    items = items_of(ls, d, batch_size, order)
-    epoch = _mean_product(items, _affine(lr))
+    every = np.full(epochs, batch_size), np.full(epochs, lr)
+    return resized_reshuffling_losses(ls, w0, d, *every, order)
+
+
+def resized_reshuffling_losses(
+    ls: LeastSquares,
+    w0: np.ndarray,
+    d: int,
+    sizes: np.ndarray,
+    rates: np.ndarray,
+    order: str = "shuffle",
+) -> np.ndarray:
+    """Return the expected loss of all the data at the end of every epoch, `(E,)`, exactly.
+
+    As `reshuffling_losses`, where batch size and step size change between epochs.
+
+    Args:
+        sizes: batch size of every epoch, `(E,)`.
+        rates: step size of every epoch, `(E,)`.
+
+    Raises:
+        InputError: sizes that are no whole numbers from 1 to d, one an epoch.
+    """
+    sizes = whole_sizes(sizes, d, len(rates))
     u = np.append(np.asarray(w0, dtype=float) - ls.w_star, 1.0)
     state, h = np.outer(u, u).ravel(), np.pad(ls.hessian, (0, 1)).ravel()
-    found = np.empty(epochs)
-    for k in range(epochs):
-        state = epoch @ state
+    epochs: dict[tuple[int, float], np.ndarray] = {}
+    found = np.empty(len(rates))
+    for k, (size, lr) in enumerate(zip(sizes.tolist(), rates.tolist(), strict=True)):
+        if (size, lr) not in epochs:
+            epochs[size, lr] = _mean_product(items_of(ls, d, size, order), _affine(lr))
+        state = epochs[size, lr] @ state
         found[k] = ls.least_loss + h @ state / 2
     return found
 

@@ -1,4 +1,4 @@
-"""Expected losses when the step size changes from step to step, of averages, and of Polyak's step.
+"""Expected losses when step or batch size change on the way, of averages, and of Polyak's step.
 
 A step is z -> (I - lr H_b) z - lr g_b, z = w - w*. What it does to E[z z^T], E[z] and 1 is a
 polynomial of degree two in lr, so that any step sizes known before the run cost a product with a
@@ -12,8 +12,9 @@ import numpy as np
 from sgdstudy.errors import InputError
 from sgdstudy.problems.least_squares import LeastSquares, from_features
 from sgdstudy.recipe.config import TrainConfig
+from sgdstudy.recipe.orders import batch_sizes
 from sgdstudy.theory.batch_vs_full import gradients
-from sgdstudy.theory.checked import step_rates
+from sgdstudy.theory.checked import step_rates, whole_sizes
 from sgdstudy.theory.random_order import moments_along, unbounded
 
 
@@ -36,10 +37,40 @@ def scheduled_losses(
     Raises:
         InputError: step sizes that are no numbers of at least 0, in a row; too many parameters.
     """
+    rates = step_rates(rates)
+    return resized_losses(ls, w0, d, _sizes(d, batch_size, len(rates)), rates, replacement)
+
+
+def resized_losses(
+    ls: LeastSquares,
+    w0: np.ndarray,
+    d: int,
+    sizes: np.ndarray,
+    rates: np.ndarray,
+    replacement: bool = False,
+) -> np.ndarray:
+    """Return the expected loss before the first step and after every one, `(S + 1,)`.
+
+    As `scheduled_losses`, where the batch size changes too: share is that of the step's own size.
+
+    Args:
+        sizes: samples of every step `(S,)`, as `config.phases(d).sizes_of_steps()`.
+        rates: step size of every step `(S,)`.
+
+    Raises:
+        InputError: sizes that are no whole numbers from 1 to d, one a step; see `scheduled_losses`.
+    """
+    rates = step_rates(rates)
+    found = whole_sizes(sizes, d, len(rates))
     z0 = np.asarray(w0, dtype=float) - ls.w_star
-    _, second = moments_along(ls, z0, d, batch_size, step_rates(rates), replacement)
+    _, second = moments_along(ls, z0, d, found, rates, replacement)
     with np.errstate(over="ignore", invalid="ignore"):
         return unbounded(ls.least_loss + second @ ls.hessian.ravel() / 2)
+
+
+def _sizes(d: int, batch_size: int, n: int) -> np.ndarray:
+    """Return the samples of n steps, the first of which begins an epoch."""
+    return np.resize(batch_sizes("shuffle", d, batch_size), n)
 
 
 def averaged_losses(
@@ -63,7 +94,8 @@ def averaged_losses(
         skipped: steps whose results do not count; None: all count (Polyak, Ruppert).
     """
     z0, rates = np.asarray(w0, dtype=float) - ls.w_star, step_rates(rates)
-    _, second = moments_along(ls, z0, d, batch_size, rates, replacement)
+    sizes = _sizes(d, batch_size, len(rates))
+    _, second = moments_along(ls, z0, d, sizes, rates, replacement)
     p, h = len(z0), ls.hessian
     with_sum, of_sum = np.zeros((p, p)), np.zeros((p, p))  # E[z s^T], E[s s^T]
     with np.errstate(over="ignore", invalid="ignore"):  # of a path that diverges
@@ -112,7 +144,8 @@ def projected(ls: LeastSquares) -> LeastSquares:
 def is_projection(config: TrainConfig) -> bool:
     """Whether every step is Polyak's with c = 1/2 on one sample: a projection (`projected`)."""
     known = config.optimizer == "polyak" and dict(config.options) == {"c": 0.5}
-    return known and config.batch_size == 1 and config.schedule is None and not config.clips
+    stays = config.schedule is None and not config.batch_schedule and not config.clips
+    return known and config.batch_size == 1 and stays
 
 
 def polyak_losses(ls: LeastSquares, w0: np.ndarray, d: int, n_steps: int) -> np.ndarray:
@@ -127,7 +160,7 @@ def polyak_losses(ls: LeastSquares, w0: np.ndarray, d: int, n_steps: int) -> np.
     other = projected(ls)
     shift = other.w_star - ls.w_star
     z0, half = np.asarray(w0, dtype=float) - other.w_star, np.full(n_steps, 0.5)
-    mean, second = moments_along(other, z0, d, 1, half, True)
+    mean, second = moments_along(other, z0, d, np.ones(n_steps, dtype=int), half, True)
     h = ls.hessian  # lr = 1/2 of unit rows never diverges
     excess = second @ h.ravel() / 2 + mean @ h @ shift + shift @ h @ shift / 2
     return ls.least_loss + excess

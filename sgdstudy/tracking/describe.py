@@ -68,6 +68,8 @@ def parameters(problem: Problem, config: TrainConfig) -> dict[str, str]:
         values["patience"] = config.patience
     if config.measures:
         values["measures"] = ", ".join(config.measures)
+    if config.batch_schedule:
+        values["batch_schedule"] = ", ".join(f"{k}: {size}" for k, size in config.batch_schedule)
     if config.drop_last:
         values["drop_last"] = True
     if config.average is not None:
@@ -155,6 +157,11 @@ def sentence(params: Mapping[str, str]) -> str:
     given = {name: str(value) for name, value in params.items() if name.isidentifier()}
     if given["order"] == "full batch":
         batches = say("all {d} samples at every step", **given)
+    elif "batch_schedule" in given:
+        pairs = [pair.split(": ") for pair in given["batch_schedule"].split(", ")]
+        later = [say("{size} after epoch {epoch}", size=size, epoch=epoch) for epoch, size in pairs]
+        text = to_say("batches of {batch_size} of {d} samples, {later}, order {order}")
+        batches = say(text, **given, later=later)
     else:
         batches = say("batches of {batch_size} of {d} samples, order {order}", **given)
     n = int(given["epochs"])

@@ -140,8 +140,8 @@ def _require_fit(run: Run, parts: Mapping[str, Values]) -> None:
     """Raise `InputError` where values cannot be those of this run, whatever they are."""
     n, at = len(run.live), parts["at"]
     members = np.asarray(parts["run"]["members"])
-    steps = len(run.sizes)
-    if not (0 <= at["epoch"] <= run.config.epochs and 0 <= at["batch"] < steps):
+    known = 0 <= at["epoch"] <= run.config.epochs
+    if not known or not 0 <= at["batch"] < len(run.phases.at(at["epoch"]).sizes):
         raise InputError(f"its checkpoint is damaged (epoch {at['epoch']}, batch {at['batch']})")
     if (
         members.ndim != 1

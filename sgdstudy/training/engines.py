@@ -278,5 +278,5 @@ def _try_sizes(problem: Problem, config: TrainConfig) -> None:
     """
     if problem.x.device.type != "cpu":  # others need not add up in the same order twice
         return
-    for size in sorted(set(config.batch_sizes(problem.d))):
+    for size in config.phases(problem.d).every_size:
         trial.check(problem, problem.x, problem.y, min(size, EVALUATE_AT_ONCE))

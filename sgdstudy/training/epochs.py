@@ -11,6 +11,7 @@ from sgdstudy.problems.problem import Problem
 from sgdstudy.quantities import norm
 from sgdstudy.recipe import columns
 from sgdstudy.recipe.config import TrainConfig
+from sgdstudy.recipe.phases import Phases
 
 COLUMNS = tuple(column.name for column in columns.OF_EPOCHS)
 
@@ -21,7 +22,7 @@ class Epochs:
     Args:
         problem: what is trained.
         config: how.
-        sizes: of an epoch's batches, `(m,)`.
+        phases: which batches its epochs have.
 
     Attributes:
         columns: what is known of an epoch when it ends.
@@ -30,8 +31,8 @@ class Epochs:
         ema: their moving average by now, `(R, p)`; None: before the first step, or not wanted.
     """
 
-    def __init__(self, problem: Problem, config: TrainConfig, sizes: np.ndarray) -> None:
-        self.problem, self.config, self.sizes = problem, config, sizes
+    def __init__(self, problem: Problem, config: TrainConfig, phases: Phases) -> None:
+        self.problem, self.config, self.phases = problem, config, phases
         self.sums: dict[str, np.ndarray] = {}
         self.averaged = np.zeros((len(config.seeds), problem.p))
         self.ema: np.ndarray | None = None
@@ -64,13 +65,11 @@ class Epochs:
             "loss": loss,
             "weighted_loss": sizes[:, None] * loss,
             "grad_norm": sizes[:, None] * norm(gradient),
-            "grad": sizes[:, None, None] * gradient,
         }
         if self.config.average is not None:
             terms["w"] = w_next
-        self.sums = {
-            name: _sum_batches(value, self.sums.get(name)) for name, value in terms.items()
-        }
+        sums = {name: _sum_batches(value, self.sums.get(name)) for name, value in terms.items()}
+        self.sums = sums | {"grad": _sum_weighted(gradient, sizes, self.sums.get("grad"))}
         self._last = loss[:, -1], w_next[:, -1]
         if self.config.ema is not None:
             self._move(w_next, self.config.ema)
@@ -85,31 +84,42 @@ class Epochs:
         self._ema_ends = moved[w_next.shape[1] - 1 :: w_next.shape[1]].copy()
         self.ema = self._ema_ends[-1]
 
+    def of_batches(self, done: int) -> dict[str, np.ndarray]:
+        """Return what the batches of the epochs that were added say, `(E, R)` each.
+
+        Args:
+            done: number of epochs before them.
+        """
+        assert self._last is not None
+        sums, sizes = self.sums, self.phases.at(done).sizes
+        n = int(sizes.sum())
+        return {
+            "running_loss": sums["weighted_loss"] / n,
+            "last_loss": self._last[0],
+            "sum_loss": sums["loss"],
+            "mean_loss": sums["loss"] / len(sizes),
+            "mean_grad_norm": sums["grad_norm"] / n,
+            "norm_mean_grad": norm(sums["grad"] / n),
+        }
+
     def close(
-        self, done: int, full_loss: np.ndarray, full_gradient: np.ndarray
+        self, done: int, full_loss: np.ndarray, full_gradient: np.ndarray, due: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """Return the columns of the epochs that were added, `(E, R)` each.
+        """Return all columns of the epochs that were added, `(E, R)` each.
 
         Args:
             done: number of epochs before them.
             full_loss: at their ends, `(E, R)`.
             full_gradient: `(E, R, p)`.
+            due: which of them are evaluated, `(E,)`; of the others some columns are NaN.
         """
         assert self._last is not None
-        sums, n, (last_loss, end_w) = self.sums, int(self.sizes.sum()), self._last
-        found = (
-            sums["weighted_loss"] / n,
-            full_loss,
-            norm(full_gradient),
-            last_loss,
-            sums["loss"],
-            sums["loss"] / len(self.sizes),
-            sums["grad_norm"] / n,
-            norm(sums["grad"] / n),
-        )
+        whole = {"full_loss": full_loss, "full_grad_norm": norm(full_gradient)}
+        values = whole | self.of_batches(done)
+        values = {name: values[name] for name in COLUMNS}
+        values |= self._at_the_end(done, self._last[1], self.sums.get("w"), due)
         self.sums, self._last = {}, None
-        values = dict(zip(COLUMNS, found, strict=True))
-        return values | self._at_the_end(done, end_w, sums.get("w"))
+        return values
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums that were reached."""
@@ -129,38 +139,42 @@ class Epochs:
         self.ema = None if self.ema is None else self.ema[live]
 
     def _at_the_end(
-        self, done: int, end_w: np.ndarray, sums: np.ndarray | None
+        self, done: int, end_w: np.ndarray, sums: np.ndarray | None, due: np.ndarray
     ) -> dict[str, np.ndarray]:
         """Return the optional columns, from the parameters at the ends and their sums `(E, R, p)`.
 
         Until averaging begins, the parameters themselves are their mean.
         """
-        problem, flat = self.problem, end_w.reshape(-1, end_w.shape[-1])
-        epoch = done + 1 + np.arange(len(end_w))
+        problem, epoch = self.problem, done + 1 + np.arange(len(end_w))
         mean_w = end_w if sums is None else self._average(end_w, sums, epoch)
+        at, ends, means = epoch[due], end_w[due], mean_w[due]
+        emas = self._ema_ends[due] if len(self._ema_ends) else ends
+        flat, mean, ema = (w.reshape(-1, w.shape[-1]) for w in (ends, means, emas))
 
         def distance(w: np.ndarray) -> np.ndarray:
-            true_w = problem.true_at(epoch * len(self.sizes))
+            true_w = problem.true_at(self.phases.steps_before(at))
             assert true_w is not None
             return norm(w - true_w[:, None])
 
-        ema = self._ema_ends.reshape(-1, flat.shape[1])
         ways: dict[str, Callable[[], np.ndarray]] = {
-            "distance": lambda: distance(end_w),
+            "distance": lambda: distance(ends),
             "test_loss": lambda: problem.test_loss(flat),
             "accuracy": lambda: problem.accuracy(flat),
             "test_accuracy": lambda: problem.accuracy(flat, test=True),
-            "average_loss": lambda: problem.full(mean_w.reshape(flat.shape))[0],
-            "average_distance": lambda: distance(mean_w),
+            "average_loss": lambda: problem.full(mean)[0],
+            "average_distance": lambda: distance(means),
             "ema_loss": lambda: problem.full(ema)[0],
-            "ema_distance": lambda: distance(self._ema_ends),
+            "ema_distance": lambda: distance(emas),
             "ema_test_loss": lambda: problem.test_loss(ema),
             "ema_test_accuracy": lambda: problem.accuracy(ema, test=True),
         }
         found = {name: ways[name]() for name in self._optional}
         for column, (name, function, test) in self._measured.items():
             found[column] = problem.measured(name, function, flat, test)
-        return {name: values.reshape(end_w.shape[:-1]) for name, values in found.items()}
+        evaluated = {name: np.full(end_w.shape[:-1], np.nan) for name in found}
+        for name, values in found.items():
+            evaluated[name][due] = values.reshape(ends.shape[:-1])
+        return evaluated
 
     def _average(self, end_w: np.ndarray, sums: np.ndarray, epoch: np.ndarray) -> np.ndarray:
         """Return the mean of the parameters after every step so far that counts, `(E, R, p)`."""
@@ -170,7 +184,8 @@ class Epochs:
         within = np.where(counts, sums, 0.0)
         total = np.add.accumulate(np.concatenate([self.averaged[None], within]))[1:]
         self.averaged = total[-1]
-        n = (epoch - skipped)[:, None, None] * len(self.sizes)
+        before = self.phases.steps_before
+        n = (before(epoch) - before(skipped))[:, None, None]
         return np.where(counts, total / np.maximum(n, 1), end_w)
 
 
@@ -185,3 +200,11 @@ def _sum_batches(values: np.ndarray, before: np.ndarray | None) -> np.ndarray:
     if values[0, 0].size > 1:
         return np.add.reduce(np.ascontiguousarray(values), axis=1)
     return np.add.accumulate(values, axis=1)[:, -1]
+
+
+def _sum_weighted(values: np.ndarray, weights: np.ndarray, before: np.ndarray | None) -> np.ndarray:
+    """Add up the weighted `(E, m, R, p)` over m one by one, in float64; see `_sum_batches`."""
+    total = values[:, 0] * weights[0] if before is None else before + values[:, 0] * weights[0]
+    for k in range(1, values.shape[1]):
+        total += values[:, k] * weights[k]
+    return total

@@ -61,8 +61,9 @@ class Run:
         self, problem: Problem, config: TrainConfig, sink: Sink, trajectory: Trajectory | None
     ) -> None:
         seeds, n = list(config.seeds), len(config.seeds)
+        self.epoch, self.batch = 0, 0  # done epochs; done batches of the present one
         self.problem, self.config, self.sink = problem, config, sink
-        self.sizes = np.array(config.batch_sizes(problem.d))
+        self.phases = config.phases(problem.d)
         self.per_epoch = int(self.sizes.sum())  # samples
         self.diagnostics = quantities.resolve(config.diagnostics)
         self.engine: engines.Engine
@@ -86,7 +87,7 @@ class Run:
             known = self.diagnostics.items()
             self.diagnostics = {k: v for k, v in known if not k.startswith("full_")}
         # 0: no rows of steps
-        most_rows = n * config.epochs * len(self.sizes)
+        most_rows = n * self.phases.n_steps
         self.row_stride = config.record_rows and -(-most_rows // config.record_rows)
         self.started = time.perf_counter()
         self.times: np.ndarray = np.empty(0)  # after each step of the chunk, seconds since then
@@ -99,8 +100,7 @@ class Run:
         self.n_steps = np.zeros(n, int)
         # over the replicas still in the batch
         self.members = np.arange(n)
-        self.epoch, self.batch = 0, 0  # done epochs; done batches of the present one
-        self.epochs = Epochs(problem, config, self.sizes)
+        self.epochs = Epochs(problem, config, self.phases)
         self.watch = stops.Watch.of(n)
         self.boundary: tuple[np.ndarray, np.ndarray] | None = None
         self.samples = Samples(None, problem.x, problem.y)  # of the chunk's steps
@@ -109,6 +109,11 @@ class Run:
         # an empty block first: the columns are there even if no epoch is ever completed
         none = {name: np.empty((0, n)) for name in self.epochs.columns} | self._clock(slice(0))
         self._write_epochs(none, self.final_w[None][:0], np.zeros(n, int))
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Those of the present epoch's batches, `(m,)`."""
+        return self.phases.at(self.epoch).sizes
 
     @property
     def over(self) -> bool:
@@ -169,9 +174,10 @@ class Run:
         w = torch.as_tensor(arrays["w"]).to(self.w.device)
         source = sampler(self.problem, config, [config.seeds[r] for r in arrays["members"]])
         if config.batch_size is not None:
-            taken = at["epoch"] * self.per_epoch + int(self.sizes[: at["batch"]].sum())
+            begun = self.phases.at(at["epoch"]).sizes[: at["batch"]]
+            taken = at["epoch"] * self.per_epoch + int(begun.sum())
             source.load_state_dict(parts.get("sampler", {}), taken)
-        epochs = Epochs(self.problem, config, self.sizes)
+        epochs = Epochs(self.problem, config, self.phases)
         kept = {name: arrays[name] for name in ("averaged", "ema") if name in arrays}
         epochs.load_state_dict({"sums": parts.get("sums", {}), **kept})
         watch = stops.Watch(*(np.asarray(arrays[f"stop_{k}"]) for k in stops.Watch._fields))
@@ -202,12 +208,12 @@ class Run:
 
     def advance(self) -> None:
         """Run the next chunk: whole epochs, or a part of one when an epoch is long."""
-        m, done = len(self.sizes), self.epoch * len(self.sizes) + self.batch
+        m, done = len(self.sizes), int(self.phases.steps_before(self.epoch)) + self.batch
         # what runs beyond a stop is lost: never more than what came before
         most = max(1, min(max(FIRST_STEPS, done), CHUNK_VALUES // self._values_per_step()))
         most = min(most, self.engine.chunk_steps)
-        if m <= most:
-            ahead = 1 if self.adaptive else self.config.epochs - self.epoch
+        if m <= most and not self.batch:
+            ahead = 1 if self.adaptive else self.phases.until(self.epoch)
             span = Span(self.sizes, min(most // m, ahead), 0, True)
         else:
             last = min(m, self.batch + most)
@@ -217,14 +223,14 @@ class Run:
 
     def _steps(self, span: Span) -> Trace:
         """Take the steps of a chunk, and look at the clock."""
-        m = len(self.sizes)
         if self.config.batch_size is not None:
             indices = self.sampler.take(span.n_epochs * int(span.sizes.sum()))
             held = self.sampler if isinstance(self.sampler, SampleStreams) else self.problem
             self.samples = Samples(indices, held.x, held.y)
         if self.repeats:
             self.repeats.begin()
-        first, started = self.epoch * m + span.first + 1, time.perf_counter()
+        before = int(self.phases.steps_before(self.epoch)) + span.first
+        first, started = before + 1, time.perf_counter()
         self.w, self.state, recorded = self.engine.steps(
             self.w, self.state, self.samples, span.sizes, span.n_epochs, first
         )
@@ -249,18 +255,25 @@ class Run:
 
     def _settle(self, span: Span, trace: Trace) -> None:
         """Read the chunk: who diverged, who stopped, which rows exist; hand the rows over."""
-        m, n, whole = span.m, len(self.members), self._full(span, trace)
+        m, n = span.m, len(self.members)
         self.epochs.add(
             trace.loss.reshape(span.n_epochs, m, n),
             trace.gradient.reshape(span.n_epochs, m, n, -1),
             trace.w[1:].reshape(span.n_epochs, m, n, -1),
             span.sizes,
         )
-        epochs = {}
+        epochs = self.epochs.of_batches(self.epoch) if span.complete else {}
+        stopped = self._stopped(span, epochs)
+        due = self._due(span, stopped)
+        whole = self._full(span, trace, due)
         if span.complete:
-            epochs = self.epochs.close(self.epoch, whole.end_loss, whole.end_gradient)
+            ends = (whole.end_loss, whole.end_gradient)
+            epochs = self.epochs.close(self.epoch, *ends, due)
             epochs |= self._clock(slice(m - 1, None, m))
-        found = verdict(span, trace, self._stopped(span, epochs))
+        if stopped is None:
+            stopped = self._stopped(span, epochs)
+        assert stopped is not None
+        found = verdict(span, trace, stopped)
         if self.row_stride:
             self._write_steps(span, trace, whole, found)
         if span.complete:
@@ -269,11 +282,19 @@ class Run:
         self.epoch += span.n_epochs if span.complete else 0
         self.batch = 0 if span.complete else span.first + m
 
-    def _full(self, span: Span, trace: Trace) -> Whole:
+    def _due(self, span: Span, stopped: np.ndarray | None) -> np.ndarray:
+        """Return which epochs of the chunk are evaluated, `(E,)`: those that end a replica too."""
+        epoch = self.epoch + 1 + np.arange(span.n_epochs)
+        due = (epoch % self.config.evaluate_every == 0) | (epoch == self.config.epochs)
+        if stopped is not None:
+            due[stopped[stopped < span.n_epochs]] = True
+        return due
+
+    def _full(self, span: Span, trace: Trace, due: np.ndarray) -> Whole:
         """Return the whole loss and gradient before every step, and at the end of every epoch.
 
         Exact at every step for least squares, where steps are recorded; else known at the
-        boundaries of epochs only.
+        boundaries of epochs only, of those that are due.
         """
         problem, m, w = self.problem, span.m, trace.w
         if problem.least_squares is not None and self.row_stride:
@@ -294,20 +315,28 @@ class Run:
             values[0], slopes[0] = self.boundary
         if not span.complete:
             return Whole(values, slopes, values, slopes)
-        shape = w[m::m].shape
-        value, slope = problem.full(w[m::m].reshape(-1, shape[-1]))
-        value, slope = value.reshape(shape[:-1]), slope.reshape(shape)
+        end_w = w[m::m]
+        value, slope = np.full(end_w.shape[:-1], np.nan), np.full(end_w.shape, np.nan)
+        if due.any():
+            found = problem.full(end_w[due].reshape(-1, end_w.shape[-1]))
+            value[due] = found[0].reshape(-1, end_w.shape[1])
+            slope[due] = found[1].reshape(-1, *end_w.shape[1:])
         values[m::m], slopes[m::m] = value[:-1], slope[:-1]
         self.boundary = (value[-1], slope[-1])
         return Whole(values, slopes, value, slope)
 
-    def _stopped(self, span: Span, epochs: dict[str, np.ndarray]) -> np.ndarray:
-        """Return, per replica, the first epoch of the chunk that the stop rule ends, else E."""
+    def _stopped(self, span: Span, epochs: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        """Return, per replica, the first epoch of the chunk that the stop rule ends, else E.
+
+        None: its column is not known yet.
+        """
         if self.config.stop is None or not span.complete:
             return np.full(len(self.members), span.n_epochs)
         stop, patience = self.config.stop, self.config.patience
-        values = epochs[stops.column_of(stop[0])].astype(float)
-        first, self.watch = stops.look(values, stop, patience, self.watch)
+        column = stops.column_of(stop[0])
+        if column not in epochs:
+            return None
+        first, self.watch = stops.look(epochs[column].astype(float), stop, patience, self.watch)
         return first
 
     # ---- rows ------------------------------------------------------------------------------
@@ -315,7 +344,7 @@ class Run:
     def _write_steps(self, span: Span, trace: Trace, whole: Whole, found: Verdict) -> None:
         position = np.arange(len(trace.loss))
         keep = (position[:, None] < found.rows) & self.live[self.members]
-        step = self.epoch * len(self.sizes) + span.first + position
+        step = self.phases.steps_before(self.epoch) + span.first + position
         if self.row_stride > 1:  # the last row of a replica that ends here is always kept
             over = span.complete and self.epoch + span.n_epochs == self.config.epochs
             ended = ((found.outcome > 0) | over) & self.live[self.members]

@@ -58,6 +58,7 @@ SETTINGS = {
     "ema": [0.9, 0.99],
     "batch_size": [6, None],
     "drop_last": [True],
+    "batch_schedule": [{2: 10}, {1: 10}, {2: 20}, {1: 10, 2: 20}],
     "order": ["sequential", rolled(1), rolled(2), np.arange(20).reshape(1, 4, 5).repeat(4, 0)],
     "epochs": [3],
     "stop": [("full", 0.2), ("running", 0.1), ("full", None), None],

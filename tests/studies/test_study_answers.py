@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 import sgdstudy as ss
@@ -63,3 +64,29 @@ def test_each_batch_size_gets_shares_of_its_own_limit():
         share = float(name.split(", ")[1].split()[0])
         limit = float(ss.expect(arm).mean_square_lr_limit)
         assert arm.config.lr == pytest.approx(share * limit, rel=1e-12), name
+
+
+def test_growing_batches_and_a_falling_step_have_one_ratio_of_lr_and_size():
+    study = load_study("study_batch_growth")
+    arms = study.placed_arms(study.options(seeds=1))
+    cases = {name.split(", ")[0] for name in arms}
+    assert len(cases) == 4
+    for case in cases:
+        seen = []
+        for way in ("lr falls", "B grows"):
+            arm = arms[f"{case}, {way}"]
+            phases = arm.config.phases(arm.problem.d)
+            steps = phases.steps_before(np.arange(arm.config.epochs))
+            seen.append(arm.config.rates(arm.problem.d)(steps) / phases.sizes_of_steps()[steps])
+        assert np.allclose(*seen, rtol=1e-12)
+        assert seen[0][0] / seen[0][-1] == pytest.approx(4 if case == "shuffled" else 9)
+
+
+@pytest.mark.parametrize(
+    ("measured", "says"),
+    [([1.1, 0.9], True), ([1.1, 2.0], False), ([1.1, None], True), ([None, None], False)],
+)
+def test_losses_are_those_of_theory_only_if_each_that_was_judged_is(measured, says):
+    arms = ("small steps, lr falls", "small steps, B grows")
+    claims = [claim("excess_2", arm, x) for arm, x in zip(arms, measured, strict=True)]
+    assert bool(said("study_batch_growth", "held", claims)) == says

@@ -482,6 +482,18 @@ def _(k):
         same(found, k.loss(k.w_star) + k.excess_along(size, rates, twice))
 
 
+@checks("resized_losses")
+def _(k):
+    rates, sizes = k.lr * np.array([1.0, 0.5, 2.0]), [1, k.d, 1]
+    for twice in EITHER:
+        paths, expected = [k.w0 - k.w_star], [k.loss(k.w0)]
+        for size, lr in zip(sizes, rates, strict=True):
+            steps = list(zip(*k.steps(size, lr, twice), strict=True))
+            paths = [a @ path + b for path in paths for a, b in steps]
+            expected.append(np.mean([k.loss(k.w_star + path) for path in paths]))
+        same(T.resized_losses(k.ls, k.w0, k.d, sizes, rates, twice), expected)
+
+
 @checks("averaged_losses")
 def _(k):
     for size in k.sizes:

@@ -189,6 +189,14 @@ CASES = {  # every rule meets another order
         CURVE,
         {**COMPILED, "record_rows": 100, "order": "with_replacement"},
     ),
+    "batch_schedule": (
+        CURVE,
+        {**COMPILED, "batch_size": 5, "batch_schedule": {30: 10, 60: 53}, "average": 0.2},
+    ),
+    "batch_schedule, within an epoch": (
+        LONG,
+        {**EAGER, "batch_size": 300, "batch_schedule": {20: 5}, "epochs": 22, "order": "flip_flop"},
+    ),
     "grab": (CURVE, {**COMPILED, "order": "grab", "epochs": 20}),
     "long": (LONG, {**COMPILED, "batch_size": 5, "epochs": 2}),
     "long, grab": (LONG, {**COMPILED, "batch_size": 5, "epochs": 2, "order": "grab"}),

@@ -26,6 +26,7 @@ from sgdstudy.training.compiled.loops import (
 )
 
 MAX_CONSTANT = 1000  # values of a constant tensor that are written into the source
+BLOCKED = 2048  # products of a matrix product from which it is worth being taken in blocks
 
 _TEST = "({} ? V1 : V0)"
 POINTWISE = {
@@ -259,8 +260,12 @@ class Writer:
     # ---- matrices ------------------------------------------------------------------------------
 
     def write_mm(self, out: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
-        """Write a matrix product, or a batch of them."""
-        shape, k = tuple(out.shape), a.shape[-1]
+        """Write a matrix product, or a batch of them; every sum is taken in the order of k."""
+        *batch, n, k = a.shape
+        if self.varies(a) and self.varies(b) and out[0].numel() and n * k * b.shape[-1] >= BLOCKED:
+            self._write_blocked(out, a, b, tuple(batch))
+            return
+        shape = tuple(out.shape)
         wide = (*shape, k)
         row = a.unsqueeze(-2).expand(wide)
         column = b.transpose(-1, -2).unsqueeze(-3).expand(wide)
@@ -275,6 +280,21 @@ class Writer:
         )
         reads = frozenset(array for array in (x, y) if array)
         self.operations.append(Block(shape[:-1], body, reads))
+
+    def _write_blocked(
+        self, out: torch.Tensor, a: torch.Tensor, b: torch.Tensor, batch: Shape
+    ) -> None:
+        """Write a product of large matrices by `product` of products.py."""
+        words, reads = [], set()
+        for tensor in (a, b, out):
+            array = self.arrays[address(tensor)]
+            words.append(f"{array} + {position(tensor[..., 0, 0], batch)}")
+            words += map(str, tensor.stride()[-2:])
+            if tensor is not out:
+                reads.add(array)
+        sizes = f"{a.shape[-2]}, {b.shape[-1]}, {a.shape[-1]}"
+        body = f"product<{sizes}>({', '.join(words)});"
+        self.operations.append(Block(batch, body, frozenset(reads)))
 
     write_bmm = write_mm
 

@@ -13,6 +13,7 @@ import torch
 
 from sgdstudy.training.compiled.loops import UNROLLED
 from sgdstudy.training.compiled.operations import FUNCTIONS
+from sgdstudy.training.compiled.products import PRODUCT
 from sgdstudy.training.compiled.rules import Rule
 
 LARGE_BYTES = 500_000  # data beyond this does not stay in the second-level cache
@@ -145,7 +146,8 @@ extern "C" int run(Int R, Int S, const Int* sizes, const Int* index, Int index_s
     for (Int r0 = 0; r0 < R; r0 += L) {
         const int n = R - r0 < L ? R - r0 : L;
         const Int* at[L];
-        V now[P], st[Q + 1], sc[C + 1], g[P], loss[1];
+        MEMORY V now[P], st[Q + 1], g[P];
+        V sc[C + 1], loss[1];
         for (int l = 0; l < L; l++) {
             const Int r = l < n ? r0 + l : R - 1;  // lanes beyond R repeat the last replica
             at[l] = index ? index + r * index_stride : 0;
@@ -233,11 +235,12 @@ def program(
             f"typedef {'float' if single else 'double'} T;",
             f"enum {{ {names} }};",
             f'#define UNROLL _Pragma("GCC unroll {UNROLLED}")',
-            f"#define MEMORY {'' if on_stack else 'static thread_local'}",
+            f"#define MEMORY {'' if on_stack else 'alignas(64) static thread_local'}",
             _ONE_LANE if lanes == 1 else _LANES,
             _PRELUDE % {"f": f},
             *functions,
             _EXPONENTIAL if single else "",
+            PRODUCT["one replica" if lanes == 1 else "lanes"] if "product<" in text else "",
             *(_STEP % _gather(size, body, sum(widths)) for size, body in steps.items()),
             _RUN % {"cases": cases, "before": _before(rule), "rule": _update(rule)},
         ]

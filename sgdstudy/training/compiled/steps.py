@@ -90,7 +90,7 @@ class CompiledSteps:
             lambda step: self.rates(step.astype(int) - 1),
         )
         self.rule = rules.clipped(self.rule, config.clip_norm, config.clip_value)
-        self.sizes = sorted(set(config.batch_sizes(problem.d)))
+        self.sizes = config.phases(problem.d).every_size
         self.data = _values(problem.x, problem.y, problem.dtype)
         widths = (problem.x[0].numel(), problem.y[0].numel())
         recorded = {size: _record(problem, size) for size in self.sizes}
