@@ -300,7 +300,7 @@ class TrainConfig:
     @property
     def lrs(self) -> list[float]:
         """The step sizes of the groups, and last that of parameters in none."""
-        return [*(own["lr"] for own in self.groups.values()), self.lr]
+        return [*(own.get("lr", self.lr) for own in self.groups.values()), self.lr]
 
     def rates(self, d: int, lr: float | None = None) -> schedules.Rates:
         """Return the step sizes of a run on d samples, by the number of the step, from 0.

@@ -22,7 +22,7 @@ Groups = Mapping[str, Mapping[str, Any]]  # by pattern: `lr` and options
 
 
 def settle(groups: Any, optimizer: Any, lr: float, options: Mapping[str, Any]) -> Groups:
-    """Return groups, checked, each with all of its settings.
+    """Return groups, checked, each with what differs.
 
     Args:
         groups: by pattern, what differs: `lr`, and options of the optimiser.
@@ -50,7 +50,7 @@ def settle(groups: Any, optimizer: Any, lr: float, options: Mapping[str, Any]) -
     for pattern, own in groups.items():
         given = {**options, **own}
         _, rate = rules.settle(optimizer, given.pop("lr", lr), given)
-        found[pattern] = {"lr": rate, **given}
+        found[pattern] = {**own, "lr": rate} if "lr" in own else dict(own)
     return found
 
 
@@ -121,9 +121,8 @@ def make(
     groups: Groups, optimizer: str, lr: float, options: Mapping[str, Any], problem: Problem
 ) -> Grouped:
     """Return the rule of groups that `settle` returns; those in none have `lr` and options."""
-    settings = [*groups.values(), {"lr": lr, **options}]
     made = []
-    for at, own in zip(columns(groups, problem), settings, strict=True):
-        given = dict(own)
+    for at, own in zip(columns(groups, problem), (*groups.values(), {}), strict=True):
+        given = {**options, "lr": lr, **own}
         made.append((at.to(problem.x.device), rules.make(optimizer, given.pop("lr"), given)))
     return Grouped(made)
