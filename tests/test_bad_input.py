@@ -692,6 +692,7 @@ TAKEN: dict[str, list[Any]] = {  # of each setting, some that are: of ANYTHING h
     "optimizer": ["Adam", "notebook"],
     "lr": [0.5, np.float32(0.25), torch.tensor(0.125)],
     "options": [{"momentum": 0.5}],
+    "groups": [{}, {"*": {"lr": 0.5}}, {"0.*": {"momentum": 0.5}, "*.bias": {}}],
     "clip_norm": [1.5, np.float32(0.25)],
     "clip_value": [2, torch.tensor(0.5)],
     "schedule": ["inverse_time"],

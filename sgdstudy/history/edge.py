@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from sgdstudy.errors import InputError
 from sgdstudy.history.arrays import array
 from sgdstudy.theory import linearised, mean_square_lr_limit, sharpness_limit
 
@@ -51,6 +52,10 @@ def edge(run: Run) -> Edge:
     Raises:
         InputError: the run has no column `full_hess_max_eig`.
     """
+    if run.config.groups:
+        raise InputError(
+            "groups of parameters have edges of their own, and no run has a common one"
+        )
     sharpness, loss = (array(run, "steps", name) for name in ("full_hess_max_eig", "full_loss"))
     return around_edge(sharpness, loss, sharpness_limit(run.config.lr, **run.config.options))
 

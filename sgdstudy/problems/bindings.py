@@ -2,36 +2,65 @@
 
 Python looks a variable up when a function is called. All functions that a loop makes share its
 variable, which holds the last value by the time any of them runs: three losses `s * (p - y)**2` of
-a loop over s are one. So what is made of functions notes what they read, and is looked at before
-it is trained.
+a loop over s are one. The same goes for `settings.s`, `cfg["s"]` and `scales[0]`. So what is made
+of functions notes what they read, and is looked at before it is trained.
+
+A variable counts where another value was put in its place; so does a number, a text or a small
+array within an object, module, class, dict or list that a variable holds, where a function may read
+it: objects by the attributes that the functions name, dicts by the keys that they name, if any.
+What functions change by themselves does not count, nor what is added to a dict or list, or taken
+from it: so do caches, counters and logs.
 """
 
 from __future__ import annotations
 
-import dis
+import argparse
+import contextlib
+import contextvars
+import enum
 import functools
 import itertools
+import os
 import types
 import weakref
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, NamedTuple
 
+import numpy as np
+import torch
 from torch import nn
 
 from sgdstudy.errors import InputError, quoted
-from sgdstudy.problems.fingerprint import ATOMS, Unseen, fingerprint, is_own
+from sgdstudy.problems import bytecode
+from sgdstudy.problems.fingerprint import ATOMS, NAMED, Unseen, fingerprint, is_own, is_own_module
 
-Code = types.CodeType
-MOST_ITEMS = 100  # of a dict or list that are looked at for functions
-STORES = ("STORE_GLOBAL", "STORE_DEREF", "DELETE_GLOBAL", "DELETE_DEREF")
+MOST_ITEMS = 100  # of a dict, list or array that is looked at
+DEEPEST = 4  # objects within objects
+WHOLE = (dict, functools.partial, types.SimpleNamespace, argparse.Namespace, nn.Module)
+LEAVES = (types.FunctionType, types.BuiltinFunctionType, type, enum.Enum, torch.dtype)
+ARRAYS = (torch.Tensor, np.ndarray, np.generic)
+OUTSIDE = {"environ", "getenv"}  # of os
 
 
 class Variable(NamedTuple):
-    """A variable that a function reads, and what it held: nothing here keeps either alive."""
+    """What functions read, and what it held: nothing here keeps either alive."""
 
-    name: str
-    function: weakref.ref[types.FunctionType]
-    held: Any  # a plain value; of others a weak reference, or the identity alone
+    name: str  # of a variable; "" where the holder is what is read: an object, or a function
+    holder: weakref.ref[Any]
+    held: Any
+    parts: dict[str, Any] = {}  # what is held within it, by how that is written  # noqa: RUF012
+
+
+class Uses(NamedTuple):
+    """What functions do with what they read.
+
+    Attributes:
+        names: attributes and keys that they name.
+        changed: attributes and keys that they change.
+    """
+
+    names: frozenset[str]
+    changed: frozenset[str]
 
 
 class Identity(NamedTuple):
@@ -40,7 +69,8 @@ class Identity(NamedTuple):
     number: int
 
 
-_noted: MutableMapping[Any, list[Variable]] = weakref.WeakKeyDictionary()
+NOTHING = Uses(frozenset(), frozenset())
+_noted: MutableMapping[Any, tuple[list[Variable], Uses]] = weakref.WeakKeyDictionary()
 
 
 def note(owner: Any, functions: Iterable[Any]) -> None:
@@ -48,32 +78,75 @@ def note(owner: Any, functions: Iterable[Any]) -> None:
 
     Args:
         owner: the thing.
-        functions: functions, methods, modules, dicts and lists of them; others are let be.
+        functions: functions, methods, objects, modules, dicts and lists of them; others are let be.
     """
     found = _Reads()
     for function in functions:
         found.add(function)
-    _noted[owner] = [variable for place, variable in found.variables if place not in found.stored]
+    uses = Uses(frozenset(found.names), frozenset(found.changed))
+    variables = []
+    for place, variable in found.variables:
+        if place in found.stored:
+            continue
+        parts = {} if place in found.grown else _parts(variable, uses)
+        if parts or variable.name:
+            parts = {name: _held(value) for name, value in parts.items()}
+            variables.append(variable._replace(parts=parts))
+    _noted[owner] = variables, uses
 
 
 def check(owner: Any, what: str) -> None:
-    """Raise `InputError` where a variable that a thing's functions read holds something else now.
+    """Raise `InputError` where something that a thing's functions read is something else now.
 
     Args:
         owner: what `note` was given; of others nothing is known.
         what: what it is called in a message.
     """
-    for name, function, held in _noted.get(owner, ()):
-        reader = function()
-        if reader is None:
-            continue
-        now = _content(_spaces(reader).get(name, reader.__globals__), name)
-        if not _is_still(held, now):
-            raise InputError(
-                f"a function of {what} reads {name!r}, which was {_change(held, now)}, as in a "
-                f"loop; hold it where the function is made, as lambda ..., {name}={name}: ..., or "
-                f"make {what} again"
-            )
+    for variable, uses in _of(owner):
+        now = _value(variable)
+        if variable.name and not _is_still(variable.held, now):
+            raise _refused(what, variable.name, variable.held, now)
+        for part, then, now in _changed(variable, uses):
+            raise _refused(what, _root(variable) + part, then, now)
+
+
+def settle(*owners: Any) -> None:
+    """Take what changed since `check`, while these were trained, for what functions change."""
+    theirs = {
+        (id(_value(variable)), part)
+        for owner in owners
+        for variable, uses in _of(owner)
+        for part, *_ in _changed(variable, uses)
+    }
+    for owner in list(_noted) if theirs else ():
+        for variable, _ in _of(owner):
+            for part in list(variable.parts):
+                if (id(_value(variable)), part) in theirs:
+                    del variable.parts[part]
+
+
+def _of(owner: Any) -> Iterator[tuple[Variable, Uses]]:
+    """Yield the variables of a thing that are still there."""
+    variables, uses = _noted.get(owner, ([], NOTHING))
+    for variable in variables:
+        if variable.holder() is not None:
+            yield variable, uses
+
+
+def _refused(what: str, name: str, then: Any, now: Any) -> InputError:
+    own = name if name.isidentifier() else "value"
+    return InputError(
+        f"a function of {what} reads {name!r}, which was {_change(then, now)}, as in a loop; hold "
+        f"it where the function is made, as lambda ..., {own}={name}: ..., or make {what} again"
+    )
+
+
+def _value(variable: Variable) -> Any:
+    """Return what a variable holds now."""
+    holder, name = variable.holder(), variable.name
+    if not name or holder is None:
+        return holder
+    return _content(_spaces(holder).get(name, holder.__globals__), name)
 
 
 def _spaces(function: types.FunctionType) -> dict[str, types.CellType]:
@@ -124,9 +197,122 @@ def _alike(then: Any, now: Any) -> bool:
 
 
 def _change(held: Any, now: Any) -> str:
-    if _is_plain(held) and _is_plain(now):
+    shown = _is_plain(held) and _is_plain(now) and not isinstance(held, bytes)
+    if shown:
         return f"{quoted(held)} when that was made and is {quoted(now)} now"
     return "something else when that was made"
+
+
+# ---- within objects ------------------------------------------------------------------------------
+
+
+def _changed(variable: Variable, uses: Uses) -> Iterator[tuple[str, Any, Any]]:
+    """Yield what changed within a variable: how it is written, what was held, and what is."""
+    found = _parts(variable, uses) if variable.parts else {}
+    for part, held in variable.parts.items():
+        if part in found and not _is_still(held, found[part]):
+            yield part, held, found[part]
+
+
+def _root(variable: Variable) -> str:
+    """Return how what a variable holds is written."""
+    value = _value(variable)
+    if variable.name or isinstance(value, types.FunctionType):
+        return variable.name
+    return value.__name__ if isinstance(value, type) else type(value).__name__
+
+
+def _parts(variable: Variable, uses: Uses) -> dict[str, Any]:
+    """Return what is within a variable that functions may read, by how it is written."""
+    found: dict[str, Any] = {}
+
+    def add(part: str, value: Any, deep: int) -> None:
+        if len(found) >= MOST_ITEMS or deep > DEEPEST:
+            return
+        if deep and (_is_plain(value) or isinstance(value, LEAVES)):
+            found[part] = value
+        elif isinstance(value, ARRAYS):
+            if (content := _of_array(value)) is not None:
+                found[part] = content
+            return
+        for step, item in _within(value, uses):
+            add(part + step, item, deep + 1)
+
+    value = _value(variable)
+    if not variable.name and isinstance(value, types.FunctionType):
+        names, _, grown = bytecode.done(value.__code__)
+        for name, default in _defaults(value):
+            if name not in grown:
+                add(name, default, 1)
+        for name in sorted(names & os.environ.keys()) if names & OUTSIDE else ():
+            add(f"os.environ[{name!r}]", os.environ[name], 1)
+    else:
+        add("", value, 0)
+    return found
+
+
+def _of_array(value: Any) -> bytes | None:
+    """Return what a small array or tensor holds; None: it is not looked at."""
+    if isinstance(value, nn.Parameter) or np.prod(value.shape) > MOST_ITEMS:
+        return None
+    try:
+        return repr((value.dtype, value.tolist())).encode()
+    except Exception:  # sparse, or on no device
+        return None
+
+
+def _within(value: Any, uses: Uses) -> Iterator[tuple[str, Any]]:
+    """Yield what is in a value that functions may read, and how it is written.
+
+    What has a name is looked at where functions name it; all of it where they name none, of what
+    they may be given whole.
+    """
+    if type(value) in (list, tuple):
+        yield from ((f"[{i}]", item) for i, item in enumerate(value[:MOST_ITEMS]))
+        return
+    if isinstance(value, contextvars.ContextVar):
+        with contextlib.suppress(LookupError):
+            yield ".get()", value.get()
+        return
+    way, whole = ".{}", isinstance(value, WHOLE)
+    if isinstance(value, functools.partial):
+        yield from ((f".args[{i}]", item) for i, item in enumerate(value.args))
+        value, way = value.keywords, ".keywords[{!r}]"
+    elif isinstance(value, dict):
+        way = "[{!r}]"
+    else:
+        value = _attributes(value)
+    known = [key for key in value if isinstance(key, str) and key in uses.names]
+    if whole and not known:
+        every = itertools.islice(value, MOST_ITEMS)
+        known = [key for key in every if _is_plain(key) and not str(key).startswith("_")]
+    yield from ((way.format(key), value[key]) for key in known if key not in uses.changed)
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """Return the attributes of an object or class, of its own classes too; of an own module."""
+    if isinstance(value, types.ModuleType):
+        return vars(value) if is_own_module(value) else {}
+    if isinstance(value, NAMED):
+        return {}
+    kinds = (value if isinstance(value, type) else type(value)).__mro__[::-1]
+    own = [vars(kind) for kind in kinds if is_own(kind)]
+    found = {name: held for space in own for name, held in space.items()}
+    if isinstance(value, type):
+        return found
+    slots = [name for space in own for name in space.get("__slots__", ()) if hasattr(value, name)]
+    found |= {name: getattr(value, name) for name in slots} | getattr(value, "__dict__", {})
+    found.pop("training", None)  # of modules, which says nothing of what they do here
+    return found
+
+
+def _defaults(function: types.FunctionType) -> list[tuple[str, Any]]:
+    code, values = function.__code__, function.__defaults__ or ()
+    names = code.co_varnames[: code.co_argcount][code.co_argcount - len(values) :]
+    return [*zip(names, values, strict=True), *(function.__kwdefaults__ or {}).items()]
+
+
+# ---- through functions ---------------------------------------------------------------------------
 
 
 class _Reads:
@@ -135,13 +321,18 @@ class _Reads:
     def __init__(self) -> None:
         self.variables: list[tuple[tuple[int, str], Variable]] = []
         self.stored: set[tuple[int, str]] = set()  # by a function itself: one that counts
+        self.grown: set[tuple[int, str]] = set()  # whose items a function changes
+        self.names: set[str] = set()
+        self.changed: set[str] = set()
         self._met: set[int] = set()
+        self._alive: list[Any] = []  # so that no identity is used twice
 
     def add(self, value: Any) -> None:
         """Note what a value reads when it is called."""
         if id(value) in self._met:
             return
         self._met.add(id(value))
+        self._alive.append(value)
         if isinstance(value, types.FunctionType):
             if is_own(value):
                 self._function(value)
@@ -150,46 +341,54 @@ class _Reads:
             self.add(value.__self__)
         elif isinstance(value, functools.partial):
             self.add(value.func)
+            self._object(value)
+            for item in (*value.args, *value.keywords.values()):
+                self.add(item)
         elif isinstance(value, (dict, list, tuple)):
             items = value.values() if isinstance(value, dict) else value
             for item in itertools.islice(items, MOST_ITEMS):
                 self.add(item)
         elif isinstance(value, type):
             if is_own(value):
+                self._object(value)
+                for kind in value.__mro__[1:]:
+                    self.add(kind)
                 for item in vars(value).values():
-                    self.add(getattr(item, "__func__", item))
-        elif isinstance(value, nn.Module):
-            for module in value.modules():
-                self.add(type(module))
-        elif is_own(type(value)):
-            self.add(type(value))
+                    for name in ("__func__", "fget", "func", "__wrapped__"):
+                        item = getattr(item, name, item)
+                    self.add(item)
+        elif isinstance(value, nn.Module) or is_own(type(value)):
+            for one in value.modules() if isinstance(value, nn.Module) else (value,):
+                self.add(type(one))
+            self._object(value)
+
+    def _object(self, value: Any) -> None:
+        """Note what an object holds, in whose methods it has no name from outside."""
+        try:
+            self.variables.append(((id(value), ""), Variable("", weakref.ref(value), None)))
+        except TypeError:  # it has no weak references
+            return
 
     def _function(self, function: types.FunctionType) -> None:
+        self._object(function)  # its defaults
         cells = _spaces(function)
-        for name, how in _used(function.__code__):
+        names, changed, grown = bytecode.done(function.__code__)
+        self.names |= names
+        self.changed |= changed
+        for name, how in bytecode.used(function.__code__):
             space = cells.get(name, function.__globals__)
             place = id(space), name
-            if how in STORES:
+            if how in bytecode.STORES:
                 self.stored.add(place)
             elif name in cells or name in function.__globals__:
                 value = _content(space, name)
-                if not isinstance(value, types.ModuleType):
-                    variable = Variable(name, weakref.ref(function), _held(value))
-                    self.variables.append((place, variable))
-                    self.add(value)
-
-
-@functools.lru_cache(maxsize=10_000)
-def _used(code: Code) -> tuple[tuple[str, str], ...]:
-    """Return the variables from outside that a code uses, and the operation; of functions in it."""
-    within = {*code.co_cellvars, *code.co_varnames}
-    found = {
-        (step.argval, step.opname)
-        for step in dis.get_instructions(code)
-        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", *STORES)
-        or step.opname == "LOAD_FROM_DICT_OR_DEREF"
-    }
-    for inner in code.co_consts:
-        if isinstance(inner, Code):
-            found |= set(_used(inner))
-    return tuple(sorted(pair for pair in found if pair[0] not in within or "GLOBAL" in pair[1]))
+                if name in grown:
+                    self.grown.add(place)
+                if isinstance(value, types.ModuleType) and not is_own_module(value):
+                    continue
+                variable = Variable(name, weakref.ref(function), _held(value))
+                self.variables.append((place, variable))
+                self.add(value)
+                if isinstance(value, types.ModuleType):
+                    for asked in sorted((names | {"__getattr__"}) & vars(value).keys()):
+                        self.add(vars(value)[asked])

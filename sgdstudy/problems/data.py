@@ -6,12 +6,14 @@ import hashlib
 import mmap
 import numbers
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from sgdstudy.errors import InputError, quoted, reason
 
@@ -46,6 +48,7 @@ def samples(x: Any, y: Any, loss: Any, what: str) -> tuple[torch.Tensor, torch.T
     The dtype is float64 where x is, or where x or y hold a value that float32 does not hold
     exactly; else float32. Maps of files and data of more than `COPIED` bytes are not copied.
     """
+    x, y = _of_dataset(x, y, what)
     given = {"x": x, "y": y}
     x, y = (as_tensor(values, f"{name} of {what}") for name, values in given.items())
     if x.dim() == 0 or x.numel() == 0:
@@ -68,6 +71,42 @@ def samples(x: Any, y: Any, loss: Any, what: str) -> tuple[torch.Tensor, torch.T
             )
         found.append(_own(tensor.to(wanted[name]), tensor, values))
     return found[0], found[1]
+
+
+def _of_dataset(x: Any, y: Any, what: str) -> tuple[Any, Any]:
+    """Return the items of a Dataset of pairs, or of a DataLoader's, read once; others as they are.
+
+    Raises:
+        InputError: its items are no pairs of numbers, it cannot be read by index, or x is of a kind
+            that has to be turned into an array.
+    """
+    if isinstance(x, Mapping):
+        raise InputError(
+            f"x of {what} is a dict; put its arrays side by side, and split in forward"
+        )
+    if hasattr(x, "toarray"):
+        raise InputError(f"x of {what} is sparse; give x.toarray()")
+    if isinstance(x, DataLoader):
+        x = x.dataset
+    if not isinstance(x, Dataset):
+        return x, y
+    if y is not None or isinstance(x, IterableDataset):
+        raise InputError(
+            f"x of {what} is a Dataset, which holds the targets: give y=None; what can only be "
+            f"iterated is a stream, see ss.Problem(stream=...)"
+        )
+    if isinstance(x, TensorDataset) and len(x.tensors) == 2:
+        return x.tensors
+    try:
+        items = [x[i] for i in range(len(x))]  # type: ignore[arg-type]
+        pairs = zip(*items, strict=True)
+        inputs, targets = (torch.stack([torch.as_tensor(v) for v in part]) for part in pairs)
+    except Exception as error:
+        raise InputError(
+            f"x of {what} is a Dataset whose items are not pairs (x, y) of numbers of one shape "
+            f"({reason(error)})"
+        ) from error
+    return inputs, targets
 
 
 def _least_dtype(tensors: list[torch.Tensor]) -> torch.dtype:

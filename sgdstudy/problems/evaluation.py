@@ -5,6 +5,7 @@ The part of `problem.Problem` that computes.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,13 +14,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from sgdstudy.errors import InputError, failed
+from sgdstudy.errors import InputError, failed, reason
 from sgdstudy.problems import losses
 from sgdstudy.problems.torch_state import own_state
 
 if TYPE_CHECKING:
     from sgdstudy.problems.least_squares import LeastSquares
 
+log = logging.getLogger("sgdstudy")
 EVALUATE_AT_ONCE = 100_000  # numbers of inputs at once when all the data is evaluated: cached
 
 
@@ -32,12 +34,16 @@ class Evaluation:
     dtype: torch.dtype
     model: Callable[[Any, torch.Tensor], torch.Tensor]
     source: Any
+    name: str
     loss: Any
     batch_loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     penalties: Callable[[torch.Tensor], torch.Tensor] | None
     p: int
 
     if TYPE_CHECKING:
+
+        def initial(self, seeds: list[int]) -> torch.Tensor:
+            """Return the parameters each seed starts from; see `problem.Problem.initial`."""
 
         @property
         def least_squares(self) -> LeastSquares | None:
@@ -52,13 +58,15 @@ class Evaluation:
         """Return the model's output `(R, B, ...)` for parameters `(R, p)` and inputs `(R, B, ...)`.
 
         A model such as `w[0] * x + w[1]` runs on all replicas in one broadcast; any other goes
-        through `torch.vmap`.
+        through `torch.vmap`, or replica by replica where that cannot follow it.
         """
         if self._broadcasts:
             return self.model(w.unsqueeze(-1).unbind(1), x)
         if len(w) == 1:
             return self.model(w[0], x[0]).unsqueeze(0)
-        return torch.vmap(self.model)(w, x)
+        if self._batches:
+            return torch.vmap(self.model)(w, x)
+        return torch.stack([self.model(*pair) for pair in zip(w, x, strict=True)])
 
     def losses(self, w: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return the batch loss of every replica, its penalty included, `(R,)`."""
@@ -192,6 +200,19 @@ class Evaluation:
             part = slice(start, start + size)
             # a copy: of what cannot be written, torch warns
             yield part, torch.tensor(w[part], dtype=self.dtype, device=self.x.device)
+
+    @cached_property
+    def _batches(self) -> bool:
+        """Whether `torch.vmap` can follow the model: a GRU, or a branch on a value, it cannot."""
+        w = self.initial([0]).expand(2, -1).clone().requires_grad_()
+        x = self.x[:2].expand(2, *self.x[:2].shape)
+        try:
+            torch.vmap(self.model)(w, x)
+        except RuntimeError as error:
+            words = "replicas of %r are computed one by one, which takes longer: %s"
+            log.warning(words, self.name, reason(error))
+            return False
+        return True
 
     @cached_property
     def _broadcasts(self) -> bool:

@@ -3,13 +3,14 @@
 A function is its code, its defaults, what its closure holds and the globals that it reads; an
 object its class and its attributes; a class its own functions and attributes. What belongs to an
 installed package counts by name and version, with what its closures hold. Nothing is run.
-A class may name attributes that are not looked at: `changes_no_number = ("cache",)`.
+Not looked at are lists that a function only appends to, and attributes that a class names, as
+`changes_no_number = ("cache",)`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copyreg
-import dis
 import functools
 import hashlib
 import random
@@ -17,7 +18,7 @@ import sys
 import sysconfig
 import types
 import warnings
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ import numpy as np
 import torch
 
 from sgdstudy.errors import InputError, reason
+from sgdstudy.problems import bytecode
 
 Code = types.CodeType
 IDLE = "changes_no_number"  # of a class: names of attributes that are not looked at, as caches
@@ -38,10 +40,16 @@ _SILENT = """
     _abc_impl
 """
 SILENT = frozenset(_SILENT.split())
-# functions of Python that read what nobody sees from outside
-BLIND = frozenset({"globals", "eval", "exec", "compile", "__import__", "open", "input"})
+# what reads what nobody sees from outside, under whatever name it is called
+BLIND = {
+    "builtins": ("globals", "eval", "exec", "compile", "__import__", "open", "input"),
+    "os": ("environ", "environb", "getenv", "getenvb"),
+    "numpy": ("load", "loadtxt", "genfromtxt", "fromfile"),
+    "torch": ("load",),
+}
+READS_FILES = frozenset({"read_text", "read_bytes"})  # methods of paths
 BY_NAME = frozenset({"getattr", "vars"})  # they may ask a module for anything
-OUTSIDE = frozenset({"environ", "environb", "getenv", "getenvb"})  # of os
+LOGS = (list, set, deque)
 HEAP = 1 << 9  # of `type.__flags__`: made by a class statement, or like one
 NAMED = (
     types.BuiltinFunctionType,
@@ -108,6 +116,8 @@ class _Walk:
 
     def _whole(self, value: Any) -> None:
         """Write what may refer to itself, once."""
+        if id(value) in _blind():
+            raise self._unseen(f"{_blind()[id(value)]}, which may read anything")
         if isinstance(value, types.FunctionType):
             self._function(value)
         elif isinstance(value, types.MethodType):
@@ -115,6 +125,8 @@ class _Walk:
         elif isinstance(value, NAMED):
             self._named(value)
         elif isinstance(value, types.ModuleType):
+            if not _is_installed_module(value):
+                raise self._unseen(f"the module {value.__name__}, of which it may read anything")
             self._write("module", value.__name__)
         elif isinstance(value, type):
             self._class(value)
@@ -196,7 +208,7 @@ class _Walk:
             self._write(module, code.co_qualname, _version(module))
         else:
             self.add(code)
-            self._globals(code, value.__globals__)
+            self._globals(code, value.__globals__, _modules_in(value.__closure__ or ()))
         self._within("'s defaults", value.__defaults__)
         self._within("'s defaults", value.__kwdefaults__)
         for name, cell in zip(code.co_freevars, value.__closure__ or (), strict=True):
@@ -205,7 +217,8 @@ class _Walk:
             except ValueError:  # nothing yet
                 self._write("empty")
                 continue
-            self._within(f"'s {name}", held)
+            if not (isinstance(held, types.ModuleType) or _is_log(code, name, held)):
+                self._within(f"'s {name}", held)
         self._within("'s attributes", dict(value.__dict__))
 
     def _code(self, code: Code) -> None:
@@ -216,21 +229,25 @@ class _Walk:
             self._items("names", names)
         self._items("constants", code.co_consts)
 
-    def _globals(self, code: Code, space: Mapping[str, Any]) -> None:
+    def _globals(
+        self, code: Code, space: Mapping[str, Any], modules: Iterable[types.ModuleType]
+    ) -> None:
         """Write the globals that a code reads, and of modules what it asks them for."""
-        names, asked, imported = _read_by(code)
-        modules = [sys.modules[name] for name in sorted(imported) if name in sys.modules]
-        if len(modules) < len(imported):
+        names, asked, imported = bytecode.read_by(code)
+        if READS_FILES & asked:
+            raise self._unseen(f"a file, by {min(READS_FILES & asked)}")
+        there = [sys.modules[name] for name in sorted(imported) if name in sys.modules]
+        if len(there) < len(imported):
             raise self._unseen("a module that it imports, and has not imported yet")
+        modules = [*there, *modules]
         builtins = vars(sys.modules["builtins"])
         for name in sorted(names & (space.keys() | builtins.keys())):
-            if name not in space and name in BLIND:
-                raise self._unseen(f"a call of {name}, which may read anything")
             value = space[name] if name in space else builtins[name]
             self._write(name)
-            self._within(f"'s global {name}", value)
             if isinstance(value, types.ModuleType):
                 modules.append(value)
+            elif not _is_log(code, name, value):
+                self._within(f"'s global {name}", value)
         by_name = min(names & (BY_NAME - space.keys()), default="")
         seen: set[str] = set()
         for module in modules:
@@ -246,9 +263,8 @@ class _Walk:
         if by_name and not _is_installed_module(module):
             raise self._unseen(f"a call of {by_name}, which may ask {module.__name__} for anything")
         self._write("module", module.__name__, _version(module.__name__))
-        for name in sorted(asked & vars(module).keys()):
-            if module.__name__ == "os" and name in OUTSIDE:
-                raise self._unseen(f"os.{name}, which is not the run's own")
+        own = not _is_installed_module(module)  # which may make up what it is asked for
+        for name in sorted((asked | {"__getattr__"} if own else asked) & vars(module).keys()):
             value = vars(module)[name]
             self._write(name)
             if isinstance(value, types.ModuleType):
@@ -343,23 +359,30 @@ def _says_nothing_new(state: Any, attributes: Mapping[str, Any]) -> bool:
     return all(name in attributes and state[name] is attributes[name] for name in state)
 
 
-@functools.lru_cache(maxsize=10_000)
-def _read_by(code: Code) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
-    """Return the globals that a code reads, the names it asks objects for, what it imports.
+def _modules_in(closure: Iterable[types.CellType]) -> list[types.ModuleType]:
+    found = []
+    for cell in closure:
+        with contextlib.suppress(ValueError):  # nothing yet
+            if isinstance(cell.cell_contents, types.ModuleType):
+                found.append(cell.cell_contents)
+    return found
 
-    Those of the functions within it too.
-    """
-    names, asked, imported = set[str](), set(code.co_names), set[str]()
-    for step in dis.get_instructions(code):
-        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-            names.add(step.argval)
-        elif step.opname == "IMPORT_NAME":
-            imported.add(step.argval)
-    for inner in code.co_consts:
-        if isinstance(inner, Code):
-            for mine, theirs in zip((names, asked, imported), _read_by(inner), strict=True):
-                mine |= theirs
-    return frozenset(names), frozenset(asked), frozenset(imported)
+
+def _is_log(code: Code, name: str, value: Any) -> bool:
+    """Whether a code only appends to a variable: what is in it makes no difference."""
+    return type(value) in LOGS and name in bytecode.only_grown(code)
+
+
+@functools.cache
+def _blind() -> dict[int, str]:
+    """Return what reads anything, by identity; all of it lives as long as Python."""
+    found = {}
+    for module, names in BLIND.items():
+        for name in names:
+            value = getattr(sys.modules[module], name, None)  # no environb on Windows
+            if value is not None:
+                found[id(value)] = name if module == "builtins" else f"{module}.{name}"
+    return found
 
 
 def _global_generators() -> tuple[Any, ...]:
@@ -380,7 +403,7 @@ def _places() -> tuple[Path, ...]:
 
 def _is_installed_module(module: types.ModuleType) -> bool:
     """Whether a module is not the user's own."""
-    file = getattr(module, "__file__", None)
+    file = vars(module).get("__file__")
     return module.__name__ in sys.builtin_module_names if file is None else _is_installed(file)
 
 
@@ -412,6 +435,11 @@ def is_own(value: types.FunctionType | type) -> bool:
     if isinstance(value, type):
         return not _is_installed_class(value)
     return not _is_installed(value.__code__.co_filename)
+
+
+def is_own_module(value: types.ModuleType) -> bool:
+    """Whether a module is the user's own."""
+    return not _is_installed_module(value)
 
 
 @functools.cache

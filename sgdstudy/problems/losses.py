@@ -91,10 +91,12 @@ def per_sample(loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Ba
         if not isinstance(values, torch.Tensor) or shape != tuple(prediction.shape[:2]):
             given = f"shape {shape[1:]}" if isinstance(values, torch.Tensor) else quoted(values)
             ours = SAME.get(name_of(loss))
+            more = isinstance(values, torch.Tensor) and shape[:2] == tuple(prediction.shape[:2])
+            how = "the mean of the others, .flatten(1).mean(1)" if more else "reduction='none'"
             raise InputError(
                 f"the loss {name_of(loss)!r} returned {given} for a batch of "
                 f"{prediction.shape[1]}; expected a tensor of one value per sample (B,), for "
-                f"instance with reduction='none'{f', or loss={ours!r}' if ours else ''}"
+                f"instance with {how}{f', or loss={ours!r}' if ours else ''}"
             )
         return values.mean(1)
 

@@ -31,7 +31,9 @@ class Problem(Evaluation):
     where x, y or the test data hold a value that float32 does not hold exactly.
 
     Args:
-        x: inputs `(d,)` or `(d, n)`, array or tensor.
+        x: inputs `(d,)` or `(d, n)`, array or tensor; or a Dataset of pairs, or a DataLoader of
+            one, where y is None: each item is read once. Whole numbers reach a module that fails on
+            floats, as embeddings do, as int64.
         y: targets `(d,)` or `(d, m)`, or integer classes `(d,)` for `cross_entropy`. A callable
             loss gets them as floats; as int64 where they are whole and it fails on floats.
         model: `f(w, x)` for one parameter vector w `(p,)` and a batch x, or an `nn.Module`, whose
@@ -125,7 +127,7 @@ class Problem(Evaluation):
             raise InputError(f"w_true has {len(self.w_true)} values, w_init has {self.p}")
         self._try()
         penalties.check(self.penalties, first)
-        bindings.note(self, (model, loss, penalty, self.w_init, self._drift, stream))
+        bindings.note(self, (self.source, loss, penalty, self.w_init, self._drift, stream))
 
     def _read(self, x: Any, y: Any, test: Any) -> None:
         """Take over the data."""
@@ -186,6 +188,11 @@ class Problem(Evaluation):
     def shapes(self) -> list[torch.Size]:
         """Shapes of the parameters, in the order in which w holds them; of f(w, x), that of w."""
         return list(self._trained.values()) or [torch.Size([self.p])]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the module's parameters that are trained, as those; of f(w, x), none."""
+        return list(self._trained)
 
     @property
     def draws_starts(self) -> bool:

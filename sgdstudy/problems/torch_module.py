@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from sgdstudy.errors import InputError, failed
-from sgdstudy.problems.data import is_of_its_own
+from sgdstudy.problems.data import holds, is_of_its_own
 from sgdstudy.problems.trial import undrawn
 
 MOVED = 0.1  # by what share parameters move for a look whether the module reads them
 TIMES = 3  # such looks
+KINDS = re.compile("int64|long", re.IGNORECASE)  # in torch's word on a wrong kind of numbers
 CLOSE = 1000  # roundings of the largest output
 HOW = "draw its initial values yourself, as w_init=callable(generator)"
 
@@ -38,6 +41,11 @@ def copied(module: nn.Module) -> nn.Module:
     """
     _refuse_gradient_hooks(module)
     for name, value in (*module.named_parameters(), *module.named_buffers()):
+        if is_lazy(value):
+            raise InputError(
+                f"{name!r} of the module {type(module).__name__} is lazy, and has no shape yet; "
+                f"call the module once, as module(x[:2])"
+            )
         if value.is_meta or is_of_its_own(value):
             raise InputError(
                 f"{name!r} of the module {type(module).__name__} holds no numbers that can be "
@@ -96,7 +104,7 @@ def functional(
     """
     every = dict(module.named_parameters())
     named = {name: every.pop(name) for name in names}
-    _refuse_side_effects(module, x)
+    whole = _takes_whole(module, x)
     shapes = {name: value.shape for name, value in named.items()}
     sizes = [value.numel() for value in named.values()]
     fixed = {name: value.clone() for name, value in module.named_buffers()}
@@ -106,11 +114,28 @@ def functional(
         parts = torch.split(w, sizes)
         pairs = zip(shapes.items(), parts, strict=True)
         values = {name: part.reshape(shape) for (name, shape), part in pairs}
-        return torch.func.functional_call(module, (values, fixed), (x,))
+        return torch.func.functional_call(module, (values, fixed), (x.long() if whole else x,))
 
     w = torch.cat([value.detach().flatten() for value in named.values()])
-    _require_read_by_name(module, model, w, x, names)
+    _require_read_by_name(module, model, w, x, names, whole)
     return model, w
+
+
+def _takes_whole(module: nn.Module, x: torch.Tensor) -> bool:
+    """Whether a module takes inputs as int64, as embeddings do: it fails on floats.
+
+    Raises:
+        InputError: it fails either way, or does what replicas could not follow.
+    """
+    few = x[:2]
+    try:
+        _refuse_side_effects(module, few.to(next(module.parameters()).dtype))
+    except InputError as error:
+        if not (KINDS.search(str(error)) and holds(torch.int64, x)):
+            raise
+        _refuse_side_effects(module, few.long())
+        return True
+    return False
 
 
 def load(module: nn.Module, w: torch.Tensor, names: Collection[str]) -> nn.Module:
@@ -165,6 +190,7 @@ def _require_read_by_name(
     w: torch.Tensor,
     x: torch.Tensor,
     names: Collection[str],
+    whole: bool,
 ) -> None:
     """Refuse a module that reads a parameter from a list or a view of its own.
 
@@ -178,7 +204,7 @@ def _require_read_by_name(
         with torch.no_grad():
             try:
                 found, again = model(moved, few), model(moved, few)
-                expected = load(copied(module), moved, names)(few)
+                expected = load(copied(module), moved, names)(few.long() if whole else few)
                 if not torch.equal(found, again):
                     return  # it draws or counts: the trial of the problem says so, too
                 off = (found - expected).abs().max() / expected.abs().max()
@@ -201,16 +227,15 @@ def _refuse_side_effects(module: nn.Module, x: torch.Tensor) -> None:
             )
     trial = copied(module)
     before = {name: value.clone() for name, value in trial.named_buffers()}
-    dtype = next(trial.parameters()).dtype
     with torch.no_grad():
         try:
-            undrawn(f"the module {type(module).__name__}", lambda: trial(x[:2].to(dtype)))
+            undrawn(f"the module {type(module).__name__}", lambda: trial(x))
         except InputError:
             raise
         except Exception as error:
             first = next(iter(str(error).splitlines()), type(error).__name__)
             raise InputError(
-                f"the module failed on x of shape {tuple(x[:2].shape)}: {first}"
+                f"the module failed on x of shape {tuple(x.shape)}: {first}"
             ) from error
     for name, value in trial.named_buffers():
         if not torch.equal(value, before[name]):

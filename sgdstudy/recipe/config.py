@@ -16,7 +16,7 @@ from sgdstudy.language import say, to_say, unknown
 from sgdstudy.problems import bindings
 from sgdstudy.problems.problem import DTYPES, Problem
 from sgdstudy.problems.torch_state import own_state
-from sgdstudy.recipe import columns, orders, phases, rules, schedules
+from sgdstudy.recipe import columns, groups, orders, phases, rules, schedules
 from sgdstudy.recipe import stop as stops
 from sgdstudy.recipe.stop import STOP_COLUMNS as STOP_COLUMNS
 
@@ -47,6 +47,10 @@ class TrainConfig:
             has none). A class takes it, and a factory with an argument `lr`; another factory, which
             sets its own, is refused with a second one.
         options: further options of the optimiser, as `{"momentum": 0.9}`; taken like `lr`.
+        groups: settings of the parameters of a module whose names match a pattern, as
+            `{"0.*": {"lr": 0.01}, "*.bias": {"weight_decay": 0.0}}`; the others have `lr` and
+            `options`. A schedule drives each group from its own step size, as torch's do; a column
+            `lr` is that of parameters in no group. Of an optimiser by name.
         clip_norm: the largest norm of the gradient that moves the parameters, each replica's by
             itself; see `clipping.clipped`. Rows record the gradient as it was. None: any.
         clip_value: the largest size of a number of it.
@@ -113,6 +117,7 @@ class TrainConfig:
     optimizer: Any = "SGD"
     lr: float = None  # type: ignore[assignment]  # settled below: always a number
     options: Mapping[str, Any] = field(default_factory=dict)
+    groups: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     clip_norm: float | None = None
     clip_value: float | None = None
     schedule: Any = None
@@ -177,7 +182,9 @@ class TrainConfig:
         settle("lr", lr)
         if math.isnan(lr) and self.schedule is not None:
             raise InputError("a schedule needs an optimizer with one step size, its group's 'lr'")
-        schedules.make(self.schedule, self.lr, self.schedule_options, self.epochs)
+        settle("groups", groups.settle(self.groups, optimizer, lr, self.options))
+        for rate in self.lrs:
+            schedules.make(self.schedule, rate, self.schedule_options, self.epochs)
         settle("options", dict(self.options))  # the caller may go on with its own
         settle("schedule_options", dict(self.schedule_options))
         checks.choice("schedule unit", self.schedule_unit, schedules.UNITS)
@@ -219,7 +226,10 @@ class TrainConfig:
             for name in self.diagnostics:
                 if isinstance(name, str) and name.startswith("full_"):
                     raise InputError(f"{name} is of all the data, which a stream does not have")
-        self.rates(problem.d)
+        for lr in self.lrs:
+            self.rates(problem.d, lr)
+        if self.groups:
+            groups.columns(self.groups, problem)
         if isinstance(self.order, torch.Tensor):
             lowest, highest = int(self.order.min()), int(self.order.max())
             if lowest < 0 or highest >= problem.d:
@@ -305,7 +315,8 @@ class TrainConfig:
     @property
     def plain(self) -> bool:
         """Whether every step is w - lr g; with a schedule lr changes on the way."""
-        return self.optimizer in ("notebook", "SGD") and not self.options and not self.clips
+        named = self.optimizer in ("notebook", "SGD") and not self.options
+        return named and not self.clips and not self.groups
 
     @property
     def steps_are_plain(self) -> bool:
@@ -316,9 +327,19 @@ class TrainConfig:
         """Return the most steps of a run on d samples."""
         return self.phases(d).n_steps
 
-    def rates(self, d: int) -> schedules.Rates:
-        """Return the step sizes of a run on d samples, by the number of the step, from 0."""
-        given = (self.schedule, self.lr, self.schedule_options)
+    @property
+    def lrs(self) -> list[float]:
+        """The step sizes of the groups, and last that of parameters in none."""
+        return [*(own.get("lr", self.lr) for own in self.groups.values()), self.lr]
+
+    def rates(self, d: int, lr: float | None = None) -> schedules.Rates:
+        """Return the step sizes of a run on d samples, by the number of the step, from 0.
+
+        Args:
+            d: samples.
+            lr: what they start from; None: `lr`.
+        """
+        given = (self.schedule, self.lr if lr is None else lr, self.schedule_options)
         if self.schedule_unit == "step":
             return schedules.make(*given, self.n_steps(d))
         by_epoch, known = schedules.make(*given, self.epochs, "epoch"), self.phases(d)

@@ -22,7 +22,7 @@ TOGETHER = {
     "schedule_unit": "step sizes",
 }
 # settings that earlier versions did not have: a part only where they are set
-LATER = {"batch_schedule": (), "evaluate_every": 1}
+LATER = {"batch_schedule": (), "evaluate_every": 1, "groups": {}}
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def _parts(problem: Problem, config: TrainConfig) -> dict[str, Any]:
     """Return what a run is made of, by what it is called."""
     found: dict[str, Any] = dict(problem.parts)
     for setting in fields(config):
-        if getattr(config, setting.name) == LATER.get(setting.name, Unseen):
+        if setting.name in LATER and getattr(config, setting.name) == LATER[setting.name]:
             continue
         name = TOGETHER.get(setting.name, setting.name)
         found.setdefault(name, []).append(getattr(config, setting.name))

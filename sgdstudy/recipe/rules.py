@@ -277,6 +277,9 @@ def state_dict(state: Any) -> dict[str, Any]:
     """Return a rule's state as values: nothing, a tensor, or what a torch optimiser keeps."""
     if isinstance(state, one_by_one.Replicas):
         return one_by_one.state_dict(state)
+    if isinstance(state, list):  # of groups
+        parts = enumerate(map(state_dict, state))
+        return {f"{i}.{name}": value for i, part in parts for name, value in part.items()}
     if not isinstance(state, torch.optim.Optimizer):
         return {} if state is None else {"tensor": state}
     (parameter,) = state.param_groups[0]["params"]
@@ -289,6 +292,12 @@ def load_state_dict(fresh: Any, values: Mapping[str, Any]) -> Any:
     """Return the state whose values these are; `fresh` is the rule's state at its beginning."""
     if isinstance(fresh, one_by_one.Replicas):
         return one_by_one.load_state_dict(fresh, values)
+    if isinstance(fresh, list):
+        parts: list[dict[str, Any]] = [{} for _ in fresh]
+        for name, value in values.items():
+            number, _, key = name.partition(".")
+            parts[int(number)][key] = value
+        return [load_state_dict(one, part) for one, part in zip(fresh, parts, strict=True)]
     if not isinstance(fresh, torch.optim.Optimizer):
         return None if fresh is None else values["tensor"].to(fresh.device)
     found: dict[str, dict[str, Any]] = {"state": {}, "group": {}}

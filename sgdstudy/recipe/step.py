@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -17,11 +17,11 @@ class Step(NamedTuple):
     Attributes:
         gradient: of the batch losses, `(R, p)`.
         loss: the batch losses, `(R,)`.
-        lr: step size of this step; None: the rule's own.
+        lr: step size of this step; None: the rule's own. Where there are groups, that of each.
         again: evaluates the batch of one of the replicas at other parameters.
     """
 
     gradient: torch.Tensor
     loss: torch.Tensor
-    lr: float | None = None
+    lr: Any = None
     again: Again | None = None

@@ -8,13 +8,14 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sgdstudy.errors import Interrupted, without_secrets
+from sgdstudy.errors import Interrupted, SgdstudyError, failed, place, without_secrets
 from sgdstudy.figures import palette
 from sgdstudy.history.history import History
 from sgdstudy.history.rows import Files
@@ -201,15 +202,19 @@ def train_arm(
     problem, config, ours = arm.problem, arm.config, arm.trajectory is None
     hash_ = describe.config_hash(problem, describe.parameters(problem, config))
     wanted = {"sgdstudy.config_hash": hash_, **invocation.code.same}
-    known = Identity.of(problem, config, own_options(invocation.tags))
+    own = own_options(invocation.tags)
+    known = Identity.of(problem, config, own)
     color = {} if arm.color is None else {chart_views.COLOR: arm.color}
     tags = {FINGERPRINT: known.hash or f"none: {known.unseen}", **color, **(tags or {})}
 
     def take(sink: RunSink) -> History:
         seconds = invocation.checkpoint_seconds
-        keeper = resume.Keeper(sink, hash_, seconds, former, known.parts) if ours else None
+        kept = known.parts, lambda: Identity.of(problem, config, own).parts
+        keeper = resume.Keeper(sink, hash_, seconds, former, *kept) if ours else None
         how: dict[str, Any] = {"trajectory": arm.trajectory, "keeper": keeper}
-        return train(problem, config=config, progress=progress, description=name, sink=sink, **how)
+        how |= {"progress": progress, "description": name, "sink": sink}
+        with _told(name, invocation):
+            return train(problem, config=config, **how)
 
     with scratch() as folder:
         former = None
@@ -218,10 +223,29 @@ def train_arm(
         elif invocation.resume and ours:
             store, study = invocation.store, invocation.study
             former = resume.find_former(store, study, name, wanted, folder)
-        predicted = predict(problem, config, work) if foretold else {}
+        with _told(name, invocation):
+            predicted = predict(problem, config, work) if foretold else {}
         about: dict[str, Any] = {"about": arm.about, "charted": arm.charted, "tags": tags}
         run_id, history = invocation.track(name, problem, config, predicted, take, **about)
         return run_id, replace(history, color=arm.color)
+
+
+@contextmanager
+def _told(name: str, invocation: Invocation) -> Iterator[None]:
+    """Say in one line what a function of the script raises while an arm is trained.
+
+    Raises:
+        InputError: it raised an error, or would have ended the program.
+    """
+    script = invocation.tags.get("sgdstudy.script", "")
+    try:
+        yield
+    except SgdstudyError:
+        raise
+    except (Exception, SystemExit) as error:
+        if isinstance(error, SystemExit) or (script and place(error, script)):
+            raise failed(f"the arm {name!r}", error, script or None) from error
+        raise
 
 
 def _one_by_one(work: _Work) -> Iterator[Trained]:

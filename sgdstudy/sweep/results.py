@@ -152,7 +152,7 @@ def lr_limit(plan: Plan, point: dict[str, Any]) -> float:
     """Return the largest stable step at a point of the grid; NaN where theory has none."""
     arm = plan.combination(point).arm
     config, ls = arm.config, arm.problem.least_squares
-    if ls is None or config.optimizer not in ("SGD", "notebook") or config.options or config.clips:
+    if ls is None or not config.plain:
         return np.nan
     if config.batch_schedule:
         return np.nan

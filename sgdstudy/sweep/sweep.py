@@ -26,7 +26,7 @@ from sgdstudy.tracking import chart_views, garbage, recovery
 from sgdstudy.tracking.group import grouped
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.prune import remove
-from sgdstudy.tracking.runs import FINGERPRINT, NUMBER, TrackedRun, every_run
+from sgdstudy.tracking.runs import CHANGED, FINGERPRINT, NUMBER, TrackedRun, every_run
 from sgdstudy.tracking.sink import RunSink
 from sgdstudy.tracking.store import locate, read_store
 from sgdstudy.tracking.writing import writing
@@ -286,7 +286,8 @@ def _track(invocation: Invocation, combination: Combination, outcome: Outcome) -
     try:
         arm = combination.arm
         about: dict[str, Any] = {"about": arm.about, "charted": False}  # the best are, in the end
-        about |= {"tags": combination.tags, "over": True}
+        tags = combination.tags | ({CHANGED: "yes"} if outcome.changed else {})
+        about |= {"tags": tags, "over": True}
         invocation.track(
             combination.name, arm.problem, arm.config, outcome.predicted, take, **about
         )
@@ -320,8 +321,8 @@ def _todo(everything: list[Combination], runs: list[TrackedRun]) -> list[Combina
 
 
 def _finished(runs: list[TrackedRun]) -> dict[str, TrackedRun]:
-    """Return the finished runs by the hash of their settings."""
-    return {_hash(run): run for run in runs if run.finished}
+    """Return the finished runs by the hash of their settings, which they were trained with."""
+    return {_hash(run): run for run in runs if run.finished and CHANGED not in run.tags}
 
 
 def _invocation(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import logging
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -18,8 +19,11 @@ from sgdstudy.sweep.plan import Combination, Plan
 from sgdstudy.theory.predictions import SWEEP_WORK, predict
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.retry import reason_of
+from sgdstudy.tracking.runs import CHANGED, FINGERPRINT
 from sgdstudy.training.interrupts import called, interrupt_flag
 from sgdstudy.training.train import train
+
+log = logging.getLogger("sgdstudy")
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class Outcome:
 
     Attributes:
         error: kind and text of what went wrong, or None.
+        changed: what its functions read was not what it was when the sweep began: another run of
+            this process had changed it.
         interrupted: Ctrl-C came: what there is of it is not kept.
         predicted: what theory expects.
         figures: what a history needs beside problem, config and rows.
@@ -50,6 +56,7 @@ class Outcome:
 
     error: tuple[str, str] | None = None
     interrupted: bool = False
+    changed: bool = False
     predicted: dict[str, float] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
     rows: dict[str, pa.RecordBatch] = field(default_factory=dict)
@@ -65,6 +72,13 @@ def work(number: int, task: Task) -> tuple[int, Outcome]:
     with helpers.beside(task.script), interrupt_flag() as interrupted, draw_cache.shared():
         plan = _plan(task.script, tuple(task.options.items()), task.arm, task.record)
         combination = plan.combination(task.grid_point)
+        changed = not combination.unseen and combination.hash != task.tags[FINGERPRINT]
+        if changed:
+            log.warning(
+                "%s: what its functions read was changed by another run; --resume runs it again",
+                task.name,
+            )
+            task = replace(task, tags={**task.tags, CHANGED: "yes"})
         try:
             outcome = called(partial(_trained, combination, task))
         except StoreError:
@@ -72,7 +86,8 @@ def work(number: int, task: Task) -> tuple[int, Outcome]:
         except Exception as error:
             raised = error.raised if isinstance(error, Ended) else error
             outcome = Outcome(error=(type(raised).__name__, reason_of(raised)))
-    return number, Outcome(interrupted=True) if interrupted else outcome
+    outcome = Outcome(interrupted=True) if interrupted else outcome
+    return number, replace(outcome, changed=changed)
 
 
 def _trained(combination: Combination, task: Task) -> Outcome:

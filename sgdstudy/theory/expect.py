@@ -70,6 +70,8 @@ def expect(arm: Planned) -> Expected:
         raise InputError(
             "theory follows gradients as they are; clip_norm and clip_value change them"
         )
+    if arm.config.groups:
+        raise InputError("theory has one step size for all parameters, and groups have their own")
     return Expected(arm.problem, arm.config)
 
 

@@ -72,8 +72,8 @@ class ExpectedMoments:
     @property
     def plain(self) -> Self:
         """The same with plain steps, whatever steps the arm takes."""
-        c = replace(self.config, optimizer="SGD", options={}, clip_norm=None, clip_value=None)
-        c = replace(c, batch_schedule=None)
+        c = replace(self.config, optimizer="SGD", options={}, groups={})
+        c = replace(c, clip_norm=None, clip_value=None, batch_schedule=None)
         return replace(self, config=replace(c, schedule=None, schedule_options={}))
 
     def _steps_are_plain(self, whatever_lr: bool = False) -> None:

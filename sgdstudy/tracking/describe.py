@@ -17,7 +17,7 @@ from sgdstudy.language import say, to_say
 from sgdstudy.problems import losses, penalties
 from sgdstudy.problems.problem import Problem
 from sgdstudy.quantities import norm
-from sgdstudy.recipe import columns, orders, rules, schedules
+from sgdstudy.recipe import columns, groups, orders, rules, schedules
 from sgdstudy.recipe import stop as stops
 from sgdstudy.recipe.config import TrainConfig
 
@@ -61,6 +61,8 @@ def parameters(problem: Problem, config: TrainConfig) -> dict[str, str]:
         values |= {"schedule_unit": "epoch"} if config.schedule_unit == "epoch" else {}
     if problem.penalty is not None:
         values["penalty"] = penalties.name_of(problem.penalty)
+    if config.groups:
+        values["groups"] = groups.text(config.groups)
     for name in ("clip_norm", "clip_value"):
         if getattr(config, name) is not None:
             values[name] = getattr(config, name)

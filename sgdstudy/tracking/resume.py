@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from sgdstudy.tracking.sink import RunSink
 from sgdstudy.tracking.store import Store
 from sgdstudy.training.checkpoint import (
     NAME,
+    PLAIN,
     Values,
     identity,
     joined,
@@ -119,6 +120,7 @@ class Keeper:
         seconds: how long after the beginning, and after one another; 0: after every chunk.
         former: the run to go on with.
         parts: fingerprints of what the run is made of, see `recipe.identity`.
+        now: returns them as they are now; None: they are what they were.
     """
 
     def __init__(
@@ -128,9 +130,10 @@ class Keeper:
         seconds: float = SECONDS,
         former: Former | None = None,
         parts: Mapping[str, str] | None = None,
+        now: Callable[[], Mapping[str, str]] | None = None,
     ) -> None:
         self.sink, self.config_hash, self.seconds, self.former = sink, config_hash, seconds, former
-        self.parts = parts or {}
+        self.parts, self.now = parts or {}, now
         self.path = sink.journal.folder / NAME
         self._failed = False
         self._began = self._saved = time.perf_counter()
@@ -169,8 +172,14 @@ class Keeper:
             self.save(run)
 
     def save(self, run: Run) -> None:
-        """Save the run; where that is not possible it goes on without, and says so."""
+        """Save the run; where that is not possible it goes on without, and says so.
+
+        What its functions have changed of what they read is in no checkpoint: another process would
+        go on with what was there at the beginning.
+        """
         try:
+            if not run.over and self.now is not None:
+                self._require_same(self.now())
             series, rows = self.sink.state()
             values = snapshot(run) | joined(
                 identity=identity(run, self.config_hash, self.parts),
@@ -186,3 +195,13 @@ class Keeper:
                 log.warning("%s has no new checkpoint: %s", name, reason_of(error))
             self._failed = True
         self._saved = time.perf_counter()
+
+    def _require_same(self, now: Mapping[str, str]) -> None:
+        """Raise `TypeError` where what the run is made of is not what it was."""
+        compared = {name: value for name, value in self.parts.items() if name not in PLAIN}
+        changed = [name for name, value in compared.items() if now.get(name) != value]
+        if changed:
+            raise TypeError(
+                f"what its functions read has changed since it began ({', '.join(changed)}), which "
+                f"no checkpoint holds; what changes no number may be named, see docs/training.md"
+            )

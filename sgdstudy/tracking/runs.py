@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 INVOCATION = "sgdstudy.invocation"
 NUMBER = "sgdstudy.number"  # orders invocations, also where a clock was wrong
 FINGERPRINT = "sgdstudy.fingerprint"  # of all that the trainer sees
+CHANGED = "sgdstudy.changed"  # of a sweep: another run had changed what it reads
 AN_ID = re.compile(r"[\w.+-]{1,64}", re.ASCII)  # of an invocation: it stands in filters and pages
 A_NUMBER = re.compile("[0-9]{15}", re.ASCII)
 MOST = 1000  # runs of one page

@@ -20,7 +20,7 @@ from sgdstudy.errors import InputError, Unsupported
 from sgdstudy.problems import trial
 from sgdstudy.problems.evaluation import EVALUATE_AT_ONCE
 from sgdstudy.problems.problem import Problem
-from sgdstudy.recipe import rules
+from sgdstudy.recipe import groups, rules, schedules
 from sgdstudy.recipe.clipping import clipped
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.recipe.one_by_one import OneByOne
@@ -98,7 +98,10 @@ class Eager:
 
     def __init__(self, problem: Problem, config: TrainConfig) -> None:
         self.problem = problem
-        self.rule = rules.make(config.optimizer, config.lr, config.options, problem)
+        given = config.optimizer, config.lr, config.options, problem
+        self.rule: rules.Rule = (
+            groups.make(config.groups, *given) if config.groups else rules.make(*given)
+        )
         self.clips = {"norm": config.clip_norm, "value": config.clip_value}
         self.note, self.asks = "", isinstance(self.rule, OneByOne) and self.rule.closure
         if isinstance(self.rule, OneByOne) and len(config.seeds) > 1:
@@ -107,7 +110,7 @@ class Eager:
             self.note = f"the optimizer {name} {why}: its replicas step one by one"
             log.warning("%s, which takes longer", self.note)
         # None: the optimiser's own
-        self.rates = None if config.schedule is None else config.rates(problem.d)
+        self.rates = None if config.schedule is None else _rates(config, problem.d)
 
     def init(self, w: torch.Tensor) -> Any:
         """Return the rule's state."""
@@ -175,6 +178,12 @@ class Eager:
                 yield xs[epoch, step], ys[epoch, step]
             if count < len(sizes):  # the ragged last batch
                 yield rest[0][epoch], rest[1][epoch]
+
+
+def _rates(config: TrainConfig, d: int) -> schedules.Rates:
+    """Return the step sizes, by the number of the step; of groups, those of each, `(S, G)`."""
+    every = [config.rates(d, lr) for lr in config.lrs]
+    return (lambda steps: np.stack([of(steps) for of in every], 1)) if config.groups else every[0]
 
 
 def _of(batch: Any, r: int) -> Any:

@@ -89,7 +89,10 @@ def train(
     if keeper:
         started -= keeper.begin(run)
     run.started = started
-    _take_chunks(run, keeper, description, visible() if progress is None else progress)
+    try:
+        _take_chunks(run, keeper, description, visible() if progress is None else progress)
+    finally:
+        bindings.settle(problem, config)
     return run.history(problem, time.perf_counter() - started)
 
 

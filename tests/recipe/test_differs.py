@@ -49,6 +49,7 @@ SETTINGS = {
     "optimizer": ["Adam", torch.optim.Adamax, by(0.0), by(0.5)],
     "lr": [0.1, 0.1 + 2**-50],
     "options": [{"momentum": 0.5}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}],
+    "groups": [{"*": {"lr": 0.2}}, {"*": {"momentum": 0.5}}, {"a": {"lr": 0.2}}],
     "clip_norm": [1.0, 2.0],
     "clip_value": [1.0, 2.0],
     "schedule": ["ExponentialLR"],

@@ -177,3 +177,58 @@ def test_a_study_goes_on_only_with_its_own_options(script, store, caplog):
     assert call(*words, "--locked", "--resume") == 0
     assert "own starts from the beginning: the model" in caplog.text
     assert "lock" in caplog.text
+
+
+REMEMBERS = '''"""Does a sweep see what its runs leave behind?"""
+
+import torch
+
+import sgdstudy as ss
+
+LEFT = {"gain": 1.0}
+
+
+class Options(ss.Options):
+    seeds: int = 2
+
+
+def loss(f, y):
+    return LEFT["gain"] * (f - y) ** 2
+
+
+def cools(f, y):
+    LEFT["gain"] *= 0.5
+    return 1.0
+
+
+def arms(o):
+    x = torch.linspace(-1, 1, 40)
+    problem = ss.Problem(x, 3 * x, lambda w, x: w[0] * x, loss, w_init=[0.0])
+    measures = {"own": cools} if COOLS else {}
+    given = {"epochs": 2, "batch_size": None, "measures": measures, "seeds": o.seed_range()}
+    yield "own", ss.Arm(problem, lr=0.1, **given)
+
+
+def claims(o, runs):
+    return []
+
+
+def answer(o, runs, claims):
+    return "none"
+
+
+STUDY = ss.study(__name__)
+'''
+
+
+@pytest.mark.parametrize("cools", [False, True])
+def test_what_another_run_changed_is_said_and_not_finished(tmp_path, store, caplog, cools):
+    path = tmp_path / f"left_{cools}.py"
+    path.write_text(REMEMBERS.replace("COOLS", str(cools)))
+    plan = plan_of(str(path), store, ["lr=0.1,0.2,0.3"])
+    swept = sweep.run(plan, progress=False)
+    said = [r.message for r in caplog.records if "was changed by another run" in r.message]
+    assert len(said) == (2 if cools else 0)
+    assert list(swept.table["status"]) == ["FINISHED"] * 3
+    again = sweep.run(plan_of(str(path), store, ["lr=0.1,0.2,0.3"]), resume=True, progress=False)
+    assert again.skipped == (1 if cools else 3)

@@ -692,3 +692,28 @@ def _rows_of_second(store):
         if len(values["run.live"]) == 2 and values["at.epoch"] >= 3:
             return True
     return False
+
+
+@pytest.mark.parametrize("counts", [False, True])
+def test_what_a_run_has_changed_of_what_it_reads_is_in_no_checkpoint(shared, caplog, counts):
+    """Another process would begin with what was there at the beginning, a log excepted."""
+    seen, held = [], {"gain": 1.0}
+
+    def own(f, y):
+        seen.append(1.0)
+        if counts:
+            held["gain"] *= 0.5
+        return held["gain"]
+
+    arm = arm_of(measures={"own": own})
+    study = f"changed_{counts}"
+    killed(shared, study, arm, 2)
+    said = [r.message for r in caplog.records if "what its functions read has changed" in r.message]
+    assert len(said) == counts
+    if counts:
+        assert "(measures)" in said[0]
+        held["gain"] = 1.0  # as another process has it
+    caplog.clear()
+    train(shared, study, arm, resume=True)
+    words = "starts from the beginning" if counts else "goes on after epoch"
+    assert any(words in r.message for r in caplog.records)

@@ -64,6 +64,8 @@ def compile_steps(problem: Problem, config: TrainConfig) -> CompiledSteps:
     """
     if problem.x.device.type != "cpu":
         raise Unsupported(f"the device is {problem.x.device}, not cpu")
+    if config.groups:
+        raise Unsupported("groups of parameters have settings of their own")
     try:
         return CompiledSteps(problem, config)
     except Unsupported:

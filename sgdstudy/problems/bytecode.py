@@ -1,0 +1,125 @@
+"""What a function does with variables, attributes and keys, read off its code; nothing is run."""
+
+from __future__ import annotations
+
+import dis
+import functools
+import itertools
+import types
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+Code = types.CodeType
+STORES = ("STORE_GLOBAL", "STORE_DEREF", "DELETE_GLOBAL", "DELETE_DEREF")
+OUTER = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF")
+# what these store is not changed, and what they name need not be read
+MAKES = ("__init__", "__post_init__", "__new__", "__setstate__", "__eq__", "__repr__", "__hash__")
+# methods of dicts, lists and sets that change them
+CHANGES = """
+    add append appendleft clear discard extend insert pop popitem popleft remove reverse setdefault
+    sort update
+"""
+CHANGING = frozenset(CHANGES.split())
+GROWS = frozenset({"append", "appendleft", "extend", "add"})  # methods that return nothing
+
+
+@functools.lru_cache(maxsize=10_000)
+def read_by(code: Code) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+    """Return the globals that a code reads, the names it asks objects for, what it imports.
+
+    Those of the functions within it too.
+    """
+    names, asked, imported = set[str](), set(code.co_names), set[str]()
+    for step in dis.get_instructions(code):
+        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            names.add(step.argval)
+        elif step.opname == "IMPORT_NAME":
+            imported.add(step.argval)
+    for inner in code.co_consts:
+        if isinstance(inner, Code):
+            for mine, theirs in zip((names, asked, imported), read_by(inner), strict=True):
+                mine |= theirs
+    return frozenset(names), frozenset(asked), frozenset(imported)
+
+
+@functools.lru_cache(maxsize=10_000)
+def only_grown(code: Code) -> frozenset[str]:
+    """Return the variables from outside that a code, and those within it, only append to."""
+    grown, read = set[str](), set[str]()
+    steps = [step for step in dis.get_instructions(code) if step.opname != "EXTENDED_ARG"]
+    for step, then in itertools.pairwise(steps):
+        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF"):
+            grows = then.opname in ("LOAD_ATTR", "LOAD_METHOD") and then.argval in GROWS
+            (grown if grows else read).add(step.argval)
+    for inner in code.co_consts:
+        if isinstance(inner, Code):
+            grown |= only_grown(inner)
+            read |= _loaded(inner) - only_grown(inner)
+    return frozenset(grown - read)
+
+
+@functools.lru_cache(maxsize=10_000)
+def _loaded(code: Code) -> frozenset[str]:
+    """Return the variables from outside that a code loads, and those within it."""
+    found = {*read_by(code)[0], *code.co_freevars}
+    return frozenset(found.union(*(_loaded(c) for c in code.co_consts if isinstance(c, Code))))
+
+
+@functools.lru_cache(maxsize=10_000)
+def used(code: Code) -> tuple[tuple[str, str], ...]:
+    """Return the variables from outside that a code uses, and the operation; of functions in it."""
+    within = {*code.co_cellvars, *code.co_varnames}
+    found = {
+        (step.argval, step.opname)
+        for step in dis.get_instructions(code)
+        if step.opname in (*OUTER, *STORES)
+    }
+    for inner in code.co_consts:
+        if isinstance(inner, Code):
+            found |= set(used(inner))
+    return tuple(sorted(pair for pair in found if pair[0] not in within or "GLOBAL" in pair[1]))
+
+
+@functools.lru_cache(maxsize=10_000)
+def done(code: Code) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+    """Return the attributes and keys that a code names, those that it changes, and the variables.
+
+    Of `cfg["n"] += 1` it changes n; of `settings.log.append(1)`, log; of `seen.append(1)` or
+    `cache[key] = 1`, the variable. Of functions in it too.
+    """
+    names, changed, grown = set[str](), set[str](), set[str]()
+    if code.co_name not in MAKES:
+        names |= {*code.co_names, *(c for c in _constants(code.co_consts) if isinstance(c, str))}
+    steps = list(dis.get_instructions(code))
+    for step in steps:
+        if step.opname in ("STORE_ATTR", "DELETE_ATTR"):
+            changed |= set() if code.co_name in MAKES else {step.argval}
+        elif step.opname in ("STORE_SUBSCR", "DELETE_SUBSCR") or (
+            step.opname in ("LOAD_ATTR", "LOAD_METHOD") and step.argval in CHANGING
+        ):
+            whose = [one for one in steps if one is not step and _is_within(one, step)]
+            named = {one.argval for one in whose if one.opname in ("LOAD_ATTR", "LOAD_CONST")}
+            parts = {name for name in named if isinstance(name, str)}
+            loads = [one for one in whose if one.opname in OUTER or "LOAD_FAST" in one.opname]
+            changed |= parts
+            if not parts or len(loads) > 1:  # it is not known which item
+                grown |= {one.argval for one in loads[:1] if isinstance(one.argval, str)}
+    for inner in code.co_consts:
+        if isinstance(inner, Code):
+            for mine, theirs in zip((names, changed, grown), done(inner), strict=True):
+                mine |= theirs
+    return frozenset(names), frozenset(changed), frozenset(grown)
+
+
+def _constants(values: Iterable[Any]) -> Iterator[Any]:
+    for value in values:
+        yield from _constants(value) if isinstance(value, tuple) else (value,)
+
+
+def _is_within(one: dis.Instruction, target: dis.Instruction) -> bool:
+    """Whether an instruction is of a part of what a target is written as."""
+    a, b = one.positions, target.positions
+    if a is None or b is None or None in a or None in b:
+        return False
+    starts = (a.lineno, a.col_offset) >= (b.lineno, b.col_offset)
+    return starts and (a.end_lineno, a.end_col_offset) <= (b.end_lineno, b.end_col_offset)
