@@ -55,7 +55,8 @@ def arms(o):
         same = {"problem": normal.replace(**ordered), "seeds": [0]} if line == "incremental" else {}
         for k in ks:
             same |= {"lr": TIME / (normal.d * k), "epochs": k, "charted": k == ks[-1]}
-            yield f"{line} K={k}", arm.but(f"{line}, {k} epochs", order=order, **same)
+            about = ss.say("{line}, {k} epochs", line=line, k=k)
+            yield f"{line} K={k}", arm.but(about, order=order, **same)
 
 
 def law(runs, line):

@@ -40,7 +40,8 @@ def arms(o):
         few = k in ks[len(ks) // 2 :]
         given = {"seeds": o.seed_range()[: -(-o.seeds // 4) if few else None], "epochs": k}
         given |= {"lr": TIME / (arm.problem.d * k), "charted": k == ks[-1]}
-        yield f"{LINE} K={k}", arm.but(f"{LINE}, {k} epochs", **given)
+        about = ss.say("{line}, {k} epochs", line=LINE, k=k)
+        yield f"{LINE} K={k}", arm.but(about, **given)
 
 
 def claims(o, runs):

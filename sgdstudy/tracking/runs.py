@@ -232,7 +232,8 @@ def readable_runs(store: Store, experiment: Any, only: str = "") -> list[Tracked
     try:
         return every_run(store, experiment.experiment_id, only)
     except Refused as error:
-        log.warning("%s is left out: %s", experiment.name, error)
+        which = {"name": experiment.name, "why": str(error)}
+        log.warning("%s", say("{name} is left out: {why}", **which))
         return []
 
 

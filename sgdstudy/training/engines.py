@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from sgdstudy.errors import InputError, Unsupported
+from sgdstudy.language import say
 from sgdstudy.problems import trial
 from sgdstudy.problems.evaluation import EVALUATE_AT_ONCE
 from sgdstudy.problems.problem import Problem
@@ -105,7 +106,7 @@ class Eager:
             why = "takes a closure" if self.asks else "is not element-wise"
             name = rules.name_of(config.optimizer)
             self.note = f"the optimizer {name} {why}: its replicas step one by one"
-            log.warning("%s, which takes longer", self.note)
+            log.warning("%s", say("{why}, which takes longer", why=self.note))
         # None: the optimiser's own
         self.rates = None if config.schedule is None else config.rates(problem.d)
 
