@@ -117,7 +117,7 @@ def _add(file: zipfile.ZipFile, store: Store, study: str, run: TrackedRun) -> No
     names = names_of_artifacts(store, run)
     lost = [kind for kind in AXIS if f"{kind}.parquet" not in names and had_rows(store, run, kind)]
     if lost:
-        raise InputError(say("the store lacks {kinds} of {run}", kinds=lost, run=named([run])))
+        raise InputError(say("the store lacks the {kinds} of {run}", kinds=lost, run=named([run])))
     points = [
         (point.key, point.step, point.value, point.timestamp)
         for key in run.metrics
