@@ -271,6 +271,13 @@ def test_mistakes_on_the_command_line_are_said():
                     assert raw(node.args[0], saying) == [], (path.name, node.lineno)
 
 
+def test_why_a_step_is_not_compiled_is_said():
+    for path, tree, saying in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "Unsupported":
+                assert raw(node.args[0], saying) == [], (path.name, node.lineno)
+
+
 def test_a_purpose_or_source_with_a_number_in_it_is_said():
     """What an f-string makes has no translation: `ss.say("batches of {n}", n=n)`."""
     found = []

@@ -296,7 +296,8 @@ def _outcome(history: History, told: bool) -> str:
         note = " " + in_words("(not compiled: {why})", why=translated(history.engine_note))
     if not told:
         return in_words("recorded in {time:.1f} s", time=history.train_seconds) + note
-    span = f"{epochs.min()}" if epochs.min() == epochs.max() else f"{epochs.min()}-{epochs.max()}"
+    low, high = int(epochs.min()), int(epochs.max())
+    span = low if low == high else f"{low}-{high}"
     given = {
         "reason": describe.ended(describe.summary_of_reasons(history)),
         "span": span,
