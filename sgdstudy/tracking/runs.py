@@ -273,9 +273,8 @@ def find_run(store: Store, run_id: str) -> TrackedRun:
     try:
         return TrackedRun.of(store.client.get_run(run_id))
     except Refused:
-        raise InputError(
-            f"there is no run {run_id!r} in {store.shown}; ss.load_runs(study).run_id lists them"
-        ) from None
+        text = to_say("there is no run {run} in {store}; ss.load_runs(study).run_id lists them")
+        raise InputError(say(text, run=repr(run_id), store=store.shown)) from None
 
 
 def place_of(store: Store, run: TrackedRun) -> Path | None:

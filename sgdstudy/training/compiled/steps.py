@@ -305,8 +305,8 @@ def build(source: str, folder: Path) -> Path:
             timeout=BUILD_SECONDS,
         )
     except subprocess.TimeoutExpired:
-        text = to_say("{program} took more than {time} s")
-        raise Unsupported(say(text, program=command[0], time=BUILD_SECONDS)) from None
+        late = to_say("{program} took more than {time} s")
+        raise Unsupported(say(late, program=command[0], time=BUILD_SECONDS)) from None
     if done.returncode:
         lines = done.stderr.splitlines()
         first = next((line for line in lines if "error" in line), "".join(lines[:1]))
