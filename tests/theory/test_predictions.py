@@ -496,7 +496,7 @@ def test_the_distance_that_is_claimed_is_the_median_of_the_seeds():
     run = ss.train(problem, lr=0.05, epochs=3, seeds=range(5), stop=("running", 1e-9))
     assert median(run.distance) != run.distance[0]
     run = replace(run, predicted={"distance_at_stop": 1.0})
-    (claim,) = predicted_claims({"arm": run})
+    claim, _ = predicted_claims({"arm": run})  # and its stop epoch, described
     assert claim.measured == median(run.distance)
 
 
