@@ -122,7 +122,9 @@ def test_nothing_that_a_reader_sees_is_left_in_english(name, trained, marked):
     written = [*(arm.about for arm in arms.values()), *(c.source for c in claims)]
     written += [*study.charts, *study.questions(options, arms).values()]
     told = [language.translated(text) for text in (*written, *study.doc.split("\n\n"))]
-    assert [text for text in told if unspoken(text, OPTIMIZERS) and "‹" not in text] == []
+    assert [
+        text for text in told if unspoken(text, {*OPTIMIZERS, *NAMES}) and "‹" not in text
+    ] == []
     texts = [*told, *study.answered(options, runs, claims)]
     chart = study.picture(options, runs, claims)
     texts += [text.get_text() for text in chart.figure().findobj(Text)]
