@@ -23,8 +23,8 @@ def networks(o: Options) -> list[Table]:
         "Networks",
         "us per replica and step",
         "Cross entropy, batches of 64, on one core. Peers keep the losses of their batches and "
-        "look at nothing else; their batches are drawn before. Ours are whole runs of `ss.train`, their "
-        "setting up, orders and rows (losses, gradient norms, light diagnostics) included; "
+        "look at nothing else; their batches are drawn before. Ours are whole runs of `ss.train`, "
+        "setting up, orders and rows (losses, norms, light diagnostics) included; "
         "*evaluated at the end*: `evaluate_every` is the number of epochs, as the peers do; else "
         "all the data, its gradient and the accuracies are evaluated at the end of every epoch.",
     )

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 import sgdstudy as ss
-from answers.ex3_batches import answer, headline, short
+from answers.ex3_batches import answer, ask, headline, short
 
 ONCE = "samples not visited once"
 CUT = "ceil(d / B), and the rest"
@@ -107,12 +107,6 @@ def figures(runs):
 
 tables = {"batches.csv": samples}
 charts = {"loss of a batch, at w = 0": "batch/loss"}
-ask = {
-    ("batches", "ragged"): "2000 samples in batches of 64 (--ragged): how many batches an epoch?",
-    ("last_batch", "ragged"): "And how many samples in the last one?",
-    ("mean_width", "shuffle"): "x goes from -10 to 10: how much of it do 10 shuffled samples span?",
-    ("widest_batch", "sequential"): "And with shuffle=False?",
-}
 STUDY = ss.study(__name__)
 
 if __name__ == "__main__":

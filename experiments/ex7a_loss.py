@@ -86,11 +86,18 @@ def figures(runs):
 
 
 charts = {t: f"epoch/{n}" for t, n in (SHOWN | {"loss of the last batch": "last_loss"}).items()}
-ask = {
-    ("unweighted_minus_full", "mse, B=1999, sorted, fixed"): "At w = 0, along the curve, B = 1999: "
-    "mean of the two batch losses, less the full loss?",
-    ("first_last_loss_below_0.1", "mse, B=10, moving"): "When is the last batch's loss below 0.1?",
-}
+
+
+def ask(o):
+    two = ss.say("""At w = 0, along the curve, B = 1999: mean of the two batch losses, less the full
+        loss?""")
+    last = ss.say("When is the last batch's loss below 0.1?")
+    return {
+        ("unweighted_minus_full", "mse, B=1999, sorted, fixed"): two,
+        ("first_last_loss_below_0.1", f"mse, B={o.divides}, moving"): last,
+    }
+
+
 STUDY = ss.study(__name__)
 
 if __name__ == "__main__":

@@ -48,7 +48,8 @@ def arms(o):
             steps = max(o.longer * due, due + 2)  # the mean has to be seen below the target
             epochs = int(np.ceil(steps * size / arm.problem.d))
             charted = line == LOOSE  # one problem, noisy labels, from small batches to large ones
-            yield f"{line}, B={size}", arm.but(seeds=seeds, epochs=epochs, charted=charted)
+            about = ss.say("batches of {n}", n=size)
+            yield f"{line}, B={size}", arm.but(about, seeds=seeds, epochs=epochs, charted=charted)
 
 
 def reached(runs, line):

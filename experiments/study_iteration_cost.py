@@ -41,7 +41,7 @@ def arms(o):
         data, steps = ss.problems.mapped_parabola(d, exact=False), max(3, min(timed, READ // d))
         whole = ss.Arm(
             data,
-            f"{steps} steps on all samples",
+            ss.say("{steps} steps on all samples", steps=steps),
             charted=d in (numbers(o)[0], numbers(o)[-1]),
             lr=1e-3,
             epochs=steps,
@@ -53,7 +53,10 @@ def arms(o):
         for size in SIZES:
             order = np.random.default_rng(o.first_seed).integers(d, size=(1, timed, size))
             some = {"batch_size": size, "order": order, "epochs": 1}
-            yield f"B={size}, d={d:g}", whole.but(f"{timed} steps on {size} samples", **some)
+            about = ss.say(
+                "{steps} steps on {n} sample", "{steps} steps on {n} samples", steps=timed, n=size
+            )
+            yield f"B={size}, d={d:g}", whole.but(about, **some)
 
 
 def by_d(runs):

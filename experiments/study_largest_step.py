@@ -48,9 +48,11 @@ def arms(o):
     noisy, target, share = planned(line, 4), LINES[line][1], 0.05  # of the largest step
     steps = ss.expect(noisy.but(lr=share * noisy.config.lr)).path(target).steps
     start = float(ss.expect(noisy).path(most=1).excess[0])
-    wrong = noisy.but(lr=share * planned(line, 4, start).config.lr, seeds=half)
+    wrong = noisy.but(
+        ss.say("batches of {n}", n=4), lr=share * planned(line, 4, start).config.lr, seeds=half
+    )
     yield WRONG, wrong.but(epochs=int(np.ceil(steps * 4 / noisy.problem.d)))
-    curve = planned("curve", 1)
+    curve = planned("curve", 1).but(ss.say("batches of {n}", n=1))
     # thrice the steps that are expected at the first limit
     steps = 3 * ss.expect(curve.but(lr=curve.config.lr / 4)).path(0.1).steps / 4
     few = {"seeds": half[: max(2, o.seeds // 4)], "epochs": int(np.ceil(steps / curve.problem.d))}

@@ -85,9 +85,9 @@ def arms(o):
         options |= {"nesterov": True} if rule == "Nesterov" else {}
         steps = np.log(o.target) / np.log(found.factor)  # in the long run
         epochs = 10 + int(2 * steps / (2 if noise == ONE else 1))
-        about, last = f"{rule}, condition number {kappa}", kappa == kappas(o)[-1]
+        about = ss.say("{rule}, condition number {kappa}", rule=ss.say(rule), kappa=kappa)
         arm = ss.Arm(problem(kappa), about, lr=found.lr, options=options, epochs=epochs, **given)
-        color = DRAWN.get((rule, noise), ("grey",))[0]
+        color, last = DRAWN.get((rule, noise), ("grey",))[0], kappa == kappas(o)[-1]
         yield arm_of(kappa, rule, noise), arm.but(charted=last, color=color)
         if last and noise == ONE:
             steep = arm.but(problem=problem(kappa, steep=True), epochs=EPOCHS, charted=False)

@@ -50,8 +50,12 @@ def arms(o):
             epochs = np.ceil(o.times / (lr * known.eigenvalues[0]) * size / problem.d)
             given = {"lr": lr, "epochs": max(FEWEST, int(epochs)), "charted": share == SHARES[2]}
             for name, order in ORDERS.items():
-                line, about = f"B={size}, {share} of the limit", f"{name} batches of {size}"
-                yield f"{line}, {name}", arm.but(about, order=order, **given)
+                about = {
+                    "independent": ss.say("independent batches of {n}", n=size),
+                    "shuffled": ss.say("shuffled batches of {n}", n=size),
+                }
+                line = f"B={size}, {share} of the limit"
+                yield f"{line}, {name}", arm.but(about[name], order=order, **given)
     one = ss.Arm(means(), "one curvature for all samples", lr=1.0, batch_size=2, **same)
     epochs = np.ceil(3 * o.times / LR_LAMBDA[0] * 2 / one.problem.d)
     yield MEANS, one.but(epochs=max(FEWEST, int(epochs)))

@@ -46,7 +46,8 @@ def arms(o):
         if not (o.quick and size == 2):
             arm, seeds = planned(line, size), few if line == CURVE else o.seed_range()
             epochs = int(np.ceil(1.2 * path(line, size).steps * size / arm.problem.d))
-            arm = arm.but(f"batches of {size}", seeds=list(seeds), color=COLORS[size])
+            about = ss.say("batches of {n}", n=size)
+            arm = arm.but(about, seeds=list(seeds), color=COLORS[size])
             yield name, arm.but(epochs=epochs)
 
 

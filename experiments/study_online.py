@@ -56,14 +56,16 @@ def arms(o):
     decay = {"schedule": "inverse_time", "schedule_options": {"decay": LRS[3] * slowest}}
     decay |= {"epochs": epochs(LRS[3]), "seeds": o.seed_range()}
     for words, velocity in VELOCITY.items():
-        moves = ss.problems.drifting_parabola(velocity, NOISE, D)
-        constant = ss.Arm(moves, f"constant step, {words}", lr=LRS[3], **same)
+        moves, world = ss.problems.drifting_parabola(velocity, NOISE, D), ss.say(WORLDS[words])
+        about = ss.say("constant step, {world}", world=world)
+        constant = ss.Arm(moves, about, lr=LRS[3], **same)
         constant = constant.but(charted=False)
         for lr in GRID[words]:
             charted = words == "drift" and lr in CHOSEN
             yield f"{words}, lr={lr}", constant.but(lr=lr, epochs=epochs(lr), charted=charted)
         decay |= {"charted": words == "drift"}
-        yield f"{words}, {DECAYED}", constant.but(f"a step that decays, {words}", **decay)
+        about = ss.say("a step that decays, {world}", world=world)
+        yield f"{words}, {DECAYED}", constant.but(about, **decay)
 
 
 @lru_cache(64)

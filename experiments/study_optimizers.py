@@ -19,7 +19,6 @@ from answers.study_optimizers import BY, PROBLEMS, TUNING, answer, short, table,
 RULES = {"SGD": {}, "momentum": {"momentum": 0.9}, "RMSprop": {}, "Adam": {}}
 GROWTH = 100.0  # log of the error's growth in a run, by theory: no seed is so lucky as to end below
 MOMENTS = "theory: second moments of independent batches; four standard errors"
-PATHS = f"theory: by the Lyapunov exponent almost every path grows by exp({GROWTH:g}) or more"
 
 
 class Options(ss.Options):
@@ -46,7 +45,7 @@ def arms(o):
             # of the network, the limit of its last layer: its Hessian is at most |units|² / 2
             middle = ss.expect(arm).first_lr(4 / 33 if problem.least_squares is None else None)
             for k in (-2, 0, 2) if o.quick else range(-3, 4):
-                lr, about = middle * 10 ** (k / 2), f"step size {k:+d} of the grid"
+                lr, about = middle * 10 ** (k / 2), ss.say("step size {k:+} of the grid", k=k)
                 charted = name == "curve" and k == 0
                 yield f"{name}, {rule}, lr {lr:.2g}", arm.but(about, lr=lr, charted=charted)
 
@@ -65,8 +64,12 @@ def claims(o, runs):
             ends = run.array("epochs", "full_loss")[-1:]
             fine = (ends < known.ls.loss(known.start)).sum() / len(run.w)
             below.setdefault(arm.split(", ")[0], []).append(fine)
+    paths = ss.say(
+        "theory: by the Lyapunov exponent almost every path grows by exp({growth}) or more",
+        growth=GROWTH,
+    )
     for name, fine in below.items():
-        yield ss.Claim("seeds_that_end_below_their_start", name, np.mean(fine), 0, 0, PATHS, True)
+        yield ss.Claim("seeds_that_end_below_their_start", name, np.mean(fine), 0, 0, paths, True)
     # of the winners theory has nothing: a seed may dip below its target where the mean never does
     for row in tuning(runs, True).chosen.merge(tuning(runs).chosen, on=BY).itertuples():
         arm = f"{row.problem}, {row.optimizer}"

@@ -16,6 +16,7 @@ from functools import partial
 import numpy as np
 
 import sgdstudy as ss
+from answers import epochs
 from answers.study_orders import answer, errors, short
 
 TIME = 6  # lr d K: with Hessian 2 the start is forgotten to exp(-12)
@@ -55,7 +56,7 @@ def arms(o):
         same = {"problem": normal.replace(**ordered), "seeds": [0]} if line == "incremental" else {}
         for k in ks:
             same |= {"lr": TIME / (normal.d * k), "epochs": k, "charted": k == ks[-1]}
-            yield f"{line} K={k}", arm.but(f"{line}, {k} epochs", order=order, **same)
+            yield f"{line} K={k}", arm.but(epochs(k), order=order, **same)
 
 
 def law(runs, line):

@@ -28,6 +28,7 @@ LAW = "theory: |z|² falls by 3 (L - L*)² / |g|² on a quadratic (at least 1: P
 class Options(ss.Options):
     seeds: int = 256
     epochs: int = 100
+    """passes over the data"""
     quick: bool = False
     """half of the epochs"""
 

@@ -36,20 +36,29 @@ def arms(o):
     sizes = [10**k for k in range(5) if 10**k < d]
     steps, data = max(3, min(timed, READ // d)), ss.problems.mapped_parabola(d, exact=False)
     same = {"lr": 1e-3, "engine": "eager", "diagnostics": "off", "metrics": ["loss"]}
-    about = f"{steps} steps on all samples"
+    about = ss.say("{steps} steps on all samples", steps=steps)
     whole = ss.Arm(data, about, charted=False, epochs=steps, **same)
     yield f"B=d, d={d:g}", whole
     for size in sizes:
         order = np.random.default_rng(o.first_seed).integers(d, size=(1, timed, size))
         some = {"batch_size": size, "order": order, "epochs": 1}
-        yield f"B={size}, d={d:g}", whole.but(f"{timed} steps on {size} samples", **some)
+        about = ss.say(
+            "{steps} steps on {n} sample", "{steps} steps on {n} samples", steps=timed, n=size
+        )
+        yield f"B={size}, d={d:g}", whole.but(about, **some)
     # all the data at once: steps are exact but for rounding; none may be left out of the rows
     kept = {"dtype": "float64", "diagnostics": "off", "metrics": ["full_loss"]}
     kept |= {"order": "with_replacement", "record_rows": 10**9}
     data = ss.problems.mapped_parabola(d)
     for size in [*sizes, None]:
         seeds = o.seed_range() if size else [0]
-        arm = ss.Arm(data, f"down to {EPSILON}", batch_size=size, seeds=seeds, **kept)
+        arm = ss.Arm(
+            data,
+            ss.say("down to an excess loss of {epsilon}", epsilon=EPSILON),
+            batch_size=size,
+            seeds=seeds,
+            **kept,
+        )
         known = ss.expect(arm)
         arm = arm.but(lr=SHARE * float(known.mean_square_lr_limit if size else known.lr_limit))
         steps = 1.5 * len(ss.expect(arm).path(EPSILON).excess)

@@ -12,6 +12,7 @@ Command: python experiments/study_shuffling_bias.py
 from functools import partial
 
 import sgdstudy as ss
+from answers import epochs
 from answers.study_shuffling_bias import answer, halves, law, short
 
 TIME = 6  # lr d K: with Hessian 2 the start is forgotten to exp(-12)
@@ -40,7 +41,7 @@ def arms(o):
         few = k in ks[len(ks) // 2 :]
         given = {"seeds": o.seed_range()[: -(-o.seeds // 4) if few else None], "epochs": k}
         given |= {"lr": TIME / (arm.problem.d * k), "charted": k == ks[-1]}
-        yield f"{LINE} K={k}", arm.but(f"{LINE}, {k} epochs", **given)
+        yield f"{LINE} K={k}", arm.but(epochs(k), **given)
 
 
 def claims(o, runs):

@@ -66,7 +66,7 @@ def arms(o):
         for share in SHARES:
             lr = share * float(known.mean_square_lr_limit)
             epochs = int(np.ceil(o.times / (lr * known.eigenvalues[0]) / 3))  # of three batches
-            about = f"batches of {size}, of 12 samples"
+            about = ss.say("batches of {n}, of 12 samples", n=size)
             shown = {"charted": share == SHARES[-1], "color": COLORS[size][0]}
             yield (
                 arm_of(size, share),

@@ -34,6 +34,7 @@ RATE = "theory: slope of the expected losses; in the end -2 μ / (guess μ): Bac
 class Options(ss.Options):
     seeds: int = 256
     epochs: int = 100
+    """passes over the data"""
     quick: bool = False
     """half of the epochs"""
 
@@ -68,7 +69,7 @@ def arms(o):
         for line, own in lines(lr, known.eigenvalues[0], arm.n_steps):
             # the gradient of a mean of the parameters is not recorded
             charted = noise > 0 and line in SHOWN and line not in MEANS
-            arm = arm.but(line, charted=charted, color=SHOWN.get(line), **same)
+            arm = arm.but(NAMES[line], charted=charted, color=SHOWN.get(line), **same)
             yield f"{world}: {line}", arm.but(**own)
 
 

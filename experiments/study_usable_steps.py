@@ -40,12 +40,14 @@ def arms(o):
     along = sgd.but(order="sequential", diagnostics="full")
     usable = ss.expect(along).usable_lr(o.epsilon, low=2e-4, high=3e-4)
     for (name, factor), color in zip(NEAR.items(), COLORS, strict=True):
-        near = along.but(f"{factor} times the largest usable step", lr=factor * usable)
+        about = ss.say("{factor} times the largest usable step", factor=factor)
+        near = along.but(about, lr=factor * usable)
         yield name, near.but(color=color)
     drawn = sgd.but(order="shuffle", diagnostics="full", seeds=o.seed_range())
     zero = ss.theory.lyapunov_zero_lr(sgd.problem, 10, low=3e-4, high=8e-4)
     for (name, factor), color in zip(BESIDE.items(), COLORS, strict=True):
-        near = drawn.but(f"{factor} times the zero of the exponent", lr=factor * zero)
+        about = ss.say("{factor} times the zero of the exponent", factor=factor)
+        near = drawn.but(about, lr=factor * zero)
         yield name, near.but(charted=False, color=color)
 
 
@@ -106,9 +108,9 @@ def figures(runs):
     known, three = ss.expect(runs["sequential"]), {order: runs[order] for order in ORDERS}
     measured = {order: (run.config.lr, run.contraction()) for order, run in three.items()}
     marks = {
-        "sorted: usable with these labels": runs["usable"].config.lr / NEAR["usable"],
-        "sorted: critical": known.critical_lr(low=2e-4, high=1e-3),
-        "full batch: limit": known.lr_limit.value,
+        ss.say("sorted: usable with these labels"): runs["usable"].config.lr / NEAR["usable"],
+        ss.say("sorted: critical"): known.critical_lr(low=2e-4, high=1e-3),
+        ss.say("full batch: limit"): known.lr_limit.value,
     }
     batches = {order: ss.expect(run).batches for order, run in three.items()}
     steps = np.linspace(2e-5, 6e-4, 30)

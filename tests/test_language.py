@@ -1,16 +1,22 @@
 """Texts in the language of who reads them: the catalogues are complete, numbers are of prose."""
 
+import ast
 import os
 import re
 import string
 import subprocess
 import sys
+from dataclasses import dataclass, fields
+from typing import get_type_hints
 
 import numpy as np
 import pytest
+from conftest import programs
 
 from sgdstudy import language
-from sgdstudy.cli.catalogue import renewed, texts
+from sgdstudy.cli.catalogue import PLACES, renewed, texts
+from sgdstudy.cli.commands import COMMANDS
+from sgdstudy.cli.parsing import helps, parse
 from sgdstudy.errors import InputError
 from sgdstudy.language import (
     LOCALE,
@@ -23,9 +29,11 @@ from sgdstudy.language import (
     speaking,
     translated,
 )
+from sgdstudy.studies.scripts import find_scripts, load_study
 
 OTHERS = [name for name in language.languages() if name != "en"]
 SAME = {"verdict", "correct", "exact", "constant", "Descriptions", "Figures", "Jensen", "optimum"}
+SAME |= {"options"}
 CODE = {
     "torch.nn.MSELoss",
     "shuffle=True",
@@ -196,3 +204,147 @@ def test_commands_take_the_language(words, said):
     )
     assert said in made.stdout, made.stderr
     assert made.returncode == 0
+
+
+# ---- no text is left out ------------------------------------------------------------------------
+
+PLAIN = {"sgdstudy ui", " (make ui)"}
+# before it is known which language is spoken, or once nothing can be printed
+PLAIN |= {"error: ", "error: what was to be printed is lost (", "); what ran is kept"}
+SAYING = {"say", "to_say", "translated", "parted", "unknown"}
+CODE_OF = language.LOCALE.parent
+FILES = sorted(CODE_OF.rglob("*.py")) + sorted(CODE_OF.parent.glob("experiments/**/*.py"))
+
+
+def trees():
+    """The files of the package and of experiments/, and how each calls what says a text."""
+    for path in FILES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = {
+            alias.asname or alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and node.module == "sgdstudy.language"
+            for alias in node.names
+            if alias.name in SAYING
+        }
+        if path.name not in ("language.py", "catalogue.py", "shown.py"):  # of no reader, or `show`
+            yield path, tree, names | {"ss.say", "ss.to_say"}
+
+
+def raw(node, saying):
+    """The words of an expression that are said by nobody."""
+    if isinstance(node, ast.Call):
+        if ast.unparse(node.func) in saying:
+            return []
+        parts = [*node.args, *([node.func.value] if isinstance(node.func, ast.Attribute) else [])]
+    elif isinstance(node, ast.Subscript):
+        parts = [node.value]
+    elif isinstance(node, ast.IfExp):
+        parts = [node.body, node.orelse]
+    elif isinstance(node, ast.FormattedValue):
+        parts = [node.value]
+    elif isinstance(node, ast.Constant):
+        found = isinstance(node.value, str) and re.search("[A-Za-z]{2}", node.value)
+        return [node.value] if found else []
+    else:
+        parts = list(ast.iter_child_nodes(node))
+    return [words for part in parts for words in raw(part, saying)]
+
+
+def test_what_is_printed_and_warned_of_is_said():
+    """Lines of the commands, and of the log; `say` of a file without that name prints a line."""
+    found = []
+    for path, tree, saying in trees():
+        printing = {"say", "show", "print", "self.say", "log.warning", "notes.append"} - saying
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in printing:
+                words = [w for arg in node.args for w in raw(arg, saying) if w not in PLAIN]
+                found += [(path.name, node.lineno, words)] * bool(words)
+    assert found == []
+
+
+def test_mistakes_on_the_command_line_are_said():
+    for path, tree, saying in trees():
+        if path.parent.name == "cli":
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Call) and ast.unparse(node.func) == "InputError":
+                    assert raw(node.args[0], saying) == [], (path.name, node.lineno)
+
+
+def test_why_a_step_is_not_compiled_is_said():
+    for path, tree, saying in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "Unsupported":
+                assert raw(node.args[0], saying) == [], (path.name, node.lineno)
+
+
+def test_a_purpose_or_source_with_a_number_in_it_is_said():
+    """What an f-string makes has no translation: `ss.say("batches of {n}", n=n)`."""
+    found = []
+    for path, tree, saying in trees():
+        assigned = {}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Assign):
+                target = node.targets[0]
+                pairs = (
+                    zip(target.elts, node.value.elts, strict=False)
+                    if (isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple))
+                    else [(target, node.value)]
+                )
+                for to, value in pairs:
+                    assigned.setdefault(ast.unparse(to), []).append(value)
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call):
+                continue
+            name = ast.unparse(node.func).rpartition(".")[2]
+            if name not in (*PLACES, "estimated"):
+                continue
+            given = [word.value for word in node.keywords if word.arg in ("source", "about")]
+            place = PLACES.get(name)
+            if place is not None and not any(isinstance(a, ast.Starred) for a in node.args):
+                given += node.args[place : place + 1]
+            for value in given:
+                named = assigned.get(value.id, []) if isinstance(value, ast.Name) else [value]
+                made = [one for one in named if not isinstance(one, ast.Constant)]
+                found += [(path.name, one.lineno) for one in made if raw(one, saying)]
+    assert found == []
+
+
+def test_every_option_of_every_command_and_script_has_a_help_that_is_translated():
+    kinds = {**COMMANDS, **{name: load_study(name).options for name in find_scripts()}}
+    silent = []
+    for name, kind in kinds.items():
+        docs, hints = helps(kind), get_type_hints(kind, include_extras=True)
+        for option in (field.name for field in fields(kind)):
+            given = [
+                getattr(one, "help", None) for one in getattr(hints[option], "__metadata__", ())
+            ]
+            text = next(filter(None, given), None) or docs.get(option, "")
+            silent += [(name, option)] * (language.plain(text) not in catalogue("fr").texts)
+    assert silent == []
+
+
+@pytest.mark.parametrize("lang", ["fr"])
+def test_an_option_without_a_help_still_tells_its_default_in_the_language(lang, capsys):
+    @dataclass(frozen=True)
+    class Silent:
+        epochs: int = 100
+
+    with speaking(lang), pytest.raises(SystemExit):
+        parse(Silent, ["--help"], "silent")
+    shown = capsys.readouterr().out
+    assert "(défaut : 100)" in shown.replace("\u00a0", " ")
+    assert "default" not in shown
+
+
+@pytest.mark.slow
+def test_the_boxes_of_a_help_are_whole_and_have_titles_of_the_language():
+    titles = {"en": "╭─ positional arguments ─", "fr": "╭─ arguments ──"}
+    asked = [(name, lang) for name in ("export", "sweep", "pack", "course") for lang in titles]
+    made = programs(*([name, "--help", "--lang", lang] for name, lang in asked))
+    for (name, lang), (code, out, _) in zip(asked, made, strict=True):
+        boxes = [line for line in out.splitlines() if line.startswith(("╭", "│", "╰"))]
+        assert code == 0
+        assert len({len(line) for line in boxes}) == 1, out
+        assert [line.startswith(titles[lang]) for line in boxes].count(True) == 1, name
+        assert [line.startswith("╭─ options ─") for line in boxes].count(True) == 1, name

@@ -87,6 +87,21 @@ def headline(o, runs, value):
     )
 
 
+def ask(o):
+    return {
+        ("batches", "ragged"): ss.say(
+            "2000 samples in batches of {size} (--ragged): how many batches an epoch?",
+            size=o.ragged,
+        ),
+        ("last_batch", "ragged"): ss.say("And how many samples in the last one?"),
+        ("mean_width", "shuffle"): ss.say(
+            "x goes from -10 to 10: how much of it does a batch of {size}, shuffled, span?",
+            size=o.batch_size,
+        ),
+        ("widest_batch", "sequential"): ss.say("And with shuffle=False?"),
+    }
+
+
 def width(runs):
     """Return how wide the whole curve is."""
     x = runs["sequential"].problem.x

@@ -15,12 +15,12 @@ from sgdstudy.cli.running import parse_options, processes, run_and_print, run_sc
 from sgdstudy.cli.teaching import CourseCommand, GradeCommand, GuessesCommand
 from sgdstudy.cli.terminal import bold, confirmed, print_claims, print_rows, say, show
 from sgdstudy.errors import Away, Ended, InputError, Refused, StoreError
+from sgdstudy.language import parted, to_say
 from sgdstudy.language import say as in_words
-from sgdstudy.language import to_say
 from sgdstudy.studies.claims import tally
 from sgdstudy.studies.scripts import find_scripts, load_studies, load_study
 from sgdstudy.studies.study import Study
-from sgdstudy.text import counted, written
+from sgdstudy.text import written
 from sgdstudy.training.interrupts import called
 
 Store = Annotated[str | None, tyro.conf.arg(help=to_say("folder of the store, or tracking URI"))]
@@ -72,7 +72,8 @@ class StudyCommand:
         verdicts = tally((c.kind, c.holds) for r in results for c in r.claims)
         ran = in_words("{n} study", "{n} studies", n=len(results))
         say("\n" + in_words("{title}: {what}", title=ran, what=verdicts))
-        say(f"{time.perf_counter() - started:.0f} s, {size / 1e6:.0f} MB")
+        took = {"time": time.perf_counter() - started, "size": size / 1e6}
+        say(in_words("{time:.0f} s, {size:.0f} MB", **took))
         show(in_words("Read the report:"), " ", bold(str(_write_report(store, None))))
         show(in_words("Look at the charts:"), " ", bold("sgdstudy ui"), " (make ui)")
         for where, c in failed:
@@ -120,6 +121,7 @@ class RunCommand:
     """Run studies by name or path; their own options follow, as in `run ex6_shuffle --seeds 64`."""
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """studies, by name or path"""
 
     def run(self, rest: list[str]) -> int:
         """Run the command; return the exit code."""
@@ -171,7 +173,9 @@ class ExportCommand:
     """Write runs, steps, epochs and claims of a study as CSV or Parquet files."""
 
     study: Annotated[str, tyro.conf.Positional]
+    """the study's name"""
     to: Literal["csv", "parquet"] = "csv"
+    """the kind of file"""
     folder: str | None = None
     """where the files go; default: the study's name"""
     store: Store = None
@@ -204,10 +208,19 @@ class PackCommand:
         from sgdstudy.tracking.store import read_store
 
         if len(self.names) < 2:
-            raise InputError("name studies or run ids, then the file: pack ex6_shuffle runs.zip")
+            text = to_say("name studies or run ids, then the file: pack ex6_shuffle runs.zip")
+            raise InputError(in_words(text))
         path = checks.path("the file", self.names[-1])
         packed = pack(read_store(self.store), self.names[:-1], path, self.invocation)
-        say(f"packed {counted(len(packed), 'run')}, {path.stat().st_size / 1e6:.1f} MB: {path}")
+        say(
+            in_words(
+                "packed {n} run, {size:.1f} MB: {path}",
+                "packed {n} runs, {size:.1f} MB: {path}",
+                n=len(packed),
+                size=path.stat().st_size / 1e6,
+                path=path,
+            )
+        )
         return 0
 
 
@@ -216,6 +229,7 @@ class UnpackCommand:
     """Add the runs of a file that `pack` wrote to a store."""
 
     file: Annotated[str, tyro.conf.Positional]
+    """the file, written by pack"""
     store: Store = None
 
     def run(self) -> int:
@@ -225,8 +239,9 @@ class UnpackCommand:
 
         path = checks.path("the file", self.file)
         added, there = unpack(recovery.start(self.store, say), path)
-        were = "was" if len(there) == 1 else "were"
-        say(f"added {counted(len(added), 'run')}; {len(there)} {were} there already")
+        new = in_words("added {n} run", "added {n} runs", n=len(added))
+        old = in_words("{n} was there already", "{n} were there already", n=len(there))
+        say(parted([new, old]))
         return 0
 
 
@@ -248,18 +263,20 @@ class PruneCommand:
         doomed = plan(store, self.keep)
         runs = [run for group in doomed.values() for run in group]
         if not runs:
-            say("nothing to drop")
+            say(in_words("nothing to drop"))
             return _shrunk(shrink(store))
-        say(f"of {store.shown}")
+        say(in_words("of {store}", store=store.shown))
         for line in described(doomed):
             say(f"  {line}")
-        these = f"these {len(runs)} runs and their files"
-        question = f"drop {'this run and its files' if len(runs) == 1 else these}?"
+        question = in_words(
+            "drop this run and its files?", "drop these {n} runs and their files?", n=len(runs)
+        )
         if not self.yes and not confirmed(question, "--yes"):
-            say("kept everything")
+            say(in_words("kept everything"))
             return 0
         runs = still(store, runs)
-        say(f"dropped {counted(len(runs), 'run')}, {remove(store, runs) / 1e6:.0f} MB")
+        freed = {"n": len(runs), "size": remove(store, runs) / 1e6}
+        say(in_words("dropped {n} run, {size:.0f} MB", "dropped {n} runs, {size:.0f} MB", **freed))
         return _shrunk(shrink(store))
 
 
@@ -320,11 +337,12 @@ class SweepCommand:
         given = grid.read_yaml(self.config) if self.config else {}
         name = self.name or given.get("study")
         if not name:
-            raise InputError(f"name a study to sweep: {', '.join(find_scripts())}")
+            names = ", ".join(find_scripts())
+            raise InputError(in_words("name a study to sweep: {names}", names=names))
         study = load_study(name)
         axes = given.get("grid", {}) | grid.parse(self.grid)
-        if grid.size(axes) > sweep.MOST_POINTS and not self.yes:
-            raise InputError(f"the grid has {grid.size(axes):,} points; add --yes to run them all")
+        if (n := grid.size(axes)) > sweep.MOST_POINTS and not self.yes:
+            raise InputError(in_words("the grid has {n} points; add --yes to run them all", n=n))
         seeds = self.seeds if self.seeds is not None else given.get("seeds", 16)
         options = study.chosen(seeds=seeds, store=self.store)
         arm, record = self.arm or given.get("arm"), self.record or given.get("record", "epochs")
@@ -336,6 +354,7 @@ class RerunCommand:
     """Run tracked runs again and compare every recorded number, bit by bit."""
 
     run_ids: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """ids of runs; ss.load_runs(study).run_id lists them"""
     store: Store = None
     script: str | None = None
     """the runs' script, where it is not in this project's experiments/"""
@@ -345,7 +364,8 @@ class RerunCommand:
         from sgdstudy.studies.rerun import rerun
 
         if not self.run_ids:
-            raise InputError("name a run; ss.load_runs(study).run_id lists them")
+            text = to_say("name a run; ss.load_runs(study).run_id lists them")
+            raise InputError(in_words(text))
         found = []
         for run_id in self.run_ids:
             found.append(rerun(run_id, store=self.store, script=self.script, say=say))
@@ -400,7 +420,7 @@ def _with_room(given: str | None) -> Any:
 
 def _shrunk(freed: int) -> int:
     if freed:
-        say(f"the database is {freed / 1e6:.0f} MB smaller")
+        say(in_words("the database is {size:.0f} MB smaller", size=freed / 1e6))
     return 0
 
 
@@ -411,16 +431,24 @@ def _recover(given: str | None, unwanted: tuple[str, ...]) -> int:
 
     store = open_store(given, make=False)
     for key in unwanted:
-        say(f"discarded {aside.discard(store, key)}")
+        say(in_words("discarded {run}", run=str(aside.discard(store, key))))
     aside.put_back(store)
     found, refused = recover(store), aside.listed(store)
     for name in [*found.closed, *found.sent]:
         say(f"  {name}")
     for one in refused:
-        say(f"  refused: {one}; --discard {one.folder.name} drops it")
-    say(str(found) or "nothing to do: no run is left behind")
+        what = {"run": str(one), "key": one.folder.name}
+        say("  " + in_words("refused: {run}; --discard {key} drops it", **what))
+    say(str(found) or in_words("nothing to do: no run is left behind"))
     for address, count in aside.elsewhere(store).items():
-        say(f"{count} of this machine's runs wait{'s' * (count == 1)} for {address}")
+        say(
+            in_words(
+                "{n} of this machine's runs waits for {address}",
+                "{n} of this machine's runs wait for {address}",
+                n=count,
+                address=address,
+            )
+        )
     return 1 if found.waiting or refused else 0
 
 

@@ -21,6 +21,7 @@ from sgdstudy.language import ENGLISH, language, parted, say, to_say, translated
 
 RULE = re.compile(r"[\W_]+|[╭╰┌└+].*")  # a line that divides a box, or its edge, with its title
 BOXED = (to_say("show this help message and exit"), to_say("(required)"))  # by tyro, in --help
+TITLES = (to_say("positional arguments"), to_say("options"))  # of its boxes
 PLAIN = {  # what tyro and Python say, and how we do
     r" Got errors: .*": "",
     r"invalid literal for int\(\) with base 10: (?P<given>.*)": to_say(
@@ -80,7 +81,15 @@ def parse(kind: Any, words: list[str], prog: str, description: str | None = None
 def _helped(page: str) -> str:
     for words in BOXED:
         page = page.replace(words, say(words).ljust(len(words)))
+    for words in TITLES:  # the edge of a box begins with its title
+        page = re.sub(rf"(\W) {words} ((\W)\3*)", functools.partial(_titled, words), page)
     return page.replace("usage:", say("usage:"), 1)
+
+
+def _titled(words: str, found: re.Match[str]) -> str:
+    """Return the edge of a box, as long as it was."""
+    edge = found[3] * (len(words) + len(found[2]) - len(title := say(words)))
+    return f"{found[1]} {title} {edge}"
 
 
 def about(kind: type) -> str:
@@ -95,11 +104,9 @@ def in_language(kind: Any) -> Any:
     for part in fields(kind):
         hint = hints[part.name]
         given = [getattr(config, "help", None) for config in getattr(hint, "__metadata__", ())]
-        text = next(filter(None, given), None) or docs.get(part.name)
-        if text:
-            config = tyro.conf.arg(help=translated(text), help_behavior_hint=_default)
-            hint = Annotated[hint, config]
-        made.append((part.name, hint, field(default=part.default)))
+        text = next(filter(None, given), None) or docs.get(part.name) or ""
+        config = tyro.conf.arg(help=translated(text), help_behavior_hint=_default)
+        made.append((part.name, Annotated[hint, config], field(default=part.default)))
     return make_dataclass(kind.__name__, made, bases=(kind,), frozen=True)
 
 

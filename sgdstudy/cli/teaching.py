@@ -22,6 +22,7 @@ class GradeCommand:
     """
 
     folder: Annotated[str, tyro.conf.Positional]
+    """the folder of the submissions"""
     exercise: str
     """ex1, ex2, ex4 or ex5: the file defines sgd; ex3: it defines enumerate_batches"""
     seconds: float = 10.0
@@ -68,6 +69,7 @@ class CourseCommand:
     """Write the notebooks of the course: one with holes for students, one with solutions."""
 
     folder: Annotated[str, tyro.conf.Positional]
+    """the folder they go to"""
 
     def run(self) -> int:
         """Run the command; return the exit code."""

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sgdstudy.errors import InputError
+from sgdstudy.language import everywhere, to_say
 from sgdstudy.language import say as in_words
-from sgdstudy.language import to_say
 from sgdstudy.studies.claims import Claim, Kind
 from sgdstudy.text import legible, printable, written
 
@@ -62,7 +62,7 @@ def show_paragraphs(text: str) -> None:
 
 
 def confirmed(question: str, instead: str) -> bool:
-    """Ask; whether the reply is yes.
+    """Ask; whether the reply is yes, in any language of ours.
 
     Args:
         question: what is asked.
@@ -72,10 +72,11 @@ def confirmed(question: str, instead: str) -> bool:
         InputError: there is nobody to ask.
     """
     try:
-        reply = input(f"{printable(question)} [y/N] ")
+        reply = input(in_words("{question} [y/N]", question=printable(question)) + " ")
     except (EOFError, RuntimeError, OSError, UnicodeError) as error:
-        raise InputError(f"there is no terminal to ask in: {question} Add {instead}") from error
-    return reply.strip().lower() in ("y", "yes")
+        text = to_say("there is no terminal to ask in: {question} Add {option}")
+        raise InputError(in_words(text, question=question, option=instead)) from error
+    return reply.strip().lower() in (*everywhere(to_say("y")), *everywhere(to_say("yes")))
 
 
 def print_claims(results: Sequence[Result]) -> None:

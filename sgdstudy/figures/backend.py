@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from sgdstudy.language import say, to_say
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -50,7 +52,8 @@ def _imported() -> Any:
         try:
             import matplotlib
         except (OSError, ValueError) as error:
-            log.warning("the settings of matplotlib are left out: %s", error)
+            text = to_say("the settings of matplotlib are left out: {why}")
+            log.warning("%s", say(text, why=str(error)))
             for name in [n for n in sys.modules if n.partition(".")[0] == "matplotlib"]:
                 del sys.modules[name]  # half of them
             with _environment(MATPLOTLIBRC=os.devnull):
@@ -59,7 +62,8 @@ def _imported() -> Any:
         try:
             matplotlib.rcParams["backend"] = given
         except ValueError:
-            log.warning("MPLBACKEND=%s is not a backend of matplotlib, and is left out", given)
+            text = to_say("MPLBACKEND={name} is not a backend of matplotlib, and is left out")
+            log.warning("%s", say(text, name=given))
     return matplotlib
 
 

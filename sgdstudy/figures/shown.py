@@ -13,6 +13,7 @@ from typing import Any
 from matplotlib import figure
 
 from sgdstudy.figures.style import png
+from sgdstudy.language import say, to_say
 
 log = logging.getLogger("sgdstudy")
 
@@ -40,7 +41,8 @@ def show(drawn: Any, data: bytes, suffix: str) -> None:
     with tempfile.NamedTemporaryFile(prefix="sgdstudy-", suffix=suffix, delete=False) as file:
         file.write(data)
     if not webbrowser.open(Path(file.name).as_uri()):
-        log.warning("there is no browser to show it in; it is in %s", file.name)
+        text = to_say("there is no browser to show it in; it is in {file}")
+        log.warning("%s", say(text, file=file.name))
 
 
 def in_notebook() -> bool:

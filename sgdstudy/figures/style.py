@@ -106,7 +106,9 @@ def describe(figure: Figure) -> str:
         words = say("{y} over {x}", y=y, x=x) if x and y else x or y
         scales = {axes.get_xscale(), axes.get_yscale()} & {"log", "symlog"}
         words = say("{axes} (log scale)", axes=words) if scales and words else words
-        panels.append(": ".join(filter(None, [axes.get_title(), words])))
+        title = axes.get_title()
+        both = say("{title}: {what}", title=title, what=words) if title and words else ""
+        panels.append(both or title or words)
         lines += axes.get_legend_handles_labels()[1]
     own = (axes.get_legend() for axes in figure.axes)
     for legend in [*figure.legends, *(found for found in own if found is not None)]:

@@ -102,7 +102,8 @@ def times_to_targets(rows: pd.DataFrame, xlabel: str = to_say("epochs, median"))
     """
     targets = rows.groupby("problem", sort=False)["target"].unique()
     titles = {
-        name: f"{name}: {', '.join(f'{t:g}' for t in each)}" for name, each in targets.items()
+        name: say("{title}: {what}", title=name, what=each.tolist())
+        for name, each in targets.items()
     }
     figure, drawn = _row_of_panels(len(titles), 4.6)
     names = list(dict.fromkeys(rows["optimizer"]))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sgdstudy.errors import InputError
+from sgdstudy.language import say
 from sgdstudy.report.markup import cut
 from sgdstudy.text import printable
 from sgdstudy.tracking import shapes
@@ -83,7 +84,7 @@ def live_or_none(text: str, notes: list[str]) -> Live | None:
     try:
         return live(text) if text else None
     except InputError as error:
-        notes.append(f"the main figure cannot be zoomed: {error}")
+        notes.append(say("the main figure cannot be zoomed: {why}", why=str(error)))
         return None
 
 

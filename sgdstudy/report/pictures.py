@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sgdstudy.errors import InputError, reason
 from sgdstudy.figures.style import LINES
-from sgdstudy.language import everywhere, say, translated
+from sgdstudy.language import everywhere, say, to_say, translated
 from sgdstudy.report.charts import Live
 from sgdstudy.report.markup import cut, slug
 from sgdstudy.text import printable
@@ -69,16 +69,17 @@ class Album:
         notes: list[str] = []
         for number, path in enumerate(paths):
             if number >= MOST_PICTURES:
-                notes.append(f"a study shows {MOST_PICTURES} figures; the others are left out")
+                text = to_say("a study shows {most} figures; the others are left out")
+                notes.append(say(text, most=MOST_PICTURES))
                 break
             try:
                 width, height = picture_size(path)
                 if self.pixels + width * height > MOST_IN_ALL:
-                    raise InputError("the figures of this page are too large together")
+                    raise InputError(say("the figures of this page are too large together"))
                 self.pixels += width * height
                 found.append(_picture(path, section, question))
             except InputError as error:
-                notes.append(f"{path.name} is left out: {error}")
+                notes.append(say("{name} is left out: {why}", name=path.name, why=str(error)))
         return found, notes
 
 

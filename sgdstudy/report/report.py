@@ -232,7 +232,7 @@ def _sections(store: Store, server: str | None) -> tuple[list[Section], list[str
             if is_away(error):
                 raise
             why = error if isinstance(error, InputError) else reason(error)
-            damaged.append(printable(f"{name} is left out: {why}"))
+            damaged.append(printable(say("{name} is left out: {why}", name=name, why=str(why))))
     return found, damaged
 
 
@@ -285,7 +285,8 @@ def _section(
     anchors = {picture.name: picture.id for picture in pictures}
     started = min(r.start_ms for r in [run, *arms])
     if len(arms) > MOST_ARMS:
-        notes.append(f"of {len(arms):,} arms the first {MOST_ARMS:,} are shown")
+        given = {"n": len(arms), "most": MOST_ARMS}
+        notes.append(say("of {n} arms the first {most} are shown", **given))
     return Section(
         id=ident,
         name=printable(name),
@@ -310,13 +311,13 @@ def read_text(store: Store, run: TrackedRun, name: str, into: Path, notes: list[
     try:
         path = artifact(store, run, name, into)
         if path is None:
-            notes.append(f"{name} is missing")
+            notes.append(say("{name} is missing", name=name))
             return ""
         return shapes.read_text(path, crc=run.tags.get(shapes.SUM_OF + name)) or ""
     except (InputError, OSError) as error:
         if is_away(error):
             raise
-        notes.append(f"{name} is left out: {error}")
+        notes.append(say("{name} is left out: {why}", name=name, why=str(error)))
         return ""
 
 
@@ -364,10 +365,11 @@ def shown_claims(listing: str, notes: list[str]) -> list[Claim]:
     try:
         listed = shapes.parsed(listing or "[]", shapes.CLAIMS, "claims.json")
     except shapes.Damaged as error:
-        notes.append(f"the claims are left out: {error}")
+        notes.append(say("the claims are left out: {why}", why=str(error)))
         return []
     if len(listed) > MOST_CLAIMS:
-        notes.append(f"of {len(listed):,} claims {MOST_CLAIMS:,} are shown")
+        given = {"n": len(listed), "most": MOST_CLAIMS}
+        notes.append(say("of {n} claims {most} are shown", **given))
     claims = [
         {name: cut(printable(str(claim.get(name) or ""))) for name in ("name", "arm")}
         | {"source": cut(printable(translated(str(claim.get("source") or ""))))}
@@ -412,7 +414,7 @@ def _pictures(store: Store, run: TrackedRun, into: Path, notes: list[str]) -> li
         except InputError as error:
             if is_away(error):
                 raise
-            notes.append(f"{name} is left out: {error}")
+            notes.append(say("{name} is left out: {why}", name=name, why=str(error)))
     return [path for path in found if path is not None]
 
 

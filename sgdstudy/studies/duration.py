@@ -16,6 +16,7 @@ from sgdstudy.training import engines
 from sgdstudy.training.train import train
 
 OTHER_STEPS = 65_000  # as long as these takes what else a study does: theory, figures, the store
+SLOWER = 2  # times as long at the most, on a machine that has other work meanwhile
 MENDS = {
     "linux": to_say("install g++ (`sudo apt install g++`, or `sudo dnf install gcc-c++`)"),
     "darwin": to_say("install Apple's compiler (`xcode-select --install`)"),
@@ -44,13 +45,13 @@ def for_want_of_a_compiler(
     if not steps:
         return ""
     seconds = _seconds_per_step() * (steps + OTHER_STEPS * len(studies))
+    least = max(1, round(seconds / 60))
     return say(
-        "{why}: torch takes the steps one by one, and all of it takes about {n} minute. "
-        "Quicker with a compiler: {mend}.",
-        "{why}: torch takes the steps one by one, and all of it takes about {n} minutes. "
-        "Quicker with a compiler: {mend}.",
+        "{why}: torch takes the steps one by one, and all of it takes about {least} to {most} "
+        "minutes. Quicker with a compiler: {mend}.",
         why=translated(why),
-        n=max(1, round(seconds / 60)),
+        least=least,
+        most=max(least + 1, round(SLOWER * seconds / 60)),
         mend=translated(MENDS.get(sys.platform, ANY)),
     )
 

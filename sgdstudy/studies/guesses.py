@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
-from sgdstudy.errors import InputError
-from sgdstudy.language import everywhere, to_say, translated
+from sgdstudy.errors import InputError, quoted
+from sgdstudy.language import MINUS, catalogue, everywhere, language, to_say
 from sgdstudy.language import say as in_words
 from sgdstudy.studies.arm import Options
 from sgdstudy.studies.claims import Claim, Claims
 from sgdstudy.studies.study import Study
 
 Guesses = Mapping[tuple[str, str], float]  # by claim and arm; infinite: never
+THOUSANDS = re.compile(r"(?<=\d)\s(?=\d{3}(?!\d))")  # a space between them, whichever
+GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
 
 
-def asked(study: Study, options: Options) -> Guesses:
+def asked(study: Study, options: Options, arms: Collection[str]) -> Guesses:
     """Ask the reader what they expect; those that they pass are left out.
+
+    Args:
+        arms: that the run has; of others nothing is asked.
 
     Raises:
         InputError: the answer is to be hidden, or there is nobody to ask.
@@ -28,7 +34,8 @@ def asked(study: Study, options: Options) -> Guesses:
         raise InputError(
             in_words("--predict compares with the claims that --no-answer hides: drop one")
         )
-    guesses = ((key, _ask(translated(question))) for key, question in study.ask.items())
+    questions = study.questions(options, arms)
+    guesses = ((key, _ask(question)) for key, question in questions.items())
     return {key: guess for key, guess in guesses if guess is not None}
 
 
@@ -51,9 +58,27 @@ def _ask(question: str) -> float | None:
             text = to_say("--predict asks questions: run it in a terminal")
             raise InputError(in_words(text)) from error
         try:
-            never = text in everywhere("never")
-            guess = math.inf if never else float(text.replace(",", ".") or "nan")
+            guess = math.inf if text in everywhere("never") else _number(text or "nan")
         except ValueError:
-            print(in_words("{text} is not a number", text=repr(text)))
+            print(in_words("{text} is not a number", text=quoted(text)))
             continue
         return None if math.isnan(guess) else guess
+
+
+def _number(text: str) -> float:
+    """Return the number that a person wrote, thousands parted or not.
+
+    A comma is the decimal sign, unless it parts thousands: of an English reader, beside a point,
+    or one of several.
+
+    Raises:
+        ValueError: it is none.
+
+    >>> [_number(text) for text in ("10 000", "1,000", "0,47", "1,000.5", "−2", "1e-3")]
+    [10000.0, 1000.0, 0.47, 1000.5, -2.0, 0.001]
+    """
+    text = THOUSANDS.sub("", text.replace(MINUS, "-"))
+    english = catalogue(language()).decimal == "."
+    if GROUPED.fullmatch(text) and (english or "." in text or text.count(",") > 1):
+        text = text.replace(",", "")
+    return float(text.replace(",", "."))

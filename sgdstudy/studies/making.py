@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sgdstudy.errors import InputError, place, reason
+from sgdstudy.language import say as in_words
 from sgdstudy.studies.arm import Options
 from sgdstudy.studies.claims import Claims
 from sgdstudy.studies.outcome import Runs
@@ -59,7 +60,8 @@ class Making:
         names: list[str] = []
         pictures, after = self.study.drawn(self.runs), ""
         while True:
-            name = f"a figure{after}"  # of a generator that fails; it gives no other then
+            # of a generator that fails; it gives no other then
+            name = in_words("a figure after {name}", name=after) if after else in_words("a figure")
             try:
                 name, draw = called(partial(next, pictures))
                 data = _png(called(draw))
@@ -68,7 +70,7 @@ class Making:
             except Exception as error:
                 self._leave_out(name, error)
                 continue
-            after = f" after {name}"
+            after = name
             if self._add(journal, name, partial(Path.write_bytes, data=data)):
                 names.append(name)
 
@@ -99,7 +101,7 @@ class Making:
         try:
             return str(called(partial(self.study.show, self.options, self.runs)))
         except Exception as error:
-            self._leave_out("what show() returns", error)
+            self._leave_out(in_words("what show() returns"), error)
             return ""
 
     def _add(self, journal: Journal, name: str, write: Callable[[Path], Any]) -> bool:
@@ -114,7 +116,8 @@ class Making:
     def _leave_out(self, name: str, error: Exception) -> None:
         where = place(error, self.study.file)
         why = str(error) if isinstance(error, InputError) else reason(error)
-        self.say(f"{self.study.name}: {name} is left out: {why}{where}")
+        given = {"study": self.study.name, "name": name, "why": f"{why}{where}"}
+        self.say(in_words("{study}: {name} is left out: {why}", **given))
         self.missing.append(name)
 
 

@@ -17,6 +17,8 @@ from sgdstudy import checks
 from sgdstudy.errors import InputError, quoted
 from sgdstudy.history.checksums import checked, readable
 from sgdstudy.history.rows import AXIS, Files
+from sgdstudy.language import parted, to_say
+from sgdstudy.language import say as in_words
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.studies import helpers
 from sgdstudy.studies.arm import Arm, Options, at_settings, split_point
@@ -59,12 +61,17 @@ class Difference:
 
     def __str__(self) -> str:
         if not self.column:
-            return f"{self.before:.0f} rows of {self.kind} were recorded, now {self.after:.0f}"
-        gap = self.after - self.before
-        return (
-            f"first at {AXIS[self.kind]} {self.at} of seed {self.seed}, {self.column}: "
-            f"{self.before!r} was recorded, now {self.after!r}, off by {gap:.3g}"
+            text = to_say("{before} rows of {kind} were recorded, now {after}")
+            counts = {"before": int(self.before), "after": int(self.after)}
+            return in_words(text, kind=self.kind, **counts)
+        text = to_say(
+            "first at {axis} {at} of seed {seed}, {column}: {before} was recorded, now {after}, "
+            "off by {gap}"
         )
+        where = {"axis": AXIS[self.kind], "at": str(self.at), "seed": str(self.seed)}
+        gap = f"{self.after - self.before:.3g}"  # numbers as Python reads them
+        values = {"before": repr(self.before), "after": repr(self.after), "gap": gap}
+        return in_words(text, column=self.column, **where, **values)
 
 
 @dataclass(frozen=True)
@@ -84,8 +91,9 @@ class Rerun:
     changed: list[str]
 
     def __str__(self) -> str:
-        verdict = "identical" if self.difference is None else f"differs, {self.difference}"
-        return f"{self.name}: {verdict}"
+        if self.difference is None:
+            return in_words("{name}: identical", name=self.name)
+        return in_words("{name}: differs, {how}", name=self.name, how=str(self.difference))
 
 
 def rerun(
@@ -118,7 +126,7 @@ def rerun(
     code = helpers.code_of(study.file)
     changed = _changed(opened, run, code)
     for line in changed:
-        say(f"not as it was, {line}")
+        say(in_words("not as it was, {line}", line=line))
     name = run.tags["sgdstudy.study"]
     told = _told(run, "sgdstudy.options").get("answer") is not False
     with scratch() as folder:
@@ -144,7 +152,8 @@ def _recorded(store: Store, run: TrackedRun, folder: Path) -> dict[str, Path]:
     old = {kind: artifact(store, run, f"{kind}.parquet", folder) for kind in AXIS}
     recorded = {kind: path for kind, path in old.items() if path is not None}
     if not recorded:
-        raise InputError(f"the run {run.run_id} has no rows to compare with")
+        text = to_say("the run {run} has no rows to compare with")
+        raise InputError(in_words(text, run=run.run_id))
     for path in recorded.values():
         with readable(path):
             checked(path)
@@ -154,12 +163,15 @@ def _recorded(store: Store, run: TrackedRun, folder: Path) -> dict[str, Path]:
 def _find(store: Store, run_id: str) -> TrackedRun:
     run = find_run(store, run_id)
     if "sgdstudy.options" not in run.tags or run.is_answer:
-        raise InputError(f"the run {run_id} is not an arm that a study of ours tracked")
+        text = to_say("the run {run} is not an arm that a study of ours tracked")
+        raise InputError(in_words(text, run=run_id))
     if not run.finished:
-        raise InputError(f"the run {run_id} is {run.status}: only a finished one compares")
+        text = to_say("the run {run} is {status}: only a finished one compares")
+        raise InputError(in_words(text, run=run_id, status=run.status))
     for name in NEEDED:
         if name not in run.tags:
-            raise InputError(f"the run {run_id} has no tag {name}: it cannot be rebuilt")
+            text = to_say("the run {run} has no tag {name}: it cannot be rebuilt")
+            raise InputError(in_words(text, run=run_id, name=name))
     return run
 
 
@@ -168,9 +180,7 @@ def _changed(store: Store, run: TrackedRun, code: Code) -> list[str]:
     now = {**code.tags, HARDWARE: provenance.hardware()}
     # a run of an older version of ours knows no texts, and its commit is that of the package
     names = [name for name in (*SAME, HARDWARE) if name in run.tags] or [HARDWARE]
-    lines = [
-        f"{n}: {run.tags[n]} then, {now.get(n)} now" for n in names if run.tags[n] != now.get(n)
-    ]
+    lines = [_then(n, run.tags[n], now.get(n)) for n in names if run.tags[n] != now.get(n)]
     if CODE in run.tags and run.tags[CODE] != now.get(CODE):
         with scratch() as folder:
             then = {name: artifact(store, run, name, folder) for name in code.copies}
@@ -179,8 +189,14 @@ def _changed(store: Store, run: TrackedRun, code: Code) -> list[str]:
                 for name, path in then.items()
                 if path is None or path.read_bytes() != code.copies[name]
             ]
-        lines.append(f"files: {', '.join(others) or 'one is gone'}")
+        names_of = ", ".join(others) or in_words("one is gone")
+        lines.append(in_words("files: {names}", names=names_of))
     return lines
+
+
+def _then(name: str, then: str | None, now: str | None) -> str:
+    given = {"name": name, "then": str(then), "now": str(now)}
+    return in_words("{name}: {then} then, {now} now", **given)
 
 
 def _script_of(run: TrackedRun, given: str | None, say: Callable[[str], None]) -> Path:
@@ -199,14 +215,17 @@ def _script_of(run: TrackedRun, given: str | None, say: Callable[[str], None]) -
         if path.resolve() == told.resolve():
             return path
     if told.stem in scripts:
-        say(f"the run is of {told}; {scripts[told.stem]} of this project is run")
+        text = to_say("the run is of {script}; {ours} of this project is run")
+        say(in_words(text, script=told, ours=scripts[told.stem]))
         return scripts[told.stem]
     if told.is_file():
-        raise InputError(
-            f"the run is of {told}, which is not in the experiments/ of this project; if you trust "
-            f"it, give --script {shlex.quote(str(told))}"
+        text = to_say(
+            "the run is of {script}, which is not in the experiments/ of this project; if you "
+            "trust it, give --script {path}"
         )
-    raise InputError(f"the script {told} of this run is gone; change to its project's folder")
+        raise InputError(in_words(text, script=told, path=shlex.quote(str(told))))
+    text = to_say("the script {script} of this run is gone; change to its project's folder")
+    raise InputError(in_words(text, script=told))
 
 
 def _rebuilt(run: TrackedRun, script: Path) -> tuple[Study, Arm, dict[str, str]]:
@@ -225,7 +244,8 @@ def _rebuilt(run: TrackedRun, script: Path) -> tuple[Study, Arm, dict[str, str]]
                 page, given, theirs = _declared(run, other)
                 if name in theirs:
                     return page, _as_recorded(run, page, theirs[name]), _tags(run, page, given)
-    raise InputError(f"{study.name} has no arm {name!r} now; it has {', '.join(arms)}")
+    words = {"study": study.name, "name": repr(name), "names": ", ".join(arms)}
+    raise InputError(in_words("{study} has no arm {name} now; it has {names}", **words))
 
 
 def _declared(run: TrackedRun, script: Path) -> tuple[Study, Options, dict[str, Arm]]:
@@ -266,7 +286,8 @@ def _options(study: Study, values: Mapping[str, Any]) -> Options:
         default = getattr(study.options, name, None)
         kinds = {bool: shapes.truth, int: shapes.whole, float: shapes.number, str: shapes.text}
         if not kinds.get(type(default), shapes.plain)(value):
-            raise InputError(f"{name} of the run is not what {study.name} takes: {quoted(value)}")
+            text = to_say("{name} of the run is not what {study} takes: {given}")
+            raise InputError(in_words(text, name=name, study=study.name, given=quoted(value)))
     return study.chosen(**values)  # type: ignore[no-any-return]
 
 
@@ -285,10 +306,10 @@ def _as_recorded(run: TrackedRun, study: Study, arm: Arm) -> Arm:
     params = describe.parameters(arm.problem, arm.config)
     other = [n for n, value in params.items() if run.params.get(n) != value[:6000]]
     if other or describe.config_hash(arm.problem, params) != run.tags["sgdstudy.config_hash"]:
-        what = ", ".join(f"{n} {run.params.get(n)} then, {params[n]} now" for n in other)
-        raise InputError(
-            f"{study.name} declares {run.name!r} otherwise now: {what or 'other data'}"
-        )
+        what = parted([_then(n, run.params.get(n), params[n]) for n in other]) if other else ""
+        text = to_say("{study} declares {name} otherwise now: {what}")
+        given = {"study": study.name, "name": repr(run.name)}
+        raise InputError(in_words(text, what=what or in_words("other data"), **given))
     return arm
 
 

@@ -65,7 +65,7 @@ def _begun(
     options = study.chosen() if options is None else options
     declared = study.placed_arms(options)
     arms = in_charts(declared)
-    told = guesses.asked(study, options)
+    told = guesses.asked(study, options, arms)
     store = recovery.start(options.store, say)
     say(in_words("tracking to {store}", store=store.shown))
     _say_charted(declared, arms, say)
@@ -173,7 +173,8 @@ def train_arms(
         work = _Work(study, options, arms, invocation, progress, interrupted)
         yield from _one_by_one(work) if jobs == 1 else _side_by_side(work, jobs)
         if interrupted:
-            raise Interrupted(f"{study.name} was stopped; what ran is saved")
+            text = to_say("{study} was stopped; what ran is saved")
+            raise Interrupted(in_words(text, study=study.name))
 
 
 def train_arm(
@@ -219,7 +220,8 @@ def train_arm(
     with scratch() as folder:
         former = None
         if invocation.resume and ours and known.unseen:
-            log.warning("%s starts from the beginning: %s", name, known.unseen)
+            text = to_say("{name} starts from the beginning: {why}")
+            log.warning("%s", in_words(text, name=name, why=known.unseen))
         elif invocation.resume and ours:
             store, study = invocation.store, invocation.study
             former = resume.find_former(store, study, name, wanted, folder)
@@ -318,7 +320,8 @@ def _outcome(history: History, told: bool) -> str:
         note = " " + in_words("(not compiled: {why})", why=translated(history.engine_note))
     if not told:
         return in_words("recorded in {time:.1f} s", time=history.train_seconds) + note
-    span = f"{epochs.min()}" if epochs.min() == epochs.max() else f"{epochs.min()}-{epochs.max()}"
+    low, high = int(epochs.min()), int(epochs.max())
+    span = low if low == high else f"{low}-{high}"
     given = {
         "reason": describe.ended(describe.summary_of_reasons(history)),
         "span": span,

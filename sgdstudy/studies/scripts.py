@@ -66,12 +66,12 @@ def load_studies(say: Callable[[str], None]) -> tuple[dict[str, Study], int]:
     found, broken = {}, 0
     for name, path in find_scripts().items():
         if not declares_study(path):
-            say(f"{path.name} is left out: it declares no study")
+            say(in_words("{name} is left out: it declares no study", name=path.name))
             continue
         try:
             found[name] = load_study(str(path))
         except InputError as error:
-            say(f"{path.name} is left out: {error}")
+            say(in_words("{name} is left out: {why}", name=path.name, why=str(error)))
             broken += 1
     return found, broken
 

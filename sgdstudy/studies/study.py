@@ -11,7 +11,7 @@ import itertools
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -66,7 +66,8 @@ class Study:
         tables: name -> function of options and runs returning a DataFrame, or yielding a dict for
             each row; logged as CSV.
         show: options, runs -> text printed before the claims.
-        ask: (claim, arm) -> the question that `--predict` asks the reader.
+        ask: (claim, arm) -> the question that `--predict` asks the reader; or a function of the
+            options returning that.
         picture: options, runs, claims -> the chart that answers the question; its title is the
             finding.
         charts: title -> metric of MLflow, as `epoch/full_loss`: the first charts of its prepared
@@ -85,7 +86,9 @@ class Study:
     )
     tables: Mapping[str, Callable[[Any, Runs], Any]] = field(default_factory=dict)
     show: Callable[[Any, Runs], str] | None = None
-    ask: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    ask: Mapping[tuple[str, str], str] | Callable[[Any], Mapping[tuple[str, str], str]] = field(
+        default_factory=dict
+    )
     picture: Callable[[Any, Runs, Claims], Chart] | None = None
     charts: Mapping[str, str] = field(default_factory=dict)
     short: Callable[[Any, Runs, Claims], Told] | None = None
@@ -204,12 +207,27 @@ class Study:
         parts |= {name: (make, TAKES["show"]) for name, make in self.tables.items()}
         for name in [*(() if callable(self.figures) else self.figures), *self.tables]:
             checks.file_name(f"a figure or table of {self.name}", name)
+        if callable(self.ask):
+            parts["ask"] = self.ask, ("options",)
         for name, (function, takes) in parts.items():
             if function is not None:
                 check_call(f"{name} of {self.name}", function, takes)
         if inspect.isgeneratorfunction(self.show):
             raise InputError(f"show of {self.name} returns a text; this one yields")
         check_claims(self.file)
+
+    def questions(self, options: Options, arms: Collection[str]) -> dict[tuple[str, str], str]:
+        """Return what `--predict` asks of these arms, in the present language, by claim and arm.
+
+        Raises:
+            InputError: the function fails.
+        """
+        ask = self.ask
+        asked = self._called("ask", lambda: dict(ask(options) if callable(ask) else ask))
+        gone = {arm for _, arm in asked} - set(arms)
+        if gone:  # but for what is no arm by default either: all of some, of which a claim is
+            gone &= self.placed_arms(self.chosen()).keys()
+        return {key: translated(text) for key, text in asked.items() if key[1] not in gone}
 
     def claimed(self, options: Options, runs: Runs) -> list[Claim]:
         """Return the script's claims.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from sgdstudy.errors import InputError, StoreError
+from sgdstudy.language import say, to_say
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -92,10 +93,8 @@ class _Workers:
                 f"is kept; start workers, and --resume goes on"
             )
         elif self.seen == before:  # the first time
-            log.warning(
-                "no Dask worker is left; waiting %.0f s for a new one, Ctrl-C stops",
-                WORKERS_SECONDS,
-            )
+            text = to_say("no Dask worker is left; waiting {time} s for a new one, Ctrl-C stops")
+            log.warning("%s", say(text, time=WORKERS_SECONDS))
 
 
 def connect(given: str) -> Client:

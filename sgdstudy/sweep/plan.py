@@ -11,7 +11,7 @@ from typing import Any
 
 from sgdstudy import checks
 from sgdstudy.errors import InputError, quoted
-from sgdstudy.language import to_say, unknown
+from sgdstudy.language import say, to_say, translated, unknown
 from sgdstudy.recipe.identity import Identity
 from sgdstudy.studies import helpers
 from sgdstudy.studies.arm import (
@@ -120,7 +120,7 @@ class Plan:
             arm = at_settings(base, settings, self.record)
         except InputError as error:
             raise InputError(f"{self.name_of(point)} cannot be run: {error}") from None
-        arm = arm.but(f"{self.arm}: {base.about}")
+        arm = arm.but(say("{arm}: {about}", arm=self.arm, about=translated(base.about)))
         # now: the next arms that are built may change what functions read
         options = own_options(self.study.tags(self.options)) | own
         known = Identity.of(arm.problem, arm.config, options)

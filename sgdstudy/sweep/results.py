@@ -133,7 +133,8 @@ def _picture(plan: Plan, table: pd.DataFrame) -> bytes | None:
         figure = draw(plan, table, measure(plan))
         return figures.png(figure) if figure else None
     except Exception as error:
-        log.warning("heat_map.png is left out: %s", reason(error))
+        why = {"name": "heat_map.png", "why": reason(error)}
+        log.warning("%s", say("{name} is left out: {why}", **why))
         return None
 
 

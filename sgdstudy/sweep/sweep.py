@@ -16,12 +16,12 @@ from sgdstudy.errors import InputError, Interrupted
 from sgdstudy.history.history import History
 from sgdstudy.history.rows import AXIS, Rows
 from sgdstudy.language import say as in_words
+from sgdstudy.language import to_say
 from sgdstudy.recipe import draw_cache
 from sgdstudy.studies import helpers, workers
 from sgdstudy.sweep import cluster, results
 from sgdstudy.sweep.plan import Combination, Plan
 from sgdstudy.sweep.worker import Outcome, Task, work
-from sgdstudy.text import counted
 from sgdstudy.tracking import chart_views, garbage, recovery
 from sgdstudy.tracking.group import grouped
 from sgdstudy.tracking.invocation import Invocation
@@ -119,7 +119,8 @@ def _run(
     store = recovery.start(plan.options.store, say)
     say(in_words("tracking to {store}", store=store.shown))
     for unseen in sorted({one.unseen for one in everything} - {""}):
-        say(f"{unseen}: no combination is taken for another, and --resume runs them again")
+        text = to_say("{why}: no combination is taken for another, and --resume runs them again")
+        say(in_words(text, why=unseen))
     with ExitStack() as held:
         if resume:  # two at once would both begin what none has begun
             again = f"{store.experiment_name(plan.name)}, {plan.arm}, {plan.record}"
@@ -170,7 +171,8 @@ def _swept(
                 _track(_keeping_code(together, done == 0), plan.anew(combination), outcome)
             bar.update()
         if interrupted:
-            raise Interrupted(f"{plan.name} was stopped; what ran is saved, --resume goes on")
+            text = to_say("{study} was stopped; what ran is saved, --resume goes on")
+            raise Interrupted(in_words(text, study=plan.name))
     runs = _runs(store, plan) if todo else earlier  # a thousand take seconds
     table = _table(everything, runs, invocation)
     answer = results.summary(plan, table)
@@ -194,14 +196,23 @@ def waiting(plan: Plan, resume: bool) -> list[Combination]:
 def estimate(todo: list[Combination], jobs: int) -> str:
     """Say how many combinations there are and about how long they take, from a short trial."""
     if not todo:
-        return "0 combinations: all are finished"
+        return in_words("0 combinations: all are finished")
     once, per_step = _trial(todo[0].arm)
     steps = sum(c.arm.n_steps * len(c.arm.config.seeds) for c in todo)
     trained, tracked = per_step * steps + once * len(todo), TRACK_SECONDS * len(todo)
     total = START_SECONDS + max((trained + tracked) / jobs, tracked)  # one process tracks
-    return (
-        f"{counted(len(todo), 'combination')}, at most {counted(steps, 'step')} over all seeds: "
-        f"about {total:.0f} s on {jobs} process{'es' * (jobs > 1)}"
+    text = in_words(
+        "{n} combination, at most {steps} steps over all seeds",
+        "{n} combinations, at most {steps} steps over all seeds",
+        n=len(todo),
+        steps=steps,
+    )
+    return in_words(
+        "{text}: about {time:.0f} s on {n} process",
+        "{text}: about {time:.0f} s on {n} processes",
+        text=text,
+        time=total,
+        n=jobs,
     )
 
 

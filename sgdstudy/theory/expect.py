@@ -11,6 +11,7 @@ import torch
 
 from sgdstudy.errors import InputError, quoted
 from sgdstudy.known import Known
+from sgdstudy.language import say
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.theory import (
@@ -384,5 +385,5 @@ class Expected(ExpectedOrders):
             return None
         drawn = reshuffling.late_excess(full, self.ls.least_loss)
         error = drawn.std(ddof=1) * np.sqrt(1 / len(config.seeds) + 1 / DRAWN)
-        source = f"theory: {DRAWN} orders drawn apart"
+        source = say("theory: {n} orders drawn apart", n=DRAWN)
         return Known(float(drawn.mean()), float(rounding.DEVIATIONS * error), source)

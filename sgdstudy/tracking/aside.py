@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sgdstudy.errors import one_line
-from sgdstudy.language import unknown
+from sgdstudy.language import say, to_say, unknown
 from sgdstudy.tracking import shapes
 from sgdstudy.tracking.places import links_in, remove_folder
 from sgdstudy.tracking.store import Store
@@ -61,7 +61,7 @@ def listed(store: Store) -> list[Aside]:
     for folder, told in _told(_place(store)):
         if store.is_called(told["store"]):
             name = one_line(f"{told['study']}: {told['name']}")
-            reason = "nobody wrote down why"
+            reason = say("nobody wrote down why")
             with suppress(OSError, ValueError):
                 reason = shapes.read_text(folder / REASON) or reason
             invocation = told["tags"].get("sgdstudy.invocation", "")
@@ -86,7 +86,7 @@ def discard(store: Store, key: str) -> Aside:
     """
     found = {one.folder.name: one for one in listed(store)}
     if key not in found:
-        raise unknown("run set aside", key, found or ["none is"])
+        raise unknown(to_say("run set aside"), key, found or [say("none is")])
     remove_folder(found[key].folder)
     return found[key]
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from sgdstudy.errors import InputError, StoreError
-from sgdstudy.language import say
+from sgdstudy.language import say, to_say
 from sgdstudy.tracking.address import sqlite_uri
 from sgdstudy.tracking.places import local_path, place_of_experiment, place_of_run
 from sgdstudy.tracking.retry import reason_of
@@ -176,7 +176,13 @@ def rebase(path: Path) -> None:
             runs += _set_prefix(connection, "runs", "artifact_uri", experiment, old, new)
         connection.commit()
     if runs:
-        log.warning("%s was moved or copied: its %d runs name their new place now", path, runs)
+        line = say(
+            "{path} was moved or copied: its {n} run names its new place now",
+            "{path} was moved or copied: its {n} runs name their new place now",
+            path=path,
+            n=runs,
+        )
+        log.warning("%s", line)
 
 
 def _moved(connection: sqlite3.Connection, root: Path) -> dict[int, tuple[str, str]]:
@@ -220,7 +226,8 @@ def shrink(path: Path) -> int:
             connection.execute("VACUUM")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     except (TimeoutError, StoreError) as error:
-        log.warning("%s keeps the room of what was dropped for new runs: %s", path.name, error)
+        text = to_say("{name} keeps the room of what was dropped for new runs: {why}")
+        log.warning("%s", say(text, name=path.name, why=str(error)))
     return max(0, before - _size(path))
 
 

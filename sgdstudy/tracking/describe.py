@@ -209,7 +209,8 @@ def data_picture(problem: Problem) -> bytes | None:
         try:
             _PICTURES[problem.digest] = figures.png(figures.data(problem))
         except Exception as error:
-            log.warning("data.png is left out: %s", reason(error))
+            why = {"name": "data.png", "why": reason(error)}
+            log.warning("%s", say("{name} is left out: {why}", **why))
             _PICTURES[problem.digest] = None
     return _PICTURES[problem.digest]
 

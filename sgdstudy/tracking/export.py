@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from sgdstudy import checks
 from sgdstudy.errors import InputError, unwritable
 from sgdstudy.history.rows import ROW_GROUP, WHOLE_NUMBERS
+from sgdstudy.language import say, to_say
 from sgdstudy.tracking.load import claims_of, claims_table, load_runs, sources
 from sgdstudy.tracking.parquet import LABELS, Source, dtype_of, gather
 from sgdstudy.tracking.places import require_outside
@@ -90,9 +91,8 @@ def _places(folder: Path, to: str, force: bool) -> list[Path]:
     paths = [folder / f"{name}.{to}" for name in FILES]
     there = [path.name for path in paths if path.exists()]
     if there and not force:
-        raise InputError(
-            f"{folder} has {', '.join(there)} already; give another folder, or force=True (--force)"
-        )
+        text = to_say("{folder} has {names} already; give another folder, or force=True (--force)")
+        raise InputError(say(text, folder=folder, names=", ".join(there)))
     return paths
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sgdstudy.errors import InputError
+from sgdstudy.language import say, to_say
 from sgdstudy.tracking.address import DATABASE
 from sgdstudy.tracking.load import claims_of_run, read_claims
 from sgdstudy.tracking.retry import is_away
@@ -39,7 +40,8 @@ def guesses(place: str | None) -> Iterator[dict[str, Any]]:
         except InputError as error:
             if is_away(error):
                 raise
-            log.warning("%s is left out: %s", found, error)
+            which = {"name": str(found), "why": str(error)}
+            log.warning("%s", say("{name} is left out: {why}", **which))
 
 
 def _within(place: str | None) -> list[Path | str | None]:
@@ -55,7 +57,8 @@ def _within(place: str | None) -> list[Path | str | None]:
         found for found in path.rglob(CLAIMS) if not any(s in found.parents for s in stores)
     )
     if not stores and not files:
-        raise InputError(f"{path} holds neither a store ({DATABASE}) nor a {CLAIMS}")
+        text = to_say("{path} holds neither a store ({database}) nor a {claims}")
+        raise InputError(say(text, path=path, database=DATABASE, claims=CLAIMS))
     return [*map(str, stores), *files]
 
 

@@ -29,6 +29,7 @@ from typing import Any, Protocol
 from filelock import FileLock, Timeout
 
 from sgdstudy import checks
+from sgdstudy.language import say, to_say
 from sgdstudy.tracking import aside, shapes
 from sgdstudy.tracking.durable import sync, sync_all, write_json
 from sgdstudy.tracking.entries import KEY, Closing, Opening, Point, Stamped, as_recordable, stamp
@@ -151,7 +152,8 @@ class Journal(Sending):
         """Return what a process left behind; None if it lives, or the run is not this store's."""
         link = next(links_in(folder), None)
         if link is not None:  # it leads what we read, write or remove to someone else's files
-            log.warning("%s is left alone: %s is a symbolic link; remove it by hand", folder, link)
+            text = to_say("{folder} is left alone: {link} is a symbolic link; remove it by hand")
+            log.warning("%s", say(text, folder=folder, link=str(link)))
             return None
         lock = FileLock(folder / "lock")
         try:
@@ -167,7 +169,8 @@ class Journal(Sending):
                 store_of, found = opening.pop("store"), Opening(**opening)
         except (OSError, ValueError, TypeError):
             lock.release()
-            log.warning("%s is damaged and left alone: remove it by hand", folder)
+            text = to_say("{folder} is damaged and left alone: remove it by hand")
+            log.warning("%s", say(text, folder=folder))
             return None
         if opening is None or not store.is_called(store_of):
             lock.release()
@@ -277,11 +280,10 @@ class Journal(Sending):
         self.let_go()
         self.folder = aside.put(self.store, self.folder, reason)
         name = f"{self.opening.study}: {self.opening.name}"
-        log.warning(
-            "%s cannot be sent: %s; what it recorded is set aside, see sgdstudy recover",
-            name,
-            reason,
+        text = to_say(
+            "{name} cannot be sent: {why}; what it recorded is set aside, see sgdstudy recover"
         )
+        log.warning("%s", say(text, name=name, why=reason))
 
     @property
     def tries(self) -> int:
@@ -293,7 +295,8 @@ class Journal(Sending):
         """Note one more of them; after the last the run is set aside."""
         write_json(self.folder / "tries.json", self.tries + 1)
         if self.tries >= most:
-            self.set_aside(f"{self.failure}, {most} times, and takes others")
+            text = to_say("{why}, {most} times, and takes others")
+            self.set_aside(say(text, why=str(self.failure), most=most))
 
     def let_go(self) -> None:
         """Leave the run to the next command."""
@@ -312,5 +315,6 @@ _AWAY: set[str] = set()  # stores that did not answer last time: they are not wa
 def _note_away(store: Store, error: BaseException) -> None:
     """Say once that a store is away; the training goes on."""
     if store.uri not in _AWAY:
-        log.warning("%s: what runs record is kept here and sent later", reason_of(error))
+        text = to_say("{why}: what runs record is kept here and sent later")
+        log.warning("%s", say(text, why=reason_of(error)))
     _AWAY.add(store.uri)

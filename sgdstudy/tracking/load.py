@@ -21,6 +21,7 @@ from sgdstudy.checks import SeedsLike
 from sgdstudy.errors import InputError
 from sgdstudy.history.checksums import Sealed, readable
 from sgdstudy.history.rows import AXIS, read_stream
+from sgdstudy.language import say
 from sgdstudy.recipe.columns import PREFIX
 from sgdstudy.text import counted
 from sgdstudy.tracking import shapes
@@ -300,13 +301,13 @@ def claims_of_run(
         path = artifact(store, run, "claims.json", folder)
         if path is None:
             if run.finished and lacks_files(store, run):
-                log.warning("the store lacks the claims of %s", named([run]))
+                log.warning("%s", say("the store lacks the claims of {run}", run=named([run])))
             return []
         return read_claims(path, run.tags.get(shapes.SUM_OF + path.name))
     except InputError as error:
         if whole or is_away(error):
             raise
-        log.warning("%s; it is done without", error)
+        log.warning("%s", say("{why}; it is done without", why=str(error)))
         return []
 
 
@@ -353,7 +354,8 @@ def _own_options(run: TrackedRun) -> dict[str, Any]:
         try:
             told.append(shapes.parsed(run.tags.get(tag, "{}"), shapes.OPTIONS, f"the tag {tag}"))
         except InputError as error:
-            log.warning("%s of %s; it is done without", error, named([run]))
+            which = {"why": str(error), "run": named([run])}
+            log.warning("%s", say("{why}, of {run}; it is done without", **which))
             return {}
     options, settings = told
     own = {name: settings.get(name, v) for name, v in options.items() if name not in SHARED}

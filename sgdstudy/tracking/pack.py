@@ -25,6 +25,7 @@ from typing import Any
 from sgdstudy import checks
 from sgdstudy.errors import InputError, reason, unwritable
 from sgdstudy.history.rows import AXIS
+from sgdstudy.language import say, to_say
 from sgdstudy.tracking.entries import KEY, Closing, Opening
 from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.load import had_rows
@@ -94,7 +95,8 @@ def _require_free(path: Path) -> None:
     require_outside(path)
     with suppress(OSError):  # not there, or seen when it is written
         if path.is_file() and path.stat().st_size and not zipfile.is_zipfile(path):
-            raise InputError(f"{path} is there and is not a packed file; give another name")
+            text = to_say("{path} is there and is not a packed file; give another name")
+            raise InputError(say(text, path=path))
 
 
 def _chosen(store: Store, name: str, invocation: str) -> Iterator[tuple[str, TrackedRun]]:
@@ -104,17 +106,18 @@ def _chosen(store: Store, name: str, invocation: str) -> Iterator[tuple[str, Tra
         return
     run = find_run(store, name)
     if "sgdstudy.study" not in run.tags:
-        raise InputError(f"the run {name} is not ours; name its study instead")
+        raise InputError(say("the run {run} is not ours; name its study instead", run=name))
     yield run.tags["sgdstudy.study"], run
 
 
 def _add(file: zipfile.ZipFile, store: Store, study: str, run: TrackedRun) -> None:
     if run.status == "RUNNING":
-        raise InputError(f"the run {run.run_id} ({run.name}) is going on; pack it when it is over")
+        text = to_say("the run {run} is going on; pack it when it is over")
+        raise InputError(say(text, run=f"{run.run_id} ({run.name})"))
     names = names_of_artifacts(store, run)
     lost = [kind for kind in AXIS if f"{kind}.parquet" not in names and had_rows(store, run, kind)]
     if lost:
-        raise InputError(f"the store lacks the {' and '.join(lost)} of {named([run])}")
+        raise InputError(say("the store lacks the {kinds} of {run}", kinds=lost, run=named([run])))
     points = [
         (point.key, point.step, point.value, point.timestamp)
         for key in run.metrics
@@ -130,7 +133,8 @@ def _add(file: zipfile.ZipFile, store: Store, study: str, run: TrackedRun) -> No
         for name in names:
             found = artifact(store, run, name, Path(folder))
             if found is None or not found.is_file():
-                raise InputError(f"{name} of the run {run.run_id} is not a file; it is not packed")
+                text = to_say("{name} of the run {run} is not a file; it is not packed")
+                raise InputError(say(text, name=name, run=run.run_id))
             file.write(found, f"{run.run_id}/artifacts/{name}")
 
 
@@ -176,16 +180,19 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         file = zipfile.ZipFile(path)
     except FileNotFoundError:
-        raise InputError(f"there is no file {path}") from None
+        raise InputError(say("there is no file {path}", path=path)) from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+        why = error.strerror or str(error)
+        raise InputError(say("{path} cannot be read: {why}", path=path, why=why)) from None
     except damaged as error:
-        raise InputError(f"{path} is damaged, or not packed by sgdstudy: {reason(error)}") from None
+        text = to_say("{path} is damaged, or not packed by sgdstudy: {why}")
+        raise InputError(say(text, path=path, why=reason(error))) from None
     with file:
         try:
             yield file
         except damaged as error:
-            raise InputError(f"{path} is damaged: {reason(error)}") from None
+            text = say("{path} is damaged: {why}", path=path, why=reason(error))
+            raise InputError(text) from None
 
 
 def _listed(file: zipfile.ZipFile, path: Path, store: Store) -> dict[str, list[str]]:
@@ -196,17 +203,21 @@ def _listed(file: zipfile.ZipFile, path: Path, store: Store) -> dict[str, list[s
         kind = stat.S_IFMT(info.external_attr >> 16)
         plain = info.compress_type in PLAIN and not info.flag_bits & 1  # encrypted
         if not plain or not found or found[3] in (".", "..") or kind not in (0, stat.S_IFREG):
-            raise InputError(f"{path} holds {info.filename!r}, which is not a file of a run's")
+            text = to_say("{path} holds {name}, which is not a file of a run's")
+            raise InputError(say(text, path=path, name=repr(info.filename)))
         names = runs.setdefault(found[1], [])
         if found[2] in names:
-            raise InputError(f"{path} holds {info.filename!r} twice")
+            name = repr(info.filename)
+            raise InputError(say("{path} holds {name} twice", path=path, name=name))
         names.append(found[2])
     size = sum(info.file_size for info in file.infolist())
     folder = next(p for p in (store.streams, *store.streams.parents) if p.is_dir())
     if size > shutil.disk_usage(folder).free:
-        raise InputError(f"{path} unpacks to {size / 1e6:,.0f} MB; there is no room for that")
+        text = to_say("{path} unpacks to {size:.0f} MB; there is no room for that")
+        raise InputError(say(text, path=path, size=size / 1e6))
     if not runs or any("run.json" not in names for names in runs.values()):
-        raise InputError(f"{path} is not packed by sgdstudy: it lacks a run.json")
+        text = to_say("{path} is not packed by sgdstudy: it lacks a run.json")
+        raise InputError(say(text, path=path))
     bad = file.testzip()  # all of it, before any of it is added
     if bad is not None:
         raise zipfile.BadZipFile(f"{bad} is not what was packed")
@@ -217,11 +228,12 @@ def _read(file: zipfile.ZipFile, path: Path, run_id: str) -> dict[str, Any]:
     """Return what is known of a run, once all of it is of the right kind."""
     info = file.getinfo(f"{run_id}/run.json")
     if info.file_size > MOST_JSON:
-        raise InputError(f"{path}: {info.filename} is too large")
+        raise InputError(say("{path}: {name} is too large", path=path, name=info.filename))
     try:
         about: dict[str, Any] = json.loads(file.read(info))
         if about["format"] != FORMAT:
-            raise InputError(f"{path} was packed by another version; upgrade sgdstudy")
+            text = to_say("{path} was packed by another version; upgrade sgdstudy")
+            raise InputError(say(text, path=path))
         wrong = [name for name, kind in FIELDS.items() if type(about[name]) is not kind]
         texts = {**about["tags"], **about["params"]}.values()
         if wrong or not all(isinstance(text, str) for text in texts):
@@ -235,9 +247,12 @@ def _read(file: zipfile.ZipFile, path: Path, run_id: str) -> dict[str, Any]:
             for key, step, value, time_ms in about["points"]
         ]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise InputError(f"{path}: {info.filename} is damaged: {reason(error)}") from None
+        text = to_say("{path}: {name} is damaged: {why}")
+        text = say(text, path=path, name=info.filename, why=reason(error))
+        raise InputError(text) from None
     if about["status"] not in ("FINISHED", "FAILED", "KILLED"):
-        raise InputError(f"{path}: run {run_id} has the status {about['status']!r}")
+        text = to_say("{path}: run {run} has the status {status}")
+        raise InputError(say(text, path=path, run=run_id, status=repr(about["status"])))
     checks.folder_name("the study", about["study"])
     return about
 

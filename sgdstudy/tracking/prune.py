@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from sgdstudy.errors import InputError
-from sgdstudy.text import counted
+from sgdstudy.language import say
 from sgdstudy.tracking import database
 from sgdstudy.tracking.places import remove_folder, size_of
 from sgdstudy.tracking.runs import TrackedRun, place_of, readable_runs
@@ -26,7 +26,8 @@ def plan(store: Store, keep: int) -> Doomed:
         InputError: a negative number.
     """
     if keep < 0:
-        raise InputError(f"keep is the number of invocations to keep, at least 0, got {keep}")
+        text = say("keep is the number of invocations to keep, at least 0, got {keep}", keep=keep)
+        raise InputError(text)
     found: Doomed = {}
     prefix = store.experiment_name("")
     every = store.client.search_experiments()
@@ -56,9 +57,15 @@ def described(doomed: Doomed) -> list[str]:
     """Return a line for each study and user: what is dropped of them."""
     lines = []
     for (name, whose), runs in doomed.items():
-        several = len({run.invocation for run in runs})
+        n = len({run.invocation for run in runs})
+        text = say("{n} run", "{n} runs", n=len(runs))
+        given = {"study": name, "user": whose, "runs": text, "n": n}
         lines.append(
-            f"{name}, of {whose}: {counted(len(runs), 'run')} of {counted(several, 'invocation')}"
+            say(
+                "{study}, of {user}: {runs} of {n} invocation",
+                "{study}, of {user}: {runs} of {n} invocations",
+                **given,
+            )
         )
     return lines
 
@@ -80,7 +87,7 @@ def remove(store: Store, runs: list[TrackedRun]) -> int:
         try:
             folder = place_of(store, run)
         except InputError as error:
-            log.warning("%s; the run is kept", error)
+            log.warning("%s", say("{why}; the run is kept", why=str(error)))
             continue
         if folder is not None and folder.exists():
             freed += size_of(folder)

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sgdstudy.errors import Refused, StoreError
-from sgdstudy.text import counted
+from sgdstudy.language import parted, to_say
+from sgdstudy.language import say as in_words
 from sgdstudy.tracking.entries import KEY
 from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.provenance import Process
@@ -40,14 +41,16 @@ class Recovered:
 
     def __str__(self) -> str:
         words = {
-            "finished {} that had been cut off": self.closed,
-            "sent {} that the store had missed": self.sent,
-            "kept {} for sgdstudy recover: the store does not take them now": self.waiting,
-            "set aside {} that the store refuses, sgdstudy recover says why": self.refused,
-        }
+            to_say("finished {runs} that had been cut off"): self.closed,
+            to_say("sent {runs} that the store had missed"): self.sent,
+            to_say("kept {runs} for sgdstudy recover: the store does not take them now"):
+                self.waiting,
+            to_say("set aside {runs} that the store refuses, sgdstudy recover says why"):
+                self.refused,
+        }  # fmt: skip
         counts = [(text, len(names)) for text, names in words.items() if names]
-        parts = [text.format(counted(n, "run")) for text, n in counts]
-        return "; ".join([*parts, *self.damaged])
+        parts = [in_words(t, runs=in_words("{n} run", "{n} runs", n=n)) for t, n in counts]
+        return parted(all_of) if (all_of := [*parts, *self.damaged]) else ""
 
 
 def start(given: str | None, say: Callable[[str], None], make: bool = True) -> Store:
@@ -90,11 +93,13 @@ def recover(store: Store) -> Recovered:
             raise
         except Exception as error:  # this one is not as we write them; the others are finished
             with room_on_disk(name, store):
-                journal.set_aside(f"it cannot be finished ({reason_of(error)})")
+                why = in_words("it cannot be finished ({why})", why=reason_of(error))
+                journal.set_aside(why)
             kind = found.refused
         kind.append(name)
         if journal.lost:
-            found.damaged.append(f"{name}: {journal.lost}; the stream is kept as *.arrow.damaged")
+            text = to_say("{name}: {lost}; the stream is kept as *.arrow.damaged")
+            found.damaged.append(in_words(text, name=name, lost=journal.lost))
         if kind is found.waiting and not away:
             away = store.root is not None or not _answers(store)
     if not away:
@@ -177,5 +182,6 @@ def _running(store: Store, ids: list[str]) -> list[TrackedRun]:
     except Refused as error:
         if len(ids) > 1:
             return [run for one in ids for run in _running(store, [one])]
-        log.warning("experiment %s is left out: %s", ids[0] if ids else "", error)
+        which = {"name": ids[0] if ids else "", "why": str(error)}
+        log.warning("%s", in_words("experiment {name} is left out: {why}", **which))
         return []

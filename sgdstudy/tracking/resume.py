@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from sgdstudy.errors import InputError, StoreError
 from sgdstudy.history.checksums import Sealed, checked, readable
 from sgdstudy.history.rows import AXIS
+from sgdstudy.language import say, to_say
 from sgdstudy.tracking.retry import is_away, reason_of
 from sgdstudy.tracking.runs import TrackedRun, artifact, search
 from sgdstudy.tracking.sink import RunSink
@@ -89,10 +90,12 @@ def find_former(
         except InputError as error:
             if is_away(error):
                 raise
-            log.warning("%s: run %s is left out: %s", arm, run.run_id, error)
+            which = {"arm": arm, "run": run.run_id, "why": str(error)}
+            log.warning("%s", say("{arm}: run {run} is left out: {why}", **which))
             continue
         return Former(run.run_id, values, there)
-    log.warning("%s starts from the beginning: no run of it can be gone on with", arm)
+    which = {"name": arm, "why": say("no run of it can be gone on with")}
+    log.warning("%s", say("{name} starts from the beginning: {why}", **which))
     return None
 
 
@@ -147,18 +150,19 @@ class Keeper:
             self.former.check(identity(run, self.config_hash, self.parts))
             restore(run, self.former.values)
         except InputError as error:
-            log.warning(
-                "%s starts from the beginning: run %s cannot be gone on with: %s",
-                name,
-                self.former.run_id,
-                error,
+            which = {"name": name, "run": self.former.run_id, "why": str(error)}
+            text = to_say(
+                "{name} starts from the beginning: run {run} cannot be gone on with: {why}"
             )
+            log.warning("%s", say(text, **which))
             self.former = None
             return 0.0
         values = self.former.values
         self.sink.take_over(self.former.rows, part(values, "rows"), part(values, "series"))
-        how = "is taken over from" if run.over else f"goes on after epoch {run.epoch} of"
-        log.warning("%s %s run %s", name, how, self.former.run_id)
+        which = {"name": name, "run": self.former.run_id, "epoch": str(run.epoch)}
+        after = to_say("{name} goes on after epoch {epoch} of run {run}")
+        text = to_say("{name} is taken over from run {run}") if run.over else after
+        log.warning("%s", say(text, **which))
         seconds = float(values["at.seconds"])
         self._began -= seconds
         values.clear()  # they may be many times the model
@@ -192,7 +196,8 @@ class Keeper:
         except (OSError, TypeError, SafetensorError) as error:
             if not self._failed:
                 name = self.sink.journal.opening.name
-                log.warning("%s has no new checkpoint: %s", name, reason_of(error))
+                which = {"name": name, "why": reason_of(error)}
+                log.warning("%s", say("{name} has no new checkpoint: {why}", **which))
             self._failed = True
         self._saved = time.perf_counter()
 

@@ -233,7 +233,8 @@ def readable_runs(store: Store, experiment: Any, only: str = "") -> list[Tracked
     try:
         return every_run(store, experiment.experiment_id, only)
     except Refused as error:
-        log.warning("%s is left out: %s", experiment.name, error)
+        which = {"name": experiment.name, "why": str(error)}
+        log.warning("%s", say("{name} is left out: {why}", **which))
         return []
 
 
@@ -273,9 +274,8 @@ def find_run(store: Store, run_id: str) -> TrackedRun:
     try:
         return TrackedRun.of(store.client.get_run(run_id))
     except Refused:
-        raise InputError(
-            f"there is no run {run_id!r} in {store.shown}; ss.load_runs(study).run_id lists them"
-        ) from None
+        text = to_say("there is no run {run} in {store}; ss.load_runs(study).run_id lists them")
+        raise InputError(say(text, run=repr(run_id), store=store.shown)) from None
 
 
 def place_of(store: Store, run: TrackedRun) -> Path | None:

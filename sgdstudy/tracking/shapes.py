@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sgdstudy.errors import InputError, reason
+from sgdstudy.language import say
 
 MOST_BYTES = 10_000_000  # of a file
 MOST_ITEMS = 1_000_000  # of a list
@@ -139,7 +140,7 @@ def read_or(path: Path, check: Check, instead: Any) -> Any:
     try:
         found = read_json(path, check)
     except Damaged as error:
-        log.warning("%s; it is done without", error)
+        log.warning("%s", say("{why}; it is done without", why=str(error)))
         return instead
     return instead if found is None else found
 

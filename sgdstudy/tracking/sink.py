@@ -25,6 +25,7 @@ from sgdstudy.errors import InputError, StoreError
 from sgdstudy.history.checksums import Damaged, undamaged
 from sgdstudy.history.history import History
 from sgdstudy.history.rows import AXIS, ArrowStream, Files, Held, Rows, write_parquet
+from sgdstudy.language import parted, say
 from sgdstudy.tracking import describe
 from sgdstudy.tracking.chart_points import INTERIM_POINTS, Series
 from sgdstudy.tracking.durable import sync
@@ -212,11 +213,20 @@ def to_parquet(journal: Journal) -> dict[str, str]:
             _link(str(path), str(kept))
             sync(kept)
         for error in damaged[:1]:
-            count = "some rows" if error.missing is None else f"{error.missing} rows"
-            lost.append(f"{count} of {kind} cannot be read back ({error})")
-    journal.lost = "; ".join(lost)
+            which = {"kind": kind, "why": str(error), "n": error.missing or 0}
+            if error.missing is None:
+                lost.append(say("some rows of {kind} cannot be read back ({why})", **which))
+                continue
+            line = say(
+                "{n} row of {kind} cannot be read back ({why})",
+                "{n} rows of {kind} cannot be read back ({why})",
+                **which,
+            )
+            lost.append(line)
+    journal.lost = parted(lost) if lost else ""
     if lost:
-        log.warning("%s: %s", journal.opening.name, journal.lost)
+        which = {"name": journal.opening.name, "what": journal.lost}
+        log.warning("%s", say("{name}: {what}", **which))
     return {DAMAGED: journal.lost} if lost else {}
 
 

@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from sgdstudy import checks
 from sgdstudy.errors import InputError, Refused, StoreError, quoted, without_secrets
+from sgdstudy.language import say, to_say
 from sgdstudy.tracking import address, database, server
 from sgdstudy.tracking.places import FOLDERS, OURS, local_path, place_of_run
 from sgdstudy.tracking.retry import patiently
@@ -116,14 +117,16 @@ class Store:
             return error
         versions = Path(mlflow.store.db_migrations.__path__[0]) / "versions"
         if any(versions.glob(f"{found[1]}_*")):
-            return InputError(
-                f"{self.shown} was made by an older MLflow; make a copy of it, then run: "
-                f"mlflow db upgrade {self.shown}"
+            text = to_say(
+                "{store} was made by an older MLflow; make a copy of it, then run: "
+                "mlflow db upgrade {store}"
             )
-        return InputError(
-            f"{self.shown} was made by a newer MLflow than {version('mlflow')}; "
-            f"upgrade mlflow, or give another folder with --store"
+            return InputError(say(text, store=self.shown))
+        text = to_say(
+            "{store} was made by a newer MLflow than {version}; upgrade mlflow, or give another "
+            "folder with --store"
         )
+        return InputError(say(text, store=self.shown, version=version("mlflow")))
 
     @property
     def streams(self) -> Path:
@@ -258,10 +261,11 @@ def open_store(given: str | None = None, make: bool = True) -> Store:
                 f"the disk that {store.root} is on is full; free some space"
             ) from error
         reason = error.strerror or error
-        raise InputError(
-            f"the store {store.root} cannot be written ({reason}); "
-            f"give another folder with --store, or mend its permissions"
-        ) from error
+        text = to_say(
+            "the store {folder} cannot be written ({why}); give another folder with --store, or "
+            "mend its permissions"
+        )
+        raise InputError(say(text, folder=str(store.root), why=str(reason))) from error
     try:
         patiently(lambda: database.rebase(path), LOCK_SECONDS)
     except TimeoutError as error:

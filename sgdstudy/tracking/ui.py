@@ -18,7 +18,7 @@ import psutil
 import requests
 
 from sgdstudy.errors import InputError, StoreError
-from sgdstudy.language import VARIABLE, language
+from sgdstudy.language import VARIABLE, language, to_say
 from sgdstudy.language import say as in_words
 from sgdstudy.tracking import app, chart_views, database, recovery, watched
 from sgdstudy.tracking.store import Store, locate, read_store
@@ -42,10 +42,11 @@ def serve(given: str | None, port: int, say: Callable[[str], None], browse: bool
     """
     store = _opened(given, say)
     if store.root is None and not store.uri.startswith("http"):
-        raise InputError(
-            f"{store.shown} is a database, which has no charts; start mlflow server on it, as "
-            f"docs/server.md shows, and give its address"
+        text = to_say(
+            "{store} is a database, which has no charts; start mlflow server on it, as "
+            "docs/server.md shows, and give its address"
         )
+        raise InputError(in_words(text, store=store.shown))
     if store.root is None:
         _show_addresses(store, store.server, say, browse)
         return 0
@@ -88,7 +89,8 @@ def _served(
         finally:
             _stop(process)
         if _free_port(free) == free:
-            raise InputError(f"the MLflow server ended with exit code {process.returncode}")
+            text = to_say("the MLflow server ended with exit code {code}")
+            raise InputError(in_words(text, code=process.returncode))
         first = free + 1  # another program was faster
 
 
@@ -145,7 +147,8 @@ def _free_port(first: int) -> int:
             except OSError:
                 continue
             return port
-    raise InputError(f"no free port from {first} on; give another with --port")
+    text = to_say("no free port from {port} on; give another with --port")
+    raise InputError(in_words(text, port=str(first)))
 
 
 def _is_up(port: int, process: subprocess.Popen[bytes]) -> bool:
@@ -163,7 +166,8 @@ def _is_up(port: int, process: subprocess.Popen[bytes]) -> bool:
             if up and _holds(process, port):
                 return True
         time.sleep(0.2)
-    raise InputError(f"the MLflow server did not answer within {START_SECONDS:.0f} s")
+    text = to_say("the MLflow server did not answer within {time} s")
+    raise InputError(in_words(text, time=START_SECONDS))
 
 
 def _holds(process: subprocess.Popen[bytes], port: int) -> bool:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from sgdstudy.errors import InputError, Unsupported
+from sgdstudy.language import say, to_say
 from sgdstudy.problems import trial
 from sgdstudy.problems.evaluation import EVALUATE_AT_ONCE
 from sgdstudy.problems.problem import Problem
@@ -105,10 +106,10 @@ class Eager:
         self.clips = {"norm": config.clip_norm, "value": config.clip_value}
         self.note, self.asks = "", isinstance(self.rule, OneByOne) and self.rule.closure
         if isinstance(self.rule, OneByOne) and len(config.seeds) > 1:
-            why = "takes a closure" if self.asks else "is not element-wise"
-            name = rules.name_of(config.optimizer)
-            self.note = f"the optimizer {name} {why}: its replicas step one by one"
-            log.warning("%s, which takes longer", self.note)
+            asks = to_say("the optimizer {name} takes a closure: its replicas step one by one")
+            text = to_say("the optimizer {name} is not element-wise: its replicas step one by one")
+            self.note = say(asks if self.asks else text, name=rules.name_of(config.optimizer))
+            log.warning("%s", say("{why}, which takes longer", why=self.note))
         # None: the optimiser's own
         self.rates = None if config.schedule is None else _rates(config, problem.d)
 

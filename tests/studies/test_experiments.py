@@ -21,6 +21,7 @@ from sgdstudy.errors import InputError
 from sgdstudy.figures import describe
 from sgdstudy.figures.palette import OPTIMIZERS, ORDERS
 from sgdstudy.recipe.columns import STEPS
+from sgdstudy.recipe.stop import STOP_COLUMNS
 from sgdstudy.studies.claims import Claims
 from sgdstudy.studies.scripts import find_scripts, load_study
 from sgdstudy.tracking.load import CLAIM_FIELDS
@@ -112,18 +113,28 @@ def test_no_text_of_a_main_figure_is_cut_off_in_any_language(name, trained):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_nothing_that_a_reader_sees_is_left_in_english(name, trained, marked):
-    """The words of its pictures and answers are said, so that each has a translation."""
+    """The words of all it says and draws are said, so that each has a translation."""
     study, options, runs = trained(name)
-    claims = Claims(study.claimed(options, runs))
+    claims, arms = Claims(study.claimed(options, runs)), study.placed_arms(options)
     parts = {part for arm in runs for part in re.split(", | (?=K=)", arm)}
     names = {*runs, *parts, *ORDERS, *OPTIMIZERS, *NAMES}
-    texts = [*study.answered(options, runs, claims)]
+    # a purpose that is a name too, as "constant", is said all the same
+    written = [*(arm.about for arm in arms.values()), *(c.source for c in claims)]
+    written += [*study.charts, *study.questions(options, arms).values()]
+    told = [language.translated(text) for text in (*written, *study.doc.split("\n\n"))]
+    assert [
+        text for text in told if unspoken(text, {*OPTIMIZERS, *NAMES}) and "‹" not in text
+    ] == []
+    texts = [*told, *study.answered(options, runs, claims)]
     chart = study.picture(options, runs, claims)
     texts += [text.get_text() for text in chart.figure().findobj(Text)]
     texts += [chart.note, chart.describe(), chart.interactive().layout.meta["note"]]
     assert [(text, left) for text in texts if (left := unspoken(text, names))] == []
     for file, draw in study.drawn(runs):
-        assert unspoken(describe(draw()), names | {*STEPS}) == [], file
+        figure = draw()
+        texts = [describe(figure), *(text.get_text() for text in figure.findobj(Text))]
+        words = unspoken(" ".join(texts), names | {*STEPS, *STOP_COLUMNS})
+        assert [word for word in words if len(word) > 1] == [], file  # w and x are names too
 
 
 @pytest.mark.slow

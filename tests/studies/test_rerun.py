@@ -164,7 +164,7 @@ def test_what_cannot_be_run_again_is_said_in_one_line(tracked, store, script):
         rerun(tracked.run_ids["answer"], store=store)
     assert one_line(error)
     script.write_text(SCRIPT.replace('"epochs": 12', '"epochs": 13'))
-    with pytest.raises(ss.InputError, match="epochs 12 then, 13 now") as error:
+    with pytest.raises(ss.InputError, match="epochs: 12 then, 13 now") as error:
         rerun(tracked.run_ids["compiled"], store=store)
     assert one_line(error)
     script.write_text(SCRIPT.replace('"eager": ', '"slow": '))

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from sgdstudy.errors import Unsupported
+from sgdstudy.language import say, to_say
 from sgdstudy.problems.torch_operations import address
 from sgdstudy.training.compiled.loops import (
     Block,
@@ -142,7 +143,8 @@ class Writer:
         if value.numel() and bool((value == value.flatten()[0]).all()):
             return Element(f"lit({literal(value.flatten()[0].item())})", None)
         if value.numel() > MAX_CONSTANT:
-            raise Unsupported(f"the model holds a constant tensor of {value.numel()} values")
+            text = to_say("the model holds a constant tensor of {n} values")
+            raise Unsupported(say(text, n=value.numel()))
         name, numbers = f"c{len(self.constants)}", value.flatten().tolist()
         text = ", ".join(literal(number) for number in numbers)
         self.constants.append(f"    static const T {name}[] = {{{text}}};")
@@ -161,7 +163,7 @@ class Writer:
         elif name in ("addcmul", "addcdiv") and kwargs.get("value", 1) != 1:
             values, template = [*args, kwargs["value"]], template.replace("{1}", "{3} * {1}")
         elif name == "div" and kwargs.get("rounding_mode") is not None:
-            raise Unsupported("the model divides with a rounding mode")
+            raise Unsupported(say("the model divides with a rounding mode"))
         elif name == "pow" and not isinstance(args[1], torch.Tensor):
             template = EXACT_POWERS.get(args[1], template)
         shape = tuple(out.shape)
@@ -311,6 +313,6 @@ class Writer:
     ) -> None:
         """Write `bias + a @ b`."""
         if (alpha, beta) != (1, 1):
-            raise Unsupported("the model uses addmm with alpha or beta")
+            raise Unsupported(say("the model uses addmm with alpha or beta"))
         self.write_mm(out, a, b)
         self._pointwise("add", out, (out, bias), {})

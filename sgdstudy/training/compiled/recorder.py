@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from sgdstudy.errors import Unsupported
+from sgdstudy.language import say, to_say
 from sgdstudy.problems.torch_operations import Watch, address, tensors_in
 from sgdstudy.training.compiled.operations import Writer
 
@@ -36,7 +37,8 @@ class Recorder(Watch):
         kwargs = kwargs or {}
         packet = func.overloadpacket.__name__
         if torch.Tag.nondeterministic_seeded in func.tags:
-            raise Unsupported(f"the model draws random numbers ({packet})")
+            text = to_say("the model draws random numbers ({name})")
+            raise Unsupported(say(text, name=str(packet)))
         tensors = tensors_in([*args, *kwargs.values()])
         if packet in FILLED or not any(self.writer.varies(t) for t in tensors):
             out = func(*args, **kwargs)
@@ -47,7 +49,8 @@ class Recorder(Watch):
         if not self.writer.knows(name):
             return self._unknown(func, args, kwargs, None if in_place else tensors)
         if in_place and not self.writer.varies(args[0]):
-            raise Unsupported(f"the model writes into a constant tensor ({packet})")
+            text = to_say("the model writes into a constant tensor ({name})")
+            raise Unsupported(say(text, name=str(packet)))
         out = func(*args, **kwargs)
         _check_dtypes(name, tensors, out)
         self.writer.write(name, out, args, kwargs)
@@ -60,7 +63,8 @@ class Recorder(Watch):
             out = func(*args, **kwargs)
             outs = tensors_in([out])
             if not outs:
-                raise Unsupported(f"the model reads a value of a tensor ({name})")
+                text = to_say("the model reads a value of a tensor ({name})")
+                raise Unsupported(say(text, name=name))
             if {address(t) for t in outs} <= {address(t) for t in tensors}:
                 self.writer.alive.append(out)
                 return out
@@ -70,7 +74,7 @@ class Recorder(Watch):
         with self:
             out = parts(*args, **kwargs)
         if out is NotImplemented:
-            raise Unsupported(f"the operation {name} is not known")
+            raise Unsupported(say("the operation {name} is not known", name=name))
         return out
 
 
@@ -78,9 +82,10 @@ def _check_dtypes(name: str, tensors: list[torch.Tensor], out: torch.Tensor) -> 
     """Refuse what arrays of one floating dtype cannot hold."""
     floats = {t.dtype for t in [*tensors, out] if t.is_floating_point()}
     if len(floats) > 1 or out.is_complex():
-        raise Unsupported(f"the operation {name} mixes dtypes, or is complex")
+        text = to_say("the operation {name} mixes dtypes, or is complex")
+        raise Unsupported(say(text, name=name))
     if not out.is_floating_point() and out.dtype != torch.bool and (floats or name not in CASTS):
-        raise Unsupported(f"the operation {name} computes integers")
+        raise Unsupported(say("the operation {name} computes integers", name=name))
 
 
 # ---- cross entropy without indexing: classes are compared, which is as fast for a few ----------
@@ -88,7 +93,7 @@ def _check_dtypes(name: str, tensors: list[torch.Tensor], out: torch.Tensor) -> 
 
 def _nll(value: Any, classes: Any, weight: Any, reduction: int, ignore: int) -> Any:
     if weight is not None or reduction != 0:
-        raise Unsupported("the loss uses nll_loss with weights or a reduction")
+        raise Unsupported(say("the loss uses nll_loss with weights or a reduction"))
     picked = torch.where(_one_hot(value, classes), value, 0.0).sum(1)
     return -picked, value.new_zeros(())
 

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from sgdstudy.errors import Unsupported
+from sgdstudy.language import say, to_say
 from sgdstudy.recipe import clipping
 from sgdstudy.recipe import rules as eager_rules
 
@@ -77,15 +78,18 @@ def make(optimizer: Any, lr: float, options: Mapping[str, Any], rates: Rates) ->
         return _polyak(eager_rules.polyak_options(options), rates)
     if not isinstance(optimizer, str) or optimizer not in TORCH_RULES:
         name = optimizer if isinstance(optimizer, str) else "given as a function"
-        raise Unsupported(f"the optimizer {name} is not one of {', '.join(NAMES)}")
+        text = to_say("the optimizer {name} is not one of {names}")
+        raise Unsupported(say(text, name=name, names=", ".join(NAMES)))
     parameter = torch.zeros(1, requires_grad=True)
     settings = getattr(torch.optim, optimizer)([parameter], lr=lr, **options).defaults
     for name, value in settings.items():
         numbers = value if name == "betas" else (value,) if name in NUMBERS else ()
         if not all(isinstance(number, int | float) for number in numbers):
-            raise Unsupported(f"the option {name} of {optimizer} is not a number")
+            text = to_say("the option {name} of {optimizer} is not a number")
+            raise Unsupported(say(text, name=name, optimizer=optimizer))
         if value and not numbers and name not in BRANCHES:
-            raise Unsupported(f"{optimizer} with {name}={value}")
+            given = f"{name}={value}"
+            raise Unsupported(say("{optimizer} with {given}", optimizer=optimizer, given=given))
     rule = TORCH_RULES[optimizer](settings | {"lr": rates})
     words = set(re.findall(r"\w+", " ".join(rule.lines)))
     return replace(rule, scalars={n: v for n, v in rule.scalars.items() if n in words})
@@ -101,7 +105,7 @@ def clipped(rule: Rule, norm: float | None, value: float | None) -> Rule:
     if norm is None and value is None:
         return rule
     if rule.before:
-        raise Unsupported("the gradient is clipped before a rule that looks at its norm")
+        raise Unsupported(say("the gradient is clipped before a rule that looks at its norm"))
     if value is not None:
         scalars["most"] = value
         lines += ["d = d < -most ? -most : (d > most ? most : d);"]

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from sgdstudy.errors import Unsupported
-from sgdstudy.language import to_say
+from sgdstudy.language import say, to_say
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe import rules as eager_rules
 from sgdstudy.recipe.clipping import clipped
@@ -63,16 +63,18 @@ def compile_steps(problem: Problem, config: TrainConfig) -> CompiledSteps:
         Unsupported: saying what cannot be compiled.
     """
     if problem.x.device.type != "cpu":
-        raise Unsupported(f"the device is {problem.x.device}, not cpu")
+        text = to_say("the device is {device}, not cpu")
+        raise Unsupported(say(text, device=str(problem.x.device)))
     if config.groups:
-        raise Unsupported("groups of parameters have settings of their own")
+        raise Unsupported(say("groups of parameters have settings of their own"))
     try:
         return CompiledSteps(problem, config)
     except Unsupported:
         raise
     except Exception as error:  # whatever a model does not stand: eager steps will tell
         first = next(iter(str(error).splitlines()), "")
-        raise Unsupported(f"compiling failed: {type(error).__name__}: {first}") from error
+        why = f"{type(error).__name__}: {first}"
+        raise Unsupported(say("compiling failed: {why}", why=why)) from error
 
 
 class CompiledSteps:
@@ -99,7 +101,8 @@ class CompiledSteps:
         most = max(n + size * sum(widths) for size, (_, n) in recorded.items())
         bytes_per_lane = most * self.data.element_size()
         if bytes_per_lane > MOST_BYTES:
-            raise Unsupported(f"one step holds more than {MOST_BYTES / 1e6:g} MB of values")
+            text = to_say("one step holds more than {size} MB of values")
+            raise Unsupported(say(text, size=MOST_BYTES / 1e6))
         many = len(config.seeds) >= FEW_REPLICAS and bytes_per_lane * LANES <= LANES_BYTES
         lanes = LANES if many else 1
         self.source = program.program(
@@ -198,7 +201,7 @@ class CompiledSteps:
             rounding = 8 * torch.finfo(w.dtype).eps * _largest(eager_ws[s])
             same = [_agree(a[s], b[s]) for a, b in zip(ours, theirs, strict=True)]
             if not (all(same) and _agree(moves[s], eager_moves[s], rounding)):
-                raise Unsupported("the compiled step disagrees with the eager one")
+                raise Unsupported(say("the compiled step disagrees with the eager one"))
 
 
 def _eager(
@@ -238,7 +241,8 @@ def _record(problem: Problem, size: int) -> tuple[str, int]:
     try:
         from sgdstudy.training.compiled.recorder import Recorder
     except (ImportError, AttributeError) as error:
-        raise Unsupported(f"this version of torch cannot be recorded: {error}") from error
+        text = to_say("this version of torch cannot be recorded: {why}")
+        raise Unsupported(say(text, why=str(error))) from error
     rows = torch.arange(size) % problem.d
     x, y = problem.x[rows][None], problem.y[rows][None]
     w = problem.initial([0])
@@ -253,7 +257,7 @@ def _values(x: torch.Tensor, y: torch.Tensor, dtype: torch.dtype) -> torch.Tenso
     parts = []
     for part in (x, y):
         if not part.is_floating_point() and int(part.abs().max()) >= 2**24:
-            raise Unsupported("the data holds integers of 2**24 and more")
+            raise Unsupported(say("the data holds integers of 2**24 and more"))
         parts.append(part.to(dtype).reshape(len(part), -1))
     return torch.cat(parts, 1)
 
@@ -283,7 +287,8 @@ def _built(source: str) -> Any:
         try:
             return ctypes.CDLL(str(build(source, Path(folder)))).run
         except OSError as error:
-            raise Unsupported(f"the compiled step cannot be loaded: {error}") from error
+            text = to_say("the compiled step cannot be loaded: {why}")
+            raise Unsupported(say(text, why=str(error))) from error
 
 
 def build(source: str, folder: Path) -> Path:
@@ -302,11 +307,12 @@ def build(source: str, folder: Path) -> Path:
             timeout=BUILD_SECONDS,
         )
     except subprocess.TimeoutExpired:
-        raise Unsupported(f"{command[0]} took more than {BUILD_SECONDS} s") from None
+        late = to_say("{program} took more than {time} s")
+        raise Unsupported(say(late, program=command[0], time=BUILD_SECONDS)) from None
     if done.returncode:
         lines = done.stderr.splitlines()
         first = next((line for line in lines if "error" in line), "".join(lines[:1]))
-        raise Unsupported(f"{command[0]} failed: {first}")
+        raise Unsupported(say("{program} failed: {why}", program=command[0], why=first))
     return library
 
 
