@@ -122,9 +122,10 @@ def is_loopback(uri: str) -> bool:
     """
     host = (urlsplit(uri).hostname or "").rstrip(".")
     with suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    with suppress(OSError):  # 127.1
-        return socket.inet_aton(host)[0] == 127
+        found = ipaddress.ip_address(host)
+        return found.is_loopback or found.is_unspecified  # 0.0.0.0, as servers say of themselves
+    with suppress(OSError):  # 127.1, 0
+        return socket.inet_aton(host)[0] in (0, 127)
     return f".{host}".endswith(f".{LOOPBACK[0]}")
 
 

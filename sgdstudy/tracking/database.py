@@ -110,10 +110,14 @@ def is_full(folder: Path) -> bool:
         return False
 
 
+def names_beside(path: Path) -> list[Path]:
+    """Return the files that SQLite may keep beside a database."""
+    return [path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal")]
+
+
 def _beside(path: Path) -> list[Path]:
-    """Return the files that SQLite keeps beside a database, as far as they are there."""
-    found = [path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal")]
-    return [file for file in found if file.exists()]
+    """Return those of them that are there."""
+    return [file for file in names_beside(path) if file.exists()]
 
 
 # ---- writing -----------------------------------------------------------------------------------
@@ -285,7 +289,7 @@ def query(path: Path) -> str:
     Without one, SQLite would make both files, under the reader's name; `immutable` forbids that,
     and forgoes looking whether somebody begins to write (see `Reader`).
     """
-    wal, _, journal = (path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal"))
+    wal, _, journal = names_beside(path)
     if _has_rows(wal):
         return "mode=ro&readonly_shm=1"
     return "mode=ro" if _has_rows(journal) else "mode=ro&immutable=1"

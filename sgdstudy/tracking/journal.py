@@ -32,7 +32,7 @@ from sgdstudy import checks
 from sgdstudy.tracking import aside, shapes
 from sgdstudy.tracking.durable import sync, sync_all, write_json
 from sgdstudy.tracking.entries import KEY, Closing, Opening, Point, Stamped, as_recordable, stamp
-from sgdstudy.tracking.places import links_in, remove_folder
+from sgdstudy.tracking.places import odd_in, remove_folder
 from sgdstudy.tracking.retry import is_away, patiently, reason_of
 from sgdstudy.tracking.sending import Sending
 from sgdstudy.tracking.shared import make_folder
@@ -149,9 +149,8 @@ class Journal(Sending):
     @classmethod
     def orphan(cls, store: Store, folder: Path) -> Journal | None:
         """Return what a process left behind; None if it lives, or the run is not this store's."""
-        link = next(links_in(folder), None)
-        if link is not None:  # it leads what we read, write or remove to someone else's files
-            log.warning("%s is left alone: %s is a symbolic link; remove it by hand", folder, link)
+        for odd, what in odd_in(folder):
+            log.warning("%s is left alone: %s is %s; remove it by hand", folder, odd, what)
             return None
         lock = FileLock(folder / "lock")
         try:

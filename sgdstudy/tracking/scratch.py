@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from sgdstudy.tracking.places import remove_folder
 
 PREFIX = "sgdstudy-"
-LOCK = ".lock"
+LOCK = ".scratch.lock"  # not that of a store, which may lie there under such a name
 MADE_SECONDS = 60.0  # a folder may be one whose lock is about to be taken
 
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 ENVIRONMENT = "MLFLOW_TRACKING_URI"
+LOCK = ".lock"  # held while a database is made
 LOCK_SECONDS = 20.0
 EXPERIMENT_SECONDS = 1.0  # a sweep makes dozens of runs a second
 
@@ -244,8 +245,8 @@ def open_store(given: str | None = None, make: bool = True) -> Store:
         return store
     if not make:
         database.require_exists(path)
-    _require_no_links(store.root, path)
-    lock = store.root / ".lock"
+    _require_own(store.root, path)
+    lock = store.root / LOCK
     try:
         make_folder(store.root)
         database.require_writable(path, lock, store.streams)
@@ -279,18 +280,24 @@ def read_store(given: str | None = None) -> Store:
     if store.database is None:
         server.check(store.uri, lambda: store.client)
         return store
-    _require_no_links(store.database.parent, store.database)
+    _require_own(store.database.parent, store.database)
     database.require_readable(store.database)
     return replace(store, reads=True)
 
 
-def _require_no_links(root: Path, path: Path) -> None:
-    """Raise `InputError` where the database or a folder of a store is elsewhere."""
-    for found in (path, *(root / name for name in FOLDERS)):
+def _require_own(root: Path, path: Path) -> None:
+    """Raise `InputError` where a file or a folder of a store is elsewhere, or is none."""
+    files = [path, *database.names_beside(path), root / LOCK]
+    for found in (*files, *(root / name for name in FOLDERS)):
         if found.is_symlink():
             raise InputError(
                 f"{found} is a symbolic link: what is in a store lies in its folder, which may be "
                 f"a link itself; move here what this one leads to"
+            )
+        if found.exists() and not (found.is_file() if found in files else found.is_dir()):
+            raise InputError(
+                f"{found} is not a {'file' if found in files else 'folder'}, as it is in a store; "
+                f"move it away, or give another folder with --store"
             )
 
 
