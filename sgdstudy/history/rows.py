@@ -173,7 +173,7 @@ class ArrowStream:
     """
 
     def __init__(self, folder: Path, sync: bool = True) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)  # in one that is there: it may have been moved
         self.folder, self._sync = folder, sync
         self._files: dict[str, Any] = {}
         self._writers: dict[str, pa.ipc.RecordBatchStreamWriter] = {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -37,6 +36,7 @@ from sgdstudy.tracking.runs import (
     names_of_artifacts,
     readable_runs,
 )
+from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -259,8 +259,7 @@ def _section(
 ) -> Section:
     tags, notes = run.tags, list[str]()
     ident = "study-" + slug(name)
-    with tempfile.TemporaryDirectory() as folder:  # what a server has is downloaded to it
-        into = Path(folder)
+    with scratch() as into:  # what a server has is downloaded to it
         question, text = question_and_answer(read_text(store, run, ANSWER, into, notes), name)
         claims = shown_claims(read_text(store, run, "claims.json", into, notes), notes)
         there = _pictures(store, run, into, notes)

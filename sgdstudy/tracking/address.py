@@ -141,6 +141,10 @@ def _local(path: Path, database: bool = False) -> tuple[str, Path]:
         raise InputError(f"the store {quoted(str(path))} cannot be found: {error}") from None
     _require_clean(str(path))
     file = path if database else path / DATABASE
+    if not file.name or (database and file.is_dir()):
+        raise InputError(
+            f"the store {quoted(str(path))} is a folder, not a database; leave out sqlite:///"
+        )
     return sqlite_uri(file), file
 
 

@@ -80,7 +80,7 @@ def _said(path: Path, error: sqlite3.Error) -> Exception:
     if name.startswith("SQLITE_IOERR"):
         return StoreError(f"{path} cannot be read or written ({error}); is its disk in order?")
     if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")):
-        return InputError(f"{path} cannot be opened ({error}); {_mend(path.parent)}")
+        return InputError(f"{path} cannot be opened ({error}); {mend(path.parent)}")
     if name.startswith("SQLITE_CORRUPT"):
         return InputError(
             f"{path} is damaged ({error}); put a copy back, or save what can be read: "
@@ -108,6 +108,15 @@ def is_full(folder: Path) -> bool:
         return shutil.disk_usage(folder).free < LITTLE
     except OSError:
         return False
+
+
+def which(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from another one of its name; None: there is none."""
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about.st_dev, about.st_ino
 
 
 def names_beside(path: Path) -> list[Path]:
@@ -141,25 +150,27 @@ def require_writable(path: Path, *others: Path) -> None:
             connection.rollback()
     except sqlite3.Error as error:
         said = f"; SQLite says: {error}"
-    about = f"{shut[0].name} is {_owner(shut[0])}'s, {stat.filemode(shut[0].stat().st_mode)}"
+    about = f"{shut[0].name} is {owner(shut[0])}'s, {stat.filemode(shut[0].stat().st_mode)}"
     raise InputError(
-        f"the store {path.parent} cannot be written ({about}{said}); {_mend(path.parent)}. "
+        f"the store {path.parent} cannot be written ({about}{said}); {mend(path.parent)}. "
         f"Reading works: ss.load_runs, sgdstudy export, report --out FILE"
     )
 
 
-def _owner(path: Path) -> str:
+def owner(path: Path) -> str:
+    """Return whose a file is, by name where it has one."""
     try:
         return path.owner()
     except (KeyError, NotImplementedError, OSError):
         return f"user {path.stat().st_uid}"
 
 
-def _mend(root: Path) -> str:
+def mend(root: Path) -> str:
+    """Return in words what lets this user use a store."""
     if hasattr(os, "statvfs") and os.statvfs(root).f_flag & os.ST_RDONLY:
         return "it is on a read-only file system; give another folder with --store"
     return (
-        f"give another folder with --store, or let {_owner(root)} share this one: "
+        f"give another folder with --store, or let {owner(root)} share this one: "
         f"chmod -R g+rwX {root}"
     )
 

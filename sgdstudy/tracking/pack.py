@@ -13,7 +13,6 @@ import json
 import re
 import shutil
 import stat
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -37,6 +36,7 @@ from sgdstudy.tracking.runs import (
     runs_of,
     search,
 )
+from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.store import Store
 from sgdstudy.tracking.writing import writing
 
@@ -73,9 +73,12 @@ def pack(store: Store, names: Iterable[str], path: Path, invocation: str = "late
     """
     require_free(path, "a packed file", lambda first: OURS.match(first) is not None)
     runs: dict[str, tuple[str, TrackedRun]] = {}
+    names = list(names)
     for name in names:
         for study, run in _chosen(store, name, invocation):
             runs[run.run_id] = study, run
+    if not runs:
+        raise InputError(f"there is no run of {', '.join(names)} to pack")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as draft, zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as file:
@@ -115,9 +118,9 @@ def _add(file: zipfile.ZipFile, store: Store, study: str, run: TrackedRun) -> No
         **{"data": _data(store, run), "start_ms": run.start_ms, "end_ms": run.end_ms},
     }
     file.writestr(f"{run.run_id}/run.json", json.dumps(about))
-    with tempfile.TemporaryDirectory(prefix="sgdstudy-") as folder:
+    with scratch() as folder:
         for name in names:
-            found = artifact(store, run, name, Path(folder))
+            found = artifact(store, run, name, folder)
             if found is None or not found.is_file():
                 raise InputError(f"{name} of the run {run.run_id} is not a file; it is not packed")
             file.write(found, f"{run.run_id}/artifacts/{name}")
@@ -154,7 +157,7 @@ def unpack(store: Store, path: Path) -> tuple[list[str], list[str]]:
         read = {run_id: _read(file, path, run_id) for run_id in runs}
         added, there = list[str](), list[str]()
         for run_id, about in read.items():
-            with writing(store, about["study"], f"unpack {run_id}", fresh=False):
+            with writing(store, about["study"], f"the run {run_id}", fresh=False):
                 found = _is_there(store, run_id, about)
                 (there if found else added).append(run_id)
                 if not found:
