@@ -82,7 +82,7 @@ ROWS = [
     (["report", "--out", ""], "--out '' is no path"),
     (["report", "--out", "a\0b"], r"--out 'a\x00b' is no path"),
     (["report", "--out", LONG], "255 bytes at the most"),
-    (["report", "--out", "text"], "cannot be written (Is a directory)"),
+    (["report", "--out", "text"], "is not a file"),
     (["report", "--out", "file/report.html"], "file/report.html cannot be written"),
     # export
     (["export"], "Missing from sgdstudy export"),

@@ -104,3 +104,40 @@ def test_a_table_of_ours_is_written_over(tmp_path, monkeypatch):
     with pytest.raises(ss.InputError, match="cannot be written") as error:
         write_table(tmp_path / "none" / "a.csv", ("x",), [])
     assert one_line(error)
+
+
+def test_a_tilde_that_no_shell_has_seen_is_the_home_folder(store, tmp_path, monkeypatch):
+    """As in `--out=~/runs.zip`: a folder called ~ came."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    tracked(store, "kept", ["one"])
+    assert call("pack", "kept", "~/runs.zip", "--store", store) == 0
+    assert call("export", "kept", "--folder=~/out", "--store", store) == 0
+    assert (tmp_path / "home" / "runs.zip").is_file()
+    assert (tmp_path / "home" / "out" / "steps.csv").is_file()
+    assert not (tmp_path / "~").exists()
+
+
+def test_nothing_is_not_packed(store, tmp_path, capsys):
+    tracked(store, "kept", ["one"])
+    assert call("prune", "--keep", "0", "--yes", "--store", store) == 0
+    capsys.readouterr()
+    assert call("pack", "kept", tmp_path / "runs.zip", "--store", store) == 2
+    assert capsys.readouterr().err == "error: there is no run of kept to pack\n"
+    assert not (tmp_path / "runs.zip").exists()
+
+
+def test_a_local_store_is_read_where_there_is_no_room_for_a_temporary_folder(
+    store, tmp_path, monkeypatch
+):
+    """As on a disk that is full, /tmp with it: a traceback of `tempfile`'s."""
+    tracked(store, "kept", ["one"])
+
+    def none():
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.gettempdir", none)
+    assert len(ss.load_steps("kept", store=store)) > 0
+    assert len(ss.load_runs("kept", store=store)) == 1
+    assert call("export", "kept", "--folder", tmp_path / "out", "--store", store) == 0
+    assert call("pack", "kept", tmp_path / "runs.zip", "--store", store) == 0

@@ -373,3 +373,18 @@ def test_a_disk_that_fails_while_mlflow_opens_a_database_is_one_line(
         opened.client.search_experiments()
     assert one_line(error)
     assert "SELECT" not in str(error.value)
+
+
+@is_root
+def test_a_store_that_is_not_open_to_a_user_is_one_line(shared, store):
+    place = Path(shutil.copytree(store, shared / "mlruns"))
+    place.chmod(0o700)
+
+    def refused():
+        for reads in (open_store, read_store):
+            with pytest.raises(ss.InputError, match=f"chmod -R g.rwX {place}") as error:
+                reads(str(place))
+            assert one_line(error)
+        return "yes"
+
+    assert "yes" in as_user(BEN, refused)
