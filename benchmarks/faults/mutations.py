@@ -7,6 +7,7 @@ import random
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import ends
 import lab
@@ -97,15 +98,15 @@ def _use(trial: Path, world: Path) -> None:
     """Use a damaged store as people do; say what was refused, and what was wrong."""
     store, ss = str(trial / "store"), lab.ss
 
-    def compare(load: object, **given: object) -> None:
+    def compare(load: Any, **given: Any) -> None:
         try:
-            found = load("cut_off", store=store, **given)  # type: ignore[operator]
+            found = load("cut_off", store=store, **given)
         except ss.InputError as error:
             print("refused:", error)
             return
         expected = pd.read_pickle(world / f"{load.__name__}-{given['invocation']}")
         if not found.equals(expected):
-            print(f"WRONG: {load.__name__} gives other values")  # type: ignore[attr-defined]
+            print(f"WRONG: {load.__name__} gives other values")
 
     every = [run.tags["sgdstudy.invocation"] for run in lab.stored(world / "store")]
     for invocation in dict.fromkeys(every):

@@ -187,7 +187,7 @@ def network(o: Options) -> Outcome:
     """Track to a server on loopback behind TLS, and past a proxy that is dead."""
     outcome = Outcome(
         "a proxy that is dead in every variable; a server with a certificate of its own",
-        "MLflow on loopback: a study, `recover`, `load_steps` with the variables set; with TLS and "
+        "MLflow on loopback: `recover` and a study with the variables set; with TLS and "
         "each of the three settings that MLflow honours, and without (one line)",
     )
     folder = o.folder("network")

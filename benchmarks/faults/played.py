@@ -25,6 +25,8 @@ import disk
 import lab
 from lab import Options, Outcome
 
+from sgdstudy.tracking import journal, scratch
+
 SOURCE = Path(__file__).with_name("failing.c")
 ROOM, NAMES, SYNC = 1, 2, 4  # as in failing.c
 FOR_GOOD = 10**9
@@ -152,8 +154,6 @@ def _world(o: Options) -> Path:
 def _command(world: Path, words: list[str]) -> Callable[[], None]:
     def action() -> None:
         os.chdir(world)
-        journal = importlib.import_module("sgdstudy.tracking.journal")
-        scratch = importlib.import_module("sgdstudy.tracking.scratch")
         journal.PATIENCE_SECONDS, scratch.MADE_SECONDS = 0.2, 0.0
         lab.main.main(words)
 

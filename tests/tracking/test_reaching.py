@@ -10,6 +10,7 @@ import time
 import tracemalloc
 from contextlib import contextmanager, suppress
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import certifi
 import pytest
@@ -575,14 +576,16 @@ def test_boto3_gives_up_when_we_do(monkeypatch, own):
     """Its threads kept a program from ending for three minutes, where S3 said nothing."""
     told = []
     session = SimpleNamespace(set_default_client_config=told.append)
-    boto3 = ModuleType("boto3")
+    boto3: Any = ModuleType("boto3")
     boto3.DEFAULT_SESSION = object() if own else None
     boto3.setup_default_session = lambda botocore_session: told.append(botocore_session)
-    sessions, config = ModuleType("botocore.session"), ModuleType("botocore.config")
+    sessions: Any = ModuleType("botocore.session")
+    config: Any = ModuleType("botocore.config")
+    package: Any = ModuleType("botocore")
+    package.session = sessions
     sessions.get_session, config.Config = lambda: session, dict
-    for module in (boto3, ModuleType("botocore"), sessions, config):
+    for module in (boto3, package, sessions, config):
         monkeypatch.setitem(sys.modules, module.__name__, module)
-    sys.modules["botocore"].session = sessions
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "7")
     server._spare_waits()
     limits = {"connect_timeout": 7.0, "read_timeout": 7.0, "retries": {"total_max_attempts": 1}}
