@@ -199,7 +199,10 @@ def file_name(kind: str, value: Any) -> str:
 
 
 def path(kind: str, value: Any) -> Path:
-    """Return a path that a file system can hold; whether it can be written is seen later."""
+    """Return a path that a file system can hold; whether it can be written is seen later.
+
+    A `~` at its beginning is a home folder: no shell sees it in `--out=~/report.html`.
+    """
     text = str(value) if isinstance(value, (str, Path)) else ""
     long = any(len(part.encode(errors="replace")) > LONGEST_FOLDER for part in Path(text).parts)
     if not text or "\0" in text or long:
@@ -207,7 +210,10 @@ def path(kind: str, value: Any) -> Path:
             f"{kind} {quoted(value)} is no path: it is not empty, has no NUL, and each part of it "
             f"takes {LONGEST_FOLDER} bytes at the most"
         )
-    return Path(text)
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # no such user
+        raise InputError(f"{kind} {quoted(value)} cannot be found: {error}") from None
 
 
 def _scalar(value: Any) -> Any:

@@ -5,7 +5,9 @@ Until then it is a real MLflow: the requests are handed to MLflow's own Flask ap
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
+import ipaddress
 import os
 import socket
 import ssl
@@ -196,3 +198,36 @@ def deadline(seconds: float) -> Any:
     yield
     took = time.monotonic() - began
     assert took < seconds, f"{took:.1f} s"
+
+
+def self_signed(path: Path) -> Path | None:
+    """Write a self-signed certificate of 127.0.0.1, and its key, into one file; return that.
+
+    None: cryptography, which makes it, is not installed.
+    """
+    try:
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes, serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
+    except ImportError:
+        return None
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = dt.datetime.now(dt.UTC)
+    place = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([place]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    path.write_bytes(made.public_bytes(pem) + key.private_bytes(pem, *plain))
+    return path

@@ -21,8 +21,11 @@ from sgdstudy.tracking.store import open_store
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "faults" / "faults.py"
 # two groups that take about as long; those that wait beside those that compute
 GROUPS = (
-    ("outages", "bad-answers", "locked", "values"),
-    ("sigkill", "first-starts", "ends", "others", "full-disk", "file-limit", "writers"),
+    ("outages", "bad-answers", "locked", "values", "network", "damaged", "power", "users"),
+    (
+        *("sigkill", "first-starts", "ends", "others", "full-disk", "file-limit", "writers"),
+        *("disk-fails", "moved", "read-only", "two-resumes"),
+    ),
 )
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="faults are injected into forks")
 

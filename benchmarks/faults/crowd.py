@@ -15,6 +15,7 @@ from contextlib import closing
 from pathlib import Path
 
 import lab
+import played
 from lab import Options, Outcome
 
 sys.path.append(str(lab.ROOT / "tests"))
@@ -158,3 +159,49 @@ def _ask(uri: str) -> dict[str, float]:
                 assert len(json.loads(answer.read())["runs"]) == 100
             figures[name] = time.perf_counter() - begun
     return figures
+
+
+def two_resumes(o: Options) -> Outcome:
+    """Let two commands go on with the same sweep at once."""
+    outcome = Outcome(
+        "two commands write to one invocation",
+        "a sweep of 2 of 8 combinations; then two `sweep --resume` of all at once, released "
+        "together: the second waits or says so in one line, every combination is there once",
+    )
+    for _ in range(1 if o.quick else 10):
+        folder = o.folder("two")
+        store = lab.new_store(o, folder)
+        (folder / "kept.py").write_text(played.SCRIPT)
+        words = ["sweep", str(folder / "kept.py"), "--seeds", "2", "--jobs", "1"]
+        words += ["--store", str(store), "--grid"]
+        problems = lab.said_wrong(*lab.do(lab.command(*words, "lr=1e-4,2e-4"), folder))
+        every = ",".join(f"{i}e-4" for i in range(1, 9))
+        begin = time.monotonic() + 0.3
+
+        def resume(words: list[str] = words, begin: float = begin, every: str = every) -> None:
+            time.sleep(max(0.0, begin - time.monotonic()))
+            lab.main.main([*words, f"lr={every}", "--resume"])
+
+        both = []
+        for name in ("one", "other"):
+            (folder / name).mkdir()
+            both.append((lab.start(resume, folder / name), folder / name / "log.txt"))
+        codes = []
+        for pid, log in both:
+            codes.append(lab.end(pid))
+            problems += lab.said_wrong(codes[-1], log.read_text(), (0, 2))
+        problems += [f"exit codes {codes}"] * (0 not in codes)
+        outcome.problems.append(problems + lab.found_by(lambda s=store: _once(s), folder))
+        shutil.rmtree(folder)
+    return outcome
+
+
+def _once(store: Path) -> list[str]:
+    runs = [run for run in lab.stored(store) if run.name != "answer"]
+    names, found = sorted(run.name for run in runs), {run.status for run in runs}
+    problems = lab.general(store) + [f"runs: {names}"] * (
+        len(names) != len(set(names)) or len(names) != 8
+    )
+    invocations = {run.tags["sgdstudy.invocation"] for run in runs}
+    problems += [f"{len(invocations)} invocations"] * (len(invocations) != 1)
+    return problems + [f"statuses: {found}"] * (found != {"FINISHED"})

@@ -22,8 +22,12 @@ import disk
 import ends
 import kills
 import lab
+import mutations
 import outages
 import page
+import places
+import played
+import power
 from lab import Options, Outcome
 
 DOCS = lab.ROOT / "docs"
@@ -36,7 +40,15 @@ FAULTS: dict[str, Callable[[Options], Outcome]] = {
     "values": ends.values,
     "full-disk": disk.full_disk,
     "file-limit": disk.too_large,
+    "disk-fails": played.disk_fails,
+    "power": power.cuts,
+    "damaged": mutations.mutated,
     "locked": disk.locked,
+    "moved": places.moved,
+    "read-only": places.mounted,
+    "users": places.shared,
+    "network": places.network,
+    "two-resumes": crowd.two_resumes,
     "outages": outages.outages,
     "bad-answers": outages.bad_answers,
     "writers": crowd.writers,

@@ -30,7 +30,9 @@ the footer, of every block of a stream, of all of a smaller file; those of an an
 run), and what is read is compared with them. Nothing makes MLflow's database tell: SQLite has no
 checksums of its pages. One command at a time writes to an invocation; `prune` leaves it alone then,
 also where the other begins while `prune` asks. A file of a store is a file: links and pipes are
-named and neither followed nor waited for, and `pack`, `export` and `report` write over none.
+named and neither followed nor waited for. **What a command writes for you** (`report`, `pack`,
+`export`, `grade`, `guesses`) is there whole or not at all, what was there stays until then, and
+nothing of another kind is written over.
 
 **Data and caller.** A `Problem` has its own copy of the data, so that what the caller changes later
 changes no run; maps of files and data beyond 256 MB stay where they are, every training looks at
@@ -50,7 +52,7 @@ A run whose folder under `streams/` was deleted is closed as KILLED, without row
 that makes creating a run repeatable: we look for the run before making it a second time, but a
 request that something on the way holds back for longer than the time-out (20 s), and lets through
 after we have looked, could make an empty second run. A power failure was tried on copies of a loop
-device, and on a played disk that keeps nothing but what was synced
+device (below), and on a played disk that keeps nothing but what was synced
 (`tests/tracking/test_power.py`); not on hardware: a disk that says it has written what it has not
 may lose it. Runs of a sweep that ended within the last second are trained again. Files of versions
 before the checksums are read as they are. Network file systems were not tried.
@@ -114,6 +116,9 @@ finishes what was left, and says so:
 - **The disk is full**: the study stops with one line and exit code 1. Free some space; the next
   command finishes the run. `sgdstudy prune --keep 1` frees what older invocations hold, and works
   on a full disk: files go first, and the database gets smaller after. Reading works too.
+- **The disk fails or is read-only** in the middle of a command: one line, exit code 1 or 2. Once it
+  works, the next command finishes the run; a sweep goes on with `--resume`; what `unpack` had not
+  finished is unpacked from its file again.
 - **The store was moved or copied**: nothing has to be done. A copy of the database alone, beside
   the original, shares its files.
 - **Files are missing** of a run that had ended: `ss.load_steps`, `export` and `report` name it. Put

@@ -20,6 +20,11 @@ from sgdstudy.studies.study import Study
 HELP = ("-h", "--help")
 # full, over its quota, broken, read-only, or not ours
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
+# no handles or memory, a path that leads nowhere, a network's file system that is gone
+SYSTEM = (
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR),
+    *(errno.ELOOP, errno.ENAMETOOLONG, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -116,12 +121,14 @@ def _code_in_language(action: Callable[[], int | None]) -> int:
     except StoreError as error:
         code, text = 1, say("error: {what}", what=str(error))
     except OSError as error:  # wherever it was: a traceback would tell no more
-        if error.errno not in DISK:
+        if error.errno not in (*DISK, *SYSTEM):
             raise
         where = f" ({error.filename})" if error.filename else ""
-        what = say(
-            "the disk refuses: {why}; what was recorded is kept", why=f"{error.strerror}{where}"
-        )
+        why = f"{error.strerror}{where}"
+        if error.errno in DISK:
+            what = say("the disk refuses: {why}; what was recorded is kept", why=why)
+        else:
+            what = say("the system refuses: {why}; what was recorded is kept", why=why)
         code, text = 1, say("error: {what}", what=what)
     except Interrupted as error:
         code, text = 130, say("interrupted: {what}", what=str(error))

@@ -7,8 +7,20 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sgdstudy.errors import unwritable
+from sgdstudy.tracking.outputs import replacing, require_free
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so is run by a spreadsheet
+ENCODING = "utf-8-sig"  # spreadsheets know it by its first three bytes
+
+
+def require_table(path: Path, columns: Sequence[str]) -> None:
+    """Refuse to write over what is not a table of these columns.
+
+    Raises:
+        InputError: another file lies there.
+    """
+    head = columns[0].encode(ENCODING)
+    require_free(path, f"a table of {columns[0]}, …", lambda first: first.startswith(head))
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
@@ -18,7 +30,10 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Iterable[obje
         InputError: the file cannot be written.
     """
     try:
-        with open(path, "w", newline="", encoding="utf-8-sig", errors="backslashreplace") as file:
+        with (
+            replacing(path) as draft,
+            open(draft, "w", newline="", encoding=ENCODING, errors="backslashreplace") as file,
+        ):
             table = csv.writer(file)
             table.writerow(columns)
             table.writerows(map(_cell, row) for row in rows)

@@ -9,7 +9,7 @@ import tyro
 
 from sgdstudy import checks
 from sgdstudy.cli.running import processes
-from sgdstudy.cli.spreadsheet import write_table
+from sgdstudy.cli.spreadsheet import require_table, write_table
 from sgdstudy.cli.terminal import bold, say, show
 from sgdstudy.language import say as in_words
 
@@ -41,6 +41,7 @@ class GradeCommand:
         seconds = checks.number("--seconds", self.seconds)
         beside = folder / f"grades_{self.exercise}.csv"
         out = beside if self.out is None else checks.path("--out", self.out)
+        require_table(out, grade.COLUMNS)
         write_table(out, grade.COLUMNS, [])
         say(in_words(grade.WARNING))
         found: list[grade.Grade] = []
@@ -95,10 +96,9 @@ class GuessesCommand:
     def run(self) -> int:
         """Run the command; return the exit code."""
         from sgdstudy.tracking.guesses import COLUMNS, guesses
-        from sgdstudy.tracking.places import require_outside
 
         out = checks.path("--out", self.out)
-        require_outside(out)
+        require_table(out, COLUMNS)
         rows = [row for place in self.places or (None,) for row in guesses(place)]
         write_table(out, COLUMNS, (row.values() for row in rows))
         say(in_words("{n} guess: {out}", "{n} guesses: {out}", n=len(rows), out=str(out)))

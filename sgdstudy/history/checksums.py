@@ -9,7 +9,9 @@ they are.
 
 from __future__ import annotations
 
+import errno
 import functools
+import os
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -41,18 +43,27 @@ class Damaged(StoreError):
         self.missing = missing
 
 
+# what keeps a file from being read that may be as it was: handles, rights, a disk that fails
+NOT_ITS_FAULT = (
+    *(errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT),
+    *(errno.ESTALE, errno.ENOMEM, errno.ETIMEDOUT),
+)
+
+
 @contextmanager
 def readable(path: str | Path) -> Iterator[None]:
-    """Say in one line which file is damaged.
+    """Say in one line which file is damaged, or cannot be read.
 
     Raises:
-        InputError: what is read in the block is damaged.
+        InputError: what is read in the block is.
     """
     try:
         yield
     except (Damaged, pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
+        if isinstance(error, OSError) and error.errno in NOT_ITS_FAULT:
+            raise InputError(f"{path} cannot be read ({os.strerror(error.errno)})") from error
         raise InputError(
             f"{path} is damaged ({reason(error)}); run the study again, or drop the run"
         ) from error

@@ -173,7 +173,7 @@ class ArrowStream:
     """
 
     def __init__(self, folder: Path, sync: bool = True) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)  # in one that is there: it may have been moved
         self.folder, self._sync = folder, sync
         self._files: dict[str, Any] = {}
         self._writers: dict[str, pa.ipc.RecordBatchStreamWriter] = {}
@@ -298,6 +298,8 @@ def read_stream(path: Path) -> Iterator[pa.RecordBatch]:
 def counted(folder: Path) -> dict[str, int]:
     """Return how many rows of each kind a stream's folder had at least; {}: nothing tells."""
     try:
+        if not (folder / COUNT).is_file():  # a pipe would be waited for
+            return {}
         text, _, crc = (folder / COUNT).read_bytes().partition(b"\n")[0].rpartition(b" ")
         found = json.loads(text) if int(crc, 16) == zlib.crc32(text) else {}
     except (OSError, ValueError):

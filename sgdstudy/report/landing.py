@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sgdstudy.errors import InputError
@@ -26,6 +24,7 @@ from sgdstudy.studies.study import HIDDEN
 from sgdstudy.tracking import chart_views
 from sgdstudy.tracking.app import MLFLOW, around_mlflow
 from sgdstudy.tracking.runs import TrackedRun
+from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.store import Store
 
 REPORT = "/report"
@@ -104,9 +103,9 @@ def _whole(store: Store) -> str:
 
 
 def _card(store: Store, server: str, name: str, experiment: Any, run: TrackedRun) -> Card:
-    with tempfile.TemporaryDirectory() as folder:  # what a server has is downloaded to it
+    with scratch() as folder:  # what a server has is downloaded to it
         files, notes = (ANSWER, "claims.json"), list[str]()
-        text, claims = (read_text(store, run, file, Path(folder), notes) for file in files)
+        text, claims = (read_text(store, run, file, folder, notes) for file in files)
     question, answer = question_and_answer(text, name)
     hidden = answer in everywhere(HIDDEN)
     found = [] if hidden else shown_claims(claims, notes)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -26,7 +25,7 @@ from sgdstudy.text import printable, written
 from sgdstudy.tracking import chart_views, shapes
 from sgdstudy.tracking.app import MLFLOW
 from sgdstudy.tracking.load import finite_or_not, kind_of
-from sgdstudy.tracking.places import require_outside
+from sgdstudy.tracking.outputs import replacing, require_free
 from sgdstudy.tracking.retry import is_away
 from sgdstudy.tracking.runs import (
     TrackedRun,
@@ -37,6 +36,7 @@ from sgdstudy.tracking.runs import (
     names_of_artifacts,
     readable_runs,
 )
+from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ MOST_TEXT = 100_000  # characters of an answer
 MOST_FILES = 10_000  # of an answer, that are looked through for figures
 MOST_CLAIMS = 2_000
 MOST_ARMS = 2_000
+PAGE = (b"<!doctype html", b"<html")  # how one begins
 WORDS = {  # in the order of the report
     False: to_say("FAILS"),
     True: to_say("holds"),
@@ -138,7 +139,8 @@ def write_report(store: Store, path: Path) -> Path:
     html = page(store, store.server if store.root is None else None)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(html, encoding="utf-8", errors="backslashreplace")
+        with replacing(path) as draft:
+            draft.write_text(html, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise unwritable(f"the report {path}", error) from error
     return path
@@ -183,20 +185,12 @@ def _require_page(store: Store, path: Path) -> None:
     """Refuse to write over a file that is not a page: the database, or somebody's script."""
     place = path.resolve()
     within = store.root is not None and store.root in place.parents
+    if store.root is not None and store.root in path.absolute().parents and path.is_symlink():
+        raise InputError(f"{path} is a symbolic link, which is not followed in a store; remove it")
     named = place.suffix.lower() in (".html", ".htm")
-    require_outside(path)
     if within and not named:
         raise InputError(f"{path} lies in the store; give a file that ends in .html")
-    try:
-        with open(place, "rb") as file:
-            start = file.read(500).lstrip().lower()
-    except OSError:  # not there, or seen when it is written
-        return
-    if start and not start.startswith((b"<!doctype html", b"<html")):
-        raise InputError(
-            f"{path} is there and is not a page; the report does not write over it: give another "
-            f"file with --out"
-        )
+    require_free(path, "a page", lambda first: first.lstrip().lower().startswith(PAGE))
 
 
 # ---- what the store has ----------------------------------------------------------------------
@@ -265,8 +259,7 @@ def _section(
 ) -> Section:
     tags, notes = run.tags, list[str]()
     ident = "study-" + slug(name)
-    with tempfile.TemporaryDirectory() as folder:  # what a server has is downloaded to it
-        into = Path(folder)
+    with scratch() as into:  # what a server has is downloaded to it
         question, text = question_and_answer(read_text(store, run, ANSWER, into, notes), name)
         claims = shown_claims(read_text(store, run, "claims.json", into, notes), notes)
         there = _pictures(store, run, into, notes)

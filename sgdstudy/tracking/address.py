@@ -122,9 +122,10 @@ def is_loopback(uri: str) -> bool:
     """
     host = (urlsplit(uri).hostname or "").rstrip(".")
     with suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    with suppress(OSError):  # 127.1
-        return socket.inet_aton(host)[0] == 127
+        found = ipaddress.ip_address(host)
+        return found.is_loopback or found.is_unspecified  # 0.0.0.0, as servers say of themselves
+    with suppress(OSError):  # 127.1, 0
+        return socket.inet_aton(host)[0] in (0, 127)
     return f".{host}".endswith(f".{LOOPBACK[0]}")
 
 
@@ -140,6 +141,10 @@ def _local(path: Path, database: bool = False) -> tuple[str, Path]:
         raise InputError(f"the store {quoted(str(path))} cannot be found: {error}") from None
     _require_clean(str(path))
     file = path if database else path / DATABASE
+    if not file.name or (database and file.is_dir()):
+        raise InputError(
+            f"the store {quoted(str(path))} is a folder, not a database; leave out sqlite:///"
+        )
     return sqlite_uri(file), file
 
 

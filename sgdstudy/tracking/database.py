@@ -80,7 +80,7 @@ def _said(path: Path, error: sqlite3.Error) -> Exception:
     if name.startswith("SQLITE_IOERR"):
         return StoreError(f"{path} cannot be read or written ({error}); is its disk in order?")
     if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")):
-        return InputError(f"{path} cannot be opened ({error}); {_mend(path.parent)}")
+        return InputError(f"{path} cannot be opened ({error}); {mend(path.parent)}")
     if name.startswith("SQLITE_CORRUPT"):
         return InputError(
             f"{path} is damaged ({error}); put a copy back, or save what can be read: "
@@ -110,10 +110,23 @@ def is_full(folder: Path) -> bool:
         return False
 
 
+def which(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from another one of its name; None: there is none."""
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about.st_dev, about.st_ino
+
+
+def names_beside(path: Path) -> list[Path]:
+    """Return the files that SQLite may keep beside a database."""
+    return [path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal")]
+
+
 def _beside(path: Path) -> list[Path]:
-    """Return the files that SQLite keeps beside a database, as far as they are there."""
-    found = [path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal")]
-    return [file for file in found if file.exists()]
+    """Return those of them that are there."""
+    return [file for file in names_beside(path) if file.exists()]
 
 
 # ---- writing -----------------------------------------------------------------------------------
@@ -137,25 +150,27 @@ def require_writable(path: Path, *others: Path) -> None:
             connection.rollback()
     except sqlite3.Error as error:
         said = f"; SQLite says: {error}"
-    about = f"{shut[0].name} is {_owner(shut[0])}'s, {stat.filemode(shut[0].stat().st_mode)}"
+    about = f"{shut[0].name} is {owner(shut[0])}'s, {stat.filemode(shut[0].stat().st_mode)}"
     raise InputError(
-        f"the store {path.parent} cannot be written ({about}{said}); {_mend(path.parent)}. "
+        f"the store {path.parent} cannot be written ({about}{said}); {mend(path.parent)}. "
         f"Reading works: ss.load_runs, sgdstudy export, report --out FILE"
     )
 
 
-def _owner(path: Path) -> str:
+def owner(path: Path) -> str:
+    """Return whose a file is, by name where it has one."""
     try:
         return path.owner()
     except (KeyError, NotImplementedError, OSError):
         return f"user {path.stat().st_uid}"
 
 
-def _mend(root: Path) -> str:
+def mend(root: Path) -> str:
+    """Return in words what lets this user use a store."""
     if hasattr(os, "statvfs") and os.statvfs(root).f_flag & os.ST_RDONLY:
         return "it is on a read-only file system; give another folder with --store"
     return (
-        f"give another folder with --store, or let {_owner(root)} share this one: "
+        f"give another folder with --store, or let {owner(root)} share this one: "
         f"chmod -R g+rwX {root}"
     )
 
@@ -292,7 +307,7 @@ def query(path: Path) -> str:
     Without one, SQLite would make both files, under the reader's name; `immutable` forbids that,
     and forgoes looking whether somebody begins to write (see `Reader`).
     """
-    wal, _, journal = (path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal"))
+    wal, _, journal = names_beside(path)
     if _has_rows(wal):
         return "mode=ro&readonly_shm=1"
     return "mode=ro" if _has_rows(journal) else "mode=ro&immutable=1"

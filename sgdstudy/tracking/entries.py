@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from sgdstudy.errors import recordable
 
 KEY = "sgdstudy.key"  # tag: the name of the run's folder
+ORIGIN = "sgdstudy.unpacked_from"  # tag: the run's id in the store that it was packed from
 A_KEY = re.compile("[0-9]{13}-[0-9a-f]{12}", re.ASCII)
 Point = tuple[str, int, float]  # key, step, value
 Stamped = tuple[str, int, float, int]  # and the time in ms

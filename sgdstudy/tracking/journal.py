@@ -33,7 +33,7 @@ from sgdstudy.language import say, to_say
 from sgdstudy.tracking import aside, shapes
 from sgdstudy.tracking.durable import sync, sync_all, write_json
 from sgdstudy.tracking.entries import KEY, Closing, Opening, Point, Stamped, as_recordable, stamp
-from sgdstudy.tracking.places import links_in, remove_folder
+from sgdstudy.tracking.places import odd_in, remove_folder
 from sgdstudy.tracking.retry import is_away, patiently, reason_of
 from sgdstudy.tracking.sending import Sending
 from sgdstudy.tracking.shared import make_folder
@@ -150,10 +150,9 @@ class Journal(Sending):
     @classmethod
     def orphan(cls, store: Store, folder: Path) -> Journal | None:
         """Return what a process left behind; None if it lives, or the run is not this store's."""
-        link = next(links_in(folder), None)
-        if link is not None:  # it leads what we read, write or remove to someone else's files
-            text = to_say("{folder} is left alone: {link} is a symbolic link; remove it by hand")
-            log.warning("%s", say(text, folder=folder, link=str(link)))
+        for odd, what in odd_in(folder):
+            text = to_say("{folder} is left alone: {link} is {what}; remove it by hand")
+            log.warning("%s", say(text, folder=folder, link=str(odd), what=what))
             return None
         lock = FileLock(folder / "lock")
         try:

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import re
 import shutil
 import stat
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +24,10 @@ from sgdstudy import checks
 from sgdstudy.errors import InputError, reason, unwritable
 from sgdstudy.history.rows import AXIS
 from sgdstudy.language import say, to_say
-from sgdstudy.tracking.entries import KEY, Closing, Opening
+from sgdstudy.tracking.entries import KEY, ORIGIN, Closing, Opening
 from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.load import had_rows
-from sgdstudy.tracking.places import require_outside
+from sgdstudy.tracking.outputs import replacing, require_free
 from sgdstudy.tracking.runs import (
     TrackedRun,
     artifact,
@@ -39,12 +37,15 @@ from sgdstudy.tracking.runs import (
     runs_of,
     search,
 )
+from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.store import Store
+from sgdstudy.tracking.writing import writing
 
 FORMAT = 1
-ORIGIN = "sgdstudy.unpacked_from"  # tag: the run's id in the store that it was packed from
+OURS = re.compile(rb"PK\x03\x04.{26}[0-9a-f]{32}/run\.json", re.DOTALL)  # how a file begins
 PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 MOST_JSON = 200_000_000  # bytes of one run.json
+ID = re.compile("[0-9a-f]{32}")
 NAME = re.compile(r"([0-9a-f]{32})/(run\.json|artifacts/([^/\\\0]+))")
 FIELDS = {
     "study": str,
@@ -71,36 +72,26 @@ def pack(store: Store, names: Iterable[str], path: Path, invocation: str = "late
         InputError: a study or a run that is not there, one that is going on or lacks files, or a
             file that cannot be written.
     """
-    _require_free(path)
+    require_free(path, "a packed file", lambda first: OURS.match(first) is not None)
     runs: dict[str, tuple[str, TrackedRun]] = {}
+    names = list(names)
     for name in names:
         for study, run in _chosen(store, name, invocation):
             runs[run.run_id] = study, run
-    draft = path.with_name(f".{path.name}.new")
+    if not runs:
+        raise InputError(f"there is no run of {', '.join(names)} to pack")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as file:
+        with replacing(path) as draft, zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as file:
             for study, run in runs.values():
                 _add(file, store, study, run)
-        os.replace(draft, path)
     except OSError as error:
         raise unwritable(path, error) from error
-    finally:
-        draft.unlink(missing_ok=True)
     return list(runs)
 
 
-def _require_free(path: Path) -> None:
-    """Refuse to write over what is no packed file: the database, or somebody's script."""
-    require_outside(path)
-    with suppress(OSError):  # not there, or seen when it is written
-        if path.is_file() and path.stat().st_size and not zipfile.is_zipfile(path):
-            text = to_say("{path} is there and is not a packed file; give another name")
-            raise InputError(say(text, path=path))
-
-
 def _chosen(store: Store, name: str, invocation: str) -> Iterator[tuple[str, TrackedRun]]:
-    if not re.fullmatch(r"[0-9a-f]{32}", name):
+    if not ID.fullmatch(name):
         for answers in (False, True):
             yield from ((name, run) for run in runs_of(store, name, invocation, None, answers))
         return
@@ -129,9 +120,9 @@ def _add(file: zipfile.ZipFile, store: Store, study: str, run: TrackedRun) -> No
         **{"data": _data(store, run), "start_ms": run.start_ms, "end_ms": run.end_ms},
     }
     file.writestr(f"{run.run_id}/run.json", json.dumps(about))
-    with tempfile.TemporaryDirectory(prefix="sgdstudy-") as folder:
+    with scratch() as folder:
         for name in names:
-            found = artifact(store, run, name, Path(folder))
+            found = artifact(store, run, name, folder)
             if found is None or not found.is_file():
                 text = to_say("{name} of the run {run} is not a file; it is not packed")
                 raise InputError(say(text, name=name, run=run.run_id))
@@ -157,8 +148,8 @@ def _data(store: Store, run: TrackedRun) -> dict[str, Any] | None:
 def unpack(store: Store, path: Path) -> tuple[list[str], list[str]]:
     """Add the runs of a file to a store, under new ids; return those added, and those left out.
 
-    Each keeps its old id as the tag `sgdstudy.unpacked_from`; one that is there already, as itself
-    or unpacked before, is left out.
+    Each keeps its first id as the tag `sgdstudy.unpacked_from`; one that is there already, as
+    itself or unpacked, is left out.
 
     Raises:
         InputError: not a file that `pack` wrote, or one that names other files than a run's own;
@@ -167,11 +158,14 @@ def unpack(store: Store, path: Path) -> tuple[list[str], list[str]]:
     with _opened(path) as file:
         runs = _listed(file, path, store)
         read = {run_id: _read(file, path, run_id) for run_id in runs}
-        there = [run_id for run_id in runs if _is_there(store, run_id, read[run_id]["study"])]
-        missing = [run_id for run_id in runs if run_id not in there]
-        for run_id in missing:
-            _insert(store, file, run_id, read[run_id], runs[run_id])
-    return missing, there
+        added, there = list[str](), list[str]()
+        for run_id, about in read.items():
+            with writing(store, about["study"], f"the run {run_id}", fresh=False):
+                found = _is_there(store, run_id, about)
+                (there if found else added).append(run_id)
+                if not found:
+                    _insert(store, file, run_id, about, runs[run_id])
+    return added, there
 
 
 @contextmanager
@@ -257,10 +251,20 @@ def _read(file: zipfile.ZipFile, path: Path, run_id: str) -> dict[str, Any]:
     return about
 
 
-def _is_there(store: Store, run_id: str, study: str) -> bool:
-    experiment = store.experiment(study)
-    found = search(store, [experiment], f"tags.`{ORIGIN}` = '{run_id}'", most=1)
-    return bool(found or search(store, [experiment], f"attributes.run_id = '{run_id}'"))
+def _origin(run_id: str, about: dict[str, Any]) -> str:
+    """Return the id that a run had in the store where it was trained."""
+    said: str = about["tags"].get(ORIGIN, "")
+    return said if ID.fullmatch(said) else run_id
+
+
+def _is_there(store: Store, run_id: str, about: dict[str, Any]) -> bool:
+    """Whether a store has a run, as itself or unpacked, on whatever way it came here."""
+    experiment = [store.experiment(about["study"])]
+    for known in {run_id, _origin(run_id, about)}:
+        for only in (f"tags.`{ORIGIN}` = '{known}'", f"attributes.run_id = '{known}'"):
+            if search(store, experiment, only, most=1):
+                return True
+    return False
 
 
 def _insert(
@@ -279,10 +283,15 @@ def _insert(
     opening = Opening(
         about["study"],
         about["name"],
-        tags | {ORIGIN: tags.get(ORIGIN, run_id)},
+        tags | {ORIGIN: _origin(run_id, about)},
         about["params"],
         data=about["data"],
         start_ms=about["start_ms"],
     )
     journal = Journal.begin(store, opening, files, send=False)
-    journal.close(Closing(about["status"], points=about["points"], end_ms=about["end_ms"]))
+    try:
+        journal.close(Closing(about["status"], points=about["points"], end_ms=about["end_ms"]))
+    except BaseException:
+        if not journal.closed:  # the file has it still
+            journal.remove()
+        raise

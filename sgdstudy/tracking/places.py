@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.request import url2pathname
 
 from sgdstudy.errors import InputError
+from sgdstudy.language import say
 from sgdstudy.tracking.address import DATABASE
 
 OURS = "artifacts"  # below it, a folder for each of our experiments
@@ -83,6 +86,20 @@ def require_outside(path: Path) -> None:
 def links_in(folder: Path) -> Iterator[Path]:
     """Yield the symbolic links that a folder is, or holds."""
     yield from (path for path in (folder, *folder.rglob("*")) if path.is_symlink())
+
+
+def odd_in(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Yield what a folder is, or holds, that is no file and no folder, and what it is in words.
+
+    A link leads what we read, write or remove to someone else's files; a pipe is waited for.
+    """
+    for path in (folder, *folder.rglob("*")):
+        with suppress(FileNotFoundError):  # its owner is at it
+            mode = path.lstat().st_mode
+            if stat.S_ISLNK(mode):
+                yield path, say("a symbolic link")
+            elif not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                yield path, say("neither a file nor a folder")
 
 
 def size_of(folder: Path) -> int:

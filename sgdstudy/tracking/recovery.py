@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from sgdstudy.errors import Refused, StoreError
 from sgdstudy.language import parted, to_say
 from sgdstudy.language import say as in_words
-from sgdstudy.tracking.entries import KEY
+from sgdstudy.tracking.entries import KEY, ORIGIN
 from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.provenance import Process
 from sgdstudy.tracking.retry import is_away, reason_of
@@ -121,6 +121,11 @@ def _finish(journal: Journal, found: Recovered, away: bool) -> list[str]:
         journal.let_go()
         return found.waiting
     ended, patience = journal.closed, 0.0 if journal.tries else None
+    if not ended and ORIGIN in journal.opening.tags:  # closed now, it would pass for unpacked
+        what = f"{journal.opening.study}: {journal.opening.name}"
+        log.warning("%s was being unpacked and is not whole; unpack its file again", what)
+        journal.remove()
+        return []
     with room_on_disk(journal.opening.name, journal.store):
         sent = (
             journal.send(patience)

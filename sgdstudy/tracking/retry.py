@@ -18,6 +18,8 @@ PASSING = (408, 425, 429)  # below 500: too slow, too early, too many
 PLAIN = {
     r"database is locked": "the database is locked by another program; end it, or wait",
     r"disk is full|No space left": "the disk is full; free some space",
+    r"disk I/O error": "the disk of the store cannot be read or written; is it in order?",
+    r"readonly database": "the store can only be read now; mend its permissions, or its disk",
 }
 CALLERS = ("mlflow", "requests", "urllib3")
 OF_CALLS = {

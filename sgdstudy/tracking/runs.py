@@ -30,7 +30,7 @@ NUMBER = "sgdstudy.number"  # orders invocations, also where a clock was wrong
 FINGERPRINT = "sgdstudy.fingerprint"  # of all that the trainer sees
 CHANGED = "sgdstudy.changed"  # of a sweep: another run had changed what it reads
 AN_ID = re.compile(r"[\w.+-]{1,64}", re.ASCII)  # of an invocation: it stands in filters and pages
-A_NUMBER = re.compile("[0-9]{15}", re.ASCII)
+A_NUMBER = re.compile("0[0-9]{14}", re.ASCII)  # the years until 5138
 MOST = 1000  # runs of one page
 MOST_PAGES = 10_000
 log = logging.getLogger("sgdstudy")
@@ -172,12 +172,20 @@ def _latest(store: Store, experiment_id: str, kind: str) -> str:
     """Return the latest invocation of this user, else of anybody; "" where there is none."""
     for whose in (f" AND {_tag('mlflow.user', user())}", ""):
         only = f"{kind} AND {_tag(INVOCATION, '%', 'LIKE')}{whose}"
-        for most in (1, MOST):  # the last one's may be no id
-            found = search(store, [experiment_id], only, order=LAST_FIRST, most=most)
-            label = next((run.invocation for run in found if run.invocation), "")
-            if label:
-                return label
+        if last := _last(store, experiment_id, only):
+            return last.invocation
     return ""
+
+
+def _last(store: Store, experiment_id: str, only: str) -> TrackedRun | None:
+    """Return a run of the last invocation; what is no id or no number of ours is not the last."""
+    for most in (1, MOST):  # the first may have anything in its tags
+        found = search(store, [experiment_id], only, order=LAST_FIRST, most=most)
+        ours = [run for run in found if run.invocation]
+        last = max(ours, key=lambda run: run.order, default=None)
+        if last and (most > 1 or A_NUMBER.fullmatch(last.tags.get(NUMBER, "0" * 15))):
+            return last
+    return None
 
 
 def next_number(store: Store, study: str) -> str:
@@ -189,9 +197,8 @@ def next_number(store: Store, study: str) -> str:
     try:
         found = store.client.get_experiment_by_name(store.experiment_name(study))
         if found is not None:
-            only = _tag(INVOCATION, "%", "LIKE")
-            runs = search(store, [found.experiment_id], only, order=LAST_FIRST, most=1)
-            last = max((run.order[0] for run in runs), default=0)
+            run = _last(store, found.experiment_id, _tag(INVOCATION, "%", "LIKE"))
+            last = run.order[0] if run else 0
     except Away:  # the clock alone, then
         pass
     return f"{max(time.time_ns() // 1_000_000, last + 1):015d}"

@@ -18,8 +18,9 @@ from filelock import FileLock, Timeout
 from sgdstudy.tracking.places import remove_folder
 
 PREFIX = "sgdstudy-"
-LOCK = ".lock"
+LOCK = ".scratch.lock"  # not that of a store, which may lie there under such a name
 MADE_SECONDS = 60.0  # a folder may be one whose lock is about to be taken
+NOWHERE = Path(os.devnull) / "no temporary folder"
 
 
 def make(parent: Path | None = None, prefix: str = PREFIX) -> tuple[Path, FileLock]:
@@ -45,8 +46,18 @@ def remove(folder: Path, lock: FileLock) -> None:
 
 @contextmanager
 def scratch(parent: Path | None = None, prefix: str = PREFIX) -> Iterator[Path]:
-    """Give a new folder, and remove it at the end; see `make`."""
-    folder, lock = make(parent, prefix)
+    """Give a new folder, and remove it at the end; see `make`.
+
+    Where the system has no room for one it is a place where nothing can be put: whoever reads a
+    local store needs none.
+    """
+    try:
+        folder, lock = make(parent, prefix)
+    except OSError:
+        if parent is not None:
+            raise
+        yield NOWHERE
+        return
     try:
         yield folder
     finally:

@@ -44,6 +44,7 @@ class Sending:
         self.changed: list[Path] = []
         self._opened: bool = sent.get("opened", False)
         self._tried = True  # the store may know a run that we know nothing of
+        self._doubted = bool(self.run_id)  # it may know nothing of a run that we know
 
     def artifacts(self) -> list[Path]:
         """Return the files that the store has not got yet."""
@@ -60,6 +61,8 @@ class Sending:
         written = shapes.read_or(self.folder / "closing.json", shapes.CLOSING, None)
         opening = self.opening
         closing = Closing.of(written) if written else None
+        self.store.require_same()
+        self._forget_unknown()
         points, tags = (closing.points, closing.tags) if closing else ([], {})
         if self.run_id is None:
             run = self._find()
@@ -88,6 +91,18 @@ class Sending:
             self._note_sent(opened=True)
             for path in self.artifacts():
                 path.unlink()
+
+    def _forget_unknown(self) -> None:
+        """Begin anew where a local store does not know the run any more: an older copy is there."""
+        if not self._doubted or self.run_id is None or self.store.root is None:
+            return
+        self._doubted = False
+        try:
+            self.store.client.get_run(self.run_id)
+        except Refused as error:
+            if error.code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            self.run_id, self.uri, self._opened, self._tried = None, None, False, True
 
     def _note_sent(self, opened: bool) -> None:
         about = {"run_id": self.run_id, "uri": self.uri, "opened": opened}

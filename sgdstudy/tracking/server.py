@@ -114,6 +114,8 @@ class Client:
         place = self._place_of(run_id)
         _require_own(run_id, place)
         bounds.begin()  # they may be on a server where the runs are not
+        if place.startswith("s3:"):
+            _spare_waits()
         place = add_databricks_profile_info_to_artifact_uri(place, self._uri)
         repository = get_artifact_repository(place, tracking_uri=self._uri)
         repository.thread_pool = bounds.Pool(1)
@@ -181,7 +183,11 @@ def first(uri: str, make: Callable[[], T]) -> T:
         InputError: there is no driver for it, or it does not answer.
     """
     if uri.startswith("sqlite"):
-        return make()
+        try:
+            return make()
+        except Exception as error:
+            plain = reason_of(error) in PLAIN.values()
+            raise (_ours(uri, error) if plain else error) from error
     if uri.startswith("http"):
         if address.is_loopback(uri):
             spare_loopback(urlsplit(uri).hostname or "")
@@ -238,6 +244,24 @@ def spare_loopback(host: str = "") -> None:
             os.environ[name] = ",".join([*hosts, *missing])
 
 
+def _spare_waits() -> None:
+    """Let boto3 give up when we do: else its threads keep the program from ending, for minutes.
+
+    A program that has a session of its own knows what it wants.
+    """
+    try:
+        import boto3
+        import botocore.session
+        from botocore.config import Config
+    except ImportError:  # said where it is asked for
+        return
+    if boto3.DEFAULT_SESSION is None:
+        session = botocore.session.get_session()
+        limits = {"connect_timeout": seconds(), "read_timeout": seconds()}
+        session.set_default_client_config(Config(**limits, retries={"total_max_attempts": 1}))
+        boto3.setup_default_session(botocore_session=session)
+
+
 def _connected(uri: str, make: Callable[[], T]) -> T:
     """Connect to a database once, then return MLflow's client."""
     if uri.startswith("databricks"):
@@ -268,12 +292,13 @@ def _ours(uri: str, error: Exception) -> Exception:
         return error
     if isinstance(error, ImportError):
         return _without_package(uri, error)
-    failed = getattr(error, "error_code", "") == "INTERNAL_ERROR" and reason not in PLAIN.values()
-    if failed and not remote:  # asked again it would fail again
+    if reason in PLAIN.values():
+        return Away(reason)
+    if (
+        getattr(error, "error_code", "") == "INTERNAL_ERROR" and not remote
+    ):  # asked again it would fail again
         return Refused(f"{store} holds what MLflow cannot read ({reason})")
     if is_away(error):
-        if reason in PLAIN.values():
-            return Away(reason)
         answers = reason.removeprefix("it ")  # "it answers with error 500"
         return Away(
             f"{store} {answers}"

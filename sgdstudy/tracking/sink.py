@@ -94,7 +94,8 @@ class RunSink:
             self.stream.write(kind, rows)
         self._series.add(kind, rows)
         if time.monotonic() > self._next and self._interim < INTERIM_POINTS:
-            self.journal.show(self._series.latest())
+            with room_on_disk(self.journal.opening.name, self.journal.store):
+                self.journal.show(self._series.latest())
             self._interim += 1
             self._next = time.monotonic() + INTERIM_SECONDS * 1.1**self._interim
 
@@ -255,6 +256,12 @@ def room_on_disk(name: str, store: Store) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        gone = not store.streams.is_dir() or error.errno == errno.ESTALE
+        if gone and str(error.filename).startswith(str(store.streams)):
+            raise StoreError(
+                f"{name} was stopped: {store.streams.parent} was moved or deleted. What it had "
+                f"recorded is in it; the next command there finishes the run"
+            ) from error
         if error.errno not in NO_ROOM:
             raise
         raise StoreError(

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import re
+import stat
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 from filelock import FileLock
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, Refused, StoreError, quoted, without_secrets
+from sgdstudy.errors import Away, InputError, Refused, StoreError, quoted, without_secrets
 from sgdstudy.language import say, to_say
 from sgdstudy.tracking import address, database, server
 from sgdstudy.tracking.places import FOLDERS, OURS, local_path, place_of_run
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 ENVIRONMENT = "MLFLOW_TRACKING_URI"
+LOCK = ".lock"  # held while a database is made
 LOCK_SECONDS = 20.0
 EXPERIMENT_SECONDS = 1.0  # a sweep makes dozens of runs a second
 
@@ -87,6 +89,19 @@ class Store:
         return place_of_run(self.root, run_id, recorded)
 
     @cached_property
+    def _file(self) -> tuple[int, int] | None:
+        """Which file a local store's database was when it was opened."""
+        return None if self.database is None else database.which(self.database)
+
+    def require_same(self) -> None:
+        """Raise `Away` where a local store's database is another file now than when it was opened.
+
+        SQLite would go on with the one that nobody finds any more.
+        """
+        if self.database is not None and database.which(self.database) != self._file:
+            raise Away(f"{self.database} was moved, deleted or replaced while it was in use")
+
+    @cached_property
     def client(self) -> MlflowClient:
         """MLflow's client for this store, whose every call ends in time; see `server.Client`.
 
@@ -99,11 +114,15 @@ class Store:
         logging.getLogger("alembic").setLevel(logging.WARNING)
         # they print a traceback of what we say in one line
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+        path = self.database if self.reads else None
+        self._file  # noqa: B018  from now on
         try:
-            if self.reads and self.database is not None:
-                made: Any = database.Reader(self.database)
-            else:
-                made = server.first(self.uri, lambda: MlflowClient(tracking_uri=self.uri))
+            made: Any = server.first(
+                self.uri,
+                lambda: (
+                    MlflowClient(tracking_uri=self.uri) if path is None else database.Reader(path)
+                ),
+            )
         except MlflowException as error:
             raise self._explained(error) from error
         return cast("MlflowClient", server.Client(made, self.uri))
@@ -245,10 +264,10 @@ def open_store(given: str | None = None, make: bool = True) -> Store:
     if store.root is None or path is None:
         server.check(store.uri, lambda: store.client)
         return store
+    _require_own(store.root, path)
     if not make:
         database.require_exists(path)
-    _require_no_links(store.root, path)
-    lock = store.root / ".lock"
+    lock = store.root / LOCK
     try:
         make_folder(store.root)
         database.require_writable(path, lock, store.streams)
@@ -283,18 +302,29 @@ def read_store(given: str | None = None) -> Store:
     if store.database is None:
         server.check(store.uri, lambda: store.client)
         return store
-    _require_no_links(store.database.parent, store.database)
+    _require_own(store.database.parent, store.database)
     database.require_readable(store.database)
     return replace(store, reads=True)
 
 
-def _require_no_links(root: Path, path: Path) -> None:
-    """Raise `InputError` where the database or a folder of a store is elsewhere."""
-    for found in (path, *(root / name for name in FOLDERS)):
+def _require_own(root: Path, path: Path) -> None:
+    """Raise `InputError` where a file or a folder of a store is elsewhere, or is none."""
+    if root.is_dir() and not os.access(root, os.X_OK):
+        raise InputError(
+            f"the store {root} is not open to you (it is {database.owner(root)}'s, "
+            f"{stat.filemode(root.stat().st_mode)}); {database.mend(root)}"
+        )
+    files = [path, *database.names_beside(path), root / LOCK]
+    for found in (*files, *(root / name for name in FOLDERS)):
         if found.is_symlink():
             raise InputError(
                 f"{found} is a symbolic link: what is in a store lies in its folder, which may be "
                 f"a link itself; move here what this one leads to"
+            )
+        if found.exists() and not (found.is_file() if found in files else found.is_dir()):
+            raise InputError(
+                f"{found} is not a {'file' if found in files else 'folder'}, as it is in a store; "
+                f"move it away, or give another folder with --store"
             )
 
 

@@ -15,7 +15,7 @@ import pytest
 from test_cli import SCRIPT, call
 
 import sgdstudy as ss
-from sgdstudy.cli.main import DISK
+from sgdstudy.cli.main import DISK, SYSTEM
 from sgdstudy.studies.scripts import find_scripts, load_study
 
 LONG = "x" * 300
@@ -82,7 +82,7 @@ ROWS = [
     (["report", "--out", ""], "--out '' is no path"),
     (["report", "--out", "a\0b"], r"--out 'a\x00b' is no path"),
     (["report", "--out", LONG], "255 bytes at the most"),
-    (["report", "--out", "text"], "cannot be written (Is a directory)"),
+    (["report", "--out", "text"], "is not a file"),
     (["report", "--out", "file/report.html"], "file/report.html cannot be written"),
     # export
     (["export"], "Missing from sgdstudy export"),
@@ -382,8 +382,8 @@ def test_every_step_size_and_epsilon_is_positive_and_finite(filled, capsys, bad)
     assert tried >= 8
 
 
-@pytest.mark.parametrize("number", DISK)
-def test_a_disk_that_refuses_anywhere_is_one_line(store, monkeypatch, capsys, number):
+@pytest.mark.parametrize("number", [*DISK, *SYSTEM])
+def test_a_disk_or_system_that_refuses_anywhere_is_one_line(store, monkeypatch, capsys, number):
     """As it was seen: a right that was taken away while `recover` set a run aside."""
 
     def refuse(store):
@@ -392,7 +392,8 @@ def test_a_disk_that_refuses_anywhere_is_one_line(store, monkeypatch, capsys, nu
     monkeypatch.setattr("sgdstudy.tracking.recovery.recover", refuse)
     assert call("recover", "--store", store) == 1
     error = capsys.readouterr().err
-    assert error.startswith(f"error: the disk refuses: {os.strerror(number)} (/the/file)")
+    who = "disk" if number in DISK else "system"
+    assert error.startswith(f"error: the {who} refuses: {os.strerror(number)} (/the/file)")
     assert error.count("\n") == 1
 
 

@@ -1,5 +1,7 @@
 """What was damaged on a disk is never read as numbers: bit flips, zeroed blocks, cuts, anywhere."""
 
+import errno
+import os
 import random
 import shutil
 
@@ -207,3 +209,11 @@ def test_a_checksum_stands_for_names_kinds_and_values():
     assert len(set(sums)) == len(sums)
     assert sum_of(batch.slice(1, 1)) == sum_of(pa.record_batch({"a": [2.0], "b": batch["b"][1:]}))
     assert (NAME, KIND) == (b"checksums", b"crc32")
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.EACCES])
+def test_a_file_that_cannot_be_read_now_is_not_called_damaged(tmp_path, number):
+    """As it was seen: too many open files, and "run the study again, or drop the run"."""
+    with pytest.raises(ss.InputError, match="cannot be read") as error, readable(tmp_path / "x"):
+        raise OSError(number, os.strerror(number))
+    assert "drop" not in str(error.value)

@@ -109,6 +109,8 @@ REFUSED = [
     ("sqlite://x.db", "three slashes"),
     ("sqlite:///", "in memory"),
     ("sqlite:///:memory:", "in memory"),
+    ("sqlite:////", "is a folder"),
+    ("sqlite:///.", "is a folder"),
     ("sqlite:///x.db?mode=ro", "write %3F"),
     ("sqlite:///file:x.db?uri=true", "the path alone"),
     ("file://otherhost/x", "names the machine 'otherhost'"),

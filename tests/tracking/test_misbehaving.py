@@ -50,6 +50,9 @@ COMMANDS = {
     "list": ["list"],
     "recover": ["recover"],
     "rerun": ["rerun", "{run_id}"],
+    "pack": ["pack", "tiny", "runs.zip"],
+    "unpack": ["unpack", "runs.zip"],
+    "guesses": ["guesses"],
 }
 
 

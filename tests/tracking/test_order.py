@@ -111,3 +111,18 @@ def test_prune_without_anybody_to_ask_is_one_line(store, begin, monkeypatch, cap
         "error: there is no terminal to ask in: drop this run and its files? Add --yes\n"
     )
     assert len(ss.load_runs("study", store=store)) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", ["9" * 15, "1" + "0" * 14, "9" * 400, "x", "-1", "99999"])
+def test_a_number_that_is_none_of_ours_is_not_the_last(store, begin, monkeypatch, number):
+    """A tag that anybody wrote: every later invocation stood before it, and prune dropped those."""
+    ids = [begin(1), begin(2)]
+    opened = open_store(store)
+    (run,) = [run for run in runs.runs_of(opened, "study", ids[0], None)]
+    opened.client.set_tag(run.run_id, runs.NUMBER, number)
+    assert latest(store, "ada", monkeypatch) == ids[1]
+    ids.append(begin(3))
+    assert latest(store, "ada", monkeypatch) == ids[2]
+    (dropped,) = prune.plan(open_store(store), 1).values()
+    assert [run.invocation for run in dropped] == ids[:2]

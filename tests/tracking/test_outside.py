@@ -3,10 +3,14 @@
 import json
 import os
 import shutil
+import socket
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from conftest import one_line
+from misbehaving import deadline
+from test_power import ROW
 from test_store import files, tracked
 
 import sgdstudy as ss
@@ -17,9 +21,18 @@ from sgdstudy.tracking.journal import Journal, Opening
 from sgdstudy.tracking.pack import pack
 from sgdstudy.tracking.recovery import recover
 from sgdstudy.tracking.runs import find_run, place_of
+from sgdstudy.tracking.sink import RunSink
 from sgdstudy.tracking.store import open_store, read_store
 
 NOT_OURS = ["{", "[]", "3", "null", '{"store": 3, "study": [], "name": {}, "tags": 5}', "[" * 10**5]
+
+
+def a_socket(path):
+    here = os.getcwd()
+    os.chdir(path.parent)  # the name of one is short
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(path.name)
+    os.chdir(here)
 
 
 @pytest.fixture
@@ -158,3 +171,69 @@ def test_a_run_set_aside_is_tried_again_whatever_lies_beside_it(store, tmp_path,
     found = find_run(opened, journal.run_id)
     assert found.status == ("RUNNING" if how == "link" else "KILLED")
     recover(opened)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("steps.arrow", "epochs.arrow", "rows.count", "checkpoint.safetensors", "tries.json"),
+        *("artifacts/data.png", "artifacts/steps.parquet", "closing.json", "lock", "draft/x"),
+    ],
+)
+@pytest.mark.parametrize("make", [os.mkfifo, a_socket])
+def test_nothing_of_a_run_that_is_no_file_is_waited_for(store, name, make, caplog):
+    """A pipe among the files of a run that was killed: no command ended any more."""
+    opened = open_store(store)
+    bad = Journal.begin(opened, Opening("odd", "bad", {}), {"data.png": Path.touch})
+    good = Journal.begin(opened, Opening("odd", "good", {}), {})
+    for journal in (bad, good):
+        sink = RunSink(journal)
+        sink.write("steps", ROW)
+        sink.stream.drop()
+        journal.let_go()
+    path = bad.folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    make(path)
+    with deadline(20):
+        assert recover(opened).closed == ["odd: good"]
+        assert f"{path} is neither a file nor a folder" in caplog.text
+        with suppress(ss.InputError):
+            ss.load_steps("odd", store=store, invocation="all")
+
+
+@pytest.mark.parametrize("name", ["mlflow.db", ".lock", "streams", "report.html"])
+def test_a_store_whose_own_files_are_pipes_is_not_waited_for(kept, name):
+    opened, _ = kept
+    path = opened.root / name
+    path.rename(opened.root / "away") if path.exists() else None
+    os.mkfifo(path)
+    with deadline(40):
+        for words in (["recover"], ["report"], ["prune", "--keep", "0", "--yes"]):
+            assert command(*words, "--store", str(opened.root)) in (0, 2)
+    assert path.is_fifo()
+
+
+@pytest.mark.parametrize("end", ["-wal", "-shm", "-journal"])
+def test_what_sqlite_keeps_beside_a_database_is_no_link(kept, tmp_path, end):
+    opened, _ = kept
+    for path in opened.root.glob("mlflow.db-*"):
+        path.unlink()
+    victim = tmp_path / "thesis.txt"
+    victim.write_text("years of work")
+    (opened.root / f"mlflow.db{end}").symlink_to(victim)
+    for opens in (open_store, read_store):
+        with pytest.raises(ss.InputError, match="symbolic link") as error:
+            opens(str(opened.root))
+        assert one_line(error)
+    assert victim.read_text() == "years of work"
+
+
+def test_the_report_beside_a_database_is_no_link(kept, tmp_path):
+    opened, _ = kept
+    page = tmp_path / "index.html"
+    page.write_text("<!doctype html><p>mine")
+    (opened.root / "report.html").symlink_to(page)
+    assert command("report", "--store", str(opened.root)) == 2
+    assert page.read_text() == "<!doctype html><p>mine"

@@ -1,7 +1,10 @@
 """Single runs taken from one store to another, as a file that may come from anybody."""
 
+import errno
 import json
+import os
 import shutil
+import signal
 import stat
 import zipfile
 from pathlib import Path
@@ -13,6 +16,7 @@ from test_store import files, tracked
 
 import sgdstudy as ss
 from sgdstudy.tracking.pack import pack, unpack
+from sgdstudy.tracking.recovery import recover
 from sgdstudy.tracking.store import open_store, read_store
 
 IDENT = "0" * 32
@@ -184,3 +188,69 @@ def test_a_damaged_file_is_named(store, other, tmp_path, damage, monkeypatch):
     assert one_line(error)
     monkeypatch.undo()
     assert not list(open_store(other).streams.glob("*/opening.json"))
+
+
+# ---- cut off, and by ways round --------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_on_whatever_way_it_comes_back_a_run_is_there_once(store, other, empty_store, tmp_path):
+    """A to B, and B to A and to C: what is known is the store where it was trained."""
+    third = str(shutil.copytree(empty_store, tmp_path / "third"))
+    tracked(store, "sent", ["one"])
+    pack(read_store(store), ["sent"], tmp_path / "a.zip")
+    unpack(open_store(other), tmp_path / "a.zip")
+    pack(read_store(other), ["sent"], tmp_path / "b.zip")
+    assert unpack(open_store(store), tmp_path / "b.zip")[0] == []
+    for file, added in (("b.zip", 1), ("b.zip", 0), ("a.zip", 0)):
+        assert len(unpack(open_store(third), tmp_path / file)[0]) == added
+    assert len(ss.load_runs("sent", store=third, invocation="all")) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["killed", "the disk is full"])
+@pytest.mark.parametrize("name", ["opening.json", "steps.parquet", "closing.json"])
+def test_a_run_that_is_cut_off_while_it_is_unpacked_is_unpacked_the_next_time(
+    store, other, tmp_path, how, name
+):
+    """Closed by the next command, it would be there without its rows, and pass for unpacked."""
+    tracked(store, "sent", ["one"])
+    pack(read_store(store), ["sent"], tmp_path / "a.zip")
+    opened = open_store(other)
+    pid = os.fork()
+    if not pid:
+        real = os.replace
+
+        def fails(source, target):
+            if Path(target).name == name and how == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if Path(target).name == name:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return real(source, target)
+
+        os.replace = fails
+        try:
+            unpack(opened, tmp_path / "a.zip")
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    for left in opened.streams.glob("*"):
+        os.utime(left, (0, 0))
+    assert recover(opened).closed == []
+    assert len(unpack(opened, tmp_path / "a.zip")[0]) == 1
+    assert len(ss.load_steps("sent", store=other)) == len(ss.load_steps("sent", store=store))
+    assert not list(opened.streams.glob("*"))
+
+
+def test_a_file_of_another_kind_is_not_packed_over(store, tmp_path):
+    """A zip of somebody's: a document, an archive of arrays; a pipe, a device."""
+    tracked(store, "sent", ["one"])
+    with zipfile.ZipFile(tmp_path / "thesis.docx", "w") as file:
+        file.writestr("word/document.xml", "years of work")
+    os.mkfifo(tmp_path / "pipe")
+    before = files(tmp_path)
+    for name in ("thesis.docx", "pipe"):
+        with pytest.raises(ss.InputError, match="is there and is not a") as error:
+            pack(read_store(store), ["sent"], tmp_path / name)
+        assert one_line(error)
+    assert files(tmp_path) == before

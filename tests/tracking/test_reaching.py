@@ -1,8 +1,6 @@
 """Reaching a store: past proxies, through TLS, with the driver it needs; or one line in seconds."""
 
-import datetime as dt
 import gzip
-import ipaddress
 import os
 import socket
 import subprocess
@@ -11,13 +9,14 @@ import threading
 import time
 import tracemalloc
 from contextlib import contextmanager, suppress
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import certifi
 import pytest
 import requests
 from conftest import call, one_line
-from misbehaving import Misbehaving, _send, bomb
+from misbehaving import Misbehaving, _send, bomb, self_signed
 from mlflow.store.entities import PagedList
 
 import sgdstudy as ss
@@ -42,30 +41,9 @@ def clean(no_server, monkeypatch):
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
     """A self-signed certificate of 127.0.0.1, and its key, in one file."""
-    x509 = pytest.importorskip("cryptography.x509", reason="cryptography makes the certificate")
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = dt.datetime.now(dt.UTC)
-    place = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([place]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    path = tmp_path_factory.mktemp("tls") / "server.pem"
-    plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    path.write_bytes(made.public_bytes(pem) + key.private_bytes(pem, *plain))
+    path = self_signed(tmp_path_factory.mktemp("tls") / "server.pem")
+    if path is None:
+        pytest.skip("cryptography makes the certificate")
     return path
 
 
@@ -591,3 +569,24 @@ def test_artifacts_that_need_a_package_are_one_line(monkeypatch):
     with pytest.raises(ss.InputError, match="pip install boto3") as error:
         server.Client(Client(), "https://host").list_artifacts("run")
     assert one_line(error)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_boto3_gives_up_when_we_do(monkeypatch, own):
+    """Its threads kept a program from ending for three minutes, where S3 said nothing."""
+    told = []
+    session = SimpleNamespace(set_default_client_config=told.append)
+    boto3: Any = ModuleType("boto3")
+    boto3.DEFAULT_SESSION = object() if own else None
+    boto3.setup_default_session = lambda botocore_session: told.append(botocore_session)
+    sessions: Any = ModuleType("botocore.session")
+    config: Any = ModuleType("botocore.config")
+    package: Any = ModuleType("botocore")
+    package.session = sessions
+    sessions.get_session, config.Config = lambda: session, dict
+    for module in (boto3, package, sessions, config):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "7")
+    server._spare_waits()
+    limits = {"connect_timeout": 7.0, "read_timeout": 7.0, "retries": {"total_max_attempts": 1}}
+    assert told == ([] if own else [limits, session])

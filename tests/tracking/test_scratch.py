@@ -1,14 +1,18 @@
 """Folders for a while: none is left, not by a kill either, and nobody else's is touched."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+from test_store import tracked
 
-from sgdstudy.tracking import scratch
+import sgdstudy as ss
+from sgdstudy.tracking import outputs, scratch
 
 HOLDS = """
 import sys, time
@@ -68,3 +72,15 @@ def test_it_is_gone_after_an_error_too(tmp_path):
     with pytest.raises(ZeroDivisionError):
         fails()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("prefix", [scratch.PREFIX, outputs.PREFIX, ".export-"])
+def test_a_store_of_such_a_name_is_no_folder_for_a_while(store, tmp_path, monkeypatch, prefix):
+    """A store has a lock too: one in /tmp/sgdstudy-results went with the next `load_steps`."""
+    monkeypatch.setattr(scratch, "MADE_SECONDS", 0.0)
+    place = Path(shutil.move(store, tmp_path / f"{prefix}results"))
+    tracked(place, "kept", ["one"])
+    time.sleep(0.01)
+    for _ in range(2):
+        with scratch.scratch(tmp_path, prefix):
+            assert len(ss.load_runs("kept", store=str(place))) == 1

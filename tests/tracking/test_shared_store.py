@@ -11,10 +11,12 @@ import stat
 import subprocess
 import tempfile
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import call, one_line
+from sqlalchemy.exc import OperationalError
 from test_store import ROWS, doomed, files, tracked
 
 import sgdstudy as ss
@@ -353,3 +355,36 @@ def test_a_run_in_the_bin_is_not_forgotten(store):
     prune.shrink(opened)
     opened.client.restore_run(ids[0])
     assert len(ss.load_steps("bin", store=store)) == 2 * ROWS
+
+
+@pytest.mark.parametrize("text", ["disk I/O error", "database or disk is full"])
+@pytest.mark.parametrize("reads", [False, True])
+def test_a_disk_that_fails_while_mlflow_opens_a_database_is_one_line(
+    store, monkeypatch, text, reads
+):
+    """As it was seen in `sweep --resume`: a traceback of SQLAlchemy's."""
+
+    def fails(**given):
+        raise OperationalError("SELECT 1", {}, sqlite3.OperationalError(text))
+
+    opened = replace(open_store(store), reads=reads)
+    monkeypatch.setattr("mlflow.MlflowClient", fails)
+    with pytest.raises(ss.InputError, match="disk") as error:
+        opened.client.search_experiments()
+    assert one_line(error)
+    assert "SELECT" not in str(error.value)
+
+
+@is_root
+def test_a_store_that_is_not_open_to_a_user_is_one_line(shared, store):
+    place = Path(shutil.copytree(store, shared / "mlruns"))
+    place.chmod(0o700)
+
+    def refused():
+        for reads in (open_store, read_store):
+            with pytest.raises(ss.InputError, match=f"chmod -R g.rwX {place}") as error:
+                reads(str(place))
+            assert one_line(error)
+        return "yes"
+
+    assert "yes" in as_user(BEN, refused)
