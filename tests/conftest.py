@@ -67,10 +67,11 @@ def call(*words):
 
 EACH = """
 import runpy, sys
+sys.path[0] = {folder!r}
 for words in {commands}:
-    sys.argv, code = ["sgdstudy", *words], 0
+    sys.argv, code = [{program!r}, *words], 0
     try:
-        runpy.run_module("sgdstudy", run_name="__main__")
+        runpy.{how}({program!r}, run_name="__main__")
     except SystemExit as end:
         code = end.code or 0
     for stream in (sys.stdout, sys.stderr):
@@ -78,15 +79,19 @@ for words in {commands}:
 """
 
 
-def programs(*commands, python=(), encoding="utf-8", coded=None, **given):
+def programs(*commands, script=None, python=(), encoding="utf-8", coded=None, **given):
     """Exit code, output and errors of `python -m sgdstudy`, for each of its words, in one process.
 
     To start one takes seconds.
 
     Args:
+        script: the file of a page, which is run instead.
         encoding: of the output; None: as the environment has it, which is `coded`.
     """
-    line = [sys.executable, *python, "-c", EACH.format(commands=commands)]
+    program, how = (str(script), "run_path") if script else ("sgdstudy", "run_module")
+    folder = os.path.dirname(script or "")
+    code = EACH.format(commands=commands, program=program, how=how, folder=folder)
+    line = [sys.executable, *python, "-c", code]
     given["env"] = {**os.environ, **given.get("env", {})}
     given["env"] |= {"PYTHONIOENCODING": encoding} if encoding else {}
     made = subprocess.run(line, capture_output=True, timeout=300, check=True, **given)

@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from sgdstudy import checks
 from sgdstudy.errors import InputError, Refused, StoreError, quoted, without_secrets
-from sgdstudy.tracking import address, database, server
+from sgdstudy.tracking import address, database, read_only, server
 from sgdstudy.tracking.places import FOLDERS, OURS, local_path, place_of_run
 from sgdstudy.tracking.retry import patiently
 from sgdstudy.tracking.shared import group_rights, make_folder
@@ -100,7 +100,7 @@ class Store:
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         try:
             if self.reads and self.database is not None:
-                made: Any = database.Reader(self.database)
+                made: Any = read_only.Reader(self.database)
             else:
                 made = server.first(self.uri, lambda: MlflowClient(tracking_uri=self.uri))
         except MlflowException as error:
@@ -243,7 +243,7 @@ def open_store(given: str | None = None, make: bool = True) -> Store:
         server.check(store.uri, lambda: store.client)
         return store
     if not make:
-        database.require_exists(path)
+        read_only.require_exists(path)
     _require_no_links(store.root, path)
     lock = store.root / ".lock"
     try:
@@ -280,7 +280,7 @@ def read_store(given: str | None = None) -> Store:
         server.check(store.uri, lambda: store.client)
         return store
     _require_no_links(store.database.parent, store.database)
-    database.require_readable(store.database)
+    read_only.require_readable(store.database)
     return replace(store, reads=True)
 
 
