@@ -344,7 +344,7 @@ WRONG = [
 def test_a_terminal_of_any_kind_names_the_option_that_is_wrong(encoding):
     """The parser draws other boxes where the terminal has other letters."""
     script = SCRIPTS["ex6_shuffle"]
-    found = programs(*(words for words, _ in WRONG), script=script, encoding=encoding)
+    found = programs(*(words for words, _ in WRONG), script=script, encodings=(encoding,))
     for (_, says), (code, _, error) in zip(WRONG, found, strict=True):
         assert code == 2
         assert error.startswith(f"error: {says}")
