@@ -32,6 +32,7 @@ from sgdstudy.training.checkpoint import (
 from sgdstudy.training.run import Run
 
 SECONDS = 60.0  # between two checkpoints
+CONFIG = "sgdstudy.config_hash"
 ENDED = ("FINISHED", "KILLED", "FAILED")
 log = logging.getLogger("sgdstudy")
 
@@ -91,7 +92,14 @@ def find_former(
             log.warning("%s: run %s is left out: %s", arm, run.run_id, error)
             continue
         return Former(run.run_id, values, there)
-    log.warning("%s starts from the beginning: no run of it can be gone on with", arm)
+    config = {CONFIG: tags[CONFIG]}
+    of_other_code = (
+        run for run in _ended(store, study, arm, config) if not tags.items() <= run.tags.items()
+    )
+    why = "no run of it can be gone on with"
+    if next(of_other_code, None):
+        why += "; what there is is of another version of the code, or of torch"
+    log.warning("%s starts from the beginning: %s", arm, why)
     return None
 
 
