@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: study test quick ui notebook bench faults mutants report clean
+.PHONY: study test types types-of-tests quick ui notebook bench faults mutants report clean
 
 study: $(STAMP)
 	$(BIN)/sgdstudy study
@@ -12,9 +12,14 @@ study: $(STAMP)
 test: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/mypy --config-file tests/mypy.ini
+	$(MAKE) --no-print-directory -j 2 types types-of-tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+types-of-tests: $(STAMP)
+	$(BIN)/mypy --config-file tests/mypy.ini
 
 # before each commit: a minute or so
 quick: $(STAMP)

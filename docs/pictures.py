@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from sgdstudy.report.pictures import small_png
-from sgdstudy.report.report import MAIN, answered
+from sgdstudy.report.sections import MAIN, answered
 from sgdstudy.tracking.runs import artifact
 from sgdstudy.tracking.store import Store, read_store
 

@@ -1,5 +1,6 @@
 """What several test files share: an empty MLflow store, small problems, the notebook's loop."""
 
+import gc
 import os
 import re
 import shutil
@@ -14,10 +15,22 @@ from hypothesis import settings
 from torch.utils.data import DataLoader, TensorDataset
 
 import sgdstudy as ss
+from sgdstudy.studies.workers import collect_seldom
 
 os.environ["SGDSTUDY_LANG"] = "en"  # whatever the locale of who runs the tests
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=40)
 settings.load_profile("repeatable")
+
+
+gc.disable()  # until all tests are imported: a fifth of the time that takes
+
+
+def pytest_collection_finish():
+    """Garbage is looked for among what tests make, not in torch and MLflow."""
+    gc.collect()
+    gc.freeze()
+    collect_seldom()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items):
@@ -36,6 +49,7 @@ def empty_store(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         open_store(str(folder))
+    gc.freeze()  # MLflow is imported by now
     return folder
 
 
@@ -66,36 +80,47 @@ def call(*words):
 
 
 EACH = """
-import runpy, sys
-for words in {commands}:
-    sys.argv, code = ["sgdstudy", *words], 0
-    try:
-        runpy.run_module("sgdstudy", run_name="__main__")
-    except SystemExit as end:
-        code = end.code or 0
-    for stream in (sys.stdout, sys.stderr):
-        print("\\f", code, file=stream, flush=True)
+import io, runpy, sys
+sys.path[0] = {folder!r}
+for n, encoding in enumerate({encodings!r}):
+    for number, name in ((1, "stdout"), (2, "stderr")) if n else ():
+        errors = "strict" if number == 1 else "backslashreplace"
+        stream = io.TextIOWrapper(open(number, "wb", closefd=False), encoding, errors)
+        setattr(sys, name, stream), setattr(sys, f"__{{name}}__", stream)
+    for words in {commands}:
+        sys.argv, code = [{program!r}, *words], 0
+        try:
+            runpy.{how}({program!r}, run_name="__main__")
+        except SystemExit as end:
+            code = end.code or 0
+        for stream in (sys.stdout, sys.stderr):
+            print("\\f", code, file=stream, flush=True)
 """
 
 
-def programs(*commands, python=(), encoding="utf-8", coded=None, **given):
+def programs(*commands, script=None, python=(), encodings=("utf-8",), coded=None, **given):
     """Exit code, output and errors of `python -m sgdstudy`, for each of its words, in one process.
 
     To start one takes seconds.
 
     Args:
-        encoding: of the output; None: as the environment has it, which is `coded`.
+        script: the file of a page, which is run instead.
+        encodings: of the output, in each of which all are run; None: that of the environment.
+        coded: that one.
     """
-    line = [sys.executable, *python, "-c", EACH.format(commands=commands)]
+    program, how = (str(script), "run_path") if script else ("sgdstudy", "run_module")
+    about = {"program": program, "how": how, "folder": os.path.dirname(script or "")}
+    code = EACH.format(commands=commands, encodings=encodings, **about)
     given["env"] = {**os.environ, **given.get("env", {})}
-    given["env"] |= {"PYTHONIOENCODING": encoding} if encoding else {}
+    given["env"] |= {"PYTHONIOENCODING": encodings[0]} if encodings[0] else {}
+    line = [sys.executable, *python, "-c", code]
     made = subprocess.run(line, capture_output=True, timeout=300, check=True, **given)
-    out, errors = (
-        re.split(r"\f (\d+)\r?\n", text.decode(encoding or coded))
-        for text in (made.stdout, made.stderr)
-    )
-    assert len(out) == len(errors) == 2 * len(commands) + 1
-    return list(zip(map(int, out[1::2]), out[::2], errors[::2], strict=False))
+    out, errors = (re.split(rb"\f (\d+)\r?\n", text) for text in (made.stdout, made.stderr))
+    each = [encoding or coded for encoding in encodings for _ in commands]
+    assert len(out) == len(errors) == 2 * len(each) + 1
+    parts = zip(each, out[::2], errors[::2], strict=False)
+    read = [(one.decode(encoding), other.decode(encoding)) for encoding, one, other in parts]
+    return [(int(code), *texts) for code, texts in zip(out[1::2], read, strict=True)]
 
 
 def small_curve(d=53, noise=0.0, **changes):

@@ -114,8 +114,8 @@ FIXED_ORDER = Group(
     ],
 )
 
-RANDOM_ORDER = Group(
-    "theory/random_order.py",
+RANDOM_STEP = Group(
+    "theory/random_step.py",
     "theory batch_size step_sizes tuning theory_kinds stationary_covariance fastest",
     [
         (
@@ -149,6 +149,13 @@ RANDOM_ORDER = Group(
             "(momentum, 1 + momentum) if nesterov",
             "Nesterov's velocity moves twice",
         ),
+    ],
+)
+
+STATIONARY = Group(
+    "theory/stationary.py",
+    "theory batch_size step_sizes tuning theory_kinds stationary_covariance fastest",
+    [
         (
             "np.linalg.eigvalsh(_pull(one, lr, share))[0])",
             "np.linalg.eigvalsh(_pull(one, lr, share))[-1])",
@@ -165,52 +172,13 @@ RANDOM_ORDER = Group(
             "noise / (2 * values[:, None])",
             "two modes have the curvature of the first",
         ),
-        (
-            "square[:n, :n] = unit.second - np.eye(n) + linear[:n, :n]",
-            "square[:n, :n] = unit.second - np.eye(n)",
-            "the part linear in lr counts twice",
-        ),
-        (
-            "square = squares[size]",
-            "square = squares[int(sizes[0])]",
-            "the short last batch is taken for a full one",
-        ),
-        (
-            "linear @ found[t] - lr * (square @ found[t])",
-            "linear @ found[t] + lr * (square @ found[t])",
-            "the square term has the wrong sign",
-        ),
         ("scale = max(radius, 1e-3)", "scale = 1.0", "the power of many steps overflows"),
         ("epoch = last / scale @", "epoch = step / scale @", "the last batch is as large"),
-        ("once[-1, :n] = size * h / 2", "once[-1, :n] = h / 2", "weights of the running loss"),
-        (
-            "np.linalg.matrix_power(once, sizes.count(size)) @ epoch_map",
-            "epoch_map @ np.linalg.matrix_power(once, sizes.count(size))",
-            "the short batch comes first",
-        ),
-        ("        state[-1] = 0.0\n", "", "the running loss sums over all epochs"),
-        ("losses < epsilon)\n", "losses <= epsilon)\n", "reached at equality"),
-        (
-            "return float(below[0] + 1) if len(below)",
-            "return float(below[0]) if len(below)",
-            "from 0",
-        ),
         ("* 4 / outputs**2 / d", "* 4 / outputs / d", "the square of a mean over outputs"),
         (
             "share * random + (1 - share) * np.outer",
             "share * random + np.outer",
             "E[H]^2 counts in full",
-        ),
-        (
-            "half = np.abs(np.asarray(x, dtype=float)) / 2",
-            "half = np.abs(np.asarray(x, dtype=float))",
-            "x for x / 2",
-        ),
-        ("1 - np.tanh(safe) / safe)", "np.tanh(safe) / safe)", "the share removed"),
-        (
-            "np.divide(1 + a, 1 - a,",
-            "np.divide(np.ones_like(a), 1 - a,",
-            "half the factor for small steps",
         ),
         (
             "epoch)).max() ** (1 / len(sizes)))",
@@ -226,6 +194,52 @@ RANDOM_ORDER = Group(
             "noise = q @ (sums * added) + power @ noise",
             "noise = q @ (sums * added) + noise",
             "noise of before does not contract",
+        ),
+    ],
+)
+
+RANDOM_ORDER = Group(
+    "theory/random_order.py",
+    "theory batch_size step_sizes tuning theory_kinds stationary_covariance fastest",
+    [
+        (
+            "square[:n, :n] = unit.second - np.eye(n) + linear[:n, :n]",
+            "square[:n, :n] = unit.second - np.eye(n)",
+            "the part linear in lr counts twice",
+        ),
+        (
+            "square = squares[size]",
+            "square = squares[int(sizes[0])]",
+            "the short last batch is taken for a full one",
+        ),
+        (
+            "linear @ found[t] - lr * (square @ found[t])",
+            "linear @ found[t] + lr * (square @ found[t])",
+            "the square term has the wrong sign",
+        ),
+        ("once[-1, :n] = size * h / 2", "once[-1, :n] = h / 2", "weights of the running loss"),
+        (
+            "np.linalg.matrix_power(once, sizes.count(size)) @ epoch_map",
+            "epoch_map @ np.linalg.matrix_power(once, sizes.count(size))",
+            "the short batch comes first",
+        ),
+        ("        state[-1] = 0.0\n", "", "the running loss sums over all epochs"),
+        ("losses < epsilon)\n", "losses <= epsilon)\n", "reached at equality"),
+        (
+            "return float(below[0] + 1) if len(below)",
+            "return float(below[0]) if len(below)",
+            "from 0",
+        ),
+        (
+            "half = np.abs(np.asarray(x, dtype=float)) / 2",
+            "half = np.abs(np.asarray(x, dtype=float))",
+            "x for x / 2",
+        ),
+        ("1 - np.tanh(safe) / safe)", "np.tanh(safe) / safe)", "the share removed"),
+        (
+            "np.divide(1 + a, 1 - a,",
+            "np.divide(np.ones_like(a), 1 - a,",
+            "half the factor for small steps",
         ),
         ("half**2 / 3 - 2", "half**2 / 6 - 2", "half the series"),
     ],
@@ -535,6 +549,8 @@ FASTEST = Group(
 GROUPS = [
     DESCENT,
     FIXED_ORDER,
+    RANDOM_STEP,
+    STATIONARY,
     RANDOM_ORDER,
     FASTEST,
     PATHS,

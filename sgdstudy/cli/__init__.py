@@ -2,5 +2,5 @@
 
 Promises: bad input is one line and exit code 2; only this folder prints.
 May import: everything.
-Start reading: `main.py`, then `commands.py`.
+Start reading: `main.py`, then `commands.py`; `upkeep.py` and `teaching.py` are more of them.
 """

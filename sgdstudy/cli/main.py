@@ -16,6 +16,7 @@ from sgdstudy.errors import InputError, Interrupted, StoreError, one_line
 from sgdstudy.language import languages, say, speaking, to_say, unknown
 from sgdstudy.studies import output
 from sgdstudy.studies.study import Study
+from sgdstudy.studies.workers import collect_seldom
 
 HELP = ("-h", "--help")
 # full, over its quota, broken, read-only, or not ours
@@ -29,6 +30,8 @@ SYSTEM = (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `sgdstudy`."""
+    if arguments is None:  # the program, not a call from somebody else's
+        collect_seldom()
     words, lang = _split(sys.argv[1:] if arguments is None else arguments)
     helps = not words or words[0] in HELP
     code = _guarded(lambda: print(_usage()) if helps else _run(words), lang)
@@ -38,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def script_main(study: Study) -> None:
     """Entry point of a script in `experiments/`."""
+    collect_seldom()
     words, lang = _split(sys.argv[1:])
     sys.exit(_guarded(lambda: run_script(study, parse_options(study, words)), lang))
 

@@ -10,7 +10,7 @@ from sgdstudy.errors import InputError
 from sgdstudy.language import everywhere, say
 from sgdstudy.report import report
 from sgdstudy.report.markup import command, joined, markdown, rendered
-from sgdstudy.report.report import (
+from sgdstudy.report.sections import (
     ANSWER,
     MAIN,
     answered,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,7 @@ from sgdstudy.text import printable
 from sgdstudy.tracking import shapes
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from markupsafe import Markup
 
 LONGEST = 5_000  # characters of a paragraph: what is searched for takes its square
@@ -141,6 +143,12 @@ def slug(name: str) -> str:
 
 def rendered(template: str, **values: Any) -> str:
     """Return a page of `templates/` with these values; text in them is text, never markup."""
+    return _environment(language()).get_template(template).render(**values)
+
+
+@functools.cache  # its templates are compiled once
+def _environment(lang: str) -> Environment:
+    """Return what renders pages in the present language."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -153,5 +161,5 @@ def rendered(template: str, **values: Any) -> str:
     )
     environment.filters["breakable"] = breakable
     colon = say("{title}: {what}", title="", what="")  # with its space
-    environment.globals |= {"say": say, "language": language(), "colon": colon}
-    return environment.get_template(template).render(**values)
+    environment.globals |= {"say": say, "language": lang, "colon": colon}
+    return environment

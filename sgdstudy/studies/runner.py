@@ -202,7 +202,7 @@ def train_arm(
     """
     problem, config, ours = arm.problem, arm.config, arm.trajectory is None
     hash_ = describe.config_hash(problem, describe.parameters(problem, config))
-    wanted = {"sgdstudy.config_hash": hash_, **invocation.code.same}
+    wanted = {resume.CONFIG: hash_, **invocation.code.same}
     own = own_options(invocation.tags)
     known = Identity.of(problem, config, own)
     color = {} if arm.color is None else {chart_views.COLOR: arm.color}

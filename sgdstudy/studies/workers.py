@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import signal
@@ -19,6 +20,11 @@ from sgdstudy.language import language, speak
 from sgdstudy.studies import deaths, output
 
 WORKER_NICE = 10  # whoever takes their results goes first: one that lags makes them wait
+
+
+def collect_seldom() -> None:
+    """Look for garbage seldom: torch and MLflow, once imported, are none; a fifth of a start."""
+    gc.set_threshold(50_000, 20, 50)
 
 
 def default_jobs() -> int:
@@ -61,6 +67,7 @@ def spread(
 
 
 def _begin_worker(parent: int, spoken: str) -> None:
+    collect_seldom()
     speak(spoken)
     output.harden()
     output.keep_warnings_ours()

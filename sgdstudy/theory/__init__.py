@@ -11,7 +11,7 @@ and `config` what is trained and how, `confidence` of an interval, `seed` of the
 
 Promises: nothing here looks at a run; what is not known is refused, never guessed.
 May import: `recipe`, `quantities`, `problems` and below.
-Start reading: `descent.py`, `fixed_order.py`, `random_order.py`; `expect.py` binds them to an arm.
+Start reading: `descent.py`, `fixed_order.py`, `random_step.py`; `expect.py` binds them to an arm.
 """
 
 import inspect
@@ -90,19 +90,12 @@ from sgdstudy.theory.medians import draw_within, ratio_of_means
 from sgdstudy.theory.particles import Estimated, reshuffling_growth, reshuffling_lr_limit
 from sgdstudy.theory.paths import PRODUCTS, first_overflow, log_rate, lyapunov, lyapunov_zero_lr
 from sgdstudy.theory.random_order import (
-    MOST_PARAMETERS,
-    Moments,
     expected_losses,
     first_below,
-    mean_square_lr_limit,
-    mean_square_radius,
-    ou_covariance,
     reshuffling_factor,
     shuffle_once_factor,
-    stationary_covariance,
-    stationary_excess,
-    step_moments,
 )
+from sgdstudy.theory.random_step import MOST_PARAMETERS, Moments, step_moments
 from sgdstudy.theory.rates import (
     Law,
     fixed_order_law,
@@ -127,6 +120,13 @@ from sgdstudy.theory.reshuffling import (
 )
 from sgdstudy.theory.rounding import sum_rounding
 from sgdstudy.theory.stability import growth_per_step, linearised, sharpness_limit
+from sgdstudy.theory.stationary import (
+    mean_square_lr_limit,
+    mean_square_radius,
+    ou_covariance,
+    stationary_covariance,
+    stationary_excess,
+)
 from sgdstudy.theory.step_sizes import (
     averaged_excess_law,
     averaged_losses,

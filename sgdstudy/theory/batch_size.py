@@ -19,13 +19,9 @@ from sgdstudy.errors import InputError, quoted
 from sgdstudy.problems.least_squares import LeastSquares
 from sgdstudy.recipe.orders import batch_sizes
 from sgdstudy.theory.descent import lr_limit
-from sgdstudy.theory.random_order import (
-    mean_square_lr_limit,
-    moments_along,
-    stationary_excess,
-    step_moments,
-    unbounded,
-)
+from sgdstudy.theory.random_order import moments_along, unbounded
+from sgdstudy.theory.random_step import step_moments
+from sgdstudy.theory.stationary import mean_square_lr_limit, stationary_excess
 
 FIRST = 1024  # steps looked at first
 

@@ -21,6 +21,7 @@ from sgdstudy.theory import (
     drift,
     paths,
     random_order,
+    random_step,
     reshuffling,
     rounding,
     stability,
@@ -227,7 +228,7 @@ class Expected(ExpectedOrders):
         c, ls = self.config, self.problem.least_squares
         rule = c.optimizer in ("notebook", "SGD") and not set(c.options) - {"momentum"}
         order = c.batch_size is not None and str(c.order) in RANDOM_ORDERS
-        most = random_order.MOST_PARAMETERS // (2 if self.momentum else 1)
+        most = random_step.MOST_PARAMETERS // (2 if self.momentum else 1)
         small = ls is not None and len(ls.w_star) <= most
         stays = c.schedule is None and not c.batch_schedule
         return rule and order and stays and small

@@ -27,6 +27,7 @@ from sgdstudy.theory import (
     random_order,
     rates,
     reshuffling,
+    stationary,
     step_sizes,
 )
 from sgdstudy.theory.follow import FIXED_ORDERS
@@ -116,14 +117,14 @@ class ExpectedMoments:
         """The step size from which the mean square of independent batches diverges."""
         self._steps_are_plain(whatever_lr=True)
         twice = self.config.order == "with_replacement"
-        limit = random_order.mean_square_lr_limit(self.ls, self.problem.d, self._size, twice)
+        limit = stationary.mean_square_lr_limit(self.ls, self.problem.d, self._size, twice)
         return Known(limit, source=MOMENTS)
 
     @property
     def mean_square_factor(self) -> Known:
         """The factor per step of the mean square of w - w* in the long run, noise aside."""
         given = (self.problem.d, self._size, self._lr, self._twice)
-        return Known(random_order.mean_square_radius(self.ls, *given), source=MOMENTS)
+        return Known(stationary.mean_square_radius(self.ls, *given), source=MOMENTS)
 
     def lr_limit_to_reach(self, excess: float) -> float:
         """Return the largest step whose stationary excess is not above this."""
@@ -229,13 +230,13 @@ class ExpectedMoments:
     def stationary_excess(self) -> Known:
         """The excess loss at which a constant step settles; infinite where there is none."""
         given = (self.problem.d, self._size, self._lr, self._twice)
-        return Known(random_order.stationary_excess(self.ls, *given), source=MOMENTS)
+        return Known(stationary.stationary_excess(self.ls, *given), source=MOMENTS)
 
     def stationary_excess_at(self, shares: np.ndarray) -> np.ndarray:
         """Return `stationary_excess` at these shares of the step size, of any shape."""
         given, lr = (self.problem.d, self._size), self._lr
         settled = np.vectorize(
-            lambda x: random_order.stationary_excess(self.ls, *given, x * lr, self._twice)
+            lambda x: stationary.stationary_excess(self.ls, *given, x * lr, self._twice)
         )
         return np.asarray(settled(shares), dtype=float)
 

@@ -11,7 +11,7 @@ import numpy as np
 from sgdstudy import checks
 from sgdstudy.problems.least_squares import LeastSquares
 from sgdstudy.theory.descent import eigenvalues
-from sgdstudy.theory.random_order import mean_square_radius
+from sgdstudy.theory.stationary import mean_square_radius
 
 RULES = ("descent", "heavy ball", "Nesterov")
 # where the least is looked for first: lr times the largest eigenvalue, beta / (1 - beta)

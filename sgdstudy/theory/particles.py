@@ -15,8 +15,8 @@ import numpy as np
 
 from sgdstudy.errors import InputError
 from sgdstudy.problems.least_squares import LeastSquares
-from sgdstudy.theory.random_order import mean_square_lr_limit
 from sgdstudy.theory.reshuffling import Items, enumerable, epoch_radius, items_of, moving
+from sgdstudy.theory.stationary import mean_square_lr_limit
 
 EVEN = 0.9  # effective share of the particles below which they are resampled
 GUIDE = 0.5  # share of the potentials: whole ones set particles apart that go the usual way

@@ -24,7 +24,7 @@ from sgdstudy.problems.least_squares import LeastSquares
 from sgdstudy.theory.batch_vs_full import gradients
 from sgdstudy.theory.checked import permutation
 from sgdstudy.theory.medians import jackknife_error
-from sgdstudy.theory.random_order import step_moments
+from sgdstudy.theory.random_step import step_moments
 
 Law = Mapping[int, float]  # exponent of K -> constant
 

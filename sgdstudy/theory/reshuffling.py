@@ -24,7 +24,7 @@ from sgdstudy.problems.least_squares import LeastSquares
 from sgdstudy.recipe.orders import batch_sizes
 from sgdstudy.theory.batch_vs_full import finite_share, gradients
 from sgdstudy.theory.checked import whole_sizes
-from sgdstudy.theory.random_order import MOST_PARAMETERS
+from sgdstudy.theory.random_step import MOST_PARAMETERS
 
 MOST_PAIRS = 1_000_000  # of a set of items and the batch that comes next: seconds
 ORDERS = ("shuffle", "block_shuffle")

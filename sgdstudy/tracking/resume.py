@@ -34,6 +34,7 @@ from sgdstudy.training.checkpoint import (
 from sgdstudy.training.run import Run
 
 SECONDS = 60.0  # between two checkpoints
+CONFIG = "sgdstudy.config_hash"
 ENDED = ("FINISHED", "KILLED", "FAILED")
 log = logging.getLogger("sgdstudy")
 
@@ -94,8 +95,17 @@ def find_former(
             log.warning("%s", say("{arm}: run {run} is left out: {why}", **which))
             continue
         return Former(run.run_id, values, there)
-    which = {"name": arm, "why": say("no run of it can be gone on with")}
-    log.warning("%s", say("{name} starts from the beginning: {why}", **which))
+    config = {CONFIG: tags[CONFIG]}
+    of_other_code = (
+        run for run in _ended(store, study, arm, config) if not tags.items() <= run.tags.items()
+    )
+    why = say("no run of it can be gone on with")
+    if next(of_other_code, None):
+        why = say(
+            "no run of it can be gone on with; what there is is of another version of the code, "
+            "or of torch"
+        )
+    log.warning("%s", say("{name} starts from the beginning: {why}", name=arm, why=why))
     return None
 
 

@@ -20,7 +20,7 @@ from filelock import FileLock
 from sgdstudy import checks
 from sgdstudy.errors import Away, InputError, Refused, StoreError, quoted, without_secrets
 from sgdstudy.language import say, to_say
-from sgdstudy.tracking import address, database, server
+from sgdstudy.tracking import address, database, read_only, server
 from sgdstudy.tracking.places import FOLDERS, OURS, local_path, place_of_run
 from sgdstudy.tracking.retry import patiently
 from sgdstudy.tracking.shared import group_rights, make_folder
@@ -120,7 +120,7 @@ class Store:
             made: Any = server.first(
                 self.uri,
                 lambda: (
-                    MlflowClient(tracking_uri=self.uri) if path is None else database.Reader(path)
+                    MlflowClient(tracking_uri=self.uri) if path is None else read_only.Reader(path)
                 ),
             )
         except MlflowException as error:
@@ -266,7 +266,7 @@ def open_store(given: str | None = None, make: bool = True) -> Store:
         return store
     _require_own(store.root, path)
     if not make:
-        database.require_exists(path)
+        read_only.require_exists(path)
     lock = store.root / LOCK
     try:
         make_folder(store.root)
@@ -303,7 +303,7 @@ def read_store(given: str | None = None) -> Store:
         server.check(store.uri, lambda: store.client)
         return store
     _require_own(store.database.parent, store.database)
-    database.require_readable(store.database)
+    read_only.require_readable(store.database)
     return replace(store, reads=True)
 
 

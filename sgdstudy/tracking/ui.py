@@ -20,7 +20,7 @@ import requests
 from sgdstudy.errors import InputError, StoreError
 from sgdstudy.language import VARIABLE, language, to_say
 from sgdstudy.language import say as in_words
-from sgdstudy.tracking import app, chart_views, database, recovery, watched
+from sgdstudy.tracking import app, chart_views, read_only, recovery, watched
 from sgdstudy.tracking.store import Store, locate, read_store
 from sgdstudy.training.interrupts import STOP_SIGNALS
 
@@ -132,7 +132,7 @@ def server_command(store: Store, port: int) -> list[str]:
 def _address(store: Store) -> str:
     if store.database is None or not store.reads:
         return store.uri
-    return database.address(store.database, database.query(store.database))
+    return read_only.address(store.database, read_only.query(store.database))
 
 
 def _environment(store: Store) -> dict[str, str]:

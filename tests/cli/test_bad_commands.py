@@ -8,10 +8,10 @@ import re
 import shutil
 import socket
 import sqlite3
-import subprocess
 import sys
 
 import pytest
+from conftest import programs
 from test_cli import SCRIPT, call
 
 import sgdstudy as ss
@@ -331,30 +331,24 @@ def test_help_is_in_the_language_of_who_asks_for_it(filled, capsys, words):
 SCRIPTS = {name: path for name, path in find_scripts().items() if path.parent.name == "experiments"}
 
 
+WRONG = [
+    (["--nope"], "Unrecognized options: --nope"),
+    (["--momentum", "0.9", "--nope"], "Unrecognized options: --momentum, 0.9, --nope"),
+    (["--lr", "abc"], "--lr: 'abc' is not a number"),
+    (["--seeds"], "Missing value for argument '--seeds'"),
+]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "cp1252"])
-@pytest.mark.parametrize(
-    ("words", "says"),
-    [
-        (["--nope"], "Unrecognized options: --nope"),
-        (["--momentum", "0.9", "--nope"], "Unrecognized options: --momentum, 0.9, --nope"),
-        (["--lr", "abc"], "--lr: 'abc' is not a number"),
-        (["--seeds"], "Missing value for argument '--seeds'"),
-    ],
-)
-def test_a_terminal_of_any_kind_names_the_option_that_is_wrong(encoding, words, says):
+def test_a_terminal_of_any_kind_names_the_option_that_is_wrong(encoding):
     """The parser draws other boxes where the terminal has other letters."""
     script = SCRIPTS["ex6_shuffle"]
-    done = subprocess.run(
-        [sys.executable, str(script), *words],
-        capture_output=True,
-        env=os.environ | {"PYTHONIOENCODING": encoding},
-        text=True,
-        encoding=encoding,
-    )
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"error: {says}")
-    assert "ex6_shuffle.py --help" in done.stderr
+    found = programs(*(words for words, _ in WRONG), script=script, encodings=(encoding,))
+    for (_, says), (code, _, error) in zip(WRONG, found, strict=True):
+        assert code == 2
+        assert error.startswith(f"error: {says}")
+        assert "ex6_shuffle.py --help" in error
 
 
 @pytest.mark.slow

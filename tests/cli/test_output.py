@@ -187,33 +187,32 @@ def test_what_cannot_be_written_is_lost_and_noted(monkeypatch, number):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
 @pytest.mark.parametrize("python", [[], ["-OO"], ["-W", "error"]], ids=" ".join)
-def test_list_and_help_print_on_any_terminal(printing, python, encoding):
-    commands = (["list"], ["run", "printing", "--help"], ["--help"])
-    shown = programs(*commands, python=python, encoding=encoding, env={"COLUMNS": "200"})
-    assert [(code, error) for code, _, error in shown] == [(0, "")] * 3
-    dash = {"cp1252": "–", "ascii": "-"}[encoding]
-    assert f"Does [bold]it[/oops] print {dash} with inf" in shown[0][1]
-    assert "--first-seed" in shown[1][1]
-    assert "List the studies and their questions." in shown[2][1]
+def test_list_and_help_print_on_any_terminal(printing, python):
+    commands, dashes = (["list"], ["run", "printing", "--help"], ["--help"]), ("–", "-")
+    given = {"encodings": ("cp1252", "ascii"), "env": {"COLUMNS": "200"}}
+    shown = programs(*commands, python=python, **given)
+    assert [(code, error) for code, _, error in shown] == [(0, "")] * 6
+    for dash, (listed, options, helped) in zip(dashes, (shown[:3], shown[3:]), strict=True):
+        assert f"Does [bold]it[/oops] print {dash} with inf" in listed[1]
+        assert "--first-seed" in options[1]
+        assert "List the studies and their questions." in helped[1]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lang", languages())
 @pytest.mark.parametrize("encoding", ["cp850", "C"])
-def test_every_command_speaks_plainly_in_any_encoding(encoding, lang):
+def test_every_command_speaks_plainly_in_any_encoding(encoding):
     """`--help` of all of them and of all scripts; "C": a locale that knows ASCII, and no UTF-8."""
-    env, coded = {"SGDSTUDY_LANG": lang, "COLUMNS": "200"}, encoding
+    given = {"encodings": (encoding,), "env": {"COLUMNS": "200"}}
     if encoding == "C":
-        env |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-        coded = "ascii"
+        given = {"encodings": (None,), "coded": "ascii", "env": {"COLUMNS": "200"}}
+        given["env"] |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     helps = [[name, "--help"] for name in COMMANDS]
     helps += [["run", name, "--help"] for name in find_scripts()]
-    commands = [["--help"], ["list"], ["nonsense"], *helps]
-    found = programs(*commands, encoding=None if encoding == "C" else coded, env=env, coded=coded)
-    for words, (code, out, error) in zip(commands, found, strict=True):
-        assert code == (2 if words == ["nonsense"] else 0), (words, error)
+    each = [["--help"], ["list"], ["nonsense"], *helps]
+    commands = [[*words, "--lang", lang] for lang in languages() for words in each]
+    for words, (code, out, error) in zip(commands, programs(*commands, **given), strict=True):
+        assert code == (2 if words[0] == "nonsense" else 0), (words, error)
         assert bool(error) is bool(code)
         assert not re.search(r"\\[xu]|Error|[^\w\s)\"`']\?", out + error), words
 

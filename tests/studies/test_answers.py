@@ -589,7 +589,8 @@ def trained(page, i):
     return study, options, runs, Claims(study.claimed(options, runs))
 
 
-def told(page, i, lang, monkeypatch):
+@cache
+def told(page, i, lang):
     """The answer in short and in full, and what was said: (English text, values)."""
     study, options, runs, claims = trained(page, i)
     heard, say = [], language.say
@@ -598,7 +599,7 @@ def told(page, i, lang, monkeypatch):
         heard.append((language.plain(text), values))
         return say(text, many, **values)
 
-    with language.speaking(lang), monkeypatch.context() as patch:
+    with language.speaking(lang), pytest.MonkeyPatch.context() as patch:
         patch.setattr(language, "say", listen)
         short, full = study.answered(options, runs, claims)
     return short, full, heard
@@ -606,9 +607,9 @@ def told(page, i, lang, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("page", "i"), CASES)
-def test_a_sentence_is_said_where_the_data_bears_it(page, i, monkeypatch):
+def test_a_sentence_is_said_where_the_data_bears_it(page, i):
     _, options, runs, _ = trained(page, i)
-    heard = {text for text, _ in told(page, i, "en", monkeypatch)[2]}
+    heard = {text for text, _ in told(page, i, "en")[2]}
     rules = RULES[page](options, runs)
     for start, bears in rules.items():
         said = any(text.startswith(start) for text in heard)
@@ -632,8 +633,8 @@ def test_no_claim_fails_whatever_the_options(page, i):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("page", "i"), CASES)
-def test_both_languages_say_the_same_with_the_same_numbers(page, i, monkeypatch):
-    english, french = (told(page, i, lang, monkeypatch) for lang in ("en", "fr"))
+def test_both_languages_say_the_same_with_the_same_numbers(page, i):
+    english, french = (told(page, i, lang) for lang in ("en", "fr"))
     assert [text for text, _ in english[2]] == [text for text, _ in french[2]]
     for one, other in zip(english[:2], french[:2], strict=True):
         assert numbers(one) == numbers(other, ",")
@@ -643,8 +644,8 @@ def test_both_languages_say_the_same_with_the_same_numbers(page, i, monkeypatch)
 @pytest.mark.slow
 @pytest.mark.parametrize("lang", ["en", "fr"])
 @pytest.mark.parametrize(("page", "i"), CASES)
-def test_an_answer_is_in_words_and_the_short_one_is_short(page, i, lang, monkeypatch):
-    short, full, _ = told(page, i, lang, monkeypatch)
+def test_an_answer_is_in_words_and_the_short_one_is_short(page, i, lang):
+    short, full, _ = told(page, i, lang)
     for text in (short, full):
         assert not re.search(
             r"\b(nan|inf|None|True|False)\b|\de[+-]?\d|\{|\}",

@@ -355,7 +355,11 @@ def test_a_script_that_runs_itself_is_only_loaded(experiments, capsys):
             "arms of page failed: ZeroDivisionError: float division by zero (page.py",
         ),
         ("def arms(o)", "def arms()", "arms of page is called with options"),
-        ('yield "arm"', 'for i in range(10**9):\n        yield f"{i}"', "more than 10,000 arms"),
+        pytest.param(
+            *('yield "arm"', 'for i in range(10**9):\n        yield f"{i}"'),
+            "more than 10,000 arms",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_mistake_in_a_script_shows_before_the_training(experiments, store, old, new, says):

@@ -122,8 +122,9 @@ def all_runs(store, name=NAME):
 
 
 def command(words):
-    """Run the command line here; return its exit code."""
-    return call("sweep", *words)
+    """Run the command line, in this process unless it says in how many; return its exit code."""
+    own = [] if {"--jobs", "--dask"} & {*words} else ["--jobs", "1"]
+    return call("sweep", *words, *own)
 
 
 # ---- what is recorded -----------------------------------------------------------------------
@@ -447,6 +448,7 @@ def test_a_scheduler_without_workers_is_one_line(script, tmp_path, capsys, no_se
         assert "no workers" in refused(script, tmp_path, file, capsys)
 
 
+@pytest.mark.slow
 def test_workers_of_other_versions_are_one_line(
     script, tmp_path, capsys, no_server, dask_cluster, monkeypatch
 ):
@@ -538,6 +540,7 @@ def test_resume_of_a_finished_sweep_does_nothing(whole, script, tmp_path, no_ser
     pd.testing.assert_frame_equal(swept.table, whole[1].table)
 
 
+@pytest.mark.slow
 def test_an_extended_grid_runs_only_what_is_new(script, store):
     before = sweep.run(plan_of(script, store, ["lr=0.1,0.2"]))
     second = sweep.run(plan_of(script, store, ["lr=0.05,0.1,0.2,0.3"]), resume=True)

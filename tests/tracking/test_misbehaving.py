@@ -46,7 +46,9 @@ COMMANDS = {
     "prune": ["prune", "--keep", "0", "--yes"],
     "ui": ["ui"],
     "sweep": ["sweep", "tiny", "--grid", "lr=1e-4,2e-4", "--seeds", "1", "--jobs", "1"],
-    "sweep --resume": ["sweep", "tiny", "--grid", "lr=1e-4", "--seeds", "1", "--resume"],
+    "sweep --resume": [
+        *("sweep", "tiny", "--grid", "lr=1e-4", "--seeds", "1", "--resume", "--jobs", "1")
+    ],
     "list": ["list"],
     "recover": ["recover"],
     "rerun": ["rerun", "{run_id}"],

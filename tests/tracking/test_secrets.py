@@ -159,12 +159,12 @@ def test_words_that_are_not_utf_8_are_recorded_as_they_can_be(store, monkeypatch
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["http", "postgresql+psycopg"])
-def test_no_line_of_a_command_shows_it(tmp_path, kind):
+def test_no_line_of_a_command_shows_it(tmp_path):
     """Nobody listens there; the driver's or the server's error may quote the address."""
-    address = f"{kind}://ada:{SECRET}@127.0.0.1:9/x"
+    kinds = ("http", "postgresql+psycopg")
     each = (["report"], ["prune", "--keep", "1"], ["recover"])
-    commands = [[*words, "--store", address] for words in each]
+    places = [f"{kind}://ada:{SECRET}@127.0.0.1:9/x" for kind in kinds]
+    commands = [[*words, "--store", place] for place in places for words in each]
     environment = {"XDG_STATE_HOME": str(tmp_path)}
     for code, out, error in programs(*commands, cwd=tmp_path, env=environment):
         assert code == 2

@@ -20,7 +20,7 @@ from sqlalchemy.exc import OperationalError
 from test_store import ROWS, doomed, files, tracked
 
 import sgdstudy as ss
-from sgdstudy.tracking import database, prune
+from sgdstudy.tracking import database, prune, read_only
 from sgdstudy.tracking.store import open_store, read_store
 
 ADA, BEN, GROUP, OTHER = 61001, 61002, 61100, 61200
@@ -220,13 +220,13 @@ def test_a_reader_sees_what_others_write_meanwhile(store):
     assert find() is None
     open_store(store).experiment("later")
     assert find() is not None
-    idle = database.query(Path(store) / "mlflow.db")
+    idle = read_only.query(Path(store) / "mlflow.db")
     assert ("immutable" in idle) is not (Path(store) / "mlflow.db-wal").exists()
 
 
 def test_a_database_that_changes_while_it_is_read_is_read_again(store, monkeypatch):
     path = Path(store) / "mlflow.db"
-    reader = database.Reader(path)
+    reader = read_only.Reader(path)
     calls = []
 
     class Client:
@@ -238,17 +238,17 @@ def test_a_database_that_changes_while_it_is_read_is_read_again(store, monkeypat
             return "whole"
 
     monkeypatch.setattr(reader, "_client", lambda how: Client())
-    monkeypatch.setattr(database, "query", lambda path: "mode=ro&immutable=1")
+    monkeypatch.setattr(read_only, "query", lambda path: "mode=ro&immutable=1")
     assert reader.search() == "whole"
     assert len(calls) == 2
 
 
-@pytest.mark.parametrize("look", [database.require_readable, database.Reader])
+@pytest.mark.parametrize("look", [read_only.require_readable, read_only.Reader])
 def test_a_log_that_is_gone_when_it_is_looked_for_is_no_damage(store, monkeypatch, look):
     """As it was seen: a study ended between the look at its log and the opening."""
     path = Path(store) / "mlflow.db"
     leave(path)
-    look_first, calls = database.query, []
+    look_first, calls = read_only.query, []
 
     def late(path):
         how = look_first(path)
@@ -259,7 +259,7 @@ def test_a_log_that_is_gone_when_it_is_looked_for_is_no_damage(store, monkeypatc
         os.utime(path)  # its log came into it
         return "mode=ro&readonly_shm=1"
 
-    monkeypatch.setattr(database, "query", late)
+    monkeypatch.setattr(read_only, "query", late)
     look(path)
     assert len(calls) == 2
 

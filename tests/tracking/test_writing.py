@@ -17,7 +17,7 @@ from conftest import one_line
 
 import sgdstudy as ss
 import sgdstudy.errors
-from sgdstudy.cli import commands
+from sgdstudy.cli import upkeep
 from sgdstudy.tracking import prune, writing
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.runs import every_run
@@ -251,8 +251,8 @@ def test_what_begins_to_write_while_prune_asks_is_left_alone(store, monkeypatch,
             stack.callback(process.kill)
             return process.stdout.readline() == "held\n"
 
-        monkeypatch.setattr(commands, "confirmed", resumed)
-        assert commands.PruneCommand(1, store).run() == 0
+        monkeypatch.setattr(upkeep, "confirmed", resumed)
+        assert upkeep.PruneCommand(1, store).run() == 0
         left = every_run(opened, opened.experiment("study"))
         assert {run.invocation for run in left} == {calls[0].id, calls[2].id}
     assert "dropped 1 run," in capsys.readouterr().out

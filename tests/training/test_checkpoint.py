@@ -558,6 +558,12 @@ def test_another_configuration_is_not_gone_on_with(shared, caplog):
     begins_anew(shared, "other", arm_of(**COMPILED, epochs=60), caplog, "(engine)")
 
 
+def test_another_version_of_the_code_is_not_gone_on_with(shared, caplog):
+    run = killed(shared, "older", arm_of(**EAGER, epochs=60), 1)
+    open_store(shared).client.set_tag(run.info.run_id, "sgdstudy.torch", "1.0")
+    begins_anew(shared, "older", arm_of(**EAGER, epochs=60), caplog, "another version of the code")
+
+
 def ones(generator):
     return torch.ones(3)
 

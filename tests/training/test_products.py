@@ -23,7 +23,7 @@ def taken(problem, n_seeds, sizes, blocked, monkeypatch, **settings):
     return made(w, made.init(w), indices, np.array(sizes), 1)
 
 
-def network(inputs, hidden, outputs, dtype=torch.float32, d=40):
+def network(inputs, hidden, outputs, *, dtype=torch.float32, d=40):
     draw = torch.Generator().manual_seed(1)
     model = torch.nn.Sequential(
         torch.nn.Linear(inputs, hidden), torch.nn.Tanh(), torch.nn.Linear(hidden, outputs)
@@ -37,7 +37,7 @@ def network(inputs, hidden, outputs, dtype=torch.float32, d=40):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("sizes", [(1, 3, 1), (5, 17, 2), (8, 33, 16), (31, 4, 7), (513, 3, 1)])
 def test_the_bits_are_those_of_plain_loops(sizes, dtype, n_seeds, monkeypatch):
-    problem = network(*sizes, dtype)
+    problem = network(*sizes, dtype=dtype)
     given = (problem, n_seeds, [7, 7, 5])
     blocked = taken(*given[:2], [7, 7, 5], 1, monkeypatch)
     plain = taken(*given[:2], [7, 7, 5], 10**12, monkeypatch)
