@@ -60,7 +60,8 @@ def test_training_is_the_loop_with_dataloaders_of_these_sizes(engine, first, mon
 
 @pytest.mark.parametrize("engine", ["eager", "compiled"])
 @pytest.mark.parametrize("unit", ["step", "epoch"])
-def test_step_sizes_are_counted_in_its_own_steps_and_epochs(engine, unit):
+def test_step_sizes_are_counted_in_its_own_steps_and_epochs(engine, unit, monkeypatch):
+    monkeypatch.setattr(trainer, "FIRST_STEPS", 4)  # less than an epoch
     halved = {"schedule": "StepLR", "schedule_options": {"step_size": 2, "gamma": 0.5}}
     given = {"schedule_unit": unit, "options": {"momentum": 0.5}, "engine": engine, **halved}
     run = ss.train(CURVE, optimizer="SGD", seeds=[4], **GROWS, **given)
