@@ -334,8 +334,8 @@ EVALUATION = Group(
             "the least logit",
         ),
         (
-            "self.loss in losses.ADDITIVE\n        size = EVALUATE_AT_ONCE if adds_up else len(x)",
-            "self.loss in losses.LOSSES\n        size = EVALUATE_AT_ONCE if adds_up else len(x)",
+            "self.loss in losses.ADDITIVE\n        size = _at_once(x) if adds_up else len(x)",
+            "self.loss in losses.LOSSES\n        size = _at_once(x) if adds_up else len(x)",
             "a norm of all residuals is added up by blocks",
         ),
         (

@@ -22,6 +22,16 @@ TRAINER = Group(
             "an adaptive order is asked for an epoch it does not know",
         ),
         (
+            "due[stopped[stopped < span.n_epochs]] = True",
+            "pass",
+            "a run that stops is not evaluated where it stops",
+        ),
+        (
+            "| (epoch == self.config.epochs)",
+            "| (epoch == self.config.epochs + 1)",
+            "nor at its last epoch",
+        ),
+        (
             "else self.phases.until(self.epoch)",
             "else self.config.epochs - self.epoch",
             "a chunk goes on beyond a change of the batch size",
@@ -42,8 +52,8 @@ TRAINER = Group(
             "steps within a long epoch take the step sizes of its beginning",
         ),
         (
-            "epochs = self.epochs.close(self.epoch, whole.end_loss, whole.end_gradient)",
-            "epochs = self.epochs.close(self.epoch + 1, whole.end_loss, whole.end_gradient)",
+            "epochs = self.epochs.close(self.epoch, *ends, due)",
+            "epochs = self.epochs.close(self.epoch + 1, *ends, due)",
             "epochs numbered one too high",
         ),
         (
@@ -129,6 +139,33 @@ TRAINER = Group(
     ],
 )
 
+PRODUCTS = Group(
+    "training/compiled/products.py",
+    "products",
+    [
+        (
+            "go_on && j < n ? c[i * ci + j * cj] : 0",
+            "0",
+            "a sum of many terms is that of its last block",
+        ),
+        (
+            "b[(k + e) * bk + (j + f) * bj] : 0;",
+            "b[(k + e) * bk + f * bj] : 0;",
+            "every block of columns is the first",
+        ),
+        (
+            "if constexpr (N % COLUMNS != 0)",
+            "if constexpr (N % COLUMNS == 1)",
+            "the last two or three columns are never written",
+        ),
+        (
+            "return product<N, M, K>(b, bj, bk, a, ak, ai, c, cj, ci);",
+            "return product<N, M, K>(b, bj, bk, a, ak, ai, c, ci, cj);",
+            "a product with few columns is written as its transpose",
+        ),
+    ],
+)
+
 EPOCHS = Group(
     "training/epochs.py",
     "train schedules phases sample_stream trajectory checkpoint",
@@ -144,13 +181,13 @@ EPOCHS = Group(
             "mean_grad_norm without weights",
         ),
         (
-            '"grad": sizes[:, None, None] * gradient',
-            '"grad": sizes.mean() * gradient',
+            "total += values[:, k] * weights[k]",
+            "total += values[:, k] * weights[0]",
             "norm_mean_grad without weights",
         ),
         (
-            'sums["grad_norm"] / n,',
-            'norm(sums["grad"] / n),',
+            '"mean_grad_norm": sums["grad_norm"] / n,',
+            '"mean_grad_norm": norm(sums["grad"] / n),',
             "the norm of the mean for the mean of the norms",
         ),
         (
@@ -164,13 +201,13 @@ EPOCHS = Group(
             "last_loss of the first batch",
         ),
         (
-            "epoch = done + 1 + np.arange(len(end_w))",
-            "epoch = done + np.arange(len(end_w))",
+            "self.problem, done + 1 + np.arange(len(end_w))",
+            "self.problem, done + np.arange(len(end_w))",
             "the true parameters an epoch ago; averages begin late",
         ),
         (
-            "problem.true_at(self.phases.steps_before(epoch))",
-            "problem.true_at(epoch)",
+            "problem.true_at(self.phases.steps_before(at))",
+            "problem.true_at(at)",
             "the true parameters after so many epochs, not steps",
         ),
         (
@@ -212,6 +249,16 @@ EPOCHS = Group(
             "name: value[:, live] for name, value in self.sums.items()",
             "name: value[:, : len(live)] for name, value in self.sums.items()",
             "the same within a long epoch",
+        ),
+        (
+            "total = values[:, 0] * weights[0] if before is None else before +",
+            "total = values[:, 0] * weights[0] if before is None else",
+            "the mean gradient of a long epoch is that of its last chunk",
+        ),
+        (
+            "evaluated[name][due] = values.reshape(ends.shape[:-1])",
+            "evaluated[name][: due.sum()] = values.reshape(ends.shape[:-1])",
+            "what is evaluated stands at other epochs",
         ),
     ],
 )
@@ -572,6 +619,7 @@ TRACKING_RESUME = Group(
 
 GROUPS = [
     TRAINER,
+    PRODUCTS,
     EPOCHS,
     STREAMS,
     CHECKPOINT,
