@@ -575,8 +575,8 @@ STUDIES_PREDICTED = Group(
             "the first seed for the median",
         ),
         (
-            "if run.config.stop is not None and not set(CHECKS) & set(run.predicted):",
-            "if run.config.stop is not None and set(CHECKS) & set(run.predicted):",
+            'if run.config.stop is not None and "stop_epoch" not in run.predicted:',
+            'if run.config.stop is not None and "stop_epoch" in run.predicted:',
             "described where predicted, and silent where not",
         ),
     ),

@@ -384,13 +384,13 @@ CONFIG = Group(
     "train schedules bad_input orders predictions clipping drop_last phases",
     [
         (
-            "and not self.options and not self.clips",
-            "and not self.options",
+            "return named and not self.clips and",
+            "return named and",
             "a clipped step is taken for a plain one",
         ),
         (
-            'in ("notebook", "SGD") and not self.options and',
-            'in ("notebook", "SGD") and',
+            'in ("notebook", "SGD") and not self.options',
+            'in ("notebook", "SGD")',
             "momentum is taken for none",
         ),
         (

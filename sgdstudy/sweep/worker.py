@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from sgdstudy.errors import Ended, StoreError
 from sgdstudy.history.rows import Memory
+from sgdstudy.language import say, to_say
 from sgdstudy.recipe import draw_cache
 from sgdstudy.studies import helpers
 from sgdstudy.studies.runner import train_arm
@@ -74,10 +75,10 @@ def work(number: int, task: Task) -> tuple[int, Outcome]:
         combination = plan.combination(task.grid_point)
         changed = not combination.unseen and combination.hash != task.tags[FINGERPRINT]
         if changed:
-            log.warning(
-                "%s: what its functions read was changed by another run; --resume runs it again",
-                task.name,
+            text = to_say(
+                "{name}: what its functions read was changed by another run; --resume runs it again"
             )
+            log.warning("%s", say(text, name=task.name))
             task = replace(task, tags={**task.tags, CHANGED: "yes"})
         try:
             outcome = called(partial(_trained, combination, task))

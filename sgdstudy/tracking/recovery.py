@@ -123,7 +123,8 @@ def _finish(journal: Journal, found: Recovered, away: bool) -> list[str]:
     ended, patience = journal.closed, 0.0 if journal.tries else None
     if not ended and ORIGIN in journal.opening.tags:  # closed now, it would pass for unpacked
         what = f"{journal.opening.study}: {journal.opening.name}"
-        log.warning("%s was being unpacked and is not whole; unpack its file again", what)
+        text = to_say("{run} was being unpacked and is not whole; unpack its file again")
+        log.warning("%s", in_words(text, run=what))
         journal.remove()
         return []
     with room_on_disk(journal.opening.name, journal.store):
