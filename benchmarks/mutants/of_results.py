@@ -253,18 +253,6 @@ CLAIMS = Group(
     ],
 )
 
-PLAIN = Group(
-    "recipe/config.py",
-    "predictions schedules sample_stream",
-    [
-        (
-            'return self.optimizer in ("notebook", "SGD") and not self.options',
-            'return self.optimizer in ("notebook", "SGD")',
-            "momentum is taken for none",
-        )
-    ],
-)
-
 PREDICT = Group(
     "theory/predictions.py",
     "predictions schedules sample_stream",
@@ -591,7 +579,6 @@ GROUPS = [
     MEDIANS,
     TUNING,
     CLAIMS,
-    PLAIN,
     PREDICT,
     FOLLOW,
     ROUNDING,

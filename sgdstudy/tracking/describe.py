@@ -74,6 +74,8 @@ def parameters(problem: Problem, config: TrainConfig) -> dict[str, str]:
         values["batch_schedule"] = ", ".join(f"{k}: {size}" for k, size in config.batch_schedule)
     if config.drop_last:
         values["drop_last"] = True
+    if config.evaluate_every != 1:
+        values["evaluate_every"] = config.evaluate_every
     if config.average is not None:
         values["average"] = config.average
     if config.ema is not None:
