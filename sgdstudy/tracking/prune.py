@@ -26,7 +26,9 @@ def plan(store: Store, keep: int) -> Doomed:
         InputError: a negative number.
     """
     if keep < 0:
-        text = say("keep is the number of invocations to keep, at least 0, got {keep}", keep=keep)
+        text = say(
+            "keep is the number of invocations to keep, at least 0, got {keep}", keep=str(keep)
+        )
         raise InputError(text)
     found: Doomed = {}
     prefix = store.experiment_name("")

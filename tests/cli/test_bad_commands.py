@@ -302,7 +302,10 @@ MISTAKES = [  # of a student's, in French
     (["grade", "none", "--exercise", "ex4"], "il n'y a pas de dossier none"),
     (["grade", ".", "--exercise", "ex4"], "il n'y a aucune copie dans . : il faut un fichier .py"),
     (["grade", ".", "--exercise", "ex6"], "'ex6' n'existe pas (exercice) ; "),
-    (["course"], "il manque, pour sgdstudy course : STR folder (à donner) ; pour l'aide complète"),
+    (
+        ["course"],
+        "il manque, pour sgdstudy course : STR le dossier où les écrire (à donner) ; pour l'aide complète",
+    ),
 ]
 
 
