@@ -83,7 +83,8 @@ def arms(o):
             ways |= {CONSTANT: {}, BOTH: falls(*marks[1:]) | {"batch_schedule": first}}
         for way, settings in ways.items():
             shown = {"charted": name == SMALL, "color": WAYS[way]}
-            yield arm_of(name, way), arm.but(f"{name}: {way}", **shown, **settings)
+            about = ss.say("{title}: {what}", title=ss.say(case.label), what=ss.say(way))
+            yield arm_of(name, way), arm.but(about, **shown, **settings)
 
 
 def claims(o, runs):
@@ -104,7 +105,7 @@ def claims(o, runs):
 
 
 def picture(o, runs, value):
-    names = {FALLS: ss.say("lr falls"), GROWS: ss.say("B grows"), CONSTANT: ""}
+    names = {FALLS: ss.say(FALLS), GROWS: ss.say(GROWS), CONSTANT: ""}
     curves, ratios = [], []
     for way in reversed(names):
         run, (color,) = runs[arm_of(SMALL, way)], ss.figures.palette.named(WAYS[way])

@@ -8,7 +8,8 @@ import numpy as np
 import sgdstudy as ss
 
 PHASES = (1, 2, 3)  # thirds of a run: before, between and after two changes
-CONSTANT, FALLS, GROWS, BOTH = "nothing changes", "lr falls", "B grows", "B grows, then lr falls"
+CONSTANT, FALLS = ss.to_say("nothing changes"), ss.to_say("lr falls")
+GROWS, BOTH = ss.to_say("B grows"), ss.to_say("B grows, then lr falls")
 SMALL, LARGE, RAGGED, SHUFFLED = "small steps", "large steps", "ragged", "shuffled"
 
 
