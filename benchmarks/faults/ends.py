@@ -44,7 +44,7 @@ def arms(o):
 
 STUDY = ss.Study(__file__, __doc__, ss.Options, arms, lambda o, r: [], lambda o, r, c: "done")
 '''
-LONG = {"SIGINT": 130, "SIGTERM": 130, "exception": 2, "sys.exit": 3}  # exit codes
+LONG = {"SIGINT": 130, "SIGTERM": 130, "exception": 2, "sys.exit": 2}  # exit codes
 STATUS = {"SIGINT": "KILLED", "SIGTERM": "KILLED", "exception": "FAILED", "sys.exit": "FAILED"}
 
 
