@@ -420,7 +420,7 @@ def test_a_run_whose_own_rows_cannot_be_read_back_has_failed(opened, caplog):
     sink.end()
     (run,) = runs(opened)
     assert run.info.status == "FAILED"
-    assert "rows of steps cannot be read back" in run.data.tags["sgdstudy.damaged"]
+    assert "1 row of steps cannot be read back" in run.data.tags["sgdstudy.damaged"]
     assert "cannot be read back" in caplog.text
 
 
