@@ -13,7 +13,7 @@ from sgdstudy.recipe.identity import Identity
 
 X = np.linspace(-1, 1, 20).astype("f")
 BASE = {"lr": 0.05, "batch_size": 5, "schedule": "StepLR", "schedule_options": {"step_size": 3}}
-BASE |= {"stop": ("full", 0.1), "average": 0.0}
+BASE |= {"stop": ("running", 0.1), "average": 0.0}
 
 
 def line(w, x):
@@ -62,7 +62,7 @@ SETTINGS = {
     "batch_schedule": [{2: 10}, {1: 10}, {2: 20}, {1: 10, 2: 20}],
     "order": ["sequential", rolled(1), rolled(2), np.arange(20).reshape(1, 4, 5).repeat(4, 0)],
     "epochs": [3],
-    "stop": [("full", 0.2), ("running", 0.1), ("full", None), None],
+    "stop": [("running", 0.2), ("full", 0.1), ("running", None), None],
     "patience": [2],
     "seeds": [(1,), (0, 1)],
     "dtype": ["float64"],
@@ -71,6 +71,7 @@ SETTINGS = {
     "measures": [{"far": largest(1)}, {"far": largest(2)}, {"off": largest(1)}],
     "diagnostics": ["off"],
     "diagnostics_every": [2],
+    "evaluate_every": [2, 3],
     "metrics": [["loss"]],
     "clock": [True],
     "record_rows": [7],
