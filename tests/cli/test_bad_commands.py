@@ -304,7 +304,7 @@ MISTAKES = [  # of a student's, in French
     (["grade", ".", "--exercise", "ex6"], "'ex6' n'existe pas (exercice) ; "),
     (
         ["course"],
-        "il manque, pour sgdstudy course : STR le dossier où les écrire (à donner) ; pour l'aide complète",
+        "il manque, pour sgdstudy course : STR le dossier où les écrire (à donner) ; pour l'aide",
     ),
 ]
 
