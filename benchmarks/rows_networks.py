@@ -9,7 +9,7 @@ import peers_networks as peers
 import torch
 import work
 from measure import Goal, Line, Options, Ratio, Table, Worker, interleave
-from rows_step import in_us
+from rows_step import given, in_us
 
 import sgdstudy as ss
 
@@ -23,7 +23,8 @@ def networks(o: Options) -> list[Table]:
         "Networks",
         "us per replica and step",
         "Cross entropy, batches of 64, on one core. Peers keep the losses of their batches and "
-        "look at nothing else; their batches are drawn before. Ours are whole runs of `ss.train`, "
+        "look at nothing else; their batches are drawn before. *Steps alone*: as in the tables "
+        "above, batches drawn before, all recorded. The others are whole runs of `ss.train`, "
         "setting up, orders and rows (losses, norms, light diagnostics) included; "
         "*evaluated at the end*: `evaluate_every` is the number of epochs, as the peers do; else "
         "all the data, its gradient and the accuracies are evaluated at the end of every epoch.",
@@ -44,50 +45,53 @@ def _problem(network: str, inputs: int = 64, hidden: int = 32) -> ss.Problem:
     return ss.Problem(*peers.data(inputs), net, "cross_entropy")
 
 
-def _ours(problem: ss.Problem, n: int, epochs: int, every: int) -> Callable[[], float]:
-    settings = ss.TrainConfig(
-        lr=peers.LR, batch_size=peers.BATCH, epochs=epochs, seeds=range(n), evaluate_every=every
-    )
-    return work.whole(problem, settings)
+def _ours(
+    problem: ss.Problem, n: int, epochs: int, every: int, engine: str = "auto"
+) -> Callable[[], float]:
+    return work.whole(problem, _settings(n, epochs, every, engine))
+
+
+def _settings(n: int, epochs: int, every: int, engine: str) -> ss.TrainConfig:
+    same = {"lr": peers.LR, "batch_size": peers.BATCH, "evaluate_every": every, "engine": engine}
+    return ss.TrainConfig(**same, epochs=epochs, seeds=range(n))
 
 
 def _contest(
-    table: Table,
-    o: Options,
-    what: str,
-    contest: dict[str, Callable[[], float]],
-    goals: dict[str, float],
-    *,
-    ours: str,
+    table: Table, o: Options, contest: dict[str, Callable[[], float]], limit: float, *ours: str
 ) -> None:
-    """Run a contest, add its lines, each over the first, and its goals: ours over whom, at most."""
+    """Run a contest, add its lines, each over the first, and its goals: ours over it, at most."""
     costs = interleave(contest, o.repeats)
     first = next(iter(contest))
     table.lines += [in_us(costs.line(k, first, ours=k.startswith("ours"))) for k in contest]
-    for other, limit in goals.items():
-        table.goals.append(Goal.of(f"{what}: ours over {other}", limit, costs.ratio(ours, other)))
+    for mine in ours:
+        table.goals.append(Goal.of(f"{mine}, over {first}", limit, costs.ratio(mine, first)))
 
 
-def _both(problem: ss.Problem, what: str, n: int, epochs: int) -> dict[str, Callable[[], float]]:
+def _both(
+    problem: ss.Problem, what: str, n: int, epochs: int, engine: str = "auto"
+) -> dict[str, Callable[[], float]]:
     return {
-        f"ours, {what}, evaluated at the end": _ours(problem, n, epochs, epochs),
-        f"ours, {what}, at every epoch's end": _ours(problem, n, epochs, 1),
+        f"ours, {what}, evaluated at the end": _ours(problem, n, epochs, epochs, engine),
+        f"ours, {what}, at every epoch's end": _ours(problem, n, epochs, 1, engine),
     }
 
 
 def _dense(table: Table, o: Options, worker: Worker, n: int) -> None:
     what, epochs = f"64-32-10, R={n}", {1: 100, 16: 20, 64: 8}[n]
-    given = {"n": n, "hidden": 32, "steps": {1: 2000, 16: 200, 64: 60}[n]}
+    sizes = {"n": n, "hidden": 32, "steps": {1: 2000, 16: 200, 64: 60}[n]}
     call = functools.partial(worker.call)
-    vmapped = {**given, "network": "dense", "inputs": 64, "steps": {1: 200, 16: 100, 64: 40}[n]}
+    vmapped = {**sizes, "network": "dense", "inputs": 64, "steps": {1: 200, 16: 100, 64: 40}[n]}
+    draw = torch.Generator().manual_seed(0)
+    indices = torch.randint(1797, (n, sizes["steps"] * peers.BATCH), generator=draw)
+    steps = f"ours, {what}, steps alone"
     contest: dict[str, Callable[[], float]] = {
-        f"JAX, {what}": functools.partial(call, "peers_networks:jax_scan", **given),
-        f"products by hand, {what}": functools.partial(call, "peers_networks:products", **given),
+        f"JAX, {what}": functools.partial(call, "peers_networks:jax_scan", **sizes),
+        f"products by hand, {what}": functools.partial(call, "peers_networks:products", **sizes),
         f"vmap, {what}": functools.partial(call, "peers_networks:vmapped", **vmapped),
-        **_both(_problem("dense"), what, n, epochs),
+        steps: given(_problem("dense"), _settings(n, 1, 1, "compiled"), indices),
+        **_both(_problem("dense"), what, n, epochs, "compiled"),
     }
-    ours = f"ours, {what}, evaluated at the end"
-    _contest(table, o, what, contest, {f"JAX, {what}": 1.5}, ours=ours)
+    _contest(table, o, contest, 1.5, steps, f"ours, {what}, evaluated at the end")
 
 
 def _convolutional(table: Table, o: Options, worker: Worker, n: int) -> None:
@@ -100,8 +104,8 @@ def _convolutional(table: Table, o: Options, worker: Worker, n: int) -> None:
         f"{peer}, {what}": functools.partial(worker.call, name, **given),
         **_both(_problem("convolutional"), what, n, epochs),
     }
-    goals = {f"{peer}, {what}": 1.0 if n == 1 else 1.15}
-    _contest(table, o, what, contest, goals, ours=f"ours, {what}, evaluated at the end")
+    limit = 1.0 if n == 1 else 1.15
+    _contest(table, o, contest, limit, f"ours, {what}, evaluated at the end")
 
 
 def _wide(table: Table, o: Options, worker: Worker) -> None:
@@ -109,10 +113,9 @@ def _wide(table: Table, o: Options, worker: Worker) -> None:
     given = {"n": 16, "network": "dense", "inputs": inputs, "hidden": hidden, "steps": 20}
     contest: dict[str, Callable[[], float]] = {
         f"literal loop, {what}": functools.partial(worker.call, "peers_networks:literal", **given),
-        **_both(_problem("dense", *WIDE), what, 16, 5),
+        **_both(_problem("dense", *WIDE), what, 16, 5, "compiled"),
     }
-    goals = {f"literal loop, {what}": 1.0}
-    _contest(table, o, what, contest, goals, ours=f"ours, {what}, evaluated at the end")
+    _contest(table, o, contest, 1.0, f"ours, {what}, evaluated at the end")
 
 
 def _large(table: Table, o: Options) -> None:
@@ -130,8 +133,7 @@ def _large(table: Table, o: Options) -> None:
         f"literal loop, {what}": functools.partial(alone, "literal_alone", steps=steps),
         f"ours, {what}, evaluated at the end": functools.partial(alone, "ours_alone", epochs=5),
     }
-    goals = {f"literal loop, {what}": 1.3}
-    _contest(table, o, what, contest, goals, ours=f"ours, {what}, evaluated at the end")
+    _contest(table, o, contest, 1.3, f"ours, {what}, evaluated at the end")
     if len(peaks) == 2:
         ratio = peaks["ours_alone"] / peaks["literal_alone"]
         table.goals.append(Goal(f"{what}: peak memory over the literal loop's", 1.3, ratio))

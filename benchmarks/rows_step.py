@@ -142,7 +142,7 @@ def _same_permutations(
         name: functools.partial(worker.call, "peers_train:jax_steps", path=str(path), form=form)
         for name, form in forms.items()
     }
-    contest[ours] = _given(curve, settings, indices)
+    contest[ours] = given(curve, settings, indices)
     contest[f"drawing the permutations, R={n}"] = _drawing(n, steps)
     costs = interleave(contest, 2 * o.repeats)
     best = min(forms, key=lambda name: costs.cost(name) or np.inf)
@@ -155,7 +155,7 @@ def _same_permutations(
         table.bars.append(Bar(PANELS[1], label, us(costs.cost(name)), name == ours))
 
 
-def _given(
+def given(
     problem: ss.Problem, settings: ss.TrainConfig, indices: torch.Tensor
 ) -> Callable[[], float]:
     """Return the compiled steps on given samples, from the start."""
@@ -165,7 +165,8 @@ def _given(
         if not kept:
             kept.append(work.CLASSES["compiled"](problem, settings))
         engine, w = kept[0], problem.initial(list(settings.seeds))
-        sizes = np.full(indices.shape[1] // work.BATCH, work.BATCH)
+        batch = settings.batch_size or problem.d
+        sizes = np.full(indices.shape[1] // batch, batch)
         started = time.perf_counter()
         samples = Samples(indices, problem.x, problem.y)
         engine.steps(w, engine.init(w), samples, sizes, 1, 1)
