@@ -559,9 +559,9 @@ def test_another_configuration_is_not_gone_on_with(shared, caplog):
 
 
 def test_another_version_of_the_code_is_not_gone_on_with(shared, caplog):
-    run = killed(shared, "other", arm_of(**EAGER, epochs=60), 1)
+    run = killed(shared, "moved", arm_of(**EAGER, epochs=60), 1)
     open_store(shared).client.set_tag(run.info.run_id, "sgdstudy.torch", "1.0")
-    begins_anew(shared, "other", arm_of(**EAGER, epochs=60), caplog, "another version of the code")
+    begins_anew(shared, "moved", arm_of(**EAGER, epochs=60), caplog, "another version of the code")
 
 
 def ones(generator):
