@@ -62,7 +62,7 @@ def problem(d):
 def arms(o):
     same = {"seeds": o.seed_range(), "diagnostics": "off", "record_rows": 20_000}  # all epochs
     for name, case in CASES.items():
-        given = {"batch_size": case.size, "order": case.order, "metrics": ["full_loss"]}
+        given = {"batch_size": case.size, "order": case.order, "metrics": ["epoch/full_grad_norm"]}
         arm = ss.Arm(problem(case.d), "", **given, **same)
         known = ss.expect(arm)
         lr, m = case.share * float(known.mean_square_lr_limit), case.d / case.size
@@ -136,7 +136,7 @@ def picture(o, runs, value):
     return ss.figures.Chart(title, [left, right], note)
 
 
-charts = {"loss of all the data": "epoch/full_loss"}
+charts = {"gradient norm of all the data": "epoch/full_grad_norm"}
 STUDY = ss.study(__name__)
 
 if __name__ == "__main__":
