@@ -15,9 +15,13 @@ from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.store import open_store
 
 PACKAGE = Path(ss.__file__).parent
+OTHERS = [
+    p for part in ("benchmarks", "experiments") for p in PACKAGE.parent.glob(f"{part}/**/*.py")
+]
 CALLS = ("eval", "exec", "compile", "__import__")
 MODULES = ("pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve")
 METHODS = {"yaml": "load", "torch": "load", "joblib": "load", "np": "load"}
+PICKLES = ("to_pickle", "read_pickle")  # of pandas
 PICKLED = (".pkl", ".pickle", ".joblib", ".pt", ".npy", ".npz")
 OUTSIDE = ["../x.png", "/x.png", "a/b.png", "..", ".", "", "..\\x.png", "/tmp/x.png"]
 SCRIPT = '''"""Is anything pickled?"""
@@ -30,25 +34,28 @@ STUDY = ss.Study(__file__, __doc__, ss.Options, arms, lambda o, r: [], lambda o,
 '''
 
 
-def wrong_nodes(tree):
-    """The places of a program that execute text, or read what may execute."""
+def wrong_nodes(tree, calls=CALLS, methods=METHODS):
+    """The places of a program that execute text, or read or write what may execute."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (node for alias in node.names if alias.name.split(".")[0] in MODULES)
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in MODULES:
             yield node
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            if node.func.id in CALLS:
+            if node.func.id in calls:
                 yield node
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             owner = node.func.value.id if isinstance(node.func.value, ast.Name) else ""
-            if METHODS.get(owner) == node.func.attr:
+            if methods.get(owner) == node.func.attr or node.func.attr in PICKLES:
                 yield node
 
 
 @pytest.mark.parametrize(
     "text",
-    ["eval('1')", "import pickle", "from pickle import loads", "yaml.load(f)", "torch.load(f)"],
+    [
+        *("eval('1')", "import pickle", "from pickle import loads"),
+        *("yaml.load(f)", "torch.load(f)", "df.to_pickle(f)"),
+    ],
 )
 def test_the_search_finds_what_it_looks_for(text):
     assert list(wrong_nodes(ast.parse(text)))
@@ -57,6 +64,12 @@ def test_the_search_finds_what_it_looks_for(text):
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
 def test_no_text_is_executed_and_nothing_is_unpickled(path):
     found = list(wrong_nodes(ast.parse(path.read_text(encoding="utf-8"))))
+    assert [f"{path.name}:{node.lineno}" for node in found] == []
+
+
+@pytest.mark.parametrize("path", sorted(OTHERS), ids=lambda path: path.stem)
+def test_what_is_beside_the_package_pickles_nothing(path):
+    found = list(wrong_nodes(ast.parse(path.read_text(encoding="utf-8")), calls=(), methods={}))
     assert [f"{path.name}:{node.lineno}" for node in found] == []
 
 

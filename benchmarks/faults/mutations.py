@@ -77,7 +77,7 @@ def _keep(world: Path) -> None:
     for invocation in {run.tags["sgdstudy.invocation"] for run in lab.stored(store)}:
         for load in (lab.ss.load_steps, lab.ss.load_epochs, lab.ss.load_claims):
             found = load("cut_off", store=str(store), invocation=invocation)
-            found.to_pickle(world / f"{load.__name__}-{invocation}")
+            found.to_parquet(world / f"{load.__name__}-{invocation}.parquet")
 
 
 def _damage(path: Path, kind: str, rng: random.Random) -> None:
@@ -104,7 +104,7 @@ def _use(trial: Path, world: Path) -> None:
         except ss.InputError as error:
             print("refused:", error)
             return
-        expected = pd.read_pickle(world / f"{load.__name__}-{given['invocation']}")
+        expected = pd.read_parquet(world / f"{load.__name__}-{given['invocation']}.parquet")
         if not found.equals(expected):
             print(f"WRONG: {load.__name__} gives other values")
 
@@ -129,7 +129,7 @@ def _whole_prefix(store: str, world: Path, invocations: list[str]) -> None:
         except lab.ss.InputError as error:
             print("refused:", error)
             continue
-        expected = pd.read_pickle(world / f"load_steps-{invocation}")
+        expected = pd.read_parquet(world / f"load_steps-{invocation}.parquet")
         if found.empty:  # all of them were damaged, or none written: `recover` said so
             continue
         for seed, rows in found.groupby("seed"):

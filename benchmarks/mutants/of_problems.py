@@ -449,6 +449,229 @@ PROBLEMS_STATE = Group(
     ),
 )
 
+RECIPE_GROUPS = Group(
+    "recipe/groups.py",
+    "groups",
+    [
+        (
+            '{**own, "lr": rate} if "lr" in own else dict(own)',
+            '{**own, "lr": rate}',
+            "a group without a step size of its own is written with one",
+        ),
+        (
+            "given = {**options, **own}",
+            "given = {**own}",
+            "a group is checked without the options of all",
+        ),
+        (
+            'given = {**options, "lr": lr, **own}',
+            'given = {"lr": lr, **own}',
+            "a group forgets the options of all parameters",
+        ),
+        (
+            'given = {**options, "lr": lr, **own}',
+            'given = {**options, **own, "lr": lr}',
+            "a group's own step size is lost",
+        ),
+        (
+            "zip(columns(groups, problem), (*groups.values(), {}), strict=True)",
+            "zip(columns(groups, problem), (*reversed(groups.values()), {}), strict=True)",
+            "each group has another's settings",
+        ),
+        (
+            'owners += matching or [""]',
+            'owners += matching[:1] if matching and not owners else [""]',
+            "only the first parameter is ever in a group",
+        ),
+        ("if len(matching) > 1:", "if len(matching) > 2:", "two groups own a parameter"),
+        ("if pattern not in owners:", "if not owners:", "a pattern that matches nothing passes"),
+        (
+            "lr = None if at.lr is None else at.lr[i]",
+            "lr = None if at.lr is None else at.lr[-1]",
+            "a schedule moves every group by the step size of those in none",
+        ),
+        (
+            "own = at._replace(gradient=at.gradient[:, here], lr=lr)",
+            "own = at._replace(gradient=at.gradient[:, here])",
+            "schedules give a group the step sizes of all",
+        ),
+        (
+            "moved[:, here], new = rule.update(w[:, here], old, own)",
+            "moved[:, here], new = rule.update(w[:, here], rule.init(w[:, here]), own)",
+            "a group's momentum starts anew at every step",
+        ),
+        (
+            "states.append(new)",
+            "states.append(old)",
+            "what the optimiser remembers of a group is lost",
+        ),
+        (
+            "return [rule.select(w[:, here], old, live) for (here, rule), old in pairs]",
+            "return [old for (here, rule), old in pairs]",
+            "seeds that ended leave their state to others",
+        ),
+    ],
+)
+
+BINDINGS = Group(
+    "problems/bindings.py",
+    "bindings late",
+    [
+        ("        if place in found.stored:\n            continue\n", "", "a counter is refused"),
+        (
+            "parts = {} if place in found.grown else _parts(variable, uses)",
+            "parts = _parts(variable, uses)",
+            "a log that is appended to is refused",
+        ),
+        (
+            "if variable.name and not _is_still(variable.held, now):",
+            "if not variable.name and not _is_still(variable.held, now):",
+            "a variable of a loop is taken with its last value",
+        ),
+        (
+            "for part, then, now in _changed(variable, uses):",
+            "for part, then, now in ():",
+            "an attribute that changed is not seen",
+        ),
+        (
+            "for part, *_ in _changed(variable, uses)\n    }",
+            "for part, *_ in ()\n    }",
+            "what functions count by themselves is refused at the second run",
+        ),
+        (
+            "return now is then or (then is not None and _alike(then, now))",
+            "return now is then",
+            "the same code made again is refused",
+        ),
+        (
+            "return now is then or (then is not None and _alike(then, now))",
+            "return then is not None",
+            "another function in its place passes",
+        ),
+        ("return held.number == id(now)", "return True", "a value without references may change"),
+        (
+            "return type(held) is type(now) and (held == now or held != held)",
+            "return type(held) is type(now)",
+            "another number in its place passes",
+        ),
+        (
+            "if part in found and not _is_still(held, found[part]):",
+            "if part not in found:",
+            "only what is gone counts as changed",
+        ),
+        ("DEEPEST = 4", "DEEPEST = 1", "what lies in an object of an object may change"),
+        (
+            "        for name, default in _defaults(value):\n"
+            "            if name not in grown:\n"
+            "                add(name, default, 1)\n",
+            "",
+            "defaults put in place are not seen",
+        ),
+        (
+            "if names & OUTSIDE else ():",
+            "if False else ():",
+            "variables of the environment are not looked at",
+        ),
+        (
+            "return repr((value.dtype, value.tolist())).encode()",
+            "return repr((value.dtype, value.shape)).encode()",
+            "an array changed in place is not seen",
+        ),
+        ('yield ".get()", value.get()', "pass", "context variables are not looked at"),
+        (
+            'value, way = value.keywords, ".keywords[{!r}]"',
+            'value, way = {}, ".keywords[{!r}]"',
+            "keywords of a partial may change",
+        ),
+        (
+            "for key in known if key not in uses.changed)",
+            "for key in known)",
+            "an object that counts is refused",
+        ),
+        (
+            "return vars(value) if is_own_module(value) else {}",
+            "return {}",
+            "attributes of the user's modules may change",
+        ),
+        (
+            "found |= {name: getattr(value, name) for name in slots} "
+            '| getattr(value, "__dict__", {})',
+            'found |= getattr(value, "__dict__", {})',
+            "slots may change",
+        ),
+        (
+            'found.pop("training", None)',
+            'found.get("training", None)',
+            "a module put into evaluation mode is refused",
+        ),
+        (
+            "names = code.co_varnames[: code.co_argcount][code.co_argcount - len(values) :]",
+            "names = code.co_varnames[: code.co_argcount][: len(values)]",
+            "defaults go by the names of other arguments",
+        ),
+        (
+            "            self.add(value.__func__)\n            self.add(value.__self__)",
+            "            self.add(value.__func__)",
+            "the object of a method is not looked at",
+        ),
+        (
+            "        self._object(function)  # its defaults\n",
+            "",
+            "defaults and attributes of a function are not looked at",
+        ),
+        (
+            "                self.add(value)\n"
+            "                if isinstance(value, types.ModuleType):\n",
+            "                if isinstance(value, types.ModuleType):\n",
+            "what a function reads through another is not looked at",
+        ),
+    ],
+)
+
+BYTECODE = Group(
+    "problems/bytecode.py",
+    "late bindings fingerprint",
+    [
+        (
+            'OUTER = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", ',
+            'OUTER = ("LOAD_GLOBAL", "LOAD_NAME", ',
+            "variables of the function around are not looked at",
+        ),
+        (
+            "    for inner in code.co_consts:\n"
+            "        if isinstance(inner, Code):\n"
+            "            found |= set(used(inner))\n",
+            "",
+            "what a lambda within a function reads is not looked at",
+        ),
+        (
+            "            changed |= parts\n",
+            "",
+            "an object's own list that it appends to counts as changed from outside",
+        ),
+        (
+            "if not parts or len(loads) > 1:",
+            "if not parts:",
+            "a cache under a key that varies is refused",
+        ),
+        (
+            "changed |= set() if code.co_name in MAKES else {step.argval}",
+            "changed |= {step.argval}",
+            "what __init__ sets may change from outside",
+        ),
+        (
+            'GROWS = frozenset({"append", "appendleft", "extend", "add"})',
+            "GROWS = frozenset()",
+            "a log is part of what a run is",
+        ),
+        (
+            "return frozenset(grown - read)",
+            "return frozenset(grown)",
+            "a list that is read and appended to is no part of what a run is",
+        ),
+    ],
+)
+
 GROUPS = [
     NAMED_ORDERS,
     ORDERS,
@@ -461,4 +684,7 @@ GROUPS = [
     PROBLEMS_LINEARITY,
     PROBLEMS_DATA,
     PROBLEMS_STATE,
+    RECIPE_GROUPS,
+    BINDINGS,
+    BYTECODE,
 ]

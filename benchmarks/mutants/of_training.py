@@ -168,7 +168,7 @@ PRODUCTS = Group(
 
 EPOCHS = Group(
     "training/epochs.py",
-    "train schedules phases sample_stream trajectory checkpoint",
+    "epochs train schedules phases sample_stream trajectory checkpoint",
     [
         (
             '"weighted_loss": sizes[:, None] * loss',
@@ -183,7 +183,17 @@ EPOCHS = Group(
         (
             "total += values[:, k] * weights[k]",
             "total += values[:, k] * weights[0]",
-            "norm_mean_grad without weights",
+            "norm_mean_grad without weights, of many numbers",
+        ),
+        (
+            "return _sum_batches(values * weights[:, None, None], before)",
+            "return _sum_batches(values * weights[0], before)",
+            "norm_mean_grad without weights, of few numbers",
+        ),
+        (
+            "if before is None else before + values[:, 0] * weights[0]",
+            "if before is None else values[:, 0] * weights[0]",
+            "what came before the chunk is lost, of many numbers",
         ),
         (
             '"mean_grad_norm": sums["grad_norm"] / n,',

@@ -85,13 +85,16 @@ def test_files(name: str) -> list[str]:
 
 def groups() -> list[Group]:
     """Return the whole table."""
+    import of_engines
+    import of_histories
     import of_problems
     import of_quantities
     import of_results
     import of_theory
     import of_training
 
-    parts = (of_theory, of_problems, of_training, of_quantities, of_results)
+    parts = (of_theory, of_problems, of_training, of_engines)
+    parts += (of_quantities, of_histories, of_results)
     return [group for part in parts for group in part.GROUPS]
 
 

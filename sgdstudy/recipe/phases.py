@@ -133,7 +133,8 @@ class Phases:
     @property
     def every_size(self) -> list[int]:
         """The sizes of batches that come, smallest first."""
-        return sorted({int(size) for part in self.parts for size in part.sizes})
+        every = np.unique(np.concatenate([part.sizes for part in self.parts]))
+        return [int(size) for size in every]
 
     @property
     def _table(self) -> np.ndarray:

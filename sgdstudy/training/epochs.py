@@ -13,6 +13,7 @@ from sgdstudy.recipe import columns
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.recipe.phases import Phases
 
+FEW = 1000  # numbers of a step: below, a line of Python for each costs more than its sum
 COLUMNS = tuple(column.name for column in columns.OF_EPOCHS)
 
 
@@ -204,7 +205,9 @@ def _sum_batches(values: np.ndarray, before: np.ndarray | None) -> np.ndarray:
 
 def _sum_weighted(values: np.ndarray, weights: np.ndarray, before: np.ndarray | None) -> np.ndarray:
     """Add up the weighted `(E, m, R, p)` over m one by one, in float64; see `_sum_batches`."""
+    if values[:, 0].size < FEW:
+        return _sum_batches(values * weights[:, None, None], before)
     total = values[:, 0] * weights[0] if before is None else before + values[:, 0] * weights[0]
-    for k in range(1, values.shape[1]):
+    for k in range(1, values.shape[1]):  # all products at once would be twice the gradients
         total += values[:, k] * weights[k]
     return total

@@ -48,6 +48,14 @@ def test_the_mean_over_the_logarithm_of_the_time_is_the_integral():
     assert found == pytest.approx((100_000 - 10.5) / np.log(100_000 / 10.5), rel=1e-4)
 
 
+def test_the_steps_of_a_seed_are_one_sample_of_its_mean():
+    """Four seeds, each as far behind at all of its steps."""
+    excess = np.tile([1.0, 2.0, 3.0, 6.0], (25, 1))
+    seen = Behind(np.arange(25), excess, excess, np.ones(25)).mean_excess
+    assert (seen.value, seen.seeds) == (3.0, 4)
+    assert seen.error == pytest.approx(excess[0].std(ddof=1) / 2)
+
+
 def test_parameters_that_are_not_known_have_nothing_behind_them():
     free = ss.train(small_curve(w_true=None, w_init=np.zeros(3)), lr=0.1, epochs=2)
     with pytest.raises(ss.InputError, match="true parameters"):

@@ -12,6 +12,7 @@ import pytest
 from conftest import one_line
 
 import sgdstudy as ss
+from sgdstudy.history import rows as written
 from sgdstudy.history.checksums import KIND, NAME, Damaged, Sealed, checked, readable, sum_of
 from sgdstudy.history.rows import COUNT, ArrowStream, Files, Rows, read_stream, write_parquet
 
@@ -169,6 +170,23 @@ def test_only_what_is_read_is_looked_at(whole, tmp_path):
     with pytest.raises(ss.InputError, match="column loss, row group 0") as error:
         list(Files({"steps": path}).batches("steps"))
     assert one_line(error)
+
+
+def test_every_row_group_has_its_own_checksums(whole, tmp_path, monkeypatch):
+    """Blocks of 120 rows, row groups of 100 at most: two of each block."""
+    monkeypatch.setattr(written, "ROW_GROUP", 100)
+    path = tmp_path / "steps.parquet"
+    blocks = (block(i).batch() for i in range(BLOCKS))
+    assert write_parquet(blocks, path) == whole[1].num_rows
+    assert checked(path).read().equals(whole[1])
+    groups = range(pq.read_metadata(path).num_row_groups)
+    assert len(groups) >= 2 * BLOCKS
+    column, raw = pq.read_metadata(path).row_group(2).column(3), bytearray(path.read_bytes())
+    raw[column.data_page_offset + column.total_compressed_size // 2] ^= 1
+    path.write_bytes(raw)
+    Sealed.open(path).check([group for group in groups if group != 2])
+    with pytest.raises(Damaged, match="column loss, row group 2"):
+        checked(path)
 
 
 def test_other_programs_read_the_files(whole):

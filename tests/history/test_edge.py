@@ -12,7 +12,8 @@ def test_a_run_that_passes_its_edge_once():
     steps = np.arange(100)
     sharpness = np.where(steps % 10 == 0, steps / 10.0, np.nan)  # 0, 1, ..., 9
     loss = 200.0 - steps
-    loss[[20, 55, 62, 64, 70]] += 1.5  # one rise before step 50, four of the 49 steps from 50
+    # one rise up to step 40, the last below; one that is neither; four of the 49 steps from 50
+    loss[[20, 45, 55, 62, 64, 70]] += 1.5
     found = around_edge(np.stack([sharpness, sharpness], 1), np.stack([loss, loss], 1), 4.5)
     assert found.rises_before.tolist() == [1, 1]
     assert found.rises_beyond == pytest.approx(4 / 49)
@@ -20,7 +21,7 @@ def test_a_run_that_passes_its_edge_once():
     assert found.loss_there[0] == 150
     assert found.late_loss[0] == np.median(loss[75:])
     never = around_edge(sharpness[:, None], loss[:, None], 99.0)
-    assert never.rises_before.tolist() == [5]
+    assert never.rises_before.tolist() == [6]
     assert np.isnan([never.rises_beyond[0], never.loss_there[0]]).all()
 
 
@@ -42,6 +43,18 @@ def test_of_a_quadratic_the_sharpness_is_that_of_its_moments():
     assert edge.rises_before[0] == 0
     with pytest.raises(ss.InputError, match="full_hess_max_eig"):
         ss.train(problem, lr=0.1, epochs=3, diagnostics="off").edge()
+
+
+def test_momentum_moves_the_edge_away():
+    """It is at 2 / lr, and with heavy-ball momentum of 0.5 at 3 / lr (Cohen et al. 2021)."""
+    problem = small_curve()
+    lr = 2.5 / ss.theory.eigenvalues(problem.least_squares)[-1]
+    given = {"lr": lr, "epochs": 10, "diagnostics": ["full_hess_max_eig"]}
+    plain, heavy = (
+        ss.train(problem, options=options, **given).edge() for options in ({}, {"momentum": 0.5})
+    )
+    assert plain.rises_beyond[0] > 0.5
+    assert np.isnan(heavy.rises_beyond[0])
 
 
 def test_a_step_beside_the_limit_of_second_moments_where_it_ended():

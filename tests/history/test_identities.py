@@ -54,6 +54,14 @@ def test_an_identity_that_is_broken_is_off_by_as_much(identity):
     assert off.value > 0.5 > off.due.within
 
 
+@pytest.mark.parametrize("identity", ["triangle", "jensen"])
+def test_what_is_below_its_bounds_is_off_too(identity):
+    """At rest a value is at most sqrt(8) times its lower bound, or sqrt(53 / 4) times."""
+    loss, column = AT_REST[identity]
+    off = identities.off(spoilt(trained(loss), column, 0.01), identity)
+    assert off.value > 100 / np.sqrt(53 / 4) - 1 - 1e-3
+
+
 def test_drift_and_sampling_add_up_while_w_moves_and_the_others_do_not_hold():
     run = trained("mse", optimizer="SGD", epochs=3, dtype="float64", order="sequential")
     assert run.off("split").value <= run.off("split").due.within

@@ -115,6 +115,20 @@ def test_a_step_that_does_not_fit_is_refused_at_once(invocation, wrong):
             sink.log(wrong)
 
 
+def test_a_block_comes_back_with_its_gaps():
+    """The second of three seeds ends after two of four steps."""
+    keep = np.ones((4, 3), bool)
+    keep[2:, 1] = False
+    loss = np.random.default_rng(0).lognormal(size=(4, 3)).astype(np.float32)
+    columns = {"seed": np.array([[2, 5, 9]]), "step": np.arange(7, 11)[:, None], "loss": loss}
+    batch = record.Rows(columns, keep).batch()
+    found = record.Rows.of(batch, "step")
+    assert batch["seed"].to_pylist() == [2] * 4 + [5] * 2 + [9] * 4
+    assert np.array_equal(found.keep, keep)
+    assert np.array_equal(found.columns["loss"][keep], loss[keep])
+    assert found.batch().equals(batch)
+
+
 def test_epoch_and_step_are_whole_numbers(invocation, store):
     with invocation.run("loop", "", {}) as journal:
         sink = RunSink(journal)

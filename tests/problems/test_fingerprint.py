@@ -285,6 +285,8 @@ VALUES = {
     "array of whole numbers": lambda k: array(k, np.int32),
     "array of objects": lambda k: np.array([None, {"k": k}], dtype=object),
     "shape": lambda k: np.zeros((k + 1, 3)),
+    "shape of as many": lambda k: np.zeros((2, 6) if k % 2 else (3, 4)),
+    "dtype of as many bytes": lambda k: np.zeros(5, np.int64 if k % 2 else np.float64),
     "numpy's number": lambda k: np.float32(k),
     "tensor": lambda k: torch.from_numpy(array(k)),
     "half": lambda k: torch.tensor([1.0, k % 2], dtype=torch.bfloat16),
@@ -332,6 +334,7 @@ MAKERS = {
     "lambda": lambda k: eval(f"lambda w, x: {k} * w[0] * x"),
     "name of an argument": lambda k: eval(f"lambda w, x, lr{k % 2}=0: w"),
     "operation": lambda k: eval(f"lambda w, x: w[0] {'+-'[k % 2]} x"),
+    "name of a method": lambda k: eval(f"lambda w, x: (w[0] * x).{('sin', 'cos')[k % 2]}()"),
     "order of two": lambda k: [{"a": 1, "b": 2}, {"b": 2, "a": 1}][k % 2],
 }
 NUMBERS = st.integers(0, 999)

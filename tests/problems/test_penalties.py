@@ -60,6 +60,19 @@ def test_l2_is_half_the_weight_decay():
     assert penalised.steps["loss"][0] > decayed.steps["loss"][0]
 
 
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+def test_the_slope_of_l1_is_nothing_at_zero(engine):
+    """As torch takes it: the first gradient is that of the data alone."""
+    plain = CURVE.replace(w_init=[0.0, 0.0, 0.0])
+    given = {"optimizer": "SGD", "engine": engine, **FEW}
+    ours, theirs = (
+        ss.train(problem, **given).steps["grad_norm"]
+        for problem in (plain.replace(penalty=("l1", 0.3)), plain)
+    )
+    assert ours[0] == pytest.approx(theirs[0], rel=1e-6)
+    assert ours[1] != pytest.approx(theirs[1], rel=1e-3)
+
+
 def test_curvature_and_noise_are_those_of_the_penalised_loss():
     asked = {"diagnostics": ["hess_trace", "trace_sigma", "full_hess_max_eig"]}
     plain, ours = (

@@ -45,6 +45,22 @@ def test_a_ratio_of_means_that_share_their_luck(expected):
     assert error == pytest.approx(spread, rel=WIDE + 2 / R)
 
 
+def test_the_error_of_a_ratio_is_that_under_what_is_expected():
+    """Of a = 2 b nothing is left at the ratio 2; at 3 what is off is -b / mean b."""
+    b = np.array([1.0, 2.0, 3.0, 6.0])
+    assert ss.Estimate.ratio(2 * b, b) == ss.Estimate(2.0, 0.0, 4)
+    seen = ss.Estimate.ratio(2 * b, b, 3.0)
+    assert (seen.value, seen.error) == (2.0, pytest.approx(b.std(ddof=1) / 2 / 3))
+
+
+def test_a_height_is_a_geometric_mean_in_the_unit_of_what_is_expected():
+    """4 times here and as expected there: 2 times; the seeds are off by 0.1 of it at both."""
+    luck = np.array([-1.0, 1.0]) * 0.1
+    seen = ss.Estimate.height(np.array([[12.0], [5.0]]) * (1 + luck), np.array([3.0, 5.0]))
+    assert seen.value == pytest.approx(2.0)
+    assert seen.error == pytest.approx(2 * 0.1)  # 0.1 sqrt(2) of the two seeds, over their root
+
+
 def test_a_slope_and_a_height():
     k = np.array([8, 16, 32, 64])
 
@@ -66,13 +82,16 @@ def test_a_slope_and_a_height():
     assert error == pytest.approx(both, rel=WIDE + 1 / R)
 
 
-def test_the_time_that_curves_take():
-    k, target = np.arange(120), np.exp(-2.0)
+@pytest.mark.parametrize("grows", [False, True])
+def test_the_time_that_curves_take(grows):
+    """A seed is ahead of the others by as much all along, or more and more."""
+    k, target = np.arange(150), np.exp(-2.0)
     known = np.exp(-k / 50)
 
     def trial(draw):
-        luck = 0.2 * draw.normal(size=R)  # a seed is ahead of the others all along
-        return ss.Estimate.time_above(known[:, None] * (1 + luck), target, known[:102])
+        luck = draw.normal(size=R)
+        ahead = np.exp(-k[:, None] / 50 * 0.02 * luck) if grows else 1 + 0.2 * luck
+        return ss.Estimate.time_above(known[:, None] * ahead, target, known[:102])
 
     value, spread, error = scatter(trial)
     assert value == pytest.approx(100, abs=4 * spread / TRIALS**0.5 + 0.1)

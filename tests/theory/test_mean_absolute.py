@@ -21,6 +21,11 @@ def test_it_is_the_least_of_all_signs_that_change_twice_at_most(seed):
     assert theory.least_absolute_gradient(phi) == pytest.approx(min(norms), rel=1e-12)
 
 
+def test_a_sign_counts_once():
+    """Of 1 and -3 the signs make |1 - 3| / 2 or |1 + 3| / 2; three times the first would be 0."""
+    assert theory.least_absolute_gradient(np.array([[1.0], [-3.0]])) == pytest.approx(1.0)
+
+
 def test_no_step_on_a_parabola_has_a_smaller_gradient():
     x = np.linspace(-1, 1, 9)
     true, away = [0.3, -1.0, 0.5], [1.0, 1.0, 1.0]

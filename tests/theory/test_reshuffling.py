@@ -1,6 +1,6 @@
 """Random reshuffling: enumeration of all orders, closed forms, then particles and drawn seeds."""
 
-from itertools import permutations
+from itertools import permutations, product
 
 import numpy as np
 import pytest
@@ -167,6 +167,28 @@ def test_potentials_are_even_without_a_difference_and_high_where_samples_are_ste
     h = np.linspace(0.1, 4, 12)
     steep = reshuffling.items_of(line(h).least_squares, 12, 3, "shuffle")
     assert (np.diff(particles._potentials(steep, 1.5)) > 0).all()
+
+
+@pytest.mark.parametrize("lr", [0.2, 1.0])
+def test_potentials_use_all_items_as_often(lr):
+    """In an epoch of two steps of three, drawn again and again: a sum over all such batches."""
+    rows, n, size, m = np.random.default_rng(0).normal(size=(6, 1, 2)), 6, 3, 2
+    items = reshuffling.Items(rows, np.zeros((n, 1)), [size] * m, [size] * m)
+    nu = particles._potentials(items, lr)
+
+    def uses(nu):
+        q = np.exp(-nu) / np.exp(-nu).sum()
+        by_first = np.zeros((n, 4, 4))
+        for part in map(list, product(range(n), repeat=size)):
+            step = np.eye(2) - lr * items.hessians[part].mean(0)
+            by_first[part[0]] += q[part].prod() * np.kron(step, step)
+        mean = by_first.sum(0)
+        others = np.linalg.matrix_power(mean, m - 1)
+        return n * np.trace(others @ by_first, axis1=1, axis2=2) / np.trace(others @ mean)
+
+    assert uses(nu) == pytest.approx(np.ones(n), abs=1e-4)  # the search ends at slopes of 1e-5
+    assert np.abs(uses(np.zeros(n)) - 1).max() > 0.05
+    assert nu.sum() == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.slow

@@ -167,6 +167,17 @@ def sine():
     return small_curve(model=model, w_init=[1.0, 1.2, 0.1])
 
 
+def mirrored():
+    """A tensor and its transpose in one line, sample by sample."""
+
+    def model(w, x):  # (B, 2, 2)
+        bent = torch.tanh(w[0] * x + w[1])
+        return (bent - 2 * bent.transpose(-1, -2) * x).sum((-1, -2))
+
+    x = table().reshape(53, 2, 2)
+    return ss.Problem(x, x[:, 0, 1], model, w_init=[0.5, 0.1])
+
+
 PROBLEMS = {
     "abs": lambda: small_curve(noise=0.1, loss="abs"),
     "norm": lambda: small_curve(noise=0.1, loss="norm"),
@@ -174,6 +185,7 @@ PROBLEMS = {
     "own loss": lambda: small_curve(noise=0.1, loss=log_cosh),
     "sine": sine,
     "vectors": vectors,
+    "mirrored": mirrored,
     "tanh": regression,
     "relu": lambda: regression(nn.ReLU),
     "sigmoid, own loss": lambda: regression(nn.Sigmoid, log_cosh),
@@ -192,7 +204,7 @@ def test_models_and_losses_agree_with_eager(name):
         assert relative(compiled(problem, *given), eager(problem, *given)) < 1e-6
 
 
-@pytest.mark.parametrize("name", ["tanh", "cross entropy"])
+@pytest.mark.parametrize("name", ["tanh", "cross entropy", "gelu"])  # gelu: 1 / sqrt(2) in it
 def test_modules_in_float64(name):
     problem = PROBLEMS[name]().to(torch.float64, "cpu")
     given = setting(problem, 3, n_steps=20)
@@ -411,6 +423,11 @@ def test_wrong_calls():
     state = run.init(w)
     with pytest.raises(ValueError, match="beyond the 53 samples"):
         run(w, state, indices + 50, sizes, 1)
+    for number in (-1, 53):
+        beyond = indices.clone()
+        beyond[2, -1] = number
+        with pytest.raises(ValueError, match="beyond the 53 samples"):
+            run(w, state, beyond, sizes, 1)
     with pytest.raises(ValueError, match="another batch size"):
         run(w, state, indices[:, :7], np.array([7]), 1)
     with pytest.raises(ValueError, match="indices are"):

@@ -1,0 +1,336 @@
+"""Faults of the engines and what they are given: C++ steps, clipping, identities, problems."""
+
+from table import Group
+
+COMPILED_RULES = Group(
+    "training/compiled/rules.py",
+    "compiled clipping",
+    [
+        (
+            "step = np.arange(first, first + n_steps, dtype=float)",
+            "step = np.arange(1, 1 + n_steps, dtype=float)",
+            "every chunk counts its steps anew",
+        ),
+        (
+            "lambda step: np.where(step == 1, 1.0, share)",
+            "lambda step: np.where(step == 0, 1.0, share)",
+            "the first gradient is dampened, too",
+        ),
+        (
+            "w = w + minus_size * s0 / (v_sqrt(s1) / root + eps);",
+            "w = w + minus_size * s0 * root / (v_sqrt(s1) + eps);",
+            "Adam's eps is corrected for the start as well",
+        ),
+        (
+            "one = f\"V d = g[j]; {' '.join(lines)} square += d * d;\"",
+            'one = "V d = g[j]; square += d * d;"',
+            "the norm that is clipped is that before values are",
+        ),
+    ],
+)
+
+COMPILED_STEPS = Group(
+    "training/compiled/steps.py",
+    "compiled schedules sample_stream groups",
+    [
+        (
+            "lambda step: self.rates(step.astype(int) - 1)",
+            "lambda step: self.rates(step.astype(int))",
+            "step sizes a step ahead of their schedule",
+        ),
+        (
+            "samples = self.data if data is None else _values(*data, self.problem.dtype)",
+            "samples = self.data",
+            "a stream's samples are looked for among the stored ones",
+        ),
+        (
+            "    if config.groups:\n"
+            '        raise Unsupported(say("groups of parameters have settings of their own"))\n',
+            "",
+            "groups are compiled with the settings of the others",
+        ),
+        ("TOLERANCE = 1e-3", "TOLERANCE = 1e3", "the self-check agrees to values that were frozen"),
+    ],
+)
+
+OPERATIONS = Group(
+    "training/compiled/operations.py",
+    "compiled products penalties own_losses",
+    [
+        (
+            '"threshold_backward": "({1} <= {2} ? V0 : {0})"',
+            '"threshold_backward": "({1} < {2} ? V0 : {0})"',
+            "where a unit is off its gradient goes on",
+        ),
+        (
+            '"sgn": "({0} > V0 ? V1 : ({0} < V0 ? -V1 : {0}))"',
+            '"sgn": "({0} > V0 ? V1 : -V1)"',
+            "the slope of |w| at 0 is -1",
+        ),
+        (
+            "count = value.numel() // max(1, out.numel())",
+            "count = value.numel()",
+            "a mean over some dimensions is divided by all",
+        ),
+        ('self._pointwise("add", out, (out, bias), {})', "pass", "a layer without its bias"),
+    ],
+)
+
+PROGRAM = Group(
+    "training/compiled/program.py",
+    "compiled",
+    [
+        (
+            "for (Int i = vecs * W; i < n; i++) last += p[i];",
+            "for (Int i = vecs * W; i < n - 1; i++) last += p[i];",
+            "the last sample of an uneven batch is left out of sums",
+        ),
+        (
+            "AT(y[b * M + j]) = data[i * (F + M) + F + j];",
+            "AT(y[b * M + j]) = data[i * (F + M) + M + j];",
+            "inputs for targets where a sample has several",
+        ),
+        (
+            "if ((unsigned long long)i >= (unsigned long long)D) return false;",
+            "if (i >= D) return false;",
+            "a negative index reads what lies before the data",
+        ),
+        (
+            "lit((T)scalars[s * C + c])",
+            "lit((T)scalars[c])",
+            "every step has the numbers of a chunk's first",
+        ),
+    ],
+)
+
+LOOPS = Group(
+    "training/compiled/loops.py",
+    "compiled",
+    [
+        (
+            "if array in self.written and text not in self.variables:",
+            "if array in self.reads and text not in self.variables:",
+            "loops read elements that they have yet to write",
+        ),
+        ('return f"(T){value.hex()}"', 'return f"(T){value:.7g}"', "constants have seven digits"),
+    ],
+)
+
+RECORDER = Group(
+    "training/compiled/recorder.py",
+    "compiled own_losses",
+    [
+        (
+            "numbers = torch.arange(value.shape[1])",
+            "numbers = torch.arange(1, value.shape[1] + 1)",
+            "classes are counted from 1",
+        ),
+        (
+            "torch.where(_one_hot(value, classes), -gradient.unsqueeze(1), 0.0)",
+            "torch.where(_one_hot(value, classes), gradient.unsqueeze(1), 0.0)",
+            "cross entropy climbs",
+        ),
+    ],
+)
+
+CLIPPING = Group(
+    "recipe/clipping.py",
+    "clipping",
+    [
+        (".sum(1, keepdim=True)", ".sum()", "the norm of all replicas' gradients together"),
+        (
+            "(norm / (length + TINY)).clamp(max=1.0)",
+            "(norm / (length + TINY))",
+            "short gradients are made as long as the bound",
+        ),
+    ],
+)
+
+OWN_OPTIMIZER = Group(
+    "recipe/own_optimizer.py",
+    "own_optimizer closures",
+    [
+        (
+            "wanted = DEFAULT_LR if lr is None else lr",
+            "wanted = DEFAULT_LR",
+            "the step size that is given is not used",
+        ),
+        (
+            "((1.0, 1e4), (1e-4, 1.0), (1e4, 1e-8), (1e8, 1.0), (1.0, 1e-4), (1e-8, 1e8))",
+            "((1.0, 1.0),) * 6",
+            "an optimiser that clips large gradients only mixes replicas unseen",
+        ),
+        (
+            "w: torch.Tensor, cut: int = 3) -> bool:",
+            "w: torch.Tensor, cut: int = 0) -> bool:",
+            "nobody looks whether a replica goes on by itself",
+        ),
+        (
+            "return without is None",
+            "return given is None",
+            "an optimiser that needs a closure gets none",
+        ),
+    ],
+)
+
+IDENTITY = Group(
+    "recipe/identity.py",
+    "differs late",
+    [
+        (
+            "if setting.name in LATER and getattr(config, setting.name) == LATER[setting.name]:",
+            "if setting.name in LATER:",
+            "runs that differ in newer settings are taken for one",
+        ),
+        (
+            'return "" if self.unseen else hashlib.sha256(text.encode()).hexdigest()[:16]',
+            "return hashlib.sha256(text.encode()).hexdigest()[:16]",
+            "all that cannot be told apart are one run",
+        ),
+    ],
+)
+
+REPLAY = Group(
+    "recipe/replay.py",
+    "replay",
+    [
+        (
+            "    while True:\n        number.random_(generator=generator)\n",
+            "    while True:\n",
+            "the number drawn for workers is not skipped",
+        ),
+        (
+            "if before is not None and torch.equal(generator.get_state(), fresh):",
+            "if before is not None:",
+            "what a script draws once is drawn in every epoch",
+        ),
+    ],
+)
+
+PENALTIES = Group(
+    "problems/penalties.py",
+    "penalties",
+    [
+        (
+            '"l2": lambda w: (w * w).sum(1)',
+            '"l2": lambda w: (w * w).sum()',
+            "each replica pays for the parameters of all",
+        ),
+        (
+            "return of_one(w[0])[None] if len(w) == 1 else torch.vmap(of_one)(w)",
+            "return of_one(w[0]).expand(len(w))",
+            "all replicas have the penalty of the first",
+        ),
+    ],
+)
+
+FINGERPRINT = Group(
+    "problems/fingerprint.py",
+    "fingerprint late",
+    [
+        (
+            "self._write(str(value.dtype), str(tuple(value.shape)))",
+            "self._write(str(value.dtype))",
+            "arrays of other shapes with the same numbers are one",
+        ),
+        (
+            "for names in (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars):",
+            "for names in (code.co_varnames, code.co_freevars, code.co_cellvars):",
+            "functions that call other methods are one",
+        ),
+        (
+            "return type(value) in LOGS and name in bytecode.only_grown(code)",
+            "return type(value) in LOGS",
+            "lists that a function reads are not looked at",
+        ),
+        (
+            "    return attributes | found\n",
+            "    return attributes\n",
+            "a module with hooks is another each time it is made",
+        ),
+    ],
+)
+
+TRIAL = Group(
+    "problems/trial.py",
+    "torch_state own_losses",
+    [
+        (
+            "own = [value.detach().clone().requires_grad_(",
+            "own = [value.detach().requires_grad_(",
+            "a model that changes its input changes what it is compared with",
+        ),
+        (
+            "y, shape = all_y[[0, other]], prediction.shape[1:]",
+            "y, shape = all_y[[0, 1]], prediction.shape[1:]",
+            "where the first two targets are the same a loss that mixes samples is taken",
+        ),
+    ],
+)
+
+TORCH_MODULE = Group(
+    "problems/torch_module.py",
+    "frozen torch_state saved",
+    [
+        (
+            "for name, value in module.named_parameters() if value.requires_grad}",
+            "for name, value in module.named_parameters()}",
+            "frozen parameters are trained",
+        ),
+        (
+            "torch.default_generator.manual_seed(generator.initial_seed())",
+            "torch.default_generator.manual_seed(0)",
+            "layers start from the same draws for every seed",
+        ),
+        (
+            "moved = w + moves * (1 + w.abs())",
+            "moved = w + 0 * moves",
+            "parameters that are not read by name stay where they are, unseen",
+        ),
+    ],
+)
+
+READY_MADE = Group(
+    "problems/ready_made.py",
+    "ready_made sample_stream",
+    [
+        (
+            "true(np.arange(first, first + BLOCK))",
+            "true(np.arange(BLOCK))",
+            "the true parameters go back with every block of a stream",
+        ),
+        (
+            "np.sort(drawn[: d // 5])",
+            "np.sort(drawn[-(d // 5) :])",
+            "the samples held out are trained on as well",
+        ),
+        (
+            "weights / inputs**0.5",
+            "weights / outputs**0.5",
+            "weights are scaled by what comes out of a layer",
+        ),
+        (
+            "np.cos(degree * np.arccos(x))",
+            "np.cos(degree * x)",
+            "a cosine for the Chebyshev polynomial",
+        ),
+    ],
+)
+
+GROUPS = [
+    COMPILED_RULES,
+    COMPILED_STEPS,
+    OPERATIONS,
+    PROGRAM,
+    LOOPS,
+    RECORDER,
+    CLIPPING,
+    OWN_OPTIMIZER,
+    IDENTITY,
+    REPLAY,
+    PENALTIES,
+    FINGERPRINT,
+    TRIAL,
+    TORCH_MODULE,
+    READY_MADE,
+]
