@@ -571,7 +571,11 @@ PHASES = Group(
             "np.tile(part.sizes, end)",
             "too many steps after the first phase",
         ),
-        ("for size in part.sizes})", "for size in part.sizes[:1]})", "no ragged batch"),
+        (
+            "np.concatenate([part.sizes for part in self.parts])",
+            "np.concatenate([part.sizes[:1] for part in self.parts])",
+            "no ragged batch",
+        ),
     ],
 )
 
