@@ -134,6 +134,7 @@ def _copied(chunk: Chunk) -> Chunk:
     arrays: dict[str, Any] = {
         name: value.copy() for name, value in held.items() if isinstance(value, np.ndarray)
     }
+    arrays["full"] = replace(chunk.full, vectors=chunk.full.vectors.copy())
     if isinstance(chunk.indices, torch.Tensor):
         arrays["indices"] = chunk.indices.clone()
     return replace(chunk, **arrays)

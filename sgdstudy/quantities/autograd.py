@@ -69,7 +69,7 @@ class Autograd:
             "full_hess_trace": "hess_trace",
         }
         found = nowhere(chunk.loss.shape, [of_batch[name] for name in wanted])
-        known = np.isfinite(chunk.full_gradient[..., 0])
+        known = np.isfinite(chunk.full.put(chunk.full.vectors[..., 0]))
         if chunk.indices is None or chunk.every is not None:
             known &= chunk.scheduled[:, None]
         names = frozenset(found) if self.adds_up else frozenset(found) - SPREAD

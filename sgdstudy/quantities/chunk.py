@@ -12,6 +12,7 @@ import numpy as np
 from sgdstudy.problems.problem import Problem
 
 EVERY = 10  # steps between two that get the costly quantities, where they are not exact
+AT_ONCE = 65_536  # numbers that are looked at in one go: they stay in the cache
 
 
 class ByName(Protocol):
@@ -22,16 +23,47 @@ class ByName(Protocol):
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """S consecutive steps of R replicas, in float64.
+class Known:
+    """A vector of every replica at some of S steps; of the others nothing is known.
 
     Attributes:
-        w: parameters before each update, `(S, R, p)`.
-        w_next: parameters after it, `(S, R, p)`.
-        gradient: gradient of the batch loss at w, `(S, R, p)`.
+        steps: their positions, `(k,)`.
+        vectors: `(k, R, p)`.
+        n_steps: S.
+    """
+
+    steps: np.ndarray
+    vectors: np.ndarray
+    n_steps: int
+
+    @classmethod
+    def at_all(cls, vectors: np.ndarray) -> Known:
+        """Return vectors of every step, `(S, R, p)`."""
+        return cls(np.arange(len(vectors)), vectors, len(vectors))
+
+    def of(self, values: np.ndarray) -> np.ndarray:
+        """Return those of values of all steps, `(S, ...)`, that are of these, `(k, ...)`."""
+        return values if len(self.steps) == self.n_steps else values[self.steps]
+
+    def put(self, values: np.ndarray) -> np.ndarray:
+        """Return values of these steps, `(k, ...)`, as those of all, `(S, ...)`: else NaN."""
+        if len(values) == self.n_steps:
+            return values
+        found = np.full((self.n_steps, *values.shape[1:]), np.nan)
+        found[self.steps] = values
+        return found
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """S consecutive steps of R replicas.
+
+    Attributes:
+        path: parameters before each update and after the last, `(S+1, R, p)`, as recorded.
+        slopes: gradient of the batch loss before each update, `(S, R, p)`, as recorded.
         loss: batch loss at w, `(S, R)`.
         size: samples in the batch, `(S,)`.
-        full_gradient: gradient of the whole loss at w, `(S, R, p)`; NaN where it is not known.
+        full: gradient of the whole loss at w, where it is known.
         w_start: parameters each replica started from, `(R, p)`.
         w_true: parameters that made the data, `(p,)`, or by step `(S, 1, p)`; or None.
         lr: step size, or those of the steps, `(S, 1)`.
@@ -46,12 +78,11 @@ class Chunk:
             quantities it calls, see `statistics.Statistics`.
     """
 
-    w: np.ndarray
-    w_next: np.ndarray
-    gradient: np.ndarray
+    path: np.ndarray
+    slopes: np.ndarray
     loss: np.ndarray
     size: np.ndarray
-    full_gradient: np.ndarray
+    full: Known
     w_start: np.ndarray
     w_true: np.ndarray | None
     lr: float | np.ndarray
@@ -61,6 +92,31 @@ class Chunk:
     every: int | None = None
     kept: Any = None
     statistics: ByName = field(default_factory=dict[str, np.ndarray])
+
+    @cached_property
+    def w(self) -> np.ndarray:
+        """Parameters before each update, `(S, R, p)`, float64."""
+        return self.path[:-1].astype(float)
+
+    @cached_property
+    def w_next(self) -> np.ndarray:
+        """Parameters after each update, `(S, R, p)`, float64."""
+        return self.path[1:].astype(float)
+
+    @cached_property
+    def gradient(self) -> np.ndarray:
+        """Gradient of the batch loss at w, `(S, R, p)`, float64."""
+        return self.slopes.astype(float)
+
+    @cached_property
+    def full_gradient(self) -> np.ndarray:
+        """Gradient of the whole loss at w, `(S, R, p)`; NaN where it is not known."""
+        return self.full.put(self.full.vectors)
+
+    @cached_property
+    def full_grad_norm(self) -> np.ndarray:
+        """Norm of the gradient of the whole loss, `(S, R)`; NaN where it is not known."""
+        return self.full.put(norm(self.full.vectors))
 
     @cached_property
     def scheduled(self) -> np.ndarray:
@@ -92,9 +148,20 @@ class Chunk:
                 yield positions, indices[:, starts[positions, None] + np.arange(size)]
 
 
-def norm(vectors: np.ndarray) -> np.ndarray:
-    """Euclidean norm over the last axis, without overflow for float32 values."""
-    return np.sqrt(np.einsum("...p,...p->...", vectors, vectors))
+def norm(vectors: np.ndarray, other: np.ndarray | None = None) -> np.ndarray:
+    """Euclidean norm over the last axis, in float64, of vectors, or of what they are off others.
+
+    A part at a time, so that what is computed in between stays in the cache.
+    """
+    if other is not None:
+        other = np.broadcast_to(other, vectors.shape)
+    found = np.empty(vectors.shape[:-1])
+    by = max(1, AT_ONCE // max(1, vectors[:1].size))
+    for at in range(0, len(vectors), by):
+        part = vectors[at : at + by].astype(float, copy=False)
+        part = part if other is None else part - other[at : at + by]
+        found[at : at + by] = np.einsum("...p,...p->...", part, part)
+    return np.sqrt(found, out=found)
 
 
 def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:

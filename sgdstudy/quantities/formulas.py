@@ -30,18 +30,20 @@ def distance(chunk: Chunk) -> np.ndarray:
     """Distance to the true parameters, |w - w_true|; NaN where they are not known."""
     if chunk.w_true is None:
         return np.full(chunk.loss.shape, np.nan)
-    return norm(chunk.w - chunk.w_true)
+    return norm(chunk.path[:-1], chunk.w_true)
 
 
 def distance_start(chunk: Chunk) -> np.ndarray:
     """Distance to the parameters the run started from, |w - w_start|."""
-    return norm(chunk.w - chunk.w_start)
+    return norm(chunk.path[:-1], chunk.w_start)
 
 
 def grad_cosine(chunk: Chunk) -> np.ndarray:
     """Cosine of the angle between batch and full gradient; NaN where either is zero."""
-    product = np.einsum("...p,...p->...", chunk.gradient, chunk.full_gradient)
-    return product / (norm(chunk.gradient) * norm(chunk.full_gradient))
+    full = chunk.full
+    slopes = full.of(chunk.slopes).astype(float)
+    product = np.einsum("...p,...p->...", slopes, full.vectors)
+    return full.put(product / (norm(slopes) * full.of(chunk.full_grad_norm)))
 
 
 # ---- noise of the gradient within the batch -----------------------------------------------------

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sgdstudy.quantities.chunk import Known, norm
 from sgdstudy.training.engines import Recorded
 
 REASONS = ("", "converged", "diverged")  # why a replica ended; in a state: their numbers
@@ -31,17 +32,17 @@ class Trace:
     """What a chunk's steps recorded, on the host."""
 
     def __init__(self, recorded: Recorded) -> None:
-        self.raw_w = recorded.w.cpu().numpy()  # (S+1, R, p), the chunk's host sync
-        self.w = self.raw_w.astype(float)
+        self.w = recorded.w.cpu().numpy()  # (S+1, R, p), the chunk's host sync
         self.loss = recorded.loss.cpu().numpy()  # (S, R)
-        self.gradient = recorded.gradient.cpu().double().numpy()  # (S, R, p)
+        self.gradient = recorded.gradient.cpu().numpy()  # (S, R, p)
+        self.grad_norm = norm(self.gradient)  # (S, R)
 
 
 class Whole(NamedTuple):
     """Loss and gradient of all the data: before each step, and at the end of each epoch."""
 
     loss: np.ndarray  # (S, R)
-    gradient: np.ndarray  # (S, R, p)
+    gradient: Known  # (S, R, p)
     end_loss: np.ndarray  # (E, R)
     end_gradient: np.ndarray  # (E, R, p)
 
@@ -63,8 +64,9 @@ def verdict(span: Span, trace: Trace, stopped: np.ndarray) -> Verdict:
         stopped: the first epoch, from 0, whose stop rule holds, else E, `(R,)`.
     """
     m, n_steps = span.m, len(trace.loss)
-    finite, slopes = np.isfinite(trace.loss), np.isfinite(trace.gradient)
-    bad = ~(finite if slopes.all() else finite & slopes.all(-1))
+    bad = ~np.isfinite(trace.loss)
+    doubtful = ~np.isfinite(trace.grad_norm)  # float64 gradients may have one that is too large
+    bad[doubtful] |= ~np.isfinite(trace.gradient[doubtful]).all(-1)
     diverged = np.where(bad.any(0), bad.argmax(0), n_steps)
     # a stop at the end of epoch e (from 0) leaves (e + 1) m rows; a divergence at s, s + 1
     by_stop = np.where(stopped < span.n_epochs, (stopped + 1) * m, n_steps)

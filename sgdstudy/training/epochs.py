@@ -12,6 +12,7 @@ from sgdstudy.quantities import norm
 from sgdstudy.recipe import columns
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.recipe.phases import Phases
+from sgdstudy.training.chunk import Span, Trace
 
 FEW = 1000  # numbers of a step: below, a line of Python for each costs more than its sum
 COLUMNS = tuple(column.name for column in columns.OF_EPOCHS)
@@ -50,30 +51,27 @@ class Epochs:
             name for name in self.columns[len(COLUMNS) :] if name not in self._measured
         ]
 
-    def add(
-        self, loss: np.ndarray, gradient: np.ndarray, w_next: np.ndarray, sizes: np.ndarray
-    ) -> None:
-        """Add the batches of E whole epochs, or of a part of one.
+    def add(self, span: Span, trace: Trace) -> None:
+        """Add the batches of E whole epochs, or of a part of one, as they were recorded."""
+        sizes = span.sizes
 
-        Args:
-            loss: of the batches, `(E, m, R)`.
-            gradient: `(E, m, R, p)`.
-            w_next: parameters after each step, `(E, m, R, p)`.
-            sizes: of the batches, `(m,)`.
-        """
-        loss = loss.astype(float)
+        def by_epoch(values: np.ndarray) -> np.ndarray:
+            return values.reshape(span.n_epochs, span.m, *values.shape[1:])
+
+        loss, w_next = by_epoch(trace.loss).astype(float), by_epoch(trace.w[1:])
         terms = {
             "loss": loss,
             "weighted_loss": sizes[:, None] * loss,
-            "grad_norm": sizes[:, None] * norm(gradient),
+            "grad_norm": sizes[:, None] * by_epoch(trace.grad_norm),
         }
         if self.config.average is not None:
-            terms["w"] = w_next
+            terms["w"] = w_next.astype(float)
         sums = {name: _sum_batches(value, self.sums.get(name)) for name, value in terms.items()}
+        gradient = by_epoch(trace.gradient)
         self.sums = sums | {"grad": _sum_weighted(gradient, sizes, self.sums.get("grad"))}
-        self._last = loss[:, -1], w_next[:, -1]
+        self._last = loss[:, -1], w_next[:, -1].astype(float)
         if self.config.ema is not None:
-            self._move(w_next, self.config.ema)
+            self._move(w_next.astype(float), self.config.ema)
 
     def _move(self, w_next: np.ndarray, decay: float) -> None:
         """Follow e <- decay e + (1 - decay) w over steps `(E, m, R, p)`, from the first w on."""

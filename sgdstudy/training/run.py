@@ -18,6 +18,7 @@ from sgdstudy.history.history import History
 from sgdstudy.history.rows import Rows, Sink
 from sgdstudy.problems.problem import Problem
 from sgdstudy.quantities import norm
+from sgdstudy.quantities.chunk import Known
 from sgdstudy.recipe import columns, rules
 from sgdstudy.recipe import stop as stops
 from sgdstudy.recipe.config import TrainConfig
@@ -255,13 +256,8 @@ class Run:
 
     def _settle(self, span: Span, trace: Trace) -> None:
         """Read the chunk: who diverged, who stopped, which rows exist; hand the rows over."""
-        m, n = span.m, len(self.members)
-        self.epochs.add(
-            trace.loss.reshape(span.n_epochs, m, n),
-            trace.gradient.reshape(span.n_epochs, m, n, -1),
-            trace.w[1:].reshape(span.n_epochs, m, n, -1),
-            span.sizes,
-        )
+        m = span.m
+        self.epochs.add(span, trace)
         epochs = self.epochs.of_batches(self.epoch) if span.complete else {}
         stopped = self._stopped(span, epochs)
         due = self._due(span, stopped)
@@ -277,8 +273,8 @@ class Run:
         if self.row_stride:
             self._write_steps(span, trace, whole, found)
         if span.complete:
-            self._write_epochs(epochs, trace.raw_w[m::m], found.done)
-        self._finish(trace.raw_w, found)
+            self._write_epochs(epochs, trace.w[m::m], found.done)
+        self._finish(trace.w, found)
         self.epoch += span.n_epochs if span.complete else 0
         self.batch = 0 if span.complete else span.first + m
 
@@ -296,34 +292,42 @@ class Run:
         Exact at every step for least squares, where steps are recorded; else known at the
         boundaries of epochs only, of those that are due.
         """
-        problem, m, w = self.problem, span.m, trace.w
+        problem, m = self.problem, span.m
         if problem.least_squares is not None and self.row_stride:
-            values, slopes = problem.full(w)
-            return Whole(values[:-1], slopes[:-1], values[m::m], slopes[m::m])
+            values, slopes = problem.full(trace.w.astype(float))
+            return Whole(values[:-1], Known.at_all(slopes[:-1]), values[m::m], slopes[m::m])
         if problem.least_squares is not None:
-            ends = problem.full(w[m::m])
-            return Whole(*ends, *ends)
+            values, slopes = problem.full(trace.w[m::m].astype(float))
+            return Whole(values, Known.at_all(slopes), values, slopes)
         if self.config.batch_size is None:
-            values, slopes = trace.loss.astype(float), trace.gradient
-            value, slope = problem.full(w[-1])
+            values, slopes = trace.loss.astype(float), trace.gradient.astype(float)
+            value, slope = problem.full(trace.w[-1].astype(float))
             ends = (np.vstack([values[1:], value[None]]), np.vstack([slopes[1:], slope[None]]))
-            return Whole(values, slopes, *ends)
-        values, slopes = np.full(trace.loss.shape, np.nan), np.full(trace.gradient.shape, np.nan)
+            return Whole(values, Known.at_all(slopes), *ends)
         if self.boundary is None:
-            self.boundary = problem.full(w[0])
-        if span.first == 0:
-            values[0], slopes[0] = self.boundary
-        if not span.complete:
-            return Whole(values, slopes, values, slopes)
-        end_w = w[m::m]
+            self.boundary = problem.full(trace.w[0].astype(float))
+        value, slope = (part[None][span.first :] for part in self.boundary)  # where it begins
+        end_value, end_slope = self._at_ends(span, trace, due)
+        known = Known(
+            np.arange(m if span.first else 0, len(trace.loss), m),
+            np.concatenate([slope, end_slope[:-1]]),
+            len(trace.loss),
+        )
+        values = known.put(np.concatenate([value, end_value[:-1]]))
+        return Whole(values, known, end_value, end_slope)
+
+    def _at_ends(self, span: Span, trace: Trace, due: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return loss and gradient of all the data at the ends of the epochs that are due."""
+        end_w = trace.w[span.m :: span.m] if span.complete else trace.w[:0]
         value, slope = np.full(end_w.shape[:-1], np.nan), np.full(end_w.shape, np.nan)
+        if not span.complete:
+            return value, slope
         if due.any():
-            found = problem.full(end_w[due].reshape(-1, end_w.shape[-1]))
+            found = self.problem.full(end_w[due].reshape(-1, end_w.shape[-1]).astype(float))
             value[due] = found[0].reshape(-1, end_w.shape[1])
             slope[due] = found[1].reshape(-1, *end_w.shape[1:])
-        values[m::m], slopes[m::m] = value[:-1], slope[:-1]
         self.boundary = (value[-1], slope[-1])
-        return Whole(values, slopes, value, slope)
+        return value, slope
 
     def _stopped(self, span: Span, epochs: Mapping[str, np.ndarray]) -> np.ndarray | None:
         """Return, per replica, the first epoch of the chunk that the stop rule ends, else E.
@@ -353,12 +357,11 @@ class Run:
         rates = self.rates(step)
         true_w = self.problem.true_at(step)
         chunk = quantities.Chunk(
-            w=trace.w[:-1],
-            w_next=trace.w[1:],
-            gradient=trace.gradient,
+            path=trace.w,
+            slopes=trace.gradient,
             loss=trace.loss,
             size=np.tile(span.sizes, span.n_epochs),
-            full_gradient=whole.gradient,
+            full=whole.gradient,
             w_start=self.w_start[self.members],
             w_true=None if true_w is None else true_w[:, None],
             lr=rates[:, None],
@@ -375,13 +378,13 @@ class Run:
             "step": step[:, None],
             "size": chunk.size.astype(np.int32)[:, None],
             "loss": trace.loss,
-            "grad_norm": norm(trace.gradient),
+            "grad_norm": trace.grad_norm,
             "full_loss": whole.loss,
-            "full_grad_norm": norm(whole.gradient),
-            "update_norm": norm(chunk.w_next - chunk.w),
+            "full_grad_norm": chunk.full_grad_norm,
+            "update_norm": norm(trace.w[1:], trace.w[:-1]),
             **({} if self.config.schedule is None else {"lr": rates[:, None]}),
             **self._clock(slice(None)),
-            **_parameters(trace.raw_w[:-1]),
+            **_parameters(trace.w[:-1]),
             **quantities.compute(self.diagnostics, chunk),
         }
         self.sink.write("steps", Rows(columns, keep))

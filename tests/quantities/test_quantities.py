@@ -18,7 +18,7 @@ from torch import nn
 import sgdstudy as ss
 from sgdstudy import quantities, theory
 from sgdstudy.quantities import autograd, eigen, linear, sources, spread, statistics
-from sgdstudy.quantities.chunk import Chunk
+from sgdstudy.quantities.chunk import Chunk, Known
 
 EVERYTHING = list(quantities.QUANTITIES)
 OF_BATCH = [name for name in quantities.PRESETS["full"] if not name.startswith("full_")][3:]
@@ -74,12 +74,11 @@ def taken(problem, indices, size=None, *, w=None, n=2, lr=0.1, seed=0, **more):
     found = [problem.full(row) for row in w[:-1]]
     full = np.stack([gradient for _, gradient in found])
     return Chunk(
-        w=w[:-1],
-        w_next=w[1:],
-        gradient=full,
+        path=w,
+        slopes=full,
         loss=np.stack([loss for loss, _ in found]),
         size=size,
-        full_gradient=full,
+        full=Known.at_all(full),
         w_start=w[0],
         w_true=None,
         lr=lr,
