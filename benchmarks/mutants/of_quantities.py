@@ -44,10 +44,26 @@ CHUNK = Group(
             "starts = np.cumsum(self.size)",
             "the samples of the next step",
         ),
+        ("return np.sqrt(found, out=found)", "return found", "norms squared"),
         (
-            'return np.sqrt(np.einsum("...p,...p->...", vectors, vectors))',
-            'return np.einsum("...p,...p->...", vectors, vectors)',
-            "norms squared",
+            "part = part if other is None else part - other[at : at + by]",
+            "part = part if other is None else part - other[:by]",
+            "vectors are compared with those of the first part",
+        ),
+        (
+            "found[self.steps] = values",
+            "found[self.steps[0] :: self.n_steps] = values[:1]",
+            "only the first step that is known has a full gradient",
+        ),
+        (
+            "else values[self.steps]",
+            "else values[: len(self.steps)]",
+            "the batches' gradients are those of other steps",
+        ),
+        (
+            "return self.path[1:].astype(float)",
+            "return self.path[:-1].astype(float)",
+            "nothing moves",
         ),
     ],
 )
@@ -89,18 +105,18 @@ FORMULAS = Group(
     "quantities train",
     [
         (
-            "return norm(chunk.w - chunk.w_true)",
-            "return norm(chunk.w_next - chunk.w_true)",
+            "return norm(chunk.path[:-1], chunk.w_true)",
+            "return norm(chunk.path[1:], chunk.w_true)",
             "the distance after the step",
         ),
         (
-            "return norm(chunk.w - chunk.w_start)",
-            "return norm(chunk.w - chunk.w[0])",
+            "return norm(chunk.path[:-1], chunk.w_start)",
+            "return norm(chunk.path[:-1], chunk.path[0])",
             "from the chunk's first parameters",
         ),
         (
-            "return product / (norm(chunk.gradient) * norm(chunk.full_gradient))",
-            "return product / norm(chunk.full_gradient) ** 2",
+            "return full.put(product / (norm(slopes) * full.of(chunk.full_grad_norm)))",
+            "return full.put(product / full.of(chunk.full_grad_norm) ** 2)",
             "no cosine",
         ),
         (

@@ -57,18 +57,18 @@ TRAINER = Group(
             "epochs numbered one too high",
         ),
         (
-            "return Whole(values[:-1], slopes[:-1], values[m::m], slopes[m::m])",
-            "return Whole(values[1:], slopes[1:], values[m::m], slopes[m::m])",
+            "return Whole(values[:-1], Known.at_all(slopes[:-1]), values[m::m], slopes[m::m])",
+            "return Whole(values[1:], Known.at_all(slopes[1:]), values[m::m], slopes[m::m])",
             "the full loss of a step is that after it",
         ),
         (
-            "return Whole(values[:-1], slopes[:-1], values[m::m], slopes[m::m])",
-            "return Whole(values[:-1], slopes[:-1], values[:-1:m], slopes[:-1:m])",
+            "return Whole(values[:-1], Known.at_all(slopes[:-1]), values[m::m], slopes[m::m])",
+            "return Whole(values[:-1], Known.at_all(slopes[:-1]), values[:-1:m], slopes[:-1:m])",
             "an epoch's end is its beginning",
         ),
         (
-            "ends = problem.full(w[m::m])",
-            "ends = problem.full(w[:-1:m])",
+            "values, slopes = problem.full(trace.w[m::m].astype(float))",
+            "values, slopes = problem.full(trace.w[:-1:m].astype(float))",
             "the same where no steps are recorded",
         ),
         (
@@ -82,8 +82,13 @@ TRAINER = Group(
             "the next epoch begins at the wrong loss",
         ),
         (
-            "values[m::m], slopes[m::m] = value[:-1], slope[:-1]",
-            "values[m::m], slopes[m::m] = value[1:], slope[1:]",
+            "np.concatenate([slope, end_slope[:-1]]),",
+            "np.concatenate([slope, end_slope[1:]]),",
+            "the full gradient of an epoch's first step is an epoch late",
+        ),
+        (
+            "values = known.put(np.concatenate([value, end_value[:-1]]))",
+            "values = known.put(np.concatenate([value, end_value[1:]]))",
             "the full loss of an epoch's first step is an epoch late",
         ),
         (
@@ -176,8 +181,8 @@ EPOCHS = Group(
             "the running loss counts a short batch as a full one",
         ),
         (
-            '"grad_norm": sizes[:, None] * norm(gradient)',
-            '"grad_norm": sizes.mean() * norm(gradient)',
+            '"grad_norm": sizes[:, None] * by_epoch(trace.grad_norm)',
+            '"grad_norm": sizes.mean() * by_epoch(trace.grad_norm)',
             "mean_grad_norm without weights",
         ),
         (
@@ -333,9 +338,14 @@ CHUNK = Group(
             "divergence found a step late",
         ),
         (
-            "bad = ~(finite if slopes.all() else finite & slopes.all(-1))",
-            "bad = ~finite",
+            "bad[doubtful] |= ~np.isfinite(trace.gradient[doubtful]).all(-1)",
+            "pass",
             "a gradient that overflows before the loss is no divergence",
+        ),
+        (
+            "bad[doubtful] |= ~np.isfinite(trace.gradient[doubtful]).all(-1)",
+            "bad |= doubtful",
+            "a gradient of 1e200, whose norm is none in float64, is a divergence",
         ),
         (
             "converged = (stopped < span.n_epochs) & (by_stop <= diverged)",

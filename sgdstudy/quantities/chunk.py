@@ -153,6 +153,8 @@ def norm(vectors: np.ndarray, other: np.ndarray | None = None) -> np.ndarray:
 
     A part at a time, so that what is computed in between stays in the cache.
     """
+    if vectors.ndim == 1:
+        return norm(vectors[None], other)[0]
     if other is not None:
         other = np.broadcast_to(other, vectors.shape)
     found = np.empty(vectors.shape[:-1])

@@ -3,6 +3,7 @@
 import copy
 import gc
 import itertools
+import math
 import re
 import weakref
 from pathlib import Path
@@ -794,3 +795,24 @@ def test_a_diagnostic_that_writes_into_what_it_sees_changes_nothing():
     plain = ss.train(small_curve(noise=0.1), **given, diagnostics=own)
     assert history.steps.drop(columns="overwrites").equals(plain.steps)
     assert history.epochs.equals(plain.epochs)
+
+
+def test_a_norm_of_many_vectors_is_that_of_each():
+    """More numbers than are looked at in one go; against a sum without rounding."""
+    draw = np.random.default_rng(0)
+    vectors = draw.normal(size=(70, 3, 1000)).astype(np.float32)
+    for other in (None, draw.normal(size=1000), draw.normal(size=(70, 1, 1000))):
+        off = vectors.astype(float) - (0.0 if other is None else other)
+        expected = [[math.fsum(v * v) ** 0.5 for v in row] for row in off]
+        assert np.allclose(quantities.norm(vectors, other), expected, rtol=1e-13, atol=0)
+        assert quantities.norm(off[0, 0]) == pytest.approx(expected[0][0], rel=1e-13)
+
+
+def test_what_is_known_at_some_steps_is_put_there_and_nowhere_else():
+    some = Known(np.array([0, 3]), np.array([[[1.0, 2.0]], [[3.0, 4.0]]]), 5)
+    found = some.put(some.vectors)
+    assert np.array_equal(found[[0, 3]], some.vectors)
+    assert np.isnan(found[[1, 2, 4]]).all()
+    assert np.array_equal(some.of(found), some.vectors)
+    every = Known.at_all(np.ones((2, 1, 3)))
+    assert np.array_equal(every.put(every.vectors), np.ones((2, 1, 3)))

@@ -408,6 +408,22 @@ def test_a_gradient_that_is_not_finite_comes_before_a_stop_in_the_same_epoch():
     assert history.n_steps.tolist() == [1]
 
 
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+def test_a_gradient_whose_norm_alone_is_not_finite_is_none(engine):
+    """1e200 is a float64, its square is not."""
+    problem = ss.Problem(
+        np.full(4, 1e200),
+        np.zeros(4),
+        lambda w, x: w[0] * x,
+        loss=lambda f, y: (f - y).abs(),
+        w_init=[1e-3],
+    )
+    history = ss.train(problem, lr=1e-210, batch_size=2, epochs=3, engine=engine)
+    assert history.stop_reason.tolist() == ["max_epochs"]
+    assert np.isinf(history.steps["grad_norm"]).all()
+    assert history.steps["update_norm"].to_numpy() == pytest.approx(np.full(6, 1e-10), rel=1e-6)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("chunk", [4, 256], ids=["within epochs", "by epochs"])
 @pytest.mark.parametrize("optimizer", ["notebook", "Adam"])
