@@ -46,8 +46,8 @@ CHUNK = Group(
         ),
         ("return np.sqrt(found, out=found)", "return found", "norms squared"),
         (
-            "part = part if other is None else part - other[at : at + by]",
-            "part = part if other is None else part - other[:by]",
+            "np.subtract(part, other[at : at + by], out=held[: len(part)], dtype=float)",
+            "np.subtract(part, other[: len(part)], out=held[: len(part)], dtype=float)",
             "vectors are compared with those of the first part",
         ),
         (

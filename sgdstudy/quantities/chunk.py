@@ -159,9 +159,14 @@ def norm(vectors: np.ndarray, other: np.ndarray | None = None) -> np.ndarray:
         other = np.broadcast_to(other, vectors.shape)
     found = np.empty(vectors.shape[:-1])
     by = max(1, AT_ONCE // max(1, vectors[:1].size))
+    held = np.empty((min(by, len(vectors)), *vectors.shape[1:]))
     for at in range(0, len(vectors), by):
-        part = vectors[at : at + by].astype(float, copy=False)
-        part = part if other is None else part - other[at : at + by]
+        part = vectors[at : at + by]
+        if other is not None:
+            part = np.subtract(part, other[at : at + by], out=held[: len(part)], dtype=float)
+        elif part.dtype != float:
+            held[: len(part)] = part
+            part = held[: len(part)]
         found[at : at + by] = np.einsum("...p,...p->...", part, part)
     return np.sqrt(found, out=found)
 
