@@ -56,7 +56,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Chunk:
-    """S consecutive steps of R replicas.
+    """S consecutive steps of R replicas; in float64 `w`, `w_next`, `gradient`, `full_gradient`.
 
     Attributes:
         path: parameters before each update and after the last, `(S+1, R, p)`, as recorded.
