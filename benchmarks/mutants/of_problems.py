@@ -501,11 +501,6 @@ RECIPE_GROUPS = Group(
             "a group's momentum starts anew at every step",
         ),
         (
-            "states.append(new)",
-            "states.append(old)",
-            "what the optimiser remembers of a group is lost",
-        ),
-        (
             "return [rule.select(w[:, here], old, live) for (here, rule), old in pairs]",
             "return [old for (here, rule), old in pairs]",
             "seeds that ended leave their state to others",

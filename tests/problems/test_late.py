@@ -281,6 +281,16 @@ def default_that_is_a_dict(k):
 
 
 @form
+def default_behind_another_argument(k):
+    held = {"delta": k}
+
+    def helper(scale, given=held):
+        return scale * given["delta"]
+
+    return lambda: helper(1.0), functools.partial(held.__setitem__, "delta")
+
+
+@form
 def default_put_in_place(k):
     def read(delta=k):
         return delta
@@ -486,6 +496,7 @@ def test_the_line_says_where_it_is_read_and_what_it_was():
         "item_of_a_list": "held[1]",
         "argument_of_a_partial": "s.args[0][0]",
         "default_that_is_a_dict": "given['delta']",
+        "default_behind_another_argument": "given['delta']",
         "default_put_in_place": "delta",
         "variable_of_the_environment": "os.environ['SGDSTUDY_LATE']",
         "context_variable": "held.get()",
@@ -527,6 +538,17 @@ def log():
         return 1.0
 
     return read, seen.clear
+
+
+@own
+def log_that_has_a_head():
+    seen = ["loss"]
+
+    def read():
+        seen.append("1")
+        return 1.0
+
+    return read, lambda: seen.__setitem__(0, "loss, in parts")
 
 
 @own

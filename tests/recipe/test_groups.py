@@ -1,5 +1,6 @@
 """Groups of parameters by name: the steps are those of torch's parameter groups."""
 
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -89,7 +90,21 @@ def test_groups_of_everything_and_of_what_they_are_without_are_the_same():
     assert np.array_equal(notebook.w, ss.train(problem(), optimizer="notebook", **GIVEN).w)
 
 
-def test_seeds_that_end_leave_the_others_as_they_are():
+def test_a_group_without_a_step_size_follows_that_of_all():
+    config = replace(ss.TrainConfig(groups={"0.*": {"weight_decay": 0.1}}, **GIVEN), lr=0.002)
+    expected = literal("SGD", {}, {"0.*": {"weight_decay": 0.1}}, lr=0.002)
+    assert close(ss.train(problem(), config=config).w[0], expected)
+
+
+def test_options_of_a_group_go_with_those_of_all():
+    both = {"options": {"momentum": 0.9, "nesterov": True}, "groups": {"0.*": {"dampening": 0.1}}}
+    with pytest.raises(ss.InputError, match=r"Nesterov|nesterov") as error:
+        ss.TrainConfig(**both, **GIVEN)
+    assert one_line(error)
+
+
+def test_seeds_that_end_leave_the_others_as_they_are(monkeypatch):
+    monkeypatch.setattr("sgdstudy.training.run.FIRST_STEPS", 5)  # a look after every epoch
     given = GIVEN | {"epochs": 30, "stop": ("full", 2.4), "order": "shuffle"}
     given |= {"optimizer": "Adam", "groups": GROUPS, "engine": "eager"}
     start = {"w_init": lambda generator: torch.randn(26, generator=generator).double()}
