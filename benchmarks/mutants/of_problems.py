@@ -645,11 +645,6 @@ BYTECODE = Group(
             "an object's own list that it appends to counts as changed from outside",
         ),
         (
-            "if not parts or len(loads) > 1:",
-            "if not parts:",
-            "a cache under a key that varies is refused",
-        ),
-        (
             "changed |= set() if code.co_name in MAKES else {step.argval}",
             "changed |= {step.argval}",
             "what __init__ sets may change from outside",

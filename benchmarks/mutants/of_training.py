@@ -4,7 +4,7 @@ from table import Group
 
 TRAINER = Group(
     "training/run.py",
-    "train phases trajectory checkpoint orders schedules",
+    "train evaluate_every phases trajectory checkpoint orders schedules",
     [
         (
             'self.reason[self.reason == ""] = "max_epochs"',

@@ -716,6 +716,20 @@ def test_what_functions_change_by_themselves_is_let_be(place, name):
     assert np.array_equal(ss.train(one, config=config).w, expected)
 
 
+def test_what_is_read_and_appended_to_is_part_of_an_identity():
+    def make(k):
+        seen = [k]
+
+        def read():
+            seen.append(0.0)
+            return sum(seen)
+
+        return read
+
+    assert fingerprint(make(1.0)) == fingerprint(make(1.0))
+    assert fingerprint(make(1.0)) != fingerprint(make(2.0))
+
+
 @pytest.mark.parametrize("name", ["log", "log_in_a_deque"])
 def test_what_is_only_appended_to_is_no_part_of_an_identity(name):
     get, _ = OWN[name]()
