@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import numbers
 import operator
+import os
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
@@ -193,8 +194,10 @@ def folder_name(kind: str, value: Any) -> str:
 def file_name(kind: str, value: Any) -> str:
     """Return a name that a file can have, without a folder."""
     plain = isinstance(value, str) and value == Path(value).name and value != ".."
-    if not plain or not value or "\\" in value:
+    if not plain or not value or {"\\", "\0"} & set(value):
         raise InputError(f"{kind} is a plain file name as loss.png, not {quoted(value)}")
+    if len(value.encode(errors="replace")) > LONGEST_FOLDER:
+        raise InputError(f"{kind} {quoted(value)} takes more than {LONGEST_FOLDER} bytes")
     return str(value)
 
 
@@ -214,6 +217,24 @@ def path(kind: str, value: Any) -> Path:
         return Path(text).expanduser()
     except RuntimeError as error:  # no such user
         raise InputError(f"{kind} {quoted(value)} cannot be found: {error}") from None
+
+
+def resolved(path: Path) -> Path:
+    """Return where a path leads, links followed.
+
+    Raises:
+        InputError: its links lead in a circle.
+    """
+    try:
+        place = path.resolve()
+        if not os.path.islink(place):  # as newer Pythons leave one that leads to itself
+            return place
+        why = say("its links lead in a circle")
+    except RuntimeError:
+        why = say("its links lead in a circle")
+    except OSError as error:
+        why = error.strerror or str(error)
+    raise InputError(say("{path} leads nowhere: {why}", path=path, why=why)) from None
 
 
 def _scalar(value: Any) -> Any:

@@ -86,11 +86,16 @@ class UnpackCommand:
         from sgdstudy.tracking.pack import unpack
 
         path = checks.path("the file", self.file)
-        added, there = unpack(recovery.start(self.store, say), path)
-        new = in_words("added {n} run", "added {n} runs", n=len(added))
-        old = in_words("{n} was there already", "{n} were there already", n=len(there))
-        say(parted([new, old]))
-        return 0
+        done = unpack(recovery.start(self.store, say), path)
+        new = in_words("added {n} run", "added {n} runs", n=len(done.added))
+        old = in_words("{n} was there already", "{n} were there already", n=len(done.there))
+        kept = in_words(
+            "{n} is not in the store, sgdstudy recover says why",
+            "{n} are not in the store, sgdstudy recover says why",
+            n=len(done.kept),
+        )
+        say(parted([new, old, *([kept] if done.kept else [])]))
+        return 1 if done.kept else 0
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from sgdstudy import checks
 from sgdstudy.errors import InputError, unwritable
 from sgdstudy.figures import interactive
 from sgdstudy.report.markup import rendered
@@ -80,10 +81,10 @@ def page(store: Store, server: str | None = None) -> str:
 
 def _require_page(store: Store, path: Path) -> None:
     """Refuse to write over a file that is not a page: the database, or somebody's script."""
-    place = path.resolve()
-    within = store.root is not None and store.root in place.parents
     if store.root is not None and store.root in path.absolute().parents and path.is_symlink():
         raise InputError(f"{path} is a symbolic link, which is not followed in a store; remove it")
+    place = checks.resolved(path)
+    within = store.root is not None and store.root in place.parents
     named = place.suffix.lower() in (".html", ".htm")
     if within and not named:
         raise InputError(f"{path} lies in the store; give a file that ends in .html")

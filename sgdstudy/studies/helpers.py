@@ -109,7 +109,7 @@ def _find(name: str, folder: Path) -> ModuleSpec | None:
     spec = PathFinder.find_spec(name, [str(folder)])
     if spec is None or (spec.origin is not None and not declares_study(Path(spec.origin))):
         return spec
-    elsewhere = [p for p in sys.path if _resolved(p) != folder]
+    elsewhere = [p for p in sys.path if resolved(p) != folder]
     return spec if PathFinder.find_spec(name, elsewhere) is None else None
 
 
@@ -134,7 +134,7 @@ def _taken(wanted: Any) -> dict[str, ModuleType]:
 
 
 def _folder_of(script: str | Path) -> Path | None:
-    path = _resolved(script)
+    path = resolved(script)
     return path.parent if path is not None and path.is_file() else None
 
 
@@ -145,7 +145,8 @@ def _stamp(path: Path) -> tuple[int, int]:
     return 0, 0
 
 
-def _resolved(path: str | Path) -> Path | None:
+def resolved(path: str | Path) -> Path | None:
+    """Return where a path leads; None: nowhere, as a link to itself."""
     with suppress(OSError, ValueError, RuntimeError):
         return Path(path).resolve()
     return None
@@ -153,7 +154,7 @@ def _resolved(path: str | Path) -> Path | None:
 
 def _lies_in(module: ModuleType, folder: Path) -> bool:
     places = [getattr(module, "__file__", None), *(getattr(module, "__path__", None) or ())]
-    paths = [_resolved(place) for place in places if place]
+    paths = [resolved(place) for place in places if place]
     return any(path is not None and path.is_relative_to(folder) for path in paths)
 
 
@@ -163,7 +164,7 @@ def _folder_of_importer() -> Path | None:
     while frame is not None:
         file = frame.f_code.co_filename
         if file not in (__file__, importlib.__file__) and not file.startswith("<frozen "):
-            path = _resolved(file) or Path()
+            path = resolved(file) or Path()
             inside = [folder for folder in _folders if path.is_relative_to(folder)]
             return max(inside, key=lambda folder: len(folder.parts), default=None)
         frame = frame.f_back  # type: ignore[assignment]

@@ -211,8 +211,9 @@ def _script_of(run: TrackedRun, given: str | None, say: Callable[[str], None]) -
         checks.path("the script of the run", run.tags["sgdstudy.script"]),
         find_scripts(),
     )
+    place = helpers.resolved(told)
     for path in scripts.values():
-        if path.resolve() == told.resolve():
+        if place is not None and helpers.resolved(path) == place:
             return path
     if told.stem in scripts:
         text = to_say("the run is of {script}; {ours} of this project is run")
@@ -239,7 +240,7 @@ def _rebuilt(run: TrackedRun, script: Path) -> tuple[Study, Arm, dict[str, str]]
     if name in arms:
         return study, _as_recorded(run, study, arms[name]), _tags(run, study, options)
     for other in find_scripts().values():
-        if other.resolve() != script.resolve() and helpers.declares_study(other):
+        if helpers.resolved(other) != helpers.resolved(script) and helpers.declares_study(other):
             with suppress(InputError):  # another arm of that name, or no study at all
                 page, given, theirs = _declared(run, other)
                 if name in theirs:

@@ -18,6 +18,7 @@ from typing import Any
 from sgdstudy.errors import one_line
 from sgdstudy.language import say, to_say, unknown
 from sgdstudy.tracking import shapes
+from sgdstudy.tracking.entries import ORIGIN
 from sgdstudy.tracking.places import links_in, remove_folder
 from sgdstudy.tracking.store import Store
 
@@ -67,6 +68,12 @@ def listed(store: Store) -> list[Aside]:
             invocation = told["tags"].get("sgdstudy.invocation", "")
             found.append(Aside(folder, name, invocation, one_line(reason)))
     return found
+
+
+def origins(store: Store) -> set[str]:
+    """Return the first ids of runs that were unpacked, and wait or are set aside."""
+    told = [told for place in (store.streams, _place(store)) for _, told in _told(place)]
+    return {one["tags"].get(ORIGIN, "") for one in told if store.is_called(one["store"])}
 
 
 def put_back(store: Store) -> None:

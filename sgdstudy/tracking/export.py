@@ -87,8 +87,14 @@ def export(
 
 
 def _places(folder: Path, to: str, force: bool) -> list[Path]:
-    """Return where the files go; `InputError` where they are already, unless they may be."""
+    """Return where the files go; `InputError` where they are already, unless they may be.
+
+    What is no file is never replaced, and would end the others half way.
+    """
     paths = [folder / f"{name}.{to}" for name in FILES]
+    for path in paths:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is there and is not a file; give another folder")
     there = [path.name for path in paths if path.exists()]
     if there and not force:
         text = to_say("{folder} has {names} already; give another folder, or force=True (--force)")

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sgdstudy.errors import StoreError, without_secrets
+from sgdstudy.errors import InputError, StoreError, without_secrets
 from sgdstudy.history.history import History
 from sgdstudy.language import translated
 from sgdstudy.problems.problem import Problem
@@ -22,7 +22,7 @@ from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.tracking import chart_views, describe, provenance
 from sgdstudy.tracking import scratch as folders
 from sgdstudy.tracking.code import Code
-from sgdstudy.tracking.entries import Closing, Opening
+from sgdstudy.tracking.entries import Closing, Opening, now_ms
 from sgdstudy.tracking.journal import Journal, Later
 from sgdstudy.tracking.resume import SECONDS
 from sgdstudy.tracking.retry import is_away
@@ -69,7 +69,13 @@ class Invocation:
         tags: Mapping[str, str] | None = None,
         code: Code | None = None,
     ) -> Invocation:
-        """Begin an invocation now; tags are for all of its runs; `code` None: see `Code.of`."""
+        """Begin an invocation now; tags are for all of its runs; `code` None: see `Code.of`.
+
+        Raises:
+            InputError: the clock is before 1970.
+        """
+        if now_ms() < 0:  # no store takes a time before
+            raise InputError("the clock of this machine is before 1970; set it, and try again")
         now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
         words = [Path(sys.argv[0]).name, *sys.argv[1:]]
         words = [without_secrets(word, whole=True) for word in words]

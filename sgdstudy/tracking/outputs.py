@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sgdstudy import checks
 from sgdstudy.errors import InputError
 from sgdstudy.tracking.durable import sync
 from sgdstudy.tracking.places import require_outside
@@ -31,7 +32,7 @@ def require_free(path: Path, what: str, is_one: Callable[[bytes], bool]) -> None
         InputError: another thing lies there, or it is among the files of runs.
     """
     require_outside(path)
-    place = path.resolve()
+    place = checks.resolved(path)
     if not place.exists():
         return
     if not place.is_file():
@@ -54,7 +55,7 @@ def replacing(path: Path) -> Iterator[Path]:
     A link stays, and what it leads to is replaced. What a killed process left of it is removed by
     the next one that writes into the folder.
     """
-    place = path.resolve()
+    place = checks.resolved(path)
     with scratch(place.parent, PREFIX) as folder:
         draft = folder / "draft"
         yield draft

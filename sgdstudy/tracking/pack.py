@@ -16,7 +16,8 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,21 @@ from sgdstudy import checks
 from sgdstudy.errors import InputError, reason, unwritable
 from sgdstudy.history.rows import AXIS
 from sgdstudy.language import say, to_say
-from sgdstudy.tracking.entries import KEY, ORIGIN, Closing, Opening
+from sgdstudy.tracking import aside, shapes
+from sgdstudy.tracking.entries import KEY, ORIGIN, Closing, Opening, now_ms
 from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.load import had_rows
 from sgdstudy.tracking.outputs import replacing, require_free
 from sgdstudy.tracking.runs import (
+    INVOCATION,
+    NUMBER,
     TrackedRun,
     artifact,
     find_run,
     named,
     names_of_artifacts,
+    next_number,
+    order_of,
     runs_of,
     search,
 )
@@ -43,20 +49,50 @@ from sgdstudy.tracking.writing import writing
 
 FORMAT = 1
 OURS = re.compile(rb"PK\x03\x04.{26}[0-9a-f]{32}/run\.json", re.DOTALL)  # how a file begins
+LATEST_MS = 10**13  # the year 2286: a key has 13 digits
 PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-MOST_JSON = 200_000_000  # bytes of one run.json
+MOST_JSON = 8_000_000  # bytes of one run.json: a journal reads `shapes.MOST_BYTES`
 ID = re.compile("[0-9a-f]{32}")
 NAME = re.compile(r"([0-9a-f]{32})/(run\.json|artifacts/([^/\\\0]+))")
-FIELDS = {
-    "study": str,
-    "name": str,
-    "status": str,
-    "tags": dict,
-    "params": dict,
-    "points": list,
-    "start_ms": int,
-    "end_ms": int,
-}
+
+
+def _kept(value: Any) -> bool:
+    """Whether it is a name that a store keeps: of a run, a tag, a param, a metric."""
+    try:
+        return bool(value.encode()) and len(value) <= checks.LONGEST_NAME
+    except (AttributeError, UnicodeEncodeError):  # no text, or halves of characters
+        return False
+
+
+def _time(value: Any) -> bool:
+    """Whether it is a time in ms since 1970."""
+    return shapes.whole(value) and 0 <= value < LATEST_MS
+
+
+def _of_another_version(value: Any) -> bool:
+    return isinstance(value, dict) and value.get("format", FORMAT) != FORMAT
+
+
+_named = shapes.by_name(shapes.text, _kept)
+RUN = shapes.fields(
+    {
+        "format": shapes.whole,
+        "study": shapes.text,
+        "name": _kept,
+        "status": shapes.text,
+        "tags": _named,
+        "params": _named,
+        "points": shapes.each(shapes.row(_kept, shapes.whole, shapes.number, _time)),
+        "start_ms": _time,
+        "end_ms": _time,
+        "data": shapes.any_of(
+            shapes.nothing,
+            shapes.fields(
+                {"name": _kept, "digest": _kept, "profile": shapes.by_name(shapes.plain)}
+            ),
+        ),
+    }
+)
 
 
 def pack(store: Store, names: Iterable[str], path: Path, invocation: str = "latest") -> list[str]:
@@ -119,7 +155,11 @@ def _add(file: zipfile.ZipFile, store: Store, study: str, run: TrackedRun) -> No
         **{"tags": dict(run.tags), "params": dict(run.params), "points": points},
         **{"data": _data(store, run), "start_ms": run.start_ms, "end_ms": run.end_ms},
     }
-    file.writestr(f"{run.run_id}/run.json", json.dumps(about))
+    told = json.dumps(about)
+    if len(told) > MOST_JSON:
+        text = to_say("the run {run} has too many points to be packed: {size:.0f} MB of text")
+        raise InputError(say(text, run=named([run]), size=len(told) / 1e6))
+    file.writestr(f"{run.run_id}/run.json", told)
     with scratch() as folder:
         for name in names:
             found = artifact(store, run, name, folder)
@@ -145,8 +185,23 @@ def _data(store: Store, run: TrackedRun) -> dict[str, Any] | None:
 # ---- the other way -----------------------------------------------------------------------------
 
 
-def unpack(store: Store, path: Path) -> tuple[list[str], list[str]]:
-    """Add the runs of a file to a store, under new ids; return those added, and those left out.
+@dataclass(frozen=True)
+class Unpacked:
+    """What came of the runs of a file, by their ids there.
+
+    Attributes:
+        added: the store has them now.
+        there: it had them already.
+        kept: it does not take them: they wait, or are set aside, and `recover` says why.
+    """
+
+    added: list[str] = field(default_factory=list)
+    there: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+
+
+def unpack(store: Store, path: Path) -> Unpacked:
+    """Add the runs of a file to a store, under new ids.
 
     Each keeps its first id as the tag `sgdstudy.unpacked_from`; one that is there already, as
     itself or unpacked, is left out.
@@ -157,20 +212,29 @@ def unpack(store: Store, path: Path) -> tuple[list[str], list[str]]:
     """
     with _opened(path) as file:
         runs = _listed(file, path, store)
-        read = {run_id: _read(file, path, run_id) for run_id in runs}
-        added, there = list[str](), list[str]()
-        for run_id, about in read.items():
+        for run_id in runs:  # all of them, before any is added; one in memory at a time
+            _read(file, path, run_id)
+        done = Unpacked()
+        for run_id, names in runs.items():
+            about = _read(file, path, run_id)
             with writing(store, about["study"], f"the run {run_id}", fresh=False):
-                found = _is_there(store, run_id, about)
-                (there if found else added).append(run_id)
-                if not found:
-                    _insert(store, file, run_id, about, runs[run_id])
-    return added, there
+                if _origin(run_id, about) in aside.origins(store):  # since an earlier try
+                    kind = done.kept
+                elif _is_there(store, run_id, about):
+                    kind = done.there
+                else:
+                    taken = _insert(store, file, run_id, about, names)
+                    kind = done.added if taken else done.kept
+                kind.append(run_id)
+    return done
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    damaged = (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, zlib.error)
+    damaged = (
+        *(zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, zlib.error),
+        UnicodeDecodeError,  # a name
+    )
     try:
         file = zipfile.ZipFile(path)
     except FileNotFoundError:
@@ -196,7 +260,7 @@ def _listed(file: zipfile.ZipFile, path: Path, store: Store) -> dict[str, list[s
         found = NAME.fullmatch(info.filename)
         kind = stat.S_IFMT(info.external_attr >> 16)
         plain = info.compress_type in PLAIN and not info.flag_bits & 1  # encrypted
-        if not plain or not found or found[3] in (".", "..") or kind not in (0, stat.S_IFREG):
+        if not plain or not found or not _is_name(found[3]) or kind not in (0, stat.S_IFREG):
             text = to_say("{path} holds {name}, which is not a file of a run's")
             raise InputError(say(text, path=path, name=repr(info.filename)))
         names = runs.setdefault(found[1], [])
@@ -218,36 +282,35 @@ def _listed(file: zipfile.ZipFile, path: Path, store: Store) -> dict[str, list[s
     return runs
 
 
+def _is_name(name: str | None) -> bool:
+    """Whether a file can be called so; None: it is the description."""
+    if name is None:
+        return True
+    try:
+        checks.file_name("an artifact's name", name)
+    except InputError:
+        return False
+    return True
+
+
 def _read(file: zipfile.ZipFile, path: Path, run_id: str) -> dict[str, Any]:
     """Return what is known of a run, once all of it is of the right kind."""
     info = file.getinfo(f"{run_id}/run.json")
+    too_large = say("{path}: {name} is too large", path=path, name=info.filename)
     if info.file_size > MOST_JSON:
-        raise InputError(say("{path}: {name} is too large", path=path, name=info.filename))
-    try:
-        about: dict[str, Any] = json.loads(file.read(info))
-        if about["format"] != FORMAT:
-            text = to_say("{path} was packed by another version; upgrade sgdstudy")
-            raise InputError(say(text, path=path))
-        wrong = [name for name, kind in FIELDS.items() if type(about[name]) is not kind]
-        texts = {**about["tags"], **about["params"]}.values()
-        if wrong or not all(isinstance(text, str) for text in texts):
-            raise ValueError(", ".join(wrong) or "tags")
-        if about["data"] is not None:
-            data, profile = about["data"], dict(about["data"]["profile"])
-            about["data"] = {"name": str(data["name"]), "digest": str(data["digest"])}
-            about["data"]["profile"] = profile
-        about["points"] = [
-            (str(key), int(step), float(value), int(time_ms))
-            for key, step, value, time_ms in about["points"]
-        ]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        text = to_say("{path}: {name} is damaged: {why}")
-        text = say(text, path=path, name=info.filename, why=reason(error))
-        raise InputError(text) from None
+        raise InputError(too_large)
+    fits = shapes.any_of(RUN, _of_another_version)
+    about: dict[str, Any] = shapes.parsed(file.read(info), fits, f"{path}: {info.filename}")
+    if _of_another_version(about):
+        text = to_say("{path} was packed by another version; upgrade sgdstudy")
+        raise InputError(say(text, path=path))
     if about["status"] not in ("FINISHED", "FAILED", "KILLED"):
         text = to_say("{path}: run {run} has the status {status}")
         raise InputError(say(text, path=path, run=run_id, status=repr(about["status"])))
     checks.folder_name("the study", about["study"])
+    if len(json.dumps(about)) > MOST_JSON:  # as the journal writes it
+        raise InputError(too_large)
+    about["points"] = [tuple(point) for point in about["points"]]
     return about
 
 
@@ -267,11 +330,21 @@ def _is_there(store: Store, run_id: str, about: dict[str, Any]) -> bool:
     return False
 
 
+def _number(store: Store, about: dict[str, Any]) -> dict[str, str]:
+    """Return the tag that orders a run's invocation here: none is later than one that begins."""
+    if not about["tags"].get(INVOCATION):
+        return {}
+    number = order_of(about["tags"], about["start_ms"])
+    if number > now_ms():  # another store's, whose clock was wrong
+        number = min(number, int(next_number(store, about["study"])))
+    return {NUMBER: f"{number:015d}"}
+
+
 def _insert(
     store: Store, file: zipfile.ZipFile, run_id: str, about: dict[str, Any], names: list[str]
-) -> None:
-    """Make a run of what was packed, and of its artifacts."""
-    tags = {name: text for name, text in about["tags"].items() if name != KEY}
+) -> bool:
+    """Make a run of what was packed, and of its artifacts; whether the store has it now."""
+    tags = {name: text for name, text in about["tags"].items() if name not in (KEY, NUMBER)}
 
     def copy(name: str, target: Path) -> None:
         with file.open(f"{run_id}/{name}") as source, open(target, "wb") as to:
@@ -283,15 +356,20 @@ def _insert(
     opening = Opening(
         about["study"],
         about["name"],
-        tags | {ORIGIN: _origin(run_id, about)},
+        tags | _number(store, about) | {ORIGIN: _origin(run_id, about)},
         about["params"],
         data=about["data"],
         start_ms=about["start_ms"],
     )
     journal = Journal.begin(store, opening, files, send=False)
     try:
-        journal.close(Closing(about["status"], points=about["points"], end_ms=about["end_ms"]))
+        closing = Closing(about["status"], points=about["points"], end_ms=about["end_ms"])
+        taken = journal.close(closing)
     except BaseException:
         if not journal.closed:  # the file has it still
             journal.remove()
         raise
+    if journal.refusal is not None and journal.run_id is not None:
+        with suppress(InputError):  # it is of no process of this machine: nobody would close it
+            store.client.set_terminated(journal.run_id, status="FAILED")
+    return taken

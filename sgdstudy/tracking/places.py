@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.request import url2pathname
 
+from sgdstudy import checks
 from sgdstudy.errors import InputError
 from sgdstudy.language import say
 from sgdstudy.tracking.address import DATABASE
@@ -77,7 +78,7 @@ def _below(root: Path, recorded: Path, least: int) -> Path | None:
 
 def require_outside(path: Path) -> None:
     """Refuse to write among the files of runs, of this store or another one."""
-    place = path.resolve()
+    place = checks.resolved(path)
     for store in place.parents:
         if (store / DATABASE).exists() and place.relative_to(store).parts[0] in FOLDERS:
             raise InputError(f"{path} lies among the files of {store}; give a place outside of it")

@@ -30,7 +30,8 @@ NUMBER = "sgdstudy.number"  # orders invocations, also where a clock was wrong
 FINGERPRINT = "sgdstudy.fingerprint"  # of all that the trainer sees
 CHANGED = "sgdstudy.changed"  # of a sweep: another run had changed what it reads
 AN_ID = re.compile(r"[\w.+-]{1,64}", re.ASCII)  # of an invocation: it stands in filters and pages
-A_NUMBER = re.compile("0[0-9]{14}", re.ASCII)  # the years until 5138
+A_NUMBER = re.compile("[0-9]{15}", re.ASCII)
+CENTURY_MS = 100 * 365 * 86_400_000  # no clock is as far ahead
 MOST = 1000  # runs of one page
 MOST_PAGES = 10_000
 log = logging.getLogger("sgdstudy")
@@ -99,13 +100,7 @@ class TrackedRun:
     @property
     def order(self) -> tuple[int, str]:
         """What sorts invocations: their number; of older stores, the time that their id tells."""
-        if A_NUMBER.fullmatch(self.tags.get(NUMBER, "")):
-            return int(self.tags[NUMBER]), self.invocation
-        try:
-            began = datetime.strptime(self.invocation[:22], "%Y%m%d-%H%M%S-%f")
-            return int(began.replace(tzinfo=UTC).timestamp() * 1000), self.invocation
-        except ValueError:  # it belongs to none
-            return self.start_ms, self.invocation
+        return order_of(self.tags, self.start_ms), self.invocation
 
     def labels(self, study: str) -> dict[str, str]:
         """Return what tells its rows from those of other runs."""
@@ -120,6 +115,35 @@ def _only(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in values.items()
         if isinstance(value, kind) and isinstance(name, str)
     }
+
+
+def order_of(tags: Mapping[str, str], start_ms: int) -> int:
+    """Return what sorts a run's invocation, in ms since 1970; anybody may have written it.
+
+    A time that no clock tells is none: every later invocation would stand before it.
+    """
+    told = (number_of(tags), _moment(tags.get(INVOCATION, "")), _believed(start_ms))
+    return next((ms for ms in told if ms is not None), 0)  # the last: it belongs to no invocation
+
+
+def number_of(tags: Mapping[str, str]) -> int | None:
+    """Return the number of a run's invocation; None where it has none of ours."""
+    number = tags.get(NUMBER, "")
+    return _believed(int(number)) if A_NUMBER.fullmatch(number) else None
+
+
+def _moment(invocation: str) -> int | None:
+    """Return the time that the id of an invocation tells."""
+    try:
+        began = datetime.strptime(invocation[:22], "%Y%m%d-%H%M%S-%f")
+        return _believed(int(began.replace(tzinfo=UTC).timestamp() * 1000))
+    except ValueError:
+        return None
+
+
+def _believed(ms: int) -> int | None:
+    now = max(time.time_ns(), 0) // 1_000_000
+    return ms if 0 <= ms <= now + CENTURY_MS else None
 
 
 def runs_of(
@@ -179,12 +203,13 @@ def _latest(store: Store, experiment_id: str, kind: str) -> str:
 
 def _last(store: Store, experiment_id: str, only: str) -> TrackedRun | None:
     """Return a run of the last invocation; what is no id or no number of ours is not the last."""
-    for most in (1, MOST):  # the first may have anything in its tags
-        found = search(store, [experiment_id], only, order=LAST_FIRST, most=most)
-        ours = [run for run in found if run.invocation]
-        last = max(ours, key=lambda run: run.order, default=None)
-        if last and (most > 1 or A_NUMBER.fullmatch(last.tags.get(NUMBER, "0" * 15))):
-            return last
+    for run in search(store, [experiment_id], only, order=LAST_FIRST, most=1):
+        told = number_of(run.tags) if NUMBER in run.tags else _moment(run.invocation)
+        if run.invocation and told is not None:
+            return run
+        # it may have anything in its tags
+        ours = [run for run in every_run(store, experiment_id, only) if run.invocation]
+        return max(ours, key=lambda run: run.order, default=None)
     return None
 
 

@@ -82,9 +82,11 @@ def row(*checks: Check) -> Check:
     )
 
 
-def by_name(check: Check) -> Check:
-    """Return the check of a dict, by its values."""
-    return lambda value: isinstance(value, dict) and all(map(check, value.values()))
+def by_name(check: Check, name: Check = text) -> Check:
+    """Return the check of a dict, by its values and its names."""
+    return lambda value: (
+        isinstance(value, dict) and all(map(check, value.values())) and all(map(name, value))
+    )
 
 
 def fields(needed: Mapping[str, Check], further: Mapping[str, Check] | None = None) -> Check:
@@ -172,7 +174,7 @@ def read_text(path: Path, most: int = MOST_BYTES, crc: str | None = None) -> str
         raise Damaged(f"{path} is damaged ({reason(error)})") from error
 
 
-def parsed(given: str, check: Check, what: str) -> Any:
+def parsed(given: str | bytes, check: Check, what: str) -> Any:
     """Return what a text of JSON says.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import os
@@ -263,6 +264,7 @@ def open_store(given: str | None = None, make: bool = True) -> Store:
     path = store.database
     if store.root is None or path is None:
         server.check(store.uri, lambda: store.client)
+        _require_state(store)
         return store
     _require_own(store.root, path)
     if not make:
@@ -330,5 +332,41 @@ def _require_own(root: Path, path: Path) -> None:
 
 def _state_folder() -> Path:
     """Return where this user's programs keep what must outlive them."""
-    given = os.environ.get("XDG_STATE_HOME") or os.environ.get("LOCALAPPDATA")
-    return (Path(given) if given else Path.home() / ".local" / "state") / "sgdstudy"
+    return _state()[1] / "sgdstudy"
+
+
+def _state() -> tuple[str, Path]:
+    """Return the variable that says where programs keep their state, and the folder.
+
+    One that is not absolute is ignored, as the standard of the XDG wants it.
+
+    Raises:
+        InputError: a home folder that nobody knows.
+    """
+    for name in ("XDG_STATE_HOME", "LOCALAPPDATA"):
+        given = os.environ.get(name)
+        folder = checks.path(name, given) if given else Path()
+        if folder.is_absolute():
+            return name, folder
+    return "HOME", checks.path("HOME", "~/.local/state")
+
+
+def _require_state(store: Store) -> None:
+    """Make the folder that a server's runs lie in until it has them.
+
+    Raises:
+        InputError: it cannot be made, or written.
+    """
+    name, _ = _state()
+    try:
+        make_folder(store.streams)
+        for folder in (store.streams.parent, store.streams):
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        text = to_say(
+            "{folder}, where {variable} puts what a server has not got yet, cannot be written "
+            "({why}); set {variable} to another folder"
+        )
+        given = {"folder": str(store.streams), "variable": name, "why": str(error.strerror)}
+        raise InputError(say(text, **given)) from error

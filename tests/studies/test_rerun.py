@@ -251,3 +251,26 @@ def test_a_script_of_another_project_is_named_and_not_run(script, store, tmp_pat
     said = []
     assert rerun(run_id, store=store, say=said.append).difference is None
     assert said[0].startswith("the run is of /gone/again.py; ")
+
+
+@pytest.mark.slow
+def test_a_link_that_leads_to_itself_is_no_script(tracked, store, script):
+    """As it was seen: a traceback of any in experiments/, and of one that a tag names."""
+    for link, to in (("loop", "loop"), ("one", "two"), ("two", "one")):
+        (script.parent / f"{link}.py").symlink_to(script.parent / f"{to}.py")
+    run_id = tracked.run_ids["eager"]
+    assert rerun(run_id, store=store).difference is None
+    away = script.rename(script.with_name("moved.py"))  # the arm is looked for in every script
+    script.write_text(SCRIPT.replace('"eager": ', '"slow": '))
+    assert rerun(run_id, store=store).difference is None
+    away.unlink()
+    (script.parents[1] / "gone.py").symlink_to("gone.py")
+    opened = open_store(store)
+    opened.client.set_tag(run_id, "sgdstudy.script", str(script.parents[1] / "gone.py"))
+    with pytest.raises(InputError, match="is gone") as error:
+        rerun(run_id, store=store)
+    assert one_line(error)
+    opened.client.set_tag(run_id, "sgdstudy.script", str(script.parent / "one.py"))
+    with pytest.raises(InputError, match="there is no script") as error:
+        rerun(run_id, store=store)
+    assert one_line(error)

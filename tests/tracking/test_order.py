@@ -4,7 +4,7 @@ import datetime as dt
 import time
 
 import pytest
-from conftest import call
+from conftest import call, one_line
 
 import sgdstudy as ss
 from sgdstudy.tracking import invocation as module
@@ -114,7 +114,10 @@ def test_prune_without_anybody_to_ask_is_one_line(store, begin, monkeypatch, cap
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", ["9" * 15, "1" + "0" * 14, "9" * 400, "x", "-1", "99999"])
+@pytest.mark.parametrize(
+    "number",
+    ["9" * 15, "1" + "0" * 14, "0" + "9" * 14, "007000000000000", "9" * 400, "x", "-1", "99999"],
+)
 def test_a_number_that_is_none_of_ours_is_not_the_last(store, begin, monkeypatch, number):
     """A tag that anybody wrote: every later invocation stood before it, and prune dropped those."""
     ids = [begin(1), begin(2)]
@@ -126,3 +129,28 @@ def test_a_number_that_is_none_of_ours_is_not_the_last(store, begin, monkeypatch
     assert latest(store, "ada", monkeypatch) == ids[2]
     (dropped,) = prune.plan(open_store(store), 1).values()
     assert [run.invocation for run in dropped] == ids[:2]
+
+
+@pytest.mark.parametrize("day", [110_000, 1_200_000])  # the year 5311 has a digit more
+def test_a_clock_that_was_far_ahead_hides_none_of_what_follows(store, begin, monkeypatch, day):
+    """As a number that anybody wrote; its id, and when it began, say the same."""
+    ids = [begin(1), begin(day), begin(2), begin(3)]
+    assert latest(store, "ada", monkeypatch) == ids[3]
+    (dropped,) = prune.plan(open_store(store), 1).values()
+    assert {run.invocation for run in dropped} == set(ids[:3])
+
+
+def test_prune_on_a_clock_before_1970_keeps_the_latest(store, begin, monkeypatch):
+    ids = [begin(day) for day in (1, 3, 2)]
+    monkeypatch.setattr(time, "time_ns", lambda: -(10**9) * 86_400 * 365 * 60)
+    (dropped,) = prune.plan(open_store(store), 1).values()
+    assert {run.invocation for run in dropped} == set(ids[:2])
+
+
+def test_before_1970_nothing_begins(store, begin):
+    """As it was seen: every run was trained, then refused, under a key that begins with a minus."""
+    with pytest.raises(ss.InputError, match="clock of this machine is before 1970") as error:
+        begin(-30_000)
+    assert one_line(error)
+    assert not list(open_store(store).streams.glob("*"))
+    begin(-20_000)  # a clock that lost its battery

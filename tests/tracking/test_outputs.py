@@ -97,6 +97,47 @@ def test_no_command_writes_over_a_file_of_another_kind(
     assert files(tmp_path) == before
 
 
+@pytest.mark.parametrize("name", ["loop", "loop/file", "one", "missing/../two/file"])
+@pytest.mark.parametrize(
+    "words", [["report", "--out"], ["pack", "kept"], ["export", "kept", "--folder"]]
+)
+def test_a_link_that_leads_to_itself_is_one_line(empty_store, tmp_path, words, name, capsys):
+    """As it was seen: a traceback of each; a link to itself, and two in a ring."""
+    for link, to in (("loop", "loop"), ("one", "two"), ("two", "one")):
+        (tmp_path / link).symlink_to(tmp_path / to)
+    before = sorted(tmp_path.iterdir())
+    assert call(*words, tmp_path / name, "--store", empty_store) == 2
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path / name} leads nowhere: its links lead in a circle\n"
+    )
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_report_in_a_store_that_is_a_link_to_itself_is_one_line(store, capsys):
+    (Path(store) / "report.html").symlink_to("report.html")
+    assert call("report", "--store", store) == 2
+    assert "report.html is a symbolic link" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("to", ["csv", "parquet"])
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_an_export_over_what_is_no_file_changes_none(store, tmp_path, to, make, capsys):
+    """As it was seen: runs and claims were new, epochs and steps old."""
+    tracked(store, "kept", ["one"])
+    words = ["export", "kept", "--to", to, "--folder", tmp_path / "out", "--store", store]
+    assert call(*words) == 0
+    place = tmp_path / "out" / f"epochs.{to}"
+    place.unlink()
+    make(place)
+    (tmp_path / "out" / f"runs.{to}").write_text("older")
+    before = files(tmp_path / "out")
+    capsys.readouterr()
+    assert call(*words, "--force") == 2
+    error = capsys.readouterr().err
+    assert error == f"error: {place} is there and is not a file; give another folder\n"
+    assert files(tmp_path / "out") == before
+
+
 def test_a_table_of_ours_is_written_over(tmp_path, monkeypatch):
     write_table(tmp_path / "a.csv", ("x",), [(1,)])
     write_table(tmp_path / "a.csv", ("x",), [(2,)])

@@ -2,10 +2,12 @@
 
 import errno
 import json
+import math
 import os
 import shutil
 import signal
 import stat
+import time
 import zipfile
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from pandas.testing import assert_frame_equal
 from test_store import files, tracked
 
 import sgdstudy as ss
+from sgdstudy.tracking import pack as packing
+from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.pack import pack, unpack
 from sgdstudy.tracking.recovery import recover
 from sgdstudy.tracking.store import open_store, read_store
@@ -67,7 +71,7 @@ def test_what_was_unpacked_goes_back_to_where_it_came_from_once(store, other, tm
     pack(read_store(store), ["sent"], tmp_path / "a.zip")
     unpack(open_store(other), tmp_path / "a.zip")
     pack(read_store(other), ["sent"], tmp_path / "b.zip")
-    assert unpack(open_store(other), tmp_path / "b.zip")[0] == []
+    assert unpack(open_store(other), tmp_path / "b.zip").added == []
 
 
 def test_a_run_that_lacks_its_files_is_not_packed(store, tmp_path):
@@ -111,6 +115,8 @@ def packed(path, names=(), about=None, mode=None, text="x"):
         f"{IDENT}/artifacts/a\\b",
         f"{IDENT}/closing.json",
         f"{IDENT}/artifacts/",
+        f"{IDENT}/artifacts/{'a' * 256}",
+        f"{IDENT}/artifacts/{'é' * 128}",
         "streams/x/opening.json",
         "x/run.json",
     ],
@@ -157,6 +163,18 @@ def wrong(**changes):
         wrong(study=""),
         wrong(data={"name": "x"}),
         wrong(data=3),
+        wrong(points=[["k", math.inf, 1.0, 5]]),
+        json.dumps(ABOUT).replace("0, 1.0", "1e400, 1.0"),
+        wrong(points=[["k", 2**63, 1.0, 5]]),
+        wrong(points=[["k", 0, 1.0, 2**63]]),
+        wrong(points=[["k", 0, 1.0, -5]]),
+        wrong(points=[["\ud800", 0, 1.0, 5]]),
+        wrong(points=[["", 0, 1.0, 5]]),
+        wrong(end_ms=2**63),
+        wrong(start_ms=-1),
+        wrong(params={"a" * 251: "x"}),
+        wrong(tags={"\udc00": "x"}),
+        wrong(data={"name": "x", "digest": "\ud800", "profile": {}}),
     ],
 )
 def test_a_damaged_description_adds_nothing(other, tmp_path, about):
@@ -166,6 +184,98 @@ def test_a_damaged_description_adds_nothing(other, tmp_path, about):
     assert one_line(error)
     assert [e.name for e in open_store(other).client.search_experiments()] == ["Default"]
     assert not list(open_store(other).streams.glob("*"))
+
+
+@pytest.mark.parametrize("points", [[["k", 0, 1e9, 5]], [["k", 0, 1.0, 5]] * 9])
+def test_a_description_that_a_journal_could_not_hold_is_too_large(
+    other, tmp_path, points, monkeypatch
+):
+    """Read back it would be damaged, and the run go on for ever; short numbers are written long."""
+    about = json.dumps(wrong(points=points)).replace("1000000000.0", "1e9")
+    monkeypatch.setattr(packing, "MOST_JSON", len(about) + 1)
+    path = packed(tmp_path / "a.zip", [], about + " " * 2 * len(points[1:]))
+    with pytest.raises(ss.InputError, match=r"run\.json is too large") as error:
+        unpack(open_store(other), path)
+    assert one_line(error)
+
+
+def test_a_description_that_takes_much_memory_is_not_read(other, tmp_path):
+    """As it was seen: a small file whose description is millions of empty lists."""
+    path = packed(tmp_path / "a.zip", [], "[" + "[]," * 3_000_000 + "[]]")
+    with pytest.raises(ss.InputError, match=r"run\.json is too large") as error:
+        unpack(open_store(other), path)
+    assert one_line(error)
+
+
+def test_a_name_that_is_no_text_is_damage(other, tmp_path):
+    path = packed(tmp_path / "a.zip", [f"{IDENT}/artifacts/é"], ABOUT)
+    path.write_bytes(path.read_bytes().replace("é".encode(), b"\xff\xff"))
+    with pytest.raises(ss.InputError, match=r"a\.zip is damaged") as error:
+        unpack(open_store(other), path)
+    assert one_line(error)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"params": {"a,b": "1"}},
+        {"points": [["k$", 0, 1.0, 5]]},
+        {"data": {"name": "x", "digest": "d" * 40, "profile": {}}},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_run_that_the_store_refuses_is_counted_apart(other, tmp_path, capsys, changes):
+    """As it was seen: added, exit code 0, and it was not there; or RUNNING for ever."""
+    path = packed(tmp_path / "a.zip", [], wrong(**changes))
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr(f"{'1' * 32}/run.json", json.dumps(ABOUT))
+    for counts in ("added 1 run; 0 were there", "added 0 runs; 1 was there"):
+        assert call("unpack", path, "--store", other) == 1
+        said = capsys.readouterr().out
+        assert f"{counts} already; 1 is not in the store, sgdstudy recover says why" in said
+    runs = open_store(other).client.search_runs(
+        [open_store(other).experiment("s")], "attributes.status != 'FAILED'"
+    )
+    assert [run.data.tags["sgdstudy.unpacked_from"] for run in runs] == ["1" * 32]
+    assert call("recover", "--store", other) == 1
+    assert "refused: " in capsys.readouterr().out
+    assert len(list((Path(other) / "aside").iterdir())) == 1
+
+
+def numbered(number, invocation="20260101-000000-000000-abcd"):
+    return {"sgdstudy.invocation": invocation, "sgdstudy.number": number}
+
+
+@pytest.mark.parametrize("ahead", [None, "0" + "9" * 14, "x", 50 * 31_536_000_000])
+def test_a_number_of_another_store_comes_before_those_that_follow(other, tmp_path, ahead):
+    """As it was seen: a number that anybody wrote was copied, and hid every later invocation."""
+    now = int(time.time() * 1000)
+    tags = numbered(ahead if isinstance(ahead, str) else f"{now + (ahead or -5000):015d}")
+    unpack(open_store(other), packed(tmp_path / "a.zip", [], wrong(tags=tags)))
+    opened = open_store(other)
+    (run,) = opened.client.search_runs([opened.experiment("s")])
+    number = run.data.tags["sgdstudy.number"]
+    assert (number == tags["sgdstudy.number"]) == (ahead is None)
+    assert int(number) <= time.time() * 1000
+    with Invocation.start(opened, "s").run("new", "", {}):
+        pass
+    assert ss.load_runs("s", store=other).arm.tolist() == ["new"]
+
+
+def test_a_run_of_no_invocation_gets_no_number(other, tmp_path):
+    path = packed(tmp_path / "a.zip", [], wrong(tags=numbered("000000000000005", "")))
+    unpack(open_store(other), path)
+    (run,) = open_store(other).client.search_runs([open_store(other).experiment("s")])
+    assert "sgdstudy.number" not in run.data.tags
+
+
+def test_a_run_that_is_too_large_is_not_packed(store, tmp_path, monkeypatch):
+    tracked(store, "sent", ["one"])
+    monkeypatch.setattr(packing, "MOST_JSON", 1000)
+    with pytest.raises(ss.InputError, match="too many points") as error:
+        pack(read_store(store), ["sent"], tmp_path / "a.zip")
+    assert one_line(error)
+    assert not (tmp_path / "a.zip").exists()
 
 
 @pytest.mark.slow
@@ -201,9 +311,9 @@ def test_on_whatever_way_it_comes_back_a_run_is_there_once(store, other, empty_s
     pack(read_store(store), ["sent"], tmp_path / "a.zip")
     unpack(open_store(other), tmp_path / "a.zip")
     pack(read_store(other), ["sent"], tmp_path / "b.zip")
-    assert unpack(open_store(store), tmp_path / "b.zip")[0] == []
+    assert unpack(open_store(store), tmp_path / "b.zip").added == []
     for file, added in (("b.zip", 1), ("b.zip", 0), ("a.zip", 0)):
-        assert len(unpack(open_store(third), tmp_path / file)[0]) == added
+        assert len(unpack(open_store(third), tmp_path / file).added) == added
     assert len(ss.load_runs("sent", store=third, invocation="all")) == 1
 
 
@@ -237,7 +347,7 @@ def test_a_run_that_is_cut_off_while_it_is_unpacked_is_unpacked_the_next_time(
     for left in opened.streams.glob("*"):
         os.utime(left, (0, 0))
     assert recover(opened).closed == []
-    assert len(unpack(opened, tmp_path / "a.zip")[0]) == 1
+    assert len(unpack(opened, tmp_path / "a.zip").added) == 1
     assert len(ss.load_steps("sent", store=other)) == len(ss.load_steps("sent", store=store))
     assert not list(opened.streams.glob("*"))
 

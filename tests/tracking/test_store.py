@@ -16,7 +16,7 @@ from sgdstudy.tracking import prune
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.recovery import recover
 from sgdstudy.tracking.runs import every_run
-from sgdstudy.tracking.store import open_store
+from sgdstudy.tracking.store import Store, open_store
 
 SETTINGS = {"lr": 0.1, "batch_size": 10, "epochs": 3, "seeds": range(2), "optimizer": "notebook"}
 ROWS = 2 * 3 * 6  # seeds, epochs, steps an epoch of 53 samples in batches of 10
@@ -303,3 +303,40 @@ def test_a_key_that_is_a_path_reads_nothing(original, tmp_path):
     for path in (str(stolen), os.path.relpath(stolen, original / "streams")):
         change(original, tag, path, run)
         assert len(ss.load_steps("moving", store=str(original))) == ROWS  # of the other arm
+
+
+# ---- what a server has not got yet ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variable", ["XDG_STATE_HOME", "LOCALAPPDATA"])
+@pytest.mark.parametrize(
+    ("given", "place"),
+    [("~/x", "x"), ("x", ".local/state"), ("here/x", ".local/state"), ("", ".local/state")],
+)
+def test_what_waits_for_a_server_lies_in_a_folder_that_is_named_whole(
+    tmp_path, monkeypatch, variable, given, place
+):
+    """As it was seen: where no shell was, a folder called ~ came."""
+    for name in ("XDG_STATE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(variable, given)
+    found = Store("http://127.0.0.1:1", None).streams
+    assert found == tmp_path / place / "sgdstudy" / "streams"
+
+
+@pytest.mark.parametrize("variable", ["XDG_STATE_HOME", "HOME"])
+@pytest.mark.parametrize("below", ["", "folder"])
+def test_a_folder_that_cannot_be_made_is_named_with_its_variable(
+    tmp_path, monkeypatch, variable, below, capsys
+):
+    """As it was seen: what was recorded is kept, it said, and nothing was."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setenv(variable, str(tmp_path / "file" / below))
+    monkeypatch.setattr("sgdstudy.tracking.server.check", lambda uri, client: None)
+    assert call("recover", "--store", "http://127.0.0.1:1") == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {tmp_path / 'file'}")
+    assert f"set {variable} to another folder" in error
+    assert error.count("\n") == 1
