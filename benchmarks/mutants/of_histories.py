@@ -198,6 +198,7 @@ CHECKSUMS = Group(
             "self.sums[column]",
             "every row group is compared with the first",
         ),
+        ("crc is not None and crc != own", "False", "the file of another run is read as its own"),
         ("before = found", "pass", "a block twice is read twice"),
         ("or length > MOST_HEAD or", "or", "a length that is damaged passes for a cut"),
         (

@@ -109,22 +109,28 @@ class Sealed:
         path: where it is.
         metadata: its footer.
         sums: of its columns, row group by row group; None: an earlier version wrote it.
+        crc: the checksum of all these; "" where there are none.
     """
 
     path: Path
     metadata: pq.FileMetaData
     sums: np.ndarray | None
+    crc: str
 
     @classmethod
-    def open(cls, path: str | Path) -> Sealed:
+    def open(cls, path: str | Path, crc: str | None = None) -> Sealed:
         """Read the footer.
 
+        Args:
+            path: where it is.
+            crc: the checksum that its run knows; None: nobody knows it.
+
         Raises:
-            Damaged: it is not what was written.
+            Damaged: it is not what was written, or another's.
         """
         with open(path, "rb") as file:
             footer, start = _footer(file)
-            sums = _sums(file, footer, start)
+            sums, own = _sums(file, footer, start)
             metadata = pq.read_metadata(file)
         told = metadata.metadata or {}
         if (sums is None) != (told.get(NAME) != KIND):
@@ -133,7 +139,9 @@ class Sealed:
             )
         if sums is not None and len(sums) != metadata.num_row_groups * metadata.num_columns:
             raise Damaged("its footer is that of another file")
-        return cls(Path(path), metadata, sums)
+        if crc is not None and crc != own:
+            raise Damaged("it is the file of another run, or of other rows")
+        return cls(Path(path), metadata, sums, own)
 
     def check(
         self, groups: Iterable[int] | None = None, columns: Iterable[str] | None = None
@@ -160,13 +168,13 @@ class Sealed:
         return list(self.metadata.schema.to_arrow_schema().names)
 
 
-def checked(path: str | Path) -> pq.ParquetFile:
-    """Return a Parquet file after a look at all of it.
+def checked(path: str | Path, crc: str | None = None) -> pq.ParquetFile:
+    """Return a Parquet file after a look at all of it; see `Sealed.open`.
 
     Raises:
-        Damaged: it is not what was written.
+        Damaged: it is not what was written, or another's.
     """
-    Sealed.open(path).check()
+    Sealed.open(path, crc).check()
     return pq.ParquetFile(path)
 
 
@@ -182,13 +190,13 @@ def _footer(file: BinaryIO) -> tuple[bytes, int]:
     return file.read(), start
 
 
-def _sums(file: BinaryIO, footer: bytes, start: int) -> np.ndarray | None:
-    """Return the checksums of the columns; None: there are none."""
+def _sums(file: BinaryIO, footer: bytes, start: int) -> tuple[np.ndarray | None, str]:
+    """Return the checksums of the columns, and that of all; None and "": there are none."""
     size = 3 * WORD.itemsize + len(MAGIC)
     file.seek(max(0, start - size))
     end = file.read(min(size, start))
     if not end.endswith(MAGIC):
-        return None
+        return None, ""
     of_footer, count, of_words = np.frombuffer(end, WORD, 3).tolist()
     first = start - size - count * WORD.itemsize
     if first < 0 or of_footer != zlib.crc32(footer):
@@ -197,7 +205,7 @@ def _sums(file: BinaryIO, footer: bytes, start: int) -> np.ndarray | None:
     words = file.read((count + 2) * WORD.itemsize)
     if zlib.crc32(words) != of_words:
         raise Damaged("its checksums are not what was written")
-    return np.frombuffer(words, WORD, count)
+    return np.frombuffer(words, WORD, count), f"{of_words:08x}"
 
 
 def _places(
