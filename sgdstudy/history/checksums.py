@@ -32,6 +32,7 @@ MARK = b"\xff\xff\xff\xff"  # how a message of Arrow begins; its head's length f
 MOST_HEAD = 1 << 16  # bytes: a thousand columns
 UNREADABLE = (pa.ArrowException, OSError, ValueError, MemoryError)  # of lengths that are damaged
 PIECE = 1 << 20  # bytes that are read at a time
+MOST_FOOTER = 64_000_000  # bytes: thousands of row groups
 TAIL = 8  # of a Parquet file: the length of its footer, and PAR1
 WORD = np.dtype("<u4")
 
@@ -184,7 +185,7 @@ def _footer(file: BinaryIO) -> tuple[bytes, int]:
     file.seek(max(0, end - TAIL))
     tail = file.read(TAIL)
     start = end - TAIL - int.from_bytes(tail[:4], "little")
-    if tail[4:] != b"PAR1" or start < len(b"PAR1"):
+    if tail[4:] != b"PAR1" or start < len(b"PAR1") or end - start > MOST_FOOTER:
         raise Damaged("it is no Parquet file, or only a part of one")
     file.seek(start)
     return file.read(), start

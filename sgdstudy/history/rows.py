@@ -39,6 +39,7 @@ ROW_GROUP = 50_000  # small enough that a reader of one seed can skip most
 WHOLE_NUMBERS = ["seed", "epoch", "batch", "size"]  # worth a dictionary in Parquet; floats are not
 WHOLE = {"seed": np.int64, "step": np.int64} | dict.fromkeys(("epoch", "batch", "size"), np.int32)
 COUNT = "rows.count"  # beside the streams: how many rows each has
+LONGEST_COUNT = 1000  # bytes
 HELD_SECONDS, HELD_ROWS = 1.0, 65_536
 
 
@@ -313,7 +314,8 @@ def counted(folder: Path) -> dict[str, int]:
     try:
         if not (folder / COUNT).is_file():  # a pipe would be waited for
             return {}
-        text, _, crc = (folder / COUNT).read_bytes().partition(b"\n")[0].rpartition(b" ")
+        with open(folder / COUNT, "rb") as file:
+            text, _, crc = file.read(LONGEST_COUNT).partition(b"\n")[0].rpartition(b" ")
         found = json.loads(text) if int(crc, 16) == zlib.crc32(text) else {}
     except (OSError, ValueError):
         return {}

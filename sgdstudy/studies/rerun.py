@@ -192,7 +192,9 @@ def _changed(store: Store, run: TrackedRun, code: Code) -> list[str]:
             others = [
                 name
                 for name, path in then.items()
-                if path is None or path.read_bytes() != code.copies[name]
+                if path is None
+                or path.stat().st_size != len(code.copies[name])
+                or path.read_bytes() != code.copies[name]
             ]
         names_of = ", ".join(others) or in_words("one is gone")
         lines.append(in_words("files: {names}", names=names_of))

@@ -4,6 +4,7 @@ import errno
 import os
 import random
 import shutil
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,15 @@ from conftest import one_line
 import sgdstudy as ss
 from sgdstudy.history import rows as written
 from sgdstudy.history.checksums import KIND, NAME, Damaged, Sealed, checked, readable, sum_of
-from sgdstudy.history.rows import COUNT, ArrowStream, Files, Rows, read_stream, write_parquet
+from sgdstudy.history.rows import (
+    COUNT,
+    ArrowStream,
+    Files,
+    Rows,
+    counted,
+    read_stream,
+    write_parquet,
+)
 
 BLOCKS, STEPS = 6, 40
 
@@ -324,3 +333,23 @@ def test_a_file_that_cannot_be_read_now_is_not_called_damaged(tmp_path, number):
     with pytest.raises(ss.InputError, match="cannot be read") as error, readable(tmp_path / "x"):
         raise OSError(number, os.strerror(number))
     assert "drop" not in str(error.value)
+
+
+@pytest.mark.parametrize("what", ["a footer", "a number of rows"])
+def test_what_is_far_too_long_is_not_read(tmp_path, what):
+    """As it was seen: a file with holes, of gigabytes that nobody wrote, filled the memory."""
+    path = tmp_path / {"a footer": "steps.parquet"}.get(what, COUNT)
+    with open(path, "wb") as file:
+        file.truncate(300_000_000)
+        file.seek(0, 2)
+        file.write((290_000_000).to_bytes(4, "little") + b"PAR1")
+    tracemalloc.start()
+    try:
+        if what == "a footer":
+            with pytest.raises(Damaged, match="no Parquet file"):
+                Sealed.open(path)
+        else:
+            assert counted(tmp_path) == {}
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()

@@ -1,6 +1,8 @@
 """`sgdstudy rerun`: the same configuration again, and every recorded number compared."""
 
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +17,7 @@ from sgdstudy.history.rows import write_parquet
 from sgdstudy.studies.rerun import rerun
 from sgdstudy.studies.scripts import load_study
 from sgdstudy.sweep import grid, sweep
+from sgdstudy.tracking.code import CODE
 from sgdstudy.tracking.runs import artifact, find_run
 from sgdstudy.tracking.shapes import SUM_OF
 from sgdstudy.tracking.store import open_store
@@ -161,6 +164,20 @@ def test_a_combination_of_a_sweep_is_identical(script, store):
     axes = grid.parse(["lr=1e-4,2e-4", "optimizer.momentum=0.5"])
     swept = sweep.run(sweep.Plan.of(study, options, "compiled", axes, "epochs"))
     assert rerun(swept.table.run_id[1], store=store).difference is None
+
+
+@pytest.mark.slow
+def test_a_copy_of_the_script_that_is_far_too_long_is_not_read(tracked, store, monkeypatch):
+    opened = open_store(store)
+    run = find_run(opened, tracked.run_ids["eager"])
+    os.truncate(artifact(opened, run, "again.py"), 300_000_000)
+    opened.client.set_tag(run.run_id, CODE, "other")
+    read, read_bytes = [], Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or read_bytes(path))
+    said = []
+    rerun(run.run_id, store=store, say=said.append)
+    assert any(line.endswith("files: again.py") for line in said)
+    assert max(path.stat().st_size for path in read if path.exists()) < 1_000_000
 
 
 @pytest.mark.slow
