@@ -177,7 +177,7 @@ ROWS = Group(
         ),
         ("held, waiting = [], 0", "waiting = 0", "row groups repeat those before"),
         (
-            'what = reason(error) if expected and n_rows < expected else ""',
+            'what = "" if size == 0 or grew or is_cut(file, start) else reason(error)',
             "what = reason(error)",
             "a block that was being written when its process was killed is damage",
         ),
@@ -198,6 +198,9 @@ CHECKSUMS = Group(
             "self.sums[column]",
             "every row group is compared with the first",
         ),
+        ("crc is not None and crc != own", "False", "the file of another run is read as its own"),
+        ("before = found", "pass", "a block twice is read twice"),
+        ("or length > MOST_HEAD or", "or", "a length that is damaged passes for a cut"),
         (
             "first = min(first, column.dictionary_page_offset)",
             "first = max(first, column.dictionary_page_offset)",

@@ -3,8 +3,8 @@
 A Parquet file of ours holds, between its last column and its footer, where readers of Parquet look
 for nothing, a CRC-32 of every column of every row group as it lies there, headers of pages
 included, and one of the footer. Only what is read is checked. A block of an Arrow stream carries a
-CRC-32 of its values in its own metadata. Files of earlier versions have neither, and are read as
-they are.
+CRC-32 of its values in its own metadata, which goes on from that of the block before: none is there
+twice, or missing between two. Files of earlier versions have neither, and are read as they are.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import functools
 import os
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -26,7 +26,13 @@ import pyarrow.parquet as pq
 from sgdstudy.errors import InputError, StoreError, reason
 
 NAME, KIND = b"checksums", b"crc32"  # in the metadata of a schema: the file has some
+CHAINED = b"crc32 chained"  # of a stream: those of an earlier version know only of their own block
 MAGIC = b"SGDSUMS1"
+MARK = b"\xff\xff\xff\xff"  # how a message of Arrow begins; its head's length follows
+MOST_HEAD = 1 << 16  # bytes: a thousand columns
+UNREADABLE = (pa.ArrowException, OSError, ValueError, MemoryError)  # of lengths that are damaged
+PIECE = 1 << 20  # bytes that are read at a time
+MOST_FOOTER = 64_000_000  # bytes: thousands of row groups
 TAIL = 8  # of a Parquet file: the length of its footer, and PAR1
 WORD = np.dtype("<u4")
 
@@ -104,22 +110,28 @@ class Sealed:
         path: where it is.
         metadata: its footer.
         sums: of its columns, row group by row group; None: an earlier version wrote it.
+        crc: the checksum of all these; "" where there are none.
     """
 
     path: Path
     metadata: pq.FileMetaData
     sums: np.ndarray | None
+    crc: str
 
     @classmethod
-    def open(cls, path: str | Path) -> Sealed:
+    def open(cls, path: str | Path, crc: str | None = None) -> Sealed:
         """Read the footer.
 
+        Args:
+            path: where it is.
+            crc: the checksum that its run knows; None: nobody knows it.
+
         Raises:
-            Damaged: it is not what was written.
+            Damaged: it is not what was written, or another's.
         """
         with open(path, "rb") as file:
             footer, start = _footer(file)
-            sums = _sums(file, footer, start)
+            sums, own = _sums(file, footer, start)
             metadata = pq.read_metadata(file)
         told = metadata.metadata or {}
         if (sums is None) != (told.get(NAME) != KIND):
@@ -128,7 +140,9 @@ class Sealed:
             )
         if sums is not None and len(sums) != metadata.num_row_groups * metadata.num_columns:
             raise Damaged("its footer is that of another file")
-        return cls(Path(path), metadata, sums)
+        if crc is not None and crc != own:
+            raise Damaged("it is the file of another run, or of other rows")
+        return cls(Path(path), metadata, sums, own)
 
     def check(
         self, groups: Iterable[int] | None = None, columns: Iterable[str] | None = None
@@ -155,13 +169,13 @@ class Sealed:
         return list(self.metadata.schema.to_arrow_schema().names)
 
 
-def checked(path: str | Path) -> pq.ParquetFile:
-    """Return a Parquet file after a look at all of it.
+def checked(path: str | Path, crc: str | None = None) -> pq.ParquetFile:
+    """Return a Parquet file after a look at all of it; see `Sealed.open`.
 
     Raises:
-        Damaged: it is not what was written.
+        Damaged: it is not what was written, or another's.
     """
-    Sealed.open(path).check()
+    Sealed.open(path, crc).check()
     return pq.ParquetFile(path)
 
 
@@ -171,19 +185,19 @@ def _footer(file: BinaryIO) -> tuple[bytes, int]:
     file.seek(max(0, end - TAIL))
     tail = file.read(TAIL)
     start = end - TAIL - int.from_bytes(tail[:4], "little")
-    if tail[4:] != b"PAR1" or start < len(b"PAR1"):
+    if tail[4:] != b"PAR1" or start < len(b"PAR1") or end - start > MOST_FOOTER:
         raise Damaged("it is no Parquet file, or only a part of one")
     file.seek(start)
     return file.read(), start
 
 
-def _sums(file: BinaryIO, footer: bytes, start: int) -> np.ndarray | None:
-    """Return the checksums of the columns; None: there are none."""
+def _sums(file: BinaryIO, footer: bytes, start: int) -> tuple[np.ndarray | None, str]:
+    """Return the checksums of the columns, and that of all; None and "": there are none."""
     size = 3 * WORD.itemsize + len(MAGIC)
     file.seek(max(0, start - size))
     end = file.read(min(size, start))
     if not end.endswith(MAGIC):
-        return None
+        return None, ""
     of_footer, count, of_words = np.frombuffer(end, WORD, 3).tolist()
     first = start - size - count * WORD.itemsize
     if first < 0 or of_footer != zlib.crc32(footer):
@@ -192,7 +206,7 @@ def _sums(file: BinaryIO, footer: bytes, start: int) -> np.ndarray | None:
     words = file.read((count + 2) * WORD.itemsize)
     if zlib.crc32(words) != of_words:
         raise Damaged("its checksums are not what was written")
-    return np.frombuffer(words, WORD, count)
+    return np.frombuffer(words, WORD, count), f"{of_words:08x}"
 
 
 def _places(
@@ -215,10 +229,15 @@ def _sum(file: BinaryIO, first: int, length: int) -> int:
 # ---- Arrow -------------------------------------------------------------------------------------
 
 
-def sum_of(batch: pa.RecordBatch) -> bytes:
-    """Return the checksum of a block: names and kinds of its columns, all values."""
+def sum_of(batch: pa.RecordBatch, before: bytes = b"0") -> bytes:
+    """Return the checksum of a block: names and kinds of its columns, all values.
+
+    Args:
+        batch: the block.
+        before: the checksum of the block before it.
+    """
     names = [f"{field.name}: {field.type}" for field in batch.schema]
-    total = zlib.crc32("\n".join([*names, str(batch.num_rows)]).encode())
+    total = zlib.crc32("\n".join([*names, str(batch.num_rows)]).encode(), int(before, 16))
     for column in batch.columns:
         values = column.to_numpy(zero_copy_only=False)
         if values.dtype.kind in "biuf":
@@ -228,16 +247,54 @@ def sum_of(batch: pa.RecordBatch) -> bytes:
     return f"{total:08x}".encode()
 
 
-def check_block(batch: pa.RecordBatch, told: pa.KeyValueMetadata | None) -> pa.RecordBatch:
-    """Return a block that is as it was written, without what was written beside it.
+def checked_blocks(reader: pa.ipc.RecordBatchStreamReader) -> Iterator[pa.RecordBatch]:
+    """Yield the blocks of a stream as they were written, without what was written beside them.
 
     Raises:
-        Damaged: it is not.
+        Damaged: one is not what was written.
     """
-    batch.validate(full=True)  # Arrow's own lengths are read from the file too
-    expected = (told or {}).get(KIND)
-    marked = (batch.schema.metadata or {}).get(NAME) == KIND
-    batch = batch.replace_schema_metadata()
-    if (marked or expected is not None) and sum_of(batch) != expected:
-        raise Damaged("a block is not what was written")
-    return batch
+    kind, before = (reader.schema.metadata or {}).get(NAME), b"0"
+    for batch, told in reader.iter_batches_with_custom_metadata():
+        try:
+            batch.validate(full=True)  # Arrow's own lengths are read from the file too
+        except pa.ArrowException as error:
+            raise Damaged(reason(error)) from error
+        expected = (told or {}).get(KIND)
+        whole = batch.replace_schema_metadata()
+        if kind in (KIND, CHAINED) or expected is not None:
+            found = sum_of(whole, before if kind == CHAINED else b"0")
+            if found != expected:
+                raise Damaged("a block is not what was written")
+            before = found
+        yield whole
+
+
+def is_cut(file: BinaryIO, start: int) -> bool:
+    """Whether a stream ends, from there on, in one block that was being written, or in its schema.
+
+    Every block but the last was on the disk before the next was begun: what else cannot be read is
+    damaged. The head of each block has the name of its checksum, and that of the schema.
+    """
+    file.seek(start)
+    with suppress(*UNREADABLE, EOFError):
+        pa.ipc.read_message(file)
+        return False  # it is whole
+    if file.read(1):
+        return False
+    file.seek(start)
+    head = file.read(8)
+    length = int.from_bytes(head[4:], "little")
+    with_head = start + 8 + length <= os.fstat(file.fileno()).st_size
+    if head[:4] != MARK[: len(head)] or length > MOST_HEAD or (with_head and not start):
+        return False  # a schema has nothing but its head
+    file.seek(start)
+    return _count(file, KIND) <= 1
+
+
+def _count(file: BinaryIO, word: bytes) -> int:
+    """Return how often a word is in what follows of a file."""
+    found, end = 0, b""
+    while piece := file.read(PIECE):
+        found += (end + piece).count(word)
+        end = (end + piece)[-len(word) + 1 :]
+    return found

@@ -19,11 +19,14 @@ import pyarrow.parquet as pq
 
 from sgdstudy.errors import InputError, quoted, reason
 from sgdstudy.history.checksums import (
+    CHAINED,
     KIND,
     NAME,
+    UNREADABLE,
     Damaged,
-    check_block,
     checked,
+    checked_blocks,
+    is_cut,
     readable,
     seal,
     sum_of,
@@ -36,6 +39,7 @@ ROW_GROUP = 50_000  # small enough that a reader of one seed can skip most
 WHOLE_NUMBERS = ["seed", "epoch", "batch", "size"]  # worth a dictionary in Parquet; floats are not
 WHOLE = {"seed": np.int64, "step": np.int64} | dict.fromkeys(("epoch", "batch", "size"), np.int32)
 COUNT = "rows.count"  # beside the streams: how many rows each has
+LONGEST_COUNT = 1000  # bytes
 HELD_SECONDS, HELD_ROWS = 1.0, 65_536
 
 
@@ -177,6 +181,7 @@ class ArrowStream:
         self.folder, self._sync = folder, sync
         self._files: dict[str, Any] = {}
         self._writers: dict[str, pa.ipc.RecordBatchStreamWriter] = {}
+        self._sums: dict[str, bytes] = {}  # of the last block
         self.n_rows: dict[str, int] = {}  # by kind, written so far
 
     def write(self, kind: str, rows: Rows) -> None:
@@ -188,22 +193,25 @@ class ArrowStream:
         new = kind not in self._writers
         if new:
             self._files[kind] = open(self.folder / f"{kind}.arrow", "wb")  # noqa: SIM115
-            schema = batch.schema.with_metadata({NAME: KIND})
+            schema = batch.schema.with_metadata({NAME: CHAINED})
             self._writers[kind] = pa.ipc.new_stream(self._files[kind], schema)
-        marked = batch.replace_schema_metadata({NAME: KIND})
-        self._writers[kind].write_batch(marked, {KIND: sum_of(batch)})
+        marked = batch.replace_schema_metadata({NAME: CHAINED})
+        self._sums[kind] = sum_of(batch, self._sums.get(kind, b"0"))
+        self._writers[kind].write_batch(marked, {KIND: self._sums[kind]})
         self._files[kind].flush()
         if self._sync:
             os.fsync(self._files[kind].fileno())
-            if new:
-                sync_folder(self.folder)
         self.n_rows[kind] = self.n_rows.get(kind, 0) + batch.num_rows
         self._note()
+        if new and self._sync:
+            os.fsync(self._files["count"].fileno())
+            sync_folder(self.folder)
 
     def _note(self) -> None:
         """Write down how many rows there are: a stream that is cut short tells nobody.
 
-        Not synced: after a power failure it may be an older number, which is true as well.
+        Synced with the first block only: after a power failure it may be an older number, which is
+        true as well.
         """
         if "count" not in self._files:
             self._files["count"] = open(self.folder / COUNT, "wb", buffering=0)  # noqa: SIM115
@@ -279,17 +287,23 @@ def read_stream(path: Path) -> Iterator[pa.RecordBatch]:
     n_rows, what = 0, ""
     try:
         with open(path, "rb") as file:
-            reader = pa.ipc.open_stream(file)
-            for batch, told in reader.iter_batches_with_custom_metadata():
-                whole = check_block(batch, told)
-                n_rows += whole.num_rows
-                yield whole
-            if file.read(1):
-                what = "it ends before its end"
+            size, start = os.fstat(file.fileno()).st_size, 0
+            try:
+                reader = pa.ipc.open_stream(file)
+                start = file.tell()
+                for batch in checked_blocks(reader):
+                    n_rows, start = n_rows + batch.num_rows, file.tell()
+                    yield batch
+                if file.read(1):
+                    what = "it ends before its end"
+            except UNREADABLE as error:
+                grew = os.fstat(file.fileno()).st_size != size  # its writer lives
+                what = "" if size == 0 or grew or is_cut(file, start) else reason(error)
     except Damaged as error:
         what = str(error)
-    except (pa.ArrowException, OSError, ValueError) as error:  # the last block was being written
-        what = reason(error) if expected and n_rows < expected else ""
+    except OSError as error:
+        gone = isinstance(error, FileNotFoundError)
+        what = "" if gone and not expected else reason(error)
     missing = None if expected is None else max(0, expected - n_rows)
     if what or missing:
         raise Damaged(what or "it is shorter than what was written", missing)
@@ -300,7 +314,8 @@ def counted(folder: Path) -> dict[str, int]:
     try:
         if not (folder / COUNT).is_file():  # a pipe would be waited for
             return {}
-        text, _, crc = (folder / COUNT).read_bytes().partition(b"\n")[0].rpartition(b" ")
+        with open(folder / COUNT, "rb") as file:
+            text, _, crc = file.read(LONGEST_COUNT).partition(b"\n")[0].rpartition(b" ")
         found = json.loads(text) if int(crc, 16) == zlib.crc32(text) else {}
     except (OSError, ValueError):
         return {}

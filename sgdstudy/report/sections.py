@@ -227,7 +227,7 @@ def read_text(store: Store, run: TrackedRun, name: str, into: Path, notes: list[
         if path is None:
             notes.append(say("{name} is missing", name=name))
             return ""
-        return shapes.read_text(path, crc=run.tags.get(shapes.SUM_OF + name)) or ""
+        return shapes.read_text(path, crc=run.sums.get(name)) or ""
     except (InputError, OSError) as error:
         if is_away(error):
             raise
@@ -321,20 +321,26 @@ def _tolerance(value: Any) -> str:
 
 def _pictures(store: Store, run: TrackedRun, into: Path, notes: list[str]) -> list[Path]:
     """Return where the figures lie; which of them is no file of the run's is noted."""
-    found: list[Path | None] = []
+    found: list[Path] = []
     for name in _figures(store, run):
         try:
-            found.append(artifact(store, run, name, into))
-        except InputError as error:
+            path = artifact(store, run, name, into)
+            if path is None:
+                notes.append(say("{name} is missing", name=name))
+                continue
+            if name in run.sums and run.sums[name] != shapes.sum_of_file(path):
+                raise shapes.Damaged(f"{path} is damaged: it is not what was written")
+            found.append(path)
+        except (InputError, OSError) as error:
             if is_away(error):
                 raise
             notes.append(say("{name} is left out: {why}", name=name, why=str(error)))
-    return [path for path in found if path is not None]
+    return found
 
 
 def _figures(store: Store, run: TrackedRun) -> list[str]:
-    """Return the file names of the figures, in the order of the script where the run says it."""
+    """Return the file names of the figures: first those that the run names, in their order."""
     files = names_of_artifacts(store, run)[:MOST_FILES]
-    order = run.tags.get("sgdstudy.figures", "").split(", ")
-    pictures = sorted(name for name in files if name.endswith(".png") and Path(name).name == name)
-    return sorted(pictures, key=lambda name: order.index(name) if name in order else len(order))
+    pictures = sorted(name for name in files if name.endswith(".png"))
+    names = dict.fromkeys([*run.figures[:MOST_FILES], *pictures])
+    return [name for name in names if Path(name).name == name]

@@ -117,9 +117,15 @@ def declares_study(path: Path) -> bool:
     """Whether a file has the word that every script has."""
     try:
         # a pipe would be waited for
-        return path.is_file() and b"STUDY" in path.read_bytes()[:LONGEST_FILE]
+        return path.is_file() and b"STUDY" in _beginning(path)
     except OSError:
         return False
+
+
+def _beginning(path: Path) -> bytes:
+    """Return what a file begins with: all of what is no longer than a script is."""
+    with open(path, "rb") as file:
+        return file.read(LONGEST_FILE)
 
 
 def _taken(wanted: Any) -> dict[str, ModuleType]:
@@ -174,7 +180,7 @@ def _folder_of_importer() -> Path | None:
 def _imports(path: Path, folder: Path) -> list[str]:
     """Return the dotted names that a file imports, lazily too; of a file that is no Python none."""
     try:
-        tree = ast.parse(path.read_bytes()[:LONGEST_FILE])
+        tree = ast.parse(_beginning(path))
     except (OSError, SyntaxError, ValueError, RecursionError):
         return []
     package = path.parent.relative_to(folder).parts

@@ -28,7 +28,8 @@ from sgdstudy.studies.study import Study
 from sgdstudy.tracking import describe, provenance, recovery, shapes
 from sgdstudy.tracking.code import CODE, SAME, Code
 from sgdstudy.tracking.invocation import Invocation
-from sgdstudy.tracking.runs import TrackedRun, artifact, find_run
+from sgdstudy.tracking.load import had_rows
+from sgdstudy.tracking.runs import TrackedRun, artifact, find_run, named
 from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.store import Store
 
@@ -151,12 +152,16 @@ def _recorded(store: Store, run: TrackedRun, folder: Path) -> dict[str, Path]:
     """
     old = {kind: artifact(store, run, f"{kind}.parquet", folder) for kind in AXIS}
     recorded = {kind: path for kind, path in old.items() if path is not None}
+    lost = [kind for kind in AXIS if kind not in recorded and had_rows(store, run, kind)]
+    if lost:
+        text = to_say("the store lacks the {kinds} of {run}")
+        raise InputError(in_words(text, kinds=", ".join(lost), run=named([run])))
     if not recorded:
         text = to_say("the run {run} has no rows to compare with")
         raise InputError(in_words(text, run=run.run_id))
     for path in recorded.values():
         with readable(path):
-            checked(path)
+            checked(path, run.sums.get(path.name))
     return recorded
 
 
@@ -187,7 +192,9 @@ def _changed(store: Store, run: TrackedRun, code: Code) -> list[str]:
             others = [
                 name
                 for name, path in then.items()
-                if path is None or path.read_bytes() != code.copies[name]
+                if path is None
+                or path.stat().st_size != len(code.copies[name])
+                or path.read_bytes() != code.copies[name]
             ]
         names_of = ", ".join(others) or in_words("one is gone")
         lines.append(in_words("files: {names}", names=names_of))

@@ -33,7 +33,7 @@ from sgdstudy.theory.predictions import MOST_WORK, predict
 from sgdstudy.tracking import aside, chart_views, describe, recovery, resume, shapes
 from sgdstudy.tracking.entries import Closing
 from sgdstudy.tracking.invocation import Invocation
-from sgdstudy.tracking.runs import FINGERPRINT
+from sgdstudy.tracking.runs import FIGURES, FINGERPRINT, OF_FIGURES
 from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.sink import RunSink
 from sgdstudy.tracking.writing import writing
@@ -379,7 +379,11 @@ def _log_answer(
             whole = note[: NOTE_LENGTH - 40].rpartition("\n")[0]  # no row of a table is cut
             note = whole + "\n\n" + in_words("…see answer.md")
         shown = invocation.id if chart_views.wanted(invocation.store) else None
-        drawn = {"sgdstudy.figures": ", ".join(names), "mlflow.note.content": note}
+        there = {path.name: shapes.sum_of_file(path) for path in journal.artifacts()}
+        drawn = {FIGURES: ", ".join(names), "mlflow.note.content": note}
+        drawn[shapes.SUM_OF + OF_FIGURES] = ", ".join(there[name] for name in names)
+        if "picture.json" in there:
+            drawn[shapes.SUM_OF + "picture.json"] = there["picture.json"]
         parts: dict[str, Any] = {"note": note, "stands": stands, "views": shown}
         titled = study.charts if options.answer else {key: key for key in study.charts.values()}
         journal.close(Closing("FINISHED", drawn, charts=titled, **parts))

@@ -23,6 +23,7 @@ from sgdstudy.tracking.places import links_in, remove_folder
 from sgdstudy.tracking.store import Store
 
 REASON = "reason.txt"
+AGAIN = "-again"  # after the name of a folder: another of its run is aside
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def put(store: Store, folder: Path, reason: str) -> Path:
     """Set a run's folder aside; return where it lies now."""
     place = _place(store) / folder.name
     while place.exists():  # of a copy, say
-        place = place.with_name(f"{place.name}-again")
+        place = place.with_name(place.name + AGAIN)
     place.parent.mkdir(parents=True, exist_ok=True)
     (folder / REASON).write_text(one_line(reason) + "\n", encoding="utf-8")
     os.replace(folder, place)
@@ -77,12 +78,13 @@ def origins(store: Store) -> set[str]:
 
 
 def put_back(store: Store) -> None:
-    """Let the runs that are set aside be tried again."""
+    """Let the runs that are set aside be tried again, each by its own name."""
     for one in listed(store):
         store.streams.mkdir(exist_ok=True)
+        place = store.streams / one.folder.name.partition(AGAIN)[0]
         with suppress(OSError):  # one of this name is there: whoever looks at both sees it
-            os.rename(one.folder, store.streams / one.folder.name)
-            (store.streams / one.folder.name / REASON).unlink(missing_ok=True)
+            os.rename(one.folder, place)
+            (place / REASON).unlink(missing_ok=True)
 
 
 def discard(store: Store, key: str) -> Aside:

@@ -176,6 +176,11 @@ class Journal(Sending):
             if opening is None and age > BEGIN_SECONDS:  # nothing was written down, nothing is lost
                 remove_folder(folder)
             return None
+        if found.tags.get(KEY) != folder.name:  # whose lock tells nothing of the run
+            lock.release()
+            text = to_say("{folder} is a copy of {key} and left alone: remove it by hand")
+            log.warning("%s", say(text, folder=folder, key=found.tags.get(KEY, "")))
+            return None
         journal = cls(store, folder, found)
         journal._lock = lock
         return journal

@@ -179,7 +179,12 @@ def sources(
 
 
 def had_rows(store: Store, run: TrackedRun, kind: str) -> bool:
-    """Whether a run without a file of rows must have had one: what has rows has charts of them."""
+    """Whether a run without a file of rows must have had one.
+
+    It knows its checksum; one of an older version has charts of its rows.
+    """
+    if f"{kind}.parquet" in run.sums and run.status != "RUNNING":
+        return True
     if not run.finished or KEY not in run.tags:
         return False
     charted = {key.partition("/")[0] for key in run.metrics} & set(PREFIX.values())
@@ -193,7 +198,7 @@ def _rows(
     path = artifact(store, run, f"{kind}.parquet", folder)
     if path is not None:
         with readable(path):
-            sealed = Sealed.open(path)
+            sealed = Sealed.open(path, run.sums.get(path.name))
             rows = ds.dataset(path, format="parquet")
             for name, dtype in zip(rows.schema.names, rows.schema.types, strict=True):
                 if name in ("seed", AXIS[kind]) and not pa.types.is_integer(dtype):
@@ -299,11 +304,11 @@ def claims_of_run(
     """Return the claims of an `answer` run; a remote file is fetched into the folder."""
     try:
         path = artifact(store, run, "claims.json", folder)
-        if path is None:
-            if run.finished and lacks_files(store, run):
-                log.warning("%s", say("the store lacks the claims of {run}", run=named([run])))
-            return []
-        return read_claims(path, run.tags.get(shapes.SUM_OF + path.name))
+        if path is not None:
+            return read_claims(path, run.sums.get(path.name))
+        if run.finished and ("claims.json" in run.sums or lacks_files(store, run)):
+            raise InputError(say("the store lacks the claims of {run}", run=named([run])))
+        return []
     except InputError as error:
         if whole or is_away(error):
             raise

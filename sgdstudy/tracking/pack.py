@@ -142,9 +142,12 @@ def _add(file: zipfile.ZipFile, store: Store, study: str, run: TrackedRun) -> No
         text = to_say("the run {run} is going on; pack it when it is over")
         raise InputError(say(text, run=f"{run.run_id} ({run.name})"))
     names = names_of_artifacts(store, run)
-    lost = [kind for kind in AXIS if f"{kind}.parquet" not in names and had_rows(store, run, kind)]
+    told = [f"{kind}.parquet" for kind in AXIS if had_rows(store, run, kind)]
+    told += [*run.sums, *run.figures] if run.finished else []
+    lost = [name for name in dict.fromkeys(told) if name not in names]
     if lost:
-        raise InputError(say("the store lacks the {kinds} of {run}", kinds=lost, run=named([run])))
+        text = to_say("the store lacks the {kinds} of {run}")
+        raise InputError(say(text, kinds=", ".join(lost), run=named([run])))
     points = [
         (point.key, point.step, point.value, point.timestamp)
         for key in run.metrics

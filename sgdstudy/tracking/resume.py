@@ -87,7 +87,7 @@ def find_former(
             there = {kind: path for kind, path in rows.items() if path is not None}
             for path in there.values():
                 with readable(path):
-                    checked(path)
+                    checked(path, run.sums.get(path.name))
         except InputError as error:
             if is_away(error):
                 raise

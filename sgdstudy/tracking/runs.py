@@ -20,6 +20,7 @@ from sgdstudy.language import say, to_say, unknown
 from sgdstudy.tracking import garbage
 from sgdstudy.tracking.bounds import TooLong
 from sgdstudy.tracking.provenance import user
+from sgdstudy.tracking.shapes import SUM_OF
 from sgdstudy.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 INVOCATION = "sgdstudy.invocation"
 NUMBER = "sgdstudy.number"  # orders invocations, also where a clock was wrong
 FINGERPRINT = "sgdstudy.fingerprint"  # of all that the trainer sees
+FIGURES = "sgdstudy.figures"  # of an answer: their names; their checksums are one tag too
+OF_FIGURES = "figures"
 CHANGED = "sgdstudy.changed"  # of a sweep: another run had changed what it reads
 AN_ID = re.compile(r"[\w.+-]{1,64}", re.ASCII)  # of an invocation: it stands in filters and pages
 A_NUMBER = re.compile("[0-9]{15}", re.ASCII)
@@ -90,6 +93,22 @@ class TrackedRun:
     def is_answer(self) -> bool:
         """Whether it holds a study's answer, and trained nothing."""
         return self.name == "answer"
+
+    @property
+    def sums(self) -> dict[str, str]:
+        """The checksums of its files that its tags tell, by name; older runs know fewer."""
+        own = {n.removeprefix(SUM_OF): s for n, s in self.tags.items() if n.startswith(SUM_OF)}
+        of_figures = own.pop(OF_FIGURES, None)
+        if of_figures:
+            own |= zip(self.figures, of_figures.split(", "), strict=False)
+        return own
+
+    @property
+    def figures(self) -> list[str]:
+        """The names of its figures, as its script gave them; [] where the tag does not tell."""
+        names, sums = self.tags.get(FIGURES, ""), self.tags.get(SUM_OF + OF_FIGURES)
+        commas = sums is not None and sums.count(", ") != names.count(", ")  # within a name
+        return names.split(", ") if names and not commas else []
 
     @property
     def invocation(self) -> str:

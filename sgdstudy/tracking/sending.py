@@ -9,11 +9,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sgdstudy.errors import Away, Refused
+from sgdstudy.errors import Away, InputError, Refused
+from sgdstudy.history.rows import AXIS
+from sgdstudy.language import say, to_say
 from sgdstudy.tracking import chart_views, shapes
 from sgdstudy.tracking.durable import move, write_json
 from sgdstudy.tracking.entries import KEY, Closing, Opening, Stamped
-from sgdstudy.tracking.runs import TrackedRun, search
+from sgdstudy.tracking.runs import TrackedRun, names_of_artifacts, search
 from sgdstudy.tracking.shared import make_folder, share
 from sgdstudy.tracking.store import Store
 
@@ -62,12 +64,14 @@ class Sending:
         opening = self.opening
         closing = Closing.of(written) if written else None
         self.store.require_same()
-        self._forget_unknown()
+        self._forget_unknown(closing)
         points, tags = (closing.points, closing.tags) if closing else ([], {})
         if self.run_id is None:
             run = self._find()
             if run is None:
                 run, tags = self._create({**opening.tags, **tags}), {}
+            else:
+                self._require_unfinished(run, closing)
             self.run_id, self.uri = run.run_id, run.artifact_uri
             if closing is None:  # else it is over in a moment, and found by its key if we are not
                 self._note_sent(opened=False)
@@ -92,17 +96,36 @@ class Sending:
             for path in self.artifacts():
                 path.unlink()
 
-    def _forget_unknown(self) -> None:
-        """Begin anew where a local store does not know the run any more: an older copy is there."""
-        if not self._doubted or self.run_id is None or self.store.root is None:
+    def _forget_unknown(self, closing: Closing | None) -> None:
+        """Begin anew where the run that we know is not this one: of an older copy, or another."""
+        if not self._doubted or self.run_id is None:
             return
         self._doubted = False
         try:
-            self.store.client.get_run(self.run_id)
+            run = TrackedRun.of(self.store.client.get_run(self.run_id))
         except Refused as error:
-            if error.code != "RESOURCE_DOES_NOT_EXIST":
+            if error.code != "RESOURCE_DOES_NOT_EXIST" or self.store.root is None:
                 raise
-            self.run_id, self.uri, self._opened, self._tried = None, None, False, True
+        else:
+            if run.tags.get(KEY) == self.opening.tags[KEY]:
+                return self._require_unfinished(run, closing)
+        self.run_id, self.uri, self._opened, self._tried = None, None, False, True
+
+    def _require_unfinished(self, run: TrackedRun, closing: Closing | None) -> None:
+        """Refuse to write over a run that ended otherwise than this folder says: it is a copy.
+
+        One that was closed without its rows, because its folder was gone, may get them.
+
+        Raises:
+            InputError: it did.
+        """
+        ours = (closing.status, closing.end_ms) if closing else None
+        if run.end_ms is None or run.status == "RUNNING" or (run.status, run.end_ms) == ours:
+            return
+        names = () if run.finished else names_of_artifacts(self.store, run)
+        if run.finished or {f"{kind}.parquet" for kind in AXIS} & set(names):
+            text = to_say("the store has the run as it ended ({status}), and this is an older copy")
+            raise InputError(say(text, status=run.status))
 
     def _note_sent(self, opened: bool) -> None:
         about = {"run_id": self.run_id, "uri": self.uri, "opened": opened}

@@ -19,6 +19,7 @@ from sgdstudy.errors import InputError, reason
 from sgdstudy.language import say
 
 MOST_BYTES = 10_000_000  # of a file
+PIECE = 1 << 20  # bytes that are read at a time
 MOST_ITEMS = 1_000_000  # of a list
 SUM = re.compile(r"\n#crc32 ([0-9a-f]{8})\n", re.ASCII)  # what a file of ours ends with
 LAST = len("\n#crc32 01234567\n")
@@ -112,6 +113,15 @@ def signed(value: Any) -> str:
 def sum_of(given: bytes) -> str:
     """Return the checksum of a text."""
     return f"{zlib.crc32(given):08x}"
+
+
+def sum_of_file(path: Path) -> str:
+    """Return the checksum of a file."""
+    total = 0
+    with open(path, "rb") as file:
+        while piece := file.read(PIECE):
+            total = zlib.crc32(piece, total)
+    return f"{total:08x}"
 
 
 def read_json(path: Path, check: Check) -> Any:

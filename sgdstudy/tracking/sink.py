@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sgdstudy.errors import InputError, StoreError
-from sgdstudy.history.checksums import Damaged, undamaged
+from sgdstudy.history.checksums import Damaged, Sealed, undamaged
 from sgdstudy.history.history import History
 from sgdstudy.history.rows import AXIS, ArrowStream, Files, Held, Rows, write_parquet
 from sgdstudy.language import parted, say
@@ -32,6 +32,7 @@ from sgdstudy.tracking.durable import sync
 from sgdstudy.tracking.entries import Closing, Point, Stamped, stamp
 from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.retry import reason_of
+from sgdstudy.tracking.shapes import SUM_OF
 from sgdstudy.tracking.store import Store
 from sgdstudy.training import checkpoint
 
@@ -196,16 +197,16 @@ def to_parquet(journal: Journal) -> dict[str, str]:
 
     A stream that cannot be read to its end is kept beside them as it is.
     """
-    stream, lost = ArrowStream(journal.folder), []
+    stream, lost, sums = ArrowStream(journal.folder), list[str](), dict[str, str]()
     for kind in AXIS:
         damaged: list[Damaged] = []
         (journal.folder / "artifacts" / f"{kind}.parquet").unlink(
             missing_ok=True
         )  # a first attempt
         if next(undamaged(stream.batches(kind), damaged), None) is not None:
-            journal.add(
-                f"{kind}.parquet", functools.partial(_rows_to_parquet, stream, kind, damaged)
-            )
+            name = f"{kind}.parquet"
+            journal.add(name, functools.partial(_rows_to_parquet, stream, kind, damaged))
+            sums[SUM_OF + name] = Sealed.open(journal.folder / "artifacts" / name).crc
         path = stream.folder / f"{kind}.arrow"
         if damaged and path.exists():
             kept = journal.folder / "artifacts" / f"{path.name}.damaged"
@@ -228,7 +229,7 @@ def to_parquet(journal: Journal) -> dict[str, str]:
     if lost:
         which = {"name": journal.opening.name, "what": journal.lost}
         log.warning("%s", say("{name}: {what}", **which))
-    return {DAMAGED: journal.lost} if lost else {}
+    return sums | ({DAMAGED: journal.lost} if lost else {})
 
 
 def _rows_to_parquet(stream: ArrowStream, kind: str, damaged: list[Damaged], path: Path) -> None:

@@ -4,6 +4,7 @@ import errno
 import os
 import random
 import shutil
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,15 @@ from conftest import one_line
 import sgdstudy as ss
 from sgdstudy.history import rows as written
 from sgdstudy.history.checksums import KIND, NAME, Damaged, Sealed, checked, readable, sum_of
-from sgdstudy.history.rows import COUNT, ArrowStream, Files, Rows, read_stream, write_parquet
+from sgdstudy.history.rows import (
+    COUNT,
+    ArrowStream,
+    Files,
+    Rows,
+    counted,
+    read_stream,
+    write_parquet,
+)
 
 BLOCKS, STEPS = 6, 40
 
@@ -146,6 +155,90 @@ def test_a_block_that_was_being_written_when_its_process_was_killed_is_no_damage
     assert [batch.num_rows for batch in read_stream(tmp_path / "steps.arrow")] == [3 * STEPS]
 
 
+def messages(raw):
+    """Where the schema and the blocks of a stream lie."""
+    starts, end = [], 0
+    while end < len(raw) and int.from_bytes(raw[end + 4 : end + 8], "little"):
+        reader = pa.BufferReader(raw[end:])
+        pa.ipc.read_message(reader)
+        starts.append((end, end + reader.tell()))
+        end += reader.tell()
+    return starts
+
+
+def read_back(path):
+    """How many rows a stream has, and whether it is called damaged."""
+    n = 0
+    try:
+        for batch in read_stream(path):
+            n += batch.num_rows
+    except Damaged:
+        return n, True
+    return n, False
+
+
+@pytest.mark.parametrize("count", [None, b""])
+def test_a_stream_whose_head_is_damaged_is_damaged_though_nothing_tells_its_rows(tmp_path, count):
+    """As it was seen: without `rows.count` such a stream passed for one without rows."""
+    stream, path = ArrowStream(tmp_path), tmp_path / "steps.arrow"
+    for i in range(2):
+        stream.write("steps", block(i))
+    stream.drop()
+    raw = path.read_bytes()
+    (tmp_path / COUNT).unlink() if count is None else (tmp_path / COUNT).write_bytes(count)
+    schema, first, last = (start for start, _ in messages(raw))
+    places = [(schema + at, 0) for at in (0, 2, 4, 60)]
+    places += [(first + at, 0) for at in (0, 5, 7, 40)]
+    places += [(last + at, 3 * STEPS) for at in (0, 6, 7, 2000)]
+    for at, n in places:
+        path.write_bytes(raw[:at] + bytes([raw[at] ^ 0x55]) + raw[at + 1 :])
+        assert read_back(path) == (n, True), at
+    path.write_bytes(bytes(64) + raw[64:])
+    assert read_back(path) == (0, True)
+    path.write_bytes(raw[: first - 1] + bytes(9) + raw[first + 8 :])
+    assert read_back(path) == (0, True)
+
+
+def test_a_stream_that_ends_anywhere_is_no_damage(tmp_path):
+    """Where its writer was killed, or the disk became full: only the last block is missed."""
+    stream, path = ArrowStream(tmp_path), tmp_path / "steps.arrow"
+    for i in range(2):
+        stream.write("steps", block(i))
+    stream.drop()
+    (tmp_path / COUNT).unlink()
+    raw = path.read_bytes()
+    ends = [end for _, end in messages(raw)]
+    for cut in range(0, len(raw) + 1, 7):
+        path.write_bytes(raw[:cut])
+        assert read_back(path) == (3 * STEPS * sum(end <= cut for end in ends[1:]), False)
+
+
+def test_a_block_that_is_twice_in_a_stream_or_in_anothers_place_is_damage(tmp_path):
+    stream, path = ArrowStream(tmp_path), tmp_path / "steps.arrow"
+    for i in range(3):
+        stream.write("steps", block(i))
+    stream.drop()
+    raw = path.read_bytes()
+    schema, *blocks = (raw[start:end] for start, end in messages(raw))
+    for order, n in ((0, 1, 2, 2), 3), ((0, 0, 1), 1), ((0, 2), 1), ((0, 2, 1), 1), ((1, 2), 0):
+        path.write_bytes(b"".join([schema, *(blocks[i] for i in order)]))
+        assert read_back(path) == (3 * STEPS * n, True), order
+    path.write_bytes(raw)
+    assert read_back(path) == (9 * STEPS, False)
+
+
+def test_the_number_of_rows_is_on_the_disk_with_the_first_block(tmp_path, monkeypatch):
+    """Not with every other: that would take as long as the rows."""
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_ino))
+    stream = ArrowStream(tmp_path)
+    for i in range(3):
+        stream.write("steps", block(i))
+    stream.drop()
+    assert synced.count((tmp_path / COUNT).stat().st_ino) == 1
+    assert synced.count((tmp_path / "steps.arrow").stat().st_ino) == 3
+
+
 def test_a_stream_that_is_gone_or_empty_is_missed(whole, tmp_path):
     shutil.copyfile(whole[0] / COUNT, tmp_path / COUNT)
     for content in (None, b""):
@@ -211,6 +304,11 @@ def test_files_of_earlier_versions_are_read_as_they_are(whole, tmp_path):
     with open(path, "wb") as file, pa.ipc.new_stream(file, rows.schema) as writer:
         writer.write_table(rows)
     assert pa.Table.from_batches(list(read_stream(path))).equals(rows)
+    batches = [block(i).batch().replace_schema_metadata({NAME: KIND}) for i in range(BLOCKS)]
+    with open(path, "wb") as file, pa.ipc.new_stream(file, batches[0].schema) as writer:
+        for batch in batches:  # sums that know of no other block
+            writer.write_batch(batch, {KIND: sum_of(batch)})
+    assert pa.Table.from_batches(list(read_stream(path))).equals(rows)
 
 
 def test_a_checksum_stands_for_names_kinds_and_values():
@@ -235,3 +333,23 @@ def test_a_file_that_cannot_be_read_now_is_not_called_damaged(tmp_path, number):
     with pytest.raises(ss.InputError, match="cannot be read") as error, readable(tmp_path / "x"):
         raise OSError(number, os.strerror(number))
     assert "drop" not in str(error.value)
+
+
+@pytest.mark.parametrize("what", ["a footer", "a number of rows"])
+def test_what_is_far_too_long_is_not_read(tmp_path, what):
+    """As it was seen: a file with holes, of gigabytes that nobody wrote, filled the memory."""
+    path = tmp_path / {"a footer": "steps.parquet"}.get(what, COUNT)
+    with open(path, "wb") as file:
+        file.truncate(300_000_000)
+        file.seek(0, 2)
+        file.write((290_000_000).to_bytes(4, "little") + b"PAR1")
+    tracemalloc.start()
+    try:
+        if what == "a footer":
+            with pytest.raises(Damaged, match="no Parquet file"):
+                Sealed.open(path)
+        else:
+            assert counted(tmp_path) == {}
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()

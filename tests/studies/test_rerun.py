@@ -1,5 +1,9 @@
 """`sgdstudy rerun`: the same configuration again, and every recorded number compared."""
 
+import os
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,11 +12,14 @@ from conftest import call, one_line
 
 import sgdstudy as ss
 from sgdstudy.errors import InputError
+from sgdstudy.history.checksums import Sealed
 from sgdstudy.history.rows import write_parquet
 from sgdstudy.studies.rerun import rerun
 from sgdstudy.studies.scripts import load_study
 from sgdstudy.sweep import grid, sweep
+from sgdstudy.tracking.code import CODE
 from sgdstudy.tracking.runs import artifact, find_run
+from sgdstudy.tracking.shapes import SUM_OF
 from sgdstudy.tracking.store import open_store
 
 SCRIPT = '''
@@ -71,6 +78,12 @@ def test_every_arm_is_identical_and_latest_stays_what_it_was(tracked, store, cap
     assert [client.get_run(run).data.tags["sgdstudy.rerun_of"] for run in new] == ids
 
 
+def recorded_as(opened, run_id, path, table):
+    """Let a run have recorded other rows."""
+    write_parquet(iter(table.to_batches()), path)
+    opened.client.set_tag(run_id, SUM_OF + path.name, Sealed.open(path).crc)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "row", "column", "off"),
@@ -85,7 +98,7 @@ def test_a_number_that_differs_is_found(tracked, store, capsys, kind, row, colum
     values[row + 1] = np.nan  # a later one
     place = table.schema.get_field_index(column)
     changed = table.set_column(place, column, pa.array(values))
-    write_parquet(iter(changed.to_batches()), path)
+    recorded_as(opened, tracked.run_ids["compiled"], path, changed)
     found = rerun(tracked.run_ids["compiled"], store=store)
     seed, axis = (
         table[name][row].as_py() for name in ("seed", {"steps": "step"}.get(kind, "epoch"))
@@ -112,7 +125,7 @@ def test_a_step_size_that_theory_rounds_otherwise_now_is_that_of_then(tracked, s
 def test_rows_that_are_missing_are_found(tracked, store):
     opened = open_store(store)
     path = artifact(opened, find_run(opened, tracked.run_ids["eager"]), "steps.parquet")
-    write_parquet(iter(pq.read_table(path).slice(0, 100).to_batches()), path)
+    recorded_as(opened, tracked.run_ids["eager"], path, pq.read_table(path).slice(0, 100))
     found = rerun(tracked.run_ids["eager"], store=store)
     assert "100 rows of steps were recorded, now 800" in str(found)
 
@@ -120,20 +133,28 @@ def test_rows_that_are_missing_are_found(tracked, store):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["steps", "epochs"])
 def test_a_damaged_record_is_never_identical(tracked, store, kind):
-    """It is refused before anything is trained; a record that is gone is a difference."""
+    """It is refused before anything is trained, and so is one of another run, or none."""
     opened = open_store(store)
-    path = artifact(opened, find_run(opened, tracked.run_ids["eager"]), f"{kind}.parquet")
+    run, other = (find_run(opened, tracked.run_ids[name]) for name in ("eager", "compiled"))
+    path = artifact(opened, run, f"{kind}.parquet")
     raw = bytearray(path.read_bytes())
     raw[200] ^= 4
     path.write_bytes(raw)
     before = len(ss.load_runs("again", store=store, invocation="all"))
     with pytest.raises(InputError, match=f"{kind}.parquet is damaged") as error:
-        rerun(tracked.run_ids["eager"], store=store)
+        rerun(run.run_id, store=store)
     assert one_line(error)
-    assert len(ss.load_runs("again", store=store, invocation="all")) == before
+    shutil.copyfile(artifact(opened, other, path.name), path)
+    with pytest.raises(InputError, match="is the file of another run"):
+        rerun(run.run_id, store=store)
     path.unlink()
-    found = rerun(tracked.run_ids["eager"], store=store)
-    assert f"0 rows of {kind} were recorded" in str(found)
+    with pytest.raises(InputError, match=f"lacks the {kind} of eager") as error:
+        rerun(run.run_id, store=store)
+    assert one_line(error)
+    opened.client.delete_tag(run.run_id, SUM_OF + path.name)  # an earlier version had none
+    with pytest.raises(InputError, match=f"lacks the {kind} of eager"):
+        rerun(run.run_id, store=store)
+    assert len(ss.load_runs("again", store=store, invocation="all")) == before
 
 
 @pytest.mark.slow
@@ -143,6 +164,20 @@ def test_a_combination_of_a_sweep_is_identical(script, store):
     axes = grid.parse(["lr=1e-4,2e-4", "optimizer.momentum=0.5"])
     swept = sweep.run(sweep.Plan.of(study, options, "compiled", axes, "epochs"))
     assert rerun(swept.table.run_id[1], store=store).difference is None
+
+
+@pytest.mark.slow
+def test_a_copy_of_the_script_that_is_far_too_long_is_not_read(tracked, store, monkeypatch):
+    opened = open_store(store)
+    run = find_run(opened, tracked.run_ids["eager"])
+    os.truncate(artifact(opened, run, "again.py"), 300_000_000)
+    opened.client.set_tag(run.run_id, CODE, "other")
+    read, read_bytes = [], Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or read_bytes(path))
+    said = []
+    rerun(run.run_id, store=store, say=said.append)
+    assert any(line.endswith("files: again.py") for line in said)
+    assert max(path.stat().st_size for path in read if path.exists()) < 1_000_000
 
 
 @pytest.mark.slow

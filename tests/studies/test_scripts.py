@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+import tracemalloc
 
 import pytest
 from conftest import call, one_line
@@ -391,3 +392,19 @@ def test_what_only_shows_after_it_is_one_line_with_its_place(experiments, store,
     edit(path, old, new)
     assert says in refusal(store)
     assert ss.load_runs("page", store=store).status.tolist() == ["FINISHED"]
+
+
+def test_a_file_that_is_far_too_long_for_a_script_is_not_read(tmp_path):
+    path = tmp_path / "long.py"
+    with open(path, "wb") as file:
+        file.truncate(300_000_000)
+    script = tmp_path / "script.py"
+    script.write_text("import long\nSTUDY = 1\n")
+    tracemalloc.start()
+    try:
+        assert not helpers.declares_study(path)
+        assert helpers.declares_study(script)
+        assert list(helpers.files_of(script)) == ["script.py", "long.py"]
+        assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    finally:
+        tracemalloc.stop()

@@ -6,6 +6,7 @@ The store is a real one; what fails are the calls of MLflow's client to it.
 import errno
 import json
 import os
+import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -24,10 +25,10 @@ from sgdstudy.tracking import journal as module
 from sgdstudy.tracking.durable import write_json
 from sgdstudy.tracking.entries import Closing, Opening
 from sgdstudy.tracking.journal import Journal
-from sgdstudy.tracking.places import local_path
+from sgdstudy.tracking.places import local_path, remove_folder
 from sgdstudy.tracking.recovery import recover
 from sgdstudy.tracking.retry import is_away
-from sgdstudy.tracking.runs import TrackedRun
+from sgdstudy.tracking.runs import TrackedRun, search
 from sgdstudy.tracking.sink import RunSink
 from sgdstudy.tracking.store import open_store
 
@@ -330,6 +331,80 @@ def test_a_run_of_another_store_is_left_alone(opened):
     write_json(journal.folder / "opening.json", told | {"store": "http://127.0.0.1:1"})
     assert Journal.orphan(opened, journal.folder) is None
     assert (journal.folder / "opening.json").exists()
+
+
+def half(opened):
+    """A run that goes on, and where a copy of its folder lies, of its first rows."""
+    journal = Journal.begin(opened, Opening("copied", "a", {}, metrics=("loss",)), {})
+    sink = RunSink(journal)
+    sink.log({"loss": 1.0})
+    sink.flush()
+    copy = shutil.copytree(journal.folder, opened.root / "copy")
+    sink.log({"loss": 2.0})
+    return journal, sink, copy
+
+
+def in_store(opened):
+    """How the run ended, by the store, and its rows."""
+    (run,) = search(opened, [opened.experiment("copied")], "")
+    losses = ss.load_steps("copied", store=str(opened.root)).loss
+    return run.status, run.end_ms, losses.tolist()
+
+
+@pytest.mark.parametrize("lives", [True, False])
+@pytest.mark.parametrize("suffix", [".bak", " (conflicted copy)", "-again"])
+def test_a_copy_of_a_runs_folder_under_another_name_is_named_and_left(
+    opened, suffix, lives, caplog
+):
+    """As it was seen: a backup beside a run that trained closed it, with the rows of then."""
+    journal, sink, copy = half(opened)
+    os.rename(copy, opened.streams / (journal.folder.name + suffix))
+    if not lives:
+        sink.flush()
+        sink.stream.drop()
+        journal.let_go()
+    found = recover(opened)
+    (said,) = caplog.messages
+    assert f"{suffix} is a copy of {journal.folder.name} and left alone" in said
+    assert len(found.closed) == (not lives)
+    if lives:
+        sink.end()
+    status, _, losses = in_store(opened)
+    assert (status, losses) == ("FINISHED" if lives else "KILLED", [1.0, 2.0])
+    assert [p.name for p in opened.streams.iterdir()] == [journal.folder.name + suffix]
+
+
+@pytest.mark.parametrize("sent", ["as it was", "gone", "of another run"])
+def test_an_older_copy_that_is_put_back_writes_over_nothing(opened, sent):
+    journal, sink, copy = half(opened)
+    sink.end()
+    before = in_store(opened)
+    place = opened.streams / journal.folder.name
+    os.rename(copy, place)
+    if sent == "gone":
+        (place / "sent.json").unlink()
+    elif sent == "of another run":
+        other = begin(opened)
+        write_json(place / "sent.json", shapes.read_json(other.folder / "sent.json", shapes.SENT))
+        other.remove()
+    assert len(recover(opened).refused) == 1
+    assert in_store(opened) == before
+    (kept,) = aside.listed(opened)
+    assert "(FINISHED), and this is an older copy" in kept.reason
+    aside.put_back(opened)
+    recover(opened)
+    assert in_store(opened) == before
+
+
+def test_a_folder_that_comes_back_brings_the_rows_of_a_run_closed_without(opened):
+    journal, sink, copy = half(opened)
+    sink.stream.drop()
+    journal.let_go()
+    remove_folder(journal.folder)
+    opened.client.set_terminated(journal.run_id, "KILLED")
+    os.rename(copy, journal.folder)
+    assert len(recover(opened).closed) == 1
+    assert in_store(opened)[2] == [1.0]
 
 
 @pytest.mark.parametrize(("age", "stays"), [(0.0, True), (3600.0, False)])

@@ -3,7 +3,9 @@
 import io
 import itertools
 import json
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,12 +23,14 @@ from scipy.stats import binom, bootstrap
 import sgdstudy as ss
 from sgdstudy.history.compare import summary
 from sgdstudy.history.rows import ROW_GROUP, write_parquet
+from sgdstudy.studies.runner import train_arm
 from sgdstudy.theory.medians import bounded_median, median, median_interval
 from sgdstudy.tracking.compare import by_seed, compare, time_to_target
 from sgdstudy.tracking.export import export
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.parquet import Source, gather
 from sgdstudy.tracking.runs import artifact, find_run
+from sgdstudy.tracking.sink import RunSink
 from sgdstudy.tracking.store import open_store
 
 LABELS = ["study", "arm", "run_id", "invocation"]
@@ -637,3 +641,74 @@ def test_claims_json_stays_as_it_was_written(folder, result):
     opened = open_store(folder)
     path = artifact(opened, find_run(opened, result.run_ids["answer"]), "claims.json")
     assert json.loads(path.read_text(encoding="utf-8"))[1]["measured"] == "inf"
+
+
+# ---- whose files they are ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two_arms(empty_store, tmp_path_factory):
+    """A store with a study of two arms, and the folders of their files."""
+    store = tmp_path_factory.mktemp("whose") / "mlruns"
+    shutil.copytree(empty_store, store)
+    invocation, folders = Invocation.start(open_store(str(store)), "whose"), {}
+    for name, lr in (("one", 0.1), ("two", 0.2)):
+        arm = ss.Arm(small_curve(), lr=lr, batch_size=10, epochs=2)
+        run_id, _ = train_arm(invocation, name, arm, False)
+        folders[name] = store / "artifacts" / "whose" / run_id / "artifacts"
+    return str(store), folders
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "target"),
+    [
+        ("steps", "two/steps", "one/steps"),
+        ("epochs", "two/epochs", "one/epochs"),
+        ("steps", "one/epochs", "one/steps"),
+        ("epochs", "one/steps", "one/epochs"),
+    ],
+)
+@pytest.mark.parametrize("how", [shutil.copyfile, os.link])
+def test_a_file_in_anothers_place_is_not_read_as_its_numbers(two_arms, kind, source, target, how):
+    """As it was seen: rows of two arms swapped, or one kind for the other, were loaded."""
+    store, folders = two_arms
+    load = {"steps": ss.load_steps, "epochs": ss.load_epochs}[kind]
+    paths = []
+    for place in (source, target):
+        arm, _, name = place.partition("/")
+        paths.append(folders[arm] / f"{name}.parquet")
+    own = paths[1].rename(paths[1].with_name("own"))
+    try:
+        how(*paths)
+        with pytest.raises(ss.InputError, match="is the file of another run") as error:
+            load("whose", store=store)
+        assert one_line(error)
+        assert str(paths[1]) in str(error.value)
+        assert len(load("whose", arms="two", store=store))
+    finally:
+        own.replace(paths[1])
+    assert len(load("whose", store=store))
+
+
+def test_a_run_of_an_earlier_version_knows_no_checksums_of_its_files(two_arms, tmp_path):
+    store = str(shutil.copytree(two_arms[0], tmp_path / "mlruns"))
+    client = open_store(store).client
+    one, two = ss.load_runs("whose", store=store).run_id
+    for kind in ("steps", "epochs"):
+        tag = f"sgdstudy.crc32.{kind}.parquet"
+        assert client.get_run(one).data.tags[tag] != client.get_run(two).data.tags[tag]
+        client.delete_tag(one, tag)
+    artifacts = Path(store) / "artifacts" / "whose"
+    shutil.copyfile(*(artifacts / run / "artifacts" / "steps.parquet" for run in (two, one)))
+    assert len(ss.load_steps("whose", store=store)) == 2 * 2 * 6
+
+
+def test_a_run_that_lacks_a_file_it_knows_the_checksum_of_is_named(two_arms, tmp_path):
+    """A loop of one's own has no charts that would tell it."""
+    store = str(shutil.copytree(two_arms[0], tmp_path / "mlruns"))
+    with Invocation.start(open_store(store), "loop").run("run", "", {}) as journal:
+        RunSink(journal).log({"loss": 1.0})
+    assert len(ss.load_steps("loop", store=store)) == 1
+    next(Path(store).glob("artifacts/loop/*/artifacts/steps.parquet")).unlink()
+    with pytest.raises(ss.InputError, match="lacks the steps"):
+        ss.load_steps("loop", store=store)

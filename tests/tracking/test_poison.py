@@ -16,8 +16,9 @@ from sgdstudy.tracking import provenance, shapes
 from sgdstudy.tracking.entries import Closing, Opening
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.journal import Journal
+from sgdstudy.tracking.pack import pack
 from sgdstudy.tracking.recovery import recover
-from sgdstudy.tracking.runs import find_run
+from sgdstudy.tracking.runs import TrackedRun, artifact, find_run
 from sgdstudy.tracking.store import open_store
 
 ANYTHING = ["{", "[]", "null", "3", '"a"', "{}", "[" * 100_000, '{"a": ' * 50_000, "\udcff"]
@@ -276,8 +277,6 @@ def test_a_missing_tag_is_named(poisoned, tmp_path, name):
 def test_a_damaged_artifact_takes_neither_its_study_nor_the_others_away(
     poisoned, tmp_path, file, content
 ):
-    from sgdstudy.tracking.runs import TrackedRun, artifact
-
     opened, _, answer = poisoned
     path = artifact(opened, TrackedRun.of(answer), file)
     before = path.read_bytes()
@@ -296,11 +295,48 @@ def test_a_damaged_artifact_takes_neither_its_study_nor_the_others_away(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("file", ["claims.json", "answer.md", "loss.png"])
+def test_a_file_of_an_answer_that_is_missing_is_named(poisoned, tmp_path, file, caplog):
+    """As it was seen: no claims, an empty claims.csv, a packed answer without them, and exit 0."""
+    opened, _, answer = poisoned
+    artifact(opened, TrackedRun.of(answer), file).unlink()
+    assert f"{file} is missing" in page_of(opened, tmp_path)
+    with pytest.raises(ss.InputError, match=f"lacks the {file} of answer") as error:
+        pack(opened, ["study_bad"], tmp_path / "a.zip")
+    assert one_line(error)
+    assert not (tmp_path / "a.zip").exists()
+    caplog.clear()
+    claims, runs = ss.load_claims("study_bad"), ss.load_runs("study_bad")
+    if file == "claims.json":
+        assert len(claims) == 0
+        assert [m.startswith("the store lacks the claims of answer") for m in caplog.messages] == [
+            True
+        ] * 2
+        with pytest.raises(ss.InputError, match="lacks the claims of answer"):
+            ss.export("study_bad", tmp_path / "out")
+        assert not list((tmp_path / "out").glob("*"))
+    else:
+        assert len(claims) == 1
+        assert runs["claim_fine"].tolist() == [1]
+        assert caplog.messages == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", ["tag", "older"])
+def test_another_picture_is_not_shown_as_an_answers_figure(poisoned, tmp_path, by):
+    opened, run_id, answer = poisoned
+    other = artifact(opened, find_run(opened, run_id), "data.png")
+    shutil.copyfile(other, artifact(opened, TrackedRun.of(answer), "loss.png"))
+    if by == "older":
+        opened.client.delete_tag(answer.info.run_id, "sgdstudy.crc32.figures")
+    text = page_of(opened, tmp_path)
+    assert ("loss.png is left out: " in text) is (by == "tag")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/etc/passwd")])
 @pytest.mark.parametrize("file", ["claims.json", "answer.md", "loss.png"])
 def test_what_is_no_file_takes_no_study_out_of_the_report(poisoned, tmp_path, file, make):
-    from sgdstudy.tracking.runs import TrackedRun, artifact
-
     opened, _, answer = poisoned
     path = artifact(opened, TrackedRun.of(answer), file)
     os.rename(path, tmp_path / "kept")
