@@ -11,6 +11,7 @@ import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from sgdstudy.errors import InputError, StoreError
@@ -23,7 +24,11 @@ from sgdstudy.tracking.shared import share
 LITTLE = 2**17  # bytes: with less room on its disk SQLite cannot even begin
 PAYS = 2**20  # bytes: a database with less to give back is not shrunk
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
 log = logging.getLogger("sgdstudy")
+_open: dict[str, list[tuple[int, int] | None]] = {}  # by URI: the files that MLflow has open
 
 
 def make(path: Path) -> None:
@@ -124,6 +129,36 @@ def beside(path: Path) -> list[Path]:
 
 
 # ---- writing -----------------------------------------------------------------------------------
+
+
+def let_go(uri: str, path: Path) -> None:
+    """Let MLflow open a database anew where the files that it has open are not those here now.
+
+    MLflow keeps its store and its connections of a URI as long as the process lives, and would
+    write to the files that were moved away, deleted or replaced since.
+    """
+    if _open.get(uri, now := _files(path)) == now:
+        return
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from mlflow.tracking._tracking_service import utils
+
+    if engine := SqlAlchemyStore._engine_map.pop(uri, None):
+        engine.dispose()  # connections in use are closed by who uses them
+    utils._tracking_store_registry._get_store_with_resolved_uri.cache_clear()
+
+
+def client(uri: str, path: Path) -> MlflowClient:
+    """Return MLflow's client of a database that is written."""
+    from mlflow import MlflowClient
+
+    made = MlflowClient(tracking_uri=uri)
+    _open[uri] = _files(path)
+    return made
+
+
+def _files(path: Path) -> list[tuple[int, int] | None]:
+    """Return which files a database is now; while it is open, nobody removes those beside it."""
+    return [which(file) for file in (path, *names_beside(path)[:2])]
 
 
 def require_writable(path: Path, *others: Path) -> None:

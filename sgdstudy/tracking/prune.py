@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from sgdstudy.errors import InputError
 from sgdstudy.language import say
@@ -83,9 +84,13 @@ def remove(store: Store, runs: list[TrackedRun]) -> int:
 
     Files go first: where the disk is full they make the room that the database needs. A folder
     that is not the run's own, in the store, is left alone, and its run with it.
+
+    Raises:
+        Away: the database is another one now than when the runs were found.
     """
     freed, done = 0, []
     for run in runs:
+        store.require_same()
         try:
             folder = place_of(store, run)
         except InputError as error:
@@ -96,7 +101,7 @@ def remove(store: Store, runs: list[TrackedRun]) -> int:
             remove_folder(folder.parent)
         done.append(run.run_id)
     if store.database is not None:
-        database.forget(store.database, done)
+        _forget(store, store.database, done)
     else:
         for run_id in done:
             store.client.delete_run(run_id)
@@ -107,5 +112,10 @@ def shrink(store: Store) -> int:
     """Give the room of dropped runs, earlier ones too, back to the disk; return the bytes."""
     if store.database is None:
         return 0
-    database.forget(store.database, database.remains(store.database))
+    _forget(store, store.database, database.remains(store.database))
     return database.shrink(store.database)
+
+
+def _forget(store: Store, path: Path, run_ids: list[str]) -> None:
+    store.require_same()
+    database.forget(path, run_ids)

@@ -108,24 +108,26 @@ class Store:
         Raises:
             InputError: a database of an older or a newer MLflow.
         """
-        from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
         logging.getLogger("alembic").setLevel(logging.WARNING)
         # they print a traceback of what we say in one line
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-        path = self.database if self.reads else None
         self._file  # noqa: B018  from now on
         try:
-            made: Any = server.first(
-                self.uri,
-                lambda: (
-                    MlflowClient(tracking_uri=self.uri) if path is None else read_only.Reader(path)
-                ),
-            )
+            made: Any = server.first(self.uri, self._mlflows)
         except MlflowException as error:
             raise self._explained(error) from error
         return cast("MlflowClient", server.Client(made, self.uri))
+
+    def _mlflows(self) -> Any:
+        from mlflow import MlflowClient
+
+        if self.database is None:
+            return MlflowClient(tracking_uri=self.uri)
+        if self.reads:
+            return read_only.Reader(self.database)
+        return database.client(self.uri, self.database)
 
     def _explained(self, error: Exception) -> Exception:
         """Say in one line what is wrong with a database's schema."""
@@ -270,6 +272,7 @@ def open_store(given: str | None = None, make: bool = True) -> Store:
     lock = store.root / LOCK
     try:
         make_folder(store.root)
+        database.let_go(store.uri, path)
         database.require_writable(path, lock, store.streams)
         with FileLock(lock, mode=0o644 | (0o020 & group_rights(store.root))):
             if not path.exists():

@@ -303,3 +303,80 @@ def test_a_key_that_is_a_path_reads_nothing(original, tmp_path):
     for path in (str(stolen), os.path.relpath(stolen, original / "streams")):
         change(original, tag, path, run)
         assert len(ss.load_steps("moving", store=str(original))) == ROWS  # of the other arm
+
+
+# ---- replaced between two calls of one process -----------------------------------------------
+
+
+def remake(store, empty):
+    shutil.rmtree(store)
+    shutil.copytree(empty, store)
+
+
+def move_away(store, empty):
+    os.rename(store, store.with_name("old"))
+    shutil.copytree(empty, store)
+
+
+def delete_the_database(store, empty):
+    for path in store.glob("mlflow.db*"):
+        path.unlink()
+    shutil.copy(empty / "mlflow.db", store / "mlflow.db")
+
+
+def put_a_backup_back(store, empty):
+    os.replace(backed_up(store), store / "mlflow.db")
+    for path in store.glob("mlflow.db-*"):
+        path.unlink()
+
+
+def write_a_backup_over_it(store, empty):
+    copy = backed_up(store)
+    for path in store.glob("mlflow.db-*"):
+        path.unlink()
+    shutil.copyfile(copy, store / "mlflow.db")
+
+
+def backed_up(store):
+    path = store.with_name("copy.db")
+    with sqlite3.connect(store / "mlflow.db") as old, sqlite3.connect(path) as new:
+        old.backup(new)
+    old.close(), new.close()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("act", "kept"),
+    [
+        (remake, 0),
+        (move_away, 0),
+        (delete_the_database, 0),
+        (put_a_backup_back, 1),
+        (write_a_backup_over_it, 1),
+    ],
+)
+def test_a_database_replaced_between_two_calls_is_the_one_written_to(store, empty_store, act, kept):
+    store = Path(store)
+    before = tracked(store, arms=["one"])
+    act(store, empty_store)
+    new = tracked(store, arms=["one"])
+    assert ids(store) == sorted([*before * kept, *new])
+    assert len(ss.load_steps("moving", store=str(store))) == ROWS
+    with sqlite3.connect(store / "mlflow.db") as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    connection.close()
+
+
+@pytest.mark.parametrize("step", ["remove", "shrink"])
+def test_prune_leaves_a_database_alone_that_was_replaced_while_it_asked(
+    original, empty_store, step
+):
+    opened = open_store(str(original))
+    runs = doomed(opened)
+    put_a_backup_back(original, empty_store)
+    before = files(original)
+    with pytest.raises(ss.InputError, match="replaced") as error:
+        prune.remove(opened, runs) if step == "remove" else prune.shrink(opened)
+    assert one_line(error)
+    assert files(original) == before
+    assert len(ids(original)) == 4
