@@ -198,6 +198,8 @@ class Store:
                 found = self.client.get_experiment_by_name(name)
                 if found is None:
                     raise
+        if not isinstance(found.artifact_location, str):  # a database may hold anything
+            raise Refused(f"{self.shown} does not say where the files of {name} are")
         if found.lifecycle_stage == "deleted":
             self.client.restore_experiment(found.experiment_id)
         return found.experiment_id
