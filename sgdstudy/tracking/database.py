@@ -69,6 +69,31 @@ def opened(path: Path, query: str = "mode=rw") -> Iterator[sqlite3.Connection]:
         raise _said(path, error) from error
 
 
+def require_plain(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise `InputError` where a database is not as MLflow makes one: tables, and its version.
+
+    A view, or what a trigger selects, may be without an end.
+    """
+    found = connection.execute(
+        "SELECT type, name FROM sqlite_master WHERE type = 'view' "
+        "OR (type = 'trigger' AND tbl_name != 'secrets') LIMIT 1"  # MLflow's own is on that table
+    ).fetchone()
+    if found is not None:
+        kind, name = found
+        raise InputError(
+            f"{path} has the {kind} {name}, which MLflow does not make; remove it from a copy "
+            f"(DROP {kind.upper()} {_quoted(name)}), or give another folder with --store"
+        )
+    connection.execute("SELECT 1 FROM experiments LIMIT 1")
+    versions = connection.execute("SELECT version_num FROM alembic_version LIMIT 2").fetchall()
+    if len(versions) != 1:
+        raise InputError(
+            f"{path} does not say which version of MLflow made it (its table alembic_version has "
+            f"{'several rows' if versions else 'no row'}, not one); put a copy back, or give "
+            f"another folder with --store"
+        )
+
+
 def _said(path: Path, error: sqlite3.Error) -> Exception:
     name = getattr(error, "sqlite_errorname", None) or ""
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
@@ -85,9 +110,11 @@ def _said(path: Path, error: sqlite3.Error) -> Exception:
             f"{path} is damaged ({error}); put a copy back, or save what can be read: "
             f"sqlite3 {path.name} .recover"
         )
-    return InputError(
-        f"{path} is not an MLflow database ({error}); move it away and a new one is made"
-    )
+    if name == "SQLITE_NOTADB" or "no such table: experiments" in str(error):
+        return InputError(
+            f"{path} is not an MLflow database ({error}); move it away and a new one is made"
+        )
+    return InputError(f"{path} cannot be read or written ({error})")
 
 
 def _full(path: Path) -> str:
@@ -210,6 +237,7 @@ def rebase(path: Path) -> None:
     MLflow keeps absolute paths; its own UI finds the artifacts only by those.
     """
     with opened(path) as connection:
+        require_plain(connection, path)
         if not _moved(connection, path.parent):
             return
         connection.execute("BEGIN IMMEDIATE")
@@ -234,7 +262,9 @@ def _moved(connection: sqlite3.Connection, root: Path) -> dict[int, tuple[str, s
     found = {}
     rows = connection.execute("SELECT experiment_id, name, artifact_location FROM experiments")
     for experiment, name, location in rows:
-        old = local_path(location or "http://")
+        if not (isinstance(name, str) and isinstance(location, str)):  # anything may be there
+            continue
+        old = local_path(location)
         new = None if old is None else place_of_experiment(root, name, old)
         if new is not None and new != old:
             found[experiment] = (location, new.as_uri())
@@ -292,15 +322,20 @@ def forget(path: Path, run_ids: Iterable[str]) -> None:
             for (table,) in connection.execute(
                 "SELECT name FROM sqlite_master WHERE type = 'table'"
             )
-            for key in connection.execute(f'PRAGMA foreign_key_list("{table}")')
+            for key in connection.execute(f"PRAGMA foreign_key_list({_quoted(table)})")
             if key[2] == "runs" and key[6] == "NO ACTION"
         ]
         for run_id in run_ids:
             for table, column in tables:
-                connection.execute(f'DELETE FROM "{table}" WHERE "{column}" = ?', (run_id,))
+                where = f"{_quoted(table)} WHERE {_quoted(column)} = ?"
+                connection.execute(f"DELETE FROM {where}", (run_id,))
             connection.execute("DELETE FROM inputs WHERE destination_id = ?", (run_id,))
             connection.execute("DELETE FROM runs WHERE run_uuid = ?", (run_id,))
             connection.commit()
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def remains(path: Path) -> list[str]:
@@ -320,7 +355,7 @@ def remains(path: Path) -> list[str]:
 
 def _has_files(root: Path, run_id: str, uri: str) -> bool:
     try:
-        place = local_path(uri or "")
+        place = local_path(uri if isinstance(uri, str) else "")
         return place is None or place_of_run(root, run_id, place).exists()
     except InputError:
         return True
