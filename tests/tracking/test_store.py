@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from conftest import call, one_line, small_curve
 
 import sgdstudy as ss
 from sgdstudy.studies.runner import train_arm
-from sgdstudy.tracking import prune
+from sgdstudy.tracking import places, prune
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.recovery import recover
 from sgdstudy.tracking.runs import every_run
@@ -190,7 +191,7 @@ def test_prune_counts_what_it_frees(original, capsys):
     shutil.rmtree(original / "artifacts" / "moving" / runs[0].run_id)
     left = sum(p.stat().st_size for p in (original / "artifacts").rglob("*") if p.is_file())
     assert 0 < left < size
-    assert prune.remove(opened, runs) == left
+    assert prune.remove(opened, runs) == (len(runs), left)
 
 
 # ---- hostile stores -------------------------------------------------------------------------
@@ -303,6 +304,63 @@ def test_a_key_that_is_a_path_reads_nothing(original, tmp_path):
     for path in (str(stolen), os.path.relpath(stolen, original / "streams")):
         change(original, tag, path, run)
         assert len(ss.load_steps("moving", store=str(original))) == ROWS  # of the other arm
+
+
+@pytest.mark.parametrize("through", ["the path", "the longest end of it"])
+def test_a_backup_within_a_store_is_not_its_own(original, tmp_path, through):
+    with sqlite3.connect(original / "mlflow.db") as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    backup = original / "backup"
+    shutil.copytree(original, tmp_path / "copy")
+    shutil.copytree(tmp_path / "copy", backup)
+    recover(open_store(str(backup)))
+    before = files(backup)
+    os.replace(shutil.copy(backup / "mlflow.db", tmp_path), original / "mlflow.db")
+    for path in original.glob("mlflow.db-*"):
+        path.unlink()
+    if through != "the path":  # .../backup/artifacts/moving/<run> of where it was
+        moved = tmp_path / "moved"
+        os.rename(original, moved)
+        original, backup = moved, moved / "backup"
+    opened = open_store(str(original))
+    assert prune.remove(opened, doomed(opened))[0] == 4
+    assert files(backup) == before
+    assert not list((original / "artifacts").rglob("*.parquet"))
+    (original / "artifacts" / "mlflow.db").touch()  # and its own folder may be another's
+    run = "a" * 32
+    with pytest.raises(ss.InputError, match="another store's"):
+        opened.place(run, f"file:///x/artifacts/moving/{run}/artifacts")
+
+
+@pytest.mark.parametrize("how", ["bind", "a mount with a space", "as other systems tell"])
+def test_prune_goes_through_no_mount(original, tmp_path, how, caplog, monkeypatch):
+    opened = open_store(str(original))
+    run = doomed(opened)[0]
+    place = original / "artifacts" / "moving" / run.run_id / "artifacts" / "deep" / "its data"
+    place.mkdir(parents=True)
+    if how == "bind":
+        outside = victim(tmp_path)
+        made = subprocess.run(["mount", "--bind", outside, place], capture_output=True)
+        if made.returncode:
+            pytest.skip(f"no bind mount here: {made.stderr.decode().strip()}")
+    elif how == "a mount with a space":
+        told = tmp_path / "mountinfo"
+        said = str(place).replace(" ", "\\040")
+        told.write_text(f"36 35 98:0 /mnt1 {said} rw,noatime master:1 - ext3 /dev/root rw\n")
+        monkeypatch.setattr(places, "MOUNTS", told)
+    else:
+        monkeypatch.setattr(places, "MOUNTS", tmp_path / "nowhere")
+        monkeypatch.setattr(os.path, "ismount", lambda path: str(path) == str(place))
+    try:
+        before = files(place.parents[1])
+        assert prune.remove(opened, [run])[0] == 0
+        assert files(place.parents[1]) == before
+    finally:
+        if how == "bind":
+            subprocess.run(["umount", "--lazy", place], check=True)
+    assert f"{place} is a mount" in caplog.text
+    assert run.run_id in ids(original)
 
 
 # ---- replaced between two calls of one process -----------------------------------------------
