@@ -21,7 +21,9 @@ stays RUNNING once its process is gone and such a command was typed on its machi
 missed is kept on this machine and sent when it answers, or by `sgdstudy recover`, each point
 exactly once. Rows keep NaN and infinities bit for bit. A store is the folder that its database lies
 in, wherever that was moved or copied to: nothing outside it is read, written or deleted, whatever
-its database or a symbolic link says. Reading makes, changes and locks nothing. **The power may
+its database or a symbolic link says; what is mounted within a run's folder is not deleted, and a
+folder with a database of its own is another store. A database that is replaced between two calls of
+a program is opened anew. Reading makes, changes and locks nothing. **The power may
 fail**: a run's folder under `streams/` goes when its Parquet files, the folders that name them and
 the database are on the disk (`fsync`), of a sweep a group of runs at a time. **What was damaged on
 the disk is not read as numbers**: Parquet files, streams, checkpoints, the JSON files of a run that

@@ -127,9 +127,9 @@ class PruneCommand:
         if not self.yes and not confirmed(question, "--yes"):
             say(in_words("kept everything"))
             return 0
-        runs = still(store, runs)
-        freed = {"n": len(runs), "size": remove(store, runs) / 1e6}
-        say(in_words("dropped {n} run, {size:.0f} MB", "dropped {n} runs, {size:.0f} MB", **freed))
+        n, freed = remove(store, still(store, runs))
+        what = {"n": n, "size": freed / 1e6}
+        say(in_words("dropped {n} run, {size:.0f} MB", "dropped {n} runs, {size:.0f} MB", **what))
         return _shrunk(shrink(store))
 
 

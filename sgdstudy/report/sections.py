@@ -27,6 +27,7 @@ from sgdstudy.tracking.runs import (
     TrackedRun,
     artifact,
     every_run,
+    experiments,
     lacks_files,
     named,
     names_of_artifacts,
@@ -123,11 +124,8 @@ def answered(store: Store) -> list[tuple[str, Any, TrackedRun]]:
     Returns:
         Name, MLflow's experiment, and the `answer` run of the latest invocation.
     """
-    prefix, found = store.experiment_name(""), []
-    for experiment in store.client.search_experiments():
-        name = experiment.name.removeprefix(prefix)
-        if not experiment.name.startswith(prefix):
-            continue
+    found = []
+    for name, experiment in experiments(store):
         every = readable_runs(store, experiment, "attributes.run_name = 'answer'")
         answers = [run for run in every if run.finished and run.invocation]
         if answers:

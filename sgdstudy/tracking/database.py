@@ -11,6 +11,7 @@ import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from sgdstudy.errors import InputError, StoreError
@@ -23,7 +24,11 @@ from sgdstudy.tracking.shared import share
 LITTLE = 2**17  # bytes: with less room on its disk SQLite cannot even begin
 PAYS = 2**20  # bytes: a database with less to give back is not shrunk
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
 log = logging.getLogger("sgdstudy")
+_open: dict[str, list[tuple[int, int] | None]] = {}  # by URI: the files that MLflow has open
 
 
 def make(path: Path) -> None:
@@ -64,6 +69,31 @@ def opened(path: Path, query: str = "mode=rw") -> Iterator[sqlite3.Connection]:
         raise _said(path, error) from error
 
 
+def require_plain(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise `InputError` where a database is not as MLflow makes one: tables, and its version.
+
+    A view, or what a trigger selects, may be without an end.
+    """
+    found = connection.execute(
+        "SELECT type, name FROM sqlite_master WHERE type = 'view' "
+        "OR (type = 'trigger' AND tbl_name != 'secrets') LIMIT 1"  # MLflow's own is on that table
+    ).fetchone()
+    if found is not None:
+        kind, name = found
+        raise InputError(
+            f"{path} has the {kind} {name}, which MLflow does not make; remove it from a copy "
+            f"(DROP {kind.upper()} {_quoted(name)}), or give another folder with --store"
+        )
+    connection.execute("SELECT 1 FROM experiments LIMIT 1")
+    versions = connection.execute("SELECT version_num FROM alembic_version LIMIT 2").fetchall()
+    if len(versions) != 1:
+        raise InputError(
+            f"{path} does not say which version of MLflow made it (its table alembic_version has "
+            f"{'several rows' if versions else 'no row'}, not one); put a copy back, or give "
+            f"another folder with --store"
+        )
+
+
 def _said(path: Path, error: sqlite3.Error) -> Exception:
     name = getattr(error, "sqlite_errorname", None) or ""
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
@@ -80,9 +110,11 @@ def _said(path: Path, error: sqlite3.Error) -> Exception:
             f"{path} is damaged ({error}); put a copy back, or save what can be read: "
             f"sqlite3 {path.name} .recover"
         )
-    return InputError(
-        f"{path} is not an MLflow database ({error}); move it away and a new one is made"
-    )
+    if name == "SQLITE_NOTADB" or "no such table: experiments" in str(error):
+        return InputError(
+            f"{path} is not an MLflow database ({error}); move it away and a new one is made"
+        )
+    return InputError(f"{path} cannot be read or written ({error})")
 
 
 def _full(path: Path) -> str:
@@ -124,6 +156,36 @@ def beside(path: Path) -> list[Path]:
 
 
 # ---- writing -----------------------------------------------------------------------------------
+
+
+def let_go(uri: str, path: Path) -> None:
+    """Let MLflow open a database anew where the files that it has open are not those here now.
+
+    MLflow keeps its store and its connections of a URI as long as the process lives, and would
+    write to the files that were moved away, deleted or replaced since.
+    """
+    if _open.get(uri, now := _files(path)) == now:
+        return
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from mlflow.tracking._tracking_service import utils
+
+    if engine := SqlAlchemyStore._engine_map.pop(uri, None):
+        engine.dispose()  # connections in use are closed by who uses them
+    utils._tracking_store_registry._get_store_with_resolved_uri.cache_clear()
+
+
+def client(uri: str, path: Path) -> MlflowClient:
+    """Return MLflow's client of a database that is written."""
+    from mlflow import MlflowClient
+
+    made = MlflowClient(tracking_uri=uri)
+    _open[uri] = _files(path)
+    return made
+
+
+def _files(path: Path) -> list[tuple[int, int] | None]:
+    """Return which files a database is now; while it is open, nobody removes those beside it."""
+    return [which(file) for file in (path, *names_beside(path)[:2])]
 
 
 def require_writable(path: Path, *others: Path) -> None:
@@ -175,6 +237,7 @@ def rebase(path: Path) -> None:
     MLflow keeps absolute paths; its own UI finds the artifacts only by those.
     """
     with opened(path) as connection:
+        require_plain(connection, path)
         if not _moved(connection, path.parent):
             return
         connection.execute("BEGIN IMMEDIATE")
@@ -199,7 +262,9 @@ def _moved(connection: sqlite3.Connection, root: Path) -> dict[int, tuple[str, s
     found = {}
     rows = connection.execute("SELECT experiment_id, name, artifact_location FROM experiments")
     for experiment, name, location in rows:
-        old = local_path(location or "http://")
+        if not (isinstance(name, str) and isinstance(location, str)):  # anything may be there
+            continue
+        old = local_path(location)
         new = None if old is None else place_of_experiment(root, name, old)
         if new is not None and new != old:
             found[experiment] = (location, new.as_uri())
@@ -257,15 +322,20 @@ def forget(path: Path, run_ids: Iterable[str]) -> None:
             for (table,) in connection.execute(
                 "SELECT name FROM sqlite_master WHERE type = 'table'"
             )
-            for key in connection.execute(f'PRAGMA foreign_key_list("{table}")')
+            for key in connection.execute(f"PRAGMA foreign_key_list({_quoted(table)})")
             if key[2] == "runs" and key[6] == "NO ACTION"
         ]
         for run_id in run_ids:
             for table, column in tables:
-                connection.execute(f'DELETE FROM "{table}" WHERE "{column}" = ?', (run_id,))
+                where = f"{_quoted(table)} WHERE {_quoted(column)} = ?"
+                connection.execute(f"DELETE FROM {where}", (run_id,))
             connection.execute("DELETE FROM inputs WHERE destination_id = ?", (run_id,))
             connection.execute("DELETE FROM runs WHERE run_uuid = ?", (run_id,))
             connection.commit()
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def remains(path: Path) -> list[str]:
@@ -285,7 +355,7 @@ def remains(path: Path) -> list[str]:
 
 def _has_files(root: Path, run_id: str, uri: str) -> bool:
     try:
-        place = local_path(uri or "")
+        place = local_path(uri if isinstance(uri, str) else "")
         return place is None or place_of_run(root, run_id, place).exists()
     except InputError:
         return True

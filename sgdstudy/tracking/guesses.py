@@ -12,9 +12,9 @@ from sgdstudy.language import say, to_say
 from sgdstudy.tracking.address import DATABASE
 from sgdstudy.tracking.load import claims_of_run, read_claims
 from sgdstudy.tracking.retry import is_away
-from sgdstudy.tracking.runs import readable_runs
+from sgdstudy.tracking.runs import experiments, readable_runs
 from sgdstudy.tracking.scratch import scratch
-from sgdstudy.tracking.store import Store, read_store
+from sgdstudy.tracking.store import read_store
 
 VALUES = ("name", "arm", "guess", "expected", "measured")  # of a claim
 COLUMNS = ("from", "user", "study", "invocation", *VALUES)
@@ -69,7 +69,7 @@ def _of_file(path: Path) -> Iterator[dict[str, Any]]:
 
 def _of_store(place: str | None) -> Iterator[dict[str, Any]]:
     store = read_store(place)
-    for study, experiment in _studies(store):
+    for study, experiment in sorted(experiments(store), key=lambda one: one[0]):
         for run in readable_runs(store, experiment, "attributes.run_name = 'answer'"):
             labels = {
                 "from": store.shown if store.root is None else str(store.root),
@@ -81,13 +81,6 @@ def _of_store(place: str | None) -> Iterator[dict[str, Any]]:
                 claims = claims_of_run(store, run, folder)
             for claim in claims:
                 yield from _row(claim, labels)
-
-
-def _studies(store: Store) -> Iterator[tuple[str, Any]]:
-    prefix = store.experiment_name("")
-    for experiment in store.client.search_experiments(order_by=["name"]):
-        if experiment.name.startswith(prefix):
-            yield experiment.name.removeprefix(prefix), experiment
 
 
 def _row(claim: Mapping[str, Any], labels: Mapping[str, str]) -> Iterator[dict[str, Any]]:

@@ -22,6 +22,7 @@ from sgdstudy.tracking.address import DATABASE
 
 OURS = "artifacts"  # below it, a folder for each of our experiments
 FOLDERS = (OURS, "streams", "aside", "writing")
+MOUNTS = Path("/proc/self/mountinfo")
 
 
 def local_path(uri: str) -> Path | None:
@@ -55,12 +56,14 @@ def place_of_run(root: Path, run_id: str, recorded: Path) -> Path:
         raise InputError(
             f"the files of run {run_id} are left alone: {place} is reached by a symbolic link or .."
         )
+    if not _is_below(root, place):
+        raise InputError(f"the files of run {run_id} are left alone: {place} is another store's")
     return place
 
 
 def place_of_experiment(root: Path, name: str, recorded: Path) -> Path | None:
     """Return where an experiment's artifacts are; None: outside of the store, by someone's wish."""
-    if not recorded.is_relative_to(root) and recorded.parts[-2:] == (OURS, name):
+    if not _is_below(root, recorded) and recorded.parts[-2:] == (OURS, name):
         return root / OURS / name
     if found := _below(root, recorded, 1):
         return found
@@ -69,11 +72,21 @@ def place_of_experiment(root: Path, name: str, recorded: Path) -> Path | None:
 
 def _below(root: Path, recorded: Path, least: int) -> Path | None:
     """Return a recorded path if it is below the root, else the longest end of it that is there."""
-    if recorded.is_relative_to(root):
+    if _is_below(root, recorded):
         return recorded
     ends = (recorded.parts[i:] for i in range(1, len(recorded.parts) - least + 1))
     places = (root.joinpath(*end) for end in ends if ".." not in end)
-    return next((place for place in places if place.is_dir()), None)
+    return next(
+        (place for place in places if os.path.isdir(place) and _is_below(root, place)), None
+    )
+
+
+def _is_below(root: Path, path: Path) -> bool:
+    """Whether a path is below a store's folder, and in no other store, as a backup within it."""
+    if not path.is_relative_to(root):
+        return False
+    inside = (folder for folder in path.parents if folder != root and folder.is_relative_to(root))
+    return not any(os.path.exists(folder / DATABASE) for folder in inside)
 
 
 def require_outside(path: Path) -> None:
@@ -108,9 +121,37 @@ def size_of(folder: Path) -> int:
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def remove_folder(path: Path) -> None:
-    """Remove a folder and what is in it; it may be gone already, or be looked at by others."""
+def remove_folder(path: Path) -> str:
+    """Remove a folder and what is in it; it may be gone already, or be looked at by others.
+
+    Returns:
+        Why it is still there; "" where it is gone.
+    """
+    if mount := next(mounts_in(path), None):
+        return say("{path} is a mount", path=str(mount))
+    why = ""
     for _ in range(3):  # one that asks for its lock at this moment puts a file into it
-        shutil.rmtree(path, ignore_errors=True)
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            why = str(error)
         if not path.exists():
-            return
+            return ""
+    return why
+
+
+def mounts_in(folder: Path) -> Iterator[Path]:
+    """Yield what is mounted at or within a folder: another disk, or another folder of this one.
+
+    Whoever deletes goes through such a mount, to files that are elsewhere.
+    """
+    folder = folder.resolve()
+    try:
+        lines = MOUNTS.read_bytes().splitlines()
+    except OSError:  # not Linux, which alone mounts a folder of the same disk
+        yield from (path for path in (folder, *folder.rglob("*")) if os.path.ismount(path))
+        return
+    for line in lines:  # in its fifth word spaces and the like stand as \040
+        word = re.sub(rb"\\([0-7]{3})", lambda byte: bytes([int(byte[1], 8)]), line.split(b" ")[4])
+        if (place := Path(os.fsdecode(word))).is_relative_to(folder):
+            yield place

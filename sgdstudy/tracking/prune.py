@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from sgdstudy.errors import InputError
-from sgdstudy.language import say
+from sgdstudy.language import say, to_say
 from sgdstudy.tracking import database
 from sgdstudy.tracking.places import remove_folder, size_of
-from sgdstudy.tracking.runs import TrackedRun, place_of, readable_runs
+from sgdstudy.tracking.runs import TrackedRun, experiments, place_of, readable_runs
 from sgdstudy.tracking.store import Store
 from sgdstudy.tracking.writing import alive
 
@@ -31,9 +32,7 @@ def plan(store: Store, keep: int) -> Doomed:
         )
         raise InputError(text)
     found: Doomed = {}
-    prefix = store.experiment_name("")
-    every = store.client.search_experiments()
-    for experiment in (one for one in every if one.name.startswith(prefix)):
+    for _, experiment in experiments(store):
         for run in readable_runs(store, experiment):
             if run.invocation and run.status != "RUNNING":
                 whose = run.tags.get("mlflow.user", "unknown")
@@ -78,34 +77,49 @@ def still(store: Store, runs: list[TrackedRun]) -> list[TrackedRun]:
     return [run for run in runs if run.invocation not in living]
 
 
-def remove(store: Store, runs: list[TrackedRun]) -> int:
-    """Delete the runs and their local artifacts; return the bytes freed.
+def remove(store: Store, runs: list[TrackedRun]) -> tuple[int, int]:
+    """Delete the runs and their local artifacts; return how many went, and the bytes freed.
 
     Files go first: where the disk is full they make the room that the database needs. A folder
-    that is not the run's own, in the store, is left alone, and its run with it.
+    that is not the run's own, in the store, is left alone, and its run with it; so is one that
+    cannot be deleted, or within which something is mounted.
+
+    Raises:
+        Away: the database is another one now than when the runs were found.
     """
     freed, done = 0, []
     for run in runs:
+        store.require_same()
         try:
             folder = place_of(store, run)
         except InputError as error:
             log.warning("%s", say("{why}; the run is kept", why=str(error)))
             continue
-        if folder is not None and folder.exists():
-            freed += size_of(folder)
-            remove_folder(folder.parent)
+        if folder is not None and folder.parent.exists():
+            size = size_of(folder.parent)
+            if why := remove_folder(folder.parent):
+                text = to_say("{folder} cannot be deleted ({why}); the run is kept")
+                log.warning("%s", say(text, folder=str(folder.parent), why=why))
+                freed += size - size_of(folder.parent)
+                continue
+            freed += size
         done.append(run.run_id)
     if store.database is not None:
-        database.forget(store.database, done)
+        _forget(store, store.database, done)
     else:
         for run_id in done:
             store.client.delete_run(run_id)
-    return freed
+    return len(done), freed
 
 
 def shrink(store: Store) -> int:
     """Give the room of dropped runs, earlier ones too, back to the disk; return the bytes."""
     if store.database is None:
         return 0
-    database.forget(store.database, database.remains(store.database))
+    _forget(store, store.database, database.remains(store.database))
     return database.shrink(store.database)
+
+
+def _forget(store: Store, path: Path, run_ids: list[str]) -> None:
+    store.require_same()
+    database.forget(path, run_ids)

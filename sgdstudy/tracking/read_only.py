@@ -13,7 +13,7 @@ from urllib.parse import quote
 from sgdstudy.errors import InputError, StoreError
 from sgdstudy.language import say
 from sgdstudy.tracking.address import sqlite_uri
-from sgdstudy.tracking.database import beside, names_beside, opened
+from sgdstudy.tracking.database import beside, names_beside, opened, require_plain
 
 POOL = "MLFLOW_SQLALCHEMYSTORE_POOLCLASS"
 ATTEMPTS = 20  # to read a database that others write meanwhile
@@ -159,7 +159,7 @@ def require_readable(path: Path) -> None:
 
     def look(how: str) -> None:
         with opened(path, how) as connection:
-            connection.execute("SELECT experiment_id, name FROM experiments LIMIT 1")
+            require_plain(connection, path)
 
     try:
         _looked_at(path, look)

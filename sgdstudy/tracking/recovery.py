@@ -13,7 +13,7 @@ from sgdstudy.tracking.entries import KEY, ORIGIN
 from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.provenance import Process
 from sgdstudy.tracking.retry import is_away, reason_of
-from sgdstudy.tracking.runs import TrackedRun, search
+from sgdstudy.tracking.runs import TrackedRun, experiments, search
 from sgdstudy.tracking.sink import close_interrupted, room_on_disk
 from sgdstudy.tracking.store import Store, open_store
 
@@ -159,9 +159,7 @@ def _close_lost(store: Store) -> list[str]:
     its process is known to be gone, when nobody but us changes it any more.
     """
     client = store.client
-    prefix = store.experiment_name("")
-    found = client.search_experiments()
-    ids = [e.experiment_id for e in found if e.name.startswith(prefix)]
+    ids = [experiment.experiment_id for _, experiment in experiments(store)]
     closed = []
     for run in _running(store, ids):
         tags = run.tags

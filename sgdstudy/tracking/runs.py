@@ -24,7 +24,7 @@ from sgdstudy.tracking.shapes import SUM_OF
 from sgdstudy.tracking.store import Store
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
+    from mlflow.entities import Experiment, Run
 
 INVOCATION = "sgdstudy.invocation"
 NUMBER = "sgdstudy.number"  # orders invocations, also where a clock was wrong
@@ -183,9 +183,7 @@ def runs_of(
     client = store.client
     experiment = client.get_experiment_by_name(store.experiment_name(study))
     if experiment is None:
-        prefix = store.experiment_name("")
-        names = [e.name for e in client.search_experiments() if e.name != "Default"]
-        names = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+        names = [name for name, _ in experiments(store) if name != "Default"]
         raise unknown(to_say("study"), study, names or [say("none has run yet: sgdstudy study")])
     if not isinstance(invocation, str):
         raise unknown("invocation", invocation, ["latest", "all", "or an id"])
@@ -200,6 +198,18 @@ def runs_of(
         if invocation not in ids:
             raise unknown("invocation", invocation, ["latest", "all", *ids])
     return runs if arms is None else _chosen(runs, arms)
+
+
+def every_experiment(store: Store) -> list[Experiment]:
+    """Return all experiments; a database may hold anything as their names."""
+    return [one for one in store.client.search_experiments() if isinstance(one.name, str)]
+
+
+def experiments(store: Store) -> list[tuple[str, Experiment]]:
+    """Return the studies of this `SGDSTUDY_PREFIX`: their names without it, and MLflow's own."""
+    prefix = store.experiment_name("")
+    every = every_experiment(store)
+    return [(one.name.removeprefix(prefix), one) for one in every if one.name.startswith(prefix)]
 
 
 def _chosen(runs: list[TrackedRun], arms: Any) -> list[TrackedRun]:

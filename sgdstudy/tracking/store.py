@@ -109,24 +109,26 @@ class Store:
         Raises:
             InputError: a database of an older or a newer MLflow.
         """
-        from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
         logging.getLogger("alembic").setLevel(logging.WARNING)
         # they print a traceback of what we say in one line
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-        path = self.database if self.reads else None
         self._file  # noqa: B018  from now on
         try:
-            made: Any = server.first(
-                self.uri,
-                lambda: (
-                    MlflowClient(tracking_uri=self.uri) if path is None else read_only.Reader(path)
-                ),
-            )
+            made: Any = server.first(self.uri, self._mlflows)
         except MlflowException as error:
             raise self._explained(error) from error
         return cast("MlflowClient", server.Client(made, self.uri))
+
+    def _mlflows(self) -> Any:
+        from mlflow import MlflowClient
+
+        if self.database is None:
+            return MlflowClient(tracking_uri=self.uri)
+        if self.reads:
+            return read_only.Reader(self.database)
+        return database.client(self.uri, self.database)
 
     def _explained(self, error: Exception) -> Exception:
         """Say in one line what is wrong with a database's schema."""
@@ -197,6 +199,8 @@ class Store:
                 found = self.client.get_experiment_by_name(name)
                 if found is None:
                     raise
+        if not isinstance(found.artifact_location, str):  # a database may hold anything
+            raise Refused(f"{self.shown} does not say where the files of {name} are")
         if found.lifecycle_stage == "deleted":
             self.client.restore_experiment(found.experiment_id)
         return found.experiment_id
@@ -272,6 +276,7 @@ def open_store(given: str | None = None, make: bool = True) -> Store:
     lock = store.root / LOCK
     try:
         make_folder(store.root)
+        database.let_go(store.uri, path)
         database.require_writable(path, lock, store.streams)
         with FileLock(lock, mode=0o644 | (0o020 & group_rights(store.root))):
             if not path.exists():

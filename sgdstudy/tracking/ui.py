@@ -21,6 +21,7 @@ from sgdstudy.errors import InputError, StoreError
 from sgdstudy.language import VARIABLE, language, to_say
 from sgdstudy.language import say as in_words
 from sgdstudy.tracking import app, chart_views, read_only, recovery, watched
+from sgdstudy.tracking.runs import every_experiment
 from sgdstudy.tracking.store import Store, locate, read_store
 from sgdstudy.training.interrupts import STOP_SIGNALS
 
@@ -186,7 +187,7 @@ def _holds(process: subprocess.Popen[bytes], port: int) -> bool:
 def _show_addresses(store: Store, server: str, say: Callable[[str], None], browse: bool) -> None:
     found = {
         experiment.name: chart_views.url(server, experiment)
-        for experiment in store.client.search_experiments()
+        for experiment in every_experiment(store)
         if experiment.name != "Default"
     }
     first = f"{server}/"

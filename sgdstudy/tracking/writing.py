@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import threading
 import time
 import uuid
@@ -21,7 +22,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from sgdstudy.errors import InputError
+from sgdstudy.language import say
+from sgdstudy.tracking.database import owner
 from sgdstudy.tracking.retry import is_away, reason_of
+from sgdstudy.tracking.shared import make_folder, share
 from sgdstudy.tracking.store import Store
 
 TAG = "sgdstudy.writing."  # and a digest of the invocation, and its writer: a word that changes
@@ -58,17 +62,24 @@ def alive(store: Store, names: Iterable[str]) -> set[str]:
             try:
                 with _locked(store, name):
                     pass
-            except InputError:
+            except Held:
+                found.add(name)
+            except InputError as error:
+                log.warning("%s", say("{why}; {name} is left alone", why=str(error), name=name))
                 found.add(name)
     if store.root is None:
         found |= _beating(store, wanted - found)
     return found
 
 
-def _refused(name: str) -> InputError:
-    return InputError(
-        f"another command writes to {name} now; wait until it ends, or end it, and type this again"
-    )
+class Held(InputError):
+    """Another command writes to an invocation."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"another command writes to {name} now; wait until it ends, or end it, and type this "
+            f"again"
+        )
 
 
 # ---- on this machine, or in a local store --------------------------------------------------------
@@ -84,16 +95,23 @@ def _lock_file(store: Store, name: str) -> Path:
 @contextmanager
 def _locked(store: Store, name: str) -> Iterator[None]:
     path = _lock_file(store, name)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     lock = FileLock(path, mode=0o666)  # less the umask: others of a shared folder ask for it too
     try:
         lock.acquire(timeout=0)
         if not path.exists():  # its last holder removed it between our opening and locking it
             lock.release()
             lock.acquire(timeout=0)
-    except (Timeout, PermissionError):
-        raise _refused(name) from None
+    except Timeout:
+        raise Held(name) from None
+    except PermissionError:
+        shut = path if os.path.exists(path) else path.parent
+        raise InputError(
+            f"it cannot be told whether another command writes to {name}: {shut} is "
+            f"{owner(shut)}'s and not open to you; where none does, remove it"
+        ) from None
     try:
+        share(path)
         yield
     finally:
         with suppress(OSError):  # Windows removes no file that is open
@@ -121,7 +139,7 @@ def _leased(store: Store, study: str, name: str, fresh: bool) -> Iterator[None]:
             ):
                 tag.withdraw()  # of two that look at once, it waits for us to do so
             if not tag.outlasts(others):
-                raise _refused(name)
+                raise Held(name)
         tag.put("")
         yield
     finally:

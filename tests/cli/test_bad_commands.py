@@ -221,7 +221,7 @@ FILES = [
     (["run", "broken"], "broken.py cannot be loaded"),
     (["run", LONG + ".py"], "there is no script"),
     (["run", "cli_bad", "--store", "a\0b"], "is no path"),
-    (["run", "cli_bad", "--store", "half"], "half/mlflow.db is not an MLflow database"),
+    (["run", "cli_bad", "--store", "half"], "half/mlflow.db cannot be read or written (no"),
     (["sweep", "cli_bad", "--grid", "two=a"], "two"),
 ]
 

@@ -484,7 +484,7 @@ def test_prune_keeps_the_latest_and_removes_the_files_of_the_others(store):
     assert (named, others) == ("tiny", [])
     expected = {run for result in results[:2] for run in result.run_ids.values()}
     assert {run.run_id for run in doomed} == expected
-    assert prune.remove(opened, doomed) > 0
+    assert prune.remove(opened, doomed)[1] > 0
     assert [path.exists() for path in folders] == [False, False, True]
     left = ss.load_runs("tiny", store=store, invocation="all")
     assert left.run_id.tolist() == [results[2].run_ids["arm"]]

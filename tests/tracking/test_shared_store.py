@@ -20,7 +20,7 @@ from sqlalchemy.exc import OperationalError
 from test_store import ROWS, doomed, files, tracked
 
 import sgdstudy as ss
-from sgdstudy.tracking import database, prune, read_only
+from sgdstudy.tracking import database, prune, read_only, ui, writing
 from sgdstudy.tracking.store import open_store, read_store
 
 ADA, BEN, GROUP, OTHER = 61001, 61002, 61100, 61200
@@ -90,7 +90,7 @@ def test_two_users_of_a_shared_folder_write_read_and_prune(shared, store, umask)
     for user in (ADA, BEN):
         assert as_user(user, count, **given) == str(2 * ROWS)
     opened = lambda: open_store(str(place))  # noqa: E731
-    drop = lambda: prune.remove(opened(), doomed(opened())) > 0  # noqa: E731
+    drop = lambda: prune.remove(opened(), doomed(opened()))[1] > 0  # noqa: E731
     assert as_user(BEN, drop, **given) == "True"
     as_user(ADA, lambda: tracked(place, "shared", ["again"]), **given)
     assert stat.S_IMODE((place / "mlflow.db").stat().st_mode) & 0o060 == 0o060
@@ -167,6 +167,38 @@ def test_a_store_that_cannot_be_written_is_refused_when_it_is_opened(shared, sto
     assert "readonly database" in said
     assert f"chmod -R g+rwX {place}" in said
     assert not list((place / "streams").glob("*"))
+
+
+@is_root
+@pytest.mark.parametrize("why", ["another user's", "immutable"])
+def test_prune_keeps_a_run_whose_files_it_cannot_delete(shared, store, capsys, caplog, why):
+    warmed(store)
+    place = shared / "mlruns"
+    drop = lambda: (  # noqa: E731
+        call("prune", "--keep", "0", "--yes", "--store", place),
+        capsys.readouterr().out,
+        caplog.text,
+    )
+    as_user(ADA, lambda: tracked(place, "shared", ["ada"]), umask=0o002)
+    as_user(BEN, lambda: tracked(place, "shared", ["ben"]), umask=0o002)
+    (run,) = ss.load_runs("shared", arms="ada", invocation="all", store=str(place)).run_id
+    folder = place / "artifacts" / "shared" / run
+    if why == "immutable":
+        parquet = folder / "artifacts" / "steps.parquet"
+        if subprocess.run(["chattr", "+i", parquet], capture_output=True).returncode:
+            pytest.skip("no file can be immutable here")
+    else:
+        for path in (folder, folder / "artifacts"):
+            path.chmod(0o755)
+    said = as_user(BEN, drop, umask=0o002)
+    if why == "immutable":
+        subprocess.run(["chattr", "-i", parquet], check=True)
+    assert "dropped 1 run," in said
+    assert f"{folder} cannot be deleted" in said
+    assert "the run is kept" in said
+    left = ss.load_steps("shared", invocation="all", store=str(place))
+    assert set(left.arm) == {"ada"}
+    assert len(left) == ROWS
 
 
 @pytest.fixture
@@ -322,6 +354,157 @@ def test_errors_of_sqlite_are_told_apart(tmp_path, store):
     with pytest.raises(ss.InputError, match="is damaged") as error:
         open_store(store)
     assert "move it away" not in str(error.value)
+
+
+def spoilt(store, *statements):
+    """Change a database as no command does."""
+    with contextlib.closing(sqlite3.connect(Path(store) / "mlflow.db")) as connection:
+        connection.executescript(";".join(statements))
+
+
+def refused(capsys, *words):
+    """The one line of a command that is refused."""
+    assert call(*words) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    return line
+
+
+@pytest.mark.parametrize(
+    ("statement", "says"),
+    [
+        ("DROP TABLE inputs", "no such table: inputs"),
+        ("ALTER TABLE runs RENAME COLUMN run_uuid TO other", "no such column"),
+    ],
+)
+def test_what_sqlite_refuses_is_said_and_no_new_database_advised(store, capsys, statement, says):
+    tracked(store, "refused", ["one"])
+    opened = open_store(store)
+    runs = doomed(opened)
+    spoilt(store, statement)
+    with pytest.raises(ss.InputError, match=f"cannot be read or written.*{says}") as error:
+        prune.remove(opened, runs)
+    assert one_line(error)
+    assert "move it away" not in str(error.value)
+
+
+ENDLESS = "WITH RECURSIVE c(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM c) SELECT"
+VIEWS = {
+    "experiments": "n AS experiment_id, 'x' || n AS name, NULL AS artifact_location, "
+    "'active' AS lifecycle_stage, 0 AS creation_time, 0 AS last_update_time, "
+    "'default' AS workspace",
+    "tags": "'k' || n AS key, 'v' AS value, 'r' AS run_uuid",
+}
+
+
+@pytest.mark.parametrize("command", ["export", "recover"])
+@pytest.mark.parametrize("what", [*VIEWS, "trigger"])
+def test_a_database_that_would_never_answer_is_refused(store, tmp_path, capsys, what, command):
+    if what == "trigger":
+        select = f"SELECT count(*) FROM ({ENDLESS} n FROM c)"
+        made = [f"CREATE TRIGGER t BEFORE INSERT ON runs BEGIN {select}; END"]
+    else:
+        made = [
+            f"ALTER TABLE {what} RENAME TO old",
+            f"CREATE VIEW {what} AS {ENDLESS} {VIEWS[what]} FROM c",
+        ]
+    spoilt(store, *made)
+    words = ["export", "x", "--folder", tmp_path / "x"] if command == "export" else [command]
+    kind = "trigger" if what == "trigger" else "view"
+    assert f"mlflow.db has the {kind} " in refused(capsys, *words, "--store", store)
+
+
+@pytest.mark.parametrize("command", ["export", "recover"])
+@pytest.mark.parametrize(
+    ("statement", "says"),
+    [
+        ("INSERT INTO alembic_version VALUES ('0a8213491aaa')", "has several rows, not one"),
+        ("DELETE FROM alembic_version", "has no row, not one"),
+        ("DROP TABLE alembic_version", "no such table: alembic_version"),
+    ],
+)
+def test_a_database_without_one_version_is_not_called_newer(
+    store, tmp_path, capsys, statement, says, command
+):
+    spoilt(store, statement)
+    words = ["export", "x", "--folder", tmp_path / "x"] if command == "export" else [command]
+    line = refused(capsys, *words, "--store", store)
+    assert says in line
+    assert "newer" not in line
+    assert "move it away" not in line
+
+
+@pytest.mark.parametrize("column", ["name", "artifact_location"])
+def test_experiments_that_hold_no_text_keep_no_command_from_the_others(
+    store, tmp_path, monkeypatch, capsys, column
+):
+    monkeypatch.chdir(tmp_path)
+    tracked(store, "good", ["one"])
+    tracked(store, "bad", ["one"])
+    spoilt(store, f"UPDATE experiments SET {column} = x'ff00fe' WHERE name = 'bad'")
+    where = ("--store", store)
+    moved = Path(store).with_name("moved")
+    assert call("recover", *where) == 0
+    assert call("export", "good", "--folder", tmp_path / "x", *where) == 0
+    capsys.readouterr()
+    assert "no study has run" in refused(capsys, "report", "--out", tmp_path / "x.html", *where)
+    assert call("guesses", store) == 0
+    with pytest.raises(ss.InputError, match="good"):
+        ss.load_runs("nothing", store=store)
+    ui._show_addresses(open_store(store), "", print, browse=False)
+    if column == "artifact_location":
+        with pytest.raises(ss.InputError, match="where the files of bad are") as error:
+            open_store(store).experiment("bad")
+        assert one_line(error)
+    os.rename(store, moved)
+    tracked(moved, "good", ["two"])
+    assert call("prune", "--keep", "0", "--yes", "--store", moved) == 0
+    assert "Traceback" not in capsys.readouterr().err
+    assert not list((moved / "artifacts" / "good").rglob("*.parquet"))
+
+
+@is_root
+@pytest.mark.parametrize("state", ["free", "held"])
+def test_a_lock_of_another_user_is_named_and_not_taken_for_a_writer(shared, store, caplog, state):
+    warmed(store)
+    place = shared / "mlruns"
+    as_user(ADA, lambda: tracked(place, "shared", ["ada"]), umask=0o002)
+    opened = open_store(str(place))
+    (run,) = doomed(opened)
+    lock = writing._lock_file(opened, run.invocation)
+    lock.parent.mkdir(exist_ok=True)
+    if state == "free":
+        lock.touch()
+        os.chown(lock, ADA, GROUP)
+        lock.chmod(0o600)
+    look = lambda: (writing.alive(opened, [run.invocation]), caplog.text)  # noqa: E731
+    if state == "free":
+        said = as_user(BEN, look, umask=0o002)
+        assert f"{lock} is user {ADA}'s and not open to you" in said
+        assert f"{run.invocation} is left alone" in said
+    else:  # with a umask of 077 too the group may ask for it
+        hold = lambda: _held(opened, run, lambda: as_user(BEN, look))  # noqa: E731
+        assert as_user(0, hold, umask=0o077) == repr(repr(({run.invocation}, "")))
+
+
+def _held(opened, run, action):
+    with writing.writing(opened, "shared", run.invocation):
+        return action()
+
+
+@pytest.mark.parametrize("table", ['a"b', "[c]", "d e"])
+def test_prune_forgets_the_rows_of_a_table_of_any_name(store, table):
+    tracked(store, "named", ["one"])
+    path, name = Path(store) / "mlflow.db", table.replace('"', '""')
+    (run,) = ss.load_runs("named", store=store).run_id
+    with sqlite3.connect(path) as connection:
+        connection.execute(f'CREATE TABLE "{name}" ("r""un" REFERENCES runs(run_uuid))')
+        connection.execute(f'INSERT INTO "{name}" VALUES (?)', (run,))
+    connection.close()
+    opened = open_store(store)
+    assert prune.remove(opened, doomed(opened))[0] == 1
+    with sqlite3.connect(path) as connection:
+        assert not connection.execute(f'SELECT * FROM "{name}"').fetchall()
+    connection.close()
 
 
 @pytest.mark.slow

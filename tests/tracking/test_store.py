@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from conftest import call, one_line, small_curve
 
 import sgdstudy as ss
 from sgdstudy.studies.runner import train_arm
-from sgdstudy.tracking import prune
+from sgdstudy.tracking import places, prune
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.recovery import recover
 from sgdstudy.tracking.runs import every_run
@@ -190,7 +191,7 @@ def test_prune_counts_what_it_frees(original, capsys):
     shutil.rmtree(original / "artifacts" / "moving" / runs[0].run_id)
     left = sum(p.stat().st_size for p in (original / "artifacts").rglob("*") if p.is_file())
     assert 0 < left < size
-    assert prune.remove(opened, runs) == left
+    assert prune.remove(opened, runs) == (len(runs), left)
 
 
 # ---- hostile stores -------------------------------------------------------------------------
@@ -340,3 +341,137 @@ def test_a_folder_that_cannot_be_made_is_named_with_its_variable(
     assert error.startswith(f"error: {tmp_path / 'file'}")
     assert f"set {variable} to another folder" in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("through", ["the path", "the longest end of it"])
+def test_a_backup_within_a_store_is_not_its_own(original, tmp_path, through):
+    with sqlite3.connect(original / "mlflow.db") as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    backup = original / "backup"
+    shutil.copytree(original, tmp_path / "copy")
+    shutil.copytree(tmp_path / "copy", backup)
+    recover(open_store(str(backup)))
+    before = files(backup)
+    os.replace(shutil.copy(backup / "mlflow.db", tmp_path), original / "mlflow.db")
+    for path in original.glob("mlflow.db-*"):
+        path.unlink()
+    if through != "the path":  # .../backup/artifacts/moving/<run> of where it was
+        moved = tmp_path / "moved"
+        os.rename(original, moved)
+        original, backup = moved, moved / "backup"
+    opened = open_store(str(original))
+    assert prune.remove(opened, doomed(opened))[0] == 4
+    assert files(backup) == before
+    assert not list((original / "artifacts").rglob("*.parquet"))
+    (original / "artifacts" / "mlflow.db").touch()  # and its own folder may be another's
+    run = "a" * 32
+    with pytest.raises(ss.InputError, match="another store's"):
+        opened.place(run, f"file:///x/artifacts/moving/{run}/artifacts")
+
+
+@pytest.mark.parametrize("how", ["bind", "a mount with a space", "as other systems tell"])
+def test_prune_goes_through_no_mount(original, tmp_path, how, caplog, monkeypatch):
+    opened = open_store(str(original))
+    run = doomed(opened)[0]
+    place = original / "artifacts" / "moving" / run.run_id / "artifacts" / "deep" / "its data"
+    place.mkdir(parents=True)
+    if how == "bind":
+        outside = victim(tmp_path)
+        made = subprocess.run(["mount", "--bind", outside, place], capture_output=True)
+        if made.returncode:
+            pytest.skip(f"no bind mount here: {made.stderr.decode().strip()}")
+    elif how == "a mount with a space":
+        told = tmp_path / "mountinfo"
+        said = str(place).replace(" ", "\\040")
+        told.write_text(f"36 35 98:0 /mnt1 {said} rw,noatime master:1 - ext3 /dev/root rw\n")
+        monkeypatch.setattr(places, "MOUNTS", told)
+    else:
+        monkeypatch.setattr(places, "MOUNTS", tmp_path / "nowhere")
+        monkeypatch.setattr(os.path, "ismount", lambda path: str(path) == str(place))
+    try:
+        before = files(place.parents[1])
+        assert prune.remove(opened, [run])[0] == 0
+        assert files(place.parents[1]) == before
+    finally:
+        if how == "bind":
+            subprocess.run(["umount", "--lazy", place], check=True)
+    assert f"{place} is a mount" in caplog.text
+    assert run.run_id in ids(original)
+
+
+# ---- replaced between two calls of one process -----------------------------------------------
+
+
+def remake(store, empty):
+    shutil.rmtree(store)
+    shutil.copytree(empty, store)
+
+
+def move_away(store, empty):
+    os.rename(store, store.with_name("old"))
+    shutil.copytree(empty, store)
+
+
+def delete_the_database(store, empty):
+    for path in store.glob("mlflow.db*"):
+        path.unlink()
+    shutil.copy(empty / "mlflow.db", store / "mlflow.db")
+
+
+def put_a_backup_back(store, empty):
+    os.replace(backed_up(store), store / "mlflow.db")
+    for path in store.glob("mlflow.db-*"):
+        path.unlink()
+
+
+def write_a_backup_over_it(store, empty):
+    copy = backed_up(store)
+    for path in store.glob("mlflow.db-*"):
+        path.unlink()
+    shutil.copyfile(copy, store / "mlflow.db")
+
+
+def backed_up(store):
+    path = store.with_name("copy.db")
+    with sqlite3.connect(store / "mlflow.db") as old, sqlite3.connect(path) as new:
+        old.backup(new)
+    old.close(), new.close()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("act", "kept"),
+    [
+        (remake, 0),
+        (move_away, 0),
+        (delete_the_database, 0),
+        (put_a_backup_back, 1),
+        (write_a_backup_over_it, 1),
+    ],
+)
+def test_a_database_replaced_between_two_calls_is_the_one_written_to(store, empty_store, act, kept):
+    store = Path(store)
+    before = tracked(store, arms=["one"])
+    act(store, empty_store)
+    new = tracked(store, arms=["one"])
+    assert ids(store) == sorted([*before * kept, *new])
+    assert len(ss.load_steps("moving", store=str(store))) == ROWS
+    with sqlite3.connect(store / "mlflow.db") as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    connection.close()
+
+
+@pytest.mark.parametrize("step", ["remove", "shrink"])
+def test_prune_leaves_a_database_alone_that_was_replaced_while_it_asked(
+    original, empty_store, step
+):
+    opened = open_store(str(original))
+    runs = doomed(opened)
+    put_a_backup_back(original, empty_store)
+    before = files(original)
+    with pytest.raises(ss.InputError, match="replaced") as error:
+        prune.remove(opened, runs) if step == "remove" else prune.shrink(opened)
+    assert one_line(error)
+    assert files(original) == before
+    assert len(ids(original)) == 4
