@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sgdstudy.errors import StoreError, without_secrets
+from sgdstudy.errors import StoreError, of_option
 from sgdstudy.history.history import History
 from sgdstudy.language import translated
 from sgdstudy.problems.problem import Problem
@@ -72,7 +72,7 @@ class Invocation:
         """Begin an invocation now; tags are for all of its runs; `code` None: see `Code.of`."""
         now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
         words = [Path(sys.argv[0]).name, *sys.argv[1:]]
-        words = [without_secrets(word, whole=True) for word in words]
+        words = list(map(of_option, ["", *words], words))
         scratch = None
         if store.root is None:
             scratch, lock = folders.make()
