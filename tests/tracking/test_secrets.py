@@ -6,10 +6,13 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import programs
+from matplotlib.figure import Figure
 
 import sgdstudy as ss
+from sgdstudy import checks, figures
 from sgdstudy.errors import (
     InputError,
     StoreError,
@@ -336,3 +339,24 @@ def test_no_line_of_a_command_shows_it(tmp_path):
         assert SECRET not in out + error
         assert error.count("\n") == 1, error
     shutil.rmtree(tmp_path / "sgdstudy", ignore_errors=True)
+
+
+@pytest.mark.parametrize("form", ["https://ada:%s@h/x", "postgresql://ada:a'%s@h/x/y", "s3:/%s/x"])
+def test_a_file_of_the_name_of_an_address_is_neither_made_nor_shown(form):
+    for given in (form % SECRET, Path(form % SECRET)):
+        with pytest.raises(InputError, match="as an address does; give a path") as error:
+            checks.path("--out", given)
+        assert SECRET not in str(error.value)
+    for name in ("C:/a.zip", "a:b.zip", "x/a:b.zip"):
+        assert checks.path("--out", name) == Path(name)
+
+
+def test_no_chart_shows_it():
+    address = f"https://ada:a'{SECRET}@host"
+    line = figures.Line(f"arm {address}", np.arange(3), np.arange(3), "#112233")
+    chart = figures.Chart(f"of {address}", [figures.Panel([line], "x", "y")], f"see {address}")
+    assert SECRET not in chart.describe() + chart.interactive().to_json()
+    figure = Figure()
+    figure.subplots().set_title(f"of {address}")
+    assert SECRET.encode() not in figures.png(figure)
+    assert figure.axes[0].get_title() == "of https://host"
