@@ -9,6 +9,7 @@ import math
 import numbers
 import operator
 import os
+import re
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
@@ -213,6 +214,8 @@ def path(kind: str, value: Any) -> Path:
             f"{kind} {quoted(value)} is no path: it is not empty, has no NUL, and each part of it "
             f"takes {LONGEST_FOLDER} bytes at the most"
         )
+    if address := re.match(r"[a-z][\w+.-]+[:\uff1a][/\\]", text, re.I):  # it may hold a password
+        raise InputError(f"{kind} begins with {address[0]}, as an address does; give a path")
     try:
         return Path(text).expanduser()
     except RuntimeError as error:  # no such user

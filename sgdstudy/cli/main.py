@@ -12,7 +12,7 @@ from sgdstudy.cli.commands import COMMANDS, OLD_WORDS, RunCommand
 from sgdstudy.cli.parsing import about, parse
 from sgdstudy.cli.running import parse_options, run_script
 from sgdstudy.cli.terminal import PlainWarnings
-from sgdstudy.errors import InputError, Interrupted, StoreError, one_line
+from sgdstudy.errors import InputError, Interrupted, StoreError, note_secrets, one_line
 from sgdstudy.language import languages, say, speaking, to_say, unknown
 from sgdstudy.studies import output
 from sgdstudy.studies.study import Study
@@ -48,6 +48,7 @@ def script_main(study: Study) -> None:
 
 def _split(given: Sequence[str]) -> tuple[list[str], str | None]:
     """Return words without `--lang fr`, which all commands and scripts take, and its value."""
+    note_secrets(given)
     words, lang = list(given), None
     for i, word in enumerate(words):
         if word == "--lang":

@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sgdstudy.errors import InputError
+from sgdstudy.errors import InputError, without_secrets
 from sgdstudy.language import everywhere, to_say
 from sgdstudy.language import say as in_words
 from sgdstudy.studies.claims import Claim, Kind
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 def say(text: str) -> None:
     """Print a line, or several, as plain text."""
-    print(printable(text), flush=True)
+    print(printable(without_secrets(text)), flush=True)
 
 
 def show(*parts: str | Text) -> None:
@@ -72,7 +72,9 @@ def confirmed(question: str, instead: str) -> bool:
         InputError: there is nobody to ask.
     """
     try:
-        reply = input(in_words("{question} [y/N]", question=printable(question)) + " ")
+        reply = input(
+            in_words("{question} [y/N]", question=printable(without_secrets(question))) + " "
+        )
     except (EOFError, RuntimeError, OSError, UnicodeError) as error:
         text = to_say("there is no terminal to ask in: {question} Add {option}")
         raise InputError(in_words(text, question=question, option=instead)) from error
@@ -133,7 +135,7 @@ def print_rows(rows: pd.DataFrame) -> None:
 
 def _shown(text: str) -> str:
     """Return text that acts on nothing, as wide as the output will show it."""
-    return printable(legible(text))
+    return printable(legible(without_secrets(text)))
 
 
 def _cell(text: str) -> Text:
@@ -156,4 +158,4 @@ class PlainWarnings(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one."""
-        print(printable(record.getMessage()), file=sys.stderr, flush=True)
+        print(printable(without_secrets(record.getMessage())), file=sys.stderr, flush=True)

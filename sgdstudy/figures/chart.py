@@ -13,7 +13,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from sgdstudy.errors import InputError
+from sgdstudy.errors import InputError, without_secrets
 from sgdstudy.figures import interactive, shown, static
 from sgdstudy.figures.backend import style_of
 from sgdstudy.figures.panels import Panel
@@ -44,7 +44,8 @@ class Chart:
 
     def __post_init__(self) -> None:
         for name in ("title", "note"):
-            object.__setattr__(self, name, powers(plain(getattr(self, name))))
+            text = plain(without_secrets(getattr(self, name)))
+            object.__setattr__(self, name, powers(text))
         names = {line.label for panel in self.panels for line in panel.lines if line.label}
         if not names:
             raise InputError(f"the chart {self.title!r} has no line with a name")

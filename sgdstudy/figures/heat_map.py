@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from sgdstudy.errors import without_secrets
 from sgdstudy.figures.backend import styled
 from sgdstudy.language import say, to_say
 
@@ -197,4 +198,4 @@ def _ticks(axis: Any, values: Sequence[Any], most: int) -> None:
 def _text(value: Any) -> str:
     if value is None:
         return say("none")
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else without_secrets(str(value), whole=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from sgdstudy.errors import without_secrets
 from sgdstudy.figures.palette import GREY
 from sgdstudy.text import powers
 
@@ -39,7 +40,7 @@ class Line:
     dots: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "label", powers(self.label))
+        object.__setattr__(self, "label", powers(without_secrets(self.label)))
 
     @property
     def expected(self) -> tuple[np.ndarray, np.ndarray] | None:

@@ -11,9 +11,11 @@ import pandas as pd
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.ticker import ScalarFormatter
 
 from sgdstudy.checks import SeedsLike
+from sgdstudy.errors import without_secrets
 from sgdstudy.figures import palette
 from sgdstudy.figures.backend import style_of
 from sgdstudy.figures.extremes import Extremes
@@ -89,7 +91,9 @@ class Numbers(ScalarFormatter):
 def png(figure: Figure) -> bytes:
     """Return the figure as PNG; its description says what it shows."""
     buffer = io.BytesIO()
-    said = {"Description": describe(figure)}
+    said = {"Description": without_secrets(describe(figure))}
+    for text in figure.findobj(Text):
+        text.set_text(without_secrets(text.get_text()))
     with style_of(figure):
         for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
             if type(axis.get_major_formatter()) is ScalarFormatter:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sgdstudy.errors import InputError, place, reason
+from sgdstudy.errors import InputError, place, reason, without_secrets
 from sgdstudy.language import say as in_words
 from sgdstudy.studies.arm import Options
 from sgdstudy.studies.claims import Claims
@@ -83,7 +83,7 @@ class Making:
             except Exception as error:
                 self._leave_out(name, error)
                 continue
-            text = buffer.getvalue()
+            text = without_secrets(buffer.getvalue())
             write = partial(Path.write_text, data=text, encoding="utf-8", newline="")
             self._add(journal, name, write)
 

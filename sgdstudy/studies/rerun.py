@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, quoted
+from sgdstudy.errors import InputError, quoted, recordable
 from sgdstudy.history.checksums import checked, readable
 from sgdstudy.history.rows import AXIS, Files
 from sgdstudy.language import parted, to_say
@@ -270,11 +270,13 @@ def _declared(run: TrackedRun, script: Path) -> tuple[Study, Options, dict[str, 
     with helpers.beside(script):
         if "sgdstudy.settings" not in tags:
             every = replace(options, answer=True)  # arms: an older version left none out
-            return study, options, study.placed_arms(every)
+            arms = study.placed_arms(every)
+            return study, options, {recordable(name): arm for name, arm in arms.items()}
         settings, changed = split_point(_told(run, "sgdstudy.settings"))
         record = checks.choice("record", tags.get("sgdstudy.record"), RECORDS)
         base = study.placed_arms(_options(study, {**vars(options), **changed}))
-        arm = base.get(tags.get("sgdstudy.arm", ""))
+        told = tags.get("sgdstudy.arm", "")
+        arm = next((arm for name, arm in base.items() if recordable(name) == told), None)
         return study, options, {} if arm is None else {run.name: at_settings(arm, settings, record)}
 
 

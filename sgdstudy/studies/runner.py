@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sgdstudy.errors import Interrupted, SgdstudyError, failed, place, without_secrets
+from sgdstudy.errors import Interrupted, SgdstudyError, failed, place, stripped, without_secrets
 from sgdstudy.figures import palette
 from sgdstudy.history.history import History
 from sgdstudy.history.rows import Files
@@ -213,7 +213,7 @@ def train_arm(
         kept = known.parts, lambda: Identity.of(problem, config, own).parts
         keeper = resume.Keeper(sink, hash_, seconds, former, *kept) if ours else None
         how: dict[str, Any] = {"trajectory": arm.trajectory, "keeper": keeper}
-        how |= {"progress": progress, "description": name, "sink": sink}
+        how |= {"progress": progress, "description": without_secrets(name), "sink": sink}
         with _told(name, invocation):
             return train(problem, config=config, **how)
 
@@ -354,10 +354,11 @@ def _log_answer(
     Under changed options it leaves a description alone that is there: that of the defaults.
     """
     study, options = making.study, making.options
-    head, table = f"**{study.question}**\n\n{answer}", claims_markdown(claims)
+    head = without_secrets(f"**{study.question}**\n\n{answer}")
+    table = without_secrets(claims_markdown(claims))
     failed = {"sgdstudy.claims_failed": str([c.holds for c in claims].count(False))}
     listed = {chart_views.CHARTED: "yes", chart_views.COLOR: palette.GREY}  # it leads the list
-    listing = json.dumps([claim.as_json() for claim in claims], indent=1)
+    listing = json.dumps(stripped([c.as_json() for c in claims], whole=False), indent=1)
     texts = {
         name: text.encode(errors="backslashreplace")
         for name, text in {"claims.json": listing, "answer.md": f"{head}\n\n{table}"}.items()
@@ -394,7 +395,9 @@ def _changed(study: Study, options: Options) -> str:
     """Say which options were not the script's own."""
     return in_words(
         "These are the results with other options than the script's own: {words}.",
-        words=", ".join(f"{name} = {value}" for name, value in study.changed(options).items()),
+        words=", ".join(
+            f"{name} = {value}" for name, value in stripped(study.changed(options)).items()
+        ),
     )
 
 

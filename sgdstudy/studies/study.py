@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, failed, quoted, reason, without_secrets
+from sgdstudy.errors import InputError, failed, note_secrets, quoted, reason, stripped
 from sgdstudy.language import prose, to_say, translated
 from sgdstudy.recipe import columns
 from sgdstudy.studies.arm import Arm, Options
@@ -140,11 +140,8 @@ class Study:
 
     def tags(self, options: Options) -> dict[str, str]:
         """Return what it takes to run an arm again: `sgdstudy rerun` and the report read it."""
-        values = {
-            name: without_secrets(value, whole=True) if isinstance(value, str) else value
-            for name, value in asdict(options).items()
-        }
-        given = {k: v for k, v in values.items() if v != getattr(self.options, k, v)}
+        values = stripped(asdict(options))
+        given = {k: v for k, v in values.items() if v != stripped(getattr(self.options, k, v))}
         return {
             "sgdstudy.script": self.file,
             "sgdstudy.options": json.dumps(values),
@@ -161,6 +158,7 @@ class Study:
         """
         from sgdstudy.problems import bindings
 
+        note_secrets(asdict(options))
         checks.folder_name("the study's name", self.name)
         checks.seeds(options.seed_range())
         checks.count("jobs", options.jobs)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sgdstudy.errors import InputError
+from sgdstudy.errors import InputError, without_secrets
 from sgdstudy.language import unknown
 
 Grid = dict[str, list[Any]]
@@ -125,7 +125,7 @@ def read_yaml(path: str) -> dict[str, Any]:
     try:
         found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        first = " ".join(str(error).split())[:150]
+        first = without_secrets(" ".join(str(error).split()))[:150]
         raise InputError(f"the sweep's file {path!r} cannot be read: {first}") from None
     kinds = {"study": str, "arm": str, "grid": dict, "seeds": int, "record": str, "by": str}
     if not isinstance(found, dict):
@@ -179,4 +179,4 @@ def _spaced(name: str, form: str, inside: str) -> list[Any]:
 
 
 def _short(v: Any, n: int) -> str:
-    return f"{v:.{n}g}" if isinstance(v, float) else str(v)
+    return f"{v:.{n}g}" if isinstance(v, float) else without_secrets(str(v), whole=True)

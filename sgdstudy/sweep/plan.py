@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, quoted
+from sgdstudy.errors import InputError, quoted, recordable, stripped
 from sgdstudy.language import say, to_say, translated, unknown
 from sgdstudy.recipe.identity import Identity
 from sgdstudy.studies import helpers
@@ -116,7 +116,10 @@ class Plan:
         """
         settings, own = split_point(point)
         try:
-            base = self._arms(tuple(own.items()))[self.arm]
+            arms = self._arms(tuple(own.items()))
+            if self.arm not in arms:  # an option may name it
+                raise unknown(to_say("arm"), self.arm, arms)
+            base = arms[self.arm]
             arm = at_settings(base, settings, self.record)
         except InputError as error:
             raise InputError(f"{self.name_of(point)} cannot be run: {error}") from None
@@ -161,9 +164,9 @@ class Plan:
         """What it takes to run a combination again."""
         return {
             **self.study.tags(self.options),
-            "sgdstudy.arm": self.arm,
+            "sgdstudy.arm": recordable(self.arm),
             "sgdstudy.record": self.record,
-            "sgdstudy.grid": json.dumps(self.grid),
+            "sgdstudy.grid": json.dumps(stripped(self.grid)),
         }
 
 
@@ -185,4 +188,4 @@ class Combination:
     @property
     def tags(self) -> dict[str, str]:
         """What tells this run from the others of the sweep."""
-        return {"sgdstudy.settings": json.dumps(self.point), FINGERPRINT: self.hash}
+        return {"sgdstudy.settings": json.dumps(stripped(self.point)), FINGERPRINT: self.hash}

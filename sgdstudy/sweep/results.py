@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from sgdstudy import figures, theory
-from sgdstudy.errors import InputError, reason
+from sgdstudy.errors import InputError, reason, recordable, without_secrets
 from sgdstudy.figures import heat_map, palette
 from sgdstudy.language import say
 from sgdstudy.recipe.columns import more_is_better
@@ -120,7 +121,9 @@ def log_answer(invocation: Invocation, plan: Plan, table: pd.DataFrame, answer: 
     with invocation.run("answer", text, tags) as journal:
         journal.add("claims.json", lambda path: path.write_text("[]", encoding="utf-8"))
         journal.add("answer.md", lambda path: path.write_text(text, encoding="utf-8"))
-        journal.add("sweep.csv", lambda path: table.to_csv(path, index=False))
+        rows = without_secrets(table.to_csv(index=False))
+        write = functools.partial(Path.write_text, data=rows, encoding="utf-8", newline="")
+        journal.add("sweep.csv", write)
         if picture:
             journal.add("heat_map.png", lambda path: path.write_bytes(picture))
         views = invocation.id if chart_views.wanted(invocation.store) else None
@@ -146,7 +149,7 @@ def says(run: TrackedRun, plan: Plan, answer: str) -> bool:
 def _text(plan: Plan, answer: str) -> str:
     given = {"arm": plan.arm, "study": plan.study.name, "names": ", ".join(plan.grid)}
     question = say("How does {arm} of {study} depend on {names}?", **given)
-    return f"**{question}**\n\n{answer}"
+    return recordable(f"**{question}**\n\n{answer}")
 
 
 def lr_limit(plan: Plan, point: dict[str, Any]) -> float:

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, quoted, without_secrets
+from sgdstudy.errors import InputError, note_secrets, quoted, without_secrets
 from sgdstudy.language import unknown
 
 DATABASE = "mlflow.db"
@@ -44,6 +44,7 @@ def parse(given: str) -> tuple[str, Path | None]:
     >>> parse("http://Localhost:5000/#/experiments/3")
     ('http://localhost:5000', None)
     """
+    note_secrets(given)
     _require_clean(given)
     scheme, _, rest = given.partition("://")
     kind = scheme.lower().split("+")[0]
@@ -90,7 +91,7 @@ def identity(uri: str) -> str:
     >>> identity("http://127.0.0.1:80/") == identity("HTTP://me@localhost")
     True
     """
-    scheme, _, rest = without_secrets(uri).partition("://")
+    scheme, _, rest = without_secrets(uri, whole=True).partition("://")
     kind = scheme.lower().split("+")[0]
     if kind == "sqlite":
         return f"sqlite:{sqlite_path(uri).name}"
@@ -158,7 +159,9 @@ def _is_database(path: Path) -> bool:
 
 def _plain_path(given: str) -> Path:
     """Return a path, unless it looks like an address that lacks something."""
-    if SIGNED_IN.match(given):  # it may hold a password: it is not shown
+    named = given.startswith((".", "/", "~")) or DRIVE.match(given)  # a folder, whatever its name
+    if SIGNED_IN.match(given) or (not named and without_secrets(given, whole=True) != given):
+        # it may hold a password: it is not shown
         raise InputError(
             "the store is neither an address nor a path; write http://user:password@host, or ./ "
             "before a folder of that name"
@@ -166,7 +169,7 @@ def _plain_path(given: str) -> Path:
     scheme, colon, rest = given.partition(":")
     kind = scheme.lower().split("+")[0]
     mend = ""
-    if re.fullmatch(r"[\w.-]{2,}:\d{1,5}(/.*)?", given):
+    if re.fullmatch(r"[\w.-]{2,}:\d{1,5}([/?#].*)?", given):
         mend = f"http://{given}"
     elif colon and kind in SCHEMES:
         mend = f"{scheme.lower()}://{rest.lstrip('/')}"
@@ -186,6 +189,7 @@ def _file_path(given: str) -> Path:
     if rest.startswith("//"):
         host, slash, path = rest[2:].partition("/")
         if host not in ("", "localhost", ".", "~"):
+            host = without_secrets(given, whole=True)[7:].partition("/")[0]
             raise InputError(
                 f"the store {_shown(given)} names the machine {host!r}; write file:///path for a "
                 f"folder of this one, http://{host} for a server"
@@ -206,7 +210,8 @@ def _sqlite_path(given: str, rest: str) -> Path:
             "sqlite:// alone is a database in memory, lost at once; give sqlite:///file"
         )
     if not rest.startswith("/"):
-        raise InputError(f"the store {_shown(given)} needs three slashes: sqlite:///{rest}")
+        mend = without_secrets(given, whole=True).replace("://", ":///", 1)
+        raise InputError(f"the store {_shown(given)} needs three slashes: {mend}")
     if "?" in path or path.startswith("file:"):
         raise InputError(
             f"the store {_shown(given)} is a URL: give the path alone, or write %3F for ?; "
@@ -236,13 +241,20 @@ def _checked(text: str) -> Path:
 
 def _server(kind: str, given: str) -> str:
     """Return a server's address, as MLflow takes it: without what a browser adds."""
-    try:
-        parts = urlsplit(given)
-        host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise InputError(f"the store {_shown(given)} is not an address: {error}") from None
+    for text in (without_secrets(given, whole=True), given):
+        try:
+            parts = urlsplit(text)
+            host, _ = parts.hostname, parts.port
+        except ValueError as error:  # of the second it may quote the password
+            why = "write signs in the password as %40" if text == given else str(error)
+            raise InputError(f"the store {_shown(given)} is not an address: {why}") from None
     if not host or " " in parts.netloc:
         raise InputError(f"the store {_shown(given)} names no machine; write {kind}://host:port")
+    if "@" in parts.path + parts.fragment:
+        raise InputError(
+            f"the store {_shown(given)} has an @ after a slash; write %40 for @, and %2F for a "
+            f"slash in a password"
+        )
     if parts.query:
         raise InputError(f"the store {_shown(given)} has a question mark; leave out what follows")
     user, at, place = parts.netloc.rpartition("@")

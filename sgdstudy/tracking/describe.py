@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sgdstudy.errors import reason
+from sgdstudy.errors import reason, recordable
 from sgdstudy.language import say, to_say
 from sgdstudy.problems import losses, penalties
 from sgdstudy.problems.problem import Problem
@@ -36,7 +36,7 @@ ENDS = {
 
 
 def parameters(problem: Problem, config: TrainConfig) -> dict[str, str]:
-    """Return a run's params, as text."""
+    """Return a run's params, as they may be kept."""
     rule, epsilon = config.stop or ("none", None)
     values = {
         "problem": problem.name,
@@ -80,7 +80,7 @@ def parameters(problem: Problem, config: TrainConfig) -> dict[str, str]:
         values["average"] = config.average
     if config.ema is not None:
         values["ema"] = config.ema
-    return {name: str(value) for name, value in values.items()}
+    return {name: recordable(str(value)) for name, value in values.items()}
 
 
 def config_hash(problem: Problem, params: dict[str, str]) -> str:

@@ -75,7 +75,8 @@ def as_recordable(told: Told) -> Told:
         note = None if told.note is None else recordable(told.note)
         return replace(told, tags=tags, note=note)
     params = {name: recordable(value) for name, value in told.params.items()}
-    return replace(told, tags=tags, params=params)
+    data = told.data and told.data | {"name": recordable(told.data["name"])}
+    return replace(told, name=recordable(told.name), tags=tags, params=params, data=data)
 
 
 def stamp(points: Iterable[Point]) -> list[Stamped]:

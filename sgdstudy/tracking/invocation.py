@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sgdstudy.errors import InputError, StoreError, without_secrets
+from sgdstudy.errors import InputError, StoreError, of_option
 from sgdstudy.history.history import History
 from sgdstudy.language import translated
 from sgdstudy.problems.problem import Problem
@@ -78,7 +78,7 @@ class Invocation:
             raise InputError("the clock of this machine is before 1970; set it, and try again")
         now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
         words = [Path(sys.argv[0]).name, *sys.argv[1:]]
-        words = [without_secrets(word, whole=True) for word in words]
+        words = list(map(of_option, ["", *words], words))
         scratch = None
         if store.root is None:
             scratch, lock = folders.make()

@@ -11,7 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from sgdstudy.errors import InputError, StoreError
+from sgdstudy.errors import InputError, StoreError, recordable
 from sgdstudy.history.checksums import Sealed, checked, readable
 from sgdstudy.history.rows import AXIS
 from sgdstudy.language import say, to_say
@@ -120,7 +120,7 @@ def _ended(store: Store, study: str, arm: str, tags: Mapping[str, str]) -> Itera
             raise
         raise StoreError(f"{arm} cannot be gone on with now: {reason_of(error)}") from error
     for run in sorted(found, key=lambda run: run.order, reverse=True):
-        if run.name == arm and run.status in ENDED:
+        if run.name == recordable(arm) and run.status in ENDED:
             yield run
 
 

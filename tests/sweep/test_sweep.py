@@ -209,6 +209,13 @@ def test_the_best_combinations_are_the_lines_of_the_prepared_charts(whole, no_se
 
 
 @pytest.mark.slow
+def test_an_option_that_names_the_arm_is_one_line(tmp_path):
+    path = tmp_path / "tiny.py"
+    path.write_text(SCRIPT.replace('"plain": ', 'f"plain {o.scale:g}": '))
+    with pytest.raises(InputError, match="scale=2 cannot be run: unknown arm 'plain 1'"):
+        _ = plan_of(str(path), None, ["scale=2.0"]).combinations
+
+
 def test_grids_over_an_optimisers_option_and_over_the_scripts_own(script, store):
     words = ["optimizer.momentum=0,0.9", "scale=1.0,2.0"]
     swept = sweep.run(plan_of(script, store, words, arm="SGD"))

@@ -6,10 +6,22 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import programs
+from matplotlib.figure import Figure
 
-from sgdstudy.errors import InputError, StoreError, recordable, without_secrets
+import sgdstudy as ss
+from sgdstudy import checks, figures
+from sgdstudy.errors import (
+    InputError,
+    StoreError,
+    failed,
+    note_secrets,
+    recordable,
+    without_secrets,
+)
+from sgdstudy.studies.rerun import rerun
 from sgdstudy.studies.scripts import load_study
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.retry import reason_of
@@ -48,27 +60,86 @@ ADDRESSES = [
     "https://host/?access_token=%s",
     "ssh://git:%s@github.com/ada/x.git",
     "mssql+pyodbc:///?odbc_connect=SERVER%%3Dhost%%3BUID%%3Dada%%3BPWD%%3D%s%%3BEncrypt%%3Dno",
+    "mssql+pyodbc:///?odbc_connect=SERVER%%3Dhost%%3BPWD%%3D%%7Ba%%3Bb%s%%7D%%3BEncrypt%%3Dno",
+    "mssql+pyodbc:///?odbc_connect=SERVER=host;PWD={a;b%s}",
+    "postgresql://ada:a'%s@host/db",
+    'https://ada:a"%s@host',
+    "https://ada:a<%s>@host",
+    "postgresql://ada:a b %s@host/db",
+    "https://ada:a\t%s@host",
+    "https://ada:12'%s@host",
+    "file://ada:%s@host/x",
+    "sqlite://ada:%s@host/x",
+    "postgresql:///ada:%s@host/x",
+    "http:///ada:%s@host",
+    "http:////ada:%s@host",
+    "http:\\\\ada:%s@host",
+    "http://ada:[%s]@host",
+    "https://ada\uff1a%s@host",
+    "https\uff1a//ada:%s@host",
+    "https://host/x?sig=%s",
+    "https://host/x?key=%s&a=b",
+    "https://host/x?auth=%s",
+    "https://host/#access_token=%s",
+    "mysql://host/db?passphrase=%s",
+    "postgresql://host/db?sslkey=%s",
+    "https://host/?password=a'%s",
 ]
-NO_ADDRESSES = ["ada:%s@host", "//ada:%s@host/x", "http:/ada:%s@host", "https:ada:%s@host:5000/x"]
+WORDS = ["https://ada:12/%s@host/x", "https://ada:5000/%s@host", "https://ada:12#%s@host"]
+NO_ADDRESSES = [
+    *("ada:%s@host", "//ada:%s@host/x", "http:/ada:%s@host", "https:ada:%s@host:5000/x"),
+    *("http:\\\\ada:%s@host", "https\uff1a//ada:%s@host", "host:5000?token=%s"),
+    *("user=ada password=%s host=h", "host=h dbname=x passwd='a %s'"),
+]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_known(monkeypatch):
+    """What a test gave as a password is not left out of the texts of the next one."""
+    monkeypatch.setattr("sgdstudy.errors._secrets", set())
 
 
 @pytest.mark.parametrize("form", ADDRESSES)
 def test_no_address_shows_its_password(form, no_server):
     address = form % SECRET
+    for text in (f"no answer of {address} at all", f'{{"store": "{address}"}}', f"'{address}'"):
+        assert SECRET not in recordable(text)
+        assert SECRET not in str(InputError(text))
+        assert SECRET not in reason_of(StoreError(text))
+        assert SECRET not in str(failed("it", ValueError("x" * 170 + text)))
     assert SECRET not in without_secrets(address, whole=True)
     assert "host" in without_secrets(address, whole=True) or "github" in address
     assert SECRET not in without_secrets(f"--store={address}", whole=True)
-    if " " not in form:
-        for text in (f"no answer of {address} at all", f'{{"store": "{address}"}}', f"'{address}'"):
-            assert SECRET not in recordable(text)
-            assert SECRET not in str(InputError(text))
-            assert SECRET not in reason_of(StoreError(text))
     shown = ""
     try:
         shown = locate(address).shown
     except InputError as error:
         shown = str(error)
     assert SECRET not in shown
+
+
+@pytest.mark.parametrize("form", WORDS)
+def test_what_may_be_a_port_and_a_path_is_a_password_where_it_is_a_word(form, no_server):
+    """In a text it may be a page of a server; given as an address it is told from then on."""
+    address = form % SECRET
+    with suppress(InputError):
+        locate(address)
+    for text in (without_secrets(address, whole=True), recordable(f"no answer of {address}")):
+        assert SECRET not in text
+    with pytest.raises(InputError, match="write %40") as error:
+        locate("http://host:5000/a@b")
+    assert "a@" not in str(error.value)
+
+
+def test_a_password_that_was_given_is_shown_nowhere(monkeypatch):
+    """In whatever form it comes back; nor is one of the environment. A plain word stays."""
+    note_secrets(["--store=https://ada:pass%20w0rd'@host", {"password": "an0ther-one", "n": [1]}])
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t0ken-of-mine")
+    text = "pass w0rd', pass%20w0rd' or an0ther-one, t0ken-of-mine"
+    assert recordable(text) == "..., ... or ..., ..."
+    assert "w0rd" not in str(InputError(repr(text)) if "'" in text else "")
+    note_secrets(["https://mlflow:postgres@host", "https://ada:12345678@host"])
+    assert recordable("postgres 0.12345678 mlflow") == "postgres 0.12345678 mlflow"
 
 
 @pytest.mark.parametrize("form", NO_ADDRESSES)
@@ -89,6 +160,21 @@ def test_what_is_nearly_an_address_is_no_folder_and_shows_nothing(form):
         "mail ada@example.org",
         "a ratio 1:2 @ 3",
         "postgresql://host:5432/db?sslmode=require",
+        "a:b @ c",
+        "see https://host:5000 and write to ada@example.org",
+        "https://host: refused, ask ada@example.org",
+        "'https://host:80' and mail ada@example.org",
+        '{"store": "https://host:80", "mail": "ada@example.org"}',
+        '{"store": "https://host", "mail": "ada@example.org"}',
+        'url = f"http://{host}:{port}"  # see @property',
+        "@decorator\ndef f(password=None): pass",
+        "http://host:x\n@decorator",
+        "tokens=1, n_tokens=8, --max-token=5, key=3, keyword=x, secretary=3",
+        "see https://docs/x?page=2#key-3",
+        "git@github.com:ada/x.git",
+        "PWD=/home/ada",
+        "mailto:ada@example.org",
+        "x @ w.T, y@z",
     ],
 )
 def test_what_is_not_a_secret_stays(text):
@@ -146,6 +232,88 @@ def test_whatever_tag_note_param_or_error_holds_an_address_loses_its_password(st
     assert SECRET.encode() not in everything(Path(store))
 
 
+NAMES = '''"""Is a password kept?"""
+import torch
+
+import sgdstudy as ss
+
+OWN = "https://eva:" + "-".join(["s3cr3t", "w0rd"]) + "@home"
+
+
+class Options(ss.Options):
+    url: str = OWN
+    urls: tuple[str, ...] = ("a",)
+    password: str = ""
+
+
+def arms(o):
+    x, zeros = torch.tensor([-1.0, 0.0, 1.0]), torch.zeros(3)
+    problem = ss.Problem(x, zeros, lambda w, x: w[0] * x, w_init=[0.1], name=f"p {OWN}")
+    yield f"arm {OWN}", ss.Arm(problem, f"of {o.urls}", lr=0.1, batch_size=1, epochs=1)
+
+
+def claims(o, runs):
+    arm = next(iter(runs))
+    yield ss.Claim(f"claim {o.url}", arm, list(o.urls), [o.url], source=f"see {o.url}", always=True)
+
+
+def answer(o, runs, claims):
+    return f"of {o.url}, {o.urls}"
+
+
+STUDY = ss.study(__name__)
+'''
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory, empty_store):
+    """A folder in which commands were given passwords, and what they printed."""
+    folder = tmp_path_factory.mktemp("named")
+    (folder / "experiments").mkdir()
+    (folder / "experiments" / "named.py").write_text(NAMES)
+    shutil.copytree(empty_store, folder / "mlruns")
+    one, other = f"https://ada:{SECRET}@host/a", f"postgresql://ada:a'{SECRET}@host/db"
+    grid = ["sweep", "named", "--grid", f"url={one},{other}", "lr=0.1,0.2"]
+    commands = (
+        ["run", "named", "--urls", other, one, "--password", "pw-of-mine"],
+        grid,
+        [*grid, "--resume"],
+        ["export", "named"],
+        ["report", "--out", "report.html"],
+    )
+    return folder, programs(*commands, cwd=folder)
+
+
+def arms_of(folder, study):
+    return set(ss.load_runs(study, store=str(folder / "mlruns"), invocation="all").arm)
+
+
+@pytest.mark.slow
+def test_names_of_runs_data_and_claims_hold_no_password(left):
+    """As it was seen: the name of a sweep's run, of data, an arm, a claim; tuples of words."""
+    folder, said = left
+    assert [code for code, _, _ in said] == [0] * 5, said
+    assert SECRET not in "".join(out + error for _, out, error in said)
+    assert SECRET.encode() not in everything(folder)
+    assert b"pw-of-mine" not in everything(folder)
+    assert "4 of 4 are finished already" in said[2][1]
+    assert arms_of(folder, "named") == {"arm https://home"}
+    names = {
+        f"url={url}, lr={lr}"
+        for url in ("https://host/a", "postgresql://host/db")
+        for lr in ("0.1", "0.2")
+    }
+    assert arms_of(folder, "named_sweep") == names
+
+
+@pytest.mark.slow
+def test_a_run_whose_name_lost_a_password_runs_again(left, monkeypatch):
+    folder, _ = left
+    monkeypatch.chdir(folder)
+    first = ss.load_runs("named", store="mlruns").run_id.iloc[0]
+    assert rerun(first, store="mlruns").difference is None
+
+
 def test_words_that_are_not_utf_8_are_recorded_as_they_can_be(store, monkeypatch):
     """As it was seen: kept for ever, as if the store had been away."""
     monkeypatch.setattr(sys, "argv", ["caf\udce9", "--name", "\udcff"])
@@ -171,3 +339,24 @@ def test_no_line_of_a_command_shows_it(tmp_path):
         assert SECRET not in out + error
         assert error.count("\n") == 1, error
     shutil.rmtree(tmp_path / "sgdstudy", ignore_errors=True)
+
+
+@pytest.mark.parametrize("form", ["https://ada:%s@h/x", "postgresql://ada:a'%s@h/x/y", "s3:/%s/x"])
+def test_a_file_of_the_name_of_an_address_is_neither_made_nor_shown(form):
+    for given in (form % SECRET, Path(form % SECRET)):
+        with pytest.raises(InputError, match="as an address does; give a path") as error:
+            checks.path("--out", given)
+        assert SECRET not in str(error.value)
+    for name in ("C:/a.zip", "a:b.zip", "x/a:b.zip"):
+        assert checks.path("--out", name) == Path(name)
+
+
+def test_no_chart_shows_it():
+    address = f"https://ada:a'{SECRET}@host"
+    line = figures.Line(f"arm {address}", np.arange(3), np.arange(3), "#112233")
+    chart = figures.Chart(f"of {address}", [figures.Panel([line], "x", "y")], f"see {address}")
+    assert SECRET not in chart.describe() + chart.interactive().to_json()
+    figure = Figure()
+    figure.subplots().set_title(f"of {address}")
+    assert SECRET.encode() not in figures.png(figure)
+    assert figure.axes[0].get_title() == "of https://host"
