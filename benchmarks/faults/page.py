@@ -98,7 +98,8 @@ finishes what was left, and says so:
   is refused too.
 - **Another command writes to this sweep**: wait until it ends. On a server the lock is a tag of the
   experiment; one whose writer was killed on another machine is watched for 20 s, then taken over.
-- Worker processes end within a second when the command that started them is killed.
+- Worker processes end within a second when the command that started them is killed. A Ctrl-C or
+  SIGTERM to it is handed on to them: their arms stop after a chunk, and are saved.
 - **The server was away**: `sgdstudy recover` sends what it missed; its exit code is 1 as long as it
   still does not answer. Rows wait in `$XDG_STATE_HOME/sgdstudy/streams` (`~/.local/state` by
   default), one folder a run.

@@ -428,10 +428,22 @@ PROBLEMS_DATA = Group(
             "the problem shares its data with the caller",
         ),
         ("2**24 if", "2**25 if", "whole numbers are rounded to float32"),
+        ("if given.dtype == torch.uint64:", "if False:", "the largest whole numbers turn negative"),
         (
-            "if given.dtype == torch.uint64 and least < 0:",
-            "if False:",
-            "the largest whole numbers turn negative",
+            "beyond] & 1).any",
+            "beyond] & 0).any",
+            "the largest odd whole numbers lose their last bit",
+        ),
+        ("block & -block", "block & 1", "even whole numbers that a float holds are refused"),
+        (
+            "len(kinds) == 1 and None",
+            "None",
+            "items of a Dataset that are tensors of two kinds are rounded",
+        ),
+        (
+            "any(_is_masked(v) for",
+            "any(np.ma.is_masked(v) for",
+            "values under a mask deep in a list are data",
         ),
     ),
 )

@@ -103,6 +103,7 @@ def _guarded(action: Callable[[], int | None], lang: str | None = None) -> int:
     try:
         code = _exit_code(action, lang)
     finally:
+        output.reopen()
         why = output.lost()
     if why:
         print(f"error: what was to be printed is lost ({why}); what ran is kept", file=sys.stderr)
@@ -139,5 +140,6 @@ def _code_in_language(action: Callable[[], int | None]) -> int:
         code, text = 130, say("interrupted: {what}", what=str(error))
     except KeyboardInterrupt:
         code, text = 130, say("interrupted")
+    output.reopen()
     print(one_line(text), file=sys.stderr)
     return code

@@ -12,8 +12,8 @@ from sgdstudy.cli.terminal import bold, print_claims, say, show, show_paragraphs
 from sgdstudy.errors import InputError, failed
 from sgdstudy.language import say as in_words
 from sgdstudy.studies.outcome import Result
+from sgdstudy.studies.output import called
 from sgdstudy.studies.study import Study
-from sgdstudy.training.interrupts import called
 
 
 def parse_options(study: Study, words: list[str]) -> Any:

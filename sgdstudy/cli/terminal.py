@@ -18,6 +18,8 @@ from sgdstudy.language import say as in_words
 from sgdstudy.studies.claims import Claim, Kind
 from sgdstudy.text import legible, printable, written
 
+MOST_SHOWN = 20_000  # characters of an answer; answer.md has all of it
+MOST_IN_CELL = 1000
 WIDE = 110  # columns that hold a table of claims
 KINDS: dict[Kind, str] = {
     "prediction": to_say("Predictions"),
@@ -55,6 +57,8 @@ def bold(text: str) -> Text:
 def show_paragraphs(text: str) -> None:
     """Print text in lines as wide as the terminal, none of which begins after a fixed space."""
     width = console().width
+    if len(text) > MOST_SHOWN:
+        text = f"{text[:MOST_SHOWN]}\n{in_words('…see answer.md')}"
     lines = (
         textwrap.fill(line, width, break_on_hyphens=False) for line in _shown(text).split("\n")
     )
@@ -141,7 +145,7 @@ def _shown(text: str) -> str:
 def _cell(text: str) -> Text:
     from rich.text import Text
 
-    return Text(_shown(text))
+    return Text(_shown(text if len(text) <= MOST_IN_CELL else f"{text[:MOST_IN_CELL]} …"))
 
 
 def console() -> Any:

@@ -99,14 +99,19 @@ def _of_dataset(x: Any, y: Any, what: str) -> tuple[Any, Any]:
         return x.tensors
     try:
         items = [x[i] for i in range(len(x))]  # type: ignore[arg-type]
-        pairs = zip(*items, strict=True)
-        inputs, targets = (torch.stack([torch.as_tensor(v) for v in part]) for part in pairs)
+        inputs, targets = (_together(part) for part in zip(*items, strict=True))
     except Exception as error:
         raise InputError(
             f"x of {what} is a Dataset whose items are not pairs (x, y) of numbers of one shape "
             f"({reason(error)})"
         ) from error
     return inputs, targets
+
+
+def _together(items: tuple[Any, ...]) -> Any:
+    """Return items of a Dataset as one tensor where they are tensors of a kind, else as a list."""
+    kinds = {v.dtype if isinstance(v, torch.Tensor) else None for v in items}
+    return torch.stack(items) if len(kinds) == 1 and None not in kinds else list(items)
 
 
 def _least_dtype(tensors: list[torch.Tensor]) -> torch.dtype:
@@ -137,13 +142,16 @@ def holds(dtype: torch.dtype, tensor: torch.Tensor) -> bool:
 def _hold_whole(dtype: torch.dtype, given: torch.Tensor) -> bool:
     """Whether a dtype holds whole numbers."""
     block, exact = given.to(torch.int64), 2**24 if dtype == torch.float32 else 2**53
-    least, most = int(block.min()), int(block.max())
-    if given.dtype == torch.uint64 and least < 0:  # from 2**63 on they turn negative
-        return False
-    if least >= -exact and most <= exact:
+    if given.dtype == torch.uint64:  # from 2**63 on they turn negative; their halves do not
+        beyond = block < 0
+        if bool((block[beyond] & 1).any()):
+            return False
+        block = torch.where(beyond, (block >> 1) & (2**63 - 1), block)
+    if int(block.min()) >= -exact and int(block.max()) <= exact:
         return True
-    safe = block[(block < 2**62) & (block > -(2**62))]  # beyond, the way back overflows
-    return len(safe) == block.numel() and torch.equal(safe.to(dtype).to(torch.int64), safe)
+    lowest = block & -block  # the last bit that is set
+    digits = block // torch.where(lowest == 0, 1, lowest)
+    return int(digits.min()) >= -exact and int(digits.max()) <= exact
 
 
 def _own(tensor: torch.Tensor, read: torch.Tensor, given: Any) -> torch.Tensor:
@@ -200,9 +208,9 @@ def as_tensor(values: Any, what: str, finite: bool = True) -> torch.Tensor:
     """
     if isinstance(values, Held):
         return values.tensor
-    if np.ma.is_masked(values):
-        raise InputError(f"{what} is masked in places; remove or replace them")
     try:
+        if _is_masked(values):
+            raise InputError(f"{what} is masked in places; remove or replace them")
         if not isinstance(values, torch.Tensor):
             values = _plain(_array(values), what)
         with warnings.catch_warnings():  # arrays that are read only, as memory maps: we only read
@@ -229,6 +237,16 @@ def is_of_its_own(tensor: torch.Tensor) -> bool:
     return type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__
 
 
+def _is_masked(values: Any) -> bool:
+    """Whether a value lies under a mask, however deep in lists, which numpy reads as data."""
+    if hasattr(values, "__array__"):
+        return bool(np.ma.is_masked(values))
+    if isinstance(values, (str, bytes, bytearray, memoryview, Mapping)):
+        return False
+    nested = values if hasattr(values, "__getitem__") else ()
+    return any(_is_masked(v) for v in nested if type(v) not in (float, int, bool))
+
+
 def _array(values: Any) -> np.ndarray:
     """Return an array; one of objects where numpy would round whole numbers beside floats.
 
@@ -252,7 +270,9 @@ def _plain(array: np.ndarray, what: str) -> np.ndarray:
         _refuse_rounding(array[(narrow != array) & ~np.isnan(array)].ravel(), what)
         return narrow
     native = array.astype(array.dtype.newbyteorder("="), copy=False)
-    size = native.dtype.itemsize
+    kind, size = native.dtype.kind, native.dtype.itemsize
+    if kind in "iu":  # C has several types of one size, of which torch knows one
+        native = native.view(f"{kind}{size}")
     odd = any(stride < 0 or stride % size for stride in native.strides)
     return native.copy() if odd else native
 

@@ -125,7 +125,7 @@ class _Torch:
             self.scheduler = factory(self.optimizer)
         except (AssertionError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{name} refuses these options: {reason(error)}") from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise failed(f"the schedule {name!r}", error) from error
         kind = lr_scheduler.LRScheduler
         if isinstance(self.scheduler, lr_scheduler.ReduceLROnPlateau):
@@ -161,7 +161,7 @@ class _Torch:
                 found.append(rate)
                 try:
                     self.scheduler.step()
-                except Exception as error:
+                except (Exception, SystemExit) as error:
                     if place + 1 < n:
                         raise failed(f"the schedule {self.name!r}", error) from error
                     break  # it ends with the run, as OneCycleLR does

@@ -9,6 +9,7 @@ whatever the run does: it checks the recording, and is not counted with the pred
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import InitVar, dataclass, replace
@@ -74,14 +75,14 @@ class Claim:
     def __post_init__(self, abs: float | None, rel: float | None) -> None:
         known = self.expected
         self._take_known()
+        for part in ("measured", "expected", "tolerance"):
+            _check_value(f"{part} of the claim {self.name!r}", as_python(getattr(self, part)))
         if abs is not None or rel is not None:
             self._settle("tolerance", _tolerance(self.name, self.expected, abs, rel))
         if isinstance(known, Known) and replace(known, within=self.tolerance).is_vague:
             self._settle("expected", None)
         for part in ("name", "arm"):
             checks.name(f"a claim's {part}", getattr(self, part))
-        for part in ("measured", "expected"):
-            _check_value(f"{part} of the claim {self.name!r}", as_python(getattr(self, part)))
         tolerance = as_python(self.tolerance)
         if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or tolerance < 0:
             raise InputError(
@@ -233,6 +234,8 @@ def _check_value(what: str, value: Any) -> None:
             raise InputError(
                 f"{what} is a number, a truth value, a text or a list of these, not {quoted(item)}"
             )
+        elif isinstance(item, int) and abs(item) > sys.float_info.max:
+            raise InputError(f"{what} is a number that float64 has room for, not {quoted(item)}")
 
 
 def claims_markdown(claims: Sequence[Claim]) -> str:

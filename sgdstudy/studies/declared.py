@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 from collections.abc import Mapping
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from sgdstudy import checks
 from sgdstudy.errors import InputError, quoted
 from sgdstudy.language import unknown
 from sgdstudy.recipe import columns
+from sgdstudy.studies.arm import Options
 from sgdstudy.studies.claims import Claim
 
 OPEN = r"(batch|epoch)/w[0-9]+|result/\w+"  # metrics that are in no table
@@ -47,6 +50,51 @@ def check_call(what: str, function: Any, takes: tuple[str, ...]) -> None:
         signature.bind(*takes)
     except TypeError as error:
         raise InputError(f"{what} is called with {', '.join(takes)}: {error}") from None
+
+
+def check_parts(name: str, figures: Any, tables: Any, ask: Any) -> None:
+    """Refuse parts of a script that are neither a dict nor, where they may be, a function.
+
+    Raises:
+        InputError: one is.
+    """
+    for part, given, example, or_function in (
+        ("figures", figures, "{'loss.png': draw}", ", or a function"),
+        ("tables", tables, "{'losses.csv': make}", ""),
+        ("ask", ask, "{('rate', 'one'): 'How fast?'}", ", or a function"),
+    ):
+        if not isinstance(given, Mapping) and not (or_function and callable(given)):
+            raise InputError(
+                f"{part} of {name} are a dict, as {example}{or_function}, not {quoted(given)}"
+            )
+
+
+def check_options(name: str, options: Any) -> None:
+    """Refuse what are no options of a script, and defaults that no run could keep.
+
+    Raises:
+        InputError: no class derived from `ss.Options`; a default that is no JSON.
+    """
+    if not (isinstance(options, type) and issubclass(options, Options)):
+        raise InputError(f"Options of {name} is a class Options(ss.Options), not {quoted(options)}")
+    for field in fields(options):
+        if field.default is not MISSING:
+            check_option(field.name, field.default)
+
+
+def check_option(name: str, value: Any) -> None:
+    """Refuse the value of an option that no run could keep.
+
+    Raises:
+        InputError: it is no JSON.
+    """
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        raise InputError(
+            f"the option {name} is a number, a truth value, a text or None, or a list of these, "
+            f"not {quoted(value)}"
+        ) from None
 
 
 def check_charts(charts: Any) -> None:

@@ -14,9 +14,9 @@ from sgdstudy.language import say as in_words
 from sgdstudy.studies.arm import Options
 from sgdstudy.studies.claims import Claims
 from sgdstudy.studies.outcome import Runs
+from sgdstudy.studies.output import called
 from sgdstudy.studies.study import Study
 from sgdstudy.tracking.journal import Journal
-from sgdstudy.training.interrupts import called
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,17 @@ import os
 import select
 import sys
 import warnings
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from sgdstudy.text import plainly
+from sgdstudy.training import interrupts
 
 NAMES = ("stdin", "stdout", "stderr")  # by number
 ERRORS = "sgdstudy.plain"  # our way with characters that an encoding lacks
+T = TypeVar("T")
 _lost: list[OSError] = []
+_ours: list[str] = []  # names of the streams that were made ones that never fail
 
 
 class _Unfailing(io.RawIOBase):
@@ -56,7 +60,11 @@ class _Unfailing(io.RawIOBase):
 
 
 class _Legible(io.TextIOWrapper):
-    """Text, in the characters that its encoding has."""
+    """Text, in the characters that its encoding has; a script that closes it does not."""
+
+    def close(self) -> None:
+        if not _is_gone(self):
+            self.flush()
 
     def write(self, text: str, /) -> int:
         super().write(plainly(text, self.encoding))
@@ -71,6 +79,34 @@ def harden() -> None:
         stream = getattr(sys, name)
         if stream is getattr(sys, f"__{name}__") and isinstance(stream, io.TextIOWrapper):
             setattr(sys, name, _hardened(stream))
+            _ours.append(name)
+
+
+def reopen() -> None:
+    """Put the streams back that a script took away: set to None, closed or detached."""
+    for name in _ours:
+        if _is_gone(getattr(sys, name)):
+            former = getattr(sys, f"__{name}__")
+            if _is_gone(former):
+                setattr(sys, name, None)
+                _open_closed()
+            else:
+                setattr(sys, name, _hardened(former))
+
+
+def called(function: Callable[[], T]) -> T:
+    """Return what a function of a script returns; see `interrupts.called` and `reopen`."""
+    try:
+        return interrupts.called(function)
+    finally:
+        reopen()
+
+
+def _is_gone(stream: Any) -> bool:
+    try:
+        return stream is None or bool(getattr(stream, "closed", False))
+    except ValueError:  # it was detached
+        return True
 
 
 def lost() -> str:
@@ -79,7 +115,7 @@ def lost() -> str:
     Nobody reads any more: as of `sgdstudy list | head -1`, see `is_cut`.
     """
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None and not stream.closed:
+        if not _is_gone(stream):
             stream.flush()
     kinds = [error for error in _lost if error.errno != errno.EPIPE]
     return str(kinds[0].strerror or kinds[0]) if kinds else ""

@@ -278,7 +278,7 @@ def _side_by_side(work: _Work, jobs: int) -> Iterator[Trained]:
 
     def waiting() -> Iterator[tuple[Any, ...]]:
         for name in longest_first:
-            # the terminal sends Ctrl-C to the workers too: they end their arm, we start no other
+            # the workers are told to end their arm, and we start no other
             if work.interrupted:
                 return
             yield work.study.file, asdict(work.options), name, work.invocation

@@ -22,8 +22,8 @@ from sgdstudy.language import to_say, unknown
 from sgdstudy.studies import helpers
 from sgdstudy.studies.helpers import declares_study
 from sgdstudy.studies.outcome import Result
+from sgdstudy.studies.output import called
 from sgdstudy.studies.study import Study, declared_only
-from sgdstudy.training.interrupts import called
 
 
 def run(name: str, *, progress: bool | None = None, **options: Any) -> Result:

@@ -23,9 +23,17 @@ from sgdstudy.language import prose, to_say, translated
 from sgdstudy.recipe import columns
 from sgdstudy.studies.arm import Arm, Options
 from sgdstudy.studies.claims import Claim, Claims
-from sgdstudy.studies.declared import check_call, check_charts, check_claims, docstring
+from sgdstudy.studies.declared import (
+    check_call,
+    check_charts,
+    check_claims,
+    check_option,
+    check_options,
+    check_parts,
+    docstring,
+)
 from sgdstudy.studies.outcome import Result, Runs
-from sgdstudy.training.interrupts import called
+from sgdstudy.studies.output import called
 
 if TYPE_CHECKING:
     from sgdstudy.figures.chart import Chart
@@ -98,8 +106,11 @@ class Study:
         if not isinstance(doc, str) or not doc.strip():
             raise InputError(f"{self.file} has no docstring, whose first line is the question")
         object.__setattr__(self, "doc", doc)
-        if "__dataclass_fields__" not in vars(self.options):  # a script leaves the decorator out
-            dataclass(frozen=True)(self.options)
+        is_class = isinstance(self.options, type)
+        if is_class and "__dataclass_fields__" not in vars(self.options):
+            dataclass(frozen=True)(self.options)  # a script leaves the decorator out
+        check_options(self.name, self.options)
+        check_parts(self.name, self.figures, self.tables, self.ask)
         check_charts(self.charts)
 
     @property
@@ -160,6 +171,8 @@ class Study:
 
         note_secrets(asdict(options))
         checks.folder_name("the study's name", self.name)
+        for name, value in asdict(options).items():
+            check_option(name, value)
         checks.seeds(options.seed_range())
         checks.count("jobs", options.jobs)
         seconds = options.checkpoint_seconds

@@ -18,6 +18,7 @@ import psutil
 from sgdstudy.errors import StoreError
 from sgdstudy.language import language, speak
 from sgdstudy.studies import deaths, output
+from sgdstudy.training import interrupts
 
 WORKER_NICE = 10  # whoever takes their results goes first: one that lags makes them wait
 
@@ -38,10 +39,13 @@ def spread(
 ) -> Iterator[Any]:
     """Call a function with each of the tasks in worker processes; yield what comes, as it comes.
 
+    A Ctrl-C or SIGTERM is handed on to the workers.
+
     Raises:
         StoreError: a worker was killed; what it had recorded is kept.
     """
     from joblib import Parallel, delayed
+    from joblib.externals.loky import get_reusable_executor
 
     if jobs == 1:
         yield from itertools.starmap(function, tasks)
@@ -60,19 +64,29 @@ def spread(
         with deaths.watched(pool):
             yield from pool(delayed(function)(*task) for task in tasks)
     except BrokenProcessPool as error:
-        raise StoreError(
-            "a worker process was killed, perhaps for want of memory; what it had recorded is "
-            "kept, and the next command finishes its run"
-        ) from error
+        if not interrupts.stopping():  # a worker that has not begun yet ends at once
+            raise StoreError(
+                "a worker process was killed, perhaps for want of memory; what it had recorded is "
+                "kept, and the next command finishes its run"
+            ) from error
+    if interrupts.stopping():  # the workers would do so with what a notebook gives them next
+        get_reusable_executor(reuse=True).shutdown(kill_workers=True)
 
 
 def _begin_worker(parent: int, spoken: str) -> None:
+    from tqdm import tqdm
+
     collect_seldom()
+    # its own lock holds a semaphore, of which Python tells when a worker is killed
+    tqdm.set_lock(threading.RLock())
     speak(spoken)
     output.harden()
     output.keep_warnings_ours()
     _end_with(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a worker hears Ctrl-C only while it trains
+    if os.name == "nt":  # which has no SIGTERM: the terminal's Ctrl-C is heard while it trains
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    else:
+        interrupts.heed_parent()
     if hasattr(os, "nice"):  # not on Windows
         os.nice(WORKER_NICE)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from sgdstudy.errors import Away, InputError, Refused, StoreError, without_secrets
+from sgdstudy.errors import Away, InputError, Refused, StoreError, one_line, without_secrets
 from sgdstudy.tracking import address, bounds
 from sgdstudy.tracking.places import local_path
 from sgdstudy.tracking.retry import PLAIN, is_away, reason_of, within
@@ -194,7 +195,10 @@ def first(uri: str, make: Callable[[], T]) -> T:
         bounds.begin()
         # whoever sets MLFLOW_TRACKING_INSECURE_TLS knows, and is told once too often otherwise
         warnings.filterwarnings("ignore", "Unverified HTTPS request")
-        return make()
+        made = make()
+        for handler in logging.getLogger("mlflow").handlers:
+            handler.addFilter(_plain)  # once: a second one of the same is none
+        return made
     shown = without_secrets(uri, whole=True)
     try:
         return within(OPEN_SECONDS, lambda: _connected(uri, make))
@@ -202,6 +206,15 @@ def first(uri: str, make: Callable[[], T]) -> T:
         raise
     except Exception as error:
         raise Away(f"the store {shown} does not answer ({_without_password(uri, error)})") from None
+
+
+def _plain(record: logging.LogRecord) -> bool:
+    """Whether a line of MLflow's is shown, then without what acts on a terminal.
+
+    What it warns of as it makes an error of an answer is in the error, which we say.
+    """
+    record.msg, record.args = one_line(record.getMessage()), None
+    return record.name != "mlflow.exceptions"
 
 
 def check(uri: str, client: Callable[[], Any]) -> None:

@@ -13,7 +13,9 @@ from sgdstudy.errors import Ended, Interrupted
 
 T = TypeVar("T")
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_heard = [*STOP_SIGNALS]
 _open: list[list[int]] = []  # the main thread's flags, the outermost first
+_early: list[int] = []  # of a worker: what came while none was open
 
 
 def visible() -> bool:
@@ -26,20 +28,20 @@ def interrupt_flag() -> Iterator[list[int]]:
     """Turn the first Ctrl-C or SIGTERM into a mark that is read between chunks.
 
     A second one is immediate. Flags within each other are all marked: the study hears of a Ctrl-C
-    that met the last chunk of an arm.
+    that met the last chunk of an arm, and an arm of one that came while it was prepared.
     """
-    marks: list[int] = []
+    marks = [*(_open[-1] if _open else _early)]
     if threading.current_thread() is not threading.main_thread():
         yield marks
         return
 
     def handle(number: int, frame: Any) -> None:
-        if marks:
+        if marks and signal.SIGINT in _heard:  # a worker ends with its parent
             raise KeyboardInterrupt
         for flag in _open:
             flag.append(number)
 
-    before = {number: signal.signal(number, handle) for number in STOP_SIGNALS}
+    before = {number: signal.signal(number, handle) for number in _heard}
     _open.append(marks)
     try:
         yield marks
@@ -47,6 +49,21 @@ def interrupt_flag() -> Iterator[list[int]]:
         _open.pop()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def stopping() -> bool:
+    """Whether the outermost flag of the main thread is marked."""
+    return any(_open[:1])
+
+
+def heed_parent() -> None:
+    """Make this process a worker: a SIGTERM of its parent marks it, also between two tasks.
+
+    Ctrl-C is the parent's to hear: a terminal sends it to workers too.
+    """
+    _heard[:] = [signal.SIGTERM]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: _early.append(number))
 
 
 def called(function: Callable[[], T]) -> T:

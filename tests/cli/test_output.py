@@ -6,7 +6,10 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
+import time
 from collections import Counter
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -50,6 +53,7 @@ if __name__ == "__main__":
 '''
 QUESTION = "Does [bold]it[/oops] print – with ∞, é and :smile:?"
 NAMES = ["[red]x[/red]", "back\\slash [/]", "two ∞ – ½"]
+LONG = ["x" * 3_000_000, "word " * 600_000, "a\n" * 1_000_000]
 ENCODINGS = ["utf-8", "cp1252", "cp850", "ascii", "utf-16", "koi8-r"]
 
 
@@ -184,6 +188,72 @@ def test_what_cannot_be_written_is_lost_and_noted(monkeypatch, number):
     assert [error.errno for error in output._lost] == [number]
     assert output.is_cut() is (number == 32)
     assert bool(output.lost()) is (number != 32)
+
+
+def closes():
+    sys.stdout.close()
+
+
+def takes_away():
+    sys.stdout = None
+
+
+def detaches():
+    sys.stdout.detach()
+
+
+def closes_what_is_below():
+    sys.stdout.buffer.close()
+
+
+def puts_a_closed_file_there():
+    sys.stdout = io.StringIO()
+    sys.stdout.close()
+
+
+@pytest.mark.parametrize(
+    "how", [closes, takes_away, detaches, closes_what_is_below, puts_a_closed_file_there]
+)
+def test_lines_are_shown_after_a_script_took_the_output_away(monkeypatch, how):
+    with tempfile.TemporaryFile() as file:
+        own = io.TextIOWrapper(io.FileIO(file.fileno(), "w", closefd=False), encoding="utf-8")
+        monkeypatch.setattr(sys, "__stdout__", own)
+        monkeypatch.setattr(sys, "stdout", own)
+        monkeypatch.setattr(sys, "__stderr__", None)  # pytest's stays as it is
+        monkeypatch.setattr(output, "_ours", [])
+        output.harden()
+        output.called(how)
+        print("the end")
+        assert output.lost() == ""
+        file.seek(0)
+        assert file.read() == b"the end\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["sys.stdout.close(); sys.stderr.close()", "sys.stdout = None"])
+def test_a_study_whose_script_takes_the_output_away_says_how_it_ended(printing, store, how):
+    path = printing / "experiments" / "printing.py"
+    text = path.read_text(encoding="utf-8")
+    text = text.replace("(o, runs):\n", f"(o, runs):\n    import sys; {how}\n")
+    path.write_text(text, encoding="utf-8")
+    words = [sys.executable, str(path)]
+    made = subprocess.run(words, capture_output=True, timeout=300, encoding="utf-8")
+    assert (made.returncode, made.stderr) == (0, "")
+    assert "An [answer]" in made.stdout
+
+
+@pytest.mark.parametrize("text", LONG, ids=["a word", "words", "lines"])
+def test_a_text_of_any_length_is_shown_in_seconds_as_far_as_a_person_may_read(capsys, text):
+    started = time.perf_counter()
+    terminal.show_paragraphs(text)
+    claim = ss.Claim("long", "arm", text, text, always=True)
+    terminal.print_claims([SimpleNamespace(study="long", claims=[claim])])
+    assert time.perf_counter() - started < 10
+    shown = capsys.readouterr().out
+    seen = "see answer.md" in shown
+    assert seen
+    n_shown = len(shown)
+    assert 20_000 < n_shown < 60_000
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """What becomes of the arrays that people give: whose memory, which dtype, which values."""
 
 import tempfile
+from collections import deque
 from decimal import Decimal
 from fractions import Fraction
 
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import one_line
+from torch.utils.data import DataLoader, Dataset
 
 import sgdstudy as ss
 from sgdstudy.problems import data
@@ -16,6 +18,10 @@ from sgdstudy.problems import data
 
 def line(w, x):
     return w[0] * x + w[1]
+
+
+def first(w, x):
+    return w.sum() * x.reshape(len(x), -1)[:, 0]
 
 
 def fit(x, y=None, **changes):
@@ -151,6 +157,10 @@ WIDE = {
     "2**24 + 1": np.array([2**24 + 1, 0]),
     "1 - 2**53": np.array([1 - 2**53, 1]),
     "large and even": np.array([2**53 + 2, 1]),
+    "2**62": np.array([2**62, 2**62 + 1024]),
+    "2**63 and more": [2**63, 2**63 + 2048],
+    "the largest": np.array([2**64 - 2**11, 2**63, 2**24 + 1], np.uint64),
+    "the least": np.array([-(2**63), 2**24 + 1]),
     "float64": np.arange(4.0),
 }
 
@@ -206,11 +216,57 @@ def test_the_notebooks_data_stay_float32():
     assert ss.problems.digits().dtype == torch.float32
 
 
-@pytest.mark.parametrize("x", [np.array([2**53 + 1, 0]), np.array([2**64 - 1, 0], np.uint64)])
+@pytest.mark.parametrize(
+    "x",
+    [
+        *[
+            np.array([2**53 + 1, 0]),
+            np.array([2**64 - 1, 0], np.uint64),
+            np.array([2**63 + 1024, 0], np.uint64),
+        ],
+        *[np.array([-(2**63) + 1, 0]), np.array([2**62 + 256, 0]), [2**63 + 1, 2**63]],
+    ],
+)
 def test_whole_numbers_that_no_float_holds_are_refused(x):
     with pytest.raises(ss.InputError, match="2\\*\\*53") as error:
         fit(x, np.arange(2))
     assert one_line(error)
+
+
+class Items(Dataset):
+    """Items as a person's own `Dataset` gives them."""
+
+    def __init__(self, x, y=None):
+        self.pairs = list(zip(x, np.arange(len(x)) if y is None else y, strict=True))
+
+    def __len__(self):
+        return len(self.pairs)
+
+    def __getitem__(self, i):
+        return self.pairs[i]
+
+
+ITEMS = {
+    "Python's floats": [float(v) for v in SECONDS],
+    "Python's integers": SECONDS.tolist(),
+    "lists with a half": [[2**24 + 1 + i, 0.5] for i in range(2000)],
+    "numpy's rows": list(np.stack([SECONDS, SECONDS], 1)),
+    "tensors of two kinds": [torch.tensor([2**24 + 1]), *torch.full((1999, 1), 0.5)],
+}
+
+
+@pytest.mark.parametrize("x", ITEMS.values(), ids=ITEMS)
+@pytest.mark.parametrize("form", [Items, lambda x: DataLoader(Items(x), batch_size=7)])
+def test_items_of_a_dataset_are_read_as_the_same_numbers_in_a_list(x, form):
+    problem = ss.Problem(form(x), None, first, w_init=[0.0, 0.0])
+    assert problem.dtype == torch.float64
+    assert problem.x.tolist() == [np.asarray(v).tolist() for v in x]
+
+
+def test_targets_of_a_dataset_are_so_too_and_narrow_ones_stay_float32():
+    wide, narrow = Items(torch.arange(2000.0), SECONDS.tolist()), Items(torch.arange(30.0))
+    assert ss.Problem(wide, None, line, w_init=[0.0, 0.0]).y.tolist() == SECONDS.tolist()
+    assert ss.Problem(narrow, None, line, w_init=[0.0, 0.0]).dtype == torch.float32
 
 
 # ---- which values -------------------------------------------------------------------------------
@@ -229,6 +285,9 @@ FORMS = {
     "decimals": lambda x: [Decimal(v) for v in x],
     "mixed": lambda x: [int(v) if v == int(v) else v for v in x],
     "nullable column": lambda x: pd.Series(x).convert_dtypes(),
+    "the other name of int64": lambda x: (8 * x).astype("q"),
+    "the other name of uint64": lambda x: (8 * x + 128).astype("Q"),
+    "the other name, swapped": lambda x: (8 * x).astype(np.dtype("q").newbyteorder(SWAPPED)),
     "field of a record": lambda x: np.array(
         [(v, 1) for v in x], dtype=[("value", "f8"), ("flag", "i1")]
     )["value"],
@@ -276,3 +335,35 @@ def test_what_float64_does_not_hold_exactly_is_refused_in_one_line(x):
     with pytest.raises(ss.InputError) as error:
         fit(x, np.arange(2))
     assert one_line(error)
+
+
+ROWS = [np.ma.array([-9999.0, 1.0], mask=[1, 0]), np.ma.array([2.0, 3.0], mask=[0, 0])]
+UNDER_A_MASK = {
+    "rows": ROWS,
+    "one column": np.ma.array([-9999.0, 1.0], mask=[1, 0]),
+    "a tuple in a list": [(ROWS[0][0], 1.0), (2.0, 3.0)],
+    "the constant": [np.ma.masked, 1.0],
+    "a deque": deque(ROWS),
+    "whole numbers": [ROWS[0].astype(int), [1, 2]],
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("x", UNDER_A_MASK.values(), ids=UNDER_A_MASK)
+def test_what_lies_under_a_mask_is_no_data_however_deep(x):
+    given = {"model": first, "w_init": [0.0, 0.0]}
+    fine = [[1.0, 2.0], [3.0, 4.0]]
+    for make in (
+        lambda: fit(x, [0, 1], **given),
+        lambda: fit(fine, [0, 1], test=(x, [0, 1]), **given),
+        lambda: ss.Problem(Items(x), None, **given),
+    ):
+        with pytest.raises(ss.InputError, match="masked in places") as error:
+            make()
+        assert one_line(error)
+
+
+def test_masks_that_hide_nothing_are_none():
+    shown = [np.ma.array([0.5, 1.0], mask=[0, 0]), ROWS[1]]
+    problem = fit(shown, [0, 1], model=lambda w, x: x @ w)
+    assert problem.x.tolist() == [[0.5, 1.0], [2.0, 3.0]]

@@ -1,6 +1,7 @@
 """Step sizes that change, Polyak's step, and averages of the parameters."""
 
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -440,3 +441,15 @@ def test_what_a_schedule_counts_is_logged_and_checked():
 
     with pytest.raises(InputError, match="gives epoch 7"):
         ss.train(small_curve(), **SAME, schedule=falls_below, schedule_unit="epoch")
+
+
+@pytest.mark.parametrize("when", ["at once", "later"])
+def test_a_schedule_that_ends_the_program_is_one_line(when):
+    def ends(optimizer):
+        return torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: 1.0 if when == "later" and step < 3 else sys.exit("done")
+        )
+
+    with pytest.raises(ss.InputError, match="schedule 'ends' failed: SystemExit: done") as error:
+        ss.train(small_curve(), lr=0.1, batch_size=10, epochs=3, schedule=ends)
+    assert one_line(error)

@@ -6,6 +6,7 @@ from math import erfc
 import numpy as np
 import pytest
 import torch
+from conftest import one_line
 from scipy.stats import t
 
 import sgdstudy as ss
@@ -224,3 +225,23 @@ def test_an_estimated_tolerance_is_never_below_that_of_what_is_expected():
     wide = ss.Claim.estimated("a", "b", 1.0, ss.Known(1.0, 0.25), 0.001, 64)
     narrow = ss.Claim.estimated("a", "b", 1.0, ss.Known(1.0, 0.0), 0.001, 64)
     assert wide.tolerance == 0.25 > 100 * 0.25 * narrow.tolerance > 0
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"measured": 10**400, "expected": 2},
+        {"measured": 2, "expected": [1, -(10**400)], "tolerance": 0.5},
+        {"measured": 2, "expected": 10**400, "rel": 0.1},
+        {"measured": 2, "expected": 2, "tolerance": 10**5000},
+    ],
+)
+def test_a_number_that_no_float_has_room_for_is_one_line(given):
+    with pytest.raises(ss.InputError, match="float64 has room for") as error:
+        ss.Claim("huge", "arm", **given)
+    assert one_line(error)
+
+
+def test_the_largest_whole_numbers_are_judged():
+    assert holds(2**1023, 2.0**1023) is True
+    assert holds(-(2**1023), 0.5, 1e308) is True

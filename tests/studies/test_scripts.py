@@ -408,3 +408,38 @@ def test_a_file_that_is_far_too_long_for_a_script_is_not_read(tmp_path):
         assert tracemalloc.get_traced_memory()[1] < 50_000_000
     finally:
         tracemalloc.stop()
+
+
+PARTS = {
+    "tables a function": ("def tables(o, runs): yield {}", "tables of page are a dict"),
+    "tables a list": ("tables = [('t.csv', print)]", "tables of page are a dict"),
+    "tables None": ("tables = None", "tables of page are a dict"),
+    "figures a list": ("figures = [print]", "figures of page are a dict"),
+    "figures None": ("figures = None", "figures of page are a dict"),
+    "ask a list": ("ask = ['a']", "ask of page are a dict"),
+    "plain options": ("class Options:\n    lr: float = 0.1", r"class Options\(ss.Options\)"),
+    "options a function": ("def Options(): pass", r"class Options\(ss.Options\)"),
+    "an option of numpy": ("import numpy\nV = numpy.float32(0.5)", "option value is a number"),
+    "a path": ("import pathlib\nV = pathlib.Path('x')", "option value is a number"),
+    "a tensor": ("import torch\nV = torch.tensor(0.5)", "option value is a number"),
+}
+
+
+@pytest.mark.parametrize(("text", "says"), PARTS.values(), ids=PARTS)
+def test_a_part_of_the_wrong_kind_is_one_line_when_the_script_is_read(tmp_path, text, says):
+    if "V =" in text:
+        text += "\nclass Options(ss.Options):\n    value: float = V\n"
+    path = write(tmp_path / "page.py", imports=text)
+    with pytest.raises(ss.InputError, match=says) as error:
+        load_study(str(path))
+    assert one_line(error)
+
+
+def test_a_value_of_an_option_that_no_run_could_keep_is_one_line_before_anything_runs(
+    tmp_path, store
+):
+    text = "class Options(ss.Options):\n    value: float = 0.5\n"
+    study = load_study(str(write(tmp_path / "page.py", imports=text)))
+    with pytest.raises(ss.InputError, match="option value is a number") as error:
+        study.run(study.chosen(value=1j, store=store))
+    assert one_line(error)

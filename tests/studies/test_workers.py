@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager, suppress
 
 import psutil
 import pytest
@@ -41,17 +42,16 @@ def wait_for(condition, seconds=120.0):
         time.sleep(0.05)
 
 
-@pytest.mark.faults
-@pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
-@pytest.mark.parametrize("kind", WORDS)
-def test_workers_end_with_their_parent_and_their_runs_are_closed(kind, tmp_path, store):
+@contextmanager
+def at_work(kind, tmp_path, store):
+    """Start a command of two workers, and yield it when both train."""
     script = tmp_path / "endless.py"
     script.write_text(SCRIPT)
     words = WORDS[kind](str(script), store)
     process = subprocess.Popen(
         [sys.executable, "-m", "sgdstudy", *words],
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         start_new_session=True,
     )
     parent = psutil.Process(process.pid)
@@ -66,17 +66,65 @@ def test_workers_end_with_their_parent_and_their_runs_are_closed(kind, tmp_path,
 
     try:
         wait_for(working)
-        family = parent.children(recursive=True)
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def statuses(opened):
+    experiments = [e.experiment_id for e in opened.client.search_experiments()]
+    return [run.info.status for run in opened.client.search_runs(experiments)]
+
+
+@pytest.mark.faults
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
+@pytest.mark.parametrize("kind", WORDS)
+def test_workers_end_with_their_parent_and_their_runs_are_closed(kind, tmp_path, store):
+    with at_work(kind, tmp_path, store) as process:
+        family = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGKILL)
         process.wait()
         gone, alive = psutil.wait_procs(family, timeout=10)
         assert not alive
         assert len(gone) >= 2
-    finally:
-        os.killpg(process.pid, signal.SIGKILL) if psutil.pid_exists(process.pid) else None
     opened = open_store(store)
     found = recover(opened)
     assert sorted(found.closed) == (["endless: one", "endless: two"] if kind == "run" else [])
-    experiments = [e.experiment_id for e in opened.client.search_experiments()]
-    statuses = {run.info.status for run in opened.client.search_runs(experiments)}
-    assert statuses <= {"KILLED"}
+    assert set(statuses(opened)) <= {"KILLED"}
+
+
+@pytest.mark.faults
+@pytest.mark.skipif(os.name == "nt", reason="no SIGTERM")
+@pytest.mark.parametrize(
+    ("kind", "number", "group"),
+    [
+        ("run", signal.SIGTERM, False),
+        ("run", signal.SIGINT, True),  # a terminal's Ctrl-C: the workers get it too
+        ("sweep", signal.SIGTERM, True),  # a service's end
+    ],
+)
+def test_a_signal_to_stop_is_handed_on_to_the_workers(kind, number, group, tmp_path, store):
+    with at_work(kind, tmp_path, store) as process:
+        if group:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        said = process.communicate(timeout=30)[1].decode()
+    assert process.returncode == 130
+    assert said.count("\n") == 1
+    assert "what ran is saved" in said
+    assert statuses(open_store(store)) == (["KILLED"] * 2 if kind == "run" else [])
+
+
+@pytest.mark.faults
+@pytest.mark.skipif(os.name == "nt", reason="no SIGTERM")
+def test_a_second_signal_ends_it_at_once_in_one_line(tmp_path, store):
+    with at_work("sweep", tmp_path, store) as process:
+        for _ in range(2):
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+        said = process.communicate(timeout=30)[1].decode()
+    assert process.returncode == 130
+    assert said.count("\n") == 1

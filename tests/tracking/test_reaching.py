@@ -1,6 +1,7 @@
 """Reaching a store: past proxies, through TLS, with the driver it needs; or one line in seconds."""
 
 import gzip
+import logging
 import os
 import socket
 import subprocess
@@ -590,3 +591,14 @@ def test_boto3_gives_up_when_we_do(monkeypatch, own):
     server._spare_waits()
     limits = {"connect_timeout": 7.0, "read_timeout": 7.0, "retries": {"total_max_attempts": 1}}
     assert told == ([] if own else [limits, session])
+
+
+def test_what_mlflow_logs_of_an_answer_acts_on_no_terminal_and_adds_no_line(capsys):
+    for _ in range(2):
+        server.first("http://127.0.0.1:9", lambda: None)
+    logging.getLogger("mlflow.exceptions").warning("error code not recognized: %s", "A\x1b[2J")
+    assert capsys.readouterr().err == ""
+    logging.getLogger("mlflow.utils.rest_utils").warning("no JSON: %s", "\x1b[2J\nsecond\u202e")
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.endswith("no JSON: \\x1b[2J second\\u202e\n")

@@ -10,7 +10,8 @@ import torch
 
 from sgdstudy.errors import Ended, Interrupted
 from sgdstudy.problems.torch_state import own_state
-from sgdstudy.training.interrupts import STOP_SIGNALS, called, interrupt_flag
+from sgdstudy.training import interrupts
+from sgdstudy.training.interrupts import STOP_SIGNALS, called, interrupt_flag, stopping
 
 
 def send(number):
@@ -36,8 +37,10 @@ def test_every_flag_around_it_is_marked():
         with interrupt_flag() as inner:
             send(signal.SIGINT)
         assert inner == outer == [signal.SIGINT]
-        with interrupt_flag() as later:
-            assert later == []
+        with interrupt_flag() as later:  # an arm that was being prepared
+            assert later == [signal.SIGINT]
+            with pytest.raises(KeyboardInterrupt):
+                send(signal.SIGINT)
 
 
 def test_a_flag_that_is_over_hears_of_nothing():
@@ -57,6 +60,35 @@ def test_the_handlers_of_before_are_back_whatever_happens():
     with interrupt_flag() as marks:
         send(signal.SIGINT)
     assert marks == [signal.SIGINT]
+
+
+def test_whether_the_outermost_is_marked():
+    assert not stopping()
+    with interrupt_flag() as outer:
+        assert not stopping()
+        with interrupt_flag():
+            send(signal.SIGTERM)
+        assert outer
+        assert stopping()
+    assert not stopping()
+
+
+def test_a_worker_hears_of_its_parent_alone_whenever_that_is(monkeypatch):
+    before = handlers()
+    monkeypatch.setattr(interrupts, "_heard", [*STOP_SIGNALS])
+    monkeypatch.setattr(interrupts, "_early", [])
+    try:
+        interrupts.heed_parent()
+        with interrupt_flag() as outer, interrupt_flag() as inner:
+            send(signal.SIGINT)
+            assert outer == inner == []
+        send(signal.SIGTERM)  # between two tasks
+        with interrupt_flag() as outer, interrupt_flag() as inner:
+            assert outer == inner == [signal.SIGTERM]
+            send(signal.SIGTERM)  # of a service's end, to all its processes
+    finally:
+        for number, handler in zip(STOP_SIGNALS, before, strict=True):
+            signal.signal(number, handler)
 
 
 def raising(error):
