@@ -28,12 +28,12 @@ the disk is not read as numbers**: Parquet files, streams, checkpoints, the JSON
 goes on, an answer's claims, text and figures carry checksums (CRC-32: of every column of a row
 group, of the footer, of every block of a stream and those before it, of all of a smaller file;
 those of a run's Parquet files and of an answer are its tags too, so that no file of another run
-passes for its own), and what is read is compared with them. Nothing makes MLflow's database tell: SQLite has no
-checksums of its pages. One command at a time writes to an invocation; `prune` leaves it alone then,
-also where the other begins while `prune` asks. A file of a store is a file: links and pipes are
-named and neither followed nor waited for. **What a command writes for you** (`report`, `pack`,
-`export`, `grade`, `guesses`) is there whole or not at all, what was there stays until then, and
-nothing of another kind is written over.
+passes for its own), and what is read is compared with them. Nothing makes MLflow's database tell:
+SQLite has no checksums of its pages. One command at a time writes to an invocation; `prune` leaves
+it alone then, also where the other begins while `prune` asks. A file of a store is a file: links
+and pipes are named and neither followed nor waited for. **What a command writes for you**
+(`report`, `pack`, `export`, `grade`, `guesses`) is there whole or not at all, what was there stays
+until then, and nothing of another kind is written over.
 
 **Data and caller.** A `Problem` has its own copy of the data, so that what the caller changes later
 changes no run; maps of files and data beyond 256 MB stay where they are, every training looks at
@@ -122,8 +122,8 @@ finishes what was left, and says so:
   finished is unpacked from its file again.
 - **The store was moved or copied**: nothing has to be done. A copy of the database alone, beside
   the original, shares its files.
-- **Files are missing** of a run that had ended: `load_*`, `export`, `pack` and `report` name it, and
-  `rerun` refuses before it trains. Put its folder back below `artifacts/`, or name other arms.
+- **Files are missing** of a run that had ended: `load_*`, `export`, `pack` and `report` name it,
+  and `rerun` refuses before it trains. Put its folder back below `artifacts/`, or name other arms.
 - **A copy of a run's folder** lies in `streams/`: under another name it is named and left alone; an
   older one of a run that has ended is set aside, and writes over nothing.
 - **Another user's store** that cannot be written is refused when it is opened, with the mend; what
