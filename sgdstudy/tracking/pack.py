@@ -158,11 +158,11 @@ def _add(file: zipfile.ZipFile, store: Store, study: str, run: TrackedRun) -> No
         **{"tags": dict(run.tags), "params": dict(run.params), "points": points},
         **{"data": _data(store, run), "start_ms": run.start_ms, "end_ms": run.end_ms},
     }
-    told = json.dumps(about)
-    if len(told) > MOST_JSON:
+    description = json.dumps(about)
+    if len(description) > MOST_JSON:
         text = to_say("the run {run} has too many points to be packed: {size:.0f} MB of text")
-        raise InputError(say(text, run=named([run]), size=len(told) / 1e6))
-    file.writestr(f"{run.run_id}/run.json", told)
+        raise InputError(say(text, run=named([run]), size=len(description) / 1e6))
+    file.writestr(f"{run.run_id}/run.json", description)
     with scratch() as folder:
         for name in names:
             found = artifact(store, run, name, folder)

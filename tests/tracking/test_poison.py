@@ -326,7 +326,10 @@ def test_a_file_of_an_answer_that_is_missing_is_named(poisoned, tmp_path, file, 
 def test_another_picture_is_not_shown_as_an_answers_figure(poisoned, tmp_path, by):
     opened, run_id, answer = poisoned
     other = artifact(opened, find_run(opened, run_id), "data.png")
-    shutil.copyfile(other, artifact(opened, TrackedRun.of(answer), "loss.png"))
+    figure = artifact(opened, TrackedRun.of(answer), "loss.png")
+    assert other is not None
+    assert figure is not None
+    shutil.copyfile(other, figure)
     if by == "older":
         opened.client.delete_tag(answer.info.run_id, "sgdstudy.crc32.figures")
     text = page_of(opened, tmp_path)
