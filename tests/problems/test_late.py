@@ -271,6 +271,16 @@ def keyword_of_a_partial(k):
 
 
 @form
+def lambda_within_a_function(k):
+    held = types.SimpleNamespace(delta=k)
+
+    def read():
+        return (lambda: held.delta)()
+
+    return read, of_attribute(held)
+
+
+@form
 def default_that_is_a_dict(k):
     held = {"delta": k}
 
@@ -526,6 +536,23 @@ def test_what_is_not_read_may_change():
     ss.train(one, **given)
 
 
+def test_a_list_that_is_too_long_to_be_looked_at_may_not_be_another():
+    held = [0.0] * 200 + [1.0]
+    one, given = made("loss", lambda: sum(held))
+    ss.train(one, **given)
+    held = [0.0] * 200 + [2.0]
+    with pytest.raises(ss.InputError, match="reads 'held', which was something else"):
+        ss.train(one, **given)
+
+
+def test_a_module_may_be_put_into_evaluation_mode():
+    get, _ = FORMS["attribute_of_a_module_of_torch"](1.0)
+    one, given = made("loss", get)
+    held = dict(zip(get.__code__.co_freevars, get.__closure__, strict=True))["held"]
+    held.cell_contents.eval()
+    ss.train(one, **given)
+
+
 # ---- what functions change by themselves ---------------------------------------------------------
 
 
@@ -672,6 +699,23 @@ def counter_of_an_object():
 
 
 @own
+def log_of_an_object_that_has_a_head():
+    class Held:
+        def __init__(self):
+            self.rows = ["loss"]
+
+        def __call__(self):
+            self.rows.append("1")
+            return 1.0
+
+        def reset(self):
+            self.rows[0] = "loss, in parts"
+
+    held = Held()
+    return held, held.reset
+
+
+@own
 def cache_in_a_dict():
     cache = {}
 
@@ -708,6 +752,7 @@ def test_what_functions_change_by_themselves_is_let_be(place, name):
     one, given = made(place, get)
     config = ss.TrainConfig(**given)
     expected = ss.train(*made(place, lambda: 1.0)[:1], config=ss.TrainConfig(**given)).w
+    get()
     for _ in range(2):
         assert np.array_equal(ss.train(one, config=config).w, expected)
         get()
