@@ -159,8 +159,8 @@ def note_secrets(words: Any) -> None:
 def of_option(name: Any, value: Any, whole: bool = True) -> Any:
     """Return the value of an option as `stripped` does; nothing of one that is called password.
 
-    >>> print(of_option("--password", "pw"), of_option("--url", "https://ada:pw@host"))
-    ... https://host
+    >>> print(of_option("--url", "https://ada:pw@host"), of_option("--password", "pw"))
+    https://host ...
     """
     if value and isinstance(value, str) and KEYED.fullmatch(f"{name}="):
         _secrets.update(_forms(value))

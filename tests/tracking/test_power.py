@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import threading
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from sgdstudy.history.history import History
 from sgdstudy.history.rows import AXIS, Memory, Rows
 from sgdstudy.studies.runner import train_arm
 from sgdstudy.tracking import journal as journal_module
-from sgdstudy.tracking import recovery
+from sgdstudy.tracking import provenance, recovery
 from sgdstudy.tracking.entries import Opening
 from sgdstudy.tracking.group import grouped
 from sgdstudy.tracking.invocation import Invocation
@@ -220,6 +221,8 @@ def cut(store, tmp_path, rows, n_cuts, seed):
             os.utime(folder, (0, 0))  # begun long ago
         patched = pytest.MonkeyPatch()
         patched.setattr(journal_module, "_AWAY", set())
+        after = replace(provenance.here(), boot_id="the start after the power failed")
+        patched.setattr(provenance, "here", lambda after=after: after)
         outcome = checked(store, rows)
         patched.undo()
         finished += list(outcome.values()).count("FINISHED")

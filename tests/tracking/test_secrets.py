@@ -281,7 +281,10 @@ def left(tmp_path_factory, empty_store):
         ["export", "named"],
         ["report", "--out", "report.html"],
     )
-    return folder, programs(*commands, cwd=folder)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("MLFLOW_TRACKING_URI", "SGDSTUDY_PREFIX"):
+            patch.delenv(name, raising=False)
+        yield folder, programs(*commands, cwd=folder)
 
 
 def arms_of(folder, study):
@@ -289,7 +292,7 @@ def arms_of(folder, study):
 
 
 @pytest.mark.slow
-def test_names_of_runs_data_and_claims_hold_no_password(left):
+def test_names_of_runs_data_and_claims_hold_no_password(left, no_server):
     """As it was seen: the name of a sweep's run, of data, an arm, a claim; tuples of words."""
     folder, said = left
     assert [code for code, _, _ in said] == [0] * 5, said
@@ -307,7 +310,7 @@ def test_names_of_runs_data_and_claims_hold_no_password(left):
 
 
 @pytest.mark.slow
-def test_a_run_whose_name_lost_a_password_runs_again(left, monkeypatch):
+def test_a_run_whose_name_lost_a_password_runs_again(left, no_server, monkeypatch):
     folder, _ = left
     monkeypatch.chdir(folder)
     first = ss.load_runs("named", store="mlruns").run_id.iloc[0]
