@@ -173,7 +173,7 @@ PRODUCTS = Group(
 
 EPOCHS = Group(
     "training/epochs.py",
-    "epochs train schedules phases sample_stream trajectory checkpoint",
+    "epochs train evaluate_every schedules phases sample_stream trajectory checkpoint",
     [
         (
             '"weighted_loss": sizes[:, None] * loss',
