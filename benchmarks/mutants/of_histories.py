@@ -186,7 +186,7 @@ ROWS = Group(
 
 CHECKSUMS = Group(
     "history/checksums.py",
-    "checksums",
+    "checksums load",
     [
         (
             "total = zlib.crc32(np.ascontiguousarray(values).data, total)",
