@@ -52,7 +52,6 @@ DRAWS |= {
     f"{name}, of large batches": lambda w, x, f=f: (f if len(x) >= LARGE else plain)(w, x)
     for name, f in DRAWS.items()
 }
-LENGTHS = {"a short run": 2, "a long run": 80}
 DRAWS_LATER = DRAWS | {  # so little that only a second look at the same place tells
     "tiny, own": lambda w, x: plain(w, x) * (1 + 1e-5 * torch.randn(x.shape, generator=OWN))
 }
