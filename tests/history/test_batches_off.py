@@ -61,6 +61,17 @@ def test_where_nothing_is_left_to_learn_nothing_is_off():
     assert run.batches_off([np.arange(2), np.arange(2)]) == 0
 
 
+def test_where_the_gradients_cancel_what_is_left_of_them_is_no_scale():
+    """At the minimum the mean of all gradients is rounding alone, of terms that are not small."""
+    given = ss.problems.curve(noise=0.5)
+    problem = given.replace(w_init=np.polyfit(given.x.numpy(), given.y.numpy(), 2))
+    still = {"optimizer": "none", "lr": 1e-4, "epochs": 1, "dtype": "float64"}
+    run = ss.train(problem, batch_size=None, **still)
+    assert run.batches_off([np.arange(2000)]) < ss.theory.sum_rounding(
+        2000, operations=10, eps=2.0**-52
+    )
+
+
 def test_a_run_that_diverged_is_off_by_no_number():
     run = ss.train("curve", lr=1e30, batch_size=1000, epochs=5)
     batches = [np.arange(1000)] * int(run.n_steps[0])
