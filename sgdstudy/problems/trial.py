@@ -14,7 +14,7 @@ from sgdstudy.errors import InputError, failed, quoted
 
 TRIED = 2  # samples
 CLOSE = 1000  # roundings
-CALLS = 3  # of what seems to draw
+CALLS = 3  # more calls of a function that seems to draw
 
 
 class Tried(Protocol):
@@ -96,7 +96,8 @@ def _require_apart(problem: Tried, prediction: torch.Tensor, all_y: torch.Tensor
     """
     other = int((all_y != all_y[0]).reshape(len(all_y), -1).any(1).int().argmax())
     y, shape = all_y[[0, other]], prediction.shape[1:]
-    if not all_y.is_floating_point():  # the first and the last class, which may not be there
+    # the lowest and the highest class: the model may have too few outputs for them
+    if not all_y.is_floating_point():
         ends = [int(all_y.argmin()), int(all_y.argmax())]
         extreme = all_y[[place // all_y[0].numel() for place in ends]]
         problem.batch_loss(prediction[None, :1].expand(1, 2, *shape), extreme[None])

@@ -146,7 +146,8 @@ class _Torch:
     def _read(self, n: int) -> None:
         """Go on to step n."""
         found: list[float] = []
-        with warnings.catch_warnings():  # that no step of the optimiser came before is on purpose
+        # torch warns that no optimiser step came before: there is none here
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             for _ in range(max(n - len(self.rates), 1 if n == 1 else BLOCK)):
                 rate = float(self.optimizer.param_groups[0]["lr"])
@@ -156,7 +157,7 @@ class _Torch:
                         raise InputError(
                             f"{self.name} gives {self.unit} {place} the step size {rate!r}"
                         )
-                    break  # nobody has asked for it, and it may lie beyond the run
+                    break  # a bad step size that was only computed ahead; the run may end before it
                 self._refuse_others()
                 found.append(rate)
                 try:

@@ -202,7 +202,8 @@ def require_writable(path: Path, *others: Path) -> None:
     said = ""
     try:
         with contextlib.closing(sqlite3.connect(path, timeout=0)) as connection:
-            connection.execute("DELETE FROM alembic_version WHERE 0")  # none, and yet a write
+            # deletes nothing, but needs the right to write
+            connection.execute("DELETE FROM alembic_version WHERE 0")
             connection.rollback()
     except sqlite3.Error as error:
         said = f"; SQLite says: {error}"

@@ -9,11 +9,12 @@ from sgdstudy.errors import InputError
 from sgdstudy.language import say, to_say
 from sgdstudy.tracking import database
 from sgdstudy.tracking.places import remove_folder, size_of
-from sgdstudy.tracking.runs import TrackedRun, experiments, place_of, readable_runs
+from sgdstudy.tracking.runs import experiments, place_of, readable_runs
 from sgdstudy.tracking.store import Store
+from sgdstudy.tracking.tracked_run import TrackedRun
 from sgdstudy.tracking.writing import alive
 
-Doomed = dict[tuple[str, str], list[TrackedRun]]  # by experiment and user
+Doomed = dict[tuple[str, str], list[TrackedRun]]  # (experiment, user) -> the runs to drop
 log = logging.getLogger("sgdstudy")
 
 

@@ -11,14 +11,16 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from sgdstudy.errors import InputError, StoreError, recordable
+from sgdstudy.errors import InputError, StoreError
 from sgdstudy.history.checksums import Sealed, checked, readable
 from sgdstudy.history.rows import AXIS
 from sgdstudy.language import say, to_say
+from sgdstudy.secrecy import recordable
 from sgdstudy.tracking.retry import is_away, reason_of
-from sgdstudy.tracking.runs import TrackedRun, artifact, search
+from sgdstudy.tracking.runs import artifact, search
 from sgdstudy.tracking.sink import RunSink
 from sgdstudy.tracking.store import Store
+from sgdstudy.tracking.tracked_run import TrackedRun
 from sgdstudy.training.checkpoint import (
     NAME,
     PLAIN,

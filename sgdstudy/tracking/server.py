@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from sgdstudy.errors import Away, InputError, Refused, StoreError, one_line, without_secrets
+from sgdstudy.errors import Away, InputError, Refused, StoreError, one_line
+from sgdstudy.secrecy import without_secrets
 from sgdstudy.tracking import address, bounds
 from sgdstudy.tracking.places import local_path
 from sgdstudy.tracking.retry import PLAIN, is_away, reason_of, within
@@ -48,7 +49,7 @@ class Client:
 
     def __init__(self, client: Any, uri: str) -> None:
         self._client, self._uri, self._sizes = client, uri, dict[tuple[str, str], int]()
-        self._places: dict[str, str] = {}  # of the artifacts of the runs that were seen
+        self._places: dict[str, str] = {}  # run id -> where its artifacts are
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -197,7 +198,7 @@ def first(uri: str, make: Callable[[], T]) -> T:
         warnings.filterwarnings("ignore", "Unverified HTTPS request")
         made = make()
         for handler in logging.getLogger("mlflow").handlers:
-            handler.addFilter(_plain)  # once: a second one of the same is none
+            handler.addFilter(_plain)  # adding the same filter again changes nothing
         return made
     shown = without_secrets(uri, whole=True)
     try:

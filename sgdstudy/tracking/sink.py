@@ -202,7 +202,7 @@ def to_parquet(journal: Journal) -> dict[str, str]:
         damaged: list[Damaged] = []
         (journal.folder / "artifacts" / f"{kind}.parquet").unlink(
             missing_ok=True
-        )  # a first attempt
+        )  # written by an earlier attempt
         if next(undamaged(stream.batches(kind), damaged), None) is not None:
             name = f"{kind}.parquet"
             journal.add(name, functools.partial(_rows_to_parquet, stream, kind, damaged))

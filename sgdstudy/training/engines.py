@@ -1,4 +1,4 @@
-"""What takes the steps of a chunk: eager torch, or a compiled step (`sgdstudy.compiled`).
+"""What takes the steps of a chunk: eager torch, or a compiled step (`compiled/`).
 
 Both turn parameters, state and a stream of samples into the record of the steps, everything of
 it: the parameters, losses and gradients of every replica. They agree to rounding, and to the last
