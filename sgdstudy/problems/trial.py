@@ -174,7 +174,7 @@ def generators() -> dict[str, Any]:
 def moved(before: dict[str, Any]) -> str:
     """Return whose global generator is elsewhere than before; "" where none is."""
     now = generators()
-    return next((name for name, state in now.items() if not _same(state, before[name])), "")
+    return next((name for name, state in now.items() if not _same_state(state, before[name])), "")
 
 
 def put_back(before: dict[str, Any]) -> None:
@@ -184,7 +184,8 @@ def put_back(before: dict[str, Any]) -> None:
     random.setstate(before["python"])
 
 
-def _same(state: Any, other: Any) -> bool:
+def _same_state(state: Any, other: Any) -> bool:
+    """Whether two states of a generator are one, of torch, numpy or Python."""
     if isinstance(state, torch.Tensor):
         return torch.equal(state, other)
     if isinstance(state[1], np.ndarray):  # numpy's: a name, 624 words, the place among them, ...

@@ -127,6 +127,8 @@ def batch_sizes(order: OrderLike, d: int, batch_size: int, drop_last: bool = Fal
 
 
 def _custom(draw: Any) -> Callable[..., Draws]:
+    """Return the stream of an order that a function of the user's draws, epoch by epoch."""
+
     def stream(generator: torch.Generator, d: int, batch_size: int) -> Draws:
         while True:
             try:
@@ -153,6 +155,8 @@ def _custom(draw: Any) -> Callable[..., Draws]:
 
 
 def _fixed(array: torch.Tensor) -> Callable[..., Draws]:
+    """Return the stream of an order that is given as an array."""
+
     def stream(generator: torch.Generator, d: int, batch_size: int) -> Draws:
         yield from array.flatten(1)
 

@@ -59,7 +59,7 @@ def build(
     if not needs:
         try:
             made = _called(factory, params, options)
-            if lr is None or _same(lr_of(made), lr):
+            if lr is None or _same_number(lr_of(made), lr):
                 return made
         except InputError as error:
             if not (takes and isinstance(error.__cause__, TypeError)):
@@ -72,7 +72,7 @@ def build(
         )
     wanted = DEFAULT_LR if lr is None else lr
     made = _called(factory, params, {**options, "lr": wanted})
-    if not _same(lr_of(made), wanted):
+    if not _same_number(lr_of(made), wanted):
         raise InputError(
             f"the optimizer {name_of(factory)!r} was given lr={wanted:g} and uses "
             f"{lr_of(made):g}: leave lr out"
@@ -143,7 +143,7 @@ def _number(value: Any) -> float:
         return math.nan
 
 
-def _same(a: float, b: float) -> bool:
+def _same_number(a: float, b: float) -> bool:
     return a == b or (math.isnan(a) and math.isnan(b))
 
 

@@ -208,10 +208,12 @@ def make(
     if isinstance(optimizer, str):
         return _by_name(optimizer, lr, options)
     assert problem is not None
-    return _own(lambda params: own_optimizer.build(optimizer, params, lr, options), problem)
+    return _own_rule(lambda params: own_optimizer.build(optimizer, params, lr, options), problem)
 
 
-def _own(factory: Callable[[list[torch.Tensor]], torch.optim.Optimizer], problem: Problem) -> Rule:
+def _own_rule(
+    factory: Callable[[list[torch.Tensor]], torch.optim.Optimizer], problem: Problem
+) -> Rule:
     """Return the rule of a class or factory: side by side only where that changes nothing."""
     w = torch.randn(2, problem.p, generator=torch.Generator().manual_seed(1))
     w, together = w.to(problem.x.device, problem.dtype), TorchOptimizer(factory, own=True)

@@ -70,7 +70,7 @@ def make(
             raise InputError("schedule_options go with a schedule; name one")
         return lambda steps: np.full(len(steps), lr)
     if isinstance(schedule, str) and schedule in OURS:
-        return _ours(schedule, lr, options)
+        return _inverse(schedule, lr, options)
     if isinstance(schedule, str):
         checks.choice("schedule", schedule, NAMES)
         return _Torch(_by_name(schedule, options, n_steps), lr, schedule, unit)
@@ -90,7 +90,8 @@ def name_of(schedule: Any) -> str:
     return schedule if isinstance(schedule, str) else getattr(schedule, "__name__", "factory")
 
 
-def _ours(name: str, lr: float, options: Mapping[str, Any]) -> Rates:
+def _inverse(name: str, lr: float, options: Mapping[str, Any]) -> Rates:
+    """Return the step sizes of `inverse_time` or `inverse_sqrt`."""
     for option in options:
         checks.choice(f"option of {name}", option, ("decay",))
     allowed = "at least 0 and finite"

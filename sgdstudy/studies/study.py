@@ -299,7 +299,7 @@ class Study:
                 yield name, functools.partial(draw, runs)
             return
         for name, figure in self.figures(runs):
-            yield name, functools.partial(_same, figure)
+            yield name, functools.partial(_unchanged, figure)
 
     def main(self) -> None:
         """Run the script from the command line; nothing while the script is only loaded."""
@@ -351,7 +351,7 @@ def study(module: str) -> Study:
     return Study(there["__file__"], there["__doc__"], options, **parts, **further)
 
 
-def _same(value: Any) -> Any:
+def _unchanged(value: Any) -> Any:
     return value
 
 

@@ -117,12 +117,12 @@ class Store:
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         self._file  # noqa: B018  from now on
         try:
-            made: Any = server.first(self.uri, self._mlflows)
+            made: Any = server.first(self.uri, self._mlflow_client)
         except MlflowException as error:
             raise self._explained(error) from error
         return cast("MlflowClient", server.Client(made, self.uri))
 
-    def _mlflows(self) -> Any:
+    def _mlflow_client(self) -> Any:
         from mlflow import MlflowClient
 
         if self.database is None:
