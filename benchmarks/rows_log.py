@@ -19,7 +19,7 @@ from store import SETTINGS, new_store
 import sgdstudy as ss
 from sgdstudy.history.history import History
 from sgdstudy.history.rows import ArrowStream, Rows
-from sgdstudy.recipe.config import METRICS
+from sgdstudy.recipe.own_columns import METRICS
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.sink import RunSink

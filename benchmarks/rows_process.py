@@ -76,7 +76,7 @@ def tracked_run(folder: str, n_steps: int) -> tuple[float, float, int]:
     import pyarrow.parquet as pq
 
     import sgdstudy as ss
-    from sgdstudy.studies.runner import train_arm
+    from sgdstudy.studies.train_arms import train_arm
     from sgdstudy.tracking.invocation import Invocation
     from sgdstudy.tracking.store import open_store
 

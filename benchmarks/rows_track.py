@@ -14,7 +14,7 @@ from rows_step import NOTEBOOK, in_us, us
 from store import SETTINGS, new_store
 
 import sgdstudy as ss
-from sgdstudy.studies.runner import train_arm
+from sgdstudy.studies.train_arms import train_arm
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.store import open_store
 

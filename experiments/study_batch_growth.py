@@ -13,7 +13,8 @@ Command: python experiments/study_batch_growth.py
 import numpy as np
 
 import sgdstudy as ss
-from answers.study_batch_growth import (
+from answers.study_batch_growth import answer, short
+from common.study_batch_growth import (
     BOTH,
     CASES,
     CONSTANT,
@@ -21,7 +22,6 @@ from answers.study_batch_growth import (
     GROWS,
     PHASES,
     SMALL,
-    answer,
     arm_of,
     due,
     due_over,
@@ -29,7 +29,6 @@ from answers.study_batch_growth import (
     last,
     late,
     over,
-    short,
 )
 
 MOMENTS = ss.to_say("theory: second moments of every step; four standard errors")

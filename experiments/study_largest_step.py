@@ -13,18 +13,8 @@ Command: python experiments/study_largest_step.py
 import numpy as np
 
 import sgdstudy as ss
-from answers.study_largest_step import (
-    BETWEEN,
-    BEYOND,
-    LINES,
-    NOISELESS,
-    WRONG,
-    answer,
-    closer,
-    nearer,
-    planned,
-    short,
-)
+from answers.study_largest_step import answer, closer, nearer, short
+from common.study_largest_step import BETWEEN, BEYOND, LINES, NOISELESS, WRONG, planned
 
 EXACT = "theory: recursion of second moments; four standard errors"
 

@@ -17,14 +17,13 @@ from itertools import product
 import numpy as np
 
 import sgdstudy as ss
-from answers.study_momentum_noise import (
+from answers.study_momentum_noise import answer, short
+from common.study_momentum_noise import (
     ALL,
     EPOCHS,
-    KAPPAS,
     ONE,
     RULES,
     STEEP,
-    answer,
     arm_of,
     due_gain,
     excess,
@@ -32,7 +31,6 @@ from answers.study_momentum_noise import (
     gain,
     kappas,
     parts,
-    short,
 )
 
 MOMENTS = "theory: second moments of a step; four standard errors"

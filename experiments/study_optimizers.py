@@ -14,7 +14,8 @@ Command: python experiments/study_optimizers.py
 import numpy as np
 
 import sgdstudy as ss
-from answers.study_optimizers import BY, PROBLEMS, TUNING, answer, short, table, tuned, tuning, won
+from answers.study_optimizers import answer, short
+from common.study_optimizers import BY, PROBLEMS, TUNING, table, tuned, tuning, won
 
 RULES = {"SGD": {}, "momentum": {"momentum": 0.9}, "RMSprop": {}, "Adam": {}}
 GROWTH = 100.0  # log of the error's growth in a run, by theory: no seed is so lucky as to end below

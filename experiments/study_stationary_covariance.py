@@ -14,12 +14,12 @@ Command: python experiments/study_stationary_covariance.py
 import numpy as np
 
 import sgdstudy as ss
-from answers.study_stationary_covariance import (
+from answers.study_stationary_covariance import answer, short
+from common.study_stationary_covariance import (
     LEFT_OUT,
     RAGGED,
     SHARES,
     SIZES,
-    answer,
     arm_of,
     ellipse,
     exact,
@@ -27,7 +27,6 @@ from answers.study_stationary_covariance import (
     late,
     paper,
     scatter,
-    short,
     squares,
 )
 

@@ -30,9 +30,10 @@ if TYPE_CHECKING:  # for mypy and editors: the names of `_PUBLIC` and `_MODULES`
     from sgdstudy.theory.estimates import Estimate
     from sgdstudy.theory.expect import expect
     from sgdstudy.theory.medians import standard_error
+    from sgdstudy.tracking.claims import load_claims
     from sgdstudy.tracking.compare import compare, time_to_target
     from sgdstudy.tracking.export import export
-    from sgdstudy.tracking.load import load_claims, load_epochs, load_runs, load_steps
+    from sgdstudy.tracking.load import load_epochs, load_runs, load_steps
     from sgdstudy.training.train import train
     from sgdstudy.training.trajectory import Trajectory
 
@@ -65,7 +66,7 @@ _PUBLIC = {
     "export": "sgdstudy.tracking.export",
     "load_history": "sgdstudy.history.history",
     "load_losses": "sgdstudy.history.elsewhere",
-    "load_claims": "sgdstudy.tracking.load",
+    "load_claims": "sgdstudy.tracking.claims",
     "load_epochs": "sgdstudy.tracking.load",
     "load_runs": "sgdstudy.tracking.load",
     "load_steps": "sgdstudy.tracking.load",

@@ -13,7 +13,7 @@ from conftest import small_curve
 from pandas.testing import assert_frame_equal
 
 import sgdstudy as ss
-from sgdstudy.studies.runner import train_arm
+from sgdstudy.studies.train_arms import train_arm
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.recovery import recover
 from sgdstudy.tracking.store import open_store

@@ -133,6 +133,8 @@ def test_every_folder_says_what_it_is():
             for part in ("Promises:", "May import:", "Start reading:"):
                 assert part in text, path
             assert len(text.splitlines()) >= 5, path
+            for name in re.findall(r"`(\w+\.py|\w+/)`", text):
+                assert (path.parent / name).exists(), (path, name)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)

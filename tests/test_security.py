@@ -9,8 +9,8 @@ import pytest
 from conftest import one_line, small_curve
 
 import sgdstudy as ss
-from sgdstudy.studies.runner import train_arm
 from sgdstudy.studies.scripts import load_study
+from sgdstudy.studies.train_arms import train_arm
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.store import open_store
 

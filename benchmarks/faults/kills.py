@@ -20,7 +20,7 @@ FRESH = 4  # every fourth trial begins without a store
 CODE = """
 import sys
 import sgdstudy as ss
-from sgdstudy.studies.runner import train_arm
+from sgdstudy.studies.train_arms import train_arm
 from sgdstudy.tracking import invocation, recovery
 curve = ss.problems.curve()
 store = recovery.start(sys.argv[1], print)

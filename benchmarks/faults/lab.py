@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 
 import sgdstudy as ss
 from sgdstudy.cli import main
-from sgdstudy.studies.runner import train_arm
+from sgdstudy.studies.train_arms import train_arm
 from sgdstudy.tracking import describe, recovery, sink
 from sgdstudy.tracking.address import DATABASE
 from sgdstudy.tracking.code import package_tags

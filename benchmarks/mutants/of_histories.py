@@ -220,7 +220,7 @@ REPEATS = Group(
             "a run that is refused leaves the global generators elsewhere",
         ),
         (
-            "if not _same(self._losses(w, batch), now) or bool((off > share).any()):",
+            "if not _same_values(self._losses(w, batch), now) or bool((off > share).any()):",
             "if bool((off > share).any()):",
             "noise below a thousand roundings passes",
         ),

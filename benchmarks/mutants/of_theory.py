@@ -49,13 +49,20 @@ DESCENT = Group(
     ],
 )
 
-FIXED_ORDER = Group(
-    "theory/fixed_order.py",
+ORDER_BATCHES = Group(
+    "theory/order_batches.py",
     "theory theory_kinds",
     [
         ("epoch - 1, None))", "epoch, None))", "the batches of the epoch after"),
         ("losses.append((error**2).sum(1) / n)", "losses.append((error**2).sum(1))", "a sum"),
         ("hessians.append(2 / n *", "hessians.append(1 / n *", "half the Hessian"),
+    ],
+)
+
+FIXED_ORDER = Group(
+    "theory/fixed_order.py",
+    "theory theory_kinds",
+    [
         (
             "matrix, offset = factor @ matrix, factor @ offset - lr * gradient",
             "matrix, offset = matrix @ factor, factor @ offset - lr * gradient",
@@ -548,6 +555,7 @@ FASTEST = Group(
 
 GROUPS = [
     DESCENT,
+    ORDER_BATCHES,
     FIXED_ORDER,
     RANDOM_STEP,
     STATIONARY,

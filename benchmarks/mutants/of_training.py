@@ -440,15 +440,22 @@ CONFIG = Group(
             "averaging from the beginning is refused",
         ),
         (
-            "name for name in METRICS if name in known)[:MOST_METRICS]",
-            "name for name in METRICS if name in known)[: MOST_METRICS + 1]",
-            "nine keys",
-        ),
-        (
             "if lowest < 0 or highest >= problem.d:",
             "if lowest < 0 or highest > problem.d:",
             "an index too high is let through",
         ),
+    ],
+)
+
+OWN_COLUMNS = Group(
+    "recipe/own_columns.py",
+    "config train",
+    [
+        (
+            "name for name in METRICS if name in known)[:MOST_METRICS]",
+            "name for name in METRICS if name in known)[: MOST_METRICS + 1]",
+            "nine keys",
+        )
     ],
 )
 
@@ -650,6 +657,7 @@ GROUPS = [
     STATE,
     CHUNK,
     CONFIG,
+    OWN_COLUMNS,
     STOP,
     TRAJECTORY,
     DRAWS,

@@ -208,6 +208,7 @@ class SweepCommand:
         """Run the command; return the exit code."""
         from sgdstudy.sweep import results as sweep_results
         from sgdstudy.sweep import sweep
+        from sgdstudy.sweep.estimate import estimate
 
         plan = self._plan()
         jobs = processes(self.jobs)
@@ -215,7 +216,7 @@ class SweepCommand:
             todo = sweep.waiting(plan, self.resume)
             for combination in todo:
                 say(combination.name)
-            say(sweep.estimate(todo, jobs))
+            say(estimate(todo, jobs))
             return 0
         found = sweep.run(plan, jobs=jobs, dask=self.dask, resume=self.resume, say=say)
         say(f"\n{found.answer}\n")

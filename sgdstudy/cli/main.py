@@ -12,8 +12,9 @@ from sgdstudy.cli.commands import COMMANDS, OLD_WORDS, RunCommand
 from sgdstudy.cli.parsing import about, parse
 from sgdstudy.cli.running import parse_options, run_script
 from sgdstudy.cli.terminal import PlainWarnings
-from sgdstudy.errors import InputError, Interrupted, StoreError, note_secrets, one_line
+from sgdstudy.errors import InputError, Interrupted, StoreError, one_line
 from sgdstudy.language import languages, say, speaking, to_say, unknown
+from sgdstudy.secrecy import note_secrets
 from sgdstudy.studies import output
 from sgdstudy.studies.study import Study
 from sgdstudy.studies.workers import collect_seldom

@@ -47,7 +47,7 @@ class GradeCommand:
         found: list[grade.Grade] = []
         for one in grade.grade(files, self.exercise, seconds, processes(self.jobs)):
             found.append(one)
-            # with each: what was found stays, whatever comes
+            # rewritten after each submission, so that nothing is lost when one of them kills us
             write_table(out, grade.COLUMNS, (done.row() for done in found))
             show(bold(one.file), f"  {in_words(grade.VERDICTS[one.verdict])}")
             for line in one.lines:

@@ -12,9 +12,10 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sgdstudy.errors import InputError, without_secrets
+from sgdstudy.errors import InputError
 from sgdstudy.language import everywhere, to_say
 from sgdstudy.language import say as in_words
+from sgdstudy.secrecy import without_secrets
 from sgdstudy.studies.claims import Claim, Kind
 from sgdstudy.text import legible, printable, written
 

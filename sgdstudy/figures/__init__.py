@@ -1,10 +1,14 @@
-"""Figures of runs, each a plain matplotlib `Figure`; what theory expects is dashed.
+"""Figures of runs and of what studies computed of them; what theory expects is dashed.
+
+A `Chart` is data, panels of lines, drawn as a picture by matplotlib and as a page by plotly; other
+figures are plain matplotlib ones.
 
 Promises: a figure asks a run for what the Protocol `style.Run` names and for nothing else, so that
 stored runs are drawn like fresh ones; no figure computes what a claim would have to know.
 May import: `theory`, `recipe`, `quantities`, `problems` and below.
-Start reading: `style.py` (what all share), then `runs.py` (by epoch), `steps.py`, `parameters.py`
-and `tables.py` (points); `backend.py` imports matplotlib, and is imported first.
+Start reading: `chart.py` and `panels.py` (charts), `lines.py` (their lines, from runs); `style.py`
+(what plain figures share), then `runs.py` (by epoch), `steps.py`, `parameters.py` and `tables.py`;
+`backend.py` imports matplotlib, and is imported first.
 """
 
 from sgdstudy.figures import backend, interactive, lines, palette, tuning

@@ -95,7 +95,7 @@ def styled(draw: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> T:
-        from sgdstudy.figures.far import BARE, settle  # it imports matplotlib, too
+        from sgdstudy.figures.overflow import BARE, settle  # it imports matplotlib, too
 
         with style(), matplotlib.rc_context(BARE):
             figure = draw(*args, **kwargs)

@@ -13,12 +13,13 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from sgdstudy.errors import InputError, without_secrets
+from sgdstudy.errors import InputError
 from sgdstudy.figures import interactive, shown, static
 from sgdstudy.figures.backend import style_of
 from sgdstudy.figures.panels import Panel
 from sgdstudy.figures.style import LINES
 from sgdstudy.language import parted, plain, say
+from sgdstudy.secrecy import without_secrets
 from sgdstudy.text import powers
 
 MOST_LINES = 6  # of a chart that a person takes in at once

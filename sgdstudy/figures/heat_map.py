@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from sgdstudy.errors import without_secrets
 from sgdstudy.figures.backend import styled
 from sgdstudy.language import say, to_say
+from sgdstudy.secrecy import without_secrets
 
 if TYPE_CHECKING:
     from sgdstudy.figures.shown import Figure

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sgdstudy.errors import without_secrets
 from sgdstudy.figures.palette import GREY
+from sgdstudy.secrecy import without_secrets
 from sgdstudy.text import powers
 
 MOST_POINTS = 1500  # of a line: more than there are pixels

@@ -13,7 +13,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from sgdstudy.figures.backend import styled
-from sgdstudy.figures.far import settle
+from sgdstudy.figures.overflow import settle
 from sgdstudy.figures.palette import GREY, light
 from sgdstudy.figures.panels import Line, Panel, dotted, drawable, names_of_y, share_scale, thinned
 from sgdstudy.figures.shown import Figure

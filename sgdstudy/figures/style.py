@@ -15,7 +15,6 @@ from matplotlib.text import Text
 from matplotlib.ticker import ScalarFormatter
 
 from sgdstudy.checks import SeedsLike
-from sgdstudy.errors import without_secrets
 from sgdstudy.figures import palette
 from sgdstudy.figures.backend import style_of
 from sgdstudy.figures.extremes import Extremes
@@ -23,6 +22,7 @@ from sgdstudy.figures.panels import drawable
 from sgdstudy.language import on_axis, parted, say, to_say
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
+from sgdstudy.secrecy import without_secrets
 from sgdstudy.theory import Gap
 
 POINTS = 30_000  # per line

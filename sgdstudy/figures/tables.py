@@ -1,4 +1,4 @@
-"""Figures of the studies that go beyond the notebook."""
+"""Figures of tables: rows of lines and points, as a study computed them, on grids of panels."""
 
 from __future__ import annotations
 

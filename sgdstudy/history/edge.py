@@ -88,11 +88,12 @@ def around_edge(sharpness: np.ndarray, loss: np.ndarray, edge: float) -> Edge:
         >>> found.rises_before, found.rises_beyond, found.loss_there
         (array([0.]), array([0.5]), array([3.]))
     """
-    each = [_around(*both, edge) for both in zip(sharpness.T, loss.T, strict=True)]
+    each = [_seed_around_edge(*both, edge) for both in zip(sharpness.T, loss.T, strict=True)]
     return Edge(*np.array(each, dtype=float).T)
 
 
-def _around(sharpness: np.ndarray, loss: np.ndarray, edge: float) -> tuple[float, ...]:
+def _seed_around_edge(sharpness: np.ndarray, loss: np.ndarray, edge: float) -> tuple[float, ...]:
+    """Return a seed's part of `Edge`, value by value."""
     step, loss = np.flatnonzero(~np.isnan(sharpness)), loss[~np.isnan(loss)]
     seen = sharpness[step]
     ends = seen.max(), np.median(_last_quarter(seen))

@@ -8,7 +8,7 @@ import numpy as np
 
 from sgdstudy import checks, theory
 from sgdstudy.history.arrays import array, parameters
-from sgdstudy.recipe.config import STOP_COLUMNS
+from sgdstudy.recipe.stop import STOP_COLUMNS
 
 if TYPE_CHECKING:
     from sgdstudy.figures.style import Run

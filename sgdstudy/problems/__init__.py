@@ -3,8 +3,9 @@
 Promises: a `Problem` never changes, knows nothing of how it is trained, and gives losses and
 gradients for R parameter vectors at once, none of which sees another. The problems of the notebook
 and of the studies stand ready (`ss.problems.curve()`, `get("curve")`).
-May import: `checks`, `errors`, `text`.
-Start reading: `problem.py`; then `least_squares.py`, which is why full losses cost nothing here.
+May import: `checks`, `language`, `errors`, `text` and below.
+Start reading: `problem.py`; then `least_squares.py`, which is why full losses cost nothing here;
+`fingerprint.py` and `bindings.py` tell what a function of the user's is, and whether it changed.
 """
 
 from sgdstudy.problems.ready_made import (

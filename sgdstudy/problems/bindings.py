@@ -32,7 +32,8 @@ from torch import nn
 
 from sgdstudy.errors import InputError, quoted
 from sgdstudy.problems import bytecode
-from sgdstudy.problems.fingerprint import ATOMS, NAMED, Unseen, fingerprint, is_own, is_own_module
+from sgdstudy.problems.fingerprint import ATOMS, NAMED, Unseen, fingerprint
+from sgdstudy.problems.installed import is_own, is_own_module
 
 MOST_ITEMS = 100  # of a dict, list or array that is looked at
 DEEPEST = 4  # objects within objects
@@ -90,7 +91,7 @@ def note(owner: Any, functions: Iterable[Any]) -> None:
             continue
         parts = {} if place in found.grown else _parts(variable, uses)
         if parts or variable.name:
-            parts = {name: _held(value) for name, value in parts.items()}
+            parts = {name: _reference(value) for name, value in parts.items()}
             variables.append(variable._replace(parts=parts))
     _noted[owner] = variables, uses
 
@@ -102,7 +103,7 @@ def check(owner: Any, what: str) -> None:
         owner: what `note` was given; of others nothing is known.
         what: what it is called in a message.
     """
-    for variable, uses in _of(owner):
+    for variable, uses in _living(owner):
         now = _value(variable)
         if variable.name and not _is_still(variable.held, now):
             raise _refused(what, variable.name, variable.held, now)
@@ -115,17 +116,17 @@ def settle(*owners: Any) -> None:
     theirs = {
         (id(_value(variable)), part)
         for owner in owners
-        for variable, uses in _of(owner)
+        for variable, uses in _living(owner)
         for part, *_ in _changed(variable, uses)
     }
     for owner in list(_noted) if theirs else ():
-        for variable, _ in _of(owner):
+        for variable, _ in _living(owner):
             for part in list(variable.parts):
                 if (id(_value(variable)), part) in theirs:
                     del variable.parts[part]
 
 
-def _of(owner: Any) -> Iterator[tuple[Variable, Uses]]:
+def _living(owner: Any) -> Iterator[tuple[Variable, Uses]]:
     """Yield the variables of a thing that are still there."""
     variables, uses = _noted.get(owner, ([], NOTHING))
     for variable in variables:
@@ -134,6 +135,7 @@ def _of(owner: Any) -> Iterator[tuple[Variable, Uses]]:
 
 
 def _refused(what: str, name: str, then: Any, now: Any) -> InputError:
+    """Build the error of a variable that holds something else now."""
     own = name if name.isidentifier() else "value"
     return InputError(
         f"a function of {what} reads {name!r}, which was {_change(then, now)}, as in a loop; hold "
@@ -146,14 +148,16 @@ def _value(variable: Variable) -> Any:
     holder, name = variable.holder(), variable.name
     if not name or holder is None:
         return holder
-    return _content(_spaces(holder).get(name, holder.__globals__), name)
+    return _content_of(_cells(holder).get(name, holder.__globals__), name)
 
 
-def _spaces(function: types.FunctionType) -> dict[str, types.CellType]:
+def _cells(function: types.FunctionType) -> dict[str, types.CellType]:
+    """Return the cells of the variables that a function has from outside, by name."""
     return dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
 
 
-def _content(space: types.CellType | Mapping[str, Any], name: str) -> Any:
+def _content_of(space: types.CellType | Mapping[str, Any], name: str) -> Any:
+    """Return what a variable of globals or a cell holds; None: nothing."""
     if not isinstance(space, types.CellType):
         return space.get(name)
     try:
@@ -163,12 +167,14 @@ def _content(space: types.CellType | Mapping[str, Any], name: str) -> Any:
 
 
 def _is_plain(value: Any) -> bool:
+    """Whether a value cannot change: a number, a text, or a tuple of such."""
     if type(value) is tuple:
         return all(map(_is_plain, value))
     return type(value) in ATOMS
 
 
-def _held(value: Any) -> Any:
+def _reference(value: Any) -> Any:
+    """Return what stands for a value without keeping it alive: plain ones as they are."""
     if _is_plain(value):
         return value
     try:
@@ -188,6 +194,7 @@ def _is_still(held: Any, now: Any) -> bool:
 
 
 def _alike(then: Any, now: Any) -> bool:
+    """Whether two values do the same, as far as that can be told."""
     if type(then) is not type(now):
         return False
     try:
@@ -197,6 +204,7 @@ def _alike(then: Any, now: Any) -> bool:
 
 
 def _change(held: Any, now: Any) -> str:
+    """Say what a variable held, and what it holds now."""
     shown = _is_plain(held) and _is_plain(now) and not isinstance(held, bytes)
     if shown:
         return f"{quoted(held)} when that was made and is {quoted(now)} now"
@@ -307,6 +315,7 @@ def _attributes(value: Any) -> dict[str, Any]:
 
 
 def _defaults(function: types.FunctionType) -> list[tuple[str, Any]]:
+    """Return the defaults of a function's arguments, by name."""
     code, values = function.__code__, function.__defaults__ or ()
     names = code.co_varnames[: code.co_argcount][code.co_argcount - len(values) :]
     return [*zip(names, values, strict=True), *(function.__kwdefaults__ or {}).items()]
@@ -371,7 +380,7 @@ class _Reads:
 
     def _function(self, function: types.FunctionType) -> None:
         self._object(function)  # its defaults
-        cells = _spaces(function)
+        cells = _cells(function)
         names, changed, grown = bytecode.done(function.__code__)
         self.names |= names
         self.changed |= changed
@@ -381,12 +390,12 @@ class _Reads:
             if how in bytecode.STORES:
                 self.stored.add(place)
             elif name in cells or name in function.__globals__:
-                value = _content(space, name)
+                value = _content_of(space, name)
                 if name in grown:
                     self.grown.add(place)
                 if isinstance(value, types.ModuleType) and not is_own_module(value):
                     continue
-                variable = Variable(name, weakref.ref(function), _held(value))
+                variable = Variable(name, weakref.ref(function), _reference(value))
                 self.variables.append((place, variable))
                 self.add(value)
                 if isinstance(value, types.ModuleType):

@@ -69,7 +69,7 @@ def samples(x: Any, y: Any, loss: Any, what: str) -> tuple[torch.Tensor, torch.T
                 f"{name} of {what} holds whole numbers beyond 2**53, which float64 does not hold; "
                 f"subtract the least of them, or divide"
             )
-        found.append(_own(tensor.to(wanted[name]), tensor, values))
+        found.append(_owned(tensor.to(wanted[name]), tensor, values))
     return found[0], found[1]
 
 
@@ -154,7 +154,7 @@ def _hold_whole(dtype: torch.dtype, given: torch.Tensor) -> bool:
     return int(digits.min()) >= -exact and int(digits.max()) <= exact
 
 
-def _own(tensor: torch.Tensor, read: torch.Tensor, given: Any) -> torch.Tensor:
+def _owned(tensor: torch.Tensor, read: torch.Tensor, given: Any) -> torch.Tensor:
     """Return a tensor that the caller does not write into, where it fits into memory twice."""
     if tensor is not read or isinstance(given, Held) or stays(tensor, given):
         return tensor
@@ -212,7 +212,7 @@ def as_tensor(values: Any, what: str, finite: bool = True) -> torch.Tensor:
         if _is_masked(values):
             raise InputError(f"{what} is masked in places; remove or replace them")
         if not isinstance(values, torch.Tensor):
-            values = _plain(_array(values), what)
+            values = _for_torch(_array(values), what)
         with warnings.catch_warnings():  # arrays that are read only, as memory maps: we only read
             warnings.simplefilter("ignore", UserWarning)
             tensor = torch.as_tensor(values).detach()
@@ -260,7 +260,7 @@ def _array(values: Any) -> np.ndarray:
     return np.array(values.astype(object) if hasattr(values, "astype") else values, object)
 
 
-def _plain(array: np.ndarray, what: str) -> np.ndarray:
+def _for_torch(array: np.ndarray, what: str) -> np.ndarray:
     """Return an array as torch reads it, with the very values of any that holds numbers."""
     if array.dtype.kind == "O":
         return _of_objects(array, what)

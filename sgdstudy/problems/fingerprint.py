@@ -15,12 +15,10 @@ import functools
 import hashlib
 import random
 import sys
-import sysconfig
 import types
 import warnings
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +26,12 @@ import torch
 
 from sgdstudy.errors import InputError, reason
 from sgdstudy.problems import bytecode
+from sgdstudy.problems.installed import (
+    is_installed,
+    is_installed_class,
+    is_installed_module,
+    version,
+)
 
 Code = types.CodeType
 IDLE = "changes_no_number"  # of a class: names of attributes that are not looked at, as caches
@@ -50,7 +54,6 @@ BLIND = {
 READS_FILES = frozenset({"read_text", "read_bytes"})  # methods of paths
 BY_NAME = frozenset({"getattr", "vars"})  # they may ask a module for anything
 LOGS = (list, set, deque)
-HEAP = 1 << 9  # of `type.__flags__`: made by a class statement, or like one
 NAMED = (
     types.BuiltinFunctionType,
     types.WrapperDescriptorType,
@@ -96,7 +99,7 @@ class _Walk:
     def __init__(self, what: str) -> None:
         self.sha = hashlib.sha256()
         self.path = [what]
-        self._met: dict[int, int] = {}  # by identity: which of those met before
+        self._met: dict[int, int] = {}  # id of an object -> its number, in the order of the walk
         self._alive: list[Any] = []  # so that no identity is used twice
 
     def add(self, value: Any) -> None:
@@ -125,7 +128,7 @@ class _Walk:
         elif isinstance(value, NAMED):
             self._named(value)
         elif isinstance(value, types.ModuleType):
-            if not _is_installed_module(value):
+            if not is_installed_module(value):
                 raise self._unseen(f"the module {value.__name__}, of which it may read anything")
             self._write("module", value.__name__)
         elif isinstance(value, type):
@@ -180,7 +183,7 @@ class _Walk:
         cls = type(value)
         self._write(str(value.dtype), str(tuple(value.shape)))
         self._within("'s class", cls)
-        if not _is_installed_class(cls):
+        if not is_installed_class(cls):
             self._within("'s attributes", dict(getattr(value, "__dict__", {})))
         if isinstance(value, np.ndarray) and value.dtype.hasobject:
             self._items("objects", value.ravel().tolist())
@@ -189,7 +192,7 @@ class _Walk:
             if isinstance(value, torch.Tensor):
                 self._write(str(value.requires_grad))
                 flat = value.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
-                # of none torch does not know how its bytes lie
+                # torch cannot view an empty tensor as bytes
                 value = flat.view(torch.uint8).numpy() if len(flat) else np.empty(0)
             self.sha.update(np.ascontiguousarray(value).tobytes())
         except Exception as error:
@@ -203,9 +206,9 @@ class _Walk:
     def _function(self, value: types.FunctionType) -> None:
         self._write("function")
         code = value.__code__
-        if _is_installed(code.co_filename):
+        if is_installed(code.co_filename):
             module = str(value.__globals__.get("__name__"))
-            self._write(module, code.co_qualname, _version(module))
+            self._write(module, code.co_qualname, version(module))
         else:
             self.add(code)
             self._globals(code, value.__globals__, _modules_in(value.__closure__ or ()))
@@ -260,10 +263,11 @@ class _Walk:
         if module.__name__ in seen:
             return
         seen.add(module.__name__)
-        if by_name and not _is_installed_module(module):
+        if by_name and not is_installed_module(module):
             raise self._unseen(f"a call of {by_name}, which may ask {module.__name__} for anything")
-        self._write("module", module.__name__, _version(module.__name__))
-        own = not _is_installed_module(module)  # which may make up what it is asked for
+        self._write("module", module.__name__, version(module.__name__))
+        # by `__getattr__` it may make up what it is asked for
+        own = not is_installed_module(module)
         for name in sorted((asked | {"__getattr__"} if own else asked) & vars(module).keys()):
             value = vars(module)[name]
             self._write(name)
@@ -279,7 +283,7 @@ class _Walk:
         owner = getattr(value, "__objclass__", None)
         module = getattr(value, "__module__", None) or getattr(owner, "__module__", None) or ""
         name = getattr(value, "__qualname__", getattr(value, "__name__", ""))
-        self._write(type(value).__name__, str(module), str(name), _version(str(module)))
+        self._write(type(value).__name__, str(module), str(name), version(str(module)))
         bound = getattr(value, "__self__", None)
         if not (bound is None or isinstance(bound, types.ModuleType)):
             self._within("'s object", bound)
@@ -287,8 +291,8 @@ class _Walk:
     def _class(self, value: type) -> None:
         module = str(value.__module__)  # of some that are made in C it is a descriptor
         self._write("class", module, value.__qualname__)
-        if _is_installed_class(value):
-            self._write(_version(module))
+        if is_installed_class(value):
+            self._write(version(module))
             return
         self._items("bases", value.__bases__)
         self._within("'s class", type(value))
@@ -306,8 +310,8 @@ class _Walk:
             self.add(value.get_state())
             return
         attributes: dict[str, Any] = {}
-        # those of a package know what they are made of
-        if isinstance(value, torch.nn.Module) or not _is_installed_class(cls):
+        # an object of an installed class is told by `_parts` alone
+        if isinstance(value, torch.nn.Module) or not is_installed_class(cls):
             attributes = dict(getattr(value, "__dict__", {}))
             slots = copyreg._slotnames(cls)  # type: ignore[attr-defined]
             attributes |= {name: getattr(value, name) for name in slots if hasattr(value, name)}
@@ -317,7 +321,7 @@ class _Walk:
             for name in (name for name in attributes if name not in idle):
                 self._write(str(name))
                 self._within(f".{name}", attributes[name])
-        if not isinstance(value, torch.nn.Module):  # which is its attributes
+        if not isinstance(value, torch.nn.Module):  # all of a module is in its attributes
             self._parts(value, attributes)
 
     def _parts(self, value: Any, attributes: Mapping[str, Any]) -> None:
@@ -388,64 +392,3 @@ def _blind() -> dict[int, str]:
 def _global_generators() -> tuple[Any, ...]:
     hidden: Any = (random, np.random)  # what their functions are bound to
     return hidden[0]._inst, hidden[1].mtrand._rand, torch.default_generator
-
-
-# ---- what is installed ---------------------------------------------------------------------------
-
-
-@functools.cache
-def _places() -> tuple[Path, ...]:
-    """Return where Python, installed packages and this one lie."""
-    paths = sysconfig.get_paths()
-    found = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    return (*map(Path, found), Path(__file__).parents[1])
-
-
-def _is_installed_module(module: types.ModuleType) -> bool:
-    """Whether a module is not the user's own."""
-    file = vars(module).get("__file__")
-    return module.__name__ in sys.builtin_module_names if file is None else _is_installed(file)
-
-
-@functools.cache
-def _is_installed(file: str) -> bool:
-    """Whether a file is Python's own, of an installed package, or ours."""
-    if file.startswith("<frozen"):
-        return True
-    path = Path(file)
-    inside = any(path.is_relative_to(place) for place in _places())
-    return inside or not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
-
-
-def _is_installed_class(value: type) -> bool:
-    """Whether a class is found under its name in an installed module."""
-    if not isinstance(value.__module__, str):
-        return not value.__flags__ & HEAP
-    found: Any = sys.modules.get(value.__module__)
-    if not (isinstance(found, types.ModuleType) and _is_installed_module(found)):
-        return False
-    for name in value.__qualname__.split("."):
-        found = getattr(found, name, None)
-    # what is made in C need not be where it says
-    return found is value or not value.__flags__ & HEAP
-
-
-def is_own(value: types.FunctionType | type) -> bool:
-    """Whether a function or class is the user's own."""
-    if isinstance(value, type):
-        return not _is_installed_class(value)
-    return not _is_installed(value.__code__.co_filename)
-
-
-def is_own_module(value: types.ModuleType) -> bool:
-    """Whether a module is the user's own."""
-    return not _is_installed_module(value)
-
-
-@functools.cache
-def _version(module: str) -> str:
-    """Return the version of the package that a module belongs to, "" where it has none."""
-    root = module.partition(".")[0]
-    if root in sys.stdlib_module_names:
-        return ".".join(map(str, sys.version_info[:3]))
-    return str(getattr(sys.modules.get(root), "__version__", ""))

@@ -13,7 +13,7 @@ from sgdstudy.problems.torch_operations import Watch, address, tensors_in
 MAX_PARAMETERS = 256
 MAX_ENTRIES = 2e8  # features held in memory once, float64
 TRIED = 1000  # samples on which linearity is tried first
-LARGEST = 1e60  # of the features, and one over the smallest: fourth powers stay finite
+LARGEST = 1e60  # of the features, and of 1 over them: fourth powers stay finite
 # errors, as shares of the largest target, at which a loss is compared with a square
 SIZES = (1e-6, 1e-3, 1.0, 1e3, 1e6, 1e12, 1e30, 1e100)
 PROBED = (1.0, 1.0, 10.0, 1e2, 1e3, 1e6)  # sizes of parameters at which a model is compared
@@ -84,7 +84,7 @@ def scales(loss: Any, y: torch.Tensor) -> torch.Tensor | None:
     try:
         few = _weights(loss, half)
         every = None if few is None else _weights(loss, y)
-    except Exception:  # one that does not run in float64, or on so many, is known to nobody
+    except Exception:  # a loss that does not run in float64, or on so many samples
         return None
     if few is None or every is None or not _near(every[: len(few)], few):
         return None
@@ -127,13 +127,13 @@ _SUMS = """
     view_as_complex _fft_r2c _fft_c2r _fft_c2c _conj _conj_physical
 """
 SUMS = frozenset(_SUMS.split())
-# and those of which, of the arguments at these places, at most one may depend on the parameters
+# linear if at most one of the arguments at these places depends on the parameters
 PRODUCTS = {
     **dict.fromkeys(("mul", "mm", "bmm", "mv", "dot", "vdot", "convolution", "linear"), (0, 1)),
     **dict.fromkeys(("addmm", "baddbmm", "addmv", "addbmm", "addr", "addcmul"), (1, 2)),
     "_trilinear": (0, 1, 2),
 }
-# and those of which the first only may
+# linear if only the first argument depends on the parameters
 FIRST = ("div", "masked_fill", "index_fill")
 # do not look at the values of what they are given
 _VALUELESS = """

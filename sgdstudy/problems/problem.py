@@ -14,7 +14,6 @@ from torch import nn
 from sgdstudy import checks
 from sgdstudy.errors import InputError, failed, quoted
 from sgdstudy.problems import bindings, data, linearity, losses, penalties, trial
-from sgdstudy.problems.data import DTYPES as DTYPES
 from sgdstudy.problems.evaluation import Evaluation
 from sgdstudy.problems.least_squares import LeastSquares
 from sgdstudy.problems.torch_module import copied, functional, load, resetting, trained, uncompiled
@@ -261,7 +260,8 @@ class Problem(Evaluation):
         """What it is made of, by what that is called in a message: see `recipe.identity`."""
         most = data.READ_OF_MAPS if self._stays else None
         model = self.source
-        if isinstance(model, nn.Module):  # whatever is in what is trained: it starts elsewhere
+        # its present parameters do not count: `first parameters` says where it starts
+        if isinstance(model, nn.Module):
             model = load(copied(model), torch.zeros(self.p), self._trained)
         return {
             "data": self.digest,

@@ -15,9 +15,9 @@ from sgdstudy.errors import InputError, failed
 from sgdstudy.problems.data import holds, is_of_its_own
 from sgdstudy.problems.trial import undrawn
 
-MOVED = 0.1  # by what share parameters move for a look whether the module reads them
-TIMES = 3  # such looks
-KINDS = re.compile("int64|long", re.IGNORECASE)  # in torch's word on a wrong kind of numbers
+MOVED = 0.1  # relative change of the parameters, to see whether the module reads them
+TIMES = 3  # as often
+KINDS = re.compile("int64|long", re.IGNORECASE)  # what torch's message on a wrong dtype says
 CLOSE = 1000  # roundings of the largest output
 HOW = "draw its initial values yourself, as w_init=callable(generator)"
 

@@ -85,7 +85,8 @@ def _drop_modes(stack: ExitStack) -> None:
     others = [
         mode
         for mode in overrides._get_current_function_mode_stack()
-        if not isinstance(mode, DeviceContext)  # which lies at the bottom
+        # set by `set_default_device`; it lies at the bottom of the stack
+        if not isinstance(mode, DeviceContext)
     ]
     for _ in others:
         stack.enter_context(overrides._pop_mode_temporarily())

@@ -14,7 +14,7 @@ from sgdstudy.errors import InputError, failed, quoted
 
 TRIED = 2  # samples
 CLOSE = 1000  # roundings
-CALLS = 3  # of what seems to draw
+CALLS = 3  # more calls of a function that seems to draw
 
 
 class Tried(Protocol):
@@ -96,7 +96,8 @@ def _require_apart(problem: Tried, prediction: torch.Tensor, all_y: torch.Tensor
     """
     other = int((all_y != all_y[0]).reshape(len(all_y), -1).any(1).int().argmax())
     y, shape = all_y[[0, other]], prediction.shape[1:]
-    if not all_y.is_floating_point():  # the first and the last class, which may not be there
+    # the lowest and the highest class: the model may have too few outputs for them
+    if not all_y.is_floating_point():
         ends = [int(all_y.argmin()), int(all_y.argmax())]
         extreme = all_y[[place // all_y[0].numel() for place in ends]]
         problem.batch_loss(prediction[None, :1].expand(1, 2, *shape), extreme[None])
@@ -173,7 +174,7 @@ def generators() -> dict[str, Any]:
 def moved(before: dict[str, Any]) -> str:
     """Return whose global generator is elsewhere than before; "" where none is."""
     now = generators()
-    return next((name for name, state in now.items() if not _same(state, before[name])), "")
+    return next((name for name, state in now.items() if not _same_state(state, before[name])), "")
 
 
 def put_back(before: dict[str, Any]) -> None:
@@ -183,7 +184,8 @@ def put_back(before: dict[str, Any]) -> None:
     random.setstate(before["python"])
 
 
-def _same(state: Any, other: Any) -> bool:
+def _same_state(state: Any, other: Any) -> bool:
+    """Whether two states of a generator are one, of torch, numpy or Python."""
     if isinstance(state, torch.Tensor):
         return torch.equal(state, other)
     if isinstance(state[1], np.ndarray):  # numpy's: a name, 624 words, the place among them, ...

@@ -29,7 +29,7 @@ LANCZOS_STEPS = 24  # the top eigenvalue to 1e-8 or so on small networks
 PROBES = 32  # of the trace: its relative standard error is sqrt(2 / 32) |H|_F / tr(H)
 BLOCK_VALUES = 4_000_000  # values of gradients, or of products with Hessians, held at once
 SPREAD = frozenset(spread.SPREAD)
-ROUNDING = 64 * np.finfo(float).eps  # differences below this share of the gradients are none
+ROUNDING = 64 * np.finfo(float).eps  # relative to the gradients; smaller differences are rounding
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # w (n, p), x (n, B, ...), y (n, B, ...)
 
@@ -157,7 +157,7 @@ class Autograd:
         size = batch[1].shape[1]
         at_once = size * batch[0].numel() <= BLOCK_VALUES
         total: dict[str, np.ndarray] = {}
-        # where they do not fit at once, the mean is that of a pass of its own
+        # gradients that do not fit into memory at once take a first pass for their mean
         mean = np.empty(0) if at_once else self._gradients(batch).double().numpy().T
         counts = np.zeros((len(batch[0]), len(spread.EDGES) + 1))
         for gradients in self._by_sample(batch):
@@ -168,7 +168,8 @@ class Autograd:
                 mean = spread.centre(gradients)
             else:
                 gradients -= mean[:, None]
-            gradients[np.abs(gradients) <= noise] = 0  # a kernel may round its last samples so
+            # rounding: a kernel may treat its last samples differently
+            gradients[np.abs(gradients) <= noise] = 0
             for name, value in spread.sums(gradients, mean, wanted).items():
                 total[name] = total.get(name, 0.0) + value
         values = spread.statistics(total, mean, size, wanted)

@@ -20,7 +20,7 @@ from sgdstudy.quantities.spread import nowhere
 BLOCK_VALUES = 65_536  # features gathered at once: few calls, and what they touch stays in cache
 MAX_QR_OPERATIONS = 5e9  # about a second
 SPREAD = frozenset(spread.SPREAD)
-Place = tuple[slice | np.ndarray, slice]  # of a block in `(S, R)`
+Place = tuple[slice | np.ndarray, slice]  # where a block lies in `(S, R)`: steps, replicas
 Block = tuple[Place, int, dict[str, np.ndarray]]  # its place, its rows, their values by name
 
 

@@ -55,7 +55,7 @@ def sums(
         share /= square(mean)
         found["along"] = np.add.reduce(share * share, axis=0)
     if "across" in wanted:
-        if len(centred) == 1:  # nothing is across
+        if len(centred) == 1:  # a single sample: nothing is across
             found["across"] = 0 * found["along"]
         else:
             np.multiply(share, mean[:, None], out=work)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -14,25 +14,13 @@ from sgdstudy import checks, quantities
 from sgdstudy.errors import InputError, quoted, reason
 from sgdstudy.language import say, to_say, unknown
 from sgdstudy.problems import bindings
-from sgdstudy.problems.problem import DTYPES, Problem
+from sgdstudy.problems.data import DTYPES
+from sgdstudy.problems.problem import Problem
 from sgdstudy.problems.torch_state import own_state
-from sgdstudy.recipe import columns, groups, orders, phases, rules, schedules
+from sgdstudy.recipe import columns, groups, orders, own_columns, phases, rules, schedules
 from sgdstudy.recipe import stop as stops
-from sgdstudy.recipe.stop import STOP_COLUMNS as STOP_COLUMNS
 
 ENGINES = ("auto", "eager", "compiled")
-STEP_COLUMNS = tuple(column.name for column in columns.OF_STEPS)
-MOST_METRICS = 8  # with live and the epochs' three, twelve keys in MLflow at the most
-METRICS = columns.charted("steps")
-LABELS = ("study", "arm", "run_id", "invocation")  # of loaded rows
-TAKEN = {
-    *(column.name for column in columns.INDEX),
-    *STEP_COLUMNS,
-    "lr",
-    columns.CLOCK,
-    "live",
-    *LABELS,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,9 +154,9 @@ class TrainConfig:
         settle("clock", checks.truth("clock", self.clock))
         varies = ["lr"] if self.schedule is not None else []
         varies += [columns.CLOCK] if self.clock else []
-        chosen = _free_names(quantities.resolve(self.diagnostics))
-        known = [*STEP_COLUMNS, *varies, *chosen]
-        settle("measures", _measures(self.measures))
+        chosen = own_columns.free_names(quantities.resolve(self.diagnostics))
+        known = [*own_columns.STEP_COLUMNS, *varies, *chosen]
+        settle("measures", own_columns.checked_measures(self.measures))
         settle("stop", stops.settle(self.stop, self.measure_columns))
         settle("patience", checks.count("patience", self.patience))
         if self.stop is not None and self.evaluate_every > 1:
@@ -176,7 +164,8 @@ class TrainConfig:
             checks.choice("stop rule beside evaluate_every", self.stop[0], of_batches)
         if self.stop is None and self.patience != 1:
             raise InputError("patience goes with a stop rule; name one, as stop=('full', 0.1)")
-        settle("metrics", _metrics(self.metrics, known, self.seeds, self.measure_columns))
+        given = (self.metrics, known, self.seeds, self.measure_columns)
+        settle("metrics", own_columns.checked_metrics(*given))
         optimizer, lr = rules.settle(self.optimizer, self.lr, self.options)
         settle("optimizer", optimizer)
         settle("lr", lr)
@@ -305,7 +294,7 @@ class TrainConfig:
         if self.stop is None or self.patience != 1:
             return None
         rule, epsilon = self.stop
-        return (rule, epsilon) if rule in STOP_COLUMNS and epsilon is not None else None
+        return (rule, epsilon) if rule in stops.STOP_COLUMNS and epsilon is not None else None
 
     @property
     def clips(self) -> bool:
@@ -368,57 +357,6 @@ class TrainConfig:
     def drops(self, d: int) -> bool:
         """Whether an epoch leaves out some of d samples."""
         return self.drop_last and sum(self.batch_sizes(d)) < d
-
-
-def _free_names(diagnostics: Collection[str]) -> Collection[str]:
-    """Return the names of diagnostics, none of which is that of another column of `steps`."""
-    for name in diagnostics:
-        if name in TAKEN or re.fullmatch(r"w[0-9]+", name):
-            raise InputError(
-                f"a diagnostic is called {quoted(name)}, which is a column of steps; rename the "
-                f"function, for instance my_{name}"
-            )
-    return diagnostics
-
-
-def _measures(measures: Any) -> dict[str, Any]:
-    if not isinstance(measures, Mapping):
-        raise InputError(f"measures is a dict, as {{'error': f}}, not {quoted(measures)}")
-    for name, function in measures.items():
-        checks.name("a measure's name", name)
-        taken = {*TAKEN, *columns.EPOCHS, "w_true"}
-        if name in taken or f"test_{name}" in taken or re.fullmatch(r"w[0-9]+|test_.*", name):
-            raise InputError(
-                f"a measure is called {quoted(name)}, which is a column, or its test data's would "
-                f"be; rename it, for instance my_{name}"
-            )
-        if not re.fullmatch(r"\w+", name) or not callable(function):
-            raise InputError(
-                f"a measure is a word and a function of predictions and targets, as "
-                f"{{'error': f}}, not {quoted({name: function})}"
-            )
-    return dict(measures)
-
-
-def _metrics(
-    metrics: Any, known: Sequence[str], seeds: Sequence[int], measures: Sequence[str]
-) -> tuple[str, ...]:
-    if metrics is None:
-        return tuple(name for name in METRICS if name in known)[:MOST_METRICS]
-    if not isinstance(metrics, (list, tuple)):
-        raise InputError(
-            f"metrics is a list of columns, as ['loss', 'alpha'], not {quoted(metrics)}"
-        )
-    for name in metrics:
-        if not isinstance(name, str):
-            raise InputError(f"a column for MLflow is a name, as 'loss', not {quoted(name)}")
-        kind, column, which = columns.line(name)
-        if not re.fullmatch(r"w[0-9]+", column):
-            allowed = known if kind == "steps" else [*columns.EPOCHS, *measures]
-            checks.choice(f"column of {kind} for MLflow", column, allowed)
-        if which.startswith("seed") and int(which.removeprefix("seed")) not in seeds:
-            raise InputError(f"the metric {name!r} is of a seed that the run does not have")
-    return tuple(metrics)
 
 
 def _device(device: Any) -> str:

@@ -12,7 +12,7 @@ from sgdstudy.problems.fingerprint import Unseen, fingerprint
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
 
-# of a config: what names the fingerprint of another, or goes with it
+# setting -> the setting whose part of the identity holds it
 TOGETHER = {
     "lr": "optimizer",
     "options": "optimizer",

@@ -127,6 +127,8 @@ def batch_sizes(order: OrderLike, d: int, batch_size: int, drop_last: bool = Fal
 
 
 def _custom(draw: Any) -> Callable[..., Draws]:
+    """Return the stream of an order that a function of the user's draws, epoch by epoch."""
+
     def stream(generator: torch.Generator, d: int, batch_size: int) -> Draws:
         while True:
             try:
@@ -153,6 +155,8 @@ def _custom(draw: Any) -> Callable[..., Draws]:
 
 
 def _fixed(array: torch.Tensor) -> Callable[..., Draws]:
+    """Return the stream of an order that is given as an array."""
+
     def stream(generator: torch.Generator, d: int, batch_size: int) -> Draws:
         yield from array.flatten(1)
 
@@ -206,7 +210,8 @@ class Sampler:
         has_epochs = not (isinstance(order, torch.Tensor) or order == "with_replacement")
         if epoch is not None and epoch < d and has_epochs:
             self._streams = [_cut(stream, d, epoch) for stream in self._streams]
-        self._fresh = fresh and not self._shared  # shared: the generators are others' too
+        # a shared stream's generator is used by others, too
+        self._fresh = fresh and not self._shared
         self._rest = [torch.empty(0, dtype=torch.int64) for _ in seeds]
         self._reorder = ADAPTIVE.get(order) if isinstance(order, str) else None
         self.adaptive = self._reorder is not None
@@ -219,7 +224,8 @@ class Sampler:
     @classmethod
     def of(cls, problem: Problem, recipe: Recipe, seeds: list[int]) -> Sampler:
         """Return the sampler of some seeds of a recipe, as training reads it."""
-        d, n = problem.d, int(recipe.phases(problem.d).at(0).sizes.sum())  # n in every epoch
+        # as many samples in every epoch
+        d, n = problem.d, int(recipe.phases(problem.d).at(0).sizes.sum())
         apart = callable(recipe.order) and problem.draws_starts
         return cls(recipe.order, seeds, d, recipe.batch_size or d, n, apart)
 

@@ -21,8 +21,8 @@ from sgdstudy.errors import InputError, failed, quoted
 from sgdstudy.recipe.one_by_one import OneByOne, load_state_dict, state_dict
 from sgdstudy.recipe.step import Step
 
-DEFAULT_LR = 1e-3  # of names, and of classes that have none of their own
-# of the gradients of the trial steps, replica by replica: what clips does so at some of them
+DEFAULT_LR = 1e-3  # of an optimiser by name, and of a class without a default of its own
+# factors of the trial steps' gradients, per replica: large ones, at which clipping shows
 TRIAL_SCALES = ((1.0, 1e4), (1e-4, 1.0), (1e4, 1e-8), (1e8, 1.0), (1.0, 1e-4), (1e-8, 1e8))
 TRIAL_OF_CLOSURES = ((1.0, 1.0),) * 6  # a line search may never end where nothing can be gained
 SHAPE = "as lambda params: torch.optim.SGD(params, lr=0.1)"
@@ -59,7 +59,7 @@ def build(
     if not needs:
         try:
             made = _called(factory, params, options)
-            if lr is None or _same(lr_of(made), lr):
+            if lr is None or _same_number(lr_of(made), lr):
                 return made
         except InputError as error:
             if not (takes and isinstance(error.__cause__, TypeError)):
@@ -72,7 +72,7 @@ def build(
         )
     wanted = DEFAULT_LR if lr is None else lr
     made = _called(factory, params, {**options, "lr": wanted})
-    if not _same(lr_of(made), wanted):
+    if not _same_number(lr_of(made), wanted):
         raise InputError(
             f"the optimizer {name_of(factory)!r} was given lr={wanted:g} and uses "
             f"{lr_of(made):g}: leave lr out"
@@ -91,7 +91,7 @@ def starting_lr(factory: Factory, lr: Any, options: Mapping[str, Any]) -> float:
         return lr_of(build(factory, [torch.zeros(1, 1, requires_grad=True)], lr, options))
 
     if isinstance(lr, float) and math.isnan(lr) and math.isnan(own := used(None)):
-        return own  # as recorded of one that has none
+        return own  # NaN, as it is recorded of an optimiser without a step size
     return used(None if lr is None else checks.number("lr", lr))
 
 
@@ -143,7 +143,7 @@ def _number(value: Any) -> float:
         return math.nan
 
 
-def _same(a: float, b: float) -> bool:
+def _same_number(a: float, b: float) -> bool:
     return a == b or (math.isnan(a) and math.isnan(b))
 
 

@@ -208,10 +208,12 @@ def make(
     if isinstance(optimizer, str):
         return _by_name(optimizer, lr, options)
     assert problem is not None
-    return _own(lambda params: own_optimizer.build(optimizer, params, lr, options), problem)
+    return _own_rule(lambda params: own_optimizer.build(optimizer, params, lr, options), problem)
 
 
-def _own(factory: Callable[[list[torch.Tensor]], torch.optim.Optimizer], problem: Problem) -> Rule:
+def _own_rule(
+    factory: Callable[[list[torch.Tensor]], torch.optim.Optimizer], problem: Problem
+) -> Rule:
     """Return the rule of a class or factory: side by side only where that changes nothing."""
     w = torch.randn(2, problem.p, generator=torch.Generator().manual_seed(1))
     w, together = w.to(problem.x.device, problem.dtype), TorchOptimizer(factory, own=True)
@@ -221,7 +223,8 @@ def _own(factory: Callable[[list[torch.Tensor]], torch.optim.Optimizer], problem
             alone = replace(alone, closure=own_optimizer.asks_again(alone, w))
             complete = own_optimizer.is_complete(alone, w)
         except InputError:
-            alone = OneByOne(factory, [(1, problem.p)])  # written for the axis of the replicas?
+            # perhaps a factory that was written for parameters (R, p)
+            alone = OneByOne(factory, [(1, problem.p)])
             if _fails_or_mixes(together, alone, w):
                 raise
             complete = own_optimizer.is_complete(alone, w)
@@ -277,7 +280,7 @@ def state_dict(state: Any) -> dict[str, Any]:
     """Return a rule's state as values: nothing, a tensor, or what a torch optimiser keeps."""
     if isinstance(state, one_by_one.Replicas):
         return one_by_one.state_dict(state)
-    if isinstance(state, list):  # of groups
+    if isinstance(state, list):  # groups of parameters: a state each
         parts = enumerate(map(state_dict, state))
         return {f"{i}.{name}": value for i, part in parts for name, value in part.items()}
     if not isinstance(state, torch.optim.Optimizer):

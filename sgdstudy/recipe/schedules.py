@@ -70,7 +70,7 @@ def make(
             raise InputError("schedule_options go with a schedule; name one")
         return lambda steps: np.full(len(steps), lr)
     if isinstance(schedule, str) and schedule in OURS:
-        return _ours(schedule, lr, options)
+        return _inverse(schedule, lr, options)
     if isinstance(schedule, str):
         checks.choice("schedule", schedule, NAMES)
         return _Torch(_by_name(schedule, options, n_steps), lr, schedule, unit)
@@ -90,7 +90,8 @@ def name_of(schedule: Any) -> str:
     return schedule if isinstance(schedule, str) else getattr(schedule, "__name__", "factory")
 
 
-def _ours(name: str, lr: float, options: Mapping[str, Any]) -> Rates:
+def _inverse(name: str, lr: float, options: Mapping[str, Any]) -> Rates:
+    """Return the step sizes of `inverse_time` or `inverse_sqrt`."""
     for option in options:
         checks.choice(f"option of {name}", option, ("decay",))
     allowed = "at least 0 and finite"
@@ -146,7 +147,8 @@ class _Torch:
     def _read(self, n: int) -> None:
         """Go on to step n."""
         found: list[float] = []
-        with warnings.catch_warnings():  # that no step of the optimiser came before is on purpose
+        # torch warns that no optimiser step came before: there is none here
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             for _ in range(max(n - len(self.rates), 1 if n == 1 else BLOCK)):
                 rate = float(self.optimizer.param_groups[0]["lr"])
@@ -156,7 +158,7 @@ class _Torch:
                         raise InputError(
                             f"{self.name} gives {self.unit} {place} the step size {rate!r}"
                         )
-                    break  # nobody has asked for it, and it may lie beyond the run
+                    break  # a bad step size that was only computed ahead; the run may end before it
                 self._refuse_others()
                 found.append(rate)
                 try:

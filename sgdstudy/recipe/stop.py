@@ -38,7 +38,7 @@ def settle(stop: Any, own: list[str]) -> Stop | None:
     if not isinstance(stop, (list, tuple)) or len(stop) != 2:
         raise InputError(f"stop is a pair (rule, epsilon) or None, not {quoted(stop)}")
     rule, epsilon = stop
-    # what is measured of time is another number in each run
+    # not the clock: it differs from run to run
     known = [name for name in columns.EPOCHS if name not in RULES and name != columns.CLOCK]
     if isinstance(rule, str):
         rule = RULES.get(rule, rule)

@@ -2,5 +2,6 @@
 
 Promises: no text of a user acts in the page; nothing is loaded from elsewhere.
 May import: `studies`, `tracking` and below; not `sweep`.
-Start reading: `report.py`, then `sections.py` and `templates/`.
+Start reading: `report.py`, then `sections.py` and `templates/`; `landing.py` is the first page of
+`sgdstudy ui`.
 """

@@ -9,7 +9,7 @@ from sgdstudy.language import say, to_say, translated
 from sgdstudy.report.markup import cut
 from sgdstudy.text import printable, written
 from sgdstudy.tracking import describe
-from sgdstudy.tracking.runs import TrackedRun
+from sgdstudy.tracking.tracked_run import TrackedRun
 
 LONGEST_CELL = 300
 MOST_SETTINGS = 60

@@ -71,7 +71,7 @@ def live(text: str) -> Live:
     title = shapes.fields({"title": shapes.fields({"text": shapes.text})})(found["layout"])
     meta = found["layout"].get("meta")
     note = meta.get("note") if isinstance(meta, dict) else None
-    kept = _plain({"data": traces, "layout": layout}, MOST_DEPTH)
+    kept = _without_markup({"data": traces, "layout": layout}, MOST_DEPTH)
     return Live(
         title=printable(found["layout"]["title"]["text"].replace("<br>", " ")) if title else "",
         note=cut(printable(note)) if isinstance(note, str) else "",
@@ -88,10 +88,10 @@ def live_or_none(text: str, notes: list[str]) -> Live | None:
         return None
 
 
-def _plain(value: Any, depth: int) -> Any:
+def _without_markup(value: Any, depth: int) -> Any:
     """Return values without markup, None for what lies too deep.
 
-    >>> _plain({"text": "a<br>b <a href='x'>c</a>", "x": [1, 2.5, None]}, 3)
+    >>> _without_markup({"text": "a<br>b <a href='x'>c</a>", "x": [1, 2.5, None]}, 3)
     {'text': "a<br>b &lt;a href='x'>c&lt;/a>", 'x': [1, 2.5, None]}
     """
     if isinstance(value, str):
@@ -99,7 +99,9 @@ def _plain(value: Any, depth: int) -> Any:
     if not depth:
         return value if shapes.any_of(shapes.number, shapes.truth)(value) else None
     if isinstance(value, dict):
-        return {k: _plain(v, depth - 1) for k, v in value.items() if NAME.fullmatch(k)}
+        return {k: _without_markup(v, depth - 1) for k, v in value.items() if NAME.fullmatch(k)}
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return [_plain(item, depth - 1) for item in value] if isinstance(value, list) else value
+    return (
+        [_without_markup(item, depth - 1) for item in value] if isinstance(value, list) else value
+    )

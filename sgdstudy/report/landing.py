@@ -23,9 +23,9 @@ from sgdstudy.report.sections import (
 from sgdstudy.studies.study import HIDDEN
 from sgdstudy.tracking import chart_views
 from sgdstudy.tracking.app import MLFLOW, around_mlflow
-from sgdstudy.tracking.runs import TrackedRun
 from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.store import Store
+from sgdstudy.tracking.tracked_run import TrackedRun
 
 REPORT = "/report"
 _made: dict[tuple[str, ...], str] = {}  # the latest report, by the runs of its answers

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
-LONGEST = 5_000  # characters of a paragraph: what is searched for takes its square
+LONGEST = 5_000  # characters of a paragraph: the search takes a time that grows with its square
 LEFT_OUT = (
     "store",
     "jobs",
     "resume",
     "checkpoint_seconds",
     "lang",
-)  # change nothing of what is found
+)  # options that change no result
 
 
 def markdown(text: str, figures: Mapping[str, str] | None = None) -> list[Markup]:
@@ -160,6 +160,6 @@ def _environment(lang: str) -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["breakable"] = breakable
-    colon = say("{title}: {what}", title="", what="")  # with its space
+    colon = say("{title}: {what}", title="", what="")  # French has a space before it
     environment.globals |= {"say": say, "language": lang, "colon": colon}
     return environment

@@ -138,7 +138,7 @@ def small_png(path: Path) -> tuple[bytes, tuple[int, int], str]:
             description = cut(printable(str(opened.info.get("Description", ""))))
             image = Image.new("RGB", opened.size, "white")
             image.paste(opened, mask=opened.getchannel("A") if opened.mode == "RGBA" else None)
-    except Exception as error:  # of many kinds, where the file is damaged
+    except Exception as error:  # Pillow raises errors of many kinds on damaged files
         raise InputError(
             f"the figure {path.name} in the store is no picture: {reason(error)}"
         ) from error

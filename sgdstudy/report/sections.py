@@ -21,10 +21,9 @@ from sgdstudy.studies.study import HIDDEN, LAYERED
 from sgdstudy.text import printable, written
 from sgdstudy.tracking import chart_views, shapes
 from sgdstudy.tracking.app import MLFLOW
-from sgdstudy.tracking.load import finite_or_not, kind_of
+from sgdstudy.tracking.claims import finite_or_not, kind_of
 from sgdstudy.tracking.retry import is_away
 from sgdstudy.tracking.runs import (
-    TrackedRun,
     artifact,
     every_run,
     experiments,
@@ -35,6 +34,7 @@ from sgdstudy.tracking.runs import (
 )
 from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.store import Store
+from sgdstudy.tracking.tracked_run import TrackedRun
 
 if TYPE_CHECKING:
     from markupsafe import Markup

@@ -15,8 +15,8 @@ from sgdstudy.studies.study import Study
 from sgdstudy.training import engines
 from sgdstudy.training.train import train
 
-OTHER_STEPS = 65_000  # as long as these takes what else a study does: theory, figures, the store
-SLOWER = 2  # times as long at the most, on a machine that has other work meanwhile
+OTHER_STEPS = 65_000  # steps that take as long as the rest of a study: theory, figures, the store
+SLOWER = 2  # factor between the estimate and the most that is announced: other work on the machine
 MENDS = {
     "linux": to_say("install g++ (`sudo apt install g++`, or `sudo dnf install gcc-c++`)"),
     "darwin": to_say("install Apple's compiler (`xcode-select --install`)"),

@@ -15,7 +15,8 @@ from sgdstudy.studies.claims import Claim, Claims
 from sgdstudy.studies.study import Study
 
 Guesses = Mapping[tuple[str, str], float]  # by claim and arm; infinite: never
-THOUSANDS = re.compile(r"(?<=\d)\s(?=\d{3}(?!\d))")  # a space between them, whichever
+# any kind of space between groups of three digits
+THOUSANDS = re.compile(r"(?<=\d)\s(?=\d{3}(?!\d))")
 GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
 
 

@@ -74,7 +74,7 @@ class _Legible(io.TextIOWrapper):
 def harden() -> None:
     """Make the output of this process one that never fails; once, and only a program's own."""
     _open_closed()
-    codecs.register_error(ERRORS, _plain)
+    codecs.register_error(ERRORS, _spelled_out)
     for name in NAMES[1:]:
         stream = getattr(sys, name)
         if stream is getattr(sys, f"__{name}__") and isinstance(stream, io.TextIOWrapper):
@@ -168,7 +168,7 @@ def _lead_nowhere(number: int) -> None:
     os.close(nowhere)
 
 
-def _plain(error: UnicodeError) -> tuple[str, int]:
+def _spelled_out(error: UnicodeError) -> tuple[str, int]:
     """Return what stands for the characters that an encoding lacks, and where to go on.
 
     For what is not written by `_Legible`: the question of `input`.

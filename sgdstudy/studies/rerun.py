@@ -2,41 +2,30 @@
 
 from __future__ import annotations
 
-import math
-import shlex
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from sgdstudy import checks
-from sgdstudy.errors import InputError, quoted, recordable
+from sgdstudy.errors import InputError
 from sgdstudy.history.checksums import checked, readable
 from sgdstudy.history.rows import AXIS, Files
-from sgdstudy.language import parted, to_say
 from sgdstudy.language import say as in_words
-from sgdstudy.recipe.config import TrainConfig
+from sgdstudy.language import to_say
 from sgdstudy.studies import helpers
-from sgdstudy.studies.arm import Arm, Options, at_settings, split_point
-from sgdstudy.studies.runner import train_arm
-from sgdstudy.studies.scripts import find_scripts, load_study
-from sgdstudy.studies.study import Study
-from sgdstudy.tracking import describe, provenance, recovery, shapes
+from sgdstudy.studies.rebuild import find_finished, options_of, rebuilt, script_of, then_and_now
+from sgdstudy.studies.train_arms import train_arm
+from sgdstudy.tracking import provenance, recovery
 from sgdstudy.tracking.code import CODE, SAME, Code
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.load import had_rows
-from sgdstudy.tracking.runs import TrackedRun, artifact, find_run, named
+from sgdstudy.tracking.runs import artifact, named
 from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.store import Store
+from sgdstudy.tracking.tracked_run import TrackedRun
 
-ROUNDING = 1e-9  # relative; what theory gives is known to more digits
-SWEPT = ("sgdstudy.arm", "sgdstudy.record", "sgdstudy.settings")
-NEEDED = ("sgdstudy.study", "sgdstudy.script", "sgdstudy.options", "sgdstudy.config_hash")
-RECORDS = ("epochs", "steps")
 HARDWARE = "sgdstudy.hardware"
 
 
@@ -121,15 +110,15 @@ def rerun(
             is of another project, or declares another configuration now.
     """
     opened = recovery.start(store, say, make=False)
-    run = _find(opened, run_id)
-    study, arm, tags = _rebuilt(run, _script_of(run, script, say))
+    run = find_finished(opened, run_id)
+    study, arm, tags = rebuilt(run, script_of(run, script, say))
     tags |= {"sgdstudy.rerun_of": run_id}
     code = helpers.code_of(study.file)
     changed = _changed(opened, run, code)
     for line in changed:
         say(in_words("not as it was, {line}", line=line))
     name = run.tags["sgdstudy.study"]
-    told = _told(run, "sgdstudy.options").get("answer") is not False
+    told = options_of(run, "sgdstudy.options").get("answer") is not False
     with scratch() as folder:
         recorded = _recorded(opened, run, folder)
         invocation = Invocation.start(opened, name, tags, code if told else code.by_hash())
@@ -165,27 +154,13 @@ def _recorded(store: Store, run: TrackedRun, folder: Path) -> dict[str, Path]:
     return recorded
 
 
-def _find(store: Store, run_id: str) -> TrackedRun:
-    run = find_run(store, run_id)
-    if "sgdstudy.options" not in run.tags or run.is_answer:
-        text = to_say("the run {run} is not an arm that a study of ours tracked")
-        raise InputError(in_words(text, run=run_id))
-    if not run.finished:
-        text = to_say("the run {run} is {status}: only a finished one compares")
-        raise InputError(in_words(text, run=run_id, status=run.status))
-    for name in NEEDED:
-        if name not in run.tags:
-            text = to_say("the run {run} has no tag {name}: it cannot be rebuilt")
-            raise InputError(in_words(text, run=run_id, name=name))
-    return run
-
-
 def _changed(store: Store, run: TrackedRun, code: Code) -> list[str]:
     """Return in lines what is not as it was: texts of the code, versions, hardware."""
     now = {**code.tags, HARDWARE: provenance.hardware()}
     # a run of an older version of ours knows no texts, and its commit is that of the package
     names = [name for name in (*SAME, HARDWARE) if name in run.tags] or [HARDWARE]
-    lines = [_then(n, run.tags[n], now.get(n)) for n in names if run.tags[n] != now.get(n)]
+    other = [name for name in names if run.tags[name] != now.get(name)]
+    lines = [then_and_now(name, run.tags[name], now.get(name)) for name in other]
     if CODE in run.tags and run.tags[CODE] != now.get(CODE):
         with scratch() as folder:
             then = {name: artifact(store, run, name, folder) for name in code.copies}
@@ -199,154 +174,6 @@ def _changed(store: Store, run: TrackedRun, code: Code) -> list[str]:
         names_of = ", ".join(others) or in_words("one is gone")
         lines.append(in_words("files: {names}", names=names_of))
     return lines
-
-
-def _then(name: str, then: str | None, now: str | None) -> str:
-    given = {"name": name, "then": str(then), "now": str(now)}
-    return in_words("{name}: {then} then, {now} now", **given)
-
-
-def _script_of(run: TrackedRun, given: str | None, say: Callable[[str], None]) -> Path:
-    """Return the script that a run is of: one of the present project, or what the user names.
-
-    Raises:
-        InputError: it is gone, or of another project.
-    """
-    if given is not None:
-        return checks.path("--script", given)
-    told, scripts = (
-        checks.path("the script of the run", run.tags["sgdstudy.script"]),
-        find_scripts(),
-    )
-    place = helpers.resolved(told)
-    for path in scripts.values():
-        if place is not None and helpers.resolved(path) == place:
-            return path
-    if told.stem in scripts:
-        text = to_say("the run is of {script}; {ours} of this project is run")
-        say(in_words(text, script=told, ours=scripts[told.stem]))
-        return scripts[told.stem]
-    if told.is_file():
-        text = to_say(
-            "the run is of {script}, which is not in the experiments/ of this project; if you "
-            "trust it, give --script {path}"
-        )
-        raise InputError(in_words(text, script=told, path=shlex.quote(str(told))))
-    text = to_say("the script {script} of this run is gone; change to its project's folder")
-    raise InputError(in_words(text, script=told))
-
-
-def _rebuilt(run: TrackedRun, script: Path) -> tuple[Study, Arm, dict[str, str]]:
-    """Return the study and the arm that a run was, and the tags that say so.
-
-    Where its script has no such arm any more, another page may have taken it over: an arm of the
-    same name is the same one if its data and params are.
-    """
-    name = run.name
-    study, options, arms = _declared(run, script)
-    if name in arms:
-        return study, _as_recorded(run, study, arms[name]), _tags(run, study, options)
-    for other in find_scripts().values():
-        if helpers.resolved(other) != helpers.resolved(script) and helpers.declares_study(other):
-            with suppress(InputError):  # another arm of that name, or no study at all
-                page, given, theirs = _declared(run, other)
-                if name in theirs:
-                    return page, _as_recorded(run, page, theirs[name]), _tags(run, page, given)
-    words = {"study": study.name, "name": repr(name), "names": ", ".join(arms)}
-    raise InputError(in_words("{study} has no arm {name} now; it has {names}", **words))
-
-
-def _declared(run: TrackedRun, script: Path) -> tuple[Study, Options, dict[str, Arm]]:
-    """Return a script, its options as the run had them, and its arms; of a sweep the run's own.
-
-    Options that the script does not have (any more) are left out: whether an arm is still the same
-    is seen by its params.
-    """
-    study, tags = load_study(str(script)), run.tags
-    values = _told(run, "sgdstudy.options")
-    options = _options(
-        study, {f.name: values[f.name] for f in fields(study.options) if f.name in values}
-    )
-    with helpers.beside(script):
-        if "sgdstudy.settings" not in tags:
-            every = replace(options, answer=True)  # arms: an older version left none out
-            arms = study.placed_arms(every)
-            return study, options, {recordable(name): arm for name, arm in arms.items()}
-        settings, changed = split_point(_told(run, "sgdstudy.settings"))
-        record = checks.choice("record", tags.get("sgdstudy.record"), RECORDS)
-        base = study.placed_arms(_options(study, {**vars(options), **changed}))
-        told = tags.get("sgdstudy.arm", "")
-        arm = next((arm for name, arm in base.items() if recordable(name) == told), None)
-        return study, options, {} if arm is None else {run.name: at_settings(arm, settings, record)}
-
-
-def _told(run: TrackedRun, tag: str) -> dict[str, Any]:
-    what = f"the tag {tag} of the run {run.run_id}"
-    found: dict[str, Any] = shapes.parsed(run.tags[tag], shapes.OPTIONS, what)
-    return found
-
-
-def _options(study: Study, values: Mapping[str, Any]) -> Options:
-    """Return a script's options with values that a tag names.
-
-    Raises:
-        InputError: a value of another kind than the script's own.
-    """
-    for name, value in values.items():
-        default = getattr(study.options, name, None)
-        kinds = {bool: shapes.truth, int: shapes.whole, float: shapes.number, str: shapes.text}
-        if not kinds.get(type(default), shapes.plain)(value):
-            text = to_say("{name} of the run is not what {study} takes: {given}")
-            raise InputError(in_words(text, name=name, study=study.name, given=quoted(value)))
-    return study.chosen(**values)  # type: ignore[no-any-return]
-
-
-def _tags(run: TrackedRun, study: Study, options: Options) -> dict[str, str]:
-    """Return what it takes to run the arm again."""
-    return {**study.tags(options), **{tag: run.tags[tag] for tag in SWEPT if tag in run.tags}}
-
-
-def _as_recorded(run: TrackedRun, study: Study, arm: Arm) -> Arm:
-    """Return the arm with the numbers of then.
-
-    Raises:
-        InputError: its data or params are others.
-    """
-    arm = arm.but(**_as_it_was(arm.config, run.params))
-    params = describe.parameters(arm.problem, arm.config)
-    other = [n for n, value in params.items() if run.params.get(n) != value[:6000]]
-    if other or describe.config_hash(arm.problem, params) != run.tags["sgdstudy.config_hash"]:
-        what = parted([_then(n, run.params.get(n), params[n]) for n in other]) if other else ""
-        text = to_say("{study} declares {name} otherwise now: {what}")
-        given = {"study": study.name, "name": repr(run.name)}
-        raise InputError(in_words(text, what=what or in_words("other data"), **given))
-    return arm
-
-
-def _as_it_was(config: TrainConfig, params: Mapping[str, str]) -> dict[str, Any]:
-    """Return the numbers of the settings, as they were then where those of now differ by rounding.
-
-    Scripts derive step sizes from theory, whose last bits depend on threads and processors.
-    """
-
-    def then(name: str, now: Any) -> Any:
-        if not isinstance(now, float) or name not in params:
-            return now
-        try:
-            recorded = float(params[name])
-        except ValueError:
-            return now
-        return recorded if math.isclose(recorded, now, rel_tol=ROUNDING) else now
-
-    def all_of(prefix: str, options: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: then(f"{prefix}.{name}", value) for name, value in options.items()}
-
-    return {
-        "lr": then("lr", config.lr),
-        "options": all_of("optimizer", config.options),
-        "schedule_options": all_of("schedule", config.schedule_options),
-        "stop": config.stop and (config.stop[0], then("epsilon", config.stop[1])),
-    }
 
 
 def _compare(kind: str, old: Path, new: Path) -> Difference | None:

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, failed, note_secrets, quoted, reason, stripped
+from sgdstudy.errors import InputError, failed, quoted, reason
 from sgdstudy.language import prose, to_say, translated
 from sgdstudy.recipe import columns
+from sgdstudy.secrecy import note_secrets, stripped
 from sgdstudy.studies.arm import Arm, Options
 from sgdstudy.studies.claims import Claim, Claims
 from sgdstudy.studies.declared import (
@@ -236,7 +237,7 @@ class Study:
         ask = self.ask
         asked = self._called("ask", lambda: dict(ask(options) if callable(ask) else ask))
         gone = {arm for _, arm in asked} - set(arms)
-        if gone:  # but for what is no arm by default either: all of some, of which a claim is
+        if gone:  # a name that is no arm by default either stands for several: it stays
             gone &= self.placed_arms(self.chosen()).keys()
         return {key: translated(text) for key, text in asked.items() if key[1] not in gone}
 
@@ -298,7 +299,7 @@ class Study:
                 yield name, functools.partial(draw, runs)
             return
         for name, figure in self.figures(runs):
-            yield name, functools.partial(_same, figure)
+            yield name, functools.partial(_unchanged, figure)
 
     def main(self) -> None:
         """Run the script from the command line; nothing while the script is only loaded."""
@@ -350,7 +351,7 @@ def study(module: str) -> Study:
     return Study(there["__file__"], there["__doc__"], options, **parts, **further)
 
 
-def _same(value: Any) -> Any:
+def _unchanged(value: Any) -> Any:
     return value
 
 

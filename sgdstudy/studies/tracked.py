@@ -12,8 +12,8 @@ from sgdstudy.history.rows import AXIS, Rows
 from sgdstudy.recipe.identity import Identity
 from sgdstudy.tracking import recovery
 from sgdstudy.tracking.invocation import Invocation
-from sgdstudy.tracking.runs import FINGERPRINT
 from sgdstudy.tracking.sink import RunSink
+from sgdstudy.tracking.tracked_run import FINGERPRINT
 from sgdstudy.tracking.writing import writing
 
 

@@ -20,7 +20,7 @@ from sgdstudy.language import language, speak
 from sgdstudy.studies import deaths, output
 from sgdstudy.training import interrupts
 
-WORKER_NICE = 10  # whoever takes their results goes first: one that lags makes them wait
+WORKER_NICE = 10  # the process that takes their results has priority: if it lags, they wait
 
 
 def collect_seldom() -> None:

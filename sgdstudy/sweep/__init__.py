@@ -4,5 +4,5 @@ Promises: each combination is a run like any other; what is finished is not run 
 in which workers finish changes no number.
 May import: `studies` and below; not `report`.
 Start reading: `plan.py` (which combinations), then `sweep.py` (running them),
-`worker.py` (one of them).
+`worker.py` (one of them); `results.py`, what came of it.
 """

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from sgdstudy.errors import InputError, without_secrets
+from sgdstudy.errors import InputError
 from sgdstudy.language import unknown
+from sgdstudy.secrecy import without_secrets
 
 Grid = dict[str, list[Any]]
 MOST_VALUES = 100_000  # on one axis

@@ -10,9 +10,10 @@ from functools import cached_property
 from typing import Any
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, quoted, recordable, stripped
+from sgdstudy.errors import InputError, quoted
 from sgdstudy.language import say, to_say, translated, unknown
 from sgdstudy.recipe.identity import Identity
+from sgdstudy.secrecy import recordable, stripped
 from sgdstudy.studies import helpers
 from sgdstudy.studies.arm import (
     OPTIONS,
@@ -28,7 +29,7 @@ from sgdstudy.studies.study import Study
 from sgdstudy.sweep import grid as grids
 from sgdstudy.tracking import describe
 from sgdstudy.tracking.code import Code
-from sgdstudy.tracking.runs import FINGERPRINT
+from sgdstudy.tracking.tracked_run import FINGERPRINT
 
 RECORDS = ("epochs", "steps")
 

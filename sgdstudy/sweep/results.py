@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 
 from sgdstudy import figures, theory
-from sgdstudy.errors import InputError, reason, recordable, without_secrets
+from sgdstudy.errors import InputError, reason
 from sgdstudy.figures import heat_map, palette
 from sgdstudy.language import say
 from sgdstudy.recipe.columns import more_is_better
+from sgdstudy.secrecy import recordable, without_secrets
 from sgdstudy.tracking import chart_views
 from sgdstudy.tracking.entries import Closing
 
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
     from sgdstudy.sweep.plan import Plan
     from sgdstudy.tracking.invocation import Invocation
-    from sgdstudy.tracking.runs import TrackedRun
     from sgdstudy.tracking.store import Store
+    from sgdstudy.tracking.tracked_run import TrackedRun
 
 
 log = logging.getLogger("sgdstudy")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +16,6 @@ from sgdstudy.history.history import History
 from sgdstudy.history.rows import AXIS, Rows
 from sgdstudy.language import say as in_words
 from sgdstudy.language import to_say
-from sgdstudy.recipe import draw_cache
 from sgdstudy.studies import helpers, workers
 from sgdstudy.sweep import cluster, results
 from sgdstudy.sweep.plan import Combination, Plan
@@ -26,21 +24,17 @@ from sgdstudy.tracking import chart_views, garbage, recovery
 from sgdstudy.tracking.group import grouped
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.prune import remove
-from sgdstudy.tracking.runs import CHANGED, FINGERPRINT, NUMBER, TrackedRun, every_run
+from sgdstudy.tracking.runs import every_run
 from sgdstudy.tracking.sink import RunSink
 from sgdstudy.tracking.store import locate, read_store
+from sgdstudy.tracking.tracked_run import CHANGED, FINGERPRINT, NUMBER, TrackedRun
 from sgdstudy.tracking.writing import writing
 from sgdstudy.training.interrupts import interrupt_flag, visible
-from sgdstudy.training.train import train
 
 if TYPE_CHECKING:
-    from sgdstudy.studies.arm import Arm
     from sgdstudy.tracking.store import Store
 
 MOST_POINTS = 1_000_000
-TRACK_SECONDS = 0.05  # of a run, in MLflow
-START_SECONDS = 5.0
-TRIAL_SECONDS = 0.2
 Spread = Callable[[Callable[..., Any], Iterator[tuple[Any, ...]]], Iterator[Any]]
 
 
@@ -191,51 +185,6 @@ def waiting(plan: Plan, resume: bool) -> list[Combination]:
     database = locate(plan.options.store).database
     there = resume and (database is None or database.exists())
     return _todo(plan.combinations, _runs(read_store(plan.options.store), plan) if there else [])
-
-
-def estimate(todo: list[Combination], jobs: int) -> str:
-    """Say how many combinations there are and about how long they take, from a short trial."""
-    if not todo:
-        return in_words("0 combinations: all are finished")
-    once, per_step = _trial(todo[0].arm)
-    steps = sum(c.arm.n_steps * len(c.arm.config.seeds) for c in todo)
-    trained, tracked = per_step * steps + once * len(todo), TRACK_SECONDS * len(todo)
-    total = START_SECONDS + max((trained + tracked) / jobs, tracked)  # one process tracks
-    text = in_words(
-        "{n} combination, at most {steps} steps over all seeds",
-        "{n} combinations, at most {steps} steps over all seeds",
-        n=len(todo),
-        steps=steps,
-    )
-    return in_words(
-        "{text}: about {time:.0f} s on {n} process",
-        "{text}: about {time:.0f} s on {n} processes",
-        text=text,
-        time=total,
-        n=jobs,
-    )
-
-
-def _trial(arm: Arm) -> tuple[float, float]:
-    """Return about how many seconds a run takes whatever its length, and how many a step."""
-    epochs, seconds = min(2, arm.config.epochs), 0.0
-    timed: list[tuple[float, int]] = []
-    with draw_cache.shared():
-        while True:
-            config = replace(arm.config, epochs=epochs, stop=None, patience=1)
-            for _ in range(2):  # the first compiles, and draws the orders
-                started = time.perf_counter()
-                steps = int(train(arm.problem, config=config, progress=False).n_steps.sum())
-                seconds = time.perf_counter() - started
-            timed.append((seconds, max(1, steps)))
-            if seconds > TRIAL_SECONDS or epochs == arm.config.epochs:
-                break
-            epochs = min(4 * epochs, arm.config.epochs)
-    (short, few), (long, many) = timed[0], timed[-1]
-    if many == few:
-        return 0.0, long / many
-    per_step = max(0.0, long - short) / (many - few)
-    return max(0.0, short - per_step * few), per_step
 
 
 # ---- to the workers and back ----------------------------------------------------------------

@@ -14,13 +14,13 @@ from sgdstudy.history.rows import Memory
 from sgdstudy.language import say, to_say
 from sgdstudy.recipe import draw_cache
 from sgdstudy.studies import helpers
-from sgdstudy.studies.runner import train_arm
 from sgdstudy.studies.scripts import load_study
+from sgdstudy.studies.train_arms import train_arm
 from sgdstudy.sweep.plan import Combination, Plan
 from sgdstudy.theory.predictions import SWEEP_WORK, predict
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.retry import reason_of
-from sgdstudy.tracking.runs import CHANGED, FINGERPRINT
+from sgdstudy.tracking.tracked_run import CHANGED, FINGERPRINT
 from sgdstudy.training.interrupts import called, interrupt_flag
 from sgdstudy.training.train import train
 

@@ -11,7 +11,8 @@ and `config` what is trained and how, `confidence` of an interval, `seed` of the
 
 Promises: nothing here looks at a run; what is not known is refused, never guessed.
 May import: `recipe`, `quantities`, `problems` and below.
-Start reading: `descent.py`, `fixed_order.py`, `random_step.py`; `expect.py` binds them to an arm.
+Start reading: `descent.py`, `order_batches.py` and `fixed_order.py`, `random_step.py`; `expect.py`
+binds them to an arm.
 """
 
 import inspect
@@ -69,11 +70,8 @@ from sgdstudy.theory.drift import (
 from sgdstudy.theory.estimates import Estimate
 from sgdstudy.theory.fastest import Fastest, fastest_steps
 from sgdstudy.theory.fixed_order import (
-    Batches,
     Growth,
     OrderLosses,
-    batches,
-    batches_by_epoch,
     critical_lr,
     epoch_map,
     exact_radius,
@@ -87,6 +85,7 @@ from sgdstudy.theory.fixed_order import (
 )
 from sgdstudy.theory.mean_absolute import least_absolute_gradient
 from sgdstudy.theory.medians import draw_within, ratio_of_means
+from sgdstudy.theory.order_batches import Batches, batches, batches_by_epoch
 from sgdstudy.theory.particles import Estimated, reshuffling_growth, reshuffling_lr_limit
 from sgdstudy.theory.paths import PRODUCTS, first_overflow, log_rate, lyapunov, lyapunov_zero_lr
 from sgdstudy.theory.random_order import (

@@ -20,7 +20,7 @@ from sgdstudy.problems.problem import Problem
 from sgdstudy.problems.torch_state import own_state
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.theory.drift import SampleLaw
-from sgdstudy.theory.fixed_order import Batches
+from sgdstudy.theory.order_batches import Batches
 
 KINDS = {
     "ls": (LeastSquares, "moments, as problem.least_squares"),

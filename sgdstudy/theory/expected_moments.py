@@ -1,4 +1,4 @@
-"""What second moments and laws of large K expect of a problem and a configuration.
+"""What theory expects of random batches, by second moments, and of many epochs, by their laws.
 
 The part of `expect.Expected` about batches that are drawn at random, and about orders that start
 at the minimiser.

@@ -1,4 +1,4 @@
-"""What a given order of the samples expects: of an epoch, and of the seeds' own steps.
+"""What theory expects of a given order of the samples: of an epoch, of the seeds' own steps.
 
 The part of `expect.Expected` about orders that are known before the run.
 """
@@ -15,7 +15,7 @@ import torch
 
 from sgdstudy.errors import InputError
 from sgdstudy.known import Known
-from sgdstudy.theory import fixed_order, paths, random_order, rounding
+from sgdstudy.theory import fixed_order, order_batches, paths, random_order, rounding
 from sgdstudy.theory.expected_moments import ExpectedMoments
 from sgdstudy.theory.medians import median
 from sgdstudy.theory.predictions import followed_losses, known_order
@@ -31,10 +31,10 @@ class ExpectedOrders(ExpectedMoments):
     # ---- a fixed order ---------------------------------------------------------------------
 
     @cached_property
-    def batches(self) -> fixed_order.Batches:
+    def batches(self) -> order_batches.Batches:
         """The batches of the first seed's first epoch."""
         self._steps_are_plain()
-        return fixed_order.batches(self.problem, self.config)
+        return order_batches.batches(self.problem, self.config)
 
     @property
     def steepest(self) -> np.ndarray:
@@ -105,7 +105,7 @@ class ExpectedOrders(ExpectedMoments):
                 f"at lr {self._lr:g} batches multiply an error by more than float64 holds; "
                 "give a smaller step size"
             )
-        pieces = next(fixed_order.indices_by_epoch(problem, self.config, self.config.seeds[0]))
+        pieces = next(order_batches.indices_by_epoch(problem, self.config, self.config.seeds[0]))
         if len(pieces[-1]) != len(pieces[0]):
             raise InputError(
                 f"batches are taken alone where all are as large; of {problem.d} samples the last "
@@ -260,7 +260,7 @@ class ExpectedOrders(ExpectedMoments):
         exact, sums = self.problem.to(torch.float64, "cpu"), []
         for seed in self.config.seeds:
             w = exact.initial([seed])
-            parts = next(fixed_order.indices_by_epoch(exact, self.config, seed))
+            parts = next(order_batches.indices_by_epoch(exact, self.config, seed))
             losses = [exact.losses(w, exact.x[part][None], exact.y[part][None]) for part in parts]
             sums.append(float(sum(losses)))
         value = float(np.median(sums))

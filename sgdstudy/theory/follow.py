@@ -16,7 +16,7 @@ from sgdstudy.problems.least_squares import LeastSquares
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.recipe.orders import Sampler
-from sgdstudy.theory import fixed_order
+from sgdstudy.theory import fixed_order, order_batches
 
 FIXED_ORDERS = ("sequential", "reversed", "strided")
 
@@ -57,7 +57,7 @@ def epoch_ends(
             squares = _squares(rows, sampler.take(sum(sizes)).numpy(), sizes, len(ls.w_star) + 1)
             epoch = _multiplied(squares, share, config.lr)
             if fixed:  # once: over all stretches, not only those that were multiplied
-                most = fixed_order.growth(fixed_order.batches(problem, config), config.lr).factor
+                most = fixed_order.growth(order_batches.batches(problem, config), config.lr).factor
                 epoch = epoch._replace(growth=np.array([most if most > 1 + 1e-12 else 1.0]))
         with np.errstate(all="ignore"):  # of seeds that diverge
             running = (y.swapaxes(-1, -2) @ epoch.form @ y)[:, 0, 0]

@@ -14,7 +14,7 @@ from sgdstudy.problems.ready_made import linear
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.recipe.orders import batch_sizes
 from sgdstudy.theory.descent import moments
-from sgdstudy.theory.fixed_order import indices_by_epoch
+from sgdstudy.theory.order_batches import indices_by_epoch
 from sgdstudy.theory.step_sizes import is_projection, projected
 
 MIXED = 5  # e-foldings after which a path has forgotten the direction that it started in

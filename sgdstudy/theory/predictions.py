@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from sgdstudy import theory
+from sgdstudy.problems.data import DTYPES
 from sgdstudy.problems.least_squares import LeastSquares
-from sgdstudy.problems.problem import DTYPES, Problem
+from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe import orders
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.theory.follow import FIXED_ORDERS, epoch_ends, work

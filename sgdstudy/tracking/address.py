@@ -13,8 +13,9 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, note_secrets, quoted, without_secrets
+from sgdstudy.errors import InputError, quoted
 from sgdstudy.language import unknown
+from sgdstudy.secrecy import note_secrets, without_secrets
 
 DATABASE = "mlflow.db"
 SUFFIXES = (".db", ".sqlite", ".sqlite3")

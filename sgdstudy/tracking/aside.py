@@ -23,7 +23,7 @@ from sgdstudy.tracking.places import links_in, remove_folder
 from sgdstudy.tracking.store import Store
 
 REASON = "reason.txt"
-AGAIN = "-again"  # after the name of a folder: another of its run is aside
+AGAIN = "-again"  # is added to a folder's name where that name is taken there
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Aside:
 def put(store: Store, folder: Path, reason: str) -> Path:
     """Set a run's folder aside; return where it lies now."""
     place = _place(store) / folder.name
-    while place.exists():  # of a copy, say
+    while place.exists():  # taken, for instance by a copy of it
         place = place.with_name(place.name + AGAIN)
     place.parent.mkdir(parents=True, exist_ok=True)
     (folder / REASON).write_text(one_line(reason) + "\n", encoding="utf-8")

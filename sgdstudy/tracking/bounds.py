@@ -18,7 +18,7 @@ from sgdstudy.errors import Away
 
 # a page of a thousand runs of ours has 12 MB; Python's objects take twenty times their JSON
 MOST_ANSWER = 64_000_000
-LINE = 65_536  # bytes of a line between two pieces of an answer
+LINE = 65_536  # bytes of the longest line between two chunks of an answer
 FAILING = (408, 425, 429)  # and all from 500 on
 _now: contextvars.ContextVar[Reading | None] = contextvars.ContextVar("reading", default=None)
 

@@ -60,7 +60,7 @@ class Series:
 
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
         """Go on from what another one had taken."""
-        for key in {name.rpartition(".")[0]: None for name in state}:  # in their order
+        for key in {name.rpartition(".")[0]: None for name in state}:  # each key once, in order
             self._series[key] = Extremes()
             kept = {name: state[f"{key}.{name}"] for name in ("steps", "values")}
             self._series[key].load_state_dict(kept)

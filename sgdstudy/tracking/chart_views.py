@@ -19,8 +19,9 @@ from urllib.parse import quote
 from sgdstudy.language import say, to_say, translated
 from sgdstudy.recipe import columns
 from sgdstudy.recipe.columns import PREFIX
-from sgdstudy.tracking.runs import TrackedRun, search
+from sgdstudy.tracking.runs import search
 from sgdstudy.tracking.store import Store
+from sgdstudy.tracking.tracked_run import TrackedRun
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment
@@ -127,7 +128,8 @@ def _asked(title: str, key: str) -> Chart:
     """Return a chart that the study declares."""
     kind, name, _ = columns.line(columns.setting(key))
     column = columns.TABLES[kind].get(name)
-    return Chart(translated(title), key, column is None or column.linear)  # a parameter has a sign
+    # a parameter w<i>, in no table, may be negative
+    return Chart(translated(title), key, column is None or column.linear)
 
 
 def _of_column(key: str, column: columns.Column, keys: set[str]) -> list[Chart]:
@@ -150,7 +152,7 @@ def _state(
 
     Where nothing moves, all steps count alike, and their axis is linear.
     """
-    x = "log" if moves else "linear"  # the first epoch counts most
+    x = "log" if moves else "linear"  # shows the first epoch widest
     sections = _sections(keys - flat, asked)
     return {
         "searchFilter": runs_shown,

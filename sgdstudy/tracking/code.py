@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sgdstudy.errors import without_secrets
+from sgdstudy.secrecy import without_secrets
 
 CODE, PACKAGE = "sgdstudy.code", "sgdstudy.package"  # tags: hashes of their texts
 COMMIT = "mlflow.source.git.commit"

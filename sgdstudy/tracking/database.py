@@ -43,7 +43,7 @@ def make(path: Path) -> None:
             made = SqlAlchemyStore(sqlite_uri(draft), path.parent.as_uri())
         except Exception as error:
             if is_full(path.parent):
-                raise StoreError(_full(path)) from error
+                raise StoreError(_disk_is_full(path)) from error
             raise
         made.engine.dispose()
         with opened(draft) as connection:
@@ -66,7 +66,7 @@ def opened(path: Path, query: str = "mode=rw") -> Iterator[sqlite3.Connection]:
         with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=0.5)) as connection:
             yield connection
     except sqlite3.Error as error:
-        raise _said(path, error) from error
+        raise _as_our_error(path, error) from error
 
 
 def require_plain(connection: sqlite3.Connection, path: Path) -> None:
@@ -94,13 +94,14 @@ def require_plain(connection: sqlite3.Connection, path: Path) -> None:
         )
 
 
-def _said(path: Path, error: sqlite3.Error) -> Exception:
+def _as_our_error(path: Path, error: sqlite3.Error) -> Exception:
+    """Return what an error of SQLite means, as one of ours or of Python's."""
     name = getattr(error, "sqlite_errorname", None) or ""
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return TimeoutError(reason_of(error))
     fails = name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN"))
     if name == "SQLITE_FULL" or (fails and is_full(path.parent)):
-        return StoreError(_full(path))
+        return StoreError(_disk_is_full(path))
     if name.startswith("SQLITE_IOERR"):
         return StoreError(f"{path} cannot be read or written ({error}); is its disk in order?")
     if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")):
@@ -117,7 +118,8 @@ def _said(path: Path, error: sqlite3.Error) -> Exception:
     return InputError(f"{path} cannot be read or written ({error})")
 
 
-def _full(path: Path) -> str:
+def _disk_is_full(path: Path) -> str:
+    """Say that a disk is full, and what helps."""
     return (
         f"the disk that {path} is on is full; free some space, as sgdstudy prune does. "
         f"What is in the store can be read"
@@ -202,7 +204,8 @@ def require_writable(path: Path, *others: Path) -> None:
     said = ""
     try:
         with contextlib.closing(sqlite3.connect(path, timeout=0)) as connection:
-            connection.execute("DELETE FROM alembic_version WHERE 0")  # none, and yet a write
+            # deletes nothing, but needs the right to write
+            connection.execute("DELETE FROM alembic_version WHERE 0")
             connection.rollback()
     except sqlite3.Error as error:
         said = f"; SQLite says: {error}"

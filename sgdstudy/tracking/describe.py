@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sgdstudy.errors import reason, recordable
+from sgdstudy.errors import reason
 from sgdstudy.language import say, to_say
 from sgdstudy.problems import losses, penalties
 from sgdstudy.problems.problem import Problem
@@ -20,6 +20,7 @@ from sgdstudy.quantities import norm
 from sgdstudy.recipe import columns, groups, orders, rules, schedules
 from sgdstudy.recipe import stop as stops
 from sgdstudy.recipe.config import TrainConfig
+from sgdstudy.secrecy import recordable
 
 if TYPE_CHECKING:
     from sgdstudy.history.history import History

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from sgdstudy.errors import recordable
+from sgdstudy.secrecy import recordable
 
 KEY = "sgdstudy.key"  # tag: the name of the run's folder
 ORIGIN = "sgdstudy.unpacked_from"  # tag: the run's id in the store that it was packed from

@@ -17,7 +17,8 @@ from sgdstudy import checks
 from sgdstudy.errors import InputError, unwritable
 from sgdstudy.history.rows import ROW_GROUP, WHOLE_NUMBERS
 from sgdstudy.language import say, to_say
-from sgdstudy.tracking.load import claims_of, claims_table, load_runs, sources
+from sgdstudy.tracking.claims import claims_of, claims_table
+from sgdstudy.tracking.load import load_runs, sources
 from sgdstudy.tracking.parquet import LABELS, Source, dtype_of, gather
 from sgdstudy.tracking.places import require_outside
 from sgdstudy.tracking.scratch import scratch
@@ -26,7 +27,7 @@ from sgdstudy.tracking.store import read_store
 FORMATS = ("csv", "parquet")
 FILES = ("runs", "claims", "epochs", "steps")
 LEAST_BLOCK = 256_000_000.0  # bytes of rows that are held at a time
-MOST_STEPS_A_ROW = 10  # of a run of ours: one, and what was left out
+MOST_STEPS_A_ROW = 10  # of a seed; ours have 1, or more where rows were left out
 
 
 def export(

@@ -10,7 +10,7 @@ from typing import Any
 from sgdstudy.errors import InputError
 from sgdstudy.language import say, to_say
 from sgdstudy.tracking.address import DATABASE
-from sgdstudy.tracking.load import claims_of_run, read_claims
+from sgdstudy.tracking.claims import claims_of_run, read_claims
 from sgdstudy.tracking.retry import is_away
 from sgdstudy.tracking.runs import experiments, readable_runs
 from sgdstudy.tracking.scratch import scratch

@@ -14,11 +14,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sgdstudy.errors import InputError, StoreError, of_option
+from sgdstudy.errors import InputError, StoreError
 from sgdstudy.history.history import History
 from sgdstudy.language import translated
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
+from sgdstudy.secrecy import of_option
 from sgdstudy.tracking import chart_views, describe, provenance
 from sgdstudy.tracking import scratch as folders
 from sgdstudy.tracking.code import Code
@@ -26,9 +27,10 @@ from sgdstudy.tracking.entries import Closing, Opening, now_ms
 from sgdstudy.tracking.journal import Journal, Later
 from sgdstudy.tracking.resume import SECONDS
 from sgdstudy.tracking.retry import is_away
-from sgdstudy.tracking.runs import INVOCATION, NUMBER, next_number
+from sgdstudy.tracking.runs import next_number
 from sgdstudy.tracking.sink import RunSink, close_interrupted, room_on_disk
 from sgdstudy.tracking.store import Store
+from sgdstudy.tracking.tracked_run import INVOCATION, NUMBER
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,8 @@ class Journal(Sending):
             if opening is None and age > BEGIN_SECONDS:  # nothing was written down, nothing is lost
                 remove_folder(folder)
             return None
-        if found.tags.get(KEY) != folder.name:  # whose lock tells nothing of the run
+        # a copy of a journal: holding its lock says nothing about the run
+        if found.tags.get(KEY) != folder.name:
             lock.release()
             text = to_say("{folder} is a copy of {key} and left alone: remove it by hand")
             log.warning("%s", say(text, folder=folder, key=found.tags.get(KEY, "")))
@@ -218,7 +219,7 @@ class Journal(Sending):
         try:
             self._deliver()
             self._log(stamped, {}, {})
-        except Exception as error:  # they are written down: the end of the run sends them again
+        except Exception as error:  # the points are on the disk, and sent again when the run ends
             log.debug("points not sent: %s", reason_of(error))
             return False
         return True
@@ -244,7 +245,8 @@ class Journal(Sending):
     def files(self) -> list[Path]:
         """Return what has to be on the disk before it is known how the run ended."""
         found = [self.folder / "closing.new", *self.folder.glob("artifacts"), *self.artifacts()]
-        opened = [self.folder / "opening.json", self.folder.parent]  # of the others they are there
+        # a journal that sends alone has synced these already
+        opened = [self.folder / "opening.json", self.folder.parent]
         return found if self.later is None else [*found, *opened]
 
     def seal(self) -> None:

@@ -25,23 +25,20 @@ from sgdstudy.language import say
 from sgdstudy.recipe.columns import PREFIX
 from sgdstudy.text import counted
 from sgdstudy.tracking import shapes
+from sgdstudy.tracking.claims import claims_of
 from sgdstudy.tracking.entries import A_KEY, KEY
 from sgdstudy.tracking.parquet import LABELS, Source, gather
-from sgdstudy.tracking.retry import is_away
-from sgdstudy.tracking.runs import TrackedRun, artifact, lacks_files, named, runs_of
+from sgdstudy.tracking.runs import artifact, lacks_files, named, runs_of
 from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.store import Store, read_store
+from sgdstudy.tracking.tracked_run import TrackedRun
 
 MAX_BYTES = 1_000_000_000
-CLAIM_FIELDS = (
-    *("name", "arm", "expected", "measured", "tolerance", "holds", "source", "kind", "guess"),
-)
 SHARED = {  # options of all scripts: `studies.arm.SHARED`
     *("seeds", "first_seed", "device", "engine", "store", "jobs", "strict", "answer", "predict"),
     *("resume", "checkpoint_seconds", "lang"),
 }
 LARGEST = float(np.finfo(float).max)  # what MLflow's database keeps of an infinity
-NOT_FINITE = {"inf": np.inf, "-inf": -np.inf, "nan": np.nan}
 log = logging.getLogger("sgdstudy")
 
 
@@ -130,25 +127,6 @@ def load_epochs(
 ) -> pd.DataFrame:
     """Return one row per epoch of every seed of every arm; arguments as `load_steps`."""
     return _load("epochs", study, arms, seeds, columns, None, invocation, store)
-
-
-def load_claims(
-    study: str, *, invocation: str = "latest", store: str | None = None
-) -> pd.DataFrame:
-    """Return the claims of a study: `CLAIM_FIELDS`, and the columns study and invocation.
-
-    `kind` is prediction, identity or description; `guess` is what `--predict` was told, inf for
-    never, NaN where nothing was.
-
-    Args:
-        study: an experiment's name, as `ex6_shuffle`.
-        invocation: `latest` (yours, where several people share a server), `all`, or an id.
-        store: see `store.locate`.
-
-    Raises:
-        InputError: a study or an invocation that is not in the store.
-    """
-    return claims_table(claims_of(read_store(store), study, invocation))
 
 
 # ---- rows -----------------------------------------------------------------------------------
@@ -270,77 +248,6 @@ def _check_size(found: list[Source], study: str, kind: str) -> None:
 # ---- values ------------------------------------------------------------------------------------
 
 
-def claims_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Return claims as a table, which has its columns without any too."""
-    table = pd.DataFrame(rows, columns=None if rows else [*CLAIM_FIELDS, "study", "invocation"])
-    return table.astype({"guess": float})
-
-
-def claims_of(
-    store: Store, study: str, invocation: str, whole: bool = False
-) -> list[dict[str, Any]]:
-    """Return the claims of a study; a damaged file is done without and said, or refused.
-
-    Args:
-        store: where they are.
-        study: an experiment's name.
-        invocation: `latest`, `all`, or an id.
-        whole: refuse what is damaged.
-
-    Raises:
-        InputError: a study or an invocation that is not in the store; a damaged file, where whole.
-    """
-    found = []
-    with scratch() as folder:
-        for run in runs_of(store, study, invocation, None, answers=True):
-            labels = {name: run.labels(study)[name] for name in ("study", "invocation")}
-            found += [claim | labels for claim in claims_of_run(store, run, folder, whole)]
-    return found
-
-
-def claims_of_run(
-    store: Store, run: TrackedRun, folder: Path, whole: bool = False
-) -> list[dict[str, Any]]:
-    """Return the claims of an `answer` run; a remote file is fetched into the folder."""
-    try:
-        path = artifact(store, run, "claims.json", folder)
-        if path is not None:
-            return read_claims(path, run.sums.get(path.name))
-        if run.finished and ("claims.json" in run.sums or lacks_files(store, run)):
-            raise InputError(say("the store lacks the claims of {run}", run=named([run])))
-        return []
-    except InputError as error:
-        if whole or is_away(error):
-            raise
-        log.warning("%s", say("{why}; it is done without", why=str(error)))
-        return []
-
-
-def read_claims(path: Path, crc: str | None = None) -> list[dict[str, Any]]:
-    """Return the claims of a `claims.json`, by any version of ours.
-
-    Args:
-        path: where it is.
-        crc: its checksum, as it was written; None: nobody knows it.
-
-    Raises:
-        Damaged: it is not what we write there.
-    """
-    claims = shapes.parsed(shapes.read_text(path, crc=crc) or "", shapes.CLAIMS, str(path))
-    return [
-        {name: finite_or_not(value) for name, value in claim.items()}
-        | {"kind": kind_of(claim), "guess": finite_or_not(claim.get("guess"))}
-        for claim in claims
-    ]
-
-
-def finite_or_not(value: Any) -> Any:
-    """Undo what JSON needs: non-finite values are strings there."""
-    if isinstance(value, list):
-        return [finite_or_not(item) for item in value]
-    return NOT_FINITE.get(value, value) if isinstance(value, str) else value
-
-
 def _figures(metrics: Mapping[str, float]) -> dict[str, float]:
     """Return the metrics that are logged once, by the names of their columns."""
     found = {}
@@ -387,9 +294,3 @@ def _number_or_text(text: str) -> Any:
         except ValueError:
             continue
     return text
-
-
-def kind_of(claim: Mapping[str, Any]) -> str:
-    """Return the kind of a claim of a `claims.json`; those of older stores do not name it."""
-    named: str | None = claim.get("kind")
-    return named or ("description" if claim["expected"] is None else "prediction")

@@ -31,20 +31,17 @@ from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.load import had_rows
 from sgdstudy.tracking.outputs import replacing, require_free
 from sgdstudy.tracking.runs import (
-    INVOCATION,
-    NUMBER,
-    TrackedRun,
     artifact,
     find_run,
     named,
     names_of_artifacts,
     next_number,
-    order_of,
     runs_of,
     search,
 )
 from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.store import Store
+from sgdstudy.tracking.tracked_run import INVOCATION, NUMBER, TrackedRun, order_of
 from sgdstudy.tracking.writing import writing
 
 FORMAT = 1
@@ -60,7 +57,7 @@ def _kept(value: Any) -> bool:
     """Whether it is a name that a store keeps: of a run, a tag, a param, a metric."""
     try:
         return bool(value.encode()) and len(value) <= checks.LONGEST_NAME
-    except (AttributeError, UnicodeEncodeError):  # no text, or halves of characters
+    except (AttributeError, UnicodeEncodeError):  # not a text, or one that UTF-8 cannot write
         return False
 
 
@@ -369,7 +366,7 @@ def _insert(
         closing = Closing(about["status"], points=about["points"], end_ms=about["end_ms"])
         taken = journal.close(closing)
     except BaseException:
-        if not journal.closed:  # the file has it still
+        if not journal.closed:  # nothing is lost: the packed file still has the run
             journal.remove()
         raise
     if journal.refusal is not None and journal.run_id is not None:

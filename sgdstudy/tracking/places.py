@@ -108,7 +108,7 @@ def odd_in(folder: Path) -> Iterator[tuple[Path, str]]:
     A link leads what we read, write or remove to someone else's files; a pipe is waited for.
     """
     for path in (folder, *folder.rglob("*")):
-        with suppress(FileNotFoundError):  # its owner is at it
+        with suppress(FileNotFoundError):  # its owner is moving or removing it
             mode = path.lstat().st_mode
             if stat.S_ISLNK(mode):
                 yield path, say("a symbolic link")

@@ -9,11 +9,12 @@ from sgdstudy.errors import InputError
 from sgdstudy.language import say, to_say
 from sgdstudy.tracking import database
 from sgdstudy.tracking.places import remove_folder, size_of
-from sgdstudy.tracking.runs import TrackedRun, experiments, place_of, readable_runs
+from sgdstudy.tracking.runs import experiments, place_of, readable_runs
 from sgdstudy.tracking.store import Store
+from sgdstudy.tracking.tracked_run import TrackedRun
 from sgdstudy.tracking.writing import alive
 
-Doomed = dict[tuple[str, str], list[TrackedRun]]  # by experiment and user
+Doomed = dict[tuple[str, str], list[TrackedRun]]  # (experiment, user) -> the runs to drop
 log = logging.getLogger("sgdstudy")
 
 
@@ -37,7 +38,7 @@ def plan(store: Store, keep: int) -> Doomed:
             if run.invocation and run.status != "RUNNING":
                 whose = run.tags.get("mlflow.user", "unknown")
                 found.setdefault((experiment.name, whose), []).append(run)
-    doomed = {of: _older(runs, keep) for of, runs in sorted(found.items())}
+    doomed = {of: _older_runs(runs, keep) for of, runs in sorted(found.items())}
     living = alive(store, {run.invocation for runs in doomed.values() for run in runs})
     doomed = {
         of: [run for run in runs if run.invocation not in living] for of, runs in doomed.items()
@@ -45,7 +46,7 @@ def plan(store: Store, keep: int) -> Doomed:
     return {of: runs for of, runs in doomed.items() if runs}
 
 
-def _older(runs: list[TrackedRun], keep: int) -> list[TrackedRun]:
+def _older_runs(runs: list[TrackedRun], keep: int) -> list[TrackedRun]:
     """Return the runs of all but the latest invocations."""
     latest = dict.fromkeys(
         run.invocation for run in sorted(runs, key=lambda run: run.order, reverse=True)

@@ -13,12 +13,13 @@ from sgdstudy.tracking.entries import KEY, ORIGIN
 from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.provenance import Process
 from sgdstudy.tracking.retry import is_away, reason_of
-from sgdstudy.tracking.runs import TrackedRun, experiments, search
+from sgdstudy.tracking.runs import experiments, search
 from sgdstudy.tracking.sink import close_interrupted, room_on_disk
 from sgdstudy.tracking.store import Store, open_store
+from sgdstudy.tracking.tracked_run import TrackedRun
 
 log = logging.getLogger("sgdstudy")
-MOST_TRIES = 3  # of sending a run to a server that answers, and fails at it
+MOST_TRIES = 3  # to send a run to a server that answers, and fails at this one
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,8 @@ def _finish(journal: Journal, found: Recovered, away: bool) -> list[str]:
         journal.let_go()
         return found.waiting
     ended, patience = journal.closed, 0.0 if journal.tries else None
-    if not ended and ORIGIN in journal.opening.tags:  # closed now, it would pass for unpacked
+    # if it were closed now, it would look as if it had been unpacked whole
+    if not ended and ORIGIN in journal.opening.tags:
         what = f"{journal.opening.study}: {journal.opening.name}"
         text = to_say("{run} was being unpacked and is not whole; unpack its file again")
         log.warning("%s", in_words(text, run=what))

@@ -11,14 +11,16 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from sgdstudy.errors import InputError, StoreError, recordable
+from sgdstudy.errors import InputError, StoreError
 from sgdstudy.history.checksums import Sealed, checked, readable
 from sgdstudy.history.rows import AXIS
 from sgdstudy.language import say, to_say
+from sgdstudy.secrecy import recordable
 from sgdstudy.tracking.retry import is_away, reason_of
-from sgdstudy.tracking.runs import TrackedRun, artifact, search
+from sgdstudy.tracking.runs import artifact, search
 from sgdstudy.tracking.sink import RunSink
 from sgdstudy.tracking.store import Store
+from sgdstudy.tracking.tracked_run import TrackedRun
 from sgdstudy.training.checkpoint import (
     NAME,
     PLAIN,
@@ -77,7 +79,7 @@ def find_former(
         tags: what it must have: the configuration's hash, the version of the code.
         folder: where files of a remote store are put.
     """
-    for run in _ended(store, study, arm, tags):
+    for run in _ended_runs(store, study, arm, tags):
         try:
             path = artifact(store, run, NAME, folder)
             if path is None:
@@ -97,7 +99,9 @@ def find_former(
         return Former(run.run_id, values, there)
     config = {CONFIG: tags[CONFIG]}
     of_other_code = (
-        run for run in _ended(store, study, arm, config) if not tags.items() <= run.tags.items()
+        run
+        for run in _ended_runs(store, study, arm, config)
+        if not tags.items() <= run.tags.items()
     )
     why = say("no run of it can be gone on with")
     if next(of_other_code, None):
@@ -109,7 +113,9 @@ def find_former(
     return None
 
 
-def _ended(store: Store, study: str, arm: str, tags: Mapping[str, str]) -> Iterator[TrackedRun]:
+def _ended_runs(
+    store: Store, study: str, arm: str, tags: Mapping[str, str]
+) -> Iterator[TrackedRun]:
     """Yield the runs of an arm that are over, the latest first."""
     only = " AND ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
     try:

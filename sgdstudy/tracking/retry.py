@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from sgdstudy.errors import LONGEST_REASON, Away, InputError, without_secrets
+from sgdstudy.errors import LONGEST_REASON, Away, InputError
+from sgdstudy.secrecy import without_secrets
 
 T = TypeVar("T")
-PASSING = (408, 425, 429)  # below 500: too slow, too early, too many
+PASSING = (408, 425, 429)  # HTTP: timeout, too early, too many requests; all from 500 on pass, too
 # what other packages say, and what we say of it; the first that is found
 PLAIN = {
     r"database is locked": "the database is locked by another program; end it, or wait",

@@ -18,8 +18,8 @@ from filelock import FileLock, Timeout
 from sgdstudy.tracking.places import remove_folder
 
 PREFIX = "sgdstudy-"
-LOCK = ".scratch.lock"  # not that of a store, which may lie there under such a name
-MADE_SECONDS = 60.0  # a folder may be one whose lock is about to be taken
+LOCK = ".scratch.lock"  # another name than a store's lock: a store may lie in such a folder
+MADE_SECONDS = 60.0  # a younger folder may belong to a process that is about to lock it
 NOWHERE = Path(os.devnull) / "no temporary folder"
 
 

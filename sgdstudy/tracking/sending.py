@@ -15,15 +15,17 @@ from sgdstudy.language import say, to_say
 from sgdstudy.tracking import chart_views, shapes
 from sgdstudy.tracking.durable import move, write_json
 from sgdstudy.tracking.entries import KEY, Closing, Opening, Stamped
-from sgdstudy.tracking.runs import TrackedRun, names_of_artifacts, search
+from sgdstudy.tracking.runs import names_of_artifacts, search
 from sgdstudy.tracking.shared import make_folder, share
 from sgdstudy.tracking.store import Store
+from sgdstudy.tracking.tracked_run import TrackedRun
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
 
 NOTE = "mlflow.note.content"
-STANDS = "sgdstudy.note_stands"  # experiment's tag: no, if its description is of changed options
+# tag of an experiment: no, if its description is of changed options
+STANDS = "sgdstudy.note_stands"
 
 
 class Sending:
@@ -45,8 +47,8 @@ class Sending:
         self.uri: str | None = sent.get("uri")
         self.changed: list[Path] = []
         self._opened: bool = sent.get("opened", False)
-        self._tried = True  # the store may know a run that we know nothing of
-        self._doubted = bool(self.run_id)  # it may know nothing of a run that we know
+        self._tried = True  # an earlier try may have created the run in the store
+        self._doubted = bool(self.run_id)  # the run may be gone from the store since
 
     def artifacts(self) -> list[Path]:
         """Return the files that the store has not got yet."""
@@ -73,7 +75,7 @@ class Sending:
             else:
                 self._require_unfinished(run, closing)
             self.run_id, self.uri = run.run_id, run.artifact_uri
-            if closing is None:  # else it is over in a moment, and found by its key if we are not
+            if closing is None:  # one that closes now is found by its key, should we be killed
                 self._note_sent(opened=False)
         if self._opened and closing is None:
             return

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from sgdstudy.errors import Away, InputError, Refused, StoreError, one_line, without_secrets
+from sgdstudy.errors import Away, InputError, Refused, StoreError, one_line
+from sgdstudy.secrecy import without_secrets
 from sgdstudy.tracking import address, bounds
 from sgdstudy.tracking.places import local_path
 from sgdstudy.tracking.retry import PLAIN, is_away, reason_of, within
@@ -48,7 +49,7 @@ class Client:
 
     def __init__(self, client: Any, uri: str) -> None:
         self._client, self._uri, self._sizes = client, uri, dict[tuple[str, str], int]()
-        self._places: dict[str, str] = {}  # of the artifacts of the runs that were seen
+        self._places: dict[str, str] = {}  # run id -> where its artifacts are
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -161,16 +162,16 @@ def ask(uri: str, call: Callable[[], T], limit: float, most: int | None = None) 
         try:
             return call()
         except Exception as error:
-            raise _ours(uri, error) from error
+            raise _as_our_error(uri, error) from error
     limit = min(limit, SILENT_SECONDS) if uri in _silent else limit
     with bounds.at_most(bounds.MOST_ANSWER if most is None else most) as reading:
         try:
             found = within(limit, call)
         except TimeoutError as error:
             _silent.add(uri)
-            raise _ours(uri, error) from error
+            raise _as_our_error(uri, error) from error
         except Exception as error:
-            raise _ours(uri, reading.excess or error) from error
+            raise _as_our_error(uri, reading.excess or error) from error
     _silent.discard(uri)
     return found
 
@@ -188,7 +189,7 @@ def first(uri: str, make: Callable[[], T]) -> T:
             return make()
         except Exception as error:
             plain = reason_of(error) in PLAIN.values()
-            raise (_ours(uri, error) if plain else error) from error
+            raise (_as_our_error(uri, error) if plain else error) from error
     if uri.startswith("http"):
         if address.is_loopback(uri):
             spare_loopback(urlsplit(uri).hostname or "")
@@ -197,7 +198,7 @@ def first(uri: str, make: Callable[[], T]) -> T:
         warnings.filterwarnings("ignore", "Unverified HTTPS request")
         made = make()
         for handler in logging.getLogger("mlflow").handlers:
-            handler.addFilter(_plain)  # once: a second one of the same is none
+            handler.addFilter(_is_shown)  # adding the same filter again changes nothing
         return made
     shown = without_secrets(uri, whole=True)
     try:
@@ -208,7 +209,7 @@ def first(uri: str, make: Callable[[], T]) -> T:
         raise Away(f"the store {shown} does not answer ({_without_password(uri, error)})") from None
 
 
-def _plain(record: logging.LogRecord) -> bool:
+def _is_shown(record: logging.LogRecord) -> bool:
     """Whether a line of MLflow's is shown, then without what acts on a terminal.
 
     What it warns of as it makes an error of an answer is in the error, which we say.
@@ -292,7 +293,7 @@ def _connected(uri: str, make: Callable[[], T]) -> T:
     return make()
 
 
-def _ours(uri: str, error: Exception) -> Exception:
+def _as_our_error(uri: str, error: Exception) -> Exception:
     """Return what an error of MLflow's means, as one of ours."""
     from mlflow.exceptions import MlflowException
 

@@ -155,7 +155,7 @@ class RunSink:
             scratch = scratch / journal.folder.name
             shutil.copytree(journal.folder / "artifacts", scratch, copy_function=_link)
         journal.close(closing)
-        paths = {kind: _lies(f"{kind}.parquet", scratch, journal) for kind in AXIS}
+        paths = {kind: _place_of(f"{kind}.parquet", scratch, journal) for kind in AXIS}
         return Files({kind: path for kind, path in paths.items() if path is not None})
 
 
@@ -202,7 +202,7 @@ def to_parquet(journal: Journal) -> dict[str, str]:
         damaged: list[Damaged] = []
         (journal.folder / "artifacts" / f"{kind}.parquet").unlink(
             missing_ok=True
-        )  # a first attempt
+        )  # written by an earlier attempt
         if next(undamaged(stream.batches(kind), damaged), None) is not None:
             name = f"{kind}.parquet"
             journal.add(name, functools.partial(_rows_to_parquet, stream, kind, damaged))
@@ -236,7 +236,7 @@ def _rows_to_parquet(stream: ArrowStream, kind: str, damaged: list[Damaged], pat
     write_parquet(undamaged(stream.batches(kind), damaged), path)
 
 
-def _lies(name: str, scratch: Path | None, journal: Journal) -> Path | None:
+def _place_of(name: str, scratch: Path | None, journal: Journal) -> Path | None:
     """Return where an artifact of a run that was closed lies: in our own files of it first."""
     if scratch is not None and (scratch / name).exists():
         return scratch / name

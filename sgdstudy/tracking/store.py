@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, cast
 from filelock import FileLock
 
 from sgdstudy import checks
-from sgdstudy.errors import Away, InputError, Refused, StoreError, quoted, without_secrets
+from sgdstudy.errors import Away, InputError, Refused, StoreError, quoted
 from sgdstudy.language import say, to_say
+from sgdstudy.secrecy import without_secrets
 from sgdstudy.tracking import address, database, read_only, server
 from sgdstudy.tracking.places import FOLDERS, OURS, local_path, place_of_run
 from sgdstudy.tracking.retry import patiently
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 ENVIRONMENT = "MLFLOW_TRACKING_URI"
 LOCK = ".lock"  # held while a database is made
 LOCK_SECONDS = 20.0
-EXPERIMENT_SECONDS = 1.0  # a sweep makes dozens of runs a second
+EXPERIMENT_SECONDS = 1.0  # an id is trusted so long: a sweep makes dozens of runs a second
 
 
 @dataclass(frozen=True)
@@ -112,16 +113,16 @@ class Store:
         from mlflow.exceptions import MlflowException
 
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        # they print a traceback of what we say in one line
+        # its loggers print tracebacks where we say one line
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         self._file  # noqa: B018  from now on
         try:
-            made: Any = server.first(self.uri, self._mlflows)
+            made: Any = server.first(self.uri, self._mlflow_client)
         except MlflowException as error:
             raise self._explained(error) from error
         return cast("MlflowClient", server.Client(made, self.uri))
 
-    def _mlflows(self) -> Any:
+    def _mlflow_client(self) -> Any:
         from mlflow import MlflowClient
 
         if self.database is None:
@@ -217,7 +218,7 @@ def locate(given: str | Path | None = None) -> Store:
     """
     if not isinstance(given, (str, Path, type(None))):
         raise InputError(f"the store is a folder or a tracking URI, not {quoted(given)}")
-    if isinstance(given, Path):  # one called localhost:5000 too
+    if isinstance(given, Path):  # a path is a folder, even one called localhost:5000
         given = str(given.expanduser().absolute())
     choice = (_from_environment() or _nearest()) if given is None else given
     uri, file = address.parse(choice)

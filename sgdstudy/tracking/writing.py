@@ -28,8 +28,8 @@ from sgdstudy.tracking.retry import is_away, reason_of
 from sgdstudy.tracking.shared import make_folder, share
 from sgdstudy.tracking.store import Store
 
-TAG = "sgdstudy.writing."  # and a digest of the invocation, and its writer: a word that changes
-LOOKING = "looks "  # before the word of one that does not write yet
+TAG = "sgdstudy.writing."  # then a digest of the invocation, and its writer; see `BEAT_SECONDS`
+LOOKING = "looks "  # begins the value of one that only looks whether it may write
 BEAT_SECONDS, WATCH_SECONDS = 5.0, 20.0
 log = logging.getLogger("sgdstudy")
 
@@ -137,7 +137,7 @@ def _leased(store: Store, study: str, name: str, fresh: bool) -> Iterator[None]:
             if any(
                 word.startswith(LOOKING) and other < tag.token for other, word in others.items()
             ):
-                tag.withdraw()  # of two that look at once, it waits for us to do so
+                tag.withdraw()  # two look at once: the one with the larger token gives way
             if not tag.outlasts(others):
                 raise Held(name)
         tag.put("")

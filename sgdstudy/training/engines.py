@@ -1,4 +1,4 @@
-"""What takes the steps of a chunk: eager torch, or a compiled step (`sgdstudy.compiled`).
+"""What takes the steps of a chunk: eager torch, or a compiled step (`compiled/`).
 
 Both turn parameters, state and a stream of samples into the record of the steps, everything of
 it: the parameters, losses and gradients of every replica. They agree to rounding, and to the last
@@ -152,7 +152,7 @@ class Eager:
     def _evaluated(self, w: torch.Tensor, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Return losses `(R,)` and gradients `(R, p)` of batches; None: of all the data."""
         if self.asks and len(w) > 1:  # rounded as its closure does, which compares
-            rows = [self._evaluated(w[r : r + 1], _of(batch, r)) for r in range(len(w))]
+            rows = [self._evaluated(w[r : r + 1], _replica_of(batch, r)) for r in range(len(w))]
             loss, gradient = (torch.cat(part) for part in zip(*rows, strict=True))
             return loss, gradient
         if batch is not None:
@@ -162,7 +162,7 @@ class Eager:
 
     def _again(self, batch: Any, r: int, w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return loss and gradient, clipped, of replica r's batch at parameters `(p,)`."""
-        loss, gradient = self._evaluated(w[None], _of(batch, r))
+        loss, gradient = self._evaluated(w[None], _replica_of(batch, r))
         return loss[0], clipped(gradient, **self.clips)[0]
 
     def _batches(
@@ -187,7 +187,7 @@ def _rates(config: TrainConfig, d: int) -> schedules.Rates:
     return (lambda steps: np.stack([of(steps) for of in every], 1)) if config.groups else every[0]
 
 
-def _of(batch: Any, r: int) -> Any:
+def _replica_of(batch: Any, r: int) -> Any:
     """Return replica r's part of a batch; None stays."""
     return batch and tuple(part[r : r + 1] for part in batch)
 

@@ -75,7 +75,7 @@ class Repeats:
 
     def _look(self, w: torch.Tensor, batch: Any, then: torch.Tensor) -> None:
         now = self._losses(w, batch)
-        if _same(now, then):
+        if _same_values(now, then):
             return
         x, y = (self.problem.x[None], self.problem.y[None]) if batch is None else batch
         with torch.no_grad():  # what a loss is large or small beside
@@ -83,7 +83,7 @@ class Repeats:
             scale = self.problem.batch_loss(nothing, y[:1, :FEW])
         share = ROUNDINGS * torch.finfo(w.dtype).eps * (then.abs() + scale.abs())
         off = (now - then).abs() - (ROUNDING * then.abs() if self.compiled else 0.0)
-        if not _same(self._losses(w, batch), now) or bool((off > share).any()):
+        if not _same_values(self._losses(w, batch), now) or bool((off > share).any()):
             raise InputError(
                 "the model, or its loss, gives another loss than at the beginning for the same "
                 "parameters and samples: it draws, counts or remembers; a run could not be repeated"
@@ -102,5 +102,5 @@ class Repeats:
         return samples.x[rows], samples.y[rows]
 
 
-def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+def _same_values(a: torch.Tensor, b: torch.Tensor) -> bool:
     return torch.equal(torch.nan_to_num(a, nan=1.25), torch.nan_to_num(b, nan=1.25))

@@ -13,7 +13,8 @@ from sgdstudy.errors import InputError, quoted
 from sgdstudy.history.history import History
 from sgdstudy.history.rows import Memory, Sink
 from sgdstudy.problems import bindings
-from sgdstudy.problems.problem import DTYPES, Problem
+from sgdstudy.problems.data import DTYPES
+from sgdstudy.problems.problem import Problem
 from sgdstudy.problems.torch_state import own_state
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.training.interrupts import interrupt_flag, visible

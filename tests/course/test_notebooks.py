@@ -8,7 +8,8 @@ import pytest
 from conftest import call
 
 import sgdstudy as ss
-from sgdstudy.course.notebooks import CELLS, SOLUTION, STUDENT, notebook
+from sgdstudy.course.cells import CELLS
+from sgdstudy.course.notebooks import SOLUTION, STUDENT, notebook
 from sgdstudy.language import speaking
 
 RUN = """

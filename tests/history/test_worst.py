@@ -16,7 +16,7 @@ import sgdstudy as ss
 from sgdstudy.history import tuning
 from sgdstudy.history.compare import value_by_seed
 from sgdstudy.recipe import columns
-from sgdstudy.studies.runner import train_arm
+from sgdstudy.studies.train_arms import train_arm
 from sgdstudy.tracking import describe
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.store import open_store

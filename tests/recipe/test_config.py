@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 import sgdstudy as ss
 from sgdstudy.recipe import columns
-from sgdstudy.recipe.config import METRICS, MOST_METRICS, STOP_COLUMNS
+from sgdstudy.recipe.own_columns import METRICS, MOST_METRICS
+from sgdstudy.recipe.stop import STOP_COLUMNS
 
 PROBLEM = small_curve(d=20)  # three parameters
 

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import sgdstudy as ss
 from sgdstudy.recipe.orders import Sampler
-from sgdstudy.theory.fixed_order import indices_by_epoch
+from sgdstudy.theory.order_batches import indices_by_epoch
 from sgdstudy.theory.predictions import order_is_known
 
 EPOCHS = 5

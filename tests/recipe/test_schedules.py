@@ -12,7 +12,7 @@ from torch.optim import lr_scheduler
 import sgdstudy as ss
 from sgdstudy.errors import InputError
 from sgdstudy.recipe import schedules
-from sgdstudy.studies.runner import train_arm
+from sgdstudy.studies.train_arms import train_arm
 from sgdstudy.theory.predictions import predict
 
 SAME = {"lr": 0.05, "batch_size": 10, "epochs": 8, "seeds": range(3)}

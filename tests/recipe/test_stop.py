@@ -12,7 +12,7 @@ import sgdstudy as ss
 from sgdstudy.recipe import columns
 from sgdstudy.recipe import stop as stops
 from sgdstudy.recipe.identity import Identity
-from sgdstudy.studies.runner import train_arm
+from sgdstudy.studies.train_arms import train_arm
 from sgdstudy.theory.predictions import predict
 from sgdstudy.tracking import describe
 from sgdstudy.tracking.invocation import Invocation

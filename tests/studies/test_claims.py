@@ -12,7 +12,7 @@ from scipy.stats import t
 import sgdstudy as ss
 from sgdstudy.studies.claims import claims_markdown, without_tables
 from sgdstudy.text import written
-from sgdstudy.tracking.load import CLAIM_FIELDS, kind_of
+from sgdstudy.tracking.claims import CLAIM_FIELDS, kind_of
 
 NAN, INF = float("nan"), float("inf")
 

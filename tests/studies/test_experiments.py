@@ -24,7 +24,7 @@ from sgdstudy.recipe.columns import STEPS
 from sgdstudy.recipe.stop import STOP_COLUMNS
 from sgdstudy.studies.claims import Claims
 from sgdstudy.studies.scripts import find_scripts, load_study
-from sgdstudy.tracking.load import CLAIM_FIELDS
+from sgdstudy.tracking.claims import CLAIM_FIELDS
 from sgdstudy.tracking.runs import every_run
 from sgdstudy.tracking.store import open_store
 

@@ -15,7 +15,7 @@ from sgdstudy.language import speaking
 from sgdstudy.report import report
 from sgdstudy.studies import guesses
 from sgdstudy.studies.scripts import load_study
-from sgdstudy.tracking.load import CLAIM_FIELDS
+from sgdstudy.tracking.claims import CLAIM_FIELDS
 from sgdstudy.tracking.store import open_store, read_store
 
 OTHERWISE = {

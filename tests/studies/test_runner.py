@@ -16,7 +16,7 @@ from conftest import one_line, small_curve
 
 import sgdstudy as ss
 from sgdstudy.history.identities import Off
-from sgdstudy.studies import runner, workers
+from sgdstudy.studies import runner, train_arms, workers
 from sgdstudy.studies.outcome import Runs
 from sgdstudy.studies.study import HIDDEN
 from sgdstudy.tracking.chart_views import ALL, VIEW
@@ -193,7 +193,7 @@ def test_ctrl_c_ends_the_arm_it_meets_and_starts_no_other(store, epochs, reason)
 
 def test_an_arm_is_predicted_before_it_runs(store):
     arm = ss.Arm(small_curve(), lr=0.1, epochs=300, stop=("full", 0.1))
-    run_id, history = runner.train_arm(Invocation.start(open_store(store), "one"), "arm", arm)
+    run_id, history = train_arms.train_arm(Invocation.start(open_store(store), "one"), "arm", arm)
     logged = open_store(store).client.get_run(run_id).data.metrics["predicted/stop_epoch"]
     assert logged == history.predicted["stop_epoch"] == history.stop_epoch[0]
 

@@ -7,7 +7,7 @@ from conftest import one_line, small_curve
 import sgdstudy as ss
 from sgdstudy.history.rows import Rows
 from sgdstudy.recipe.columns import line
-from sgdstudy.studies.runner import train_arm
+from sgdstudy.studies.train_arms import train_arm
 from sgdstudy.tracking import chart_views
 from sgdstudy.tracking.chart_points import Series
 from sgdstudy.tracking.invocation import Invocation

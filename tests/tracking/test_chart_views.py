@@ -5,8 +5,8 @@ import json
 import pytest
 
 from sgdstudy.tracking import chart_views
-from sgdstudy.tracking.runs import TrackedRun
 from sgdstudy.tracking.store import open_store
+from sgdstudy.tracking.tracked_run import TrackedRun
 
 
 def state_of(keys, asked):

@@ -12,7 +12,7 @@ import pytest
 from conftest import one_line, small_curve
 
 import sgdstudy as ss
-from sgdstudy.studies.runner import train_arm
+from sgdstudy.studies.train_arms import train_arm
 from sgdstudy.tracking import prune
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.store import locate, open_store

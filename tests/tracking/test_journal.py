@@ -28,9 +28,10 @@ from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.places import local_path, remove_folder
 from sgdstudy.tracking.recovery import recover
 from sgdstudy.tracking.retry import is_away
-from sgdstudy.tracking.runs import TrackedRun, search
+from sgdstudy.tracking.runs import search
 from sgdstudy.tracking.sink import RunSink
 from sgdstudy.tracking.store import open_store
+from sgdstudy.tracking.tracked_run import TrackedRun
 
 CALLS = ("create_run", "log_batch", "log_inputs", "set_terminated")  # those a run makes
 DATA = {"name": "small", "digest": "0a1b", "profile": {"d": 1}}

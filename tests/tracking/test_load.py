@@ -23,7 +23,7 @@ from scipy.stats import binom, bootstrap
 import sgdstudy as ss
 from sgdstudy.history.compare import summary
 from sgdstudy.history.rows import ROW_GROUP, write_parquet
-from sgdstudy.studies.runner import train_arm
+from sgdstudy.studies.train_arms import train_arm
 from sgdstudy.theory.medians import bounded_median, median, median_interval
 from sgdstudy.tracking.compare import by_seed, compare, time_to_target
 from sgdstudy.tracking.export import export

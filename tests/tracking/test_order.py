@@ -8,7 +8,7 @@ from conftest import call, one_line
 
 import sgdstudy as ss
 from sgdstudy.tracking import invocation as module
-from sgdstudy.tracking import prune, runs
+from sgdstudy.tracking import prune, runs, tracked_run
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.store import open_store
 
@@ -123,7 +123,7 @@ def test_a_number_that_is_none_of_ours_is_not_the_last(store, begin, monkeypatch
     ids = [begin(1), begin(2)]
     opened = open_store(store)
     (run,) = [run for run in runs.runs_of(opened, "study", ids[0], None)]
-    opened.client.set_tag(run.run_id, runs.NUMBER, number)
+    opened.client.set_tag(run.run_id, tracked_run.NUMBER, number)
     assert latest(store, "ada", monkeypatch) == ids[1]
     ids.append(begin(3))
     assert latest(store, "ada", monkeypatch) == ids[2]

@@ -11,15 +11,16 @@ from conftest import one_line, small_curve
 import sgdstudy as ss
 from sgdstudy.report.report import write_report
 from sgdstudy.studies.rerun import rerun
-from sgdstudy.studies.runner import train_arm
+from sgdstudy.studies.train_arms import train_arm
 from sgdstudy.tracking import provenance, shapes
 from sgdstudy.tracking.entries import Closing, Opening
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.pack import pack
 from sgdstudy.tracking.recovery import recover
-from sgdstudy.tracking.runs import TrackedRun, artifact, find_run
+from sgdstudy.tracking.runs import artifact, find_run
 from sgdstudy.tracking.store import open_store
+from sgdstudy.tracking.tracked_run import TrackedRun
 
 ANYTHING = ["{", "[]", "null", "3", '"a"', "{}", "[" * 100_000, '{"a": ' * 50_000, "\udcff"]
 FILES = {

@@ -23,7 +23,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 import sgdstudy as ss
 from sgdstudy.history.history import History
 from sgdstudy.history.rows import AXIS, Memory, Rows
-from sgdstudy.studies.runner import train_arm
+from sgdstudy.studies.train_arms import train_arm
 from sgdstudy.tracking import journal as journal_module
 from sgdstudy.tracking import provenance, recovery
 from sgdstudy.tracking.entries import Opening

@@ -8,7 +8,7 @@ import pytest
 from conftest import one_line, small_curve
 
 import sgdstudy as ss
-from sgdstudy.studies.runner import train_arm
+from sgdstudy.studies.train_arms import train_arm
 from sgdstudy.tracking import export as exporting
 from sgdstudy.tracking import parquet
 from sgdstudy.tracking.invocation import Invocation

@@ -13,14 +13,8 @@ from matplotlib.figure import Figure
 
 import sgdstudy as ss
 from sgdstudy import checks, figures
-from sgdstudy.errors import (
-    InputError,
-    StoreError,
-    failed,
-    note_secrets,
-    recordable,
-    without_secrets,
-)
+from sgdstudy.errors import InputError, StoreError, failed
+from sgdstudy.secrecy import note_secrets, recordable, without_secrets
 from sgdstudy.studies.rerun import rerun
 from sgdstudy.studies.scripts import load_study
 from sgdstudy.tracking.invocation import Invocation
@@ -96,7 +90,7 @@ NO_ADDRESSES = [
 @pytest.fixture(autouse=True)
 def nothing_is_known(monkeypatch):
     """What a test gave as a password is not left out of the texts of the next one."""
-    monkeypatch.setattr("sgdstudy.errors._secrets", set())
+    monkeypatch.setattr("sgdstudy.secrecy._secrets", set())
 
 
 @pytest.mark.parametrize("form", ADDRESSES)

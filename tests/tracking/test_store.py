@@ -12,7 +12,7 @@ import pytest
 from conftest import call, one_line, small_curve
 
 import sgdstudy as ss
-from sgdstudy.studies.runner import train_arm
+from sgdstudy.studies.train_arms import train_arm
 from sgdstudy.tracking import places, prune
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.recovery import recover

@@ -22,7 +22,7 @@ import sgdstudy as ss
 from sgdstudy import problems
 from sgdstudy.history.rows import Memory
 from sgdstudy.recipe import orders, rules
-from sgdstudy.studies.runner import train_arm
+from sgdstudy.studies.train_arms import train_arm
 from sgdstudy.tracking import recovery
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.places import local_path

@@ -17,7 +17,7 @@ import sgdstudy as ss
 from sgdstudy.recipe import rules
 from sgdstudy.recipe.one_by_one import OneByOne
 from sgdstudy.recipe.rules import TorchOptimizer
-from sgdstudy.studies.runner import train_arm
+from sgdstudy.studies.train_arms import train_arm
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.store import open_store
 from sgdstudy.training import checkpoint

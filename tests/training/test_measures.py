@@ -6,7 +6,7 @@ import torch
 from conftest import one_line, small_curve
 
 import sgdstudy as ss
-from sgdstudy.studies.runner import train_arm
+from sgdstudy.studies.train_arms import train_arm
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.store import open_store
 

@@ -15,7 +15,7 @@ import sgdstudy as ss
 from sgdstudy.recipe import own_optimizer, rules
 from sgdstudy.recipe.own_optimizer import OneByOne
 from sgdstudy.studies.arm import at_settings
-from sgdstudy.studies.runner import train_arm
+from sgdstudy.studies.train_arms import train_arm
 from sgdstudy.tracking import describe
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.store import open_store

@@ -15,7 +15,7 @@ import sgdstudy as ss
 from sgdstudy import quantities
 from sgdstudy.history.rows import ArrowStream
 from sgdstudy.recipe import rules
-from sgdstudy.studies.runner import train_arm
+from sgdstudy.studies.train_arms import train_arm
 from sgdstudy.training import engines, epochs, run
 
 CURVE = ss.problems.curve()

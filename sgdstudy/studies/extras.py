@@ -9,8 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sgdstudy.errors import InputError, place, reason, without_secrets
+from sgdstudy.errors import InputError, place, reason
 from sgdstudy.language import say as in_words
+from sgdstudy.secrecy import without_secrets
 from sgdstudy.studies.arm import Options
 from sgdstudy.studies.claims import Claims
 from sgdstudy.studies.outcome import Runs
@@ -20,8 +21,8 @@ from sgdstudy.tracking.journal import Journal
 
 
 @dataclass(frozen=True)
-class Making:
-    """Makes what a study shows; what cannot be made is said, and left out.
+class Extras:
+    """What a study shows, made on demand; what cannot be made is said, and left out.
 
     Attributes:
         study: the script.
@@ -60,7 +61,7 @@ class Making:
         names: list[str] = []
         pictures, after = self.study.drawn(self.runs), ""
         while True:
-            # of a generator that fails; it gives no other then
+            # named so where the generator itself fails; it ends then
             name = in_words("a figure after {name}", name=after) if after else in_words("a figure")
             try:
                 name, draw = called(partial(next, pictures))
