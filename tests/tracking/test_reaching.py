@@ -130,6 +130,7 @@ def test_every_command_works_with_each_setting_of_tls(page, certificate, monkeyp
     assert list((page / "state" / "sgdstudy" / "streams").glob("*")) == []
 
 
+@pytest.mark.slow
 def test_without_them_every_command_is_one_line_that_names_them(page, capsys):
     for words in (
         ["run", "tls"],
