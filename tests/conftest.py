@@ -1,5 +1,6 @@
 """What several test files share: an empty MLflow store, small problems, the notebook's loop."""
 
+import functools
 import gc
 import os
 import re
@@ -18,6 +19,8 @@ import sgdstudy as ss
 from sgdstudy.studies.workers import collect_seldom
 
 os.environ["SGDSTUDY_LANG"] = "en"  # whatever the locale of who runs the tests
+if hasattr(os, "nice"):  # not on Windows
+    os.nice(19)  # as nice as the workers of a study: beside tests that are not, they would starve
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=40)
 settings.load_profile("repeatable")
 
@@ -43,8 +46,13 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory):
     """An SQLite store without experiments: making one takes seconds, copying it none."""
+    from mlflow.store.db import utils
+
     from sgdstudy.tracking.store import open_store
 
+    # for every store that MLflow opens it reads its seventy migrations: which is the newest?
+    newest = functools.cache(utils._get_latest_schema_revision)
+    setattr(utils, newest.__name__, newest)
     folder = tmp_path_factory.mktemp("empty") / "mlruns"
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)

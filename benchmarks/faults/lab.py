@@ -114,6 +114,10 @@ def warm_up() -> None:
     for name in LATE_IMPORTS:
         importlib.import_module(name)
     importlib.import_module("sqlalchemy.orm").configure_mappers()
+    schema = importlib.import_module("mlflow.store.db.utils")
+    newest = functools.cache(schema._get_latest_schema_revision)
+    newest()  # of seventy migrations, which MLflow reads for every store that it opens
+    setattr(schema, newest.__name__, newest)
     package_tags()
     describe.data_picture(problem())
     for name in ("MLFLOW_TRACKING_URI", "SGDSTUDY_PREFIX", "SGDSTUDY_HOST_TAGS"):

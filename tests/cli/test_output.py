@@ -1,6 +1,7 @@
 """Standard output that is closed, full or of another encoding; texts of people on a terminal."""
 
 import contextlib
+import functools
 import io
 import os
 import re
@@ -113,8 +114,13 @@ def test_the_question_of_input_is_written_in_any_encoding():
     assert asked.decode("cp850") == "« où ? » lambda <= 10^-7"
 
 
+@functools.cache
 def every_text():
     """What the program says, in every language, and what fills it in."""
+    return [*_every_text()]
+
+
+def _every_text():
     for text, found in texts().items():
         yield from (text, found.many)
     for name in languages():

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -22,11 +23,15 @@ from sgdstudy.figures import describe
 from sgdstudy.figures.palette import OPTIMIZERS, ORDERS
 from sgdstudy.recipe.columns import STEPS
 from sgdstudy.recipe.stop import STOP_COLUMNS
+from sgdstudy.studies.arm import in_charts
 from sgdstudy.studies.claims import Claims
+from sgdstudy.studies.outcome import Runs
 from sgdstudy.studies.scripts import find_scripts, load_study
+from sgdstudy.theory.predictions import predict
 from sgdstudy.tracking.claims import CLAIM_FIELDS
 from sgdstudy.tracking.runs import every_run
 from sgdstudy.tracking.store import open_store
+from sgdstudy.training.train import train
 
 FIXED = ("sequential", "reversed", "strided")
 ROOT = Path(__file__).parents[2]
@@ -92,15 +97,43 @@ def trained(small):
     return of
 
 
+@pytest.fixture(scope="module")
+def told(small):
+    """Name, language -> what the small run of a script says: claims, main chart, its figure."""
+
+    @cache
+    def of(name, lang):
+        with language.speaking(lang):
+            return said(load_study(name), SMALL[name], small(name)[1].runs)
+
+    return of
+
+
+def said(study, given, runs):
+    """The claims of runs, the chart of the main figure, and the figure."""
+    options = study.options(**given)
+    claims = Claims(study.claimed(options, runs))
+    chart = study.picture(options, runs, claims)
+    return claims, chart, chart.figure()
+
+
+def untracked(study, given):
+    """The runs of a study, as it has them, of which nothing is kept."""
+    runs = {}
+    for name, arm in in_charts(study.placed_arms(study.options(**given))).items():
+        how = {"config": arm.config, "trajectory": arm.trajectory, "progress": False}
+        run = train(arm.problem, **how)
+        predicted = predict(arm.problem, arm.config)
+        runs[name] = replace(run, predicted=predicted, color=arm.color)
+    return Runs(runs)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
-def test_no_text_of_a_main_figure_is_cut_off_in_any_language(name, trained):
+def test_no_text_of_a_main_figure_is_cut_off_in_any_language(name, told):
     """Names are longer in French; test_all_studies.py looks at the English of the whole runs."""
-    study, options, runs = trained(name)
     for lang in ("fr", "en"):
-        with language.speaking(lang):
-            claims = Claims(study.claimed(options, runs))
-            figure = study.picture(options, runs, claims).figure()
+        figure = told(name, lang)[2]
         figure.draw_without_rendering()
         held = (t for a in figure.axes for t in (*a.get_xticklabels(), *a.get_yticklabels()))
         texts = {t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()}
@@ -139,21 +172,23 @@ def test_nothing_that_a_reader_sees_is_left_in_english(name, trained, marked):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ONE)
-def test_what_there_is_one_of_is_said_in_the_singular(name, small, store):
+def test_what_there_is_one_of_is_said_in_the_singular(name, small, told):
     """In the answer, the claims and the figures, of one seed, and of one of several."""
     study = load_study(name)
-    given = {1: SMALL[name] | ONE[name], 2: SMALL[name]}
-    single = ss.run(name, store=store, **given[1]).runs
-    cases = [(study.options(**given[1]), single), (study.options(**given[2]), small(name)[1].runs)]
-    for (options, runs), lang in product(cases, language.languages()):
+    one, cases = SMALL[name] | ONE[name], [(SMALL[name], small(name)[1].runs)]
+    if one != SMALL[name]:
+        cases.append((one, untracked(study, one)))
+    for (given, runs), lang in product(cases, language.languages()):
         with language.speaking(lang):
-            claims = Claims(study.claimed(options, runs))
+            same = given is SMALL[name]
+            claims, chart, figure = told(name, lang) if same else said(study, given, runs)
+            options = study.options(**given)
             texts = [*study.answered(options, runs, claims)]
+            texts += [study.show(options, runs)] if study.show else []
             texts += [text for claim in claims for text in (claim.name, claim.arm, claim.source)]
-            chart = study.picture(options, runs, claims)
             texts += [chart.title, chart.note, chart.describe()]
-            for figure in (chart.figure(), *(draw() for _, draw in study.drawn(runs))):
-                texts += [text.get_text() for text in figure.findobj(Text)]
+            for drawn in (figure, *(draw() for _, draw in study.drawn(runs))):
+                texts += [text.get_text() for text in drawn.findobj(Text)]
             assert [found for text in texts for found in plurals_of_one(text, lang)] == []
 
 

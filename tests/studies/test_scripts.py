@@ -270,7 +270,7 @@ def test_a_function_that_would_end_the_program_is_one_line(experiments, store, c
 @pytest.mark.parametrize("where", ["load", "arms", "answer"])
 def test_ctrl_c_of_the_user_ends_it_at_once(experiments, store, where):
     """It comes as the same error, in the middle of the script's code."""
-    press = "import os, signal; os.kill(os.getpid(), signal.SIGINT); import time; time.sleep(9)"
+    press = "import os, signal; os.kill(os.getpid(), signal.SIGINT); import time; time.sleep(60)"
     path = write(experiments / "a_page.py", imports=press if where == "load" else "")
     write(experiments / "b_page.py", imports="raise SystemError('not reached')")
     if where != "load":
@@ -278,7 +278,7 @@ def test_ctrl_c_of_the_user_ends_it_at_once(experiments, store, where):
         edit(path, head, f"{head}\n    {press}")
     began = time.monotonic()
     assert call(*(["list"] if where == "load" else ["run", "a_page", "--store", store])) == 130
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 50
 
 
 @pytest.mark.slow

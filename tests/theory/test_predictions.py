@@ -541,6 +541,7 @@ def test_theorys_own_rounding_grows_with_the_steps():
         assert np.allclose(rounding.of_powers(z, k), k * 0.4 * 2.0 * 2.0**-52, rtol=1e-9, atol=0)
 
 
+@pytest.mark.slow
 def test_a_stop_epoch_is_foretold_to_the_epoch_or_not_at_all():
     """Ever nearer to the floor of float32 rounding decides first by one epoch, then by more."""
     found = []

@@ -74,6 +74,8 @@ TEXTS = [
     "[link=file:///etc/passwd]\u202e%s{{7*7}}",
     "99999999999999999999",
     "nan",
+    "%",
+    "`",
 ]
 JSONS = [
     '{"seeds": 1e400}',
@@ -81,22 +83,30 @@ JSONS = [
     '{"jobs": 10000, "first_seed": 99999999999999999999}',
     '{"lr": [[[[]]]]}',
     '{"__class__": 1, "device": "cuda:99"}',
+    "{",
+    "[]",
+    '"a"',
+    '{"store": {}}',
+    '{"seeds": "many"}',
+    '{"seeds": 1000000, "lr": [[[]]]}',
+    '{"arms": 1000000}',
+    '{"jobs": null}',
 ]
 TAGS = {
-    "sgdstudy.script": PATHS,
+    "sgdstudy.script": [*PATHS, *TEXTS[:7]],
     "sgdstudy.key": PATHS,
-    "sgdstudy.study": PATHS[::2],
-    "sgdstudy.arm": PATHS[1::2],
-    "sgdstudy.figures": PATHS[::3],
+    "sgdstudy.study": [*PATHS[::2], *TEXTS[:7]],
+    "sgdstudy.arm": [*PATHS[1::2], *TEXTS[:7]],
+    "sgdstudy.figures": [*PATHS[::3], *TEXTS[:7]],
     "sgdstudy.unpacked_from": PATHS[1::3],
     "sgdstudy.options": [*JSONS, *TEXTS[:4]],
     "sgdstudy.given": [*JSONS, *TEXTS[:3]],
     "sgdstudy.grid": [*JSONS[3:], *TEXTS[:4]],
     "sgdstudy.settings": [*JSONS, *TEXTS[:3]],
-    "sgdstudy.record": [JSONS[0], *TEXTS[:4:3]],
+    "sgdstudy.record": [JSONS[0], *TEXTS[:7]],
     "sgdstudy.invocation": TEXTS,
     "sgdstudy.number": TEXTS[4:],
-    "sgdstudy.config_hash": TEXTS[:4],
+    "sgdstudy.config_hash": TEXTS[:7],
     "sgdstudy.command": TEXTS[4:8],
     "sgdstudy.engine": TEXTS[4:8],
     **{f"sgdstudy.{name}": TEXTS[3:9:2] for name in ("pid", "code", "version", "damaged")},
@@ -411,7 +421,12 @@ def test_there_are_enough_of_them():
 
 
 def test_loading_all_invocations(attacked):
-    assert_all(attacked, lambda i: ss.load_runs(attacked.names[i], invocation="all"))
+    def load(number):
+        found = ss.load_runs(attacked.names[number], invocation="all").run_id.tolist()
+        if ATTACKS[number][0] in ("tag", "new tag"):
+            assert found.count(attacked.runs[number]["arm"]) == 1, found
+
+    assert_all(attacked, load)
     places = of("runs", "experiments")
     assert_all(attacked, lambda i: ss.load_steps(attacked.names[i], invocation="all"), places)
 
@@ -454,7 +469,9 @@ def test_report_and_landing_page(attacked, make):
     assert 'href="javascript:' not in text
 
 
+# tags that a rerun reads, or that those who list its runs do
 READ = ("study", "script", "options", "arm", "record", "settings", "config_hash", "code", "engine")
+READ += ("given", "grid", "number", "invocation", "figures", "command")
 
 
 def test_rerun(attacked):

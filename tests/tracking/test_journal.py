@@ -203,16 +203,16 @@ def test_what_the_store_refuses_is_one_line_and_leaves_nothing(opened, calls):
 
 @pytest.mark.parametrize("how", ["deleted in the UI", "a right taken away"])
 def test_what_the_store_refuses_later_is_set_aside_and_slows_nothing(opened, calls, how, caplog):
-    """As it was seen: "kept here and sent later", and every later command 10 s slower."""
+    """As it was seen: "kept here and sent later", and every later command waited for it."""
     journal = begin(opened)
     if how == "deleted in the UI":
         opened.client.delete_run(journal.run_id)
     else:
         calls.fail = dict.fromkeys(range(99), MlflowException("no right", error_code=1004))
     began = time.monotonic()
-    assert not end(journal, patience=10.0)
+    assert not end(journal, patience=60.0)
     assert recovery.recover(opened) == recovery.Recovered()
-    assert time.monotonic() - began < 5.0
+    assert time.monotonic() - began < 30.0
     assert list(opened.streams.glob("*")) == []
     (kept,) = aside.listed(opened)
     assert kept.name == "study: arm"

@@ -169,6 +169,7 @@ def test_a_store_that_cannot_be_written_is_refused_when_it_is_opened(shared, sto
     assert not list((place / "streams").glob("*"))
 
 
+@pytest.mark.slow
 @is_root
 @pytest.mark.parametrize("why", ["another user's", "immutable"])
 def test_prune_keeps_a_run_whose_files_it_cannot_delete(shared, store, capsys, caplog, why):
@@ -462,6 +463,7 @@ def test_experiments_that_hold_no_text_keep_no_command_from_the_others(
     assert not list((moved / "artifacts" / "good").rglob("*.parquet"))
 
 
+@pytest.mark.slow
 @is_root
 @pytest.mark.parametrize("state", ["free", "held"])
 def test_a_lock_of_another_user_is_named_and_not_taken_for_a_writer(shared, store, caplog, state):

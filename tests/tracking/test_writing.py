@@ -159,6 +159,7 @@ class Slow(Server):
         return SimpleNamespace(**{name: late(act) for name, act in vars(super().client).items()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_of_two_that_begin_at_once_on_a_slow_server_one_goes_on(tmp_path, quick, monkeypatch, seed):
     monkeypatch.setattr(writing, "WATCH_SECONDS", 3.0)
