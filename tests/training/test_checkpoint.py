@@ -49,6 +49,10 @@ def backwards(generator, d):
     return torch.randperm(d, generator=generator).flip(0)
 
 
+def late(row):
+    return row["epoch"] > 90 + row["seed"]
+
+
 BENT = ss.Problem(
     CURVE.x, CURVE.y, bent, w_init=drawn, test=(CURVE.x[:9], CURVE.y[:9]), name="bent"
 )
@@ -202,6 +206,12 @@ CASES = {  # every rule meets another order
     "long, grab": (LONG, {**COMPILED, "batch_size": 5, "epochs": 2, "order": "grab"}),
     "bent, long": (BENT, {**EAGER, "batch_size": 1, "epochs": 11, "lr": 0.01}),
     "patience": (CURVE, {**COMPILED, "stop": ("full", 1e3), "patience": 95}),
+    "steps, within an epoch": (LONG, {**COMPILED, "batch_size": 5, "epochs": 3, "steps": 1000}),
+    "steps": (CURVE, {**EAGER, "steps": 599, "average": 0.5, "stop": late, "patience": 3}),
+    "an array for each seed": (
+        CURVE,
+        {**COMPILED, "order": np.arange(10800).reshape(3, 120, 3, 10) % 53, "epochs": 120},
+    ),
     "best so far": (NET, {**EAGER, "stop": ("accuracy", None), "patience": 90, "epochs": 200}),
     "net": (NET, {**EAGER, "optimizer": "AdamW", "lr": 1e-3}),
 }
