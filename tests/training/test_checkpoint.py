@@ -210,7 +210,12 @@ CASES = {  # every rule meets another order
     "steps": (CURVE, {**EAGER, "steps": 599, "average": 0.5, "stop": late, "patience": 3}),
     "an array for each seed": (
         CURVE,
-        {**COMPILED, "order": np.arange(10800).reshape(3, 120, 3, 10) % 53, "epochs": 120},
+        {
+            **COMPILED,
+            "order": np.arange(10800).reshape(3, 120, 5, 6) % 53,
+            "batch_size": 6,
+            "epochs": 120,
+        },
     ),
     "best so far": (NET, {**EAGER, "stop": ("accuracy", None), "patience": 90, "epochs": 200}),
     "net": (NET, {**EAGER, "optimizer": "AdamW", "lr": 1e-3}),

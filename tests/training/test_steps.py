@@ -301,25 +301,34 @@ def test_a_study_records_loads_and_reruns_them(store, tmp_path, capsys):
     assert one_line(error)
 
 
+SWEPT = {
+    "counted": ("batch_size=10,20",),
+    "asked": ("patient=0.5,5.0", "patience=1,2"),
+    "arrays": ("lr=1e-4,2e-4",),
+}
+
+
 @pytest.mark.slow
-def test_they_are_swept_resumed_and_estimated(store, tmp_path, capsys):
+def test_they_are_swept_and_nothing_is_run_twice(store, tmp_path):
     script = tmp_path / "counted.py"
     script.write_text(SCRIPT)
-    to = ("--jobs", 1, "--store", store, "--seeds", 2)
-    for arm, words, n in (
-        ("counted", ("batch_size=10,20",), 2),
-        ("asked", ("patient=0.5,5.0", "patience=1,2"), 4),
-        ("arrays", ("lr=1e-4,2e-4",), 2),
-    ):
-        assert call("sweep", script, "--arm", arm, "--grid", *words, *to) == 0
-        done = ss.load_runs("counted_sweep", store=store)
-        assert (done["status"] == "FINISHED").all()
-        assert call("sweep", script, "--arm", arm, "--grid", *words, *to, "--resume") == 0
-        assert len(ss.load_runs("counted_sweep", store=store)) == len(done)
-        capsys.readouterr()
-        assert done["run_name" if "run_name" in done else "arm"].nunique() >= n
-    stops = done[done["stop"] == "near()"]
-    assert stops["stop_epoch"].astype(float).nunique() > 1  # the option is what it reads
+
+    def swept(arm):
+        words = ("--arm", arm, "--grid", *SWEPT[arm], "--resume", "--seeds", 2)
+        assert call("sweep", script, *words, "--jobs", 1, "--store", store) == 0
+        return ss.load_runs("counted_sweep", store=store, invocation="all")
+
+    found = [swept(arm) for arm in SWEPT]
+    assert [len(runs) for runs in found] == [2, 6, 8]
+    assert (found[-1]["status"] == "FINISHED").all()
+    assert found[0].set_index("batch_size")["steps"].to_dict() == {10: 2 * 1234, 20: 2 * 1234}
+    asked = found[1][found[1]["stop"] == "near()"].fillna({"patience": 1})
+    stops = asked.set_index(["option.patient", "patience"])
+    assert np.isfinite(stops["stop_epoch"]).all()
+    for patience in (1, 2):  # the option is what it reads
+        assert stops["stop_epoch"][0.5, patience] > stops["stop_epoch"][5.0, patience]
+    assert stops["stop_epoch"][0.5, 2] > stops["stop_epoch"][0.5, 1]
+    assert [len(swept(arm)) for arm in SWEPT] == [8, 8, 8]
 
 
 def test_a_plain_run_is_tracked_with_them(store):
