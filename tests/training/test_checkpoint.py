@@ -715,6 +715,25 @@ def _rows_of_second(store):
     return False
 
 
+class Patient:
+    """A stop rule that counts its calls."""
+
+    calls = 0
+
+    def __call__(self, row):
+        self.calls += 1
+        return self.calls > 10_000
+
+
+def test_what_a_stop_rule_remembers_is_in_no_checkpoint(shared, caplog):
+    killed(shared, "patient", arm_of(stop=Patient()), 2)
+    said = [r.message for r in caplog.records if "what its functions read has changed" in r.message]
+    assert len(said) == 1
+    assert "(stop)" in said[0]
+    train(shared, "patient", arm_of(stop=Patient()), resume=True)
+    assert not any("goes on after epoch" in r.message for r in caplog.records)
+
+
 @pytest.mark.parametrize("counts", [False, True])
 def test_what_a_run_has_changed_of_what_it_reads_is_in_no_checkpoint(shared, caplog, counts):
     """Another process would begin with what was there at the beginning, a log excepted."""
