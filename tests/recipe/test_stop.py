@@ -306,7 +306,9 @@ def test_it_is_the_rule_of_the_same_column_with_a_literal_loop():
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_it_gets_the_very_rows_in_their_order_and_no_other(name):
+@pytest.mark.parametrize("first", [256, 6])  # steps of the first chunk
+def test_it_gets_the_very_rows_in_their_order_and_no_other(name, first, monkeypatch):
+    monkeypatch.setattr(trainer, "FIRST_STEPS", first)
     problem, settings = RUNS[name]
     asked = []
 
