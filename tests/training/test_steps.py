@@ -1,5 +1,7 @@
 """Runs that end after so many steps, within an epoch too: the first steps of the literal loop."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from conftest import call, literal_curve, one_line, recorded, small_curve
 import sgdstudy as ss
 from sgdstudy.recipe import orders
 from sgdstudy.recipe.identity import Identity
+from sgdstudy.sweep.sweep import estimate
 from sgdstudy.theory.predictions import predict
 from sgdstudy.tracking import describe
 from sgdstudy.training import run as trainer
@@ -329,6 +332,21 @@ def test_they_are_swept_and_nothing_is_run_twice(store, tmp_path):
         assert stops["stop_epoch"][0.5, patience] > stops["stop_epoch"][5.0, patience]
     assert stops["stop_epoch"][0.5, 2] > stops["stop_epoch"][0.5, 1]
     assert [len(swept(arm)) for arm in SWEPT] == [8, 8, 8]
+
+
+@pytest.mark.parametrize(
+    ("settings", "most"),
+    [
+        ({"steps": 4}, 8),
+        ({"steps": 3 * M + 4}, 2 * (3 * M + 4)),
+        ({"order": np.arange(180).reshape(2, 3, 3, 10) % D, "steps": 8}, 16),
+        ({"batch_size": 5, "batch_schedule": {3: 10}}, 2 * (3 * 11 + 6 * 6)),
+        ({"stop": lambda row: True}, 2 * 9 * M),
+    ],
+)
+def test_how_long_a_sweep_takes_is_told_by_a_trial_of_its_first_epochs(settings, most):
+    combination = SimpleNamespace(arm=ss.Arm(CURVE, **(GIVEN | settings)))
+    assert f"at most {most} steps over all seeds" in estimate([combination], 1)
 
 
 def test_a_plain_run_is_tracked_with_them(store):
