@@ -71,6 +71,16 @@ ORDERS = Group(
     "orders train checkpoint",
     [
         (
+            "return order[[list(every).index(seed) for seed in some]]",
+            "return order[: len(some)]",
+            "some seeds have the first ones' arrays",
+        ),
+        (
+            "order if is_by_seed(order) else",
+            "order[:1].expand(len(seeds), -1, -1, -1) if is_by_seed(order) else",
+            "all seeds have the first one's array",
+        ),
+        (
             "return [batch_size] * full + ([rest] if rest and not drop_last else [])",
             "return [batch_size] * full",
             "the ragged batch is dropped",

@@ -277,8 +277,8 @@ PREDICT = Group(
             "a mean that is infinite is expected",
         ),
         (
-            "if ls is None or not config.steps_are_plain:",
-            "if ls is None or not config.plain:",
+            "if ls is None or not config.steps_are_plain or",
+            "if ls is None or not config.plain or",
             "a schedule is taken for a constant step",
         ),
         (

@@ -4,11 +4,11 @@ from table import Group
 
 TRAINER = Group(
     "training/run.py",
-    "train evaluate_every phases trajectory checkpoint orders schedules",
+    "train evaluate_every steps stop phases trajectory checkpoint orders schedules",
     [
         (
-            'self.reason[self.reason == ""] = "max_epochs"',
-            'self.reason[self.live] = "max_epochs"',
+            'self.reason[self.reason == ""] = most',
+            "self.reason[self.live] = most",
             "an interrupted run says that it is over",
         ),
         (
@@ -27,9 +27,35 @@ TRAINER = Group(
             "a run that stops is not evaluated where it stops",
         ),
         (
+            "| (epoch == self.phases.epochs)",
             "| (epoch == self.config.epochs)",
-            "| (epoch == self.config.epochs + 1)",
+            "nor at its last epoch, where steps end it",
+        ),
+        (
+            "| (epoch == self.phases.epochs)",
+            "| (epoch == self.phases.epochs + 1)",
             "nor at its last epoch",
+        ),
+        (
+            "self.epoch >= self.phases.epochs",
+            "self.epoch >= self.config.epochs",
+            "a run goes on beyond its steps",
+        ),
+        (
+            "np.where(self.live[self.members], trace.diverged // span.m, 0)",
+            "np.where(self.live[self.members], span.n_epochs, 0)",
+            "a stop rule is asked about epochs after a seed diverged",
+        ),
+        (
+            "np.where(self.live[self.members], trace.diverged // span.m, 0)",
+            "trace.diverged // span.m",
+            "and about seeds that have stopped",
+        ),
+        ("if k != columns.CLOCK}", "}", "a stop rule that is a function sees the clock"),
+        (
+            'if self.config.evaluate_every == 1 and "full_loss" not in epochs:',
+            'if "full_loss" not in epochs:',
+            "beside evaluate_every a function sees losses that are not there",
         ),
         (
             "else self.phases.until(self.epoch)",
@@ -231,8 +257,8 @@ EPOCHS = Group(
             "accuracy on the data trained on",
         ),
         (
-            "skipped = int(self.config.average * self.config.epochs)",
-            "skipped = int((1 - self.config.average) * self.config.epochs)",
+            "skipped = int(self.config.average * self.phases.epochs)",
+            "skipped = int((1 - self.config.average) * self.phases.epochs)",
             "the head for the tail",
         ),
         (
@@ -333,17 +359,17 @@ CHUNK = Group(
     "train trajectory checkpoint orders schedules",
     [
         (
-            "diverged = np.where(bad.any(0), bad.argmax(0), n_steps)",
-            "diverged = np.where(bad.any(0), bad.argmax(0) + 1, n_steps)",
+            "return np.where(bad.any(0), bad.argmax(0), len(bad))",
+            "return np.where(bad.any(0), bad.argmax(0) + 1, len(bad))",
             "divergence found a step late",
         ),
         (
-            "bad[doubtful] |= ~np.isfinite(trace.gradient[doubtful]).all(-1)",
+            "bad[doubtful] |= ~np.isfinite(self.gradient[doubtful]).all(-1)",
             "pass",
             "a gradient that overflows before the loss is no divergence",
         ),
         (
-            "bad[doubtful] |= ~np.isfinite(trace.gradient[doubtful]).all(-1)",
+            "bad[doubtful] |= ~np.isfinite(self.gradient[doubtful]).all(-1)",
             "bad |= doubtful",
             "a gradient of 1e200, whose norm is none in float64, is a divergence",
         ),
@@ -401,7 +427,7 @@ STATE = Group(
 
 CONFIG = Group(
     "recipe/config.py",
-    "train schedules bad_input orders predictions clipping drop_last phases",
+    "train schedules bad_input orders predictions clipping drop_last phases steps",
     [
         (
             "return named and not self.clips and",
@@ -430,9 +456,39 @@ CONFIG = Group(
             "steps of a changing batch size are taken for those of one",
         ),
         (
-            "if len(self.order) < self.epochs:",
-            "if len(self.order) < self.epochs - 1:",
+            "if n_epochs < self.n_epochs(d):",
+            "if n_epochs < self.n_epochs(d) - 1:",
             "an order of an epoch too few",
+        ),
+        (
+            "if n_epochs < self.n_epochs(d):",
+            "if n_epochs < self.epochs:",
+            "an order has to go on beyond the steps",
+        ),
+        (
+            "if self.steps is not None and self.steps > every.n_steps:",
+            "if self.steps is not None and self.steps >= every.n_steps:",
+            "all the steps of the epochs are too many",
+        ),
+        (
+            "needed = self.epochs - (every.n_steps - self.steps) // last",
+            "needed = self.epochs + (self.steps - every.n_steps) // last",
+            "an epoch too few is named",
+        ),
+        (
+            "if self._whole_phases(d).steps_before(epochs) != self.steps:",
+            "if self._whole_phases(d).steps_before(epochs) < self.steps:",
+            "theory follows an epoch that is cut short to its end",
+        ),
+        (
+            "begun = tuple(pair for pair in self.batch_schedule if pair[0] < epochs)",
+            "begun = self.batch_schedule",
+            "what comes after the last epoch is refused",
+        ),
+        (
+            'schedules.make(*given, known.epochs, "epoch")',
+            'schedules.make(*given, self.epochs, "epoch")',
+            "a schedule by epoch ends after the run",
         ),
         (
             "lambda v: 0 <= v < 1, allowed",
@@ -440,8 +496,8 @@ CONFIG = Group(
             "averaging from the beginning is refused",
         ),
         (
-            "if lowest < 0 or highest >= problem.d:",
-            "if lowest < 0 or highest > problem.d:",
+            "if lowest < 0 or highest >= d:",
+            "if lowest < 0 or highest > d:",
             "an index too high is let through",
         ),
     ],
@@ -475,9 +531,14 @@ TRAJECTORY = Group(
             "samples of other replicas",
         ),
         (
-            "order = self.indices[:, 0].reshape(-1, m, batch)",
-            "order = self.indices[:, -1].reshape(-1, m, batch)",
-            "the order of the last replica stands for the first seed's",
+            "order = self.indices.transpose(0, 1).reshape(self.n_replicas, -1, m, batch)",
+            "order = self.indices.reshape(self.n_replicas, -1, m, batch)",
+            "the samples of one replica stand for another's",
+        ),
+        (
+            "if bool((order == order[:1]).all()):",
+            "if bool((order == order[:1]).any()):",
+            "replicas with one sample in common have one order",
         ),
         ("m = min(one_pass, self.n_steps)", "m = one_pass", "less than a pass is refused"),
         (
@@ -524,6 +585,31 @@ STOP = Group(
         ),
         ("ends = row >= patience", "ends = row > patience", "an epoch too patient"),
         (
+            "if row[r] >= patience else n",
+            "if row[r] > patience else n",
+            "a function's, an epoch too patient",
+        ),
+        (
+            "row[r] = row[r] + 1 if found else 0",
+            "row[r] = row[r] + found",
+            "a function that holds now and then is enough",
+        ),
+        (
+            "np.flatnonzero((epoch < there) & (first == n))",
+            "np.flatnonzero(epoch < there)",
+            "asked again after it stopped a seed, which then goes on",
+        ),
+        (
+            "return first, before._replace(row=row)",
+            "return first, before",
+            "a function's patience begins anew with every chunk",
+        ),
+        (
+            'return checks.truth(f"what {name} returns", found)',
+            "return bool(found)",
+            "a function that returns a loss stops at once",
+        ),
+        (
             "-1.0 if columns.more_is_better(column_of(rule)) else 1.0",
             "1.0",
             "an accuracy stops below epsilon",
@@ -550,7 +636,7 @@ DRAWS = Group(
 
 PHASES = Group(
     "recipe/phases.py",
-    "phases",
+    "phases steps",
     [
         (
             "(epoch - before) * len(self.parts[-1].sizes)",
@@ -587,6 +673,17 @@ PHASES = Group(
             "np.tile(part.sizes, end - part.epoch)",
             "np.tile(part.sizes, end)",
             "too many steps after the first phase",
+        ),
+        (
+            "sizes[whole] = self.at(whole).sizes[:rest]",
+            "sizes[whole] = self.at(whole).sizes[-rest:]",
+            "an epoch that is cut short has its last batches",
+        ),
+        ("if part.epoch < whole}", "if part.epoch <= whole}", "a phase without an epoch"),
+        (
+            "return Phases(sizes, whole + bool(rest))",
+            "return Phases(sizes, whole + 1)",
+            "an epoch too many where the steps end with one",
         ),
         (
             "np.concatenate([part.sizes for part in self.parts])",

@@ -151,7 +151,7 @@ def stop_epochs(runs: Runs, printed: int | None = None) -> Figure:
             n=len(epochs),
         )
         label = told if never else arm
-        bins = (np.arange(0, history.config.epochs + 1) + 0.5).tolist()
+        bins = (np.arange(history.config.n_epochs(history.problem.d) + 1) + 0.5).tolist()
         axes.hist(stopped, bins=bins, alpha=0.6, color=color, label=label)
         expected = history.predicted.get("stop_epoch", np.inf)
         if np.isfinite(expected):
@@ -205,7 +205,7 @@ def _bars(runs: Runs, columns: list[str], names: list[str], label: str) -> Figur
 
 
 def _mark_epsilon(axes: Any, column: str, runs: Runs) -> None:
-    rules = {h.config.stop for h in runs.values() if h.config.stop is not None}
+    rules = {h.config.stop for h in runs.values() if isinstance(h.config.stop, tuple)}
     for epsilon in {epsilon for rule, epsilon in rules if stops.column_of(rule) == column}:
         if epsilon is not None:
             axes.axhline(epsilon, color="black", linestyle=":", linewidth=1)

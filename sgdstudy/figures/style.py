@@ -55,7 +55,7 @@ class Run(Protocol):
 
     @property
     def stop_reason(self) -> np.ndarray:
-        """Why each seed ended `(R,)`: converged | max_epochs | diverged | interrupted."""
+        """Why each seed ended `(R,)`, as `converged`; see `History`."""
 
     @property
     def converged_epoch(self) -> np.ndarray:

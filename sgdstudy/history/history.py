@@ -57,7 +57,7 @@ class History:
         sink: where the rows are.
         w: final parameters `(R, p)`; of a diverged seed, those of the step where it diverged.
         stop_epoch: `(R,)`, from 1: the epoch at which the seed ended.
-        stop_reason: `(R,)`: converged | max_epochs | diverged | interrupted.
+        stop_reason: `(R,)`: converged | max_epochs | max_steps | diverged | interrupted.
         n_steps: `(R,)`, steps taken.
         train_seconds: wall time of the training.
         seconds_per_step: wall time of a step of all replicas, samples gathered, in the quickest
@@ -170,7 +170,9 @@ class History:
         epoch = self.median_stop if epoch is None else epoch
         if np.isfinite(epoch):
             return say("by epoch {epoch:.0f}", epoch=epoch)
-        return say("not in {n} epoch", "in none of {n} epochs", n=self.config.epochs)
+        return say(
+            "not in {n} epoch", "in none of {n} epochs", n=self.config.n_epochs(self.problem.d)
+        )
 
     @property
     def distance(self) -> np.ndarray:

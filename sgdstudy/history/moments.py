@@ -184,7 +184,8 @@ def log_rate(run: Run, first: int, last: int | None = None) -> theory.Estimate:
         first: an epoch, from 1, at whose end the start is forgotten.
         last: a later one; None: the last.
     """
-    last, m = last or run.config.epochs, len(run.config.batch_sizes(run.problem.d))
+    d = run.problem.d
+    last, m = last or run.config.n_epochs(d), len(run.config.batch_sizes(d))
     z = from_minimiser(run, epochs=slice(first, last + 1))
     steps = (last - first) * m
     products = (theory.PRODUCTS["epochs"] - 1) * theory.PRODUCTS["replicas"] * m

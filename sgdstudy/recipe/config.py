@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -61,16 +61,20 @@ class TrainConfig:
         drop_last: whether an epoch leaves out the samples that do not fill a batch; else its last
             batch is smaller and noisier. `with_replacement` then draws fewer in an epoch; orders
             that stay the same (`sequential`, `shuffle_once`, `grab`) never see those samples.
-        order: a name of `orders.ORDERS`, an array `(epochs, steps, B)`, or
-            `callable(generator, d)` returning an epoch's indices. `stream` takes every sample from
-            the problem's stream, once.
+        order: a name of `orders.ORDERS`, an array `(epochs, steps, B)`, one for each seed
+            `(seeds, epochs, steps, B)`, or `callable(generator, d)` returning an epoch's indices.
+            `stream` takes every sample from the problem's stream, once.
         epochs: the most epochs.
+        steps: the most steps of every seed, no more than `epochs` have. The last epoch may have
+            fewer batches then, of which its row is. None: those of `epochs`.
         stop: `(rule, epsilon)`, tested at the end of each epoch, or None. Rules: `running` (the
             size-weighted mean of the epoch's batch losses as w moves), `full` (loss of all the
             data), `last_batch`, `grad_norm` (norm of the full gradient); or any column of `epochs`,
             own measures too, as `("test_accuracy", 0.95)`: above epsilon where more is better, as
             of accuracies and scores, else below. `("test_loss", None)`: no better than its best so
-            far.
+            far. Or a function: it gets a seed's row of `epochs` as a dict of numbers by column
+            (what is measured of time left out; with `evaluate_every`, what the batches say), and
+            returns True to stop.
         patience: at how many ends of epochs in a row the stop rule has to hold.
         seeds: one replica each.
         dtype: `float32` or `float64`; None keeps the data's.
@@ -118,7 +122,8 @@ class TrainConfig:
     drop_last: bool = False
     order: Any = "shuffle"
     epochs: int = 100
-    stop: tuple[str, float | None] | None = None
+    steps: int | None = None
+    stop: Any = None
     patience: int = 1
     seeds: Any = (0,)
     dtype: str | None = None
@@ -138,6 +143,8 @@ class TrainConfig:
             object.__setattr__(self, name, value)
 
         settle("epochs", checks.count("epochs", self.epochs))
+        if self.steps is not None:
+            settle("steps", checks.count("steps", self.steps))
         settle("record_rows", checks.count("record_rows", self.record_rows, least=0))
         settle("evaluate_every", checks.count("evaluate_every", self.evaluate_every))
         if self.diagnostics_every is not None:
@@ -159,7 +166,7 @@ class TrainConfig:
         settle("measures", own_columns.checked_measures(self.measures))
         settle("stop", stops.settle(self.stop, self.measure_columns))
         settle("patience", checks.count("patience", self.patience))
-        if self.stop is not None and self.evaluate_every > 1:
+        if isinstance(self.stop, tuple) and self.evaluate_every > 1:
             of_batches = [stops.RULES.get(name, name) for name in columns.OF_BATCHES]
             checks.choice("stop rule beside evaluate_every", self.stop[0], of_batches)
         if self.stop is None and self.patience != 1:
@@ -215,29 +222,16 @@ class TrainConfig:
             for name in self.diagnostics:
                 if isinstance(name, str) and name.startswith("full_"):
                     raise InputError(f"{name} is of all the data, which a stream does not have")
+        self._check_steps(problem.d)
         for lr in self.lrs:
             self.rates(problem.d, lr)
         if self.groups:
             groups.columns(self.groups, problem)
         if isinstance(self.order, torch.Tensor):
-            lowest, highest = int(self.order.min()), int(self.order.max())
-            if lowest < 0 or highest >= problem.d:
-                raise InputError(
-                    f"the order's indices go from {lowest} to {highest}; "
-                    f"expected 0 to {problem.d - 1}"
-                )
-            if len(self.order) < self.epochs:
-                raise InputError(
-                    f"the order holds {len(self.order)} epochs, fewer than epochs={self.epochs}"
-                )
-            if self.batch_size != self.order.shape[2]:
-                raise InputError(
-                    f"batch_size is {self.batch_size}, but the order's batches hold "
-                    f"{self.order.shape[2]} samples"
-                )
+            self._check_array(self.order, problem.d)
 
         there = self.epoch_columns(problem)
-        if self.stop is not None and stops.column_of(self.stop[0]) not in there:
+        if isinstance(self.stop, tuple) and stops.column_of(self.stop[0]) not in there:
             raise InputError(
                 f"the stop rule looks at {self.stop[0]}, which this run does not record; it has "
                 f"{', '.join(there)}"
@@ -247,6 +241,39 @@ class TrainConfig:
                 raise InputError(
                     f"there is no parameter {name}; {problem.name} has w0 to w{problem.p - 1}"
                 )
+
+    def _check_steps(self, d: int) -> None:
+        """Raise `InputError` where the epochs do not have the steps that are asked for."""
+        every = self._whole_phases(d)
+        if self.steps is not None and self.steps > every.n_steps:
+            last = len(every.parts[-1].sizes)
+            needed = self.epochs - (every.n_steps - self.steps) // last
+            raise InputError(
+                f"steps={self.steps} is more than the {every.n_steps} steps of "
+                f"epochs={self.epochs}; give epochs={needed} too"
+            )
+
+    def _check_array(self, order: torch.Tensor, d: int) -> None:
+        """Raise `InputError` where an order that is an array does not fit the other settings."""
+        lowest, highest = int(order.min()), int(order.max())
+        n_epochs, _, size = order.shape[-3:]
+        if lowest < 0 or highest >= d:
+            raise InputError(
+                f"the order's indices go from {lowest} to {highest}; expected 0 to {d - 1}"
+            )
+        if orders.is_by_seed(order) and len(order) != len(self.seeds):
+            raise InputError(
+                f"the order is given for {len(order)} seeds, and the run has {len(self.seeds)}; "
+                f"give one for each of them, or (epochs, steps, B) for all"
+            )
+        if n_epochs < self.n_epochs(d):
+            raise InputError(
+                f"the order holds {n_epochs} epochs, fewer than epochs={self.n_epochs(d)}"
+            )
+        if self.batch_size != size:
+            raise InputError(
+                f"batch_size is {self.batch_size}, but the order's batches hold {size} samples"
+            )
 
     def _check_batch_schedule(self) -> None:
         """Raise `InputError` where a batch schedule does not fit the other settings."""
@@ -291,7 +318,7 @@ class TrainConfig:
     @property
     def simple_stop(self) -> tuple[str, float] | None:
         """The stop rule where it is below epsilon once, of which theory speaks; else None."""
-        if self.stop is None or self.patience != 1:
+        if not isinstance(self.stop, tuple) or self.patience != 1:
             return None
         rule, epsilon = self.stop
         return (rule, epsilon) if rule in stops.STOP_COLUMNS and epsilon is not None else None
@@ -316,6 +343,33 @@ class TrainConfig:
         """Return the most steps of a run on d samples."""
         return self.phases(d).n_steps
 
+    def n_epochs(self, d: int) -> int:
+        """Return the most epochs of a run on d samples, one that is cut short included."""
+        return self.phases(d).epochs
+
+    def by_epochs(self, d: int) -> TrainConfig | None:
+        """Return the same run of d samples without `steps`; None where they cut an epoch short."""
+        if self.steps is None:
+            return self
+        epochs = self.n_epochs(d)
+        if self._whole_phases(d).steps_before(epochs) != self.steps:
+            return None
+        return self.of_epochs(epochs)
+
+    def of_epochs(self, epochs: int) -> TrainConfig:
+        """Return the same with so many epochs, whole ones, and nothing of what comes later."""
+        begun = tuple(pair for pair in self.batch_schedule if pair[0] < epochs)
+        return replace(self, steps=None, epochs=epochs, batch_schedule=begun)
+
+    def of_seeds(self, seeds: Sequence[int]) -> TrainConfig:
+        """Return the same of some seeds, with their orders.
+
+        Raises:
+            InputError: an order by seed, which has none of another seed.
+        """
+        order = orders.of_seeds(self.order, self.seeds, seeds)
+        return replace(self, seeds=tuple(seeds), order=order)
+
     @property
     def lrs(self) -> list[float]:
         """The step sizes of the groups, and last that of parameters in none."""
@@ -331,15 +385,21 @@ class TrainConfig:
         given = (self.schedule, self.lr if lr is None else lr, self.schedule_options)
         if self.schedule_unit == "step":
             return schedules.make(*given, self.n_steps(d))
-        by_epoch, known = schedules.make(*given, self.epochs, "epoch"), self.phases(d)
+        known = self.phases(d)
+        by_epoch = schedules.make(*given, known.epochs, "epoch")
         return lambda steps: by_epoch(known.epochs_before(steps))
 
-    def phases(self, d: int) -> phases.Phases:
-        """Return the stretches of epochs whose batches are alike, for d samples."""
+    def _whole_phases(self, d: int) -> phases.Phases:
+        """Return the phases as if the steps were not counted."""
         sizes = {0: self.batch_size or d} | dict(self.batch_schedule)
         given = (self.order, d)
         every = {k: orders.batch_sizes(*given, size, self.drop_last) for k, size in sizes.items()}
         return phases.Phases(every, self.epochs)
+
+    def phases(self, d: int) -> phases.Phases:
+        """Return the stretches of epochs whose batches are alike, for d samples."""
+        every = self._whole_phases(d)
+        return every if self.steps is None else every.cut(self.steps)
 
     def batch_sizes(self, d: int) -> list[int]:
         """Return the sizes of an epoch's batches for d samples, the same in every epoch.
@@ -352,11 +412,17 @@ class TrainConfig:
                 f"this is of runs whose batch size stays, and this one has "
                 f"batch_schedule={quoted(dict(self.batch_schedule))}; leave it out"
             )
+        if self.by_epochs(d) is None:
+            raise InputError(
+                f"this is of runs of whole epochs, and steps={self.steps} cuts the last one short; "
+                f"give epochs= instead"
+            )
         return orders.batch_sizes(self.order, d, self.batch_size or d, self.drop_last)
 
     def drops(self, d: int) -> bool:
         """Whether an epoch leaves out some of d samples."""
-        return self.drop_last and sum(self.batch_sizes(d)) < d
+        given = (self.order, d, self.batch_size or d)
+        return self.drop_last and sum(orders.batch_sizes(*given, drop_last=True)) < d
 
 
 def _device(device: Any) -> str:

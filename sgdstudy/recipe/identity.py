@@ -22,7 +22,7 @@ TOGETHER = {
     "schedule_unit": "step sizes",
 }
 # settings that earlier versions did not have: a part only where they are set
-LATER = {"batch_schedule": (), "evaluate_every": 1, "groups": {}}
+LATER = {"batch_schedule": (), "evaluate_every": 1, "groups": {}, "steps": None}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
-from sgdstudy.errors import InputError, failed
+from sgdstudy.errors import InputError, failed, quoted
 from sgdstudy.language import to_say, unknown
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe import draw_cache
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 APART = 0x5851F42D4C957F2D  # of the generators of another purpose: flips half of a seed's bits
-# a name of `ORDERS`, indices (epochs, steps, B), or a callable (generator, d) -> d indices
+# a name of `ORDERS`, indices (epochs, steps, B), for each seed its own (seeds, epochs, steps, B),
+# or a callable (generator, d) -> d indices
 OrderLike = (
     str | Seeded | torch.Tensor | np.ndarray | Sequence[Any] | Callable[[torch.Generator, int], Any]
 )
@@ -81,6 +82,30 @@ def is_sized(order: OrderLike) -> bool:
     return isinstance(name, torch.Tensor) or (isinstance(name, str) and name in SIZED)
 
 
+def is_by_seed(order: OrderLike) -> bool:
+    """Whether it is an array that has an order for each seed."""
+    return isinstance(order, torch.Tensor) and order.dim() == 4
+
+
+def of_seeds(order: OrderLike, every: Sequence[int], some: Sequence[int]) -> OrderLike:
+    """Return the order of some of a run's seeds.
+
+    Args:
+        order: that of the run.
+        every: its seeds.
+        some: those wanted.
+
+    Raises:
+        InputError: an array has none for one of them.
+    """
+    if not isinstance(order, torch.Tensor) or not is_by_seed(order):
+        return order
+    for seed in some:
+        if seed not in every:
+            raise InputError(f"the order is an array for the seeds {quoted(every)}, not {seed}")
+    return order[[list(every).index(seed) for seed in some]]
+
+
 def is_known(order: OrderLike) -> bool:
     """Whether it is known before training which samples come."""
     name = order.order if isinstance(order, Seeded) else order
@@ -88,10 +113,10 @@ def is_known(order: OrderLike) -> bool:
 
 
 def checked_order(order: OrderLike) -> OrderLike:
-    """Return the order, an integer array as a tensor `(epochs, steps, B)`.
+    """Return the order, an integer array as a tensor `(epochs, steps, B)`, or one for each seed.
 
     Raises:
-        InputError: an unknown name, or an array that is not three-dimensional integers.
+        InputError: an unknown name, or an array that is not integers of three or four dimensions.
     """
     if isinstance(order, str):
         if order not in ORDERS:
@@ -106,10 +131,11 @@ def checked_order(order: OrderLike) -> OrderLike:
         array = np.asarray(order)
     except ValueError:  # rows of different lengths
         array = np.empty(0)
-    if array.ndim != 3 or array.dtype.kind not in "iu" or array.size == 0:
+    if array.ndim not in (3, 4) or array.dtype.kind not in "iu" or array.size == 0:
         raise InputError(
-            f"an order given as an array has shape (epochs, steps, B) and integers; "
-            f"this one has shape {array.shape} and dtype {array.dtype}"
+            f"an order given as an array has shape (epochs, steps, B), or for each seed its own "
+            f"(seeds, epochs, steps, B), and integers; this one has shape {array.shape} and dtype "
+            f"{array.dtype}"
         )
     return torch.as_tensor(array.astype(np.int64))
 
@@ -121,7 +147,7 @@ def batch_sizes(order: OrderLike, d: int, batch_size: int, drop_last: bool = Fal
     ([4, 4, 2], [4, 4])
     """
     if isinstance(order, torch.Tensor):
-        return [order.shape[2]] * order.shape[1]
+        return [order.shape[-1]] * order.shape[-2]
     full, rest = divmod(d, batch_size)
     return [batch_size] * full + ([rest] if rest and not drop_last else [])
 
@@ -154,15 +180,6 @@ def _custom(draw: Any) -> Callable[..., Draws]:
     return stream
 
 
-def _fixed(array: torch.Tensor) -> Callable[..., Draws]:
-    """Return the stream of an order that is given as an array."""
-
-    def stream(generator: torch.Generator, d: int, batch_size: int) -> Draws:
-        yield from array.flatten(1)
-
-    return stream
-
-
 def _cut(draws: Draws, d: int, n: int) -> Draws:
     """Yield the first n of every d indices: the others of an epoch are dropped."""
     for part in draws:
@@ -173,7 +190,8 @@ class Sampler:
     """The index streams of R seeds, read side by side.
 
     Args:
-        order: a name of `ORDERS`, an array `(epochs, steps, B)` or `callable(generator, d)`.
+        order: a name of `ORDERS`, an array `(epochs, steps, B)`, R of them, or
+            `callable(generator, d)`.
         seeds: R seeds; each has a generator, see `seeded`.
         d: number of samples.
         batch_size: B.
@@ -195,12 +213,13 @@ class Sampler:
     ) -> None:
         if isinstance(order, Seeded):
             seeds, order = [order.seed] * len(seeds), order.order
+        self._generators = [generator_of(seed, apart) for seed in seeds]
         if isinstance(order, torch.Tensor):
-            draw = _fixed(order)
+            arrays = order if is_by_seed(order) else order.expand(len(seeds), *order.shape)
+            self._streams = [iter(array.flatten(1)) for array in arrays]
         else:
             draw = ORDERS[order] if isinstance(order, str) else _custom(order)
-        self._generators = [generator_of(seed, apart) for seed in seeds]
-        self._streams = [draw(generator, d, batch_size) for generator in self._generators]
+            self._streams = [draw(generator, d, batch_size) for generator in self._generators]
         fresh = isinstance(order, str) and order in FRESH
         self._shared = fresh and draw_cache.are_shared()
         if self._shared:
@@ -227,7 +246,8 @@ class Sampler:
         # as many samples in every epoch
         d, n = problem.d, int(recipe.phases(problem.d).at(0).sizes.sum())
         apart = callable(recipe.order) and problem.draws_starts
-        return cls(recipe.order, seeds, d, recipe.batch_size or d, n, apart)
+        order = of_seeds(recipe.order, recipe.seeds, seeds)
+        return cls(order, seeds, d, recipe.batch_size or d, n, apart)
 
     def take(self, n: int) -> torch.Tensor:
         """Return the next n indices of every seed, shape `(R, n)`.

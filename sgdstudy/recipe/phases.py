@@ -2,6 +2,7 @@
 
 A batch schedule is known before the run: after so many epochs, batches of so many samples. Within
 an epoch the size stays, and every epoch has all d samples, so that an order goes on undisturbed.
+Where the steps are counted, the last epoch may have fewer batches.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ class Phases:
         (8, 7, [2, 2, 2, 2, 2, 2, 4, 4])
     """
 
-    def __init__(self, sizes: Mapping[int, list[int]], epochs: int) -> None:
+    def __init__(self, sizes: Mapping[int, Any], epochs: int) -> None:
         self.epochs, step, before = epochs, 0, 0
         self.parts: list[Phase] = []
         for epoch, batches in sizes.items():
@@ -102,6 +103,19 @@ class Phases:
             self.parts.append(Phase(epoch, step, np.array(batches)))
             before = epoch
         self.n_steps = int(self.steps_before(epochs))
+
+    def cut(self, steps: int) -> Phases:
+        """Return the phases of the first steps alone: the last epoch may have fewer batches.
+
+        >>> Phases({0: [2, 2]}, 5).cut(3).sizes_of_steps().tolist()
+        [2, 2, 2]
+        """
+        whole = int(self.epochs_before(steps))
+        rest = steps - int(self.steps_before(whole))
+        sizes = {part.epoch: part.sizes for part in self.parts if part.epoch < whole}
+        if rest:
+            sizes[whole] = self.at(whole).sizes[:rest]
+        return Phases(sizes, whole + bool(rest))
 
     def at(self, epoch: int) -> Phase:
         """Return the phase that an epoch is in, so many being done."""

@@ -1,14 +1,14 @@
-"""When a run stops: a column of `epochs`, looked at whenever an epoch ends."""
+"""When a run stops: a column of `epochs`, or a function of its row, whenever an epoch ends."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, quoted
+from sgdstudy.errors import InputError, failed, quoted
 from sgdstudy.language import say, to_say
 from sgdstudy.recipe import columns
 
@@ -20,23 +20,31 @@ STOP_COLUMNS = {
     "grad_norm": "full_grad_norm",
 }
 RULES = {column: rule for rule, column in STOP_COLUMNS.items()}
+CALLED = "()"  # after the name of a function, which is no column
 Stop = tuple[str, float | None]
+Function = Callable[[Mapping[str, float]], Any]  # of a row of `epochs`; True: stop
 
 
-def settle(stop: Any, own: list[str]) -> Stop | None:
+def settle(stop: Any, own: list[str]) -> Stop | Function | None:
     """Return a stop rule, checked; a column that has a rule's name goes by it.
 
     Args:
-        stop: `(rule or column, epsilon)`, epsilon None where no better is what counts; or None.
+        stop: `(rule or column, epsilon)`, epsilon None where no better is what counts; a function
+            of a row of `epochs`; or None.
         own: columns of own measures.
 
     Raises:
-        InputError: no pair, no such column, or an epsilon that is not allowed.
+        InputError: none of these, no such column, or an epsilon that is not allowed.
     """
     if stop is None:
         return None
+    if callable(stop):
+        return stop
     if not isinstance(stop, (list, tuple)) or len(stop) != 2:
-        raise InputError(f"stop is a pair (rule, epsilon) or None, not {quoted(stop)}")
+        raise InputError(
+            f"stop is a pair (rule, epsilon), a function of an epoch's row, or None, not "
+            f"{quoted(stop)}"
+        )
     rule, epsilon = stop
     # not the clock: it differs from run to run
     known = [name for name in columns.EPOCHS if name not in RULES and name != columns.CLOCK]
@@ -55,6 +63,22 @@ def column_of(rule: str) -> str:
     return STOP_COLUMNS.get(rule, rule)
 
 
+def text(stop: Stop | Function | None) -> tuple[str, float | None]:
+    """Return the rule and the epsilon that are logged; a function's name is followed by `()`.
+
+    >>> text(("full", 0.1)), text(None), text(len)
+    (('full', 0.1), ('none', None), ('len()', None))
+    """
+    if callable(stop):
+        return name_of(stop) + CALLED, None
+    return stop or ("none", None)
+
+
+def name_of(function: Function) -> str:
+    """Return what a function is called."""
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
 def in_words(rule: str, epsilon: Any, patience: Any) -> str:
     """Say when a run stops, of values or their text.
 
@@ -62,10 +86,15 @@ def in_words(rule: str, epsilon: Any, patience: Any) -> str:
     ('until running < 0.1', 'until test_accuracy > 0.9 at 3 epochs in a row')
     >>> in_words("test_loss", None, 5)
     'until test_loss gets no better at 5 epochs in a row'
+    >>> in_words("enough()", None, 1)
+    'until enough() is true'
     """
     sign = ">" if columns.more_is_better(column_of(rule)) else "<"
     given = {"rule": rule, "bound": f"{sign} {epsilon}", "patience": str(patience)}
-    if str(epsilon) == "None":
+    if rule.endswith(CALLED):
+        once = to_say("until {rule} is true")
+        often = to_say("until {rule} is true at {patience} epochs in a row")
+    elif str(epsilon) == "None":
         once = to_say("until {rule} gets no better")
         often = to_say("until {rule} gets no better at {patience} epochs in a row")
     else:
@@ -120,11 +149,65 @@ def look(values: np.ndarray, stop: Stop, patience: int, before: Watch) -> tuple[
     return np.where(ends.any(0), ends.argmax(0), n), Watch(row[-1], best[-1])
 
 
+def ask(
+    function: Function,
+    rows: Mapping[str, np.ndarray],
+    there: np.ndarray,
+    patience: int,
+    before: Watch,
+) -> tuple[np.ndarray, Watch]:
+    """Return what `look` does, of a function of an epoch's row.
+
+    It is asked about the epochs in their order, and about none after the one that stops a seed.
+
+    Args:
+        function: the rule.
+        rows: the columns of E epochs, `(E, R)` each; `(E, 1)` and `(1, R)` broadcast.
+        there: how many of these epochs a replica has, `(R,)`.
+        patience: at how many epochs in a row.
+        before: what was seen of the epochs before them.
+
+    Raises:
+        InputError: it fails, or returns something else than True or False.
+
+    >>> loss = np.array([[3.0], [1.0]])
+    >>> ask(lambda row: row["loss"] < 2, {"loss": loss}, np.array([2]), 1, Watch.of(1))[0]
+    array([1])
+    """
+    n, row = max(map(len, rows.values())), before.row.copy()
+    every = {name: np.broadcast_to(values, (n, len(row))) for name, values in rows.items()}
+    first = np.full(len(row), n)
+    for epoch in range(n):
+        for r in np.flatnonzero((epoch < there) & (first == n)):
+            found = _answer(function, {name: v[epoch, r].item() for name, v in every.items()})
+            row[r] = row[r] + 1 if found else 0
+            first[r] = epoch if row[r] >= patience else n
+    return first, before._replace(row=row)
+
+
+def _answer(function: Function, row: dict[str, Any]) -> bool:
+    name = f"the stop rule {name_of(function)!r}"
+    try:
+        found = function(row)
+    except Exception as error:
+        raise failed(name, error) from error
+    return checks.truth(f"what {name} returns", found)
+
+
 def recorded(params: Mapping[str, Any]) -> tuple[Stop | None, int]:
-    """Return the stop rule and the patience of a run's params, as numbers or text."""
+    """Return the stop rule and the patience of a run's params, as numbers or text.
+
+    Raises:
+        InputError: the rule is a function, of which a store has the name alone.
+    """
     rule, epsilon, patience = (params.get(name) for name in ("stop", "epsilon", "patience"))
     if rule is None or rule == "none":
         return None, 1
+    if str(rule).endswith(CALLED):
+        raise InputError(
+            f"the run stops by a function, {rule}, and its rows do not tell where; compare "
+            f"histories, or name a column of epochs"
+        )
     return (str(rule), _number(epsilon)), int(_number(patience) or 1)
 
 

@@ -244,6 +244,8 @@ def at_settings(arm: Arm, settings: Mapping[str, Any], record: str) -> Arm:
     if "epsilon" in changes:
         if arm.config.stop is None:
             raise InputError("the grid names epsilon, but the arm has no stop rule")
+        if callable(arm.config.stop):
+            raise InputError("the grid names epsilon, but the arm stops by a function")
         changes["stop"] = (arm.config.stop[0], changes.pop("epsilon"))
     if record == "epochs":
         changes |= {"diagnostics": "off", "metrics": None, "record_rows": 0}

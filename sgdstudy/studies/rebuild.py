@@ -188,11 +188,14 @@ def _as_it_was(config: TrainConfig, params: Mapping[str, str]) -> dict[str, Any]
     def all_of(prefix: str, options: Mapping[str, Any]) -> dict[str, Any]:
         return {name: then(f"{prefix}.{name}", value) for name, value in options.items()}
 
+    stop = config.stop
+    if isinstance(stop, tuple):
+        stop = (stop[0], then("epsilon", stop[1]))
     return {
         "lr": then("lr", config.lr),
         "options": all_of("optimizer", config.options),
         "schedule_options": all_of("schedule", config.schedule_options),
-        "stop": config.stop and (config.stop[0], then("epsilon", config.stop[1])),
+        "stop": stop,
     }
 
 

@@ -44,19 +44,20 @@ def estimate(todo: list[Combination], jobs: int) -> str:
 
 def _trial(arm: Arm) -> tuple[float, float]:
     """Return about how many seconds a run takes whatever its length, and how many a step."""
-    epochs, seconds = min(2, arm.config.epochs), 0.0
+    whole = arm.config.n_epochs(arm.problem.d)
+    epochs, seconds = min(2, whole), 0.0
     timed: list[tuple[float, int]] = []
     with draw_cache.shared():
         while True:
-            config = replace(arm.config, epochs=epochs, stop=None, patience=1)
+            config = replace(arm.config.of_epochs(epochs), stop=None, patience=1)
             for _ in range(2):  # the first compiles, and draws the orders
                 started = time.perf_counter()
                 steps = int(train(arm.problem, config=config, progress=False).n_steps.sum())
                 seconds = time.perf_counter() - started
             timed.append((seconds, max(1, steps)))
-            if seconds > TRIAL_SECONDS or epochs == arm.config.epochs:
+            if seconds > TRIAL_SECONDS or epochs == whole:
                 break
-            epochs = min(4 * epochs, arm.config.epochs)
+            epochs = min(4 * epochs, whole)
     (short, few), (long, many) = timed[0], timed[-1]
     if many == few:
         return 0.0, long / many

@@ -74,7 +74,13 @@ def expect(arm: Planned) -> Expected:
         )
     if arm.config.groups:
         raise InputError("theory has one step size for all parameters, and groups have their own")
-    return Expected(arm.problem, arm.config)
+    config = arm.config.by_epochs(arm.problem.d)
+    if config is None:
+        raise InputError(
+            f"theory has whole epochs, and steps={arm.config.steps} cuts the last one short; give "
+            f"epochs= instead"
+        )
+    return Expected(arm.problem, config)
 
 
 @dataclass(frozen=True, eq=False)

@@ -208,7 +208,7 @@ class ExpectedOrders(ExpectedMoments):
 
     def of(self, seeds: Sequence[int]) -> Self:
         """Return the same of some seeds."""
-        return replace(self, config=replace(self.config, seeds=tuple(seeds)))
+        return replace(self, config=self.config.of_seeds(seeds))
 
     def running_over_full(self, epoch: int) -> Known | None:
         """Return running over full loss at an epoch, a mean over the seeds; None: not finite.
@@ -228,7 +228,7 @@ class ExpectedOrders(ExpectedMoments):
         """Return the losses of a seed's own order, batch by batch; None: the first seed's."""
         self._steps_are_plain()
         seeds: Any = self.config.seeds[:1] if seed is None else [seed]
-        return known_order(self.problem, replace(self.config, seeds=seeds), epochs)
+        return known_order(self.problem, self.config.of_seeds(seeds), epochs)
 
     def gap(self, epoch: int) -> dict[str, Known]:
         """Return `drift` and `sampling` of the first seed's running loss, at an epoch, by name.

@@ -46,9 +46,10 @@ def predict(problem: Problem, config: TrainConfig, most: float = MOST_WORK) -> d
         most: the nanoseconds, about, that the orders may be followed.
     """
     problem = problem.to(DTYPES[config.dtype], "cpu") if config.dtype == "float32" else problem
-    ls = problem.least_squares
-    if ls is None or not config.steps_are_plain:
+    ls, by_epochs = problem.least_squares, config.by_epochs(problem.d)
+    if ls is None or not config.steps_are_plain or by_epochs is None:
         return {}
+    config = by_epochs
     rule = config.simple_stop and config.simple_stop[0]
     if config.batch_size is None:
         if config.lr >= theory.lr_limit(ls):
@@ -265,9 +266,10 @@ def expected_losses(problem: Problem, config: TrainConfig) -> dict[str, np.ndarr
     Of full batches in closed form, of fixed orders from their own steps, of random orders the
     mean over independent batches; nothing where theory has nothing, or the mean is infinite.
     """
-    ls = problem.least_squares
-    if not config.steps_are_plain or ls is None:
+    ls, by_epochs = problem.least_squares, config.by_epochs(problem.d)
+    if not config.steps_are_plain or ls is None or by_epochs is None:
         return {}
+    config = by_epochs
     start, epochs = _starts(problem, config)[0], config.epochs
     if config.batch_size is None:
         losses = theory.descent_loss(ls, start, config.lr, np.arange(epochs + 1))
@@ -290,6 +292,7 @@ def expected_losses(problem: Problem, config: TrainConfig) -> dict[str, np.ndarr
 def order_is_known(problem: Problem, config: TrainConfig) -> bool:
     """Whether theory can follow the very steps of a configuration's seeds."""
     fixed = config.batch_size is not None and orders.is_known(config.order)
+    fixed = fixed and config.by_epochs(problem.d) is not None
     return config.steps_are_plain and problem.least_squares is not None and fixed
 
 

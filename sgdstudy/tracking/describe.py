@@ -31,6 +31,7 @@ log = logging.getLogger("sgdstudy")
 ENDS = {
     "converged": to_say("converged"),
     "max_epochs": to_say("max epochs"),
+    "max_steps": to_say("max steps"),
     "diverged": to_say("diverged"),
     "interrupted": to_say("interrupted"),
 }
@@ -38,7 +39,7 @@ ENDS = {
 
 def parameters(problem: Problem, config: TrainConfig) -> dict[str, str]:
     """Return a run's params, as they may be kept."""
-    rule, epsilon = config.stop or ("none", None)
+    rule, epsilon = stops.text(config.stop)
     values = {
         "problem": problem.name,
         "loss": losses.name_of(problem.loss),
@@ -67,6 +68,8 @@ def parameters(problem: Problem, config: TrainConfig) -> dict[str, str]:
     for name in ("clip_norm", "clip_value"):
         if getattr(config, name) is not None:
             values[name] = getattr(config, name)
+    if config.steps is not None:
+        values["max_steps"] = config.steps  # `steps` are those that were taken
     if config.patience != 1:
         values["patience"] = config.patience
     if config.measures:
@@ -169,8 +172,11 @@ def sentence(params: Mapping[str, str]) -> str:
         batches = say(text, **given, later=later)
     else:
         batches = say("batches of {batch_size} of {d} samples, order {order}", **given)
-    n = int(given["epochs"])
-    length = say("at most {n} epoch", "at most {n} epochs", n=n)
+    n = int(given.get("max_steps", given["epochs"]))
+    if "max_steps" in given:
+        length = say("at most {n} step", "at most {n} steps", n=n)
+    else:
+        length = say("at most {n} epoch", "at most {n} epochs", n=n)
     if given["stop"] != "none":
         until = stops.in_words(given["stop"], given["epsilon"], given.get("patience", 1))
         length = f"{length}, {until}"

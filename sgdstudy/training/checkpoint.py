@@ -140,7 +140,7 @@ def _require_fit(run: Run, parts: Mapping[str, Values]) -> None:
     """Raise `InputError` where values cannot be those of this run, whatever they are."""
     n, at = len(run.live), parts["at"]
     members = np.asarray(parts["run"]["members"])
-    known = 0 <= at["epoch"] <= run.config.epochs
+    known = 0 <= at["epoch"] <= run.phases.epochs
     if not known or not 0 <= at["batch"] < len(run.phases.at(at["epoch"]).sizes):
         raise InputError(f"its checkpoint is damaged (epoch {at['epoch']}, batch {at['batch']})")
     if (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -37,6 +38,14 @@ class Trace:
         self.gradient = recorded.gradient.cpu().numpy()  # (S, R, p)
         self.grad_norm = norm(self.gradient)  # (S, R)
 
+    @cached_property
+    def diverged(self) -> np.ndarray:
+        """The first step whose loss or gradient is not finite, else S, `(R,)`."""
+        bad = ~np.isfinite(self.loss)
+        doubtful = ~np.isfinite(self.grad_norm)  # float64 may have a norm that is too large
+        bad[doubtful] |= ~np.isfinite(self.gradient[doubtful]).all(-1)
+        return np.where(bad.any(0), bad.argmax(0), len(bad))
+
 
 class Whole(NamedTuple):
     """Loss and gradient of all the data: before each step, and at the end of each epoch."""
@@ -63,11 +72,7 @@ def verdict(span: Span, trace: Trace, stopped: np.ndarray) -> Verdict:
         trace: what they recorded.
         stopped: the first epoch, from 0, whose stop rule holds, else E, `(R,)`.
     """
-    m, n_steps = span.m, len(trace.loss)
-    bad = ~np.isfinite(trace.loss)
-    doubtful = ~np.isfinite(trace.grad_norm)  # float64 gradients may have one that is too large
-    bad[doubtful] |= ~np.isfinite(trace.gradient[doubtful]).all(-1)
-    diverged = np.where(bad.any(0), bad.argmax(0), n_steps)
+    m, n_steps, diverged = span.m, len(trace.loss), trace.diverged
     # a stop at the end of epoch e (from 0) leaves (e + 1) m rows; a divergence at s, s + 1
     by_stop = np.where(stopped < span.n_epochs, (stopped + 1) * m, n_steps)
     converged = (stopped < span.n_epochs) & (by_stop <= diverged)

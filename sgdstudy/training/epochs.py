@@ -178,7 +178,7 @@ class Epochs:
     def _average(self, end_w: np.ndarray, sums: np.ndarray, epoch: np.ndarray) -> np.ndarray:
         """Return the mean of the parameters after every step so far that counts, `(E, R, p)`."""
         assert self.config.average is not None
-        skipped = int(self.config.average * self.config.epochs)
+        skipped = int(self.config.average * self.phases.epochs)
         counts = (epoch > skipped)[:, None, None]
         within = np.where(counts, sums, 0.0)
         total = np.add.accumulate(np.concatenate([self.averaged[None], within]))[1:]

@@ -119,7 +119,7 @@ class Run:
     @property
     def over(self) -> bool:
         """Whether nothing is left to be trained."""
-        return not self.live.any() or self.epoch >= self.config.epochs
+        return not self.live.any() or self.epoch >= self.phases.epochs
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
         """Return where the run stands, in parts; of one that is over, its outcome only."""
@@ -190,7 +190,8 @@ class Run:
 
     def history(self, problem: Problem, seconds: float) -> History:
         """Return what was recorded, of the problem as it was given, in so many seconds."""
-        self.reason[self.reason == ""] = "max_epochs"
+        most = "max_epochs" if self.config.steps is None else "max_steps"
+        self.reason[self.reason == ""] = most
         return History(
             problem=problem,
             config=self.config,
@@ -259,7 +260,7 @@ class Run:
         m = span.m
         self.epochs.add(span, trace)
         epochs = self.epochs.of_batches(self.epoch) if span.complete else {}
-        stopped = self._stopped(span, epochs)
+        stopped = self._stopped(span, trace, epochs)
         due = self._due(span, stopped)
         whole = self._full(span, trace, due)
         if span.complete:
@@ -267,7 +268,7 @@ class Run:
             epochs = self.epochs.close(self.epoch, *ends, due)
             epochs |= self._clock(slice(m - 1, None, m))
         if stopped is None:
-            stopped = self._stopped(span, epochs)
+            stopped = self._stopped(span, trace, epochs)
         assert stopped is not None
         found = verdict(span, trace, stopped)
         if self.row_stride:
@@ -281,7 +282,7 @@ class Run:
     def _due(self, span: Span, stopped: np.ndarray | None) -> np.ndarray:
         """Return which epochs of the chunk are evaluated, `(E,)`: those that end a replica too."""
         epoch = self.epoch + 1 + np.arange(span.n_epochs)
-        due = (epoch % self.config.evaluate_every == 0) | (epoch == self.config.epochs)
+        due = (epoch % self.config.evaluate_every == 0) | (epoch == self.phases.epochs)
         if stopped is not None:
             due[stopped[stopped < span.n_epochs]] = True
         return due
@@ -329,14 +330,24 @@ class Run:
         self.boundary = (value[-1], slope[-1])
         return value, slope
 
-    def _stopped(self, span: Span, epochs: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    def _stopped(
+        self, span: Span, trace: Trace, epochs: Mapping[str, np.ndarray]
+    ) -> np.ndarray | None:
         """Return, per replica, the first epoch of the chunk that the stop rule ends, else E.
 
-        None: its column is not known yet.
+        None: what it looks at is not known yet.
         """
         if self.config.stop is None or not span.complete:
             return np.full(len(self.members), span.n_epochs)
         stop, patience = self.config.stop, self.config.patience
+        if callable(stop):
+            if self.config.evaluate_every == 1 and "full_loss" not in epochs:
+                return None
+            there = np.where(self.live[self.members], trace.diverged // span.m, 0)
+            known = {k: v for k, v in epochs.items() if k != columns.CLOCK}
+            rows = self._rows(known, trace.w[span.m :: span.m])
+            first, self.watch = stops.ask(stop, rows, there, patience, self.watch)
+            return first
         column = stops.column_of(stop[0])
         if column not in epochs:
             return None
@@ -350,7 +361,7 @@ class Run:
         keep = (position[:, None] < found.rows) & self.live[self.members]
         step = self.phases.steps_before(self.epoch) + span.first + position
         if self.row_stride > 1:  # the last row of a replica that ends here is always kept
-            over = span.complete and self.epoch + span.n_epochs == self.config.epochs
+            over = span.complete and self.epoch + span.n_epochs == self.phases.epochs
             ended = ((found.outcome > 0) | over) & self.live[self.members]
             ends = (position[:, None] == found.rows - 1) & ended
             keep &= (step % self.row_stride == 0)[:, None] | ends
@@ -392,13 +403,15 @@ class Run:
     def _write_epochs(
         self, epochs: dict[str, np.ndarray], end_w: np.ndarray, done: np.ndarray
     ) -> None:
-        position = np.arange(len(end_w))
-        keep = (position[:, None] < done) & self.live[self.members]
+        keep = (np.arange(len(end_w))[:, None] < done) & self.live[self.members]
         if keep.any():
             self.shown_loss = float(np.median(epochs["running_loss"][keep.any(1)][-1]))
-        number = (self.epoch + 1 + position).astype(np.int32)[:, None]
-        found = {"seed": self._seeds(), "epoch": number, **epochs, **_parameters(end_w)}
-        self.sink.write("epochs", Rows(found, keep))
+        self.sink.write("epochs", Rows(self._rows(epochs, end_w), keep))
+
+    def _rows(self, epochs: Mapping[str, np.ndarray], end_w: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the columns of the epochs that end at some parameters `(E, R, p)`."""
+        number = (self.epoch + 1 + np.arange(len(end_w))).astype(np.int32)[:, None]
+        return {"seed": self._seeds(), "epoch": number, **epochs, **_parameters(end_w)}
 
     def _clock(self, steps: slice) -> dict[str, np.ndarray]:
         """Return the time after some steps of the chunk, `(s, 1)`, where it is wanted."""

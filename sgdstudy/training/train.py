@@ -112,7 +112,7 @@ def _config(problem: Problem, config: TrainConfig | None, settings: dict[str, An
 def _take_chunks(run: Run, keeper: Keeper | None, description: str, bar_shown: bool) -> None:
     """Train until the run is over, or Ctrl-C is pressed."""
     bar = tqdm(
-        total=run.config.epochs,
+        total=run.phases.epochs,
         desc=description,
         unit="epoch",
         delay=1,

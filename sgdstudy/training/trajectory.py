@@ -98,7 +98,7 @@ class Trajectory:
         Raises:
             InputError: steps that do not make whole epochs, or a setting that is not allowed.
         """
-        known = [name for name in ("epochs", "batch_size", "order") if name in settings]
+        known = [name for name in ("epochs", "steps", "batch_size", "order") if name in settings]
         if known:
             raise InputError(f"{known[0]} is known from the steps of the trajectory; leave it out")
         lr = checks.number("lr", lr)
@@ -120,8 +120,11 @@ class Trajectory:
             raise InputError(
                 f"{self.n_steps} steps do not make whole epochs of {m}; give steps_per_epoch"
             )
-        order = self.indices[:, 0].reshape(-1, m, batch)
-        return TrainConfig.of(lr=lr, epochs=len(order), batch_size=batch, order=order, **settings)
+        order = self.indices.transpose(0, 1).reshape(self.n_replicas, -1, m, batch)
+        if bool((order == order[:1]).all()):
+            order = order[0]
+        n_epochs = int(order.shape[-3])
+        return TrainConfig.of(lr=lr, epochs=n_epochs, batch_size=batch, order=order, **settings)
 
     def steps(
         self,

@@ -34,6 +34,10 @@ def own(chunk):
     return chunk.loss * 2
 
 
+def enough(row):
+    return row["epoch"] == 2
+
+
 def squares(f, y):
     return (f - y) ** 2
 
@@ -46,6 +50,12 @@ RUNS = {
     "functions": (CURVE, {**FEW, "lr": None, "optimizer": Own, "order": own_order}),
     "a diagnostic": (CURVE, {**FEW, "diagnostics": ["alpha", own], "metrics": ["loss", "own"]}),
     "an array": (CURVE, {**FEW, "epochs": 2, "order": np.arange(40).reshape(2, 2, 10)}),
+    "arrays": (
+        CURVE,
+        {**FEW, "epochs": 2, "seeds": range(2), "order": np.arange(80).reshape(2, 2, 2, 10) % 53},
+    ),
+    "steps": (CURVE, {**FEW, "steps": 8}),
+    "stops as it says": (CURVE, {**FEW, "stop": enough}),
     "seeded": (CURVE, {**FEW, "order": ss.orders.seeded("shuffle", 3), "seeds": range(2)}),
     "no rows": (CURVE, {**FEW, "record_rows": 0}),
     "float64": ("diabetes", {"lr": 0.01, "batch_size": 50, "epochs": 2, "dtype": "float64"}),
@@ -56,7 +66,10 @@ RUNS = {
     "own loss": (CURVE.replace(loss=squares), FEW),
     "a module": (ss.Problem(X, Y, net(), test=(X[:9], Y[:9])), {**FEW, "seeds": [5, 2]}),
 }
-FUNCTIONS = {"functions": {"optimizer": Own, "order": own_order}}
+FUNCTIONS = {
+    "functions": {"optimizer": Own, "order": own_order},
+    "stops as it says": {"stop": enough},
+}
 
 
 def same(history, other):

@@ -44,6 +44,12 @@ def largest(power):
     return lambda f, y: float(((f - y).abs() ** power).max())
 
 
+def below(epsilon):
+    return lambda row: row["running_loss"] < epsilon
+
+
+BY_SEED = np.arange(20).reshape(1, 1, 4, 5).repeat(4, 1)
+
 # other values of every setting, none of which is another spelling of the same run
 SETTINGS = {
     "optimizer": ["Adam", torch.optim.Adamax, by(0.0), by(0.5)],
@@ -60,9 +66,16 @@ SETTINGS = {
     "batch_size": [6, None],
     "drop_last": [True],
     "batch_schedule": [{2: 10}, {1: 10}, {2: 20}, {1: 10, 2: 20}],
-    "order": ["sequential", rolled(1), rolled(2), np.arange(20).reshape(1, 4, 5).repeat(4, 0)],
+    "order": [
+        "sequential",
+        rolled(1),
+        rolled(2),
+        np.arange(20).reshape(1, 4, 5).repeat(4, 0),
+        BY_SEED,
+    ],
     "epochs": [3],
-    "stop": [("running", 0.2), ("full", 0.1), ("running", None), None],
+    "steps": [3, 15],
+    "stop": [("running", 0.2), ("full", 0.1), ("running", None), None, below(0.1), below(0.2)],
     "patience": [2],
     "seeds": [(1,), (0, 1)],
     "dtype": ["float64"],

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 import sgdstudy as ss
 from sgdstudy.recipe import draw_cache, named_orders, orders
 from sgdstudy.recipe.orders import Sampler
+from sgdstudy.theory.fixed_order import indices_by_epoch
 
 KNOWN = [order for order in orders.ORDERS if order not in named_orders.UNKNOWN]
 PERMUTATIONS = [order for order in KNOWN if order != "with_replacement"]
@@ -323,6 +324,102 @@ def test_an_array_gives_the_batches_of_each_epoch(kind):
     assert drawn.tolist() == [np.ravel(array).tolist()] * 2
 
 
+BY_SEED = np.random.default_rng(0).integers(0, 53, (3, 30, 5, 10))  # (seeds, epochs, steps, B)
+
+
+def by_hand(problem, order, lr):
+    """Parameters after every epoch, of a loop over one seed's batches."""
+    w, ends = problem.initial([0])[0].requires_grad_(), []
+    for epoch in order:
+        for batch in epoch:
+            ((problem.model(w, problem.x[batch]) - problem.y[batch]) ** 2).mean().backward()
+            w.data.sub_(lr * w.grad)
+            w.grad.zero_()
+        ends.append(w.detach().numpy().copy())
+    return np.array(ends)
+
+
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+@pytest.mark.parametrize("kind", [np.array, torch.tensor])
+def test_an_array_for_each_seed_gives_each_its_own_batches(engine, kind):
+    problem = small_curve(noise=0.1)
+    given = {"optimizer": "notebook", "lr": 0.1, "batch_size": 10, "epochs": 30, "engine": engine}
+    order = kind(BY_SEED)
+    run = ss.train(problem, seeds=(7, 2, 5), order=order, **given)
+    assert run.engine == engine
+    for r, seed in enumerate((7, 2, 5)):
+        ends = by_hand(problem, BY_SEED[r], 0.1)
+        rows = run.epochs[run.epochs["seed"] == seed]
+        assert np.array_equal(rows[["w0", "w1", "w2"]], ends)
+        alone = ss.train(problem, seeds=(seed,), order=BY_SEED[r], **given)
+        assert np.array_equal(alone.w[0], run.w[r])
+
+
+def test_seeds_that_are_left_go_on_with_their_own_arrays():
+    problem = small_curve(noise=0.1)
+    ends = [by_hand(problem, order, 0.1) for order in BY_SEED]
+    last = [2, 11, 29]  # epochs that the seeds have
+    run = ss.train(
+        problem,
+        optimizer="notebook",
+        lr=0.1,
+        batch_size=10,
+        epochs=30,
+        seeds=(7, 2, 5),
+        order=BY_SEED,
+        stop=lambda row: row["epoch"] > {7: 2, 2: 11, 5: 29}[row["seed"]],
+    )
+    assert run.stop_epoch.tolist() == [3, 12, 30]
+    assert np.array_equal(run.w, [ends[r][epoch] for r, epoch in enumerate(last)])
+
+
+def test_theory_follows_the_array_of_each_seed():
+    problem = small_curve(noise=0.1)
+    given = {"optimizer": "SGD", "lr": 0.1, "batch_size": 10, "epochs": 30, "seeds": (7, 2, 5)}
+    run = ss.train(problem, order=BY_SEED, dtype="float64", **given)
+    known = ss.expect(run)
+    for column in ("running_loss", "full_loss"):
+        losses, off = known.losses(column)
+        assert (np.abs(run.array("epochs", column) - losses) <= off + 1e-12 * losses).all()
+    for r, seed in enumerate((7, 2, 5)):
+        batch = known.own_order(3, seed).batch[-1]
+        rows = run.steps[(run.steps["seed"] == seed) & (run.steps["epoch"] == 3)]
+        np.testing.assert_allclose(batch, rows["loss"], rtol=1e-9)
+        pieces = next(indices_by_epoch(problem, run.config, seed))
+        assert np.array_equal(pieces, BY_SEED[r, 0])
+    epsilon = float(np.median(run.array("epochs", "full_loss")[4:9]))
+    arm = ss.Arm(problem, order=BY_SEED, stop=("full", epsilon), dtype="float64", **given)
+    stopped = ss.train(problem, config=arm.config)
+    assert float(ss.expect(arm).stop_epoch) == stopped.median_stop
+    assert (
+        orders.listing(problem, run.config)["index"][:50].tolist() == BY_SEED[0, 0].ravel().tolist()
+    )
+    with pytest.raises(ss.InputError, match=r"for the seeds \(7, 2, 5\), not 4"):
+        known.own_order(1, 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"seeds": range(4)}, "is given for 3 seeds, and the run has 4"),
+        ({"seeds": 0}, "is given for 3 seeds, and the run has 1"),
+        ({"epochs": 31}, "holds 30 epochs, fewer than epochs=31"),
+        ({"batch_size": 5}, "batch_size is 5, but the order's batches hold 10"),
+        ({"order": BY_SEED + 1}, "indices go from 1 to 53; expected 0 to 52"),
+        (
+            {"order": BY_SEED[0, 0]},
+            r"\(epochs, steps, B\), or for each seed its own \(seeds, epochs, ",
+        ),
+        ({"batch_schedule": {2: 5}}, "is made for one batch size"),
+    ],
+)
+def test_an_array_for_each_seed_that_does_not_fit_is_one_line(changes, says):
+    given = {"batch_size": 10, "epochs": 30, "seeds": range(3), "order": BY_SEED}
+    with pytest.raises(ss.InputError, match=says) as error:
+        ss.Arm(small_curve(), **(given | changes))
+    assert one_line(error)
+
+
 def test_a_callable_draws_each_epoch_from_the_seeds_own_generator():
     def mine(generator, d):
         return torch.randperm(d, generator=generator)
@@ -370,6 +467,7 @@ def test_an_unknown_order_suggests_the_nearest():
 @pytest.mark.parametrize(
     "order",
     [
+        [[[[[0, 1]]]]],
         [[0, 1], [2, 3]],
         [[[0.0, 1.0]]],
         np.empty((0, 2, 2), int),
@@ -378,7 +476,7 @@ def test_an_unknown_order_suggests_the_nearest():
         None,
         3,
     ],
-    ids=["two axes", "floats", "empty", "truth values", "ragged", "None", "number"],
+    ids=["five axes", "two axes", "floats", "empty", "truth values", "ragged", "None", "number"],
 )
 def test_an_array_that_is_no_order_is_refused(order):
     with pytest.raises(ss.InputError) as error:

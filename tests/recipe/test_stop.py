@@ -1,10 +1,13 @@
-"""When a run stops: on any column of epochs, above or below, with patience, or no better."""
+"""When a run stops: on any column of epochs, with patience, or no better; as a function says."""
 
 import itertools
+import threading
 
 import numpy as np
+import pandas as pd
 import pytest
-from conftest import call, one_line, small_curve
+import torch
+from conftest import call, literal_curve, one_line, small_curve
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,11 +15,13 @@ import sgdstudy as ss
 from sgdstudy.recipe import columns
 from sgdstudy.recipe import stop as stops
 from sgdstudy.recipe.identity import Identity
+from sgdstudy.studies.arm import at_settings
 from sgdstudy.studies.train_arms import train_arm
 from sgdstudy.theory.predictions import predict
 from sgdstudy.tracking import describe
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.store import open_store
+from sgdstudy.training import run as trainer
 
 CURVE = small_curve(noise=0.1)
 CURVE = CURVE.replace(test=(CURVE.x[:9], CURVE.y[:9]))
@@ -253,3 +258,173 @@ def test_the_sentence_of_a_run_says_it(store):
     assert stops.recorded(run) == (("test_loss", None), 2)
     assert stops.recorded({"stop": "none", "epsilon": "None"}) == (None, 1)
     assert stops.recorded({"stop": "full", "epsilon": 0.5}) == (("full", 0.5), 1)
+
+
+# ---- a function of an epoch's row ----------------------------------------------------------------
+
+
+def below(column, epsilon):
+    return lambda row: row[column] < epsilon
+
+
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+@pytest.mark.parametrize("patience", [1, 3])
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_function_stops_where_its_rows_say(engine, patience, cut, monkeypatch):
+    if cut:
+        monkeypatch.setattr(trainer, "FIRST_STEPS", 1)  # chunks of other lengths
+    problem, settings = RUNS["curve"]
+    rows = free("curve", engine).epochs
+    values = rows.pivot(index="epoch", columns="seed", values="test_worst")
+    epsilon = float(np.median(values.iloc[3:20]))
+    given = settings | {"stop": below("test_worst", epsilon), "patience": patience}
+    history = ss.train(problem, **given, engine=engine)
+    assert history.engine == engine
+    found = [by_hand(values[seed], False, epsilon, patience) for seed in range(6)]
+    assert history.converged_epoch.tolist() == found
+    assert np.isfinite(found).any()
+    kept = rows[rows["epoch"].to_numpy() <= np.array(found)[rows["seed"]]]
+    assert history.epochs.equals(kept.reset_index(drop=True))
+
+
+def test_it_is_the_rule_of_the_same_column_with_a_literal_loop():
+    problem, n = small_curve(noise=0.1), 30
+    run = ss.train(
+        problem,
+        optimizer="notebook",
+        lr=0.1,
+        batch_size=10,
+        epochs=n,
+        seeds=(3, 5),
+        stop=lambda row: row["running_loss"] < 0.3,
+    )
+    for r, seed in enumerate((3, 5)):
+        loop = literal_curve(problem, seed=seed, lr=0.1, batch_size=10, epochs=n)
+        sizes = np.array([10] * 5 + [3])
+        running = loop.losses.numpy().astype(float).reshape(n, 6) @ sizes / 53
+        assert run.stop_epoch[r] == 1 + int((running < 0.3).argmax())
+
+
+@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("first", [256, 6])  # steps of the first chunk
+def test_it_gets_the_very_rows_in_their_order_and_no_other(name, first, monkeypatch):
+    monkeypatch.setattr(trainer, "FIRST_STEPS", first)
+    problem, settings = RUNS[name]
+    asked = []
+
+    def until(row):
+        asked.append(row)
+        return row["epoch"] >= 3 + row["seed"]
+
+    history = ss.train(problem, **settings, clock=True, stop=until)
+    assert history.stop_epoch.tolist() == [3, 4, 5, 6, 7, 8]
+    got = pd.DataFrame(asked)
+    assert got["epoch"].is_monotonic_increasing
+    rows = history.epochs.drop(columns="elapsed_seconds")
+    got = got.sort_values(["seed", "epoch"]).reset_index(drop=True)
+    pd.testing.assert_frame_equal(got, rows, check_dtype=False, check_exact=True)
+    assert {type(value) for row in asked for value in row.values()} == {int, float}
+
+
+def test_a_seed_that_diverges_is_not_asked_about_what_never_was():
+    asked = []
+
+    def never(row):
+        asked.append((row["seed"], row["epoch"]))
+        assert np.isfinite(row["running_loss"])
+        return False
+
+    history = ss.train(CURVE, lr=40.0, batch_size=10, epochs=60, seeds=range(4), stop=never)
+    assert (history.stop_reason == "diverged").all()
+    rows = history.epochs[["seed", "epoch"]]
+    assert sorted(asked) == sorted(rows.itertuples(index=False, name=None))
+
+
+def test_beside_evaluate_every_it_gets_what_the_batches_say():
+    problem, settings = RUNS["classes"]
+    seen = set()
+
+    def until(row):
+        seen.update(row)
+        return row["running_loss"] < 0.66
+
+    every = ss.train(problem, **settings, stop=("running", 0.66))
+    some = ss.train(problem, **settings, stop=until, evaluate_every=7)
+    assert seen >= {"seed", "epoch", "running_loss", "last_loss", "mean_loss"}
+    assert not seen & {"full_loss", "accuracy", "test_loss"}
+    assert np.array_equal(some.stop_epoch, every.stop_epoch)
+    assert (some.stop_reason == "converged").any()
+    ends = some.epochs.groupby("seed").tail(1)
+    assert ends.equals(every.epochs.groupby("seed").tail(1))  # evaluated where it stops
+
+
+def fails(row):
+    return row["nothing"] > 1
+
+
+class Object:
+    def __call__(self, row):
+        return None
+
+
+WRONG = [
+    (fails, r"the stop rule 'fails' failed: KeyError: 'nothing'"),
+    (lambda row: 1, r"what the stop rule '<lambda>' returns is True or False, not 1"),
+    (lambda row: row["running_loss"], r"returns is True or False, not \d"),
+    (Object(), r"what the stop rule 'Object' returns is True or False, not None"),
+    (lambda: True, r"the stop rule '<lambda>' failed: TypeError"),
+]
+
+
+@pytest.mark.parametrize(("stop", "says"), WRONG)
+def test_what_fails_or_says_neither_yes_nor_no_is_one_line(stop, says):
+    with pytest.raises(ss.InputError, match=says) as error:
+        ss.train(CURVE, epochs=2, stop=stop)
+    assert one_line(error)
+
+
+@pytest.mark.parametrize("yes", [np.True_, torch.tensor(True), True])
+def test_truth_is_numpys_and_torchs_too(yes):
+    assert ss.train(CURVE, epochs=4, stop=lambda row: yes).stop_epoch.tolist() == [1]
+
+
+def test_another_function_is_another_run():
+    settings = [{"stop": below("full_loss", e), "patience": n} for e in (0.1, 0.2) for n in (1, 2)]
+    configs = [ss.TrainConfig(**one) for one in [{}, {"stop": ("full", 0.1)}, *settings]]
+    assert len({Identity.of(CURVE, config).hash for config in configs}) == len(configs)
+    again = ss.TrainConfig(stop=below("full_loss", 0.1))
+    assert Identity.of(CURVE, again).hash == Identity.of(CURVE, configs[2]).hash
+    lock = threading.Lock()
+    unseen = Identity.of(CURVE, ss.TrainConfig(stop=lambda row: lock.locked()))
+    assert (unseen.hash, "the stop" in unseen.unseen) == ("", True)
+
+
+def test_a_function_that_looks_up_late_is_refused():
+    arms = []
+    for epsilon in (0.1, 0.2):
+        arms.append(ss.Arm(CURVE, epochs=2, stop=lambda row: row["full_loss"] < epsilon))  # noqa: B023
+    with pytest.raises(ss.InputError, match="epsilon") as error:
+        ss.train(CURVE, config=arms[0].config)
+    assert one_line(error)
+
+
+def test_theory_and_grids_of_epsilon_have_nothing_of_a_function():
+    arm = ss.Arm(CURVE, lr=0.1, batch_size=10, epochs=9, stop=below("full_loss", 0.1))
+    assert arm.config.simple_stop is None
+    assert predict(CURVE, arm.config) == {}
+    with pytest.raises(ss.InputError, match="the arm stops by a function") as error:
+        at_settings(arm, {"epsilon": 0.2}, "steps")
+    assert one_line(error)
+    assert at_settings(arm, {"patience": 2}, "steps").config.stop is arm.config.stop
+    ss.figures.loss_by_epoch({"a": ss.train(CURVE, config=arm.config)})
+
+
+def test_what_is_said_of_a_function():
+    arm = ss.Arm(CURVE, lr=0.1, batch_size=10, epochs=9, stop=fails, patience=2)
+    params = describe.parameters(arm.problem, arm.config)
+    assert (params["stop"], params["epsilon"]) == ("fails()", "None")
+    said = "at most 9 epochs, until fails() is true at 2 epochs in a row;"
+    assert said in describe.sentence(params)
+    with pytest.raises(ss.InputError, match=r"stops by a function, fails\(\)") as error:
+        stops.recorded(params)
+    assert one_line(error)

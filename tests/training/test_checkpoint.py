@@ -49,6 +49,10 @@ def backwards(generator, d):
     return torch.randperm(d, generator=generator).flip(0)
 
 
+def late(row):
+    return row["epoch"] > 90 + row["seed"]
+
+
 BENT = ss.Problem(
     CURVE.x, CURVE.y, bent, w_init=drawn, test=(CURVE.x[:9], CURVE.y[:9]), name="bent"
 )
@@ -202,6 +206,17 @@ CASES = {  # every rule meets another order
     "long, grab": (LONG, {**COMPILED, "batch_size": 5, "epochs": 2, "order": "grab"}),
     "bent, long": (BENT, {**EAGER, "batch_size": 1, "epochs": 11, "lr": 0.01}),
     "patience": (CURVE, {**COMPILED, "stop": ("full", 1e3), "patience": 95}),
+    "steps, within an epoch": (LONG, {**COMPILED, "batch_size": 5, "epochs": 3, "steps": 1000}),
+    "steps": (CURVE, {**EAGER, "steps": 599, "average": 0.5, "stop": late, "patience": 3}),
+    "an array for each seed": (
+        CURVE,
+        {
+            **COMPILED,
+            "order": np.arange(10800).reshape(3, 120, 5, 6) % 53,
+            "batch_size": 6,
+            "epochs": 120,
+        },
+    ),
     "best so far": (NET, {**EAGER, "stop": ("accuracy", None), "patience": 90, "epochs": 200}),
     "net": (NET, {**EAGER, "optimizer": "AdamW", "lr": 1e-3}),
 }
@@ -698,6 +713,25 @@ def _rows_of_second(store):
         if len(values["run.live"]) == 2 and values["at.epoch"] >= 3:
             return True
     return False
+
+
+class Patient:
+    """A stop rule that counts its calls."""
+
+    calls = 0
+
+    def __call__(self, row):
+        self.calls += 1
+        return self.calls > 10_000
+
+
+def test_what_a_stop_rule_remembers_is_in_no_checkpoint(shared, caplog):
+    killed(shared, "patient", arm_of(stop=Patient()), 2)
+    said = [r.message for r in caplog.records if "what its functions read has changed" in r.message]
+    assert len(said) == 1
+    assert "(stop)" in said[0]
+    train(shared, "patient", arm_of(stop=Patient()), resume=True)
+    assert not any("goes on after epoch" in r.message for r in caplog.records)
 
 
 @pytest.mark.parametrize("counts", [False, True])

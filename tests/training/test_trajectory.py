@@ -92,18 +92,26 @@ def test_what_elsewhere_recorded_is_kept():
     assert again.steps["epoch"].tolist() == [1] * 5
 
 
-def test_the_order_of_the_settings_is_that_of_the_first_seed():
+def test_the_order_of_the_settings_is_that_of_each_seed():
     problem = small_curve(d=50, noise=0.1)
     indices = Sampler("shuffle", [4, 7], 50, B).take(50 * EPOCHS).numpy()
     indices = indices.reshape(2, -1, B).swapaxes(0, 1)  # (S, R, B)
     known = ss.Trajectory(problem, np.zeros((len(indices) + 1, 2, 3)), indices)
     config = known.config(LR, seeds=[4, 7])
     assert (config.epochs, config.batch_size) == (EPOCHS, B)
-    assert np.array_equal(config.order, indices[:, 0].reshape(EPOCHS, 5, B))
-    first = ss.TrainConfig(lr=LR, batch_size=B, epochs=EPOCHS, seeds=[4])
-    for epoch in (1, EPOCHS):  # theory follows the very batches
-        here, there = (ss.theory.batches(problem, c, epoch) for c in (config, first))
-        assert np.array_equal(here.gradients, there.gradients)
+    assert np.array_equal(config.order, indices.swapaxes(0, 1).reshape(2, EPOCHS, 5, B))
+    for seed in (4, 7):
+        own = ss.TrainConfig(lr=LR, batch_size=B, epochs=EPOCHS, seeds=[seed])
+        for epoch in (1, EPOCHS):  # theory follows the very batches
+            both = (ss.theory.batches(problem, c, epoch) for c in (config.of_seeds([seed]), own))
+            here, there = both
+            assert np.array_equal(here.gradients, there.gradients)
+
+
+def test_one_order_of_all_replicas_is_given_once():
+    indices = np.arange(50).reshape(5, 10)
+    known = ss.Trajectory(small_curve(d=50), np.zeros((6, 2, 3)), indices)
+    assert known.config(LR).order.shape == (1, 5, 10)
 
 
 @pytest.mark.slow
