@@ -79,7 +79,8 @@ class Plan:
         for name in grid:
             if name not in (*SETTINGS, *own) and not name.startswith(tuple(OPTIONS)):
                 theirs = [f"{prefix}<name>" for prefix in OPTIONS]
-                raise unknown("setting of a grid", name, [*SETTINGS, *theirs, *own])
+                known = dict.fromkeys([*SETTINGS, *theirs, *own])
+                raise unknown("setting of a grid", name, known)
             told = isinstance(study, Own)  # by a program, which knows what its function takes
             if not told and name in own and isinstance(getattr(options, name), (int, float)):
                 for value in grid[name]:
@@ -91,12 +92,12 @@ class Plan:
             raise unknown(to_say("arm"), name, arms)
         if arms[name].trajectory is not None:
             raise InputError(f"the steps of {name} were taken elsewhere: no setting changes them")
-        known = describe.result_names(arms[name].problem, arms[name].config)
+        ranking = describe.result_names(arms[name].problem, arms[name].config)
         for axis in grid:
-            if axis in (*known, *COLUMNS):
+            if axis in (*ranking, *COLUMNS):
                 raise InputError(f"the grid's {axis!r} is also a column of results; rename it")
         if by is not None:
-            checks.choice("result to rank by", by, known)
+            checks.choice("result to rank by", by, ranking)
         return cls(study, options, name, grid, record, by)
 
     @property

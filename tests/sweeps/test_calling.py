@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import call, one_line
+from servers import MlflowServer
 from test_sweep import SCRIPT, WORDS, assert_same_content
 
 import sgdstudy as ss
@@ -259,6 +260,18 @@ def test_two_processes_leave_the_same_as_one(store, tmp_path, monkeypatch):
     assert one_line(error)
     table = ss.sweep(gained, {"lr": [0.1, 0.2]}, store=store)  # GAIN^2 w^2
     np.testing.assert_allclose(table["full_loss"], 4 * ends(table["lr"], 4, 2) ** 2, rtol=1e-12)
+
+
+@pytest.mark.server
+def test_with_a_server_the_workers_log_what_they_were_given(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    grid = {"scale": [0.5, 1.0], "lr": [0.1, 0.2]}
+    ss.sweep(descent, grid, store=store)
+    with MlflowServer(tmp_path / "server") as server:
+        table = ss.sweep(descent, grid, store=server.uri, jobs=2)
+        assert_same_content(store, server.uri, "descent_sweep")
+        again = ss.sweep(descent, grid, store=server.uri, jobs=2, resume=True)
+        assert list(again["run_id"]) == list(table["run_id"])
 
 
 IN_CELLS = """
