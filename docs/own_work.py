@@ -280,9 +280,52 @@ runs[["arm", "lr", "full_loss", "right_score", "test_right_score", "status"]]
 # %% [markdown]
 # ## 7. A sweep over your own option, and going on with it
 #
-# In a notebook: `!sgdstudy sweep sam_study.py --grid rho=0,0.1`. To see: another number for each
+# The command is `sgdstudy sweep sam_study.py --grid rho=0,0.1`. To see: another number for each
 # rho. What makes a run another one are the script's options, its code, and all that its functions
 # hold, wherever it is read.
+
+# %%
+quiet = {"progress": False}  # no bar in this page
+first = ss.sweep("sam_study.py", {"rho": [0, 0.1]}, seeds=2, **quiet)
+first[["rho", "status", "full_loss", "test_right_score"]]
+
+# %% [markdown]
+# A third value, `resume=True`: to see, only what is new runs. After Ctrl-C it is the same call; a
+# study goes on with `ss.run("sam_study.py", resume=True)`. `by` ranks: the best comes first.
+
+# %%
+grid = {"rho": [0, 0.1, 0.4]}
+swept = ss.sweep("sam_study.py", grid, seeds=2, resume=True, by="test_right_score", **quiet)
+print(set(first["run_id"]) <= set(swept["run_id"]))
+swept[["rho", "full_loss", "test_right_score"]]
+
+# %%
+runs_of_sweep = ss.load_runs("sam_study_sweep")  # options of a script of your own: option.<name>
+runs_of_sweep[["option.rho", "lr", "epochs", "test_right_score"]]
+
+# %% [markdown]
+# Without a script: a function that returns an arm. Its parameters are options; `lr` is a setting
+# that any arm has. To see: a row for each of the four. `jobs=2` would train two at a time.
+
+
+# %%
+def gated(width=16, rho=0.1):
+    """SAM, on a layer of any width."""
+    own = problem.replace(model=Gated(width))
+    given = {key: settings[key] for key in ("optimizer", "batch_size", "diagnostics")}
+    measures = {"right_score": right_score}
+    return ss.Arm(own, lr=0.5, options={"rho": rho}, epochs=3, measures=measures, **given)
+
+
+table = ss.sweep(gated, {"width": [4, 16], "lr": [0.1, 0.5]}, by="test_right_score", **quiet)
+table[["width", "lr", "full_loss", "test_right_score"]]
+
+# %% [markdown]
+# ## 8. The same again, bit by bit
+#
+# Of a script's runs. To see: `identical`. After a change of the script, of `mine.py` or of the data
+# it would say what is not as it was, and the first number that differs. In a notebook:
+# `!sgdstudy rerun RUN_ID --script sam_study.py`.
 
 
 # %%
@@ -298,24 +341,5 @@ def sgdstudy(*words):
     return said.getvalue().replace(os.getcwd(), ".")
 
 
-print(sgdstudy("sweep", "sam_study.py", "--grid", "rho=0,0.1", "--seeds", "2", "--jobs", "1"))
-
-# %% [markdown]
-# A third value, `--resume`: to see, only what is new runs. After Ctrl-C it is the same command; a
-# study goes on with `ss.run("sam_study.py", resume=True)`. `--by test_right_score` ranks by that.
-
-# %%
-grid = "rho=0,0.1,0.4"
-print(sgdstudy("sweep", "sam_study.py", "--grid", grid, "--seeds", "2", "--jobs", "1", "--resume"))
-swept = ss.load_runs("sam_study_sweep")  # options of a script of your own: option.<name>
-swept.sort_values("test_right_score")[["option.rho", "full_loss", "test_right_score"]]
-
-# %% [markdown]
-# ## 8. The same again, bit by bit
-#
-# To see: `identical`. After a change of the script, of `mine.py` or of the data it would say what
-# is not as it was, and the first number that differs.
-
-# %%
 sam_run = runs.set_index("arm")["run_id"]["SAM"]
 print(sgdstudy("rerun", sam_run, "--script", "sam_study.py"))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # for mypy and editors: the names of `_PUBLIC` and `_MODULES`
     from sgdstudy.studies.scripts import run
     from sgdstudy.studies.study import Study, study
     from sgdstudy.studies.tracked import track
+    from sgdstudy.sweeps.calling import sweep
     from sgdstudy.theory.estimates import Estimate
     from sgdstudy.theory.expect import expect
     from sgdstudy.theory.medians import standard_error
@@ -46,6 +47,7 @@ _PUBLIC = {
     "study": "sgdstudy.studies.study",
     "run": "sgdstudy.studies.scripts",
     "track": "sgdstudy.studies.tracked",
+    "sweep": "sgdstudy.sweeps.calling",
     "predicted_claims": "sgdstudy.studies.predicted",
     "Problem": "sgdstudy.problems.problem",
     "TrainConfig": "sgdstudy.recipe.config",

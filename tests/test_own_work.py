@@ -64,10 +64,14 @@ def check(rows):
     assert float(after("module = ").strip("tensor()\n")) == pytest.approx(score, abs=5e-5)
     assert after("ss.load_history") == "(True, True)"
     assert after("result = ss.run").count("FINISHED") == 2
-    assert "2 combinations" in after('"rho=0,0.1"')
-    assert "2 of 3 are finished already" in after("--resume")
-    losses = [line.split()[2] for line in after("--resume").splitlines()[-3:]]
-    assert len(set(losses)) == 3
+    assert after("first = ss.sweep").count("FINISHED") == 2
+    found = after('by="test_right_score", **quiet)\nprint').splitlines()
+    assert "True" in found
+    ranked = [line.split()[1:] for line in found[-3:]]
+    assert len({loss for _, loss, _ in ranked}) == 3
+    assert sorted(ranked, key=lambda row: -float(row[2])) == ranked
+    swept = [line.split() for line in after("table = ss.sweep").splitlines()[-4:]]
+    assert len({tuple(row[1:]) for row in swept}) == 4
     assert "sam_study, SAM: identical" in after('"rerun"').splitlines()
     assert "Traceback" not in "".join(text for _, text in rows)
 

@@ -78,7 +78,7 @@ COMMANDS = {
 }
 LATE_IMPORTS = (
     "sgdstudy.report.report",
-    "sgdstudy.sweep.sweep",
+    "sgdstudy.sweeps.sweep",
     "sgdstudy.tracking.export",
     "sgdstudy.tracking.pack",
     "sgdstudy.tracking.prune",

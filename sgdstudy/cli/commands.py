@@ -206,9 +206,9 @@ class SweepCommand:
 
     def run(self) -> int:
         """Run the command; return the exit code."""
-        from sgdstudy.sweep import results as sweep_results
-        from sgdstudy.sweep import sweep
-        from sgdstudy.sweep.estimate import estimate
+        from sgdstudy.sweeps import results as sweep_results
+        from sgdstudy.sweeps import sweep
+        from sgdstudy.sweeps.estimate import estimate
 
         plan = self._plan()
         jobs = processes(self.jobs)
@@ -226,8 +226,8 @@ class SweepCommand:
         return 1 if (found.table.status != "FINISHED").any() else 0
 
     def _plan(self) -> Any:
-        from sgdstudy.sweep import grid, sweep
-        from sgdstudy.sweep.plan import Plan
+        from sgdstudy.sweeps import grid, sweep
+        from sgdstudy.sweeps.plan import Plan
 
         given = grid.read_yaml(self.config) if self.config else {}
         name = self.name or given.get("study")

@@ -82,7 +82,8 @@ def _of_dataset(x: Any, y: Any, what: str) -> tuple[Any, Any]:
     """
     if isinstance(x, Mapping):
         raise InputError(
-            f"x of {what} is a dict; put its arrays side by side, and split in forward"
+            f"x of {what} is a dict; put its arrays side by side, as np.column_stack, and split "
+            f"them in the model (docs/training.md)"
         )
     if hasattr(x, "toarray"):
         raise InputError(f"x of {what} is sparse; give x.toarray()")
@@ -99,6 +100,8 @@ def _of_dataset(x: Any, y: Any, what: str) -> tuple[Any, Any]:
         return x.tensors
     try:
         items = [x[i] for i in range(len(x))]  # type: ignore[arg-type]
+        if any(isinstance(part, Mapping) for item in items[:1] for part in (item, *item)):
+            raise TypeError("they are dicts: put their arrays side by side, see docs/training.md")
         inputs, targets = (_together(part) for part in zip(*items, strict=True))
     except Exception as error:
         raise InputError(

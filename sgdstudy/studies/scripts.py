@@ -10,7 +10,7 @@ import hashlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
@@ -33,11 +33,20 @@ def run(name: str, *, progress: bool | None = None, **options: Any) -> Result:
         InputError: an unknown study or option.
     """
     study = load_study(name)
+    return study.run(chosen(study, options), progress=progress)
+
+
+def chosen(study: Study, options: Mapping[str, Any]) -> Any:
+    """Return a study's options, of keywords.
+
+    Raises:
+        InputError: an unknown one.
+    """
     allowed = [f.name for f in fields(study.options)]
     for option in options:
         if option not in allowed:
             raise unknown(in_words("option of {study}", study=study.name), option, allowed)
-    return study.run(study.chosen(**options), progress=progress)
+    return study.chosen(**options)
 
 
 def find_scripts() -> dict[str, Path]:

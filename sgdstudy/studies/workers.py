@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from sgdstudy.errors import StoreError
+from sgdstudy.errors import InputError, StoreError, reason
 from sgdstudy.language import language, speak
 from sgdstudy.studies import deaths, output
 from sgdstudy.training import interrupts
@@ -34,6 +34,22 @@ def default_jobs() -> int:
     return min(count or 1, 8)
 
 
+def require_carried(value: Any, what: str) -> None:
+    """Refuse what cannot be handed to other processes.
+
+    Raises:
+        InputError: it cannot.
+    """
+    from joblib.externals.loky.backend import reduction
+
+    try:
+        reduction.dumps(value)
+    except Exception as error:
+        raise InputError(
+            f"{what} cannot be handed to other processes ({reason(error)}); give jobs=1"
+        ) from None
+
+
 def spread(
     function: Callable[..., Any], tasks: Iterator[tuple[Any, ...]], jobs: int
 ) -> Iterator[Any]:
@@ -43,6 +59,7 @@ def spread(
 
     Raises:
         StoreError: a worker was killed; what it had recorded is kept.
+        InputError: a worker cannot read what it is given.
     """
     from joblib import Parallel, delayed
     from joblib.externals.loky import get_reusable_executor
@@ -64,6 +81,11 @@ def spread(
         with deaths.watched(pool):
             yield from pool(delayed(function)(*task) for task in tasks)
     except BrokenProcessPool as error:
+        if "un-serialize" in str(error):  # joblib's words
+            raise InputError(
+                "another process cannot read what it is given, as functions of a module that it "
+                "does not find; give jobs=1"
+            ) from error
         if not interrupts.stopping():  # a worker that has not begun yet ends at once
             raise StoreError(
                 "a worker process was killed, perhaps for want of memory; what it had recorded is "

@@ -37,6 +37,16 @@ class Bare(Pairs):
         return X[i]
 
 
+class Dicts(Pairs):
+    def __getitem__(self, i):
+        return {"x": X[i], "label": int(C[i])}
+
+
+class HoldsDicts(Pairs):
+    def __getitem__(self, i):
+        return {"a": X[i, :3], "b": X[i, 3:]}, int(C[i])
+
+
 class Endless(IterableDataset):
     def __iter__(self):
         return iter([])
@@ -67,7 +77,9 @@ class Sparse:
         (Endless(), None, "is a stream"),
         (Bare(), None, "not pairs"),
         (TensorDataset(torch.tensor(X)), None, "not pairs"),
-        ({"a": X}, C, "is a dict"),
+        ({"a": X}, C, r"is a dict; put its arrays side by side.*docs/training\.md"),
+        (Dicts(), None, r"they are dicts: put their arrays side by side.*docs/training\.md"),
+        (HoldsDicts(), None, r"they are dicts: put their arrays side by side"),
         (Sparse(), C, r"give x\.toarray\(\)"),
     ],
 )
@@ -107,6 +119,38 @@ def test_whole_numbers_reach_embeddings_as_such():
     assert torch.allclose(again, net(torch.tensor(x)), atol=1e-5)
     with pytest.raises(ss.InputError, match="the module failed on x"):
         ss.Problem(x + 0.5, C, Words(), loss="cross_entropy")
+
+
+class Mixed(nn.Module):
+    """The recipe of docs/training.md for a dict of inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.out = nn.Embedding(20, 6), nn.Linear(6 + 8, 3)
+
+    def forward(self, x):
+        word, rest = x[:, 0].long(), x[:, 1:]
+        return self.out(torch.cat([self.words(word), rest], 1))
+
+
+def test_a_dict_of_inputs_is_trained_as_columns_that_the_model_splits():
+    """As a loop in torch trains the dict."""
+    inputs = {"word": DRAW.integers(0, 20, 30), "rest": X}
+    torch.manual_seed(0)
+    net = Mixed()
+    x = np.column_stack([inputs["word"], inputs["rest"]]).astype("f")
+    problem = ss.Problem(x, C, net, loss="cross_entropy")
+    history = ss.train(problem, seeds=range(2), **GIVEN)
+    optimizer = torch.optim.SGD(net.parameters(), lr=GIVEN["lr"])
+    for _ in range(2):
+        for begin in range(0, 30, 8):
+            batch = {name: torch.tensor(part[begin : begin + 8]) for name, part in inputs.items()}
+            optimizer.zero_grad()
+            out = net.out(torch.cat([net.words(batch["word"]), batch["rest"]], 1))
+            nn.functional.cross_entropy(out, torch.tensor(C[begin : begin + 8])).backward()
+            optimizer.step()
+    expected = torch.cat([p.detach().flatten() for p in net.parameters()]).numpy()
+    assert np.allclose(history.w, expected, atol=1e-6)
 
 
 class Recurrent(nn.Module):

@@ -287,7 +287,7 @@ def test_results_tell_the_average(store):
 @pytest.mark.slow
 def test_a_sweep_goes_over_schedules_and_their_options(store, tmp_path):
     from sgdstudy.studies.scripts import load_study
-    from sgdstudy.sweep import sweep
+    from sgdstudy.sweeps import sweep
 
     script = tmp_path / "scheduled.py"
     script.write_text(

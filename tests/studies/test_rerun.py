@@ -15,7 +15,7 @@ from sgdstudy.history.checksums import Sealed
 from sgdstudy.history.rows import write_parquet
 from sgdstudy.studies.rerun import rerun
 from sgdstudy.studies.scripts import load_study
-from sgdstudy.sweep import grid, sweep
+from sgdstudy.sweeps import grid, sweep
 from sgdstudy.tracking.code import CODE
 from sgdstudy.tracking.runs import artifact, find_run
 from sgdstudy.tracking.shapes import SUM_OF

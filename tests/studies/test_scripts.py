@@ -13,7 +13,7 @@ from conftest import call, one_line
 import sgdstudy as ss
 from sgdstudy.studies import helpers
 from sgdstudy.studies.scripts import load_studies, load_study
-from sgdstudy.sweep import grid, sweep
+from sgdstudy.sweeps import grid, sweep
 from sgdstudy.tracking.store import open_store
 from sgdstudy.training.interrupts import STOP_SIGNALS
 

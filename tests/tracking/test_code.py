@@ -10,7 +10,7 @@ import sgdstudy as ss
 from sgdstudy.studies import helpers
 from sgdstudy.studies.rerun import rerun
 from sgdstudy.studies.scripts import load_study
-from sgdstudy.sweep import grid, sweep
+from sgdstudy.sweeps import grid, sweep
 from sgdstudy.tracking import code
 from sgdstudy.tracking.code import CODE, COMMIT, DIFF, LONGEST_DIFF, PACKAGE, Code
 from sgdstudy.tracking.runs import artifact, find_run

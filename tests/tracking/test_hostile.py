@@ -21,7 +21,7 @@ from sgdstudy.report import landing
 from sgdstudy.report.report import page
 from sgdstudy.studies.rerun import rerun
 from sgdstudy.studies.scripts import load_study
-from sgdstudy.sweep import grid, sweep
+from sgdstudy.sweeps import grid, sweep
 from sgdstudy.tracking import prune
 from sgdstudy.tracking.export import export
 from sgdstudy.tracking.pack import pack

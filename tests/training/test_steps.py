@@ -10,7 +10,7 @@ from conftest import call, literal_curve, one_line, recorded, small_curve
 import sgdstudy as ss
 from sgdstudy.recipe import orders
 from sgdstudy.recipe.identity import Identity
-from sgdstudy.sweep.sweep import estimate
+from sgdstudy.sweeps.estimate import estimate
 from sgdstudy.theory.predictions import predict
 from sgdstudy.tracking import describe
 from sgdstudy.training import run as trainer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -11,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from sgdstudy.errors import InputError, Interrupted
+from sgdstudy import checks
+from sgdstudy.errors import Interrupted
 from sgdstudy.history.history import History
 from sgdstudy.history.rows import AXIS, Rows
 from sgdstudy.language import say as in_words
 from sgdstudy.language import to_say
 from sgdstudy.studies import helpers, workers
-from sgdstudy.sweep import cluster, results
-from sgdstudy.sweep.plan import Combination, Plan
-from sgdstudy.sweep.worker import Outcome, Task, work
+from sgdstudy.sweeps import cluster, results
+from sgdstudy.sweeps.plan import Combination, Plan
+from sgdstudy.sweeps.worker import Outcome, Task, work
 from sgdstudy.tracking import chart_views, garbage, recovery
 from sgdstudy.tracking.group import grouped
 from sgdstudy.tracking.invocation import Invocation
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from sgdstudy.tracking.store import Store
 
 MOST_POINTS = 1_000_000
+log = logging.getLogger("sgdstudy")
 Spread = Callable[[Callable[..., Any], Iterator[tuple[Any, ...]]], Iterator[Any]]
 
 
@@ -75,12 +78,11 @@ def run(
         say: takes lines of text.
 
     Raises:
-        InputError: a combination that is not allowed (nothing has run then), no such cluster, or
-            jobs below one.
+        InputError: a combination that is not allowed (nothing has run then), no such cluster, jobs
+            below one, or several for what other processes cannot be given.
         Interrupted: Ctrl-C; what is finished is saved.
     """
-    if jobs < 1:
-        raise InputError(f"jobs is a number of processes, at least 1, got {jobs}")
+    jobs = checks.count("jobs", jobs)
     with helpers.beside(plan.study.file):
         return _started(plan, jobs, dask, resume, progress, say)
 
@@ -98,7 +100,10 @@ def _started(
         with cluster.connect(dask) as client:
             spread = functools.partial(cluster.spread, client)
             return _run(plan, everything, spread, resume, progress, say)
-    spread = functools.partial(workers.spread, jobs=min(jobs, len(everything)))
+    jobs = min(jobs, len(everything))
+    if plan.own and jobs > 1:
+        workers.require_carried(plan.own, plan.arm)
+    spread = functools.partial(workers.spread, jobs=jobs)
     return _run(plan, everything, spread, resume, progress, say)
 
 
@@ -114,7 +119,7 @@ def _run(
     say(in_words("tracking to {store}", store=store.shown))
     for unseen in sorted({one.unseen for one in everything} - {""}):
         text = to_say("{why}: no combination is taken for another, and --resume runs them again")
-        say(in_words(text, why=unseen))
+        log.warning("%s", in_words(text, why=unseen))
     with ExitStack() as held:
         if resume:  # two at once would both begin what none has begun
             again = f"{store.experiment_name(plan.name)}, {plan.arm}, {plan.record}"
@@ -216,6 +221,7 @@ def _outcomes(
                     plan.record,
                     combination.tags,
                     remote and _keeping_code(remote, number == 0),
+                    plan.own,
                 ),
             )
 
@@ -266,9 +272,8 @@ def _runs(store: Store, plan: Plan) -> list[TrackedRun]:
     """Return the runs of this arm that this version of the code swept, oldest first."""
     found = store.client.get_experiment_by_name(store.experiment_name(plan.name))
     every = every_run(store, found.experiment_id) if found else []
-    same = {f"sgdstudy.{name}": plan.tags[f"sgdstudy.{name}"] for name in ("arm", "record")}
-    same |= plan.code.same
-    return [run for run in every if same.items() <= run.tags.items()]
+    same = plan.same.items()
+    return [run for run in every if same <= run.tags.items()]
 
 
 def _todo(everything: list[Combination], runs: list[TrackedRun]) -> list[Combination]:

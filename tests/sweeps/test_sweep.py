@@ -25,7 +25,7 @@ import sgdstudy as ss
 from sgdstudy.errors import InputError
 from sgdstudy.language import speaking
 from sgdstudy.studies.scripts import load_study
-from sgdstudy.sweep import cluster, grid, results, sweep
+from sgdstudy.sweeps import cluster, grid, results, sweep
 from sgdstudy.tracking import chart_views
 from sgdstudy.tracking import code as code_of_runs
 from sgdstudy.tracking.entries import KEY

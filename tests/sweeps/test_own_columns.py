@@ -11,8 +11,8 @@ from conftest import call, one_line
 import sgdstudy as ss
 from sgdstudy.studies.arm import SHARED
 from sgdstudy.studies.scripts import load_study
-from sgdstudy.sweep import results, sweep
-from sgdstudy.sweep.plan import Plan
+from sgdstudy.sweeps import results, sweep
+from sgdstudy.sweeps.plan import Plan
 from sgdstudy.tracking import describe, load
 from sgdstudy.tracking.store import open_store
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sgdstudy.errors import InputError
+from sgdstudy.errors import InputError, quoted
 from sgdstudy.language import unknown
 from sgdstudy.secrecy import without_secrets
 
@@ -42,6 +42,23 @@ def parse(words: Sequence[str]) -> Grid:
     return grid
 
 
+def of(given: Any) -> Grid:
+    """Return a grid from a dict of Python's: of each name a value or several, or a text as above.
+
+    Raises:
+        InputError: no dict, a name that is no word, or what `axis` refuses.
+
+    >>> of({"lr": np.geomspace(0.001, 0.1, 3), "epochs": range(1, 3), "batch_size": None})
+    {'lr': [0.001, 0.01, 0.1], 'epochs': [1, 2], 'batch_size': [None]}
+    """
+    if not isinstance(given, Mapping):
+        raise InputError(f"a grid is a dict, as {{'lr': [1e-4, 2e-4]}}, not {quoted(given)}")
+    for name in given:
+        if not isinstance(name, str):
+            raise InputError(f"the names of a grid are words, as 'lr'; got {quoted(name)}")
+    return {name: axis(name, _plain(values)) for name, values in given.items()}
+
+
 def axis(name: str, text: Any) -> list[Any]:
     """Return the values of one axis, from text, or from a list or a value of a YAML file."""
     if not isinstance(text, str):
@@ -52,11 +69,14 @@ def axis(name: str, text: Any) -> list[Any]:
             raise InputError(f"the grid's {name} lacks a bracket {side!r}: {text!r}; give {FORMS}")
         call = re.fullmatch(r"\s*(\w+)\((.*)\)\s*", text)
         values = _spaced(name, *call.groups()) if call else [value(t) for t in text.split(",")]
-    if not values or any(v == "" for v in values):
-        raise InputError(f"the grid's {name} has an empty value: {text!r}; give {FORMS}")
     for v in values:
         if not isinstance(v, (int, float, str, type(None))):
-            raise InputError(f"the grid's {name} has {v!r}: values are numbers, words or none")
+            raise InputError(
+                f"the grid's {name} has {quoted(v)}: values are numbers, words or none; let a word "
+                f"stand for anything else, as an option of your own"
+            )
+    if not values or any(v == "" for v in values):
+        raise InputError(f"the grid's {name} has an empty value: {text!r}; give {FORMS}")
     if len({repr(v) for v in values}) < len(values):
         raise InputError(f"the grid's {name} has a value twice: {text!r}")
     return values
@@ -77,6 +97,11 @@ def value(text: str) -> Any:
         except ValueError:
             continue
     return text
+
+
+def scalar(value: Any) -> Any:
+    """Return a number of numpy's or torch's as Python's, and anything else as it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
 def points(grid: Mapping[str, Sequence[Any]]) -> Iterable[dict[str, Any]]:
@@ -145,6 +170,15 @@ def read_yaml(path: str) -> dict[str, Any]:
         for k, vs in grid.items()
     }
     return found | {"grid": {name: axis(name, values) for name, values in lists.items()}}
+
+
+def _plain(values: Any) -> Any:
+    """Return an array, a range or a series as a list."""
+    if hasattr(values, "tolist"):
+        return values.tolist()
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        return values
+    return [scalar(v) for v in values]
 
 
 def _spaced(name: str, form: str, inside: str) -> list[Any]:

@@ -23,7 +23,7 @@ from sgdstudy.tracking.entries import Closing
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from sgdstudy.sweep.plan import Plan
+    from sgdstudy.sweeps.plan import Plan
     from sgdstudy.tracking.invocation import Invocation
     from sgdstudy.tracking.store import Store
     from sgdstudy.tracking.tracked_run import TrackedRun
@@ -42,12 +42,21 @@ def best(plan: Plan, table: pd.DataFrame, n: int = 10) -> pd.DataFrame:
     """Return the n best combinations, the best first: settings, results, how many seeds diverge."""
     what = plan.by or measure(plan)
     wanted = [*plan.grid, what, f"{what}_p10", f"{what}_p90", "diverged"]
-    good = table[table.status == "FINISHED"]
+    good = ranked(plan, table[table.status == "FINISHED"])
     if what not in good:
         return good[list(plan.grid)].head(0)
-    rising = not more_is_better(what)
-    good = good.dropna(subset=what).sort_values(what, ascending=rising, kind="stable").head(n)
+    good = good.dropna(subset=what).head(n)
     return good[[name for name in wanted if name in good]]
+
+
+def ranked(plan: Plan, table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with the best combinations first; the last have no such result."""
+    what = plan.by or measure(plan)
+    if what not in table:
+        return table
+    good = table.status == "FINISHED"
+    first = table[good].sort_values(what, ascending=not more_is_better(what), kind="stable")
+    return table.loc[[*first.index, *table.index[~good]]]
 
 
 def summary(plan: Plan, table: pd.DataFrame) -> str:
@@ -90,7 +99,7 @@ def draw(plan: Plan, table: pd.DataFrame, what: str) -> Figure | None:
     """Return a result over the axes of the grid; None for a grid of one combination."""
     seeds = len(plan.combinations[0].arm.config.seeds)
     sketch = heat_map.Sketch(plan.grid, table, what, seeds, functools.partial(lr_limit, plan))
-    return heat_map.draw(sketch, f"{plan.study.name}, {plan.arm}")
+    return heat_map.draw(sketch, ", ".join(dict.fromkeys([plan.study.name, plan.arm])))
 
 
 def chart(store: Store, plan: Plan, table: pd.DataFrame, runs: Iterable[TrackedRun]) -> None:
@@ -149,7 +158,10 @@ def says(run: TrackedRun, plan: Plan, answer: str) -> bool:
 
 def _text(plan: Plan, answer: str) -> str:
     given = {"arm": plan.arm, "study": plan.study.name, "names": ", ".join(plan.grid)}
-    question = say("How does {arm} of {study} depend on {names}?", **given)
+    if plan.arm == plan.study.name:
+        question = say("How does {arm} depend on {names}?", **given)
+    else:
+        question = say("How does {arm} of {study} depend on {names}?", **given)
     return recordable(f"**{question}**\n\n{answer}")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sgdstudy.language import say as in_words
 from sgdstudy.recipe import draw_cache
-from sgdstudy.sweep.plan import Combination
+from sgdstudy.sweeps.plan import Combination
 from sgdstudy.training.train import train
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sgdstudy.errors import InputError
-from sgdstudy.sweep import grid
+from sgdstudy.sweeps import grid
 
 
 def test_logspace_has_its_ends_and_one_ratio():

@@ -26,12 +26,14 @@ from sgdstudy.studies.arm import (
     split_point,
 )
 from sgdstudy.studies.study import Study
-from sgdstudy.sweep import grid as grids
+from sgdstudy.sweeps import grid as grids
+from sgdstudy.sweeps.own import Own
 from sgdstudy.tracking import describe
-from sgdstudy.tracking.code import Code
+from sgdstudy.tracking.code import CODE, Code
 from sgdstudy.tracking.tracked_run import FINGERPRINT
 
 RECORDS = ("epochs", "steps")
+COLUMNS = ("run_id", "status", "converged")  # of a sweep's table, beside what ranks
 
 
 @dataclass(frozen=True)
@@ -67,19 +69,21 @@ class Plan:
         """Check the parts and return the plan; `arm` None is the script's first.
 
         Raises:
-            InputError: an empty grid, an unknown name in it, an unknown arm, one whose steps were
-                taken elsewhere, or a result that the arm does not have.
+            InputError: an empty grid, an unknown name in it or that of a result, an unknown arm,
+                one whose steps were taken elsewhere, or a result that the arm does not have.
         """
         if not grid:
-            raise InputError("the grid is empty; give --grid lr=1e-4,2e-4 or a file with one")
+            raise InputError("the grid is empty; give values of a setting, as lr=1e-4,2e-4")
         if record not in RECORDS:
             raise unknown("record", record, RECORDS)
         own = [f.name for f in fields(study.options) if f.name not in SHARED]
         for name in grid:
             if name not in (*SETTINGS, *own) and not name.startswith(tuple(OPTIONS)):
                 theirs = [f"{prefix}<name>" for prefix in OPTIONS]
-                raise unknown("setting of a grid", name, [*SETTINGS, *theirs, *own])
-            if name in own and isinstance(getattr(options, name), (int, float)):
+                known = dict.fromkeys([*SETTINGS, *theirs, *own])
+                raise unknown("setting of a grid", name, known)
+            told = isinstance(study, Own)  # by a program, which knows what its function takes
+            if not told and name in own and isinstance(getattr(options, name), (int, float)):
                 for value in grid[name]:
                     if not isinstance(value, (int, float)):
                         raise InputError(f"the grid's {name} is a number, not {quoted(value)}")
@@ -89,9 +93,12 @@ class Plan:
             raise unknown(to_say("arm"), name, arms)
         if arms[name].trajectory is not None:
             raise InputError(f"the steps of {name} were taken elsewhere: no setting changes them")
+        ranking = describe.result_names(arms[name].problem, arms[name].config)
+        for axis in grid:
+            if axis in (*ranking, *COLUMNS):
+                raise InputError(f"the grid's {axis!r} is also a column of results; rename it")
         if by is not None:
-            known = describe.result_names(arms[name].problem, arms[name].config)
-            checks.choice("result to rank by", by, known)
+            checks.choice("result to rank by", by, ranking)
         return cls(study, options, name, grid, record, by)
 
     @property
@@ -99,10 +106,25 @@ class Plan:
         """The experiment's name."""
         return f"{self.study.name}_sweep"
 
+    @property
+    def own(self) -> Own | None:
+        """The study, where no script declares it."""
+        return self.study if isinstance(self.study, Own) else None
+
     @cached_property
     def code(self) -> Code:
         """What runs."""
-        return helpers.code_of(self.study.file)
+        return Code.of() if self.own else helpers.code_of(self.study.file)
+
+    @property
+    def same(self) -> dict[str, str]:
+        """The tags of runs that are shared and gone on with, where the fingerprint is the same.
+
+        Of an arm that no script declares the fingerprint shows all the code there is: the program
+        that calls us may have got another grid.
+        """
+        mine = {name: self.tags[name] for name in ("sgdstudy.arm", "sgdstudy.record")}
+        return mine | {k: v for k, v in self.code.same.items() if not (self.own and k == CODE)}
 
     @cached_property
     def combinations(self) -> list[Combination]:
@@ -115,7 +137,7 @@ class Plan:
         Raises:
             InputError: a setting that is not allowed, or does not fit the problem.
         """
-        settings, own = split_point(point)
+        settings, own = self._split(point)
         try:
             arms = self._arms(tuple(own.items()))
             if self.arm not in arms:  # an option may name it
@@ -124,7 +146,8 @@ class Plan:
             arm = at_settings(base, settings, self.record)
         except InputError as error:
             raise InputError(f"{self.name_of(point)} cannot be run: {error}") from None
-        arm = arm.but(say("{arm}: {about}", arm=self.arm, about=translated(base.about)))
+        about = translated(base.about)
+        arm = arm.but(say("{arm}: {about}", arm=self.arm, about=about) if about else self.arm)
         # now: the next arms that are built may change what functions read
         options = own_options(self.study.tags(self.options)) | own
         known = Identity.of(arm.problem, arm.config, options)
@@ -144,11 +167,20 @@ class Plan:
 
         What functions read may have been changed since, by building the arms of others.
         """
-        settings, own = split_point(combination.point)
+        settings, own = self._split(combination.point)
         if not own:
             return combination
         arm = at_settings(self._arms(tuple(own.items()))[self.arm], settings, self.record)
         return replace(combination, arm=arm.but(combination.arm.about))
+
+    def _split(self, point: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the settings of an arm that a point names, and the options.
+
+        A function's parameter is one whatever it is called: nothing but it may follow the value.
+        """
+        takes = self.own.takes if self.own else ()
+        settings, _ = split_point({k: v for k, v in point.items() if k not in takes})
+        return settings, {k: v for k, v in point.items() if k not in settings}
 
     def _arms(self, own: tuple[tuple[str, Any], ...]) -> dict[str, Arm]:
         if own not in self._built:

@@ -5,7 +5,7 @@ from conftest import call
 
 import sgdstudy as ss
 from sgdstudy.studies.scripts import load_study
-from sgdstudy.sweep import grid, sweep
+from sgdstudy.sweeps import grid, sweep
 
 SCRIPT = '''"""Does a sweep see what only functions hold?"""
 
@@ -145,15 +145,14 @@ def test_resume_runs_what_only_a_function_tells_from_the_finished(script, store)
 
 
 @pytest.mark.slow
-def test_what_nothing_shows_is_said_and_runs_again(script, store):
-    said = []
+def test_what_nothing_shows_is_said_and_runs_again(script, store, caplog):
     words = ["momentum=0.0,0.5"]
-    first = sweep.run(plan_of(script, store, words, locked=True), say=said.append)
+    first = sweep.run(plan_of(script, store, words, locked=True))
     assert set(first.table.status) == {"FINISHED"}
-    again = sweep.run(plan_of(script, store, words, locked=True), resume=True, say=said.append)
+    again = sweep.run(plan_of(script, store, words, locked=True), resume=True)
     assert again.skipped == 0
     assert again.table.run_id.nunique() == 2
-    lines = [line for line in said if "lock" in line]
+    lines = [line for line in caplog.messages if "lock" in line]
     assert len(lines) == 2
     assert "the model" in lines[0]
     assert "--resume runs them again" in lines[0]

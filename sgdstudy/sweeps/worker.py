@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
-from sgdstudy.errors import Ended, StoreError
+from sgdstudy.errors import Ended, InputError, StoreError
 from sgdstudy.history.rows import Memory
 from sgdstudy.language import say, to_say
 from sgdstudy.recipe import draw_cache
 from sgdstudy.studies import helpers
 from sgdstudy.studies.scripts import load_study
 from sgdstudy.studies.train_arms import train_arm
-from sgdstudy.sweep.plan import Combination, Plan
+from sgdstudy.sweeps.own import Own
+from sgdstudy.sweeps.plan import Combination, Plan
 from sgdstudy.theory.predictions import SWEEP_WORK, predict
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.retry import reason_of
@@ -29,7 +31,13 @@ log = logging.getLogger("sgdstudy")
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker is told: all of it plain values, so that nothing of the user's is pickled."""
+    """What a worker is told: of a script plain values, so that nothing of the user's is pickled.
+
+    Attributes:
+        script: its file; "" where no script declares the arm.
+        own: the arm then.
+        invocation: the worker tracks the run itself: the store is a server.
+    """
 
     script: str
     options: dict[str, Any]
@@ -38,7 +46,8 @@ class Task:
     grid_point: dict[str, Any]
     record: str
     tags: dict[str, str]
-    invocation: Invocation | None  # the worker tracks the run itself: the store is a server
+    invocation: Invocation | None
+    own: Own | None = None
 
 
 @dataclass(frozen=True)
@@ -67,13 +76,19 @@ def work(number: int, task: Task) -> tuple[int, Outcome]:
     """Train one combination in a worker; an error of its own is handed back, not raised.
 
     Raises:
-        InputError: this machine has no such script, or another one.
+        InputError: this machine has no such script, or another one; another process makes another
+            arm.
         StoreError: the worker tracks the run itself, and cannot any more.
     """
     with helpers.beside(task.script), interrupt_flag() as interrupted, draw_cache.shared():
-        plan = _plan(task.script, tuple(task.options.items()), task.arm, task.record)
+        plan = _plan(task)
         combination = plan.combination(task.grid_point)
         changed = not combination.unseen and combination.hash != task.tags[FINGERPRINT]
+        if changed and plan.own and plan.own.process != os.getpid():
+            raise InputError(
+                f"{task.name} is another one in another process, where a module may be older than "
+                f"here, or a function reads what is only here; give jobs=1"
+            )
         if changed:
             text = to_say(
                 "{name}: what its functions read was changed by another run; --resume runs it again"
@@ -106,13 +121,14 @@ def _trained(combination: Combination, task: Task) -> Outcome:
     )
 
 
-_plans: dict[Any, Plan] = {}  # a worker builds a script's arms once
+_plans: dict[Any, Plan] = {}  # a worker builds the arms of a study once
 
 
-def _plan(script: str, options: tuple[tuple[str, Any], ...], arm: str, record: str) -> Plan:
-    key = (script, options, arm, record)
+def _plan(task: Task) -> Plan:
+    which = task.own.key if task.own else task.script
+    key = (which, tuple(task.options.items()), task.arm, task.record)
     if key not in _plans:
-        study = load_study(script)
+        study = task.own or load_study(task.script)
         _plans.clear()
-        _plans[key] = Plan(study, study.chosen(**dict(options)), arm, {}, record)
+        _plans[key] = Plan(study, study.chosen(**task.options), task.arm, {}, task.record)
     return _plans[key]
