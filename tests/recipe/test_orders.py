@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 import sgdstudy as ss
 from sgdstudy.recipe import draw_cache, named_orders, orders
 from sgdstudy.recipe.orders import Sampler
-from sgdstudy.theory.fixed_order import indices_by_epoch
+from sgdstudy.theory.order_batches import indices_by_epoch
 
 KNOWN = [order for order in orders.ORDERS if order not in named_orders.UNKNOWN]
 PERMUTATIONS = [order for order in KNOWN if order != "with_replacement"]
