@@ -466,8 +466,8 @@ CONFIG = Group(
             "an order has to go on beyond the steps",
         ),
         (
-            "if self.steps is not None and self.steps > every.n_steps:",
-            "if self.steps is not None and self.steps >= every.n_steps:",
+            "if self.steps > every.n_steps:",
+            "if self.steps >= every.n_steps:",
             "all the steps of the epochs are too many",
         ),
         (

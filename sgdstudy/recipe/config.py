@@ -244,8 +244,10 @@ class TrainConfig:
 
     def _check_steps(self, d: int) -> None:
         """Raise `InputError` where the epochs do not have the steps that are asked for."""
+        if self.steps is None:
+            return
         every = self._whole_phases(d)
-        if self.steps is not None and self.steps > every.n_steps:
+        if self.steps > every.n_steps:
             last = len(every.parts[-1].sizes)
             needed = self.epochs - (every.n_steps - self.steps) // last
             raise InputError(

@@ -190,7 +190,8 @@ def _answer(function: Function, row: dict[str, Any]) -> bool:
     try:
         found = function(row)
     except Exception as error:
-        raise failed(name, error) from error
+        there = f"; a row has {', '.join(row)}" if isinstance(error, KeyError) else ""
+        raise InputError(f"{failed(name, error)}{there}") from error
     return checks.truth(f"what {name} returns", found)
 
 

@@ -326,3 +326,16 @@ def test_ss_expect_has_no_number_that_forgets_the_schedule(order, batch_size):
     assert len(found) > 30
     assert {name: value for name, value in found.items() if value is not None} == {}
     assert not known.has_mean
+
+
+@pytest.mark.parametrize("sizes", [{0: [2, 2, 1]}, {0: [2, 2, 1], 1: [5], 3: [3, 2]}])
+def test_phases_that_are_cut_are_those_of_the_first_steps(sizes):
+    whole = Phases(sizes, 5)
+    each = whole.sizes_of_steps().tolist()
+    epochs = whole.epochs_before(np.arange(whole.n_steps)).tolist()
+    for n in range(1, whole.n_steps + 1):
+        some = whole.cut(n)
+        assert some.sizes_of_steps().tolist() == each[:n]
+        assert (some.n_steps, some.epochs) == (n, epochs[n - 1] + 1)
+        assert some.epochs_before(np.arange(n)).tolist() == epochs[:n]
+        assert some.every_size == sorted(set(each[:n]))  # none that never comes is tried

@@ -368,7 +368,7 @@ class Object:
 
 
 WRONG = [
-    (fails, r"the stop rule 'fails' failed: KeyError: 'nothing'"),
+    (fails, r"'fails' failed: KeyError: 'nothing'; a row has seed, epoch, running_loss, full_loss"),
     (lambda row: 1, r"what the stop rule '<lambda>' returns is True or False, not 1"),
     (lambda row: row["running_loss"], r"returns is True or False, not \d"),
     (Object(), r"what the stop rule 'Object' returns is True or False, not None"),
