@@ -17,10 +17,15 @@ from sgdstudy import checks
 from sgdstudy.errors import InputError, unwritable
 from sgdstudy.history.rows import ROW_GROUP, WHOLE_NUMBERS
 from sgdstudy.language import say, to_say
+<<<<<<< HEAD
 from sgdstudy.tracking.claims import claims_of, claims_table
 from sgdstudy.tracking.load import load_runs, sources
+=======
+from sgdstudy.tracking.load import claims_of, claims_table, runs_table, sources
+>>>>>>> ci
 from sgdstudy.tracking.parquet import LABELS, Source, dtype_of, gather
 from sgdstudy.tracking.places import require_outside
+from sgdstudy.tracking.runs import runs_of
 from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.store import read_store
 
@@ -68,8 +73,8 @@ def export(
     paths = _places(folder, to, force)
     opened = read_store(store)
     claims = claims_table(claims_of(opened, study, invocation, whole=True))  # none is left out
-    runs = load_runs(study, arms=arms, invocation=invocation, store=store)
-    tables = {"runs": runs, "claims": claims}
+    runs = runs_of(opened, study, invocation, arms)
+    tables = {"runs": runs_table(opened, study, runs), "claims": claims}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # whole or not at all: files are made beside their places, then renamed
@@ -78,7 +83,7 @@ def export(
                 if name in tables:
                     _write(draft / path.name, iter([_without_dictionaries(tables[name])]))
                 else:
-                    found = sources(name, study, arms, invocation, opened, fetched)
+                    found = sources(name, study, runs, opened, fetched)
                     _write(draft / path.name, _blocks(found))
             for path in paths:
                 (draft / path.name).replace(path)

@@ -63,10 +63,14 @@ def load_runs(
         InputError: a study, an arm or an invocation that is not in the store.
     """
     opened = read_store(store)
-    runs = runs_of(opened, study, invocation, arms)
+    return runs_table(opened, study, runs_of(opened, study, invocation, arms))
+
+
+def runs_table(store: Store, study: str, runs: Sequence[TrackedRun]) -> pd.DataFrame:
+    """Return runs of a study as `load_runs` does."""
     claims: dict[tuple[str, str], dict[str, Any]] = {}
     for label in {run.invocation for run in runs} - {""}:
-        for claim in claims_of(opened, study, label):
+        for claim in claims_of(store, study, label):
             found = claims.setdefault((label, claim["arm"]), {})
             found[f"claim_{claim['name']}"] = claim["measured"]
             found[f"claim_{claim['name']}_holds"] = claim.get("holds")
@@ -133,7 +137,7 @@ def load_epochs(
 
 
 def sources(
-    kind: str, study: str, arms: Any, invocation: str, store: Store, folder: Path
+    kind: str, study: str, runs: Sequence[TrackedRun], store: Store, folder: Path
 ) -> list[Source]:
     """Return where the rows of a study's runs lie; remote files are fetched into the folder.
 
@@ -141,7 +145,7 @@ def sources(
         InputError: the store lacks rows that runs had, when they finished.
     """
     found, lost = [], []
-    for run in runs_of(store, study, invocation, arms):
+    for run in runs:
         rows = _rows(store, run, kind, folder)
         if rows is not None:
             found.append(Source(run.labels(study), *rows))
@@ -222,7 +226,8 @@ def _load(
     given: str | None,
 ) -> pd.DataFrame:
     with scratch() as folder:
-        found = sources(kind, study, arms, invocation, read_store(given), folder)
+        opened = read_store(given)
+        found = sources(kind, study, runs_of(opened, study, invocation, arms), opened, folder)
         names = _checked(columns, list(dict.fromkeys(n for part in found for n in part.names)))
         if columns is None and seeds is None and steps is None:
             _check_size(found, study, kind)
