@@ -17,12 +17,8 @@ from sgdstudy import checks
 from sgdstudy.errors import InputError, unwritable
 from sgdstudy.history.rows import ROW_GROUP, WHOLE_NUMBERS
 from sgdstudy.language import say, to_say
-<<<<<<< HEAD
 from sgdstudy.tracking.claims import claims_of, claims_table
-from sgdstudy.tracking.load import load_runs, sources
-=======
-from sgdstudy.tracking.load import claims_of, claims_table, runs_table, sources
->>>>>>> ci
+from sgdstudy.tracking.load import runs_table, sources
 from sgdstudy.tracking.parquet import LABELS, Source, dtype_of, gather
 from sgdstudy.tracking.places import require_outside
 from sgdstudy.tracking.runs import runs_of
