@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
@@ -177,7 +177,7 @@ def moved(before: dict[str, Any]) -> str:
     return next((name for name, state in now.items() if not _same_state(state, before[name])), "")
 
 
-def put_back(before: dict[str, Any]) -> None:
+def put_back(before: Mapping[str, Any]) -> None:
     """Let the global generators be where they were."""
     torch.set_rng_state(before["torch"])
     np.random.set_state(before["numpy"])

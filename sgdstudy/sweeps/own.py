@@ -13,7 +13,11 @@ from typing import Any
 
 from sgdstudy.errors import InputError, quoted
 from sgdstudy.language import unknown
+<<<<<<< HEAD
 from sgdstudy.secrecy import stripped
+=======
+from sgdstudy.problems import trial
+>>>>>>> sweeps
 from sgdstudy.studies.arm import SHARED, Arm, Options
 from sgdstudy.studies.study import Study
 from sgdstudy.sweeps.grid import scalar
@@ -31,12 +35,15 @@ class Own(Study):
         takes: the function's parameters that are options.
         key: of this one; every task of a worker brings a copy.
         process: where it was made.
+        before: where the global generators were: a function that draws from them, as modules do
+            their first parameters, draws the same for every combination.
     """
 
     called: str = ""
     takes: tuple[str, ...] = ()
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
     process: int = field(default_factory=os.getpid)
+    before: Mapping[str, Any] = field(default_factory=trial.generators)
 
     @classmethod
     def of(
@@ -85,6 +92,15 @@ class Own(Study):
     def name(self) -> str:
         """The experiment's name."""
         return self.called
+
+    def placed_arms(self, options: Options) -> dict[str, Arm]:
+        """Return the arm, by name; see `Study.placed_arms`."""
+        now = trial.generators()
+        trial.put_back(self.before)
+        try:
+            return super().placed_arms(options)
+        finally:
+            trial.put_back(now)
 
     def tags(self, options: Options) -> dict[str, str]:
         """Return the options; there is no script to run it again."""

@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 import threading
+import types
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,12 @@ def gained():
     return ss.Arm(bowl().replace(model=lambda w, x: GAIN * w[0] * x), lr=0.1, epochs=2)
 
 
+def undecided(lr):
+    """A module that starts wherever torch's generator is."""
+    x = np.linspace(-1, 1, 12, dtype="f")[:, None]
+    return ss.Arm(ss.Problem(x, x, torch.nn.Linear(1, 1)), lr=lr, batch_size=4, epochs=2)
+
+
 def ends(lr, scale, epochs):
     return (1 - 2 * lr * scale) ** epochs
 
@@ -91,6 +98,24 @@ def test_a_word_stands_for_a_class_and_other_arguments_are_keywords(store):
     assert table["full_loss"][0] == pytest.approx(ends(0.25, 1, 2) ** 2)
     assert first == pytest.approx(0.75, abs=1e-6)
     assert list(ss.load_runs("own_rule_sweep", store=store)["option.lr"]) == [0.25]
+
+
+def test_a_function_that_draws_draws_the_same_for_every_combination(store, caplog):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    table = ss.sweep(undecided, {"lr": [0.1, 0.2]}, store=store)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert caplog.messages == []
+    for row in table.to_dict("records"):
+        torch.manual_seed(5)
+        arm = undecided(row["lr"])
+        assert row["full_loss"] == ss.train(arm.problem, config=arm.config).at("full_loss")
+    torch.manual_seed(5)
+    again = ss.sweep(undecided, {"lr": [0.1, 0.2]}, store=store, resume=True)
+    assert list(again["run_id"]) == list(table["run_id"])
+    torch.manual_seed(6)
+    other = ss.sweep(undecided, {"lr": [0.1, 0.2]}, store=store, resume=True)
+    assert not set(other["run_id"]) & set(table["run_id"])
 
 
 def test_an_arm_is_swept_over_its_settings_with_its_own_seeds(store):
@@ -253,6 +278,10 @@ def test_two_processes_leave_the_same_as_one(store, tmp_path, monkeypatch):
     one = ss.sweep(descent, grid, store=other)
     pd.testing.assert_frame_equal(two.drop(columns=ANEW), one.drop(columns=ANEW))
     assert_same_content(store, other, "descent_sweep")
+    torch.manual_seed(5)
+    two = ss.sweep(undecided, {"lr": [0.1, 0.2]}, store=store, jobs=2)
+    one = ss.sweep(undecided, {"lr": [0.1, 0.2]}, store=other)
+    pd.testing.assert_frame_equal(two.drop(columns=ANEW), one.drop(columns=ANEW))
     # a module that the other process reads anew has another variable there
     monkeypatch.setattr(sys.modules[__name__], "GAIN", 2.0)
     with pytest.raises(ss.InputError, match=r"another one in another process.*jobs=1") as error:
@@ -260,6 +289,19 @@ def test_two_processes_leave_the_same_as_one(store, tmp_path, monkeypatch):
     assert one_line(error)
     table = ss.sweep(gained, {"lr": [0.1, 0.2]}, store=store)  # GAIN^2 w^2
     np.testing.assert_allclose(table["full_loss"], 4 * ends(table["lr"], 4, 2) ** 2, rtol=1e-12)
+
+
+@pytest.mark.slow
+def test_a_module_that_another_process_does_not_find_is_one_line(store, monkeypatch):
+    gone = types.ModuleType("gone_elsewhere")
+    arm = types.FunctionType(descent.__code__, descent.__globals__, "arm", (1.0, 3))
+    arm.__module__, arm.__qualname__ = gone.__name__, "arm"
+    vars(gone)["arm"] = arm
+    monkeypatch.setitem(sys.modules, gone.__name__, gone)
+    with pytest.raises(ss.InputError, match=r"cannot read what it is given.*jobs=1") as error:
+        ss.sweep(arm, {"lr": [0.1, 0.2]}, store=store, jobs=2)
+    assert one_line(error)
+    assert len(ss.sweep(arm, {"lr": [0.1, 0.2]}, store=store)) == 2
 
 
 @pytest.mark.server
