@@ -13,11 +13,8 @@ from typing import Any
 
 from sgdstudy.errors import InputError, quoted
 from sgdstudy.language import unknown
-<<<<<<< HEAD
-from sgdstudy.secrecy import stripped
-=======
 from sgdstudy.problems import trial
->>>>>>> sweeps
+from sgdstudy.secrecy import stripped
 from sgdstudy.studies.arm import SHARED, Arm, Options
 from sgdstudy.studies.study import Study
 from sgdstudy.sweeps.grid import scalar
