@@ -19,7 +19,7 @@ import sgdstudy as ss
 from sgdstudy.studies.workers import collect_seldom
 
 os.environ["SGDSTUDY_LANG"] = "en"  # whatever the locale of who runs the tests
-if hasattr(os, "nice"):  # not on Windows
+if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "nice"):  # not on Windows
     os.nice(19)  # as nice as the workers of a study: beside tests that are not, they would starve
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=40)
 settings.load_profile("repeatable")

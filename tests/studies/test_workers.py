@@ -65,13 +65,13 @@ def at_work(kind, tmp_path, store):
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
-    parent = psutil.Process(process.pid)
+    parent, streams = psutil.Process(process.pid), open_store(store).streams
 
     def working():
         """Whether both workers train; of a study's arms, whether their rows are on the disk."""
         assert process.poll() is None
         if kind == "run":
-            return len(list(open_store(store).streams.glob("*/steps.arrow"))) == 2
+            return len(list(streams.glob("*/steps.arrow"))) == 2
         at_it = [p for p in parent.children() if (tmp_path / f"trains {p.pid}").exists()]
         return len(at_it) == 2
 
