@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import one_line
+from filelock import FileLock
 
 import sgdstudy as ss
 from sgdstudy.errors import Away
@@ -89,7 +90,7 @@ def no_more_files():
 @pytest.mark.parametrize(
     ("where", "of"),
     [(Within, "memory"), (Within, "files"), *((sink, what) for what in SHORT)],
-    ids=str,
+    ids=lambda given: getattr(given, "__name__", given),
 )
 def test_a_run_is_left_to_the_next_command(opened, monkeypatch, where, of):
     left = left_behind(opened)
@@ -127,9 +128,13 @@ def test_a_process_with_little_memory_closes_no_run_without_its_rows(opened):
     assert len(ss.load_steps("study", columns=["step"], store=str(opened.root))) == 2 * n
 
 
-def test_a_folder_that_cannot_be_looked_into_is_not_called_damaged(opened, caplog):
+@pytest.mark.parametrize("what", [(FileLock, "acquire"), (journal.shapes, "read_json")])
+def test_a_folder_that_cannot_be_looked_into_is_not_called_damaged(
+    opened, monkeypatch, caplog, what
+):
     left = left_behind(opened)
-    with no_more_files(), pytest.raises(OSError, match="Too many open files"):
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="Too many open files"):
+        patched.setattr(*what, raising(SHORT["files"]))
         Journal.orphan(opened, left.folder)
     assert "remove it" not in caplog.text
     assert Journal.orphan(opened, left.folder) is not None
