@@ -2,7 +2,7 @@
 
 SgdstudyError
 ├── InputError   (a ValueError)         what was given cannot be used
-│   ├── Away                            the store does not answer now; it may later
+│   ├── Away                            the store cannot be reached now; later it may be
 │   └── Refused                         the store answers, and refuses
 ├── StoreError   (a RuntimeError)       a run cannot be recorded any more
 ├── Interrupted  (a KeyboardInterrupt)  Ctrl-C, after what was recorded was saved
@@ -12,6 +12,8 @@ SgdstudyError
 
 from __future__ import annotations
 
+import errno
+import os
 import traceback
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from sgdstudy.secrecy import without_secrets
 FIXED = "\u00a0"  # a space at which no line breaks, as French has before a colon
 LONGEST = 80  # characters of what was given, in a message
 LONGEST_REASON = 200  # of another package's message
+SHORT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)  # handles, memory, processes
 
 
 class SgdstudyError(BaseException):
@@ -40,7 +43,7 @@ class InputError(SgdstudyError, ValueError):
 
 
 class Away(InputError):
-    """The store does not answer now; what was recorded is kept, and sent when it does."""
+    """The store, or a file of it, cannot be reached now; what was recorded is kept for later."""
 
 
 class Refused(InputError):
@@ -125,6 +128,24 @@ def reason(error: BaseException) -> str:
         return str(error)
     lines = without_secrets(str(error)).strip().splitlines() or ["no message"]
     return f"{type(error).__name__}: {lines[0][:LONGEST_REASON].rstrip()}"
+
+
+def shortage(error: BaseException) -> str:
+    """Return what this process has too little of, in words; "" where that is not the error.
+
+    It may have enough another time: no file is damaged, and nothing is refused.
+
+    >>> shortage(RuntimeError("can't start new thread")), shortage(ValueError("no number"))
+    ('no more threads can be started', '')
+    """
+    for one in (error, error.__cause__):
+        if isinstance(one, MemoryError):
+            return "there is too little memory"
+        if isinstance(one, RuntimeError) and "can't start new thread" in str(one):
+            return "no more threads can be started"
+        if isinstance(one, OSError) and one.errno in SHORT_OF:
+            return os.strerror(one.errno or 0)
+    return ""
 
 
 def unwritable(what: object, error: OSError) -> InputError:

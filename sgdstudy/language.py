@@ -28,6 +28,8 @@ from sgdstudy.text import as_python, raised
 
 ENGLISH = "en"
 LOCALE = Path(__file__).with_name("locale")
+# looked for once: later there may be no handle for it, and that has to be said
+NAMES = (ENGLISH, *sorted(path.stem for path in LOCALE.glob("*.po")))
 VARIABLE = "SGDSTUDY_LANG"
 LOCALES = ("LC_ALL", "LC_MESSAGES", "LANG")
 MINUS = "−"
@@ -157,7 +159,7 @@ def plain(text: str) -> str:
 
 def languages() -> list[str]:
     """Return the languages there are."""
-    return [ENGLISH, *sorted(path.stem for path in LOCALE.glob("*.po"))]
+    return list(NAMES)
 
 
 def language() -> str:
@@ -254,10 +256,13 @@ def unknown(kind: str, given: object, allowed: Iterable[str]) -> InputError:
 
 @functools.cache
 def catalogue(name: str) -> Catalogue:
-    """Return the catalogue of a language that we have."""
+    """Return the catalogue of a language that we have; English where no handle is left to read."""
     if name == ENGLISH:
         return Catalogue()
-    found = list(entries((LOCALE / f"{name}.po").read_text(encoding="utf-8")))
+    try:
+        found = list(entries((LOCALE / f"{name}.po").read_text(encoding="utf-8")))
+    except OSError:
+        return Catalogue()
     head = dict(re.findall(r"^([\w-]+): *(.*)$", found[0]["msgstr"], re.MULTILINE))
     rule = re.search(r"plural *= *([^;]+)", head.get("Plural-Forms", ""))
     return Catalogue(

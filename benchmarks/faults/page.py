@@ -120,6 +120,10 @@ finishes what was left, and says so:
 - **The disk is full**: the study stops with one line and exit code 1. Free some space; the next
   command finishes the run. `sgdstudy prune --keep 1` frees what older invocations hold, and works
   on a full disk: files go first, and the database gets smaller after. Reading works too.
+- **Memory, threads or open files are short** (`ulimit`, a container): one line, exit code 1 or 2.
+  Nothing is taken for damaged or refused: `recover` leaves the run as it is, and finishes it once
+  there is enough. Rows that would not fit are refused before they are read; `export` writes them in
+  parts.
 - **The disk fails or is read-only** in the middle of a command: one line, exit code 1 or 2. Once it
   works, the next command finishes the run; a sweep goes on with `--resume`; what `unpack` had not
   finished is unpacked from its file again.

@@ -12,7 +12,7 @@ from sgdstudy.cli.commands import COMMANDS, OLD_WORDS, RunCommand
 from sgdstudy.cli.parsing import about, parse
 from sgdstudy.cli.running import parse_options, run_script
 from sgdstudy.cli.terminal import PlainWarnings
-from sgdstudy.errors import InputError, Interrupted, StoreError, one_line
+from sgdstudy.errors import InputError, Interrupted, StoreError, one_line, shortage
 from sgdstudy.language import languages, say, speaking, to_say, unknown
 from sgdstudy.secrecy import note_secrets
 from sgdstudy.studies import output
@@ -22,10 +22,10 @@ from sgdstudy.studies.workers import collect_seldom
 HELP = ("-h", "--help")
 # full, over its quota, broken, read-only, or not ours
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
-# no handles or memory, a path that leads nowhere, a network's file system that is gone
+# a path that leads nowhere, a network's file system that is gone
 SYSTEM = (
-    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR),
-    *(errno.ELOOP, errno.ENAMETOOLONG, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN),
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG),
+    *(errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN),
 )
 
 
@@ -127,12 +127,14 @@ def _code_in_language(action: Callable[[], int | None]) -> int:
         code, text = 2, say("error: {what}", what=str(error))
     except StoreError as error:
         code, text = 1, say("error: {what}", what=str(error))
-    except OSError as error:  # wherever it was: a traceback would tell no more
-        if error.errno not in (*DISK, *SYSTEM):
+    # wherever it was: a traceback would tell no more
+    except (OSError, MemoryError, RuntimeError) as error:
+        number, name = getattr(error, "errno", None), getattr(error, "filename", None)
+        if not shortage(error) and number not in (*DISK, *SYSTEM):
             raise
-        where = f" ({error.filename})" if error.filename else ""
-        why = f"{error.strerror}{where}"
-        if error.errno in DISK:
+        why = shortage(error) or getattr(error, "strerror", "")
+        why += f" ({name})" if name else ""
+        if number in DISK:
             what = say("the disk refuses: {why}; what was recorded is kept", why=why)
         else:
             what = say("the system refuses: {why}; what was recorded is kept", why=why)

@@ -189,4 +189,4 @@ def _recover(given: str | None, unwanted: tuple[str, ...]) -> int:
                 address=address,
             )
         )
-    return 1 if found.waiting or refused else 0
+    return 1 if found.waiting or found.left or refused else 0

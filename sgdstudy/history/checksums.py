@@ -14,7 +14,7 @@ import functools
 import os
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -23,14 +23,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sgdstudy.errors import InputError, StoreError, reason
+from sgdstudy.errors import Away, InputError, StoreError, reason, shortage
 
 NAME, KIND = b"checksums", b"crc32"  # in the metadata of a schema: the file has some
 CHAINED = b"crc32 chained"  # of a stream: those of an earlier version know only of their own block
 MAGIC = b"SGDSUMS1"
 MARK = b"\xff\xff\xff\xff"  # how a message of Arrow begins; its head's length follows
 MOST_HEAD = 1 << 16  # bytes: a thousand columns
-UNREADABLE = (pa.ArrowException, OSError, ValueError, MemoryError)  # of lengths that are damaged
+UNREADABLE = (pa.ArrowException, OSError, ValueError, MemoryError)
 PIECE = 1 << 20  # bytes that are read at a time
 MOST_FOOTER = 64_000_000  # bytes: thousands of row groups
 TAIL = 8  # of a Parquet file: the length of its footer, and PAR1
@@ -49,11 +49,17 @@ class Damaged(StoreError):
         self.missing = missing
 
 
-# what keeps a file from being read that may be as it was: handles, rights, a disk that fails
+# what keeps a file from being read that may be as it was: rights, a disk that fails
 NOT_ITS_FAULT = (
-    *(errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT),
-    *(errno.ESTALE, errno.ENOMEM, errno.ETIMEDOUT),
+    *(errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT, errno.ESTALE, errno.ETIMEDOUT),
 )
+
+
+def not_its_fault(error: BaseException) -> str:
+    """Return in words why a file cannot be read that may be as it was; "": it is damaged."""
+    if isinstance(error, OSError) and error.errno in NOT_ITS_FAULT:
+        return os.strerror(error.errno or 0)
+    return shortage(error)
 
 
 @contextmanager
@@ -61,15 +67,17 @@ def readable(path: str | Path) -> Iterator[None]:
     """Say in one line which file is damaged, or cannot be read.
 
     Raises:
-        InputError: what is read in the block is.
+        InputError: what is read in the block is damaged, or may not be read.
+        Away: there is too little memory, or no handle.
     """
     try:
         yield
-    except (Damaged, pa.ArrowException, OSError, ValueError) as error:
+    except (Damaged, *UNREADABLE) as error:
         if isinstance(error, InputError):
             raise
-        if isinstance(error, OSError) and error.errno in NOT_ITS_FAULT:
-            raise InputError(f"{path} cannot be read ({os.strerror(error.errno)})") from error
+        if why := not_its_fault(error):
+            kind = Away if shortage(error) else InputError
+            raise kind(f"{path} cannot be read ({why})") from error
         raise InputError(
             f"{path} is damaged ({reason(error)}); run the study again, or drop the run"
         ) from error
@@ -258,6 +266,8 @@ def checked_blocks(reader: pa.ipc.RecordBatchStreamReader) -> Iterator[pa.Record
         try:
             batch.validate(full=True)  # Arrow's own lengths are read from the file too
         except pa.ArrowException as error:
+            if not_its_fault(error):
+                raise
             raise Damaged(reason(error)) from error
         expected = (told or {}).get(KIND)
         whole = batch.replace_schema_metadata()
@@ -269,6 +279,24 @@ def checked_blocks(reader: pa.ipc.RecordBatchStreamReader) -> Iterator[pa.Record
         yield whole
 
 
+class Within:
+    """A file of which nobody asks for more than there is: a length that is damaged takes no memory.
+
+    Args:
+        file: where to read on.
+    """
+
+    closed = False
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, n: int = -1) -> bytes:
+        """Return the next bytes, at most so many."""
+        left = max(0, os.fstat(self._file.fileno()).st_size - self._file.tell())
+        return self._file.read(left if n < 0 else min(n, left))
+
+
 def is_cut(file: BinaryIO, start: int) -> bool:
     """Whether a stream ends, from there on, in one block that was being written, or in its schema.
 
@@ -276,9 +304,12 @@ def is_cut(file: BinaryIO, start: int) -> bool:
     damaged. The head of each block has the name of its checksum, and that of the schema.
     """
     file.seek(start)
-    with suppress(*UNREADABLE, EOFError):
-        pa.ipc.read_message(file)
+    try:
+        pa.ipc.read_message(pa.PythonFile(Within(file), mode="r"))
         return False  # it is whole
+    except (*UNREADABLE, EOFError) as error:
+        if not_its_fault(error):
+            raise
     if file.read(1):
         return False
     file.seek(start)

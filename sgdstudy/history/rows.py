@@ -17,16 +17,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sgdstudy.errors import InputError, quoted, reason
+from sgdstudy.errors import Away, InputError, quoted, reason
 from sgdstudy.history.checksums import (
     CHAINED,
     KIND,
     NAME,
     UNREADABLE,
     Damaged,
+    Within,
     checked,
     checked_blocks,
     is_cut,
+    not_its_fault,
     readable,
     seal,
     sum_of,
@@ -282,14 +284,15 @@ def read_stream(path: Path) -> Iterator[pa.RecordBatch]:
 
     Raises:
         Damaged: there are less rows than were written; what comes before is as it was.
+        Away: it cannot be read now, and may be as it was.
     """
-    expected = counted(path.parent).get(path.stem)  # before the stream, which may be growing
-    n_rows, what = 0, ""
+    n_rows, what, expected = 0, "", None
     try:
+        expected = counted(path.parent).get(path.stem)  # before the stream, which may be growing
         with open(path, "rb") as file:
             size, start = os.fstat(file.fileno()).st_size, 0
             try:
-                reader = pa.ipc.open_stream(file)
+                reader = pa.ipc.open_stream(pa.PythonFile(Within(file), mode="r"))
                 start = file.tell()
                 for batch in checked_blocks(reader):
                     n_rows, start = n_rows + batch.num_rows, file.tell()
@@ -297,13 +300,18 @@ def read_stream(path: Path) -> Iterator[pa.RecordBatch]:
                 if file.read(1):
                     what = "it ends before its end"
             except UNREADABLE as error:
+                if not_its_fault(error):
+                    raise
                 grew = os.fstat(file.fileno()).st_size != size  # its writer lives
                 what = "" if size == 0 or grew or is_cut(file, start) else reason(error)
     except Damaged as error:
         what = str(error)
-    except OSError as error:
-        gone = isinstance(error, FileNotFoundError)
-        what = "" if gone and not expected else reason(error)
+    except FileNotFoundError as error:
+        what = reason(error) if expected else ""
+    except (OSError, MemoryError) as error:
+        if why := not_its_fault(error):
+            raise Away(f"{path} cannot be read now ({why})") from error
+        what = reason(error)
     missing = None if expected is None else max(0, expected - n_rows)
     if what or missing:
         raise Damaged(what or "it is shorter than what was written", missing)
@@ -317,7 +325,9 @@ def counted(folder: Path) -> dict[str, int]:
         with open(folder / COUNT, "rb") as file:
             text, _, crc = file.read(LONGEST_COUNT).partition(b"\n")[0].rpartition(b" ")
         found = json.loads(text) if int(crc, 16) == zlib.crc32(text) else {}
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if not_its_fault(error) and not isinstance(error, FileNotFoundError):
+            raise
         return {}
     known = found.items() if isinstance(found, dict) else ()
     return {kind: n for kind, n in known if kind in AXIS and isinstance(n, int)}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from sgdstudy.errors import InputError, StoreError
+from sgdstudy.errors import InputError, StoreError, shortage
 from sgdstudy.language import say, to_say
 from sgdstudy.tracking.address import sqlite_uri
 from sgdstudy.tracking.places import local_path, place_of_experiment, place_of_run
@@ -58,6 +58,7 @@ def opened(path: Path, query: str = "mode=rw") -> Iterator[sqlite3.Connection]:
 
     Raises:
         TimeoutError: another program holds it.
+        OSError: too many files are open.
         StoreError: its disk is full, or fails.
         InputError: it may not be opened, is damaged, or is not a database of MLflow's.
     """
@@ -102,6 +103,8 @@ def _as_our_error(path: Path, error: sqlite3.Error) -> Exception:
     fails = name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN"))
     if name == "SQLITE_FULL" or (fails and is_full(path.parent)):
         return StoreError(_disk_is_full(path))
+    if fails and (short := _no_handle(path)):
+        return short
     if name.startswith("SQLITE_IOERR"):
         return StoreError(f"{path} cannot be read or written ({error}); is its disk in order?")
     if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")):
@@ -116,6 +119,15 @@ def _as_our_error(path: Path, error: sqlite3.Error) -> Exception:
             f"{path} is not an MLflow database ({error}); move it away and a new one is made"
         )
     return InputError(f"{path} cannot be read or written ({error})")
+
+
+def _no_handle(path: Path) -> OSError | None:
+    """Return the system's word where no more files can be opened; SQLite does not tell that."""
+    try:
+        os.close(os.open(path, os.O_RDONLY))
+    except OSError as error:
+        return error if shortage(error) else None
+    return None
 
 
 def _disk_is_full(path: Path) -> str:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from sgdstudy.errors import shortage
 from sgdstudy.history.rows import sync_folder
 from sgdstudy.tracking import shapes
 
@@ -38,8 +39,14 @@ def sync_all(paths: Iterable[Path]) -> None:
         for path in found:
             sync(path)
         return
-    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        list(pool.map(sync, found))
+    try:
+        with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+            list(pool.map(sync, found))
+    except (RuntimeError, MemoryError) as error:
+        if not shortage(error):
+            raise
+        for path in found:
+            sync(path)
 
 
 def move(path: Path, target: Path) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import psutil
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -17,6 +16,7 @@ from sgdstudy import checks
 from sgdstudy.errors import InputError, unwritable
 from sgdstudy.history.rows import ROW_GROUP, WHOLE_NUMBERS
 from sgdstudy.language import say, to_say
+from sgdstudy.tracking import memory
 from sgdstudy.tracking.claims import claims_of, claims_table
 from sgdstudy.tracking.load import runs_table, sources
 from sgdstudy.tracking.parquet import LABELS, Source, dtype_of, gather
@@ -27,7 +27,7 @@ from sgdstudy.tracking.store import read_store
 
 FORMATS = ("csv", "parquet")
 FILES = ("runs", "claims", "epochs", "steps")
-LEAST_BLOCK = 256_000_000.0  # bytes of rows that are held at a time
+LEAST_BLOCK = 16_000_000.0  # bytes of rows that are held at a time
 MOST_STEPS_A_ROW = 10  # of a seed; ours have 1, or more where rows were left out
 
 
@@ -160,8 +160,7 @@ def _by_seed(part: Source) -> dict[int, tuple[int, int]]:
 
 def _block_bytes() -> float:
     """Return how much of the rows is held in memory at a time."""
-    free: float = psutil.virtual_memory().available
-    return max(LEAST_BLOCK, free / 8)
+    return max(LEAST_BLOCK, memory.free() / 8)
 
 
 def _table(columns: dict[str, Any]) -> pa.Table:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sgdstudy.errors import InputError, StoreError
+from sgdstudy.errors import InputError
 from sgdstudy.history.history import History
 from sgdstudy.language import translated
 from sgdstudy.problems.problem import Problem
@@ -152,7 +152,7 @@ class Invocation:
                         if journal.sink:
                             journal.sink.flush()
                         close_interrupted(journal, "KILLED" if killed else "FAILED", error)
-                    except (OSError, StoreError):  # the disk is full: the next command closes it
+                    except Exception:  # no room, no memory: the next command closes it
                         journal.let_go()
                 raise
             if not journal.closed and journal.sink:

@@ -29,6 +29,7 @@ from typing import Any, Protocol
 from filelock import FileLock, Timeout
 
 from sgdstudy import checks
+from sgdstudy.errors import shortage
 from sgdstudy.language import say, to_say
 from sgdstudy.tracking import aside, shapes
 from sgdstudy.tracking.durable import sync, sync_all, write_json
@@ -124,12 +125,14 @@ class Journal(Sending):
         try:
             for name, write in files.items():
                 journal.add(name, write)
-            if send:
-                journal._deliver()
-        except Exception as error:
-            if is_away(error):
+            try:
+                if send:
+                    journal._deliver()
+            except Exception as error:
+                if not is_away(error):
+                    raise
                 _note_away(store, error)
-                return journal
+        except Exception as error:
             journal._give_up(reason_of(error))
             raise
         return journal
@@ -149,7 +152,11 @@ class Journal(Sending):
 
     @classmethod
     def orphan(cls, store: Store, folder: Path) -> Journal | None:
-        """Return what a process left behind; None if it lives, or the run is not this store's."""
+        """Return what a process left behind; None if it lives, or the run is not this store's.
+
+        Raises:
+            OSError: there is no handle to look with.
+        """
         for odd, what in odd_in(folder):
             text = to_say("{folder} is left alone: {link} is {what}; remove it by hand")
             log.warning("%s", say(text, folder=folder, link=str(odd), what=what))
@@ -160,14 +167,18 @@ class Journal(Sending):
             if age <= BEGIN_SECONDS and not (folder / "opening.json").exists():
                 return None  # being begun, or being removed: its owner is at it
             lock.acquire(timeout=0)
-        except (Timeout, OSError):
+        except (Timeout, OSError) as error:
+            if shortage(error):
+                raise
             return None
         try:
             opening = shapes.read_json(folder / "opening.json", shapes.OPENING)
             if opening is not None:
                 store_of, found = opening.pop("store"), Opening(**opening)
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError) as error:
             lock.release()
+            if shortage(error):
+                raise
             text = to_say("{folder} is damaged and left alone: remove it by hand")
             log.warning("%s", say(text, folder=folder))
             return None

@@ -8,12 +8,12 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -24,6 +24,7 @@ from sgdstudy.checks import SeedsLike
 from sgdstudy.errors import InputError
 from sgdstudy.history.checksums import Sealed, readable
 from sgdstudy.history.rows import ROW_GROUP
+from sgdstudy.tracking import memory
 
 LABELS = ["study", "arm", "run_id", "invocation"]
 AXES = ("step", "epoch")
@@ -160,6 +161,19 @@ class Source:
         return functools.reduce(operator.and_, parts) if parts else None
 
 
+@contextmanager
+def _enough_memory() -> Iterator[None]:
+    """Say in one line what helps where memory ends all the same: an estimate is none of it all."""
+    try:
+        yield
+    except MemoryError as error:
+        raise InputError(
+            "there is too little memory for these rows; give columns=[...], seeds= or "
+            "steps=slice(...), or fewer arms"
+        ) from error
+
+
+@_enough_memory()
 def gather(
     found: list[Source], names: list[str], seeds: SeedsLike | None, steps: slice | None
 ) -> pd.DataFrame:
@@ -197,7 +211,7 @@ def require_room(sizes: Iterable[int]) -> None:
     Raises:
         InputError: they would take more than half of what is free.
     """
-    size, free = sum(sizes), psutil.virtual_memory().available
+    size, free = sum(sizes), memory.free()
     if size > free / 2:
         raise InputError(
             f"these rows would take {size / 1e9:.1f} GB of memory, of which {free / 1e9:.1f} GB "

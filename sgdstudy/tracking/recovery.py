@@ -32,6 +32,7 @@ class Recovered:
         waiting: still not in the store.
         refused: the store does not take them; set aside.
         damaged: closed with less rows than were written: the names, and what is missing.
+        left: not finished now, and why: too little memory, for instance.
     """
 
     closed: list[str] = field(default_factory=list)
@@ -39,6 +40,7 @@ class Recovered:
     waiting: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         words = {
@@ -51,7 +53,7 @@ class Recovered:
         }  # fmt: skip
         counts = [(text, len(names)) for text, names in words.items() if names]
         parts = [in_words(t, runs=in_words("{n} run", "{n} runs", n=n)) for t, n in counts]
-        return parted(all_of) if (all_of := [*parts, *self.damaged]) else ""
+        return parted(all_of) if (all_of := [*parts, *self.damaged, *self.left]) else ""
 
 
 def start(given: str | None, say: Callable[[str], None], make: bool = True) -> Store:
@@ -93,6 +95,11 @@ def recover(store: Store) -> Recovered:
         except StoreError:
             raise
         except Exception as error:  # this one is not as we write them; the others are finished
+            if is_away(error):
+                journal.let_go()
+                text = to_say("{name} is left to sgdstudy recover: {why}")
+                found.left.append(in_words(text, name=name, why=reason_of(error)))
+                continue
             with room_on_disk(name, store):
                 why = in_words("it cannot be finished ({why})", why=reason_of(error))
                 journal.set_aside(why)

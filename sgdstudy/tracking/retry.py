@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from sgdstudy.errors import LONGEST_REASON, Away, InputError
+from sgdstudy.errors import LONGEST_REASON, Away, InputError, shortage
 from sgdstudy.secrecy import without_secrets
 
 T = TypeVar("T")
@@ -41,7 +41,8 @@ OF_CALLS = {
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether an error can pass: the store does not answer now. Else it refuses, and always would.
+    """Whether an error can pass: the store does not answer now, or this process has too little of
+    something (see `shortage`). Else it refuses, and always would.
 
     What is written in no way that UTF-8 has is refused whatever code MLflow gives it.
     """
@@ -50,6 +51,8 @@ def is_away(error: BaseException) -> bool:
 
     if isinstance(error, InputError):
         return isinstance(error, Away)
+    if shortage(error):
+        return True
     cause = error.__cause__ or error.__context__
     if isinstance(error, UnicodeError) or isinstance(cause, UnicodeError):
         return False
@@ -66,6 +69,8 @@ def is_away(error: BaseException) -> bool:
 
 def reason_of(error: BaseException) -> str:
     """Return what went wrong, in one line, without passwords of addresses."""
+    if short := shortage(error):
+        return short
     text = str(error)
     calls = type(error).__module__.partition(".")[0] in CALLERS
     for pattern, words in (PLAIN | (OF_CALLS if calls else {})).items():
@@ -84,7 +89,7 @@ def patiently(action: Callable[[], object], seconds: float) -> None:
             action()
             return
         except Exception as error:
-            if not is_away(error) or time.monotonic() + pause > deadline:
+            if shortage(error) or not is_away(error) or time.monotonic() + pause > deadline:
                 raise
         time.sleep(pause)
         pause = min(2 * pause, 2.0)

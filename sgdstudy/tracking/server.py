@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from sgdstudy.errors import Away, InputError, Refused, StoreError, one_line
+from sgdstudy.errors import Away, InputError, Refused, StoreError, one_line, shortage
 from sgdstudy.secrecy import without_secrets
 from sgdstudy.tracking import address, bounds
 from sgdstudy.tracking.places import local_path
@@ -306,7 +306,7 @@ def _as_our_error(uri: str, error: Exception) -> Exception:
         return error
     if isinstance(error, ImportError):
         return _without_package(uri, error)
-    if reason in PLAIN.values():
+    if reason in PLAIN.values() or shortage(error):
         return Away(reason)
     if (
         getattr(error, "error_code", "") == "INTERNAL_ERROR" and not remote

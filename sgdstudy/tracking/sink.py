@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sgdstudy.errors import InputError, StoreError
+from sgdstudy.errors import Away, InputError, StoreError
 from sgdstudy.history.checksums import Damaged, Sealed, undamaged
 from sgdstudy.history.history import History
 from sgdstudy.history.rows import AXIS, ArrowStream, Files, Held, Rows, write_parquet
@@ -278,6 +278,8 @@ def adopt(journal: Journal) -> dict[str, str]:
     try:
         path = journal.folder / "artifacts" / checkpoint.NAME
         former = checkpoint.read(path, tensors=False).get("former.run_id")
+    except Away:
+        raise
     except InputError:  # there is none
         return {}
     return {} if former is None else {RESUMED_FROM: former}

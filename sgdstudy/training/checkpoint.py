@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from sgdstudy.errors import InputError, reason
+from sgdstudy.errors import Away, InputError, reason, shortage
 from sgdstudy.training.run import Run
 
 NAME = "checkpoint.safetensors"
@@ -67,14 +67,18 @@ def read(path: Path, tensors: bool = True) -> Values:
     Raises:
         InputError: no checkpoint, only the beginning of one, one of another version, or one that is
             not what was written.
+        Away: there is too little memory, or no handle.
     """
     try:
+        open(path, "rb").close()  # safetensors says of any file that it is not there
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             names = list(file.keys()) if tensors else []
             # copies: the file may be gone soon
             found = {name: file.get_tensor(name).clone() for name in names}
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, MemoryError) as error:
+        if short := shortage(error):
+            raise Away(f"{path.name} cannot be read ({short})") from error
         raise InputError(
             f"{path.name} is no checkpoint, or only a part of one ({reason(error)})"
         ) from None

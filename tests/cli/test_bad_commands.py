@@ -9,13 +9,16 @@ import shutil
 import socket
 import sqlite3
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import programs
 from test_cli import SCRIPT, call
 
 import sgdstudy as ss
+from sgdstudy import language
 from sgdstudy.cli.main import DISK, SYSTEM
+from sgdstudy.errors import SHORT_OF
 from sgdstudy.studies.scripts import find_scripts, load_study
 
 LONG = "x" * 300
@@ -392,6 +395,38 @@ def test_a_disk_or_system_that_refuses_anywhere_is_one_line(store, monkeypatch, 
     who = "disk" if number in DISK else "system"
     assert error.startswith(f"error: the {who} refuses: {os.strerror(number)} (/the/file)")
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("lang", ["en", "fr"])
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (MemoryError("Unable to allocate 9 MiB"), "there is too little memory"),
+        (RuntimeError("can't start new thread"), "no more threads can be started"),
+        *((OSError(n, os.strerror(n)), os.strerror(n)) for n in SHORT_OF),
+    ],
+    ids=repr,
+)
+def test_too_little_memory_threads_or_files_is_one_line(
+    store, monkeypatch, capsys, error, why, lang
+):
+    """As it was seen: a traceback, of the line itself where no file could be opened."""
+
+    def fail(store):
+        monkeypatch.setattr(Path, "open", refuse)
+        monkeypatch.setattr(Path, "glob", refuse)
+        language.catalogue.cache_clear()
+        raise error
+
+    def refuse(*given, **named):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr("sgdstudy.tracking.recovery.recover", fail)
+    monkeypatch.setenv("SGDSTUDY_LANG", lang)
+    assert call("recover", "--store", store) == 1
+    language.catalogue.cache_clear()
+    line = capsys.readouterr().err
+    assert line == f"error: the system refuses: {why}; what was recorded is kept\n"
 
 
 def test_an_error_of_ours_is_not_the_disks(store, monkeypatch):

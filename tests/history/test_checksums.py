@@ -13,8 +13,18 @@ import pytest
 from conftest import one_line
 
 import sgdstudy as ss
+from sgdstudy.errors import Away
 from sgdstudy.history import rows as written
-from sgdstudy.history.checksums import KIND, NAME, Damaged, Sealed, checked, readable, sum_of
+from sgdstudy.history.checksums import (
+    KIND,
+    NAME,
+    Damaged,
+    Sealed,
+    Within,
+    checked,
+    readable,
+    sum_of,
+)
 from sgdstudy.history.rows import (
     COUNT,
     ArrowStream,
@@ -333,6 +343,59 @@ def test_a_file_that_cannot_be_read_now_is_not_called_damaged(tmp_path, number):
     with pytest.raises(ss.InputError, match="cannot be read") as error, readable(tmp_path / "x"):
         raise OSError(number, os.strerror(number))
     assert "drop" not in str(error.value)
+
+
+def test_a_file_for_which_there_is_no_memory_is_not_called_damaged(tmp_path):
+    with pytest.raises(Away, match="too little memory") as error, readable(tmp_path / "x"):
+        raise pa.ArrowMemoryError("malloc of size 64 failed")
+    assert "drop" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), pa.ArrowMemoryError("malloc"), *map(OSError, [errno.EMFILE, errno.EIO], "ab")],
+    ids=repr,
+)
+@pytest.mark.parametrize("at", [0, 1000])
+def test_a_stream_that_cannot_be_read_now_is_not_called_damaged(whole, monkeypatch, error, at):
+    folder, rows = whole
+    read = Within.read
+
+    def fails(file, n=-1):
+        if file._file.tell() >= at:
+            raise error
+        return read(file, n)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Within, "read", fails)
+        with pytest.raises(Away, match="cannot be read now"):
+            list(read_stream(folder / "steps.arrow"))
+    assert pa.Table.from_batches(list(read_stream(folder / "steps.arrow"))).equals(rows)
+
+
+@pytest.mark.parametrize("of", ["a head", "a block", "the last block"])
+def test_a_length_that_is_damaged_is_damage_and_takes_no_memory(whole, tmp_path, of):
+    folder, _ = whole
+    raw = bytearray((folder / "steps.arrow").read_bytes())
+    with pa.ipc.open_stream(raw) as reader:
+        size = pa.ipc.read_message(reader.read_next_batch().serialize()).body.size
+    heads = [at for at in range(0, len(raw), 8) if raw[at : at + 4] == b"\xff" * 4][1:-1]
+    at = heads[-1 if of == "the last block" else 2] + 4
+    if of == "a head":
+        raw[at : at + 4] = (2**31 - 8).to_bytes(4, "little")
+    else:
+        at = raw.index(size.to_bytes(8, "little"), at)
+        raw[at : at + 8] = (2**40).to_bytes(8, "little")
+    shutil.copyfile(folder / COUNT, tmp_path / COUNT)
+    (tmp_path / "steps.arrow").write_bytes(raw)
+    tracemalloc.start()
+    try:
+        with pytest.raises(Damaged) as error:
+            list(read_stream(tmp_path / "steps.arrow"))
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+    assert error.value.missing == 3 * STEPS * (1 if of == "the last block" else BLOCKS - 2)
 
 
 @pytest.mark.parametrize("what", ["a footer", "a number of rows"])
