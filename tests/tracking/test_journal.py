@@ -242,7 +242,7 @@ def test_a_run_that_ends_while_we_look_is_not_called_killed(opened, monkeypatch,
         return [TrackedRun.of(run) for run in found]
 
     class Gone(recovery.Process):
-        def is_gone(self):
+        def is_gone(self, starts=None):
             return True
 
     monkeypatch.setattr(recovery, "_running", listed)
