@@ -265,10 +265,12 @@ def _code(tags: Mapping[str, str]) -> str:
         words.append(f"sgdstudy {tags['sgdstudy.version']}")
     if "mlflow.source.git.commit" in tags:
         commit = tags["mlflow.source.git.commit"][:10]
-        changed = tags.get("sgdstudy.git_changed") == "true"
-        words.append(
-            say("commit {commit}, changed since", commit=commit) if changed else f"commit {commit}"
-        )
+        texts = {
+            "true": to_say("commit {commit}, changed since"),
+            "unknown": to_say("commit {commit}, perhaps changed since"),
+        }
+        changed = texts.get(tags.get("sgdstudy.git_changed", ""), "commit {commit}")
+        words.append(say(changed, commit=commit))
     return ", ".join(words)
 
 
