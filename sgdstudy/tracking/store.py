@@ -10,6 +10,7 @@ import re
 import stat
 import sys
 import time
+import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -34,9 +35,10 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 # MLflow repeats any request, even one that makes a run, and holds the training up for minutes;
 # what could not be sent is kept and sent again by our own `journal`
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 # files come from the server that was asked, not from addresses of any machine that it names
 os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "false")
+# it makes docstrings of others, of which `python -OO` has none
+warnings.filterwarnings("ignore", "Failed to register a dataset source", UserWarning)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
