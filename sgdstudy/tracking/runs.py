@@ -242,12 +242,14 @@ def artifact(store: Store, run: TrackedRun, name: str, into: Path | None = None)
     return Path(store.client.download_artifacts(run.run_id, name, target))
 
 
-def names_of_artifacts(store: Store, run: TrackedRun) -> list[str]:
-    """Return the names of the files that a run has in the store."""
-    folder = place_of(store, run)
-    if folder is not None:
-        return sorted(path.name for path in folder.glob("*"))
-    return [item.path for item in store.client.list_artifacts(run.run_id)]
+def names_of_artifacts(store: Store, run: TrackedRun, folders: bool = False) -> list[str]:
+    """Return the names of the files that a run has in the store, or of the folders of others."""
+    place = place_of(store, run)
+    if place is not None:
+        found = {path.name: path.is_dir() and not path.is_symlink() for path in place.glob("*")}
+    else:
+        found = {item.path: item.is_dir for item in store.client.list_artifacts(run.run_id)}
+    return sorted(name for name, is_folder in found.items() if is_folder == folders)
 
 
 def lacks_files(store: Store, run: TrackedRun) -> bool:
