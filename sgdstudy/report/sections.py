@@ -28,9 +28,9 @@ from sgdstudy.tracking.runs import (
     every_run,
     experiments,
     lacks_files,
+    last_answer,
     named,
     names_of_artifacts,
-    readable_runs,
 )
 from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.store import Store
@@ -126,10 +126,8 @@ def answered(store: Store) -> list[tuple[str, Any, TrackedRun]]:
     """
     found = []
     for name, experiment in experiments(store):
-        every = readable_runs(store, experiment, "attributes.run_name = 'answer'")
-        answers = [run for run in every if run.finished and run.invocation]
-        if answers:
-            found.append((name, experiment, max(answers, key=lambda run: run.order)))
+        if last := last_answer(store, experiment):
+            found.append((name, experiment, last))
     return sorted(found, key=lambda study: _place(study[0]))
 
 

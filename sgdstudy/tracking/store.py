@@ -47,6 +47,7 @@ ENVIRONMENT = "MLFLOW_TRACKING_URI"
 LOCK = ".lock"  # held while a database is made
 LOCK_SECONDS = 20.0
 EXPERIMENT_SECONDS = 1.0  # an id is trusted so long: a sweep makes dozens of runs a second
+log = logging.getLogger("sgdstudy")
 
 
 @dataclass(frozen=True)
@@ -206,6 +207,8 @@ class Store:
             raise Refused(f"{self.shown} does not say where the files of {name} are")
         if found.lifecycle_stage == "deleted":
             self.client.restore_experiment(found.experiment_id)
+            text = to_say("{name} was deleted in MLflow; it is restored, with the runs it had")
+            log.warning("%s", say(text, name=name))
         return found.experiment_id
 
 
