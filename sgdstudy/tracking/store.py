@@ -37,7 +37,7 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 # files come from the server that was asked, not from addresses of any machine that it names
 os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "false")
-# it makes docstrings of others, of which `python -OO` has none
+# it makes docstrings out of others, and `python -OO` has none
 warnings.filterwarnings("ignore", "Failed to register a dataset source", UserWarning)
 
 if TYPE_CHECKING:
