@@ -50,7 +50,9 @@ stretches, or while a run trains, is not seen.
 256 steps at first and never longer than all the steps before it. Of a loop of one's own that logs
 a step at a time (`RunSink.log`), a kill loses what came within a second of the last block written;
 any other end, an exception or Ctrl-C, writes that too. A study does not *begin* on a
-server that does not answer: it says so in one line. Runs of another machine are closed only there.
+server that does not answer: it says so in one line. Runs of another machine are closed only there,
+of one of the same name too: a machine knows its earlier starts by the file `starts` beside its
+`streams/`.
 A run whose folder under `streams/` was deleted is closed as KILLED, without rows. MLflow has no key
 that makes creating a run repeatable: we look for the run before making it a second time, but a
 request that something on the way holds back for longer than the time-out (20 s), and lets through
@@ -149,8 +151,9 @@ finishes what was left, and says so:
   are read, and refused in one line where they would take more than half of the free memory;
   `export` writes long runs in parts. `rerun` runs only scripts of the present `experiments/`, or
   one named by `--script`.
-- **A run of a machine that is gone** stays RUNNING: only its own machine can tell that it is dead.
-  Set its status in the UI, or with `MlflowClient().set_terminated(run_id, "KILLED")`.
+- **A run of a machine that is gone** stays RUNNING: only its own machine can tell that it is dead,
+  and only while its state folder is there. Set its status in the UI, or with
+  `MlflowClient().set_terminated(run_id, "KILLED")`.
 
 ## Known weaknesses of the packages we build on
 

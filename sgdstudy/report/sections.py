@@ -28,9 +28,9 @@ from sgdstudy.tracking.runs import (
     every_run,
     experiments,
     lacks_files,
+    last_answer,
     named,
     names_of_artifacts,
-    readable_runs,
 )
 from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.store import Store
@@ -126,10 +126,8 @@ def answered(store: Store) -> list[tuple[str, Any, TrackedRun]]:
     """
     found = []
     for name, experiment in experiments(store):
-        every = readable_runs(store, experiment, "attributes.run_name = 'answer'")
-        answers = [run for run in every if run.finished and run.invocation]
-        if answers:
-            found.append((name, experiment, max(answers, key=lambda run: run.order)))
+        if last := last_answer(store, experiment):
+            found.append((name, experiment, last))
     return sorted(found, key=lambda study: _place(study[0]))
 
 
@@ -265,10 +263,12 @@ def _code(tags: Mapping[str, str]) -> str:
         words.append(f"sgdstudy {tags['sgdstudy.version']}")
     if "mlflow.source.git.commit" in tags:
         commit = tags["mlflow.source.git.commit"][:10]
-        changed = tags.get("sgdstudy.git_changed") == "true"
-        words.append(
-            say("commit {commit}, changed since", commit=commit) if changed else f"commit {commit}"
-        )
+        texts = {
+            "true": to_say("commit {commit}, changed since"),
+            "unknown": to_say("commit {commit}, perhaps changed since"),
+        }
+        changed = texts.get(tags.get("sgdstudy.git_changed", ""), "commit {commit}")
+        words.append(say(changed, commit=commit))
     return ", ".join(words)
 
 

@@ -27,7 +27,7 @@ from sgdstudy.studies.train_arms import train_arms
 from sgdstudy.tracking import aside, chart_views, describe, recovery, shapes
 from sgdstudy.tracking.entries import Closing
 from sgdstudy.tracking.invocation import Invocation
-from sgdstudy.tracking.tracked_run import FIGURES, OF_FIGURES
+from sgdstudy.tracking.tracked_run import ANSWER, FIGURES, KIND, OF_FIGURES
 from sgdstudy.tracking.writing import writing
 
 NOTE_LENGTH = 5000  # what MLflow keeps of an experiment's description
@@ -172,8 +172,14 @@ def _log_answer(
         for name, text in {"claims.json": listing, "answer.md": f"{head}\n\n{table}"}.items()
     }
     sums = {shapes.SUM_OF + name: shapes.sum_of(text) for name, text in texts.items()}
-    tags = listed | sums | (failed if claims else {}) | ({LAYERED: "yes"} if short else {})
-    with invocation.run("answer", answer, tags, points=_counts(claims)) as journal:
+    tags = (
+        {KIND: ANSWER}
+        | listed
+        | sums
+        | (failed if claims else {})
+        | ({LAYERED: "yes"} if short else {})
+    )
+    with invocation.run(ANSWER, answer, tags, points=_counts(claims)) as journal:
         for name, text in texts.items():
             journal.add(name, functools.partial(Path.write_bytes, data=text))
         names = extras.picture(journal, claims) + extras.figures(journal) if options.answer else []

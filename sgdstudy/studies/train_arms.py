@@ -27,7 +27,7 @@ from sgdstudy.tracking import chart_views, describe, resume
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.sink import RunSink
-from sgdstudy.tracking.tracked_run import FINGERPRINT
+from sgdstudy.tracking.tracked_run import CONFIG, FINGERPRINT
 from sgdstudy.training.interrupts import interrupt_flag, visible
 from sgdstudy.training.train import train
 
@@ -103,7 +103,7 @@ def train_arm(
     """
     problem, config, ours = arm.problem, arm.config, arm.trajectory is None
     hash_ = describe.config_hash(problem, describe.parameters(problem, config))
-    wanted = {resume.CONFIG: hash_, **invocation.code.same}
+    wanted = {CONFIG: hash_, **invocation.code.same}
     own = own_options(invocation.tags)
     known = Identity.of(problem, config, own)
     color = {} if arm.color is None else {chart_views.COLOR: arm.color}

@@ -19,6 +19,7 @@ from sgdstudy.recipe.columns import more_is_better
 from sgdstudy.secrecy import recordable, without_secrets
 from sgdstudy.tracking import chart_views
 from sgdstudy.tracking.entries import Closing
+from sgdstudy.tracking.tracked_run import ANSWER, KIND, TrackedRun
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from sgdstudy.sweeps.plan import Plan
     from sgdstudy.tracking.invocation import Invocation
     from sgdstudy.tracking.store import Store
-    from sgdstudy.tracking.tracked_run import TrackedRun
 
 
 log = logging.getLogger("sgdstudy")
@@ -126,9 +126,10 @@ def log_answer(invocation: Invocation, plan: Plan, table: pd.DataFrame, answer: 
     """Log the sweep's own run: the table, the summary, the heat map."""
     picture = _picture(plan, table)
     text = _text(plan, answer)
-    tags = {chart_views.CHARTED: "yes", chart_views.COLOR: palette.GREY}  # it leads the list
+    # it leads the list
+    tags = {KIND: ANSWER, chart_views.CHARTED: "yes", chart_views.COLOR: palette.GREY}
     tags |= {"sgdstudy.figures": "heat_map.png"} if picture else {}
-    with invocation.run("answer", text, tags) as journal:
+    with invocation.run(ANSWER, text, tags) as journal:
         journal.add("claims.json", lambda path: path.write_text("[]", encoding="utf-8"))
         journal.add("answer.md", lambda path: path.write_text(text, encoding="utf-8"))
         rows = without_secrets(table.to_csv(index=False))

@@ -26,7 +26,7 @@ from sgdstudy.tracking import chart_views, garbage, recovery
 from sgdstudy.tracking.group import grouped
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.prune import remove
-from sgdstudy.tracking.runs import every_run
+from sgdstudy.tracking.runs import every_run, experiment_of
 from sgdstudy.tracking.sink import RunSink
 from sgdstudy.tracking.store import locate, read_store
 from sgdstudy.tracking.tracked_run import CHANGED, FINGERPRINT, NUMBER, TrackedRun
@@ -270,7 +270,7 @@ class Failed(Exception):
 
 def _runs(store: Store, plan: Plan) -> list[TrackedRun]:
     """Return the runs of this arm that this version of the code swept, oldest first."""
-    found = store.client.get_experiment_by_name(store.experiment_name(plan.name))
+    found = experiment_of(store, plan.name)
     every = every_run(store, found.experiment_id) if found else []
     same = plan.same.items()
     return [run for run in every if same <= run.tags.items()]

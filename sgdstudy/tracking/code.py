@@ -25,6 +25,7 @@ DIFF = "uncommitted.diff"
 LONGEST_FILE = 1_000_000  # bytes of one that is kept; of a longer one only the hash
 LONGEST_DIFF = 200_000
 GIT_SECONDS = 10.0
+SETTINGS = ("-c", "core.fsmonitor=false", "-c", "diff.orderFile=/dev/null")
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Code:
             tags[CODE] = _hash(texts)
         commit, changed, diff = _asked_git(path, [*files.values()])
         if commit:
-            tags |= {COMMIT: commit, "sgdstudy.git_changed": str(changed).lower()}
+            tags |= {COMMIT: commit, "sgdstudy.git_changed": changed}
         return cls(tags, texts, diff)
 
     @property
@@ -115,34 +116,44 @@ def _program() -> Path | None:
     return path if path is not None and path.suffix == ".py" and not installed else None
 
 
-def _asked_git(script: Path | None, files: list[Path]) -> tuple[str, bool, str]:
+def _asked_git(script: Path | None, files: list[Path]) -> tuple[str, str, str]:
     """Return the commit of a script's repository, whether anything was changed since, and what."""
     folder = Path() if script is None else script.parent
-    try:
-        commit = _git(folder, "rev-parse", "HEAD").strip()
-        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
-        names = [str(path.absolute()) for path in files]
-        untracked = _git(folder, "ls-files", "--others", "--", *names) if names else ""
-        words = ("diff", "HEAD", "--no-ext-diff", "--no-textconv", "--no-color")
-        diff = _git(folder, *words, "--", ":(top)*.py") if changed else ""
-    except (OSError, subprocess.SubprocessError):
-        return "", False, ""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if not commit:
+        return "", "", ""
+    found = [_git(folder, "status", "--porcelain", "--untracked-files=no")]
+    if names := [str(path.absolute()) for path in files]:
+        found.append(_git(folder, "ls-files", "--others", "--", *names))
+    changed = "true" if any(found) else "unknown" if None in found else "false"
+    # whatever the user's settings of git are
+    words = ("--no-ext-diff", "--no-textconv", "--text", "--no-color", "--no-relative")
+    diff = _git(folder, "diff", "HEAD", *words, "--", ":(top)*.py") if found[0] else ""
+    if diff is None:
+        diff = "... git does not tell it\n"
     if len(diff) > LONGEST_DIFF:
         diff = f"{diff[:LONGEST_DIFF]}\n... cut: {len(diff):,} characters in all\n"
-    return commit, bool(changed or untracked), without_secrets(diff)
+    return commit.strip(), changed, without_secrets(diff)
 
 
-def _git(folder: Path, *words: str) -> str:
-    """Ask git in a folder, whatever repository the environment names; nothing is written."""
+def _git(folder: Path, *words: str) -> str | None:
+    """Ask git in a folder, whatever repository the environment names; nothing is written.
+
+    Returns:
+        What it says; None where it fails, or takes too long.
+    """
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     environment |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
-    done = subprocess.run(
-        ["git", "-c", "core.fsmonitor=false", *words],
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=GIT_SECONDS,
-        check=True,
-    )
+    try:
+        done = subprocess.run(
+            ["git", *SETTINGS, *words],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=GIT_SECONDS,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
     return done.stdout.decode(errors="replace")

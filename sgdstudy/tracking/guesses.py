@@ -70,7 +70,9 @@ def _of_file(path: Path) -> Iterator[dict[str, Any]]:
 def _of_store(place: str | None) -> Iterator[dict[str, Any]]:
     store = read_store(place)
     for study, experiment in sorted(experiments(store), key=lambda one: one[0]):
-        for run in readable_runs(store, experiment, "attributes.run_name = 'answer'"):
+        for run in readable_runs(store, experiment):
+            if not run.is_answer:
+                continue
             labels = {
                 "from": store.shown if store.root is None else str(store.root),
                 "user": run.tags.get("mlflow.user", ""),

@@ -30,7 +30,7 @@ from sgdstudy.tracking.retry import is_away
 from sgdstudy.tracking.runs import next_number
 from sgdstudy.tracking.sink import RunSink, close_interrupted, room_on_disk
 from sgdstudy.tracking.store import Store
-from sgdstudy.tracking.tracked_run import INVOCATION, NUMBER
+from sgdstudy.tracking.tracked_run import ARM, CONFIG, INVOCATION, KIND, NUMBER
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Invocation:
         Args:
             name: the run's name.
             note: its description.
-            tags: further tags.
+            tags: further tags; of an answer, its kind.
             files: artifacts of its beginning.
             over: the training is over already: the store hears of it once, when it is closed.
             opening: params, points, data, metrics; see `Opening`.
@@ -130,6 +130,7 @@ class Invocation:
             "mlflow.source.name": Path(sys.argv[0]).name,
             "mlflow.note.content": note,
             "sgdstudy.study": self.study,
+            KIND: ARM,
             INVOCATION: self.id,
             **({NUMBER: self.number} if self.number else {}),
             "sgdstudy.command": self.command,
@@ -195,7 +196,7 @@ class Invocation:
         params = describe.parameters(problem, config)
         known = [(f"predicted/{k}", 0, v) for k, v in predicted.items() if math.isfinite(v)]
         all_tags = {
-            "sgdstudy.config_hash": describe.config_hash(problem, params),
+            CONFIG: describe.config_hash(problem, params),
             chart_views.CHARTED: "yes" if charted else "no",
             **(tags or {}),
         }

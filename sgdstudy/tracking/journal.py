@@ -35,6 +35,7 @@ from sgdstudy.tracking import aside, shapes
 from sgdstudy.tracking.durable import sync, sync_all, write_json
 from sgdstudy.tracking.entries import KEY, Closing, Opening, Point, Stamped, as_recordable, stamp
 from sgdstudy.tracking.places import odd_in, remove_folder
+from sgdstudy.tracking.provenance import note_start
 from sgdstudy.tracking.retry import is_away, patiently, reason_of
 from sgdstudy.tracking.sending import Sending
 from sgdstudy.tracking.shared import make_folder
@@ -114,6 +115,8 @@ class Journal(Sending):
         opening.tags[KEY] = key
         folder = store.streams / key
         new = make_folder(store.streams)
+        if store.root is None:
+            note_start(store.streams.parent)
         folder.mkdir()
         journal = cls(store, folder, opening)
         journal._tried, journal.later = False, later

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import re
 import shutil
 import stat
@@ -44,6 +45,7 @@ from sgdstudy.tracking.store import Store
 from sgdstudy.tracking.tracked_run import INVOCATION, NUMBER, TrackedRun, order_of
 from sgdstudy.tracking.writing import writing
 
+log = logging.getLogger("sgdstudy")
 FORMAT = 1
 OURS = re.compile(rb"PK\x03\x04.{26}[0-9a-f]{32}/run\.json", re.DOTALL)  # how a file begins
 LATEST_MS = 10**13  # the year 2286: a key has 13 digits
@@ -138,7 +140,8 @@ def _add(file: zipfile.ZipFile, store: Store, study: str, run: TrackedRun) -> No
     if run.status == "RUNNING":
         text = to_say("the run {run} is going on; pack it when it is over")
         raise InputError(say(text, run=f"{run.run_id} ({run.name})"))
-    names = names_of_artifacts(store, run)
+    there = names_of_artifacts(store, run)
+    names = [name for name in there if _is_name(name)]
     told = [f"{kind}.parquet" for kind in AXIS if had_rows(store, run, kind)]
     told += [*run.sums, *run.figures] if run.finished else []
     lost = [name for name in dict.fromkeys(told) if name not in names]
@@ -160,6 +163,10 @@ def _add(file: zipfile.ZipFile, store: Store, study: str, run: TrackedRun) -> No
         text = to_say("the run {run} has too many points to be packed: {size:.0f} MB of text")
         raise InputError(say(text, run=named([run]), size=len(description) / 1e6))
     file.writestr(f"{run.run_id}/run.json", description)
+    for name in [*names_of_artifacts(store, run, folders=True), *sorted({*there} - {*names})]:
+        which = {"name": repr(name), "run": named([run])}
+        text = to_say("{name} of the run {run} is left out: only files with plain names are packed")
+        log.warning("%s", say(text, **which))
     with scratch() as folder:
         for name in names:
             found = artifact(store, run, name, folder)

@@ -6,11 +6,15 @@ import getpass
 import os
 import platform
 import re
+from collections.abc import Container
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
 
+from sgdstudy.tracking.durable import sync_all
+
+STARTS = "starts"  # a file: a boot id a line
 PID = re.compile("[1-9][0-9]{0,8}", re.ASCII)
 
 
@@ -28,13 +32,18 @@ class Process:
     boot_id: str
     pid: str
 
-    def is_gone(self) -> bool:
-        """Whether it surely does not run any more; False for one that cannot be seen from here."""
+    def is_gone(self, starts: Container[str] | None = None) -> bool:
+        """Whether it surely does not run any more; False for one that cannot be seen from here.
+
+        Args:
+            starts: earlier starts of this machine, see `starts_in`; None: no machine but this one
+                goes by its name.
+        """
         me = here()
         if self.host != me.host or not self.boot_id:
             return False
         if self.boot_id != me.boot_id:
-            return True
+            return starts is None or self.boot_id in starts
         number, _, space = self.pid.partition("@")
         if space != me.pid.partition("@")[2] or not PID.fullmatch(number):
             return False  # of another name space, or no process's
@@ -50,6 +59,26 @@ def here() -> Process:
         boot_id=boot.read_text(encoding="utf-8").strip() if boot.exists() else "",
         pid=f"{os.getpid()}@{os.readlink(space) if space.exists() else ''}",
     )
+
+
+def note_start(folder: Path) -> None:
+    """Note in a folder of this machine's own that it was started; see `starts_in`."""
+    boot_id = here().boot_id
+    if boot_id and boot_id not in starts_in(folder):
+        with open(folder / STARTS, "a", encoding="utf-8") as file:
+            file.write(f"{boot_id}\n")
+        sync_all([folder / STARTS, folder])
+
+
+def starts_in(folder: Path) -> set[str]:
+    """Return the starts of this machine that were noted in a folder.
+
+    Another machine may have its name, or be a copy of it: what it started since is not noted here.
+    """
+    try:
+        return set((folder / STARTS).read_text(encoding="utf-8", errors="replace").splitlines())
+    except FileNotFoundError:
+        return set()
 
 
 def hardware() -> str:

@@ -11,7 +11,7 @@ from sgdstudy.language import parted, to_say
 from sgdstudy.language import say as in_words
 from sgdstudy.tracking.entries import KEY, ORIGIN
 from sgdstudy.tracking.journal import Journal
-from sgdstudy.tracking.provenance import Process
+from sgdstudy.tracking.provenance import Process, starts_in
 from sgdstudy.tracking.retry import is_away, reason_of
 from sgdstudy.tracking.runs import experiments, search
 from sgdstudy.tracking.sink import close_interrupted, room_on_disk
@@ -164,16 +164,20 @@ def _folders(store: Store) -> set[str]:
 def _close_lost(store: Store) -> list[str]:
     """Close the running runs of this machine that have no folder and no process.
 
+    Of a server's runs another machine may have the name of this one; a living run of a local store
+    has its folder there.
+
     A run may end, and its process with it, while we look: it is asked for its status again once
     its process is known to be gone, when nobody but us changes it any more.
     """
     client = store.client
     ids = [experiment.experiment_id for _, experiment in experiments(store)]
+    starts = None if store.root is not None else starts_in(store.streams.parent)
     closed = []
     for run in _running(store, ids):
         tags = run.tags
         names = [tags.get(f"sgdstudy.{name}", "") for name in ("host", "boot_id", "pid")]
-        if Process(*names).is_gone() and tags[KEY] not in _folders(store):
+        if Process(*names).is_gone(starts) and tags[KEY] not in _folders(store):
             if client.get_run(run.run_id).info.status != "RUNNING":
                 continue
             try:

@@ -20,7 +20,7 @@ from sgdstudy.tracking.retry import is_away, reason_of
 from sgdstudy.tracking.runs import artifact, search
 from sgdstudy.tracking.sink import RunSink
 from sgdstudy.tracking.store import Store
-from sgdstudy.tracking.tracked_run import TrackedRun
+from sgdstudy.tracking.tracked_run import CONFIG, TrackedRun
 from sgdstudy.training.checkpoint import (
     NAME,
     PLAIN,
@@ -36,7 +36,6 @@ from sgdstudy.training.checkpoint import (
 from sgdstudy.training.run import Run
 
 SECONDS = 60.0  # between two checkpoints
-CONFIG = "sgdstudy.config_hash"
 ENDED = ("FINISHED", "KILLED", "FAILED")
 log = logging.getLogger("sgdstudy")
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 MOST = 1000  # runs of one page
 MOST_PAGES = 10_000
+FEW = 10  # of the first page, where the last run is looked for
 log = logging.getLogger("sgdstudy")
 LAST_FIRST = (f"tags.`{NUMBER}` DESC", f"tags.`{INVOCATION}` DESC")
 
@@ -42,26 +46,42 @@ def runs_of(
         answers: the answers instead of the arms.
 
     Raises:
-        InputError: a study, an arm or an invocation that is not in the store.
+        InputError: a study, an arm or an invocation that is not in the store, or a study that was
+            deleted in MLflow.
     """
-    client = store.client
-    experiment = client.get_experiment_by_name(store.experiment_name(study))
+    experiment = experiment_of(store, study)
     if experiment is None:
         names = [name for name, _ in experiments(store) if name != "Default"]
         raise unknown(to_say("study"), study, names or [say("none has run yet: sgdstudy study")])
     if not isinstance(invocation, str):
         raise unknown("invocation", invocation, ["latest", "all", "or an id"])
-    kind = f"attributes.run_name {'=' if answers else '!='} 'answer'"
     if invocation == "latest":
-        invocation = _latest(store, experiment.experiment_id, kind)
-    only = kind if invocation in ("", "all") else f"{kind} AND {_tag(INVOCATION, invocation)}"
-    runs = every_run(store, experiment.experiment_id, only)
-    if not runs and invocation not in ("", "all"):
+        invocation = _latest(store, experiment.experiment_id, answers)
+    only = "" if invocation in ("", "all") else _tag(INVOCATION, invocation)
+    every = every_run(store, experiment.experiment_id, only)
+    if only and not every:
         every = every_run(store, experiment.experiment_id)
         ids = sorted({run.invocation for run in every} - {""})
-        if invocation not in ids:
-            raise unknown("invocation", invocation, ["latest", "all", *ids])
+        raise unknown("invocation", invocation, ["latest", "all", *ids])
+    runs = [run for run in every if run.is_answer == answers]
     return runs if arms is None else _chosen(runs, arms)
+
+
+def experiment_of(store: Store, study: str) -> Experiment | None:
+    """Return the experiment of a study; None where it never ran.
+
+    Raises:
+        InputError: it was deleted in MLflow, which shows none of its runs.
+    """
+    found = store.client.get_experiment_by_name(store.experiment_name(study))
+    if found is not None and found.lifecycle_stage == "deleted":
+        text = to_say(
+            "{name} was deleted in MLflow; restore it: MLFLOW_TRACKING_URI={store} "
+            "mlflow experiments restore -x {id}"
+        )
+        where = shlex.quote(store.shown)
+        raise InputError(say(text, name=found.name, store=where, id=found.experiment_id))
+    return found
 
 
 def every_experiment(store: Store) -> list[Experiment]:
@@ -85,24 +105,36 @@ def _chosen(runs: list[TrackedRun], arms: Any) -> list[TrackedRun]:
     return [run for run in runs if run.name in chosen]
 
 
-def _latest(store: Store, experiment_id: str, kind: str) -> str:
+def _latest(store: Store, experiment_id: str, answers: bool) -> str:
     """Return the latest invocation of this user, else of anybody; "" where there is none."""
-    for whose in (f" AND {_tag('mlflow.user', user())}", ""):
-        only = f"{kind} AND {_tag(INVOCATION, '%', 'LIKE')}{whose}"
-        if last := _last(store, experiment_id, only):
+    for whose in (_tag("mlflow.user", user()), ""):
+        if last := last_run(store, experiment_id, lambda run: run.is_answer == answers, whose):
             return last.invocation
     return ""
 
 
-def _last(store: Store, experiment_id: str, only: str) -> TrackedRun | None:
-    """Return a run of the last invocation; what is no id or no number of ours is not the last."""
-    for run in search(store, [experiment_id], only, order=LAST_FIRST, most=1):
+def last_run(
+    store: Store, experiment_id: str, wanted: Callable[[TrackedRun], bool], only: str = ""
+) -> TrackedRun | None:
+    """Return a run of the last invocation; what is no id or no number of ours is not the last.
+
+    Args:
+        store: where to look.
+        experiment_id: MLflow's.
+        wanted: which runs count.
+        only: a filter of MLflow.
+    """
+    only = " AND ".join(filter(None, [_tag(INVOCATION, "%", "LIKE"), only]))
+    pages = _pages(store, experiment_id, only, LAST_FIRST, FEW)
+    for run in filter(wanted, chain.from_iterable(pages)):
         told = number_of(run.tags) if NUMBER in run.tags else moment_of(run.invocation)
         if run.invocation and told is not None:
             return run
         # that one sorts last by tags that are not ours: look through all
-        ours = [run for run in every_run(store, experiment_id, only) if run.invocation]
-        return max(ours, key=lambda run: run.order, default=None)
+        every = filter(wanted, every_run(store, experiment_id, only))
+        return max(
+            (run for run in every if run.invocation), key=lambda run: run.order, default=None
+        )
     return None
 
 
@@ -115,7 +147,7 @@ def next_number(store: Store, study: str) -> str:
     try:
         found = store.client.get_experiment_by_name(store.experiment_name(study))
         if found is not None:
-            run = _last(store, found.experiment_id, _tag(INVOCATION, "%", "LIKE"))
+            run = last_run(store, found.experiment_id, lambda run: True)
             last = run.order[0] if run else 0
     except Away:  # the clock alone, then
         pass
@@ -133,41 +165,59 @@ def every_run(store: Store, experiment_id: str, only: str = "") -> list[TrackedR
     Raises:
         Away: a server has one page after another, without an end.
     """
-    runs: list[TrackedRun] = []
+    pages = _pages(store, experiment_id, only, ("start_time",))
+    return sorted(chain.from_iterable(pages), key=lambda run: run.order)
+
+
+def _pages(
+    store: Store, experiment_id: str, only: str, order: Sequence[str], first: int = MOST
+) -> Iterator[list[TrackedRun]]:
+    """Yield the runs of an experiment a page at a time; of how many is the first."""
     tokens: list[str | None] = [None]
     while len(tokens) <= MOST_PAGES:
         with garbage.paused():  # three times as fast
-            page = _page(store, experiment_id, only, tokens[-1])
-            runs += map(TrackedRun.of, page)
+            most = MOST if tokens[-1] else first
+            page = _page(store, experiment_id, only, tokens[-1], order, most)
+            runs = list(map(TrackedRun.of, page))
+        yield runs
         if not page.token:
-            return sorted(runs, key=lambda run: run.order)
+            return
         if page.token in tokens[-2:] or not page:
             break
         tokens.append(page.token)
     raise Away(f"{store.shown} names one page of runs after another, without an end")
 
 
-def readable_runs(store: Store, experiment: Any, only: str = "") -> list[TrackedRun]:
-    """Return all runs of one experiment of many; what MLflow cannot read of it keeps none back.
+def readable_runs(store: Store, experiment: Experiment) -> list[TrackedRun]:
+    """Return all runs of one experiment of many."""
+    with _left_out(experiment):
+        return every_run(store, experiment.experiment_id)
+    return []
 
-    Args:
-        store: where to look.
-        experiment: MLflow's.
-        only: a filter of MLflow.
-    """
+
+def last_answer(store: Store, experiment: Experiment) -> TrackedRun | None:
+    """Return the finished answer of the last invocation that has one, of an experiment of many."""
+    with _left_out(experiment):
+        return last_run(store, experiment.experiment_id, lambda run: run.is_answer and run.finished)
+    return None
+
+
+@contextmanager
+def _left_out(experiment: Experiment) -> Iterator[None]:
+    """Leave an experiment out, and say so, of which MLflow cannot read something."""
     try:
-        return every_run(store, experiment.experiment_id, only)
+        yield
     except Refused as error:
         which = {"name": experiment.name, "why": str(error)}
         log.warning("%s", say("{name} is left out: {why}", **which))
-        return []
 
 
-def _page(store: Store, experiment_id: str, only: str, token: str | None) -> Any:
+def _page(
+    store: Store, experiment_id: str, only: str, token: str | None, order: Sequence[str], most: int
+) -> Any:
     """Return a page of runs: a smaller one where a server's answer would be too long."""
-    most = MOST
     while True:
-        how: dict[str, Any] = {"page_token": token, "order_by": ["start_time"]}
+        how: dict[str, Any] = {"page_token": token, "order_by": list(order)}
         try:
             return store.client.search_runs([experiment_id], only, max_results=most, **how)
         except TooLong:
@@ -242,12 +292,14 @@ def artifact(store: Store, run: TrackedRun, name: str, into: Path | None = None)
     return Path(store.client.download_artifacts(run.run_id, name, target))
 
 
-def names_of_artifacts(store: Store, run: TrackedRun) -> list[str]:
-    """Return the names of the files that a run has in the store."""
-    folder = place_of(store, run)
-    if folder is not None:
-        return sorted(path.name for path in folder.glob("*"))
-    return [item.path for item in store.client.list_artifacts(run.run_id)]
+def names_of_artifacts(store: Store, run: TrackedRun, folders: bool = False) -> list[str]:
+    """Return the names of the files that a run has in the store, or of the folders of others."""
+    place = place_of(store, run)
+    if place is not None:
+        found = {path.name: path.is_dir() and not path.is_symlink() for path in place.glob("*")}
+    else:
+        found = {item.path: item.is_dir for item in store.client.list_artifacts(run.run_id)}
+    return sorted(name for name, is_folder in found.items() if is_folder == folders)
 
 
 def lacks_files(store: Store, run: TrackedRun) -> bool:

@@ -14,7 +14,7 @@ from sgdstudy.history.rows import AXIS
 from sgdstudy.language import say, to_say
 from sgdstudy.tracking import chart_views, shapes
 from sgdstudy.tracking.durable import move, write_json
-from sgdstudy.tracking.entries import KEY, Closing, Opening, Stamped
+from sgdstudy.tracking.entries import A_KEY, KEY, Closing, Opening, Stamped
 from sgdstudy.tracking.runs import names_of_artifacts, search
 from sgdstudy.tracking.shared import make_folder, share
 from sgdstudy.tracking.store import Store
@@ -109,7 +109,11 @@ class Sending:
             if error.code != "RESOURCE_DOES_NOT_EXIST" or self.store.root is None:
                 raise
         else:
-            if run.tags.get(KEY) == self.opening.tags[KEY]:
+            told, key = run.tags.get(KEY, ""), self.opening.tags[KEY]
+            if not A_KEY.fullmatch(told) and run.start_ms == self.opening.start_ms:
+                self.store.client.set_tag(self.run_id, KEY, key)  # people delete tags in the UI
+                told = key
+            if told == key:
                 return self._require_unfinished(run, closing)
         self.run_id, self.uri, self._opened, self._tried = None, None, False, True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import os
 import re
 import shutil
@@ -14,13 +15,24 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from sgdstudy.errors import Away, InputError, Refused, StoreError, one_line, shortage
+from sgdstudy.errors import (
+    Away,
+    InputError,
+    Refused,
+    StoreError,
+    one_line,
+    quoted,
+    shortage,
+)
+from sgdstudy.language import say, to_say
 from sgdstudy.secrecy import without_secrets
 from sgdstudy.tracking import address, bounds
 from sgdstudy.tracking.places import local_path
 from sgdstudy.tracking.retry import PLAIN, is_away, reason_of, within
 
 T = TypeVar("T")
+DAY = 86_400
+SECONDS = 20  # for a call, where `MLFLOW_HTTP_REQUEST_TIMEOUT` does not say it
 OPEN_SECONDS = 10.0  # for the first answer
 SILENT_SECONDS = 5.0  # for one that did not answer in time before
 SLOW = 100e3  # bytes a second: slower is not waited for
@@ -31,8 +43,24 @@ _silent: set[str] = set()  # stores whose last call took too long
 
 
 def seconds() -> float:
-    """Return the time that a call may take, all in all."""
-    return float(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", "20"))
+    """Return the time that a call to another machine may take, all in all.
+
+    Raises:
+        InputError: `MLFLOW_HTTP_REQUEST_TIMEOUT` is nothing that MLflow can read, or no such time.
+    """
+    from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT as variable
+
+    if not variable.get_raw():  # MLflow reads it too, and fails at an empty one
+        variable.set(SECONDS)
+    try:
+        found = float(variable.get())
+    except ValueError:
+        found = 0.0
+    if not 0 < found <= DAY:
+        text = to_say("{variable} is a whole number of seconds from 1 to {most}, not {given}")
+        given = quoted(variable.get_raw())
+        raise InputError(say(text, variable=variable.name, most=DAY, given=given))
+    return found
 
 
 class Client:
@@ -63,7 +91,7 @@ class Client:
         if name.endswith("_artifacts"):
             return self._reach(name, given, named)
         call = functools.partial(method, *given, **named)
-        found = ask(self._uri, call, seconds())
+        found = ask(self._uri, call, seconds() if remote else math.inf)
         if remote:
             _require_real(self._uri, name, found)
             self._remember(name, given, found)
@@ -222,9 +250,10 @@ def check(uri: str, client: Callable[[], Any]) -> None:
     """Ask a server the first question.
 
     Raises:
-        InputError: it does not answer, does not know us, or is not MLflow's.
+        InputError: it does not answer, does not know us, or is not MLflow's; see `seconds` too.
     """
     shown = without_secrets(uri, whole=True)
+    seconds()  # MLflow would fail at it
     try:
         opened = client()
         ask(uri, lambda: opened._client.search_experiments(max_results=1), OPEN_SECONDS)

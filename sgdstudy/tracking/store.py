@@ -10,6 +10,7 @@ import re
 import stat
 import sys
 import time
+import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -34,9 +35,10 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 # MLflow repeats any request, even one that makes a run, and holds the training up for minutes;
 # what could not be sent is kept and sent again by our own `journal`
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 # files come from the server that was asked, not from addresses of any machine that it names
 os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "false")
+# it makes docstrings out of others, and `python -OO` has none
+warnings.filterwarnings("ignore", "Failed to register a dataset source", UserWarning)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -45,6 +47,7 @@ ENVIRONMENT = "MLFLOW_TRACKING_URI"
 LOCK = ".lock"  # held while a database is made
 LOCK_SECONDS = 20.0
 EXPERIMENT_SECONDS = 1.0  # an id is trusted so long: a sweep makes dozens of runs a second
+log = logging.getLogger("sgdstudy")
 
 
 @dataclass(frozen=True)
@@ -204,6 +207,8 @@ class Store:
             raise Refused(f"{self.shown} does not say where the files of {name} are")
         if found.lifecycle_stage == "deleted":
             self.client.restore_experiment(found.experiment_id)
+            text = to_say("{name} was deleted in MLflow; it is restored, with the runs it had")
+            log.warning("%s", say(text, name=name))
         return found.experiment_id
 
 

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 INVOCATION = "sgdstudy.invocation"
+KIND = "sgdstudy.kind"  # of a run: the name can be edited in MLflow's UI
+ARM, ANSWER = "arm", "answer"  # the kinds
 NUMBER = "sgdstudy.number"  # orders invocations, also where a clock was wrong
+CONFIG = "sgdstudy.config_hash"  # the same data and params have the same one
 FINGERPRINT = "sgdstudy.fingerprint"  # of all that the trainer sees
 FIGURES = "sgdstudy.figures"  # of an answer: their names; their checksums are one tag too
 OF_FIGURES = "figures"
@@ -31,7 +34,7 @@ class TrackedRun:
 
     Attributes:
         run_id: MLflow's id.
-        name: of the arm, or `answer`.
+        name: of the arm, or `answer`; people rename runs in MLflow's UI.
         status: `RUNNING`, `FINISHED`, `KILLED` or `FAILED`.
         tags: all of them, MLflow's too.
         params: its settings, as text.
@@ -76,7 +79,12 @@ class TrackedRun:
     @property
     def is_answer(self) -> bool:
         """Whether it holds a study's answer, and trained nothing."""
-        return self.name == "answer"
+        told = self.tags.get(KIND)
+        if told in (ARM, ANSWER):
+            return told == ANSWER
+        if CONFIG in self.tags:  # an earlier version's, which had no tag of the kind
+            return False
+        return f"{SUM_OF}claims.json" in self.tags or self.name == ANSWER
 
     @property
     def sums(self) -> dict[str, str]:

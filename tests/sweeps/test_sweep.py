@@ -169,6 +169,7 @@ def test_a_combination_is_the_same_as_training_it_by_hand(whole, script, no_serv
 def test_the_answer_has_table_summary_and_picture(whole, no_server):
     folder, swept = whole
     (answer,) = [r for r in all_runs(folder) if r.info.run_name == "answer"]
+    assert answer.data.tags["sgdstudy.kind"] == "answer"
     files = Path(answer.info.artifact_uri.removeprefix("file://"))
     table = pd.read_csv(files / "sweep.csv")
     assert list(table.run_id) == list(swept.table.run_id)

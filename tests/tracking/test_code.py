@@ -130,6 +130,55 @@ def test_the_diff_is_bounded_and_holds_no_password(project):
     assert "... cut: " in found.diff[-50:]
 
 
+@pytest.mark.parametrize(
+    "setting",
+    ["diff.relative=true", "diff.orderFile=none", "diff.external=false", "core.attributesFile=as"],
+)
+def test_no_setting_of_git_keeps_a_change_from_the_diff(project, setting):
+    """As it was seen: the diff lacked what is not in the script's folder, or there was none."""
+    (project / "package.py").write_text("a = 1\n")
+    (project / "as").write_text("*.py -diff\n")
+    git(project, "add", "package.py")
+    git(project, "commit", "-m", "second")
+    (project / "package.py").write_text("a = 2\n")
+    (project / "experiments" / "_common.py").write_text("EPOCHS = 2\n")
+    name, value = setting.split("=")
+    git(project, "config", name, str(project / "as") if value == "as" else value)
+    found = helpers.code_of(script_of(project))
+    assert found.tags["sgdstudy.git_changed"] == "true"
+    assert "+a = 2" in found.diff
+    assert "+EPOCHS = 2" in found.diff
+
+
+@pytest.mark.parametrize("failing", ["status", "ls-files", "diff"])
+def test_what_git_does_not_tell_keeps_back_nothing_else(project, monkeypatch, failing):
+    """As it was seen: one call that failed, and the commit was not recorded either."""
+    real = subprocess.run
+
+    def run(words, **named):
+        if failing in words:
+            raise subprocess.TimeoutExpired("git", 10)
+        return real(words, **named)
+
+    monkeypatch.setattr(code.subprocess, "run", run)
+    same = helpers.code_of(script_of(project))
+    assert same.tags[COMMIT]
+    assert same.tags["sgdstudy.git_changed"] == ("false" if failing == "diff" else "unknown")
+    (project / "experiments" / "_common.py").write_text("EPOCHS = 2\n")
+    found = helpers.code_of(script_of(project))
+    assert found.tags["sgdstudy.git_changed"] == ("unknown" if failing == "status" else "true")
+    assert {"status": not found.diff, "ls-files": "+EPOCHS = 2" in found.diff}.get(
+        failing, "git does not tell" in found.diff
+    )
+
+
+def test_a_broken_index_keeps_the_commit(project):
+    (project / ".git" / "index").write_bytes(b"none")
+    tags = helpers.code_of(script_of(project)).tags
+    assert len(tags[COMMIT]) == 40
+    assert tags["sgdstudy.git_changed"] == "unknown"
+
+
 def test_a_git_that_hangs_or_is_not_there_is_done_without(project, monkeypatch):
     for error in (subprocess.TimeoutExpired("git", 1), FileNotFoundError("git")):
 

@@ -23,7 +23,7 @@ from sgdstudy.history.rows import Rows
 from sgdstudy.tracking import aside, recovery, shapes
 from sgdstudy.tracking import journal as module
 from sgdstudy.tracking.durable import write_json
-from sgdstudy.tracking.entries import Closing, Opening
+from sgdstudy.tracking.entries import KEY, Closing, Opening
 from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.places import local_path, remove_folder
 from sgdstudy.tracking.recovery import recover
@@ -242,7 +242,7 @@ def test_a_run_that_ends_while_we_look_is_not_called_killed(opened, monkeypatch,
         return [TrackedRun.of(run) for run in found]
 
     class Gone(recovery.Process):
-        def is_gone(self):
+        def is_gone(self, starts=None):
             return True
 
     monkeypatch.setattr(recovery, "_running", listed)
@@ -395,6 +395,22 @@ def test_an_older_copy_that_is_put_back_writes_over_nothing(opened, sent):
     aside.put_back(opened)
     recover(opened)
     assert in_store(opened) == before
+
+
+@pytest.mark.parametrize("edited", [None, "mine"])
+def test_a_run_whose_key_was_edited_is_closed_and_not_made_twice(opened, edited):
+    """As it was seen: the tag deleted in the UI, and the run stayed RUNNING beside another."""
+    journal, sink, _ = half(opened)
+    sink.stream.drop()
+    journal.let_go()
+    opened.client.delete_tag(journal.run_id, KEY)
+    if edited:
+        opened.client.set_tag(journal.run_id, KEY, edited)
+    assert len(recover(opened).closed) == 1
+    (run,) = search(opened, [opened.experiment("copied")], "")
+    assert (run.run_id, run.status) == (journal.run_id, "KILLED")
+    assert run.tags[KEY] == journal.folder.name
+    assert in_store(opened)[2] == [1.0]
 
 
 def test_a_folder_that_comes_back_brings_the_rows_of_a_run_closed_without(opened):

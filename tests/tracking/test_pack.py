@@ -1,5 +1,6 @@
 """Single runs taken from one store to another, as a file that may come from anybody."""
 
+import dataclasses
 import errno
 import json
 import math
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from conftest import call, one_line
+from mlflow import MlflowClient
 from pandas.testing import assert_frame_equal
 from test_store import files, tracked
 
@@ -81,6 +83,33 @@ def test_a_run_that_lacks_its_files_is_not_packed(store, tmp_path):
         pack(read_store(store), ["sent"], tmp_path / "a.zip")
     assert one_line(error)
     assert not list(tmp_path.glob("*a.zip*"))
+
+
+@pytest.mark.parametrize("where", ["local", "server"])
+def test_what_else_people_log_into_a_run_is_left_out_and_named(
+    store, other, tmp_path, caplog, monkeypatch, where
+):
+    """As it was seen: a folder logged with `log_artifacts` kept a whole study from being packed."""
+    monkeypatch.chdir(tmp_path)  # MLflow's own place for files lies there
+    opened = open_store(store)
+    opened = opened if where == "local" else dataclasses.replace(opened, root=None)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    with Invocation.start(opened, "sent").run("one", "", {}) as journal:
+        journal.add("ours.txt", lambda path: path.write_text("a"))
+    (tmp_path / "model").mkdir()
+    for name in ("model/weights", "notes.txt", "a\\b"):
+        (tmp_path / name).write_text("b")
+    client = MlflowClient(tracking_uri=opened.uri)
+    client.log_artifacts(journal.run_id, str(tmp_path / "model"), "model")
+    for name in ("notes.txt", "a\\b"):
+        client.log_artifact(journal.run_id, str(tmp_path / name))
+    caplog.clear()
+    assert pack(opened, ["sent"], tmp_path / "a.zip") == [journal.run_id]
+    said = [record.getMessage() for record in caplog.records]
+    assert [line.partition(" of the run one")[0] for line in said] == ["'model'", "'a\\\\b'"]
+    unpack(open_store(other), tmp_path / "a.zip")
+    place = next(Path(other).glob("artifacts/sent/*/artifacts"))
+    assert sorted(path.name for path in place.iterdir()) == ["notes.txt", "ours.txt"]
 
 
 ABOUT = {

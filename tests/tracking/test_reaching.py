@@ -18,13 +18,15 @@ import pytest
 import requests
 from conftest import call, one_line
 from misbehaving import Misbehaving, _send, bomb, self_signed
+from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
 from mlflow.store.entities import PagedList
 
 import sgdstudy as ss
 from sgdstudy.tracking import bounds, runs, server
+from sgdstudy.tracking.recovery import recover
 from sgdstudy.tracking.retry import within
 from sgdstudy.tracking.runs import every_run
-from sgdstudy.tracking.store import open_store
+from sgdstudy.tracking.store import open_store, read_store
 
 PROXIES = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 TLS = ("MLFLOW_TRACKING_INSECURE_TLS", "MLFLOW_TRACKING_SERVER_CERT_PATH", "REQUESTS_CA_BUNDLE")
@@ -248,6 +250,28 @@ def test_a_call_ends_in_time_whatever_it_waits_for():
     assert within(5, lambda: 7) == 7
     with pytest.raises(ZeroDivisionError):
         within(5, lambda: 1 / 0)
+
+
+@pytest.mark.parametrize("given", ["abc", "20s", "nan", "inf", "0", "-5", "1.5", "99999999999"])
+def test_a_time_for_calls_that_is_none_is_one_line_for_servers_alone(store, monkeypatch, given):
+    """As it was seen: a traceback of every command, of those on a local store too."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", given)
+    for address in ("http://127.0.0.1:9", "postgresql+psycopg://127.0.0.1:9/a"):
+        for opened in (read_store, open_store):
+            with pytest.raises(ss.InputError, match="MLFLOW_HTTP_REQUEST_TIMEOUT is") as error:
+                opened(address)
+            assert one_line(error)
+    assert str(recover(open_store(store))) == ""
+    with pytest.raises(ss.InputError, match="unknown study"):
+        ss.load_runs("none", store=store)
+
+
+@pytest.mark.parametrize("given", ["", "7"])
+def test_an_empty_time_for_calls_is_none(monkeypatch, given):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", given)
+    with pytest.raises(ss.InputError, match="does not answer"):
+        read_store("http://127.0.0.1:9")
+    assert server.seconds() == MLFLOW_HTTP_REQUEST_TIMEOUT.get() == int(given or 20)
 
 
 def test_a_server_that_drips_is_left_after_the_time_for_the_whole(monkeypatch):

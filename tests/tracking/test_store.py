@@ -6,6 +6,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,16 @@ def files(folder):
     paths = sorted(Path(folder).rglob("*"))
     paths = [path for path in paths if not path.name.startswith(("mlflow.db", ".lock"))]
     return {str(p.relative_to(folder)): p.is_file() and p.read_bytes() for p in paths}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("python", [["-OO"], ["-OO", "-W", "error"]], ids=" ".join)
+def test_mlflow_says_nothing_of_docstrings_that_are_left_out(python):
+    """As it was seen: `python -OO -m sgdstudy rerun` printed a warning of MLflow's."""
+    code = "import sgdstudy.tracking.store, mlflow.data.dataset_source_registry"
+    words = [sys.executable, *python, "-c", code]
+    made = subprocess.run(words, capture_output=True, timeout=300, encoding="utf-8")
+    assert (made.returncode, made.stderr) == (0, "")
 
 
 def doomed(store):
