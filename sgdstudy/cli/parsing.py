@@ -164,7 +164,7 @@ def sentence(box: str) -> str:
     for pattern, words in PLAIN.items():
         put = functools.partial(_in_words, words)
         said = [re.sub(pattern, put, part) for part in said]
-    first, *rest = (part.rstrip(".") for part in said)
+    first, *rest = (re.sub(r"(?<!\.)\.$", "", part) for part in said)
     return parted([first, *(part[:1].lower() + part[1:] for part in rest)])
 
 
