@@ -104,9 +104,10 @@ def seed(value: Any) -> int:
 
 def seeds(values: SeedsLike) -> tuple[int, ...]:
     """Return the seeds of a run, one or several, all different."""
-    many = len(_sized(values)) if hasattr(values, "__len__") else 0
+    many = _size(values)
     if many > MOST_SEEDS:
-        raise InputError(f"{many:,} seeds are too many; give {MOST_SEEDS:,} at the most")
+        given = f"{many:,}" if many < LARGEST else "2**63 and more"
+        raise InputError(f"{given} seeds are too many; give {MOST_SEEDS:,} at the most")
     found = [seed(value) for value in _listed(values)]
     if not found:
         raise InputError("seeds is empty; give at least one, as seeds=range(64)")
@@ -245,10 +246,18 @@ def _scalar(value: Any) -> Any:
     return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
-def _sized(values: Any) -> Any:
-    return () if getattr(values, "ndim", None) == 0 else values
+def _size(values: Any) -> int:
+    """Return how many values there are, 0 where that is not known."""
+    if getattr(values, "ndim", None) == 0 or not hasattr(values, "__len__"):
+        return 0
+    try:
+        return len(values)
+    except OverflowError:  # of a range: more than `len` can say
+        return LARGEST
 
 
 def _listed(values: Any) -> Iterable[Any]:
     several = hasattr(values, "__iter__") and not isinstance(values, (str, bytes, type))
+    if several and _size(values) == LARGEST:
+        raise InputError(f"{quoted(values)} holds too many values")
     return list(values) if several and getattr(values, "ndim", None) != 0 else [values]

@@ -101,6 +101,11 @@ def quoted(given: object) -> str:
         text = one_line(repr(given))
     except Exception:  # a number of more than 4300 digits, or an object that cannot show itself
         text = f"an object of type {type(given).__name__}"
+    return shortened(text)
+
+
+def shortened(text: str) -> str:
+    """Return what was given, cut where it is too long for a message."""
     return text if len(text) <= LONGEST else f"{text[:LONGEST]} …"
 
 
@@ -126,7 +131,7 @@ def reason(error: BaseException) -> str:
     """Return what went wrong: the kind of error and the first line of its message."""
     if isinstance(error, Ended):
         return str(error)
-    lines = without_secrets(str(error)).strip().splitlines() or ["no message"]
+    lines = without_secrets(message(error)).strip().splitlines() or ["no message"]
     return f"{type(error).__name__}: {lines[0][:LONGEST_REASON].rstrip()}"
 
 
@@ -141,11 +146,30 @@ def shortage(error: BaseException) -> str:
     for one in (error, error.__cause__):
         if isinstance(one, MemoryError):
             return "there is too little memory"
-        if isinstance(one, RuntimeError) and "can't start new thread" in str(one):
+        if isinstance(one, RuntimeError) and "can't start new thread" in message(one):
             return "no more threads can be started"
         if isinstance(one, OSError) and one.errno in SHORT_OF:
             return os.strerror(one.errno or 0)
     return ""
+
+
+def message(error: BaseException) -> str:
+    """Return what an error says; "" of a user's own that cannot say it.
+
+    >>> print(message(ValueError("no")), message(ValueError()) == "")
+    no True
+    """
+    try:
+        return str(error)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # whatever its own `__str__` does
+        return ""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says; where it says nothing, its kind."""
+    return next(iter(message(error).strip().splitlines()), type(error).__name__)
 
 
 def unwritable(what: object, error: OSError) -> InputError:

@@ -12,7 +12,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -121,10 +121,29 @@ def of_option(name: Any, value: Any, whole: bool = True) -> Any:
     >>> print(of_option("--url", "https://ada:pw@host"), of_option("--password", "pw"))
     https://host ...
     """
-    if value and isinstance(value, str) and KEYED.fullmatch(f"{name}="):
+    if value and isinstance(value, str) and _is_secret(name):
         _secrets.update(_forms(value))
         return "..."
     return stripped(value, whole)
+
+
+def _is_secret(name: Any) -> bool:
+    """Whether the value of an option that is called so is a secret."""
+    return "=" not in f"{name}" and KEYED.fullmatch(f"{name}=") is not None
+
+
+def of_words(words: Sequence[str]) -> list[str]:
+    """Return the words of a command line, with the values of options as `of_option` has them.
+
+    >>> of_words(["run", "--password", "p w", "--password=p w", "--lr", "1"])
+    ['run', '--password', '...', '--password=...', '--lr', '1']
+    """
+    shown = []
+    for before, word in zip(["", *words], words, strict=False):
+        name, equals, value = word.partition("=")
+        own = equals and _is_secret(name) and not _is_secret(before)
+        shown.append(f"{name}={of_option(name, value)}" if own else of_option(before, word))
+    return shown
 
 
 def recordable(text: str) -> str:

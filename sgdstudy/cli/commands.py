@@ -22,7 +22,7 @@ from sgdstudy.cli.upkeep import (
     Store,
     UnpackCommand,
 )
-from sgdstudy.errors import Away, Ended, InputError, Refused
+from sgdstudy.errors import Away, Ended, InputError, Refused, message
 from sgdstudy.language import say as in_words
 from sgdstudy.language import to_say
 from sgdstudy.studies.claims import tally
@@ -68,7 +68,7 @@ class StudyCommand:
             except (Away, Refused):
                 raise
             except (InputError, Ended) as error:  # the others go on
-                say(in_words("{name} is left out: {why}", name=study.name, why=str(error)))
+                say(in_words("{name} is left out: {why}", name=study.name, why=message(error)))
                 broken += 1
         size = _stored_bytes(store) - before
         failed = [(r.study, claim) for r in results for claim in r.failed]

@@ -12,9 +12,9 @@ from sgdstudy.cli.commands import COMMANDS, OLD_WORDS, RunCommand
 from sgdstudy.cli.parsing import about, parse
 from sgdstudy.cli.running import parse_options, run_script
 from sgdstudy.cli.terminal import PlainWarnings
-from sgdstudy.errors import InputError, Interrupted, StoreError, one_line, shortage
+from sgdstudy.errors import InputError, Interrupted, StoreError, message, one_line, shortage
 from sgdstudy.language import languages, say, speaking, to_say, unknown
-from sgdstudy.secrecy import note_secrets
+from sgdstudy.secrecy import of_words
 from sgdstudy.studies import output
 from sgdstudy.studies.study import Study
 from sgdstudy.studies.workers import collect_seldom
@@ -49,7 +49,7 @@ def script_main(study: Study) -> None:
 
 def _split(given: Sequence[str]) -> tuple[list[str], str | None]:
     """Return words without `--lang fr`, which all commands and scripts take, and its value."""
-    note_secrets(given)
+    of_words(given)  # no text shows a password among them from then on
     words, lang = list(given), None
     for i, word in enumerate(words):
         if word == "--lang":
@@ -101,13 +101,15 @@ def _guarded(action: Callable[[], int | None], lang: str | None = None) -> int:
         output.harden()
         output.keep_warnings_ours()
         logging.getLogger("sgdstudy").addHandler(PlainWarnings())
-    try:
-        code = _exit_code(action, lang)
-    finally:
-        output.reopen()
-        why = output.lost()
-    if why:
-        print(f"error: what was to be printed is lost ({why}); what ran is kept", file=sys.stderr)
+    with output.guarded():
+        try:
+            code = _exit_code(action, lang)
+        finally:
+            output.reopen()
+            why = output.lost()
+        if why:
+            text = f"error: what was to be printed is lost ({why}); what ran is kept"
+            print(one_line(text), file=sys.stderr)
     return code or int(bool(why) or output.is_cut())
 
 
@@ -124,9 +126,9 @@ def _code_in_language(action: Callable[[], int | None]) -> int:
     try:
         return action() or 0
     except InputError as error:
-        code, text = 2, say("error: {what}", what=str(error))
+        code, text = 2, say("error: {what}", what=message(error) or say("no message"))
     except StoreError as error:
-        code, text = 1, say("error: {what}", what=str(error))
+        code, text = 1, say("error: {what}", what=message(error) or say("no message"))
     # wherever it was: a traceback would tell no more
     except (OSError, MemoryError, RuntimeError) as error:
         number, name = getattr(error, "errno", None), getattr(error, "filename", None)
@@ -140,7 +142,7 @@ def _code_in_language(action: Callable[[], int | None]) -> int:
             what = say("the system refuses: {why}; what was recorded is kept", why=why)
         code, text = 1, say("error: {what}", what=what)
     except Interrupted as error:
-        code, text = 130, say("interrupted: {what}", what=str(error))
+        code, text = 130, say("interrupted: {what}", what=message(error) or say("no message"))
     except KeyboardInterrupt:
         code, text = 130, say("interrupted")
     output.reopen()

@@ -16,8 +16,9 @@ from typing import Annotated, Any, TextIO, get_type_hints
 
 import tyro
 
-from sgdstudy.errors import InputError
+from sgdstudy.errors import InputError, shortened
 from sgdstudy.language import ENGLISH, language, parted, say, to_say, translated
+from sgdstudy.secrecy import of_words
 
 RULE = re.compile(r"[\W_]+|[╭╰┌└+].*")  # a line that divides a box, or its edge, with its title
 BOXED = (to_say("show this help message and exit"), to_say("(required)"))  # by tyro, in --help
@@ -67,14 +68,20 @@ def parse(kind: Any, words: list[str], prog: str, description: str | None = None
     """
     said, page = io.StringIO(), _Page(sys.stdout)
     spoken = kind if language() == ENGLISH else in_language(kind)
+    read = functools.partial(tyro.cli, spoken, prog=prog, description=description)
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(page):
-            found = tyro.cli(spoken, args=words, prog=prog, description=description)
+            found = read(args=words)
             return kind(**{field.name: getattr(found, field.name) for field in fields(kind)})
     except SystemExit as end:
         if end.code != 2:  # --help
             print(_helped(page.getvalue()), end="")
             raise
+    shown = [shortened(word) for word in of_words(words)]
+    if shown != words:  # asked again, in words that a message may have
+        with contextlib.redirect_stderr(again := io.StringIO()), contextlib.suppress(SystemExit):
+            read(args=shown)
+        said = again if again.getvalue() else said  # else it takes what may be shown
     raise InputError(sentence(said.getvalue()))
 
 
@@ -157,7 +164,7 @@ def sentence(box: str) -> str:
     for pattern, words in PLAIN.items():
         put = functools.partial(_in_words, words)
         said = [re.sub(pattern, put, part) for part in said]
-    first, *rest = (part.rstrip(".") for part in said)
+    first, *rest = (re.sub(r"(?<!\.)\.$", "", part) for part in said)
     return parted([first, *(part[:1].lower() + part[1:] for part in rest)])
 
 

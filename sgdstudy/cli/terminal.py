@@ -16,6 +16,7 @@ from sgdstudy.errors import InputError
 from sgdstudy.language import everywhere, to_say
 from sgdstudy.language import say as in_words
 from sgdstudy.secrecy import without_secrets
+from sgdstudy.studies import output
 from sgdstudy.studies.claims import Claim, Kind
 from sgdstudy.text import legible, printable, written
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 def say(text: str) -> None:
     """Print a line, or several, as plain text."""
+    output.reopen()
     print(printable(without_secrets(text)), flush=True)
 
 
@@ -153,6 +155,7 @@ def console() -> Any:
     """Return where things are printed; brackets and colons in a text mean nothing."""
     from rich.console import Console
 
+    output.reopen()
     # not a terminal (a log, a pipe): wide enough that no figure is cut
     width = None if sys.stdout.isatty() else WIDE
     return Console(width=width, highlight=False, markup=False, emoji=False)
@@ -163,4 +166,5 @@ class PlainWarnings(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one."""
+        output.reopen()
         print(printable(without_secrets(record.getMessage())), file=sys.stderr, flush=True)

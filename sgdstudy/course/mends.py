@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from sgdstudy.errors import message
 from sgdstudy.language import say, to_say
 
 NO_GRADIENT = to_say(
@@ -65,7 +66,8 @@ def mend_of(error: BaseException) -> str:
     >>> mend_of(AttributeError("'NoneType' object has no attribute 'zero_'"))[:28]
     'there is no gradient here: w'
     """
-    return next((mend for pattern, mend in MENDS.items() if re.search(pattern, str(error))), "")
+    said = message(error)
+    return next((mend for pattern, mend in MENDS.items() if re.search(pattern, said)), "")
 
 
 def describe(function: Callable[..., Any], error: BaseException) -> str:
@@ -76,8 +78,8 @@ def describe(function: Callable[..., Any], error: BaseException) -> str:
     where, mend = place(function, error), mend_of(error)
     if mend:
         return say("{where}: {what}", where=where, what=say(mend)) if where else say(mend)
-    message = (str(error).strip().splitlines() or [say("no message")])[0]
-    told = {"kind": type(error).__name__, "message": message}
+    said = (message(error).strip().splitlines() or [say("no message")])[0]
+    told = {"kind": type(error).__name__, "message": said}
     if not where:
         return say("it raises {kind}: {message}", **told)
     return say("{where}: it raises {kind}: {message}", where=where, **told)

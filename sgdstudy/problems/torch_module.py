@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from sgdstudy.errors import InputError, failed
+from sgdstudy.errors import InputError, failed, first_line, message
 from sgdstudy.problems.data import holds, is_of_its_own
 from sgdstudy.problems.trial import undrawn
 
@@ -131,7 +131,7 @@ def _takes_whole(module: nn.Module, x: torch.Tensor) -> bool:
     try:
         _refuse_side_effects(module, few.to(next(module.parameters()).dtype))
     except InputError as error:
-        if not (KINDS.search(str(error)) and holds(torch.int64, x)):
+        if not (KINDS.search(message(error)) and holds(torch.int64, x)):
             raise
         _refuse_side_effects(module, few.long())
         return True
@@ -233,9 +233,8 @@ def _refuse_side_effects(module: nn.Module, x: torch.Tensor) -> None:
         except InputError:
             raise
         except Exception as error:
-            first = next(iter(str(error).splitlines()), type(error).__name__)
             raise InputError(
-                f"the module failed on x of shape {tuple(x.shape)}: {first}"
+                f"the module failed on x of shape {tuple(x.shape)}: {first_line(error)}"
             ) from error
     for name, value in trial.named_buffers():
         if not torch.equal(value, before[name]):

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.func import grad, vmap
 
-from sgdstudy.errors import InputError
+from sgdstudy.errors import InputError, first_line
 from sgdstudy.problems import losses
 from sgdstudy.quantities import eigen, spread
 from sgdstudy.quantities.spread import nowhere
@@ -99,7 +99,7 @@ class Autograd:
             except (RuntimeError, NotImplementedError, ValueError) as error:
                 raise InputError(
                     f"torch.func cannot go through this model for the diagnostics: "
-                    f"{str(error).strip().splitlines()[0]}. diagnostics='light' works without it"
+                    f"{first_line(error)}. diagnostics='light' works without it"
                 ) from error
             for name, value in values.items():
                 found[name][place] = value

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sgdstudy.errors import InputError, place, reason
+from sgdstudy.errors import InputError, message, place, reason
 from sgdstudy.language import say as in_words
 from sgdstudy.secrecy import without_secrets
 from sgdstudy.studies.arm import Options
@@ -116,7 +116,7 @@ class Extras:
 
     def _leave_out(self, name: str, error: Exception) -> None:
         where = place(error, self.study.file)
-        why = str(error) if isinstance(error, InputError) else reason(error)
+        why = message(error) if isinstance(error, InputError) else reason(error)
         given = {"study": self.study.name, "name": name, "why": f"{why}{where}"}
         self.say(in_words("{study}: {name} is left out: {why}", **given))
         self.missing.append(name)

@@ -2,7 +2,8 @@
 
 What cannot be written is lost, and noted; a character that the terminal's encoding lacks is
 written in those it has. Streams that were closed before we began lead nowhere: a database opened
-later would otherwise get their number, and our lines with it.
+later would otherwise get their number, and our lines with it. What a script puts in the place of a
+stream is written to as long as it takes text.
 """
 
 from __future__ import annotations
@@ -14,17 +15,19 @@ import os
 import select
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from sgdstudy.errors import reason
 from sgdstudy.text import plainly
 from sgdstudy.training import interrupts
 
 NAMES = ("stdin", "stdout", "stderr")  # by number
 ERRORS = "sgdstudy.plain"  # our way with characters that an encoding lacks
 T = TypeVar("T")
-_lost: list[OSError] = []
-_ours: list[str] = []  # names of the streams that were made ones that never fail
+_lost: list[Exception] = []
+_ours: dict[str, Any] = {}  # by name: what a stream that must not fail goes back to
 
 
 class _Unfailing(io.RawIOBase):
@@ -71,6 +74,64 @@ class _Legible(io.TextIOWrapper):
         return len(text)
 
 
+class _Guarded(io.TextIOBase):
+    """A stream that is not ours, with all that a file of text has; see `_Unfailing`."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream, self.broken = stream, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        try:
+            return codecs.lookup(self.stream.encoding).name
+        except Exception:  # it has none
+            return "utf-8"
+
+    @property
+    def errors(self) -> str:  # type: ignore[override]
+        return ERRORS
+
+    @property
+    def closed(self) -> bool:
+        return _is_gone(self.stream)
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        try:
+            return bool(self.stream.isatty())
+        except Exception:
+            return False
+
+    def fileno(self) -> int:
+        try:
+            return int(self.stream.fileno())
+        except Exception:
+            raise io.UnsupportedOperation("fileno") from None
+
+    def write(self, text: str, /) -> int:
+        self._do("write", text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._do("flush")
+
+    def close(self) -> None:
+        """Leave it open: it is not ours."""
+
+    def _do(self, what: str, *given: str) -> None:
+        if not self.broken:
+            try:
+                getattr(self.stream, what)(*given)
+            except Exception as error:
+                self.broken = True
+                _lost.append(error)
+
+
 def harden() -> None:
     """Make the output of this process one that never fails; once, and only a program's own."""
     _open_closed()
@@ -78,20 +139,44 @@ def harden() -> None:
     for name in NAMES[1:]:
         stream = getattr(sys, name)
         if stream is getattr(sys, f"__{name}__") and isinstance(stream, io.TextIOWrapper):
-            setattr(sys, name, _hardened(stream))
-            _ours.append(name)
+            _ours[name] = _hardened(stream)
+            setattr(sys, name, _ours[name])
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Let no stream fail meanwhile, also in a notebook, or where a script put its own there."""
+    ours = dict(_ours)
+    for name in NAMES[1:]:
+        _ours.setdefault(name, getattr(sys, name, None))
+    reopen()
+    try:
+        yield
+    finally:
+        _ours.clear()
+        _ours.update(ours)
+        for name in NAMES[1:]:
+            stream = getattr(sys, name, None)
+            if isinstance(stream, _Guarded) and not stream.broken:  # Python flushes it at its end
+                setattr(sys, name, stream.stream)
 
 
 def reopen() -> None:
-    """Put the streams back that a script took away: set to None, closed or detached."""
-    for name in _ours:
-        if _is_gone(getattr(sys, name)):
-            former = getattr(sys, f"__{name}__")
-            if _is_gone(former):
-                setattr(sys, name, None)
-                _open_closed()
-            else:
-                setattr(sys, name, _hardened(former))
+    """Put the streams back that a script took away, and guard those that it put in their place.
+
+    Taken away: set to None or to what does not write and flush, closed, or detached.
+    """
+    for name, former in _ours.items():
+        own = getattr(sys, f"__{name}__")
+        there = [s for s in (getattr(sys, name, None), former, own) if not _is_gone(s)]
+        if not there:
+            setattr(sys, name, None)
+            _open_closed()
+        elif _is_ours(there[0]):
+            setattr(sys, name, there[0])
+        else:
+            hard = there[0] is own and isinstance(own, io.TextIOWrapper)
+            setattr(sys, name, _hardened(own) if hard else _Guarded(there[0]))
 
 
 def called(function: Callable[[], T]) -> T:
@@ -104,9 +189,15 @@ def called(function: Callable[[], T]) -> T:
 
 def _is_gone(stream: Any) -> bool:
     try:
-        return stream is None or bool(getattr(stream, "closed", False))
-    except ValueError:  # it was detached
+        able = callable(stream.write) and callable(stream.flush)
+        return not able or bool(getattr(stream, "closed", False))
+    except Exception:  # it was detached, or is something else
         return True
+
+
+def _is_ours(stream: Any) -> bool:
+    """Whether a stream is one that never fails, as we made it."""
+    return isinstance(stream, (_Legible, _Guarded)) and not {"write", "flush"} & {*vars(stream)}
 
 
 def lost() -> str:
@@ -115,15 +206,19 @@ def lost() -> str:
     Nobody reads any more: as of `sgdstudy list | head -1`, see `is_cut`.
     """
     for stream in (sys.stdout, sys.stderr):
-        if not _is_gone(stream):
+        if _is_ours(stream) and not _is_gone(stream):
             stream.flush()
-    kinds = [error for error in _lost if error.errno != errno.EPIPE]
-    return str(kinds[0].strerror or kinds[0]) if kinds else ""
+    kinds = [error for error in _lost if not _is_of_pipe(error)]
+    return str(getattr(kinds[0], "strerror", "") or reason(kinds[0])) if kinds else ""
 
 
 def is_cut() -> bool:
     """Whether whoever read our lines has seen enough."""
-    return any(error.errno == errno.EPIPE for error in _lost)
+    return any(map(_is_of_pipe, _lost))
+
+
+def _is_of_pipe(error: Exception) -> bool:
+    return getattr(error, "errno", None) == errno.EPIPE
 
 
 def keep_warnings_ours() -> None:

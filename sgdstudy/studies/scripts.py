@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from sgdstudy.errors import InputError, place, reason
+from sgdstudy.errors import InputError, message, place, reason
 from sgdstudy.language import say as in_words
 from sgdstudy.language import to_say, unknown
 from sgdstudy.studies import helpers
@@ -80,7 +80,7 @@ def load_studies(say: Callable[[str], None]) -> tuple[dict[str, Study], int]:
         try:
             found[name] = load_study(str(path))
         except InputError as error:
-            say(in_words("{name} is left out: {why}", name=path.name, why=str(error)))
+            say(in_words("{name} is left out: {why}", name=path.name, why=message(error)))
             broken += 1
     return found, broken
 

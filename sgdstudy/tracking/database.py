@@ -23,6 +23,7 @@ from sgdstudy.tracking.shared import share
 
 LITTLE = 2**17  # bytes: with less room on its disk SQLite cannot even begin
 PAYS = 2**20  # bytes: a database with less to give back is not shrunk
+SETTINGS = "MLFLOW_SQLALCHEMYSTORE_"  # variables that say how MLflow connects to a database
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -68,6 +69,25 @@ def opened(path: Path, query: str = "mode=rw") -> Iterator[sqlite3.Connection]:
             yield connection
     except sqlite3.Error as error:
         raise _as_our_error(path, error) from error
+
+
+def require_settings(uri: str) -> None:
+    """Raise `InputError` where MLflow cannot connect as the environment says: `SETTINGS`."""
+    given = sorted(name for name in os.environ if name.startswith(SETTINGS))
+    if not given:
+        return
+    from mlflow.store.db.utils import create_sqlalchemy_engine
+
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    try:
+        create_sqlalchemy_engine(uri).dispose()  # connects to nothing
+    except Exception as error:
+        why = reason_of(error)
+        named = [name for name in given if name in why] or given
+        raise InputError(
+            f"MLflow cannot use {', '.join(named)} of the environment ({why}); unset "
+            f"{'it' if len(named) == 1 else 'what is wrong'}, and try again"
+        ) from None
 
 
 def require_plain(connection: sqlite3.Connection, path: Path) -> None:

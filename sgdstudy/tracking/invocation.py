@@ -19,7 +19,7 @@ from sgdstudy.history.history import History
 from sgdstudy.language import translated
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
-from sgdstudy.secrecy import of_option
+from sgdstudy.secrecy import of_words
 from sgdstudy.tracking import chart_views, describe, provenance
 from sgdstudy.tracking import scratch as folders
 from sgdstudy.tracking.code import Code
@@ -79,16 +79,15 @@ class Invocation:
         if now_ms() < 0:  # no store takes a time before
             raise InputError("the clock of this machine is before 1970; set it, and try again")
         now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
-        words = [Path(sys.argv[0]).name, *sys.argv[1:]]
-        words = list(map(of_option, ["", *words], words))
         scratch = None
         if store.root is None:
             scratch, lock = folders.make()
             atexit.register(folders.remove, scratch, lock)
         label = f"{now}-{uuid.uuid4().hex[:4]}"
+        command = shlex.join(of_words(_typed()))
         number = next_number(store, study)
         code = Code.of() if code is None else code
-        return cls(store, study, label, shlex.join(words), number, scratch, tags or {}, code)
+        return cls(store, study, label, command, number, scratch, tags or {}, code)
 
     def outside(self) -> Invocation:
         """Return the same for runs that belong to no invocation: `latest` stays what it was."""
@@ -127,7 +126,7 @@ class Invocation:
         """
         all_tags = {
             "mlflow.user": provenance.user(),
-            "mlflow.source.name": Path(sys.argv[0]).name,
+            "mlflow.source.name": _typed()[0],
             "mlflow.note.content": note,
             "sgdstudy.study": self.study,
             KIND: ARM,
@@ -218,3 +217,9 @@ class Invocation:
                 raise
             history = replace(history, sink=sink.finish(history, self.scratch), predicted=predicted)
         return journal.run_id or journal.folder.name, history
+
+
+def _typed() -> list[str]:
+    """Return what was typed, of the program its name; "" where a script has cleared that."""
+    program, *words = map(str, getattr(sys, "argv", None) or [""])
+    return [Path(program).name, *words]

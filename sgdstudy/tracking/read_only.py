@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -13,9 +13,13 @@ from urllib.parse import quote
 from sgdstudy.errors import InputError, StoreError
 from sgdstudy.language import say
 from sgdstudy.tracking.address import sqlite_uri
-from sgdstudy.tracking.database import beside, names_beside, opened, require_plain
+from sgdstudy.tracking.database import SETTINGS, beside, names_beside, opened, require_plain
 
-POOL = "MLFLOW_SQLALCHEMYSTORE_POOLCLASS"
+NO_POOL = {  # of the environment
+    f"{SETTINGS}POOLCLASS": "NullPool",
+    f"{SETTINGS}POOL_SIZE": None,  # which that does not take
+    f"{SETTINGS}MAX_OVERFLOW": None,
+}
 ATTEMPTS = 20  # to read a database that others write meanwhile
 
 T = TypeVar("T")
@@ -126,14 +130,20 @@ def address(path: Path, how: str) -> str:
 @contextlib.contextmanager
 def _no_pool() -> Iterator[None]:
     """Let MLflow close a connection after each call: an immutable one would never look again."""
-    before = os.environ.get(POOL)
-    os.environ[POOL] = "NullPool"
+    before = {name: os.environ.get(name) for name in NO_POOL}
+    _set(NO_POOL)
     try:
         yield
     finally:
-        os.environ.pop(POOL)
-        if before is not None:
-            os.environ[POOL] = before
+        _set(before)
+
+
+def _set(values: Mapping[str, str | None]) -> None:
+    """Set variables of the environment; None: there is none."""
+    for name, value in values.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
 
 
 def require_exists(path: Path) -> None:

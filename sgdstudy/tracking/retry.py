@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from sgdstudy.errors import LONGEST_REASON, Away, InputError, shortage
+from sgdstudy.errors import LONGEST_REASON, Away, InputError, message, shortage
 from sgdstudy.secrecy import without_secrets
 
 T = TypeVar("T")
@@ -71,7 +71,7 @@ def reason_of(error: BaseException) -> str:
     """Return what went wrong, in one line, without passwords of addresses."""
     if short := shortage(error):
         return short
-    text = str(error)
+    text = message(error)
     calls = type(error).__module__.partition(".")[0] in CALLERS
     for pattern, words in (PLAIN | (OF_CALLS if calls else {})).items():
         found = re.search(pattern, text)

@@ -15,21 +15,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from sgdstudy.errors import (
-    Away,
-    InputError,
-    Refused,
-    StoreError,
-    one_line,
-    quoted,
-    shortage,
-)
+from sgdstudy.errors import Away, InputError, Refused, StoreError, one_line, quoted, shortage
 from sgdstudy.language import say, to_say
 from sgdstudy.secrecy import without_secrets
 from sgdstudy.tracking import address, bounds
 from sgdstudy.tracking.places import local_path
 from sgdstudy.tracking.retry import PLAIN, is_away, reason_of, within
 
+log = logging.getLogger("sgdstudy")
 T = TypeVar("T")
 DAY = 86_400
 SECONDS = 20  # for a call, where `MLFLOW_HTTP_REQUEST_TIMEOUT` does not say it
@@ -254,6 +247,8 @@ def check(uri: str, client: Callable[[], Any]) -> None:
     """
     shown = without_secrets(uri, whole=True)
     seconds()  # MLflow would fail at it
+    if uri.startswith("http"):
+        _say_of_login(os.environ.get("MLFLOW_TRACKING_AUTH", ""))
     try:
         opened = client()
         ask(uri, lambda: opened._client.search_experiments(max_results=1), OPEN_SECONDS)
@@ -269,6 +264,18 @@ def check(uri: str, client: Callable[[], Any]) -> None:
             f"{error}; start it, or unset MLFLOW_TRACKING_URI (or leave out --store) to use a "
             f"local store"
         ) from None
+
+
+@functools.cache
+def _say_of_login(name: str) -> None:
+    """Say, once, that no plugin of MLflow's has the name that the environment gives."""
+    from mlflow.tracking.request_auth import registry
+
+    # of which MLflow warns at call after call
+    warnings.filterwarnings("ignore", "Could not find any registered plugin for")
+    if name and name not in {each.get_name() for each in registry._request_auth_provider_registry}:
+        text = to_say("MLFLOW_TRACKING_AUTH names no plugin that is here, {name}; it is left out")
+        log.warning("%s", say(text, name=quoted(name)))
 
 
 def spare_loopback(host: str = "") -> None:

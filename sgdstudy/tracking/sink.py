@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sgdstudy.errors import Away, InputError, StoreError
+from sgdstudy.errors import Away, InputError, StoreError, message
 from sgdstudy.history.checksums import Damaged, Sealed, undamaged
 from sgdstudy.history.history import History
 from sgdstudy.history.rows import AXIS, ArrowStream, Files, Held, Rows, write_parquet
@@ -167,7 +167,7 @@ def close_interrupted(
     for path in journal.artifacts():
         if not path.stat().st_size:  # its content never reached the disk
             path.unlink()
-    if error is not None and str(error):
+    if error is not None and message(error):
         tags["sgdstudy.error"] = f"{type(error).__name__}: {reason_of(error)}"
     series, n_rows, last = Series(journal.opening.metrics), 0, None
     for kind, axis in AXIS.items():

@@ -277,6 +277,7 @@ def open_store(given: str | None = None, make: bool = True) -> Store:
         _require_state(store)
         return store
     _require_own(store.root, path)
+    database.require_settings(store.uri)
     if not make:
         read_only.require_exists(path)
     lock = store.root / LOCK
@@ -316,6 +317,7 @@ def read_store(given: str | None = None) -> Store:
         server.check(store.uri, lambda: store.client)
         return store
     _require_own(store.database.parent, store.database)
+    database.require_settings(store.uri)
     read_only.require_readable(store.database)
     return replace(store, reads=True)
 

@@ -20,7 +20,8 @@ _early: list[int] = []  # of a worker: what came while none was open
 
 def visible() -> bool:
     """Whether there is someone to look at a progress bar: a terminal or a notebook."""
-    return "ipykernel" in sys.modules or bool(sys.stderr and sys.stderr.isatty())
+    asked = getattr(sys.stderr, "isatty", None)  # a stream of somebody's own may have none
+    return "ipykernel" in sys.modules or bool(asked and asked())
 
 
 @contextmanager

@@ -194,6 +194,22 @@ def test_a_bad_command_is_one_line_and_changes_nothing(filled, capsys, words, sa
     assert content(filled) == before
 
 
+@pytest.mark.parametrize("secret", ["hunter2pa55w0rd", "pw", "-x", "e" * 300, "a b'c\n│ d"])
+@pytest.mark.parametrize("option", ["--api-key", "--password"])
+def test_a_secret_of_an_unknown_option_is_not_shown(filled, capsys, option, secret):
+    for words in (["report"], ["run", "cli_bad", "--seeds", "1"]):
+        for given in ([option, secret], [f"{option}={secret}"]):
+            said = refused(capsys, *words, *given)
+            assert re.match(rf"error: Unrecognized options: {option}(, |=)\.\.\.; ", said)
+            assert not {*secret.split()} & {*re.split(r"[\s,;=]+", said)}
+            assert "eeee" not in said
+
+
+@pytest.mark.parametrize("words", [["--threads", "9" * 5000], ["--nope", "x" * 5000]])
+def test_what_cannot_be_used_is_shown_in_part(filled, capsys, words):
+    assert words[1][:40] in refused(capsys, "run", "cli_bad", *words)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
@@ -201,6 +217,11 @@ def test_a_bad_command_is_one_line_and_changes_nothing(filled, capsys, words, sa
         ("MLFLOW_TRACKING_URI", "http://127.0.0.1:1", "unset MLFLOW_TRACKING_URI"),
         ("MLFLOW_TRACKING_URI", "/proc/none", "/proc/none"),
         ("MLFLOW_TRACKING_URI", "text", "is not an MLflow database"),
+        ("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "x", "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE"),
+        ("MLFLOW_SQLALCHEMYSTORE_POOL_RECYCLE", "", "MLFLOW_SQLALCHEMYSTORE_POOL_RECYCLE"),
+        ("MLFLOW_SQLALCHEMYSTORE_ECHO", "maybe", "MLFLOW_SQLALCHEMYSTORE_ECHO"),
+        ("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "Nope", "MLFLOW_SQLALCHEMYSTORE_POOLCLASS"),
+        ("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "AsyncAdaptedQueuePool", "cannot be used with"),
     ],
 )
 def test_a_bad_environment_is_one_line_too(filled, capsys, monkeypatch, name, value, says):

@@ -191,7 +191,7 @@ def test_what_cannot_be_written_is_lost_and_noted(monkeypatch, number):
     for _ in range(3):
         stream.write("line\n" * 10_000)
     stream.flush()
-    assert [error.errno for error in output._lost] == [number]
+    assert [getattr(error, "errno", None) for error in output._lost] == [number]
     assert output.is_cut() is (number == 32)
     assert bool(output.lost()) is (number != 32)
 
@@ -217,22 +217,106 @@ def puts_a_closed_file_there():
     sys.stdout.close()
 
 
-@pytest.mark.parametrize(
-    "how", [closes, takes_away, detaches, closes_what_is_below, puts_a_closed_file_there]
-)
+def puts_a_number_there():
+    sys.stdout = 3
+
+
+def takes_write_away():
+    sys.stdout.write = None
+
+
+def puts_half_a_file_there():
+    sys.stdout = SimpleNamespace(write=sys.stdout.write)
+
+
+TAKEN = [closes, takes_away, detaches, closes_what_is_below, puts_a_closed_file_there]
+TAKEN += [puts_a_number_there, takes_write_away, puts_half_a_file_there]
+
+
+@pytest.mark.parametrize("how", TAKEN)
 def test_lines_are_shown_after_a_script_took_the_output_away(monkeypatch, how):
     with tempfile.TemporaryFile() as file:
         own = io.TextIOWrapper(io.FileIO(file.fileno(), "w", closefd=False), encoding="utf-8")
         monkeypatch.setattr(sys, "__stdout__", own)
         monkeypatch.setattr(sys, "stdout", own)
         monkeypatch.setattr(sys, "__stderr__", None)  # pytest's stays as it is
-        monkeypatch.setattr(output, "_ours", [])
+        monkeypatch.setattr(output, "_ours", {})
         output.harden()
         output.called(how)
         print("the end")
         assert output.lost() == ""
         file.seek(0)
         assert file.read() == b"the end\n"
+
+
+class Tee:
+    """As people write one: what a file needs, and nothing else."""
+
+    def __init__(self, *streams):
+        self.streams = streams
+
+    def write(self, text):
+        for stream in self.streams:
+            stream.write(text)
+
+    def flush(self):
+        for stream in self.streams:
+            stream.flush()
+
+
+class Full(io.StringIO):
+    def write(self, text):
+        raise OSError(28, "No space left on device")
+
+
+FAILING = {
+    "full": (Full, "(No space left on device)"),
+    "bytes": (io.BytesIO, "TypeError: a bytes-like object is required"),
+    "tee": (lambda: Tee(sys.stdout, 3), "AttributeError: 'int' object has no attribute 'write'"),
+}
+
+
+@pytest.mark.parametrize("kind", FAILING)
+def test_a_stream_of_a_scripts_own_that_fails_loses_lines_and_says_so(
+    printing, monkeypatch, capsys, kind
+):
+    make, why = FAILING[kind]
+    monkeypatch.setattr(output, "_lost", [])
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    monkeypatch.setattr(sys, "made_by_test", make, raising=False)
+    script = printing / "experiments" / "printing.py"
+    text = script.read_text(encoding="utf-8")
+    script.write_text(f"{text}\nimport sys\nsys.stdout = sys.made_by_test()\n", encoding="utf-8")
+    assert call("list") == 1
+    shown = capsys.readouterr()
+    assert "what was to be printed is lost" in shown.err
+    assert why in shown.err
+    assert ("Does [bold]it" in shown.out) is (kind == "tee")
+
+
+def test_a_tee_of_a_scripts_own_is_written_to(printing, monkeypatch, capsys):
+    """Also where it stands before the command begins; and it is there again at the end."""
+    kept = io.StringIO()
+    tee = Tee(sys.stdout, kept)
+    monkeypatch.setattr(sys, "stdout", tee)
+    assert call("list") == 0
+    assert sys.stdout is tee
+    assert "Does [bold]it" in kept.getvalue()
+    assert capsys.readouterr().out == kept.getvalue()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["sys.stdout = 3", "sys.stdout = open('/dev/full', 'w')"])
+def test_a_script_that_is_a_program_may_set_its_output(printing, how):
+    path = printing / "experiments" / "printing.py"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("import torch", f"import sys; {how}\nimport torch"), "utf-8")
+    words = [sys.executable, str(path)]
+    made = subprocess.run(words, capture_output=True, timeout=300, encoding="utf-8")
+    lost = "full" in how
+    assert made.returncode == int(lost)
+    assert ("An [answer]" in made.stdout) is not lost
+    assert made.stderr.count("\n") == int(lost)
 
 
 @pytest.mark.slow

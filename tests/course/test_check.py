@@ -474,7 +474,12 @@ def stops_above(f, w, t, eta, epsilon, nepoch):
             break
 
 
+def cannot_say_what_is_wrong(f, w, t, eta, epsilon, nepoch):
+    raise type("Own", (Exception,), {"__str__": lambda self: 7})
+
+
 FAILING = {
+    cannot_say_what_is_wrong: ["line .*: it raises Own: no message"],
     rebinds: ["w is rebound"],
     changes_a_leaf: ["line .*, `w -= eta .*`: torch follows w"],
     fails_once_it_stops: ["line .*: it raises SystemExit: converged"],

@@ -218,9 +218,15 @@ ENDS = [
     "raise type('Own', (BaseException,), {})('mine')",
     "raise ss.errors.SgdstudyError('ours')",
 ]
+# no error of these can say what it is
+UNSAID = [
+    "raise type('E', (Exception,), {'__str__': lambda self: 1 / 0})",
+    "raise type('E', (Exception,), {'__str__': lambda self: 7})",
+    "raise type('E', (ss.InputError,), {'__str__': lambda self: 1 / 0})('')",
+]
 
 
-@pytest.mark.parametrize("how", ENDS)
+@pytest.mark.parametrize("how", ENDS + UNSAID[:2])
 def test_a_script_that_would_end_the_program_when_it_is_loaded_is_left_out(
     experiments, capsys, how
 ):
@@ -237,7 +243,7 @@ def test_a_script_that_would_end_the_program_when_it_is_loaded_is_left_out(
     assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
 
 
-@pytest.mark.parametrize("how", ENDS[::3])
+@pytest.mark.parametrize("how", ENDS[::3] + UNSAID[:1])
 @pytest.mark.parametrize("where", ["arms", "claims", "answer", "figures", "options"])
 def test_a_function_that_would_end_the_program_is_one_line(experiments, store, capsys, how, where):
     path = write(experiments / "page.py", imports="import sgdstudy.errors")
@@ -265,6 +271,14 @@ def test_a_function_that_would_end_the_program_is_one_line(experiments, store, c
         )
         assert said.err.count("\n") == 1
     assert "page.py, line" in said.out + said.err
+
+
+def test_an_error_of_ours_that_cannot_say_what_it_is_is_one_line(experiments, capsys):
+    path = write(experiments / "page.py")
+    head = next(line for line in path.read_text().splitlines() if "def arms(" in line)
+    edit(path, head, f"{head}\n    {UNSAID[2]}")
+    assert call("run", "page") == 2
+    assert capsys.readouterr().err == "error: no message\n"
 
 
 @pytest.mark.parametrize("where", ["load", "arms", "answer"])

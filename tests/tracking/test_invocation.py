@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -419,6 +420,21 @@ def test_an_exception_in_an_arm_ends_its_run_as_failed(store):
         study.run(Options(store=store))
     runs = ss.load_runs("tiny", store=store).set_index("arm")
     assert runs.status.to_dict() == {"arm": "FINISHED", "bad": "FAILED"}
+
+
+@pytest.mark.parametrize("argv", [[], None])
+def test_a_script_may_clear_what_was_typed(store, monkeypatch, argv):
+    monkeypatch.setattr(sys, "argv", argv)
+    TINY.run(Options(store=store))
+    found = open_store(store)
+    run = found.client.get_run(ss.load_runs("tiny", store=store).run_id[0])
+    assert (run.data.tags["sgdstudy.command"], run.info.status) == ("''", "FINISHED")
+
+
+def test_a_secret_that_follows_its_option_is_not_recorded(store, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["x.py", "--password", "p w", "--api-key=q=r", "--lr", "1"])
+    began = Invocation.start(open_store(store), "tiny")
+    assert began.command == "x.py --password ... --api-key=... --lr 1"
 
 
 def test_a_wrong_arm_leaves_the_store_untouched(store):

@@ -109,6 +109,21 @@ def page(tmp_path, monkeypatch, safe):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("given", ["nope", "a\nb"])
+def test_a_plugin_for_login_that_is_not_there_is_said_once(
+    page, certificate, monkeypatch, caplog, recwarn, given
+):
+    server._say_of_login.cache_clear()
+    monkeypatch.setenv(TLS[1], str(certificate))
+    monkeypatch.setenv("MLFLOW_TRACKING_AUTH", given)
+    for _ in range(2):
+        assert call("recover") == 0
+    said = [line.getMessage() for line in caplog.records if "TRACKING_AUTH" in line.getMessage()]
+    assert said == [f"MLFLOW_TRACKING_AUTH names no plugin that is here, {given!r}; it is left out"]
+    assert not [each for each in recwarn if "plugin" in str(each.message)]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TLS)
 def test_every_command_works_with_each_setting_of_tls(page, certificate, monkeypatch, name, capsys):
     monkeypatch.setenv(name, "true" if name.endswith("TLS") else str(certificate))

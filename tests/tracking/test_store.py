@@ -91,6 +91,13 @@ def test_a_copy_is_read_while_the_original_is_gone_and_never_from_it(original, t
     assert len(ss.load_epochs("moving", store=str(copy), invocation="all")) == 4 * 6
 
 
+def test_a_store_is_read_whatever_mlflow_is_told_of_its_pools(original, monkeypatch):
+    monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "5")
+    monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW", "3")
+    assert len(ss.load_runs("moving", store=str(original)))
+    assert os.environ["MLFLOW_SQLALCHEMYSTORE_POOL_SIZE"] == "5"
+
+
 @pytest.mark.slow
 def test_a_moved_store_is_read_exported_written_and_shown(original, tmp_path, caplog):
     moved = tmp_path / "elsewhere" / "a b%20c"

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sgdstudy.errors import Unsupported
+from sgdstudy.errors import Unsupported, reason
 from sgdstudy.language import say, to_say
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe import rules as eager_rules
@@ -72,9 +72,7 @@ def compile_steps(problem: Problem, config: TrainConfig) -> CompiledSteps:
     except Unsupported:
         raise
     except Exception as error:  # whatever a model does not stand: eager steps will tell
-        first = next(iter(str(error).splitlines()), "")
-        why = f"{type(error).__name__}: {first}"
-        raise Unsupported(say("compiling failed: {why}", why=why)) from error
+        raise Unsupported(say("compiling failed: {why}", why=reason(error))) from error
 
 
 class CompiledSteps:
