@@ -27,7 +27,7 @@ from sgdstudy.tracking.store import read_store
 
 FORMATS = ("csv", "parquet")
 FILES = ("runs", "claims", "epochs", "steps")
-LEAST_BLOCK = 16_000_000.0  # bytes of rows that are held at a time
+LEAST_BLOCK = 1_000_000.0  # bytes of rows that are held at a time
 MOST_STEPS_A_ROW = 10  # of a seed; ours have 1, or more where rows were left out
 
 

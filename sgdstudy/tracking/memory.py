@@ -15,9 +15,17 @@ V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
 
 def free() -> int:
-    """Return the bytes that can be had: of the machine, of the process, of its group."""
+    """Return the bytes that are left for certain: of the machine, of the process, of its group."""
+    return max(0, min([of_system(), *_of_process()]))
+
+
+def of_system() -> int:
+    """Return the bytes that the machine and the process's group have; beyond, it may be killed.
+
+    A bound of the process alone is an error that can be said: what it reserved once it may use.
+    """
     of_machine: int = psutil.virtual_memory().available
-    return max(0, min([of_machine, *_of_process(), *_of_groups()]))
+    return max(0, min([of_machine, *_of_groups()]))
 
 
 def _of_process() -> list[int]:

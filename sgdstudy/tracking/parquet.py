@@ -211,10 +211,10 @@ def require_room(sizes: Iterable[int]) -> None:
     Raises:
         InputError: they would take more than half of what is free.
     """
-    size, free = sum(sizes), memory.free()
+    size, free = sum(sizes), memory.of_system()
     if size > free / 2:
         raise InputError(
-            f"these rows would take {size / 1e9:.1f} GB of memory, of which {free / 1e9:.1f} GB "
+            f"these rows would take {size / 1e6:,.0f} MB of memory, of which {free / 1e6:,.0f} MB "
             f"are free; give columns=[...], seeds= or steps=slice(...), or fewer arms"
         )
 

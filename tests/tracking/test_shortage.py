@@ -232,7 +232,9 @@ def test_memory_is_free_as_far_as_the_process_may_take_it(bounded, how):
     bounded(how)
     assert 40_000_000 < memory.free() <= 60_000_000 < before
     parquet.require_room([1_000])
-    with pytest.raises(ss.InputError, match=r"would take 0\.1 GB of memory") as error:
+    if how == "ulimit":  # nobody is killed for it: it is an error where it comes
+        return
+    with pytest.raises(ss.InputError, match="would take 50 MB of memory") as error:
         parquet.require_room([50_000_000])
     assert one_line(error)
 
