@@ -145,6 +145,10 @@ def _add(file: zipfile.ZipFile, store: Store, study: str, run: TrackedRun) -> No
     told = [f"{kind}.parquet" for kind in AXIS if had_rows(store, run, kind)]
     told += [*run.sums, *run.figures] if run.finished else []
     lost = [name for name in dict.fromkeys(told) if name not in names]
+    folders = names_of_artifacts(store, run, folders=True)
+    for name in lost:
+        if name in folders:
+            raise InputError(_no_file(run, name))
     if lost:
         text = to_say("the store lacks the {kinds} of {run}")
         raise InputError(say(text, kinds=", ".join(lost), run=named([run])))
@@ -163,7 +167,7 @@ def _add(file: zipfile.ZipFile, store: Store, study: str, run: TrackedRun) -> No
         text = to_say("the run {run} has too many points to be packed: {size:.0f} MB of text")
         raise InputError(say(text, run=named([run]), size=len(description) / 1e6))
     file.writestr(f"{run.run_id}/run.json", description)
-    for name in [*names_of_artifacts(store, run, folders=True), *sorted({*there} - {*names})]:
+    for name in [*folders, *sorted({*there} - {*names})]:
         which = {"name": repr(name), "run": named([run])}
         text = to_say("{name} of the run {run} is left out: only files with plain names are packed")
         log.warning("%s", say(text, **which))
@@ -171,9 +175,13 @@ def _add(file: zipfile.ZipFile, store: Store, study: str, run: TrackedRun) -> No
         for name in names:
             found = artifact(store, run, name, folder)
             if found is None or not found.is_file():
-                text = to_say("{name} of the run {run} is not a file; it is not packed")
-                raise InputError(say(text, name=name, run=run.run_id))
+                raise InputError(_no_file(run, name))
             file.write(found, f"{run.run_id}/artifacts/{name}")
+
+
+def _no_file(run: TrackedRun, name: str) -> str:
+    text = to_say("{name} of the run {run} is not a file; it is not packed")
+    return say(text, name=name, run=run.run_id)
 
 
 def _data(store: Store, run: TrackedRun) -> dict[str, Any] | None:
