@@ -455,7 +455,7 @@ def test_what_cannot_be_swept_is_one_line_and_nothing_is_written(
 
 
 def test_what_no_script_declares_is_shown_and_not_run_again(store, capsys):
-    table = ss.sweep(descent, {"lr": [0.1, 0.2]}, store=store)
+    table = ss.sweep(descent, {"lr": [0.1, 0.2]}, store=store, progress=False)
     assert call("rerun", table["run_id"][0], "--store", store) == 2
     said = capsys.readouterr().err
     assert "sgdstudy.script" in said
