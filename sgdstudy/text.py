@@ -37,6 +37,20 @@ def as_python(value: Any) -> Any:
     return value
 
 
+def number(text: str) -> int | float | str:
+    """Return the number that a text is, or the text.
+
+    >>> number("10"), number("2e-4"), number("shuffle")
+    (10, 0.0002, 'shuffle')
+    """
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
 def written(value: Any) -> str:
     """Write a value for a table.
 

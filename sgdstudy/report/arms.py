@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sgdstudy.language import say, to_say, translated
 from sgdstudy.report.markup import cut
-from sgdstudy.text import printable, written
+from sgdstudy.text import number, printable, written
 from sgdstudy.tracking import describe
 from sgdstudy.tracking.tracked_run import TrackedRun
 
@@ -74,11 +74,9 @@ def _setting(text: str | None) -> str:
     >>> [_setting(t) for t in ("0.00022501299999", "20000", "shuffle", "None")]
     ['0.000225', '20000', 'shuffle', '–']
     """
-    for kind in (int, float):
-        try:
-            return written(kind(text or ""))
-        except ValueError:
-            continue
+    value = number(text or "")
+    if not isinstance(value, str):
+        return written(value)
     return cut(printable(text)) if text not in (None, "", "None") else "–"
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from sgdstudy.errors import InputError, quoted
 from sgdstudy.language import unknown
 from sgdstudy.secrecy import without_secrets
+from sgdstudy.text import number
 
 Grid = dict[str, list[Any]]
 MOST_VALUES = 100_000  # on one axis
@@ -91,12 +92,7 @@ def value(text: str) -> Any:
     text = text.strip()
     if text.lower() in WORDS:
         return WORDS[text.lower()]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    return number(text)
 
 
 def scalar(value: Any) -> Any:

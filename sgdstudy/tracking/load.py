@@ -23,7 +23,7 @@ from sgdstudy.history.checksums import Sealed, readable
 from sgdstudy.history.rows import AXIS, read_stream
 from sgdstudy.language import say
 from sgdstudy.recipe.columns import PREFIX
-from sgdstudy.text import counted
+from sgdstudy.text import counted, number
 from sgdstudy.tracking import shapes
 from sgdstudy.tracking.claims import claims_of
 from sgdstudy.tracking.entries import A_KEY, KEY
@@ -293,9 +293,4 @@ def _number_or_text(text: str) -> Any:
     words = {"True": True, "False": False, "None": None}
     if text in words or "_" in text:
         return words.get(text, text)
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    return number(text)
