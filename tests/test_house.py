@@ -92,15 +92,30 @@ def test_the_layers_hold():
     assert made.returncode == 0, made.stdout
 
 
+def no_circle(graph):
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        raise AssertionError(" -> ".join(error.args[1])) from None
+
+
 def test_no_circle_of_files():
     graph = {
         name: {to for to in used if (name, to) not in CALLED_LATE}
         for name, used in imports().items()
     }
-    try:
-        TopologicalSorter(graph).prepare()
-    except CycleError as error:
-        raise AssertionError(" -> ".join(error.args[1])) from None
+    no_circle(graph)
+
+
+def test_no_circle_of_benchmarks():
+    graph = {}
+    for path in (PACKAGE.parent / "benchmarks").rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        plain = {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
+        of = {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+        graph[path.stem] = plain | of
+    assert "rows_step" in graph["bench"]
+    no_circle(graph)
 
 
 def test_the_imports_called_late_are_there():

@@ -1,6 +1,6 @@
 """Faults of the engines and what they are given: C++ steps, clipping, identities, problems."""
 
-from table import Group
+from fault import Group
 
 COMPILED_RULES = Group(
     "training/compiled/rules.py",

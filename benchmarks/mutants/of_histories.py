@@ -1,6 +1,6 @@
 """Faults of what is asked of a run beside theory, of its rows on a disk, and of who can repeat."""
 
-from table import Group
+from fault import Group
 
 PARTICLES = Group(
     "theory/particles.py",

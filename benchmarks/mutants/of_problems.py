@@ -1,6 +1,6 @@
 """Faults of what a run is made of: data, losses, orders, rules, step sizes."""
 
-from table import Group
+from fault import Group
 
 NAMED_ORDERS = Group(
     "recipe/named_orders.py",

@@ -1,6 +1,6 @@
 """Faults of the quantities: what is computed from recorded steps."""
 
-from table import Group
+from fault import Group
 
 QUANTITIES = Group(
     "quantities/__init__.py",

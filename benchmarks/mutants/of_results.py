@@ -1,6 +1,6 @@
 """Faults of what is made of a run: histories, comparisons, choices, claims, predictions."""
 
-from table import Group
+from fault import Group
 
 HISTORY = Group(
     "history/history.py",

@@ -1,6 +1,6 @@
 """Faults of `theory`: what is expected before anything runs."""
 
-from table import Group
+from fault import Group
 
 DESCENT = Group(
     "theory/descent.py",

@@ -1,6 +1,6 @@
 """Faults of training: the loop, its epochs, settings, streams, checkpoints."""
 
-from table import Group
+from fault import Group
 
 TRAINER = Group(
     "training/run.py",

@@ -15,7 +15,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 import pytest
-from table import PACKAGE, ROOT, Fault
+from fault import PACKAGE, ROOT, Fault
 
 # plain: pytest would compile anew, from its file, a module whose examples it is given to run;
 # libraries that were imported before the fork are nothing to warn of

@@ -38,7 +38,8 @@ import pytest
 import swap
 import torch
 import verdicts
-from table import ROOT, Fault, faults
+from fault import ROOT, Fault
+from table import faults
 
 # imported once; each process is a fork of this one where the system can fork
 LIBRARIES = "joblib matplotlib.pyplot mlflow mpmath pandas pyarrow.dataset scipy.linalg"

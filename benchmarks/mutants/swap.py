@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from plant import Watch
-from table import Fault
+from fault import Fault
 
 Functions = dict[str, list[FunctionType]]  # by the file they are from
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from table import Fault
+from fault import Fault
 
 Outcomes = Mapping[str, str | None]
 HEAD = """# Faults planted in the code
