@@ -15,8 +15,8 @@ from types import CodeType, FunctionType
 from typing import Any
 
 import pytest
-from plant import Watch
 from fault import Fault
+from plant import Watch
 
 Functions = dict[str, list[FunctionType]]  # by the file they are from
 
