@@ -217,8 +217,8 @@ EPOCHS = Group(
             "norm_mean_grad without weights, of many numbers",
         ),
         (
-            "return _sum_batches(values * weights[:, None, None], before)",
-            "return _sum_batches(values * weights[0], before)",
+            "return sum_batches(values * weights[:, None, None], before)",
+            "return sum_batches(values * weights[0], before)",
             "norm_mean_grad without weights, of few numbers",
         ),
         (

@@ -13,8 +13,8 @@ from sgdstudy.recipe import columns
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.recipe.phases import Phases
 from sgdstudy.training.chunk import Span, Trace
+from sgdstudy.training.recorded import sum_batches
 
-FEW = 1000  # numbers of a step: below, a line of Python for each costs more than its sum
 COLUMNS = tuple(column.name for column in columns.OF_EPOCHS)
 
 
@@ -51,6 +51,11 @@ class Epochs:
             name for name in self.columns[len(COLUMNS) :] if name not in self._measured
         ]
 
+    @property
+    def gradients(self) -> np.ndarray | None:
+        """Sum of the present epoch's gradients so far, `(R, p)`; None: it has yet to begin."""
+        return self.sums["grad"][0] if self.sums else None
+
     def add(self, span: Span, trace: Trace) -> None:
         """Add the batches of E whole epochs, or of a part of one, as they were recorded."""
         sizes = span.sizes
@@ -58,20 +63,19 @@ class Epochs:
         def by_epoch(values: np.ndarray) -> np.ndarray:
             return values.reshape(span.n_epochs, span.m, *values.shape[1:])
 
-        loss, w_next = by_epoch(trace.loss).astype(float), by_epoch(trace.w[1:])
+        loss = by_epoch(trace.loss).astype(float)
         terms = {
             "loss": loss,
             "weighted_loss": sizes[:, None] * loss,
             "grad_norm": sizes[:, None] * by_epoch(trace.grad_norm),
         }
         if self.config.average is not None:
-            terms["w"] = w_next.astype(float)
-        sums = {name: _sum_batches(value, self.sums.get(name)) for name, value in terms.items()}
-        gradient = by_epoch(trace.gradient)
-        self.sums = sums | {"grad": _sum_weighted(gradient, sizes, self.sums.get("grad"))}
-        self._last = loss[:, -1], w_next[:, -1].astype(float)
+            terms["w"] = by_epoch(trace.w[1:]).astype(float)
+        sums = {name: sum_batches(value, self.sums.get(name)) for name, value in terms.items()}
+        self.sums = sums | {"grad": trace.sums}
+        self._last = loss[:, -1], trace.ends(span).astype(float)
         if self.config.ema is not None:
-            self._move(w_next.astype(float), self.config.ema)
+            self._move(by_epoch(trace.w[1:]).astype(float), self.config.ema)
 
     def _move(self, w_next: np.ndarray, decay: float) -> None:
         """Follow e <- decay e + (1 - decay) w over steps `(E, m, R, p)`, from the first w on."""
@@ -98,7 +102,7 @@ class Epochs:
             "sum_loss": sums["loss"],
             "mean_loss": sums["loss"] / len(sizes),
             "mean_grad_norm": sums["grad_norm"] / n,
-            "norm_mean_grad": norm(sums["grad"] / n),
+            "norm_mean_grad": norm(sums["grad"]) / n,
         }
 
     def close(
@@ -186,26 +190,3 @@ class Epochs:
         before = self.phases.steps_before
         n = (before(epoch) - before(skipped))[:, None, None]
         return np.where(counts, total / np.maximum(n, 1), end_w)
-
-
-def _sum_batches(values: np.ndarray, before: np.ndarray | None) -> np.ndarray:
-    """Add up `(E, m, R, ...)` over m one by one, after what came before `(E, R, ...)`.
-
-    A sum of sums would round by where the chunks end, and numpy's own sum does by how many seeds
-    run: it adds up in pairs where m is the axis that is fast in memory, one by one elsewhere.
-    """
-    if before is not None:
-        values = np.concatenate([before[:, None], values], axis=1)
-    if values[0, 0].size > 1:
-        return np.add.reduce(np.ascontiguousarray(values), axis=1)
-    return np.add.accumulate(values, axis=1)[:, -1]
-
-
-def _sum_weighted(values: np.ndarray, weights: np.ndarray, before: np.ndarray | None) -> np.ndarray:
-    """Add up the weighted `(E, m, R, p)` over m one by one, in float64; see `_sum_batches`."""
-    if values[:, 0].size < FEW:
-        return _sum_batches(values * weights[:, None, None], before)
-    total = values[:, 0] * weights[0] if before is None else before + values[:, 0] * weights[0]
-    for k in range(1, values.shape[1]):  # all products at once would be twice the gradients
-        total += values[:, k] * weights[k]
-    return total

@@ -17,7 +17,6 @@ from sgdstudy import quantities
 from sgdstudy.history.history import History
 from sgdstudy.history.rows import Rows, Sink
 from sgdstudy.problems.problem import Problem
-from sgdstudy.quantities import norm
 from sgdstudy.quantities.chunk import Known
 from sgdstudy.recipe import columns, rules
 from sgdstudy.recipe import stop as stops
@@ -27,6 +26,7 @@ from sgdstudy.training import engines
 from sgdstudy.training.chunk import REASONS, Span, Trace, Verdict, Whole, verdict
 from sgdstudy.training.engines import Samples
 from sgdstudy.training.epochs import Epochs
+from sgdstudy.training.recorded import Wanted
 from sgdstudy.training.repeats import Repeats
 from sgdstudy.training.sample_stream import SampleStreams, sampler
 from sgdstudy.training.trajectory import Trajectory
@@ -34,6 +34,7 @@ from sgdstudy.training.trajectory import Trajectory
 FIRST_STEPS = 256  # of the first chunk
 CHUNK_VALUES = 8_000_000  # values kept in one chunk
 ROW_VALUES = 20  # columns of a step's row
+VALUES_PER_END = 6  # vectors of an epoch, where there are none of its steps, in float32
 MAX_W_COLUMNS = 16
 OF_ALL = ("members", "live", "stop_epoch", "n_steps", "final_w")  # arrays of any state
 
@@ -90,6 +91,8 @@ class Run:
         # 0: no rows of steps
         most_rows = n * self.phases.n_steps
         self.row_stride = config.record_rows and -(-most_rows // config.record_rows)
+        self.every_step = self._looks_at_every_step()
+        self.start = self.w.clone()  # of all R seeds
         self.started = time.perf_counter()
         self.times: np.ndarray = np.empty(0)  # after each step of the chunk, seconds since then
         # over all R seeds
@@ -233,8 +236,10 @@ class Run:
             self.repeats.begin()
         before = int(self.phases.steps_before(self.epoch)) + span.first
         first, started = before + 1, time.perf_counter()
+        start = self.start if len(self.members) == len(self.start) else self.start[self.members]
+        wanted = Wanted(self.every_step, start, self.epochs.gradients)
         self.w, self.state, recorded = self.engine.steps(
-            self.w, self.state, self.samples, span.sizes, span.n_epochs, first
+            self.w, self.state, self.samples, span.sizes, span.n_epochs, first, wanted
         )
         trace = Trace(recorded)
         seconds = (time.perf_counter() - started) / len(trace.loss)
@@ -246,12 +251,31 @@ class Run:
             self.sampler.learn(recorded.gradient)
         return trace
 
+    def _looks_at_every_step(self) -> bool:
+        """Whether anything is computed of parameters or gradients of every step.
+
+        If not they are kept once an epoch, which is less to write and to read again.
+        """
+        config, problem = self.config, self.problem
+        return (
+            problem.p <= max(MAX_W_COLUMNS, self.engine.spares)
+            or problem.dtype != torch.float32  # there a norm may be infinite though nothing else is
+            or problem.least_squares is not None
+            or config.batch_size is None
+            or self.adaptive
+            or config.average is not None
+            or config.ema is not None
+            or not quantities.are_sparing(self.diagnostics, problem.true_at(np.zeros(1)) is None)
+        )
+
     def _values_per_step(self) -> int:
         """Return how many values a step keeps in memory until its chunk is written."""
-        batch = 0
+        batch, p = 0, self.problem.p
+        if not self.every_step:
+            p = -(-VALUES_PER_END * p // len(self.sizes))
         if self.engine.gathers and self.config.batch_size is not None:
             batch = int(self.sizes[0]) * (self.problem.x[0].numel() + self.problem.y[0].numel())
-        return len(self.members) * max(self.problem.p, batch, ROW_VALUES)
+        return len(self.members) * max(p, batch, ROW_VALUES)
 
     # ---- what the chunk says ---------------------------------------------------------------
 
@@ -274,8 +298,8 @@ class Run:
         if self.row_stride:
             self._write_steps(span, trace, whole, found)
         if span.complete:
-            self._write_epochs(epochs, trace.w[m::m], found.done)
-        self._finish(trace.w, found)
+            self._write_epochs(epochs, trace.ends(span), found.done)
+        self._finish(trace, found)
         self.epoch += span.n_epochs if span.complete else 0
         self.batch = 0 if span.complete else span.first + m
 
@@ -298,7 +322,7 @@ class Run:
             values, slopes = problem.full(trace.w.astype(float))
             return Whole(values[:-1], Known.at_all(slopes[:-1]), values[m::m], slopes[m::m])
         if problem.least_squares is not None:
-            values, slopes = problem.full(trace.w[m::m].astype(float))
+            values, slopes = problem.full(trace.ends(span).astype(float))
             return Whole(values, Known.at_all(slopes), values, slopes)
         if self.config.batch_size is None:
             values, slopes = trace.loss.astype(float), trace.gradient.astype(float)
@@ -319,7 +343,7 @@ class Run:
 
     def _at_ends(self, span: Span, trace: Trace, due: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return loss and gradient of all the data at the ends of the epochs that are due."""
-        end_w = trace.w[span.m :: span.m] if span.complete else trace.w[:0]
+        end_w = trace.ends(span) if span.complete else trace.w[:0]
         value, slope = np.full(end_w.shape[:-1], np.nan), np.full(end_w.shape, np.nan)
         if not span.complete:
             return value, slope
@@ -345,7 +369,7 @@ class Run:
                 return None
             there = np.where(self.live[self.members], trace.diverged // span.m, 0)
             known = {k: v for k, v in epochs.items() if k != columns.CLOCK}
-            rows = self._rows(known, trace.w[span.m :: span.m])
+            rows = self._rows(known, trace.ends(span))
             first, self.watch = stops.ask(stop, rows, there, patience, self.watch)
             return first
         column = stops.column_of(stop[0])
@@ -373,6 +397,7 @@ class Run:
             loss=trace.loss,
             size=np.tile(span.sizes, span.n_epochs),
             full=whole.gradient,
+            from_start=trace.distance_start,
             w_start=self.w_start[self.members],
             w_true=None if true_w is None else true_w[:, None],
             lr=rates[:, None],
@@ -392,7 +417,7 @@ class Run:
             "grad_norm": trace.grad_norm,
             "full_loss": whole.loss,
             "full_grad_norm": chunk.full_grad_norm,
-            "update_norm": norm(trace.w[1:], trace.w[:-1]),
+            "update_norm": trace.update_norm,
             **({} if self.config.schedule is None else {"lr": rates[:, None]}),
             **self._clock(slice(None)),
             **_parameters(trace.w[:-1]),
@@ -422,13 +447,13 @@ class Run:
 
     # ---- who goes on -----------------------------------------------------------------------
 
-    def _finish(self, raw_w: np.ndarray, found: Verdict) -> None:
+    def _finish(self, trace: Trace, found: Verdict) -> None:
         """Note, for every live replica, where it stands."""
         rows, done, outcome = found
         for i in np.flatnonzero(self.live[self.members]):
             r, failed = self.members[i], outcome[i] == 2
             # a diverged seed keeps the parameters of the step where it diverged
-            self.final_w[r] = raw_w[rows[i] - 1 if failed else rows[i], i]
+            self.final_w[r] = trace.at(rows[i] - 1 if failed else rows[i], i)
             self.n_steps[r] += rows[i]
             self.stop_epoch[r] = self.epoch + done[i] + (1 if failed else 0)
             self.live[r] = outcome[i] == 0

@@ -23,6 +23,8 @@ FETCHED = {"SOON": 160, "LINE": 8, "AHEAD": 100, "FIRST": 256}
 
 _ONE_LANE = """\
 typedef T V;
+typedef double VD;
+#define WIDER(v) ((double)(v))
 #define AT(v) (v)
 #define lit(x) (x)
 #define V0 ((T)0)
@@ -31,6 +33,8 @@ typedef T V;
 """
 _LANES = """\
 typedef T V __attribute__((vector_size(L * sizeof(T))));
+typedef double VD __attribute__((vector_size(L * sizeof(double))));
+#define WIDER(v) __builtin_convertvector(v, VD)
 #define AT(v) (v)[l]
 #define lit(x) (V{} + (x))
 #define V0 (V{})
@@ -91,6 +95,21 @@ template <Int n> static inline V sum_inner(const V* p) {  // contiguous memory, 
 static inline V sum_outer(const V* p, Int n, Int stride) {  // across memory
     V out; rows_sum<1>(p, stride, 0, n, &out); return out;
 }
+// |a - b|^2, or |a|^2, of P numbers: in float64, in eight interleaved sums whatever L is
+template <bool less> static inline VD square_of(const V* a, const V* b) {
+    VD acc[8] = {};
+    Int j = 0;
+    for (; j + 8 <= P; j += 8) UNROLL for (int k = 0; k < 8; k++) {
+        const VD v = less ? WIDER(a[j + k]) - WIDER(b[j + k]) : WIDER(a[j + k]);
+        acc[k] += v * v;
+    }
+    for (int k = 0; k < P %% 8; k++) {
+        const VD v = less ? WIDER(a[j + k]) - WIDER(b[j + k]) : WIDER(a[j + k]);
+        acc[k] += v * v;
+    }
+    for (int k = 1; k < 8 && k < P; k++) acc[0] += acc[k];
+    return acc[0];
+}
 """
 
 # exp and tanh in single precision: by way of float64, without a call, correct to the rounding
@@ -138,22 +157,31 @@ static inline bool step_%(size)d(const Int* const* at, const Int* end, const T* 
 }
 """
 
+# S steps in epochs of m batches. `all`: w and g of every step are kept, else of the first of each
+# epoch, and the last w; a replica that diverges stands still then, so that the last w is its own.
 _RUN = """\
-extern "C" int run(Int R, Int S, const Int* sizes, const Int* index, Int index_stride,
-                   const T* data, Int D, T* W, T* state, const double* scalars,
-                   T* ws, T* losses, T* gradients) {
+extern "C" int run(Int R, Int S, Int m, Int all, const Int* sizes, const Int* index,
+                   Int index_stride, const T* data, Int D, T* W, T* state, const T* W0,
+                   const double* scalars, T* ws, T* losses, T* gradients, double* norms,
+                   double* sums) {
     const Int* end = index + R * index_stride;
     for (Int r0 = 0; r0 < R; r0 += L) {
         const int n = R - r0 < L ? R - r0 : L;
         const Int* at[L];
-        MEMORY V now[P], st[Q + 1], g[P];
+        bool over[L] = {};
+        MEMORY V now[P], old[P], start[P], st[Q + 1], g[P];
+        MEMORY VD total[P];
         V sc[C + 1], loss[1];
         for (int l = 0; l < L; l++) {
             const Int r = l < n ? r0 + l : R - 1;  // lanes beyond R repeat the last replica
             at[l] = index ? index + r * index_stride : 0;
             for (int j = 0; j < P; j++) AT(now[j]) = W[r * P + j];
+            for (int j = 0; j < P; j++) AT(start[j]) = W0[r * P + j];
             for (int j = 0; j < Q; j++) AT(st[j]) = state[r * Q + j];
         }
+        T *to = ws + r0 * P, *tg = gradients + r0 * P;
+        double* ts = sums + r0 * P;
+        Int batch = 0;
         for (Int s = 0; s < S; s++) {
             bool good = false;
             switch (sizes[s]) {
@@ -161,24 +189,52 @@ extern "C" int run(Int R, Int S, const Int* sizes, const Int* index, Int index_s
             }
             if (!good) return 1;
             for (int c = 0; c < C; c++) sc[c] = lit((T)scalars[s * C + c]);
+            for (int j = 0; j < P; j++) old[j] = now[j];
 %(before)s
             for (int j = 0; j < P; j++) {
                 V &w = now[j], d = g[j];
 %(rule)s
             }
-            T *to = ws + (s * R + r0) * P, *tg = gradients + (s * R + r0) * P;
+            const VD found[3] = {square_of<false>(g, g), square_of<true>(now, old),
+                                square_of<true>(old, start)};
             T* tl = losses + s * R + r0;
-            for (int k = 0; k < L * P && k < FIRST; k += LINE) {  // other pages: it takes a while
-                __builtin_prefetch(to + 2 * R * P + k, 1);
-                __builtin_prefetch(tg + 2 * R * P + k, 1);
-            }
-            __builtin_prefetch(tl + 2 * R, 1);
             for (int l = 0; l < n; l++) {
                 tl[l] = AT(loss[0]);
-                for (int j = 0; j < P; j++) {
-                    to[l * P + j] = AT(now[j]);
-                    tg[l * P + j] = AT(g[j]);
+                for (int k = 0; k < 3; k++)
+                    norms[(k * S + s) * R + r0 + l] = __builtin_sqrt(AT(found[k]));
+            }
+            __builtin_prefetch(tl + 2 * R, 1);
+            if (batch == 0) {  // the sums go on from those of an earlier part of the epoch
+                for (int l = 0; l < L; l++)
+                    for (int j = 0; j < P; j++) AT(total[j]) = l < n ? ts[l * P + j] : 0;
+            }
+            const double samples = sizes[s];
+            for (int j = 0; j < P; j++) total[j] += WIDER(g[j]) * samples;
+            if (all) {
+                for (int k = 0; k < L * P && k < FIRST; k += LINE) {  // other pages: they take long
+                    __builtin_prefetch(to + 2 * R * P + k, 1);
+                    __builtin_prefetch(tg + 2 * R * P + k, 1);
                 }
+            } else {
+                for (int l = 0; l < n; l++) {
+                    over[l] |= !__builtin_isfinite(AT(loss[0]) + AT(found[0]));
+                    if (over[l]) for (int j = 0; j < P; j++) AT(now[j]) = AT(old[j]);
+                }
+            }
+            if (all || batch == 0) {
+                for (int l = 0; l < n; l++) for (int j = 0; j < P; j++) tg[l * P + j] = AT(g[j]);
+                tg += R * P;
+            }
+            batch++;
+            if (all || batch == m) {
+                for (int l = 0; l < n; l++) for (int j = 0; j < P; j++) to[l * P + j] = AT(now[j]);
+                to += R * P;
+            }
+            if (batch == m) {
+                for (int l = 0; l < n; l++)
+                    for (int j = 0; j < P; j++) ts[l * P + j] = AT(total[j]);
+                ts += R * P;
+                batch = 0;
             }
             for (int l = 0; l < L; l++) if (index) at[l] += sizes[s];
         }

@@ -26,6 +26,7 @@ from sgdstudy.recipe.clipping import clipped
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.recipe.schedules import Rates
 from sgdstudy.training.compiled import program, rules
+from sgdstudy.training.recorded import ALL, Recorded, Wanted
 
 LANES = 16
 FEW_REPLICAS = 8  # below, one replica after the other is faster
@@ -128,7 +129,9 @@ class CompiledSteps:
         sizes: np.ndarray,
         first: int,
         data: tuple[torch.Tensor, torch.Tensor] | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        n_epochs: int = 1,
+        wanted: Wanted = ALL,
+    ) -> tuple[torch.Tensor, torch.Tensor, Recorded]:
         """Take S steps.
 
         Args:
@@ -138,9 +141,11 @@ class CompiledSteps:
             sizes: `(S,)`, samples of every step.
             first: number of the first step, from 1.
             data: what the indices are rows of, `x (N, ...)` and `y (N, ...)`; None: the problem's.
+            n_epochs: how many epochs these steps are.
+            wanted: what of them is recorded.
 
         Returns:
-            `w (R, p)`, `state`, `ws (S+1, R, p)`, `losses (S, R)`, `gradients (S, R, p)`.
+            `w (R, p)`, `state`, and the record of the steps.
 
         Raises:
             ValueError: arguments of other shapes, another batch size, an index beyond the data.
@@ -158,12 +163,19 @@ class CompiledSteps:
         w, state = (t.detach().to(dtype, copy=True).contiguous() for t in (w, state))
         indices = None if indices is None else indices.to(torch.int64).contiguous()
         scalars = self.rule.table(first, s)
-        ws = torch.empty(s + 1, r, p, dtype=dtype)
-        losses, gradients = torch.empty(s, r, dtype=dtype), torch.empty(s, r, p, dtype=dtype)
-        ws[0] = w
+        start = w.clone() if wanted.start is None else wanted.start.to(dtype).contiguous()
+        if start.shape != w.shape or s % n_epochs:
+            raise ValueError(f"start {tuple(start.shape)} or {n_epochs} epochs does not fit")
+        kept = s if wanted.every_step else n_epochs
+        ws, gradients = (torch.empty(n, r, p, dtype=dtype) for n in (kept + 1, kept))
+        losses, norms = torch.empty(s, r, dtype=dtype), np.empty((3, s, r))
+        ws[0], sums = w, np.zeros((n_epochs, r, p))
+        sums[0] = 0.0 if wanted.sums is None else wanted.sums
         failed = self._run(
             r,
             s,
+            s // n_epochs,
+            wanted.every_step,
             sizes.ctypes.data,
             None if indices is None else indices.data_ptr(),
             0 if indices is None else indices.shape[1],
@@ -171,14 +183,17 @@ class CompiledSteps:
             len(samples),
             w.data_ptr(),
             state.data_ptr(),
+            start.data_ptr(),
             scalars.ctypes.data,
             ws[1:].data_ptr(),
             losses.data_ptr(),
             gradients.data_ptr(),
+            norms.ctypes.data,
+            sums.ctypes.data,
         )
         if failed:
             raise ValueError(f"an index beyond the {len(samples)} samples, or another batch size")
-        return w, state, ws, losses, gradients
+        return w, state, Recorded(ws, losses, gradients, norms, sums)
 
     def _check(self, n: int) -> None:
         """Compare with eager steps, on other data and parameters than were recorded.
@@ -192,7 +207,7 @@ class CompiledSteps:
         indices = None
         if self.config.batch_size is not None:
             indices = torch.randint(problem.d, (n, int(sizes.sum())), generator=draw)
-        ws, *ours = self(w, self.init(w), indices, sizes, 1)[2:]
+        ws, *ours = self(w, self.init(w), indices, sizes, 1)[2][:3]
         eager_ws, *theirs = _eager(problem, self.config, w, indices, sizes)
         moves, eager_moves = ws.diff(dim=0), eager_ws.diff(dim=0)
         for s in range(len(sizes)):
@@ -265,8 +280,8 @@ def load(source: str) -> Any:
     if source not in _loaded:
         function = _built(source)
         number, pointer = ctypes.c_longlong, ctypes.c_void_p
-        function.argtypes = [number, number, pointer, pointer, number, pointer, number]
-        function.argtypes += [pointer] * 6
+        function.argtypes = [*[number] * 4, pointer, pointer, number, pointer, number]
+        function.argtypes += [pointer] * 9
         _loaded[source] = function
     return _loaded[source]
 
