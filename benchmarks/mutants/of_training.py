@@ -4,7 +4,7 @@ from table import Group
 
 TRAINER = Group(
     "training/run.py",
-    "train evaluate_every steps stop phases trajectory checkpoint orders schedules",
+    "train evaluate_every evaluation steps stop phases trajectory checkpoint orders schedules",
     [
         (
             'self.reason[self.reason == ""] = most',
@@ -78,18 +78,18 @@ TRAINER = Group(
             "steps within a long epoch take the step sizes of its beginning",
         ),
         (
-            "epochs = self.epochs.close(self.epoch, *ends, due)",
-            "epochs = self.epochs.close(self.epoch + 1, *ends, due)",
+            "epochs = self.epochs.close(self.epoch, whole.ends, due)",
+            "epochs = self.epochs.close(self.epoch + 1, whole.ends, due)",
             "epochs numbered one too high",
         ),
         (
-            "return Whole(values[:-1], Known.at_all(slopes[:-1]), values[m::m], slopes[m::m])",
-            "return Whole(values[1:], Known.at_all(slopes[1:]), values[m::m], slopes[m::m])",
+            "return Whole(values[:-1], Known.at_all(slopes[:-1]), ends)",
+            "return Whole(values[1:], Known.at_all(slopes[1:]), ends)",
             "the full loss of a step is that after it",
         ),
         (
-            "return Whole(values[:-1], Known.at_all(slopes[:-1]), values[m::m], slopes[m::m])",
-            "return Whole(values[:-1], Known.at_all(slopes[:-1]), values[:-1:m], slopes[:-1:m])",
+            "ends = Evaluated(values[m::m], slopes[m::m], None)",
+            "ends = Evaluated(values[:-1:m], slopes[:-1:m], None)",
             "an epoch's end is its beginning",
         ),
         (
@@ -98,9 +98,14 @@ TRAINER = Group(
             "the same where no steps are recorded",
         ),
         (
-            "ends = (np.vstack([values[1:], value[None]]), np.vstack([slopes[1:], slope[None]]))",
-            "ends = (values, slopes)",
+            "np.vstack([values[1:], value[None]]), np.vstack([slopes[1:], slope[None]]), None",
+            "values, slopes, None",
             "full batch: the loss at an epoch's end is that at its beginning",
+        ),
+        (
+            "if (w == w[:1]).all():",
+            "if True:",
+            "seeds that start elsewhere are taken to start where the first does",
         ),
         (
             "self.boundary = (value[-1], slope[-1])",
@@ -108,13 +113,13 @@ TRAINER = Group(
             "the next epoch begins at the wrong loss",
         ),
         (
-            "np.concatenate([slope, end_slope[:-1]]),",
-            "np.concatenate([slope, end_slope[1:]]),",
+            "np.concatenate([slope, ends.gradient[:-1]]),",
+            "np.concatenate([slope, ends.gradient[1:]]),",
             "the full gradient of an epoch's first step is an epoch late",
         ),
         (
-            "values = known.put(np.concatenate([value, end_value[:-1]]))",
-            "values = known.put(np.concatenate([value, end_value[1:]]))",
+            "values = known.put(np.concatenate([value, ends.loss[:-1]]))",
+            "values = known.put(np.concatenate([value, ends.loss[1:]]))",
             "the full loss of an epoch's first step is an epoch late",
         ),
         (
@@ -199,7 +204,7 @@ PRODUCTS = Group(
 
 EPOCHS = Group(
     "training/epochs.py",
-    "epochs train evaluate_every schedules phases sample_stream trajectory checkpoint",
+    "epochs train evaluate_every evaluation schedules phases sample_stream trajectory checkpoint",
     [
         (
             '"weighted_loss": sizes[:, None] * loss',
@@ -252,8 +257,8 @@ EPOCHS = Group(
             "the true parameters after so many epochs, not steps",
         ),
         (
-            '"test_accuracy": lambda: problem.accuracy(flat, test=True)',
-            '"test_accuracy": lambda: problem.accuracy(flat)',
+            "partial(problem.scores, w, test=True)",
+            "partial(problem.scores, w)",
             "accuracy on the data trained on",
         ),
         (

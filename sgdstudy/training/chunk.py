@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sgdstudy.problems.evaluation import Evaluated
 from sgdstudy.quantities.chunk import Known
 from sgdstudy.training.recorded import Recorded
 
@@ -67,8 +68,7 @@ class Whole(NamedTuple):
 
     loss: np.ndarray  # (S, R)
     gradient: Known  # (S, R, p)
-    end_loss: np.ndarray  # (E, R)
-    end_gradient: np.ndarray  # (E, R, p)
+    ends: Evaluated  # (E, R, ...)
 
 
 class Verdict(NamedTuple):

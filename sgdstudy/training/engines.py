@@ -19,7 +19,7 @@ import torch
 from sgdstudy.errors import InputError, Unsupported
 from sgdstudy.language import say, to_say
 from sgdstudy.problems import trial
-from sgdstudy.problems.evaluation import EVALUATE_AT_ONCE
+from sgdstudy.problems.evaluation import EVALUATE_AT_ONCE, Evaluated
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe import groups, rules, schedules
 from sgdstudy.recipe.clipping import clipped
@@ -59,6 +59,9 @@ class Engine(Protocol):
 
     def select(self, w: torch.Tensor, state: Any, live: torch.Tensor) -> Any:
         """Return the state of the replicas at positions `live`; w holds their parameters."""
+
+    def evaluate(self, w: np.ndarray) -> Evaluated:
+        """Return what all the data say at parameters `(N, p)`."""
 
     def steps(
         self,
@@ -117,6 +120,10 @@ class Eager:
     def select(self, w: torch.Tensor, state: Any, live: torch.Tensor) -> Any:
         """Return the state of some replicas."""
         return self.rule.select(w, state, live)
+
+    def evaluate(self, w: np.ndarray) -> Evaluated:
+        """Return what all the data say at parameters `(N, p)`."""
+        return self.problem.evaluate(w)
 
     def steps(
         self,
@@ -230,6 +237,10 @@ class Compiled:
     def select(self, w: torch.Tensor, state: torch.Tensor, live: torch.Tensor) -> torch.Tensor:
         """Return the state of some replicas."""
         return state[live]
+
+    def evaluate(self, w: np.ndarray) -> Evaluated:
+        """Return what all the data say at parameters `(N, p)`."""
+        return self._steps.evaluate(w)
 
     def steps(
         self,

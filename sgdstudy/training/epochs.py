@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
+from sgdstudy.problems.evaluation import Evaluated
 from sgdstudy.problems.problem import Problem
 from sgdstudy.quantities import norm
 from sgdstudy.recipe import columns
@@ -105,22 +107,19 @@ class Epochs:
             "norm_mean_grad": norm(sums["grad"]) / n,
         }
 
-    def close(
-        self, done: int, full_loss: np.ndarray, full_gradient: np.ndarray, due: np.ndarray
-    ) -> dict[str, np.ndarray]:
+    def close(self, done: int, ends: Evaluated, due: np.ndarray) -> dict[str, np.ndarray]:
         """Return all columns of the epochs that were added, `(E, R)` each.
 
         Args:
             done: number of epochs before them.
-            full_loss: at their ends, `(E, R)`.
-            full_gradient: `(E, R, p)`.
+            ends: what all the data say at their ends, `(E, R, ...)`.
             due: which of them are evaluated, `(E,)`; of the others some columns are NaN.
         """
         assert self._last is not None
-        whole = {"full_loss": full_loss, "full_grad_norm": norm(full_gradient)}
+        whole = {"full_loss": ends.loss, "full_grad_norm": norm(ends.gradient)}
         values = whole | self.of_batches(done)
         values = {name: values[name] for name in COLUMNS}
-        values |= self._at_the_end(done, self._last[1], self.sums.get("w"), due)
+        values |= self._at_the_end(done, self._last[1], self.sums.get("w"), due, ends.accuracy)
         self.sums, self._last = {}, None
         return values
 
@@ -142,11 +141,17 @@ class Epochs:
         self.ema = None if self.ema is None else self.ema[live]
 
     def _at_the_end(
-        self, done: int, end_w: np.ndarray, sums: np.ndarray | None, due: np.ndarray
+        self,
+        done: int,
+        end_w: np.ndarray,
+        sums: np.ndarray | None,
+        due: np.ndarray,
+        accuracy: np.ndarray | None,
     ) -> dict[str, np.ndarray]:
         """Return the optional columns, from the parameters at the ends and their sums `(E, R, p)`.
 
-        Until averaging begins, the parameters themselves are their mean.
+        Until averaging begins, the parameters themselves are their mean. The accuracies `(E, R)` on
+        the training data may be known.
         """
         problem, epoch = self.problem, done + 1 + np.arange(len(end_w))
         mean_w = end_w if sums is None else self._average(end_w, sums, epoch)
@@ -159,17 +164,20 @@ class Epochs:
             assert true_w is not None
             return norm(w - true_w[:, None])
 
+        tested, ema_tested = (
+            cache(partial(problem.scores, w, test=True)) for w in (flat, ema)
+        )  # losses and accuracies, of one pass
         ways: dict[str, Callable[[], np.ndarray]] = {
             "distance": lambda: distance(ends),
-            "test_loss": lambda: problem.test_loss(flat),
-            "accuracy": lambda: problem.accuracy(flat),
-            "test_accuracy": lambda: problem.accuracy(flat, test=True),
-            "average_loss": lambda: problem.full(mean)[0],
+            "test_loss": lambda: tested()[0],
+            "accuracy": lambda: problem.accuracy(flat) if accuracy is None else accuracy[due],
+            "test_accuracy": lambda: tested()[1],
+            "average_loss": lambda: problem.full_loss(mean),
             "average_distance": lambda: distance(means),
-            "ema_loss": lambda: problem.full(ema)[0],
+            "ema_loss": lambda: problem.full_loss(ema),
             "ema_distance": lambda: distance(emas),
-            "ema_test_loss": lambda: problem.test_loss(ema),
-            "ema_test_accuracy": lambda: problem.accuracy(ema, test=True),
+            "ema_test_loss": lambda: ema_tested()[0],
+            "ema_test_accuracy": lambda: ema_tested()[1],
         }
         found = {name: ways[name]() for name in self._optional}
         for column, (name, function, test) in self._measured.items():

@@ -92,8 +92,9 @@ class Repeats:
 
     def _losses(self, w: torch.Tensor, batch: Any) -> torch.Tensor:
         with torch.no_grad():  # what takes notes of gradients, as `ss.check`, sees none of it
-            problem = self.problem
-            return problem.losses_over_all(w) if batch is None else problem.losses(w, *batch)
+            if batch is not None:
+                return self.problem.losses(w, *batch)
+            return self.problem.losses_over_all(w).to(w.dtype)
 
     def _batch(self, samples: Samples, start: int, size: int) -> Any:
         """Return the batch of a step, `(R, B, ...)`; None: all the data."""

@@ -16,6 +16,7 @@ import torch
 from sgdstudy import quantities
 from sgdstudy.history.history import History
 from sgdstudy.history.rows import Rows, Sink
+from sgdstudy.problems.evaluation import Evaluated
 from sgdstudy.problems.problem import Problem
 from sgdstudy.quantities.chunk import Known
 from sgdstudy.recipe import columns, rules
@@ -288,8 +289,7 @@ class Run:
         due = self._due(span, stopped)
         whole = self._full(span, trace, due)
         if span.complete:
-            ends = (whole.end_loss, whole.end_gradient)
-            epochs = self.epochs.close(self.epoch, *ends, due)
+            epochs = self.epochs.close(self.epoch, whole.ends, due)
             epochs |= self._clock(slice(m - 1, None, m))
         if stopped is None:
             stopped = self._stopped(span, trace, epochs)
@@ -320,39 +320,55 @@ class Run:
         problem, m = self.problem, span.m
         if problem.least_squares is not None and self.row_stride:
             values, slopes = problem.full(trace.w.astype(float))
-            return Whole(values[:-1], Known.at_all(slopes[:-1]), values[m::m], slopes[m::m])
+            ends = Evaluated(values[m::m], slopes[m::m], None)
+            return Whole(values[:-1], Known.at_all(slopes[:-1]), ends)
         if problem.least_squares is not None:
             values, slopes = problem.full(trace.ends(span).astype(float))
-            return Whole(values, Known.at_all(slopes), values, slopes)
+            return Whole(values, Known.at_all(slopes), Evaluated(values, slopes, None))
         if self.config.batch_size is None:
             values, slopes = trace.loss.astype(float), trace.gradient.astype(float)
-            value, slope = problem.full(trace.w[-1].astype(float))
-            ends = (np.vstack([values[1:], value[None]]), np.vstack([slopes[1:], slope[None]]))
-            return Whole(values, Known.at_all(slopes), *ends)
+            value, slope, _ = self.engine.evaluate(trace.w[-1].astype(float))
+            ends = Evaluated(
+                np.vstack([values[1:], value[None]]), np.vstack([slopes[1:], slope[None]]), None
+            )
+            return Whole(values, Known.at_all(slopes), ends)
         if self.boundary is None:
-            self.boundary = problem.full(trace.w[0].astype(float))
+            self.boundary = self._at_start(trace.w[0].astype(float))
         value, slope = (part[None][span.first :] for part in self.boundary)  # where it begins
-        end_value, end_slope = self._at_ends(span, trace, due)
+        ends = self._at_ends(span, trace, due)
         known = Known(
             np.arange(m if span.first else 0, len(trace.loss), m),
-            np.concatenate([slope, end_slope[:-1]]),
+            np.concatenate([slope, ends.gradient[:-1]]),
             len(trace.loss),
         )
-        values = known.put(np.concatenate([value, end_value[:-1]]))
-        return Whole(values, known, end_value, end_slope)
+        values = known.put(np.concatenate([value, ends.loss[:-1]]))
+        return Whole(values, known, ends)
 
-    def _at_ends(self, span: Span, trace: Trace, due: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return loss and gradient of all the data at the ends of the epochs that are due."""
+    def _at_start(self, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return loss and gradient of all the data where the run starts, for its first row."""
+        if not self.row_stride:
+            return np.full(len(w), np.nan), np.full(w.shape, np.nan)
+        if (w == w[:1]).all():  # one start for all
+            loss, gradient, _ = self.engine.evaluate(w[:1])
+            return np.repeat(loss, len(w)), np.repeat(gradient, len(w), axis=0)
+        return self.engine.evaluate(w)[:2]
+
+    def _at_ends(self, span: Span, trace: Trace, due: np.ndarray) -> Evaluated:
+        """Return what all the data say at the ends of the epochs that are due; else NaN."""
         end_w = trace.ends(span) if span.complete else trace.w[:0]
         value, slope = np.full(end_w.shape[:-1], np.nan), np.full(end_w.shape, np.nan)
+        right: np.ndarray | None = None
         if not span.complete:
-            return value, slope
+            return Evaluated(value, slope, right)
         if due.any():
-            found = self.problem.full(end_w[due].reshape(-1, end_w.shape[-1]).astype(float))
-            value[due] = found[0].reshape(-1, end_w.shape[1])
-            slope[due] = found[1].reshape(-1, *end_w.shape[1:])
+            found = self.engine.evaluate(end_w[due].reshape(-1, end_w.shape[-1]).astype(float))
+            value[due] = found.loss.reshape(-1, end_w.shape[1])
+            slope[due] = found.gradient.reshape(-1, *end_w.shape[1:])
+            if found.accuracy is not None:
+                right = np.full(value.shape, np.nan)
+                right[due] = found.accuracy.reshape(-1, end_w.shape[1])
         self.boundary = (value[-1], slope[-1])
-        return value, slope
+        return Evaluated(value, slope, right)
 
     def _stopped(
         self, span: Span, trace: Trace, epochs: Mapping[str, np.ndarray]

@@ -11,6 +11,7 @@ import torch
 from sgdstudy import checks
 from sgdstudy.errors import InputError
 from sgdstudy.problems.data import as_tensor
+from sgdstudy.problems.evaluation import Evaluated
 from sgdstudy.problems.problem import Problem
 from sgdstudy.problems.ready_made import get
 from sgdstudy.recipe.config import TrainConfig
@@ -74,6 +75,10 @@ class Trajectory:
     def select(self, w: torch.Tensor, state: None, live: torch.Tensor) -> None:
         """Go on with these replicas only."""
         self.live = self.live[live]
+
+    def evaluate(self, w: np.ndarray) -> Evaluated:
+        """Return what all the data say at parameters `(N, p)`."""
+        return self.problem.evaluate(w)
 
     def take(self, n: int) -> torch.Tensor:
         """Return the next n samples of every replica, `(R, n)`, as `orders.Sampler` does."""

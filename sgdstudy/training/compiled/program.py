@@ -110,6 +110,15 @@ template <bool less> static inline VD square_of(const V* a, const V* b) {
     for (int k = 1; k < 8 && k < P; k++) acc[0] += acc[k];
     return acc[0];
 }
+static inline V first_best(const V* p, int n, int stride) {  // as argmax: NaN is the largest
+    V m = p[0], at = V0;
+    for (int k = 1; k < n; k++) {
+        const V v = p[k * stride];
+        const auto better = (v > m) | ((v != v) & (m == m));
+        m = better ? v : m; at = better ? lit((T)k) : at;
+    }
+    return at;
+}
 """
 
 # exp and tanh in single precision: by way of float64, without a call, correct to the rounding
@@ -137,7 +146,7 @@ static inline V v_tanh(V a) { EACH((T)tanh_d(AT(a))) }
 # the batch, gathered, one replica after the other; false: an index beyond the data
 _STEP = """\
 static inline bool step_%(size)d(const Int* const* at, const Int* end, const T* data, Int D,
-                                 const V* w, V* g, V* loss) {
+                                 const V* w, V* g, V* loss, V* right) {
     MEMORY V x[%(size)d * F], y[%(size)d * M];
     for (int l = 0; l < L; l++) {
         const Int* index = at[l];
@@ -172,6 +181,7 @@ extern "C" int run(Int R, Int S, Int m, Int all, const Int* sizes, const Int* in
         MEMORY V now[P], old[P], start[P], st[Q + 1], g[P];
         MEMORY VD total[P];
         V sc[C + 1], loss[1];
+        V* const right = 0;
         for (int l = 0; l < L; l++) {
             const Int r = l < n ? r0 + l : R - 1;  // lanes beyond R repeat the last replica
             at[l] = index ? index + r * index_stride : 0;
@@ -247,6 +257,52 @@ extern "C" int run(Int R, Int S, Int m, Int all, const Int* sizes, const Int* in
 }
 """
 
+# Loss, gradient and right answers of all samples, a block at a time, added up in float64. Returns
+# how many samples that were: of a rest whose size no step has, torch takes care.
+_EVALUATE = """\
+extern "C" Int evaluate(Int R, const T* samples, Int D, const T* W,
+                        double* losses, double* gradients, double* rights) {
+    static const Int* const at[L] = {};
+    const Int* const end = 0;
+    Int done = 0;
+    for (Int r0 = 0; r0 < R; r0 += L) {
+        const int n = R - r0 < L ? R - r0 : L;
+        MEMORY V now[P], g[P];
+        MEMORY double sum[P * L];
+        V loss[1], right[1];
+        double total[L] = {}, hits[L] = {};
+        for (int l = 0; l < L; l++) {
+            const Int r = l < n ? r0 + l : R - 1;
+            for (int j = 0; j < P; j++) AT(now[j]) = W[r * P + j];
+        }
+        for (int k = 0; k < P * L; k++) sum[k] = 0;
+        for (done = 0; done < D;) {
+            const Int size = D - done < BLOCK ? D - done : BLOCK;
+            const T* data = samples + done * (F + M);
+            right[0] = V0;
+            bool good = false;
+            switch (size) {
+%(cases)s
+            }
+            if (!good) break;
+            for (int l = 0; l < L; l++) {
+                total[l] += size * (double)AT(loss[0]);
+                hits[l] += AT(right[0]);
+            }
+            for (int j = 0; j < P; j++)
+                for (int l = 0; l < L; l++) sum[j * L + l] += size * (double)AT(g[j]);
+            done += size;
+        }
+        for (int l = 0; l < n; l++) {
+            losses[r0 + l] = total[l];
+            rights[r0 + l] = hits[l];
+            for (int j = 0; j < P; j++) gradients[(r0 + l) * P + j] = sum[j * L + l];
+        }
+    }
+    return done;
+}
+"""
+
 
 def program(
     *,
@@ -257,8 +313,9 @@ def program(
     widths: tuple[int, int],
     lanes: int,
     on_stack: bool,
+    block: int,
 ) -> str:
-    """Return the C++ text of `run`.
+    """Return the C++ text of `run`, and of `evaluate`.
 
     Args:
         steps: the statements that compute loss and gradient, by batch size.
@@ -268,6 +325,7 @@ def program(
         widths: F and M.
         lanes: replicas side by side.
         on_stack: whether a step's values are few enough for the stack.
+        block: samples at once when all of them are evaluated, a batch size; 0: they are not.
     """
     single = data.dtype == torch.float32
     f = "f" if single else ""
@@ -279,10 +337,16 @@ def program(
         if f"v_{name}(" in text and name not in inlined
     ]
     counts = {"P": p, "Q": rule.n_state * p, "C": len(rule.scalars), "L": lanes}
-    counts |= {"F": widths[0], "M": widths[1], "LARGE": int(data.nbytes > LARGE_BYTES), **FETCHED}
+    counts |= {
+        "BLOCK": block,
+        "F": widths[0],
+        "M": widths[1],
+        "LARGE": int(data.nbytes > LARGE_BYTES),
+        **FETCHED,
+    }
     names = ", ".join(f"{name} = {value}" for name, value in counts.items())
     cases = "\n".join(
-        f"            case {n}: good = step_{n}(at, end, data, D, now, g, loss); break;"
+        f"            case {n}: good = step_{n}(at, end, data, D, now, g, loss, right); break;"
         for n in steps
     )
     return "\n".join(
@@ -299,6 +363,7 @@ def program(
             PRODUCT["one replica" if lanes == 1 else "lanes"] if "product<" in text else "",
             *(_STEP % _gather(size, body, sum(widths)) for size, body in steps.items()),
             _RUN % {"cases": cases, "before": _before(rule), "rule": _update(rule)},
+            _EVALUATE % {"cases": cases} if block else "",
         ]
     )
 

@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 
 from sgdstudy.errors import Unsupported, reason
 from sgdstudy.language import say, to_say
+from sgdstudy.problems.evaluation import Evaluated
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe import rules as eager_rules
 from sgdstudy.recipe.clipping import clipped
@@ -30,6 +32,7 @@ from sgdstudy.training.recorded import ALL, Recorded, Wanted
 
 LANES = 16
 FEW_REPLICAS = 8  # below, one replica after the other is faster
+LEAST_BLOCK, FEW = 10, 1000  # samples, parameters: with fewer and more, torch evaluates faster
 LANES_BYTES = 600_000  # a step's values: what stack and second-level cache hold
 MOST_BYTES = 16_000_000  # beyond, eager is as fast
 BUILD_SECONDS = 60
@@ -104,6 +107,7 @@ class CompiledSteps:
             raise Unsupported(say(text, size=MOST_BYTES / 1e6))
         many = len(config.seeds) >= FEW_REPLICAS and bytes_per_lane * LANES <= LANES_BYTES
         lanes = LANES if many else 1
+        self.block = _block(problem, self.sizes)
         self.source = program.program(
             steps={size: text for size, (text, _) in recorded.items()},
             rule=self.rule,
@@ -112,8 +116,9 @@ class CompiledSteps:
             widths=widths,
             lanes=lanes,
             on_stack=bytes_per_lane * lanes <= LANES_BYTES,
+            block=self.block,
         )
-        self._run = load(self.source)
+        self._library = load(self.source)
         self._check(min(len(config.seeds), lanes + 1))
         self.rates = config.rates(problem.d)
 
@@ -171,7 +176,7 @@ class CompiledSteps:
         losses, norms = torch.empty(s, r, dtype=dtype), np.empty((3, s, r))
         ws[0], sums = w, np.zeros((n_epochs, r, p))
         sums[0] = 0.0 if wanted.sums is None else wanted.sums
-        failed = self._run(
+        failed = self._library.run(
             r,
             s,
             s // n_epochs,
@@ -194,6 +199,30 @@ class CompiledSteps:
         if failed:
             raise ValueError(f"an index beyond the {len(samples)} samples, or another batch size")
         return w, state, Recorded(ws, losses, gradients, norms, sums)
+
+    def evaluate(self, w: np.ndarray) -> Evaluated:
+        """Return what all the data say at parameters `(N, p)`, as `Problem.evaluate` does."""
+        problem, d = self.problem, self.problem.d
+        if not self.block:
+            return problem.evaluate(w)
+        given = torch.tensor(w, dtype=problem.dtype)
+        loss, gradient, right = np.empty(len(w)), np.empty(w.shape), np.empty(len(w))
+        done = self._library.evaluate(
+            len(w),
+            self.data.data_ptr(),
+            d,
+            given.data_ptr(),
+            loss.ctypes.data,
+            gradient.ctypes.data,
+            right.ctypes.data,
+        )
+        if done < d:
+            rest = problem.part(done).evaluate(w)
+            loss += (d - done) * rest.loss
+            gradient += (d - done) * rest.gradient
+            right += 0.0 if rest.accuracy is None else (d - done) * rest.accuracy
+        gradient /= d
+        return Evaluated(loss / d, gradient, right / d if problem.has_classes else None)
 
     def _check(self, n: int) -> None:
         """Compare with eager steps, on other data and parameters than were recorded.
@@ -261,8 +290,19 @@ def _record(problem: Problem, size: int) -> tuple[str, int]:
     w = problem.initial([0])
     problem.losses_and_gradients(w, x, y)  # what the problem finds out once is not recorded
     with Recorder({"w": w, "x": x, "y": y}) as recorder:
-        loss, gradient = problem.losses_and_gradients(w, x, y)
+        loss, gradient, prediction = problem.differentiated(w, x, y)
+    if problem.has_classes:
+        recorder.writer.write_right(prediction, y)
     return recorder.writer.finish({"loss": loss[0], "g": gradient[0]})
+
+
+def _block(problem: Problem, sizes: Iterable[int]) -> int:
+    """Return how many samples are evaluated at once, one of the sizes; 0: torch evaluates."""
+    size = max(
+        (n for n in sizes if n == problem.d or (problem.adds_up and n < problem.d)), default=0
+    )
+    worth = size >= LEAST_BLOCK or problem.p <= FEW
+    return size if worth and problem.least_squares is None else 0
 
 
 def _values(x: torch.Tensor, y: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -276,13 +316,16 @@ def _values(x: torch.Tensor, y: torch.Tensor, dtype: torch.dtype) -> torch.Tenso
 
 
 def load(source: str) -> Any:
-    """Return the function `run` of a C++ text, built once per process."""
+    """Return the library of a C++ text, built once per process."""
     if source not in _loaded:
-        function = _built(source)
+        library = _built(source)
         number, pointer = ctypes.c_longlong, ctypes.c_void_p
-        function.argtypes = [*[number] * 4, pointer, pointer, number, pointer, number]
-        function.argtypes += [pointer] * 9
-        _loaded[source] = function
+        library.run.argtypes = [*[number] * 4, pointer, pointer, number, pointer, number]
+        library.run.argtypes += [pointer] * 9
+        if "Int evaluate(" in source:
+            library.evaluate.argtypes = [number, pointer, number, *[pointer] * 4]
+            library.evaluate.restype = number
+        _loaded[source] = library
     return _loaded[source]
 
 
@@ -298,7 +341,7 @@ def compiler_fault() -> str:
 def _built(source: str) -> Any:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         try:
-            return ctypes.CDLL(str(build(source, Path(folder)))).run
+            return ctypes.CDLL(str(build(source, Path(folder))))
         except OSError as error:
             text = to_say("the compiled step cannot be loaded: {why}")
             raise Unsupported(say(text, why=str(error))) from error
