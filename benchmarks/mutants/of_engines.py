@@ -116,6 +116,26 @@ PROGRAM = Group(
             "a negative index reads what lies before the data",
         ),
         (
+            "add_squares<true>(now + first, old, last - first, squares[1]);",
+            "add_squares<true>(now + first, start + first, last - first, squares[1]);",
+            "the length of a step is the way from the start",
+        ),
+        (
+            "total[j] += WIDER(g[j]) * samples;",
+            "total[j] += WIDER(g[j]);",
+            "the mean gradient without weights",
+        ),
+        (
+            "AT(now[j]) = AT(old[j - first]);",
+            "AT(now[j]) = AT(old[j]);",
+            "a replica that diverged stands at other parameters",
+        ),
+        (
+            "for (int k = 1; k < 8 && k < P; k++) square += sums[k];",
+            "for (int k = 1; k < 7 && k < P; k++) square += sums[k];",
+            "every eighth parameter is left out of norms",
+        ),
+        (
             "lit((T)scalars[s * C + c])",
             "lit((T)scalars[c])",
             "every step has the numbers of a chunk's first",

@@ -93,7 +93,7 @@ TRAINER = Group(
             "an epoch's end is its beginning",
         ),
         (
-            "values, slopes = problem.full(trace.w[m::m].astype(float))",
+            "values, slopes = problem.full(trace.ends(span).astype(float))",
             "values, slopes = problem.full(trace.w[:-1:m].astype(float))",
             "the same where no steps are recorded",
         ),
@@ -148,8 +148,8 @@ TRAINER = Group(
             "epochs of steps from 0",
         ),
         (
-            "self.final_w[r] = raw_w[rows[i] - 1 if failed else rows[i], i]",
-            "self.final_w[r] = raw_w[rows[i] - 1, i]",
+            "self.final_w[r] = trace.at(int(rows[i]) - failed, i)",
+            "self.final_w[r] = trace.at(int(rows[i]) - 1, i)",
             "the last step is not in the final parameters",
         ),
         (
@@ -217,21 +217,6 @@ EPOCHS = Group(
             "mean_grad_norm without weights",
         ),
         (
-            "total += values[:, k] * weights[k]",
-            "total += values[:, k] * weights[0]",
-            "norm_mean_grad without weights, of many numbers",
-        ),
-        (
-            "return sum_batches(values * weights[:, None, None], before)",
-            "return sum_batches(values * weights[0], before)",
-            "norm_mean_grad without weights, of few numbers",
-        ),
-        (
-            "if before is None else before + values[:, 0] * weights[0]",
-            "if before is None else values[:, 0] * weights[0]",
-            "what came before the chunk is lost, of many numbers",
-        ),
-        (
             '"mean_grad_norm": sums["grad_norm"] / n,',
             '"mean_grad_norm": norm(sums["grad"] / n),',
             "the norm of the mean for the mean of the norms",
@@ -287,14 +272,41 @@ EPOCHS = Group(
             "sums of other seeds",
         ),
         (
-            "        values = np.concatenate([before[:, None], values], axis=1)\n",
-            "        pass\n",
-            "a long epoch is its last chunk",
-        ),
-        (
             "name: value[:, live] for name, value in self.sums.items()",
             "name: value[:, : len(live)] for name, value in self.sums.items()",
             "the same within a long epoch",
+        ),
+        (
+            "evaluated[name][due] = values.reshape(ends.shape[:-1])",
+            "evaluated[name][: due.sum()] = values.reshape(ends.shape[:-1])",
+            "what is evaluated stands at other epochs",
+        ),
+    ],
+)
+
+RECORDED = Group(
+    "training/recorded.py",
+    "recorded epochs train",
+    [
+        (
+            "total += values[:, k] * weights[k]",
+            "total += values[:, k] * weights[0]",
+            "norm_mean_grad without weights, of many numbers",
+        ),
+        (
+            "return sum_batches(values * weights[:, None, None], before)",
+            "return sum_batches(values * weights[0], before)",
+            "norm_mean_grad without weights, of few numbers",
+        ),
+        (
+            "if before is None else before + values[:, 0] * weights[0]",
+            "if before is None else values[:, 0] * weights[0]",
+            "what came before the chunk is lost, of many numbers",
+        ),
+        (
+            "        values = np.concatenate([before[:, None], values], axis=1)\n",
+            "        pass\n",
+            "a long epoch is its last chunk",
         ),
         (
             "total = values[:, 0] * weights[0] if before is None else before +",
@@ -302,9 +314,29 @@ EPOCHS = Group(
             "the mean gradient of a long epoch is that of its last chunk",
         ),
         (
-            "evaluated[name][due] = values.reshape(ends.shape[:-1])",
-            "evaluated[name][: due.sum()] = values.reshape(ends.shape[:-1])",
-            "what is evaluated stands at other epochs",
+            "self.norms[1, step] = lengths(torch.sub(w, self.w, out=self.way))",
+            "self.norms[1, step] = lengths(torch.sub(w, self.start, out=self.way))",
+            "the length of a step is the way from the start, of large models",
+        ),
+        (
+            "w = torch.where(self.over[:, None], self.w, w)",
+            "pass",
+            "a large model that diverges ends with NaN",
+        ),
+        (
+            "self.sums[epoch].add_(gradient, alpha=self.sizes[batch])",
+            "self.sums[epoch].add_(gradient)",
+            "norm_mean_grad without weights, of large models",
+        ),
+        (
+            "if ((found > TINY) & (found < torch.inf)).all():",
+            "if True:",
+            "a gradient of 1e25 is taken for a divergence, of large models",
+        ),
+        (
+            "return len(self.loss) // len(self.gradient)",
+            "return 1",
+            "vectors of epochs are taken for those of steps",
         ),
     ],
 )
@@ -368,14 +400,10 @@ CHUNK = Group(
             "return np.where(bad.any(0), bad.argmax(0) + 1, len(bad))",
             "divergence found a step late",
         ),
+        ("bad |= doubtful", "pass", "a gradient that overflows before the loss is no divergence"),
         (
-            "bad[doubtful] |= ~np.isfinite(self.gradient[doubtful]).all(-1)",
-            "pass",
-            "a gradient that overflows before the loss is no divergence",
-        ),
-        (
-            "bad[doubtful] |= ~np.isfinite(self.gradient[doubtful]).all(-1)",
-            "bad |= doubtful",
+            "if self.every == 1:  # in",
+            "if False:  # in",
             "a gradient of 1e200, whose norm is none in float64, is a divergence",
         ),
         (
@@ -754,6 +782,7 @@ GROUPS = [
     TRAINER,
     PRODUCTS,
     EPOCHS,
+    RECORDED,
     STREAMS,
     CHECKPOINT,
     STATE,

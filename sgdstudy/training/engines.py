@@ -95,7 +95,7 @@ class Eager:
     name = "eager"
     chunk_steps = 256
     gathers = True
-    spares = 10_000
+    spares: float = 10_000
 
     def __init__(self, problem: Problem, config: TrainConfig) -> None:
         self.problem = problem
@@ -222,7 +222,7 @@ class Compiled:
     name = "compiled"
     chunk_steps = 65_536
     gathers = False
-    spares = 0
+    spares: float = 0
 
     def __init__(self, problem: Problem, config: TrainConfig) -> None:
         from sgdstudy.training.compiled import compile_steps

@@ -9,6 +9,8 @@ import torch
 
 from sgdstudy.quantities.chunk import norm
 
+STRETCH = 1024  # numbers whose squares are added up in their own dtype
+TINY = 1e-15  # a length: squares of many smaller numbers vanish in float32
 FEW = 1000  # numbers of a step: below, a line of Python for each costs more than its sum
 
 
@@ -56,11 +58,7 @@ class Recorded(NamedTuple):
 
 
 def of_every_step(
-    w: torch.Tensor,
-    loss: torch.Tensor,
-    gradient: torch.Tensor,
-    sizes: np.ndarray,
-    wanted: Wanted,
+    w: torch.Tensor, loss: torch.Tensor, gradient: torch.Tensor, sizes: np.ndarray, wanted: Wanted
 ) -> Recorded:
     """Return the record of steps `(S, R, p)` all of whose vectors are kept."""
     path, slopes = w.cpu().numpy(), gradient.cpu().numpy()
@@ -82,24 +80,28 @@ class Sparing:
     """
 
     def __init__(self, w: torch.Tensor, sizes: np.ndarray, n_epochs: int, wanted: Wanted) -> None:
-        self.sizes, self.ws, self.gradients, self.losses = sizes.tolist(), [w], [], []
-        self.start = w if wanted.start is None else wanted.start
-        self.w, self.over = w, torch.zeros(len(w), dtype=torch.bool, device=w.device)
-        shape = n_epochs, *w.shape
-        self.sums = torch.zeros(shape, dtype=torch.float64, device=w.device)
+        self.sizes: list[int] = sizes.tolist()
+        self.w, self.start = w, w if wanted.start is None else wanted.start
+        self.over = torch.zeros(len(w), dtype=torch.bool, device=w.device)
+        self.sums = torch.zeros(n_epochs, *w.shape, dtype=torch.float64, device=w.device)
         if wanted.sums is not None:
             self.sums[0] = torch.as_tensor(wanted.sums)
-        self.norms = torch.empty(3, n_epochs * len(sizes), len(w), dtype=torch.float64)
+        self.ws: list[torch.Tensor] = [w]
+        self.losses: list[torch.Tensor] = []
+        self.gradients: list[torch.Tensor] = []
+        self.norms = w.new_empty(3, n_epochs * len(sizes), len(w), dtype=torch.float64)
+        self.way = torch.empty_like(w)  # one for all steps: large memory that is new is slow
 
     def add(self, loss: torch.Tensor, gradient: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         """Take down a step that led to w; return w, but for replicas that stand still."""
         step = len(self.losses)
         epoch, batch = divmod(step, len(self.sizes))
-        for k, vectors in enumerate((gradient, w - self.w, self.w - self.start)):
-            self.norms[k, step] = torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float64)
+        self.norms[0, step] = lengths(gradient)
+        self.norms[1, step] = lengths(torch.sub(w, self.w, out=self.way))
+        self.norms[2, step] = lengths(torch.sub(self.w, self.start, out=self.way))
         self.sums[epoch].add_(gradient, alpha=self.sizes[batch])
         self.losses.append(loss)
-        self.over |= ~torch.isfinite(loss + self.norms[0, step].to(loss.device))
+        self.over |= ~torch.isfinite(loss + self.norms[0, step])
         if self.over.any():  # a host sync
             w = torch.where(self.over[:, None], self.w, w)
         if batch == 0:
@@ -112,7 +114,24 @@ class Sparing:
     def recorded(self) -> Recorded:
         """Return what was taken down."""
         vectors = torch.stack(self.ws), torch.stack(self.losses), torch.stack(self.gradients)
-        return Recorded(*vectors, self.norms.numpy(), self.sums.cpu().numpy())
+        return Recorded(*vectors, self.norms.cpu().numpy(), self.sums.cpu().numpy())
+
+
+def lengths(vectors: torch.Tensor) -> torch.Tensor:
+    """Return the Euclidean norms `(R,)` of vectors `(R, p)`, in float64.
+
+    Stretches of a vector in its own dtype, which needs no copy of it; all of it in float64 where a
+    square would be too large for that, or too small.
+    """
+    n, rest = divmod(vectors.shape[1], STRETCH)
+    norm_of = torch.linalg.vector_norm
+    parts = norm_of(vectors[:, : n * STRETCH].unflatten(1, (n, STRETCH)), dim=2).double()
+    if rest:
+        parts = torch.cat([parts, norm_of(vectors[:, n * STRETCH :], dim=1).double()[:, None]], 1)
+    found = norm_of(parts, dim=1)
+    if ((found > TINY) & (found < torch.inf)).all():
+        return found
+    return norm_of(vectors, dim=1, dtype=torch.float64)
 
 
 def sum_batches(values: np.ndarray, before: np.ndarray | None) -> np.ndarray:

@@ -220,7 +220,7 @@ class Run:
         most = min(most, self.engine.chunk_steps)
         if m <= most and not self.batch:
             ahead = 1 if self.adaptive else self.phases.until(self.epoch)
-            span = Span(self.sizes, min(most // m, ahead), 0, True)
+            span = Span(self.sizes, min(most // m, ahead, self._most_ends()), 0, True)
         else:
             last = min(m, self.batch + most)
             span = Span(self.sizes[self.batch : last], 1, self.batch, last == m)
@@ -271,12 +271,16 @@ class Run:
 
     def _values_per_step(self) -> int:
         """Return how many values a step keeps in memory until its chunk is written."""
-        batch, p = 0, self.problem.p
-        if not self.every_step:
-            p = -(-VALUES_PER_END * p // len(self.sizes))
+        batch, p = 0, self.problem.p if self.every_step else 0
         if self.engine.gathers and self.config.batch_size is not None:
             batch = int(self.sizes[0]) * (self.problem.x[0].numel() + self.problem.y[0].numel())
         return len(self.members) * max(p, batch, ROW_VALUES)
+
+    def _most_ends(self) -> int:
+        """Return how many epochs may end in a chunk, where their vectors are what it keeps."""
+        if self.every_step:
+            return self.phases.epochs
+        return max(1, CHUNK_VALUES // (len(self.members) * VALUES_PER_END * self.problem.p))
 
     # ---- what the chunk says ---------------------------------------------------------------
 
@@ -469,7 +473,7 @@ class Run:
         for i in np.flatnonzero(self.live[self.members]):
             r, failed = self.members[i], outcome[i] == 2
             # a diverged seed keeps the parameters of the step where it diverged
-            self.final_w[r] = trace.at(rows[i] - 1 if failed else rows[i], i)
+            self.final_w[r] = trace.at(int(rows[i]) - failed, i)
             self.n_steps[r] += rows[i]
             self.stop_epoch[r] = self.epoch + done[i] + (1 if failed else 0)
             self.live[r] = outcome[i] == 0

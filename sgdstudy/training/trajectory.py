@@ -39,7 +39,7 @@ class Trajectory:
     name = "elsewhere"
     chunk_steps = 4096
     gathers = False
-    spares = math.inf
+    spares: float = math.inf
 
     def __init__(
         self,

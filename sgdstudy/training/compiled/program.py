@@ -20,6 +20,7 @@ LARGE_BYTES = 500_000  # data beyond this does not stay in the second-level cach
 # What is fetched before it is needed, in numbers: indices this far ahead, one in every line; the
 # samples of indices that far ahead; the first lines of what a step writes.
 FETCHED = {"SOON": 160, "LINE": 8, "AHEAD": 100, "FIRST": 256}
+PART = 1024  # parameters that move, and are looked at, at once; a multiple of 8
 
 _ONE_LANE = """\
 typedef T V;
@@ -30,6 +31,7 @@ typedef double VD;
 #define V0 ((T)0)
 #define V1 ((T)1)
 #define EACH(e) return e;
+#define EACH_INTO(r, e) r = e;
 """
 _LANES = """\
 typedef T V __attribute__((vector_size(L * sizeof(T))));
@@ -40,6 +42,7 @@ typedef double VD __attribute__((vector_size(L * sizeof(double))));
 #define V0 (V{})
 #define V1 lit((T)1)
 #define EACH(e) V r; for (int l = 0; l < L; l++) r[l] = e; return r;
+#define EACH_INTO(r, e) for (int l = 0; l < L; l++) r[l] = e;
 """
 
 _PRELUDE = """\
@@ -95,20 +98,26 @@ template <Int n> static inline V sum_inner(const V* p) {  // contiguous memory, 
 static inline V sum_outer(const V* p, Int n, Int stride) {  // across memory
     V out; rows_sum<1>(p, stride, 0, n, &out); return out;
 }
-// |a - b|^2, or |a|^2, of P numbers: in float64, in eight interleaved sums whatever L is
-template <bool less> static inline VD square_of(const V* a, const V* b) {
-    VD acc[8] = {};
+// add |a - b|^2, or |a|^2, of n numbers in float64: in eight interleaved sums, whatever L is
+template <bool less> static inline void add_squares(const V* a, const V* b, Int n, VD* sums) {
+    VD acc[8];
+    for (int k = 0; k < 8; k++) acc[k] = sums[k];
     Int j = 0;
-    for (; j + 8 <= P; j += 8) UNROLL for (int k = 0; k < 8; k++) {
+    for (; j + 8 <= n; j += 8) UNROLL for (int k = 0; k < 8; k++) {
         const VD v = less ? WIDER(a[j + k]) - WIDER(b[j + k]) : WIDER(a[j + k]);
         acc[k] += v * v;
     }
-    for (int k = 0; k < P %% 8; k++) {
+    for (int k = 0; j + k < n; k++) {
         const VD v = less ? WIDER(a[j + k]) - WIDER(b[j + k]) : WIDER(a[j + k]);
         acc[k] += v * v;
     }
-    for (int k = 1; k < 8 && k < P; k++) acc[0] += acc[k];
-    return acc[0];
+    for (int k = 0; k < 8; k++) sums[k] = acc[k];
+}
+static inline VD length_of(const VD* sums) {
+    VD square = sums[0], r;
+    for (int k = 1; k < 8 && k < P; k++) square += sums[k];
+    EACH_INTO(r, __builtin_sqrt(AT(square)))
+    return r;
 }
 static inline V first_best(const V* p, int n, int stride) {  // as argmax: NaN is the largest
     V m = p[0], at = V0;
@@ -178,7 +187,7 @@ extern "C" int run(Int R, Int S, Int m, Int all, const Int* sizes, const Int* in
         const int n = R - r0 < L ? R - r0 : L;
         const Int* at[L];
         bool over[L] = {};
-        MEMORY V now[P], old[P], start[P], st[Q + 1], g[P];
+        MEMORY V now[P], start[P], st[Q + 1], g[P];
         MEMORY VD total[P];
         V sc[C + 1], loss[1];
         V* const right = 0;
@@ -199,36 +208,45 @@ extern "C" int run(Int R, Int S, Int m, Int all, const Int* sizes, const Int* in
             }
             if (!good) return 1;
             for (int c = 0; c < C; c++) sc[c] = lit((T)scalars[s * C + c]);
-            for (int j = 0; j < P; j++) old[j] = now[j];
 %(before)s
-            for (int j = 0; j < P; j++) {
-                V &w = now[j], d = g[j];
-%(rule)s
+            VD squares[3][8] = {};  // of the gradient, the update, the way from the start
+            add_squares<false>(g, g, P, squares[0]);
+            const VD length = length_of(squares[0]);
+            bool still = false;
+            for (int l = 0; l < n && !all; l++) {
+                over[l] |= !__builtin_isfinite(AT(loss[0]) + AT(length));
+                still |= over[l];
             }
-            const VD found[3] = {square_of<false>(g, g), square_of<true>(now, old),
-                                square_of<true>(old, start)};
+            if (batch == 0) {  // the sums go on from those of an earlier part of the epoch
+                for (int l = 0; l < n; l++)
+                    for (int j = 0; j < P; j++) AT(total[j]) = ts[l * P + j];
+            }
+            const double samples = sizes[s];
+            for (int first = 0; first < P; first += PART) {  // what is looked at stays in the cache
+                const int last = P - first < PART ? P : first + PART;
+                V old[P < PART ? P : PART];
+                for (int j = first; j < last; j++) old[j - first] = now[j];
+                for (int j = first; j < last; j++) {
+                    V &w = now[j], d = g[j];
+%(rule)s
+                }
+                add_squares<true>(now + first, old, last - first, squares[1]);
+                add_squares<true>(old, start + first, last - first, squares[2]);
+                for (int j = first; j < last; j++) total[j] += WIDER(g[j]) * samples;
+                for (int l = 0; l < n && still; l++) if (over[l])
+                    for (int j = first; j < last; j++) AT(now[j]) = AT(old[j - first]);
+            }
+            const VD lengths[3] = {length, length_of(squares[1]), length_of(squares[2])};
             T* tl = losses + s * R + r0;
             for (int l = 0; l < n; l++) {
                 tl[l] = AT(loss[0]);
-                for (int k = 0; k < 3; k++)
-                    norms[(k * S + s) * R + r0 + l] = __builtin_sqrt(AT(found[k]));
+                for (int k = 0; k < 3; k++) norms[(k * S + s) * R + r0 + l] = AT(lengths[k]);
             }
             __builtin_prefetch(tl + 2 * R, 1);
-            if (batch == 0) {  // the sums go on from those of an earlier part of the epoch
-                for (int l = 0; l < L; l++)
-                    for (int j = 0; j < P; j++) AT(total[j]) = l < n ? ts[l * P + j] : 0;
-            }
-            const double samples = sizes[s];
-            for (int j = 0; j < P; j++) total[j] += WIDER(g[j]) * samples;
             if (all) {
                 for (int k = 0; k < L * P && k < FIRST; k += LINE) {  // other pages: they take long
                     __builtin_prefetch(to + 2 * R * P + k, 1);
                     __builtin_prefetch(tg + 2 * R * P + k, 1);
-                }
-            } else {
-                for (int l = 0; l < n; l++) {
-                    over[l] |= !__builtin_isfinite(AT(loss[0]) + AT(found[0]));
-                    if (over[l]) for (int j = 0; j < P; j++) AT(now[j]) = AT(old[j]);
                 }
             }
             if (all || batch == 0) {
@@ -338,6 +356,7 @@ def program(
     ]
     counts = {"P": p, "Q": rule.n_state * p, "C": len(rule.scalars), "L": lanes}
     counts |= {
+        "PART": PART,
         "BLOCK": block,
         "F": widths[0],
         "M": widths[1],
