@@ -148,13 +148,13 @@ TRAINER = Group(
             "epochs of steps from 0",
         ),
         (
-            "self.final_w[r] = trace.at(int(rows[i]) - failed, i)",
-            "self.final_w[r] = trace.at(int(rows[i]) - 1, i)",
+            "self.final_w[r] = trace.at(rows - failed, there)",
+            "self.final_w[r] = trace.at(rows - 1, there)",
             "the last step is not in the final parameters",
         ),
         (
-            "self.stop_epoch[r] = self.epoch + done[i] + (1 if failed else 0)",
-            "self.stop_epoch[r] = self.epoch + done[i]",
+            "self.stop_epoch[r] = self.epoch + done + failed",
+            "self.stop_epoch[r] = self.epoch + done",
             "a divergence counts for the epoch before",
         ),
         (

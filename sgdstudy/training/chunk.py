@@ -45,12 +45,13 @@ class Trace:
         m = span.m // self.every
         return self.w[m::m]
 
-    def at(self, step: int, r: int) -> np.ndarray:
-        """Return the parameters of replica r before a step, or after the last, `(p,)`.
+    def at(self, steps: np.ndarray, replicas: np.ndarray) -> np.ndarray:
+        """Return the parameters of replicas, each before a step of its own, or after the last.
 
         Where they are not kept, the replica stood still from then on.
         """
-        return self.w[-(-step // self.every), r]
+        at: np.ndarray = self.w[-(-steps // self.every), replicas]
+        return at
 
     @cached_property
     def diverged(self) -> np.ndarray:

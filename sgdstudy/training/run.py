@@ -469,15 +469,15 @@ class Run:
 
     def _finish(self, trace: Trace, found: Verdict) -> None:
         """Note, for every live replica, where it stands."""
-        rows, done, outcome = found
-        for i in np.flatnonzero(self.live[self.members]):
-            r, failed = self.members[i], outcome[i] == 2
-            # a diverged seed keeps the parameters of the step where it diverged
-            self.final_w[r] = trace.at(int(rows[i]) - failed, i)
-            self.n_steps[r] += rows[i]
-            self.stop_epoch[r] = self.epoch + done[i] + (1 if failed else 0)
-            self.live[r] = outcome[i] == 0
-            self.reason[r] = REASONS[outcome[i]]
+        there = np.flatnonzero(self.live[self.members])
+        r, (rows, done, outcome) = self.members[there], (part[there] for part in found)
+        failed = outcome == 2
+        # a diverged seed keeps the parameters of the step where it diverged
+        self.final_w[r] = trace.at(rows - failed, there)
+        self.n_steps[r] += rows
+        self.stop_epoch[r] = self.epoch + done + failed
+        self.live[r] = outcome == 0
+        self.reason[r] = np.array(REASONS)[outcome]
 
     def _compact(self) -> None:
         """Drop the replicas that ended, once half of the batch has: shapes seldom change."""
