@@ -31,8 +31,18 @@ COMPILED_RULES = Group(
 
 COMPILED_STEPS = Group(
     "training/compiled/steps.py",
-    "compiled schedules sample_stream groups",
+    "compiled schedules sample_stream groups evaluation",
     [
+        (
+            "loss += (d - done) * rest.loss",
+            "loss += rest.loss",
+            "the samples of the last block count as one",
+        ),
+        (
+            "if n == problem.d or (problem.adds_up and n < problem.d)",
+            "if n <= problem.d",
+            "a norm of all residuals is added up by blocks",
+        ),
         (
             "lambda step: self.rates(step.astype(int) - 1)",
             "lambda step: self.rates(step.astype(int))",
@@ -78,8 +88,18 @@ OPERATIONS = Group(
 
 PROGRAM = Group(
     "training/compiled/program.py",
-    "compiled",
+    "compiled evaluation",
     [
+        (
+            "sum[j * L + l] += size * (double)AT(g[j]);",
+            "sum[j * L + l] += BLOCK * (double)AT(g[j]);",
+            "a smaller last block weighs as much as the others",
+        ),
+        (
+            "const auto better = (v > m) | ((v != v) & (m == m));",
+            "const auto better = v >= m;",
+            "of equal logits the last, and none that is NaN",
+        ),
         (
             "for (Int i = vecs * W; i < n; i++) last += p[i];",
             "for (Int i = vecs * W; i < n - 1; i++) last += p[i];",
@@ -94,6 +114,26 @@ PROGRAM = Group(
             "if ((unsigned long long)i >= (unsigned long long)D) return false;",
             "if (i >= D) return false;",
             "a negative index reads what lies before the data",
+        ),
+        (
+            "add_squares<true>(now + first, old, last - first, squares[1]);",
+            "add_squares<true>(now + first, start + first, last - first, squares[1]);",
+            "the length of a step is the way from the start",
+        ),
+        (
+            "total[j] += WIDER(g[j]) * samples;",
+            "total[j] += WIDER(g[j]);",
+            "the mean gradient without weights",
+        ),
+        (
+            "AT(now[j]) = AT(old[j - first]);",
+            "AT(now[j]) = AT(old[j]);",
+            "a replica that diverged stands at other parameters",
+        ),
+        (
+            "for (int k = 1; k < 8 && k < P; k++) square += sums[k];",
+            "for (int k = 1; k < 7 && k < P; k++) square += sums[k];",
+            "every eighth parameter is left out of norms",
         ),
         (
             "lit((T)scalars[s * C + c])",

@@ -310,7 +310,7 @@ PROBLEM = Group(
 
 EVALUATION = Group(
     "problems/evaluation.py",
-    "problem train sample_stream quantities iteration_cost",
+    "problem train sample_stream quantities iteration_cost evaluation",
     [
         (
             "if self._broadcasts:\n            return self.model(w.unsqueeze(-1).unbind(1), x)",
@@ -323,29 +323,29 @@ EVALUATION = Group(
             "gradients divided by the number of replicas",
         ),
         (
-            "loss, gradient = loss + share * some[0], gradient + share * some[1]",
-            "loss, gradient = loss + share * some[0], some[1]",
-            "the gradient of the last block only",
+            "total = [a + b for a, b in zip(total, some, strict=True)] if total else some",
+            "total = some",
+            "the last block only",
         ),
         (
-            "values[part] += share * loss.cpu().numpy()",
-            "values[part] += loss.cpu().numpy()",
+            "some = [share * part.double() for part in some]",
+            "some = [part.double() for part in some]",
             "blocks are added up without weights",
         ),
-        ("values[part] += share * right", "values[part] += right", "an accuracy above 1"),
+        ("right[part] += share * self", "right[part] += self", "an accuracy above 1"),
         (
             "x, y = self.test if test and self.test is not None else (self.x, self.y)",
             "x, y = self.test if self.test is not None else (self.x, self.y)",
             "accuracy always of the test data",
         ),
         (
-            "right = self.predict(tensor, some_x).argmax(2) == some_y",
-            "right = self.predict(tensor, some_x).argmin(2) == some_y",
+            "(prediction.argmax(2) == y).double()",
+            "(prediction.argmin(2) == y).double()",
             "the least logit",
         ),
         (
-            "self.loss in losses.ADDITIVE\n        size = _at_once(x) if adds_up else len(x)",
-            "self.loss in losses.LOSSES\n        size = _at_once(x) if adds_up else len(x)",
+            "return callable(self.loss) or self.loss in losses.ADDITIVE",
+            "return callable(self.loss) or self.loss in losses.LOSSES",
             "a norm of all residuals is added up by blocks",
         ),
         (

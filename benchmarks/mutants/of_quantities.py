@@ -46,8 +46,8 @@ CHUNK = Group(
         ),
         ("return np.sqrt(found, out=found)", "return found", "norms squared"),
         (
-            "np.subtract(part, other[at : at + by], out=held[: len(part)], dtype=float)",
-            "np.subtract(part, other[: len(part)], out=held[: len(part)], dtype=float)",
+            "rest = None if other is None else other[at : at + by]",
+            "rest = None if other is None else other[: len(part)]",
             "vectors are compared with those of the first part",
         ),
         (
@@ -56,8 +56,8 @@ CHUNK = Group(
             "only the first step that is known has a full gradient",
         ),
         (
-            "else values[self.steps]",
-            "else values[: len(self.steps)]",
+            "return values[self.steps] if len(values) == self.n_steps else",
+            "return values[: len(self.steps)] if len(values) == self.n_steps else",
             "the batches' gradients are those of other steps",
         ),
         (

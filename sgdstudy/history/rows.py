@@ -59,9 +59,9 @@ class Rows:
 
     def batch(self) -> pa.RecordBatch:
         """Return the rows that exist, seed by seed."""
-        keep = self.keep.T
+        keep = slice(None) if self.keep.all() else self.keep.T.ravel()
         flat = {
-            name: np.broadcast_to(values, self.keep.shape).T[keep]
+            name: np.broadcast_to(values, self.keep.shape).T.ravel()[keep]
             for name, values in self.columns.items()
         }
         return pa.RecordBatch.from_pydict(flat)

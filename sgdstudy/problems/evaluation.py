@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sgdstudy")
 EVALUATE_AT_ONCE = 100_000  # numbers of inputs at once when all the data is evaluated: cached
+
+
+class Evaluated(NamedTuple):
+    """What N parameter vectors make of all the data, in float64."""
+
+    loss: np.ndarray  # (N,)
+    gradient: np.ndarray  # (N, p)
+    accuracy: np.ndarray | None  # (N,), see `Evaluation.accuracy`; None: there are no classes
 
 
 class Evaluation:
@@ -70,38 +78,42 @@ class Evaluation:
 
     def losses(self, w: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return the batch loss of every replica, its penalty included, `(R,)`."""
-        loss = self.batch_loss(self.predict(w, x), y)
-        return loss if self.penalties is None else loss + self.penalties(w)
+        return self._penalised(self.batch_loss(self.predict(w, x), y), w)
 
     def losses_and_gradients(
         self, w: torch.Tensor, x: torch.Tensor, y: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the batch losses `(R,)` and their gradients `(R, p)`.
+        """Return the batch losses `(R,)` and their gradients `(R, p)`."""
+        loss, gradient, _ = self.differentiated(w, x, y)
+        return loss, gradient
+
+    def differentiated(
+        self, w: torch.Tensor, x: torch.Tensor, y: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return batch losses `(R,)`, their gradients `(R, p)` and predictions `(R, B, ...)`.
 
         The vector of losses is differentiated against ones, so replicas never mix.
         """
         w = w.detach().requires_grad_()
-        loss = self.losses(w, x, y)
+        prediction = self.predict(w, x)
+        loss = self._penalised(self.batch_loss(prediction, y), w)
         (gradient,) = torch.autograd.grad(loss, w, torch.ones_like(loss))
-        return loss.detach(), gradient
+        return loss.detach(), gradient, prediction.detach()
 
     def over_all(self, w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the losses `(R,)` of all the data and their gradients `(R, p)`.
 
         Of more samples than stay in the cache, block by block, added up in float64 and returned so.
         """
-        loss, gradient = w.new_zeros(len(w)).double(), torch.zeros_like(w).double()
-        for x, y, share in self._samples(self.x, self.y, len(w)):
-            some = self.losses_and_gradients(w, x, y)
-            if share == 1:
-                return some
-            loss, gradient = loss + share * some[0], gradient + share * some[1]
+        loss, gradient, _ = self._over_all(w, scored=False)
         return loss, gradient
 
     def losses_over_all(self, w: torch.Tensor) -> torch.Tensor:
-        """Return the losses `(R,)` of all the data, without their gradients; see `over_all`."""
-        parts = self._samples(self.x, self.y, len(w))
-        return sum((share * self.losses(w, x, y) for x, y, share in parts), w.new_zeros(len(w)))
+        """Return the losses `(R,)` of all the data, in float64, without gradients."""
+        total = w.new_zeros(len(w), dtype=torch.float64)
+        for x, y, share in self._samples(self.x, self.y, len(w)):
+            total = total + share * self.losses(w, x, y).double()
+        return total
 
     @own_state()
     def full(self, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -111,27 +123,37 @@ class Evaluation:
         """
         if self.least_squares is not None:
             return self.least_squares.loss(w), self.least_squares.gradient(w)
-        values, gradients = np.empty(len(w)), np.empty(w.shape)
+        found = self.evaluate(w)
+        return found.loss, found.gradient
+
+    @own_state()
+    def full_loss(self, w: np.ndarray) -> np.ndarray:
+        """Return the loss `(N,)` of all the data alone; see `full`."""
+        if self.least_squares is not None:
+            return self.least_squares.loss(w)
+        values = np.empty(len(w))
         for part, tensor in self._blocks(w, self.x):
-            loss, gradient = self.over_all(tensor)
-            values[part], gradients[part] = loss.cpu().numpy(), gradient.cpu().numpy()
-        return values, gradients
+            with torch.no_grad():
+                values[part] = self.losses_over_all(tensor).cpu().numpy()
+        return values
+
+    @own_state()
+    def evaluate(self, w: np.ndarray) -> Evaluated:
+        """Return what all the data say at parameters `(N, p)`, from one pass over them."""
+        loss, gradient, right = np.empty(len(w)), np.empty(w.shape), np.empty(len(w))
+        for part, tensor in self._blocks(w, self.x):
+            found = self._over_all(tensor, scored=True)
+            for values, of_part in zip((loss, gradient, right), found, strict=True):
+                values[part] = of_part.cpu().numpy()
+        return Evaluated(loss, gradient, right if self.has_classes else None)
 
     @own_state()
     def test_loss(self, w: np.ndarray) -> np.ndarray:
         """Return the loss `(N,)` on the test data at parameters `(N, p)`."""
         if self.test is None:
             raise InputError("this problem has no test data; give test=(x, y)")
-        values = np.empty(len(w))
-        for part, tensor in self._blocks(w, self.test[0]):
-            values[part] = 0.0
-            for x, y, share in self._samples(*self.test, len(tensor)):
-                with torch.no_grad():
-                    loss = self.batch_loss(self.predict(tensor, x), y)
-                    values[part] += share * loss.cpu().numpy()
-        return values
+        return self.scores(w, test=True)[0]
 
-    @own_state()
     def accuracy(self, w: np.ndarray, test: bool = False) -> np.ndarray:
         """Return the share `(N,)` of samples whose largest logit is that of their class.
 
@@ -139,15 +161,30 @@ class Evaluation:
             w: parameters `(N, p)`.
             test: of the test data, instead of the data trained on.
         """
+        return self.scores(w, test)[1]
+
+    @own_state()
+    def scores(self, w: np.ndarray, test: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Return loss, without a penalty, and accuracy `(N,)` each; see `accuracy`."""
         x, y = self._data(test)
-        values = np.empty(len(w))
+        loss, right = np.zeros(len(w)), np.zeros(len(w))
         for part, tensor in self._blocks(w, x):
-            values[part] = 0.0
             for some_x, some_y, share in self._samples(x, y, len(tensor)):
                 with torch.no_grad():
-                    right = self.predict(tensor, some_x).argmax(2) == some_y
-                values[part] += share * right.double().mean(1).cpu().numpy()
-        return values
+                    prediction = self.predict(tensor, some_x)
+                    loss[part] += share * self.batch_loss(prediction, some_y).cpu().numpy()
+                    right[part] += share * self._right(prediction, some_y).cpu().numpy()
+        return loss, right
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether the loss of all the data is the size-weighted mean of those of its parts."""
+        return callable(self.loss) or self.loss in losses.ADDITIVE
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether there is an accuracy."""
+        return self.loss == "cross_entropy"
 
     @own_state()
     def measured(self, name: str, function: Any, w: np.ndarray, test: bool = False) -> np.ndarray:
@@ -174,6 +211,27 @@ class Evaluation:
                     raise failed(f"the measure {name!r}", error) from error
         return values
 
+    def _penalised(self, loss: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return loss if self.penalties is None else loss + self.penalties(w)
+
+    def _right(self, prediction: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return the share `(R,)` of samples whose class has the largest logit; else NaN."""
+        if not self.has_classes:
+            return torch.full((len(prediction),), torch.nan)
+        return (prediction.argmax(2) == y).double().mean(1)
+
+    def _over_all(self, w: torch.Tensor, scored: bool) -> list[torch.Tensor]:
+        """Return losses, gradients and, if they are to be scored, accuracies; see `over_all`."""
+        total: list[torch.Tensor] = []
+        for x, y, share in self._samples(self.x, self.y, len(w)):
+            loss, gradient, prediction = self.differentiated(w, x, y)
+            some = [loss, gradient, self._right(prediction, y) if scored else loss]
+            if share == 1:
+                return some
+            some = [share * part.double() for part in some]
+            total = [a + b for a, b in zip(total, some, strict=True)] if total else some
+        return total
+
     def _data(self, test: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the data, or the test data where they are wanted."""
         x, y = self.test if test and self.test is not None else (self.x, self.y)
@@ -184,8 +242,7 @@ class Evaluation:
 
         The loss must add up for that; else they come at once.
         """
-        adds_up = callable(self.loss) or self.loss in losses.ADDITIVE
-        size = _at_once(x) if adds_up else len(x)
+        size = _at_once(x) if self.adds_up else len(x)
         for start in range(0, len(x), size):
             block = slice(start, start + size)
             yield (

@@ -347,6 +347,10 @@ class Problem(Evaluation):
             return self
         return self._changed(x=x, y=y)
 
+    def part(self, first: int) -> Problem:
+        """Return the problem on the samples from one on, whose moments are not sought."""
+        return self._changed(x=self.x[first:], y=self.y[first:], exact=False)
+
     def _changed(self, **attributes: Any) -> Problem:
         """Return a copy with some attributes changed; what depends on the data is found anew."""
         other = object.__new__(Problem)

@@ -11,7 +11,7 @@ Start reading: `chunk.py` (what a quantity sees), then `formulas.py` (the quanti
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -53,6 +53,8 @@ QUANTITIES: dict[str, Callable[[Chunk], np.ndarray | None]] = {
         formulas.grad_histogram,
     )
 }
+# what can do with the gradients at which the full one is known, and the distance to the start
+SPARING = (formulas.distance_start, formulas.grad_cosine)
 PRESETS: dict[str, tuple[str, ...]] = {
     "off": (),
     "light": ("distance", "distance_start", "grad_cosine"),
@@ -94,6 +96,14 @@ def resolve(diagnostics: Any) -> dict[str, Callable[[Chunk], np.ndarray | None]]
             cheap = preset and item.startswith("full_")
             chosen[item] = _where_exact(QUANTITIES[item]) if cheap else QUANTITIES[item]
     return chosen
+
+
+def are_sparing(
+    chosen: Mapping[str, Callable[[Chunk], np.ndarray | None]], no_w_true: bool
+) -> bool:
+    """Whether none of the chosen quantities needs parameters or gradients of every step."""
+    rest = set(chosen.values()) - {*SPARING, *([formulas.distance] if no_w_true else [])}
+    return not rest
 
 
 def compute(

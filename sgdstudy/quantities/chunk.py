@@ -12,6 +12,7 @@ import numpy as np
 from sgdstudy.problems.problem import Problem
 
 EVERY = 10  # steps between two that get the costly quantities, where they are not exact
+FEW = 8  # numbers of a vector: below, a line of Python for each costs less than a call for each
 AT_ONCE = 65_536  # numbers that are looked at in one go: they stay in the cache
 
 
@@ -42,8 +43,11 @@ class Known:
         return cls(np.arange(len(vectors)), vectors, len(vectors))
 
     def of(self, values: np.ndarray) -> np.ndarray:
-        """Return those of values of all steps, `(S, ...)`, that are of these, `(k, ...)`."""
-        return values if len(self.steps) == self.n_steps else values[self.steps]
+        """Return those of values of all steps, `(S, ...)`, that are of these, `(k, ...)`.
+
+        Values of the first steps of epochs only, `(E, ...)`, are of these already, or of none.
+        """
+        return values[self.steps] if len(values) == self.n_steps else values[: len(self.steps)]
 
     def put(self, values: np.ndarray) -> np.ndarray:
         """Return values of these steps, `(k, ...)`, as those of all, `(S, ...)`: else NaN."""
@@ -59,12 +63,15 @@ class Chunk:
     """S consecutive steps of R replicas; in float64 `w`, `w_next`, `gradient`, `full_gradient`.
 
     Attributes:
-        path: parameters before each update and after the last, `(S+1, R, p)`, as recorded.
-        slopes: gradient of the batch loss before each update, `(S, R, p)`, as recorded.
+        path: parameters before each update and after the last, `(S+1, R, p)`, as recorded; where
+            only `quantities.SPARING` are asked for, perhaps of the first step of each epoch only.
+        slopes: gradient of the batch loss before each update, `(S, R, p)`, as recorded; or of the
+            same steps.
         loss: batch loss at w, `(S, R)`.
         size: samples in the batch, `(S,)`.
         full: gradient of the whole loss at w, where it is known.
         w_start: parameters each replica started from, `(R, p)`.
+        from_start: distance of w to them, `(S, R)`; None: not known yet.
         w_true: parameters that made the data, `(p,)`, or by step `(S, 1, p)`; or None.
         lr: step size, or those of the steps, `(S, 1)`.
         problem: data, model and loss; None: what needs samples or curvature is NaN.
@@ -91,6 +98,7 @@ class Chunk:
     step: np.ndarray | None = None
     every: int | None = None
     kept: Any = None
+    from_start: np.ndarray | None = None
     statistics: ByName = field(default_factory=dict[str, np.ndarray])
 
     @cached_property
@@ -159,16 +167,25 @@ def norm(vectors: np.ndarray, other: np.ndarray | None = None) -> np.ndarray:
         other = np.broadcast_to(other, vectors.shape)
     found = np.empty(vectors.shape[:-1])
     by = max(1, AT_ONCE // max(1, vectors[:1].size))
-    held = np.empty((min(by, len(vectors)), *vectors.shape[1:]))
     for at in range(0, len(vectors), by):
         part = vectors[at : at + by]
-        if other is not None:
-            part = np.subtract(part, other[at : at + by], out=held[: len(part)], dtype=float)
-        elif part.dtype != float:
-            held[: len(part)] = part
-            part = held[: len(part)]
-        found[at : at + by] = np.einsum("...p,...p->...", part, part)
+        rest = None if other is None else other[at : at + by]
+        if vectors.shape[-1] < FEW:
+            found[at : at + by] = 0.0
+            for j in range(vectors.shape[-1]):  # in this order, as compiled steps do
+                column = _off(part[..., j], None if rest is None else rest[..., j])
+                found[at : at + by] += column * column
+        else:
+            part = _off(part, rest)
+            found[at : at + by] = np.einsum("...p,...p->...", part, part)
     return np.sqrt(found, out=found)
+
+
+def _off(values: np.ndarray, other: np.ndarray | None) -> np.ndarray:
+    """Return what values are off others, in float64; None: off 0."""
+    if other is None:
+        return values.astype(float, copy=False)
+    return np.subtract(values, other, dtype=float)
 
 
 def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:

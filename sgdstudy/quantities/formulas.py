@@ -35,6 +35,8 @@ def distance(chunk: Chunk) -> np.ndarray:
 
 def distance_start(chunk: Chunk) -> np.ndarray:
     """Distance to the parameters the run started from, |w - w_start|."""
+    if chunk.from_start is not None:
+        return chunk.from_start
     return norm(chunk.path[:-1], chunk.w_start)
 
 

@@ -186,6 +186,9 @@ def _cut(draws: Draws, d: int, n: int) -> Draws:
         yield torch.cat([epoch[:n] for epoch in part.split(d)])
 
 
+NONE = torch.empty(0, dtype=torch.int64)  # no samples
+
+
 class Sampler:
     """The index streams of R seeds, read side by side.
 
@@ -231,7 +234,7 @@ class Sampler:
             self._streams = [_cut(stream, d, epoch) for stream in self._streams]
         # a shared stream's generator is used by others, too
         self._fresh = fresh and not self._shared
-        self._rest = [torch.empty(0, dtype=torch.int64) for _ in seeds]
+        self._rest = [NONE] * len(seeds)
         self._reorder = ADAPTIVE.get(order) if isinstance(order, str) else None
         self.adaptive = self._reorder is not None
         self._batch_size, self._steps = batch_size, -(-(epoch or d) // batch_size)
@@ -256,18 +259,17 @@ class Sampler:
             InputError: an epoch of an adaptive order whose gradients have not been learned.
         """
         out = torch.empty(len(self._streams), n, dtype=torch.int64)
+        rows = out.numpy()  # whose parts are written in a fraction of torch's time
         for r, stream in enumerate(self._streams):
-            parts, there = [self._rest[r]], len(self._rest[r])
-            while there < n:
-                parts.append(next(stream))
-                there += len(parts[-1])
-            last = parts[-1]
-            cut = len(last) - (there - n)
-            parts[-1], rest = last[:cut], last[cut:]
-            torch.cat(parts, out=out[r])
+            rest, there = self._rest[r], 0
+            while (size := rest.shape[0]) < n - there:
+                rows[r, there : there + size] = rest.numpy()
+                rest, there = next(stream), there + size
+            rows[r, there:] = rest.numpy()[: n - there]
+            rest = rest[n - there :] if size > n - there else NONE
             # a view would keep all of it, or change with what a user's own order yields; shared
             # draws are kept anyway
-            self._rest[r] = rest if self._shared else rest.clone()
+            self._rest[r] = rest if self._shared or rest is NONE else rest.clone()
         if self.adaptive:
             self._taken.append(out)
         return out

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sgdstudy.quantities.chunk import Known, norm
-from sgdstudy.training.engines import Recorded
+from sgdstudy.problems.evaluation import Evaluated
+from sgdstudy.quantities.chunk import Known
+from sgdstudy.training.recorded import Recorded
 
 REASONS = ("", "converged", "diverged")  # why a replica ended; in a state: their numbers
 
@@ -30,20 +31,36 @@ class Span:
 
 
 class Trace:
-    """What a chunk's steps recorded, on the host."""
+    """What a chunk's steps recorded, on the host; vectors of all its steps, or of one an epoch."""
 
     def __init__(self, recorded: Recorded) -> None:
-        self.w = recorded.w.cpu().numpy()  # (S+1, R, p), the chunk's host sync
+        self.w = recorded.w.cpu().numpy()  # (k+1, R, p), the chunk's host sync
         self.loss = recorded.loss.cpu().numpy()  # (S, R)
-        self.gradient = recorded.gradient.cpu().numpy()  # (S, R, p)
-        self.grad_norm = norm(self.gradient)  # (S, R)
+        self.gradient = recorded.gradient.cpu().numpy()  # (k, R, p)
+        self.grad_norm, self.update_norm, self.distance_start = recorded.norms  # (S, R)
+        self.sums, self.every = recorded.sums, recorded.every
+
+    def ends(self, span: Span) -> np.ndarray:
+        """Return the parameters at the ends of its epochs, `(E, R, p)`."""
+        m = span.m // self.every
+        return self.w[m::m]
+
+    def at(self, steps: np.ndarray, replicas: np.ndarray) -> np.ndarray:
+        """Return the parameters of replicas, each before a step of its own, or after the last.
+
+        Where they are not kept, the replica stood still from then on.
+        """
+        at: np.ndarray = self.w[-(-steps // self.every), replicas]
+        return at
 
     @cached_property
     def diverged(self) -> np.ndarray:
         """The first step whose loss or gradient is not finite, else S, `(R,)`."""
         bad = ~np.isfinite(self.loss)
-        doubtful = ~np.isfinite(self.grad_norm)  # float64 may have a norm that is too large
-        bad[doubtful] |= ~np.isfinite(self.gradient[doubtful]).all(-1)
+        doubtful = ~np.isfinite(self.grad_norm)
+        if self.every == 1:  # in float64 the norm may be too large
+            doubtful[doubtful] = ~np.isfinite(self.gradient[doubtful]).all(-1)
+        bad |= doubtful
         return np.where(bad.any(0), bad.argmax(0), len(bad))
 
 
@@ -52,8 +69,7 @@ class Whole(NamedTuple):
 
     loss: np.ndarray  # (S, R)
     gradient: Known  # (S, R, p)
-    end_loss: np.ndarray  # (E, R)
-    end_gradient: np.ndarray  # (E, R, p)
+    ends: Evaluated  # (E, R, ...)
 
 
 class Verdict(NamedTuple):

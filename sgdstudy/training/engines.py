@@ -19,12 +19,13 @@ import torch
 from sgdstudy.errors import InputError, Unsupported
 from sgdstudy.language import say, to_say
 from sgdstudy.problems import trial
-from sgdstudy.problems.evaluation import EVALUATE_AT_ONCE
+from sgdstudy.problems.evaluation import EVALUATE_AT_ONCE, Evaluated
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe import groups, rules, schedules
 from sgdstudy.recipe.clipping import clipped
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.recipe.one_by_one import OneByOne
+from sgdstudy.training.recorded import ALL, Recorded, Sparing, Wanted, of_every_step
 
 log = logging.getLogger("sgdstudy")
 WORTH_STEPS = 2000  # eager steps that take as long as compiling does, about 0.2 s
@@ -45,26 +46,22 @@ class Samples(NamedTuple):
     y: torch.Tensor
 
 
-class Recorded(NamedTuple):
-    """S steps of R replicas."""
-
-    w: torch.Tensor  # (S+1, R, p), before each step, and after the last
-    loss: torch.Tensor  # (S, R), of the batch, before the step
-    gradient: torch.Tensor  # (S, R, p)
-
-
 class Engine(Protocol):
     """Takes steps."""
 
     name: str
     chunk_steps: int  # the most steps worth taking at once
     gathers: bool  # whether the batches of a chunk lie in memory at once
+    spares: float  # from how many parameters on it is faster not to keep every step's vectors
 
     def init(self, w: torch.Tensor) -> Any:
         """Return the state for parameters `(R, p)`."""
 
     def select(self, w: torch.Tensor, state: Any, live: torch.Tensor) -> Any:
         """Return the state of the replicas at positions `live`; w holds their parameters."""
+
+    def evaluate(self, w: np.ndarray) -> Evaluated:
+        """Return what all the data say at parameters `(N, p)`."""
 
     def steps(
         self,
@@ -74,6 +71,7 @@ class Engine(Protocol):
         sizes: np.ndarray,
         n_epochs: int,
         first: int,
+        wanted: Wanted = ALL,
     ) -> tuple[torch.Tensor, Any, Recorded]:
         """Take the steps of a chunk.
 
@@ -84,6 +82,7 @@ class Engine(Protocol):
             sizes: of the batches of one epoch, or of a part of one, `(m,)`.
             n_epochs: how often these sizes come.
             first: number of the first step, from 1.
+            wanted: what of them is recorded.
 
         Returns:
             The parameters and the state after the last step, and what was recorded.
@@ -96,6 +95,7 @@ class Eager:
     name = "eager"
     chunk_steps = 256
     gathers = True
+    spares: float = 10_000
 
     def __init__(self, problem: Problem, config: TrainConfig) -> None:
         self.problem = problem
@@ -121,6 +121,10 @@ class Eager:
         """Return the state of some replicas."""
         return self.rule.select(w, state, live)
 
+    def evaluate(self, w: np.ndarray) -> Evaluated:
+        """Return what all the data say at parameters `(N, p)`."""
+        return self.problem.evaluate(w)
+
     def steps(
         self,
         w: torch.Tensor,
@@ -129,9 +133,11 @@ class Eager:
         sizes: np.ndarray,
         n_epochs: int,
         first: int,
+        wanted: Wanted = ALL,
     ) -> tuple[torch.Tensor, Any, Recorded]:
         """Take the steps one by one; see `Engine`."""
         ws, losses, gradients = [w], [], []
+        sparing = None if wanted.every_step else Sparing(w, sizes, n_epochs, wanted)
         n_steps = n_epochs * len(sizes)
         rates: list[Any] = [None] * n_steps
         if self.rates is not None:
@@ -144,10 +150,16 @@ class Eager:
             along = clipped(gradient, **self.clips)
             step = rules.Step(along, loss, lr, partial(self._again, batch))
             w, state = self.rule.update(w, state, step)
+            if sparing is not None:
+                w = sparing.add(loss, gradient, w)
+                continue
             ws.append(w)
             losses.append(loss)
             gradients.append(gradient)
-        return w, state, Recorded(torch.stack(ws), torch.stack(losses), torch.stack(gradients))
+        if sparing is not None:
+            return w, state, sparing.recorded()
+        vectors = torch.stack(ws), torch.stack(losses), torch.stack(gradients)
+        return w, state, of_every_step(*vectors, sizes, wanted)
 
     def _evaluated(self, w: torch.Tensor, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Return losses `(R,)` and gradients `(R, p)` of batches; None: of all the data."""
@@ -210,6 +222,7 @@ class Compiled:
     name = "compiled"
     chunk_steps = 65_536
     gathers = False
+    spares: float = 0
 
     def __init__(self, problem: Problem, config: TrainConfig) -> None:
         from sgdstudy.training.compiled import compile_steps
@@ -225,6 +238,10 @@ class Compiled:
         """Return the state of some replicas."""
         return state[live]
 
+    def evaluate(self, w: np.ndarray) -> Evaluated:
+        """Return what all the data say at parameters `(N, p)`."""
+        return self._steps.evaluate(w)
+
     def steps(
         self,
         w: torch.Tensor,
@@ -233,14 +250,14 @@ class Compiled:
         sizes: np.ndarray,
         n_epochs: int,
         first: int,
+        wanted: Wanted = ALL,
     ) -> tuple[torch.Tensor, torch.Tensor, Recorded]:
         """Take the steps in one call; see `Engine`."""
         sizes, data = np.tile(sizes, n_epochs), (samples.x, samples.y)
         own = samples.x is self.problem.x
-        w, state, *recorded = self._steps(
-            w, state, samples.indices, sizes, first, None if own else data
+        return self._steps(
+            w, state, samples.indices, sizes, first, None if own else data, n_epochs, wanted
         )
-        return w, state, Recorded(*recorded)
 
 
 def choose(problem: Problem, config: TrainConfig) -> tuple[Engine, str]:

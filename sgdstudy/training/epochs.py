@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
+from sgdstudy.problems.evaluation import Evaluated
 from sgdstudy.problems.problem import Problem
 from sgdstudy.quantities import norm
 from sgdstudy.recipe import columns
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.recipe.phases import Phases
 from sgdstudy.training.chunk import Span, Trace
+from sgdstudy.training.recorded import sum_batches
 
-FEW = 1000  # numbers of a step: below, a line of Python for each costs more than its sum
 COLUMNS = tuple(column.name for column in columns.OF_EPOCHS)
 
 
@@ -51,6 +53,11 @@ class Epochs:
             name for name in self.columns[len(COLUMNS) :] if name not in self._measured
         ]
 
+    @property
+    def gradients(self) -> np.ndarray | None:
+        """Sum of the present epoch's gradients so far, `(R, p)`; None: it has yet to begin."""
+        return self.sums["grad"][0] if self.sums else None
+
     def add(self, span: Span, trace: Trace) -> None:
         """Add the batches of E whole epochs, or of a part of one, as they were recorded."""
         sizes = span.sizes
@@ -58,20 +65,19 @@ class Epochs:
         def by_epoch(values: np.ndarray) -> np.ndarray:
             return values.reshape(span.n_epochs, span.m, *values.shape[1:])
 
-        loss, w_next = by_epoch(trace.loss).astype(float), by_epoch(trace.w[1:])
+        loss = by_epoch(trace.loss).astype(float)
         terms = {
             "loss": loss,
             "weighted_loss": sizes[:, None] * loss,
             "grad_norm": sizes[:, None] * by_epoch(trace.grad_norm),
         }
         if self.config.average is not None:
-            terms["w"] = w_next.astype(float)
-        sums = {name: _sum_batches(value, self.sums.get(name)) for name, value in terms.items()}
-        gradient = by_epoch(trace.gradient)
-        self.sums = sums | {"grad": _sum_weighted(gradient, sizes, self.sums.get("grad"))}
-        self._last = loss[:, -1], w_next[:, -1].astype(float)
+            terms["w"] = by_epoch(trace.w[1:]).astype(float)
+        sums = {name: sum_batches(value, self.sums.get(name)) for name, value in terms.items()}
+        self.sums = sums | {"grad": trace.sums}
+        self._last = loss[:, -1], trace.ends(span).astype(float)
         if self.config.ema is not None:
-            self._move(w_next.astype(float), self.config.ema)
+            self._move(by_epoch(trace.w[1:]).astype(float), self.config.ema)
 
     def _move(self, w_next: np.ndarray, decay: float) -> None:
         """Follow e <- decay e + (1 - decay) w over steps `(E, m, R, p)`, from the first w on."""
@@ -98,25 +104,22 @@ class Epochs:
             "sum_loss": sums["loss"],
             "mean_loss": sums["loss"] / len(sizes),
             "mean_grad_norm": sums["grad_norm"] / n,
-            "norm_mean_grad": norm(sums["grad"] / n),
+            "norm_mean_grad": norm(sums["grad"]) / n,
         }
 
-    def close(
-        self, done: int, full_loss: np.ndarray, full_gradient: np.ndarray, due: np.ndarray
-    ) -> dict[str, np.ndarray]:
+    def close(self, done: int, ends: Evaluated, due: np.ndarray) -> dict[str, np.ndarray]:
         """Return all columns of the epochs that were added, `(E, R)` each.
 
         Args:
             done: number of epochs before them.
-            full_loss: at their ends, `(E, R)`.
-            full_gradient: `(E, R, p)`.
+            ends: what all the data say at their ends, `(E, R, ...)`.
             due: which of them are evaluated, `(E,)`; of the others some columns are NaN.
         """
         assert self._last is not None
-        whole = {"full_loss": full_loss, "full_grad_norm": norm(full_gradient)}
+        whole = {"full_loss": ends.loss, "full_grad_norm": norm(ends.gradient)}
         values = whole | self.of_batches(done)
         values = {name: values[name] for name in COLUMNS}
-        values |= self._at_the_end(done, self._last[1], self.sums.get("w"), due)
+        values |= self._at_the_end(done, self._last[1], self.sums.get("w"), due, ends.accuracy)
         self.sums, self._last = {}, None
         return values
 
@@ -138,11 +141,17 @@ class Epochs:
         self.ema = None if self.ema is None else self.ema[live]
 
     def _at_the_end(
-        self, done: int, end_w: np.ndarray, sums: np.ndarray | None, due: np.ndarray
+        self,
+        done: int,
+        end_w: np.ndarray,
+        sums: np.ndarray | None,
+        due: np.ndarray,
+        accuracy: np.ndarray | None,
     ) -> dict[str, np.ndarray]:
         """Return the optional columns, from the parameters at the ends and their sums `(E, R, p)`.
 
-        Until averaging begins, the parameters themselves are their mean.
+        Until averaging begins, the parameters themselves are their mean. The accuracies `(E, R)` on
+        the training data may be known.
         """
         problem, epoch = self.problem, done + 1 + np.arange(len(end_w))
         mean_w = end_w if sums is None else self._average(end_w, sums, epoch)
@@ -155,17 +164,20 @@ class Epochs:
             assert true_w is not None
             return norm(w - true_w[:, None])
 
+        tested, ema_tested = (
+            cache(partial(problem.scores, w, test=True)) for w in (flat, ema)
+        )  # losses and accuracies, of one pass
         ways: dict[str, Callable[[], np.ndarray]] = {
             "distance": lambda: distance(ends),
-            "test_loss": lambda: problem.test_loss(flat),
-            "accuracy": lambda: problem.accuracy(flat),
-            "test_accuracy": lambda: problem.accuracy(flat, test=True),
-            "average_loss": lambda: problem.full(mean)[0],
+            "test_loss": lambda: tested()[0],
+            "accuracy": lambda: problem.accuracy(flat) if accuracy is None else accuracy[due],
+            "test_accuracy": lambda: tested()[1],
+            "average_loss": lambda: problem.full_loss(mean),
             "average_distance": lambda: distance(means),
-            "ema_loss": lambda: problem.full(ema)[0],
+            "ema_loss": lambda: problem.full_loss(ema),
             "ema_distance": lambda: distance(emas),
-            "ema_test_loss": lambda: problem.test_loss(ema),
-            "ema_test_accuracy": lambda: problem.accuracy(ema, test=True),
+            "ema_test_loss": lambda: ema_tested()[0],
+            "ema_test_accuracy": lambda: ema_tested()[1],
         }
         found = {name: ways[name]() for name in self._optional}
         for column, (name, function, test) in self._measured.items():
@@ -186,26 +198,3 @@ class Epochs:
         before = self.phases.steps_before
         n = (before(epoch) - before(skipped))[:, None, None]
         return np.where(counts, total / np.maximum(n, 1), end_w)
-
-
-def _sum_batches(values: np.ndarray, before: np.ndarray | None) -> np.ndarray:
-    """Add up `(E, m, R, ...)` over m one by one, after what came before `(E, R, ...)`.
-
-    A sum of sums would round by where the chunks end, and numpy's own sum does by how many seeds
-    run: it adds up in pairs where m is the axis that is fast in memory, one by one elsewhere.
-    """
-    if before is not None:
-        values = np.concatenate([before[:, None], values], axis=1)
-    if values[0, 0].size > 1:
-        return np.add.reduce(np.ascontiguousarray(values), axis=1)
-    return np.add.accumulate(values, axis=1)[:, -1]
-
-
-def _sum_weighted(values: np.ndarray, weights: np.ndarray, before: np.ndarray | None) -> np.ndarray:
-    """Add up the weighted `(E, m, R, p)` over m one by one, in float64; see `_sum_batches`."""
-    if values[:, 0].size < FEW:
-        return _sum_batches(values * weights[:, None, None], before)
-    total = values[:, 0] * weights[0] if before is None else before + values[:, 0] * weights[0]
-    for k in range(1, values.shape[1]):  # all products at once would be twice the gradients
-        total += values[:, k] * weights[k]
-    return total

@@ -10,7 +10,8 @@ import torch
 from sgdstudy.errors import InputError
 from sgdstudy.problems import trial
 from sgdstudy.problems.problem import Problem
-from sgdstudy.training.engines import Recorded, Samples
+from sgdstudy.training.engines import Samples
+from sgdstudy.training.recorded import Recorded
 
 FIRST_LOOK, LATER = 16, 4  # steps until the first look; by what the next ones are further apart
 ROUNDING = 1e-3  # of compiled steps beside eager ones, of the loss
@@ -51,10 +52,10 @@ class Repeats:
         Raises:
             InputError: the model, or its loss, draws, counts or remembers.
         """
-        starts = np.cumsum(sizes) - sizes
+        starts = (np.cumsum(sizes) - sizes)[:: recorded.every]
 
         def losses() -> None:
-            for w, start, size in zip(recorded.w, starts, sizes, strict=False):
+            for w, start, size in zip(recorded.w, starts, sizes[:: recorded.every], strict=False):
                 self._losses(w, self._batch(samples, int(start), int(size)))
 
         if trial.moved(self._before):
@@ -91,8 +92,9 @@ class Repeats:
 
     def _losses(self, w: torch.Tensor, batch: Any) -> torch.Tensor:
         with torch.no_grad():  # what takes notes of gradients, as `ss.check`, sees none of it
-            problem = self.problem
-            return problem.losses_over_all(w) if batch is None else problem.losses(w, *batch)
+            if batch is not None:
+                return self.problem.losses(w, *batch)
+            return self.problem.losses_over_all(w).to(w.dtype)
 
     def _batch(self, samples: Samples, start: int, size: int) -> Any:
         """Return the batch of a step, `(R, B, ...)`; None: all the data."""

@@ -16,8 +16,8 @@ import torch
 from sgdstudy import quantities
 from sgdstudy.history.history import History
 from sgdstudy.history.rows import Rows, Sink
+from sgdstudy.problems.evaluation import Evaluated
 from sgdstudy.problems.problem import Problem
-from sgdstudy.quantities import norm
 from sgdstudy.quantities.chunk import Known
 from sgdstudy.recipe import columns, rules
 from sgdstudy.recipe import stop as stops
@@ -27,6 +27,7 @@ from sgdstudy.training import engines
 from sgdstudy.training.chunk import REASONS, Span, Trace, Verdict, Whole, verdict
 from sgdstudy.training.engines import Samples
 from sgdstudy.training.epochs import Epochs
+from sgdstudy.training.recorded import Wanted
 from sgdstudy.training.repeats import Repeats
 from sgdstudy.training.sample_stream import SampleStreams, sampler
 from sgdstudy.training.trajectory import Trajectory
@@ -34,6 +35,7 @@ from sgdstudy.training.trajectory import Trajectory
 FIRST_STEPS = 256  # of the first chunk
 CHUNK_VALUES = 8_000_000  # values kept in one chunk
 ROW_VALUES = 20  # columns of a step's row
+VALUES_PER_END = 6  # vectors of an epoch, where there are none of its steps, in float32
 MAX_W_COLUMNS = 16
 OF_ALL = ("members", "live", "stop_epoch", "n_steps", "final_w")  # arrays of any state
 
@@ -90,6 +92,8 @@ class Run:
         # 0: no rows of steps
         most_rows = n * self.phases.n_steps
         self.row_stride = config.record_rows and -(-most_rows // config.record_rows)
+        self.every_step = self._looks_at_every_step()
+        self.start = self.w.clone()  # of all R seeds
         self.started = time.perf_counter()
         self.times: np.ndarray = np.empty(0)  # after each step of the chunk, seconds since then
         # over all R seeds
@@ -216,7 +220,7 @@ class Run:
         most = min(most, self.engine.chunk_steps)
         if m <= most and not self.batch:
             ahead = 1 if self.adaptive else self.phases.until(self.epoch)
-            span = Span(self.sizes, min(most // m, ahead), 0, True)
+            span = Span(self.sizes, min(most // m, ahead, self._most_ends()), 0, True)
         else:
             last = min(m, self.batch + most)
             span = Span(self.sizes[self.batch : last], 1, self.batch, last == m)
@@ -233,8 +237,10 @@ class Run:
             self.repeats.begin()
         before = int(self.phases.steps_before(self.epoch)) + span.first
         first, started = before + 1, time.perf_counter()
+        start = self.start if len(self.members) == len(self.start) else self.start[self.members]
+        wanted = Wanted(self.every_step, start, self.epochs.gradients)
         self.w, self.state, recorded = self.engine.steps(
-            self.w, self.state, self.samples, span.sizes, span.n_epochs, first
+            self.w, self.state, self.samples, span.sizes, span.n_epochs, first, wanted
         )
         trace = Trace(recorded)
         seconds = (time.perf_counter() - started) / len(trace.loss)
@@ -246,12 +252,35 @@ class Run:
             self.sampler.learn(recorded.gradient)
         return trace
 
+    def _looks_at_every_step(self) -> bool:
+        """Whether anything is computed of parameters or gradients of every step.
+
+        If not they are kept once an epoch, which is less to write and to read again.
+        """
+        config, problem = self.config, self.problem
+        return (
+            problem.p <= max(MAX_W_COLUMNS, self.engine.spares)
+            or problem.dtype != torch.float32  # there a norm may be infinite though nothing else is
+            or problem.least_squares is not None
+            or config.batch_size is None
+            or self.adaptive
+            or config.average is not None
+            or config.ema is not None
+            or not quantities.are_sparing(self.diagnostics, problem.true_at(np.zeros(1)) is None)
+        )
+
     def _values_per_step(self) -> int:
         """Return how many values a step keeps in memory until its chunk is written."""
-        batch = 0
+        batch, p = 0, self.problem.p if self.every_step else 0
         if self.engine.gathers and self.config.batch_size is not None:
             batch = int(self.sizes[0]) * (self.problem.x[0].numel() + self.problem.y[0].numel())
-        return len(self.members) * max(self.problem.p, batch, ROW_VALUES)
+        return len(self.members) * max(p, batch, ROW_VALUES)
+
+    def _most_ends(self) -> int:
+        """Return how many epochs may end in a chunk, where their vectors are what it keeps."""
+        if self.every_step:
+            return self.phases.epochs
+        return max(1, CHUNK_VALUES // (len(self.members) * VALUES_PER_END * self.problem.p))
 
     # ---- what the chunk says ---------------------------------------------------------------
 
@@ -264,8 +293,7 @@ class Run:
         due = self._due(span, stopped)
         whole = self._full(span, trace, due)
         if span.complete:
-            ends = (whole.end_loss, whole.end_gradient)
-            epochs = self.epochs.close(self.epoch, *ends, due)
+            epochs = self.epochs.close(self.epoch, whole.ends, due)
             epochs |= self._clock(slice(m - 1, None, m))
         if stopped is None:
             stopped = self._stopped(span, trace, epochs)
@@ -274,8 +302,8 @@ class Run:
         if self.row_stride:
             self._write_steps(span, trace, whole, found)
         if span.complete:
-            self._write_epochs(epochs, trace.w[m::m], found.done)
-        self._finish(trace.w, found)
+            self._write_epochs(epochs, trace.ends(span), found.done)
+        self._finish(trace, found)
         self.epoch += span.n_epochs if span.complete else 0
         self.batch = 0 if span.complete else span.first + m
 
@@ -296,39 +324,55 @@ class Run:
         problem, m = self.problem, span.m
         if problem.least_squares is not None and self.row_stride:
             values, slopes = problem.full(trace.w.astype(float))
-            return Whole(values[:-1], Known.at_all(slopes[:-1]), values[m::m], slopes[m::m])
+            ends = Evaluated(values[m::m], slopes[m::m], None)
+            return Whole(values[:-1], Known.at_all(slopes[:-1]), ends)
         if problem.least_squares is not None:
-            values, slopes = problem.full(trace.w[m::m].astype(float))
-            return Whole(values, Known.at_all(slopes), values, slopes)
+            values, slopes = problem.full(trace.ends(span).astype(float))
+            return Whole(values, Known.at_all(slopes), Evaluated(values, slopes, None))
         if self.config.batch_size is None:
             values, slopes = trace.loss.astype(float), trace.gradient.astype(float)
-            value, slope = problem.full(trace.w[-1].astype(float))
-            ends = (np.vstack([values[1:], value[None]]), np.vstack([slopes[1:], slope[None]]))
-            return Whole(values, Known.at_all(slopes), *ends)
+            value, slope, _ = self.engine.evaluate(trace.w[-1].astype(float))
+            ends = Evaluated(
+                np.vstack([values[1:], value[None]]), np.vstack([slopes[1:], slope[None]]), None
+            )
+            return Whole(values, Known.at_all(slopes), ends)
         if self.boundary is None:
-            self.boundary = problem.full(trace.w[0].astype(float))
+            self.boundary = self._at_start(trace.w[0].astype(float))
         value, slope = (part[None][span.first :] for part in self.boundary)  # where it begins
-        end_value, end_slope = self._at_ends(span, trace, due)
+        ends = self._at_ends(span, trace, due)
         known = Known(
             np.arange(m if span.first else 0, len(trace.loss), m),
-            np.concatenate([slope, end_slope[:-1]]),
+            np.concatenate([slope, ends.gradient[:-1]]),
             len(trace.loss),
         )
-        values = known.put(np.concatenate([value, end_value[:-1]]))
-        return Whole(values, known, end_value, end_slope)
+        values = known.put(np.concatenate([value, ends.loss[:-1]]))
+        return Whole(values, known, ends)
 
-    def _at_ends(self, span: Span, trace: Trace, due: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return loss and gradient of all the data at the ends of the epochs that are due."""
-        end_w = trace.w[span.m :: span.m] if span.complete else trace.w[:0]
+    def _at_start(self, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return loss and gradient of all the data where the run starts, for its first row."""
+        if not self.row_stride:
+            return np.full(len(w), np.nan), np.full(w.shape, np.nan)
+        if (w == w[:1]).all():  # one start for all
+            loss, gradient, _ = self.engine.evaluate(w[:1])
+            return np.repeat(loss, len(w)), np.repeat(gradient, len(w), axis=0)
+        return self.engine.evaluate(w)[:2]
+
+    def _at_ends(self, span: Span, trace: Trace, due: np.ndarray) -> Evaluated:
+        """Return what all the data say at the ends of the epochs that are due; else NaN."""
+        end_w = trace.ends(span) if span.complete else trace.w[:0]
         value, slope = np.full(end_w.shape[:-1], np.nan), np.full(end_w.shape, np.nan)
+        right: np.ndarray | None = None
         if not span.complete:
-            return value, slope
+            return Evaluated(value, slope, right)
         if due.any():
-            found = self.problem.full(end_w[due].reshape(-1, end_w.shape[-1]).astype(float))
-            value[due] = found[0].reshape(-1, end_w.shape[1])
-            slope[due] = found[1].reshape(-1, *end_w.shape[1:])
+            found = self.engine.evaluate(end_w[due].reshape(-1, end_w.shape[-1]).astype(float))
+            value[due] = found.loss.reshape(-1, end_w.shape[1])
+            slope[due] = found.gradient.reshape(-1, *end_w.shape[1:])
+            if found.accuracy is not None:
+                right = np.full(value.shape, np.nan)
+                right[due] = found.accuracy.reshape(-1, end_w.shape[1])
         self.boundary = (value[-1], slope[-1])
-        return value, slope
+        return Evaluated(value, slope, right)
 
     def _stopped(
         self, span: Span, trace: Trace, epochs: Mapping[str, np.ndarray]
@@ -345,7 +389,7 @@ class Run:
                 return None
             there = np.where(self.live[self.members], trace.diverged // span.m, 0)
             known = {k: v for k, v in epochs.items() if k != columns.CLOCK}
-            rows = self._rows(known, trace.w[span.m :: span.m])
+            rows = self._rows(known, trace.ends(span))
             first, self.watch = stops.ask(stop, rows, there, patience, self.watch)
             return first
         column = stops.column_of(stop[0])
@@ -373,6 +417,7 @@ class Run:
             loss=trace.loss,
             size=np.tile(span.sizes, span.n_epochs),
             full=whole.gradient,
+            from_start=trace.distance_start,
             w_start=self.w_start[self.members],
             w_true=None if true_w is None else true_w[:, None],
             lr=rates[:, None],
@@ -392,7 +437,7 @@ class Run:
             "grad_norm": trace.grad_norm,
             "full_loss": whole.loss,
             "full_grad_norm": chunk.full_grad_norm,
-            "update_norm": norm(trace.w[1:], trace.w[:-1]),
+            "update_norm": trace.update_norm,
             **({} if self.config.schedule is None else {"lr": rates[:, None]}),
             **self._clock(slice(None)),
             **_parameters(trace.w[:-1]),
@@ -422,17 +467,17 @@ class Run:
 
     # ---- who goes on -----------------------------------------------------------------------
 
-    def _finish(self, raw_w: np.ndarray, found: Verdict) -> None:
+    def _finish(self, trace: Trace, found: Verdict) -> None:
         """Note, for every live replica, where it stands."""
-        rows, done, outcome = found
-        for i in np.flatnonzero(self.live[self.members]):
-            r, failed = self.members[i], outcome[i] == 2
-            # a diverged seed keeps the parameters of the step where it diverged
-            self.final_w[r] = raw_w[rows[i] - 1 if failed else rows[i], i]
-            self.n_steps[r] += rows[i]
-            self.stop_epoch[r] = self.epoch + done[i] + (1 if failed else 0)
-            self.live[r] = outcome[i] == 0
-            self.reason[r] = REASONS[outcome[i]]
+        there = np.flatnonzero(self.live[self.members])
+        r, (rows, done, outcome) = self.members[there], (part[there] for part in found)
+        failed = outcome == 2
+        # a diverged seed keeps the parameters of the step where it diverged
+        self.final_w[r] = trace.at(rows - failed, there)
+        self.n_steps[r] += rows
+        self.stop_epoch[r] = self.epoch + done + failed
+        self.live[r] = outcome == 0
+        self.reason[r] = np.array(REASONS)[outcome]
 
     def _compact(self) -> None:
         """Drop the replicas that ended, once half of the batch has: shapes seldom change."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,12 @@ import torch
 from sgdstudy import checks
 from sgdstudy.errors import InputError
 from sgdstudy.problems.data import as_tensor
+from sgdstudy.problems.evaluation import Evaluated
 from sgdstudy.problems.problem import Problem
 from sgdstudy.problems.ready_made import get
 from sgdstudy.recipe.config import TrainConfig
-from sgdstudy.training.engines import Recorded, Samples
+from sgdstudy.training.engines import Samples
+from sgdstudy.training.recorded import ALL, Recorded, Wanted, of_every_step
 
 BLOCK = 256  # steps whose losses are computed at once
 
@@ -36,6 +39,7 @@ class Trajectory:
     name = "elsewhere"
     chunk_steps = 4096
     gathers = False
+    spares: float = math.inf
 
     def __init__(
         self,
@@ -71,6 +75,10 @@ class Trajectory:
     def select(self, w: torch.Tensor, state: None, live: torch.Tensor) -> None:
         """Go on with these replicas only."""
         self.live = self.live[live]
+
+    def evaluate(self, w: np.ndarray) -> Evaluated:
+        """Return what all the data say at parameters `(N, p)`."""
+        return self.problem.evaluate(w)
 
     def take(self, n: int) -> torch.Tensor:
         """Return the next n samples of every replica, `(R, n)`, as `orders.Sampler` does."""
@@ -134,6 +142,7 @@ class Trajectory:
         sizes: np.ndarray,
         n_epochs: int,
         first: int,
+        wanted: Wanted = ALL,
     ) -> tuple[torch.Tensor, None, Recorded]:
         """Look the steps up; see `engines.Engine`."""
         steps = slice(first - 1, first - 1 + n_epochs * len(sizes))
@@ -145,7 +154,7 @@ class Trajectory:
             loss, gradient = self._computed(path[:-1], samples.indices)
             loss = loss if self.losses is None else self.losses[steps, self.live]
             gradient = gradient if self.gradients is None else self.gradients[steps, self.live]
-        return path[-1], None, Recorded(path, loss, gradient)
+        return path[-1], None, of_every_step(path, loss, gradient, sizes, wanted)
 
     def _computed(
         self, w: torch.Tensor, indices: torch.Tensor | None

@@ -66,7 +66,7 @@ def eager(problem, config, w, indices, sizes):
 
 def compiled(problem, config, w, indices, sizes):
     run = compile_steps(problem, config)
-    return run(w, run.init(w), indices, sizes, 1)[2:]
+    return run(w, run.init(w), indices, sizes, 1)[2][:3]
 
 
 def same_bits(ours, theirs):
@@ -247,7 +247,7 @@ def test_a_replica_alone_has_the_bits_of_one_among_others(name):
     single = ss.TrainConfig(optimizer="Adam", lr=0.01, batch_size=10)
     alone = compile_steps(problem, single)
     assert alone.source != compile_steps(problem, config).source
-    found = alone(w[7:8], alone.init(w[7:8]), indices[7:8], sizes, 1)[2:]
+    found = alone(w[7:8], alone.init(w[7:8]), indices[7:8], sizes, 1)[2][:3]
     assert same_bits([part.squeeze(1) for part in found], [part[:, 7] for part in among])
 
 
@@ -255,14 +255,14 @@ def test_the_state_goes_on_in_the_next_chunk_with_the_replicas_that_are_left():
     problem = small_curve(noise=0.1)
     config, w, indices, sizes = setting(problem, 20, optimizer="Adam", lr=0.01)
     run = compile_steps(problem, config)
-    w_end, state_end, ws, _, _ = run(w, run.init(w), indices, sizes, 1)
+    w_end, state_end, (ws, *_) = run(w, run.init(w), indices, sizes, 1)
     cut = int(sizes[:15].sum())
-    half, state, first, _, _ = run(w, run.init(w), indices[:, :cut], sizes[:15], 1)
+    half, state, (first, *_) = run(w, run.init(w), indices[:, :cut], sizes[:15], 1)
     left = torch.tensor([2, 3, 19])
     rest = run(half[left], state[left], indices[left, cut:], sizes[15:], 16)
     assert state.shape == (20, 2, 3)
     assert torch.equal(first, ws[:16])
-    assert torch.equal(rest[2], ws[15:, left])
+    assert torch.equal(rest[2].w, ws[15:, left])
     assert torch.equal(rest[0], w_end[left])
     assert torch.equal(rest[1], state_end[left])
 
@@ -283,7 +283,7 @@ def test_two_problems_live_side_by_side():
     given = setting(first, 3)
     runs = [compile_steps(problem, given[0]) for problem in (first, second)]
     for problem, run in zip((first, second), runs, strict=True):
-        ours = run(given[1], run.init(given[1]), *given[2:], first=1)[2:]
+        ours = run(given[1], run.init(given[1]), *given[2:], first=1)[2][:3]
         assert relative(ours, eager(problem, *given)) < 1e-6
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sgdstudy.training.epochs import _sum_batches, _sum_weighted
+from sgdstudy.training.recorded import sum_batches, sum_weighted
 
 
 def one_by_one(values, weights):
@@ -22,10 +22,10 @@ def test_a_sum_is_the_same_to_the_last_bit_wherever_a_chunk_ends(shape, cut):
     draw = np.random.default_rng(0)
     values = draw.lognormal(size=shape).astype(np.float32)
     weights = draw.integers(1, 11, size=shape[1])
-    before = _sum_weighted(values[:, :cut], weights[:cut], None) if cut else None
-    found = _sum_weighted(values[:, cut:], weights[cut:], before)
+    before = sum_weighted(values[:, :cut], weights[:cut], None) if cut else None
+    found = sum_weighted(values[:, cut:], weights[cut:], before)
     assert np.array_equal(found, one_by_one(values, weights))
     plain = values.astype(float)
-    before = _sum_batches(plain[:, :cut], None) if cut else None
-    found = _sum_batches(plain[:, cut:], before)
+    before = sum_batches(plain[:, :cut], None) if cut else None
+    found = sum_batches(plain[:, cut:], before)
     assert np.array_equal(found, one_by_one(values, np.ones(shape[1])))

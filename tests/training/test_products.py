@@ -20,7 +20,8 @@ def taken(problem, n_seeds, sizes, blocked, monkeypatch, **settings):
     indices = torch.randint(problem.d, (n_seeds, sum(sizes)), generator=draw)
     w = problem.initial(list(range(n_seeds)))
     assert ("product<" in made.source) == (blocked == 1)
-    return made(w, made.init(w), indices, np.array(sizes), 1)
+    w, state, recorded = made(w, made.init(w), indices, np.array(sizes), 1)
+    return w, state, *recorded[:3]
 
 
 def network(inputs, hidden, outputs, *, dtype=torch.float32, d=40):

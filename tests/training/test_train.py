@@ -16,7 +16,8 @@ from sgdstudy import quantities
 from sgdstudy.history.rows import ArrowStream
 from sgdstudy.recipe import rules
 from sgdstudy.studies.train_arms import train_arm
-from sgdstudy.training import engines, epochs, run
+from sgdstudy.training import engines, run
+from sgdstudy.training.recorded import sum_batches
 
 CURVE = ss.problems.curve()
 WHERE = ["seed", "epoch", "batch", "step", "size"]
@@ -988,5 +989,5 @@ def test_batches_are_added_one_by_one(shape, strided, cut):
     for i in range(1, shape[1]):
         expected = expected + values[:, i]
     cut = min(cut or 0, shape[1] - 1)
-    before = epochs._sum_batches(values[:, :cut], None) if cut else None
-    assert np.array_equal(epochs._sum_batches(values[:, cut:], before), expected)
+    before = sum_batches(values[:, :cut], None) if cut else None
+    assert np.array_equal(sum_batches(values[:, cut:], before), expected)

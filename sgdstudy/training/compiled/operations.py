@@ -259,6 +259,15 @@ class Writer:
             body = f"{target} = sum_outer({start}, {count}, {stride}){how};"
         self.operations.append(Block(shape, body, frozenset({array})))
 
+    def write_right(self, prediction: torch.Tensor, y: torch.Tensor) -> None:
+        """Count the samples whose class `(1, B)` has the largest logit `(1, B, C)`."""
+        _, size, classes = prediction.shape
+        array = self.arrays[address(prediction)]
+        start = f"{array} + {position(prediction[0, :, 0], (size,))}"
+        best = f"first_best({start}, {classes}, {prediction.stride(2)})"
+        body = f"if (right) right[0] += {best} == {self._element(y[0], (size,)).text} ? V1 : V0;"
+        self.operations.append(Block((size,), body, frozenset({array})))
+
     # ---- matrices ------------------------------------------------------------------------------
 
     def write_mm(self, out: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:

@@ -36,9 +36,14 @@ template <int rows> static inline void tile(const T* a, Int ai, Int ak, const T*
         for (int j = 0; j < n; j++) c[i * ci + j * cj] = line[j];
     }
 }
+static constexpr Int padded(Int rows, Int columns) {
+    return (rows + ROWS - 1) / ROWS * ROWS * ((columns + COLUMNS - 1) / COLUMNS * COLUMNS);
+}
 template <int M, int N, int K> static void product(const T* a, Int ai, Int ak, const T* b, Int bk,
                                                    Int bj, T* c, Int ci, Int cj) {
-    if constexpr (N < WIDE && M > N) return product<N, M, K>(b, bj, bk, a, ak, ai, c, cj, ci);
+    // the transpose where it fills its blocks better: a row takes a fraction of a register
+    if constexpr (padded(N, M) < padded(M, N))
+        return product<N, M, K>(b, bj, bk, a, ak, ai, c, cj, ci);
     T packed[(K < DEEP ? K : DEEP) * COLUMNS];
     for (Int k = 0; k < K; k += DEEP) for (Int j = 0; j < N; j += COLUMNS) {
         const Int depth = K - k < DEEP ? K - k : DEEP, n = N - j < COLUMNS ? N - j : COLUMNS;

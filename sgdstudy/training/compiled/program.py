@@ -20,22 +20,29 @@ LARGE_BYTES = 500_000  # data beyond this does not stay in the second-level cach
 # What is fetched before it is needed, in numbers: indices this far ahead, one in every line; the
 # samples of indices that far ahead; the first lines of what a step writes.
 FETCHED = {"SOON": 160, "LINE": 8, "AHEAD": 100, "FIRST": 256}
+PART = 1024  # parameters that move, and are looked at, at once; a multiple of 8
 
 _ONE_LANE = """\
 typedef T V;
+typedef double VD;
+#define WIDER(v) ((double)(v))
 #define AT(v) (v)
 #define lit(x) (x)
 #define V0 ((T)0)
 #define V1 ((T)1)
 #define EACH(e) return e;
+#define EACH_INTO(r, e) r = e;
 """
 _LANES = """\
 typedef T V __attribute__((vector_size(L * sizeof(T))));
+typedef double VD __attribute__((vector_size(L * sizeof(double))));
+#define WIDER(v) __builtin_convertvector(v, VD)
 #define AT(v) (v)[l]
 #define lit(x) (V{} + (x))
 #define V0 (V{})
 #define V1 lit((T)1)
 #define EACH(e) V r; for (int l = 0; l < L; l++) r[l] = e; return r;
+#define EACH_INTO(r, e) for (int l = 0; l < L; l++) r[l] = e;
 """
 
 _PRELUDE = """\
@@ -91,6 +98,36 @@ template <Int n> static inline V sum_inner(const V* p) {  // contiguous memory, 
 static inline V sum_outer(const V* p, Int n, Int stride) {  // across memory
     V out; rows_sum<1>(p, stride, 0, n, &out); return out;
 }
+// add |a - b|^2, or |a|^2, of n numbers in float64: in eight interleaved sums, whatever L is
+template <bool less> static inline void add_squares(const V* a, const V* b, Int n, VD* sums) {
+    VD acc[8];
+    for (int k = 0; k < 8; k++) acc[k] = sums[k];
+    Int j = 0;
+    for (; j + 8 <= n; j += 8) UNROLL for (int k = 0; k < 8; k++) {
+        const VD v = less ? WIDER(a[j + k]) - WIDER(b[j + k]) : WIDER(a[j + k]);
+        acc[k] += v * v;
+    }
+    for (int k = 0; j + k < n; k++) {
+        const VD v = less ? WIDER(a[j + k]) - WIDER(b[j + k]) : WIDER(a[j + k]);
+        acc[k] += v * v;
+    }
+    for (int k = 0; k < 8; k++) sums[k] = acc[k];
+}
+static inline VD length_of(const VD* sums) {
+    VD square = sums[0], r;
+    for (int k = 1; k < 8 && k < P; k++) square += sums[k];
+    EACH_INTO(r, __builtin_sqrt(AT(square)))
+    return r;
+}
+static inline V first_best(const V* p, int n, int stride) {  // as argmax: NaN is the largest
+    V m = p[0], at = V0;
+    for (int k = 1; k < n; k++) {
+        const V v = p[k * stride];
+        const auto better = (v > m) | ((v != v) & (m == m));
+        m = better ? v : m; at = better ? lit((T)k) : at;
+    }
+    return at;
+}
 """
 
 # exp and tanh in single precision: by way of float64, without a call, correct to the rounding
@@ -118,7 +155,7 @@ static inline V v_tanh(V a) { EACH((T)tanh_d(AT(a))) }
 # the batch, gathered, one replica after the other; false: an index beyond the data
 _STEP = """\
 static inline bool step_%(size)d(const Int* const* at, const Int* end, const T* data, Int D,
-                                 const V* w, V* g, V* loss) {
+                                 const V* w, V* g, V* loss, V* right) {
     MEMORY V x[%(size)d * F], y[%(size)d * M];
     for (int l = 0; l < L; l++) {
         const Int* index = at[l];
@@ -138,22 +175,32 @@ static inline bool step_%(size)d(const Int* const* at, const Int* end, const T* 
 }
 """
 
+# S steps in epochs of m batches. `all`: w and g of every step are kept, else of the first of each
+# epoch, and the last w; a replica that diverges stands still then, so that the last w is its own.
 _RUN = """\
-extern "C" int run(Int R, Int S, const Int* sizes, const Int* index, Int index_stride,
-                   const T* data, Int D, T* W, T* state, const double* scalars,
-                   T* ws, T* losses, T* gradients) {
+extern "C" int run(Int R, Int S, Int m, Int all, const Int* sizes, const Int* index,
+                   Int index_stride, const T* data, Int D, T* W, T* state, const T* W0,
+                   const double* scalars, T* ws, T* losses, T* gradients, double* norms,
+                   double* sums) {
     const Int* end = index + R * index_stride;
     for (Int r0 = 0; r0 < R; r0 += L) {
         const int n = R - r0 < L ? R - r0 : L;
         const Int* at[L];
-        MEMORY V now[P], st[Q + 1], g[P];
+        bool over[L] = {};
+        MEMORY V now[P], start[P], st[Q + 1], g[P];
+        MEMORY VD total[P];
         V sc[C + 1], loss[1];
+        V* const right = 0;
         for (int l = 0; l < L; l++) {
             const Int r = l < n ? r0 + l : R - 1;  // lanes beyond R repeat the last replica
             at[l] = index ? index + r * index_stride : 0;
             for (int j = 0; j < P; j++) AT(now[j]) = W[r * P + j];
+            for (int j = 0; j < P; j++) AT(start[j]) = W0[r * P + j];
             for (int j = 0; j < Q; j++) AT(st[j]) = state[r * Q + j];
         }
+        T *to = ws + r0 * P, *tg = gradients + r0 * P;
+        double* ts = sums + r0 * P;
+        Int batch = 0;
         for (Int s = 0; s < S; s++) {
             bool good = false;
             switch (sizes[s]) {
@@ -162,23 +209,60 @@ extern "C" int run(Int R, Int S, const Int* sizes, const Int* index, Int index_s
             if (!good) return 1;
             for (int c = 0; c < C; c++) sc[c] = lit((T)scalars[s * C + c]);
 %(before)s
-            for (int j = 0; j < P; j++) {
-                V &w = now[j], d = g[j];
+            VD squares[3][8] = {};  // of the gradient, the update, the way from the start
+            add_squares<false>(g, g, P, squares[0]);
+            const VD length = length_of(squares[0]);
+            bool still = false;
+            for (int l = 0; l < n && !all; l++) {
+                over[l] |= !__builtin_isfinite(AT(loss[0]) + AT(length));
+                still |= over[l];
+            }
+            if (batch == 0) {  // the sums go on from those of an earlier part of the epoch
+                for (int l = 0; l < n; l++)
+                    for (int j = 0; j < P; j++) AT(total[j]) = ts[l * P + j];
+            }
+            const double samples = sizes[s];
+            for (int first = 0; first < P; first += PART) {  // what is looked at stays in the cache
+                const int last = P - first < PART ? P : first + PART;
+                V old[P < PART ? P : PART];
+                for (int j = first; j < last; j++) old[j - first] = now[j];
+                for (int j = first; j < last; j++) {
+                    V &w = now[j], d = g[j];
 %(rule)s
+                }
+                add_squares<true>(now + first, old, last - first, squares[1]);
+                add_squares<true>(old, start + first, last - first, squares[2]);
+                for (int j = first; j < last; j++) total[j] += WIDER(g[j]) * samples;
+                for (int l = 0; l < n && still; l++) if (over[l])
+                    for (int j = first; j < last; j++) AT(now[j]) = AT(old[j - first]);
             }
-            T *to = ws + (s * R + r0) * P, *tg = gradients + (s * R + r0) * P;
+            const VD lengths[3] = {length, length_of(squares[1]), length_of(squares[2])};
             T* tl = losses + s * R + r0;
-            for (int k = 0; k < L * P && k < FIRST; k += LINE) {  // other pages: it takes a while
-                __builtin_prefetch(to + 2 * R * P + k, 1);
-                __builtin_prefetch(tg + 2 * R * P + k, 1);
-            }
-            __builtin_prefetch(tl + 2 * R, 1);
             for (int l = 0; l < n; l++) {
                 tl[l] = AT(loss[0]);
-                for (int j = 0; j < P; j++) {
-                    to[l * P + j] = AT(now[j]);
-                    tg[l * P + j] = AT(g[j]);
+                for (int k = 0; k < 3; k++) norms[(k * S + s) * R + r0 + l] = AT(lengths[k]);
+            }
+            __builtin_prefetch(tl + 2 * R, 1);
+            if (all) {
+                for (int k = 0; k < L * P && k < FIRST; k += LINE) {  // other pages: they take long
+                    __builtin_prefetch(to + 2 * R * P + k, 1);
+                    __builtin_prefetch(tg + 2 * R * P + k, 1);
                 }
+            }
+            if (all || batch == 0) {
+                for (int l = 0; l < n; l++) for (int j = 0; j < P; j++) tg[l * P + j] = AT(g[j]);
+                tg += R * P;
+            }
+            batch++;
+            if (all || batch == m) {
+                for (int l = 0; l < n; l++) for (int j = 0; j < P; j++) to[l * P + j] = AT(now[j]);
+                to += R * P;
+            }
+            if (batch == m) {
+                for (int l = 0; l < n; l++)
+                    for (int j = 0; j < P; j++) ts[l * P + j] = AT(total[j]);
+                ts += R * P;
+                batch = 0;
             }
             for (int l = 0; l < L; l++) if (index) at[l] += sizes[s];
         }
@@ -188,6 +272,52 @@ extern "C" int run(Int R, Int S, const Int* sizes, const Int* index, Int index_s
         }
     }
     return 0;
+}
+"""
+
+# Loss, gradient and right answers of all samples, a block at a time, added up in float64. Returns
+# how many samples that were: of a rest whose size no step has, torch takes care.
+_EVALUATE = """\
+extern "C" Int evaluate(Int R, const T* samples, Int D, const T* W,
+                        double* losses, double* gradients, double* rights) {
+    static const Int* const at[L] = {};
+    const Int* const end = 0;
+    Int done = 0;
+    for (Int r0 = 0; r0 < R; r0 += L) {
+        const int n = R - r0 < L ? R - r0 : L;
+        MEMORY V now[P], g[P];
+        MEMORY double sum[P * L];
+        V loss[1], right[1];
+        double total[L] = {}, hits[L] = {};
+        for (int l = 0; l < L; l++) {
+            const Int r = l < n ? r0 + l : R - 1;
+            for (int j = 0; j < P; j++) AT(now[j]) = W[r * P + j];
+        }
+        for (int k = 0; k < P * L; k++) sum[k] = 0;
+        for (done = 0; done < D;) {
+            const Int size = D - done < BLOCK ? D - done : BLOCK;
+            const T* data = samples + done * (F + M);
+            right[0] = V0;
+            bool good = false;
+            switch (size) {
+%(cases)s
+            }
+            if (!good) break;
+            for (int l = 0; l < L; l++) {
+                total[l] += size * (double)AT(loss[0]);
+                hits[l] += AT(right[0]);
+            }
+            for (int j = 0; j < P; j++)
+                for (int l = 0; l < L; l++) sum[j * L + l] += size * (double)AT(g[j]);
+            done += size;
+        }
+        for (int l = 0; l < n; l++) {
+            losses[r0 + l] = total[l];
+            rights[r0 + l] = hits[l];
+            for (int j = 0; j < P; j++) gradients[(r0 + l) * P + j] = sum[j * L + l];
+        }
+    }
+    return done;
 }
 """
 
@@ -201,8 +331,9 @@ def program(
     widths: tuple[int, int],
     lanes: int,
     on_stack: bool,
+    block: int,
 ) -> str:
-    """Return the C++ text of `run`.
+    """Return the C++ text of `run`, and of `evaluate`.
 
     Args:
         steps: the statements that compute loss and gradient, by batch size.
@@ -212,6 +343,7 @@ def program(
         widths: F and M.
         lanes: replicas side by side.
         on_stack: whether a step's values are few enough for the stack.
+        block: samples at once when all of them are evaluated, a batch size; 0: they are not.
     """
     single = data.dtype == torch.float32
     f = "f" if single else ""
@@ -223,10 +355,17 @@ def program(
         if f"v_{name}(" in text and name not in inlined
     ]
     counts = {"P": p, "Q": rule.n_state * p, "C": len(rule.scalars), "L": lanes}
-    counts |= {"F": widths[0], "M": widths[1], "LARGE": int(data.nbytes > LARGE_BYTES), **FETCHED}
+    counts |= {
+        "PART": PART,
+        "BLOCK": block,
+        "F": widths[0],
+        "M": widths[1],
+        "LARGE": int(data.nbytes > LARGE_BYTES),
+        **FETCHED,
+    }
     names = ", ".join(f"{name} = {value}" for name, value in counts.items())
     cases = "\n".join(
-        f"            case {n}: good = step_{n}(at, end, data, D, now, g, loss); break;"
+        f"            case {n}: good = step_{n}(at, end, data, D, now, g, loss, right); break;"
         for n in steps
     )
     return "\n".join(
@@ -243,6 +382,7 @@ def program(
             PRODUCT["one replica" if lanes == 1 else "lanes"] if "product<" in text else "",
             *(_STEP % _gather(size, body, sum(widths)) for size, body in steps.items()),
             _RUN % {"cases": cases, "before": _before(rule), "rule": _update(rule)},
+            _EVALUATE % {"cases": cases} if block else "",
         ]
     )
 

@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,18 @@ import torch
 
 from sgdstudy.errors import Unsupported, reason
 from sgdstudy.language import say, to_say
+from sgdstudy.problems.evaluation import Evaluated
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe import rules as eager_rules
 from sgdstudy.recipe.clipping import clipped
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.recipe.schedules import Rates
 from sgdstudy.training.compiled import program, rules
+from sgdstudy.training.recorded import ALL, Recorded, Wanted
 
 LANES = 16
 FEW_REPLICAS = 8  # below, one replica after the other is faster
+LEAST_BLOCK, FEW = 10, 1000  # samples, parameters: with fewer and more, torch evaluates faster
 LANES_BYTES = 600_000  # a step's values: what stack and second-level cache hold
 MOST_BYTES = 16_000_000  # beyond, eager is as fast
 BUILD_SECONDS = 60
@@ -103,6 +107,7 @@ class CompiledSteps:
             raise Unsupported(say(text, size=MOST_BYTES / 1e6))
         many = len(config.seeds) >= FEW_REPLICAS and bytes_per_lane * LANES <= LANES_BYTES
         lanes = LANES if many else 1
+        self.block = _block(problem, self.sizes)
         self.source = program.program(
             steps={size: text for size, (text, _) in recorded.items()},
             rule=self.rule,
@@ -111,8 +116,9 @@ class CompiledSteps:
             widths=widths,
             lanes=lanes,
             on_stack=bytes_per_lane * lanes <= LANES_BYTES,
+            block=self.block,
         )
-        self._run = load(self.source)
+        self._library = load(self.source)
         self._check(min(len(config.seeds), lanes + 1))
         self.rates = config.rates(problem.d)
 
@@ -128,7 +134,9 @@ class CompiledSteps:
         sizes: np.ndarray,
         first: int,
         data: tuple[torch.Tensor, torch.Tensor] | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        n_epochs: int = 1,
+        wanted: Wanted = ALL,
+    ) -> tuple[torch.Tensor, torch.Tensor, Recorded]:
         """Take S steps.
 
         Args:
@@ -138,9 +146,11 @@ class CompiledSteps:
             sizes: `(S,)`, samples of every step.
             first: number of the first step, from 1.
             data: what the indices are rows of, `x (N, ...)` and `y (N, ...)`; None: the problem's.
+            n_epochs: how many epochs these steps are.
+            wanted: what of them is recorded.
 
         Returns:
-            `w (R, p)`, `state`, `ws (S+1, R, p)`, `losses (S, R)`, `gradients (S, R, p)`.
+            `w (R, p)`, `state`, and the record of the steps.
 
         Raises:
             ValueError: arguments of other shapes, another batch size, an index beyond the data.
@@ -158,12 +168,19 @@ class CompiledSteps:
         w, state = (t.detach().to(dtype, copy=True).contiguous() for t in (w, state))
         indices = None if indices is None else indices.to(torch.int64).contiguous()
         scalars = self.rule.table(first, s)
-        ws = torch.empty(s + 1, r, p, dtype=dtype)
-        losses, gradients = torch.empty(s, r, dtype=dtype), torch.empty(s, r, p, dtype=dtype)
-        ws[0] = w
-        failed = self._run(
+        start = w.clone() if wanted.start is None else wanted.start.to(dtype).contiguous()
+        if start.shape != w.shape or s % n_epochs:
+            raise ValueError(f"start {tuple(start.shape)} or {n_epochs} epochs does not fit")
+        kept = s if wanted.every_step else n_epochs
+        ws, gradients = (torch.empty(n, r, p, dtype=dtype) for n in (kept + 1, kept))
+        losses, norms = torch.empty(s, r, dtype=dtype), np.empty((3, s, r))
+        ws[0], sums = w, np.zeros((n_epochs, r, p))
+        sums[0] = 0.0 if wanted.sums is None else wanted.sums
+        failed = self._library.run(
             r,
             s,
+            s // n_epochs,
+            wanted.every_step,
             sizes.ctypes.data,
             None if indices is None else indices.data_ptr(),
             0 if indices is None else indices.shape[1],
@@ -171,14 +188,41 @@ class CompiledSteps:
             len(samples),
             w.data_ptr(),
             state.data_ptr(),
+            start.data_ptr(),
             scalars.ctypes.data,
             ws[1:].data_ptr(),
             losses.data_ptr(),
             gradients.data_ptr(),
+            norms.ctypes.data,
+            sums.ctypes.data,
         )
         if failed:
             raise ValueError(f"an index beyond the {len(samples)} samples, or another batch size")
-        return w, state, ws, losses, gradients
+        return w, state, Recorded(ws, losses, gradients, norms, sums)
+
+    def evaluate(self, w: np.ndarray) -> Evaluated:
+        """Return what all the data say at parameters `(N, p)`, as `Problem.evaluate` does."""
+        problem, d = self.problem, self.problem.d
+        if not self.block:
+            return problem.evaluate(w)
+        given = torch.tensor(w, dtype=problem.dtype)
+        loss, gradient, right = np.empty(len(w)), np.empty(w.shape), np.empty(len(w))
+        done = self._library.evaluate(
+            len(w),
+            self.data.data_ptr(),
+            d,
+            given.data_ptr(),
+            loss.ctypes.data,
+            gradient.ctypes.data,
+            right.ctypes.data,
+        )
+        if done < d:
+            rest = problem.part(done).evaluate(w)
+            loss += (d - done) * rest.loss
+            gradient += (d - done) * rest.gradient
+            right += 0.0 if rest.accuracy is None else (d - done) * rest.accuracy
+        gradient /= d
+        return Evaluated(loss / d, gradient, right / d if problem.has_classes else None)
 
     def _check(self, n: int) -> None:
         """Compare with eager steps, on other data and parameters than were recorded.
@@ -192,7 +236,7 @@ class CompiledSteps:
         indices = None
         if self.config.batch_size is not None:
             indices = torch.randint(problem.d, (n, int(sizes.sum())), generator=draw)
-        ws, *ours = self(w, self.init(w), indices, sizes, 1)[2:]
+        ws, *ours = self(w, self.init(w), indices, sizes, 1)[2][:3]
         eager_ws, *theirs = _eager(problem, self.config, w, indices, sizes)
         moves, eager_moves = ws.diff(dim=0), eager_ws.diff(dim=0)
         for s in range(len(sizes)):
@@ -246,8 +290,19 @@ def _record(problem: Problem, size: int) -> tuple[str, int]:
     w = problem.initial([0])
     problem.losses_and_gradients(w, x, y)  # what the problem finds out once is not recorded
     with Recorder({"w": w, "x": x, "y": y}) as recorder:
-        loss, gradient = problem.losses_and_gradients(w, x, y)
+        loss, gradient, prediction = problem.differentiated(w, x, y)
+    if problem.has_classes:
+        recorder.writer.write_right(prediction, y)
     return recorder.writer.finish({"loss": loss[0], "g": gradient[0]})
+
+
+def _block(problem: Problem, sizes: Iterable[int]) -> int:
+    """Return how many samples are evaluated at once, one of the sizes; 0: torch evaluates."""
+    size = max(
+        (n for n in sizes if n == problem.d or (problem.adds_up and n < problem.d)), default=0
+    )
+    worth = size >= LEAST_BLOCK or problem.p <= FEW
+    return size if worth and problem.least_squares is None else 0
 
 
 def _values(x: torch.Tensor, y: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -261,13 +316,16 @@ def _values(x: torch.Tensor, y: torch.Tensor, dtype: torch.dtype) -> torch.Tenso
 
 
 def load(source: str) -> Any:
-    """Return the function `run` of a C++ text, built once per process."""
+    """Return the library of a C++ text, built once per process."""
     if source not in _loaded:
-        function = _built(source)
+        library = _built(source)
         number, pointer = ctypes.c_longlong, ctypes.c_void_p
-        function.argtypes = [number, number, pointer, pointer, number, pointer, number]
-        function.argtypes += [pointer] * 6
-        _loaded[source] = function
+        library.run.argtypes = [*[number] * 4, pointer, pointer, number, pointer, number]
+        library.run.argtypes += [pointer] * 9
+        if "Int evaluate(" in source:
+            library.evaluate.argtypes = [number, pointer, number, *[pointer] * 4]
+            library.evaluate.restype = number
+        _loaded[source] = library
     return _loaded[source]
 
 
@@ -283,7 +341,7 @@ def compiler_fault() -> str:
 def _built(source: str) -> Any:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         try:
-            return ctypes.CDLL(str(build(source, Path(folder)))).run
+            return ctypes.CDLL(str(build(source, Path(folder))))
         except OSError as error:
             text = to_say("the compiled step cannot be loaded: {why}")
             raise Unsupported(say(text, why=str(error))) from error
