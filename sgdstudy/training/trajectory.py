@@ -9,9 +9,9 @@ import torch
 
 from sgdstudy import checks
 from sgdstudy.errors import InputError
+from sgdstudy.problems.by_name import get
 from sgdstudy.problems.data import as_tensor
 from sgdstudy.problems.problem import Problem
-from sgdstudy.problems.ready_made import get
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.training.engines import Recorded, Samples
 
