@@ -33,13 +33,13 @@ def settle(schedule: Any, epochs: int) -> Schedule:
         >>> settle({20: 160, 10: 40}, 30)
         ((10, 40), (20, 160))
     """
+    if schedule is None or (isinstance(schedule, tuple) and not schedule):
+        return ()
     form = InputError(
         f"batch_schedule has a batch size by the number of epochs done before, as "
         f"{{10: 40, 20: 160}}, not {quoted(schedule)}"
     )
     given = schedule.items() if isinstance(schedule, Mapping) else schedule
-    if given is None:
-        return ()
     try:
         pairs = [(epoch, size) for epoch, size in given]
     except Exception:  # whatever its items do
