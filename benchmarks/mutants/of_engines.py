@@ -357,6 +357,20 @@ READY_MADE = Group(
     ],
 )
 
+BY_NAME = Group(
+    "problems/by_name.py",
+    "by_name",
+    [
+        ("return value.clone()", "return value", "a caller changes the problem of a name"),
+        (
+            "copy.deepcopy(value) if isinstance(value, LeastSquares) else value",
+            "value",
+            "and its moments",
+        ),
+        ("return tuple(map(_own, value))", "return value", "and its test data"),
+    ],
+)
+
 GROUPS = [
     COMPILED_RULES,
     COMPILED_STEPS,
@@ -373,4 +387,5 @@ GROUPS = [
     TRIAL,
     TORCH_MODULE,
     READY_MADE,
+    BY_NAME,
 ]

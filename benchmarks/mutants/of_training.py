@@ -58,6 +58,16 @@ TRAINER = Group(
             "beside evaluate_every a function sees losses that are not there",
         ),
         (
+            "later = done if self.config.stop is not None else GROWTH * done",
+            "later = GROWTH * done",
+            "beyond a stop more is computed than came before",
+        ),
+        (
+            "FIRST_VALUES // values",
+            "FIRST_VALUES // (values // len(self.members))",
+            "the first chunk of many seeds is as long as that of one",
+        ),
+        (
             "else self.phases.until(self.epoch)",
             "else self.config.epochs - self.epoch",
             "a chunk goes on beyond a change of the batch size",
@@ -425,12 +435,12 @@ CHUNK = Group(
 )
 
 STATE = Group(
-    "training/run.py",
+    "training/state.py",
     "checkpoint",
     [
         (
-            'self.stop_epoch, self.n_steps = found["stop_epoch"], found["n_steps"]',
-            'self.stop_epoch = found["stop_epoch"]',
+            "for name, value in found.items():",
+            'for name, value in (found | {"n_steps": run.n_steps}).items():',
             "steps taken before do not count",
         ),
         (
@@ -439,10 +449,10 @@ STATE = Group(
             "the average begins anew",
         ),
         ('"sums": epochs["sums"],\n', '"sums": {},\n', "the sums of an epoch begin anew"),
-        ('"rule": rules.state_dict(self.state),\n', '"rule": {},\n', "momentum is lost"),
+        ('"rule": rules.state_dict(run.state),\n', '"rule": {},\n', "momentum is lost"),
         (
-            'at["epoch"] * self.per_epoch + int(begun.sum())',
-            'at["epoch"] * self.per_epoch',
+            'at["epoch"] * run.per_epoch + int(begun.sum())',
+            'at["epoch"] * run.per_epoch',
             "the order goes on at the beginning of an epoch",
         ),
         (
@@ -451,8 +461,8 @@ STATE = Group(
             "those left take the orders of others",
         ),
         (
-            'at = {"epoch": self.epoch, "batch": self.batch, "over": self.over}',
-            'at = {"epoch": self.epoch, "batch": 0, "over": self.over}',
+            'at = {"epoch": run.epoch, "batch": run.batch, "over": run.over}',
+            'at = {"epoch": run.epoch, "batch": 0, "over": run.over}',
             "goes on at the beginning of an epoch",
         ),
     ],

@@ -8,6 +8,7 @@ Start reading: `problem.py`; then `least_squares.py`, which is why full losses c
 `fingerprint.py` and `bindings.py` tell what a function of the user's is, and whether it changed.
 """
 
+from sgdstudy.problems.by_name import get
 from sgdstudy.problems.ready_made import (
     affine,
     chebyshev,
@@ -16,7 +17,6 @@ from sgdstudy.problems.ready_made import (
     digits,
     drifting_parabola,
     even_parabola,
-    get,
     ill_conditioned,
     legendre,
     legendre_parabola,

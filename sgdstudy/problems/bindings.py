@@ -338,7 +338,7 @@ class _Reads:
 
     def add(self, value: Any) -> None:
         """Note what a value reads when it is called."""
-        if id(value) in self._met:
+        if type(value) in ATOMS or id(value) in self._met:
             return
         self._met.add(id(value))
         self._alive.append(value)

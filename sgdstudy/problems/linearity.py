@@ -12,7 +12,7 @@ from sgdstudy.problems.torch_operations import Watch, address, tensors_in
 
 MAX_PARAMETERS = 256
 MAX_ENTRIES = 2e8  # features held in memory once, float64
-TRIED = 1000  # samples on which linearity is tried first
+TRIED = 2000  # samples on which linearity is tried first
 LARGEST = 1e60  # of the features, and of 1 over them: fourth powers stay finite
 # errors, as shares of the largest target, at which a loss is compared with a square
 SIZES = (1e-6, 1e-3, 1.0, 1e3, 1e6, 1e12, 1e30, 1e100)
@@ -48,7 +48,9 @@ def moments(
         return None
     few = slice(0, None, -(-len(x) // TRIED))  # enough to see most models are not linear
     try:
-        if not _is_linear(predict, x[few], p) or _features(predict, x[few], p) is None:
+        if not _is_linear(predict, x[few], p):
+            return None
+        if len(x) > TRIED and _features(predict, x[few], p) is None:
             return None
         found = _features(predict, x, p)
     except (RuntimeError, TypeError):  # a model that does not run in float64 has no exact loss

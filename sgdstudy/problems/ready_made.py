@@ -1,4 +1,4 @@
-"""Problems by name."""
+"""The problems of the notebook and of the studies."""
 
 from __future__ import annotations
 
@@ -371,19 +371,3 @@ TARGETS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
     "normal": _normal,
     "cubic": lambda x, seed: x**3,
 }
-PROBLEMS: dict[str, Callable[[], Problem]] = {
-    "curve": curve,
-    "legendre": legendre,
-    "ill_conditioned": ill_conditioned,
-    "diabetes": diabetes,
-    "digits": digits,
-    "staircase": staircase,
-    "chebyshev": chebyshev,
-}
-
-
-def get(problem: Problem | str) -> Problem:
-    """Return the problem, made with its defaults where a name of `PROBLEMS` is given."""
-    if isinstance(problem, Problem):
-        return problem
-    return PROBLEMS[checks.choice("problem", problem, PROBLEMS)]()

@@ -197,14 +197,14 @@ def _require_read_by_name(
     With other values it is not f(w, x) then: some of w would never be trained.
     """
     draw, few = torch.Generator().manual_seed(0), x[:2].to(w.dtype)
-    close = CLOSE * torch.finfo(w.dtype).eps
+    close, other = CLOSE * torch.finfo(w.dtype).eps, copied(module)
     for _ in range(TIMES):
         moves = MOVED * torch.randn(len(w), generator=draw).to(w.device, w.dtype)
         moved = w + moves * (1 + w.abs())
         with torch.no_grad():
             try:
                 found, again = model(moved, few), model(moved, few)
-                expected = load(copied(module), moved, names)(few.long() if whole else few)
+                expected = load(other, moved, names)(few.long() if whole else few)
                 if not torch.equal(found, again):
                     return  # it draws or counts: the trial of the problem says so, too
                 off = (found - expected).abs().max() / expected.abs().max()

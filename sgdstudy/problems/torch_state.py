@@ -80,7 +80,8 @@ def _drop_modes(stack: ExitStack) -> None:
         from torch.utils._python_dispatch import _disable_current_modes  # late: it imports much
 
         stack.enter_context(_disable_current_modes())
-    if torch.get_default_device().type != "cpu":
+    # a default device is a mode too
+    if overrides._get_current_function_mode_stack() and torch.get_default_device().type != "cpu":
         stack.enter_context(torch.device("cpu"))
     others = [
         mode

@@ -33,13 +33,13 @@ def settle(schedule: Any, epochs: int) -> Schedule:
         >>> settle({20: 160, 10: 40}, 30)
         ((10, 40), (20, 160))
     """
+    if schedule is None or (isinstance(schedule, tuple) and not schedule):
+        return ()
     form = InputError(
         f"batch_schedule has a batch size by the number of epochs done before, as "
         f"{{10: 40, 20: 160}}, not {quoted(schedule)}"
     )
     given = schedule.items() if isinstance(schedule, Mapping) else schedule
-    if given is None:
-        return ()
     try:
         pairs = [(epoch, size) for epoch, size in given]
     except Exception:  # whatever its items do
@@ -102,6 +102,7 @@ class Phases:
             step += (epoch - before) * len(self.parts[-1].sizes) if self.parts else 0
             self.parts.append(Phase(epoch, step, np.array(batches)))
             before = epoch
+        self._table = np.array([(part.epoch, part.step, len(part.sizes)) for part in self.parts])
         self.n_steps = int(self.steps_before(epochs))
 
     def cut(self, steps: int) -> Phases:
@@ -128,13 +129,13 @@ class Phases:
 
     def steps_before(self, epoch: Any) -> Any:
         """Return the number of steps in so many epochs; of an array, an array."""
-        part = self._which(epoch, [part.epoch for part in self.parts])
+        part = self._which(epoch, self._table[:, 0])
         first, step, m = self._table[part].T
         return step + (np.asarray(epoch) - first) * m
 
     def epochs_before(self, step: Any) -> Any:
         """Return the number of epochs that are done before a step, from 0; of an array, one."""
-        part = self._which(step, [part.step for part in self.parts])
+        part = self._which(step, self._table[:, 1])
         first, start, m = self._table[part].T
         return first + (np.asarray(step) - start) // m
 
@@ -150,11 +151,6 @@ class Phases:
         every = np.unique(np.concatenate([part.sizes for part in self.parts]))
         return [int(size) for size in every]
 
-    @property
-    def _table(self) -> np.ndarray:
-        """Epochs before, steps before, and steps an epoch, of every phase."""
-        return np.array([(part.epoch, part.step, len(part.sizes)) for part in self.parts])
-
     @staticmethod
-    def _which(where: Any, starts: list[int]) -> Any:
+    def _which(where: Any, starts: np.ndarray) -> Any:
         return np.searchsorted(starts, where, side="right") - 1

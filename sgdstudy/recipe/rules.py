@@ -251,7 +251,8 @@ def _by_name(optimizer: str, lr: float, options: Mapping[str, Any]) -> Rule:
     if optimizer not in ELEMENT_WISE:
         raise unknown(to_say("optimizer"), optimizer, NAMES)
     kind = getattr(torch.optim, optimizer)
-    allowed = [name for name in inspect.signature(kind).parameters if name not in OURS]
+    known = inspect.signature(kind).parameters if options else ()
+    allowed = [name for name in known if name not in OURS]
     for option, value in options.items():
         checks.choice(f"option of {optimizer}", option, allowed)
         if isinstance(value, float) and not math.isfinite(value):

@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 
 from sgdstudy.errors import Away, InputError, reason, shortage
 from sgdstudy.training.run import Run
+from sgdstudy.training.state import load_state_dict, state_dict
 
 NAME = "checkpoint.safetensors"
 VERSION, BEFORE_CHECKSUMS = "2", "1"
@@ -120,7 +121,7 @@ def joined(**parts: Mapping[str, Any]) -> Values:
 
 def snapshot(run: Run) -> Values:
     """Return the state of a training run between two chunks; of one that is over, its outcome."""
-    return joined(**run.state_dict()) | {"run.probe": _probe(run, torch.as_tensor(run.final_w))}
+    return joined(**state_dict(run)) | {"run.probe": _probe(run, torch.as_tensor(run.final_w))}
 
 
 def restore(run: Run, values: Values) -> None:
@@ -135,7 +136,7 @@ def restore(run: Run, values: Values) -> None:
         probe = _probe(run, parts["run"]["final_w"])
         if not np.array_equal(probe, parts["run"]["probe"].numpy(), equal_nan=True):
             raise InputError("the model gives other losses now, or this machine rounds otherwise")
-        run.load_state_dict(parts)
+        load_state_dict(run, parts)
     except (KeyError, IndexError, RuntimeError) as error:
         raise InputError(f"its checkpoint is damaged ({reason(error)})") from None
 
@@ -153,7 +154,7 @@ def _require_fit(run: Run, parts: Mapping[str, Values]) -> None:
         or (np.diff(members) < 1).any()
     ):
         raise InputError("its checkpoint is damaged (members)")
-    for name, fresh in run.state_dict().items():
+    for name, fresh in state_dict(run).items():
         for key in () if at["over"] and name != "run" else fresh:
             now, then = fresh[key], parts[name].get(key)
             if not isinstance(now, (torch.Tensor, np.ndarray)) or key in ("members", "rest"):

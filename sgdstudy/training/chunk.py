@@ -95,4 +95,4 @@ def verdict(span: Span, trace: Trace, stopped: np.ndarray) -> Verdict:
     failed = ~converged & (diverged < n_steps)
     rows = np.where(failed, diverged + 1, by_stop)
     done = np.where(failed, diverged // m, rows // m) if span.complete else np.zeros_like(rows)
-    return Verdict(rows, done, np.select([converged, failed], [1, 2]))
+    return Verdict(rows, done, np.where(converged, 1, 2 * failed))

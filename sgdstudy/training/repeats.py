@@ -35,11 +35,12 @@ class Repeats:
         self.problem, self.compiled = problem, compiled
         self._steps, self._due = 0, FIRST_LOOK
         self._first: tuple[torch.Tensor, Any, torch.Tensor] | None = None  # w, batch, losses
-        self._before = trial.generators()
+        self._before: dict[str, Any] = {}
 
     def begin(self) -> None:
         """Note where the global generators are, before a chunk of steps."""
-        self._before = trial.generators()
+        if not self.compiled:  # there the model is not called
+            self._before = trial.generators()
 
     def end(self, samples: Samples, sizes: np.ndarray, recorded: Recorded) -> None:
         """Look at a chunk of steps.
@@ -58,7 +59,7 @@ class Repeats:
             for w, start, size in zip(recorded.w, starts, sizes[:: recorded.every], strict=False):
                 self._losses(w, self._batch(samples, int(start), int(size)))
 
-        if trial.moved(self._before):
+        if not self.compiled and trial.moved(self._before):
             try:
                 trial.undrawn("the model, or its loss,", losses)
             except InputError:

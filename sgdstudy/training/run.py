@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from sgdstudy.history.rows import Rows, Sink
 from sgdstudy.problems.evaluation import Evaluated
 from sgdstudy.problems.problem import Problem
 from sgdstudy.quantities.chunk import Known
-from sgdstudy.recipe import columns, rules
+from sgdstudy.recipe import columns
 from sgdstudy.recipe import stop as stops
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.recipe.orders import Sampler
@@ -32,12 +31,14 @@ from sgdstudy.training.repeats import Repeats
 from sgdstudy.training.sample_stream import SampleStreams, sampler
 from sgdstudy.training.trajectory import Trajectory
 
-FIRST_STEPS = 256  # of the first chunk
+FIRST_STEPS = 4096  # of the first chunk, at most
+LEAST_STEPS = 256  # of it, where there is room for them
+FIRST_VALUES = 120_000  # samples times parameters: a compiled step on so many costs a chunk's
+GROWTH = 3  # times what came before, where only divergence ends a run
 CHUNK_VALUES = 8_000_000  # values kept in one chunk
 ROW_VALUES = 20  # columns of a step's row
 VALUES_PER_END = 6  # vectors of an epoch, where there are none of its steps, in float32
 MAX_W_COLUMNS = 16
-OF_ALL = ("members", "live", "stop_epoch", "n_steps", "final_w")  # arrays of any state
 
 
 class Run:
@@ -125,73 +126,6 @@ class Run:
         """Whether nothing is left to be trained."""
         return not self.live.any() or self.epoch >= self.phases.epochs
 
-    def state_dict(self) -> dict[str, dict[str, Any]]:
-        """Return where the run stands, in parts; of one that is over, its outcome only."""
-        arrays = {
-            "members": self.members,
-            "live": self.live,
-            "stop_epoch": self.stop_epoch,
-            "n_steps": self.n_steps,
-            "final_w": self.final_w,
-            "reason": np.array([REASONS.index(reason) for reason in self.reason], np.uint8),
-        }
-        at = {"epoch": self.epoch, "batch": self.batch, "over": self.over}
-        if self.over:
-            return {"run": arrays, "at": at}
-        epochs = self.epochs.state_dict()
-        return {
-            "run": {
-                **arrays,
-                "w": self.w,
-                **{k: v for k, v in epochs.items() if k != "sums"},
-                **{f"stop_{name}": value for name, value in self.watch._asdict().items()},
-            },
-            "at": at,
-            "sums": epochs["sums"],
-            "boundary": dict(zip(("loss", "gradient"), self.boundary or (), strict=False)),
-            "rule": rules.state_dict(self.state),
-            "sampler": {} if self.config.batch_size is None else self.sampler.state_dict(),
-        }
-
-    def load_state_dict(self, parts: Mapping[str, Mapping[str, Any]]) -> None:
-        """Go on where another run of the same recipe stood.
-
-        Args:
-            parts: of its `state_dict`; an empty part may be missing.
-
-        Raises:
-            KeyError, IndexError, RuntimeError: values are missing; the run is as it was then.
-        """
-        arrays, at = parts["run"], parts["at"]
-        found = {name: np.asarray(arrays[name]) for name in OF_ALL}
-        reason = np.array(REASONS, dtype=self.reason.dtype)[np.asarray(arrays["reason"])]
-        epoch, batch = at["epoch"], at["batch"]
-        if not at["over"]:
-            self._go_on(parts)
-        self.members, self.live = found["members"], found["live"]
-        self.stop_epoch, self.n_steps = found["stop_epoch"], found["n_steps"]
-        self.final_w, self.reason = found["final_w"], reason
-        self.epoch, self.batch = epoch, batch
-
-    def _go_on(self, parts: Mapping[str, Mapping[str, Any]]) -> None:
-        """Take over what a run that is not over goes on with: all of it, or nothing."""
-        arrays, at, config = parts["run"], parts["at"], self.config
-        w = torch.as_tensor(arrays["w"]).to(self.w.device)
-        source = sampler(self.problem, config, [config.seeds[r] for r in arrays["members"]])
-        if config.batch_size is not None:
-            begun = self.phases.at(at["epoch"]).sizes[: at["batch"]]
-            taken = at["epoch"] * self.per_epoch + int(begun.sum())
-            source.load_state_dict(parts.get("sampler", {}), taken)
-        epochs = Epochs(self.problem, config, self.phases)
-        kept = {name: arrays[name] for name in ("averaged", "ema") if name in arrays}
-        epochs.load_state_dict({"sums": parts.get("sums", {}), **kept})
-        watch = stops.Watch(*(np.asarray(arrays[f"stop_{k}"]) for k in stops.Watch._fields))
-        ends = parts.get("boundary", {})
-        boundary = (np.asarray(ends["loss"]), np.asarray(ends["gradient"])) if ends else None
-        state = rules.load_state_dict(self.engine.init(w), parts.get("rule", {}))
-        self.w, self.state, self.sampler = w, state, source
-        self.epochs, self.watch, self.boundary = epochs, watch, boundary
-
     def history(self, problem: Problem, seconds: float) -> History:
         """Return what was recorded, of the problem as it was given, in so many seconds."""
         most = "max_epochs" if self.config.steps is None else "max_steps"
@@ -214,10 +148,7 @@ class Run:
 
     def advance(self) -> None:
         """Run the next chunk: whole epochs, or a part of one when an epoch is long."""
-        m, done = len(self.sizes), int(self.phases.steps_before(self.epoch)) + self.batch
-        # what runs beyond a stop is lost: never more than what came before
-        most = max(1, min(max(FIRST_STEPS, done), CHUNK_VALUES // self._values_per_step()))
-        most = min(most, self.engine.chunk_steps)
+        m, most = len(self.sizes), self._most_steps()
         if m <= most and not self.batch:
             ahead = 1 if self.adaptive else self.phases.until(self.epoch)
             span = Span(self.sizes, min(most // m, ahead, self._most_ends()), 0, True)
@@ -268,6 +199,15 @@ class Run:
             or config.ema is not None
             or not quantities.are_sparing(self.diagnostics, problem.true_at(np.zeros(1)) is None)
         )
+
+    def _most_steps(self) -> int:
+        """Return how many steps the next chunk may have: what runs beyond an end is lost."""
+        done = int(self.phases.steps_before(self.epoch)) + self.batch
+        values = len(self.members) * int(self.sizes[0]) * self.problem.p
+        first = min(FIRST_STEPS, max(LEAST_STEPS, FIRST_VALUES // values))
+        later = done if self.config.stop is not None else GROWTH * done
+        room = max(1, CHUNK_VALUES // self._values_per_step())
+        return min(max(first, later), room, self.engine.chunk_steps)
 
     def _values_per_step(self) -> int:
         """Return how many values a step keeps in memory until its chunk is written."""

@@ -53,7 +53,7 @@ def train(
     meanwhile: the numbers depend on problem and settings alone.
 
     Args:
-        problem: a `Problem`, or a name of `problems.PROBLEMS`.
+        problem: a `Problem`, or a name of `problems.by_name.PROBLEMS`.
         config: ready settings; or give them by keyword, see `TrainConfig`.
         progress: show a bar with the running loss; None: when there is someone to see it.
         description: what the bar calls the run.

@@ -10,10 +10,10 @@ import torch
 
 from sgdstudy import checks
 from sgdstudy.errors import InputError
+from sgdstudy.problems.by_name import get
 from sgdstudy.problems.data import as_tensor
 from sgdstudy.problems.evaluation import Evaluated
 from sgdstudy.problems.problem import Problem
-from sgdstudy.problems.ready_made import get
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.training.engines import Samples
 from sgdstudy.training.recorded import ALL, Recorded, Wanted, of_every_step

@@ -85,6 +85,13 @@ class Cut:
             self.left -= 1
 
 
+@pytest.fixture(autouse=True)
+def many_chunks(monkeypatch):
+    """Let runs have several chunks, to be cut off between two of them."""
+    monkeypatch.setattr("sgdstudy.training.run.FIRST_STEPS", 256)
+    monkeypatch.setattr("sgdstudy.training.run.GROWTH", 1)
+
+
 @pytest.fixture(scope="module")
 def shared(empty_store, tmp_path_factory):
     folder = tmp_path_factory.mktemp("shared") / "mlruns"

@@ -519,6 +519,36 @@ def cut_after(patch, steps):
         patch.setattr(engine, "chunk_steps", steps)
 
 
+NEVER = {"stop": ("full", 1e-30)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [
+        # 120,000 / (10 * 3), samples times parameters, are 4000 steps: 20 epochs of 200
+        ({"epochs": 60}, [4000, 8000]),
+        ({"epochs": 60} | NEVER, [4000, 4000, 4000]),
+        ({"epochs": 60, "seeds": range(16)}, [200, 600, 2400, 8800]),
+        ({"epochs": 60, "seeds": range(16)} | NEVER, [200, 200, 400, 800, 1600, 3200, 5600]),
+        ({"epochs": 2000, "batch_size": None}, [256, 768, 976]),
+        ({"epochs": 2000, "batch_size": None} | NEVER, [256, 256, 512, 976]),
+    ],
+)
+def test_what_runs_beyond_an_end_is_cheap_or_no_more_than_what_came_before(
+    settings, steps, monkeypatch
+):
+    """Three times that where only divergence ends a run."""
+    taken, theirs = [], engines.Compiled.steps
+
+    def counted(self, w, state, samples, sizes, n_epochs, first):
+        taken.append(len(sizes) * n_epochs)
+        return theirs(self, w, state, samples, sizes, n_epochs, first)
+
+    monkeypatch.setattr(engines.Compiled, "steps", counted)
+    ss.train(CURVE, engine="compiled", **(NOTEBOOK | settings))
+    assert taken == steps
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("chunk", [1, 7, 5000])
 @pytest.mark.parametrize(
