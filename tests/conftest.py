@@ -26,7 +26,7 @@ settings.register_profile("repeatable", derandomize=True, deadline=None, max_exa
 settings.load_profile("repeatable")
 
 # `make quick`: cases of a test, but in these files, and tests of a file that have a store
-CASES, STORES = 1, 2
+CASES, STORES = 1, 1
 ALL_CASES = ("test_docs", "test_house", "test_language", "test_mutants")
 
 gc.disable()  # until all tests are imported: a fifth of the time that takes
@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items):
     """Files with slow tests first, so that no process is left alone with a long one at the end.
 
     Of those without a mark, `make quick` runs the first case of each test, and of each file the
-    first tests that have a store: the others are marked slow here.
+    first test that has a store: the others are marked slow here.
     """
     marks = ("slow", "server", "faults")
     slow = {item.path for item in items if any(map(item.get_closest_marker, marks))}
