@@ -21,7 +21,7 @@ types: $(STAMP)
 types-of-tests: $(STAMP)
 	$(BIN)/mypy --config-file tests/mypy.ini
 
-# before each commit: a minute or so
+# before each commit: under a minute on two cores
 quick: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

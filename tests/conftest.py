@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,6 +25,9 @@ if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "nice"):  # not on Window
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=40)
 settings.load_profile("repeatable")
 
+# `make quick`: cases of a test, but in these files, and tests of a file that have a store
+CASES, STORES = 1, 1
+ALL_CASES = ("test_docs", "test_house", "test_language", "test_mutants")
 
 gc.disable()  # until all tests are imported: a fifth of the time that takes
 
@@ -37,10 +41,25 @@ def pytest_collection_finish():
 
 
 def pytest_collection_modifyitems(items):
-    """Files with slow tests first, so that no process is left alone with a long one at the end."""
+    """Files with slow tests first, so that no process is left alone with a long one at the end.
+
+    Of those without a mark, `make quick` runs the first case of each test, and of each file the
+    first test that has a store: the others are marked slow here.
+    """
     marks = ("slow", "server", "faults")
     slow = {item.path for item in items if any(map(item.get_closest_marker, marks))}
     items.sort(key=lambda item: item.path not in slow)
+    seen = Counter()
+    for item in items:
+        if not any(map(item.get_closest_marker, marks)):
+            kinds = {}
+            if item.path.stem not in ALL_CASES:
+                kinds[item.nodeid.partition("[")[0]] = CASES
+            if "empty_store" in getattr(item, "fixturenames", ()):
+                kinds[item.path] = STORES
+            seen.update(kinds.keys())
+            if any(seen[kind] > most for kind, most in kinds.items()):
+                item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The pages name what is there: modules, names in them, files, tests, links, commands."""
 
 import ast
+import functools
 import re
 import runpy
 from importlib import import_module
@@ -43,6 +44,7 @@ def found(name):
     return False
 
 
+@functools.cache
 def tags():
     """The tags that the package writes, which look like modules: `sgdstudy.key`."""
     texts = {

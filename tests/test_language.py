@@ -1,6 +1,7 @@
 """Texts in the language of who reads them: the catalogues are complete, numbers are of prose."""
 
 import ast
+import functools
 import os
 import re
 import string
@@ -216,8 +217,10 @@ CODE_OF = language.LOCALE.parent
 FILES = sorted(CODE_OF.rglob("*.py")) + sorted(CODE_OF.parent.glob("experiments/**/*.py"))
 
 
+@functools.cache
 def trees():
     """The files of the package and of experiments/, and how each calls what says a text."""
+    found = []
     for path in FILES:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         names = {
@@ -228,7 +231,8 @@ def trees():
             if alias.name in SAYING
         }
         if path.name not in ("language.py", "catalogue.py", "shown.py"):  # of no reader, or `show`
-            yield path, tree, names | {"ss.say", "ss.to_say"}
+            found.append((path, tree, names | {"ss.say", "ss.to_say"}))
+    return found
 
 
 def raw(node, saying):

@@ -805,6 +805,7 @@ def test_nothing_that_is_looked_at_is_kept_alive():
     import gc
     import weakref
 
+    gc.freeze()  # looks at what is made from here on only: torch and MLflow take seconds
     held = Settings(1.0)
     watched = weakref.ref(held)
     one, _ = MAKERS["loss"](lambda: held.delta)

@@ -131,6 +131,7 @@ def test_they_are_recorded_and_part_of_what_a_run_is(tmp_path):
     assert np.array_equal(ss.train(one, config=again.config).w, history.w)
 
 
+@pytest.mark.slow
 def test_they_are_not_compiled_and_the_run_says_so():
     given = {**GIVEN, "groups": GROUPS, "epochs": 500}
     assert "groups" in ss.train(problem(), **given).engine_note

@@ -120,7 +120,6 @@ def test_a_step_size_that_theory_rounds_otherwise_now_is_that_of_then(tracked, s
         rerun(tracked.run_ids["compiled"], store=store)
 
 
-@pytest.mark.slow
 def test_rows_that_are_missing_are_found(tracked, store):
     opened = open_store(store)
     path = artifact(opened, find_run(opened, tracked.run_ids["eager"]), "steps.parquet")

@@ -74,6 +74,7 @@ def parts(run, epoch):
     return {"drift": drift, "sampling": (share * (rows["loss"] - rows["full_loss"])).sum()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "order", "epochs"), [(10, "sequential", (1, 60, 110)), (3, "shuffle", (2, 11, 100))]
 )

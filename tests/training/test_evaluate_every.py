@@ -41,6 +41,7 @@ def test_the_rows_of_steps_know_the_loss_where_it_was_evaluated():
     assert set(known["batch"]) == {0}
 
 
+@pytest.mark.slow
 def test_the_end_of_a_run_that_stops_is_evaluated():
     settings = {"epochs": 60, "stop": ("running", 1.2)}
     every, some = trained(**settings), trained(**settings, evaluate_every=50)
