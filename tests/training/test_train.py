@@ -540,9 +540,9 @@ def test_what_runs_beyond_an_end_is_cheap_or_no_more_than_what_came_before(
     """Three times that where only divergence ends a run."""
     taken, theirs = [], engines.Compiled.steps
 
-    def counted(self, w, state, samples, sizes, n_epochs, first):
+    def counted(self, w, state, samples, sizes, n_epochs, *rest):
         taken.append(len(sizes) * n_epochs)
-        return theirs(self, w, state, samples, sizes, n_epochs, first)
+        return theirs(self, w, state, samples, sizes, n_epochs, *rest)
 
     monkeypatch.setattr(engines.Compiled, "steps", counted)
     ss.train(CURVE, engine="compiled", **(NOTEBOOK | settings))
