@@ -237,8 +237,8 @@ EPOCHS = Group(
             "the plain mean over samples, not batches",
         ),
         (
-            "self._last = loss[:, -1], w_next[:, -1]",
-            "self._last = loss[:, 0], w_next[:, -1]",
+            "self._last = loss[:, -1], trace.ends",
+            "self._last = loss[:, 0], trace.ends",
             "last_loss of the first batch",
         ),
         (
