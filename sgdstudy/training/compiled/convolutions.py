@@ -20,7 +20,7 @@ Sizes = Sequence[int]  # of rows and columns
 
 def windows(
     images: torch.Tensor, shape: Sizes, kernel: Sizes, stride: Sizes, dilation: Sizes
-) -> Any:
+) -> list[torch.Tensor]:
     """Return, for each place of a window, what h by w windows see there, views `(..., h, w)`."""
     return [
         images[
@@ -42,7 +42,7 @@ def _convolution(
     out = torch.mm(weight.flatten(1), columns)
     if bias is not None:
         out = out + bias[:, None]
-    return out.view(len(weight), len(x), *shape[2 - (x.dim() - 2) :]).transpose(0, 1)
+    return out.view(len(weight), len(x), *shape[4 - x.dim() :]).transpose(0, 1)
 
 
 def _convolution_backward(
