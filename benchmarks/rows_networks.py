@@ -102,7 +102,7 @@ def _convolutional(table: Table, o: Options, worker: Worker, n: int) -> None:
     name = "peers_networks:literal" if n == 1 else "peers_networks:vmapped"
     contest: dict[str, Callable[[], float]] = {
         f"{peer}, {what}": functools.partial(worker.call, name, **given),
-        **_both(_problem("convolutional"), what, n, epochs),
+        **_both(_problem("convolutional"), what, n, epochs, "compiled"),
     }
     limit = 1.0 if n == 1 else 1.15
     _contest(table, o, contest, limit, f"ours, {what}, evaluated at the end")

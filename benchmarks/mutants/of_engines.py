@@ -65,8 +65,18 @@ COMPILED_STEPS = Group(
 
 OPERATIONS = Group(
     "training/compiled/operations.py",
-    "compiled products penalties own_losses",
+    "compiled products penalties own_losses convolutions evaluation",
     [
+        (
+            "left = {value} == m ? V0 : left;",
+            "",
+            "of equal pixels in a window each gets the gradient",
+        ),
+        (
+            'self._pointwise("fill", out, (out, fill), {})',
+            'self._pointwise("fill", out, (out, 1), {})',
+            "images are padded by ones",
+        ),
         (
             '"threshold_backward": "({1} <= {2} ? V0 : {0})"',
             '"threshold_backward": "({1} < {2} ? V0 : {0})"',
@@ -83,6 +93,29 @@ OPERATIONS = Group(
             "a mean over some dimensions is divided by all",
         ),
         ('self._pointwise("add", out, (out, bias), {})', "pass", "a layer without its bias"),
+    ],
+)
+
+CONVOLUTIONS = Group(
+    "training/compiled/convolutions.py",
+    "convolutions",
+    [
+        (
+            "n + 2 * p - d * (k - 1) - 1) // s + 1",
+            "n + p - d * (k - 1) - 1) // s + 1",
+            "padded on one side only",
+        ),
+        ("place.add_(part)", "place.copy_(part)", "a pixel's gradient is that of its last window"),
+        (
+            "(shape[1] - 1) * stride[1] + 1, stride[1])",
+            "(shape[1] - 1) * stride[0] + 1, stride[0])",
+            "columns are taken at the step of rows",
+        ),
+        (
+            "of_bias = flat.sum(1)",
+            "of_bias = flat.mean(1)",
+            "the gradient of the offset is a mean over samples and pixels",
+        ),
     ],
 )
 
@@ -375,6 +408,7 @@ GROUPS = [
     COMPILED_RULES,
     COMPILED_STEPS,
     OPERATIONS,
+    CONVOLUTIONS,
     PROGRAM,
     LOOPS,
     RECORDER,

@@ -16,6 +16,7 @@ import torch
 from sgdstudy.errors import Unsupported
 from sgdstudy.language import say, to_say
 from sgdstudy.problems.torch_operations import address
+from sgdstudy.training.compiled.convolutions import Sizes, windows
 from sgdstudy.training.compiled.loops import (
     Block,
     Element,
@@ -221,6 +222,59 @@ class Writer:
         view = torch.ops.aten.slice.Tensor(out, dim, *part)
         self._pointwise("clone", view, (gradient,), {})
 
+    # ---- windows over images -------------------------------------------------------------------
+
+    def write_constant_pad_nd(
+        self, out: torch.Tensor, value: torch.Tensor, widths: Sequence[int], fill: float = 0
+    ) -> None:
+        """Write `pad` with a constant."""
+        self._pointwise("fill", out, (out, fill), {})
+        inner = out
+        for k, (before, n) in enumerate(zip(widths[::2], value.shape[::-1], strict=False)):
+            inner = inner.narrow(-1 - k, before, n)
+        self._pointwise("clone", inner, (value,), {})
+
+    def write_max_pool2d_with_indices(self, out: torch.Tensor, x: Any, *settings: Any) -> None:
+        """Write the largest of each window."""
+        values, arrays = self._windows(out, x, *settings)
+        target = self._element(out, tuple(out.shape)).text
+        self.operations.append(Block(tuple(out.shape), f"{_largest(values)} {target} = m;", arrays))
+
+    def write_max_pool2d_with_indices_backward(
+        self, out: torch.Tensor, gradient: torch.Tensor, x: Any, *settings: Any
+    ) -> None:
+        """Write the gradient, which goes to the first of the largest."""
+        values, arrays = self._windows(gradient, x, *settings[:-1])
+        targets, _ = self._windows(gradient, out, *settings[:-1])
+        self.write_zero(out)
+        shape = tuple(gradient.shape)
+        given, array = self._element(gradient, shape)
+        arrays |= {self.arrays[address(out)], *([array] if array else [])}
+        steps = " ".join(
+            f"{target} += {value} == m ? left : V0; left = {value} == m ? V0 : left;"
+            for value, target in zip(values, targets, strict=True)
+        )
+        body = f"{_largest(values)} V left = {given}; {steps}"
+        self.operations.append(Block(shape, body, frozenset(arrays)))
+
+    def _windows(
+        self,
+        out: torch.Tensor,
+        x: torch.Tensor,
+        kernel: Sizes,
+        stride: Sizes = (),
+        padding: Sizes = (0, 0),
+        dilation: Sizes = (1, 1),
+        ceil_mode: bool = False,
+    ) -> tuple[list[str], frozenset[str]]:
+        """Return the elements of the window whose largest is one of `out`, and their array."""
+        kernel, stride, dilation = (_pair(sizes) for sizes in (kernel, stride or kernel, dilation))
+        if any(padding) or ceil_mode:
+            raise Unsupported(say("the model pools with padding, or beyond the image"))
+        found = windows(x, out.shape[-2:], kernel, stride, dilation)
+        elements = [self._element(place, tuple(out.shape)) for place in found]
+        return [e.text for e in elements], frozenset(e.array for e in elements if e.array)
+
     # ---- sums and extremes ---------------------------------------------------------------------
 
     def write_sum(self, out: torch.Tensor, value: Any, dim: Any = None, *_: Any, **__: Any) -> None:
@@ -325,3 +379,13 @@ class Writer:
             raise Unsupported(say("the model uses addmm with alpha or beta"))
         self.write_mm(out, a, b)
         self._pointwise("add", out, (out, bias), {})
+
+
+def _pair(sizes: Sizes) -> Sizes:
+    return sizes if len(sizes) == 2 else [sizes[0], sizes[0]]
+
+
+def _largest(values: Sequence[str]) -> str:
+    """Return statements that find the largest of some elements; NaN is larger than any."""
+    more = " ".join(f"m = ({v} > m) | ({v} != {v}) ? {v} : m;" for v in values[1:])
+    return f"V m = {values[0]}; {more}"

@@ -17,9 +17,11 @@ import torch
 from sgdstudy.errors import Unsupported
 from sgdstudy.language import say, to_say
 from sgdstudy.problems.torch_operations import Watch, address, tensors_in
+from sgdstudy.training.compiled import convolutions
 from sgdstudy.training.compiled.operations import Writer
 
 CASTS = ("_to_copy", "convert_element_type")
+INDEXED = ("max_pool2d_with_indices",)  # the indices are for its gradient, which finds them anew
 FILLED = ("ones_like", "zeros_like", "full_like", "new_zeros", "new_ones", "new_full")
 
 
@@ -52,8 +54,9 @@ class Recorder(Watch):
             text = to_say("the model writes into a constant tensor ({name})")
             raise Unsupported(say(text, name=str(packet)))
         out = func(*args, **kwargs)
-        _check_dtypes(name, tensors, out)
-        self.writer.write(name, out, args, kwargs)
+        values = out[0] if name in INDEXED else out
+        _check_dtypes(name, tensors, values)
+        self.writer.write(name, values, args, kwargs)
         return out
 
     def _unknown(self, func: Any, args: Any, kwargs: Any, tensors: Any) -> Any:
@@ -110,6 +113,7 @@ def _one_hot(value: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
 
 
 OWN: dict[Any, Callable[..., Any]] = {
+    **convolutions.OWN,
     torch.ops.aten.nll_loss_forward.default: _nll,
     torch.ops.aten.nll_loss_backward.default: _nll_backward,
     torch.ops.aten.nll_loss2d_forward.default: _nll,
