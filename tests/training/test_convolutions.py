@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -39,12 +40,12 @@ def taken(given, n):
     w = w + 0.3 * torch.randn(w.shape, generator=draw, dtype=w.dtype)
     indices = torch.randint(given.d, (n, N_STEPS * B), generator=draw)
     made = compile_steps(given, config)
-    *_, gradients = made(w, made.init(w), indices, [B] * N_STEPS, 1)
+    *_, recorded = made(w, made.init(w), indices, np.full(N_STEPS, B), 1)
     expected = [
         given.losses_and_gradients(w, given.x[rows], given.y[rows])[1]
         for rows in indices.split(B, 1)
     ]
-    return gradients, torch.stack(expected)
+    return recorded.gradient, torch.stack(expected)
 
 
 IMAGES, SERIES = (2, 6, 5), (2, 9)
@@ -85,7 +86,7 @@ def test_a_replica_alone_has_the_bits_of_one_among_others(name):
     for n in (1, 17):
         made = compile_steps(given, ss.TrainConfig(lr=0.1, batch_size=B, seeds=range(n)))
         assert f"L = {16 if n == 17 else 1}," in made.source
-        found.append(made(w[:n], made.init(w[:n]), rows[:n], [B], 1)[2:])
+        found.append(made(w[:n], made.init(w[:n]), rows[:n], np.array([B]), 1)[2][:3])
     assert all(torch.equal(one[:, 0], many[:, 0]) for one, many in zip(*found, strict=True))
 
 
@@ -98,9 +99,9 @@ def test_of_equal_pixels_the_first_gets_the_gradient():
     w[:, :8] = 0.0  # the outputs are all equal, but what they saw is not
     made = compile_steps(given, ss.TrainConfig(lr=0.1, batch_size=11))
     rows = torch.arange(11)[None]
-    *_, ours = made(w, made.init(w), rows, [11], 1)
+    *_, ours = made(w, made.init(w), rows, np.array([11]), 1)
     theirs = given.losses_and_gradients(w, given.x[rows], given.y[rows])[1]
-    assert float((ours[0] - theirs).abs().max()) < 1e-15
+    assert float((ours.gradient[0] - theirs).abs().max()) < 1e-15
 
 
 def test_the_evaluation_is_that_of_torch():
