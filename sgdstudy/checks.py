@@ -75,7 +75,9 @@ def whole(name: str, value: Any) -> int:
         if isinstance(found, bool):
             raise TypeError
         return operator.index(found)
-    except TypeError:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # whatever its own method raises
         raise InputError(_must(name, say("a whole number"), value)) from None
 
 

@@ -99,7 +99,9 @@ def quoted(given: object) -> str:
     """
     try:
         text = one_line(repr(given))
-    except Exception:  # a number of more than 4300 digits, or an object that cannot show itself
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # a number of more than 4300 digits, or an object that cannot show itself
         text = f"an object of type {type(given).__name__}"
     return shortened(text)
 

@@ -44,6 +44,12 @@ SURE_SECRET = (  # "pwd" of "PWD=...", but not of "PWD=/home/ada"
 OPENS = "[?&;#]|%3B|%26"  # "&" of "?a=b&token=c", written out where it is in another address
 OF_ADDRESS = rf"(?:{OPENS})(?:{PART}(?:{ANY_SECRET}){PART}|{A_KEY})"  # "?access_token"
 OF_TEXT = rf"(?<![\w.-]){PART}(?:{SURE_SECRET})"  # "db.password", which is nothing else
+OF_OPTION = (  # "--hf-token", and no "--max-tokens", "--author"
+    rf"[\w.-]{{0,40}}?(?:{SURE_SECRET}|(?<![^\W_])(?:token|auth|authorization|bearer|credentials?"
+    r"|(?:account|license|private|secret|signing|ssh|ssl)[_.-]?key))"
+)
+A_NUMBER = r"[\d.,]+"  # "5" of "--max-token 5"
+PERHAPS = r"[\w.-]{0,40}?(?<![^\W_])(?:keys?|tokens?|sig|signature)"  # "--wandb-key", "--sort-key"
 EQUALS = "=|%3D"  # "="
 NO_SECRET = r"(?:None|True|False)\b"  # "None" of "f(password=None)"
 
@@ -60,6 +66,9 @@ VALUE = "|".join((IN_BRACES, IN_CODED_BRACES, IN_QUOTES, BARE))
 NEXT = re.compile(rf"(?<=[\s,;=|(\[{{'\"])(?={HEAD})", re.I)  # one more address in a word
 WHOLE = re.compile(rf"{HEAD}(.*)$", re.I | re.DOTALL)  # a word that is an address
 ADDRESS = re.compile(rf"{HEAD}((?:{USER})?{REST})", re.I)  # one in a text
+# "databricks://token:profile": MLflow takes no name before the colon, people have put a token there
+DATABRICKS = re.compile(r"(databricks[\w-]{0,10}://)([^\s'\"<>:]*:[^\s'\"<>]*)", re.I)
+TYPED = re.compile(rf"((?<![\w.-])--({OF_OPTION})(?:=|[ \t]{{1,4}}))(?!-)({VALUE})", re.I)
 KEYED = re.compile(rf"((?:{OF_ADDRESS}|{OF_TEXT})(?:{EQUALS}))(?!{NO_SECRET})({VALUE})", re.I)
 PATHS = ("sqlite", "file")  # after their three slashes comes a path
 SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "DATABRICKS_TOKEN", "PGPASSWORD")
@@ -82,9 +91,12 @@ def without_secrets(text: str, whole: bool = False) -> str:
     if whole:
         ends = [0, *(found.start() for found in NEXT.finditer(text)), len(text)]
         words = (text[i:j] for i, j in itertools.pairwise(ends))
-        return "".join(KEYED.sub(_noted_key, WHOLE.sub(_noted_user, word)) for word in words)
+        parts = (WHOLE.sub(_noted_user, DATABRICKS.sub(_noted_key, word)) for word in words)
+        return "".join(KEYED.sub(_noted_key, part) for part in parts)
     if {"@", "="} & set(text) or "%3" in text:
         text = KEYED.sub(r"\1...", ADDRESS.sub(_without_user, text))
+    if "--" in text or "://" in text:
+        text = TYPED.sub(_without_typed, DATABRICKS.sub(r"\1...", text))
     for secret in sorted(_secrets.union(*map(_forms, map(os.environ.get, SECRETS))), key=len)[::-1]:
         text = text.replace(secret, "...")
     return text
@@ -121,15 +133,23 @@ def of_option(name: Any, value: Any, whole: bool = True) -> Any:
     >>> print(of_option("--url", "https://ada:pw@host"), of_option("--password", "pw"))
     https://host ...
     """
-    if value and isinstance(value, str) and _is_secret(name):
+    if value and isinstance(value, str) and _is_secret(name, value):
         _secrets.update(_forms(value))
         return "..."
+    if isinstance(value, (list, tuple)):
+        parts = (of_option(name, part, whole) for part in value)
+        return list(parts) if isinstance(value, list) else tuple(parts)
     return stripped(value, whole)
 
 
-def _is_secret(name: Any) -> bool:
+def _is_secret(name: Any, value: str) -> bool:
     """Whether the value of an option that is called so is a secret."""
-    return "=" not in f"{name}" and KEYED.fullmatch(f"{name}=") is not None
+    if re.fullmatch(rf"{PART}(?:{SURE_SECRET})", f"{name}", re.I):
+        return True
+    if re.fullmatch(PERHAPS, f"{name}", re.I) and len(value) >= LEAST_TOKEN and _forms(value):
+        return True
+    known = re.fullmatch(OF_OPTION, f"{name}", re.I) is not None
+    return known and re.fullmatch(A_NUMBER, value) is None
 
 
 def of_words(words: Sequence[str]) -> list[str]:
@@ -138,11 +158,14 @@ def of_words(words: Sequence[str]) -> list[str]:
     >>> of_words(["run", "--password", "p w", "--password=p w", "--lr", "1"])
     ['run', '--password', '...', '--password=...', '--lr', '1']
     """
-    shown = []
-    for before, word in zip(["", *words], words, strict=False):
+    shown, before, given = list[str](), "", False
+    for word in words:
+        before = "" if given and word.startswith("-") else before  # an option may take several
         name, equals, value = word.partition("=")
-        own = equals and _is_secret(name) and not _is_secret(before)
+        own = equals and _is_secret(name, value) and not _is_secret(before, word)
         shown.append(f"{name}={of_option(name, value)}" if own else of_option(before, word))
+        given = shown[-1] == "..."
+        before = before if given else word
     return shown
 
 
@@ -168,6 +191,12 @@ def _noted_user(found: re.Match[str]) -> str:
     if colon or len(user) >= LEAST_TOKEN:
         _secrets.update(_forms(password if colon else user))
     return head + rest[end:]
+
+
+def _without_typed(found: re.Match[str]) -> str:
+    """Return an option with its value left out, if that is no word of a sentence."""
+    told = "=" in found[1] or _forms(found[3])
+    return f"{found[1]}..." if told and _is_secret(found[2], found[3]) else found[0]
 
 
 def _noted_key(found: re.Match[str]) -> str:

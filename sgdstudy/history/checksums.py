@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import threading
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -160,6 +161,7 @@ class Sealed:
         Raises:
             Damaged: they are not the same.
         """
+        require_threads()
         if self.sums is None:
             return
         names = self._names
@@ -175,6 +177,26 @@ class Sealed:
     @functools.cached_property
     def _names(self) -> list[str]:
         return list(self.metadata.schema.to_arrow_schema().names)
+
+
+@functools.cache
+def require_threads() -> None:
+    """Refuse to read rows where no more threads can be started: Arrow would end the process.
+
+    It starts one per core when it first reads some.
+
+    Raises:
+        Away: it could not.
+    """
+    done = threading.Event()
+    threads = [threading.Thread(target=done.wait, daemon=True) for _ in range(pa.cpu_count())]
+    try:
+        for thread in threads:
+            thread.start()
+    except RuntimeError as error:
+        raise Away(f"rows cannot be read now: {shortage(error) or reason(error)}") from error
+    finally:
+        done.set()
 
 
 def checked(path: str | Path, crc: str | None = None) -> pq.ParquetFile:

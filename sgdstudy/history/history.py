@@ -33,6 +33,7 @@ from sgdstudy.history import (
     stopping,
 )
 from sgdstudy.history import edge as edges
+from sgdstudy.history.checksums import require_threads
 from sgdstudy.history.rows import Sink
 from sgdstudy.language import say
 from sgdstudy.problems.problem import Problem
@@ -205,6 +206,7 @@ class History:
                 slices with a stride, or that count from the end.
         """
         checks.choice("kind of rows", kind, ("steps", "epochs"))
+        require_threads()
         parts = []
         for batch in self.sink.batches(kind):
             rows = select(pa.Table.from_batches([batch]), seeds, steps, epochs)

@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
@@ -24,6 +25,7 @@ CHECKED_AT_ONCE = 4_000_000  # values; a check holds a mark for each
 COPIED = 2**28  # bytes; larger data, and maps of files, stay where they are
 READ_AGAIN = 2**20  # bytes of each array that a look whether it changed reads
 READ_OF_MAPS = 2**26  # bytes of data left where they are that a digest reads
+LEAST_VALUE = 8  # bytes of a value in a list, at the least
 STRETCHES = 64  # of an array, evenly spread, that a look at a part of it reads
 
 
@@ -99,16 +101,27 @@ def _of_dataset(x: Any, y: Any, what: str) -> tuple[Any, Any]:
     if isinstance(x, TensorDataset) and len(x.tensors) == 2:
         return x.tensors
     try:
+        _require_few(x)
         items = [x[i] for i in range(len(x))]  # type: ignore[arg-type]
         if any(isinstance(part, Mapping) for item in items[:1] for part in (item, *item)):
             raise TypeError("they are dicts: put their arrays side by side, see docs/training.md")
         inputs, targets = (_together(part) for part in zip(*items, strict=True))
-    except Exception as error:
+    except (KeyboardInterrupt, InputError):
+        raise
+    except BaseException as error:  # whatever its own methods raise
         raise InputError(
             f"x of {what} is a Dataset whose items are not pairs (x, y) of numbers of one shape "
             f"({reason(error)})"
         ) from error
     return inputs, targets
+
+
+def _require_few(values: Any) -> None:
+    """Refuse more values than memory could hold, before they are asked for."""
+    if isinstance(values, (np.ndarray, torch.Tensor)) or not hasattr(values, "__len__"):
+        return
+    if (n := len(values)) * LEAST_VALUE > psutil.virtual_memory().total:
+        raise InputError(f"{quoted(values)} says that it holds {n:,} values: memory has no room")
 
 
 def _together(items: tuple[Any, ...]) -> Any:
@@ -212,6 +225,7 @@ def as_tensor(values: Any, what: str, finite: bool = True) -> torch.Tensor:
     if isinstance(values, Held):
         return values.tensor
     try:
+        _require_few(values)
         if _is_masked(values):
             raise InputError(f"{what} is masked in places; remove or replace them")
         if not isinstance(values, torch.Tensor):
@@ -219,9 +233,9 @@ def as_tensor(values: Any, what: str, finite: bool = True) -> torch.Tensor:
         with warnings.catch_warnings():  # arrays that are read only, as memory maps: we only read
             warnings.simplefilter("ignore", UserWarning)
             tensor = torch.as_tensor(values).detach()
-    except InputError:
+    except (KeyboardInterrupt, InputError, MemoryError):
         raise
-    except (TypeError, ValueError, RuntimeError) as error:
+    except BaseException as error:  # whatever an object's own methods raise
         raise InputError(f"{what} is not an array of numbers ({reason(error)})") from None
     dense = tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_nested)
     dense &= not is_of_its_own(tensor)

@@ -61,6 +61,11 @@ def parse(given: str) -> tuple[str, Path | None]:
         return _local(_sqlite_path(given, rest), database=True)
     if kind in ("http", "https"):
         return _server(kind, given), None
+    if kind == "databricks" and ":" in rest:
+        raise InputError(
+            f"the store {_shown(given)} names more than a profile; write databricks://profile, and "
+            f"put a token into ~/.databrickscfg or DATABRICKS_TOKEN"
+        )
     return f"{scheme.lower()}://{rest}", None
 
 

@@ -179,6 +179,21 @@ def which(path: Path) -> tuple[int, int] | None:
     return about.st_dev, about.st_ino
 
 
+def named(path: Path) -> tuple[tuple[int, int] | None, int | None]:
+    """Return what tells a store's database from another's, also from one copied over it in place.
+
+    That is the file, and when its first experiment was made. Only the file itself is asked: what
+    SQLite holds beside it is of the database that was there before.
+    """
+    born = None
+    with contextlib.suppress(sqlite3.Error, TypeError):
+        uri = f"file:{quote(path.as_posix())}?mode=ro&immutable=1"
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+            text = "SELECT creation_time FROM experiments ORDER BY experiment_id LIMIT 1"
+            (born,) = connection.execute(text).fetchone()
+    return which(path), born
+
+
 def names_beside(path: Path) -> list[Path]:
     """Return the files that SQLite may keep beside a database."""
     return [path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal")]

@@ -8,7 +8,7 @@ import shlex
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +31,7 @@ from sgdstudy.tracking.runs import next_number
 from sgdstudy.tracking.sink import RunSink, close_interrupted, room_on_disk
 from sgdstudy.tracking.store import Store
 from sgdstudy.tracking.tracked_run import ARM, CONFIG, INVOCATION, KIND, NUMBER
+from sgdstudy.training.interrupts import held
 
 
 @dataclass(frozen=True)
@@ -145,20 +146,15 @@ class Invocation:
             journal = Journal.begin(self.store, told, kept, not over, self.later if over else None)
             try:
                 yield journal
+                if not journal.closed and journal.sink:
+                    journal.sink.end()
+                elif not journal.closed:
+                    journal.close(Closing("FINISHED"))
             except BaseException as error:
-                if not journal.closed:
-                    killed = isinstance(error, KeyboardInterrupt)
-                    try:
-                        if journal.sink:
-                            journal.sink.flush()
-                        close_interrupted(journal, "KILLED" if killed else "FAILED", error)
-                    except Exception:  # no room, no memory: the next command closes it
-                        journal.let_go()
+                # what a server takes its time for is left to sgdstudy recover
+                with nullcontext() if self.store.root is None else held():
+                    _end(journal, error)
                 raise
-            if not journal.closed and journal.sink:
-                journal.sink.end()
-            elif not journal.closed:
-                journal.close(Closing("FINISHED"))
 
     def track(
         self,
@@ -217,6 +213,19 @@ class Invocation:
                 raise
             history = replace(history, sink=sink.finish(history, self.scratch), predicted=predicted)
         return journal.run_id or journal.folder.name, history
+
+
+def _end(journal: Journal, error: BaseException) -> None:
+    """Close a run that an error or a signal ended, or leave it to the next command."""
+    try:
+        with suppress(Exception):  # no room, no memory
+            if not journal.closed:
+                if journal.sink:
+                    journal.sink.flush()
+                killed = isinstance(error, KeyboardInterrupt)
+                close_interrupted(journal, "KILLED" if killed else "FAILED", error)
+    finally:
+        journal.let_go()
 
 
 def _typed() -> list[str]:

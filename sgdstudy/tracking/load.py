@@ -19,7 +19,7 @@ import pyarrow.dataset as ds
 from sgdstudy import checks
 from sgdstudy.checks import SeedsLike
 from sgdstudy.errors import InputError
-from sgdstudy.history.checksums import Sealed, readable
+from sgdstudy.history.checksums import Sealed, readable, require_threads
 from sgdstudy.history.rows import AXIS, read_stream
 from sgdstudy.language import say
 from sgdstudy.recipe.columns import PREFIX
@@ -177,6 +177,7 @@ def _rows(
     store: Store, run: TrackedRun, kind: str, folder: Path
 ) -> tuple[ds.Dataset, Sealed | None] | None:
     """Return where the rows of a run lie, and their file's checksums; None: it has none."""
+    require_threads()
     path = artifact(store, run, f"{kind}.parquet", folder)
     if path is not None:
         with readable(path):

@@ -94,17 +94,22 @@ class Store:
         return place_of_run(self.root, run_id, recorded)
 
     @cached_property
-    def _file(self) -> tuple[int, int] | None:
-        """Which file a local store's database was when it was opened."""
-        return None if self.database is None else database.which(self.database)
+    def _named(self) -> Any:
+        """Which database a local store had when it was opened; see `database.named`."""
+        return None if self.database is None else database.named(self.database)
 
     def require_same(self) -> None:
-        """Raise `Away` where a local store's database is another file now than when it was opened.
+        """Raise `Away` where a local store's database is another one now than when it was opened.
 
-        SQLite would go on with the one that nobody finds any more.
+        SQLite would go on with the one that nobody finds any more, or write into the other.
         """
-        if self.database is not None and database.which(self.database) != self._file:
-            raise Away(f"{self.database} was moved, deleted or replaced while it was in use")
+        if self.database is None:
+            return
+        for pause in (0, 0.05, 0.2):  # another process may be writing what we look at
+            time.sleep(pause)
+            if database.named(self.database) == self._named:
+                return
+        raise Away(f"{self.database} was moved, deleted or replaced while it was in use")
 
     @cached_property
     def client(self) -> MlflowClient:
@@ -118,7 +123,7 @@ class Store:
         logging.getLogger("alembic").setLevel(logging.WARNING)
         # its loggers print tracebacks where we say one line
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-        self._file  # noqa: B018  from now on
+        self._named  # noqa: B018  from now on
         try:
             made: Any = server.first(self.uri, self._mlflow_client)
         except MlflowException as error:

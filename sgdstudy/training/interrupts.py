@@ -88,6 +88,26 @@ def called(function: Callable[[], T]) -> T:
 
 
 @contextmanager
+def held() -> Iterator[None]:
+    """Let a signal to stop wait for the end of the block, which takes no time to speak of."""
+    numbers: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {
+        number: signal.signal(number, lambda number, frame: numbers.append(number))
+        for number in STOP_SIGNALS
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if numbers:
+            signal.raise_signal(numbers[0])
+
+
+@contextmanager
 def _pressed() -> Iterator[list[int]]:
     """Note the signals to stop that come, and hand them on."""
     numbers: list[int] = []

@@ -367,3 +367,65 @@ def test_masks_that_hide_nothing_are_none():
     shown = [np.ma.array([0.5, 1.0], mask=[0, 0]), ROWS[1]]
     problem = fit(shown, [0, 1], model=lambda w, x: x @ w)
     assert problem.x.tolist() == [[0.5, 1.0], [2.0, 3.0]]
+
+
+# ---- objects whose own methods go wrong ------------------------------------------------------
+
+
+class Odd:
+    """What numpy asks of it raises."""
+
+    def __init__(self, error, of=("__len__", "__getitem__")):
+        self.error = error
+        names = {name: self._fail for name in of}
+        self.__class__ = type("Odd", (Odd,), names)
+
+    def _fail(self, *given, **named):
+        raise self.error
+
+
+class Quits(BaseException):
+    """No `Exception`."""
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), Quits("no"), ValueError("no")])
+@pytest.mark.parametrize("of", [("__array__",), ("__len__", "__getitem__"), ("__getitem__",)])
+def test_an_object_that_raises_what_it_likes_is_one_line(error, of):
+    odd, x = Odd(error, of), np.arange(3.0)
+    for a, b in ((odd, x), (x, odd)):
+        with pytest.raises(ss.InputError, match="of the data is not an array of numbers") as told:
+            ss.Problem(a, b, line, w_init=[0.0, 0.0])
+        assert one_line(told)
+    with pytest.raises(ss.InputError, match="w_init is not an array"):
+        ss.Problem(x, x, line, w_init=odd)
+
+
+@pytest.mark.parametrize("of", ["__index__", "__repr__"])
+def test_a_setting_that_raises_what_it_likes_is_one_line(of):
+    with pytest.raises(ss.InputError, match="batch_size must be a whole number"):
+        ss.train("curve", lr=1e-4, batch_size=Odd(SystemExit(3), (of,)))
+
+
+def test_a_ctrl_c_while_data_are_read_is_heard():
+    with pytest.raises(KeyboardInterrupt):
+        ss.Problem(Odd(KeyboardInterrupt(), ("__array__",)), np.arange(3.0), line)
+
+
+class Long(Dataset):
+    """More items than there can be."""
+
+    def __len__(self):
+        return 2**62
+
+    def __getitem__(self, i):
+        if i > 1000:
+            raise AssertionError("it is read")
+        return float(i), float(i)
+
+
+@pytest.mark.parametrize("x", [Long(), range(2**62), DataLoader(Long(), batch_size=2)])
+def test_what_says_that_it_is_longer_than_memory_is_not_read(x):
+    y = np.arange(3.0) if isinstance(x, range) else None
+    with pytest.raises(ss.InputError, match="4,611,686,018,427,387,904 values") as error:
+        ss.Problem(x, y, line, w_init=[0.0, 0.0])
+    assert one_line(error)

@@ -12,6 +12,7 @@ from test_store import files
 import sgdstudy as ss
 from sgdstudy.errors import SgdstudyError
 from sgdstudy.tracking import journal as journals
+from sgdstudy.tracking.database import make
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.recovery import recover
 from sgdstudy.tracking.sink import RunSink
@@ -31,6 +32,13 @@ def renamed_over(root):
     (root / "newer").rename(root / "mlflow.db")
 
 
+def copied_over(root):
+    """Another store's, into the same file."""
+    for path in root.glob("mlflow.db?*"):
+        path.unlink()
+    shutil.copyfile(root / "other" / "mlflow.db", root / "mlflow.db")
+
+
 def deleted(root):
     for path in root.glob("mlflow.db*"):
         path.unlink()
@@ -42,12 +50,14 @@ def moved(root):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("over", [False, True], ids=["begun", "over"])
-@pytest.mark.parametrize("act", [restored, renamed_over, deleted, moved])
+@pytest.mark.parametrize("act", [restored, renamed_over, copied_over, deleted, moved])
 def test_the_rows_of_a_run_outlive_its_database(store, act, over):
     """As it was seen: exit code 0, and no store had the run: SQLite went on with a deleted file."""
     root = Path(store)
     open_store(store)
     shutil.copy(root / "mlflow.db", root / "backup")
+    (root / "other").mkdir()
+    make(root / "other" / "mlflow.db")
     pid = os.fork()
     if not pid:
         code = 1

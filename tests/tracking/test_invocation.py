@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -14,9 +15,12 @@ from conftest import one_line, small_curve
 
 import sgdstudy as ss
 from sgdstudy.studies.train_arms import train_arm
-from sgdstudy.tracking import prune
+from sgdstudy.tracking import prune, sink
 from sgdstudy.tracking.invocation import Invocation
+from sgdstudy.tracking.recovery import recover
+from sgdstudy.tracking.sink import RunSink
 from sgdstudy.tracking.store import locate, open_store
+from sgdstudy.training.interrupts import STOP_SIGNALS, interrupt_flag
 
 EPOCHS = 2
 
@@ -592,3 +596,46 @@ def test_a_folder_that_its_owner_begins_or_removes_is_not_touched(store):
     folder.mkdir(parents=True)
     assert Journal.orphan(opened, folder) is None
     assert list(folder.iterdir()) == []  # a lock in it would keep its owner from removing it
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_second_signal_does_not_keep_a_run_from_being_closed(store, monkeypatch, number):
+    """As it was seen: SIGTERM thrice, and the run was RUNNING."""
+
+    def hasty(journal):
+        os.kill(os.getpid(), number)
+        return adopt(journal)
+
+    adopt = sink.adopt
+    monkeypatch.setattr(sink, "adopt", hasty)
+    opened = open_store(store)
+    began = Invocation.start(opened, "mine")
+
+    def run():
+        with began.run("one", "", {}) as journal:
+            ids.append(journal.run_id)
+            rows = RunSink(journal)
+            rows.log({"loss": 1.0})
+            rows.stream.drop()
+            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)
+
+    ids = []
+    with interrupt_flag(), pytest.raises(KeyboardInterrupt):
+        run()
+    assert opened.client.get_run(ids[0]).info.status == "KILLED"
+    assert len(ss.load_steps("mine", store=store)) == 1
+    assert list(opened.streams.glob("*")) == []
+
+
+def test_a_run_whose_sending_was_interrupted_is_sent_by_the_same_process(store, monkeypatch):
+    opened = open_store(store)
+
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: SIM117
+        with Invocation.start(opened, "mine").run("one", "", {}) as journal:
+            patch.setattr(type(journal), "deliver", interrupted)
+    assert recover(opened).sent == ["mine: one"]
+    assert opened.client.get_run(journal.run_id).info.status == "FINISHED"

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 import sgdstudy as ss
 from sgdstudy import checks, figures
 from sgdstudy.errors import InputError, StoreError, failed
-from sgdstudy.secrecy import note_secrets, recordable, without_secrets
+from sgdstudy.secrecy import note_secrets, of_words, recordable, stripped, without_secrets
 from sgdstudy.studies.rerun import rerun
 from sgdstudy.studies.scripts import load_study
 from sgdstudy.tracking.invocation import Invocation
@@ -224,6 +224,58 @@ def test_whatever_tag_note_param_or_error_holds_an_address_loses_its_password(st
     assert run.data.tags["git.remote"] == "https://host/x.git"
     assert run.data.params["from"] == "https://host/x.git"
     assert SECRET.encode() not in everything(Path(store))
+
+
+TYPED = [  # words that hold a secret, and what is recorded of them
+    (["--token", SECRET], ["--token", "..."]),
+    (["--token", "-x"], ["--token", "..."]),
+    ([f"--token={SECRET}", "--lr", "1"], ["--token=...", "--lr", "1"]),
+    (["--hf_token", "abc", "--lr", "1"], ["--hf_token", "...", "--lr", "1"]),
+    (["--password", "p", "w", "--lr", "1"], ["--password", "...", "...", "--lr", "1"]),
+    (["--private-key", SECRET], ["--private-key", "..."]),
+    (["--credentials", SECRET], ["--credentials", "..."]),
+    (["--wandb-key", SECRET + "-" * 9], ["--wandb-key", "..."]),
+    (["--grid", f"token={SECRET},b"], ["--grid", "token=..."]),
+    (["--store", f"databricks://{SECRET}:me"], ["--store", "databricks://..."]),
+    ([f"databricks-uc://me:{SECRET}"], ["databricks-uc://..."]),
+    ([f"scheme://ada:{SECRET}@"], ["scheme://"]),
+]
+PLAIN = [
+    "--max-token",
+    "5",
+    "--max-tokens",
+    "1000",
+    "--tokens",
+    "32",
+    "--sort-key",
+    "loss",
+    "--author",
+    "ada",
+]
+
+
+@pytest.mark.parametrize(("words", "shown"), TYPED, ids=[" ".join(w) for _, w in TYPED])
+def test_what_follows_the_name_of_a_secret_is_not_recorded(monkeypatch, words, shown):
+    assert of_words(words) == shown
+    name, value = words[0].lstrip("-"), words[-1]
+    if len(words) == 2 and words[0] not in ("--grid", "--store"):
+        assert stripped({name: value, "several": [value]})[name] == "..."
+        assert stripped({name: (value, value)}) == {name: ("...", "...")}
+    monkeypatch.setattr("sgdstudy.secrecy._secrets", set())
+    if name not in ("wandb-key", "grid"):  # nothing tells in a text
+        assert SECRET not in without_secrets(f"it failed: {' '.join(words)}, they say")
+
+
+def test_what_follows_another_name_is_recorded():
+    assert of_words(PLAIN) == PLAIN
+    text = "unknown --token; give --password or --api-key instead: --token needs a value"
+    assert without_secrets(text) == text
+
+
+def test_a_token_before_a_profile_is_refused_and_not_shown(no_server):
+    with pytest.raises(InputError, match="names more than a profile") as error:
+        locate(f"databricks://{SECRET}:profile")
+    assert SECRET not in str(error.value)
 
 
 NAMES = '''"""Is a password kept?"""

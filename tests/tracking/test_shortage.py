@@ -1,10 +1,13 @@
 """Too little memory, no thread, no open file: nothing is taken for damage or for a refusal."""
 
 import errno
+import functools
 import os
 import resource
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from contextlib import contextmanager, suppress
 
@@ -15,7 +18,7 @@ from filelock import FileLock
 
 import sgdstudy as ss
 from sgdstudy.errors import Away
-from sgdstudy.history.checksums import Within
+from sgdstudy.history.checksums import Within, checked, require_threads
 from sgdstudy.history.rows import Rows
 from sgdstudy.tracking import durable, journal, memory, parquet, sink
 from sgdstudy.tracking.database import opened as database_opened
@@ -265,3 +268,53 @@ def test_a_checkpoint_that_cannot_be_opened_now_is_not_called_none(tmp_path):
     with no_more_files(), pytest.raises(Away, match="Too many open files"):
         checkpoint.read(tmp_path / checkpoint.NAME)
     assert checkpoint.read(tmp_path / checkpoint.NAME)["at.epoch"] == 1
+
+
+# ---- threads -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_threads(monkeypatch):
+    """No thread can be started."""
+    require_threads.cache_clear()
+    monkeypatch.setattr(threading.Thread, "start", raising(SHORT["threads"]))
+    yield
+    require_threads.cache_clear()
+
+
+@pytest.mark.parametrize("what", ["of a store", "of a run going on", "to compare"])
+def test_rows_are_not_read_where_arrow_would_end_the_process(opened, no_threads, what):
+    """As it was seen: terminate called after throwing an instance of 'std::system_error'."""
+    left_behind(opened)
+    if what != "of a run going on":
+        recover(opened)
+    if what == "to compare":
+        read = functools.partial(checked, next(opened.root.rglob("steps.parquet")))
+    else:
+        read = functools.partial(ss.load_steps, "study", store=str(opened.root))
+    with pytest.raises(Away, match="no more threads can be started") as error:
+        read()
+    assert one_line(error)
+
+
+PROCESSES = "setpriv --reuid 12345 --regid 12345 --clear-groups {caps} prlimit --nproc=1"
+CAPS = " ".join(f"--{kind}-caps=-all,+dac_override,+dac_read_search" for kind in ("inh", "ambient"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (shutil.which("setpriv") and shutil.which("prlimit") and os.geteuid() == 0),
+    reason="needs root, to be another user",
+)
+def test_a_user_who_may_start_no_thread_reads_one_line(opened):
+    left_behind(opened)
+    recover(opened)
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to others
+        os.chmod(folder, 0o755)
+        store = shutil.copytree(opened.root, f"{folder}/mlruns")
+        code = f"import sgdstudy as ss; ss.load_steps('study', store={store!r})"
+        command = [*PROCESSES.format(caps=CAPS).split(), sys.executable, "-c", code]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        ended = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].endswith("no more threads can be started")
