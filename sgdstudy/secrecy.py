@@ -202,7 +202,7 @@ def of_option(name: Any, value: Any, whole: bool = True) -> Any:
     if isinstance(value, (list, tuple)):
         parts = [of_option(name, part, whole) for part in value]
         if len(value) == 2 and isinstance(value[0], str) and _looks_secret(value[1]):
-            parts[1] = of_option(value[0], *parts[1:], whole)  # ("password", "x")
+            parts[1] = of_option(value[0], parts[1], whole)  # ("password", "x")
         return parts if isinstance(value, list) else tuple(parts)
     return stripped(value, whole)
 
