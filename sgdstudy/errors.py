@@ -117,6 +117,8 @@ def failed(what: str, error: BaseException, file: str | Path | None = None) -> I
     >>> print(failed("the model", ZeroDivisionError("division by zero")))
     the model failed: ZeroDivisionError: division by zero
     """
+    if isinstance(error, InputError) and f"{what} failed: " in str(error):  # it called itself
+        return InputError(error)
     return InputError(f"{what} failed: {reason(error)}{place(error, file) if file else ''}")
 
 

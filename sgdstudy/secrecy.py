@@ -1,18 +1,21 @@
 """Passwords, tokens and keys in texts: found, left out, and shown nowhere from then on.
 
 Two things are looked for: an address with a user before its @, and a setting whose name says that
-its value is a secret. Their patterns are put together from forms, each of which stands beside an
-example of what it finds. What a form repeats either stops where it may begin again or is bounded:
-so the time goes with the length of a text, whatever stands in it.
+its value is a secret, as a command line, an environment, a program, JSON or a header writes it.
+Where the name alone does not tell, the value has to look like a secret; what a program computes is
+none. The patterns are put together from forms, each of which stands beside an example of what it
+finds. What a form repeats either stops where it may begin again or is bounded: so the time goes
+with the length of a text, whatever stands in it.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -40,6 +43,7 @@ ANY_SECRET = "passw|passphrase|pwd|secret|token|credential|api[_.-]?key|signatur
 A_KEY = "sig|auth|(?:ssl|access|account)?[_.-]?key"  # "sslkey"
 SURE_SECRET = (  # "pwd" of "PWD=...", but not of "PWD=/home/ada"
     "passwo?r?d|passphrase|pwd(?!=/)|secret|(?:access|auth|api)[_.-]?(?:token|key)"
+    "|(?:account|secret)[_.-]?key"
 )
 OPENS = "[?&;#]|%3B|%26"  # "&" of "?a=b&token=c", written out where it is in another address
 OF_ADDRESS = rf"(?:{OPENS})(?:{PART}(?:{ANY_SECRET}){PART}|{A_KEY})"  # "?access_token"
@@ -49,7 +53,10 @@ OF_OPTION = (  # "--hf-token", and no "--max-tokens", "--author"
     r"|(?:account|license|private|secret|signing|ssh|ssl)[_.-]?key))"
 )
 A_NUMBER = r"[\d.,]+"  # "5" of "--max-token 5"
-PERHAPS = r"[\w.-]{0,40}?(?<![^\W_])(?:keys?|tokens?|sig|signature)"  # "--wandb-key", "--sort-key"
+PERHAPS = (  # "wandb_key", but "sort_key" too: the value tells
+    r"[\w.-]{0,40}?(?<![^\W_])(?:key|token|sig|signature|pass|pw|auth|authorization|bearer"
+    r"|credentials?)"
+)
 EQUALS = "=|%3D"  # "="
 NO_SECRET = r"(?:None|True|False)\b"  # "None" of "f(password=None)"
 
@@ -61,6 +68,47 @@ IN_QUOTES = r"'[^'\n]*'|\"[^\"\n]*\""  # "'a b'"
 BARE = r"(?:(?!%3B|%26)(?:[^\s&;#'\"]|['\"](?=\w)))*"  # "a'b"
 VALUE = "|".join((IN_BRACES, IN_CODED_BRACES, IN_QUOTES, BARE))
 
+# ---- the same in a program, in JSON, in a header -------------------------------------------------
+
+QUOTE = r"\\{0,3}['\"]"  # "\\"" of a text in a text
+AS = r"[ \t]{0,4}(?:(?::[ \t]{0,4}[\w.\[\]| ,]{1,40}?)?:?=(?!=)|:)[ \t]{0,4}\(?"  # ": str = "
+IS = r"[ \t]{0,4}[!=]=[ \t]{0,4}"  # " == "
+PAIR = rf"(?<=[(\[]['\"])%s{QUOTE}[ \t]?,[ \t]{{0,4}}"  # "password', " of "('password', 'x')"
+PLACE = r"\$?\{[^{}'\"\n]{0,80}\}|%\(?\w{0,40}\)?s|<[\w -]{1,40}>|\.{3}"  # "{password}", "%s"
+FILLED_IN = rf"[bruf]{{0,2}}{QUOTE}(?:{PLACE}){QUOTE}"  # "f'{password}'"
+ESCAPED = r"\\{1,3}(?:'[^'\\\n]{1,500}(?:\\{1,3}')?|\"[^\"\\\n]{1,500}(?:\\{1,3}\")?)"  # "\\"a\\""
+UNESCAPED = r"'(?:[^'\\\n]|\\.){1,500}'?|\"(?:[^\"\\\n]|\\.){1,500}\"?"  # "'it\\'s'"
+LITERAL = rf"(?!{FILLED_IN})[bruf]{{0,2}}(?:''|\"\")?(?:{ESCAPED}|{UNESCAPED})"  # "b'a'"
+OPENED = r"(?=[bruf]{0,2}\\{0,3}['\"]{1,3}[^\s'\"\\,).;:\]}+%])"  # "'a" of "print('password: ', x)"
+ENDS = r"(?![(\[]|\.\w)"  # what goes on so is called, or looked up
+WRITTEN = r"[^\s'\"(){}\[\],;<>.\\]"  # "!" of "password: a!1"
+BOTH = r"(?=%s{0,80}?\d)(?=%s{0,80}?[a-z])"  # a digit, and a letter
+A_WORD = (
+    rf"{BOTH % (WRITTEN, WRITTEN)}{WRITTEN}{{6,500}}+{ENDS}{WRITTEN}*"  # "hunter2", no "float(x)"
+)
+IN_TOKEN = r"[\w+/=~:-]"  # "f" of "ghp_0f"
+A_NAME = (  # "tokens_2", "EX4_STEPS": so a program calls what it knows
+    r"_{0,2}(?:[a-z]{1,40}\d{0,2}_){0,8}[a-z]{0,40}\d{0,2}(?![\w+/=~:-])"
+)
+JWT = r"eyJ[\w-]{5,}+\.[\w.-]+"  # "eyJhbGci.eyJzdWIi.Sfl"
+A_TOKEN = (  # "ghp_0f12ab34"
+    rf"(?!{A_NAME})(?:{JWT}|{BOTH % (IN_TOKEN, IN_TOKEN)}{IN_TOKEN}{{8,500}}+{ENDS}{IN_TOKEN}*)"
+)
+TOKEN = rf"[bruf]{{0,2}}{QUOTE}{A_TOKEN}{QUOTE}"  # "'ghp_0f12ab34'"
+UNSPACED = rf"{EQUALS}|:[ \t]{{0,4}}"  # "=" of an environment
+SCHEME = "bearer|basic|token|negotiate|apikey"  # "Bearer"
+AUTHORIZED = (  # "Authorization: Bearer ", and no f"Bearer {token}"
+    rf"authorization{QUOTE}?{AS}{QUOTE}?(?:{SCHEME})[ \t]{{1,4}}(?![{{%<])"
+)
+SEVERAL = (  # "Cookie: " before "a=b; c=d"
+    rf"(?:cookie{QUOTE}?{AS}|authorization{QUOTE}?{AS}{QUOTE}?digest[ \t]){QUOTE}?"
+    r"(?=[\w.-]{1,40}=[^{\s])"
+)
+BEARER = r"(?<!\w)bearer[ \t]{1,4}"  # "Bearer "
+OF_HEADER = r"[^\s'\"]+"  # "YWRhOnB3"
+TO_ITS_END = r"[^\n]+"  # "a=b; c=d"
+OF_TWO = rf"(?<!\w)auth{QUOTE}?{AS}{LITERAL},[ \t]{{0,4}}"  # "auth=('ada', " before a password
+
 # ---- what is looked for --------------------------------------------------------------------------
 
 NEXT = re.compile(rf"(?<=[\s,;=|(\[{{'\"])(?={HEAD})", re.I)  # one more address in a word
@@ -70,6 +118,21 @@ ADDRESS = re.compile(rf"{HEAD}((?:{USER})?{REST})", re.I)  # one in a text
 DATABRICKS = re.compile(r"(databricks[\w-]{0,10}://)([^\s'\"<>:]*:[^\s'\"<>]*)", re.I)
 TYPED = re.compile(rf"((?<![\w.-])--({OF_OPTION})(?:=|[ \t]{{1,4}}))(?!-)({VALUE})", re.I)
 KEYED = re.compile(rf"((?:{OF_ADDRESS}|{OF_TEXT})(?:{EQUALS}))(?!{NO_SECRET})({VALUE})", re.I)
+SAID = [
+    re.compile(rf"({before})({value})", re.I)
+    for before, value in (
+        (rf"{OF_TEXT}\d{{0,2}}{QUOTE}\]?(?:{AS}|{IS})", rf"{LITERAL}|{A_WORD}"),
+        (rf"{OF_TEXT}\d{{0,2}}(?:{AS}|{IS})", rf"{OPENED}{LITERAL}|{A_WORD}"),
+        (rf"(?<![\w.-])(?:{PERHAPS})(?:{QUOTE}\]?)?{AS}", TOKEN),
+        (rf"(?<![\w.-])(?:{PERHAPS})(?:{UNSPACED})", A_TOKEN),
+        (PAIR % f"(?:{PART}(?:{SURE_SECRET})|{PERHAPS})", TOKEN),
+        (OF_TWO, LITERAL),
+        (AUTHORIZED, OF_HEADER),
+        (SEVERAL, TO_ITS_END),
+        (BEARER, A_TOKEN),
+    )
+]
+NAMED = re.compile("pass|pwd|pw|secret|token|key|sig|auth|bearer|credential|cookie", re.I)
 PATHS = ("sqlite", "file")  # after their three slashes comes a path
 SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "DATABRICKS_TOKEN", "PGPASSWORD")
 LEAST_SECRET = 8  # characters that nothing else is likely to have
@@ -92,11 +155,12 @@ def without_secrets(text: str, whole: bool = False) -> str:
         ends = [0, *(found.start() for found in NEXT.finditer(text)), len(text)]
         words = (text[i:j] for i, j in itertools.pairwise(ends))
         parts = (WHOLE.sub(_noted_user, DATABRICKS.sub(_noted_key, word)) for word in words)
-        return "".join(KEYED.sub(_noted_key, part) for part in parts)
+        return "".join(_said(_noted_key, KEYED.sub(_noted_key, part)) for part in parts)
     if {"@", "="} & set(text) or "%3" in text:
-        text = KEYED.sub(r"\1...", ADDRESS.sub(_without_user, text))
+        text = KEYED.sub(_without_key, ADDRESS.sub(_without_user, text))
     if "--" in text or "://" in text:
         text = TYPED.sub(_without_typed, DATABRICKS.sub(r"\1...", text))
+    text = _said(_without_key, text)
     for secret in sorted(_secrets.union(*map(_forms, map(os.environ.get, SECRETS))), key=len)[::-1]:
         text = text.replace(secret, "...")
     return text
@@ -116,10 +180,7 @@ def stripped(value: Any, whole: bool = True) -> Any:
         return without_secrets(value, whole)
     if isinstance(value, Mapping):
         return {name: of_option(name, part, whole) for name, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        parts = (stripped(part, whole) for part in value)
-        return list(parts) if isinstance(value, list) else tuple(parts)
-    return value
+    return of_option("", value, whole) if isinstance(value, (list, tuple)) else value
 
 
 def note_secrets(words: Any) -> None:
@@ -133,23 +194,38 @@ def of_option(name: Any, value: Any, whole: bool = True) -> Any:
     >>> print(of_option("--url", "https://ada:pw@host"), of_option("--password", "pw"))
     https://host ...
     """
-    if value and isinstance(value, str) and _is_secret(name, value):
-        _secrets.update(_forms(value))
+    if isinstance(value, (str, int, float)) and _is_secret(name, value):
+        _secrets.update(_forms(f"{value}"))
         return "..."
+    if isinstance(value, Mapping) and re.fullmatch(OF_OPTION, f"{name}", re.I):
+        return {key: of_option(name, part, whole) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
-        parts = (of_option(name, part, whole) for part in value)
-        return list(parts) if isinstance(value, list) else tuple(parts)
+        parts = [of_option(name, part, whole) for part in value]
+        if len(value) == 2 and isinstance(value[0], str) and _looks_secret(value[1]):
+            parts[1] = of_option(value[0], parts[1], whole)  # ("password", "x")
+        return parts if isinstance(value, list) else tuple(parts)
     return stripped(value, whole)
 
 
-def _is_secret(name: Any, value: str) -> bool:
+def _is_secret(name: Any, value: float | str) -> bool:
     """Whether the value of an option that is called so is a secret."""
+    if value == "" or isinstance(value, bool):
+        return False
     if re.fullmatch(rf"{PART}(?:{SURE_SECRET})", f"{name}", re.I):
         return True
-    if re.fullmatch(PERHAPS, f"{name}", re.I) and len(value) >= LEAST_TOKEN and _forms(value):
+    if re.fullmatch(f"{PERHAPS}s?", f"{name}", re.I) and _looks_secret(value):
         return True
     known = re.fullmatch(OF_OPTION, f"{name}", re.I) is not None
-    return known and re.fullmatch(A_NUMBER, value) is None
+    return known and re.fullmatch(A_NUMBER, f"{value}") is None
+
+
+def _looks_secret(value: Any) -> bool:
+    """Whether a value looks like a token, whatever it is called."""
+    if not isinstance(value, str):
+        return False
+    return re.fullmatch(A_TOKEN, value, re.I) is not None or (
+        len(value) >= LEAST_TOKEN and bool(_forms(value))
+    )
 
 
 def of_words(words: Sequence[str]) -> list[str]:
@@ -197,6 +273,17 @@ def _without_typed(found: re.Match[str]) -> str:
     """Return an option with its value left out, if that is no word of a sentence."""
     told = "=" in found[1] or _forms(found[3])
     return f"{found[1]}..." if told and _is_secret(found[2], found[3]) else found[0]
+
+
+def _said(what: Callable[[re.Match[str]], str], text: str) -> str:
+    """Return a text with something else for each name of a secret and its value."""
+    if NAMED.search(text) is None:
+        return text
+    return functools.reduce(lambda left, form: form.sub(what, left), SAID, text)
+
+
+def _without_key(found: re.Match[str]) -> str:
+    return f"{found[1]}..."
 
 
 def _noted_key(found: re.Match[str]) -> str:

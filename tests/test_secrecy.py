@@ -38,6 +38,42 @@ FORMS = [  # form, a text, what it finds at its beginning
     ("IN_QUOTES", "'a b' host=h", "'a b'"),
     ("BARE", "a'b c", "a'b"),
     ("BARE", "a%3Bb", "a"),
+    ("QUOTE", "\\'", "\\'"),
+    ("AS", ": str | None = 'x'", ": str | None = "),
+    ("AS", ": 'x'", ": "),
+    ("AS", ' == "x"', None),
+    ("IS", " == 'x'", " == "),
+    ("PLACE", "%(password)s", "%(password)s"),
+    ("FILLED_IN", "f'{password}'", "f'{password}'"),
+    ("FILLED_IN", "'p{a}'", None),
+    ("ESCAPED", '\\"a\\", \\"b\\"', '\\"a\\"'),
+    ("UNESCAPED", r"'it\'s', 'b'", r"'it\'s'"),
+    ("UNESCAPED", "'that is cut", "'that is cut"),
+    ("LITERAL", "b'a' b", "b'a'"),
+    ("LITERAL", "f'{password}'", None),
+    ("OPENED", "'a'", ""),
+    ("OPENED", "', x)", None),
+    ("ENDS", "(x)", None),
+    ("WRITTEN", "!", "!"),
+    ("A_WORD", "hunter2 of", "hunter2"),
+    ("A_WORD", "missing", None),
+    ("A_WORD", "float32(x)", None),
+    ("A_NAME", "EX4_STEPS", "EX4_STEPS"),
+    ("A_NAME", "ghp_0f12ab34", None),
+    ("JWT", "eyJhbGci.eyJzdWIi.Sfl x", "eyJhbGci.eyJzdWIi.Sfl"),
+    ("A_TOKEN", "ghp_0f12ab34 x", "ghp_0f12ab34"),
+    ("A_TOKEN", "bert-base-uncased", None),
+    ("A_TOKEN", "model.layers1", None),
+    ("TOKEN", "'ghp_0f12ab34'", "'ghp_0f12ab34'"),
+    ("UNSPACED", "=x", "="),
+    ("AUTHORIZED", "Authorization: Bearer x", "Authorization: Bearer "),
+    ("AUTHORIZED", "Authorization: Bearer {token}", None),
+    ("SEVERAL", "Cookie: a=b; c=d", "Cookie: "),
+    ("SEVERAL", "Authorization: Digest a=b", "Authorization: Digest "),
+    ("BEARER", "Bearer ghp_0f12ab34", "Bearer "),
+    ("OF_HEADER", "YWRhOnB3' -o", "YWRhOnB3"),
+    ("TO_ITS_END", "a=b; c=d\ne", "a=b; c=d"),
+    ("OF_TWO", "auth=('ada', 'x')", "auth=('ada', "),
 ]
 PIECES = [
     *("a://", "a://u:", "a://u:x@", "a://u:x@y ", "://", "@", "/", "u:", "https:/", "x@y:"),
@@ -59,6 +95,18 @@ PIECES = [
         "12",
         "\uff1a",
     ),
+    *("'password': '", "password='\\'", 'password = \\"', "password: a1", "password: x" * 9),
+    *("token: ", "token=a1", "token=eyJaaaaaaaa.", "('password', '", "('key', 'a1", "'key': 'a_"),
+    *("auth=('", "auth=('a', ", "Authorization: Bearer ", "Cookie: a=", "bearer a1", "bearer "),
+    *("password: a, ", "password: [", "password:'{", "password: f'%(", "key='<", "a1_", "eyJ"),
+    *(
+        "password:a1",
+        "token=a1b2c3d4",
+        "password:\t",
+        "password = (",
+        "password" + "\\" * 3,
+        "password''",
+    ),
 ]
 
 
@@ -68,7 +116,7 @@ def test_a_form_finds_its_example(form, text, found):
     assert (match and match[0]) == found
 
 
-@pytest.mark.parametrize("end", ["", "@h", "=x", "}", " a://u:p@h"])
+@pytest.mark.parametrize("end", ["", "@h", "=x", "}", "(", " a://u:p@h"])
 @pytest.mark.parametrize("piece", PIECES)
 def test_the_time_goes_with_the_length(piece, end, monkeypatch):
     """In 50 000 characters, of which a search that starts again at each takes far more."""

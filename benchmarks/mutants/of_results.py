@@ -112,8 +112,8 @@ COMPARISON = Group(
         ),
         ("observed=True).min()", "observed=True).max()", "the last time below, not the first"),
         (
-            "return last.reindex(seeds, fill_value=worst).mask(diverged, worst)",
-            "return last.reindex(seeds, fill_value=worst)",
+            "last = last.reindex(seeds, fill_value=worst).mask(diverged, worst)",
+            "last = last.reindex(seeds, fill_value=worst)",
             "a seed that diverged has its last finite loss",
         ),
         (
@@ -393,14 +393,24 @@ TRACKING_COMPARE = Group(
     "load",
     (
         (
-            ".reindex(index, fill_value=np.inf)\n\n\ndef by_seed",
-            ".reindex(index, fill_value=np.nan)\n\n\ndef by_seed",
+            ".reindex(index, fill_value=np.inf)\n    times = ",
+            ".reindex(index, fill_value=np.nan)\n    times = ",
             "a seed without rows is not known, rather than never",
         ),
         (
             "return last.mask(last.index.isin(self._diverged()), worst)",
             "return last",
             "the same of an arm in the store",
+        ),
+        (
+            "    times = unknown_where(cut, times)\n",
+            "",
+            "a seed that was cut off counts as one that never gets there",
+        ),
+        (
+            "ended |= set(stopped.index[np.isfinite(stopped)])",
+            "ended |= set(stopped.index)",
+            "a seed that no rule stopped counts as ended",
         ),
     ),
 )

@@ -24,6 +24,7 @@ from sgdstudy.text import counted, legible, written
 from sgdstudy.theory.medians import Interval, bounded_median, median, median_interval
 
 OVER = {"epoch": "epochs", "step": "steps"}
+CUT_OFF = "interrupted"  # why a seed stopped that nothing had ended
 
 
 @dataclass(frozen=True)
@@ -130,15 +131,23 @@ def summary(times: pd.Series, confidence: float = 0.95) -> Summary:
 
 
 def value_by_seed(history: History, metric: str) -> pd.Series:
-    """Return a metric of a run by seed, as `columns.worst` where the seed never got there."""
+    """Return a metric by seed: `columns.worst` of one that never got there, NaN of one cut off."""
     seeds = pd.Index(history.config.seeds, name="seed")
     if metric == "stop_epoch":
         check_stop(history.config.stop)
-        return pd.Series(history.converged_epoch, seeds)
+        return unknown_where(
+            history.stop_reason == CUT_OFF, pd.Series(history.converged_epoch, seeds)
+        )
     last = last_value(history.load("epochs", columns=["seed", "epoch", metric]), metric)
     diverged = history.stop_reason == "diverged"
     worst = columns.worst(metric)
-    return last.reindex(seeds, fill_value=worst).mask(diverged, worst)
+    last = last.reindex(seeds, fill_value=worst).mask(diverged, worst)
+    return last.mask(history.stop_reason == CUT_OFF)
+
+
+def unknown_where(cut: Any, times: pd.Series) -> pd.Series:
+    """Return times by seed, NaN where a seed was cut off before it got there."""
+    return times.mask(np.isinf(times) & cut)
 
 
 def last_value(rows: pd.DataFrame, column: str) -> pd.Series:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import logging
+import numbers
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -10,6 +14,7 @@ import pandas as pd
 from sgdstudy import checks
 from sgdstudy.errors import InputError, quoted
 from sgdstudy.history.compare import (
+    CUT_OFF,
     OVER,
     Comparison,
     check_stop,
@@ -20,12 +25,17 @@ from sgdstudy.history.compare import (
     known,
     last_value,
     paired,
+    unknown_where,
     value_by_seed,
 )
 from sgdstudy.history.history import History
+from sgdstudy.language import say
 from sgdstudy.recipe import columns
 from sgdstudy.recipe import stop as stops
+from sgdstudy.text import counted
 from sgdstudy.tracking.load import load_epochs, load_runs, load_steps
+
+log = logging.getLogger("sgdstudy")
 
 
 def compare(
@@ -55,8 +65,9 @@ def compare(
         confidence: of the intervals.
 
     Raises:
-        InputError: fewer than two seeds in common, an arm or a column that is not there, or a
-            stop epoch where there is no stop rule.
+        InputError: fewer than two seeds in common, an arm or a column that is not there, a
+            stop epoch where there is no stop rule, or a run that was cut off, or goes on, before
+            all its seeds told the metric.
 
     Example:
         >>> a, b = pd.Series([46.0, 48, 49, np.inf]), pd.Series([23.0, 24, 25, 50])
@@ -90,6 +101,9 @@ def time_to_target(
 ) -> pd.Series:
     """Return, by seed, when a column is first beyond the target; infinite where it never is.
 
+    NaN, and a warning, of a seed whose run was cut off, or goes on, before it got there: of rows
+    nothing tells, and it counts as one that never does.
+
     Over epochs this is the number of epochs completed; over steps the number of steps taken
     before (columns of `steps` belong to the parameters before the update).
 
@@ -122,11 +136,23 @@ def time_to_target(
         return first_beyond(source, target, column, over, above)
     if isinstance(source, History):
         rows, seeds = source.load(OVER[over], columns=["seed", over, column]), source.config.seeds
+        cut = source.stop_reason == CUT_OFF
     else:
         arm = _Stored(source, study, invocation, store)
-        rows, seeds = arm.rows(over, column), arm.seeds
+        rows, seeds, cut = arm.rows(over, column), arm.seeds, arm.cut_off
     index = pd.Index(seeds, name="seed")
-    return first_beyond(rows, target, column, over, above).reindex(index, fill_value=np.inf)
+    times = first_beyond(rows, target, column, over, above).reindex(index, fill_value=np.inf)
+    times = unknown_where(cut, times)
+    if n := int(times.isna().sum()):
+        log.warning(
+            "%s",
+            say(
+                "{n} seed is not known to get there or not: the run was cut off, or goes on",
+                "{n} seeds are not known to get there or not: the run was cut off, or goes on",
+                n=n,
+            ),
+        )
+    return times
 
 
 def by_seed(
@@ -137,7 +163,11 @@ def by_seed(
     invocation: str = "latest",
     store: str | None = None,
 ) -> pd.Series:
-    """Return a metric by seed, the worst where the seed never got there; arguments as `compare`."""
+    """Return a metric by seed, the worst where the seed never got there; arguments as `compare`.
+
+    Raises:
+        InputError: its run was cut off, or goes on, before all seeds told it.
+    """
     if not isinstance(metric, str) or metric in ("seed", "epoch"):
         raise InputError(
             f"metric is stop_epoch or a column of epochs, as 'full_loss', not {quoted(metric)}"
@@ -145,12 +175,23 @@ def by_seed(
     if isinstance(source, pd.Series):
         found = floats(metric, source)
     elif isinstance(source, History):
-        found = value_by_seed(source, metric)
+        found = _told(value_by_seed(source, metric), source.stop_reason == CUT_OFF, "the run")
     else:
-        found = _Stored(source, study, invocation, store).metric(metric)
+        arm = _Stored(source, study, invocation, store)
+        found = _told(arm.metric(metric), arm.cut_off, f"{source!r} ({arm.run['status']})")
     if not found.index.is_unique:
         raise InputError("values by seed have one value for each seed; choose one arm of one run")
     return known(metric, found)
+
+
+def _told(found: pd.Series, cut: Any, what: str) -> pd.Series:
+    """Return values by seed, or raise `InputError` where a run was cut off before one was known."""
+    if n := int((found.isna() & cut).sum()):
+        raise InputError(
+            f"{what} was cut off, or goes on: of {n} of its {counted(len(found), 'seed')} "
+            f"the metric is not known; train it to its end, or name another invocation"
+        )
+    return found
 
 
 class _Stored:
@@ -172,7 +213,7 @@ class _Stored:
             )
         self.run = runs.iloc[0]
 
-    @property
+    @functools.cached_property
     def seeds(self) -> tuple[int, ...]:
         """Its seeds: those that took a first step."""
         first = load_steps(self.study, columns=["seed"], steps=slice(0, 1), **self.where)
@@ -183,23 +224,46 @@ class _Stored:
         load = {"epoch": load_epochs, "step": load_steps}[over]
         return load(self.study, columns=["seed", over, column], **self.where)
 
+    @functools.cached_property
+    def cut_off(self) -> np.ndarray:
+        """Which seeds had not ended when the run was cut off; none of a run that finished.
+
+        Of one that was cut off its rows tell: a seed has ended that stopped by its rule, diverged,
+        or has all its epochs.
+        """
+        if self.run["status"] == "FINISHED":
+            return np.zeros(len(self.seeds), dtype=bool)
+        ended = set(self._diverged())
+        epochs = self.run.get("epochs")
+        if isinstance(epochs, numbers.Real):
+            rows = self.rows("epoch", "epoch")
+            ended |= set(rows["seed"][rows["epoch"] >= float(epochs)])
+        with suppress(InputError):  # without a rule, or by a function: nothing tells
+            stopped = self._stops()
+            ended |= set(stopped.index[np.isfinite(stopped)])
+        return ~np.isin(self.seeds, list(ended))
+
     def metric(self, metric: str) -> pd.Series:
-        """Return a metric by seed."""
+        """Return a metric by seed; NaN where the seed was cut off before it was known."""
         seeds = pd.Index(self.seeds, name="seed")
         if metric == "stop_epoch":
-            stop, patience = stops.recorded(dict(self.run))
-            check_stop(stop)
-            assert stop is not None
-            column = stops.column_of(stop[0])
-            found = first_stop(self.rows("epoch", column), column, stop, patience)
-            return found.reindex(seeds, fill_value=np.inf)
+            return unknown_where(self.cut_off, self._stops().reindex(seeds, fill_value=np.inf))
         worst, last = columns.worst(metric), last_value(self.rows("epoch", metric), metric)
         last = last.reindex(seeds, fill_value=worst)
-        return last.mask(last.index.isin(self._diverged()), worst)
+        return last.mask(last.index.isin(self._diverged()), worst).mask(self.cut_off)
+
+    def _stops(self) -> pd.Series:
+        """Return the epoch at which the rule stops each seed that completed one; infinite: none."""
+        stop, patience = stops.recorded(dict(self.run))
+        check_stop(stop)
+        assert stop is not None
+        column = stops.column_of(stop[0])
+        return first_stop(self.rows("epoch", column), column, stop, patience)
 
     def _diverged(self) -> list[int]:
         """Return the seeds whose rows end with a loss or a gradient that is not finite."""
-        if "diverged" not in str(self.run["stop_reason"]):
+        finished = self.run["status"] == "FINISHED"  # else nothing but its rows tells
+        if finished and "diverged" not in str(self.run["stop_reason"]):
             return []
         signs = ["loss", "grad_norm"]
         rows = load_steps(self.study, columns=["seed", *signs], **self.where)

@@ -7,7 +7,7 @@ far as the row groups of a Parquet file allow. A file of a remote store is fetch
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,8 @@ def load_runs(
         The columns `study, arm, run_id, invocation`; params as numbers, truth values or text; the
         script's own options as `option.<name>`, of a combination of a sweep those of its point;
         `result/` metrics by their names; predictions as `predicted_<name>`; the claims about the
-        arm as `claim_<name>` (measured) and `claim_<name>_holds`; `stop_reason, status`.
+        arm as `claim_<name>` (measured) and `claim_<name>_holds`; `stop_reason, status`. What
+        another program logged under the name of one of these is `param.<name>` or `metric.<name>`.
 
     Raises:
         InputError: a study, an arm or an invocation that is not in the store.
@@ -75,14 +76,20 @@ def runs_table(store: Store, study: str, runs: Sequence[TrackedRun]) -> pd.DataF
             found[f"claim_{claim['name']}"] = claim["measured"]
             found[f"claim_{claim['name']}_holds"] = claim.get("holds")
     rows = []
+    ours = {*LABELS, "stop_reason", "status"}
+    params = {name for run in runs for name in run.params}
     for run in runs:
         labels = run.labels(study)
+        claimed = claims.get((labels["invocation"], labels["arm"]), {})
+        options = _own_options(run)
+        taken = {*ours, *options, *claimed}
+        told = {name: _number_or_text(text) for name, text in run.params.items()}
         rows.append(
             labels
-            | {name: _number_or_text(text) for name, text in run.params.items()}
-            | _own_options(run)
-            | _figures(run.metrics)
-            | claims.get((labels["invocation"], labels["arm"]), {})
+            | _beside(taken, told, "param")
+            | options
+            | _figures(run.metrics, taken | params)
+            | claimed
             | {"stop_reason": run.tags.get("stop_reason"), "status": run.status}
         )
     return pd.DataFrame(rows, columns=None if rows else LABELS)
@@ -212,6 +219,7 @@ def _metric_history(store: Store, run: TrackedRun, kind: str) -> ds.Dataset | No
             )
     if not series:
         return None
+    series = _beside({*LABELS, "seed", *AXIS.values()}, series, "metric")
     frame = pd.DataFrame(series).sort_index().rename_axis(AXIS[kind]).reset_index()
     return ds.dataset(pa.Table.from_pandas(frame, preserve_index=False))
 
@@ -254,14 +262,31 @@ def _check_size(found: list[Source], study: str, kind: str) -> None:
 # ---- values ------------------------------------------------------------------------------------
 
 
-def _figures(metrics: Mapping[str, float]) -> dict[str, float]:
+def _figures(metrics: Mapping[str, float], taken: set[str]) -> dict[str, float]:
     """Return the metrics that are logged once, by the names of their columns."""
-    found = {}
+    ours, others = dict[str, float](), dict[str, float]()
     for key, value in metrics.items():
         group, _, name = key.rpartition("/")
-        if group not in PREFIX.values():
-            column = {"result": name, "predicted": f"predicted_{name}"}.get(group, key)
-            found[column] = float(_infinite(value))
+        if group in ("result", "predicted"):
+            ours[name if group == "result" else f"predicted_{name}"] = float(_infinite(value))
+        elif group not in PREFIX.values():
+            others[key] = float(_infinite(value))
+    found = _beside(taken, ours, "metric")
+    return found | _beside(taken | found.keys(), others, "metric")
+
+
+def _beside(taken: Collection[str], given: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """Return what others may have logged under the names of other columns under free names.
+
+    >>> _beside({"arm"}, {"arm": 1, "lr": 2}, "metric")
+    {'lr': 2, 'metric.arm': 1}
+    """
+    found = {name: value for name, value in given.items() if name not in taken}
+    for name, value in given.items():
+        column = name
+        while column in taken or (column in found and column != name):
+            column = f"{kind}.{column}"
+        found[column] = value
     return found
 
 

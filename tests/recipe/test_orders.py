@@ -547,3 +547,30 @@ def test_shared_draws_are_read_from_wherever_each_reader_is(monkeypatch):
         for r, reader in enumerate(readers):
             part = torch.cat([*parts[r], reader.take(40)], 1)
             assert torch.equal(part, expected[:, : part.shape[1]])
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_what_calls_itself_is_named_once_where_it_fails(turn):
+    """As it was seen: an order that trains with itself; or by turns with a start that does."""
+    depth = []
+
+    def again():
+        depth.append(1)
+        if len(depth) > 5:
+            raise ValueError("too deep")
+        problem = small_curve(w_init=start)
+        ss.train(problem, lr=1e-4, batch_size=10, epochs=1, order=order)
+
+    def order(generator, d):
+        if len(depth) % turn == 0:
+            again()
+        return torch.randperm(d, generator=generator)
+
+    def start(generator):
+        if len(depth) % turn:
+            again()
+        return torch.zeros(3)
+
+    with pytest.raises(ss.InputError, match="ValueError: too deep") as error:
+        again()
+    assert str(error.value).count("failed: ") == turn

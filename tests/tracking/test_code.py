@@ -121,11 +121,13 @@ def test_a_script_that_git_does_not_know_counts_as_changed(project):
 
 def test_the_diff_is_bounded_and_holds_no_password(project):
     (project / "experiments" / "_common.py").write_text(
-        "EPOCHS = 1\nURL = 'https://ada:secret@host/x'\n" + "# line\n" * 100_000
+        "EPOCHS = 1\nURL = 'https://ada:s3cret@host/x'\nDB_PASSWORD = \"s3cret\"\n"
+        'CFG: dict = {"api_key": "s3cret", "key": "loss"}\n' + "# line\n" * 100_000
     )
     found = helpers.code_of(script_of(project))
-    assert "+URL" in found.diff
-    assert "secret" not in found.diff
+    assert "+URL = 'https://host/x'\n+DB_PASSWORD = ...\n" in found.diff
+    assert '+CFG: dict = {"api_key": ..., "key": "loss"}\n' in found.diff
+    assert "s3cret" not in found.diff
     assert len(found.diff) < LONGEST_DIFF + 100
     assert "... cut: " in found.diff[-50:]
 

@@ -4,14 +4,25 @@ The loss is (w - 1)^2 from w = 3: after k steps 4 q^k, q = (1 - 2 lr)^2. `full_l
 is the one after its step, that of a step the one before it. Of the store see test_load.py too.
 """
 
+import shutil
+from contextlib import suppress
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from conftest import one_line
 
 import sgdstudy as ss
+from sgdstudy.history.rows import Rows
+from sgdstudy.studies.train_arms import train_arm
 from sgdstudy.tracking.compare import by_seed
+from sgdstudy.tracking.invocation import Invocation
+from sgdstudy.tracking.parquet import LABELS
+from sgdstudy.tracking.sink import RunSink
+from sgdstudy.tracking.store import open_store
 
 EPSILON = 1e-3
 
@@ -78,3 +89,79 @@ def test_what_is_not_a_metric_is_refused(metric):
     with pytest.raises(ss.InputError, match="stop_epoch or a column of epochs") as error:
         by_seed(descent(0.1, epochs=2), metric)
     assert one_line(error)
+
+
+# ---- of runs that were cut off ---------------------------------------------------------------
+
+STARTS = {0: 3.0, 1: 1.01, 2: 1e200, 3: 3.0}  # seed 1 stops at once, seed 2 diverges at once
+
+
+def from_starts(lr):
+    """The descent from another start for each seed, and an arm of it."""
+    x = torch.ones(8, dtype=torch.float64)
+    start = {"w_init": lambda g: torch.tensor([STARTS[g.initial_seed()]], dtype=torch.float64)}
+    problem = ss.Problem(x, x, lambda w, x: w[0] * x, **start)
+    return ss.Arm(problem, lr=lr, batch_size=8, epochs=60, seeds=range(4), stop=("full", EPSILON))
+
+
+@pytest.fixture(scope="module")
+def cut(empty_store, tmp_path_factory):
+    """A store with a run that finished, and with its first rows as runs that did not."""
+    folder = tmp_path_factory.mktemp("cut") / "mlruns"
+    shutil.copytree(empty_store, folder)
+    store = str(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        begun = Invocation.start(open_store(store), "cut")
+        train_arm(begun, "whole", from_starts(0.1), False)
+        params = ss.load_runs("cut", store=store).iloc[0]
+        told = {name: str(params[name]) for name in ("epochs", "stop", "epsilon")}
+        steps = ss.load_steps("cut", store=store)
+        epochs = ss.load_epochs("cut", store=store)
+        first = {"steps": steps[steps.step < 2], "epochs": epochs[epochs.epoch < 3]}
+        for name, how in (("killed", KeyboardInterrupt), ("failed", ValueError)):
+            with suppress(how), begun.run(name, "", {}, params=told) as journal:
+                sink = RunSink(journal)
+                for kind, rows in first.items():
+                    own = {c: rows[c].to_numpy() for c in rows.columns.difference(LABELS)}
+                    batch = pa.RecordBatch.from_pydict(own)
+                    sink.write(kind, Rows.of(batch, kind[:-1]))
+                sink.stream.drop()
+                raise how
+    return store
+
+
+@pytest.mark.parametrize("arm", ["killed", "failed"])
+def test_a_seed_that_was_cut_off_is_not_one_that_never_gets_there(cut, no_server, arm, caplog):
+    """As it was seen: cut off after 2 of 60 epochs, "4 of 4 never". What is known still counts."""
+    stored = {"study": "cut", "store": cut}
+    whole = ss.time_to_target("whole", 1.0, **stored)
+    assert whole.tolist() == [steps_to(1.0, 0.1), 1, np.inf, steps_to(1.0, 0.1)]
+    assert not caplog.records
+    for over, near in (("epoch", 3.0), ("step", 3.0)):
+        found = ss.time_to_target(arm, 1.0, over=over, **stored)
+        np.testing.assert_array_equal(found, [np.nan, 1 - (over == "step"), np.inf, np.nan])
+        assert "2 seeds are not known to get there or not" in caplog.text
+        caplog.clear()
+        assert ss.time_to_target(arm, near, over=over, **stored).isna().sum() == 0
+        assert not caplog.records
+    for metric in ("stop_epoch", "full_loss"):
+        with pytest.raises(ss.InputError, match="of 2 of its 4 seeds the metric is not known") as e:
+            ss.compare("whole", arm, metric, **stored)
+        assert one_line(e)
+        assert arm in str(e.value)
+        assert {"killed": "KILLED", "failed": "FAILED"}[arm] in str(e.value)
+
+
+def test_a_history_that_was_interrupted_is_not_known_either():
+    """Another form: Ctrl-C in a notebook, of what no store holds."""
+    whole = descent(0.1)
+    cut = replace(whole, stop_reason=np.array(["converged", "interrupted", "converged"]))
+    for metric in ("stop_epoch", "full_loss"):
+        assert by_seed(whole, metric).notna().all()
+    with pytest.raises(ss.InputError, match="of 1 of its 3 seeds the metric is not known"):
+        ss.compare(whole, cut, "full_loss")
+    with pytest.raises(ss.InputError, match="of 1 of its 3 seeds the metric is not known"):
+        ss.compare(cut, whole)
+    np.testing.assert_array_equal(ss.time_to_target(cut, 1e-9), [np.inf, np.nan, np.inf])
+    assert ss.time_to_target(cut, 1.0).tolist() == [steps_to(1.0, 0.1)] * 3

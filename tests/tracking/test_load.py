@@ -323,6 +323,42 @@ def test_a_run_from_elsewhere_gives_its_metric_history(store):
     assert ss.load_steps("theirs", store=store).arm.tolist() == ["ours"]
 
 
+def test_what_others_logged_under_a_name_of_ours_replaces_nothing(store):
+    """As it was seen: `log_param("lr")` and `log_metric("lr")`; here in a run of ours as well."""
+    opened = open_store(store)
+    client = opened.client
+    theirs = client.create_run(opened.experiment("torchrun"), run_name="net").info.run_id
+    later = client.create_run(opened.experiment("torchrun"), run_name="later").info.run_id
+    client.log_param(theirs, "lr", "0.1")
+    for run in (theirs, later):
+        for key in ("lr", "status", "result/run_id", "metric.lr", "result/acc", "acc"):
+            client.log_metric(run, key, len(key))
+        for key in ("step", "seed", "arm", "loss"):
+            client.log_metric(run, f"batch/{key}", len(key), step=3)
+            client.log_metric(run, f"epoch/{key}", len(key), step=3)
+        client.set_terminated(run)
+    runs = ss.load_runs("torchrun", store=store).set_index("run_id")
+    assert runs.lr[theirs] == 0.1
+    assert np.isnan(runs.lr[later])
+    assert set(runs.status) == {"FINISHED"}
+    for run in (theirs, later):
+        found = runs.loc[run, ["metric.lr", "metric.metric.lr", "acc", "metric.acc"]]
+        assert sorted(found) == [2, 3, 9, 10]
+        assert runs.loc[run, ["metric.status", "metric.run_id"]].tolist() == [6, 13]
+    for load, axis in ((ss.load_steps, "step"), (ss.load_epochs, "epoch")):
+        rows = load("torchrun", arms=["net"], store=store)
+        assert rows[[axis, "arm", "loss", "metric.arm"]].values.tolist() == [[3, "net", 4, 3]]
+    with Invocation.start(opened, "ours").run("arm", "", {"lr": "1"}) as journal:
+        pass
+    for key in ("arm", "run_id", "param.arm", "stop_reason", "option.x"):
+        client.log_param(journal.run_id, key, "other")
+    client.set_tag(journal.run_id, "sgdstudy.options", '{"x": 3}')
+    run = ss.load_runs("ours", store=store).iloc[0]
+    assert (run.arm, run.run_id, run.stop_reason) == ("arm", journal.run_id, None)
+    assert (run["option.x"], run["param.option.x"], run["param.arm"]) == (3, "other", "other")
+    assert run["param.param.arm"] == run["param.run_id"] == "other"
+
+
 def test_load_runs_has_predictions_and_claims_as_columns(folder, result):
     runs = ss.load_runs("back", store=folder).set_index("arm")
     assert list(runs)[:3] == ["study", "run_id", "invocation"]

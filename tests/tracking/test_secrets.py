@@ -175,6 +175,85 @@ def test_what_is_not_a_secret_stays(text):
     assert without_secrets(text) == text
 
 
+KEPT = [  # as a program, JSON, an environment or a header holds a secret
+    *("DB_PASSWORD = '%s'", '+API_KEY: str = "%s"', 'HF_TOKEN="%s"', "-PASSWORD\t=\t%s"),
+    *('CFG = {"password": "%s"}', "{'user': 'ada', 'password': '%s'}", "{'token': b'%s'}"),
+    *("environ({'PGPASSWORD': '%s', 'HOME': '/root'})", "('password', '%s')", '["token", "%s"]'),
+    *('os.environ["HF_TOKEN"] = "%s"', 'getenv("DB_PASSWORD", "%s")', "auth=('ada', '%s')"),
+    *(
+        '{\\"password\\": \\"%s\\"}',
+        "password = 'it\\'s %s'",
+        "password: '%s",
+        "password2 = ('%s')",
+    ),
+    *('if password == "%s":', "password: %s", "aws_secret_access_key = %s", "pwd: a!%s"),
+    *("Authorization: Bearer %s", "{'Authorization': 'Basic %s'}", "authorization=Token %s"),
+    *('Authorization: Digest username="ada", response="%s"', "no such bearer %s", "X-Api-Key: %s"),
+    *("Cookie: session=%s", "Set-Cookie: a=b; c=%s", "X-Auth-Token: %s", "GITHUB_TOKEN=%s"),
+    *("export HF_TOKEN=%s", "AccountKey=%s;", "SECRET_KEY=%s", "private_key=%s", "token=%s"),
+    *("SMTP_PASS=%s", "credentials=%s", "wandb_key='%s'", "invalid token: %s", "api_key: '%s'"),
+]
+CODE = [  # what holds none
+    *("key=lambda row: row[1]", "tokens=512, n_tokens = 8, max_token: int = 5", "n_key = 3"),
+    *(
+        "tokenizer='bert-base-uncased'",
+        'tokenizer = "gpt2"',
+        "token = tokens_2[i]",
+        "key=EX4_STEPS",
+    ),
+    *("pad_token='[PAD]'", 'EOS_TOKEN = "<|endoftext|>"', 'sort_key="full_loss"', 'key: "step"'),
+    *('password = os.environ["DB_PASSWORD"]', "password = getpass.getpass()", "key = 'bias'"),
+    *("def f(user: str, password: str, token: str | None):", '{"password": password, "token": t}'),
+    *("print('password: ', x)", 'input("password: ")', 'f"password: {password}"', "'token: %s'"),
+    *('headers = {"Authorization": f"Bearer {token}"}', 'h = {"Authorization": "Bearer " + token}'),
+    *('choices=("user", "password", "host")', '("key", "value")', "the bearer of 3 tokens"),
+    *(
+        "give --password: it is missing",
+        "secret = compute(x1)",
+        "password: of the server",
+        "auth=None",
+    ),
+    *("api_key = config.section1.key", 'getenv("HF_TOKEN")', 'monkeypatch.delenv("PGPASSWORD")'),
+    *(
+        "author = 'ada 1815'",
+        "keyword = 'a1b2c3d4'",
+        "compass = 'n0rthwest1'",
+        "secretary: 'a1b2c3d4'",
+    ),
+    *("a cookie: x", "passes: 12, password", "import secrets, token, tokenize", "bypass=True"),
+    *('"password": "{password}"', "'api_key': '...'", '"password" in names', "state['key']"),
+]
+
+
+@pytest.mark.parametrize("form", KEPT)
+def test_a_secret_is_found_as_programs_and_headers_write_it(form):
+    """As it was seen in uncommitted.diff, in a run's error and in a printed line."""
+    for secret in (SECRET, "hunter2SECRETx9", "ghp_0f12ab34CD"):
+        text = f"+x = 1\n+{form % secret}\n+y = 2\n"
+        for left in (without_secrets(text), without_secrets(text, whole=True)):
+            assert secret not in left
+            assert left.startswith("+x = 1\n")
+            assert left.endswith("\n+y = 2\n")
+
+
+@pytest.mark.parametrize("text", CODE)
+def test_what_a_program_computes_or_names_is_no_secret(text):
+    assert without_secrets(text) == text
+    assert without_secrets(f"+{text}\n-{text}\n", whole=True) == f"+{text}\n-{text}\n"
+
+
+def test_whatever_stands_below_the_name_of_a_secret_is_not_recorded():
+    given = {"passwd": {"a": "x", "b": ["y"]}, "db": [("password", SECRET), ("key", "step")]}
+    left = {"passwd": {"a": "...", "b": ["..."]}, "db": [("password", "..."), ("key", "step")]}
+    assert stripped(given) == left
+    assert stripped({"TOKEN": [SECRET], "key": SECRET, "password": 1234}) == {
+        **{"TOKEN": ["..."], "key": "...", "password": "..."}
+    }
+    plain = {"tokens": 512, "max_token": 5, "key": "full_loss", "password": None, "secret": True}
+    assert stripped(plain) == plain
+    assert SECRET not in of_words(["--cfg", f'{{"password":"{SECRET}"}}'])[1]
+
+
 def everything(folder):
     """All bytes below a folder: databases, artifacts, journals, names of files."""
     return b"".join(
