@@ -130,7 +130,12 @@ finishes what was left, and says so:
   works, the next command finishes the run; a sweep goes on with `--resume`; what `unpack` had not
   finished is unpacked from its file again.
 - **The store was moved or copied**: nothing has to be done. A copy of the database alone, beside
-  the original, shares its files.
+  the original, shares its files. A run that trains stops with one line within a chunk. A copy by
+  hard links (`cp -al`) is the same database, and is refused when something is to be written.
+- **An experiment has a place of its own in MLflow** (`artifact_location`), outside of the store:
+  it stays there, and a study of its name is refused in one line.
+- **A function forks**: the new process ends where it comes back to us, with a line if it did not
+  call `sys.exit`; one that closes files which are not its own stops the run with a line.
 - **Files are missing** of a run that had ended: `load_*`, `export`, `pack` and `report` name it,
   and `rerun` refuses before it trains. Put its folder back below `artifacts/`, or name other arms.
 - **A copy of a run's folder** lies in `streams/`: under another name it is named and left alone; an

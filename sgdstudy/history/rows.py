@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
 import os
@@ -182,6 +183,7 @@ class ArrowStream:
         folder.mkdir(exist_ok=True)  # in one that is there: it may have been moved
         self.folder, self._sync = folder, sync
         self._files: dict[str, Any] = {}
+        self._opened: dict[str, os.stat_result] = {}  # what these are
         self._writers: dict[str, pa.ipc.RecordBatchStreamWriter] = {}
         self._sums: dict[str, bytes] = {}  # of the last block
         self.n_rows: dict[str, int] = {}  # by kind, written so far
@@ -194,9 +196,10 @@ class ArrowStream:
         """Append rows as they are."""
         new = kind not in self._writers
         if new:
-            self._files[kind] = open(self.folder / f"{kind}.arrow", "wb")  # noqa: SIM115
+            self._open(kind)
             schema = batch.schema.with_metadata({NAME: CHAINED})
             self._writers[kind] = pa.ipc.new_stream(self._files[kind], schema)
+        self._require_open()
         marked = batch.replace_schema_metadata({NAME: CHAINED})
         self._sums[kind] = sum_of(batch, self._sums.get(kind, b"0"))
         self._writers[kind].write_batch(marked, {KIND: self._sums[kind]})
@@ -208,6 +211,37 @@ class ArrowStream:
         if new and self._sync:
             os.fsync(self._files["count"].fileno())
             sync_folder(self.folder)
+        self._require_there()
+
+    def _open(self, kind: str, **how: Any) -> None:
+        self._files[kind] = open(self._path(kind), "wb", **how)  # noqa: SIM115
+        self._opened[kind] = os.fstat(self._files[kind].fileno())
+
+    def _path(self, kind: str) -> Path:
+        return self.folder / (COUNT if kind == "count" else f"{kind}.arrow")
+
+    def _require_open(self) -> None:
+        """Raise `OSError` where a function of the user's closed a file that is ours.
+
+        Another file may have its number by now, as the database: we would write into that.
+        """
+        for kind, opened in self._opened.items():
+            if not os.path.samestat(os.fstat(self._files[kind].fileno()), opened):
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF), str(self._path(kind)))
+
+    def _require_there(self) -> None:
+        """Raise `OSError` where a file that we write to is not the one of its name any more.
+
+        Its folder was moved or replaced: nobody looks for what we wrote where we would.
+        """
+        for kind, opened in self._opened.items():
+            try:
+                same = os.path.samestat(os.stat(self._path(kind)), opened)
+            except OSError:
+                same = False
+            if not same:
+                self.drop()
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(self._path(kind)))
 
     def _note(self) -> None:
         """Write down how many rows there are: a stream that is cut short tells nobody.
@@ -216,15 +250,17 @@ class ArrowStream:
         true as well.
         """
         if "count" not in self._files:
-            self._files["count"] = open(self.folder / COUNT, "wb", buffering=0)  # noqa: SIM115
+            self._open("count", buffering=0)
         text = json.dumps(self.n_rows).encode()
         self._files["count"].seek(0)
         self._files["count"].write(b"%s %08x\n" % (text, zlib.crc32(text)))
 
     def close(self) -> None:
         """End the streams."""
+        self._require_open()
         for writer in self._writers.values():
             writer.close()
+        self._require_there()
         self.drop()
 
     def drop(self) -> None:
@@ -239,7 +275,7 @@ class ArrowStream:
         Raises:
             Damaged: there are less rows than were written; what comes before is as it was.
         """
-        path = self.folder / f"{kind}.arrow"
+        path = self._path(kind)
         if path.exists() or kind in counted(self.folder):
             yield from read_stream(path)
 

@@ -28,7 +28,7 @@ from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.sink import RunSink
 from sgdstudy.tracking.tracked_run import CONFIG, FINGERPRINT
-from sgdstudy.training.interrupts import interrupt_flag, visible
+from sgdstudy.training.interrupts import interrupt_flag, unforked, visible
 from sgdstudy.training.train import train
 
 log = logging.getLogger("sgdstudy")
@@ -142,7 +142,8 @@ def _told(name: str, invocation: Invocation) -> Iterator[None]:
     """
     script = invocation.tags.get("sgdstudy.script", "")
     try:
-        yield
+        with unforked():
+            yield
     except SgdstudyError:
         raise
     except (Exception, SystemExit) as error:

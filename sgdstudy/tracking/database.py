@@ -263,6 +263,17 @@ def require_writable(path: Path, *others: Path) -> None:
     )
 
 
+def require_one_name(path: Path) -> None:
+    """Raise `InputError` where a database has two names: it is that of another store as well."""
+    for file in (path, *beside(path)):
+        if file.exists() and file.stat().st_nlink > 1:
+            raise InputError(
+                f"{file} has another name too (a hard link, as cp -l makes): what is written or "
+                f"dropped here would be there too; make a copy without links, cp -r {path.parent} "
+                f"COPY, and use that"
+            )
+
+
 def owner(path: Path) -> str:
     """Return whose a file is, by name where it has one."""
     try:

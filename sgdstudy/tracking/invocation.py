@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import math
 import shlex
 import sys
@@ -31,7 +30,7 @@ from sgdstudy.tracking.runs import next_number
 from sgdstudy.tracking.sink import RunSink, close_interrupted, room_on_disk
 from sgdstudy.tracking.store import Store
 from sgdstudy.tracking.tracked_run import ARM, CONFIG, INVOCATION, KIND, NUMBER
-from sgdstudy.training.interrupts import held
+from sgdstudy.training.interrupts import held, unforked
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class Invocation:
         scratch = None
         if store.root is None:
             scratch, lock = folders.make()
-            atexit.register(folders.remove, scratch, lock)
+            folders.remove_at_exit(scratch, lock)
         label = f"{now}-{uuid.uuid4().hex[:4]}"
         command = shlex.join(of_words(_typed()))
         number = next_number(store, study)
@@ -145,7 +144,8 @@ class Invocation:
             kept = self.code.artifacts() | (files or {})
             journal = Journal.begin(self.store, told, kept, not over, self.later if over else None)
             try:
-                yield journal
+                with unforked():
+                    yield journal
                 if not journal.closed and journal.sink:
                     journal.sink.end()
                 elif not journal.closed:

@@ -37,6 +37,7 @@ from sgdstudy.tracking.entries import KEY, Closing, Opening, Point, Stamped, as_
 from sgdstudy.tracking.places import odd_in, remove_folder
 from sgdstudy.tracking.provenance import note_start
 from sgdstudy.tracking.retry import is_away, patiently, reason_of
+from sgdstudy.tracking.scratch import let_go
 from sgdstudy.tracking.sending import Sending
 from sgdstudy.tracking.shared import make_folder
 from sgdstudy.tracking.store import Store
@@ -320,12 +321,12 @@ class Journal(Sending):
 
     def let_go(self) -> None:
         """Leave the run to the next command."""
-        self._lock.release()
+        let_go(self._lock)
 
     def remove(self) -> None:
         """Remove the folder: the store has the run, on the disk."""
         (self.folder / "opening.json").unlink(missing_ok=True)  # from here on nobody sends it
-        self._lock.release()
+        let_go(self._lock)
         remove_folder(self.folder)
 
 

@@ -56,14 +56,22 @@ def place_of_run(root: Path, run_id: str, recorded: Path) -> Path:
         raise InputError(
             f"the files of run {run_id} are left alone: {place} is reached by a symbolic link or .."
         )
-    if not _is_below(root, place):
+    if not is_below(root, place):
         raise InputError(f"the files of run {run_id} are left alone: {place} is another store's")
     return place
 
 
 def place_of_experiment(root: Path, name: str, recorded: Path) -> Path | None:
-    """Return where an experiment's artifacts are; None: outside of the store, by someone's wish."""
-    if not _is_below(root, recorded) and recorded.parts[-2:] == (OURS, name):
+    """Return where an experiment's artifacts are; None: outside of the store, by someone's wish.
+
+    That is what a folder outside is that is there, unless a store lies beside it: then ours is a
+    copy of that.
+    """
+    outside = not is_below(root, recorded)
+    stores = (folder / DATABASE for folder in recorded.parents[:2])
+    if outside and os.path.exists(recorded) and not any(map(os.path.exists, stores)):
+        return None
+    if outside and recorded.parts[-2:] == (OURS, name):
         return root / OURS / name
     if found := _below(root, recorded, 1):
         return found
@@ -72,16 +80,14 @@ def place_of_experiment(root: Path, name: str, recorded: Path) -> Path | None:
 
 def _below(root: Path, recorded: Path, least: int) -> Path | None:
     """Return a recorded path if it is below the root, else the longest end of it that is there."""
-    if _is_below(root, recorded):
+    if is_below(root, recorded):
         return recorded
     ends = (recorded.parts[i:] for i in range(1, len(recorded.parts) - least + 1))
     places = (root.joinpath(*end) for end in ends if ".." not in end)
-    return next(
-        (place for place in places if os.path.isdir(place) and _is_below(root, place)), None
-    )
+    return next((place for place in places if os.path.isdir(place) and is_below(root, place)), None)
 
 
-def _is_below(root: Path, path: Path) -> bool:
+def is_below(root: Path, path: Path) -> bool:
     """Whether a path is below a store's folder, and in no other store, as a backup within it."""
     if not path.is_relative_to(root):
         return False

@@ -142,11 +142,15 @@ def next_number(store: Store, study: str) -> str:
     """Return the number of an invocation that begins: milliseconds since 1970.
 
     It is more than that of any before, though a clock was wrong: then the last one's and one.
+
+    Raises:
+        InputError: see `Store.require_within`.
     """
     last = 0
     try:
         found = store.client.get_experiment_by_name(store.experiment_name(study))
         if found is not None:
+            store.require_within(found)
             run = last_run(store, found.experiment_id, lambda run: True)
             last = run.order[0] if run else 0
     except Away:  # the clock alone, then

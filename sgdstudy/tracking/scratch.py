@@ -6,11 +6,12 @@ the same place removes those whose lock is free.
 
 from __future__ import annotations
 
+import atexit
 import os
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -38,10 +39,22 @@ def make(parent: Path | None = None, prefix: str = PREFIX) -> tuple[Path, FileLo
     return folder, lock
 
 
+def let_go(lock: FileLock) -> None:
+    """Release a lock; it is free where a function of the user's closed its file."""
+    with suppress(OSError):
+        lock.release()
+
+
 def remove(folder: Path, lock: FileLock) -> None:
     """Remove a folder that was made here."""
-    lock.release()
+    let_go(lock)
     remove_folder(folder)
+
+
+def remove_at_exit(folder: Path, lock: FileLock) -> None:
+    """Remove a folder that was made here when this process ends, not one that it forks."""
+    process = os.getpid()
+    atexit.register(lambda: remove(folder, lock) if os.getpid() == process else None)
 
 
 @contextmanager

@@ -35,6 +35,7 @@ from sgdstudy.tracking.retry import reason_of
 from sgdstudy.tracking.shapes import SUM_OF
 from sgdstudy.tracking.store import Store
 from sgdstudy.training import checkpoint
+from sgdstudy.training.interrupts import end_fork
 
 INTERIM_SECONDS = 30.0
 log = logging.getLogger("sgdstudy")
@@ -52,7 +53,7 @@ class RunSink:
         self._series = Series(journal.opening.metrics)
         self._next = time.monotonic() + INTERIM_SECONDS
         self._interim = 0
-        self._held = Held()
+        self._held, self._process = Held(), os.getpid()
         journal.sink = self
 
     def log(self, values: Mapping[str, float], step: int | None = None, seed: int = 0) -> None:
@@ -91,6 +92,7 @@ class RunSink:
         Raises:
             StoreError: the disk is full, or cannot be written.
         """
+        end_fork(self._process)
         with room_on_disk(self.journal.opening.name, self.journal.store):
             self.stream.write(kind, rows)
         self._series.add(kind, rows)
@@ -148,7 +150,7 @@ class RunSink:
         self.flush()
         self.stream.close()
         journal = self.journal
-        tags = {**tags, **adopt(journal), **to_parquet(journal)}
+        tags = {**tags, **adopt(journal), **to_parquet(journal, self.stream.n_rows)}
         status = "FAILED" if journal.lost else status
         closing = Closing(status, tags, points_of(journal, self._series, figures))
         if scratch is not None:
@@ -192,21 +194,30 @@ def points_of(journal: Journal, series: Series, figures: list[Point]) -> list[St
     return [*journal.interim, *stamp([*figures, *rest])]
 
 
-def to_parquet(journal: Journal) -> dict[str, str]:
+def to_parquet(journal: Journal, written: Mapping[str, int] | None = None) -> dict[str, str]:
     """Turn a run's streams into Parquet files among its artifacts; return the tags it asks for.
 
     A stream that cannot be read to its end is kept beside them as it is.
+
+    Args:
+        journal: the run's.
+        written: how many rows of each kind there have to be, as far as that is known.
     """
     stream, lost, sums = ArrowStream(journal.folder), list[str](), dict[str, str]()
     for kind in AXIS:
         damaged: list[Damaged] = []
+        n_rows = 0
         (journal.folder / "artifacts" / f"{kind}.parquet").unlink(
             missing_ok=True
         )  # written by an earlier attempt
         if next(undamaged(stream.batches(kind), damaged), None) is not None:
             name = f"{kind}.parquet"
             journal.add(name, functools.partial(_rows_to_parquet, stream, kind, damaged))
-            sums[SUM_OF + name] = Sealed.open(journal.folder / "artifacts" / name).crc
+            sealed = Sealed.open(journal.folder / "artifacts" / name)
+            sums[SUM_OF + name], n_rows = sealed.crc, sealed.metadata.num_rows
+        missing = (written or {}).get(kind, n_rows) - n_rows
+        if missing and not damaged:
+            damaged.append(Damaged("it is not the one that they were written to", missing))
         path = stream.folder / f"{kind}.arrow"
         if damaged and path.exists():
             kept = journal.folder / "artifacts" / f"{path.name}.damaged"
@@ -260,13 +271,15 @@ def room_on_disk(name: str, store: Store) -> Iterator[None]:
         gone = not store.streams.is_dir() or error.errno == errno.ESTALE
         if gone and str(error.filename).startswith(str(store.streams)):
             raise StoreError(
-                f"{name} was stopped: {store.streams.parent} was moved or deleted. What it had "
-                f"recorded is in it; the next command there finishes the run"
+                f"{name} was stopped: {store.streams.parent} was moved, deleted or replaced. What "
+                f"it had recorded is in it; the next command there finishes the run"
             ) from error
-        if error.errno not in NO_ROOM:
+        if error.errno not in (*NO_ROOM, errno.EBADF):
             raise
+        why = "a function closed files that are not its own"
+        why = why if error.errno == errno.EBADF else reason_of(error)
         raise StoreError(
-            f"{name} was stopped: {reason_of(error)}. What it had recorded is kept in "
+            f"{name} was stopped: {why}. What it had recorded is kept in "
             f"{store.streams}; the next command finishes the run"
         ) from error
 

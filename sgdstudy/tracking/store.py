@@ -24,7 +24,7 @@ from sgdstudy.errors import Away, InputError, Refused, StoreError, quoted
 from sgdstudy.language import say, to_say
 from sgdstudy.secrecy import without_secrets
 from sgdstudy.tracking import address, database, read_only, server
-from sgdstudy.tracking.places import FOLDERS, OURS, local_path, place_of_run
+from sgdstudy.tracking.places import FOLDERS, OURS, is_below, local_path, place_of_run
 from sgdstudy.tracking.retry import patiently
 from sgdstudy.tracking.shared import group_rights, make_folder
 
@@ -208,13 +208,26 @@ class Store:
                 found = self.client.get_experiment_by_name(name)
                 if found is None:
                     raise
-        if not isinstance(found.artifact_location, str):  # a database may hold anything
-            raise Refused(f"{self.shown} does not say where the files of {name} are")
+        self.require_within(found)
         if found.lifecycle_stage == "deleted":
             self.client.restore_experiment(found.experiment_id)
             text = to_say("{name} was deleted in MLflow; it is restored, with the runs it had")
             log.warning("%s", say(text, name=name))
         return found.experiment_id
+
+    def require_within(self, experiment: Any) -> None:
+        """Raise `InputError` where a local store cannot take files to an experiment of MLflow's."""
+        name, location = experiment.name, experiment.artifact_location
+        if not isinstance(location, str):  # a database may hold anything
+            raise Refused(f"{self.shown} does not say where the files of {name} are")
+        place = local_path(location)
+        served = location.startswith("mlflow-artifacts:")  # by a server only
+        if self.root is not None and (served if place is None else not is_below(self.root, place)):
+            raise InputError(
+                f"the experiment {name} of {self.root} keeps its files elsewhere, in "
+                f"{without_secrets(location)}; rename it in MLflow, or give another folder with "
+                f"--store"
+            )
 
 
 def locate(given: str | Path | None = None) -> Store:
@@ -290,6 +303,7 @@ def open_store(given: str | None = None, make: bool = True) -> Store:
         make_folder(store.root)
         database.let_go(store.uri, path)
         database.require_writable(path, lock, store.streams)
+        database.require_one_name(path)
         with FileLock(lock, mode=0o644 | (0o020 & group_rights(store.root))):
             if not path.exists():
                 database.make(path)

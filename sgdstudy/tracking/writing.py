@@ -25,8 +25,10 @@ from sgdstudy.errors import InputError
 from sgdstudy.language import say
 from sgdstudy.tracking.database import owner
 from sgdstudy.tracking.retry import is_away, reason_of
+from sgdstudy.tracking.scratch import let_go
 from sgdstudy.tracking.shared import make_folder, share
 from sgdstudy.tracking.store import Store
+from sgdstudy.training.interrupts import unforked
 
 TAG = "sgdstudy.writing."  # then a digest of the invocation, and its writer; see `BEAT_SECONDS`
 LOOKING = "looks "  # begins the value of one that only looks whether it may write
@@ -51,7 +53,8 @@ def writing(store: Store, study: str, name: str, fresh: bool = True) -> Iterator
         stack.enter_context(_locked(store, name))
         if store.root is None:
             stack.enter_context(_leased(store, study, name, fresh))
-        yield
+        with unforked():
+            yield
 
 
 def alive(store: Store, names: Iterable[str]) -> set[str]:
@@ -116,7 +119,7 @@ def _locked(store: Store, name: str) -> Iterator[None]:
     finally:
         with suppress(OSError):  # Windows removes no file that is open
             path.unlink(missing_ok=True)
-        lock.release()
+        let_go(lock)
 
 
 # ---- on a server -------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -9,7 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from sgdstudy.errors import Ended, Interrupted
+from sgdstudy.errors import Ended, Interrupted, reason
+from sgdstudy.language import say
 
 T = TypeVar("T")
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -78,13 +80,47 @@ def called(function: Callable[[], T]) -> T:
     """
     with _pressed() as pressed:
         try:
-            return function()
+            with unforked():
+                return function()
         except (Exception, Interrupted):
             raise
         except BaseException as error:
             if pressed:
                 raise
             raise Ended(error) from error
+
+
+@contextmanager
+def unforked() -> Iterator[None]:
+    """End a process that a function of the user's forks in the block, where it comes out of it.
+
+    It has a copy of all that its parent has open, and would write and close the parent's runs.
+    """
+    process = os.getpid()
+    try:
+        yield
+    except BaseException as error:
+        end_fork(process, error)
+        raise
+    end_fork(process)
+
+
+def end_fork(process: int, error: BaseException | None = None) -> None:
+    """End this process, unless it is the one of that number: at once, and nothing is closed.
+
+    Args:
+        process: the one that was not forked.
+        error: what was raised; of `sys.exit` its code is that of the process.
+    """
+    if os.getpid() == process:
+        return
+    code = error.code if isinstance(error, SystemExit) else ""
+    if not isinstance(code, (int, type(None))):
+        why = say("its function returned") if error is None else reason(error)
+        line = say("a process that was forked by a function of yours ends here: {why}", why=why)
+        os.write(2, f"{line}\n".encode(errors="backslashreplace"))
+        code = 1
+    os._exit((code or 0) & 0xFF)
 
 
 @contextmanager

@@ -6,11 +6,12 @@ import traceback
 from pathlib import Path
 
 import pytest
+from conftest import one_line
 from test_power import ROW
 from test_store import files
 
 import sgdstudy as ss
-from sgdstudy.errors import SgdstudyError
+from sgdstudy.errors import SgdstudyError, StoreError
 from sgdstudy.tracking import journal as journals
 from sgdstudy.tracking.database import make
 from sgdstudy.tracking.invocation import Invocation
@@ -87,3 +88,76 @@ def test_the_rows_of_a_run_outlive_its_database(store, act, over):
     assert not list(place.glob("aside/*"))
     if act is moved:
         assert not root.exists() or not files(root)
+
+
+def replaced(root):
+    """As by `mv st x; cp -r x st`."""
+    shutil.copytree(root.rename(root.with_name("moved")), root)
+
+
+def its_streams_replaced(root):
+    replaced(root / "streams")
+
+
+def stopped(store, act):
+    """Why a run stops where something happens between two blocks; and what it wrote them to."""
+    sinks = []
+
+    def loop():
+        with Invocation.start(open_store(store), "kept").run("one", "", {}, {}) as journal:
+            sinks.append(RunSink(journal))
+            sinks[0].write("steps", ROW)
+            act(sinks[0])
+            sinks[0].write("steps", ROW)
+
+    with pytest.raises(StoreError) as error:
+        loop()
+    sinks[0].stream.drop()
+    assert one_line(error)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("act", [replaced, its_streams_replaced])
+def test_a_run_stops_when_its_files_are_replaced_by_a_copy(store, act):
+    """As it was seen: exit code 0, and the run was FINISHED with 16 of 80 rows."""
+    root = Path(store)
+    assert "was moved, deleted or replaced" in stopped(store, lambda sink: act(root))
+    recover(open_store(store))
+    assert list(ss.load_runs("kept", store=store)["status"]) == ["FAILED"]
+    if act is replaced:
+        moved = str(root.with_name("moved"))
+        recover(open_store(moved))
+        assert list(ss.load_runs("kept", store=moved)["status"]) == ["KILLED"]
+        assert len(ss.load_steps("kept", store=moved)) == 2
+
+
+def test_a_run_with_less_rows_than_were_written_is_not_finished(store):
+    with Invocation.start(open_store(store), "kept").run("one", "", {}, {}) as journal:
+        sink = RunSink(journal)
+        sink.write("steps", ROW)
+        sink.stream.n_rows["steps"] += 2  # of another stream than the one that lies here
+        sink.stream.n_rows["epochs"] = 1
+    (run,) = ss.load_runs("kept", store=store).to_dict("records")
+    assert run["status"] == "FAILED"
+    assert "2 rows of steps cannot be read back" in journal.lost
+    assert "1 row of epochs cannot be read back" in journal.lost
+
+
+@pytest.mark.parametrize("reused", [False, True], ids=["closed", "closed and opened"])
+@pytest.mark.parametrize("kind", ["steps", "count"])
+def test_a_file_of_ours_that_a_function_closes_stops_the_run(store, tmp_path, kind, reused):
+    """As it was seen: `os.closerange(3, 256)` in an order, and a traceback of `OSError(9)`."""
+    other = tmp_path / "other"
+
+    def closes(sink):
+        number = sink.stream._files[kind].fileno()
+        os.close(number)
+        if reused:
+            assert os.open(other, os.O_RDWR | os.O_CREAT) == number
+        os.close(sink.journal._lock._context.lock_file_fd)
+
+    assert "closed files that are not its own" in stopped(store, closes)
+    assert not reused or other.read_bytes() == b""
+    recover(open_store(store))
+    assert list(ss.load_runs("kept", store=store)["status"]) == ["FAILED"]
+    assert len(ss.load_steps("kept", store=store)) == 1

@@ -169,6 +169,65 @@ def test_a_database_made_by_mlflow_alone_keeps_its_files_where_it_wants(tmp_path
     assert (outside / "artifacts" / "5" / run.run_id / "artifacts" / "note.txt").exists()
 
 
+def located(place, name, location):
+    """Make an experiment that MLflow keeps elsewhere, with a run of its own."""
+    client = open_store(str(place)).client
+    run = client.create_run(client.create_experiment(name, artifact_location=location)).info
+    client.log_text(run.run_id, "theirs", "note.txt")
+    return client, run.run_id
+
+
+@pytest.mark.parametrize("where", ["artifacts/theirs", "theirs"])
+def test_an_experiment_that_mlflow_keeps_elsewhere_stays_there(store, tmp_path, where):
+    """As it was seen: the next command wrote our place over it, and MLflow showed no files."""
+    client, run_id = located(store, "theirs", (tmp_path / "outside" / where).as_uri())
+    (Path(store) / where).mkdir(parents=True)
+    before = client.get_run(run_id).info.artifact_uri
+    client = open_store(store).client
+    assert client.get_run(run_id).info.artifact_uri == before
+    assert [item.path for item in client.list_artifacts(run_id)] == ["note.txt"]
+    copy = shutil.copytree(store, tmp_path / "copy")
+    assert open_store(str(copy)).client.get_run(run_id).info.artifact_uri == before
+
+
+@pytest.mark.parametrize("scheme", ["file", "path", "mlflow-artifacts:/x"])
+def test_nothing_is_tracked_to_an_experiment_that_is_kept_elsewhere(store, tmp_path, scheme):
+    """As it was seen: written into the store, or refused after the training."""
+    outside = tmp_path / "outside" / "moving"
+    locations = {"file": outside.as_uri(), "path": str(outside)}
+    client = open_store(store).client
+    client.create_experiment("moving", artifact_location=locations.get(scheme, scheme))
+    before = files(store)
+    with pytest.raises(ss.InputError, match="keeps its files elsewhere") as error:
+        Invocation.start(open_store(store), "moving")
+    assert one_line(error)
+    assert files(store) == before
+    assert not outside.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="`cp -l` is of Unix")
+@pytest.mark.parametrize("of_all", [True, False], ids=["cp -al", "ln"])
+def test_a_database_with_two_names_is_not_written(store, tmp_path, of_all, capsys):
+    """As it was seen: prune of a copy made by `cp -al` emptied the original."""
+    tracked(store)
+    other = tmp_path / "other"
+    if of_all:
+        shutil.copytree(store, other, copy_function=os.link)
+    else:
+        shutil.copytree(store, other)
+        (other / "mlflow.db").unlink()
+        os.link(Path(store) / "mlflow.db", other / "mlflow.db")
+    assert call("prune", "--keep", "0", "--yes", "--store", other) == 2
+    said = capsys.readouterr().err
+    assert "has another name too" in said
+    assert said.count("\n") == 1
+    assert len(ss.load_runs("moving", store=str(other))) == 2
+    assert len(ss.load_steps("moving", store=store)) == 2 * ROWS
+    copy = shutil.copytree(other, tmp_path / "copy")  # as the line says
+    assert call("prune", "--keep", "0", "--yes", "--store", copy) == 0
+    assert len(ss.load_steps("moving", store=store)) == 2 * ROWS
+
+
 # ---- files that are missing -----------------------------------------------------------------
 
 
