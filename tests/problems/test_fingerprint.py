@@ -541,8 +541,8 @@ def filled(k):
 
 def on_tensor(k):
     values = torch.ones(3)
-    values.scale = k
-    return lambda w, x: w * values.scale
+    vars(values)["scale"] = k
+    return lambda w, x: w * getattr(values, "scale", None)
 
 
 def on_parameter(k):
