@@ -28,12 +28,13 @@ _COMPUTE = """
 """
 COMPUTE = frozenset(_COMPUTE.split())
 _TEXTS = "basename commonpath commonprefix dirname isabs join normcase normpath split splitext"
-# of the others: what looks at its arguments only, or makes a folder
+_WRITERS = "fspath getpid kill makedirs mkdir remove rename replace rmdir unlink"
+# of the others: what looks at its arguments only, or reads nothing that a number comes from
 HARMLESS = {
     "genericpath": frozenset({"commonprefix"}),
     "io": frozenset({"BytesIO", "StringIO"}),
     "ntpath": frozenset(_TEXTS.split()),
-    "os": frozenset({"fspath", "makedirs", "mkdir"}),
+    "os": frozenset(_WRITERS.split()),
     "posixpath": frozenset(_TEXTS.split()),
 }
 READERS = re.compile(
