@@ -32,8 +32,9 @@ from torch import nn
 
 from sgdstudy.errors import InputError, quoted
 from sgdstudy.problems import bytecode
-from sgdstudy.problems.fingerprint import ATOMS, NAMED, Unseen, fingerprint
+from sgdstudy.problems.fingerprint import ATOMS, Unseen, fingerprint
 from sgdstudy.problems.installed import is_own, is_own_module
+from sgdstudy.problems.outside import NAMED
 
 MOST_ITEMS = 100  # of a dict, list or array that is looked at
 DEEPEST = 4  # objects within objects

@@ -12,6 +12,10 @@ from typing import Any
 Code = types.CodeType
 STORES = ("STORE_GLOBAL", "STORE_DEREF", "DELETE_GLOBAL", "DELETE_DEREF")
 OUTER = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF")
+ASKS = ("LOAD_ATTR", "LOAD_METHOD")
+PADDING = ("EXTENDED_ARG", "PRECALL", "CALL", "PUSH_NULL")
+NAMES = frozenset({"__name__", "__qualname__"})
+LABELS = NAMES | {"__doc__", "__annotations__"}
 # what these store is not changed, and what they name need not be read
 MAKES = ("__init__", "__post_init__", "__new__", "__setstate__", "__eq__", "__repr__", "__hash__")
 # methods of dicts, lists and sets that change them
@@ -40,6 +44,65 @@ def read_by(code: Code) -> tuple[frozenset[str], frozenset[str], frozenset[str]]
             for mine, theirs in zip((names, asked, imported), read_by(inner), strict=True):
                 mine |= theirs
     return frozenset(names), frozenset(asked), frozenset(imported)
+
+
+@functools.lru_cache(maxsize=10_000)
+def escaping(code: Code) -> frozenset[str]:
+    """Return the variables and attributes that a code, or one in it, does more with than ask them.
+
+    Of `g(helper.deep)` that is deep, of `helper.__dict__` helper; of a module that it imports into
+    such a variable, the module's name too.
+    """
+    found = set[str]()
+    steps = [step for step in dis.get_instructions(code) if step.opname != "EXTENDED_ARG"]
+    local = {
+        then.argval: step.argval
+        for step, then in itertools.pairwise(steps)
+        if step.opname == "IMPORT_NAME" and then.opname.startswith("STORE")
+    }
+    for step, then in itertools.pairwise(steps):
+        loads = step.opname in (*OUTER, *ASKS, "IMPORT_FROM") or "LOAD_FAST" in step.opname
+        if loads and (then.opname not in ASKS or then.argval == "__dict__"):
+            found |= {step.argval, local.get(step.argval, step.argval)}
+    for inner in code.co_consts:
+        if isinstance(inner, Code):
+            found |= escaping(inner)
+    return frozenset(found)
+
+
+@functools.lru_cache(maxsize=10_000)
+def labels_read(code: Code) -> frozenset[str]:
+    """Return the labels of functions and classes that a code asks for, as their `__doc__`.
+
+    The names of classes, as `type(self).__name__`, are not among them.
+    """
+    found = set[str]()
+    steps = [step for step in dis.get_instructions(code) if step.opname not in PADDING]
+    for i, step in enumerate(steps):
+        if step.opname in ASKS and step.argval in LABELS:
+            before = {one.argval for one in steps[max(0, i - 3) : i]}
+            if step.argval not in NAMES or before.isdisjoint({"type", "__class__"}):
+                found.add(step.argval)
+    for inner in code.co_consts:
+        if isinstance(inner, Code):
+            found |= labels_read(inner)
+    return frozenset(found)
+
+
+@functools.lru_cache(maxsize=10_000)
+def texts(code: Code) -> frozenset[str]:
+    """Return the texts that are constants of a code, and of those in it."""
+    found = {c for c in _constants(code.co_consts) if isinstance(c, str)}
+    return frozenset(found.union(*(texts(c) for c in code.co_consts if isinstance(c, Code))))
+
+
+@functools.lru_cache(maxsize=10_000)
+def changes_values(code: Code) -> bool:
+    """Whether a code, or one in it, may change what it holds: `a[0] = 1`, `a.add_(1)`."""
+    subscripts = any(step.opname == "STORE_SUBSCR" for step in dis.get_instructions(code))
+    calls = any(name.endswith("_") and not name.endswith("__") for name in code.co_names)
+    inner = (c for c in code.co_consts if isinstance(c, Code))
+    return subscripts or calls or any(map(changes_values, inner))
 
 
 @functools.lru_cache(maxsize=10_000)

@@ -1,8 +1,9 @@
 """A fingerprint of whatever a run is made of: models, losses, functions, and what they read.
 
 A function is its code, its defaults, what its closure holds and the globals that it reads; an
-object its class and its attributes; a class its own functions and attributes. What belongs to an
-installed package counts by name and version, with what its closures hold. Nothing is run.
+object its class and its attributes; a class its own functions and attributes. What an installed
+package has counts by name and version, with what its closures hold and what was put into it; what
+reads the world outside (`outside.py`) is `Unseen`. Nothing is run.
 Not looked at are lists that a function only appends to, and attributes that a class names, as
 `changes_no_number = ("cache",)`.
 """
@@ -25,10 +26,10 @@ import numpy as np
 import torch
 
 from sgdstudy.errors import InputError, reason
-from sgdstudy.problems import bytecode
+from sgdstudy.problems import afterwards, bytecode, outside
 from sgdstudy.problems.installed import (
-    is_installed,
     is_installed_class,
+    is_installed_function,
     is_installed_module,
     version,
 )
@@ -40,30 +41,12 @@ ATOMS = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis), type
 _SILENT = """
     __abstractmethods__ __annotate__ __annotate_func__ __annotations__ __dict__ __doc__
     __firstlineno__ __module__ __orig_bases__ __parameters__ __slotnames__ __static_attributes__
-    __weakref__
-    _abc_impl
+    __weakref__ _abc_impl
 """
 SILENT = frozenset(_SILENT.split())
-# what reads what nobody sees from outside, under whatever name it is called
-BLIND = {
-    "builtins": ("globals", "eval", "exec", "compile", "__import__", "open", "input"),
-    "os": ("environ", "environb", "getenv", "getenvb"),
-    "numpy": ("load", "loadtxt", "genfromtxt", "fromfile"),
-    "torch": ("load",),
-}
-READS_FILES = frozenset({"read_text", "read_bytes"})  # methods of paths
 BY_NAME = frozenset({"getattr", "vars"})  # they may ask a module for anything
 LOGS = (list, set, deque)
-NAMED = (
-    types.BuiltinFunctionType,
-    types.WrapperDescriptorType,
-    types.MethodDescriptorType,
-    types.ClassMethodDescriptorType,
-    types.GetSetDescriptorType,
-    types.MemberDescriptorType,
-    types.MethodWrapperType,
-    np.ufunc,
-)
+ANNOTATE = ("dataclasses", "inspect", "types", "typing")  # what they hold of classes calls none
 
 
 class Unseen(InputError):
@@ -88,6 +71,7 @@ def fingerprint(value: Any, what: str = "it") -> str:
     walk = _Walk(what)
     try:
         walk.add(value)
+        walk.finish()
     except RecursionError:
         raise Unseen(f"{what} is nested too deep") from None
     return walk.sha.hexdigest()[:16]
@@ -101,12 +85,20 @@ class _Walk:
         self.path = [what]
         self._met: dict[int, int] = {}  # id of an object -> its number, in the order of the walk
         self._alive: list[Any] = []  # so that no identity is used twice
+        self._kinds: list[Any] = [None]  # the classes of the objects that are being walked through
+        self._calm = False  # whether classes are named only, as in annotations
+        self._codes: list[Code] = []  # of the user's functions
+        self._values: list[Any] = []  # arrays and lists, in the order of the walk
 
     def add(self, value: Any) -> None:
         """Write a value."""
+        named_only = isinstance(value, type) and (self._calm or value is self._kinds[-1])
+        if not named_only and outside.reader(value):
+            raise self._unseen(f"{outside.reader(value)}, which may read anything")
         if type(value) in ATOMS:
             self._write(type(value).__name__, repr(value))
         elif type(value) in (tuple, list):
+            self._values += [value] if type(value) is list else []
             self._items(type(value).__name__, value)
         elif isinstance(value, Code):
             self._code(value)
@@ -117,15 +109,22 @@ class _Walk:
             self._alive.append(value)
             self._whole(value)
 
+    def finish(self) -> None:
+        """Write what of all that was met is read in another way than by its name."""
+        for one in afterwards.more(self._alive, self._codes, self._values):
+            self._write(*one.names)
+            self._calm = one.named_only
+            self._within(f"'s {'.'.join(one.names[1:])}", one.value)
+        if name := afterwards.file_read(self._alive, self._codes):
+            raise self._unseen(f"a file, by {name}")
+
     def _whole(self, value: Any) -> None:
         """Write what may refer to itself, once."""
-        if id(value) in _blind():
-            raise self._unseen(f"{_blind()[id(value)]}, which may read anything")
         if isinstance(value, types.FunctionType):
             self._function(value)
         elif isinstance(value, types.MethodType):
             self._items("method", (value.__func__, value.__self__))
-        elif isinstance(value, NAMED):
+        elif isinstance(value, outside.NAMED):
             self._named(value)
         elif isinstance(value, types.ModuleType):
             if not is_installed_module(value):
@@ -183,8 +182,13 @@ class _Walk:
         cls = type(value)
         self._write(str(value.dtype), str(tuple(value.shape)))
         self._within("'s class", cls)
-        if not is_installed_class(cls):
-            self._within("'s attributes", dict(getattr(value, "__dict__", {})))
+        attributes = dict(getattr(value, "__dict__", {}))
+        self._values.append(value)
+        if isinstance(value, np.ma.MaskedArray):
+            self._within("'s mask", np.ma.getmaskarray(value))
+            self._within("'s fill value", value.view().fill_value)
+        if not is_installed_class(cls) or (isinstance(value, torch.Tensor) and attributes):
+            self._within("'s attributes", attributes)
         if isinstance(value, np.ndarray) and value.dtype.hasobject:
             self._items("objects", value.ravel().tolist())
             return
@@ -206,12 +210,12 @@ class _Walk:
     def _function(self, value: types.FunctionType) -> None:
         self._write("function")
         code = value.__code__
-        if is_installed(code.co_filename):
+        if is_installed_function(value):
             module = str(value.__globals__.get("__name__"))
             self._write(module, code.co_qualname, version(module))
         else:
             self.add(code)
-            self._globals(code, value.__globals__, _modules_in(value.__closure__ or ()))
+            self._globals(code, value.__globals__, _modules_in(value))
         self._within("'s defaults", value.__defaults__)
         self._within("'s defaults", value.__kwdefaults__)
         for name, cell in zip(code.co_freevars, value.__closure__ or (), strict=True):
@@ -233,13 +237,16 @@ class _Walk:
         self._items("constants", code.co_consts)
 
     def _globals(
-        self, code: Code, space: Mapping[str, Any], modules: Iterable[types.ModuleType]
+        self, code: Code, space: Mapping[str, Any], modules: Iterable[tuple[str, types.ModuleType]]
     ) -> None:
         """Write the globals that a code reads, and of modules what it asks them for."""
         names, asked, imported = bytecode.read_by(code)
-        if READS_FILES & asked:
-            raise self._unseen(f"a file, by {min(READS_FILES & asked)}")
-        there = [sys.modules[name] for name in sorted(imported) if name in sys.modules]
+        by_name = min(names & (BY_NAME - space.keys()), default="")
+        shown = outside.GLIMPSES & (asked | (bytecode.texts(code) if by_name else set()))
+        if shown:
+            raise self._unseen(f"anything, by {min(shown)}")
+        self._codes.append(code)
+        there = [(name, sys.modules[name]) for name in sorted(imported) if name in sys.modules]
         if len(there) < len(imported):
             raise self._unseen("a module that it imports, and has not imported yet")
         modules = [*there, *modules]
@@ -248,31 +255,33 @@ class _Walk:
             value = space[name] if name in space else builtins[name]
             self._write(name)
             if isinstance(value, types.ModuleType):
-                modules.append(value)
+                modules.append((name, value))
             elif not _is_log(code, name, value):
                 self._within(f"'s global {name}", value)
-        by_name = min(names & (BY_NAME - space.keys()), default="")
         seen: set[str] = set()
-        for module in modules:
-            self._module(module, asked, by_name, seen)
+        for name, module in modules:
+            self._module(name, module, code, by_name, seen)
 
     def _module(
-        self, module: types.ModuleType, asked: frozenset[str], by_name: str, seen: set[str]
+        self, name: str, module: types.ModuleType, code: Code, by_name: str, seen: set[str]
     ) -> None:
-        """Write what a code may ask a module for."""
+        """Write what a code may ask a module for that it holds under a name."""
+        own = not is_installed_module(module)
+        if by_name and own:
+            raise self._unseen(f"a call of {by_name}, which may ask {module.__name__} for anything")
+        if name in bytecode.escaping(code) and (own or not outside.computes(module.__name__)):
+            raise self._unseen(f"the module {module.__name__}, of which it may read anything")
         if module.__name__ in seen:
             return
         seen.add(module.__name__)
-        if by_name and not is_installed_module(module):
-            raise self._unseen(f"a call of {by_name}, which may ask {module.__name__} for anything")
         self._write("module", module.__name__, version(module.__name__))
         # by `__getattr__` it may make up what it is asked for
-        own = not is_installed_module(module)
-        for name in sorted((asked | {"__getattr__"} if own else asked) & vars(module).keys()):
+        asked = bytecode.read_by(code)[1] | ({"__getattr__"} if own else set())
+        for name in sorted(asked & vars(module).keys()):
             value = vars(module)[name]
             self._write(name)
             if isinstance(value, types.ModuleType):
-                self._module(value, asked, by_name, seen)
+                self._module(name, value, code, by_name, seen)
             else:
                 self._within(f"'s {module.__name__}.{name}", value)
 
@@ -280,10 +289,11 @@ class _Walk:
 
     def _named(self, value: Any) -> None:
         """Write what is not written in Python: its name, and what it is bound to."""
-        owner = getattr(value, "__objclass__", None)
-        module = getattr(value, "__module__", None) or getattr(owner, "__module__", None) or ""
+        module = outside.home(value)
         name = getattr(value, "__qualname__", getattr(value, "__name__", ""))
-        self._write(type(value).__name__, str(module), str(name), version(str(module)))
+        if isinstance(value, np.ufunc) and all(set(kind) <= set("O->") for kind in value.types):
+            raise self._unseen("a ufunc of a function in Python, which may do anything")
+        self._write(type(value).__name__, module, str(name), version(module))
         bound = getattr(value, "__self__", None)
         if not (bound is None or isinstance(bound, types.ModuleType)):
             self._within("'s object", bound)
@@ -304,8 +314,15 @@ class _Walk:
 
     def _object(self, value: Any) -> None:
         """Write an object: its class, its attributes, and what a copy of it would be made of."""
-        cls = type(value)
+        cls, calm = type(value), self._calm
+        self._kinds.append(cls)
+        self._calm |= cls.__module__ in ANNOTATE
         self._within("'s class", cls)
+        self._contents(value, cls)
+        self._kinds.pop()
+        self._calm = calm
+
+    def _contents(self, value: Any, cls: type) -> None:
         if isinstance(value, torch.Generator):
             self.add(value.get_state())
             return
@@ -363,30 +380,19 @@ def _says_nothing_new(state: Any, attributes: Mapping[str, Any]) -> bool:
     return all(name in attributes and state[name] is attributes[name] for name in state)
 
 
-def _modules_in(closure: Iterable[types.CellType]) -> list[types.ModuleType]:
+def _modules_in(function: types.FunctionType) -> list[tuple[str, types.ModuleType]]:
+    """Return the modules that a function's closure holds, by name."""
     found = []
-    for cell in closure:
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         with contextlib.suppress(ValueError):  # nothing yet
             if isinstance(cell.cell_contents, types.ModuleType):
-                found.append(cell.cell_contents)
+                found.append((name, cell.cell_contents))
     return found
 
 
 def _is_log(code: Code, name: str, value: Any) -> bool:
     """Whether a code only appends to a variable: what is in it makes no difference."""
     return type(value) in LOGS and name in bytecode.only_grown(code)
-
-
-@functools.cache
-def _blind() -> dict[int, str]:
-    """Return what reads anything, by identity; all of it lives as long as Python."""
-    found = {}
-    for module, names in BLIND.items():
-        for name in names:
-            value = getattr(sys.modules[module], name, None)  # no environb on Windows
-            if value is not None:
-                found[id(value)] = name if module == "builtins" else f"{module}.{name}"
-    return found
 
 
 def _global_generators() -> tuple[Any, ...]:

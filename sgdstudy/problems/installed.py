@@ -6,9 +6,12 @@ import functools
 import sys
 import sysconfig
 import types
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+WRAPPERS = (staticmethod, classmethod, types.MethodType)
+FUNCTIONS = frozenset({types.FunctionType, property, *WRAPPERS})
 HEAP = 1 << 9  # of `type.__flags__`: made by a class statement, or like one
 
 
@@ -47,6 +50,52 @@ def is_installed_class(value: type) -> bool:
         found = getattr(found, name, None)
     # what is made in C need not be where it says
     return found is value or not value.__flags__ & HEAP
+
+
+def is_installed_function(value: types.FunctionType) -> bool:
+    """Whether a function is of an installed file and of the module that was loaded from there."""
+    if not is_installed(value.__code__.co_filename):
+        return False
+    module = sys.modules.get(str(value.__globals__.get("__name__")))
+    known = isinstance(module, types.ModuleType) and is_installed_module(module)
+    return known and vars(module) is value.__globals__
+
+
+def put_in(space: Mapping[str, Any]) -> list[str]:
+    """Return the names of a space of an installed package that hold functions of the user's."""
+    held = [name for name, value in space.items() if type(value) in FUNCTIONS]
+    return sorted(name for name in held if _is_put(space[name]))
+
+
+def spaces(value: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield what of installed packages a class or function uses: its name, and what it holds.
+
+    Classes that it inherits from, its module, and the modules that this one has.
+    """
+    if isinstance(value, type):
+        for cls in value.__mro__:
+            if cls.__flags__ & HEAP and is_installed_class(cls):
+                yield f"{cls.__module__}.{cls.__qualname__}", vars(cls)
+    if isinstance(value, (type, types.FunctionType)):
+        module = sys.modules.get(str(value.__module__))
+        if isinstance(module, types.ModuleType) and is_installed_module(module):
+            yield module.__name__, vars(module)
+            for one in [one for one in vars(module).values() if type(one) is types.ModuleType]:
+                if is_installed_module(one):
+                    yield one.__name__, vars(one)
+
+
+def _is_put(value: Any) -> bool:
+    kind = type(value)  # what only pretends to be of another class says so in `isinstance`
+    if kind is property:
+        return any(map(_is_put, (value.fget, value.fset)))
+    value = value.__func__ if kind in WRAPPERS else value
+    if type(value) is not types.FunctionType or is_installed(value.__code__.co_filename):
+        return False
+    module = sys.modules.get(str(value.__globals__.get("__name__")))
+    if module is None:  # packages make some of their functions from texts
+        return not value.__code__.co_filename.startswith("<")
+    return not is_installed_module(module)
 
 
 def is_own(value: types.FunctionType | type) -> bool:

@@ -69,6 +69,33 @@ def test_runs_and_seeds_of_columns_and_the_time_to_a_target(tmp_path):
     assert ss.time_to_target(only, 1.5, "loss").to_dict() == {0: 2.0, 1: np.inf}
 
 
+def test_parts_of_epochs_stay_parts(tmp_path):
+    text = "epoch,step,loss\n0.16,10,3\n0.32,20,2\n1.6,40,0.5\n"
+    rows = ss.load_losses(written(tmp_path, text), over="epoch")
+    assert rows["epoch"].tolist() == [0.16, 0.32, 1.6]
+    assert ss.time_to_target(rows, 2.5, "loss").to_dict() == {0: 0.32}
+    assert ss.load_losses(written(tmp_path, text))["step"].tolist() == [10, 20, 40]
+
+
+def test_numbers_are_those_of_the_text(tmp_path):
+    values = np.random.default_rng(0).uniform(size=500) * 10.0 ** np.arange(-250, 250)
+    text = "step,loss\n" + "".join(f"{i},{float(v)!r}\n" for i, v in enumerate(values))
+    rows = ss.load_losses(written(tmp_path, "\ufeff" + text))
+    assert rows["loss"].tolist() == values.tolist()
+
+
+def test_runs_without_a_name_and_clocks_of_their_own(tmp_path):
+    text = "_timestamp,step,run,loss\n100,1,a,3\n110,2,a,2\n500,1,,3\n505,2,,2\n"
+    rows = ss.load_losses(written(tmp_path, text))
+    assert rows["arm"].tolist() == ["a", "a", "theirs", "theirs"]
+    assert rows["elapsed_seconds"].tolist() == [0, 10, 0, 5]
+
+
+def test_a_metric_that_is_called_as_the_clock_is_a_metric(tmp_path):
+    text = "_timestamp,step,elapsed_seconds\n5,1,3\n6,2,4\n"
+    assert ss.load_losses(written(tmp_path, text))["elapsed_seconds"].tolist() == [3, 4]
+
+
 def test_they_are_drawn_beside_ours(tmp_path):
     theirs = ss.load_losses(written(tmp_path, SEEDS), over="epoch")
     run = ss.train(small_curve(), lr=0.05, batch_size=10, epochs=3, seeds=range(2))
@@ -94,6 +121,22 @@ def test_they_are_drawn_beside_ours(tmp_path):
         ("step,loss\n1,2\n", {"over": "time"}, "axis"),
         ("step,loss\n,2\n", {}, "no line"),
         ('step,loss\n1,2\n"3,4\n', {}, "not a CSV"),
+        ("step,loss\n1,0,5\n2,0,4\n", {}, "Expected 2 fields in line 2, saw 3"),
+        ("step,loss,lr\n1,2,0.1\n2,0,4,0.1\n", {"column": "loss"}, "line 3, saw 4"),
+        ("step,loss\n0.5,3\n1.5,2\n", {}, "step must be a whole number below 2.53, not 0.5"),
+        ("step,loss\n1e300,3\n1,2\n", {}, "whole number below 2.53"),
+        ("step,loss\n9007199254740993,3\n,2\n", {}, "whole number below 2.53"),
+        ("epoch,loss\ninf,3\n1,2\n", {"over": "epoch"}, "epoch must be a number.*not inf"),
+        ('step,loss\n"1,000",3\n5,1\n', {}, "step has '1,000', which is not a number"),
+        ("step,loss\n1_000,3\n5,1\n", {}, "step has '1_000'"),
+        ("seed,step,loss\na,1,3\n", {}, "seed has 'a'"),
+        ("seed,step,loss\n,1,3\n0,2,3\n", {}, "a line without a seed"),
+        ("seed,step,loss\n0.5,1,3\n0.7,2,3\n", {}, "seed must be a whole number"),
+        ("step,loss,acc\n1,3,0.1\n2,tensor(2.),0.3\n", {}, r"loss has 'tensor\(2"),
+        ("step,loss,loss\n1,3,4\n", {}, "two columns 'loss'"),
+        ("Step,STEP,loss\n1,7,3\n", {}, "two columns 'STEP'"),
+        ("step;loss\n1;3\n", {}, "separated by commas"),
+        ("step\tloss\n1\t3\n", {}, "separated by commas"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, text, given, says):

@@ -4,14 +4,27 @@ Each way in which a function or object can differ is a maker from a number: made
 it is the same, of two numbers it is not.
 """
 
+import collections.abc
+import configparser
+import copy
 import enum
 import functools
+import gzip
+import importlib
+import inspect
+import linecache
+import logging
+import math
+import os
+import sqlite3
 import subprocess
 import sys
 import threading
 import types
+import warnings
 from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,6 +34,7 @@ from conftest import one_line
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional as F
 
 from sgdstudy.problems.fingerprint import Unseen, fingerprint
 
@@ -337,6 +351,7 @@ MAKERS = {
     "name of a method": lambda k: eval(f"lambda w, x: (w[0] * x).{('sin', 'cos')[k % 2]}()"),
     "order of two": lambda k: [{"a": 1, "b": 2}, {"b": 2, "a": 1}][k % 2],
 }
+LOG = logging.getLogger("mine")
 NUMBERS = st.integers(0, 999)
 
 
@@ -444,6 +459,187 @@ def test_a_module_that_is_asked_by_name_may_be_asked_for_anything():
     exec("def asks(w, x): return getattr(helper, 'SCALE') * x", vars(script))
     with pytest.raises(Unseen, match="getattr"):
         fingerprint(script.asks)
+
+
+def outside_of(text, **given):
+    """A function of a script that asks for a text."""
+    script = space(1)
+    modules = (configparser, gzip, importlib, inspect, linecache, os, pd, sqlite3, sys)
+    vars(script).update({one.__name__: one for one in modules} | {"np": np, "pd": pd} | given)
+    exec(f"def asks(w, x): return {text}", vars(script))
+    return script.asks
+
+
+@pytest.mark.parametrize(
+    ("text", "reads"),
+    [
+        ("pd.read_csv('a').v[0] * x", "read_csv"),
+        ("np.memmap('a')[0] * x", "memmap"),
+        ("p.open().read()", "open"),
+        ("p.exists() * x", "exists"),
+        ("os.read(os.open('a', 0), 9)", "open"),
+        ("os.path.expandvars('$A')", "expandvars"),
+        ("os.path.getsize('a') * x", "getsize"),
+        ("gzip.open('a').read()", "open"),
+        ("gzip.GzipFile('a').read()", "GzipFile"),
+        ("configparser.ConfigParser().read('a')", "ConfigParser"),
+        ("linecache.getline('a', 1)", "getline"),
+        ("sqlite3.connect('a')", "connect"),
+        ("importlib.import_module('helper').SCALE * x", "import_module"),
+        ("inspect.currentframe().f_globals['SCALE'] * x", "f_globals"),
+        ("sys._getframe() and x", "_getframe"),
+        ("(lambda: 1).__globals__['SCALE'] * x", "__globals__"),
+        ("getattr(reads, '__globals__')['SCALE'] * x", "__globals__"),
+        ("reads.__closure__[0].cell_contents", "__closure__"),
+        ("helper.__dict__['SCALE'] * x", "helper"),
+        ("(lambda module: module.SCALE)(helper) * x", "helper"),
+        ("(lambda module: module.SCALE)(helper.deep) * x", "helper.deep"),
+        ("(lambda module: module.environ)(os)", "module os"),
+        ("held['read']('a')", "getline"),
+        ("scaled(w)", "ufunc"),
+    ],
+)
+def test_what_reads_the_world_outside_is_unseen(text, reads):
+    given = {"p": Path("a"), "held": {"read": linecache.getline}}
+    given["scaled"] = np.frompyfunc(lambda value: 2 * value, 1, 1)
+    with pytest.raises(Unseen, match=reads) as error:
+        fingerprint(outside_of(text, **given))
+    assert one_line(error)
+
+
+class Ordinary(nn.Module):
+    """What models have: a folder, a log, a cast, a copy, a save."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = folder
+
+    def forward(self, x):
+        LOG.info("%s in %d", type(self).__name__, os.getpid())
+        with warnings.catch_warnings():
+            scaled = copy.deepcopy(x) * math.sqrt(2) + np.tanh(1.0)
+        return F.relu(scaled) if isinstance(x, collections.abc.Sized) else scaled
+
+    def save(self, name):
+        os.makedirs(self.folder, exist_ok=True)
+        torch.save(self.state_dict(), os.path.join(self.folder, name))
+
+
+def test_ordinary_models_are_seen():
+    assert fingerprint(Ordinary(Path("a"))) != fingerprint(Ordinary(Path("b")))
+
+
+def masked(k):
+    values = np.ma.array([1.0, 2.0, 3.0], mask=[False, k % 2 == 0, False])
+    return lambda w, x: w * values.sum()
+
+
+def filled(k):
+    values = np.ma.array([1.0, 2.0], mask=[False, True], fill_value=float(k))
+    return lambda w, x: w * values.filled().sum()
+
+
+def on_tensor(k):
+    values = torch.ones(3)
+    vars(values)["scale"] = k
+    return lambda w, x: w * getattr(values, "scale", None)
+
+
+def on_parameter(k):
+    made = net(0, lambda module, k: None)
+    made[0].weight.scale = k
+    return made
+
+
+def documented(k):
+    def function(w, x):
+        return int(function.__doc__) * x
+
+    function.__doc__ = str(k)
+    return function
+
+
+def called(k):
+    def function(w, x):
+        return len(function.__name__) * x
+
+    function.__name__ = "a" * (k + 1)
+    return function
+
+
+def annotated(k):
+    def function(w, x):
+        return function.__annotations__["x"] * x
+
+    function.__annotations__ = {"x": k}
+    return function
+
+
+def annotated_class(k):
+    own = type("Own", (), {"__annotations__": {"gain": k}})
+    return lambda w, x: own.__annotations__["gain"] * x
+
+
+def one_list_or_two(k):
+    counts = [0]
+    others = counts if k % 2 else [0]
+
+    def counted(w, x):
+        counts[0] += 1
+        return others[0] * x
+
+    return counted
+
+
+def one_memory_or_two(k):
+    values = torch.zeros(4)
+    one, other = values[:2], values[1:3] if k % 2 else torch.zeros(2)
+    return lambda w, x: one.add_(1) + other
+
+
+LATER = [
+    masked, filled, on_tensor, on_parameter, documented, called, annotated, annotated_class,
+    one_list_or_two, one_memory_or_two,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("maker", LATER)
+def test_what_hangs_on_a_value_and_what_is_one_in_memory(maker):
+    assert fingerprint(maker(1)) == fingerprint(maker(1)) != fingerprint(maker(2))
+
+
+def mine(module, x):
+    return 2 * x
+
+
+PUT = {
+    "method": (nn.Softplus, "forward", mine, lambda: nn.Softplus()),
+    "of its base": (nn.Module, "__call__", mine, lambda: nn.Softplus()),
+    "static": (nn.Softplus, "forward", staticmethod(mine), lambda: nn.Sequential(nn.Softplus())),
+    "property": (nn.Softplus, "slope", property(lambda module: 2), lambda: nn.Softplus()),
+    "function of its module": (nn.functional, "softplus", mine, lambda: nn.Softplus()),
+    "value": (nn.Softplus, "gain", 3, lambda: outside_of("nn.Softplus.gain * x")),
+    "value of the base": (nn.Module, "gain", [3], lambda: outside_of("nn.Softplus().gain * x")),
+    "of tensors": (torch.Tensor, "mine", mine, lambda: outside_of("x.mine()")),
+}
+
+
+@pytest.mark.parametrize("name", PUT)
+def test_what_is_put_into_an_installed_package_is_seen(name, monkeypatch):
+    where, attribute, value, maker = PUT[name]
+    before = fingerprint(maker())
+    with monkeypatch.context() as patch:
+        patch.setattr(where, attribute, value, raising=False)
+        assert fingerprint(maker()) != before
+    assert fingerprint(maker()) == before
+
+
+def test_a_file_name_makes_no_function_installed():
+    found = []
+    for k in (1, 2):
+        code = compile(f"lambda w: w * {k}", "/usr/lib/python3/dist-packages/x.py", "eval")
+        found.append(fingerprint(eval(code)))
+    assert found[0] != found[1]
 
 
 def draws(generator):
