@@ -65,7 +65,8 @@ _KNOWN = "at the end of the epoch, where known"
 _SHARE = "share of samples whose class has the largest logit (`cross_entropy`)"
 _CLOCK = (
     "time since training began, where `clock` asks for it; of a run that was resumed, the parts "
-    "that it trained. The steps of a chunk (256 at first) share its time evenly"
+    "that it trained. The steps of a chunk (256 at first, of quick compiled ones up to 4096) "
+    "share its time evenly"
 )
 _AVERAGE = (
     "of the mean of the parameters after every step since `average` began; before that, of the "
