@@ -167,17 +167,18 @@ def norm(vectors: np.ndarray, other: np.ndarray | None = None) -> np.ndarray:
         other = np.broadcast_to(other, vectors.shape)
     found = np.empty(vectors.shape[:-1])
     by = max(1, AT_ONCE // max(1, vectors[:1].size))
-    for at in range(0, len(vectors), by):
-        part = vectors[at : at + by]
-        rest = None if other is None else other[at : at + by]
-        if vectors.shape[-1] < FEW:
-            found[at : at + by] = 0.0
-            for j in range(vectors.shape[-1]):  # in this order, as compiled steps do
-                column = _off(part[..., j], None if rest is None else rest[..., j])
-                found[at : at + by] += column * column
-        else:
-            part = _off(part, rest)
-            found[at : at + by] = np.einsum("...p,...p->...", part, part)
+    with np.errstate(over="ignore", invalid="ignore"):  # of what is too large, or no number
+        for at in range(0, len(vectors), by):
+            part = vectors[at : at + by]
+            rest = None if other is None else other[at : at + by]
+            if vectors.shape[-1] < FEW:
+                found[at : at + by] = 0.0
+                for j in range(vectors.shape[-1]):  # in this order, as compiled steps do
+                    column = _off(part[..., j], None if rest is None else rest[..., j])
+                    found[at : at + by] += column * column
+            else:
+                part = _off(part, rest)
+                found[at : at + by] = np.einsum("...p,...p->...", part, part)
     return np.sqrt(found, out=found)
 
 

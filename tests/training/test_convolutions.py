@@ -76,6 +76,7 @@ def test_gradients_are_those_of_autograd(name, n):
     assert float((ours - theirs).abs().max()) < 1e-13 * float(theirs.abs().max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "pooled"])
 def test_a_replica_alone_has_the_bits_of_one_among_others(name):
     given = problem(*LAYERS[name], torch.float32)
@@ -114,6 +115,7 @@ def test_the_evaluation_is_that_of_torch():
     assert found.accuracy[0] == pytest.approx((scores.argmax(1) == given.y).double().mean().item())
 
 
+@pytest.mark.slow
 def test_a_run_is_that_of_eager_steps():
     given = problem(*LAYERS["pooled"])
     settings = {"lr": 0.1, "batch_size": B, "epochs": 5, "seeds": range(3), "optimizer": "Adam"}

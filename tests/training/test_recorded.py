@@ -115,6 +115,7 @@ def test_what_is_kept_once_an_epoch_are_the_same_vectors(engine, n):
     assert (every.every, few.every) == (1, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(WITHOUT_COMPILER, reason="no C++ compiler")
 def test_bits_of_norms_do_not_depend_on_who_runs_beside():
     problem = network(hidden=77)
