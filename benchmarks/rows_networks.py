@@ -12,6 +12,7 @@ from measure import Goal, Line, Options, Ratio, Table, Worker, interleave
 from rows_step import given, in_us
 
 import sgdstudy as ss
+from sgdstudy.training.recorded import Wanted
 
 QUIET = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
 WIDE, WIDER = (784, 107), (784, 1358)  # inputs and hidden units: 85,075 and 1,079,620 parameters
@@ -23,9 +24,9 @@ def networks(o: Options) -> list[Table]:
         "Networks",
         "us per replica and step",
         "Cross entropy, batches of 64, on one core. Peers keep the losses of their batches and "
-        "look at nothing else; their batches are drawn before. *Steps alone*: as in the tables "
-        "above, batches drawn before, all recorded. The others are whole runs of `ss.train`, "
-        "setting up, orders and rows (losses, norms, light diagnostics) included; "
+        "look at nothing else; their batches are drawn before. *Steps alone*: as a whole run "
+        "takes them, losses, norms and mean gradients recorded. The others are whole runs of "
+        "`ss.train`, setting up, orders and rows (losses, norms, light diagnostics) included; "
         "*evaluated at the end*: `evaluate_every` is the number of epochs, as the peers do; else "
         "all the data, its gradient and the accuracies are evaluated at the end of every epoch.",
     )
@@ -83,12 +84,12 @@ def _dense(table: Table, o: Options, worker: Worker, n: int) -> None:
     vmapped = {**sizes, "network": "dense", "inputs": 64, "steps": {1: 200, 16: 100, 64: 40}[n]}
     draw = torch.Generator().manual_seed(0)
     indices = torch.randint(1797, (n, sizes["steps"] * peers.BATCH), generator=draw)
-    steps = f"ours, {what}, steps alone"
+    steps, settings = f"ours, {what}, steps alone", _settings(n, 1, 1, "compiled")
     contest: dict[str, Callable[[], float]] = {
         f"JAX, {what}": functools.partial(call, "peers_networks:jax_scan", **sizes),
         f"products by hand, {what}": functools.partial(call, "peers_networks:products", **sizes),
         f"vmap, {what}": functools.partial(call, "peers_networks:vmapped", **vmapped),
-        steps: given(_problem("dense"), _settings(n, 1, 1, "compiled"), indices),
+        steps: given(_problem("dense"), settings, indices, Wanted(every_step=False)),
         **_both(_problem("dense"), what, n, epochs, "compiled"),
     }
     _contest(table, o, contest, 1.5, steps, f"ours, {what}, evaluated at the end")

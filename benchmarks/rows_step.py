@@ -14,6 +14,7 @@ from measure import Bar, Goal, Line, Options, Ratio, Table, Worker, interleave
 
 import sgdstudy as ss
 from sgdstudy.training.engines import Engine, Samples
+from sgdstudy.training.recorded import ALL, Wanted
 
 ORDERS = ("sequential", "shuffle_once", "with_replacement", "shuffle")
 REPLICAS = (1, 64, 1024)
@@ -116,8 +117,8 @@ def jax(o: Options) -> list[Table]:
         "JAX: `jit` of `lax.scan` over steps of `value_and_grad`, gathering inside the `jit`, on "
         "one core, in three forms; it is compared in the one that is quickest at each R. Both get "
         "the permutations drawn, in the layout each likes (JAX int32, `(S, B, R)`; ours int64, "
-        "`(R, S B)`, as they are drawn), and record w, loss and gradient of every step. Drawing "
-        "them is measured apart.",
+        "`(R, S B)`, as they are drawn), and record w, loss and gradient of every step, ours "
+        "their norms too. Drawing them is measured apart.",
     )
     curve = ss.problems.curve()
     with Worker(
@@ -156,9 +157,9 @@ def _same_permutations(
 
 
 def given(
-    problem: ss.Problem, settings: ss.TrainConfig, indices: torch.Tensor
+    problem: ss.Problem, settings: ss.TrainConfig, indices: torch.Tensor, wanted: Wanted = ALL
 ) -> Callable[[], float]:
-    """Return the compiled steps on given samples, from the start."""
+    """Return the compiled steps on given samples, from the start, and what is recorded of them."""
     kept: list[Engine] = []
 
     def run() -> float:
@@ -169,7 +170,7 @@ def given(
         sizes = np.full(indices.shape[1] // batch, batch)
         started = time.perf_counter()
         samples = Samples(indices, problem.x, problem.y)
-        engine.steps(w, engine.init(w), samples, sizes, 1, 1)
+        engine.steps(w, engine.init(w), samples, sizes, 1, 1, wanted)
         return (time.perf_counter() - started) / (len(w) * len(sizes))
 
     return run

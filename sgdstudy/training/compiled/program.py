@@ -98,12 +98,13 @@ template <Int n> static inline V sum_inner(const V* p) {  // contiguous memory, 
 static inline V sum_outer(const V* p, Int n, Int stride) {  // across memory
     V out; rows_sum<1>(p, stride, 0, n, &out); return out;
 }
-// add |a - b|^2, or |a|^2, of n numbers in float64: in eight interleaved sums, whatever L is
+// add |a - b|^2, or |a|^2, of n numbers in float64: in interleaved sums, as many whatever L is
+enum { SUMS = P < 8 ? P : 8 };
 template <bool less> static inline void add_squares(const V* a, const V* b, Int n, VD* sums) {
-    VD acc[8];
-    for (int k = 0; k < 8; k++) acc[k] = sums[k];
+    VD acc[SUMS];
+    UNROLL for (int k = 0; k < SUMS; k++) acc[k] = sums[k];
     Int j = 0;
-    for (; j + 8 <= n; j += 8) UNROLL for (int k = 0; k < 8; k++) {
+    for (; j + SUMS <= n; j += SUMS) UNROLL for (int k = 0; k < SUMS; k++) {
         const VD v = less ? WIDER(a[j + k]) - WIDER(b[j + k]) : WIDER(a[j + k]);
         acc[k] += v * v;
     }
@@ -111,11 +112,11 @@ template <bool less> static inline void add_squares(const V* a, const V* b, Int 
         const VD v = less ? WIDER(a[j + k]) - WIDER(b[j + k]) : WIDER(a[j + k]);
         acc[k] += v * v;
     }
-    for (int k = 0; k < 8; k++) sums[k] = acc[k];
+    UNROLL for (int k = 0; k < SUMS; k++) sums[k] = acc[k];
 }
 static inline VD length_of(const VD* sums) {
     VD square = sums[0], r;
-    for (int k = 1; k < 8 && k < P; k++) square += sums[k];
+    UNROLL for (int k = 1; k < SUMS; k++) square += sums[k];
     EACH_INTO(r, __builtin_sqrt(AT(square)))
     return r;
 }
@@ -209,7 +210,7 @@ extern "C" int run(Int R, Int S, Int m, Int all, const Int* sizes, const Int* in
             if (!good) return 1;
             for (int c = 0; c < C; c++) sc[c] = lit((T)scalars[s * C + c]);
 %(before)s
-            VD squares[3][8] = {};  // of the gradient, the update, the way from the start
+            VD squares[3][SUMS] = {};  // of the gradient, the update, the way from the start
             add_squares<false>(g, g, P, squares[0]);
             const VD length = length_of(squares[0]);
             bool still = false;
@@ -243,6 +244,8 @@ extern "C" int run(Int R, Int S, Int m, Int all, const Int* sizes, const Int* in
                 for (int k = 0; k < 3; k++) norms[(k * S + s) * R + r0 + l] = AT(lengths[k]);
             }
             __builtin_prefetch(tl + 2 * R, 1);
+            for (int k = 0; k < 3; k++) for (int l = 0; l < L; l += LINE)
+                __builtin_prefetch(norms + (k * S + s + 2) * R + r0 + l, 1);
             if (all) {
                 for (int k = 0; k < L * P && k < FIRST; k += LINE) {  // other pages: they take long
                     __builtin_prefetch(to + 2 * R * P + k, 1);
