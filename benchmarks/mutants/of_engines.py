@@ -164,8 +164,8 @@ PROGRAM = Group(
             "a replica that diverged stands at other parameters",
         ),
         (
-            "for (int k = 1; k < 8 && k < P; k++) square += sums[k];",
-            "for (int k = 1; k < 7 && k < P; k++) square += sums[k];",
+            "for (int k = 1; k < SUMS; k++) square += sums[k];",
+            "for (int k = 1; k < SUMS - 1; k++) square += sums[k];",
             "every eighth parameter is left out of norms",
         ),
         (
