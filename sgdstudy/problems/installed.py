@@ -53,12 +53,17 @@ def is_installed_class(value: type) -> bool:
 
 
 def is_installed_function(value: types.FunctionType) -> bool:
-    """Whether a function is of an installed file and of the module that was loaded from there."""
-    if not is_installed(value.__code__.co_filename):
+    """Whether a function is of an installed file and of the module that was loaded from there.
+
+    One that another process sent has globals of its own, so it goes by the file.
+    """
+    file = value.__code__.co_filename
+    if not is_installed(file):
         return False
     module = sys.modules.get(str(value.__globals__.get("__name__")))
-    known = isinstance(module, types.ModuleType) and is_installed_module(module)
-    return known and vars(module) is value.__globals__
+    if not (isinstance(module, types.ModuleType) and is_installed_module(module)):
+        return False
+    return vars(module) is value.__globals__ or vars(module).get("__file__") == file
 
 
 def put_in(space: Mapping[str, Any]) -> list[str]:

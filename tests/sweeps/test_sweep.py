@@ -51,8 +51,10 @@ class Options(ss.Options):
 
 
 def broken(generator, d):
-    if Path(__file__).with_name("broken").exists():
-        raise RuntimeError("the order is broken\\nfor good")
+    try:
+        Path(__file__).with_name("broken").write_text("drawn")
+    except OSError:
+        raise RuntimeError("the order is broken\\nfor good") from None
     return torch.randperm(d, generator=generator)
 
 
@@ -511,11 +513,11 @@ def test_what_cannot_run_is_one_line_and_nothing_is_written(
 def test_a_combination_that_fails_is_recorded_and_the_others_go_on(script, store, capsys):
     sign = Path(script).with_name("broken")
     words = [script, "--grid", "fails=false,true", "lr=0.1,0.2", "--store", store, "--seeds", "3"]
-    sign.touch()
+    sign.mkdir()  # what the order writes cannot be written
     try:
         assert command([*words, "--jobs", "2"]) == 1
     finally:
-        sign.unlink()
+        sign.rmdir()
     assert "2 failed" in capsys.readouterr().out
     runs = {run.info.run_name: run for run in all_runs(store)}
     assert len(runs) == 5
