@@ -249,6 +249,7 @@ def test_prune_with_yes_does_not_ask(project, store, capsys, monkeypatch):
     assert "dropped 2 runs" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_help_does_not_wait_for_torch_or_mlflow():
     code = (
         "import sys; from sgdstudy.cli.main import main; main(['--help']); "

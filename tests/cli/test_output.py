@@ -131,6 +131,7 @@ def _every_text():
                 yield from (number(value), written(value), power(value))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", [*ENCODINGS, "latin-1", "cp437"])
 def test_every_text_is_readable_in_any_encoding(encoding):
     """In plain spelling: nothing is a "?" or an escape, no letter is lost, only accents."""

@@ -606,6 +606,7 @@ def test_a_report_prints_its_lines():
         report.faults = ()
 
 
+@pytest.mark.slow
 def test_outside_the_main_thread_an_endless_loop_ends_too():
     def hangs(f, w, t, eta, epsilon, nepoch):
         while True:

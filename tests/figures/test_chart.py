@@ -76,6 +76,7 @@ def test_what_is_expected_lies_under_what_was_measured():
     assert expected.get_color() == palette.light(measured.get_color())
 
 
+@pytest.mark.slow
 def test_both_ways_draw_the_same_values():
     own = chart(2)
     drawn = [line for line in own.figure().axes[0].lines if line.get_linestyle() == "-"]

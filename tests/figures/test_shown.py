@@ -39,6 +39,7 @@ def opened(monkeypatch, tmp_path):
     return found
 
 
+@pytest.mark.slow
 def test_a_script_opens_a_file_and_says_where_it_is_without_a_browser(opened, tmp_path, caplog):
     for figure, start in drawn():
         with caplog.at_level(logging.WARNING):

@@ -209,6 +209,7 @@ def test_a_stream_whose_head_is_damaged_is_damaged_though_nothing_tells_its_rows
     assert read_back(path) == (0, True)
 
 
+@pytest.mark.slow
 def test_a_stream_that_ends_anywhere_is_no_damage(tmp_path):
     """Where its writer was killed, or the disk became full: only the last block is missed."""
     stream, path = ArrowStream(tmp_path), tmp_path / "steps.arrow"

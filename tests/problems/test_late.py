@@ -460,6 +460,7 @@ def test_what_lies_outside_has_no_fingerprint(name):
     assert one_line(error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", MAKERS)
 @given(name=st.sampled_from(sorted(FORMS)), a=VALUES, b=VALUES)
 @hypothesis_settings(max_examples=20, **QUIET)

@@ -145,6 +145,7 @@ def test_every_setting_and_every_part_of_a_problem_is_tried():
     assert set(PROBLEM) == set(inspect.signature(ss.Problem.__init__).parameters) - {"self"}
 
 
+@pytest.mark.slow
 def test_what_differs_in_one_thing_is_another_run():
     hashes = {name: Identity.of(*what).hash for name, *what in every_run()}
     assert all(hashes.values())
@@ -164,6 +165,7 @@ def test_what_differs_in_two_things_is_another_again(a, b):
     assert len(found) == 4
 
 
+@pytest.mark.slow
 def test_the_same_made_again_is_the_same():
     again = {name: Identity.of(*what).hash for name, *what in every_run() if "0x" not in name}
     assert again == {n: Identity.of(*w).hash for n, *w in every_run() if "0x" not in n}

@@ -63,6 +63,7 @@ STUDY = ss.study(__name__)
 '''
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "how", "said"),
     [

@@ -66,6 +66,7 @@ def ends_here():
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act", WAYS)
 def test_a_process_that_an_order_forks_ends_and_nothing_is_lost(store, ends_here, act, capfd):
     """As it was seen: the run was FINISHED with 16 of 80 rows, exit code 0."""

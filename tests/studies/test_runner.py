@@ -115,6 +115,7 @@ def test_an_answer_in_short_comes_first_in_the_language_asked_for(store):
 # ---- arms --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_runs_stand_in_the_scripts_order_and_each_is_said_as_it_ends(store):
     said = []
     result = run(store, say=said.append)

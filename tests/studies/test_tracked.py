@@ -9,6 +9,7 @@ import sgdstudy as ss
 GIVEN = {"lr": 0.1, "batch_size": 10, "epochs": 5, "seeds": range(3), "diagnostics": "full"}
 
 
+@pytest.mark.slow
 def test_what_is_loaded_is_what_was_recorded(store):
     problem = small_curve(noise=0.1)
     runs = {lr: ss.train(problem, **(GIVEN | {"lr": lr})) for lr in (0.05, 0.1)}

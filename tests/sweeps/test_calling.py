@@ -68,6 +68,7 @@ def ends(lr, scale, epochs):
 # ---- what comes back -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_functions_parameters_and_settings_are_axes(store):
     lrs, scales = np.array([0.05, 0.2]), [0.5, 2]
     table = ss.sweep(descent, {"lr": lrs, "scale": scales}, store=store)

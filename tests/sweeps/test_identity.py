@@ -220,6 +220,7 @@ STUDY = ss.study(__name__)
 '''
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cools", [False, True])
 def test_what_another_run_changed_is_said_and_not_finished(tmp_path, store, caplog, cools):
     path = tmp_path / f"left_{cools}.py"

@@ -452,6 +452,7 @@ def test_tls_without_certificates_is_one_line_at_once(script, tmp_path, capsys, 
     assert time.monotonic() - asked < cluster.CONNECT_SECONDS
 
 
+@pytest.mark.slow
 def test_a_scheduler_without_workers_is_one_line(script, tmp_path, capsys, no_server):
     pytest.importorskip("distributed", reason="pip install distributed to test Dask clusters")
     with DaskProcesses(tmp_path, workers=0) as file:
@@ -627,6 +628,7 @@ def test_what_was_recorded_otherwise_is_not_finished(script, store, monkeypatch,
     assert len(ss.load_runs(NAME, store=store, invocation="all")) == 2
 
 
+@pytest.mark.slow
 def test_dry_run_lists_and_writes_nothing(script, tmp_path, capsys, no_server):
     folder = tmp_path / "untouched"
     words = [script, "--grid", *WORDS, "--store", str(folder), "--dry-run"]

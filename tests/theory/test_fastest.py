@@ -69,6 +69,7 @@ def test_the_radius_is_that_of_the_second_moments_of_the_rule(rule):
     assert radius == pytest.approx(np.abs(np.linalg.eigvals(second)).max(), rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kappa", [9, 100])
 def test_with_exact_gradients_they_are_those_in_closed_form(kappa):
     """Polyak (1964) for heavy ball; Lessard, Recht, Packard (2016), Table 1, for all three."""

@@ -102,6 +102,7 @@ def test_other_orders_that_are_known_stop_where_they_say(order):
 # ---- what was wrong ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_stop_below_what_float32_can_reach_is_not_predicted():
     curve, said = ss.problems.curve(), {}
     for dtype in ("float32", "float64"):
@@ -428,6 +429,7 @@ def test_predictions_are_logged_before_an_arm_and_checked(store):
         assert logged == history.predicted
 
 
+@pytest.mark.slow
 def test_a_wrong_prediction_shows_as_failed(store, monkeypatch):
     laws = theory.descent_stop, theory.descent_w
     slower = [lambda ls, w0, lr, *rest, f=f: f(ls, w0, 0.7 * lr, *rest) for f in laws]

@@ -35,6 +35,7 @@ def start(problem):
     return problem.initial([0])[0].numpy()
 
 
+@pytest.mark.slow
 @given(**RANDOM, share=st.floats(0.05, 0.95))
 def test_descent_loss_and_parameters_are_the_loops(seed, p, noise, share):
     problem = regression(seed, p, noise)

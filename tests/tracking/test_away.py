@@ -117,6 +117,7 @@ def stopped(store, act):
     return str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act", [replaced, its_streams_replaced])
 def test_a_run_stops_when_its_files_are_replaced_by_a_copy(store, act):
     """As it was seen: exit code 0, and the run was FINISHED with 16 of 80 rows."""

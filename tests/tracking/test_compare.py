@@ -131,6 +131,7 @@ def cut(empty_store, tmp_path_factory):
     return store
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arm", ["killed", "failed"])
 def test_a_seed_that_was_cut_off_is_not_one_that_never_gets_there(cut, no_server, arm, caplog):
     """As it was seen: cut off after 2 of 60 epochs, "4 of 4 never". What is known still counts."""

@@ -289,6 +289,7 @@ def test_an_empty_time_for_calls_is_none(monkeypatch, given):
     assert server.seconds() == MLFLOW_HTTP_REQUEST_TIMEOUT.get() == int(given or 20)
 
 
+@pytest.mark.slow
 def test_a_server_that_drips_is_left_after_the_time_for_the_whole(monkeypatch):
     """A time-out of the network's never comes: there is always another byte."""
     monkeypatch.setattr(server, "OPEN_SECONDS", 1.0)

@@ -115,6 +115,7 @@ def test_on_a_server_a_writer_of_another_machine_is_seen(tmp_path, quick):
         assert refused(here)
 
 
+@pytest.mark.slow
 def test_on_a_server_a_writer_that_was_killed_is_not_waited_for_long(tmp_path, quick):
     """Its tag stays, and does not change any more; nobody's clock is asked."""
     here = Server(tmp_path, {f"{writing._key('one')}dead0000": "17"})

@@ -341,6 +341,7 @@ def test_a_sampler_goes_on_anywhere(order, kept):
 # ---- what is written, and when -------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_checkpoints_change_nothing(shared):
     arm = arm_of(**COMPILED, order="with_replacement")
     _, history = train(shared, "observed", arm, **OFTEN)

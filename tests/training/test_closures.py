@@ -410,6 +410,7 @@ def test_state_kept_elsewhere_is_not_written():
     assert not rule_of(RULES["SAM with momentum"]).complete
 
 
+@pytest.mark.slow
 def test_a_tracked_run_is_gone_on_with(store, caplog):
     caplog.set_level(logging.WARNING, "sgdstudy")
     start = Invocation.start(open_store(store), "own")

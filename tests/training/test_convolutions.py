@@ -105,6 +105,7 @@ def test_of_equal_pixels_the_first_gets_the_gradient():
     assert float((ours.gradient[0] - theirs).abs().max()) < 1e-15
 
 
+@pytest.mark.slow
 def test_the_evaluation_is_that_of_torch():
     given = problem(*LAYERS["pooled"])
     made = compile_steps(given, ss.TrainConfig(lr=0.1, batch_size=B))

@@ -129,6 +129,7 @@ def test_in_float64_to_the_last_digits(n):
         assert np.allclose(found.gradient[r], slope, rtol=0, atol=1e-13 * np.abs(slope).max())
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("n", [1, 17])
 def test_equal_logits_and_parameters_that_are_no_numbers_count_as_torch_counts_them(n):
@@ -172,6 +173,7 @@ def trained(problem, engine, **settings):
     return ss.train(problem, **(given | settings))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("how", [{}, {"batch_size": None}])
 def test_the_rows_of_a_run_are_what_its_last_parameters_say(engine, how):

@@ -46,6 +46,7 @@ def test_the_bits_are_those_of_plain_loops(sizes, dtype, n_seeds, monkeypatch):
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_a_batch_of_products_too(monkeypatch):
     draw = torch.Generator().manual_seed(2)
 
@@ -60,6 +61,7 @@ def test_a_batch_of_products_too(monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(blocked, plain, strict=True))
 
 
+@pytest.mark.slow
 def test_many_parameters_do_not_overflow_the_stack():
     problem = network(700, 1000, 2, d=16)  # 2.8 MB of parameters, as much state: beyond 8 MB
     settings = {"optimizer": "SGD", "options": {"momentum": 0.9}, "epochs": 1, "batch_size": 8}

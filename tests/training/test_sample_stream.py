@@ -105,6 +105,7 @@ def test_a_run_on_a_stream_goes_on_where_it_stopped():
     assert torch.equal(second.y[rows], expected[1])
 
 
+@pytest.mark.slow
 def test_a_long_stream_is_read_again_to_the_very_sample():
     from sgdstudy.training.sample_stream import SampleStreams
 

@@ -42,6 +42,7 @@ def one_seed(frame, seed):
 # ---- equal to the notebook's loop -----------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 7, 10, 64, 300, 2000, None])
 def test_the_notebooks_rule_is_the_notebooks_loop_bit_for_bit(batch_size):
     settings = {"lr": 2e-5, "batch_size": batch_size, "epochs": 3}
