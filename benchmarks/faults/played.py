@@ -200,8 +200,7 @@ def _trial(o: Options, world: Path, name: str, kind: str, k: int) -> list[str]:
     code, said = lab.do(_failing(place, words, kind, k, folder / "calls"), folder)
     problems = lab.said_wrong(code, said, (0, 1, 2))
     lines = [line for line in said.splitlines() if line.startswith("error: ")]
-    # runs that wait are told of in the lines of these
-    told = name in ("run", "recover", "unpack") or name.startswith("sweep")
+    told = name in ("run", "recover") or name.startswith("sweep")  # runs that wait, in their lines
     least = code == 2 or (code == 1 and not told)
     problems += [f"not one line: {said[-300:]}"] * (not least <= len(lines) <= (code != 0))
     problems += _touched(place, before, name)

@@ -655,9 +655,7 @@ BYTECODE = Group(
             "variables of the function around are not looked at",
         ),
         (
-            "    for inner in code.co_consts:\n"
-            "        if isinstance(inner, Code):\n"
-            "            found |= set(used(inner))\n",
+            "    for inner in _inside(code):\n        found |= set(used(inner))\n",
             "",
             "what a lambda within a function reads is not looked at",
         ),

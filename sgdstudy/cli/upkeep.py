@@ -94,8 +94,10 @@ class UnpackCommand:
             "{n} are not in the store, sgdstudy recover says why",
             n=len(done.kept),
         )
-        say(parted([new, old, *([kept] if done.kept else [])]))
-        return 1 if done.kept else 0
+        if done.kept:
+            raise StoreError(parted([new, old, kept]))
+        say(parted([new, old]))
+        return 0
 
 
 @dataclass(frozen=True)

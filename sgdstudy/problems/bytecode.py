@@ -27,6 +27,11 @@ CHANGING = frozenset(CHANGES.split())
 GROWS = frozenset({"append", "appendleft", "extend", "add"})  # methods that return nothing
 
 
+def _inside(code: Code) -> list[Code]:
+    """Return the codes of the functions that a code makes."""
+    return [value for value in code.co_consts if isinstance(value, Code)]
+
+
 @functools.lru_cache(maxsize=10_000)
 def read_by(code: Code) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
     """Return the globals that a code reads, the names it asks objects for, what it imports.
@@ -39,10 +44,9 @@ def read_by(code: Code) -> tuple[frozenset[str], frozenset[str], frozenset[str]]
             names.add(step.argval)
         elif step.opname == "IMPORT_NAME":
             imported.add(step.argval)
-    for inner in code.co_consts:
-        if isinstance(inner, Code):
-            for mine, theirs in zip((names, asked, imported), read_by(inner), strict=True):
-                mine |= theirs
+    for inner in _inside(code):
+        for mine, theirs in zip((names, asked, imported), read_by(inner), strict=True):
+            mine |= theirs
     return frozenset(names), frozenset(asked), frozenset(imported)
 
 
@@ -64,10 +68,7 @@ def escaping(code: Code) -> frozenset[str]:
         loads = step.opname in (*OUTER, *ASKS, "IMPORT_FROM") or "LOAD_FAST" in step.opname
         if loads and (then.opname not in ASKS or then.argval == "__dict__"):
             found |= {step.argval, local.get(step.argval, step.argval)}
-    for inner in code.co_consts:
-        if isinstance(inner, Code):
-            found |= escaping(inner)
-    return frozenset(found)
+    return frozenset(found.union(*map(escaping, _inside(code))))
 
 
 @functools.lru_cache(maxsize=10_000)
@@ -83,17 +84,14 @@ def labels_read(code: Code) -> frozenset[str]:
             before = {one.argval for one in steps[max(0, i - 3) : i]}
             if step.argval not in NAMES or before.isdisjoint({"type", "__class__"}):
                 found.add(step.argval)
-    for inner in code.co_consts:
-        if isinstance(inner, Code):
-            found |= labels_read(inner)
-    return frozenset(found)
+    return frozenset(found.union(*map(labels_read, _inside(code))))
 
 
 @functools.lru_cache(maxsize=10_000)
 def texts(code: Code) -> frozenset[str]:
     """Return the texts that are constants of a code, and of those in it."""
     found = {c for c in _constants(code.co_consts) if isinstance(c, str)}
-    return frozenset(found.union(*(texts(c) for c in code.co_consts if isinstance(c, Code))))
+    return frozenset(found.union(*map(texts, _inside(code))))
 
 
 @functools.lru_cache(maxsize=10_000)
@@ -101,8 +99,7 @@ def changes_values(code: Code) -> bool:
     """Whether a code, or one in it, may change what it holds: `a[0] = 1`, `a.add_(1)`."""
     subscripts = any(step.opname == "STORE_SUBSCR" for step in dis.get_instructions(code))
     calls = any(name.endswith("_") and not name.endswith("__") for name in code.co_names)
-    inner = (c for c in code.co_consts if isinstance(c, Code))
-    return subscripts or calls or any(map(changes_values, inner))
+    return subscripts or calls or any(map(changes_values, _inside(code)))
 
 
 @functools.lru_cache(maxsize=10_000)
@@ -114,10 +111,9 @@ def only_grown(code: Code) -> frozenset[str]:
         if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF"):
             grows = then.opname in ("LOAD_ATTR", "LOAD_METHOD") and then.argval in GROWS
             (grown if grows else read).add(step.argval)
-    for inner in code.co_consts:
-        if isinstance(inner, Code):
-            grown |= only_grown(inner)
-            read |= _loaded(inner) - only_grown(inner)
+    for inner in _inside(code):
+        grown |= only_grown(inner)
+        read |= _loaded(inner) - only_grown(inner)
     return frozenset(grown - read)
 
 
@@ -125,7 +121,7 @@ def only_grown(code: Code) -> frozenset[str]:
 def _loaded(code: Code) -> frozenset[str]:
     """Return the variables from outside that a code loads, and those within it."""
     found = {*read_by(code)[0], *code.co_freevars}
-    return frozenset(found.union(*(_loaded(c) for c in code.co_consts if isinstance(c, Code))))
+    return frozenset(found.union(*map(_loaded, _inside(code))))
 
 
 @functools.lru_cache(maxsize=10_000)
@@ -137,9 +133,8 @@ def used(code: Code) -> tuple[tuple[str, str], ...]:
         for step in dis.get_instructions(code)
         if step.opname in (*OUTER, *STORES)
     }
-    for inner in code.co_consts:
-        if isinstance(inner, Code):
-            found |= set(used(inner))
+    for inner in _inside(code):
+        found |= set(used(inner))
     return tuple(sorted(pair for pair in found if pair[0] not in within or "GLOBAL" in pair[1]))
 
 
@@ -167,10 +162,9 @@ def done(code: Code) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
             changed |= parts
             if not parts or len(loads) > 1:  # it is not known which item
                 grown |= {one.argval for one in loads[:1] if isinstance(one.argval, str)}
-    for inner in code.co_consts:
-        if isinstance(inner, Code):
-            for mine, theirs in zip((names, changed, grown), done(inner), strict=True):
-                mine |= theirs
+    for inner in _inside(code):
+        for mine, theirs in zip((names, changed, grown), done(inner), strict=True):
+            mine |= theirs
     return frozenset(names), frozenset(changed), frozenset(grown)
 
 

@@ -260,8 +260,8 @@ def test_a_run_that_the_store_refuses_is_counted_apart(other, tmp_path, capsys, 
         file.writestr(f"{'1' * 32}/run.json", json.dumps(ABOUT))
     for counts in ("added 1 run; 0 were there", "added 0 runs; 1 was there"):
         assert call("unpack", path, "--store", other) == 1
-        said = capsys.readouterr().out
-        assert f"{counts} already; 1 is not in the store, sgdstudy recover says why" in said
+        said = capsys.readouterr().err
+        assert f"error: {counts} already; 1 is not in the store, sgdstudy recover says why" in said
     runs = open_store(other).client.search_runs(
         [open_store(other).experiment("s")], "attributes.status != 'FAILED'"
     )
