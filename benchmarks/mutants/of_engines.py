@@ -164,8 +164,8 @@ PROGRAM = Group(
             "a replica that diverged stands at other parameters",
         ),
         (
-            "for (int k = 1; k < SUMS; k++) square += sums[k];",
-            "for (int k = 1; k < SUMS - 1; k++) square += sums[k];",
+            "for (int k = 1; k < SUMS; k++) (P",
+            "for (int k = 1; k < SUMS - 1; k++) (P",
             "every eighth parameter is left out of norms",
         ),
         (

@@ -104,7 +104,7 @@ class Epochs:
             "sum_loss": sums["loss"],
             "mean_loss": sums["loss"] / len(sizes),
             "mean_grad_norm": sums["grad_norm"] / n,
-            "norm_mean_grad": norm(sums["grad"]) / n,
+            "norm_mean_grad": norm(sums["grad"] / n),
         }
 
     def close(self, done: int, ends: Evaluated, due: np.ndarray) -> dict[str, np.ndarray]:

@@ -63,10 +63,15 @@ def of_every_step(
     """Return the record of steps `(S, R, p)` all of whose vectors are kept."""
     path, slopes = w.cpu().numpy(), gradient.cpu().numpy()
     start = path[0] if wanted.start is None else wanted.start.cpu().numpy()
-    norms = [norm(slopes), norm(path[1:], path[:-1]), norm(path[:-1], start)]
     by_epoch = slopes.reshape(-1, len(sizes), *slopes.shape[1:])
     before = None if wanted.sums is None else wanted.sums[None]
-    return Recorded(w, loss, gradient, np.stack(norms), sum_weighted(by_epoch, sizes, before))
+    sums = sum_weighted(by_epoch, sizes, before)
+    return Recorded(w, loss, gradient, norms_of(path, slopes, start), sums)
+
+
+def norms_of(path: np.ndarray, slopes: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """Return the norms `(3, S, R)` of steps all of whose vectors are kept."""
+    return np.stack([norm(slopes), norm(path[1:], path[:-1]), norm(path[:-1], start)])
 
 
 class Sparing:

@@ -115,8 +115,9 @@ template <bool less> static inline void add_squares(const V* a, const V* b, Int 
     UNROLL for (int k = 0; k < SUMS; k++) sums[k] = acc[k];
 }
 static inline VD length_of(const VD* sums) {
-    VD square = sums[0], r;
-    UNROLL for (int k = 1; k < SUMS; k++) square += sums[k];
+    VD square = sums[0], odd = {}, r;  // the odd ones apart where they are few, as numpy has them
+    UNROLL for (int k = 1; k < SUMS; k++) (P <= 4 && k & 1 ? odd : square) += sums[k];
+    square += odd;
     EACH_INTO(r, __builtin_sqrt(AT(square)))
     return r;
 }

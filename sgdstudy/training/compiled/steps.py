@@ -23,12 +23,13 @@ from sgdstudy.errors import Unsupported, reason
 from sgdstudy.language import say, to_say
 from sgdstudy.problems.evaluation import Evaluated
 from sgdstudy.problems.problem import Problem
+from sgdstudy.quantities.chunk import FEW as FEW_NUMBERS
 from sgdstudy.recipe import rules as eager_rules
 from sgdstudy.recipe.clipping import clipped
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.recipe.schedules import Rates
 from sgdstudy.training.compiled import program, rules
-from sgdstudy.training.recorded import ALL, Recorded, Wanted
+from sgdstudy.training.recorded import ALL, Recorded, Wanted, norms_of
 
 LANES = 16
 FEW_REPLICAS = 8  # below, one replica after the other is faster
@@ -198,6 +199,8 @@ class CompiledSteps:
         )
         if failed:
             raise ValueError(f"an index beyond the {len(samples)} samples, or another batch size")
+        if wanted.every_step and p > FEW_NUMBERS:  # the bits are numpy's, as in eager runs
+            norms = norms_of(ws.numpy(), gradients.numpy(), start.numpy())
         return w, state, Recorded(ws, losses, gradients, norms, sums)
 
     def evaluate(self, w: np.ndarray) -> Evaluated:
