@@ -56,8 +56,8 @@ CHUNK = Group(
             "only the first step that is known has a full gradient",
         ),
         (
-            "return values[self.steps] if len(values) == self.n_steps else",
-            "return values[: len(self.steps)] if len(values) == self.n_steps else",
+            "return values[self.steps // (self.n_steps // len(values))]",
+            "return values[: len(self.steps)]",
             "the batches' gradients are those of other steps",
         ),
         (

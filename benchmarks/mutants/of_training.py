@@ -88,8 +88,8 @@ TRAINER = Group(
             "steps within a long epoch take the step sizes of its beginning",
         ),
         (
-            "epochs = self.epochs.close(self.epoch, whole.ends, due)",
-            "epochs = self.epochs.close(self.epoch + 1, whole.ends, due)",
+            "epochs = self.epochs.close(self.epoch, epochs, whole.ends, due)",
+            "epochs = self.epochs.close(self.epoch + 1, epochs, whole.ends, due)",
             "epochs numbered one too high",
         ),
         (
@@ -98,8 +98,8 @@ TRAINER = Group(
             "the full loss of a step is that after it",
         ),
         (
-            "ends = Evaluated(values[m::m], slopes[m::m], None)",
-            "ends = Evaluated(values[:-1:m], slopes[:-1:m], None)",
+            "ends = Ends(values[m::m], Known.at_all(slopes[m::m]))",
+            "ends = Ends(values[:-1:m], Known.at_all(slopes[:-1:m]))",
             "an epoch's end is its beginning",
         ),
         (
@@ -108,8 +108,8 @@ TRAINER = Group(
             "the same where no steps are recorded",
         ),
         (
-            "np.vstack([values[1:], value[None]]), np.vstack([slopes[1:], slope[None]]), None",
-            "values, slopes, None",
+            "ends = Ends(np.vstack([values[1:], value[None]]), Known.at_all(after))",
+            "ends = Ends(values, Known.at_all(after))",
             "full batch: the loss at an epoch's end is that at its beginning",
         ),
         (
@@ -118,18 +118,18 @@ TRAINER = Group(
             "seeds that start elsewhere are taken to start where the first does",
         ),
         (
-            "self.boundary = (value[-1], slope[-1])",
-            "self.boundary = (value[0], slope[0])",
+            "self.boundary = loss[-1], slopes[-1] if due[-1] else None",
+            "self.boundary = loss[0], slopes[0] if due[0] else None",
             "the next epoch begins at the wrong loss",
         ),
         (
-            "np.concatenate([slope, ends.gradient[:-1]]),",
-            "np.concatenate([slope, ends.gradient[1:]]),",
-            "the full gradient of an epoch's first step is an epoch late",
+            "at = m * (1 + ends.gradient.steps)",
+            "at = m * ends.gradient.steps",
+            "the full gradient at an epoch's end is that of its first step",
         ),
         (
-            "values = known.put(np.concatenate([value, ends.loss[:-1]]))",
-            "values = known.put(np.concatenate([value, ends.loss[1:]]))",
+            "values[m::m] = ends.loss[:-1]",
+            "values[m::m] = ends.loss[1:]",
             "the full loss of an epoch's first step is an epoch late",
         ),
         (
@@ -178,8 +178,8 @@ TRAINER = Group(
             "those that go on take the orders of those that ended",
         ),
         (
-            "self.boundary = (self.boundary[0][keep], self.boundary[1][keep])",
-            "self.boundary = (self.boundary[0][: len(keep)], self.boundary[1][: len(keep)])",
+            "self.boundary = loss[keep], kept",
+            "self.boundary = loss[: len(keep)], kept",
             "the boundary loss of other seeds",
         ),
     ],

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sgdstudy.problems.least_squares import LeastSquares
 
 log = logging.getLogger("sgdstudy")
-EVALUATE_AT_ONCE = 100_000  # numbers of inputs at once when all the data is evaluated: cached
+EVALUATE_AT_ONCE = 100_000  # numbers of inputs when all the data is evaluated: cached
 
 
 class Evaluated(NamedTuple):
@@ -204,7 +204,7 @@ class Evaluation:
         for i in range(len(w)):
             row = torch.tensor(w[i : i + 1], dtype=self.dtype, device=x.device)
             with torch.no_grad():
-                parts = [self.predict(row, part[None])[0] for part in x.split(_at_once(x))]
+                parts = [self.predict(row, part[None])[0] for part in x.split(_at_once(x, self.p))]
                 try:
                     values[i] = float(function(torch.cat(parts), y.clone()))
                 except Exception as error:
@@ -242,7 +242,7 @@ class Evaluation:
 
         The loss must add up for that; else they come at once.
         """
-        size = _at_once(x) if self.adds_up else len(x)
+        size = _at_once(x, self.p) if self.adds_up else len(x)
         for start in range(0, len(x), size):
             block = slice(start, start + size)
             yield (
@@ -252,7 +252,7 @@ class Evaluation:
             )
 
     def _blocks(self, w: np.ndarray, x: torch.Tensor) -> Any:
-        size = max(1, _at_once(x) // len(x))
+        size = max(1, _at_once(x, self.p) // len(x))
         for start in range(0, len(w), size):
             part = slice(start, start + size)
             # a copy: of what cannot be written, torch warns
@@ -291,6 +291,9 @@ class Evaluation:
         return torch.equal(alone, together) if isinstance(together, torch.Tensor) else False
 
 
-def _at_once(x: torch.Tensor) -> int:
-    """Return how many samples are evaluated at once."""
-    return max(1, EVALUATE_AT_ONCE // max(1, x[0].numel()))
+def _at_once(x: torch.Tensor, p: int) -> int:
+    """Return how many samples are evaluated at once.
+
+    As many numbers as parameters, at least: for each block, p are added to the gradient.
+    """
+    return max(1, max(EVALUATE_AT_ONCE, p) // max(1, x[0].numel()))

@@ -25,7 +25,7 @@ class ByName(Protocol):
 
 @dataclass(frozen=True)
 class Known:
-    """A vector of every replica at some of S steps; of the others nothing is known.
+    """A vector of every replica at some of S steps, or epochs; of the others nothing is known.
 
     Attributes:
         steps: their positions, `(k,)`.
@@ -45,9 +45,9 @@ class Known:
     def of(self, values: np.ndarray) -> np.ndarray:
         """Return those of values of all steps, `(S, ...)`, that are of these, `(k, ...)`.
 
-        Values of the first steps of epochs only, `(E, ...)`, are of these already, or of none.
+        So of values of the first steps of epochs, `(E, ...)`, which these steps are then, too.
         """
-        return values[self.steps] if len(values) == self.n_steps else values[: len(self.steps)]
+        return values[self.steps // (self.n_steps // len(values))]
 
     def put(self, values: np.ndarray) -> np.ndarray:
         """Return values of these steps, `(k, ...)`, as those of all, `(S, ...)`: else NaN."""

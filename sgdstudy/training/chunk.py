@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sgdstudy.problems.evaluation import Evaluated
 from sgdstudy.quantities.chunk import Known
 from sgdstudy.training.recorded import Recorded
 
@@ -64,12 +63,20 @@ class Trace:
         return np.where(bad.any(0), bad.argmax(0), len(bad))
 
 
+class Ends(NamedTuple):
+    """What all the data say at the end of each epoch of a chunk."""
+
+    loss: np.ndarray  # (E, R), NaN where it is not evaluated
+    gradient: Known  # (E, R, p)
+    accuracy: np.ndarray | None = None  # (E, R); None: it is not known yet, or there is none
+
+
 class Whole(NamedTuple):
     """Loss and gradient of all the data: before each step, and at the end of each epoch."""
 
     loss: np.ndarray  # (S, R)
     gradient: Known  # (S, R, p)
-    ends: Evaluated  # (E, R, ...)
+    ends: Ends
 
 
 class Verdict(NamedTuple):

@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from sgdstudy.problems.evaluation import Evaluated
 from sgdstudy.problems.problem import Problem
 from sgdstudy.quantities import norm
 from sgdstudy.recipe import columns
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.recipe.phases import Phases
-from sgdstudy.training.chunk import Span, Trace
+from sgdstudy.training.chunk import Ends, Span, Trace
 from sgdstudy.training.recorded import sum_batches
 
 COLUMNS = tuple(column.name for column in columns.OF_EPOCHS)
@@ -75,7 +74,7 @@ class Epochs:
             terms["w"] = by_epoch(trace.w[1:]).astype(float)
         sums = {name: sum_batches(value, self.sums.get(name)) for name, value in terms.items()}
         self.sums = sums | {"grad": trace.sums}
-        self._last = loss[:, -1], trace.ends(span).astype(float)
+        self._last = loss[:, -1], trace.ends(span)
         if self.config.ema is not None:
             self._move(by_epoch(trace.w[1:]).astype(float), self.config.ema)
 
@@ -107,17 +106,20 @@ class Epochs:
             "norm_mean_grad": norm(sums["grad"] / n),
         }
 
-    def close(self, done: int, ends: Evaluated, due: np.ndarray) -> dict[str, np.ndarray]:
+    def close(
+        self, done: int, of_batches: Mapping[str, np.ndarray], ends: Ends, due: np.ndarray
+    ) -> dict[str, np.ndarray]:
         """Return all columns of the epochs that were added, `(E, R)` each.
 
         Args:
             done: number of epochs before them.
-            ends: what all the data say at their ends, `(E, R, ...)`.
+            of_batches: what their batches say, see `of_batches`.
+            ends: what all the data say at their ends.
             due: which of them are evaluated, `(E,)`; of the others some columns are NaN.
         """
         assert self._last is not None
-        whole = {"full_loss": ends.loss, "full_grad_norm": norm(ends.gradient)}
-        values = whole | self.of_batches(done)
+        length = ends.gradient.put(norm(ends.gradient.vectors))
+        values = {"full_loss": ends.loss, "full_grad_norm": length, **of_batches}
         values = {name: values[name] for name in COLUMNS}
         values |= self._at_the_end(done, self._last[1], self.sums.get("w"), due, ends.accuracy)
         self.sums, self._last = {}, None
@@ -155,7 +157,7 @@ class Epochs:
         """
         problem, epoch = self.problem, done + 1 + np.arange(len(end_w))
         mean_w = end_w if sums is None else self._average(end_w, sums, epoch)
-        at, ends, means = epoch[due], end_w[due], mean_w[due]
+        at, ends, means = epoch[due], end_w[due].astype(float), mean_w[due].astype(float)
         emas = self._ema_ends[due] if len(self._ema_ends) else ends
         flat, mean, ema = (w.reshape(-1, w.shape[-1]) for w in (ends, means, emas))
 

@@ -15,7 +15,6 @@ import torch
 from sgdstudy import quantities
 from sgdstudy.history.history import History
 from sgdstudy.history.rows import Rows, Sink
-from sgdstudy.problems.evaluation import Evaluated
 from sgdstudy.problems.problem import Problem
 from sgdstudy.quantities.chunk import Known
 from sgdstudy.recipe import columns
@@ -23,7 +22,7 @@ from sgdstudy.recipe import stop as stops
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.recipe.orders import Sampler
 from sgdstudy.training import engines
-from sgdstudy.training.chunk import REASONS, Span, Trace, Verdict, Whole, verdict
+from sgdstudy.training.chunk import REASONS, Ends, Span, Trace, Verdict, Whole, verdict
 from sgdstudy.training.engines import Samples
 from sgdstudy.training.epochs import Epochs
 from sgdstudy.training.recorded import Wanted
@@ -39,6 +38,8 @@ CHUNK_VALUES = 8_000_000  # values kept in one chunk
 ROW_VALUES = 20  # columns of a step's row
 VALUES_PER_END = 6  # vectors of an epoch, where there are none of its steps, in float32
 MAX_W_COLUMNS = 16
+# loss (R,) and gradient (R, p) of all the data where a chunk begins; None: it is not evaluated
+Boundary = tuple[np.ndarray, np.ndarray | None]
 
 
 class Run:
@@ -108,7 +109,7 @@ class Run:
         self.members = np.arange(n)
         self.epochs = Epochs(problem, config, self.phases)
         self.watch = stops.Watch.of(n)
-        self.boundary: tuple[np.ndarray, np.ndarray] | None = None
+        self.boundary: Boundary | None = None
         self.samples = Samples(None, problem.x, problem.y)  # of the chunk's steps
         self.shown_loss = np.nan
         self.seconds_per_step = np.inf
@@ -233,7 +234,7 @@ class Run:
         due = self._due(span, stopped)
         whole = self._full(span, trace, due)
         if span.complete:
-            epochs = self.epochs.close(self.epoch, whole.ends, due)
+            epochs = self.epochs.close(self.epoch, epochs, whole.ends, due)
             epochs |= self._clock(slice(m - 1, None, m))
         if stopped is None:
             stopped = self._stopped(span, trace, epochs)
@@ -264,55 +265,58 @@ class Run:
         problem, m = self.problem, span.m
         if problem.least_squares is not None and self.row_stride:
             values, slopes = problem.full(trace.w.astype(float))
-            ends = Evaluated(values[m::m], slopes[m::m], None)
+            ends = Ends(values[m::m], Known.at_all(slopes[m::m]))
             return Whole(values[:-1], Known.at_all(slopes[:-1]), ends)
         if problem.least_squares is not None:
             values, slopes = problem.full(trace.ends(span).astype(float))
-            return Whole(values, Known.at_all(slopes), Evaluated(values, slopes, None))
+            return Whole(values, Known.at_all(slopes), Ends(values, Known.at_all(slopes)))
         if self.config.batch_size is None:
             values, slopes = trace.loss.astype(float), trace.gradient.astype(float)
             value, slope, _ = self.engine.evaluate(trace.w[-1].astype(float))
-            ends = Evaluated(
-                np.vstack([values[1:], value[None]]), np.vstack([slopes[1:], slope[None]]), None
-            )
+            after = np.vstack([slopes[1:], slope[None]])
+            ends = Ends(np.vstack([values[1:], value[None]]), Known.at_all(after))
             return Whole(values, Known.at_all(slopes), ends)
         if self.boundary is None:
             self.boundary = self._at_start(trace.w[0].astype(float))
-        value, slope = (part[None][span.first :] for part in self.boundary)  # where it begins
+        loss, gradient = self.boundary
         ends = self._at_ends(span, trace, due)
-        known = Known(
-            np.arange(m if span.first else 0, len(trace.loss), m),
-            np.concatenate([slope, ends.gradient[:-1]]),
-            len(trace.loss),
-        )
-        values = known.put(np.concatenate([value, ends.loss[:-1]]))
-        return Whole(values, known, ends)
+        values = np.full(trace.loss.shape, np.nan)
+        values[m::m] = ends.loss[:-1]
+        at = m * (1 + ends.gradient.steps)
+        slopes = ends.gradient.vectors[at < len(values)]
+        at = at[at < len(values)]
+        if not span.first:  # where it begins
+            values[0] = loss
+            if gradient is not None:
+                at, first = np.insert(at, 0, 0), gradient[None]
+                slopes = np.concatenate([first, slopes]) if len(slopes) else first
+        return Whole(values, Known(at, slopes, len(values)), ends)
 
-    def _at_start(self, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _at_start(self, w: np.ndarray) -> Boundary:
         """Return loss and gradient of all the data where the run starts, for its first row."""
         if not self.row_stride:
-            return np.full(len(w), np.nan), np.full(w.shape, np.nan)
+            return np.full(len(w), np.nan), None
         if (w == w[:1]).all():  # one start for all
             loss, gradient, _ = self.engine.evaluate(w[:1])
             return np.repeat(loss, len(w)), np.repeat(gradient, len(w), axis=0)
         return self.engine.evaluate(w)[:2]
 
-    def _at_ends(self, span: Span, trace: Trace, due: np.ndarray) -> Evaluated:
-        """Return what all the data say at the ends of the epochs that are due; else NaN."""
-        end_w = trace.ends(span) if span.complete else trace.w[:0]
-        value, slope = np.full(end_w.shape[:-1], np.nan), np.full(end_w.shape, np.nan)
-        right: np.ndarray | None = None
-        if not span.complete:
-            return Evaluated(value, slope, right)
-        if due.any():
-            found = self.engine.evaluate(end_w[due].reshape(-1, end_w.shape[-1]).astype(float))
-            value[due] = found.loss.reshape(-1, end_w.shape[1])
-            slope[due] = found.gradient.reshape(-1, *end_w.shape[1:])
+    def _at_ends(self, span: Span, trace: Trace, due: np.ndarray) -> Ends:
+        """Return what all the data say at the ends of the epochs that are due."""
+        end_w = trace.ends(span)[due] if span.complete else trace.w[:0]
+        loss = np.full((span.n_epochs if span.complete else 0, trace.w.shape[1]), np.nan)
+        slopes, right = np.empty(end_w.shape), None
+        if len(end_w):
+            found = self.engine.evaluate(end_w.reshape(-1, end_w.shape[-1]).astype(float))
+            loss[due] = found.loss.reshape(end_w.shape[:-1])
+            slopes = found.gradient.reshape(end_w.shape)
             if found.accuracy is not None:
-                right = np.full(value.shape, np.nan)
-                right[due] = found.accuracy.reshape(-1, end_w.shape[1])
-        self.boundary = (value[-1], slope[-1])
-        return Evaluated(value, slope, right)
+                right = np.full(loss.shape, np.nan)
+                right[due] = found.accuracy.reshape(end_w.shape[:-1])
+        if span.complete:
+            self.boundary = loss[-1], slopes[-1] if due[-1] else None
+        at = np.flatnonzero(due) if span.complete else np.empty(0, int)
+        return Ends(loss, Known(at, slopes, len(loss)), right)
 
     def _stopped(
         self, span: Span, trace: Trace, epochs: Mapping[str, np.ndarray]
@@ -432,7 +436,9 @@ class Run:
         self.epochs.retain(keep)
         self.watch = self.watch.retain(keep)
         if self.boundary is not None:
-            self.boundary = (self.boundary[0][keep], self.boundary[1][keep])
+            loss, gradient = self.boundary
+            kept = None if gradient is None else gradient[keep]
+            self.boundary = loss[keep], kept
 
 
 def _parameters(w: np.ndarray) -> dict[str, np.ndarray]:

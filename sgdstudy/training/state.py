@@ -35,10 +35,20 @@ def state_dict(run: Run) -> dict[str, dict[str, Any]]:
         },
         "at": at,
         "sums": epochs["sums"],
-        "boundary": dict(zip(("loss", "gradient"), run.boundary or (), strict=False)),
+        "boundary": _boundary(run),
         "rule": rules.state_dict(run.state),
         "sampler": {} if run.config.batch_size is None else run.sampler.state_dict(),
     }
+
+
+def _boundary(run: Run) -> dict[str, np.ndarray]:
+    """Return what all the data say where it stands; a gradient that is not known is NaN."""
+    if run.boundary is None:
+        return {}
+    loss, gradient = run.boundary
+    if gradient is None:
+        gradient = np.full((len(loss), run.problem.p), np.nan)
+    return {"loss": loss, "gradient": gradient}
 
 
 def load_state_dict(run: Run, parts: Mapping[str, Mapping[str, Any]]) -> None:

@@ -816,3 +816,11 @@ def test_what_is_known_at_some_steps_is_put_there_and_nowhere_else():
     assert np.array_equal(some.of(found), some.vectors)
     every = Known.at_all(np.ones((2, 1, 3)))
     assert np.array_equal(every.put(every.vectors), np.ones((2, 1, 3)))
+
+
+def test_of_values_of_first_steps_those_of_the_epochs_that_are_known_are_taken():
+    first = np.array([10.0, 20.0, 30.0])  # of three epochs of two steps
+    for epochs in ([0, 2], [1], [0, 1, 2], []):
+        at = np.array(epochs, dtype=int)
+        some = Known(2 * at, np.zeros((len(at), 1, 1)), 6)
+        assert np.array_equal(some.of(first), first[at])

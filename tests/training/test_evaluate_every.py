@@ -41,6 +41,16 @@ def test_the_rows_of_steps_know_the_loss_where_it_was_evaluated():
     assert set(known["batch"]) == {0}
 
 
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+def test_the_angle_to_the_whole_gradient_is_known_where_that_is(engine):
+    settings = {"engine": engine, "diagnostics": ["grad_cosine"]}
+    every, some = trained(**settings).steps, trained(**settings, evaluate_every=4).steps
+    known = (some["batch"] == 0) & some["epoch"].isin([1, 5, 9])
+    assert some.loc[known, "grad_cosine"].equals(every.loc[known, "grad_cosine"])
+    assert some.loc[known, "grad_cosine"].notna().all()
+    assert some.loc[~known, "grad_cosine"].isna().all()
+
+
 @pytest.mark.slow
 def test_the_end_of_a_run_that_stops_is_evaluated():
     settings = {"epochs": 60, "stop": ("running", 1.2)}
