@@ -356,8 +356,8 @@ TORCH_MODULE = Group(
             "layers start from the same draws for every seed",
         ),
         (
-            "moved = w + moves * (1 + w.abs())",
-            "moved = w + 0 * moves",
+            "moved = (w + moves * (1 + w.abs())).requires_grad_()",
+            "moved = (w + 0 * moves).requires_grad_()",
             "parameters that are not read by name stay where they are, unseen",
         ),
     ],

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from sgdstudy.errors import InputError, failed, reason
-from sgdstudy.problems import losses
+from sgdstudy.problems import trial
 from sgdstudy.problems.torch_state import own_state
 
 if TYPE_CHECKING:
@@ -52,6 +52,10 @@ class Evaluation:
 
         def initial(self, seeds: list[int]) -> torch.Tensor:
             """Return the parameters each seed starts from; see `problem.Problem.initial`."""
+
+        @property
+        def loss_name(self) -> str:
+            """Name of the loss, as logged."""
 
         @property
         def least_squares(self) -> LeastSquares | None:
@@ -176,10 +180,12 @@ class Evaluation:
                     right[part] += share * self._right(prediction, some_y).cpu().numpy()
         return loss, right
 
-    @property
+    @cached_property
     def adds_up(self) -> bool:
         """Whether the loss of all the data is the size-weighted mean of those of its parts."""
-        return callable(self.loss) or self.loss in losses.ADDITIVE
+        if self.least_squares is not None or self.d == 1:
+            return True
+        return trial.adds_up(self, self.x, self.y)
 
     @property
     def has_classes(self) -> bool:
@@ -204,7 +210,9 @@ class Evaluation:
         for i in range(len(w)):
             row = torch.tensor(w[i : i + 1], dtype=self.dtype, device=x.device)
             with torch.no_grad():
-                parts = [self.predict(row, part[None])[0] for part in x.split(_at_once(x, self.p))]
+                parts = [
+                    self.predict(row, part[None])[0] for part in x.split(self._size_of_part(x))
+                ]
                 try:
                     values[i] = float(function(torch.cat(parts), y.clone()))
                 except Exception as error:
@@ -242,7 +250,7 @@ class Evaluation:
 
         The loss must add up for that; else they come at once.
         """
-        size = _at_once(x, self.p) if self.adds_up else len(x)
+        size = self._size_of_part(x)
         for start in range(0, len(x), size):
             block = slice(start, start + size)
             yield (
@@ -250,6 +258,11 @@ class Evaluation:
                 y[block].expand(n, *y[block].shape),
                 len(x[block]) / len(x),
             )
+
+    def _size_of_part(self, x: torch.Tensor) -> int:
+        """Return how many samples are evaluated at once."""
+        size = _at_once(x, self.p)
+        return size if size < len(x) and self.adds_up else len(x)
 
     def _blocks(self, w: np.ndarray, x: torch.Tensor) -> Any:
         size = max(1, _at_once(x, self.p) // len(x))
@@ -264,7 +277,8 @@ class Evaluation:
         w = self.initial([0]).expand(2, -1).clone().requires_grad_()
         x = self.x[:2].expand(2, *self.x[:2].shape)
         try:
-            torch.vmap(self.model)(w, x)
+            prediction = torch.vmap(self.model)(w, x)
+            torch.autograd.grad(prediction, w, torch.ones_like(prediction))
         except RuntimeError as error:
             words = "replicas of %r are computed one by one, which takes longer: %s"
             log.warning(words, self.name, reason(error))

@@ -61,8 +61,6 @@ SAME = {
     "mse_loss": "mse",
     "MSELoss": "mse",
 }
-# the loss of all the data is the size-weighted mean of its batches' losses
-ADDITIVE = ("mse", "abs", "cross_entropy")
 
 
 def per_sample(loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> BatchLoss:

@@ -16,7 +16,7 @@ from sgdstudy.errors import InputError, failed, quoted
 from sgdstudy.problems import bindings, data, linearity, losses, penalties, trial
 from sgdstudy.problems.evaluation import Evaluation
 from sgdstudy.problems.least_squares import LeastSquares
-from sgdstudy.problems.torch_module import copied, functional, load, resetting, trained, uncompiled
+from sgdstudy.problems.torch_module import Functional, copied, load, resetting, trained, uncompiled
 from sgdstudy.problems.torch_state import own_state
 
 INITS = ("default",)
@@ -99,7 +99,8 @@ class Problem(Evaluation):
         if isinstance(model, nn.Module):
             self.source = copied(model).to(self.x.device, self.dtype)
             self._trained = {name: value.shape for name, value in trained(self.source).items()}
-            self.model, self._module_init = functional(self.source, self.x, self._trained)
+            self.model = Functional(self.source, self.x, self._trained)
+            self._module_init = self.model.w
         elif callable(model):
             self.model = model
         else:
@@ -192,6 +193,15 @@ class Problem(Evaluation):
     def names(self) -> list[str]:
         """Names of the module's parameters that are trained, as those; of f(w, x), none."""
         return list(self._trained)
+
+    @cached_property
+    def unreached(self) -> list[str]:
+        """Names of the module's parameters that its loss does not depend on, as far as a trial."""
+        if not isinstance(self.model, Functional) or self.penalties is not None:
+            return []
+        x, y = self.x[: trial.TRIED], self.y[: trial.TRIED]
+        reached = self.model.reached(x, lambda f: self.batch_loss(f[None], y[None]))
+        return [name for name, is_so in zip(self.names, reached, strict=True) if not is_so]
 
     @property
     def draws_starts(self) -> bool:
@@ -337,7 +347,7 @@ class Problem(Evaluation):
         other.w_true = None if self.w_true is None else move(self.w_true)
         if isinstance(self.source, nn.Module):
             module = copied(self.source).to(device=device, dtype=dtype)
-            other.model = functional(module, other.x, self._trained)[0]
+            other.model = Functional(module, other.x, self._trained)
         other._seen = other._glance()
         return other
 

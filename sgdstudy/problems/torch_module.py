@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -92,33 +93,62 @@ def trained(module: nn.Module) -> dict[str, nn.Parameter]:
     return found
 
 
-def functional(
-    module: nn.Module, x: torch.Tensor, names: Collection[str]
-) -> tuple[Callable[..., Any], torch.Tensor]:
-    """Return f(w, x) over the module's flattened parameters, and their present values `(p,)`.
+class Functional:
+    """f(w, x) over a module's flattened parameters.
 
     Args:
         module: what is trained.
         x: inputs, to try it.
         names: of the parameters that w holds; the others stay as they are now.
     """
-    every = dict(module.named_parameters())
-    named = {name: every.pop(name) for name in names}
-    whole = _takes_whole(module, x)
-    shapes = {name: value.shape for name, value in named.items()}
-    sizes = [value.numel() for value in named.values()]
-    fixed = {name: value.clone() for name, value in module.named_buffers()}
-    fixed |= {name: value.detach().clone() for name, value in every.items()}
 
-    def model(w: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        parts = torch.split(w, sizes)
-        pairs = zip(shapes.items(), parts, strict=True)
-        values = {name: part.reshape(shape) for (name, shape), part in pairs}
-        return torch.func.functional_call(module, (values, fixed), (x.long() if whole else x,))
+    def __init__(self, module: nn.Module, x: torch.Tensor, names: Collection[str]) -> None:
+        every = dict(module.named_parameters())
+        named = {name: every.pop(name) for name in names}
+        places = _places(module)
+        self._module, self._whole = module, _takes_whole(module, x)
+        self._shapes = [value.shape for value in named.values()]
+        self._sizes = [value.numel() for value in named.values()]
+        self._places = [places[id(value)] for value in named.values()]
+        self._fixed = {
+            place: value.detach().clone()
+            for value in (*module.buffers(), *every.values())
+            for place in places[id(value)]
+        }
+        self.w = torch.cat([value.detach().flatten() for value in named.values()])
+        _require_read_by_name(module, self, self.w, x, names, self._whole)
 
-    w = torch.cat([value.detach().flatten() for value in named.values()])
-    _require_read_by_name(module, model, w, x, names, whole)
-    return model, w
+    def __call__(self, w: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Return the module's output for parameters `(p,)`."""
+        return self.of(torch.split(w, self._sizes), x)
+
+    def of(self, parts: Iterable[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+        """Return the module's output for parameters one by one, flat each."""
+        values = dict(self._fixed)
+        for part, shape, places in zip(parts, self._shapes, self._places, strict=True):
+            values |= dict.fromkeys(places, part.reshape(shape))
+        given = (x.long() if self._whole else x,)
+        # by all its names: torch's own ties go wrong where a layer itself has two
+        return torch.func.functional_call(self._module, values, given, tie_weights=False)
+
+    def reached(self, x: torch.Tensor, loss: Callable[[torch.Tensor], torch.Tensor]) -> list[bool]:
+        """Return of which parameters a loss of the output is a function at all."""
+        parts = [part.detach().clone().requires_grad_() for part in self.w.split(self._sizes)]
+        value = loss(self.of(parts, x)).sum()
+        return [slope is not None for slope in torch.autograd.grad(value, parts, allow_unused=True)]
+
+
+def _places(module: nn.Module) -> dict[int, list[str]]:
+    """Return by what names a module holds each parameter and buffer, by its `id`.
+
+    A layer that it holds twice has one of its names: it is one place. Tied parameters have several.
+    """
+    found: dict[int, list[str]] = defaultdict(list)
+    for at, part in module.named_modules():
+        for name, value in (*part._parameters.items(), *part._buffers.items()):
+            if value is not None:
+                found[id(value)].append(f"{at}.{name}" if at else name)
+    return found
 
 
 def _takes_whole(module: nn.Module, x: torch.Tensor) -> bool:
@@ -192,30 +222,47 @@ def _require_read_by_name(
     names: Collection[str],
     whole: bool,
 ) -> None:
-    """Refuse a module that reads a parameter from a list or a view of its own.
+    """Refuse a module that reads a parameter from a list or a view of its own, or when it is late.
 
-    With other values it is not f(w, x) then: some of w would never be trained.
+    With other values it is not f(w, x) then: some of w would never be trained. Late is a part that
+    is computed once more for the gradient (`torch.utils.checkpoint`): by then it has its own again.
     """
     draw, few = torch.Generator().manual_seed(0), x[:2].to(w.dtype)
     close, other = CLOSE * torch.finfo(w.dtype).eps, copied(module)
     for _ in range(TIMES):
         moves = MOVED * torch.randn(len(w), generator=draw).to(w.device, w.dtype)
-        moved = w + moves * (1 + w.abs())
-        with torch.no_grad():
-            try:
-                found, again = model(moved, few), model(moved, few)
-                expected = load(other, moved, names)(few.long() if whole else few)
-                if not torch.equal(found, again):
-                    return  # it draws or counts: the trial of the problem says so, too
-                off = (found - expected).abs().max() / expected.abs().max()
-            except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
-                return  # no tensor, or empty: the trial of the problem says so
-        if off > close:
+        moved = (w + moves * (1 + w.abs())).requires_grad_()
+        try:
+            found, again = model(moved, few), model(moved, few)
+            expected = load(other, moved, names)(few.long() if whole else few)
+            if not torch.equal(found, again):
+                return  # it draws or counts: the trial of the problem says so, too
+            off = [_off(found, expected)]
+            (slope,) = torch.autograd.grad(found.sum(), moved)
+            off.append(_off(slope, _slope(expected, other, names)))
+        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
+            return  # no tensor, or empty: the trial of the problem says so
+        if max(off) > close:
             raise InputError(
                 f"the module {type(module).__name__} does not read all its parameters by their "
-                f"names (from a list?), so that they would not be trained; read them as attributes "
-                f"in forward"
+                f"names (from a list?), or not again for its gradient (torch.utils.checkpoint?), "
+                f"so that they would not be trained; read them as attributes in forward"
             )
+
+
+def _off(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Return by how much values are off, relative to the largest."""
+    if not (largest := float(expected.detach().abs().max())):
+        return float(found.detach().abs().max())
+    return float((found - expected).detach().abs().max()) / largest
+
+
+def _slope(output: torch.Tensor, module: nn.Module, names: Collection[str]) -> torch.Tensor:
+    """Return the gradient `(p,)` of the sum of a module's output."""
+    every = dict(module.named_parameters())
+    params = [every[name] for name in names]
+    slopes = torch.autograd.grad(output.sum(), params, allow_unused=True, materialize_grads=True)
+    return torch.cat([slope.flatten() for slope in slopes])
 
 
 def _refuse_side_effects(module: nn.Module, x: torch.Tensor) -> None:

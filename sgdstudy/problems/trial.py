@@ -15,6 +15,7 @@ from sgdstudy.errors import InputError, failed, quoted
 TRIED = 2  # samples
 CLOSE = 1000  # roundings
 CALLS = 3  # more calls of a function that seems to draw
+AMONG = 200  # samples that are tried together and apart
 
 
 class Tried(Protocol):
@@ -53,6 +54,10 @@ def check(problem: Tried, all_x: torch.Tensor, all_y: torch.Tensor, n: int = TRI
         raise InputError(f"{given} returns {quoted(prediction)}; expected a tensor of floats")
     if not prediction.requires_grad:
         raise InputError(f"{given} returns what does not depend on w: it has no gradient")
+    try:
+        torch.autograd.grad(problem.model(w, x), w, torch.ones_like(prediction))
+    except Exception as error:
+        raise failed(f"the gradient of {given}", error) from error
     prediction = prediction.detach()
     _check_shapes(problem, prediction, y, all_y)
     name = f"the loss {problem.loss_name!r}"
@@ -64,6 +69,32 @@ def check(problem: Tried, all_x: torch.Tensor, all_y: torch.Tensor, n: int = TRI
         raise
     except Exception as error:
         raise failed(name, error) from error
+
+
+def adds_up(problem: Tried, x: torch.Tensor, y: torch.Tensor) -> bool:
+    """Whether the loss of samples is the mean of those of its parts, as far as a trial can tell.
+
+    It is not where the model or the loss sees a sample beside others, or asks how many they are:
+    centred activations, contrastive losses, 1 - R^2. Where it fails at a size, nobody knows.
+    """
+    rows = torch.linspace(0, len(x) - 1, min(len(x), AMONG), device=x.device).long()
+    cut = max(1, len(rows) // 3)
+    draw, start = torch.Generator().manual_seed(0), problem.initial([0])[0]
+    noise = torch.randn(len(start), generator=draw).to(start.device, start.dtype)
+    for w in (start, start + 0.1 * noise * (1 + start.abs())):
+        try:
+            with torch.no_grad():
+                together, first, rest = (
+                    problem.batch_loss(problem.model(w, x[part])[None], y[part][None])[0]
+                    for part in (rows, rows[:cut], rows[cut:])
+                )
+        except Exception:  # of the user's functions: the trial of the problem says it
+            return False
+        parts = torch.stack([cut * first, (len(rows) - cut) * rest]) / len(rows)
+        off, size = (together - parts.sum()).abs(), parts.abs().sum()
+        if not bool(off <= CLOSE * torch.finfo(w.dtype).eps * size):
+            return False
+    return True
 
 
 def _check_shapes(

@@ -16,7 +16,6 @@ import torch
 from torch.func import grad, vmap
 
 from sgdstudy.errors import InputError, first_line
-from sgdstudy.problems import losses
 from sgdstudy.quantities import eigen, spread
 from sgdstudy.quantities.spread import nowhere
 
@@ -40,7 +39,7 @@ class Autograd:
     def __init__(self, problem: Problem) -> None:
         self.problem = _exact(problem)
         # a norm of all residuals is no mean over samples: no sample has a gradient of its own
-        self.adds_up = callable(problem.loss) or problem.loss in losses.ADDITIVE
+        self.adds_up = self.problem.adds_up
 
     def batch(self, chunk: Chunk, wanted: frozenset[str]) -> dict[str, np.ndarray]:
         """Return statistics of the batches, `(S, R)` each, NaN off the schedule."""

@@ -99,10 +99,7 @@ class Eager:
 
     def __init__(self, problem: Problem, config: TrainConfig) -> None:
         self.problem = problem
-        given = config.optimizer, config.lr, config.options, problem
-        self.rule: rules.Rule = (
-            groups.make(config.groups, *given) if config.groups else rules.make(*given)
-        )
+        self.rule = _rule(problem, config)
         self.clips = {"norm": config.clip_norm, "value": config.clip_value}
         self.note, self.asks = "", isinstance(self.rule, OneByOne) and self.rule.closure
         if isinstance(self.rule, OneByOne) and len(config.seeds) > 1:
@@ -193,6 +190,11 @@ class Eager:
                 yield rest[0][epoch], rest[1][epoch]
 
 
+def _rule(problem: Problem, config: TrainConfig) -> rules.Rule:
+    given = config.optimizer, config.lr, config.options, problem
+    return groups.make(config.groups, *given) if config.groups else rules.make(*given)
+
+
 def _rates(config: TrainConfig, d: int) -> schedules.Rates:
     """Return the step sizes, by the number of the step; of groups, those of each, `(S, G)`."""
     every = [config.rates(d, lr) for lr in config.lrs]
@@ -270,6 +272,7 @@ def choose(problem: Problem, config: TrainConfig) -> tuple[Engine, str]:
         InputError: `engine="compiled"`, and the step cannot be compiled.
     """
     _try_sizes(problem, config)
+    _require_reached(problem, config)
     if not is_worth_compiling(config, config.n_steps(problem.d)):
         eager = Eager(problem, config)
         return eager, eager.note
@@ -283,6 +286,24 @@ def choose(problem: Problem, config: TrainConfig) -> tuple[Engine, str]:
             ) from None
         eager = Eager(problem, config)
         return eager, eager.note or str(reason)
+
+
+def _require_reached(problem: Problem, config: TrainConfig) -> None:
+    """Refuse to move parameters that the loss does not depend on: torch's optimisers skip them."""
+    if not problem.unreached:
+        return
+    rule, w = _rule(problem, config), torch.ones(1, problem.p).to(problem.x.device, problem.dtype)
+    zero = torch.zeros_like(w)
+    step = rules.Step(zero, w.new_zeros(1), None, lambda *_: (w.new_zeros(()), zero[0]))
+    moved = (rule.update(w, rule.init(w), step)[0] != w)[0]
+    parts = moved.split([shape.numel() for shape in problem.shapes])
+    for name, part in zip(problem.names, parts, strict=True):
+        if name in problem.unreached and part.any():
+            raise InputError(
+                f"the loss does not depend on {name!r}, and the optimizer "
+                f"{rules.name_of(config.optimizer)} moves it all the same (weight_decay?), which "
+                f"torch, where it has no gradient, does not; freeze it by requires_grad_(False)"
+            )
 
 
 def is_worth_compiling(config: TrainConfig, n_steps: int) -> bool:

@@ -141,7 +141,7 @@ def test_mse_rounds_as_torchs_mse_loss(shape):
         assert torch.equal(slope[r], expected_slope)
 
 
-@pytest.mark.parametrize("name", losses.ADDITIVE)
+@pytest.mark.parametrize("name", ["mse", "abs", "cross_entropy"])
 def test_an_additive_loss_is_the_weighted_mean_of_its_batches(name):
     if name == "cross_entropy":
         prediction, y = random(1, 10, 3), torch.arange(10)[None] % 3

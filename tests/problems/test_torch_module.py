@@ -1,0 +1,141 @@
+"""Modules as functions of their parameters: layers with two names, and what no gradient reaches."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import literal, one_line, small_curve
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+import sgdstudy as ss
+
+CURVE = small_curve(noise=0.1)
+X, Y = CURVE.x[:, None], CURVE.y[:, None]
+FEW = {"lr": 0.05, "batch_size": 10, "epochs": 3}
+
+
+def twice():
+    """One layer in two places of a list."""
+    layer = nn.Linear(4, 4)
+    return nn.Sequential(nn.Linear(1, 4), layer, nn.Tanh(), layer, nn.Tanh(), nn.Linear(4, 1))
+
+
+def renamed():
+    """One layer as two attributes."""
+    made = nn.Sequential(nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1))
+    made.again = made[2]
+    return nn.Sequential(*made[:3])
+
+
+def tied_and_twice():
+    """Two layers of one weight, one of them in two places."""
+    made = twice()
+    made[0] = nn.Sequential(nn.Linear(1, 4), nn.Linear(4, 4))
+    made[0][1].weight = made[1].weight
+    return made
+
+
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+@pytest.mark.parametrize("make", [twice, renamed, tied_and_twice])
+def test_a_layer_with_two_names_is_one(make, engine):
+    torch.manual_seed(3)
+    module = make()
+    moving = list(module.parameters())
+    problem = ss.Problem(X, Y, module)
+    assert problem.p == sum(value.numel() for value in moving)
+    history = ss.train(problem, optimizer="SGD", engine=engine, seeds=[0, 1], **FEW)
+    assert all(value.is_leaf for value in problem.source.parameters())
+    loop = literal(module, moving, X, Y, **FEW)
+    assert np.allclose(history.w[0], loop.w, rtol=1e-4, atol=1e-5)  # float32, 18 steps
+    with torch.no_grad():
+        assert torch.allclose(history.module(0)(X), module(X), rtol=1e-4, atol=1e-5)
+
+
+class Part(nn.Module):
+    """A network of which a part gets no gradient."""
+
+    def __init__(self, unused):
+        super().__init__()
+        torch.manual_seed(3)
+        self.a, self.b, self.unused = nn.Linear(1, 4), nn.Linear(4, 1), unused
+
+    def forward(self, x):
+        if self.unused:
+            return self.b(torch.tanh(self.a.weight.detach()[:, 0] * x))
+        with torch.no_grad():
+            z = torch.tanh(self.a(x))
+        return self.b(z)
+
+
+def decays(params):
+    return torch.optim.AdamW(params, lr=0.01)
+
+
+@pytest.mark.parametrize("unused", [True, False])
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+@pytest.mark.parametrize("how", ["SGD", "Adam", "own"])
+def test_what_no_gradient_reaches_does_not_decay_without_a_word(how, engine, unused):
+    settings = {**FEW, "engine": engine, "options": {"weight_decay": 0.1}, "optimizer": how}
+    if how == "own":
+        settings = {"batch_size": 10, "epochs": 3, "optimizer": decays}
+    problem = ss.Problem(X, Y, Part(unused))
+    with pytest.raises(ss.InputError, match=r"does not depend on 'a\.weight'.*freeze it") as error:
+        ss.train(problem, **settings)
+    assert one_line(error)
+
+
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+@pytest.mark.parametrize("settings", [{}, {"options": {"momentum": 0.9}}, {"optimizer": "Adam"}])
+def test_where_nothing_would_move_it_all_is_as_in_torch(settings, engine):
+    module = Part(unused=False)
+    start = module.a.weight.detach().flatten().numpy().copy()
+    problem = ss.Problem(X, Y, module)
+    assert problem.unreached == ["a.weight", "a.bias"]
+    history = ss.train(problem, engine=engine, **{"optimizer": "SGD", **FEW, **settings})
+    assert np.array_equal(history.w[0][:4], start)
+
+
+def test_with_a_penalty_the_loss_reaches_all():
+    problem = ss.Problem(X, Y, Part(unused=False), penalty=("l2", 0.1))
+    history = ss.train(problem, optimizer="SGD", **FEW)
+    assert (abs(history.w[0][:4]) < abs(problem.initial([0])[0][:4].numpy())).all()
+
+
+class Late(Part):
+    """A network a part of which is computed once more for its gradient."""
+
+    def forward(self, x):
+        z = checkpoint(lambda x: torch.tanh(self.a(x)), x, use_reentrant=False)
+        return self.b(z)
+
+
+class InPlace(Part):
+    """A network that changes what its gradient needs."""
+
+    def forward(self, x):
+        return self.b(self.a(x).relu_().add_(1))
+
+
+class Sparse(nn.Module):
+    """An embedding whose gradient is sparse."""
+
+    def __init__(self):
+        super().__init__()
+        self.e, self.b = nn.Embedding(5, 4, sparse=True), nn.Linear(4, 1)
+
+    def forward(self, x):
+        return self.b(self.e(x[:, 0]))
+
+
+@pytest.mark.parametrize(
+    ("module", "x", "words"),
+    [
+        (Late(False), X, "not again for its gradient"),
+        (InPlace(False), X, "the gradient of the model.*inplace"),
+        (Sparse(), torch.arange(len(X))[:, None] % 5, "the gradient of the model.*sparse"),
+    ],
+)
+def test_a_gradient_that_cannot_be_had_is_one_line_when_the_problem_is_made(module, x, words):
+    with pytest.raises(ss.InputError, match=words) as error:
+        ss.Problem(x, Y, module)
+    assert one_line(error)
