@@ -6,8 +6,9 @@ a loop over s are one. The same goes for `settings.s`, `cfg["s"]` and `scales[0]
 of functions notes what they read, and is looked at before it is trained.
 
 A variable counts where another value was put in its place; so does a number, a text or a small
-array within an object, module, class, dict or list that a variable holds, where a function may read
-it: objects by the attributes that the functions name, dicts by the keys that they name, if any.
+array or table within an object, module, class, dict or list that a variable holds, or a buffer of
+a network, where a function may read it: objects by the attributes that the functions name, dicts by
+the keys that they name, if any.
 What functions change by themselves does not count, nor what is added to a dict or list, or taken
 from it: so do caches, counters and logs.
 """
@@ -21,6 +22,7 @@ import enum
 import functools
 import itertools
 import os
+import sys
 import types
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
@@ -244,6 +246,9 @@ def _parts(variable: Variable, uses: Uses) -> dict[str, Any]:
             if (content := _of_array(value)) is not None:
                 found[part] = content
             return
+        elif _is_table(value) and value.size <= MOST_ITEMS:
+            axes = [axis.tolist() for axis in value.axes]
+            found[part] = repr((str(value.dtypes), axes, value.to_numpy().tolist())).encode()
         for step, item in _within(value, uses):
             add(part + step, item, deep + 1)
 
@@ -268,6 +273,12 @@ def _of_array(value: Any) -> bytes | None:
         return repr((value.dtype, value.tolist())).encode()
     except Exception:  # sparse, or on no device
         return None
+
+
+def _is_table(value: Any) -> bool:
+    """Whether a value is a table or a column of pandas, which need not be imported."""
+    pandas: Any = sys.modules.get("pandas")
+    return pandas is not None and isinstance(value, (pandas.DataFrame, pandas.Series))
 
 
 def _within(value: Any, uses: Uses) -> Iterator[tuple[str, Any]]:
@@ -311,6 +322,9 @@ def _attributes(value: Any) -> dict[str, Any]:
         return found
     slots = [name for space in own for name in space.get("__slots__", ()) if hasattr(value, name)]
     found |= {name: getattr(value, name) for name in slots} | getattr(value, "__dict__", {})
+    if isinstance(value, nn.Module):
+        for held in ("_buffers", "_modules"):
+            found |= value.__dict__.get(held, {})
     found.pop("training", None)  # of modules, which says nothing of what they do here
     return found
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dis
 import functools
 import itertools
+import re
+import sys
 import types
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -15,7 +17,7 @@ OUTER = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM
 ASKS = ("LOAD_ATTR", "LOAD_METHOD")
 PADDING = ("EXTENDED_ARG", "PRECALL", "CALL", "PUSH_NULL")
 NAMES = frozenset({"__name__", "__qualname__"})
-LABELS = NAMES | {"__doc__", "__annotations__"}
+LABELS = NAMES | {"__doc__", "__annotations__", "__module__"}
 # what these store is not changed, and what they name need not be read
 MAKES = ("__init__", "__post_init__", "__new__", "__setstate__", "__eq__", "__repr__", "__hash__")
 # methods of dicts, lists and sets that change them
@@ -77,8 +79,10 @@ def labels_read(code: Code) -> frozenset[str]:
 
     The names of classes, as `type(self).__name__`, are not among them.
     """
-    found = set[str]()
+    found = set(texts(code) & LABELS)
     steps = [step for step in dis.get_instructions(code) if step.opname not in PADDING]
+    if "get_type_hints" in code.co_names:
+        found.add("__annotations__")
     for i, step in enumerate(steps):
         if step.opname in ASKS and step.argval in LABELS:
             before = {one.argval for one in steps[max(0, i - 3) : i]}
@@ -92,6 +96,15 @@ def texts(code: Code) -> frozenset[str]:
     """Return the texts that are constants of a code, and of those in it."""
     found = {c for c in _constants(code.co_consts) if isinstance(c, str)}
     return frozenset(found.union(*map(texts, _inside(code))))
+
+
+@functools.lru_cache(maxsize=10_000)
+def asked_of(code: Code) -> frozenset[str]:
+    """Return the names that a code may ask objects for, by `getattr` or a format too."""
+    found = set[str]()
+    for text in texts(code):
+        found |= set(re.findall(r"\w+", text)) if "{" in text else {text}
+    return read_by(code)[1] | found
 
 
 @functools.lru_cache(maxsize=10_000)
@@ -109,7 +122,7 @@ def only_grown(code: Code) -> frozenset[str]:
     steps = [step for step in dis.get_instructions(code) if step.opname != "EXTENDED_ARG"]
     for step, then in itertools.pairwise(steps):
         if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF"):
-            grows = then.opname in ("LOAD_ATTR", "LOAD_METHOD") and then.argval in GROWS
+            grows = _is_method(then) and then.argval in GROWS
             (grown if grows else read).add(step.argval)
     for inner in _inside(code):
         grown |= only_grown(inner)
@@ -166,6 +179,14 @@ def done(code: Code) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
         for mine, theirs in zip((names, changed, grown), done(inner), strict=True):
             mine |= theirs
     return frozenset(names), frozenset(changed), frozenset(grown)
+
+
+def _is_method(step: dis.Instruction) -> bool:
+    """Whether a step asks for a method in order to call it."""
+    # since 3.12 one operation asks for both, and its lowest bit says which
+    return step.opname == "LOAD_METHOD" or (
+        step.opname == "LOAD_ATTR" and sys.version_info >= (3, 12) and bool((step.arg or 0) & 1)
+    )
 
 
 def _constants(values: Iterable[Any]) -> Iterator[Any]:

@@ -44,7 +44,6 @@ _SILENT = """
     __weakref__ _abc_impl
 """
 SILENT = frozenset(_SILENT.split())
-BY_NAME = frozenset({"getattr", "vars"})  # they may ask a module for anything
 LOGS = (list, set, deque)
 ANNOTATE = ("dataclasses", "inspect", "types", "typing")  # what they hold of classes calls none
 
@@ -89,6 +88,8 @@ class _Walk:
         self._calm = False  # whether classes are named only, as in annotations
         self._codes: list[Code] = []  # of the user's functions
         self._values: list[Any] = []  # arrays and lists, in the order of the walk
+        # attributes that are written where they are asked for, with whose they are
+        self._aside: list[tuple[Any, Mapping[str, Any]]] = []
 
     def add(self, value: Any) -> None:
         """Write a value."""
@@ -111,12 +112,12 @@ class _Walk:
 
     def finish(self) -> None:
         """Write what of all that was met is read in another way than by its name."""
-        for one in afterwards.more(self._alive, self._codes, self._values):
+        for one in afterwards.more(self._alive, self._codes, self._values, self._aside):
             self._write(*one.names)
             self._calm = one.named_only
             self._within(f"'s {'.'.join(one.names[1:])}", one.value)
-        if name := afterwards.file_read(self._alive, self._codes):
-            raise self._unseen(f"a file, by {name}")
+        if what := afterwards.unseen(self._alive, self._codes):
+            raise self._unseen(what)
 
     def _whole(self, value: Any) -> None:
         """Write what may refer to itself, once."""
@@ -124,7 +125,7 @@ class _Walk:
             self._function(value)
         elif isinstance(value, types.MethodType):
             self._items("method", (value.__func__, value.__self__))
-        elif isinstance(value, outside.NAMED):
+        elif outside.is_named(value):
             self._named(value)
         elif isinstance(value, types.ModuleType):
             if not is_installed_module(value):
@@ -189,6 +190,10 @@ class _Walk:
             self._within("'s fill value", value.view().fill_value)
         if not is_installed_class(cls) or (isinstance(value, torch.Tensor) and attributes):
             self._within("'s attributes", attributes)
+        elif attributes:
+            self._aside.append((value, attributes))
+        if isinstance(value, torch.Tensor) and value._backward_hooks:
+            self._items("hooks", value._backward_hooks.values())
         if isinstance(value, np.ndarray) and value.dtype.hasobject:
             self._items("objects", value.ravel().tolist())
             return
@@ -215,7 +220,8 @@ class _Walk:
             self._write(module, code.co_qualname, version(module))
         else:
             self.add(code)
-            self._globals(code, value.__globals__, _modules_in(value))
+            builtins = value.__builtins__  # type: ignore[attr-defined]
+            self._globals(code, value.__globals__, _modules_in(value), builtins)
         self._within("'s defaults", value.__defaults__)
         self._within("'s defaults", value.__kwdefaults__)
         for name, cell in zip(code.co_freevars, value.__closure__ or (), strict=True):
@@ -237,11 +243,15 @@ class _Walk:
         self._items("constants", code.co_consts)
 
     def _globals(
-        self, code: Code, space: Mapping[str, Any], modules: Iterable[tuple[str, types.ModuleType]]
+        self,
+        code: Code,
+        space: Mapping[str, Any],
+        modules: Iterable[tuple[str, types.ModuleType]],
+        builtins: Mapping[str, Any],
     ) -> None:
         """Write the globals that a code reads, and of modules what it asks them for."""
         names, asked, imported = bytecode.read_by(code)
-        by_name = min(names & (BY_NAME - space.keys()), default="")
+        by_name = min(names & (afterwards.BY_NAME - space.keys()), default="")
         shown = outside.GLIMPSES & (asked | (bytecode.texts(code) if by_name else set()))
         if shown:
             raise self._unseen(f"anything, by {min(shown)}")
@@ -250,7 +260,6 @@ class _Walk:
         if len(there) < len(imported):
             raise self._unseen("a module that it imports, and has not imported yet")
         modules = [*there, *modules]
-        builtins = vars(sys.modules["builtins"])
         for name in sorted(names & (space.keys() | builtins.keys())):
             value = space[name] if name in space else builtins[name]
             self._write(name)
@@ -277,8 +286,9 @@ class _Walk:
         self._write("module", module.__name__, version(module.__name__))
         # by `__getattr__` it may make up what it is asked for
         asked = bytecode.read_by(code)[1] | ({"__getattr__"} if own else set())
-        for name in sorted(asked & vars(module).keys()):
-            value = vars(module)[name]
+        held = vars(module) if own else _with_what_is_loaded_late(module, asked)
+        for name in sorted(asked & held.keys()):
+            value = held[name]
             self._write(name)
             if isinstance(value, types.ModuleType):
                 self._module(name, value, code, by_name, seen)
@@ -358,6 +368,10 @@ class _Walk:
         self._within("", given)
         if not _says_nothing_new(state, attributes):
             self._within("", state)
+        told = {**(_named_in(state) or {}), **attributes}
+        # a partial tells them with its arguments, and says otherwise once it was asked for them
+        held = {} if isinstance(value, functools.partial) else getattr(value, "__dict__", {})
+        self._aside.append((value, {name: held[name] for name in held if name not in told}))
         self._items("items", items)
         self._items("pairs", pairs)
 
@@ -373,11 +387,17 @@ def _with_hooks_numbered(attributes: dict[str, Any]) -> dict[str, Any]:
 
 def _says_nothing_new(state: Any, attributes: Mapping[str, Any]) -> bool:
     """Whether a state says no more than the attributes do, as that of most objects."""
+    names = _named_in(state)
+    if names is None:
+        return state is None
+    return all(name in attributes and names[name] is attributes[name] for name in names)
+
+
+def _named_in(state: Any) -> dict[str, Any] | None:
+    """Return what a state says of attributes; None: it is no dict, nor a pair of them."""
     if isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict):
         state = {**(state[0] or {}), **state[1]}
-    if not isinstance(state, dict):
-        return state is None
-    return all(name in attributes and state[name] is attributes[name] for name in state)
+    return state if isinstance(state, dict) else None
 
 
 def _modules_in(function: types.FunctionType) -> list[tuple[str, types.ModuleType]]:
@@ -388,6 +408,16 @@ def _modules_in(function: types.FunctionType) -> list[tuple[str, types.ModuleTyp
             if isinstance(cell.cell_contents, types.ModuleType):
                 found.append((name, cell.cell_contents))
     return found
+
+
+def _with_what_is_loaded_late(module: types.ModuleType, asked: frozenset[str]) -> Mapping[str, Any]:
+    """Return what an installed module holds, and what it loads where it is asked for it."""
+    late: dict[str, Any] = {}
+    for name in (asked & set(dir(module))) - vars(module).keys():
+        with contextlib.suppress(Exception), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            late[name] = getattr(module, name)
+    return {**vars(module), **late}
 
 
 def _is_log(code: Code, name: str, value: Any) -> bool:

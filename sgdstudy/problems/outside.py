@@ -1,8 +1,9 @@
 """What Python and installed packages have that reads the world outside: files, frames, variables.
 
-Of Python's own modules those are listed that compute from what they are given, and nothing else:
-what a function or class of another one does may depend on anything. An installed package computes,
-but for what is called as readers are (`read_csv`, `load`, `memmap`) or lies in a module `io`.
+Of Python's own modules and of installed packages those are listed that compute from what they are
+given, and nothing else: what a function or class of another one does may depend on anything, but
+for a `torch.nn.Module`. A package that computes may yet read where something is called as readers
+are (`read_csv`, `load`, `memmap`, `ExcelFile`) or lies in a module `io`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import types
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from sgdstudy.problems.installed import is_installed_class, is_installed_function
 
@@ -37,9 +39,18 @@ HARMLESS = {
     "os": frozenset(_WRITERS.split()),
     "posixpath": frozenset(_TEXTS.split()),
 }
+# installed packages and modules of theirs that compute
+_PACKAGES = """
+    attr attrs autograd backpack beartype cockpit einops functorch gpytorch jax jaxlib jaxtyping
+    joblib ml_dtypes mpmath networkx numba numpy opt_einsum pandas pyarrow.compute pyarrow.lib pytz
+    scipy sgdstudy sklearn sortedcontainers sympy toolz torch torchmetrics tqdm typeguard
+    typing_extensions unfoldNd wrapt
+"""
+PACKAGES = frozenset(_PACKAGES.split())
 READERS = re.compile(
-    "(connect|fetch|file|fromregex|from_?file|genfromtxt|imread|load|loadmat|loadtxt|memmap|open"
-    "|read|scan|urlopen)(_.*)?",
+    "(connect|fetch|file|fromregex|from_?file|genfromtxt|get_option|imread|load|loadmat|loadtxt"
+    "|memmap|memory_map|open|read|scan|urlopen)(_.*)?"
+    r"|(?-i:[A-Z]\w*(File|Reader|Source|Store|Stream))",
     re.IGNORECASE,
 )
 DATA_SETS = re.compile("load_(breast_cancer|diabetes|digits|iris|linnerud|wine)")  # of scikit-learn
@@ -47,7 +58,8 @@ BUILTINS = ("globals", "eval", "exec", "compile", "__import__", "open", "input")
 ENVIRONMENT = ("environ", "environb")
 # attributes that show what is not written, whatever they are asked of
 _GLIMPSES = """
-    __builtins__ __closure__ __globals__ __subclasses__ cell_contents f_back f_builtins f_globals
+    __builtins__ __closure__ __globals__ __subclasses__ cell_contents co_filename co_firstlineno
+    co_linetable co_lines co_lnotab co_name co_positions co_qualname f_back f_builtins f_globals
     f_locals read_bytes read_text tb_frame
 """
 GLIMPSES = frozenset(_GLIMPSES.split())
@@ -76,13 +88,24 @@ def reader(value: Any) -> str:
     if isinstance(value, types.FunctionType):
         module = value.__globals__.get("__name__") if is_installed_function(value) else None
     elif isinstance(value, type):
+        if issubclass(value, nn.Module):
+            return ""
         module = value.__module__ if is_installed_class(value) else None
-    elif isinstance(value, NAMED):
+    elif is_named(value):
         module = home(value)
     else:
         return ""
     name = getattr(value, "__name__", "")
     return f"{module}.{name}" if module and _reads(str(module), str(name)) else ""
+
+
+def is_named(value: Any) -> bool:
+    """Whether a value is a function not written in Python: Cython's has a class of its own."""
+    if isinstance(value, (types.FunctionType, type)):
+        return False
+    if isinstance(value, NAMED):
+        return True
+    return isinstance(_of_type(value, "__name__"), types.GetSetDescriptorType) and callable(value)
 
 
 def home(value: Any) -> str:
@@ -94,8 +117,9 @@ def home(value: Any) -> str:
 
 def computes(module: str) -> bool:
     """Whether a module only computes from what it is given, but for what is called as readers."""
-    root = module.partition(".")[0]
-    return root not in sys.stdlib_module_names or root.lstrip("_") in COMPUTE
+    root, _, more = module.partition(".")
+    second = more.partition(".")[0]
+    return root.lstrip("_") in COMPUTE or not PACKAGES.isdisjoint({root, f"{root}.{second}"})
 
 
 def _reads(module: str, name: str) -> bool:
@@ -103,7 +127,8 @@ def _reads(module: str, name: str) -> bool:
     if parts[0] in sys.stdlib_module_names:
         root = {"posix": "os", "nt": "os"}.get(parts[0], parts[0].lstrip("_"))
         return not (root in COMPUTE or name in HARMLESS.get(root, ()))
-    return "io" in parts or bool(READERS.fullmatch(name) and not DATA_SETS.fullmatch(name))
+    reads = READERS.fullmatch(name) and not DATA_SETS.fullmatch(name)
+    return not computes(module) or "io" in parts or bool(reads)
 
 
 @functools.cache
@@ -113,3 +138,9 @@ def _blind() -> dict[int, str]:
     found = {id(builtins[name]): name for name in BUILTINS}
     # no environb on Windows
     return found | {id(system[name]): f"os.{name}" for name in ENVIRONMENT if name in system}
+
+
+def _of_type(value: Any, name: str) -> Any:
+    """Return what the class of a value has under a name; nothing is run."""
+    spaces = (vars(cls) for cls in type(value).__mro__)
+    return next((space[name] for space in spaces if name in space), None)

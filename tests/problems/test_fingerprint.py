@@ -7,6 +7,8 @@ it is the same, of two numbers it is not.
 import collections.abc
 import configparser
 import copy
+import csv
+import decimal
 import enum
 import functools
 import gzip
@@ -20,7 +22,9 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 import types
+import typing
 import warnings
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -28,6 +32,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
+import pyarrow.csv
+import pyarrow.dataset
+import pyarrow.parquet
 import pytest
 import torch
 from conftest import one_line
@@ -36,6 +44,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+import sgdstudy as ss
 from sgdstudy.problems.fingerprint import Unseen, fingerprint
 
 SPACE = """
@@ -497,11 +506,23 @@ def outside_of(text, **given):
         ("(lambda module: module.environ)(os)", "module os"),
         ("held['read']('a')", "getline"),
         ("scaled(w)", "ufunc"),
+        ("pyarrow.csv.read_csv('a')['v'][0].as_py() * x", "read_csv"),
+        ("pyarrow.parquet.ParquetFile('a').read()", "ParquetFile"),
+        ("pyarrow.dataset.dataset('a').to_table()", "dataset"),
+        ("pyarrow.OSFile('a').read()", "OSFile"),
+        ("np.lib.npyio.DataSource().open('a')", "DataSource"),
+        ("pd.get_option('display.max_rows') * x", "get_option"),
+        ("ss.load_losses('a').loss[0] * x", "load_losses"),
+        ("ss.load_steps('a').loss[0] * x", "load_steps"),
+        ("psutil.Process().num_threads() * x", "Process"),
+        ("reads.__code__.co_firstlineno * x", "co_firstlineno"),
+        ("len(reads.__code__.co_filename) * x", "co_filename"),
     ],
 )
 def test_what_reads_the_world_outside_is_unseen(text, reads):
     given = {"p": Path("a"), "held": {"read": linecache.getline}}
     given["scaled"] = np.frompyfunc(lambda value: 2 * value, 1, 1)
+    given |= {"pyarrow": pyarrow, "psutil": psutil, "ss": ss}
     with pytest.raises(Unseen, match=reads) as error:
         fingerprint(outside_of(text, **given))
     assert one_line(error)
@@ -597,12 +618,173 @@ def one_memory_or_two(k):
     return lambda w, x: one.add_(1) + other
 
 
+def on_table(k):
+    table = pd.DataFrame({"a": [1.0]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        table.scale = k
+    return lambda w, x: table.scale * x
+
+
+def on_masked(k):
+    values = np.ma.array([1.0, 2.0])
+    values.scale = k
+    return lambda w, x: getattr(values, "scale") * x  # noqa: B009
+
+
+def documented_by_name(k):
+    function = documented(k)
+    return lambda w, x: int(getattr(function, "__doc__")) * x  # noqa: B009
+
+
+def of_a_module(k):
+    function = closure(0)
+    function.__module__ = "a" * k
+    return lambda w, x: len(function.__module__) * x
+
+
+def hinted(k):
+    def function(w, x):
+        return w
+
+    function.__annotations__ = {"w": typing.Literal[k]}
+    return lambda w, x: typing.get_args(typing.get_type_hints(function)["w"])[0] * x
+
+
+def with_gradient(k):
+    values = torch.zeros(1, requires_grad=True)
+    values.grad = torch.tensor([float(k)])
+    return lambda w, x: values.grad * x
+
+
+def hooked(k):
+    values = torch.ones(1, requires_grad=True)
+    values.register_hook(lambda gradient: k * gradient)
+    return lambda w, x: torch.autograd.grad(values.sum(), values)[0] * x
+
+
+def of_a_view(k):
+    values = torch.tensor([1.0, k])[:1]
+    return lambda w, x: values.as_strided((1,), (1,), 1) * x
+
+
+def base_of_a_view(k):
+    values = torch.tensor([1.0, k])[:1]
+    return lambda w, x: values._base[1] * x
+
+
+def base_of_an_array(k):
+    values = np.array([1.0, k])[:1]
+    return lambda w, x: values.base[1] * x
+
+
+def strided(k):
+    values = np.zeros((2, 3), order="CF"[k % 2])
+    return lambda w, x: values.strides[0] * x
+
+
+def strided_tensor(k):
+    values = torch.zeros(2, 2)
+    values = values.T if k % 2 else values
+    return lambda w, x: values.stride()[0] * x
+
+
+def written_to(k):
+    values = np.zeros(3)
+    values.flags.writeable = bool(k % 2)
+    return lambda w, x: values.flags.writeable * x
+
+
+def with_metadata(k):
+    values = np.zeros(1, np.dtype("f8", metadata={"k": k}))
+    return lambda w, x: values.dtype.metadata["k"] * x
+
+
+def rounded(k):
+    decimal.getcontext().prec = k + 1
+    return lambda w, x: float(decimal.Decimal(1) / decimal.Decimal(3)) * x
+
+
+def rounded_number(k):
+    decimal.getcontext().prec = k + 1
+    number = decimal.Decimal(1)
+    return lambda w, x: float(number / 3) * x
+
+
+def logged(k):
+    logging.getLogger("test_fingerprint.gain").gain = k
+    return lambda w, x: logging.getLogger("test_fingerprint.gain").gain * x
+
+
+def of_level(k):
+    log = logging.getLogger("test_fingerprint.level")
+    log.setLevel(10 * k)
+    return lambda w, x: log.isEnabledFor(15) * x
+
+
+def of_a_dialect(k):
+    csv.register_dialect("test_fingerprint", delimiter=",;"[k % 2])
+    return lambda w, x: len(next(csv.reader(["1;2"], "test_fingerprint"))) * x
+
+
+def printed(k):
+    np.set_printoptions(precision=k + 1)
+    return lambda w, x: float(str(np.array([1 / 3]))[1:-1]) * x
+
+
+def of_a_zone(k):
+    os.environ["TZ"] = ("UTC", "Asia/Tokyo")[k % 2]
+    time.tzset()
+    return lambda w, x: time.localtime(0).tm_hour * x
+
+
+def of_builtins(k):
+    names = {"__builtins__": {"abs": lambda value: k * value}}
+    exec("def function(w, x): return abs(x)", names)
+    return names["function"]
+
+
+def appended_to(k):
+    log = [0] * k
+
+    def function(w, x):
+        append = log.append
+        return len(append.__self__) * x
+
+    return function
+
+
+def caused(k):
+    error = ValueError()
+    error.__cause__ = KeyError(k)
+    return lambda w, x: error.__cause__.args[0] * x
+
+
 LATER = [
     masked, filled, on_tensor, on_parameter, documented, called, annotated, annotated_class,
-    one_list_or_two, one_memory_or_two,
+    one_list_or_two, one_memory_or_two, on_table, on_masked, documented_by_name, of_a_module,
+    hinted, with_gradient, hooked, of_a_view, base_of_a_view, base_of_an_array, strided,
+    strided_tensor, written_to, with_metadata, rounded, rounded_number, logged, of_level,
+    of_a_dialect, printed, of_a_zone, of_builtins, appended_to, caused,
 ]  # fmt: skip
 
 
+@pytest.fixture
+def process():
+    """The state of the process, put back after the test."""
+    kept, zone, options = decimal.getcontext().copy(), os.environ.get("TZ"), np.get_printoptions()
+    yield
+    decimal.setcontext(kept)
+    os.environ.pop("TZ", None)
+    if zone is not None:
+        os.environ["TZ"] = zone
+    time.tzset()
+    np.set_printoptions(**options)
+    if "test_fingerprint" in csv.list_dialects():
+        csv.unregister_dialect("test_fingerprint")
+
+
+@pytest.mark.usefixtures("process")
 @pytest.mark.parametrize("maker", LATER)
 def test_what_hangs_on_a_value_and_what_is_one_in_memory(maker):
     assert fingerprint(maker(1)) == fingerprint(maker(1)) != fingerprint(maker(2))
@@ -632,6 +814,69 @@ def test_what_is_put_into_an_installed_package_is_seen(name, monkeypatch):
         patch.setattr(where, attribute, value, raising=False)
         assert fingerprint(maker()) != before
     assert fingerprint(maker()) == before
+
+
+class Times:
+    """A callable object of the user's."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, x):
+        return self.factor * x
+
+
+def times(k):
+    return functools.partialmethod(lambda module, x, k: k * x, k=k)
+
+
+OTHERS = {
+    "partial method": (nn.ELU, "forward", times, nn.ELU),
+    "object": (nn.CELU, "forward", Times, lambda: nn.Sequential(nn.CELU())),
+    "partial of an installed one": (
+        F, "softsign", lambda k: functools.partial(torch.mul, other=k), nn.Softsign,
+    ),
+    "installed one": (F, "softsign", lambda k: (torch.sin, torch.cos)[k % 2], nn.Softsign),
+    "method of another": (nn.ELU, "forward", lambda k: (nn.ReLU, nn.GELU)[k % 2].forward, nn.ELU),
+    "value by name": (
+        nn.Hardtanh, "gain", lambda k: k, lambda: outside_of("getattr(nn.Hardtanh, 'gain') * x"),
+    ),
+    "value in a format": (
+        nn.Hardtanh, "gain", lambda k: k, lambda: outside_of("'{0.gain}'.format(nn.Hardtanh)"),
+    ),
+    "defaults": (nn.Softplus.__init__, "__defaults__", lambda k: (k + 0.5, 20.0), nn.Softplus),
+    "defaults by keyword": (
+        nn.Softplus.forward, "__kwdefaults__", lambda k: {"more": k}, nn.Softplus,
+    ),
+    "class": (F, "softsign", lambda k: type("Own", (Times,), {"gain": k}), nn.Softsign),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_whatever_is_put_into_an_installed_package_is_seen(name, monkeypatch):
+    where, attribute, value, maker = OTHERS[name]
+    found = [fingerprint(maker())]
+    for k in (1, 2, 2):
+        with monkeypatch.context() as patch:
+            patch.setattr(where, attribute, value(k), raising=False)
+            found.append(fingerprint(maker()))
+    assert fingerprint(maker()) == found[0]
+    assert len(set(found[:3])) == 3
+    assert found[2] == found[3]
+
+
+def test_how_a_tensor_was_made_is_unseen():
+    leaf = torch.ones(1, requires_grad=True)
+    made = 2 * leaf
+    with pytest.raises(Unseen, match="how a tensor was made"):
+        fingerprint(lambda w, x: torch.autograd.grad(made.sum(), leaf)[0] * x)
+
+
+def test_ordinary_packages_are_seen():
+    words = pd.DataFrame({"a": ["b", "c"]})
+    einops = pytest.importorskip("einops")
+    assert fingerprint(lambda w, x: einops.rearrange(words.a == "b", "a -> 1 a") * x)
+    assert fingerprint(nn.Transformer(4, 2, 1, 1, 4, batch_first=True))
 
 
 def test_a_file_name_makes_no_function_installed():

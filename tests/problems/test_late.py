@@ -17,6 +17,7 @@ from os import getenv
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import one_line
@@ -73,6 +74,33 @@ def module_that_makes_its_attributes_up(k):
     module: Any = types.ModuleType("late_settings")
     module.__getattr__ = lambda name: values[name]
     return lambda: module.delta, functools.partial(values.__setitem__, "delta")
+
+
+@form
+def table(k):
+    held = pd.DataFrame({"delta": [k]})
+    return lambda: float(held.delta[0]), lambda value: held.__setitem__("delta", [value])
+
+
+@form
+def column(k):
+    held = pd.Series([k])
+    return lambda: float(held[0]), functools.partial(held.__setitem__, 0)
+
+
+@form
+def buffer_of_a_network(k):
+    network = torch.nn.Linear(1, 1)
+    network.register_buffer("delta", torch.tensor([k], dtype=torch.float64))
+    return lambda: float(network.delta), network.delta.fill_
+
+
+@form
+def buffer_in_a_network(k):
+    network = torch.nn.Sequential(torch.nn.Linear(1, 1))
+    network[0].register_buffer("delta", torch.tensor([k], dtype=torch.float64))
+    network.inner = network[0]
+    return lambda: float(network.inner.delta), network.inner.delta.fill_
 
 
 @form
