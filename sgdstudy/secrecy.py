@@ -1,11 +1,12 @@
 """Passwords, tokens and keys in texts: found, left out, and shown nowhere from then on.
 
-Two things are looked for: an address with a user before its @, and a setting whose name says that
-its value is a secret, as a command line, an environment, a program, JSON or a header writes it.
-Where the name alone does not tell, the value has to look like a secret; what a program computes is
-none. The patterns are put together from forms, each of which stands beside an example of what it
-finds. What a form repeats either stops where it may begin again or is bounded: so the time goes
-with the length of a text, whatever stands in it.
+Three things are looked for: an address with a user before its @; a setting whose name says that
+its value is a secret, as a command line, an environment, a program, JSON or a header writes it; and
+what a key or a token is known by, whatever stands before it. Where the name alone does not tell,
+the value has to look like a secret; what a program computes is none. The patterns are put together
+from forms, each of which stands beside an example of what it finds. What a form repeats either
+stops where it may begin again or is bounded: so the time goes with the length of a text, whatever
+stands in it.
 """
 
 from __future__ import annotations
@@ -42,14 +43,17 @@ PART = r"[\w.-]{0,40}"  # "ssl" of "sslpassword"
 ANY_SECRET = "passw|passphrase|pwd|secret|token|credential|api[_.-]?key|signature"  # "token"
 A_KEY = "sig|auth|(?:ssl|access|account)?[_.-]?key"  # "sslkey"
 SURE_SECRET = (  # "pwd" of "PWD=...", but not of "PWD=/home/ada"
-    "passwo?r?d|passphrase|pwd(?!=/)|secret|(?:access|auth|api)[_.-]?(?:token|key)"
+    "passwo?r?[dt]|mot.?de.?passe|passphrase|pwd(?!=/)|secret"
+    "|(?:access|auth|api)[_.-]?(?:token|key)"
     "|(?:account|secret)[_.-]?key"
 )
 OPENS = "[?&;#]|%3B|%26"  # "&" of "?a=b&token=c", written out where it is in another address
 OF_ADDRESS = rf"(?:{OPENS})(?:{PART}(?:{ANY_SECRET}){PART}|{A_KEY})"  # "?access_token"
 OF_TEXT = rf"(?<![\w.-]){PART}(?:{SURE_SECRET})"  # "db.password", which is nothing else
+A_CODE = r"(?<![^\W_])(?:pin|otp|passcode|cookies?)"  # "pin", which may be a number
 OF_OPTION = (  # "--hf-token", and no "--max-tokens", "--author"
-    rf"[\w.-]{{0,40}}?(?:{SURE_SECRET}|(?<![^\W_])(?:token|auth|authorization|bearer|credentials?"
+    rf"[\w.-]{{0,40}}?(?:{SURE_SECRET}|{A_CODE}|(?<![^\W_])(?:token|auth|authorization|bearer"
+    r"|credentials?"
     r"|(?:account|license|private|secret|signing|ssh|ssl)[_.-]?key))"
 )
 A_NUMBER = r"[\d.,]+"  # "5" of "--max-token 5"
@@ -64,22 +68,42 @@ NO_SECRET = r"(?:None|True|False)\b"  # "None" of "f(password=None)"
 
 IN_BRACES = r"\{(?:[^{}]|\}\})*\}"  # "{a;b}}c}", as drivers of ODBC write a password
 IN_CODED_BRACES = r"%7B(?:(?!%7D).|%7D%7D){0,500}%7D"  # "%7Ba%3Bb%7D": the same in an address
-IN_QUOTES = r"'[^'\n]*'|\"[^\"\n]*\""  # "'a b'"
+TRIPLE = r"'''[\s\S]{1,2000}?'''|\"\"\"[\s\S]{1,2000}?\"\"\""  # "'''a'''"
+IN_QUOTES = rf"{TRIPLE}|'[^'\n]*'|\"[^\"\n]*\""  # "'a b'"
+ADJOINING = (  # "'a' 'b'", which a program takes for one text
+    rf"[bruf]{{0,2}}(?:{TRIPLE}|'[^'\n]*'(?:[ \t]{{0,4}}'[^'\n]*'){{0,20}}"
+    rf"|\"[^\"\n]*\"(?:[ \t]{{0,4}}\"[^\"\n]*\"){{0,20}})"
+)
+BREAK = r"[ \t]{0,4}\\?(?:#[^\n]{0,80})?\r?\n[+-]?[ \t]{0,40}"  # the end of a line, in a diff too
+WRAPPED = rf"\(?{BREAK}{ADJOINING}(?:{BREAK}{ADJOINING}){{0,20}}"  # "'a'" on the next line
 BARE = r"(?:(?!%3B|%26)(?:[^\s&;#'\"]|['\"](?=\w)))*"  # "a'b"
 VALUE = "|".join((IN_BRACES, IN_CODED_BRACES, IN_QUOTES, BARE))
+VALUES = "|".join((IN_BRACES, IN_CODED_BRACES, ADJOINING, WRAPPED, BARE))
 
 # ---- the same in a program, in JSON, in a header -------------------------------------------------
 
 QUOTE = r"\\{0,3}['\"]"  # "\\"" of a text in a text
-AS = r"[ \t]{0,4}(?:(?::[ \t]{0,4}[\w.\[\]| ,]{1,40}?)?:?=(?!=)|:)[ \t]{0,4}\(?"  # ": str = "
+AS = (  # ": str = ", " => ", " ?= "
+    r"[ \t]{0,4}(?:(?::[ \t]{0,4}[\w.\[\]| ,]{1,40}?)?[:?]?=(?!=)>?|:)[ \t]{0,4}\(?"
+)
 IS = r"[ \t]{0,4}[!=]=[ \t]{0,4}"  # " == "
 PAIR = rf"(?<=[(\[]['\"])%s{QUOTE}[ \t]?,[ \t]{{0,4}}"  # "password', " of "('password', 'x')"
 PLACE = r"\$?\{[^{}'\"\n]{0,80}\}|%\(?\w{0,40}\)?s|<[\w -]{1,40}>|\.{3}"  # "{password}", "%s"
 FILLED_IN = rf"[bruf]{{0,2}}{QUOTE}(?:{PLACE}){QUOTE}"  # "f'{password}'"
 ESCAPED = r"\\{1,3}(?:'[^'\\\n]{1,500}(?:\\{1,3}')?|\"[^\"\\\n]{1,500}(?:\\{1,3}\")?)"  # "\\"a\\""
 UNESCAPED = r"'(?:[^'\\\n]|\\.){1,500}'?|\"(?:[^\"\\\n]|\\.){1,500}\"?"  # "'it\\'s'"
-LITERAL = rf"(?!{FILLED_IN})[bruf]{{0,2}}(?:''|\"\")?(?:{ESCAPED}|{UNESCAPED})"  # "b'a'"
-OPENED = r"(?=[bruf]{0,2}\\{0,3}['\"]{1,3}[^\s'\"\\,).;:\]}+%])"  # "'a" of "print('password: ', x)"
+LITERAL = (  # "b'a'"
+    rf"(?!{FILLED_IN})[bruf]{{0,2}}(?:{TRIPLE}|(?:''|\"\")?(?:{ESCAPED}|{UNESCAPED}))"
+)
+OPENED = (  # "'a" of "print('password: ', x)"
+    r"(?=(?:(?:''|\"\")[ \t]{1,4}){0,4}[bruf]{0,2}\\{0,3}['\"]{1,3}[^\s'\"\\,).;:\]}+%])"
+)
+ANOTHER = (  # " 'b'" of "'a' 'b'"
+    rf"(?:(?<=')[ \t]{{0,4}}(?=[bruf]{{0,2}}')|(?<=\")[ \t]{{0,4}}(?=[bruf]{{0,2}}\")){LITERAL}"
+)
+STRINGS = rf"(?:(?:''|\"\")[ \t]{{1,4}}){{0,4}}{LITERAL}(?:{ANOTHER}){{0,20}}"  # "'' 'a' 'b'"
+NEXT_LINE = rf"(?P<wrapped>(?<=[=(]){BREAK})?"  # the end of "password = ("
+LINES = rf"(?(wrapped)(?:{BREAK}{LITERAL}){{0,20}})"  # what follows "'a'" there
 ENDS = r"(?![(\[]|\.\w)"  # what goes on so is called, or looked up
 WRITTEN = r"[^\s'\"(){}\[\],;<>.\\]"  # "!" of "password: a!1"
 BOTH = r"(?=%s{0,80}?\d)(?=%s{0,80}?[a-z])"  # a digit, and a letter
@@ -107,7 +131,47 @@ SEVERAL = (  # "Cookie: " before "a=b; c=d"
 BEARER = r"(?<!\w)bearer[ \t]{1,4}"  # "Bearer "
 OF_HEADER = r"[^\s'\"]+"  # "YWRhOnB3"
 TO_ITS_END = r"[^\n]+"  # "a=b; c=d"
+SET = rf"(?<!\w)set\w{{0,40}}?(?:{SURE_SECRET})\d{{0,2}}\([ \t]{{0,4}}"  # "set_password("
+SET_TO = rf"{STRINGS}(?:,[ \t]{{0,4}}{STRINGS}){{0,3}}"  # "'service', 'ada', 'a'"
+TAG = rf"<{PART}(?:{SURE_SECRET})[^<>\n]{{0,80}}>"  # "<password>"
+IN_TAG = rf"(?!(?:{PLACE})<)[^<>\n]{{1,500}}(?=</)"  # "a" of "a</password>"
+DEFAULT = (  # "--password', default=" before "'a'"
+    rf"--(?:{PART}(?:{SURE_SECRET})|{PERHAPS}){QUOTE},[^()]{{0,120}}?default[ \t]?=[ \t]?"
+)
+BLOCK = (
+    rf"{OF_TEXT}\d{{0,2}}{QUOTE}?:[ \t]{{0,4}}[|>][+-]?\d?(?=[ \t]{{0,4}}\r?\n)"  # "password: |"
+)
+IN_BLOCK = (  # "\n  a\n  b", as YAML writes lines
+    r"[ \t]{0,4}\r?\n[+-]?(?P<indent>[ \t]{1,40})[^\n]{1,500}"
+    r"(?:\n[+-]?(?P=indent)[^\n]{1,500}){0,40}"
+)
+LOGIN = r"(?<!\w)login\s{1,4}\S{1,80}\s{1,4}[+-]?\s{0,8}password[ \t]{1,4}"  # "login ada password "
+MACHINE = rf"(?<!\w)machine\s{{1,4}}\S{{1,80}}\s{{1,4}}[+-]?\s{{0,8}}{LOGIN}"  # in .netrc
+SIGNED = (  # "--user ada:" and "curl -u ada:", and neither "1000:1000" nor "https://"
+    r"(?<![\w.-])(?:--(?:proxy-)?user|--login|(?<=curl )-u)(?:[ \t]{1,4}|=)['\"]?[^\s:'\"@/]{0,80}:"
+)
+SIGNED_SHORT = r"(?<![\w.-])-u[ \t]{1,4}['\"]?[^\s:'\"@/]{0,80}:"  # "-u ada:"
+OF_USER = r"(?!//|\d{1,10}(?![^\s'\"]))[^\s'\"]+"  # "a" of "ada:a"
+THE = rf"{OF_TEXT}(?:[ \t](?:is|was))?[ \t]"  # "the password " before "'a'"
+QUOTED = rf"(?!{FILLED_IN}){OPENED}(?:'[^'\n]{{1,200}}'|\"[^\"\n]{{1,200}}\")(?!\w)"  # "'a'"
 OF_TWO = rf"(?<!\w)auth{QUOTE}?{AS}{LITERAL},[ \t]{{0,4}}"  # "auth=('ada', " before a password
+
+# ---- what keys and tokens are known by -----------------------------------------------------------
+
+PEM = r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----"  # "-----BEGIN RSA PRIVATE KEY-----"
+OF_PEM = (  # "MIIE\n-----END PRIVATE KEY-----", or what is left of it
+    r"(?=[\s\\nrbf'\"+-]{0,60}(?:[A-Z0-9+/=]{16}|Proc-Type))"
+    r"(?:(?!-----BEGIN|-----END)[\s\S]){1,10000}-----END [A-Z0-9 ]{0,40}-----"
+    r"|(?:(?:\s|\\[nr]|[+-]){0,40}[A-Z0-9+/=]{16,}){1,500}"
+)
+SHAPE = (  # "AKIAIOSFODNN7EXAMPLE"
+    r"(?<![\w.-])(?:gh[pousr]_[A-Z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{20,}|hf_[A-Z0-9]{30,}"
+    r"|sk-(?=[\w-]{0,80}?\d)[\w-]{20,}|xox[abeprs]-(?=[\w-]{0,80}?\d)[\w-]{10,}"
+    r"|(?:AKIA|ASIA)[0-9A-Z]{16}(?!\w)|eyJ[\w-]{5,}+\.[\w-]{5,}+\.[\w-]{5,})"
+)
+HOOK = r"hooks\.slack\.com/(?:services|workflows)/"  # "hooks.slack.com/services/"
+OF_CALL = r"(?<!\w)login\([ \t]{0,4}"  # "login(" before "'0f12...'"
+LONG = rf"{QUOTE}[\w-]{{20,200}}{QUOTE}"  # "'0123456789abcdef0123'"
 
 # ---- what is looked for --------------------------------------------------------------------------
 
@@ -117,22 +181,37 @@ ADDRESS = re.compile(rf"{HEAD}((?:{USER})?{REST})", re.I)  # one in a text
 # "databricks://token:profile": MLflow takes no name before the colon, people have put a token there
 DATABRICKS = re.compile(r"(databricks[\w-]{0,10}://)([^\s'\"<>:]*:[^\s'\"<>]*)", re.I)
 TYPED = re.compile(rf"((?<![\w.-])--({OF_OPTION})(?:=|[ \t]{{1,4}}))(?!-)({VALUE})", re.I)
-KEYED = re.compile(rf"((?:{OF_ADDRESS}|{OF_TEXT})(?:{EQUALS}))(?!{NO_SECRET})({VALUE})", re.I)
+KEYED = re.compile(rf"((?:{OF_ADDRESS}|{OF_TEXT})(?:{EQUALS}))(?!{NO_SECRET})({VALUES})", re.I)
+KNOWN = [
+    re.compile(rf"({before})({value})", re.I)
+    for before, value in ((PEM, OF_PEM), ("", SHAPE), (HOOK, REST), (OF_CALL, LONG))
+]
 SAID = [
     re.compile(rf"({before})({value})", re.I)
     for before, value in (
-        (rf"{OF_TEXT}\d{{0,2}}{QUOTE}\]?(?:{AS}|{IS})", rf"{LITERAL}|{A_WORD}"),
-        (rf"{OF_TEXT}\d{{0,2}}(?:{AS}|{IS})", rf"{OPENED}{LITERAL}|{A_WORD}"),
-        (rf"(?<![\w.-])(?:{PERHAPS})(?:{QUOTE}\]?)?{AS}", TOKEN),
+        (rf"{OF_TEXT}\d{{0,2}}{QUOTE}\]?(?:{AS}|{IS})", rf"{NEXT_LINE}{STRINGS}{LINES}|{A_WORD}"),
+        (rf"{OF_TEXT}\d{{0,2}}(?:{AS}|{IS})", rf"{NEXT_LINE}{OPENED}{STRINGS}{LINES}|{A_WORD}"),
+        (rf"(?<![\w.-])(?:{PERHAPS})(?:{QUOTE}\]?)?{AS}", rf"{NEXT_LINE}{TOKEN}"),
         (rf"(?<![\w.-])(?:{PERHAPS})(?:{UNSPACED})", A_TOKEN),
         (PAIR % f"(?:{PART}(?:{SURE_SECRET})|{PERHAPS})", TOKEN),
         (OF_TWO, LITERAL),
+        (SET, SET_TO),
+        (TAG, IN_TAG),
+        (DEFAULT, TOKEN),
+        (rf"(?=--{PART}(?:{SURE_SECRET})){DEFAULT}", rf"{OPENED}{STRINGS}"),
+        (BLOCK, IN_BLOCK),
+        (MACHINE, OF_HEADER),
+        (LOGIN, A_WORD),
+        (SIGNED, OF_USER),
+        (SIGNED_SHORT, A_WORD),
+        (THE, QUOTED),
         (AUTHORIZED, OF_HEADER),
         (SEVERAL, TO_ITS_END),
         (BEARER, A_TOKEN),
     )
 ]
-NAMED = re.compile("pass|pwd|pw|secret|token|key|sig|auth|bearer|credential|cookie", re.I)
+NAMED = re.compile("pass|pwd|pw|secret|token|key|sig|auth|bearer|credential|cookie|-u|login", re.I)
+A_USER = re.compile("-u|(?:--?)?(?:user|proxy-user|login)")  # the option before "ada:a"
 PATHS = ("sqlite", "file")  # after their three slashes comes a path
 SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "DATABRICKS_TOKEN", "PGPASSWORD")
 LEAST_SECRET = 8  # characters that nothing else is likely to have
@@ -151,6 +230,8 @@ def without_secrets(text: str, whole: bool = False) -> str:
     >>> print(without_secrets("no answer of https://ada:x@y@host:5000/a@b; psql://a:/b@c/d?token=e&f=g"))
     no answer of https://host:5000/a@b; psql://c/d?token=...&f=g
     """
+    for form in KNOWN:
+        text = form.sub(_noted_key if whole else _without_key, text)
     if whole:
         ends = [0, *(found.start() for found in NEXT.finditer(text)), len(text)]
         words = (text[i:j] for i, j in itertools.pairwise(ends))
@@ -199,6 +280,11 @@ def of_option(name: Any, value: Any, whole: bool = True) -> Any:
         return "..."
     if isinstance(value, Mapping) and re.fullmatch(OF_OPTION, f"{name}", re.I):
         return {key: of_option(name, part, whole) for key, part in value.items()}
+    if isinstance(value, str) and A_USER.fullmatch(f"{name}"):
+        user, colon, password = value.partition(":")
+        if colon and not re.search("[/@]", user) and re.match(OF_USER, password):
+            _secrets.update(_forms(password))
+            return f"{user}:..."
     if isinstance(value, (list, tuple)):
         parts = [of_option(name, part, whole) for part in value]
         if len(value) == 2 and isinstance(value[0], str) and _looks_secret(value[1]):
@@ -211,9 +297,9 @@ def _is_secret(name: Any, value: float | str) -> bool:
     """Whether the value of an option that is called so is a secret."""
     if value == "" or isinstance(value, bool):
         return False
-    if re.fullmatch(rf"{PART}(?:{SURE_SECRET})", f"{name}", re.I):
+    if re.fullmatch(rf"{PART}(?:{SURE_SECRET}|{A_CODE})", f"{name}", re.I):
         return True
-    if re.fullmatch(f"{PERHAPS}s?", f"{name}", re.I) and _looks_secret(value):
+    if re.fullmatch(f"{PERHAPS}s?|-p", f"{name}", re.I) and _looks_secret(value):
         return True
     known = re.fullmatch(OF_OPTION, f"{name}", re.I) is not None
     return known and re.fullmatch(A_NUMBER, f"{value}") is None
@@ -238,7 +324,8 @@ def of_words(words: Sequence[str]) -> list[str]:
     for word in words:
         before = "" if given and word.startswith("-") else before  # an option may take several
         name, equals, value = word.partition("=")
-        own = equals and _is_secret(name, value) and not _is_secret(before, word)
+        own = equals and (A_USER.fullmatch(name) or _is_secret(name, value))
+        own = own and not _is_secret(before, word)
         shown.append(f"{name}={of_option(name, value)}" if own else of_option(before, word))
         given = shown[-1] == "..."
         before = before if given else word

@@ -29,11 +29,12 @@ on the disk (`fsync`), of a sweep a group of runs at a time. **What was damaged 
 read as numbers**: Parquet files, streams, checkpoints, the JSON files of a run that goes on, an
 answer's claims, text and figures carry checksums (CRC-32: of every column of a row group, of the
 footer, of every block of a stream and those before it, of all of a smaller file; those of a run's
-Parquet files and of an answer are its tags too, so that no file of another run passes for its own),
-and what is read is compared with them. Nothing makes MLflow's database tell: SQLite has no
-checksums of its pages. One command at a time writes to an invocation; `prune` leaves it alone then,
-also where the other begins while `prune` asks. A file of a store is a file: links and pipes are
-named and neither followed nor waited for. **What a command writes for you** (`report`, `pack`,
+Parquet files and of an answer are its tags too, and a stream's begin with the key of its run, so
+that no file of another run passes for its own), and what is read is compared with them. Nothing
+makes MLflow's database tell: SQLite has no checksums of its pages. One command at a time writes to
+an invocation; `prune` leaves it alone then, also where the other begins while `prune` asks. A file
+of a store is a file: links and pipes are named and neither followed nor waited for. **What a
+command writes for you** (`report`, `pack`,
 `export`, `grade`, `guesses`) is there whole or not at all, what was there stays until then, and
 nothing of another kind is written over.
 

@@ -4,7 +4,8 @@ A Parquet file of ours holds, between its last column and its footer, where read
 for nothing, a CRC-32 of every column of every row group as it lies there, headers of pages
 included, and one of the footer. Only what is read is checked. A block of an Arrow stream carries a
 CRC-32 of its values in its own metadata, which goes on from that of the block before: none is there
-twice, or missing between two. Files of earlier versions have neither, and are read as they are.
+twice, or missing between two. That of the first goes on from whose stream it is, which its schema
+says too. Files of earlier versions have neither, and are read as they are.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from sgdstudy.errors import Away, InputError, StoreError, reason, shortage
 
 NAME, KIND = b"checksums", b"crc32"  # in the metadata of a schema: the file has some
 CHAINED = b"crc32 chained"  # of a stream: those of an earlier version know only of their own block
+OWNER = b"rows of"  # in the metadata of a stream's schema: the key of its run, and its kind
 MAGIC = b"SGDSUMS1"
 MARK = b"\xff\xff\xff\xff"  # how a message of Arrow begins; its head's length follows
 MOST_HEAD = 1 << 16  # bytes: a thousand columns
@@ -277,13 +279,27 @@ def sum_of(batch: pa.RecordBatch, before: bytes = b"0") -> bytes:
     return f"{total:08x}".encode()
 
 
-def checked_blocks(reader: pa.ipc.RecordBatchStreamReader) -> Iterator[pa.RecordBatch]:
+def sum_of_owner(owner: bytes | None) -> bytes:
+    """Return what the checksums of a stream begin with; None: an earlier version wrote it."""
+    return b"0" if owner is None else b"%08x" % zlib.crc32(owner)
+
+
+def checked_blocks(
+    reader: pa.ipc.RecordBatchStreamReader, owner: bytes
+) -> Iterator[pa.RecordBatch]:
     """Yield the blocks of a stream as they were written, without what was written beside them.
 
+    Args:
+        reader: of the stream.
+        owner: whose it has to be.
+
     Raises:
-        Damaged: one is not what was written.
+        Damaged: one is not what was written, or the stream is another's.
     """
-    kind, before = (reader.schema.metadata or {}).get(NAME), b"0"
+    schema = reader.schema.metadata or {}
+    if schema.get(OWNER, owner) != owner:
+        raise Damaged("it is the stream of another run, or of other rows")
+    kind, before = schema.get(NAME), sum_of_owner(schema.get(OWNER))
     for batch, told in reader.iter_batches_with_custom_metadata():
         try:
             batch.validate(full=True)  # Arrow's own lengths are read from the file too

@@ -23,6 +23,7 @@ from sgdstudy.history.checksums import (
     CHAINED,
     KIND,
     NAME,
+    OWNER,
     UNREADABLE,
     Damaged,
     Within,
@@ -33,6 +34,7 @@ from sgdstudy.history.checksums import (
     readable,
     seal,
     sum_of,
+    sum_of_owner,
     undamaged,
 )
 
@@ -177,11 +179,12 @@ class ArrowStream:
         folder: where they lie.
         sync: whether every block is on the disk before anything else happens; False: whoever
             writes sees to that himself.
+        run: the key of the run that they are of.
     """
 
-    def __init__(self, folder: Path, sync: bool = True) -> None:
+    def __init__(self, folder: Path, sync: bool = True, run: str = "") -> None:
         folder.mkdir(exist_ok=True)  # in one that is there: it may have been moved
-        self.folder, self._sync = folder, sync
+        self.folder, self._sync, self._run = folder, sync, run
         self._files: dict[str, Any] = {}
         self._opened: dict[str, os.stat_result] = {}  # what these are
         self._writers: dict[str, pa.ipc.RecordBatchStreamWriter] = {}
@@ -194,14 +197,16 @@ class ArrowStream:
 
     def append(self, kind: str, batch: pa.RecordBatch) -> None:
         """Append rows as they are."""
-        new = kind not in self._writers
+        new, owner = kind not in self._writers, _owner(self._run, kind)
+        about = {NAME: CHAINED, OWNER: owner}
         if new:
             self._open(kind)
-            schema = batch.schema.with_metadata({NAME: CHAINED})
+            schema = batch.schema.with_metadata(about)
             self._writers[kind] = pa.ipc.new_stream(self._files[kind], schema)
+            self._sums[kind] = sum_of_owner(owner)
         self._require_open()
-        marked = batch.replace_schema_metadata({NAME: CHAINED})
-        self._sums[kind] = sum_of(batch, self._sums.get(kind, b"0"))
+        marked = batch.replace_schema_metadata(about)
+        self._sums[kind] = sum_of(batch, self._sums[kind])
         self._writers[kind].write_batch(marked, {KIND: self._sums[kind]})
         self._files[kind].flush()
         if self._sync:
@@ -275,9 +280,8 @@ class ArrowStream:
         Raises:
             Damaged: there are less rows than were written; what comes before is as it was.
         """
-        path = self._path(kind)
-        if path.exists() or kind in counted(self.folder):
-            yield from read_stream(path)
+        if has_stream(self.folder, kind):
+            yield from read_stream(self._path(kind), self._run)
 
     def to_parquet(self, kind: str, path: Path) -> int:
         """Write one Parquet file of all blocks, without holding them; return its rows.
@@ -315,22 +319,34 @@ class Files:
         yield from file.iter_batches(ROW_GROUP)
 
 
-def read_stream(path: Path) -> Iterator[pa.RecordBatch]:
+def _owner(run: str, kind: str) -> bytes:
+    """Return whose a stream is, as it says itself."""
+    return f"{run} {kind}".encode()
+
+
+def read_stream(path: Path, run: str = "") -> Iterator[pa.RecordBatch]:
     """Read an Arrow stream, up to the point where its writer was cut off.
 
+    Args:
+        path: where it is.
+        run: the key of the run that it has to be of.
+
     Raises:
-        Damaged: there are less rows than were written; what comes before is as it was.
+        Damaged: there are less rows than were written, or it is another's; what comes before is as
+            it was.
         Away: it cannot be read now, and may be as it was.
     """
     n_rows, what, expected = 0, "", None
     try:
         expected = counted(path.parent).get(path.stem)  # before the stream, which may be growing
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise Damaged("it is no file", expected)
         with open(path, "rb") as file:
             size, start = os.fstat(file.fileno()).st_size, 0
             try:
                 reader = pa.ipc.open_stream(pa.PythonFile(Within(file), mode="r"))
                 start = file.tell()
-                for batch in checked_blocks(reader):
+                for batch in checked_blocks(reader, _owner(run, path.stem)):
                     n_rows, start = n_rows + batch.num_rows, file.tell()
                     yield batch
                 if file.read(1):
@@ -351,6 +367,11 @@ def read_stream(path: Path) -> Iterator[pa.RecordBatch]:
     missing = None if expected is None else max(0, expected - n_rows)
     if what or missing:
         raise Damaged(what or "it is shorter than what was written", missing)
+
+
+def has_stream(folder: Path, kind: str) -> bool:
+    """Whether there is a stream of a kind of rows in a folder, or was one."""
+    return (folder / f"{kind}.arrow").exists() or kind in counted(folder)
 
 
 def counted(folder: Path) -> dict[str, int]:

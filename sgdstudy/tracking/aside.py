@@ -18,7 +18,7 @@ from typing import Any
 from sgdstudy.errors import one_line
 from sgdstudy.language import say, to_say, unknown
 from sgdstudy.tracking import shapes
-from sgdstudy.tracking.entries import ORIGIN
+from sgdstudy.tracking.entries import A_KEY, ORIGIN
 from sgdstudy.tracking.places import links_in, remove_folder
 from sgdstudy.tracking.store import Store
 
@@ -55,6 +55,11 @@ def put(store: Store, folder: Path, reason: str) -> Path:
     (folder / REASON).write_text(one_line(reason) + "\n", encoding="utf-8")
     os.replace(folder, place)
     return place
+
+
+def folders_of(store: Store, key: str) -> list[Path]:
+    """Return what a run recorded that is set aside, by its key, which anybody may have written."""
+    return sorted(_place(store).glob(f"{key}*")) if A_KEY.fullmatch(key) else []
 
 
 def listed(store: Store) -> list[Aside]:

@@ -12,7 +12,7 @@ from sgdstudy.secrecy import recordable
 
 KEY = "sgdstudy.key"  # tag: the name of the run's folder
 ORIGIN = "sgdstudy.unpacked_from"  # tag: the run's id in the store that it was packed from
-A_KEY = re.compile("[0-9]{13}-[0-9a-f]{12}", re.ASCII)
+A_KEY = re.compile("[0-9]{13,15}-[0-9a-f]{12}", re.ASCII)  # from 2287 on more than 13
 Point = tuple[str, int, float]  # key, step, value
 Stamped = tuple[str, int, float, int]  # and the time in ms
 

@@ -171,9 +171,13 @@ class Journal(Sending):
             if age <= BEGIN_SECONDS and not (folder / "opening.json").exists():
                 return None  # being begun, or being removed: its owner is at it
             lock.acquire(timeout=0)
-        except (Timeout, OSError) as error:
+        except (Timeout, FileNotFoundError):  # it lives, or has ended at this moment
+            return None
+        except OSError as error:
             if shortage(error):
                 raise
+            text = to_say("{folder} is left alone: {why}")
+            log.warning("%s", say(text, folder=folder, why=reason_of(error)))
             return None
         try:
             opening = shapes.read_json(folder / "opening.json", shapes.OPENING)

@@ -20,11 +20,11 @@ from sgdstudy import checks
 from sgdstudy.checks import SeedsLike
 from sgdstudy.errors import InputError
 from sgdstudy.history.checksums import Sealed, readable, require_threads
-from sgdstudy.history.rows import AXIS, read_stream
+from sgdstudy.history.rows import AXIS, has_stream, read_stream
 from sgdstudy.language import say
 from sgdstudy.recipe.columns import PREFIX
 from sgdstudy.text import counted, number
-from sgdstudy.tracking import shapes
+from sgdstudy.tracking import aside, shapes
 from sgdstudy.tracking.claims import claims_of
 from sgdstudy.tracking.entries import A_KEY, KEY
 from sgdstudy.tracking.parquet import LABELS, Source, gather
@@ -195,12 +195,17 @@ def _rows(
                     raise ValueError(f"its column {name} holds no whole numbers")
         return rows, sealed
     key = run.tags.get(KEY, "")
-    stream = store.streams / key / f"{kind}.arrow"
-    if A_KEY.fullmatch(key) and stream.is_file():  # the run is going on, or was killed
-        for link in filter(Path.is_symlink, (stream, stream.parent)):
+    going_on = [store.streams / key] if A_KEY.fullmatch(key) else []  # or it was killed
+    for own in [*going_on, *aside.folders_of(store, key)]:
+        stream = own / f"{kind}.arrow"
+        for link in filter(Path.is_symlink, (stream, own)):
             raise InputError(f"{link} is a symbolic link, which is not followed; remove it")
+        if not has_stream(own, kind):
+            continue
+        if not stream.exists() and not (own / "opening.json").exists():
+            continue  # the run ended at this moment
         with readable(stream):
-            batches = list(read_stream(stream))
+            batches = list(read_stream(stream, key))
         return (ds.dataset(pa.Table.from_batches(batches)), None) if batches else None
     rows = None if run.invocation else _metric_history(store, run, kind)
     return None if rows is None else (rows, None)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, reason, unwritable
+from sgdstudy.errors import InputError, Refused, reason, unwritable
 from sgdstudy.history.rows import AXIS
 from sgdstudy.language import say, to_say
 from sgdstudy.tracking import aside, shapes
@@ -48,7 +48,7 @@ from sgdstudy.tracking.writing import writing
 log = logging.getLogger("sgdstudy")
 FORMAT = 1
 OURS = re.compile(rb"PK\x03\x04.{26}[0-9a-f]{32}/run\.json", re.DOTALL)  # how a file begins
-LATEST_MS = 10**13  # the year 2286: a key has 13 digits
+LATEST_MS = 10**15  # what comes after takes no more digits: the year is 33658
 PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 MOST_JSON = 8_000_000  # bytes of one run.json: a journal reads `shapes.MOST_BYTES`
 ID = re.compile("[0-9a-f]{32}")
@@ -117,9 +117,11 @@ def pack(store: Store, names: Iterable[str], path: Path, invocation: str = "late
         raise InputError(f"there is no run of {', '.join(names)} to pack")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as draft, zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as file:
+        how: dict[str, Any] = {"compression": zipfile.ZIP_DEFLATED, "strict_timestamps": False}
+        with replacing(path) as draft, zipfile.ZipFile(draft, "w", **how) as file:
             for study, run in runs.values():
-                _add(file, store, study, run)
+                with _kept_meanwhile(store, run):
+                    _add(file, store, study, run)
     except OSError as error:
         raise unwritable(path, error) from error
     return list(runs)
@@ -136,10 +138,29 @@ def _chosen(store: Store, name: str, invocation: str) -> Iterator[tuple[str, Tra
     yield run.tags["sgdstudy.study"], run
 
 
+@contextmanager
+def _kept_meanwhile(store: Store, run: TrackedRun) -> Iterator[None]:
+    """Say so where somebody drops a run while it is packed."""
+    try:
+        yield
+    except (InputError, OSError):
+        try:
+            dropped = store.client.get_run(run.run_id).info.lifecycle_stage == "deleted"
+        except Refused as error:
+            dropped = error.code == "RESOURCE_DOES_NOT_EXIST"
+        if not dropped:
+            raise
+        text = to_say("the run {run} was dropped meanwhile; nothing is packed, try again")
+        raise InputError(say(text, run=named([run]))) from None
+
+
 def _add(file: zipfile.ZipFile, store: Store, study: str, run: TrackedRun) -> None:
     if run.status == "RUNNING":
         text = to_say("the run {run} is going on; pack it when it is over")
         raise InputError(say(text, run=f"{run.run_id} ({run.name})"))
+    if aside.folders_of(store, run.tags.get(KEY, "")):
+        text = to_say("what the run {run} recorded is set aside: sgdstudy recover says why")
+        raise InputError(say(text, run=named([run])))
     there = names_of_artifacts(store, run)
     names = [name for name in there if _is_name(name)]
     told = [f"{kind}.parquet" for kind in AXIS if had_rows(store, run, kind)]
@@ -166,7 +187,8 @@ def _add(file: zipfile.ZipFile, store: Store, study: str, run: TrackedRun) -> No
     if len(description) > MOST_JSON:
         text = to_say("the run {run} has too many points to be packed: {size:.0f} MB of text")
         raise InputError(say(text, run=named([run]), size=len(description) / 1e6))
-    file.writestr(f"{run.run_id}/run.json", description)
+    dated = zipfile.ZipInfo(f"{run.run_id}/run.json")  # in 1980: a zip holds no year after 2107
+    file.writestr(dated, description, zipfile.ZIP_DEFLATED)
     for name in [*folders, *sorted({*there} - {*names})]:
         which = {"name": repr(name), "run": named([run])}
         text = to_say("{name} of the run {run} is left out: only files with plain names are packed")

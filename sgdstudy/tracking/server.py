@@ -260,9 +260,9 @@ def check(uri: str, client: Callable[[], Any]) -> None:
             ) from None
         raise
     except Away as error:
+        mend = "start it, or " if "does not answer (" in str(error) else ""
         raise Away(
-            f"{error}; start it, or unset MLFLOW_TRACKING_URI (or leave out --store) to use a "
-            f"local store"
+            f"{error}; {mend}unset MLFLOW_TRACKING_URI (or leave out --store) to use a local store"
         ) from None
 
 

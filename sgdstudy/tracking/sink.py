@@ -29,7 +29,7 @@ from sgdstudy.language import parted, say
 from sgdstudy.tracking import describe
 from sgdstudy.tracking.chart_points import INTERIM_POINTS, Series
 from sgdstudy.tracking.durable import sync
-from sgdstudy.tracking.entries import Closing, Point, Stamped, stamp
+from sgdstudy.tracking.entries import KEY, Closing, Point, Stamped, stamp
 from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.retry import reason_of
 from sgdstudy.tracking.shapes import SUM_OF
@@ -49,7 +49,7 @@ class RunSink:
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
-        self.stream = ArrowStream(journal.folder, sync=journal.later is None)
+        self.stream = _stream_of(journal, sync=journal.later is None)
         self._series = Series(journal.opening.metrics)
         self._next = time.monotonic() + INTERIM_SECONDS
         self._interim = 0
@@ -173,7 +173,7 @@ def close_interrupted(
         tags["sgdstudy.error"] = f"{type(error).__name__}: {reason_of(error)}"
     series, n_rows, last = Series(journal.opening.metrics), 0, None
     for kind, axis in AXIS.items():
-        for batch in undamaged(ArrowStream(journal.folder).batches(kind), []):
+        for batch in undamaged(_stream_of(journal).batches(kind), []):
             if batch.num_rows:
                 series.add(kind, Rows.of(batch, axis))
             if kind == "steps" and batch.num_rows:
@@ -203,7 +203,7 @@ def to_parquet(journal: Journal, written: Mapping[str, int] | None = None) -> di
         journal: the run's.
         written: how many rows of each kind there have to be, as far as that is known.
     """
-    stream, lost, sums = ArrowStream(journal.folder), list[str](), dict[str, str]()
+    stream, lost, sums = _stream_of(journal), list[str](), dict[str, str]()
     for kind in AXIS:
         damaged: list[Damaged] = []
         n_rows = 0
@@ -241,6 +241,10 @@ def to_parquet(journal: Journal, written: Mapping[str, int] | None = None) -> di
         which = {"name": journal.opening.name, "what": journal.lost}
         log.warning("%s", say("{name}: {what}", **which))
     return sums | ({DAMAGED: journal.lost} if lost else {})
+
+
+def _stream_of(journal: Journal, sync: bool = True) -> ArrowStream:
+    return ArrowStream(journal.folder, sync, journal.opening.tags[KEY])
 
 
 def _rows_to_parquet(stream: ArrowStream, kind: str, damaged: list[Damaged], path: Path) -> None:

@@ -16,6 +16,7 @@ import sgdstudy as ss
 from sgdstudy.errors import Away
 from sgdstudy.history import rows as written
 from sgdstudy.history.checksums import (
+    CHAINED,
     KIND,
     NAME,
     Damaged,
@@ -320,6 +321,12 @@ def test_files_of_earlier_versions_are_read_as_they_are(whole, tmp_path):
         for batch in batches:  # sums that know of no other block
             writer.write_batch(batch, {KIND: sum_of(batch)})
     assert pa.Table.from_batches(list(read_stream(path))).equals(rows)
+    batches, before = [batch.replace_schema_metadata({NAME: CHAINED}) for batch in batches], b"0"
+    with open(path, "wb") as file, pa.ipc.new_stream(file, batches[0].schema) as writer:
+        for batch in batches:  # that know not whose stream it is
+            before = sum_of(batch, before)
+            writer.write_batch(batch, {KIND: before})
+    assert pa.Table.from_batches(list(read_stream(path, "a run"))).equals(rows)
 
 
 def test_a_checksum_stands_for_names_kinds_and_values():

@@ -19,12 +19,13 @@ from conftest import one_line
 from mlflow.exceptions import MlflowException
 
 import sgdstudy as ss
-from sgdstudy.history.rows import Rows
+from sgdstudy.history.rows import AXIS, Rows
 from sgdstudy.tracking import aside, recovery, shapes
 from sgdstudy.tracking import journal as module
 from sgdstudy.tracking.durable import write_json
 from sgdstudy.tracking.entries import KEY, Closing, Opening
 from sgdstudy.tracking.journal import Journal
+from sgdstudy.tracking.pack import pack
 from sgdstudy.tracking.places import local_path, remove_folder
 from sgdstudy.tracking.recovery import recover
 from sgdstudy.tracking.retry import is_away
@@ -34,6 +35,7 @@ from sgdstudy.tracking.store import open_store
 from sgdstudy.tracking.tracked_run import TrackedRun
 
 CALLS = ("create_run", "log_batch", "log_inputs", "set_terminated")  # those a run makes
+ONE = np.ones((1, 1), bool)
 DATA = {"name": "small", "digest": "0a1b", "profile": {"d": 1}}
 
 
@@ -495,6 +497,97 @@ def test_a_damaged_stream_is_kept_and_the_rows_that_are_missing_are_counted(open
     kept = local_path(run.info.artifact_uri) / "steps.arrow.damaged"
     assert kept.read_bytes() == bytes(raw)
     assert not journal.folder.exists()
+
+
+@pytest.mark.parametrize("source", ["another run's", "another kind's", "said to be its own"])
+def test_a_stream_in_the_place_of_another_is_not_read_as_its_rows(opened, source):
+    """As it was seen: with the rows of another run, of as many steps, in a run and in the store."""
+    journal, other = left_behind(opened), left_behind(opened)
+    kind = "epochs" if source == "another kind's" else "steps"
+    raw = ((journal if kind == "epochs" else other).folder / "steps.arrow").read_bytes()
+    if source == "said to be its own":
+        raw = raw.replace(other.folder.name.encode(), journal.folder.name.encode())
+    (journal.folder / f"{kind}.arrow").write_bytes(raw)
+    remove_folder(other.folder)
+    load = {"steps": ss.load_steps, "epochs": ss.load_epochs}[kind]
+    says = "not what was written" if source == "said to be its own" else "stream of another run"
+    with pytest.raises(ss.InputError, match=says) as error:
+        load("study", store=str(opened.root))
+    assert one_line(error)
+    assert says in str(recover(opened))
+    run = opened.client.get_run(journal.run_id)
+    assert says in run.data.tags["sgdstudy.damaged"]
+    place = local_path(run.info.artifact_uri)
+    assert (place / f"{kind}.arrow.damaged").read_bytes() == raw
+    assert not (place / f"{kind}.parquet").exists()
+
+
+@pytest.mark.parametrize("kind", ["steps", "epochs"])
+@pytest.mark.parametrize("how", ["gone", "a folder"])
+def test_a_stream_that_is_missing_is_named(opened, kind, how):
+    """As it was seen: no rows, without a word, of a run that had been killed."""
+    journal = left_behind(opened, n_blocks=1)
+    sink = RunSink(journal)
+    sink.write(kind, Rows({"seed": np.zeros((1, 1), int), AXIS[kind]: np.ones((1, 1), int)}, ONE))
+    sink.stream.drop()
+    (journal.folder / f"{kind}.arrow").unlink()
+    if how == "a folder":
+        (journal.folder / f"{kind}.arrow").mkdir()
+    load = {"steps": ss.load_steps, "epochs": ss.load_epochs}[kind]
+    with pytest.raises(ss.InputError, match=rf"{kind}\.arrow (is damaged|cannot be read)") as error:
+        load("study", store=str(opened.root))
+    assert one_line(error)
+
+
+def test_a_run_that_ends_while_it_is_read_lacks_no_rows(opened):
+    journal = left_behind(opened)
+    (journal.folder / "opening.json").unlink()  # the first that goes
+    (journal.folder / "steps.arrow").unlink()
+    assert ss.load_steps("study", store=str(opened.root)).empty
+
+
+@pytest.mark.parametrize("again", ["", "-again"])
+def test_the_rows_of_a_run_that_is_set_aside_are_read_there(opened, tmp_path, again):
+    """As it was seen: no rows, an empty export and a packed file without them."""
+    journal = left_behind(opened)
+    journal.set_aside("the store refuses it")
+    journal.folder.rename(journal.folder.with_name(journal.folder.name + again))
+    opened.client.set_terminated(journal.run_id, status="KILLED")
+    assert len(ss.load_steps("study", store=str(opened.root))) == 30
+    with pytest.raises(ss.InputError, match="set aside: sgdstudy recover") as error:
+        pack(opened, ["study"], tmp_path / "a.zip")
+    assert one_line(error)
+    assert not (tmp_path / "a.zip").exists()
+
+
+@pytest.mark.parametrize("ms", [10_000_000_000_000, 253_000_000_000_000])
+def test_a_clock_after_the_year_2286_hides_no_rows(opened, monkeypatch, ms):
+    monkeypatch.setattr("sgdstudy.tracking.entries.now_ms", lambda: ms)
+    left_behind(opened)
+    assert len(ss.load_steps("study", store=str(opened.root))) == 30
+    recover(opened)
+    assert len(ss.load_steps("study", store=str(opened.root))) == 30
+
+
+@pytest.mark.parametrize("how", ["a folder", "closed"])
+def test_a_lock_that_cannot_be_looked_at_is_named(opened, monkeypatch, caplog, how):
+    """As it was seen: `recover` said that there was nothing to do, and the run stayed RUNNING."""
+    journal = left_behind(opened)
+    lock = journal.folder / "lock"
+    lock.unlink()
+    if how == "a folder":
+        lock.mkdir()
+    else:  # to everybody but root
+
+        def refuse(self, **given):
+            raise PermissionError(errno.EACCES, "Permission denied", self.lock_file)
+
+        monkeypatch.setattr("sgdstudy.tracking.journal.FileLock.acquire", refuse)
+    assert recover(opened).closed == []
+    (said,) = caplog.messages
+    assert f"{journal.folder} is left alone" in said
+    assert str(lock) in said
+    assert "\n" not in said
 
 
 def test_a_run_whose_own_rows_cannot_be_read_back_has_failed(opened, caplog):

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 import requests
-from conftest import call
+from conftest import call, one_line
 from misbehaving import ANSWERS, DENIED, ENDLESS, KINDS, SILENT, Misbehaving
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
 
@@ -119,6 +119,20 @@ def assert_ends_well(capsys, bad, words, kind, after):
         if words[0] in ("report", "export", "prune", "ui") and kind not in NOTHING:
             assert code == 2, what
     return code
+
+
+@pytest.mark.parametrize("to", ["file:///etc/passwd", "ftp://host/x", "/in/a/loop"])
+def test_a_redirect_that_leads_to_no_server_is_not_an_outage(no_server, monkeypatch, to):
+    """As it was seen: the server "does not answer", and "start it" was the advice."""
+    monkeypatch.setitem(ANSWERS, "redirect", (302, "text/plain", b"", ("Location", to)))
+    with Misbehaving() as bad:
+        bad.kind = "redirect"
+        with pytest.raises(
+            ss.InputError, match="answers with a redirect that leads to no"
+        ) as error:
+            open_store(bad.uri)
+    assert one_line(error)
+    assert "start it" not in str(error.value)
 
 
 @pytest.mark.slow

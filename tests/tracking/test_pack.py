@@ -1,12 +1,14 @@
 """Single runs taken from one store to another, as a file that may come from anybody."""
 
 import dataclasses
+import datetime as dt
 import errno
 import json
 import math
 import os
 import shutil
 import signal
+import sqlite3
 import stat
 import time
 import zipfile
@@ -22,7 +24,9 @@ import sgdstudy as ss
 from sgdstudy.tracking import pack as packing
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.pack import pack, unpack
+from sgdstudy.tracking.places import local_path
 from sgdstudy.tracking.recovery import recover
+from sgdstudy.tracking.sink import RunSink
 from sgdstudy.tracking.store import open_store, read_store
 
 IDENT = "0" * 32
@@ -74,6 +78,32 @@ def test_what_was_unpacked_goes_back_to_where_it_came_from_once(store, other, tm
     unpack(open_store(other), tmp_path / "a.zip")
     pack(read_store(other), ["sent"], tmp_path / "b.zip")
     assert unpack(open_store(other), tmp_path / "b.zip").added == []
+
+
+@pytest.mark.parametrize("how", ["dropped", "deleted in the UI"])
+def test_a_run_that_is_dropped_while_it_is_packed_is_named(store, tmp_path, monkeypatch, how):
+    """As it was seen: one of its files "is not a file", or the store "refuses to answer"."""
+    with Invocation.start(open_store(store), "sent").run("one", "", {}) as journal:
+        journal.add("a.txt", lambda path: path.write_text("a"))
+    real = packing.names_of_artifacts
+
+    def drop(opened, run, *given, **named):
+        found = real(opened, run, *given, **named)
+        shutil.rmtree(local_path(run.artifact_uri), ignore_errors=True)
+        if how == "dropped":
+            with sqlite3.connect(Path(store) / "mlflow.db") as database:
+                for table in ("tags", "params", "latest_metrics", "metrics", "runs"):
+                    database.execute(f"DELETE FROM {table} WHERE run_uuid = ?", [run.run_id])
+        else:
+            MlflowClient(opened.uri).delete_run(run.run_id)
+        return found
+
+    opened = read_store(store)
+    monkeypatch.setattr(packing, "names_of_artifacts", drop)
+    with pytest.raises(ss.InputError, match="was dropped meanwhile") as error:
+        pack(opened, ["sent"], tmp_path / "a.zip")
+    assert one_line(error)
+    assert not (tmp_path / "a.zip").exists()
 
 
 def test_a_run_that_lacks_its_files_is_not_packed(store, tmp_path):
@@ -158,6 +188,23 @@ def test_names_that_lead_elsewhere_are_refused(other, tmp_path, name):
     assert one_line(error)
     path.unlink()
     assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("year", [2290, 9999])
+def test_what_is_packed_of_a_clock_that_is_far_ahead_is_unpacked(
+    store, other, tmp_path, monkeypatch, year
+):
+    """As it was seen: "run.json is damaged"."""
+    ms = int(dt.datetime(year, 6, 1, tzinfo=dt.UTC).timestamp() * 1000)
+    with monkeypatch.context() as patch:
+        patch.setattr("sgdstudy.tracking.entries.now_ms", lambda: ms)
+        patch.setattr("time.time", lambda: ms / 1000)
+        patch.setattr("time.time_ns", lambda: ms * 1_000_000)
+        with Invocation.start(open_store(store), "far").run("one", "", {}) as journal:
+            RunSink(journal).log({"loss": 1.0})
+        pack(read_store(store), ["far"], tmp_path / "a.zip")
+    assert len(unpack(open_store(other), tmp_path / "a.zip").added) == 1
+    assert len(ss.load_runs("far", store=other)) == 1
 
 
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFDIR])

@@ -193,6 +193,32 @@ KEPT = [  # as a program, JSON, an environment or a header holds a secret
     *("export HF_TOKEN=%s", "AccountKey=%s;", "SECRET_KEY=%s", "private_key=%s", "token=%s"),
     *("SMTP_PASS=%s", "credentials=%s", "wandb_key='%s'", "invalid token: %s", "api_key: '%s'"),
 ]
+KEPT += [  # in other forms, and on the lines that follow
+    *("DB_PASSWORD='''%s'''", 'DB_PASSWORD = """%s"""', "PASSWORD='' '%s'", "password = 'a' '%s'"),
+    *('PASSWORD = "" "a" "%s"', "password=f'''a %s'''", '"password": "a" "%s"'),
+    *(
+        'DB_PASSWORD = (\n+    "%s"\n+)',
+        'HF_TOKEN = (  # mine\n+    "%s"\n+)',
+        "password=\n+  '%s'",
+    ),
+    *('password=(\n+    "a"  # a\n+    "%s"\n+)', '"password": (\n+    "a"\n+    "%s"\n+)'),
+    *('set_password("%s")', "a.setPassword('%s')", 'set_password("a", "ada", "%s")'),
+    *(
+        "<password>%s</password>",
+        "password => '%s'",
+        "PASSWORD ?= %s",
+        "the password '%s' was refused",
+    ),
+    *("passwort = %s", "mot_de_passe = '%s'", "mot de passe : %s", "IDENTIFIED BY PASSWORD '%s'"),
+    *("add_argument('--password', default='%s')", 'f("--api-key", help="?", default="%s")'),
+    *("password: |\n+  %s", "  password: >-\n+    a\n+    %s", "machine h login ada password %s"),
+    *("login ada\n+  password %s", "curl -u ada:%s host", "curl --user 'ada:%s' h", "-u ada:%s"),
+]
+KNOWN = [  # what needs no name
+    *("ghp_0123456789abcdefghijABCDEFGHIJ012345", "sk-proj-0123456789abcdefghijABCDEFGHIJ"),
+    *("hf_abcdefghijklmnopqrstuvwxyzABCDEFGH", "xoxb-123456789012-abcdefghijkl"),
+    *("AKIAIOSFODNN7EXAMPLE", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.Sfl_KxwRJSM"),
+]
 CODE = [  # what holds none
     *("key=lambda row: row[1]", "tokens=512, n_tokens = 8, max_token: int = 5", "n_key = 3"),
     *(
@@ -221,6 +247,27 @@ CODE = [  # what holds none
         "secretary: 'a1b2c3d4'",
     ),
     *("a cookie: x", "passes: 12, password", "import secrets, token, tokenize", "bypass=True"),
+    *("pin_memory=True, pin = 3", "docker run -u 1000:1000 -v a1:b2 x", "python -u a.py", "-u a:b"),
+    *(
+        "hf_hub_download_with_progress_bars_2()",
+        "sk-learn-pipelines-and-friends",
+        "login(user, key)",
+    ),
+    *(
+        "A = '-----BEGIN PRIVATE KEY-----'\nB = '-----END PRIVATE KEY-----'",
+        "f\"the secret '{key}'\"",
+    ),
+    *(
+        "<password>{password}</password>",
+        "get_password('a', 'ada')",
+        "f('--password', default=None)",
+    ),
+    *("f('--key', default='step')", "f('--tokens', default=128)", "pinned = 'a1b2c3d4'"),
+    *(
+        'PASSWORD = (\n    os.environ["X"]\n)',
+        "login or password is wrong",
+        "--user https://host/x",
+    ),
     *('"password": "{password}"', "'api_key': '...'", '"password" in names', "state['key']"),
 ]
 
@@ -234,6 +281,34 @@ def test_a_secret_is_found_as_programs_and_headers_write_it(form):
             assert secret not in left
             assert left.startswith("+x = 1\n")
             assert left.endswith("\n+y = 2\n")
+
+
+@pytest.mark.parametrize("token", KNOWN)
+def test_a_token_is_known_by_its_shape(token):
+    """As it was seen: alone in a line of a diff, and as a value whose name tells nothing."""
+    for text in (f"no answer to {token}, at all", f"x = '{token}'\n", f"+{token}\n"):
+        for left in (without_secrets(text), without_secrets(text, whole=True)):
+            assert left == text.replace(token, "...")
+
+
+@pytest.mark.parametrize("sign", ["", "+", "-"])
+def test_a_private_key_is_left_out_to_its_end(sign):
+    lines = ["a", 'KEY = """-----BEGIN RSA PRIVATE KEY-----', *["MIIEowIBAAKCAQEA7" * 3] * 60]
+    lines += [f"-----END RSA PRIVATE KEY-----{chr(34) * 3}", "b = 1"]
+    text = "\n".join(sign + line for line in lines)
+    for given in (text, text.replace("KEY = ", "SECRET = "), "\n".join(text.splitlines()[:-2])):
+        for left in (without_secrets(given), without_secrets(given, whole=True)):
+            assert "MIIE" not in left
+            assert left.startswith(f"{sign}a\n{sign}")
+            assert left.endswith("b = 1") == given.endswith("b = 1")
+
+
+def test_a_hook_and_a_key_that_is_handed_on_are_left_out():
+    key = "0123456789abcdef" * 2 + "01234567"
+    assert without_secrets(f'wandb.login("{key}")') == "wandb.login(...)"
+    address = f"https://hooks.slack.com/services/T0/B0/{key}"
+    assert without_secrets(f"c('{address}')") == "c('https://hooks.slack.com/services/...')"
+    assert without_secrets(f"commit {key}") == f"commit {key}"
 
 
 @pytest.mark.parametrize("text", CODE)
@@ -313,6 +388,8 @@ TYPED = [  # words that hold a secret, and what is recorded of them
     (["--password", "p", "w", "--lr", "1"], ["--password", "...", "...", "--lr", "1"]),
     (["--private-key", SECRET], ["--private-key", "..."]),
     (["--credentials", SECRET], ["--credentials", "..."]),
+    (["--cookie", SECRET], ["--cookie", "..."]),
+    (["--mot-de-passe", SECRET], ["--mot-de-passe", "..."]),
     (["--wandb-key", SECRET + "-" * 9], ["--wandb-key", "..."]),
     (["--grid", f"token={SECRET},b"], ["--grid", "token=..."]),
     (["--store", f"databricks://{SECRET}:me"], ["--store", "databricks://..."]),
@@ -343,6 +420,23 @@ def test_what_follows_the_name_of_a_secret_is_not_recorded(monkeypatch, words, s
     monkeypatch.setattr("sgdstudy.secrecy._secrets", set())
     if name not in ("wandb-key", "grid"):  # nothing tells in a text
         assert SECRET not in without_secrets(f"it failed: {' '.join(words)}, they say")
+
+
+@pytest.mark.parametrize("name", ["-u", "--user", "--login"])
+def test_of_a_user_what_follows_the_colon_is_not_recorded(name):
+    assert of_words([name, f"ada:{SECRET}", "--lr", "1"]) == [name, "ada:...", "--lr", "1"]
+    assert SECRET not in recordable(f"refused: {SECRET}")
+    assert of_words([f"{name}=ada:{SECRET}"]) == [f"{name}=ada:..."]
+    for plain in ("ada", "1000:1000", "https://host", "a@b:c"):
+        assert of_words([name, plain]) == [name, plain]
+
+
+def test_a_code_is_not_recorded_though_it_is_a_number():
+    for name in ("--pin", "--otp", "--card-pin"):
+        assert of_words([name, "123456"]) == [name, "..."]
+    assert of_words(["-p", SECRET]) == ["-p", "..."]
+    plain = ["--pin-memory", "1", "--spin", "2", "-p", "8080", "--pinned", "3"]
+    assert of_words(plain) == plain
 
 
 def test_what_follows_another_name_is_recorded():
