@@ -101,8 +101,9 @@ def put_in(space: Space) -> list[tuple[str, Any]]:
     last = _looked_at.get(space.name)
     if last is None or not last.is_still(values):
         codes = _codes(space)
+        around = _Around(codes.get("", ()))
         found = [
-            (name, *_put(value, name, codes))
+            (name, *_put(value, name, codes, around))
             for name, value in sorted(space.held.items(), key=NAME)
         ]
         functions = [one for one in map(_function_of, values) if one is not None]
@@ -140,7 +141,7 @@ def _is_in_state(function: types.FunctionType, state: tuple[Any, ...]) -> bool:
     return same and function.__kwdefaults__ is other
 
 
-def _put(value: Any, name: str, codes: Codes) -> tuple[str | None, Any]:
+def _put(value: Any, name: str, codes: Codes, around: _Around) -> tuple[str | None, Any]:
     """Return what of a value someone has put there: "", or its defaults; None: nothing."""
     if type(value) in PLAIN:
         return None, None
@@ -149,7 +150,7 @@ def _put(value: Any, name: str, codes: Codes) -> tuple[str | None, Any]:
     if _is_another(value, codes.get(name, ())):
         in_c = isinstance(value, types.BuiltinFunctionType | types.WrapperDescriptorType)
         return "", f"{value.__module__}.{value.__qualname__}" if in_c else value
-    if name in codes and (defaults := _other_defaults(value, codes[""])):
+    if name in codes and (defaults := _other_defaults(value, around)):
         return "'s defaults", defaults
     return None, None
 
@@ -224,14 +225,30 @@ def _is_another(value: Any, codes: Sequence[types.CodeType]) -> bool:
     return (function.__code__.co_qualname, function.__code__.co_firstlineno) not in places
 
 
-def _other_defaults(value: Any, around: Sequence[types.CodeType]) -> list[Any]:
+class _Around:
+    """What the code around functions makes their defaults of."""
+
+    def __init__(self, codes: Sequence[types.CodeType]) -> None:
+        self._codes = codes
+
+    @functools.cached_property
+    def constants(self) -> set[tuple[type, str]]:
+        """Its constants, by type and text."""
+        return {(type(const), repr(const)) for code in self._codes for const in code.co_consts}
+
+    @functools.cached_property
+    def names(self) -> set[str]:
+        """What it names."""
+        return {name for code in self._codes for name in code.co_names}
+
+
+def _other_defaults(value: Any, around: _Around) -> list[Any]:
     """Return the defaults of a function that the code around it does not make."""
     function = _function_of(value)
     if function is None:
         return []
     one, other = function.__defaults__ or (), function.__kwdefaults__ or {}
-    consts = {(type(const), repr(const)) for code in around for const in code.co_consts}
-    names = {name for code in around for name in code.co_names}
+    consts, names = around.constants, around.names
     if (tuple, repr(one)) in consts:
         one = ()
     elif one and all(map(_is_number_or_text, one)) and not names.issuperset(one):
