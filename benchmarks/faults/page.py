@@ -43,8 +43,8 @@ changes no run; maps of files and data beyond 256 MB stay where they are, every 
 a sample of them (64 stretches, a megabyte each), and refuses data that changed. Values are held
 exactly (float64 where float32 does not), or refused. What the caller has set in torch or numpy
 (default dtype and device, `no_grad`, `inference_mode`, autocast, anomaly mode, precision, threads,
-modes of dispatch and functions, hooks on saved tensors and on all modules, `np.seterr`) changes no
-number and is as it was afterwards. A change of a large file between the
+modes of dispatch and functions, hooks on saved tensors, on all modules and on all optimisers,
+`np.seterr`) changes no number and is as it was afterwards. A change of a large file between the
 stretches, or while a run trains, is not seen.
 
 **Not promised.** Steps of the chunk that was being computed are gone with their process; a chunk is

@@ -229,14 +229,9 @@ OWN_OPTIMIZER = Group(
             "the step size that is given is not used",
         ),
         (
-            "((1.0, 1e4), (1e-4, 1.0), (1e4, 1e-8), (1e8, 1.0), (1.0, 1e-4), (1e-8, 1e8))",
-            "((1.0, 1.0),) * 6",
-            "an optimiser that clips large gradients only mixes replicas unseen",
-        ),
-        (
-            "w: torch.Tensor, cut: int = 3) -> bool:",
-            "w: torch.Tensor, cut: int = 0) -> bool:",
-            "nobody looks whether a replica goes on by itself",
+            "if _same_number(lr_of(_called(factory, [_trial_parameter()], options)), lr):",
+            "if False:",
+            "of a step size read off the parameters it is said that lr is given too",
         ),
         (
             "return without is None",

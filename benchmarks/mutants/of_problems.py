@@ -135,8 +135,18 @@ ORDERS = Group(
 
 RULES = Group(
     "recipe/rules.py",
-    "train schedules",
+    "train schedules own_optimizer",
     [
+        (
+            "not one_by_one.attributes(one) and not one_by_one.step_hooks(one)",
+            "not one_by_one.attributes(one)",
+            "a hook of an optimiser's steps mixes replicas",
+        ),
+        (
+            "together = TorchOptimizer(lambda params: kind(params, **settings), own=True)",
+            "together = TorchOptimizer(alone.factory, own=True)",
+            "a factory decides by the size of all replicas",
+        ),
         (
             "return w - (self.lr if at.lr is None else at.lr) * at.gradient, None",
             "return w - self.lr * at.gradient, None",
@@ -212,10 +222,16 @@ SCHEDULES = Group(
             "ends a step early",
         ),
         ("**{**defaults, **options}", "**{**options, **defaults}", "the length given is ignored"),
+        ("self.optimizer = probe(lr)", "self.optimizer = probe(1.0)", "starts from 1"),
         (
-            "self.optimizer = torch.optim.SGD([parameter], lr=lr)",
-            "self.optimizer = torch.optim.SGD([parameter], lr=1.0)",
-            "starts from 1",
+            "if any(one.rate != rate for one in self.driven):",
+            "if False:",
+            "a schedule that reads the parameters reads those that it is tried on",
+        ),
+        (
+            '"the parameters": _numbers(group["params"]),',
+            "",
+            "a schedule that changes the parameters changes none",
         ),
         (
             "if len(steps) and steps.max() >= len(self.rates):",
@@ -463,6 +479,11 @@ PROBLEMS_STATE = Group(
             "the caller's autocast changes the numbers",
         ),
         ("stack.callback(set_, theirs)", "pass", "the caller's default dtype is lost"),
+        (
+            "for module in (modules, optimizers)",
+            "for module in (modules,)",
+            "hooks on all optimisers change the numbers",
+        ),
     ),
 )
 

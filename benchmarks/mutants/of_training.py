@@ -772,6 +772,17 @@ ONE_BY_ONE = Group(
             "if True else w[r])",
             "a search goes on among losses that are no numbers",
         ),
+        (
+            "if not state.rule.complete or _others(replica) != _others(again):",
+            "if not state.rule.complete:",
+            "what an optimiser remembers in objects of its own from some step on is not missed",
+        ),
+        (
+            'return found | {f"own.0.{key}": value for key, value in own.items() '
+            "if type(value) in PLAIN}",
+            "return found",
+            "a counter of an optimiser's own is not kept",
+        ),
     ],
 )
 

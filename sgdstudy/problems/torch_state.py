@@ -17,14 +17,20 @@ import numpy as np
 import torch
 from torch import overrides
 from torch.nn.modules import module as modules
+from torch.optim import optimizer as optimizers
 from torch.utils._device import DeviceContext
 
 from sgdstudy.errors import InputError
 
 SMALLEST = float.fromhex("0x1p-1074")  # 0 where numbers near 0 are flushed
 AUTOCAST = ("cpu", "cuda")
-# what every module calls
-HOOKS = [name for name in vars(modules) if name.startswith("_global_") and name.endswith("hooks")]
+# what every module calls, and every step of an optimiser
+HOOKS = [
+    hooks
+    for module in (modules, optimizers)
+    for name, hooks in vars(module).items()
+    if name.startswith("_global_") and name.endswith("hooks")
+]
 
 # one value for the whole process, or this thread: how to read it and set it, and what it is here
 Setting = tuple[Callable[[], Any], Callable[[Any], Any], Any]
@@ -45,9 +51,9 @@ def own_state() -> Iterator[None]:
     Default dtype float32, default device cpu, gradients on, no inference mode, no autocast, no
     anomaly mode, float32 products in full, torch's own ways of computing them, numbers near 0
     kept; no mode that sees or replaces operations (a counter sees none of ours), no hooks on saved
-    tensors or on all modules; numpy raises nothing. One thread is as fast here, and sums do not
-    depend on the machine's cores. Whether algorithms must be deterministic is left to the caller:
-    where they are, the numbers are the same.
+    tensors, on all modules or on all optimisers; numpy raises nothing. One thread is as fast here,
+    and sums do not depend on the machine's cores. Whether algorithms must be deterministic is left
+    to the caller: where they are, the numbers are the same.
 
     Also a decorator: `@own_state()`.
 
@@ -95,10 +101,9 @@ def _drop_modes(stack: ExitStack) -> None:
     while (hooks := saving._top_saved_tensors_default_hooks(True)) is not None:
         saving._pop_saved_tensors_default_hooks()
         stack.callback(saving._push_saved_tensors_default_hooks, *hooks)
-    for name in HOOKS:
-        if theirs := getattr(modules, name):
-            stack.callback(theirs.update, dict(theirs))
-            theirs.clear()
+    for theirs in filter(None, HOOKS):
+        stack.callback(theirs.update, dict(theirs))
+        theirs.clear()
 
 
 def _set_globals(stack: ExitStack) -> None:

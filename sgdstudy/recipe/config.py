@@ -30,7 +30,7 @@ class TrainConfig:
     Attributes:
         optimizer: a name of `rules.NAMES`, or a class or factory `params -> Optimizer`.
             `"notebook"` is the notebook's own rule; `"none"` moves nothing (batches at fixed
-            parameters). One's own that is not element-wise runs replica by replica.
+            parameters). One's own runs replica by replica.
         lr: step size. None: 1e-3 for a name; that of its own for a class or factory (NaN where it
             has none). A class takes it, and a factory with an argument `lr`; another factory, which
             sets its own, is refused with a second one.

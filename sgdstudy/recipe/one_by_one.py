@@ -1,23 +1,28 @@
 """Each replica has an optimiser of its own, over the model's own parameters, as a loop would.
 
-So step those that look at more than one number at a time, and those whose `step(closure)`
+So step all but torch's own element-wise ones: those that look at more than one number at a time,
+at any step of a run, those that keep a state of their own, and those whose `step(closure)`
 evaluates the loss again.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 
 from sgdstudy.errors import failed
+from sgdstudy.problems.fingerprint import Unseen, fingerprint
 from sgdstudy.recipe.step import Step
 
 Optimizer = torch.optim.Optimizer
 LENGTH, ITEM = "#n", "#@"  # of a list, in what is written
+STEP_HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+PLAIN = (bool, int, float, str, type(None))  # attributes that are written
 Closure = Callable[[], Any]  # the loss, a tensor without dimensions
 
 
@@ -67,10 +72,12 @@ class Replicas(list[Replica]):
     """The optimisers of R replicas: the state of `OneByOne`.
 
     Attributes:
-        complete: whether `Optimizer.state` holds all that an optimiser remembers.
+        rule: which made them.
     """
 
-    complete = True
+    def __init__(self, replicas: Iterable[Replica], rule: OneByOne) -> None:
+        super().__init__(replicas)
+        self.rule = rule
 
 
 def take_step(optimizer: Optimizer, *closure: Closure) -> None:
@@ -88,7 +95,8 @@ class OneByOne:
     Attributes:
         factory: params -> Optimizer.
         shapes: of the model's parameters, in the order in which w holds them.
-        complete: see `Replicas`.
+        complete: whether `Optimizer.state` holds all that an optimiser remembers, as far as was
+            tried.
         closure: whether `step` is given a closure.
     """
 
@@ -99,9 +107,7 @@ class OneByOne:
 
     def init(self, w: torch.Tensor) -> Replicas:
         """Return an optimiser for each row of w `(R, p)`."""
-        state = Replicas(self.replica(row) for row in w)
-        state.complete = self.complete
-        return state
+        return Replicas((self.replica(row) for row in w), self)
 
     def replica(self, w: torch.Tensor) -> Replica:
         """Return an optimiser for parameters `(p,)`."""
@@ -121,9 +127,7 @@ class OneByOne:
 
     def select(self, w: torch.Tensor, state: Replicas, live: torch.Tensor) -> Replicas:
         """Return the optimisers of the replicas at positions `live`."""
-        chosen = Replicas(state[r] for r in live.tolist())
-        chosen.complete = state.complete
-        return chosen
+        return Replicas((state[r] for r in live.tolist()), self)
 
 
 # ---- what is written of them -----------------------------------------------------------------
@@ -133,35 +137,85 @@ def state_dict(state: Replicas) -> dict[str, Any]:
     """Return what the optimisers of R replicas keep, as values.
 
     Raises:
-        TypeError: they remember what `Optimizer.state` does not hold.
+        TypeError: they remember more: one that is made anew and given these values is another.
     """
-    if not state.complete:
-        name = type(state[0].optimizer).__name__
-        raise TypeError(f"the optimizer {name} keeps its state elsewhere than in Optimizer.state")
     found: dict[str, Any] = {}
-    for r, (optimizer, params) in enumerate(state):
-        for i, p in enumerate(params):
-            for key, value in optimizer.state.get(p, {}).items():
-                found |= _packed(f"{r}.state.{i}.{key}", value)
-        for g, group in enumerate(optimizer.param_groups):
-            own = {
-                key: value for key, value in group.items() if key not in ("params", "param_names")
-            }
-            found |= {f"{r}.group.{g}.{key}": value for key, value in own.items()}
+    for r, replica in enumerate(state):
+        values = _values(replica)
+        again = state.rule.replica(replica.values())
+        _load(again, _unpacked(values))
+        if not state.rule.complete or _others(replica) != _others(again):
+            name = type(replica.optimizer).__name__
+            raise TypeError(
+                f"the optimizer {name} keeps its state elsewhere than in Optimizer.state"
+            )
+        found |= {f"{r}.{name}": value for name, value in values.items()}
     return found
 
 
 def load_state_dict(fresh: Replicas, values: Mapping[str, Any]) -> Replicas:
     """Return the optimisers of R replicas with the values of a `state_dict`."""
     for name, value in _unpacked(values).items():
-        r, kind, i, key = name.split(".", 3)
-        optimizer, params = fresh[int(r)]
-        if kind == "state":
-            optimizer.state[params[int(i)]][key] = value
-        else:
-            group = optimizer.param_groups[int(i)]
-            group[key] = tuple(value) if isinstance(group.get(key), tuple) else value
+        r, _, key = name.partition(".")
+        _load(fresh[int(r)], {key: value})
     return fresh
+
+
+def attributes(optimizer: Optimizer) -> dict[str, Any]:
+    """Return the attributes that an optimiser has and others have not."""
+    known = _every_has()
+    return {name: value for name, value in vars(optimizer).items() if name not in known}
+
+
+@functools.cache
+def _every_has() -> frozenset[str]:
+    """Return the attributes of any optimiser; late, since the first one made takes a second."""
+    return frozenset(vars(Optimizer([torch.zeros(1)], {})))
+
+
+def step_hooks(optimizer: Optimizer) -> list[Any]:
+    """Return what is called before and after each of its steps."""
+    return [hook for name in STEP_HOOKS for hook in vars(optimizer)[name].values()]
+
+
+def _others(replica: Replica) -> str:
+    """Return what tells what an optimiser has beside the values that are written.
+
+    Raises:
+        TypeError: nothing does.
+    """
+    optimizer, known = replica.optimizer, set(map(id, replica.params))
+    rest = [(key, value) for key, value in optimizer.state.items() if id(key) not in known]
+    held = attributes(optimizer), step_hooks(optimizer), rest
+    try:
+        return fingerprint(held, f"the optimizer {type(optimizer).__name__}")
+    except Unseen as error:
+        raise TypeError(str(error)) from None
+
+
+def _values(replica: Replica) -> dict[str, Any]:
+    """Return the state and the settings of an optimiser's parameters, and its own numbers."""
+    found: dict[str, Any] = {}
+    for i, p in enumerate(replica.params):
+        for key, value in replica.optimizer.state.get(p, {}).items():
+            found |= _packed(f"state.{i}.{key}", value)
+    for g, group in enumerate(replica.optimizer.param_groups):
+        own = {key: value for key, value in group.items() if key not in ("params", "param_names")}
+        found |= {f"group.{g}.{key}": value for key, value in own.items()}
+    own = attributes(replica.optimizer)
+    return found | {f"own.0.{key}": value for key, value in own.items() if type(value) in PLAIN}
+
+
+def _load(replica: Replica, values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        kind, i, key = name.split(".", 2)
+        if kind == "state":
+            replica.optimizer.state[replica.params[int(i)]][key] = value
+        elif kind == "own":
+            setattr(replica.optimizer, key, value)
+        else:
+            group = replica.optimizer.param_groups[int(i)]
+            group[key] = tuple(value) if isinstance(group.get(key), tuple) else value
 
 
 def _packed(name: str, value: Any) -> dict[str, Any]:

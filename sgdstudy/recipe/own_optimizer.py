@@ -2,15 +2,16 @@
 
 A class or factory is asked what step size it starts from, so that what is recorded is what is used.
 Side by side, R replicas are one parameter `(R, p)`; an optimiser that looks at more than a number
-at a time (a norm, a matrix) would mix them, and one whose `step(closure)` evaluates the loss again
-has one of each. `mixes` and `asks_again` try that; `one_by_one` is for those.
+at a time (a norm, a matrix) would mix them, one with a counter of its own would lose it when others
+stop, and one whose `step(closure)` evaluates the loss again has one of each. No trial shows what
+comes late in a run: `one_by_one` is for all but torch's own element-wise ones.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,9 +23,7 @@ from sgdstudy.recipe.one_by_one import OneByOne, load_state_dict, state_dict
 from sgdstudy.recipe.step import Step
 
 DEFAULT_LR = 1e-3  # of an optimiser by name, and of a class without a default of its own
-# factors of the trial steps' gradients, per replica: large ones, at which clipping shows
-TRIAL_SCALES = ((1.0, 1e4), (1e-4, 1.0), (1e4, 1e-8), (1e8, 1.0), (1.0, 1e-4), (1e-8, 1e8))
-TRIAL_OF_CLOSURES = ((1.0, 1.0),) * 6  # a line search may never end where nothing can be gained
+TRIAL_STEPS = 6
 SHAPE = "as lambda params: torch.optim.SGD(params, lr=0.1)"
 
 Optimizer = torch.optim.Optimizer
@@ -65,6 +64,12 @@ def build(
             if not (takes and isinstance(error.__cause__, TypeError)):
                 raise  # else it may be the step size that is missing
     if not takes:
+        assert lr is not None
+        if _same_number(lr_of(_called(factory, [_trial_parameter()], options)), lr):
+            raise InputError(
+                f"the optimizer {name_of(factory)!r} reads its lr off the parameters, "
+                f"{lr_of(made):g} here and {lr:g} elsewhere: give a number, or a schedule"
+            )
         raise InputError(
             f"the optimizer {name_of(factory)!r} sets its own lr, {lr_of(made):g}, and lr={lr:g} "
             f"is given too: leave lr out, or let it take it, as lambda params, lr: "
@@ -88,11 +93,16 @@ def starting_lr(factory: Factory, lr: Any, options: Mapping[str, Any]) -> float:
     """
 
     def used(lr: float | None) -> float:
-        return lr_of(build(factory, [torch.zeros(1, 1, requires_grad=True)], lr, options))
+        return lr_of(build(factory, [_trial_parameter()], lr, options))
 
     if isinstance(lr, float) and math.isnan(lr) and math.isnan(own := used(None)):
         return own  # NaN, as it is recorded of an optimiser without a step size
     return used(None if lr is None else checks.number("lr", lr))
+
+
+def _trial_parameter() -> torch.Tensor:
+    """Return a parameter to make an optimiser of, where only its step size is asked for."""
+    return torch.zeros(1, 1, requires_grad=True)
 
 
 def _called(factory: Factory, params: list[torch.Tensor], given: Mapping[str, Any]) -> Optimizer:
@@ -150,26 +160,21 @@ def _same_number(a: float, b: float) -> bool:
 # ---- side by side, or not --------------------------------------------------------------------
 
 
-def mixes(together: Any, alone: OneByOne, w: torch.Tensor, cut: int = 3) -> bool:
+def mixes(together: Any, alone: OneByOne, w: torch.Tensor) -> bool:
     """Return whether two replicas side by side move otherwise than each alone, to the last bit.
-
-    Six steps along gradients of sizes from 1e-8 to 1e8, so that what clips does. After three of
-    them one replica goes on by itself, as when others have stopped: so state that is not one number
-    per parameter counts as mixing.
 
     Args:
         together: the rule for both side by side, `rules.TorchOptimizer`.
         alone: the rule for each.
         w: parameters `(2, p)`.
-        cut: steps after which one goes on by itself; 0: none.
 
     Raises:
         InputError: the steps of each alone fail.
     """
     gradients = _trial_gradients(w)
-    expected = _followed(alone, w, gradients, cut)
+    expected = _followed(alone, w, gradients)
     try:
-        found = _followed(together, w, gradients, cut)
+        found = _followed(together, w, gradients)
     except InputError:
         return True
     return not all(_equal(a, b) for a, b in zip(expected, found, strict=True))
@@ -197,7 +202,7 @@ def asks_again(alone: OneByOne, w: torch.Tensor) -> bool:
     for closure in (False, True):
         rule = replace(alone, closure=closure)
         try:
-            found.append(_followed(rule, w, _trial_gradients(w, TRIAL_OF_CLOSURES), 0))
+            found.append(_followed(rule, w, _trial_gradients(w)))
         except InputError:
             found.append(None)
     without, given = found
@@ -212,8 +217,8 @@ def is_complete(alone: OneByOne, w: torch.Tensor) -> bool:
     Raises:
         InputError: its replicas are not independent: they share a state, or the global generator.
     """
-    gradients = _trial_gradients(w, TRIAL_OF_CLOSURES if alone.closure else TRIAL_SCALES)
-    both, last = _followed(alone, w, gradients, 0), _followed(alone, w[1:], gradients[:, 1:], 0)
+    gradients = _trial_gradients(w)
+    both, last = _followed(alone, w, gradients), _followed(alone, w[1:], gradients[:, 1:])
     if not all(_equal(a[1:], b) for a, b in zip(both, last, strict=True)):
         raise InputError(
             f"the optimizer {name_of(alone.factory)!r} moves otherwise each time it is tried: it "
@@ -234,13 +239,10 @@ def is_complete(alone: OneByOne, w: torch.Tensor) -> bool:
     return True
 
 
-def _trial_gradients(
-    w: torch.Tensor, sizes: Sequence[tuple[float, float]] = TRIAL_SCALES
-) -> torch.Tensor:
+def _trial_gradients(w: torch.Tensor) -> torch.Tensor:
     """Return gradients of the trial steps, `(S, 2, p)`."""
-    scales = torch.tensor(sizes)[:, :, None]
     draw = torch.Generator().manual_seed(0)
-    return (scales * torch.randn(len(scales), *w.shape, generator=draw)).to(w.device, w.dtype)
+    return torch.randn(TRIAL_STEPS, *w.shape, generator=draw).to(w.device, w.dtype)
 
 
 def _trial_step(w: torch.Tensor, gradient: torch.Tensor) -> Step:
@@ -254,14 +256,10 @@ def _trial_step(w: torch.Tensor, gradient: torch.Tensor) -> Step:
     return Step(gradient, loss, None, again)
 
 
-def _followed(rule: Any, w: torch.Tensor, gradients: torch.Tensor, cut: int) -> list[torch.Tensor]:
-    """Return the parameters after each step; from step `cut` on of the last replica alone."""
+def _followed(rule: Any, w: torch.Tensor, gradients: torch.Tensor) -> list[torch.Tensor]:
+    """Return the parameters after each step."""
     state, found = rule.init(w), []
-    for step, gradient in enumerate(gradients):
-        if cut and step >= cut:
-            gradient = gradient[-1:]
-            if step == cut:
-                w, state = w[-1:], rule.select(w[-1:], state, torch.tensor([len(w) - 1]))
+    for gradient in gradients:
         w, state = rule.update(w, state, _trial_step(w, gradient))
         found.append(w)
     return found

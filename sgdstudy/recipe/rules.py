@@ -37,6 +37,7 @@ ELEMENT_WISE = (
     "Rprop",
     "ASGD",
 )
+KINDS = [getattr(torch.optim, name) for name in ELEMENT_WISE]
 NAMES = ("notebook", "none", "polyak", *ELEMENT_WISE)
 POLYAK = {"least_loss": 0.0, "c": 1.0}  # options of "polyak", and their defaults
 OURS = ("params", "lr", "differentiable")  # arguments of optimisers that are no options here
@@ -214,9 +215,12 @@ def make(
 def _own_rule(
     factory: Callable[[list[torch.Tensor]], torch.optim.Optimizer], problem: Problem
 ) -> Rule:
-    """Return the rule of a class or factory: side by side only where that changes nothing."""
+    """Return the rule of a class or factory: replica by replica, as no trial shows a whole run.
+
+    Side by side where it makes torch's own element-wise optimisers, all with the same settings.
+    """
     w = torch.randn(2, problem.p, generator=torch.Generator().manual_seed(1))
-    w, together = w.to(problem.x.device, problem.dtype), TorchOptimizer(factory, own=True)
+    w = w.to(problem.x.device, problem.dtype)
     with torch.random.fork_rng():
         alone = OneByOne(factory, problem.shapes)
         try:
@@ -225,17 +229,36 @@ def _own_rule(
         except InputError:
             # perhaps a factory that was written for parameters (R, p)
             alone = OneByOne(factory, [(1, problem.p)])
-            if _fails_or_mixes(together, alone, w):
+            if _fails_or_mixes(TorchOptimizer(factory, own=True), alone, w):
                 raise
             complete = own_optimizer.is_complete(alone, w)
-        if alone.closure or own_optimizer.mixes(together, alone, w):
-            return replace(alone, complete=complete)
-    return together
+        alone = replace(alone, complete=complete)
+        return _side_by_side(alone, w) or alone
+
+
+def _side_by_side(alone: OneByOne, w: torch.Tensor) -> TorchOptimizer | None:
+    """Return the rule for all replicas at once, where each has the same optimiser of torch's own.
+
+    It is made anew of its settings: a factory may look at how many numbers it is given.
+    """
+    made = [alone.replica(row).optimizer for row in w]
+    kind, groups = type(made[0]), [group for one in made for group in one.param_groups]
+    if kind not in KINDS or not all(
+        type(one) is kind and not one_by_one.attributes(one) and not one_by_one.step_hooks(one)
+        for one in made
+    ):
+        return None
+    names = [name for name in inspect.signature(kind).parameters if name != "params"]
+    settings = {name: groups[0][name] for name in names}
+    if any(group[name] != settings[name] for group in groups for name in names):
+        return None
+    together = TorchOptimizer(lambda params: kind(params, **settings), own=True)
+    return None if own_optimizer.mixes(together, alone, w) else together
 
 
 def _fails_or_mixes(together: TorchOptimizer, alone: OneByOne, w: torch.Tensor) -> bool:
     try:
-        return own_optimizer.mixes(together, alone, w, cut=0)
+        return own_optimizer.mixes(together, alone, w)
     except InputError:
         return True
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch.optim import lr_scheduler
 
 from sgdstudy import checks
 from sgdstudy.errors import InputError, failed, quoted, reason
+from sgdstudy.recipe import one_by_one
 
 Rates = Callable[[np.ndarray], np.ndarray]  # numbers of steps from 0, (S,) -> step sizes (S,)
 OURS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -39,7 +40,7 @@ BY_STEP = (
 NAMES = (*OURS, *BY_STEP)
 LENGTHS = ("T_max", "total_iters", "total_steps")  # the steps of the run, unless given
 UNITS = ("step", "epoch")
-BLOCK = 4096  # steps that a scheduler of torch is asked for at once
+BLOCK = 4096  # the most steps beyond those wanted that a scheduler of torch is asked for at once
 
 
 def make(
@@ -73,14 +74,14 @@ def make(
         return _inverse(schedule, lr, options)
     if isinstance(schedule, str):
         checks.choice("schedule", schedule, NAMES)
-        return _Torch(_by_name(schedule, options, n_steps), lr, schedule, unit)
+        return _Torch(_by_name(schedule, options, n_steps), PROBES[:1], lr, schedule, unit)
     if not callable(schedule):
         raise InputError(
             f"schedule is a name or a factory optimizer -> LRScheduler, not {quoted(schedule)}"
         )
     if options:
         raise InputError("schedule_options go with a schedule's name; a factory sets its own")
-    return _Torch(schedule, lr, name_of(schedule), unit)
+    return _Torch(schedule, PROBES, lr, name_of(schedule), unit)
 
 
 def name_of(schedule: Any) -> str:
@@ -114,20 +115,39 @@ def _by_name(
     return lambda optimizer: kind(optimizer, **{**defaults, **options})
 
 
-class _Torch:
-    """The step sizes of a torch scheduler, read off an optimiser that moves nothing."""
+# What a user's schedule is tried on, other ones in all that it could read; torch's on the first
+PROBES: tuple[Callable[..., torch.optim.Optimizer], ...] = (
+    lambda lr: torch.optim.SGD([torch.ones(1).requires_grad_()], lr),
+    lambda lr: torch.optim.Adam(
+        [torch.full((3,), -2.0).requires_grad_(), torch.full((2, 2), 3.0).requires_grad_()],
+        lr,
+        weight_decay=0.1,
+    ),
+)
 
-    def __init__(self, factory: Callable[[Any], Any], lr: float, name: str, unit: str) -> None:
-        self.name, self.unit, self.rates = name, unit, np.empty(0)
-        parameter = torch.zeros(1, requires_grad=True)
-        self.optimizer = torch.optim.SGD([parameter], lr=lr)
+
+class _Driven:
+    """An optimiser that moves nothing, with a state, and the schedule that drives it."""
+
+    def __init__(
+        self,
+        probe: Callable[..., torch.optim.Optimizer],
+        factory: Callable[[Any], Any],
+        lr: float,
+        called: str,
+    ) -> None:
+        self.optimizer = probe(lr)
+        for p in self.optimizer.param_groups[0]["params"]:
+            p.grad = -p.detach()
+            name = "momentum_buffer" if isinstance(self.optimizer, torch.optim.SGD) else "exp_avg"
+            self.optimizer.state[p][name] = p.detach() / 2
         self.others = self._others()
         try:
             self.scheduler = factory(self.optimizer)
         except (AssertionError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{name} refuses these options: {reason(error)}") from error
+            raise InputError(f"{called} refuses these options: {reason(error)}") from error
         except (Exception, SystemExit) as error:
-            raise failed(f"the schedule {name!r}", error) from error
+            raise failed(f"the schedule {called!r}", error) from error
         kind = lr_scheduler.LRScheduler
         if isinstance(self.scheduler, lr_scheduler.ReduceLROnPlateau):
             raise InputError("ReduceLROnPlateau follows the losses: it is not known before the run")
@@ -136,6 +156,53 @@ class _Torch:
                 f"the schedule factory returned {type(self.scheduler).__name__}; "
                 f"expected a torch.optim.lr_scheduler.LRScheduler"
             )
+
+    @property
+    def rate(self) -> float:
+        """Return the step size that it has now."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def changed(self) -> str:
+        """Return what changed beside the step size, "" for nothing: it would be dropped."""
+        now = self._others()
+        if now == self.others:
+            return ""
+        return next(name for name, value in self.others.items() if now[name] != value)
+
+    def _others(self) -> dict[str, Any]:
+        """Return what else an optimiser has."""
+        group, held = self.optimizer.param_groups[0], vars(self.optimizer)
+        return {
+            **{name: group.get(name) for name in self.optimizer.defaults if name != "lr"},
+            "the groups": [list(map(id, one["params"])) for one in self.optimizer.param_groups],
+            "the parameters": _numbers(group["params"]),
+            "the optimizer's state": _numbers(self.optimizer.state),
+            "the hooks": [list(held[name]) for name in one_by_one.STEP_HOOKS],
+        }
+
+
+def _numbers(value: Any) -> Any:
+    """Return what tensors of a list or of dicts hold, to compare."""
+    if isinstance(value, Mapping):
+        return [(id(key), _numbers(held)) for key, held in value.items()]
+    if isinstance(value, list):
+        return [_numbers(held) for held in value]
+    return value.tolist() if isinstance(value, torch.Tensor) else value
+
+
+class _Torch:
+    """The step sizes of a torch scheduler, read off optimisers that move nothing."""
+
+    def __init__(
+        self,
+        factory: Callable[[Any], Any],
+        probes: Sequence[Callable[..., torch.optim.Optimizer]],
+        lr: float,
+        name: str,
+        unit: str,
+    ) -> None:
+        self.name, self.unit, self.rates = name, unit, np.empty(0)
+        self.driven = [_Driven(probe, factory, lr, name) for probe in probes]
         self._read(1)
 
     def __call__(self, steps: np.ndarray) -> np.ndarray:
@@ -145,40 +212,43 @@ class _Torch:
         return self.rates[steps]
 
     def _read(self, n: int) -> None:
-        """Go on to step n."""
+        """Go on to step n, or beyond; what is wrong there is left alone: the run may end before."""
         found: list[float] = []
         # torch warns that no optimiser step came before: there is none here
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            for _ in range(max(n - len(self.rates), 1 if n == 1 else BLOCK)):
-                rate = float(self.optimizer.param_groups[0]["lr"])
+            for _ in range(max(n - len(self.rates), min(len(self.rates), BLOCK))):
                 place = len(self.rates) + len(found)
-                if not (math.isfinite(rate) and rate >= 0):
+                if wrong := self._wrong(place):
                     if place < n:
-                        raise InputError(
-                            f"{self.name} gives {self.unit} {place} the step size {rate!r}"
-                        )
-                    break  # a bad step size that was only computed ahead; the run may end before it
-                self._refuse_others()
-                found.append(rate)
+                        raise InputError(wrong)
+                    break
+                found.append(self.driven[0].rate)
                 try:
-                    self.scheduler.step()
+                    for one in self.driven:
+                        one.scheduler.step()
                 except (Exception, SystemExit) as error:
                     if place + 1 < n:
                         raise failed(f"the schedule {self.name!r}", error) from error
                     break  # it ends with the run, as OneCycleLR does
         self.rates = np.concatenate([self.rates, found])
 
-    def _others(self) -> dict[str, Any]:
-        """Return what else an optimiser has beside its step size."""
-        group, known = self.optimizer.param_groups[0], self.optimizer.defaults
-        return {name: group[name] for name in known if name != "lr"}
-
-    def _refuse_others(self) -> None:
-        """Raise `InputError` where more than the step size changed: it would be dropped."""
-        for name, value in self._others().items():
-            if value != self.others[name]:
-                raise InputError(
-                    f"the schedule {self.name!r} changes {name} too, and may change the step size "
-                    f"only: give cycle_momentum=False, or another schedule"
-                )
+    def _wrong(self, place: int) -> str:
+        """Return what is wrong with a step, "" for nothing."""
+        rate = self.driven[0].rate
+        if not (math.isfinite(rate) and rate >= 0):
+            return f"{self.name} gives {self.unit} {place} the step size {rate!r}"
+        if len(self.driven) == 1:  # torch's own
+            return ""
+        if changed := next(filter(None, (one.changed() for one in self.driven)), ""):
+            return (
+                f"the schedule {self.name!r} changes {changed} too, and may change the step size "
+                f"only: give cycle_momentum=False, or another schedule"
+            )
+        if any(one.rate != rate for one in self.driven):
+            return (
+                f"the schedule {self.name!r} gives {self.unit} {place} another step size where the "
+                f"optimizer or its parameters are others, or each time it is asked: it must be "
+                f"known before the run"
+            )
+        return ""

@@ -104,7 +104,9 @@ class Eager:
         self.note, self.asks = "", isinstance(self.rule, OneByOne) and self.rule.closure
         if isinstance(self.rule, OneByOne) and len(config.seeds) > 1:
             asks = to_say("the optimizer {name} takes a closure: its replicas step one by one")
-            text = to_say("the optimizer {name} is not element-wise: its replicas step one by one")
+            text = to_say(
+                "the optimizer {name} is not known to be element-wise: its replicas step one by one"
+            )
             self.note = say(asks if self.asks else text, name=rules.name_of(config.optimizer))
             log.warning("%s", say("{why}, which takes longer", why=self.note))
         # None: the optimiser's own

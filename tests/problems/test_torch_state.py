@@ -10,6 +10,7 @@ from conftest import flat, literal, one_line, small_curve
 from torch import nn
 from torch.nn.modules import module as modules
 from torch.nn.utils import parametrize
+from torch.optim import optimizer as optimizers
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -57,8 +58,15 @@ def fake():
     return FakeTensorMode()
 
 
-def of_all_modules(register, hook):
-    """A hook that every module calls."""
+def scaled(what):
+    """A hook that halves something of every parameter that is stepped."""
+    return lambda optimizer, given, named: (
+        [what(p).mul_(0.5) for group in optimizer.param_groups for p in group["params"]] and None
+    )
+
+
+def of_all(register, hook):
+    """A hook that every module calls, or every optimiser."""
     given = []
     return lambda: during(lambda: given.append(register(hook)), lambda: given.pop().remove())
 
@@ -80,19 +88,25 @@ STATES = {
     ),
     "saved tensors on the disk": lambda: torch.autograd.graph.save_on_cpu(),
     "no hooks on saved tensors": lambda: torch.autograd.graph.disable_saved_tensors_hooks("no"),
-    "hook after all modules": of_all_modules(
+    "hook after all modules": of_all(
         modules.register_module_forward_hook, lambda module, given, out: 2 * out
     ),
-    "hook before all modules": of_all_modules(
+    "hook before all modules": of_all(
         modules.register_module_forward_pre_hook, lambda module, given: (2 * given[0],)
     ),
-    "hook on all gradients": of_all_modules(
+    "hook on all gradients": of_all(
         modules.register_module_full_backward_hook,
         lambda module, into, out: tuple(g if g is None else 2 * g for g in into),
     ),
-    "hook on all parameters": of_all_modules(
+    "hook on all parameters": of_all(
         modules.register_module_parameter_registration_hook,
         lambda module, name, p: p if p is None else nn.Parameter(2 * p.detach()),
+    ),
+    "hook before all optimisers": of_all(
+        optimizers.register_optimizer_step_pre_hook, scaled(lambda p: p.grad)
+    ),
+    "hook after all optimisers": of_all(
+        optimizers.register_optimizer_step_post_hook, scaled(lambda p: p.data)
     ),
     "cached parametrizations": parametrize.cached,
     "no oneDNN": setting(torch._C._set_mkldnn_enabled, False, True),
@@ -144,6 +158,8 @@ def state():
         *(dict(value) for name, value in vars(modules).items() if name.startswith("_global_f")),
         dict(modules._global_parameter_registration_hooks),
         dict(modules._global_backward_hooks),
+        dict(optimizers._global_optimizer_pre_hooks),
+        dict(optimizers._global_optimizer_post_hooks),
         parametrize._cache_enabled,
         torch._C._get_mkldnn_enabled(),
         torch.backends.mha.get_fastpath_enabled(),
@@ -215,6 +231,32 @@ def test_no_state_of_the_caller_changes_a_number_or_is_changed(name, run):
         history = run()
         assert state() == before
     same(history, EXPECTED[run])
+
+
+class Descent(torch.optim.Optimizer):
+    def __init__(self, params):
+        super().__init__(params, {"lr": 0.1})
+
+    @torch.no_grad()
+    def step(self):
+        for p in self.param_groups[0]["params"]:
+            p -= 0.1 * p.grad
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", Descent])
+@pytest.mark.parametrize("name", [name for name in STATES if "all optimisers" in name])
+def test_hooks_of_all_optimisers_change_no_step(name, optimizer):
+    given = {"optimizer": optimizer, "lr": None if optimizer is Descent else 0.1}
+    same(*(ss.train(PARABOLA, **given, batch_size=10) for _ in stated(name)))
+
+
+def stated(name):
+    """Twice: as it is, and in a state."""
+    yield
+    with STATES[name]():
+        before = state()
+        yield
+        assert state() == before
 
 
 @pytest.mark.parametrize("name", STATES)

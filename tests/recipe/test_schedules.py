@@ -362,6 +362,103 @@ def test_what_a_schedule_changes_later_is_refused_then():
         ss.train(small_curve(), optimizer="SGD", schedule=DecaysMore, **SAME)
 
 
+class AtStepEight(lr_scheduler.LRScheduler):
+    """Leaves the step size alone, and does something else at step 8."""
+
+    def get_lr(self):
+        if self.last_epoch == 8:
+            self.act(self.optimizer.param_groups[0])
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def act(self, group):
+        """What it does."""
+
+
+class ClearsState(AtStepEight):
+    def act(self, group):
+        self.optimizer.state.clear()
+
+
+class ZeroesState(AtStepEight):
+    def act(self, group):
+        for held in self.optimizer.state.values():
+            for value in held.values():
+                value.zero_()
+
+
+class Shrinks(AtStepEight):
+    def act(self, group):
+        for p in group["params"]:
+            p.data.mul_(0.5)
+
+
+class Replaces(AtStepEight):
+    def act(self, group):
+        for p in group["params"]:
+            p.data = p.data / 2
+
+
+class AddsHook(AtStepEight):
+    def act(self, group):
+        self.optimizer.register_step_post_hook(lambda *_: None)
+
+
+class AddsGroup(AtStepEight):
+    def act(self, group):
+        self.optimizer.add_param_group({"params": [torch.zeros(1, requires_grad=True)]})
+
+
+class LowersBetas(AtStepEight):
+    def act(self, group):
+        if "betas" in group:
+            group["betas"] = 0.5, 0.9
+
+
+class ByNorm(lr_scheduler.LRScheduler):
+    def get_lr(self):
+        norms = [p.detach().norm() for p in self.optimizer.param_groups[0]["params"]]
+        return [0.05 / (1 + float(max(norms)))]
+
+
+class ByCount(lr_scheduler.LRScheduler):
+    def get_lr(self):
+        return [0.05 / sum(p.numel() for p in self.optimizer.param_groups[0]["params"])]
+
+
+class Draws(lr_scheduler.LRScheduler):
+    drawn = np.random.default_rng(0)
+
+    def get_lr(self):
+        return [0.05 * self.drawn.random()]
+
+
+DOES_MORE = {
+    ClearsState: "changes the optimizer's state too",
+    ZeroesState: "changes the optimizer's state too",
+    Shrinks: "changes the parameters too",
+    Replaces: "changes the parameters too",
+    AddsHook: "changes the hooks too",
+    AddsGroup: "changes the groups too",
+    LowersBetas: "changes betas too",
+    ByNorm: "its parameters are others",
+    ByCount: "its parameters are others",
+    Draws: "each time it is asked",
+}
+
+
+@pytest.mark.parametrize("schedule", DOES_MORE)
+def test_a_schedule_that_does_more_than_set_the_step_size_is_refused(schedule):
+    with pytest.raises(InputError, match=DOES_MORE[schedule]) as error:
+        ss.TrainConfig(lr=0.05, schedule=schedule, batch_size=10, epochs=3).rates(53)(np.arange(9))
+    assert one_line(error)
+
+
+@pytest.mark.parametrize("schedule", [ClearsState, Shrinks, LowersBetas, DecaysMore])
+def test_what_it_does_after_the_last_step_is_nothing_to_the_run(schedule):
+    given = {"optimizer": "SGD", "lr": 0.05, "batch_size": 10, "steps": 2, "epochs": 1}
+    assert ss.train(small_curve(), schedule=schedule, **given).n_steps.tolist() == [2]
+
+
 def falls(step):
     """Reach 0 at step 48, the run's length, and go on below."""
     return 1 - step / 48

@@ -290,7 +290,8 @@ def test_a_search_that_is_optional_is_made():
 
 
 def test_a_closure_for_the_loss_alone_changes_nothing():
-    assert isinstance(rule_of(Template), TorchOptimizer)
+    assert not rule_of(Template).closure
+    assert isinstance(rule_of(lambda params: SGD(params, lr=0.1)), TorchOptimizer)
 
 
 class Wrong(SAM):
@@ -313,7 +314,7 @@ def test_a_step_that_fails_says_what_failed():
 
 
 def test_an_argument_that_is_no_closure_is_left_alone():
-    assert isinstance(rule_of(Reads), TorchOptimizer)
+    assert not rule_of(Reads).closure
 
 
 # ---- with the other settings -----------------------------------------------------------------

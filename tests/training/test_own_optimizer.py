@@ -204,6 +204,11 @@ def test_an_optimiser_without_a_step_size_records_none():
 REFUSED = [
     ({"optimizer": lambda p: SGD(p, lr=0.05), "lr": 0.5}, "sets its own lr, 0.05, and lr=0.5"),
     ({"optimizer": NoSize, "lr": 0.5}, "sets its own lr, nan"),
+    (
+        {"optimizer": lambda p: SGD(p, lr=0.1 / (1 + p[0].norm().item()))},
+        "reads its lr off the par",
+    ),
+    ({"optimizer": lambda p: Plain(p, lr=0.1 if p[0].any() else 0.2)}, "reads its lr off"),
     ({"optimizer": lambda p, lr: SGD(p, lr=2 * lr), "lr": 0.5}, "given lr=0.5 and uses 1"),
     ({"optimizer": Plain, "lr": float("nan")}, "lr must be positive and finite, got nan"),
     ({"optimizer": Plain, "options": {"dampp": 1}}, "takes no option 'dampp'"),
@@ -255,7 +260,7 @@ def test_what_mixes_replicas_trains_each_as_alone(optimizer, caplog):
     together = ss.train(CURVE, seeds=range(9), **given)
     assert len(set(together.stop_epoch)) > 1  # so that the batch was compacted on the way
     (line,) = caplog.messages
-    assert f"{optimizer.__name__} is not element-wise" in line
+    assert f"{optimizer.__name__} is not known to be element-wise" in line
     assert "one by one" in together.engine_note
     for seed in range(9):
         alone = ss.train(CURVE, seeds=[seed], **given)
@@ -309,8 +314,17 @@ def test_an_optimiser_of_a_module_sees_its_own_matrices(optimizer):
     assert np.allclose(history.w[0], flat(params), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("optimizer", [Plain, SetsMomentum, lambda p: Adam(p, 0.1), NoSize])
-def test_what_is_element_wise_runs_side_by_side(optimizer, caplog):
+TORCHS = {
+    "Adam": lambda p: Adam(p, 0.1),
+    "with options": lambda p: torch.optim.AdamW(p, torch.tensor(0.1), weight_decay=0.3),
+    "filled": lambda p: torch.optim.Adagrad(p, 0.1, initial_accumulator_value=0.5),
+    "two groups": lambda p: SGD([{"params": p[:1]}, {"params": p[1:]}][: len(p)], 0.02, 0.5),
+}
+
+
+@pytest.mark.parametrize("name", TORCHS)
+def test_what_is_torchs_own_and_element_wise_runs_side_by_side(name, caplog):
+    optimizer = TORCHS[name]
     assert isinstance(rule_of(optimizer), rules.TorchOptimizer)
     history = ss.train(CURVE, optimizer=optimizer, seeds=[3, 4], **FEW)
     loop = literal_curve(CURVE, lr=None, seed=4, rule=optimizer, **FEW)
@@ -318,15 +332,110 @@ def test_what_is_element_wise_runs_side_by_side(optimizer, caplog):
     assert (history.engine_note, caplog.messages) == ("", [])
 
 
-class Rare(Plain):
-    """Clips by value what is larger than 1e6, by norm what is larger than 1e3."""
+@pytest.mark.parametrize("optimizer", [Plain, SetsMomentum, NoSize])
+def test_ones_own_runs_one_by_one_with_the_numbers_it_had_side_by_side(optimizer):
+    assert isinstance(rule_of(optimizer), OneByOne)
+    history = ss.train(CURVE, optimizer=optimizer, seeds=[3, 4], **FEW)
+    loop = literal_curve(CURVE, lr=None, seed=4, rule=optimizer, **FEW)
+    assert np.array_equal(history.w[1], loop.w.numpy())
+
+
+class LateNorm(Plain):
+    """Looks at the norm from step 11 on."""
 
     def move(self, p, group):
-        p -= group["lr"] * p.grad * min(1.0, 1e3 / float(p.grad.norm()))
+        step = self.state[p]["step"] = self.state[p].get("step", 0) + 1
+        p -= group["lr"] * (p.grad if step <= 10 else p.grad / p.grad.norm())
 
 
-def test_a_norm_that_is_seldom_looked_at_is_found():
-    assert isinstance(rule_of(Rare), OneByOne)
+class LateClip(Plain):
+    """As `LateNorm`, by a counter of its own."""
+
+    def __init__(self, params, lr=0.05):
+        super().__init__(params, lr)
+        self.steps = 0
+
+    def step(self):
+        self.steps += 1
+        if self.steps > 10:
+            torch.nn.utils.clip_grad_norm_(self.param_groups[0]["params"], 0.5)
+        super().step()
+
+
+def hooked(params):
+    """Torch's own, with a hook that clips from step 11 on."""
+    made, steps = SGD(params, lr=0.05), []
+
+    def clip(optimizer, *_):
+        steps.append(1)
+        if len(steps) > 10:
+            torch.nn.utils.clip_grad_norm_(params, 0.5)
+
+    made.register_step_pre_hook(clip)
+    return made
+
+
+def by_size(params):
+    """Decays what has many numbers: one replica's three are few."""
+    return SGD(params, lr=0.05, weight_decay=0.5 * (sum(p.numel() for p in params) > 10))
+
+
+def prepared(params):
+    """Torch's own, with a state from the beginning."""
+    made = SGD(params, lr=0.05, momentum=0.9)
+    for p in params:
+        made.state[p]["momentum_buffer"] = torch.ones_like(p)
+    return made
+
+
+def by_value(params):
+    return SGD(params, lr=0.05, weight_decay=0.1 + abs(float(params[0].detach().flatten()[0])))
+
+
+@pytest.mark.parametrize("optimizer", [LateNorm, LateClip, hooked, by_size, prepared, by_value])
+def test_a_seed_beside_many_is_as_alone(optimizer):
+    history = ss.train(CURVE, optimizer=optimizer, seeds=range(5), **FEW)
+    loop = literal_curve(CURVE, lr=None, seed=3, rule=optimizer, **FEW)
+    assert np.array_equal(history.w[3], loop.w.numpy())
+
+
+class Counts(Plain):
+    """Shrinks its steps by a counter of its own."""
+
+    def __init__(self, params, lr=0.05):
+        super().__init__(params, lr)
+        self.steps = 0
+
+    def step(self):
+        self.steps += 1
+        super().step()
+
+    def move(self, p, group):
+        p -= group["lr"] * p.grad * min(1.0, 8 / self.steps)
+
+
+class CountsBelow(Counts):
+    """The same, in an object of its own."""
+
+    def __init__(self, params, lr=0.05):
+        super().__init__(params, lr)
+        self.kept = {"steps": 0}
+
+    steps = property(
+        lambda self: self.kept["steps"],
+        lambda self, value: vars(self).setdefault("kept", {}).update(steps=value),
+    )
+
+
+@pytest.mark.parametrize("optimizer", [Counts, CountsBelow])
+def test_a_counter_of_its_own_goes_on_when_others_stop(optimizer):
+    given = {"optimizer": optimizer, "stop": ("last_batch", 0.3), "batch_size": 10, "epochs": 12}
+    together = ss.train(CURVE, seeds=range(9), **given)
+    assert len(set(together.stop_epoch)) > 2
+    for seed in range(9):
+        alone = ss.train(CURVE, seeds=[seed], **given)
+        assert np.array_equal(together.w[seed], alone.w[0])
+        assert together.stop_epoch[seed] == alone.stop_epoch[0]
 
 
 class Noisy(Plain):
@@ -376,7 +485,10 @@ def test_the_trial_leaves_the_global_generator_alone():
 # ---- checkpoints -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("optimizer", [NormState, OwnAdafactor, functools.partial(Muon, lr=0.1)])
+KEPT = [NormState, OwnAdafactor, functools.partial(Muon, lr=0.1), Counts]
+
+
+@pytest.mark.parametrize("optimizer", KEPT)
 def test_what_runs_one_by_one_comes_back_from_the_file(optimizer, tmp_path):
     x = torch.stack([CURVE.x, CURVE.x**2], 1)
     problem = ss.Problem(x, CURVE.y[:, None], Net())
@@ -395,6 +507,38 @@ def test_what_runs_one_by_one_comes_back_from_the_file(optimizer, tmp_path):
         if step >= 3:
             other_w, other = rule.update(other_w, other, rules.Step(gradient, torch.zeros(3)))
             assert torch.equal(w, other_w)
+
+
+class Late(Counts):
+    """Keeps in an object what it has counted, from the seventh step on."""
+
+    def step(self):
+        super().step()
+        if self.steps >= 7:
+            self.seen = {"steps": self.steps}
+
+
+class UnderAName(Plain):
+    """Has a state under a name, from the seventh step on."""
+
+    def move(self, p, group):
+        super().move(p, group)
+        self.state[p]["step"] = self.state[p].get("step", 0) + 1
+        if self.state[p]["step"] >= 7:
+            self.state["all"]["step"] = self.state[p]["step"]
+
+
+@pytest.mark.parametrize("optimizer", [Late, UnderAName])
+def test_what_comes_late_and_cannot_be_kept_is_not_written_then(optimizer):
+    rule, w = rule_of(optimizer), CURVE.initial([0, 1])
+    assert rule.complete
+    state = rule.init(w)
+    for step in range(8):
+        if step < 7:
+            rules.state_dict(state)
+        w, state = rule.update(w, state, rules.Step(torch.ones(2, 3), torch.zeros(2)))
+    with pytest.raises(TypeError, match=r"elsewhere than in Optimizer\.state"):
+        rules.state_dict(state)
 
 
 def test_what_cannot_be_kept_is_not_written():
