@@ -110,7 +110,7 @@ COMPARISON = Group(
             "ratio = bounded_median(ratios, neither & positive, (1.0, 1.0), confidence)",
             "pairs in which neither got there are taken for ties",
         ),
-        ("observed=True).min()", "observed=True).max()", "the last time below, not the first"),
+        ("dropna=False).min()", "dropna=False).max()", "the last time below, not the first"),
         (
             "last = last.reindex(seeds, fill_value=worst).mask(diverged, worst)",
             "last = last.reindex(seeds, fill_value=worst)",
@@ -126,11 +126,7 @@ COMPARISON = Group(
             "return self.reached / max(self.seeds - 1, 1)",
             "shares above 1",
         ),
-        (
-            'if rows["run_id"].nunique() > rows["arm"].nunique():',
-            "if False:",
-            "runs of two invocations are mixed",
-        ),
+        ('_most_runs(rows["run_id"], arms) > 1:', "if False:", "runs of two invocations are mixed"),
     ],
 )
 
