@@ -126,7 +126,12 @@ COMPARISON = Group(
             "return self.reached / max(self.seeds - 1, 1)",
             "shares above 1",
         ),
-        ('_most_runs(rows["run_id"], arms) > 1:', "if False:", "runs of two invocations are mixed"),
+        ('_most_runs(rows["run_id"], arms) > 1:', "False:", "runs of two invocations are mixed"),
+        (
+            'if arms.nunique(dropna=False) > 1 else ["seed"]',
+            'if "run_id" in rows else ["seed"]',
+            "arms of runs from elsewhere are mixed",
+        ),
     ],
 )
 
