@@ -147,8 +147,8 @@ finishes what was left, and says so:
   and keeps what it records; `sgdstudy recover` sends it.
 - **Whatever becomes of its lines, a study runs to its end**: standard output that is closed, full,
   a pipe that nobody reads, or of an encoding without the character. Exit code 1 says that lines are
-  lost. A figure, a table or `show` that fails is named in a line and left out; `--strict` ends with
-  exit code 1 then.
+  lost; one that was closed before it began (`>&-`) is as `/dev/null`, no loss. A figure, a table
+  or `show` that fails is named in a line and left out; `--strict` ends with exit code 1 then.
 - **A worker was killed**: the study or the sweep ends in one line within seconds, also where the
   worker was handing back a result; `--resume` goes on.
 - **One run, answer or picture is not as we write it** (damaged, or written by somebody else): it is

@@ -110,7 +110,7 @@ COMPARISON = Group(
             "ratio = bounded_median(ratios, neither & positive, (1.0, 1.0), confidence)",
             "pairs in which neither got there are taken for ties",
         ),
-        ("observed=True).min()", "observed=True).max()", "the last time below, not the first"),
+        ("dropna=False).min()", "dropna=False).max()", "the last time below, not the first"),
         (
             "last = last.reindex(seeds, fill_value=worst).mask(diverged, worst)",
             "last = last.reindex(seeds, fill_value=worst)",
@@ -126,10 +126,11 @@ COMPARISON = Group(
             "return self.reached / max(self.seeds - 1, 1)",
             "shares above 1",
         ),
+        ('_most_runs(rows["run_id"], arms) > 1:', "False:", "runs of two invocations are mixed"),
         (
-            'if rows["run_id"].nunique() > rows["arm"].nunique():',
-            "if False:",
-            "runs of two invocations are mixed",
+            'if arms.nunique(dropna=False) > 1 else ["seed"]',
+            'if "run_id" in rows else ["seed"]',
+            "arms of runs from elsewhere are mixed",
         ),
     ],
 )

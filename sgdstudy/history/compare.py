@@ -165,16 +165,21 @@ def first_beyond(
     """
     for name in ("seed", over, column):
         checks.choice("column", name, list(map(str, rows.columns)))
-    keys = ["seed"]
-    if "run_id" in rows and rows["run_id"].nunique() > 1:
-        keys = ["arm", "seed"]
-        if rows["run_id"].nunique() > rows["arm"].nunique():
-            raise InputError("these rows are of several runs of an arm; choose one invocation")
+    arms = rows["arm"] if "arm" in rows else pd.Series("", rows.index)
+    if "run_id" in rows and _most_runs(rows["run_id"], arms) > 1:
+        raise InputError("these rows are of several runs of an arm; choose one invocation")
+    keys = ["arm", "seed"] if arms.nunique(dropna=False) > 1 else ["seed"]
     values = floats(column, rows[column])
     times = (
         rows[over].where(values > target if above else values < target).astype(float).fillna(np.inf)
     )
-    return times.groupby([rows[key] for key in keys], observed=True).min()
+    return times.groupby([rows[key] for key in keys], observed=True, dropna=False).min()
+
+
+def _most_runs(run_ids: pd.Series, arms: pd.Series) -> int:
+    """Return how many runs the arm has of which there are most; rows of no run are one more."""
+    pairs = pd.DataFrame({"arm": arms, "run_id": run_ids}).drop_duplicates()
+    return int(pairs["arm"].value_counts(dropna=False).max()) if len(pairs) else 0
 
 
 def first_stop(rows: pd.DataFrame, column: str, stop: stops.Stop, patience: int) -> pd.Series:

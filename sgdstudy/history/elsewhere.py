@@ -20,6 +20,7 @@ ITERATIONS = ("iteration", "iter", "batch", "steps")
 CLOCKS = ("wall time", "_timestamp", "timestamp")
 RUNS = ("arm", "run", "run_name", "name")
 BOUNDS = ("__MIN", "__MAX", "__STEP")  # beside each line of a chart that wandb exports
+LABELS = ("arm", "seed")  # of the rows that are returned, beside count and metric
 EXACT = 2**53  # below it every whole number is a float64
 ELAPSED = "elapsed_seconds"
 BETWEEN = " - "  # run and metric, in such an export
@@ -66,6 +67,8 @@ def load_losses(path: Any, column: str | None = None, over: str = "step") -> pd.
             + f"one of {', '.join(known) or 'none: no column holds numbers'}"
         )
     metric = lines[0][1]
+    if metric in (*LABELS, over):
+        raise InputError(f"{file.name}: {quoted(metric)} is no metric, but tells the rows apart")
     rows = pd.concat(
         [_rows(table, lower, axis, line, over, file) for line in lines], ignore_index=True
     )
@@ -90,6 +93,13 @@ def _read(file: Path) -> pd.DataFrame:
     if lower.duplicated().any():
         twice = names[lower.index[lower.duplicated()][0]]
         raise InputError(f"{file.name} has two columns {quoted(twice)}")
+    for place in range(1, len(names)):  # the first may number the lines
+        held = table.iloc[1:, place].dropna()
+        if names[place] == "" and len(held):
+            raise InputError(
+                f"column {place + 1} of {file.name} has no name, and holds {quoted(held.iloc[0])}; "
+                f"give it one, and write decimals with a point"
+            )
     lines = table.iloc[1:].set_axis(names, axis=1).loc[:, list(names != "")]
     if lines.empty:
         raise InputError(f"{file} has no lines")

@@ -341,7 +341,7 @@ def load_history(path: str | Path, problem: Problem | str, **functions: Any) -> 
 
     Args:
         path: of the file.
-        problem: what was trained: the same data, and as many parameters.
+        problem: what was trained: the same data, model, loss, penalty and first parameters.
         functions: settings that were functions, as `optimizer=Mine`: a file does not hold them.
             Own diagnostics need not be given: their columns are there.
 

@@ -26,13 +26,16 @@ from sgdstudy.recipe.replay import Seeded
 VERSION = 1
 ARRAYS = ("w", "stop_epoch", "n_steps")
 NUMBERS = ("train_seconds", "seconds_per_step", "engine", "engine_note")
+FEW = 4  # seeds whose start and loss tell one problem from another
+ALIKE = 1e-4  # of losses, also by other versions and on other machines
 PLAIN = (type(None), bool, int, float, str)
 
 
 def save(run: Any, path: str | Path) -> Path:
     """Write the run into one file, which `ss.load_history` reads; return its path.
 
-    The problem and what is a function of the settings are not in it: they are given again.
+    The problem and what is a function of the settings are not in it: they are given again. What
+    the first seeds start from and the loss that they end with are, to tell another problem by.
 
     Args:
         run: a history.
@@ -52,12 +55,14 @@ def save(run: Any, path: str | Path) -> Path:
         "predicted": dict(run.predicted),
         **{name: getattr(run, name) for name in NUMBERS},
     }
+    told["problem"]["ends"] = _losses(run.problem, run.w)
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
             draft = Path(folder) / "draft"
             with zipfile.ZipFile(draft, "w") as file:
                 for name in ARRAYS:
                     file.writestr(f"{name}.npy", _npy(getattr(run, name)))
+                file.writestr("start.npy", _npy(_start(run.problem, run.config)))
                 if order is not None:
                     file.writestr("order.npy", _npy(order))
                 for kind in AXIS:
@@ -89,7 +94,9 @@ def read(path: str | Path, problem: Problem, functions: Mapping[str, Any]) -> di
                     none = pa.RecordBatch.from_pylist([], schema=table.schema)  # but its columns
                     for batch in table.to_batches() or [none]:
                         sink.append(kind, batch)
-            names = [name for name in (*ARRAYS, "order") if f"{name}.npy" in file.namelist()]
+            names = [
+                name for name in (*ARRAYS, "start", "order") if f"{name}.npy" in file.namelist()
+            ]
             arrays = {name: _array(file.read(f"{name}.npy")) for name in names}
             settings = told["settings"]
             if "order" in arrays:
@@ -107,6 +114,9 @@ def read(path: str | Path, problem: Problem, functions: Mapping[str, Any]) -> di
         raise InputError(
             f"{path} is of {arrays['w'].shape[1]} parameters, the problem has {problem.p}"
         )
+    start = arrays.pop("start", None)
+    if start is not None:  # an earlier version did not write it
+        _require_same_run(told["problem"]["ends"], start, arrays["w"], problem, config, path)
     given = {"stop_reason": reasons, "predicted": told["predicted"], **numbers}
     return {"problem": problem, "config": config, "sink": sink, **arrays, **given}
 
@@ -117,6 +127,43 @@ def _require_same(told: Mapping[str, Any], problem: Problem, path: Path) -> None
     if told["problem"]["digest"] != problem.digest:
         name = quoted(told["problem"]["name"])
         raise InputError(f"{path} is of {name} with other data than those of {problem.name!r}")
+
+
+def _start(problem: Problem, config: TrainConfig) -> np.ndarray:
+    """Return what the first seeds start from, `(FEW, p)`."""
+    start: np.ndarray = problem.initial(list(config.seeds[:FEW])).numpy(force=True)
+    return start
+
+
+def _losses(problem: Problem, w: np.ndarray) -> list[float]:
+    """Return the loss of all data at the parameters of the first seeds; see `describe.results`."""
+    found: list[float] = problem.full(w[:FEW].astype(float))[0].tolist()
+    return found
+
+
+def _require_same_run(
+    ends: list[float],
+    start: np.ndarray,
+    w: np.ndarray,
+    problem: Problem,
+    config: TrainConfig,
+    path: Path,
+) -> None:
+    """Refuse a problem that has another loss at the parameters of the file, or starts elsewhere."""
+    now, theirs = _losses(problem, w), np.array(ends)
+    scale = np.abs(_losses(problem, start)).max()  # a loss near 0 is nothing but rounding
+    same = np.isclose(now, theirs, rtol=ALIKE, atol=ALIKE * scale, equal_nan=True)
+    if not same.all():
+        i = int(np.argmin(same))
+        raise InputError(
+            f"{path} is of another model, loss or penalty: seed {config.seeds[i]} ended with a "
+            f"loss of {theirs[i]:.6g}, which is {now[i]:.6g} by those of {problem.name!r}"
+        )
+    if not np.allclose(_start(problem, config), start, rtol=1e-6, atol=0, equal_nan=True):
+        raise InputError(
+            f"{path} is of runs with other first parameters than those of {problem.name!r}; give "
+            f"w_init, or seed torch before the module is made, as then"
+        )
 
 
 def _config(

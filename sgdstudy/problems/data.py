@@ -14,7 +14,17 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+    default_collate,
+    default_convert,
+)
 
 from sgdstudy.errors import InputError, quoted, reason
 
@@ -26,6 +36,7 @@ COPIED = 2**28  # bytes; larger data, and maps of files, stay where they are
 READ_AGAIN = 2**20  # bytes of each array that a look whether it changed reads
 READ_OF_MAPS = 2**26  # bytes of data left where they are that a digest reads
 LEAST_VALUE = 8  # bytes of a value in a list, at the least
+READ_TWICE = 16  # items of a Dataset, evenly spread: whether they are the same then
 STRETCHES = 64  # of an array, evenly spread, that a look at a part of it reads
 
 
@@ -79,8 +90,9 @@ def _of_dataset(x: Any, y: Any, what: str) -> tuple[Any, Any]:
     """Return the items of a Dataset of pairs, or of a DataLoader's, read once; others as they are.
 
     Raises:
-        InputError: its items are no pairs of numbers, it cannot be read by index, or x is of a kind
-            that has to be turned into an array.
+        InputError: its items are no pairs of numbers, it cannot be read by index, its items differ
+            when they are read again, a DataLoader changes or chooses them, or x is of a kind that
+            has to be turned into an array.
     """
     if isinstance(x, Mapping):
         raise InputError(
@@ -90,6 +102,7 @@ def _of_dataset(x: Any, y: Any, what: str) -> tuple[Any, Any]:
     if hasattr(x, "toarray"):
         raise InputError(f"x of {what} is sparse; give x.toarray()")
     if isinstance(x, DataLoader):
+        _require_plain(x, what)
         x = x.dataset
     if not isinstance(x, Dataset):
         return x, y
@@ -106,6 +119,12 @@ def _of_dataset(x: Any, y: Any, what: str) -> tuple[Any, Any]:
         if any(isinstance(part, Mapping) for item in items[:1] for part in (item, *item)):
             raise TypeError("they are dicts: put their arrays side by side, see docs/training.md")
         inputs, targets = (_together(part) for part in zip(*items, strict=True))
+        for i in range(0, len(items), -(-len(items) // READ_TWICE)):
+            if not _alike(items[i], x[i], what):
+                raise InputError(
+                    f"x of {what} is a Dataset whose item {i} is another one each time it is read, "
+                    f"as where it draws or counts; give what it is to be as arrays"
+                )
     except (KeyboardInterrupt, InputError):
         raise
     except BaseException as error:  # whatever its own methods raise
@@ -114,6 +133,44 @@ def _of_dataset(x: Any, y: Any, what: str) -> tuple[Any, Any]:
             f"({reason(error)})"
         ) from error
     return inputs, targets
+
+
+def _require_plain(loader: DataLoader[Any], what: str) -> None:
+    """Refuse a DataLoader that hands out anything but all items of its dataset, as they are."""
+    own, dataset = [], loader.dataset
+    if loader.collate_fn not in (default_collate, default_convert):
+        own.append("collate_fn")
+    batches = loader.batch_sampler
+    for name, sampler in (("sampler", loader.sampler), ("batch_sampler", batches)):
+        if type(sampler) is BatchSampler:
+            sampler = sampler.sampler
+        if not (sampler is None or _takes_all(sampler, dataset)):
+            own.append(name)
+    if type(loader).__iter__ is not DataLoader.__iter__:
+        own.append("__iter__")
+    if own and not isinstance(dataset, IterableDataset):
+        raise InputError(
+            f"x of {what} is a DataLoader with its own {own[0]}, which is not called: its Dataset "
+            f"is read item by item; give arrays, and order=... and batch_size=... to the training"
+        )
+
+
+def _takes_all(sampler: Any, dataset: Any) -> bool:
+    """Whether a sampler is one that torch takes of its own: each item once an epoch."""
+    if getattr(sampler, "data_source", None) is not dataset:
+        return False
+    if type(sampler) is RandomSampler:
+        return not sampler.replacement and sampler.num_samples == len(sampler.data_source)
+    return type(sampler) is SequentialSampler
+
+
+def _alike(item: Any, again: Any, what: str) -> bool:
+    """Whether two pairs hold the same numbers; NaN is NaN."""
+    for name, one, two in zip("xy", item, again, strict=True):
+        a, b = (as_tensor(v, f"{name} of {what}", False).numpy(force=True) for v in (one, two))
+        if not np.array_equal(a, b, equal_nan=a.dtype.kind == "f"):
+            return False
+    return True
 
 
 def _require_few(values: Any) -> None:

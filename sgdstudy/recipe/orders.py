@@ -15,6 +15,7 @@ import torch
 
 from sgdstudy.errors import InputError, failed, quoted
 from sgdstudy.language import to_say, unknown
+from sgdstudy.problems.data import WHOLE
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe import draw_cache
 from sgdstudy.recipe.named_orders import ADAPTIVE, FRESH, SIZED, UNKNOWN, Draws
@@ -166,13 +167,13 @@ def _custom(draw: Any) -> Callable[..., Draws]:
                 indices = torch.as_tensor(given).flatten()
             except (TypeError, ValueError, RuntimeError):
                 indices = torch.empty(0)
-            if indices.is_floating_point():  # not indices: refused below
+            if indices.dtype not in WHOLE:  # truth values would be taken for 0 and 1
                 indices = torch.empty(0, dtype=torch.int64)
             indices = indices.to(torch.int64)
             if len(indices) != d or indices.min() < 0 or indices.max() >= d:
                 raise InputError(
                     f"the order {name_of(draw)!r} returned {type(drawn).__name__} with "
-                    f"{len(indices)} indices; expected {d} indices between 0 and {d - 1} for "
+                    f"{len(indices)} whole numbers; expected {d} indices between 0 and {d - 1} for "
                     f"each epoch"
                 )
             yield indices

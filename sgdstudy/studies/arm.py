@@ -100,6 +100,11 @@ def own_options(tags: Mapping[str, str]) -> dict[str, Any]:
     return {name: value for name, value in every.items() if name not in SHARED}
 
 
+def told_apart(options: Mapping[str, Any]) -> str:
+    """Return a text that tells options from others, also from equal ones: 1 is not True or 1.0."""
+    return repr(tuple(options.items()))
+
+
 @dataclass(frozen=True, init=False, eq=False)
 class Arm:
     """One line of a comparison: a problem, how it is trained, and what it is there for.

@@ -195,8 +195,13 @@ def _side_by_side(work: _Work, jobs: int) -> Iterator[Trained]:
 
 
 @functools.lru_cache(maxsize=1)
-def _arms(script: str, values: tuple[tuple[str, Any], ...]) -> tuple[Study, Options, Any]:
-    """Build a script's arms, once per worker and invocation: some compute their step sizes."""
+def _arms(
+    script: str, values: tuple[tuple[str, Any], ...], invocation: str
+) -> tuple[Study, Options, Any]:
+    """Build a script's arms, once per worker and invocation: some compute their step sizes.
+
+    The next invocation may have options that are equal and others, as 1 and True.
+    """
     study = load_study(script)
     options = study.chosen(**dict(values))
     return study, options, in_charts(study.placed_arms(options))
@@ -207,7 +212,7 @@ def _train_one(
 ) -> tuple[str, str, dict[str, Path], dict[str, Any]]:
     """Train one arm in a worker; hand back what a history needs beside the rows on disk."""
     with helpers.beside(script), interrupt_flag() as interrupted:
-        study, options, arms = _arms(script, tuple(values.items()))
+        study, options, arms = _arms(script, tuple(values.items()), invocation.id)
         work = _Work(study, options, arms, invocation, False, interrupted)
         run_id, history = work.train(name)
     assert isinstance(history.sink, Files)

@@ -24,6 +24,7 @@ from sgdstudy.studies.arm import (
     at_settings,
     own_options,
     split_point,
+    told_apart,
 )
 from sgdstudy.studies.study import Study
 from sgdstudy.sweeps import grid as grids
@@ -139,7 +140,7 @@ class Plan:
         """
         settings, own = self._split(point)
         try:
-            arms = self._arms(tuple(own.items()))
+            arms = self._arms(own)
             if self.arm not in arms:  # an option may name it
                 raise unknown(to_say("arm"), self.arm, arms)
             base = arms[self.arm]
@@ -170,7 +171,7 @@ class Plan:
         settings, own = self._split(combination.point)
         if not own:
             return combination
-        arm = at_settings(self._arms(tuple(own.items()))[self.arm], settings, self.record)
+        arm = at_settings(self._arms(own)[self.arm], settings, self.record)
         return replace(combination, arm=arm.but(combination.arm.about))
 
     def _split(self, point: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -182,14 +183,15 @@ class Plan:
         settings, _ = split_point({k: v for k, v in point.items() if k not in takes})
         return settings, {k: v for k, v in point.items() if k not in settings}
 
-    def _arms(self, own: tuple[tuple[str, Any], ...]) -> dict[str, Arm]:
-        if own not in self._built:
+    def _arms(self, own: Mapping[str, Any]) -> dict[str, Arm]:
+        key = told_apart(own)
+        if key not in self._built:
             self._built.clear()  # to build others may have changed what these read
-            self._built[own] = self.study.placed_arms(replace(self.options, **dict(own)))
-        return self._built[own]
+            self._built[key] = self.study.placed_arms(replace(self.options, **own))
+        return self._built[key]
 
     @cached_property
-    def _built(self) -> dict[Any, dict[str, Arm]]:
+    def _built(self) -> dict[str, dict[str, Arm]]:
         return {}
 
     @property

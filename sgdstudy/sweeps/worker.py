@@ -15,6 +15,7 @@ from sgdstudy.history.rows import Memory
 from sgdstudy.language import say, to_say
 from sgdstudy.recipe import draw_cache
 from sgdstudy.studies import helpers
+from sgdstudy.studies.arm import told_apart
 from sgdstudy.studies.scripts import load_study
 from sgdstudy.studies.train_arms import train_arm
 from sgdstudy.sweeps.own import Own
@@ -126,7 +127,7 @@ _plans: dict[Any, Plan] = {}  # a worker builds the arms of a study once
 
 def _plan(task: Task) -> Plan:
     which = task.own.key if task.own else task.script
-    key = (which, tuple(task.options.items()), task.arm, task.record)
+    key = (which, told_apart(task.options), task.arm, task.record)
     if key not in _plans:
         study = task.own or load_study(task.script)
         _plans.clear()

@@ -7,6 +7,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 OPTIONAL = tuple(column.name for column in columns.OF_SOME_EPOCHS if column.name != "distance")
 _PICTURES: dict[str, bytes | None] = {}  # None: it cannot be drawn
+# params of every version; `steps` is a result, a limit of them is `max_steps`
+SETTINGS = {setting.name for setting in fields(TrainConfig)} - {"steps"} | {
+    *("problem", "loss", "d", "p", "penalty", "epsilon", "max_steps")
+}
 log = logging.getLogger("sgdstudy")
 ENDS = {
     "converged": to_say("converged"),
@@ -85,6 +90,11 @@ def parameters(problem: Problem, config: TrainConfig) -> dict[str, str]:
     if config.ema is not None:
         values["ema"] = config.ema
     return {name: recordable(str(value)) for name, value in values.items()}
+
+
+def is_setting(name: str) -> bool:
+    """Whether a param is one of `parameters`."""
+    return name in SETTINGS or name.startswith(("optimizer.", "schedule."))
 
 
 def config_hash(problem: Problem, params: dict[str, str]) -> str:

@@ -24,7 +24,7 @@ from sgdstudy.history.rows import AXIS, has_stream, read_stream
 from sgdstudy.language import say
 from sgdstudy.recipe.columns import PREFIX
 from sgdstudy.text import counted, number
-from sgdstudy.tracking import aside, shapes
+from sgdstudy.tracking import aside, describe, shapes
 from sgdstudy.tracking.claims import claims_of
 from sgdstudy.tracking.entries import A_KEY, KEY
 from sgdstudy.tracking.parquet import LABELS, Source, gather
@@ -58,7 +58,8 @@ def load_runs(
         script's own options as `option.<name>`, of a combination of a sweep those of its point;
         `result/` metrics by their names; predictions as `predicted_<name>`; the claims about the
         arm as `claim_<name>` (measured) and `claim_<name>_holds`; `stop_reason, status`. What
-        another program logged under the name of one of these is `param.<name>` or `metric.<name>`.
+        another program logged under the name of one of these is `param.<name>` or `metric.<name>`:
+        of a param and a figure that are called alike, the param is ours where it is a setting.
 
     Raises:
         InputError: a study, an arm or an invocation that is not in the store.
@@ -78,6 +79,8 @@ def runs_table(store: Store, study: str, runs: Sequence[TrackedRun]) -> pd.DataF
     rows = []
     ours = {*LABELS, "stop_reason", "status"}
     params = {name for run in runs for name in run.params}
+    settings = set(filter(describe.is_setting, params))
+    figures = {name for run in runs for name in map(_of_figure, run.metrics) if name} - settings
     for run in runs:
         labels = run.labels(study)
         claimed = claims.get((labels["invocation"], labels["arm"]), {})
@@ -86,9 +89,9 @@ def runs_table(store: Store, study: str, runs: Sequence[TrackedRun]) -> pd.DataF
         told = {name: _number_or_text(text) for name, text in run.params.items()}
         rows.append(
             labels
-            | _beside(taken, told, "param")
+            | _beside(taken | figures, told, "param")
             | options
-            | _figures(run.metrics, taken | params)
+            | _figures(run.metrics, taken | settings, params)
             | claimed
             | {"stop_reason": run.tags.get("stop_reason"), "status": run.status}
         )
@@ -267,17 +270,34 @@ def _check_size(found: list[Source], study: str, kind: str) -> None:
 # ---- values ------------------------------------------------------------------------------------
 
 
-def _figures(metrics: Mapping[str, float], taken: set[str]) -> dict[str, float]:
-    """Return the metrics that are logged once, by the names of their columns."""
+def _of_figure(key: str) -> str:
+    """Return the column of a metric that is a result or a prediction, "" of another metric.
+
+    >>> [_of_figure(key) for key in ("result/full_loss", "predicted/lr_limit", "full_loss")]
+    ['full_loss', 'predicted_lr_limit', '']
+    """
+    group, _, name = key.rpartition("/")
+    return {"result": name, "predicted": f"predicted_{name}"}.get(group, "")
+
+
+def _figures(
+    metrics: Mapping[str, float], taken: Collection[str], params: Collection[str]
+) -> dict[str, float]:
+    """Return the metrics that are logged once, by the names of their columns.
+
+    Args:
+        metrics: of a run.
+        taken: columns that no figure replaces.
+        params: of all runs: columns that a metric of another program does not replace.
+    """
     ours, others = dict[str, float](), dict[str, float]()
     for key, value in metrics.items():
-        group, _, name = key.rpartition("/")
-        if group in ("result", "predicted"):
-            ours[name if group == "result" else f"predicted_{name}"] = float(_infinite(value))
-        elif group not in PREFIX.values():
+        if name := _of_figure(key):
+            ours[name] = float(_infinite(value))
+        elif key.rpartition("/")[0] not in PREFIX.values():
             others[key] = float(_infinite(value))
     found = _beside(taken, ours, "metric")
-    return found | _beside(taken | found.keys(), others, "metric")
+    return found | _beside({*taken, *params, *found}, others, "metric")
 
 
 def _beside(taken: Collection[str], given: Mapping[str, Any], kind: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Losses logged elsewhere: the files that loggers write, to compare with."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import one_line, small_curve
 
@@ -69,6 +70,30 @@ def test_runs_and_seeds_of_columns_and_the_time_to_a_target(tmp_path):
     assert ss.time_to_target(only, 1.5, "loss").to_dict() == {0: 2.0, 1: np.inf}
 
 
+def test_the_runs_of_a_file_are_not_one(tmp_path):
+    """As it was seen: of two runs, the time of the faster one; here beside rows of ours as well."""
+    rows = ss.load_losses(written(tmp_path, WANDB), over="epoch")
+    told = {"target": 1.0, "column": "train/loss"}
+    assert ss.time_to_target(rows, **told).to_dict() == {
+        ("brave-dog-1", 0): 1.0,
+        ("calm-cat-2", 0): np.inf,
+    }
+    ours = pd.DataFrame({"seed": [0, 0], "epoch": [1, 7], "train/loss": [5.0, 0.1]})
+    for run in (ours.assign(arm="arm", run_id="r"), ours):
+        both = ss.time_to_target(pd.concat([run, rows]), **told)
+        assert sorted(both) == [1.0, 7.0, np.inf]
+    run = ours.assign(arm="arm", run_id="r")
+    for several in (pd.concat([run, run.assign(run_id="s")]), ours.assign(run_id=["r", "s"])):
+        with pytest.raises(ss.InputError, match="several runs of an arm") as error:
+            ss.time_to_target(several, **told)
+        assert one_line(error)
+
+
+def test_columns_without_a_name_that_hold_nothing_or_number_the_lines_are_left_out(tmp_path):
+    rows = ss.load_losses(written(tmp_path, ",step,loss,\n0,1,3,\n1,2,0.5,\n"))
+    assert rows[["step", "loss"]].to_numpy().tolist() == [[1, 3], [2, 0.5]]
+
+
 def test_parts_of_epochs_stay_parts(tmp_path):
     text = "epoch,step,loss\n0.16,10,3\n0.32,20,2\n1.6,40,0.5\n"
     rows = ss.load_losses(written(tmp_path, text), over="epoch")
@@ -122,6 +147,10 @@ def test_they_are_drawn_beside_ours(tmp_path):
         ("step,loss\n,2\n", {}, "no line"),
         ('step,loss\n1,2\n"3,4\n', {}, "not a CSV"),
         ("step,loss\n1,0,5\n2,0,4\n", {}, "Expected 2 fields in line 2, saw 3"),
+        ("step,loss,\n1,0,5\n2,0,4\n", {}, "column 3 of theirs.csv has no name, and holds '5'"),
+        ("step,loss,,acc\n1,0,5,1\n", {"column": "loss"}, "column 3 of theirs.csv has no name"),
+        ("step,arm,loss\n1,3,4\n", {"column": "arm"}, "'arm' is no metric"),
+        ('Step,"a - seed"\n1,3\n', {}, "'seed' is no metric"),
         ("step,loss,lr\n1,2,0.1\n2,0,4,0.1\n", {"column": "loss"}, "line 3, saw 4"),
         ("step,loss\n0.5,3\n1.5,2\n", {}, "step must be a whole number below 2.53, not 0.5"),
         ("step,loss\n1e300,3\n1,2\n", {}, "whole number below 2.53"),

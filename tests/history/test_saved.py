@@ -1,6 +1,7 @@
 """Histories in a file of their own, and pickled; modules with what a seed ended at."""
 
 import contextlib
+import json
 import pickle
 import zipfile
 
@@ -154,6 +155,68 @@ def test_what_does_not_fit_is_one_line(read, says, tmp_path):
     with pytest.raises(ss.InputError, match=says) as error:
         read(tmp_path / "run.sgdstudy")
     assert one_line(error)
+
+
+class Flipped(nn.Module):
+    """As many parameters as the linear model, over the inputs in the other order."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(2, 1)
+
+    def forward(self, x):
+        return self.linear(x.flip(1))
+
+
+def means(f, y):
+    return ((f - y) ** 2).flatten(1).mean(1)
+
+
+def seeded(made):
+    torch.manual_seed(3)
+    return made()
+
+
+XS = np.column_stack([CURVE.x, CURVE.x**2])
+LINEAR = ss.Problem(XS, Y, seeded(lambda: nn.Linear(2, 1)))
+OTHERS = {
+    "model": (lambda: ss.Problem(XS, Y, seeded(Flipped)), "another model, loss or penalty: seed 0"),
+    "the same loss": (lambda: LINEAR.replace(loss=means), None),
+    "loss": (lambda: LINEAR.replace(loss="abs"), "another model, loss or penalty"),
+    "penalty": (lambda: LINEAR.replace(penalty=("l2", 0.1)), "another model, loss or penalty"),
+    "start": (lambda: LINEAR.replace(w_init=np.zeros(3)), "other first parameters"),
+    "module": (lambda: ss.Problem(XS, Y, nn.Linear(2, 1)), "other first parameters"),
+}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved") / "run.sgdstudy"
+    return ss.train(LINEAR, **FEW, seeds=range(6)).save(path)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_problem_of_the_same_data_is_refused(name, saved):
+    """As it was seen: another model of as many parameters, whose module gave another loss."""
+    other, says = OTHERS[name]
+    if says is None:  # it is the same, in other words
+        assert np.isfinite(ss.load_history(saved, other()).w).all()
+        return
+    with pytest.raises(ss.InputError, match=says) as error:
+        ss.load_history(saved, other())
+    assert one_line(error)
+
+
+def test_a_file_of_an_earlier_version_tells_no_more_than_the_data(saved, tmp_path):
+    path = tmp_path / "earlier.sgdstudy"
+    with zipfile.ZipFile(saved) as file, zipfile.ZipFile(path, "w") as earlier:
+        told = json.loads(file.read("history.json"))
+        del told["problem"]["ends"]
+        told["files"].remove("start.npy")
+        for name in told["files"]:
+            earlier.writestr(name, file.read(name))
+        earlier.writestr("history.json", json.dumps(told))
+    same(ss.load_history(saved, LINEAR), ss.load_history(path, OTHERS["model"][0]()))
 
 
 def test_a_damaged_file_is_never_read_as_numbers(tmp_path):

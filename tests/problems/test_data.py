@@ -10,7 +10,16 @@ import pandas as pd
 import pytest
 import torch
 from conftest import one_line
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 import sgdstudy as ss
 from sgdstudy.problems import data
@@ -261,6 +270,83 @@ def test_items_of_a_dataset_are_read_as_the_same_numbers_in_a_list(x, form):
     problem = ss.Problem(form(x), None, first, w_init=[0.0, 0.0])
     assert problem.dtype == torch.float64
     assert problem.x.tolist() == [np.asarray(v).tolist() for v in x]
+
+
+class Drawn(Items):
+    def __getitem__(self, i):
+        x, y = self.pairs[i]
+        return x + torch.randn(()), y
+
+
+class Counted(Items):
+    """Of which one target in the middle counts how often it was asked for."""
+
+    asked = 0
+
+    def __getitem__(self, i):
+        self.asked += i == 16
+        return self.pairs[i][0], self.asked if i == 16 else self.pairs[i][1]
+
+
+@pytest.mark.parametrize("made", [Drawn, Counted])
+@pytest.mark.parametrize("form", [lambda x: x, lambda x: DataLoader(x, batch_size=7)])
+def test_items_that_are_others_when_they_are_read_again_are_refused(made, form):
+    with pytest.raises(ss.InputError, match=r"item (0|16) is another one each time") as error:
+        ss.Problem(form(made(torch.arange(30.0))), None, line, w_init=[0.0, 0.0])
+    assert one_line(error)
+
+
+def test_items_that_are_no_numbers_are_not_numbers_the_second_time_either():
+    holes = Items([1.0, float("nan")])
+    with pytest.raises(ss.InputError, match="remove or replace them"):
+        ss.Problem(holes, None, line, w_init=[0.0, 0.0])
+
+
+class Ours(DataLoader):
+    def __iter__(self):
+        return ((2 * x, y) for x, y in super().__iter__())
+
+
+TEN = Items(torch.arange(10.0))
+OWN_LOADERS = {
+    "collate_fn": {"collate_fn": lambda items: torch.tensor(items) * 2},
+    "collate_fn ": {"collate_fn": lambda items: items, "batch_size": None},
+    "sampler": {"sampler": WeightedRandomSampler([1.0] * 10, 4)},
+    "sampler ": {"sampler": SubsetRandomSampler(range(3))},
+    "sampler  ": {"sampler": SequentialSampler(range(3))},
+    "sampler   ": {"sampler": RandomSampler(TEN, replacement=True)},
+    "sampler    ": {"sampler": RandomSampler(TEN, num_samples=3)},
+    "batch_sampler": {"batch_sampler": [[0, 1], [2, 3]]},
+    "batch_sampler ": {"batch_sampler": BatchSampler(SubsetRandomSampler(range(3)), 2, False)},
+}
+
+
+@pytest.mark.parametrize("name", OWN_LOADERS)
+def test_what_a_loader_does_of_its_own_is_not_dropped(name):
+    for dataset in (TEN, TensorDataset(torch.arange(10.0), torch.arange(10.0))):
+        with pytest.raises(ss.InputError, match=f"its own {name.strip()}") as error:
+            ss.Problem(DataLoader(dataset, **OWN_LOADERS[name]), None, line, w_init=[0.0, 0.0])
+        assert one_line(error)
+
+
+def test_a_loader_that_hands_out_something_else_is_refused():
+    with pytest.raises(ss.InputError, match="its own __iter__"):
+        ss.Problem(Ours(TEN), None, line, w_init=[0.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"shuffle": True, "batch_size": 4},
+        {"shuffle": True, "generator": torch.Generator(), "drop_last": True, "batch_size": 4},
+        {"batch_size": None},
+        {"sampler": RandomSampler(TEN), "num_workers": 0},
+        {"batch_sampler": BatchSampler(SequentialSampler(TEN), 3, False)},
+    ],
+)
+def test_a_loader_of_torchs_own_ways_is_its_dataset(given):
+    problem = ss.Problem(DataLoader(TEN, **given), None, line, w_init=[0.0, 0.0])
+    assert problem.x.tolist() == list(range(10))
 
 
 def test_targets_of_a_dataset_are_so_too_and_narrow_ones_stay_float32():

@@ -448,8 +448,11 @@ def test_a_callables_permutation_trains_as_the_named_order():
         lambda generator, d: [-1] * d,
         lambda generator, d: None,
         lambda generator, d: "abc",
+        lambda generator, d: np.arange(d) % 2 == 0,
+        lambda generator, d: torch.ones(d, dtype=torch.bool),
+        lambda generator, d: torch.zeros(d, dtype=torch.complex64),
     ],
-    ids=["too few", "too high", "negative", "nothing", "text"],
+    ids=["too few", "too high", "negative", "nothing", "text", "odd", "all of them", "complex"],
 )
 def test_a_callable_that_returns_no_epoch_is_refused(draw):
     with pytest.raises(ss.InputError) as error:

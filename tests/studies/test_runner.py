@@ -146,6 +146,18 @@ def test_side_by_side_the_longest_begins_first(monkeypatch, store):
     assert [history.n_steps.tolist() for history in result.runs.values()] == [[4], [10], [7]]
 
 
+def test_a_worker_tells_equal_options_of_two_invocations_apart(tmp_path):
+    """It keeps the arms of an invocation, which may be those of 1, and then those of True."""
+    script = tmp_path / "run_kinds.py"
+    option = "from dataclasses import dataclass\n\n@dataclass(frozen=True)\n"
+    option += "class Options(ss.Options):\n    k: int = 1\n"
+    head, _, tail = SIDE.partition("def arms(o):")
+    tail = tail.replace("torch.ones(4)", "torch.ones(4) + (o.k is True)")
+    script.write_text(f"{head}{option}\n\ndef arms(o):{tail}")
+    both = [train_arms._arms(str(script), (("k", k),), str(k))[2] for k in (1, True)]
+    assert [arms["short"].problem.x[0].item() for arms in both] == [1, 2]
+
+
 SIDE = '''"""Which arm begins first?"""
 
 import torch

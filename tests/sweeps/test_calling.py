@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import types
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from servers import MlflowServer
 from test_sweep import SCRIPT, WORDS, assert_same_content
 
 import sgdstudy as ss
+from sgdstudy.sweeps import worker
+from sgdstudy.sweeps.own import Own
 from sgdstudy.tracking.store import open_store
 
 KERNEL = """
@@ -193,6 +196,33 @@ def test_steps_are_recorded_where_asked_for(store):
     steps = ss.load_steps("descent_sweep", store=store, columns=["step", "loss"])
     first = steps[steps["step"] == 1]["loss"]
     np.testing.assert_allclose(first, [ends(lr, 1, 1) ** 2 for lr in (0.1, 0.2)], rtol=1e-12)
+
+
+def kind_of(k):
+    """An arm that tells apart what is equal."""
+    places = {"True": 1, "1": 2, "1.0": 3, "False": 4, "0": 5, "0.0": 6, "-0.0": 7}
+    return ss.Arm(bowl(places[repr(k)]), lr=0.01, epochs=1)
+
+
+def test_equal_values_of_other_types_are_others(store):
+    """As it was seen: True got the number of 1, and 0.0 that of 0."""
+    values = [1, True, 1.0, 0, False, 0.0, -0.0]
+    direct = [ss.train(kind_of(k).problem, lr=0.01, epochs=1).epochs["full_loss"] for k in values]
+    for _ in range(2):  # the second time they are found
+        table = ss.sweep(kind_of, {"k": values}, store=store, resume=True)
+        assert table["run_id"].nunique() == len(values)
+        np.testing.assert_allclose(table["full_loss"], np.concatenate(direct), rtol=1e-12)
+
+
+def test_a_worker_tells_equal_options_apart():
+    """Its plan is kept from task to task."""
+    own = Own.of(kind_of, None, {"lr": [0.1]}, {"k": 1}, False)
+    plans = []
+    for k in (1, True, 1.0):
+        options = {**asdict(own.options()), "k": k}
+        task = worker.Task("", options, "kind_of", "", {}, "epochs", {}, None, own)
+        plans.append(worker._plan(task).combination({}).arm.problem.parts["data"])
+    assert len(set(plans)) == 3
 
 
 # ---- resume --------------------------------------------------------------------------------------

@@ -23,8 +23,10 @@ from scipy.stats import binom, bootstrap
 import sgdstudy as ss
 from sgdstudy.history.compare import summary
 from sgdstudy.history.rows import ROW_GROUP, write_parquet
+from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.studies.train_arms import train_arm
 from sgdstudy.theory.medians import bounded_median, median, median_interval
+from sgdstudy.tracking import describe
 from sgdstudy.tracking.compare import by_seed, compare, time_to_target
 from sgdstudy.tracking.export import export
 from sgdstudy.tracking.invocation import Invocation
@@ -357,6 +359,47 @@ def test_what_others_logged_under_a_name_of_ours_replaces_nothing(store):
     assert (run.arm, run.run_id, run.stop_reason) == ("arm", journal.run_id, None)
     assert (run["option.x"], run["param.option.x"], run["param.arm"]) == (3, "other", "other")
     assert run["param.param.arm"] == run["param.run_id"] == "other"
+
+
+def test_a_param_of_others_takes_no_figure_of_ours(store):
+    """As it was seen: one plain run of MLflow with a param `full_loss`; here on ours as well."""
+    opened = open_store(store)
+    client = opened.client
+    figures = {"result/full_loss": 0.25, "predicted/lr_limit": 3.0, "result/steps": 8.0}
+    runs = []
+    for arm in ("a", "b"):
+        with Invocation.start(opened, "ours").run(arm, "", {"lr": "1"}) as journal:
+            runs.append(journal.run_id)
+        for key, value in figures.items():
+            client.log_metric(journal.run_id, key, value)
+    plain = client.create_run(opened.experiment("ours"), run_name="plain").info.run_id
+    for run in (plain, runs[1]):
+        for name in ("full_loss", "predicted_lr_limit", "steps"):
+            client.log_param(run, name, "theirs")
+    client.log_param(plain, "schedule.gamma", "0.5")
+    client.log_metric(runs[0], "result/schedule.gamma", 9)
+    client.set_terminated(plain)
+    found = ss.load_runs("ours", store=store, invocation="all").set_index("run_id")
+    for name, value in {"full_loss": 0.25, "predicted_lr_limit": 3, "steps": 8}.items():
+        assert found.loc[runs, name].tolist() == [value] * 2
+        assert np.isnan(found.loc[plain, name])
+        assert found.loc[[plain, runs[1]], f"param.{name}"].eq("theirs").all()
+    assert found.loc[plain, "schedule.gamma"] == 0.5
+    assert found.loc[runs[0], "metric.schedule.gamma"] == 9
+
+
+def test_every_setting_that_is_recorded_is_known_as_one():
+    schedule = {"schedule": "ExponentialLR", "schedule_options": {"gamma": 0.9}}
+    more = {"schedule_unit": "epoch", "steps": 3, "patience": 2, "stop": ("running", 0.1)}
+    config = TrainConfig.of(
+        lr=0.1, batch_size=10, optimizer="Adam", options={"eps": 1e-8}, ema=0.9,
+        clip_norm=1, evaluate_every=2, batch_schedule={2: 20}, **schedule, **more,
+    )  # fmt: skip
+    problem = ss.problems.curve()
+    params = describe.parameters(problem, config)
+    assert len(params) > 20
+    assert all(map(describe.is_setting, params))
+    assert not any(map(describe.is_setting, describe.result_names(problem, config)))
 
 
 def test_load_runs_has_predictions_and_claims_as_columns(folder, result):
