@@ -131,7 +131,8 @@ finishes what was left, and says so:
   works, the next command finishes the run; a sweep goes on with `--resume`; what `unpack` had not
   finished is unpacked from its file again.
 - **The store was moved or copied**: nothing has to be done. A copy of the database alone, beside
-  the original, shares its files. A run that trains stops with one line within a chunk. A copy by
+  the original, shares its files. A database may have another name. A store of two paths (a bind
+  mount, containers) is one store. A run that trains stops with one line within a chunk. A copy by
   hard links (`cp -al`) is the same database, and is refused when something is to be written.
 - **An experiment has a place of its own in MLflow** (`artifact_location`), outside of the store:
   it stays there, and a study of its name is refused in one line.
@@ -144,7 +145,8 @@ finishes what was left, and says so:
 - **Another user's store** that cannot be written is refused when it is opened, with the mend; what
   is in it can be read.
 - **The database is locked**: end the program that holds it. A run waits 20 s for it, then goes on
-  and keeps what it records; `sgdstudy recover` sends it.
+  and keeps what it records; `sgdstudy recover` sends it. `prune` waits as long, then ends in one
+  line: each run is whole or gone.
 - **Whatever becomes of its lines, a study runs to its end**: standard output that is closed, full,
   a pipe that nobody reads, or of an encoding without the character. Exit code 1 says that lines are
   lost; one that was closed before it began (`>&-`) is as `/dev/null`, no loss. A figure, a table

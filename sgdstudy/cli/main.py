@@ -132,11 +132,14 @@ def _code_in_language(action: Callable[[], int | None]) -> int:
     # wherever it was: a traceback would tell no more
     except (OSError, MemoryError, RuntimeError) as error:
         number, name = getattr(error, "errno", None), getattr(error, "filename", None)
-        if not shortage(error) and number not in (*DISK, *SYSTEM):
+        held = isinstance(error, TimeoutError) and number is None  # a database, by another program
+        if not (held or shortage(error)) and number not in (*DISK, *SYSTEM):
             raise
-        why = shortage(error) or getattr(error, "strerror", "")
+        why = shortage(error) or getattr(error, "strerror", None) or ""
         why += f" ({name})" if name else ""
-        if number in DISK:
+        if held:
+            what = message(error) or say("no message")
+        elif number in DISK:
             what = say("the disk refuses: {why}; what was recorded is kept", why=why)
         else:
             what = say("the system refuses: {why}; what was recorded is kept", why=why)

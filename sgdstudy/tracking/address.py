@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import unicodedata
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -83,6 +84,27 @@ def sqlite_uri(path: Path) -> str:
     return f"{'sqlite' if escaped == plain else 'sqlite+pysqlite'}:///{escaped}"
 
 
+def is_database(path: Path) -> bool:
+    """Whether a path is a database's own file, not the folder that one lies in."""
+    if path.is_file():
+        with open(path, "rb") as file:
+            return path.suffix in SUFFIXES or file.read(len(SQLITE)) == SQLITE
+    return path.suffix in SUFFIXES and not path.exists()
+
+
+def databases_in(folder: Path) -> Iterator[Path]:
+    """Yield the databases that lie in a folder, whatever they are called."""
+    try:
+        with os.scandir(folder) as entries:  # thousands of folders may be there
+            names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+    except OSError:  # where one may not list, one may ask for a name
+        names = [DATABASE] if os.path.isfile(folder / DATABASE) else []
+    for name in sorted(names):
+        with suppress(OSError):  # not ours to read, or gone by now
+            if is_database(folder / name):
+                yield folder / name
+
+
 def sqlite_path(uri: str) -> Path:
     """Return the file of an SQLite database's URI."""
     return Path(unquote(uri.partition(":///")[2]))
@@ -143,7 +165,7 @@ def _local(path: Path, database: bool = False) -> tuple[str, Path]:
     """Return a local store's URI and its database's file, from its folder or from that file."""
     try:
         path = path.expanduser().resolve()
-        database = database or _is_database(path)
+        database = database or is_database(path)
     except (OSError, RuntimeError) as error:  # a loop of links, no such user, no working folder
         raise InputError(f"the store {quoted(str(path))} cannot be found: {error}") from None
     _require_clean(str(path))
@@ -153,14 +175,6 @@ def _local(path: Path, database: bool = False) -> tuple[str, Path]:
             f"the store {quoted(str(path))} is a folder, not a database; leave out sqlite:///"
         )
     return sqlite_uri(file), file
-
-
-def _is_database(path: Path) -> bool:
-    """Whether a path is a database's own file, not the folder that one lies in."""
-    if path.is_file():
-        with open(path, "rb") as file:
-            return path.suffix in SUFFIXES or file.read(len(SQLITE)) == SQLITE
-    return path.suffix in SUFFIXES and not path.exists()
 
 
 def _plain_path(given: str) -> Path:

@@ -18,7 +18,7 @@ from typing import Any
 from sgdstudy.errors import one_line
 from sgdstudy.language import say, to_say, unknown
 from sgdstudy.tracking import shapes
-from sgdstudy.tracking.entries import A_KEY, ORIGIN
+from sgdstudy.tracking.entries import A_KEY, KEY, ORIGIN
 from sgdstudy.tracking.places import links_in, remove_folder
 from sgdstudy.tracking.store import Store
 
@@ -66,7 +66,7 @@ def listed(store: Store) -> list[Aside]:
     """Return the runs of a store that are set aside, oldest first."""
     found = []
     for folder, told in _told(_place(store)):
-        if store.is_called(told["store"]):
+        if _is_of(store, told):
             name = one_line(f"{told['study']}: {told['name']}")
             reason = say("nobody wrote down why")
             with suppress(OSError, ValueError):
@@ -79,7 +79,7 @@ def listed(store: Store) -> list[Aside]:
 def origins(store: Store) -> set[str]:
     """Return the first ids of runs that were unpacked, and wait or are set aside."""
     told = [told for place in (store.streams, _place(store)) for _, told in _told(place)]
-    return {one["tags"].get(ORIGIN, "") for one in told if store.is_called(one["store"])}
+    return {one["tags"].get(ORIGIN, "") for one in told if _is_of(store, one)}
 
 
 def put_back(store: Store) -> None:
@@ -109,7 +109,7 @@ def elsewhere(store: Store) -> dict[str, int]:
     """Return how many runs wait on this machine for other stores, by their addresses."""
     counts: dict[str, int] = {}
     for _, told in _told(store.streams):
-        if not store.is_called(told["store"]):
+        if not _is_of(store, told):
             counts[told["store"]] = counts.get(told["store"], 0) + 1
     return counts
 
@@ -123,6 +123,10 @@ def _told(place: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
             told = shapes.read_json(folder / "opening.json", shapes.OPENING)
             if told:
                 yield folder, told
+
+
+def _is_of(store: Store, told: dict[str, Any]) -> bool:
+    return store.owns(told["store"], told["tags"].get(KEY, ""))
 
 
 def _place(store: Store) -> Path:

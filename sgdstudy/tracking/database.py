@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -18,11 +18,13 @@ from sgdstudy.errors import InputError, StoreError, shortage
 from sgdstudy.language import say, to_say
 from sgdstudy.tracking.address import sqlite_uri
 from sgdstudy.tracking.places import local_path, place_of_experiment, place_of_run
-from sgdstudy.tracking.retry import reason_of
+from sgdstudy.tracking.retry import patiently, reason_of
 from sgdstudy.tracking.shared import share
+from sgdstudy.training.interrupts import held
 
 LITTLE = 2**17  # bytes: with less room on its disk SQLite cannot even begin
 PAYS = 2**20  # bytes: a database with less to give back is not shrunk
+LOCK_SECONDS = 20.0  # that another program may hold what is to be written
 SETTINGS = "MLFLOW_SQLALCHEMYSTORE_"  # variables that say how MLflow connects to a database
 
 if TYPE_CHECKING:
@@ -370,33 +372,80 @@ def _size(path: Path) -> int:
     return sum(file.stat().st_size for file in (path, *beside(path)))
 
 
-def forget(path: Path, run_ids: Iterable[str]) -> None:
-    """Delete runs for good, each with its rows in all tables of MLflow's.
+def forget(path: Path, run_id: str, remove: Callable[[], bool] = lambda: True) -> bool:
+    """Delete a run for good, with its rows in all tables of MLflow's, once its files are removed.
 
-    MLflow's own `delete_run` marks them only; one run at a time needs little room.
+    MLflow's own `delete_run` marks it only; one run at a time needs little room. While its files
+    are removed nobody else writes, and a Ctrl-C waits.
+
+    Args:
+        path: the database.
+        run_id: MLflow's.
+        remove: removes its files; whether they are gone.
+
+    Returns:
+        Whether the run was there, and is not any more.
+
+    Raises:
+        TimeoutError: another program holds the database; no file was removed.
     """
+    with contextlib.ExitStack() as stack:
+        full = False
+        try:
+            connection = stack.enter_context(_written(path))
+        except StoreError:
+            full = True
+        stack.enter_context(held())
+        if not remove():
+            return False
+        if full:  # the files made the room that the database needs
+            connection = stack.enter_context(_written(path))
+        return _delete(connection, run_id)
+
+
+@contextlib.contextmanager
+def _written(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a database as the only one who writes to it; what is not committed is undone."""
     with opened(path) as connection:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA wal_autocheckpoint = 64")  # pages: the log stays short
-        tables = [
-            (table, key[3])
-            for (table,) in connection.execute(
-                "SELECT name FROM sqlite_master WHERE type = 'table'"
-            )
-            for key in connection.execute(f"PRAGMA foreign_key_list({_quoted(table)})")
-            if key[2] == "runs" and key[6] == "NO ACTION"
-        ]
-        for run_id in run_ids:
-            for table, column in tables:
-                where = f"{_quoted(table)} WHERE {_quoted(column)} = ?"
-                connection.execute(f"DELETE FROM {where}", (run_id,))
-            connection.execute("DELETE FROM inputs WHERE destination_id = ?", (run_id,))
-            connection.execute("DELETE FROM runs WHERE run_uuid = ?", (run_id,))
-            connection.commit()
+
+        def hold() -> None:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.Error as error:
+                raise _as_our_error(path, error) from error
+
+        patiently(hold, LOCK_SECONDS)
+        yield connection
+
+
+def _delete(connection: sqlite3.Connection, run_id: str) -> bool:
+    """Delete the rows of a run; whether there were any."""
+    tables = [
+        (table, key[3])
+        for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        for key in connection.execute(f"PRAGMA foreign_key_list({_quoted(table)})")
+        if key[2] == "runs" and key[6] == "NO ACTION"
+    ]
+    for table, column in tables:
+        where = f"{_quoted(table)} WHERE {_quoted(column)} = ?"
+        connection.execute(f"DELETE FROM {where}", (run_id,))
+    connection.execute("DELETE FROM inputs WHERE destination_id = ?", (run_id,))
+    gone = connection.execute("DELETE FROM runs WHERE run_uuid = ?", (run_id,)).rowcount
+    connection.commit()
+    return gone > 0
 
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
+
+
+def has_run(path: Path, key: str) -> bool:
+    """Whether a database has the run of this key; see `journal`."""
+    with opened(path, "mode=ro") as connection:
+        only = "key = 'sgdstudy.key' AND value = ? LIMIT 1"
+        return connection.execute(f"SELECT 1 FROM tags WHERE {only}", (key,)).fetchone() is not None
 
 
 def remains(path: Path) -> list[str]:

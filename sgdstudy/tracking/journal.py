@@ -190,7 +190,7 @@ class Journal(Sending):
             text = to_say("{folder} is damaged and left alone: remove it by hand")
             log.warning("%s", say(text, folder=folder))
             return None
-        if opening is None or not store.is_called(store_of):
+        if opening is None or not store.owns(store_of, found.tags.get(KEY, "")):
             lock.release()
             if opening is None and age > BEGIN_SECONDS:  # nothing was written down, nothing is lost
                 remove_folder(folder)

@@ -18,10 +18,11 @@ from urllib.request import url2pathname
 from sgdstudy import checks
 from sgdstudy.errors import InputError
 from sgdstudy.language import say
-from sgdstudy.tracking.address import DATABASE
+from sgdstudy.tracking.address import databases_in
 
 OURS = "artifacts"  # below it, a folder for each of our experiments
 FOLDERS = (OURS, "streams", "aside", "writing")
+RUN_ID = re.compile("[0-9a-f]{32}")  # as MLflow makes them
 MOUNTS = Path("/proc/self/mountinfo")
 
 
@@ -44,9 +45,11 @@ def place_of_run(root: Path, run_id: str, recorded: Path) -> Path:
     Raises:
         InputError: what is recorded is another thing's folder, or a symbolic link lies on the way.
     """
-    own = -4 if recorded.parts[-4:-3] == (OURS,) else -3
-    place = _below(root, recorded, 3) or root.joinpath(*recorded.parts[own:])
-    if place.parts[-2:] != (run_id, "artifacts") or place == root / run_id / "artifacts":
+    ours, foreign = recorded.parts[-4:-3] == (OURS,), not is_own(run_id, recorded)
+    place = root.joinpath(*recorded.parts[-4 if ours else -3 :])
+    if not foreign and not (ours and os.path.isdir(place)):
+        place = _below(root, recorded, 2) or place
+    if foreign or not place.is_relative_to(root) or place == root / run_id / "artifacts":
         raise InputError(
             f"run {run_id} says that its files are in {recorded}, which is not its own"
         )
@@ -56,56 +59,108 @@ def place_of_run(root: Path, run_id: str, recorded: Path) -> Path:
         raise InputError(
             f"the files of run {run_id} are left alone: {place} is reached by a symbolic link or .."
         )
-    if not is_below(root, place):
+    if not is_below(root, place.parents[1]):
         raise InputError(f"the files of run {run_id} are left alone: {place} is another store's")
     return place
+
+
+def is_own(run_id: str, place: Path) -> bool:
+    """Whether a folder of artifacts is that of a run, by its name.
+
+    An id that is none of MLflow's may be the name of an experiment, whose folder is all its runs'.
+    """
+    return RUN_ID.fullmatch(run_id) is not None and place.parts[-2:] == (run_id, "artifacts")
 
 
 def place_of_experiment(root: Path, name: str, recorded: Path) -> Path | None:
     """Return where an experiment's artifacts are; None: outside of the store, by someone's wish.
 
     That is what a folder outside is that is there, unless a store lies beside it: then ours is a
-    copy of that.
+    copy of that. One within the store has another name where the store itself has two, as by a
+    bind mount: it stays as it is, for whoever uses that name.
     """
-    outside = not is_below(root, recorded)
-    stores = (folder / DATABASE for folder in recorded.parents[:2])
-    if outside and os.path.exists(recorded) and not any(map(os.path.exists, stores)):
+    if is_below(root, _by_its_name(root, recorded)):
+        return recorded
+    if os.path.exists(recorded) and not any(map(is_store, recorded.parents[:2])):
         return None
-    if outside and recorded.parts[-2:] == (OURS, name):
+    if recorded.parts[-2:] == (OURS, name):
         return root / OURS / name
-    if found := _below(root, recorded, 1):
+    if found := _below(root, recorded):
         return found
     return root / recorded.name if name == "Default" and not recorded.exists() else None
 
 
-def _below(root: Path, recorded: Path, least: int) -> Path | None:
-    """Return a recorded path if it is below the root, else the longest end of it that is there."""
-    if is_below(root, recorded):
+def _by_its_name(root: Path, path: Path) -> Path:
+    """Return a path as it begins with the root, where a folder that it lies in is the root."""
+    for folder in path.parents:
+        with suppress(OSError):
+            if os.path.samefile(folder, root):
+                return root / path.relative_to(folder)
+    return path
+
+
+def _below(root: Path, recorded: Path, depth: int = 0) -> Path | None:
+    """Return a recorded path if it is below the root, else the longest end of it that is there.
+
+    Args:
+        root: a store's folder.
+        recorded: an experiment's folder, or one within that.
+        depth: how far within that.
+    """
+
+    def lies(place: Path) -> bool:
+        return is_below(root, (place, *place.parents)[depth])
+
+    if lies(recorded):
         return recorded
-    ends = (recorded.parts[i:] for i in range(1, len(recorded.parts) - least + 1))
+    ends = (recorded.parts[i:] for i in range(1, len(recorded.parts) - depth))
     places = (root.joinpath(*end) for end in ends if ".." not in end)
-    return next((place for place in places if os.path.isdir(place) and is_below(root, place)), None)
+    return next((place for place in places if os.path.isdir(place) and lies(place)), None)
 
 
 def is_below(root: Path, path: Path) -> bool:
-    """Whether a path is below a store's folder, and in no other store, as a backup within it."""
+    """Whether a path is below a store's folder, and in no other store, as a backup within it.
+
+    Args:
+        root: the store's folder.
+        path: an experiment's folder. Those of its runs may be many, and are not looked through.
+    """
     if not path.is_relative_to(root):
         return False
     inside = (folder for folder in path.parents if folder != root and folder.is_relative_to(root))
-    return not any(os.path.exists(folder / DATABASE) for folder in inside)
+    return not any(map(is_store, inside))
+
+
+def is_store(folder: Path) -> bool:
+    """Whether a database lies in a folder."""
+    return next(databases_in(folder), None) is not None
 
 
 def require_outside(path: Path) -> None:
     """Refuse to write among the files of runs, of this store or another one."""
     place = checks.resolved(path)
     for store in place.parents:
-        if (store / DATABASE).exists() and place.relative_to(store).parts[0] in FOLDERS:
+        if place.relative_to(store).parts[0] in FOLDERS and is_store(store):
             raise InputError(f"{path} lies among the files of {store}; give a place outside of it")
+
+
+def all_in(folder: Path) -> Iterator[Path]:
+    """Yield a folder and what is in it, links too; what is removed meanwhile is passed over."""
+    yield folder
+    for place, folders, names in os.walk(folder):
+        yield from (Path(place, name) for name in (*folders, *names))
 
 
 def links_in(folder: Path) -> Iterator[Path]:
     """Yield the symbolic links that a folder is, or holds."""
-    yield from (path for path in (folder, *folder.rglob("*")) if path.is_symlink())
+    yield from (path for path in all_in(folder) if path.is_symlink())
+
+
+def others_in(folder: Path) -> Iterator[Path]:
+    """Yield the files of runs within a run's folder: those of others."""
+    for path in all_in(folder):
+        if path.parent != folder and is_own(path.parent.name, path):
+            yield path
 
 
 def odd_in(folder: Path) -> Iterator[tuple[Path, str]]:
@@ -113,7 +168,7 @@ def odd_in(folder: Path) -> Iterator[tuple[Path, str]]:
 
     A link leads what we read, write or remove to someone else's files; a pipe is waited for.
     """
-    for path in (folder, *folder.rglob("*")):
+    for path in all_in(folder):
         with suppress(FileNotFoundError):  # its owner is moving or removing it
             mode = path.lstat().st_mode
             if stat.S_ISLNK(mode):
@@ -123,8 +178,13 @@ def odd_in(folder: Path) -> Iterator[tuple[Path, str]]:
 
 
 def size_of(folder: Path) -> int:
-    """Return the bytes of the files in a folder."""
-    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+    """Return the bytes of the files in a folder; somebody may be removing them."""
+    size = 0
+    for path in all_in(folder):
+        with suppress(FileNotFoundError):
+            about = path.lstat()
+            size += about.st_size if stat.S_ISREG(about.st_mode) else 0
+    return size
 
 
 def remove_folder(path: Path) -> str:
@@ -155,7 +215,7 @@ def mounts_in(folder: Path) -> Iterator[Path]:
     try:
         lines = MOUNTS.read_bytes().splitlines()
     except OSError:  # not Linux, which alone mounts a folder of the same disk
-        yield from (path for path in (folder, *folder.rglob("*")) if os.path.ismount(path))
+        yield from (path for path in all_in(folder) if os.path.ismount(path))
         return
     for line in lines:  # in its fifth word spaces and the like stand as \040
         word = re.sub(rb"\\([0-7]{3})", lambda byte: bytes([int(byte[1], 8)]), line.split(b" ")[4])

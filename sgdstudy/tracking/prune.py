@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
+from functools import partial
 
 from sgdstudy.errors import InputError
 from sgdstudy.language import say, to_say
 from sgdstudy.tracking import database
-from sgdstudy.tracking.places import remove_folder, size_of
+from sgdstudy.tracking.places import others_in, remove_folder, size_of
 from sgdstudy.tracking.runs import experiments, place_of, readable_runs
 from sgdstudy.tracking.store import Store
 from sgdstudy.tracking.tracked_run import TrackedRun
@@ -81,46 +81,54 @@ def still(store: Store, runs: list[TrackedRun]) -> list[TrackedRun]:
 def remove(store: Store, runs: list[TrackedRun]) -> tuple[int, int]:
     """Delete the runs and their local artifacts; return how many went, and the bytes freed.
 
-    Files go first: where the disk is full they make the room that the database needs. A folder
+    One run after the other, so that whatever ends this leaves each whole or takes it away. Its
+    files go first: where the disk is full they make the room that the database needs. A folder
     that is not the run's own, in the store, is left alone, and its run with it; so is one that
-    cannot be deleted, or within which something is mounted.
+    cannot be deleted, or within which something is mounted, or lies of another run.
 
     Raises:
         Away: the database is another one now than when the runs were found.
+        TimeoutError: another program holds it.
     """
-    freed, done = 0, []
+    dropped, freed = 0, list[int]()
     for run in runs:
         store.require_same()
-        try:
-            folder = place_of(store, run)
-        except InputError as error:
-            log.warning("%s", say("{why}; the run is kept", why=str(error)))
-            continue
-        if folder is not None and folder.parent.exists():
-            size = size_of(folder.parent)
-            if why := remove_folder(folder.parent):
-                text = to_say("{folder} cannot be deleted ({why}); the run is kept")
-                log.warning("%s", say(text, folder=str(folder.parent), why=why))
-                freed += size - size_of(folder.parent)
-                continue
-            freed += size
-        done.append(run.run_id)
-    if store.database is not None:
-        _forget(store, store.database, done)
-    else:
-        for run_id in done:
-            store.client.delete_run(run_id)
-    return len(done), freed
+        if store.database is None:
+            store.client.delete_run(run.run_id)
+            dropped += 1
+        else:
+            remove_files = partial(_remove_files, store, run, freed)
+            dropped += database.forget(store.database, run.run_id, remove_files)
+    return dropped, sum(freed)
+
+
+def _remove_files(store: Store, run: TrackedRun, freed: list[int]) -> bool:
+    """Delete a run's local artifacts, and note the bytes freed; whether they are gone."""
+    try:
+        folder = place_of(store, run)
+    except InputError as error:
+        log.warning("%s", say("{why}; the run is kept", why=str(error)))
+        return False
+    if folder is None or not folder.parent.exists():
+        return True
+    if other := next(others_in(folder.parent), None):
+        text = to_say("{folder} holds the files of another run ({other}); the run is kept")
+        log.warning("%s", say(text, folder=str(folder.parent), other=str(other)))
+        return False
+    size = size_of(folder.parent)
+    if why := remove_folder(folder.parent):
+        text = to_say("{folder} cannot be deleted ({why}); the run is kept")
+        log.warning("%s", say(text, folder=str(folder.parent), why=why))
+        size -= size_of(folder.parent)
+    freed.append(size)
+    return not why
 
 
 def shrink(store: Store) -> int:
     """Give the room of dropped runs, earlier ones too, back to the disk; return the bytes."""
     if store.database is None:
         return 0
-    _forget(store, store.database, database.remains(store.database))
-    return database.shrink(store.database)
-
-
-def _forget(store: Store, path: Path, run_ids: list[str]) -> None:
     store.require_same()
-    database.forget(path, run_ids)
+    for run_id in database.remains(store.database):
+        database.forget(store.database, run_id)
+    return database.shrink(store.database)

@@ -6,7 +6,6 @@ import functools
 import logging
 import math
 import os
-import re
 import shutil
 import tempfile
 import warnings
@@ -19,7 +18,7 @@ from sgdstudy.errors import Away, InputError, Refused, StoreError, one_line, quo
 from sgdstudy.language import say, to_say
 from sgdstudy.secrecy import without_secrets
 from sgdstudy.tracking import address, bounds
-from sgdstudy.tracking.places import local_path
+from sgdstudy.tracking.places import is_own, local_path
 from sgdstudy.tracking.retry import PLAIN, is_away, reason_of, within
 
 log = logging.getLogger("sgdstudy")
@@ -391,10 +390,7 @@ def _require_own(run_id: str, uri: str) -> None:
     Those that share a disk with their server have one.
     """
     place = local_path(uri)
-    own = (
-        re.fullmatch("[0-9a-f]{32}", run_id) and place and place.parts[-2:] == (run_id, "artifacts")
-    )
-    if place is not None and (not own or ".." in place.parts):
+    if place is not None and (not is_own(run_id, place) or ".." in place.parts):
         raise InputError(f"run {run_id} says that its files are in {place}, which is not its own")
 
 

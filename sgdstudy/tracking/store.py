@@ -24,7 +24,7 @@ from sgdstudy.errors import Away, InputError, Refused, StoreError, quoted
 from sgdstudy.language import say, to_say
 from sgdstudy.secrecy import without_secrets
 from sgdstudy.tracking import address, database, read_only, server
-from sgdstudy.tracking.places import FOLDERS, OURS, is_below, local_path, place_of_run
+from sgdstudy.tracking.places import FOLDERS, OURS, local_path, place_of_experiment, place_of_run
 from sgdstudy.tracking.retry import patiently
 from sgdstudy.tracking.shared import group_rights, make_folder
 
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 ENVIRONMENT = "MLFLOW_TRACKING_URI"
 LOCK = ".lock"  # held while a database is made
-LOCK_SECONDS = 20.0
 EXPERIMENT_SECONDS = 1.0  # an id is trusted so long: a sweep makes dozens of runs a second
 log = logging.getLogger("sgdstudy")
 
@@ -74,9 +73,24 @@ class Store:
         """The file of a local store's database; None for a server."""
         return None if self.root is None else address.sqlite_path(self.uri)
 
-    def is_called(self, uri: str) -> bool:
-        """Whether a URI, as `shown` once wrote it, is of this store, in whatever spelling."""
-        return address.identity(uri) == address.identity(self.shown)
+    def owns(self, uri: str, key: str) -> bool:
+        """Whether a run that lies in `streams`, or aside, is of this store.
+
+        A local one's database may have another name by now: then the run is its own if it has it,
+        or if no other database lies there.
+
+        Args:
+            uri: of its store, as `shown` once wrote it, in whatever spelling.
+            key: the run's.
+        """
+        identity, path = address.identity(uri), self.database
+        if path is None or identity == address.identity(self.shown):
+            return identity == address.identity(self.shown)
+        if not identity.startswith("sqlite:"):
+            return False
+        others = {file.name for file in address.databases_in(path.parent)} - {path.name}
+        named = address.sqlite_path(uri).name in others
+        return not named and (not others or database.has_run(path, key))
 
     def place(self, run_id: str, uri: str) -> Path | None:
         """Return the folder of a run's artifacts in a local store; None: MLflow takes them there.
@@ -222,7 +236,11 @@ class Store:
             raise Refused(f"{self.shown} does not say where the files of {name} are")
         place = local_path(location)
         served = location.startswith("mlflow-artifacts:")  # by a server only
-        if self.root is not None and (served if place is None else not is_below(self.root, place)):
+        if self.root is None:
+            return
+        # told anew each time: it may name the place as another user sees it, or another container
+        within = place is not None and place_of_experiment(self.root, name, place) is not None
+        if served if place is None else not within:
             raise InputError(
                 f"the experiment {name} of {self.root} keeps its files elsewhere, in "
                 f"{without_secrets(location)}; rename it in MLflow, or give another folder with "
@@ -319,7 +337,7 @@ def open_store(given: str | None = None, make: bool = True) -> Store:
         )
         raise InputError(say(text, folder=str(store.root), why=str(reason))) from error
     try:
-        patiently(lambda: database.rebase(path), LOCK_SECONDS)
+        patiently(lambda: database.rebase(path), database.LOCK_SECONDS)
     except TimeoutError as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     return store

@@ -7,8 +7,9 @@ import errno
 import json
 import os
 import shutil
+import sqlite3
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import mlflow
@@ -468,6 +469,43 @@ def left_behind(store, n_blocks=3):
     sink.stream.drop()
     journal.let_go()
     return journal
+
+
+def renamed(opened, new):
+    """A store whose database has another name, as `mv` gives it."""
+    old = opened.database
+    for end in ("", "-wal", "-shm"):
+        if os.path.exists(f"{old}{end}"):
+            os.rename(f"{old}{end}", old.with_name(new + end))
+    return open_store(f"sqlite:///{old.with_name(new)}")
+
+
+@pytest.mark.parametrize("new", ["old.db", "store.sqlite", "runs"])
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_database_with_a_new_name_has_its_runs_still(opened, empty_store, new, beside):
+    """As it was seen: they wait for an address that is not there, it said, RUNNING for ever."""
+    key = left_behind(opened).folder.name
+    now = renamed(opened, new)
+    if beside:
+        shutil.copy(empty_store / "mlflow.db", now.root / "another.db")
+        other = open_store(f"sqlite:///{now.root}/another.db")
+        assert str(recover(other)) == ""
+        assert list(aside.elsewhere(other)) == [opened.shown]
+    assert (now.streams / key).exists()
+    assert aside.elsewhere(now) == {}
+    assert recover(now).closed == ["study: arm"]
+    assert [run.info.status for run in runs(now)] == ["KILLED"]
+
+
+def test_a_run_whose_database_lies_there_is_not_of_another(opened, empty_store):
+    """Also where that was copied from its own, and has it too."""
+    left_behind(opened)
+    with closing(sqlite3.connect(opened.database)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    shutil.copy(opened.database, opened.root / "copy.db")
+    other = open_store(f"sqlite:///{opened.root}/copy.db")
+    assert str(recover(other)) == ""
+    assert recover(opened).closed == ["study: arm"]
 
 
 @pytest.mark.parametrize("cut", [False, True])
