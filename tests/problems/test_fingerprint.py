@@ -628,7 +628,7 @@ def on_table(k):
 
 def on_masked(k):
     values = np.ma.array([1.0, 2.0])
-    values.scale = k
+    vars(values)["scale"] = k
     return lambda w, x: getattr(values, "scale") * x  # noqa: B009
 
 
@@ -679,7 +679,7 @@ def base_of_an_array(k):
 
 
 def strided(k):
-    values = np.zeros((2, 3), order="CF"[k % 2])
+    values = np.zeros((2, 3), order="F" if k % 2 else "C")
     return lambda w, x: values.strides[0] * x
 
 
@@ -712,8 +712,8 @@ def rounded_number(k):
 
 
 def logged(k):
-    logging.getLogger("test_fingerprint.gain").gain = k
-    return lambda w, x: logging.getLogger("test_fingerprint.gain").gain * x
+    vars(logging.getLogger("test_fingerprint.gain"))["gain"] = k
+    return lambda w, x: logging.getLogger("test_fingerprint.gain").gain * x  # type: ignore
 
 
 def of_level(k):
@@ -749,7 +749,7 @@ def appended_to(k):
 
     def function(w, x):
         append = log.append
-        return len(append.__self__) * x
+        return len(append.__self__) * x  # type: ignore
 
     return function
 
