@@ -116,6 +116,8 @@ def read(path: str | Path, problem: Problem, functions: Mapping[str, Any]) -> di
         )
     start = arrays.pop("start", None)
     if start is not None:  # an earlier version did not write it
+        if problem.starts_as_given:  # by layers that may have been drawn anew since
+            problem = problem.replace(w_init=start[0])
         _require_same_run(told["problem"]["ends"], start, arrays["w"], problem, config, path)
     given = {"stop_reason": reasons, "predicted": told["predicted"], **numbers}
     return {"problem": problem, "config": config, "sink": sink, **arrays, **given}

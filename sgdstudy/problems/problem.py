@@ -190,6 +190,11 @@ class Problem(Evaluation):
         return list(self._trained.values()) or [torch.Size([self.p])]
 
     @property
+    def starts_as_given(self) -> bool:
+        """Whether every seed starts from what the module held, and nothing else was asked for."""
+        return self._module_init is not None and self.w_init is self._module_init
+
+    @property
     def names(self) -> list[str]:
         """Names of the module's parameters that are trained, as those; of f(w, x), none."""
         return list(self._trained)

@@ -185,7 +185,8 @@ OTHERS = {
     "loss": (lambda: LINEAR.replace(loss="abs"), "another model, loss or penalty"),
     "penalty": (lambda: LINEAR.replace(penalty=("l2", 0.1)), "another model, loss or penalty"),
     "start": (lambda: LINEAR.replace(w_init=np.zeros(3)), "other first parameters"),
-    "module": (lambda: ss.Problem(XS, Y, nn.Linear(2, 1)), "other first parameters"),
+    "module": (lambda: ss.Problem(XS, Y, nn.Linear(2, 1)), None),
+    "seeds": (lambda: ss.Problem(XS, Y, nn.Linear(2, 1), init="default"), "other first parameters"),
 }
 
 
@@ -199,8 +200,10 @@ def saved(tmp_path_factory):
 def test_another_problem_of_the_same_data_is_refused(name, saved):
     """As it was seen: another model of as many parameters, whose module gave another loss."""
     other, says = OTHERS[name]
-    if says is None:  # it is the same, in other words
-        assert np.isfinite(ss.load_history(saved, other()).w).all()
+    if says is None:  # it is the same, in other words, or with layers drawn anew
+        found = ss.load_history(saved, other())
+        assert torch.equal(found.problem.initial([0]), LINEAR.initial([0]))
+        assert np.isfinite(found.w).all()
         return
     with pytest.raises(ss.InputError, match=says) as error:
         ss.load_history(saved, other())
