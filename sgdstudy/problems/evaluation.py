@@ -58,6 +58,10 @@ class Evaluation:
             """Name of the loss, as logged."""
 
         @property
+        def names(self) -> list[str]:
+            """Names of the module's parameters; see `problem.Problem.names`."""
+
+        @property
         def least_squares(self) -> LeastSquares | None:
             """Exact moments; see `problem.Problem.least_squares`."""
 

@@ -30,6 +30,10 @@ class Tried(Protocol):
     def loss_name(self) -> str:
         """Name of the loss."""
 
+    @property
+    def names(self) -> list[str]:
+        """Names of a module's parameters; of a function, none."""
+
     def initial(self, seeds: list[int]) -> torch.Tensor:
         """Return the parameters each seed starts from, `(R, p)`."""
 
@@ -54,10 +58,11 @@ def check(problem: Tried, all_x: torch.Tensor, all_y: torch.Tensor, n: int = TRI
         raise InputError(f"{given} returns {quoted(prediction)}; expected a tensor of floats")
     if not prediction.requires_grad:
         raise InputError(f"{given} returns what does not depend on w: it has no gradient")
-    try:
-        torch.autograd.grad(problem.model(w, x), w, torch.ones_like(prediction))
-    except Exception as error:
-        raise failed(f"the gradient of {given}", error) from error
+    if problem.names:  # of a module; a function may count what is asked of it, as `ss.check` does
+        try:
+            torch.autograd.grad(problem.model(w, x), w, torch.ones_like(prediction))
+        except Exception as error:
+            raise failed(f"the gradient of {given}", error) from error
     prediction = prediction.detach()
     _check_shapes(problem, prediction, y, all_y)
     name = f"the loss {problem.loss_name!r}"
