@@ -6,6 +6,7 @@ import gc
 import itertools
 import os
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ from sgdstudy.language import language, speak
 from sgdstudy.studies import deaths, output
 from sgdstudy.training import interrupts
 
+# joblib's tracker tidies up when a second Ctrl-C has ended us at once: no news either
+QUIET = "ignore:resource_tracker:UserWarning"
 WORKER_NICE = 10  # the process that takes their results has priority: if it lags, they wait
 
 
@@ -69,6 +72,8 @@ def spread(
         return
     # a worker that has grown is replaced by a fresh one: that is no news to whoever runs a study
     warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
+    if QUIET not in sys.warnoptions:  # which the processes that joblib starts are given
+        sys.warnoptions.append(QUIET)
     pool = Parallel(
         jobs,
         return_as="generator_unordered",
