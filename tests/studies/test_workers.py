@@ -137,5 +137,6 @@ def test_a_second_signal_ends_it_at_once_in_one_line(tmp_path, store):
             process.send_signal(signal.SIGTERM)
             time.sleep(0.2)
         said = process.communicate(timeout=60)[1].decode()
-    assert process.returncode == 130
+    # the second may come when all is done, and nobody listens any more: it ends us as it ends any
+    assert process.returncode in (130, -signal.SIGTERM)
     assert said.count("\n") == 1
