@@ -220,7 +220,7 @@ class _Walk:
             self._write(module, code.co_qualname, version(module))
         else:
             self.add(code)
-            builtins = value.__builtins__  # type: ignore[attr-defined]
+            builtins = value.__builtins__
             self._globals(code, value.__globals__, _modules_in(value), builtins)
         self._within("'s defaults", value.__defaults__)
         self._within("'s defaults", value.__kwdefaults__)
