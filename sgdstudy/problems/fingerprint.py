@@ -220,8 +220,8 @@ class _Walk:
             self._write(module, code.co_qualname, version(module))
         else:
             self.add(code)
-            builtins = value.__builtins__
-            self._globals(code, value.__globals__, _modules_in(value), builtins)
+            any_value: Any = value  # mypy knows of its __builtins__ at times
+            self._globals(code, value.__globals__, _modules_in(value), any_value.__builtins__)
         self._within("'s defaults", value.__defaults__)
         self._within("'s defaults", value.__kwdefaults__)
         for name, cell in zip(code.co_freevars, value.__closure__ or (), strict=True):

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sgdstudy.errors import InputError
+from sgdstudy.errors import InputError, StoreError
 from sgdstudy.language import say, to_say
-from sgdstudy.tracking.address import DATABASE
+from sgdstudy.tracking import database, read_only
+from sgdstudy.tracking.address import DATABASE, databases_in, is_database
 from sgdstudy.tracking.claims import claims_of_run, read_claims
+from sgdstudy.tracking.places import FOLDERS
 from sgdstudy.tracking.retry import is_away
 from sgdstudy.tracking.runs import experiments, readable_runs
 from sgdstudy.tracking.scratch import scratch
-from sgdstudy.tracking.store import read_store
+from sgdstudy.tracking.store import Store, read_store
 
 VALUES = ("name", "arm", "guess", "expected", "measured")  # of a claim
 COLUMNS = ("from", "user", "study", "invocation", *VALUES)
@@ -51,15 +54,41 @@ def _within(place: str | None) -> list[Path | str | None]:
         read_store(place)  # it says what is wrong
         return [place]
     if path.is_file():
-        return [str(path) if path.name == DATABASE else path]
-    stores = sorted(found.parent for found in path.rglob(DATABASE))
-    files = sorted(
-        found for found in path.rglob(CLAIMS) if not any(s in found.parents for s in stores)
-    )
-    if not stores and not files:
+        return [str(path) if is_database(path) else path]
+    found: list[Path | str | None] = [*_walked(path)]
+    if not found:
         text = to_say("{path} holds neither a store ({database}) nor a {claims}")
         raise InputError(say(text, path=path, database=DATABASE, claims=CLAIMS))
-    return [*map(str, stores), *files]
+    return found
+
+
+def _walked(path: Path) -> Iterator[Path | str]:
+    """Yield the stores below a folder, by database, and the files that lie in none of them."""
+    within = set[Path]()  # stores
+    for name, below, files in os.walk(path):
+        folder = Path(name)
+        stores = [str(one) for one in databases_in(folder) if _is_store(one)]
+        yield from stores
+        if stores:
+            within.add(folder)
+            below[:] = set(below) - set(FOLDERS)
+        elif CLAIMS in files and within.isdisjoint(folder.parents):
+            yield folder / CLAIMS
+        below.sort()
+
+
+def _is_store(path: Path) -> bool:
+    """Whether a database is MLflow's: other programs keep theirs in the same folders."""
+    if path.name == DATABASE:
+        return True
+    try:
+        with database.opened(path, read_only.query(path)) as connection:
+            connection.execute("SELECT 1 FROM experiments, alembic_version LIMIT 1")
+    except InputError:
+        return False
+    except (OSError, StoreError):  # it is said once it is read
+        pass
+    return True
 
 
 def _of_file(path: Path) -> Iterator[dict[str, Any]]:
@@ -74,7 +103,7 @@ def _of_store(place: str | None) -> Iterator[dict[str, Any]]:
             if not run.is_answer:
                 continue
             labels = {
-                "from": store.shown if store.root is None else str(store.root),
+                "from": _shown(store),
                 "user": run.tags.get("mlflow.user", ""),
                 "study": study,
                 "invocation": run.invocation,
@@ -83,6 +112,13 @@ def _of_store(place: str | None) -> Iterator[dict[str, Any]]:
                 claims = claims_of_run(store, run, folder)
             for claim in claims:
                 yield from _row(claim, labels)
+
+
+def _shown(store: Store) -> str:
+    if store.database is None:
+        return store.shown
+    named = store.database.name == DATABASE
+    return str(store.database.parent if named else store.database)
 
 
 def _row(claim: Mapping[str, Any], labels: Mapping[str, str]) -> Iterator[dict[str, Any]]:

@@ -1,8 +1,10 @@
 """`sgdstudy guesses`: what a class guessed, from whatever it hands in."""
 
+import contextlib
 import csv
 import json
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -91,6 +93,21 @@ def test_every_time_that_someone_guessed_is_there_the_first_one_first(store, tmp
     rows = rows_of(tmp_path / "g.csv")
     assert [row["guess"] for row in rows] == ["1.0", "2.0"]
     assert rows[0]["invocation"] < rows[1]["invocation"]
+
+
+def test_a_store_is_known_by_what_it_holds(handed_in, tmp_path, capsys, caplog):
+    ada = handed_in / "ada" / "mlruns"
+    with contextlib.closing(sqlite3.connect(ada / "mlflow.db")) as store:
+        store.execute("VACUUM INTO ?", [str(ada / "ada lovelace.db")])
+    (ada / "mlflow.db").unlink()
+    for name in ("browser.db", "notes.sqlite"):
+        with contextlib.closing(sqlite3.connect(handed_in / name)) as other:
+            other.execute("CREATE TABLE experiments (a)")  # no store of MLflow's
+    assert call("guesses", "class", "--out", "all.csv") == 0
+    rows = rows_of(tmp_path / "all.csv")
+    assert [row["name"] for row in rows] == ["steps", "gone", "steps", "'=cmd.py"]
+    assert {row["from"] for row in rows[:3]} == {str(ada / "ada lovelace.db")}
+    assert len([m for m in caplog.messages if "left out" in m]) == 1  # what Eve sent
 
 
 @pytest.mark.parametrize(
