@@ -165,13 +165,5 @@ def literal(n: int, network: str, inputs: int, hidden: int, steps: int) -> float
     return seconds / (n * steps)
 
 
-def literal_memory(inputs: int, hidden: int, steps: int) -> float:
-    """Run the literal loop in a process of its own; return its peak, MB."""
-    from rows_process import peak
-
-    literal(1, "dense", inputs, hidden, steps)
-    return peak()
-
-
 def _network(network: str, inputs: int, hidden: int) -> Any:
     return convolutional() if network == "convolutional" else dense(inputs, hidden)
