@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 
 from sgdstudy.errors import Away, InputError, reason, shortage
 from sgdstudy.training.run import Run
-from sgdstudy.training.state import load_state_dict, state_dict
+from sgdstudy.training.state import load_state_dict, outcome, state_dict
 
 NAME = "checkpoint.safetensors"
 VERSION, BEFORE_CHECKSUMS = "2", "1"
@@ -154,12 +154,10 @@ def _require_fit(run: Run, parts: Mapping[str, Values]) -> None:
         or (np.diff(members) < 1).any()
     ):
         raise InputError("its checkpoint is damaged (members)")
-    for name, fresh in state_dict(run).items():
-        for key in () if at["over"] and name != "run" else fresh:
-            now, then = fresh[key], parts[name].get(key)
+    of = outcome if at["over"] else state_dict
+    for name, fresh in of(run).items():
+        for key, now in fresh.items():
             if not isinstance(now, (torch.Tensor, np.ndarray)) or key in ("members", "rest"):
-                continue
-            if then is None and at["over"]:
                 continue
             then, now = torch.as_tensor(parts[name][key]), torch.as_tensor(now)
             sizes = zip(then.shape, now.shape, strict=False)

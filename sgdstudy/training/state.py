@@ -19,25 +19,37 @@ OF_ALL = ("members", "live", "stop_epoch", "n_steps", "final_w")  # arrays of an
 
 
 def state_dict(run: Run) -> dict[str, dict[str, Any]]:
-    """Return where a run stands, in parts; of one that is over, its outcome only."""
-    arrays = {name: getattr(run, name) for name in OF_ALL}
-    arrays["reason"] = np.array([REASONS.index(reason) for reason in run.reason], np.uint8)
-    at = {"epoch": run.epoch, "batch": run.batch, "over": run.over}
+    """Return where a run stands, in parts; of one that is over, its outcome only.
+
+    Raises:
+        TypeError: its optimiser remembers what no value holds.
+    """
+    parts = outcome(run)
     if run.over:
-        return {"run": arrays, "at": at}
+        return parts
     epochs = run.epochs.state_dict()
     return {
         "run": {
-            **arrays,
+            **parts["run"],
             "w": run.w,
             **{k: v for k, v in epochs.items() if k != "sums"},
             **{f"stop_{name}": value for name, value in run.watch._asdict().items()},
         },
-        "at": at,
+        "at": parts["at"],
         "sums": epochs["sums"],
         "boundary": _boundary(run),
         "rule": rules.state_dict(run.state),
         "sampler": {} if run.config.batch_size is None else run.sampler.state_dict(),
+    }
+
+
+def outcome(run: Run) -> dict[str, dict[str, Any]]:
+    """Return what stays of a run that is over, in parts; of another one as it is now."""
+    arrays = {name: getattr(run, name) for name in OF_ALL}
+    arrays["reason"] = np.array([REASONS.index(reason) for reason in run.reason], np.uint8)
+    return {
+        "run": arrays,
+        "at": {"epoch": run.epoch, "batch": run.batch, "over": run.over},
     }
 
 

@@ -457,6 +457,27 @@ def test_a_run_whose_checkpoint_is_damaged_begins_anew(shared, caplog):
     begins_anew(shared, "damaged", arm, caplog, "is left out", "no checkpoint")
 
 
+def hooked(params):
+    """An optimiser whose step size is made by what no checkpoint holds."""
+    optimizer, counted = torch.optim.SGD(params, lr=1e-3), {"steps": 0}
+
+    def halve(optimizer, *_):
+        counted["steps"] += 1
+        optimizer.param_groups[0]["lr"] = 1e-3 / counted["steps"]
+
+    optimizer.register_step_pre_hook(halve)
+    return optimizer
+
+
+def test_the_outcome_is_taken_over_of_an_optimiser_that_remembers_more(shared, caplog):
+    arm = arm_of(optimizer=hooked, lr=None)
+    whole = train(shared, "outcome", arm, **OFTEN)
+    assert "has no new checkpoint" in caplog.text
+    again = train(shared, "outcome", arm, resume=True, **OFTEN)
+    assert "arm is taken over from run" in caplog.text
+    assert_same(shared, whole, again)
+
+
 @pytest.mark.slow
 def test_a_checkpoint_without_all_its_values_is_refused(shared, caplog):
     arm = arm_of(**EAGER, epochs=60, optimizer="Adam")
