@@ -461,8 +461,8 @@ STATE = Group(
             "those left take the orders of others",
         ),
         (
-            'at = {"epoch": run.epoch, "batch": run.batch, "over": run.over}',
-            'at = {"epoch": run.epoch, "batch": 0, "over": run.over}',
+            '"at": {"epoch": run.epoch, "batch": run.batch, "over": run.over}',
+            '"at": {"epoch": run.epoch, "batch": 0, "over": run.over}',
             "goes on at the beginning of an epoch",
         ),
     ],

@@ -47,10 +47,7 @@ def outcome(run: Run) -> dict[str, dict[str, Any]]:
     """Return what stays of a run that is over, in parts; of another one as it is now."""
     arrays = {name: getattr(run, name) for name in OF_ALL}
     arrays["reason"] = np.array([REASONS.index(reason) for reason in run.reason], np.uint8)
-    return {
-        "run": arrays,
-        "at": {"epoch": run.epoch, "batch": run.batch, "over": run.over},
-    }
+    return {"run": arrays, "at": {"epoch": run.epoch, "batch": run.batch, "over": run.over}}
 
 
 def _boundary(run: Run) -> dict[str, np.ndarray]:
