@@ -85,15 +85,22 @@ def sqlite_uri(path: Path) -> str:
 
 
 def is_database(path: Path) -> bool:
-    """Whether a path is a database's own file, not the folder that one lies in."""
-    if path.is_file():
-        with open(path, "rb") as file:
-            return path.suffix in SUFFIXES or file.read(len(SQLITE)) == SQLITE
-    return path.suffix in SUFFIXES and not path.exists()
+    """Whether a path that is given is a database's own file, not the folder that one lies in."""
+    if path.suffix in SUFFIXES:
+        return path.is_file() or not path.exists()
+    return path.is_file() and _is_sqlite(path)
+
+
+def _is_sqlite(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(len(SQLITE)) == SQLITE
 
 
 def databases_in(folder: Path) -> Iterator[Path]:
-    """Yield the databases that lie in a folder, whatever they are called."""
+    """Yield the databases that lie in a folder, whatever they are called.
+
+    What other programs call .db, such as the `Thumbs.db` of Windows, is none.
+    """
     try:
         with os.scandir(folder) as entries:  # thousands of folders may be there
             names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
@@ -101,7 +108,7 @@ def databases_in(folder: Path) -> Iterator[Path]:
         names = [DATABASE] if os.path.isfile(folder / DATABASE) else []
     for name in sorted(names):
         with suppress(OSError):  # not ours to read, or gone by now
-            if is_database(folder / name):
+            if name == DATABASE or _is_sqlite(folder / name):
                 yield folder / name
 
 

@@ -31,6 +31,12 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 log = logging.getLogger("sgdstudy")
+
+
+class DiskFull(StoreError):
+    """There is no room for what a database is to hold."""
+
+
 _open: dict[str, list[tuple[int, int] | None]] = {}  # by URI: the files that MLflow has open
 
 
@@ -46,7 +52,7 @@ def make(path: Path) -> None:
             made = SqlAlchemyStore(sqlite_uri(draft), path.parent.as_uri())
         except Exception as error:
             if is_full(path.parent):
-                raise StoreError(_disk_is_full(path)) from error
+                raise DiskFull(_disk_is_full(path)) from error
             raise
         made.engine.dispose()
         with opened(draft) as connection:
@@ -62,7 +68,8 @@ def opened(path: Path, query: str = "mode=rw") -> Iterator[sqlite3.Connection]:
     Raises:
         TimeoutError: another program holds it.
         OSError: too many files are open.
-        StoreError: its disk is full, or fails.
+        DiskFull: it has no room.
+        StoreError: its disk fails.
         InputError: it may not be opened, is damaged, or is not a database of MLflow's.
     """
     try:
@@ -124,7 +131,7 @@ def _as_our_error(path: Path, error: sqlite3.Error) -> Exception:
         return TimeoutError(reason_of(error))
     fails = name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN"))
     if name == "SQLITE_FULL" or (fails and is_full(path.parent)):
-        return StoreError(_disk_is_full(path))
+        return DiskFull(_disk_is_full(path))
     if fails and (short := _no_handle(path)):
         return short
     if name.startswith("SQLITE_IOERR"):
@@ -184,8 +191,8 @@ def which(path: Path) -> tuple[int, int] | None:
 def named(path: Path) -> tuple[tuple[int, int] | None, int | None]:
     """Return what tells a store's database from another's, also from one copied over it in place.
 
-    That is the file, and when its first experiment was made. Only the file itself is asked: what
-    SQLite holds beside it is of the database that was there before.
+    That is the file, and when its first experiment was made; None: it cannot be read alone. Only the
+    file itself is asked: what SQLite holds beside it is of the database that was there before.
     """
     born = None
     with contextlib.suppress(sqlite3.Error, TypeError):
@@ -388,12 +395,13 @@ def forget(path: Path, run_id: str, remove: Callable[[], bool] = lambda: True) -
 
     Raises:
         TimeoutError: another program holds the database; no file was removed.
+        DiskFull: the files made too little room for the database: the run is there without them.
     """
     with contextlib.ExitStack() as stack:
         full = False
         try:
             connection = stack.enter_context(_written(path))
-        except StoreError:
+        except DiskFull:
             full = True
         stack.enter_context(held())
         if not remove():

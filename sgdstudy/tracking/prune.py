@@ -82,23 +82,37 @@ def remove(store: Store, runs: list[TrackedRun]) -> tuple[int, int]:
     """Delete the runs and their local artifacts; return how many went, and the bytes freed.
 
     One run after the other, so that whatever ends this leaves each whole or takes it away. Its
-    files go first: where the disk is full they make the room that the database needs. A folder
+    files go first: where the disk is full they make the room that the database needs, and if those
+    of one are too few for that, the next ones' do. A folder
     that is not the run's own, in the store, is left alone, and its run with it; so is one that
     cannot be deleted, or within which something is mounted, or lies of another run.
 
     Raises:
         Away: the database is another one now than when the runs were found.
         TimeoutError: another program holds it.
+        DiskFull: it has no room without the files of all these runs either.
     """
-    dropped, freed = 0, list[int]()
+    if store.database is None:
+        for run in runs:
+            store.client.delete_run(run.run_id)
+        return len(runs), 0
+    path, dropped, freed, later = store.database, 0, list[int](), list[TrackedRun]()
     for run in runs:
         store.require_same()
-        if store.database is None:
-            store.client.delete_run(run.run_id)
-            dropped += 1
-        else:
+        try:
             remove_files = partial(_remove_files, store, run, freed)
-            dropped += database.forget(store.database, run.run_id, remove_files)
+            dropped += database.forget(path, run.run_id, remove_files)
+        except database.DiskFull:
+            later.append(run)
+    for done, run in enumerate(later):  # their files are gone
+        try:
+            dropped += database.forget(path, run.run_id)
+        except database.DiskFull:
+            text = to_say(
+                "the disk of {store} is still full: {n} runs to drop have lost their files and are "
+                "in the database; free some other space, and prune again"
+            )
+            raise database.DiskFull(say(text, store=store.shown, n=len(later) - done)) from None
     return dropped, sum(freed)
 
 

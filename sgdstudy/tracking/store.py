@@ -108,9 +108,9 @@ class Store:
         return place_of_run(self.root, run_id, recorded)
 
     @cached_property
-    def _named(self) -> Any:
+    def _named(self) -> tuple[Any, Any]:
         """Which database a local store had when it was opened; see `database.named`."""
-        return None if self.database is None else database.named(self.database)
+        return (None, None) if self.database is None else database.named(self.database)
 
     def require_same(self) -> None:
         """Raise `Away` where a local store's database is another one now than when it was opened.
@@ -121,7 +121,9 @@ class Store:
             return
         for pause in (0, 0.05, 0.2):  # another process may be writing what we look at
             time.sleep(pause)
-            if database.named(self.database) == self._named:
+            file, born = database.named(self.database)
+            # while another process writes on a full disk, no single file can be read
+            if file == self._named[0] and (born == self._named[1] or born is None):
                 return
         raise Away(f"{self.database} was moved, deleted or replaced while it was in use")
 

@@ -447,6 +447,15 @@ def test_a_backup_within_a_store_is_not_its_own(original, tmp_path, through):
         opened.place(run, f"file:///x/artifacts/moving/{run}/artifacts")
 
 
+@pytest.mark.parametrize("name", ["Thumbs.db", "._x.db", "notes.sqlite3", "empty.db"])
+def test_what_other_programs_call_a_database_makes_no_other_store(original, name):
+    (original / "artifacts" / name).write_bytes(b"" if name == "empty.db" else b"\xd0\xcf" * 99)
+    opened = open_store(str(original))
+    assert len(ss.load_runs("moving", store=str(original), invocation="all")) == 4
+    assert prune.remove(opened, doomed(opened))[0] == 4
+    assert not list((original / "artifacts").rglob("*.parquet"))
+
+
 @pytest.mark.parametrize("how", ["bind", "a mount with a space", "as other systems tell"])
 def test_prune_goes_through_no_mount(original, tmp_path, how, caplog, monkeypatch):
     opened = open_store(str(original))
