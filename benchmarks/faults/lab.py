@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 import sgdstudy as ss
 from sgdstudy.cli import main
 from sgdstudy.studies.train_arms import train_arm
-from sgdstudy.tracking import describe, recovery, sink
+from sgdstudy.tracking import database, describe, recovery, sink
 from sgdstudy.tracking.address import DATABASE
 from sgdstudy.tracking.code import package_tags
 from sgdstudy.tracking.invocation import Invocation
@@ -245,8 +245,10 @@ def template(o: Options) -> Path:
 
 
 def new_store(o: Options, folder: Path) -> Path:
-    """Return a store without runs."""
-    return Path(shutil.copytree(template(o), folder / "store"))
+    """Return a store without runs, which knows where it is."""
+    store = Path(shutil.copytree(template(o), folder / "store"))
+    database.rebase(store / DATABASE)
+    return store
 
 
 def reference(o: Options) -> Path:

@@ -191,7 +191,7 @@ def which(path: Path) -> tuple[int, int] | None:
 def named(path: Path) -> tuple[tuple[int, int] | None, int | None]:
     """Return what tells a store's database from another's, also from one copied over it in place.
 
-    That is the file, and when its first experiment was made; None: it cannot be read alone. Only the
+    That is the file, and when its first experiment was made, None where it cannot be read. Only the
     file itself is asked: what SQLite holds beside it is of the database that was there before.
     """
     born = None

@@ -341,7 +341,7 @@ def open_store(given: str | None = None, make: bool = True) -> Store:
     try:
         patiently(lambda: database.rebase(path), database.LOCK_SECONDS)
     except TimeoutError as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+        raise InputError(f"{path} cannot be told where it is now: {error}") from error
     return store
 
 
