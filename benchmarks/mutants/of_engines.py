@@ -238,6 +238,16 @@ OWN_OPTIMIZER = Group(
             "return given is None",
             "an optimiser that needs a closure gets none",
         ),
+        (
+            "return _equal(without, start) and not _equal(given, start)",
+            "return not _equal(without, given)",
+            "a closure undoes what a step did to the gradients",
+        ),
+        (
+            "return _equal(without, start) and not _equal(given, start)",
+            "return False",
+            "an optimiser that does nothing without a closure gets none",
+        ),
     ],
 )
 

@@ -99,8 +99,6 @@ def _of_dataset(x: Any, y: Any, what: str) -> tuple[Any, Any]:
             f"x of {what} is a dict; put its arrays side by side, as np.column_stack, and split "
             f"them in the model (docs/training.md)"
         )
-    if hasattr(x, "toarray"):
-        raise InputError(f"x of {what} is sparse; give x.toarray()")
     if isinstance(x, DataLoader):
         _require_plain(x, what)
         x = x.dataset
