@@ -226,8 +226,8 @@ def is_complete(alone: OneByOne, w: torch.Tensor) -> bool:
         name = type(alone.replica(w[0]).optimizer).__name__
         raise InputError(
             f"the optimizer {name!r} moves otherwise each time it is tried: it draws from the "
-            f"global generator, or keeps a state that its copies share (an attribute of its class?); "
-            f"give each its own torch.Generator and state, in __init__"
+            f"global generator, or keeps a state that its copies share (an attribute of its class?)"
+            f"; give each its own torch.Generator and state, in __init__"
         )
     state = alone.init(w)
     for gradient in gradients[:3]:
