@@ -172,8 +172,12 @@ def message(error: BaseException) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says; where it says nothing, its kind."""
-    return next(iter(message(error).strip().splitlines()), type(error).__name__)
+    """Return the first line of what an error says, for a sentence; where that is nothing, its kind.
+
+    >>> first_line(ValueError("It failed.\\nSee there."))
+    'It failed'
+    """
+    return next(iter(message(error).strip().splitlines()), type(error).__name__).removesuffix(".")
 
 
 def unwritable(what: object, error: OSError) -> InputError:

@@ -238,6 +238,16 @@ OWN_OPTIMIZER = Group(
             "return given is None",
             "an optimiser that needs a closure gets none",
         ),
+        (
+            "return _equal(without, start) and not _equal(given, start)",
+            "return not _equal(without, given)",
+            "a closure undoes what a step did to the gradients",
+        ),
+        (
+            "return _equal(without, start) and not _equal(given, start)",
+            "return False",
+            "an optimiser that does nothing without a closure gets none",
+        ),
     ],
 )
 
@@ -329,9 +339,14 @@ TRIAL = Group(
             "a model that changes its input changes what it is compared with",
         ),
         (
-            "y, shape = all_y[[0, other]], prediction.shape[1:]",
-            "y, shape = all_y[[0, 1]], prediction.shape[1:]",
+            "y, shape = all_y[[0, other, other, 0]], prediction.shape[1:]",
+            "y, shape = all_y[[0, 1, 1, 0]], prediction.shape[1:]",
             "where the first two targets are the same a loss that mixes samples is taken",
+        ),
+        (
+            "if f.numel() != y.numel():",
+            "if False:",
+            "a loss that sees other samples is refused where nothing broadcasts",
         ),
     ],
 )

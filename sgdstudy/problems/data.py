@@ -8,6 +8,7 @@ import numbers
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -37,6 +38,14 @@ READ_AGAIN = 2**20  # bytes of each array that a look whether it changed reads
 READ_OF_MAPS = 2**26  # bytes of data left where they are that a digest reads
 LEAST_VALUE = 8  # bytes of a value in a list, at the least
 READ_TWICE = 16  # items of a Dataset, evenly spread: whether they are the same then
+REMEDIES: dict[tuple[type, ...], str] = {  # of what is not a number
+    (str, bytes): "number classes, as np.unique(values, return_inverse=True)[1], and read numbers, "
+    "as np.asarray(values, float)",
+    (date, timedelta, np.datetime64, np.timedelta64): "count from one of them, as "
+    "(values - values[0]) / np.timedelta64(1, 's')",
+    (np.void,): "put its columns side by side, as np.column_stack",
+    (object,): "remove or replace what is not a number",
+}
 STRETCHES = 64  # of an array, evenly spread, that a look at a part of it reads
 
 
@@ -99,8 +108,6 @@ def _of_dataset(x: Any, y: Any, what: str) -> tuple[Any, Any]:
             f"x of {what} is a dict; put its arrays side by side, as np.column_stack, and split "
             f"them in the model (docs/training.md)"
         )
-    if hasattr(x, "toarray"):
-        raise InputError(f"x of {what} is sparse; give x.toarray()")
     if isinstance(x, DataLoader):
         _require_plain(x, what)
         x = x.dataset
@@ -282,6 +289,8 @@ def as_tensor(values: Any, what: str, finite: bool = True) -> torch.Tensor:
     if isinstance(values, Held):
         return values.tensor
     try:
+        if hasattr(values, "toarray"):
+            raise InputError(f"{what} is sparse; give its .toarray()")
         _require_few(values)
         if _is_masked(values):
             raise InputError(f"{what} is masked in places; remove or replace them")
@@ -338,6 +347,8 @@ def _for_torch(array: np.ndarray, what: str) -> np.ndarray:
     """Return an array as torch reads it, with the very values of any that holds numbers."""
     if array.dtype.kind == "O":
         return _of_objects(array, what)
+    if array.size and (array.dtype.kind in "USTmM" or array.dtype.names):
+        raise _no_number(array.flat[0], what)
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         with np.errstate(over="ignore"):
             narrow = array.astype(float)
@@ -358,7 +369,7 @@ def _of_objects(array: np.ndarray, what: str) -> np.ndarray:
     values = [value.item() if isinstance(value, np.integer) else value for value in values]
     for value in values:
         if not isinstance(value, (numbers.Real, Decimal, np.bool_)):
-            raise InputError(f"{what} is not an array of numbers: it holds {quoted(value)}")
+            raise _no_number(value, what)
     if all(isinstance(value, (numbers.Integral, np.bool_)) for value in values):
         try:
             return np.array([int(value) for value in values], np.int64).reshape(array.shape)
@@ -371,6 +382,13 @@ def _of_objects(array: np.ndarray, what: str) -> np.ndarray:
     pairs = zip(values, found, strict=True)
     _refuse_rounding([v for v, f in pairs if v != f and not np.isnan(f)], what)
     return np.array(found, float).reshape(array.shape)
+
+
+def _no_number(value: Any, what: str) -> InputError:
+    """Build the error for a value of an array that is not a number."""
+    remedy = next(words for kinds, words in REMEDIES.items() if isinstance(value, kinds))
+    shown = quoted(value.item() if isinstance(value, (np.str_, np.bytes_)) else value)
+    return InputError(f"{what} is not an array of numbers: it holds {shown}; {remedy}")
 
 
 def _refuse_rounding(rounded: Any, what: str) -> None:

@@ -272,6 +272,11 @@ def _refuse_side_effects(module: nn.Module, x: torch.Tensor) -> None:
                 f"the module holds dropout ({name or type(part).__name__}), which draws from the "
                 f"global generator; remove it or call module.eval()"
             )
+        if getattr(part, "max_norm", None) is not None:
+            raise InputError(
+                f"the module holds {name or type(part).__name__}, whose forward pass changes its "
+                f"weights (max_norm), which replicas could not follow; leave max_norm out"
+            )
     trial = copied(module)
     before = {name: value.clone() for name, value in trial.named_buffers()}
     with torch.no_grad():

@@ -62,7 +62,9 @@ def check(problem: Tried, all_x: torch.Tensor, all_y: torch.Tensor, n: int = TRI
         try:
             torch.autograd.grad(problem.model(w, x), w, torch.ones_like(prediction))
         except Exception as error:
-            raise failed(f"the gradient of {given}", error) from error
+            told = failed(f"the gradient of {given}", error)
+            hint = "; leave out sparse=True, the values are the same" * ("sparse" in str(told))
+            raise InputError(f"{told}{hint}") from error
     prediction = prediction.detach()
     _check_shapes(problem, prediction, y, all_y)
     name = f"the loss {problem.loss_name!r}"
@@ -126,28 +128,32 @@ def _check_shapes(
 
 
 def _require_apart(problem: Tried, prediction: torch.Tensor, all_y: torch.Tensor) -> None:
-    """Refuse a loss that compares a sample with the target of another: (B, 1) and (B,) broadcast.
+    """Refuse a loss that compares each sample with all targets: (B, 1) and (B,) broadcast.
 
-    Two samples with other targets have the mean of what each has alone.
+    Samples with other targets have the mean of what each has alone, where predictions are as many
+    numbers as targets. They can be taken to one shape; then a loss may see what it likes.
     """
     other = int((all_y != all_y[0]).reshape(len(all_y), -1).any(1).int().argmax())
-    y, shape = all_y[[0, other]], prediction.shape[1:]
+    y, shape = all_y[[0, other, other, 0]], prediction.shape[1:]  # two may fit two outputs
     # the lowest and the highest class: the model may have too few outputs for them
     if not all_y.is_floating_point():
         ends = [int(all_y.argmin()), int(all_y.argmax())]
         extreme = all_y[[place // all_y[0].numel() for place in ends]]
         problem.batch_loss(prediction[None, :1].expand(1, 2, *shape), extreme[None])
     draw = torch.Generator().manual_seed(0)
-    noise = torch.randn(2, *shape, generator=draw).to(prediction.device, prediction.dtype)
-    for f in (prediction[:1] + noise, prediction[:1].expand(2, *shape)):
-        both = problem.batch_loss(f[None], y[None])
-        alone = [problem.batch_loss(f[None, i : i + 1], y[None, i : i + 1]) for i in (0, 1)]
-        mean, size = (alone[0] + alone[1]) / 2, alone[0].abs() + alone[1].abs()
-        if bool(((both - mean).abs() > CLOSE * torch.finfo(f.dtype).eps * size).any()):
+    noise = torch.randn(4, *shape, generator=draw).to(prediction.device, prediction.dtype)
+    for f in (prediction[:1] + noise, prediction[:1].expand(4, *shape)):
+        together = problem.batch_loss(f[None], y[None])
+        if f.numel() != y.numel():
+            continue
+        rows = zip(f.split(1), y.split(1), strict=True)
+        alone = torch.stack([problem.batch_loss(a[None], b[None]) for a, b in rows])
+        off, size = (together - alone.mean(0)).abs(), alone.abs().mean(0)
+        if bool((off > CLOSE * torch.finfo(f.dtype).eps * size).any()):
             raise InputError(
-                f"the loss {problem.loss_name!r} of a sample depends on the targets of others: "
-                f"predictions {_of_batch(shape)} and targets {_of_batch(y.shape[1:])} broadcast, "
-                f"perhaps; take them to one shape, as prediction.squeeze(1)"
+                f"the loss {problem.loss_name!r} of samples is not the mean of what each has "
+                f"alone: predictions {_of_batch(shape)} and targets {_of_batch(y.shape[1:])} "
+                f"broadcast, perhaps; take them to one shape, as prediction.squeeze(1)"
             )
 
 

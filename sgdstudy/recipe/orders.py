@@ -55,6 +55,9 @@ class Recipe(Protocol):
     def batch_size(self) -> int | None:
         """Samples per step, at first; None: all."""
 
+    def check(self, problem: Problem) -> None:
+        """Raise `InputError` where the settings do not fit the problem."""
+
     def phases(self, d: int) -> Phases:
         """Return the stretches of epochs whose batches are alike, for d samples."""
 
@@ -130,7 +133,7 @@ def checked_order(order: OrderLike) -> OrderLike:
         return order
     try:
         array = np.asarray(order)
-    except ValueError:  # rows of different lengths
+    except (TypeError, ValueError, RuntimeError):  # rows of different lengths, sparse tensors
         array = np.empty(0)
     if array.ndim not in (3, 4) or array.dtype.kind not in "iu" or array.size == 0:
         raise InputError(
@@ -339,10 +342,11 @@ def listing(problem: Problem, config: Recipe) -> pd.DataFrame:
     and `y` where they are numbers.
 
     Raises:
-        InputError: more than the first epoch of an adaptive order.
+        InputError: more than the first epoch of an adaptive order, or settings that do not fit.
     """
     import pandas as pd
 
+    config.check(problem)
     phases = config.phases(problem.d)
     sizes, step = phases.sizes_of_steps(), np.arange(phases.n_steps)
     sampler, epoch = Sampler.of(problem, config, [config.seeds[0]]), phases.epochs_before(step)

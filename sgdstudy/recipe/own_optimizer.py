@@ -181,10 +181,11 @@ def mixes(together: Any, alone: OneByOne, w: torch.Tensor) -> bool:
 
 
 def asks_again(alone: OneByOne, w: torch.Tensor) -> bool:
-    """Return whether an optimiser's `step` needs a closure, or steps otherwise with one.
+    """Return whether an optimiser's `step` needs a closure: it fails or does not move without.
 
-    One that takes a closure for the loss alone, as torch's do, moves the same with none. One that
-    fails either way counts as asking: it says then what it would with a closure.
+    One that steps without gets none, as in the loop that most write: `loss.backward()`, `step()`.
+    What it does to the gradients before its step, a closure would undo. One that fails either way
+    counts as asking: it says then what it would with a closure.
 
     Raises:
         InputError: it cannot be made of these parameters `(2, p)`.
@@ -198,17 +199,19 @@ def asks_again(alone: OneByOne, w: torch.Tensor) -> bool:
         return False
     if first.default is first.empty and first.kind is not first.VAR_POSITIONAL:
         return True
-    found: list[list[torch.Tensor] | None] = []
-    for closure in (False, True):
-        rule = replace(alone, closure=closure)
-        try:
-            found.append(_followed(rule, w, _trial_gradients(w)))
-        except InputError:
-            found.append(None)
-    without, given = found
+    start = torch.zeros_like(w)  # from which the least step moves
+    without, given = _ends(alone, start), _ends(replace(alone, closure=True), start)
     if without is None or given is None:
         return without is None
-    return not all(_equal(a, b) for a, b in zip(without, given, strict=True))
+    return _equal(without, start) and not _equal(given, start)
+
+
+def _ends(rule: OneByOne, w: torch.Tensor) -> torch.Tensor | None:
+    """Return the parameters after the trial steps; None where they fail."""
+    try:
+        return _followed(rule, w, _trial_gradients(w))[-1]
+    except InputError:
+        return None
 
 
 def is_complete(alone: OneByOne, w: torch.Tensor) -> bool:
@@ -220,10 +223,11 @@ def is_complete(alone: OneByOne, w: torch.Tensor) -> bool:
     gradients = _trial_gradients(w)
     both, last = _followed(alone, w, gradients), _followed(alone, w[1:], gradients[:, 1:])
     if not all(_equal(a[1:], b) for a, b in zip(both, last, strict=True)):
+        name = type(alone.replica(w[0]).optimizer).__name__
         raise InputError(
-            f"the optimizer {name_of(alone.factory)!r} moves otherwise each time it is tried: it "
-            f"draws from the global generator, or keeps a state that its copies share; give it a "
-            f"torch.Generator of its own"
+            f"the optimizer {name!r} moves otherwise each time it is tried: it draws from the "
+            f"global generator, or keeps a state that its copies share (an attribute of its class?)"
+            f"; give each its own torch.Generator and state, in __init__"
         )
     state = alone.init(w)
     for gradient in gradients[:3]:

@@ -1,5 +1,6 @@
 """What becomes of the arrays that people give: whose memory, which dtype, which values."""
 
+import re
 import tempfile
 from collections import deque
 from decimal import Decimal
@@ -8,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
 import torch
 from conftest import one_line
 from torch.utils.data import (
@@ -515,3 +517,44 @@ def test_what_says_that_it_is_longer_than_memory_is_not_read(x):
     with pytest.raises(ss.InputError, match="4,611,686,018,427,387,904 values") as error:
         ss.Problem(x, y, line, w_init=[0.0, 0.0])
     assert one_line(error)
+
+
+# ---- what is not numbers ---------------------------------------------------------------------
+
+TEXT, TIMES = ["a", "b", "a"], np.array(["2020-01-01", "2020-01-02", "2020-01-04"], "M8[D]")
+OTHERS = {
+    "text": (np.array(TEXT), "'a'; number classes"),
+    "a list of text": (TEXT, "'a'; number classes"),
+    "bytes": (np.array(TEXT, "S"), "b'a'; number classes"),
+    "text of any length": (np.array(TEXT, np.dtypes.StringDType()), "'a'; number classes"),
+    "objects": (np.array(TEXT, object), "'a'; number classes"),
+    "a column": (pd.Series(TEXT), "'a'; number classes"),
+    "categories": (pd.Categorical(TEXT), "'a'; number classes"),
+    "times": (TIMES, "np.datetime64('2020-01-01'); count from one"),
+    "nanoseconds": (pd.Series(pd.to_datetime(TIMES)), "count from one"),
+    "a time zone": (pd.Series(pd.to_datetime(TIMES).tz_localize("UTC")), "count from one"),
+    "differences": (TIMES - TIMES[0], "count from one"),
+    "fields": (np.zeros(3, [("a", int), ("b", float)]), "put its columns side by side"),
+    "nothing": ([None] * 3, "None; remove or replace"),
+    "sparse": (scipy.sparse.csr_array(np.eye(3)), "is sparse; give its .toarray()"),
+    "a sparse matrix": (scipy.sparse.coo_matrix(np.eye(3)), "is sparse; give its .toarray()"),
+    "a sparse tensor": (torch.eye(3).to_sparse(), "sparse"),
+}
+
+
+@pytest.mark.parametrize(("given", "words"), OTHERS.values(), ids=OTHERS)
+def test_what_is_not_numbers_is_named_with_a_remedy_wherever_it_stands(given, words):
+    numbers = np.arange(3.0)
+    whole = {"x": numbers, "y": numbers, "w_init": [0.0, 0.0], "test": None}
+    for where in ({"x": given}, {"y": given}, {"test": (numbers, given)}, {"w_init": given}):
+        with pytest.raises(ss.InputError, match=re.escape(words)) as told:
+            ss.Problem(model=line, **(whole | where))
+        assert one_line(told)
+        assert "The only supported types" not in str(told.value)
+
+
+def test_the_remedies_are_numbers():
+    classes = np.unique(TEXT, return_inverse=True)[1]
+    assert ss.Problem(np.arange(3.0), classes, line, w_init=[0.0, 0.0]).y.tolist() == [0, 1, 0]
+    days = (TIMES - TIMES[0]) / np.timedelta64(1, "D")
+    assert ss.Problem(days, classes, line, w_init=[0.0, 0.0]).x.tolist() == [0, 1, 3]

@@ -80,7 +80,7 @@ class Sparse:
         ({"a": X}, C, r"is a dict; put its arrays side by side.*docs/training\.md"),
         (Dicts(), None, r"they are dicts: put their arrays side by side.*docs/training\.md"),
         (HoldsDicts(), None, r"they are dicts: put their arrays side by side"),
-        (Sparse(), C, r"give x\.toarray\(\)"),
+        (Sparse(), C, r"give its \.toarray\(\)"),
     ],
 )
 def test_what_is_no_data_is_one_line_that_says_what_to_do(x, y, match):

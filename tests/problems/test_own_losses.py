@@ -164,6 +164,7 @@ def test_diagnostics_that_cannot_go_through_it_say_so():
     with pytest.raises(ss.InputError, match="cannot go through this model") as error:
         ss.train(made("gaussian"), diagnostics=["trace_sigma"], lr=0.1, **FEW)
     assert one_line(error)
+    assert ".." not in str(error.value)
 
 
 def test_a_stream_of_classes():
@@ -184,6 +185,45 @@ def test_a_stream_of_classes():
         ss.train(problem(IDS + 0.5), order="stream", lr=0.1, **FEW)
 
 
+# ---- losses that see a sample beside others --------------------------------------------------
+
+
+def apart(f, y):
+    """Reads no target."""
+    return (f.unsqueeze(0) - f.unsqueeze(1)).pow(2).reshape(len(f), -1).mean(1)
+
+
+def shared(f, y):
+    return by_hand(f, y) / f.shape[0]
+
+
+def centred(f, y):
+    return by_hand(f - f.mean(0), y)
+
+
+def alike(f, y):
+    """Reads the targets of others."""
+    off = (f.unsqueeze(0) - f.unsqueeze(1)).pow(2).mean(2)
+    return (off * (y.unsqueeze(0) == y.unsqueeze(1))).mean(1)
+
+
+@pytest.mark.parametrize("loss", [apart, shared, centred, alike])
+def test_a_loss_may_see_a_sample_beside_others_where_nothing_broadcasts(loss):
+    problem = ss.Problem(X, IDS, nn.Linear(3, 4), loss=loss)
+    w, x, y = problem.initial([0]), problem.x, problem.y
+    expected = loss(problem.model(w[0], x), y).mean()
+    found = ss.train(problem, lr=0.1, batch_size=None, epochs=1).steps["loss"][0]
+    assert np.isclose(found, float(expected), rtol=1e-5)
+
+
+def test_what_broadcasts_perhaps_is_taken_to_one_shape():
+    module = nn.Linear(3, 1)
+    with pytest.raises(ss.InputError, match=r"\(B, 1\) and targets \(B,\) broadcast") as error:
+        ss.Problem(X, Y, module, loss=apart)
+    assert one_line(error)
+    assert ss.Problem(X, Y, nn.Sequential(module, nn.Flatten(0)), loss=apart).p == 4
+
+
 # ---- what is refused -------------------------------------------------------------------------
 
 SIGNS = np.where(np.arange(60) % 2, 1.0, -1.0)  # at w = 0 their squares are one
@@ -195,9 +235,11 @@ def broadcast(f, y):
 
 REFUSED = [
     (Y, 1, broadcast, r"predictions \(B, 1\) and targets \(B,\) broadcast"),
-    (SIGNS, 1, broadcast, "depends on the targets of others"),
-    (np.sort(IDS), 1, broadcast, "depends on the targets of others"),
-    (Y[:, None], 2, lambda f, y: (f - y.T).mean(1) ** 2, "returned shape|depends on the targets"),
+    (SIGNS, 1, broadcast, "not the mean of what each has alone"),
+    (np.sort(IDS), 1, broadcast, "not the mean of what each has alone"),
+    (Y, 1, lambda f, y: ((f - y) ** 2).mean(0), "not the mean of what each has alone"),
+    (Y[:, None], 2, lambda f, y: (f - y.T).mean(1) ** 2, "returned shape|must match the size"),
+    (Y, 2, lambda f, y: ((f - y) ** 2).mean(1), "must match the size"),  # of two samples it fits
     (Y, 1, lambda f, y: (f - y) ** 2, r"returned shape \(2, 2\)"),
     (WORDS, 4, lambda f, y: F.cross_entropy(f, y, reduction="none"), "cross_entropy|failed"),
     (IDS, 3, smoothed, "out of bounds"),

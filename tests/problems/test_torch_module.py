@@ -116,15 +116,17 @@ class InPlace(Part):
         return self.b(self.a(x).relu_().add_(1))
 
 
-class Sparse(nn.Module):
-    """An embedding whose gradient is sparse."""
-
-    def __init__(self):
+class Embedded(nn.Module):
+    def __init__(self, kind, **options):
         super().__init__()
-        self.e, self.b = nn.Embedding(5, 4, sparse=True), nn.Linear(4, 1)
+        self.e, self.b = kind(5, 4, **options), nn.Linear(4, 1)
 
     def forward(self, x):
-        return self.b(self.e(x[:, 0]))
+        return self.b(self.e(x).reshape(len(x), 4))
+
+
+CODES = torch.arange(len(X))[:, None] % 5
+EMBEDDINGS = [nn.Embedding, nn.EmbeddingBag]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +134,14 @@ class Sparse(nn.Module):
     [
         (Late(False), X, "not again for its gradient"),
         (InPlace(False), X, "the gradient of the model.*inplace"),
-        (Sparse(), torch.arange(len(X))[:, None] % 5, "the gradient of the model.*sparse"),
+        *(
+            (Embedded(kind, sparse=True), CODES, "the gradient of the model.*leave out sparse=True")
+            for kind in EMBEDDINGS
+        ),
+        *(
+            (Embedded(kind, max_norm=0.5), CODES, "the module holds e, .*leave max_norm out")
+            for kind in EMBEDDINGS
+        ),
     ],
 )
 def test_a_gradient_that_cannot_be_had_is_one_line_when_the_problem_is_made(module, x, words):

@@ -478,13 +478,35 @@ def test_an_unknown_order_suggests_the_nearest():
         [[[0, 1], [2]]],
         None,
         3,
+        torch.ones(1, 2, 2, dtype=torch.int64).to_sparse(),
+        torch.ones(1, 2, 2, requires_grad=True),
     ],
-    ids=["five axes", "two axes", "floats", "empty", "truth values", "ragged", "None", "number"],
+    ids=["five", "two", "floats", "empty", "truth", "ragged", "None", "number", "sparse", "graph"],
 )
 def test_an_array_that_is_no_order_is_refused(order):
     with pytest.raises(ss.InputError) as error:
         orders.checked_order(order)
     assert one_line(error)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"order": BY_SEED, "seeds": [0]},
+        {"order": BY_SEED, "seeds": range(4)},
+        {"order": BY_SEED[0], "epochs": 31},
+        {"order": BY_SEED[0] + 50, "epochs": 30},
+        {"order": "shuffle", "batch_size": 100},
+    ],
+)
+def test_the_listing_refuses_what_the_training_refuses(settings):
+    problem, told = small_curve(), []
+    config = ss.TrainConfig(**({"batch_size": 10, "epochs": 30} | settings))
+    for ask in (orders.listing, lambda problem, config: ss.train(problem, config=config)):
+        with pytest.raises(ss.InputError) as error:
+            ask(problem, config)
+        told.append(str(error.value))
+    assert told[0] == told[1]
 
 
 def test_the_listing_is_what_dataloader_hands_out():

@@ -101,6 +101,13 @@ class Template(SGD):
     """A subclass whose step is torch's own: a closure for the loss alone."""
 
 
+class Optional(Backtracking):
+    """A search where there is a closure, else nothing."""
+
+    def step(self, closure=None):
+        return None if closure is None else super().step(closure)
+
+
 class Searches(Backtracking):
     """A search where there is a closure, else the largest step."""
 
@@ -109,6 +116,28 @@ class Searches(Backtracking):
             return super().step(closure)
         for p in self.param_groups[0]["params"]:
             p.data -= 1e-3 * self.param_groups[0]["lr"] * p.grad
+
+
+class Clipped(SGD):
+    """Changes the gradients before a step that takes its closure on."""
+
+    def step(self, closure=None):
+        clip_grad_norm_(self.param_groups[0]["params"], 1e-12)
+        return super().step(closure)
+
+
+class Signs(Clipped):
+    def step(self, closure=None):
+        for p in self.param_groups[0]["params"]:
+            p.grad.sign_()
+        return SGD.step(self, closure)
+
+
+class Scaled(Clipped):
+    def step(self, *given, **named):
+        for p in self.param_groups[0]["params"]:
+            p.grad = p.grad / p.grad.norm()
+        return SGD.step(self, *given, **named)
 
 
 class OtherName(Backtracking):
@@ -276,17 +305,25 @@ def rule_of(optimizer, problem=CURVE):
     return rules.make(optimizer, *rules.settle(optimizer, None, {})[1:], {}, problem)
 
 
-@pytest.mark.parametrize("optimizer", [*RULES.values(), Searches])
+@pytest.mark.parametrize("optimizer", [*RULES.values(), Optional])
 def test_who_evaluates_again_gets_a_closure(optimizer):
     rule = rule_of(optimizer)
     assert isinstance(rule, OneByOne)
     assert rule.closure
 
 
-def test_a_search_that_is_optional_is_made():
-    """As in a loop that calls step(closure)."""
-    history = ss.train(CURVE, optimizer=Searches, seeds=[3], **FEW)
-    assert np.array_equal(history.w[0], curve_loop(Backtracking, 3, **FEW).w.numpy())
+@pytest.mark.parametrize("optimizer", [Clipped, Signs, Scaled, Searches])
+def test_who_steps_without_moves_as_in_the_plain_loop(optimizer):
+    """`loss.backward(); optimizer.step()`: a closure would undo what it did to the gradients."""
+    history = ss.train(CURVE, optimizer=optimizer, seeds=[3], **FEW)
+    w = CURVE.initial([3])[0].requires_grad_()
+    loop = optimizer([w])
+    for bx, by in batches(CURVE.x, CURVE.y, 3, **FEW):
+        loop.zero_grad()
+        torch.nn.functional.mse_loss(CURVE.model(w, bx), by).backward()
+        loop.step()
+    assert np.array_equal(history.w[0], w.detach().numpy())
+    assert not rule_of(optimizer).closure
 
 
 def test_a_closure_for_the_loss_alone_changes_nothing():

@@ -452,10 +452,22 @@ class Shares(Plain):
         p -= group["lr"] * p.grad / len(SEEN)
 
 
-@pytest.mark.parametrize("optimizer", [Noisy, Shares])
-def test_replicas_that_are_not_independent_are_refused(optimizer):
-    with pytest.raises(ss.InputError, match="otherwise each time") as error:
-        ss.train(CURVE, optimizer=optimizer, seeds=[0, 1], **FEW)
+class CountsAll(Plain):
+    """Has a counter that is its class's, not its own."""
+
+    steps = 0
+
+    def move(self, p, group):
+        CountsAll.steps += 1
+        p -= group["lr"] * p.grad / CountsAll.steps
+
+
+@pytest.mark.parametrize("made", [lambda c: c, lambda c: lambda params: c(params)])
+@pytest.mark.parametrize("optimizer", [Noisy, Shares, CountsAll])
+def test_replicas_that_are_not_independent_are_refused(optimizer, made):
+    words = f"the optimizer '{optimizer.__name__}' moves otherwise each time"
+    with pytest.raises(ss.InputError, match=words) as error:
+        ss.train(CURVE, optimizer=made(optimizer), seeds=[0, 1], **FEW)
     assert one_line(error)
 
 
