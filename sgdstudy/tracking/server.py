@@ -19,13 +19,14 @@ from sgdstudy.language import say, to_say
 from sgdstudy.secrecy import without_secrets
 from sgdstudy.tracking import address, bounds
 from sgdstudy.tracking.places import is_own, local_path
-from sgdstudy.tracking.retry import PLAIN, is_away, reason_of, within
+from sgdstudy.tracking.retry import PLAIN, is_away, patiently, reason_of, within
 
 log = logging.getLogger("sgdstudy")
 T = TypeVar("T")
 DAY = 86_400
 SECONDS = 20  # for a call, where `MLFLOW_HTTP_REQUEST_TIMEOUT` does not say it
 OPEN_SECONDS = 10.0  # for the first answer
+FIRST_SECONDS = 1.0  # in which a first answer that is an error may be followed by a better one
 SILENT_SECONDS = 5.0  # for one that did not answer in time before
 SLOW = 100e3  # bytes a second: slower is not waited for
 MOST_SECONDS = 3600.0  # for a file, however large
@@ -250,7 +251,8 @@ def check(uri: str, client: Callable[[], Any]) -> None:
         _say_of_login(os.environ.get("MLFLOW_TRACKING_AUTH", ""))
     try:
         opened = client()
-        ask(uri, lambda: opened._client.search_experiments(max_results=1), OPEN_SECONDS)
+        look = functools.partial(opened._client.search_experiments, max_results=1)
+        patiently(lambda: ask(uri, look, OPEN_SECONDS), FIRST_SECONDS)
     except Refused as error:
         if error.status == 401:
             raise InputError(
