@@ -234,16 +234,15 @@ def _is_of_samples(
     every = torch.cat([offset[:, None], features], 1).reshape(len(x), -1, p + 1)
     with together.trying():
         for rows, scale in together.batches(x):
-            for some in rows:
-                w = torch.randn(1, p, generator=draw, dtype=x.dtype).requires_grad_()
-                found = predict(w, x[some][None]).reshape(1, -1)
-                weights = scale * torch.randn(found.shape, generator=draw, dtype=x.dtype)
-                (slope,) = torch.autograd.grad(found, w, weights)
-                here = every[some].reshape(-1, p + 1)
-                off = here[:, 0] + here[:, 1:] @ w.detach()[0] - found.detach()[0]
-                if not bool((off.abs() <= 1e-9 * here.abs().sum(1).max()).all()):
-                    return False
-                off, size = slope - weights @ here[:, 1:], weights.abs() @ here.abs().amax(1)
-                if not bool((off.abs() <= 1e-9 * size).all()):
-                    return False
+            w = torch.randn(1, p, generator=draw, dtype=x.dtype).requires_grad_()
+            found = predict(w, x[rows[1:]]).flatten()
+            weights = scale * torch.randn(len(found), generator=draw, dtype=x.dtype)
+            (slope,) = torch.autograd.grad(found, w, weights)
+            here = every[rows[1]].reshape(-1, p + 1)
+            off = here[:, 0] + here[:, 1:] @ w.detach()[0] - found.detach()
+            if not bool((off.abs() <= 1e-9 * here.abs().sum(1).max()).all()):
+                return False
+            off, size = slope[0] - weights @ here[:, 1:], weights.abs() @ here.abs().amax(1)
+            if not bool((off.abs() <= 1e-9 * size).all()):
+                return False
     return True

@@ -47,21 +47,29 @@ def trying() -> Iterator[None]:
 def batches(x: torch.Tensor) -> list[tuple[torch.Tensor, float]]:
     """Return rows `(2, B)` of inputs, for two replicas, and a scale of what is differentiated.
 
-    The samples of the one are smaller than those of the other, so that statistics of the one are
-    not those of both; the last batch is of one sample each.
+    The samples of the one are smaller than those of the other, or nearer to 0, so that statistics
+    of the one are not those of both; in the last batch each has one.
     """
-    rows = torch.as_tensor(_rows(x), device=x.device)
-    half = max(1, len(rows) // 2)
-    low, high = rows[:half], rows[-half:]
-    pairs = ((low, high), (high, low), (rows[:1], rows[-1:]))
-    return [(torch.stack(pair), scale) for pair, scale in zip(pairs, SCALES, strict=True)]
-
-
-def _rows(x: torch.Tensor) -> np.ndarray:
-    """Return samples among which all kinds of inputs are, by their largest number, ascending."""
-    d = len(x)
-    step = max(1, min(-(-x.numel() // SEEN), d // SPREAD))
+    step = max(1, min(-(-x.numel() // SEEN), len(x) // SPREAD))
     seen = x[::step].detach().reshape(len(x[::step]), -1).cpu().numpy()
+    rows = _of_all_kinds(seen)
+    largest, farthest = seen[rows].max(1, initial=-np.inf), np.abs(seen[rows]).max(1, initial=0)
+    by_value = rows[np.argsort(largest, kind="stable")]
+    by_size = rows[np.argsort(farthest, kind="stable")]
+    half = max(1, len(rows) // 2)
+    pairs = (
+        (by_value[:half], by_value[-half:]),
+        (by_size[-half:], by_size[:half]),
+        (by_value[:1], by_value[-1:]),
+    )
+    return [
+        (torch.as_tensor(step * np.stack(pair), device=x.device), scale)
+        for pair, scale in zip(pairs, SCALES, strict=True)
+    ]
+
+
+def _of_all_kinds(seen: np.ndarray) -> np.ndarray:
+    """Return rows of inputs `(n, width)`: some, those of the extremes, one of each whole number."""
     n, width = seen.shape
     rows = [np.linspace(0, n - 1, min(n, SPREAD)).astype(int)]
     if width:
@@ -72,9 +80,7 @@ def _rows(x: torch.Tensor) -> np.ndarray:
             last[(seen - least).astype(int)] = np.arange(n)[:, None]
             kinds = last[last >= 0]
             rows.append(kinds[:: -(-len(kinds) // KINDS)])
-    chosen = np.unique(np.concatenate(rows))
-    size = seen[chosen].max(1, initial=-np.inf)
-    return step * chosen[np.argsort(size, kind="stable")]
+    return np.unique(np.concatenate(rows))
 
 
 def differs(
@@ -120,12 +126,10 @@ def near(found: torch.Tensor, expected: torch.Tensor) -> bool:
     """Whether numbers `(R, ...)` are those expected, but for roundings of each row's largest."""
     if found.shape != expected.shape or found.dtype != expected.dtype:
         return False
-    close = CLOSE * torch.finfo(expected.dtype).eps
-    for ours, theirs in zip(found, expected, strict=True):
-        largest = float(theirs.abs().nan_to_num(0, 0, 0).max()) if theirs.numel() else 0.0
-        if not torch.allclose(ours, theirs, 0, close * largest, equal_nan=True):
-            return False
-    return True
+    ours, theirs = (values.reshape(len(values), -1) for values in (found, expected))
+    largest = theirs.abs().nan_to_num(0, 0, 0).max(1, keepdim=True).values
+    close = (ours - theirs).abs() <= CLOSE * torch.finfo(theirs.dtype).eps * largest
+    return bool((close | (ours == theirs) | (ours.isnan() & theirs.isnan())).all())
 
 
 def by_rows(function: Function) -> Function:

@@ -84,8 +84,8 @@ def adds_up(problem: Tried, x: torch.Tensor, y: torch.Tensor) -> bool:
     """
     rows = torch.linspace(0, len(x) - 1, min(len(x), AMONG), device=x.device).long()
     cut = max(1, len(rows) // 3)
-    # sorted, since parts that are alike may hide what is done among them
-    rows = rows[x[rows].reshape(len(rows), -1).amax(1).argsort(stable=True)]
+    # by their size, since parts that are alike may hide what is done among them
+    rows = rows[x[rows].reshape(len(rows), -1).abs().amax(1).argsort(stable=True)]
     for w in points(problem):
         try:
             with torch.no_grad():
