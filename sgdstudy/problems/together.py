@@ -1,8 +1,8 @@
 """Whether what is computed for replicas together is what each gives alone, its gradient too.
 
 What `torch.vmap` or a broadcast runs without complaint may be another function: a maximum over all
-replicas, a hook that is never called, a rule of torch's for a gradient that is wrong. So it is tried
-on replicas and samples that differ, against plain autograd of each alone.
+replicas, a hook that is never called, a rule of torch's for a gradient that is wrong. So it is
+tried on replicas and samples that differ, against plain autograd of each alone.
 """
 
 from __future__ import annotations
@@ -84,7 +84,11 @@ def _of_all_kinds(seen: np.ndarray) -> np.ndarray:
 
 
 def differs(
-    together: Function, alone: Function, *given: torch.Tensor, scale: float = 1.0, equal: bool = False
+    together: Function,
+    alone: Function,
+    *given: torch.Tensor,
+    scale: float = 1.0,
+    equal: bool = False,
 ) -> str:
     """Say how replicas together differ from each alone, in values or gradients; "": they do not.
 

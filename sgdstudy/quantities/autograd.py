@@ -152,13 +152,14 @@ class Autograd:
         ours.follows, plain.follows = True, False
         draw = torch.Generator().manual_seed(0)
         vectors = torch.randn(2, *batch[0].shape, generator=draw).to(batch[0])
-        for derivative in (
+        for way in (ours, plain):
+            way.loss = lambda *given: scale * self._loss(*given)
+        derivatives: tuple[Callable[[Autograd], torch.Tensor], ...] = (
             lambda way: way._gradients(batch),
             lambda way: way.map(way._of_each)(*batch),
             lambda way: way.map(way._products(batch))(vectors),
-        ):
-            for way in (ours, plain):
-                way.loss = lambda *given: scale * self._loss(*given)
+        )
+        for derivative in derivatives:
             try:
                 found = derivative(ours), derivative(plain)
             except Exception:  # as with batch normalisation of one sample: said where it is wanted

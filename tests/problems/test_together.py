@@ -113,7 +113,8 @@ def guarded_penalty(w):
 
 def problems():
     by_function = {
-        name: (SYMMETRIC if name == "largest size" else x, y, model, {"w_init": [0.5, -0.3]}) for name, model in FUNCTIONS.items()
+        name: (SYMMETRIC if name == "largest size" else x, y, model, {"w_init": [0.5, -0.3]})
+        for name, model in FUNCTIONS.items()
     }
     plain = FUNCTIONS["mean"]
     return by_function | {
