@@ -203,7 +203,8 @@ class Autograd:
 
     def _of_each(self, w: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Gradients of the samples at one w, `(b, p)`."""
-        return self.map(self.slope(self._loss_of_one))(w.expand(len(x), -1), x, y)
+        slope = self.slope(self._loss_of_one)
+        return self.map(lambda *sample: slope(w, *sample))(x, y)
 
     def _spread(self, batch: Batch, wanted: frozenset[str]) -> dict[str, np.ndarray]:
         size = batch[1].shape[1]
