@@ -295,7 +295,7 @@ PENALTIES = Group(
             "each replica pays for the parameters of all",
         ),
         (
-            "return of_one(w[0])[None] if len(w) == 1 else torch.vmap(of_one)(w)",
+            "return of_each(w)",
             "return of_one(w[0]).expand(len(w))",
             "all replicas have the penalty of the first",
         ),

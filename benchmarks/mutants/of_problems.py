@@ -312,8 +312,8 @@ PROBLEM = Group(
             "targets in the old dtype",
         ),
         (
-            'for cached in ("least_squares", "_broadcasts", "digest"):',
-            'for cached in ("_broadcasts", "digest"):',
+            'for cached in ("least_squares", "digest"):',
+            'for cached in ("digest",):',
             "moments of other data",
         ),
         (
@@ -329,8 +329,8 @@ EVALUATION = Group(
     "problem train sample_stream quantities iteration_cost evaluation",
     [
         (
-            "if self._broadcasts:\n            return self.model(w.unsqueeze(-1).unbind(1), x)",
-            "if self._broadcasts:\n            return self.model(w[:1].unsqueeze(-1).unbind(1), x)",
+            "return self.model(w.unsqueeze(-1).unbind(1), x)",
+            "return self.model(w[:1].unsqueeze(-1).unbind(1), x)",
             "all replicas at the first one's parameters",
         ),
         (
@@ -365,9 +365,31 @@ EVALUATION = Group(
             "a norm of all residuals is added up by blocks",
         ),
         (
-            "return torch.equal(alone, together) if isinstance(together, torch.Tensor) else False",
-            "return isinstance(together, torch.Tensor)",
-            "whatever runs in one broadcast is taken for right",
+            "                return why\n",
+            '                return ""\n',
+            "whatever runs together is taken for right",
+        ),
+    ],
+)
+
+TOGETHER = Group(
+    "problems/together.py",
+    "together linearity mixing",
+    [
+        (
+            'return "" if near(found_slope, slope) else',
+            'return "" if True else',
+            "gradients are not compared",
+        ),
+        (
+            "(by_size[-half:], by_size[:half]),",
+            "(by_value[-half:], by_value[:half]),",
+            "a largest size may be that of both replicas",
+        ),
+        (
+            "rows.append(kinds[:: -(-len(kinds) // KINDS)])",
+            "pass",
+            "an embedding's padding is not among the samples",
         ),
     ],
 )
@@ -706,6 +728,7 @@ GROUPS = [
     LEAST_SQUARES,
     PROBLEM,
     EVALUATION,
+    TOGETHER,
     LOSSES,
     PROBLEMS_LINEARITY,
     PROBLEMS_DATA,

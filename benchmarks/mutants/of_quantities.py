@@ -335,6 +335,11 @@ AUTOGRAD = Group(
             "samples of another replica",
         ),
         (
+            "ours.follows, plain.follows = True, False",
+            "ours.follows, plain.follows = True, True",
+            "what torch.func gives is compared with itself",
+        ),
+        (
             'wanted -= SPREAD | {"histogram"}',
             'wanted -= {"histogram"}',
             "a norm of all residuals has gradients of samples",

@@ -26,6 +26,7 @@ import torch
 from sgdstudy.course.limits import TooLong, time_limit
 from sgdstudy.course.mends import OF_NO_GRADIENT, describe, mend_of, place
 from sgdstudy.language import say
+from sgdstudy.problems import together
 from sgdstudy.problems.ready_made import parabola
 
 D, BATCH, ETA, NEPOCH = 21, 4, 0.0047, 12  # the last batch has one sample; no default is 0.0047
@@ -66,6 +67,8 @@ class _Model:
         self.calls: list[_Call] = []
 
     def __call__(self, w: Any, x: Any) -> Any:
+        if together.is_trying():
+            return parabola(w, x)
         self.count += 1
         if self.count > self.limit:
             raise _Endless

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from sgdstudy.errors import InputError, failed, reason
-from sgdstudy.problems import trial
+from sgdstudy.errors import InputError, failed
+from sgdstudy.problems import together, trial
 from sgdstudy.problems.torch_state import own_state
 
 if TYPE_CHECKING:
@@ -77,12 +77,12 @@ class Evaluation:
         through `torch.vmap`, or replica by replica where that cannot follow it.
         """
         if self._broadcasts:
-            return self.model(w.unsqueeze(-1).unbind(1), x)
+            return self._broadcast(w, x)
         if len(w) == 1:
             return self.model(w[0], x[0]).unsqueeze(0)
         if self._batches:
             return torch.vmap(self.model)(w, x)
-        return torch.stack([self.model(*pair) for pair in zip(w, x, strict=True)])
+        return together.one_by_one(self.model)(w, x)
 
     def losses(self, w: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return the batch loss of every replica, its penalty included, `(R,)`."""
@@ -278,16 +278,11 @@ class Evaluation:
     @cached_property
     def _batches(self) -> bool:
         """Whether `torch.vmap` can follow the model: a GRU, or a branch on a value, it cannot."""
-        w = self.initial([0]).expand(2, -1).clone().requires_grad_()
-        x = self.x[:2].expand(2, *self.x[:2].shape)
-        try:
-            prediction = torch.vmap(self.model)(w, x)
-            torch.autograd.grad(prediction, w, torch.ones_like(prediction))
-        except RuntimeError as error:
+        why = self._differs(torch.vmap(self.model), trial.points(self))
+        if why:
             words = "replicas of %r are computed one by one, which takes longer: %s"
-            log.warning(words, self.name, reason(error))
-            return False
-        return True
+            log.warning(words, self.name, why)
+        return not why
 
     @cached_property
     def _broadcasts(self) -> bool:
@@ -299,14 +294,18 @@ class Evaluation:
             return False
         generator = torch.Generator().manual_seed(0)
         w = torch.randn(2, self.p, generator=generator).to(self.x.device, self.dtype)
-        x = self.x[: min(self.d, 7)]
-        with torch.no_grad():
-            alone = torch.stack([self.model(row, x) for row in w])
-            try:
-                together = self.model(w.unsqueeze(-1).unbind(1), x.expand(2, -1))
-            except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
-                return False
-        return torch.equal(alone, together) if isinstance(together, torch.Tensor) else False
+        return not self._differs(self._broadcast, w, equal=True)
+
+    def _broadcast(self, w: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return self.model(w.unsqueeze(-1).unbind(1), x)
+
+    def _differs(self, model: Any, w: torch.Tensor, equal: bool = False) -> str:
+        """Say how the model of two replicas together differs from each alone; see `together`."""
+        for rows, scale in together.batches(self.x):
+            x = self.x[rows]
+            if why := together.differs(model, self.model, w, x, scale=scale, equal=equal):
+                return why
+        return ""
 
 
 def _at_once(x: torch.Tensor, p: int) -> int:

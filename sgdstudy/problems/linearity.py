@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from sgdstudy.problems import together
 from sgdstudy.problems.least_squares import LeastSquares, from_features
 from sgdstudy.problems.torch_operations import Watch, address, tensors_in
 
@@ -58,6 +59,8 @@ def moments(
     if found is None or len(found[0]) != y.numel():  # a loss of other shapes
         return None
     offset, features = found
+    if not _is_of_samples(predict, x, offset, features):
+        return None
     largest = float(features.abs().max())
     if not 1 / LARGEST < largest < LARGEST:  # nothing to learn from, or squares overflow
         return None
@@ -218,3 +221,28 @@ def _features(
     error = (offset + probes @ features.T - values[p + 1 :]).abs().max(1).values
     largest = torch.maximum(values[: p + 1].abs().max(), values[p + 1 :].abs().max(1).values)
     return (offset, features) if (error <= 1e-9 * largest).all() else None
+
+
+def _is_of_samples(
+    predict: Predict, x: torch.Tensor, offset: torch.Tensor, features: torch.Tensor
+) -> bool:
+    """Whether a sample has its features beside any others, and autograd's slopes are these too.
+
+    Not where a batch is centred; nor where a gradient is stopped, clipped or turned on its way.
+    """
+    p, draw = features.shape[1], torch.Generator().manual_seed(0)
+    every = torch.cat([offset[:, None], features], 1).reshape(len(x), -1, p + 1)
+    with together.trying():
+        for rows, scale in together.batches(x):
+            w = torch.randn(1, p, generator=draw, dtype=x.dtype).requires_grad_()
+            found = predict(w, x[rows[1:]]).flatten()
+            weights = scale * torch.randn(len(found), generator=draw, dtype=x.dtype)
+            (slope,) = torch.autograd.grad(found, w, weights)
+            here = every[rows[1]].reshape(-1, p + 1)
+            off = here[:, 0] + here[:, 1:] @ w.detach()[0] - found.detach()
+            if not bool((off.abs() <= 1e-9 * here.abs().sum(1).max()).all()):
+                return False
+            off, size = slope[0] - weights @ here[:, 1:], weights.abs() @ here.abs().amax(1)
+            if not bool((off.abs() <= 1e-9 * size).all()):
+                return False
+    return True

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from sgdstudy.errors import InputError, quoted
 from sgdstudy.language import unknown
+from sgdstudy.problems import together
 
 BatchLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -72,16 +73,7 @@ def per_sample(loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Ba
     Raises:
         InputError: when it does not return one value per sample.
     """
-    batched = [True]
-
-    def of_each(prediction: torch.Tensor, y: torch.Tensor) -> Any:
-        if len(prediction) > 1 and batched[0]:
-            try:
-                return torch.vmap(loss)(prediction, y)
-            except Exception:  # also where it returns no tensor: said below
-                batched[0] = False
-        found = [loss(*pair) for pair in zip(prediction, y, strict=True)]
-        return torch.stack(found) if isinstance(found[0], torch.Tensor) else found[0]
+    of_each = together.by_rows(loss)
 
     def batch_loss(prediction: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         values = of_each(prediction, y)

@@ -9,6 +9,7 @@ import torch
 
 from sgdstudy import checks
 from sgdstudy.errors import InputError, failed, quoted
+from sgdstudy.problems import together
 
 Penalty = Callable[[torch.Tensor], torch.Tensor]  # parameters (R, p) -> (R,)
 SUMS: dict[str, Penalty] = {"l1": lambda w: w.abs().sum(1), "l2": lambda w: (w * w).sum(1)}
@@ -47,9 +48,11 @@ def _of_rows(penalty: Callable[[torch.Tensor], torch.Tensor]) -> Penalty:
             f"expected a number, a tensor of shape ()"
         )
 
+    of_each = together.by_rows(of_one)
+
     def of_rows(w: torch.Tensor) -> torch.Tensor:
         try:
-            return of_one(w[0])[None] if len(w) == 1 else torch.vmap(of_one)(w)
+            return of_each(w)
         except InputError:
             raise
         except Exception as error:

@@ -13,7 +13,7 @@ from torch import nn
 
 from sgdstudy import checks
 from sgdstudy.errors import InputError, failed, quoted
-from sgdstudy.problems import bindings, data, linearity, losses, penalties, trial
+from sgdstudy.problems import bindings, data, linearity, losses, penalties, together, trial
 from sgdstudy.problems.evaluation import Evaluation
 from sgdstudy.problems.least_squares import LeastSquares
 from sgdstudy.problems.torch_module import Functional, copied, load, resetting, trained, uncompiled
@@ -257,7 +257,8 @@ class Problem(Evaluation):
             return None
         with own_state():
             exact = self.to(dtype=torch.float64, device="cpu")
-            return linearity.moments(exact.predict, exact.x, exact.y, self.p, self.loss)
+            alone = together.one_by_one(exact.model)
+            return linearity.moments(alone, exact.x, exact.y, self.p, self.loss)
 
     @cached_property
     def digest(self) -> str:
@@ -343,6 +344,8 @@ class Problem(Evaluation):
         if dtype == self.dtype and torch.device(device) == self.x.device:
             return self
         other = self._changed(dtype=dtype)
+        for tried in ("_batches", "_broadcasts"):
+            other.__dict__.pop(tried, None)
 
         def move(tensor: torch.Tensor) -> torch.Tensor:
             return tensor.to(device, dtype if tensor.is_floating_point() else None)
@@ -370,7 +373,7 @@ class Problem(Evaluation):
         """Return a copy with some attributes changed; what depends on the data is found anew."""
         other = object.__new__(Problem)
         other.__dict__ |= self.__dict__
-        for cached in ("least_squares", "_broadcasts", "digest"):
+        for cached in ("least_squares", "digest"):
             other.__dict__.pop(cached, None)
         other.__dict__ |= {"_seen": "", **attributes}
         return other

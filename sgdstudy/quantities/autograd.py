@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch.func import grad, vmap
 
 from sgdstudy.errors import InputError, first_line
+from sgdstudy.problems import together, trial
 from sgdstudy.quantities import eigen, spread
 from sgdstudy.quantities.spread import nowhere
 
@@ -40,6 +42,7 @@ class Autograd:
         self.problem = _exact(problem)
         # a norm of all residuals is no mean over samples: no sample has a gradient of its own
         self.adds_up = self.problem.adds_up
+        self.loss: Callable[..., torch.Tensor] = self._loss
 
     def batch(self, chunk: Chunk, wanted: frozenset[str]) -> dict[str, np.ndarray]:
         """Return statistics of the batches, `(S, R)` each, NaN off the schedule."""
@@ -127,6 +130,52 @@ class Autograd:
             values |= self._curvature(batch, wanted)
         return values
 
+    # ---- how ---------------------------------------------------------------------------------
+
+    @cached_property
+    def follows(self) -> bool:
+        """Whether `torch.func`, where it runs, gives the derivatives of plain autograd.
+
+        It skips hooks, and not all of its rules are right; see `problems.together`.
+        """
+        w = trial.points(self.problem)
+        with together.trying():
+            for rows, scale in together.batches(self.problem.x):
+                batch = w, self.problem.x[rows], self.problem.y[rows]
+                if not all(self._agree(batch, scale)):
+                    return False
+        return True
+
+    def _agree(self, batch: Batch, scale: float) -> Iterator[bool]:
+        """Yield of each derivative of a multiple of the loss whether both ways agree."""
+        ours, plain = copy.copy(self), copy.copy(self)
+        ours.follows, plain.follows = True, False
+        draw = torch.Generator().manual_seed(0)
+        vectors = torch.randn(2, *batch[0].shape, generator=draw).to(batch[0])
+        for way in (ours, plain):
+            way.loss = lambda *given: scale * self._loss(*given)
+        derivatives: tuple[Callable[[Autograd], torch.Tensor], ...] = (
+            lambda way: way._gradients(batch),
+            lambda way: way.map(way._of_each)(*batch),
+            lambda way: way.map(way._products(batch))(vectors),
+        )
+        for derivative in derivatives:
+            try:
+                found = derivative(ours), derivative(plain)
+            except Exception:  # as with batch normalisation of one sample: said where it is wanted
+                continue
+            yield together.near(*found)
+
+    @property
+    def map(self) -> Callable[[Any], Any]:
+        """What makes a function of one replica one of several."""
+        return vmap if self.follows else together.one_by_one
+
+    @property
+    def slope(self) -> Callable[[Any], Any]:
+        """What makes a function its gradient."""
+        return grad if self.follows else _plain
+
     # ---- gradients ---------------------------------------------------------------------------
 
     def _loss(self, w: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -136,21 +185,26 @@ class Autograd:
         return found if penalties is None else found + penalties(w[None])[0]
 
     def _loss_of_one(self, w: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return self._loss(w, x[None], y[None])
+        return self.loss(w, x[None], y[None])
 
     def _gradients(self, batch: Batch) -> torch.Tensor:
         """Gradients of the batch losses, `(n, p)`."""
-        return vmap(grad(self._loss))(*batch)
+        return self.map(self.slope(self.loss))(*batch)
 
     def _by_sample(self, batch: Batch) -> Iterator[np.ndarray]:
         """Yield the samples' gradients `(p, b, n)`, some samples at a time where they are many."""
-        each = vmap(vmap(grad(self._loss_of_one), (None, 0, 0)))
+        each = self.map(self._of_each)
         w, x, y = batch
         at_once = max(1, BLOCK_VALUES // w.numel())
         for start in range(0, x.shape[1], at_once):
             part = slice(start, start + at_once)
             gradients = each(w, x[:, part], y[:, part]).double().numpy()
             yield np.ascontiguousarray(gradients.transpose(2, 1, 0))
+
+    def _of_each(self, w: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Gradients of the samples at one w, `(b, p)`."""
+        slope = self.slope(self._loss_of_one)
+        return self.map(lambda *sample: slope(w, *sample))(x, y)
 
     def _spread(self, batch: Batch, wanted: frozenset[str]) -> dict[str, np.ndarray]:
         size = batch[1].shape[1]
@@ -190,7 +244,7 @@ class Autograd:
         product = self._products(batch)
         n, p = batch[0].shape
         if p <= EXACT_PARAMETERS:
-            columns = vmap(product)(torch.eye(p).to(batch[0])[:, None].expand(p, n, p))
+            columns = self.map(product)(torch.eye(p).to(batch[0])[:, None].expand(p, n, p))
             matrices = columns.double().numpy()  # (p, n, p)
             if "hess_trace" in wanted:
                 values["hess_trace"] = np.trace(matrices, axis1=0, axis2=2)
@@ -203,7 +257,7 @@ class Autograd:
         if "hess_max_eig" in wanted:
             values["hess_max_eig"] = lanczos(product, start.expand(n, p))
         if "hess_trace" in wanted:
-            products = vmap(product)(signs.expand(PROBES, n, p))
+            products = self.map(product)(signs.expand(PROBES, n, p))
             values["hess_trace"] = (products * signs).sum(2).mean(0).double().numpy()
         return values
 
@@ -215,7 +269,7 @@ class Autograd:
         """
         w, x, y = batch
         w = w.clone().requires_grad_()
-        values = vmap(self._loss)(w, x, y)
+        values = self.map(self.loss)(w, x, y)
         (gradients,) = torch.autograd.grad(values.sum(), w, create_graph=True)
 
         def product(vectors: torch.Tensor) -> torch.Tensor:
@@ -227,6 +281,17 @@ class Autograd:
             return found
 
         return product
+
+
+def _plain(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Return the gradient of a function of w, by autograd as in a plain loop."""
+
+    def gradient(w: torch.Tensor, *given: torch.Tensor) -> torch.Tensor:
+        w = w.detach().clone().requires_grad_()
+        (found,) = torch.autograd.grad(function(w, *given), w)
+        return found
+
+    return gradient
 
 
 def lanczos(product: Callable[[torch.Tensor], torch.Tensor], start: torch.Tensor) -> np.ndarray:
@@ -276,9 +341,8 @@ def _exact(problem: Problem) -> Problem:
     exact = copy.copy(problem.to(torch.float64, "cpu"))
     try:
         with torch.no_grad():
-            exact.batch_loss(
-                exact.model(exact.initial([0])[0], exact.x[:1])[None], exact.y[:1][None]
-            )
-    except (RuntimeError, TypeError):
+            x, y = exact.x[: trial.TRIED], exact.y[: trial.TRIED]
+            exact.batch_loss(exact.model(exact.initial([0])[0], x)[None], y[None])
+    except (RuntimeError, TypeError, ValueError):
         return copy.copy(problem.to(problem.dtype, "cpu"))
     return exact

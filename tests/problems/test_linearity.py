@@ -81,6 +81,54 @@ def linear_near_zero():
     }
 
 
+class Clamped(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, a):
+        return a * 1.0
+
+    @staticmethod
+    def backward(ctx, g):
+        return g.clamp(-50, 50)
+
+
+def hooked(w, x):
+    f = w[0] * x + w[1]
+    if f.requires_grad:
+        f.register_hook(lambda g: g / 2)
+    return f
+
+
+def in_part_without(w, x):
+    with torch.no_grad():
+        shift = 2 * w[1]
+    return w[0] * x + shift + w[1]
+
+
+# linear by their operations forward
+OTHERWISE = {
+    "by the largest": lambda w, x: w[0] * x / x.abs().max() + w[1],
+    "centred": lambda w, x: w[0] * (x - x.mean()) + w[1],
+    "any": lambda w, x: w[0] * x + w[1] * (x > 0.9).any(),
+    "by place": lambda w, x: w[0] * x + w[1] * torch.arange(len(x)),
+    "stopped": lambda w, x: w[0] * x + 2 * w[1].detach() + w[1],
+    "no_grad": in_part_without,
+    "clamped": lambda w, x: Clamped.apply(w[0] * x + w[1]),
+    "hooked": hooked,
+}
+
+
+@pytest.mark.parametrize("name", OTHERWISE)
+def test_what_sees_the_batch_or_has_a_gradient_of_its_own_is_not_linear(name):
+    x = torch.linspace(-1, 1, 40)
+    problem = ss.Problem(x, 8 * x + 0.5, OTHERWISE[name], w_init=[0.5, -0.3])
+    assert problem.least_squares is None
+    whole = ss.train(problem, batch_size=None, epochs=1, dtype="float64").steps.iloc[0]
+    assert whole.full_grad_norm == pytest.approx(whole.grad_norm, rel=1e-12)
+    if name in ("by the largest", "centred", "any", "by place"):  # no sample has its own gradient
+        parts = ss.train(problem, batch_size=8, epochs=1, diagnostics=["trace_sigma"]).steps
+        assert parts["trace_sigma"].isna().all()
+
+
 @pytest.mark.parametrize("name", linear_near_zero())
 def test_what_is_linear_near_the_start_only_is_not_linear(name):
     model = linear_near_zero()[name]
@@ -110,8 +158,8 @@ LINEAR = {
     "samples": lambda w, x: torch.stack([torch.dot(w, row) for row in powers(x, 3)]),
     "pieces": lambda w, x: torch.where(x > 0, w[0] * x, w[1] * x) + w[2],
     "in place": lambda w, x: torch.zeros_like(x).add_(w[0] * x).mul_(2).sub_(w[1]) + w[2] / 3,
-    "written": lambda w, x: torch.cat([w[:1], -w[1:]]).flip(0).cumsum(0)[torch.arange(len(x)) % 3],
-    "gathered": lambda w, x: w.gather(0, (torch.arange(len(x)) % 3)) * x + 1,
+    "written": lambda w, x: torch.cat([w[:1], -w[1:]]).flip(0).cumsum(0)[(20 * x).long() % 3],
+    "gathered": lambda w, x: w.gather(0, (20 * x).long() % 3) * x + 1,
     "vmap": lambda w, x: torch.vmap(lambda a: w[0] + w[1] * a + w[2] * a.exp())(x),
     "offset": lambda w, x: torch.lerp(x, x + 1, 0.5) + w[0] - w[1] * x.sin() + w[2] * x.cos(),
 }

@@ -769,6 +769,87 @@ def test_backpack_agrees(kind):
     assert np.isclose(value["hess_trace"], trace, rtol=1e-9)
 
 
+class Padded(nn.Module):
+    """torch's rule for the gradient of an embedding under vmap is of the padding, too."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.e, self.o = nn.Embedding(4, 2, padding_idx=1), nn.Linear(6, 3)
+
+    def forward(self, t):
+        return self.o(torch.tanh(self.e(t)).flatten(1))
+
+
+class Guarded(nn.Module):
+    """A gradient that is turned by a hook, which torch.func does not set."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        h = torch.tanh(self.a(x))
+        if h.requires_grad:
+            h.register_hook(lambda g: 0.5 * g)
+        return self.b(h)
+
+
+class Large(nn.Module):
+    def __init__(self, module):
+        super().__init__()
+        self.module, self.own = module, nn.Parameter(torch.zeros(autograd.EXACT_PARAMETERS))
+
+    def forward(self, x):
+        return self.module(x) + self.own.sum()
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("kind", [Padded, Guarded])
+def test_what_torch_func_differentiates_otherwise_is_differentiated_plainly(kind, large):
+    g = torch.Generator().manual_seed(2)
+    x, y = torch.randint(0, 4, (20, 3), generator=g), torch.randint(0, 3, (20,), generator=g)
+    problem = ss.Problem(x, y, Large(kind()) if large else kind(), "cross_entropy")
+    of = taken(problem, random_batches(20, [5, 5]), [5, 5])
+    found = computed(["trace_sigma", "hess_trace", "hess_max_eig", "alpha"], of)
+    exact = problem.to(torch.float64, "cpu")
+
+    def gradient(w, rows):
+        loss = exact.batch_loss(exact.model(w, exact.x[rows])[None], exact.y[rows][None])[0]
+        return torch.autograd.grad(loss, w, create_graph=True)[0]
+
+    for step, replica in itertools.product(range(2), range(2)):
+        rows = of.indices[replica, 5 * step : 5 * step + 5]
+        w = torch.tensor(of.w[step, replica], dtype=torch.float64).requires_grad_()
+        after = torch.tensor(of.w_next[step, replica], dtype=torch.float64).requires_grad_()
+        mean = gradient(w, rows)
+        matrix = torch.stack([torch.autograd.grad(s, w, retain_graph=True)[0] for s in mean])
+        each = torch.stack([gradient(w, rows[k : k + 1]) for k in range(5)])
+        move = (after - w).detach()
+        value = {name: found[name][step, replica] for name in found}
+        assert value["trace_sigma"] == pytest.approx(float(each.detach().var(0).sum()), rel=1e-6)
+        slopes = [float((slope @ move).detach()) for slope in (gradient(after, rows), mean)]
+        assert value["alpha"] == pytest.approx(-slopes[0] / slopes[1], rel=1e-6)
+        largest = float(torch.linalg.eigvals(matrix).real.max())
+        if kind is Padded:  # the derivative of a turned gradient need not be symmetric
+            assert value["hess_max_eig"] == pytest.approx(largest, rel=1e-6)
+        if not large:  # else random signs estimate it
+            assert value["hess_trace"] == pytest.approx(float(matrix.trace()), rel=1e-6)
+
+
+def test_batch_normalisation_without_statistics_has_no_gradients_of_samples():
+    draw = torch.Generator().manual_seed(0)
+    x, y = torch.randn(20, 4, generator=draw), torch.randint(0, 3, (20,), generator=draw)
+    normalised = nn.BatchNorm1d(5, track_running_stats=False)
+    net = nn.Sequential(nn.Linear(4, 5), normalised, nn.Linear(5, 3))
+    problem = ss.Problem(x, y, net, "cross_entropy")
+    first = ss.train(problem, batch_size=5, epochs=1, diagnostics="full").steps.iloc[0]
+    assert np.isnan(first["trace_sigma"])
+    assert np.isnan(first["gsnr"])
+    assert np.isfinite(first["hess_max_eig"])
+
+
 def test_a_chunk_does_not_wait_for_the_garbage_collector():
     of = taken(small_curve(), random_batches(53, [5, 5], n=1), [5, 5])
     alive = weakref.ref(of)
