@@ -84,6 +84,9 @@ NO_ADDRESSES = [
     *("ada:%s@host", "//ada:%s@host/x", "http:/ada:%s@host", "https:ada:%s@host:5000/x"),
     *("http:\\\\ada:%s@host", "https\uff1a//ada:%s@host", "host:5000?token=%s"),
     *("user=ada password=%s host=h", "host=h dbname=x passwd='a %s'"),
+    *("http//ada:%s@host", "https/ada:%s@host/x", "http;//ada:%s@host", "http//%s@host"),
+    *("htp//ada:a b/%s@host", "x/y/ada:%s@host", "http\\\\ada:%s@[::1]", "ada:a/%s@host"),
+    *("jdbc:oracle:thin:u/%s@host:1521/x", "mysql+pymysql//ada:%s@host", "~ada:%s@host"),
 ]
 
 
@@ -137,10 +140,19 @@ def test_a_password_that_was_given_is_shown_nowhere(monkeypatch):
 
 
 @pytest.mark.parametrize("form", NO_ADDRESSES)
-def test_what_is_nearly_an_address_is_no_folder_and_shows_nothing(form):
-    with pytest.raises(InputError, match="neither an address nor a path") as error:
-        locate(form % SECRET)
-    assert SECRET not in str(error.value)
+def test_what_is_nearly_an_address_is_no_folder_and_shows_nothing(form, monkeypatch):
+    """Nor does the line say it where no other word is known to be a secret."""
+    for secret in (SECRET, "short"):
+        for given in (None, form % secret):
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", form % secret)
+            with pytest.raises(InputError, match="neither an address nor a path") as error:
+                locate(given)
+            assert secret not in str(error.value)
+
+
+def test_the_kind_of_a_store_is_shown_without_who_signs_in():
+    with pytest.raises(InputError, match="unknown kind of store 'host'"):
+        locate("ada:short@host://x")
 
 
 @pytest.mark.parametrize(
