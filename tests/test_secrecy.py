@@ -21,7 +21,7 @@ FORMS = [  # form, a text, what it finds at its beginning
     ("REST", "host:5000/a?b=c' is away", "host:5000/a?b=c"),
     ("SIGNS", "//ada:pw@host", "//ada:"),
     ("SIGNS", "jdbc:oracle:thin:ada/pw@host", "jdbc:oracle:thin:ada/"),
-    ("SIGNED_BY", "pw@host", "pw"),
+    ("SIGNED_BY", "pw host", "pw"),
     ("SIGNED_BY", "5000/a@host", None),
     ("AT_HOST", "@host", ""),
     ("AT_HOST", "@5", None),
