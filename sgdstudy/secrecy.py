@@ -37,13 +37,26 @@ HOST = r"[\w.\[\]:-]++(?!@)"  # "[::1]:5000": the @ before it ends a password
 USER = rf"{NAME}:(?!{NO_PASSWORD}){PASSWORD}@(?={HOST})"  # "ada:pw@" before "host"
 REST = r"[^\s'\"<>]*"  # "host:5000/a?b=c"
 
+# ---- a user without the beginning of an address --------------------------------------------------
+
+SIGNS = (  # "//ada:" of "//ada:pw@host"; "jdbc:oracle:thin:ada/"
+    r"(?<![^\s,;=|(\[{'\"])(?:jdbc:[\w:]{1,40}:[^\s/@:]{0,40}/"
+    r"|(?:[^\s:@'\"=,;|(\[{]{0,100}[/\\])?[^\s'\"<>/@:?#=,;|(\[{]{0,80}:)"
+)
+SIGNED_BY = rf"(?![/\\]|{NO_PASSWORD})[^\s'\"]{{1,200}}"  # "pw" before "@host"
+AT_HOST = r"(?=@(?://)?(?:\[|[a-z]|\d{1,3}\.))"  # before "@host", "@127.0.0.1", not "@5"
+
 # ---- a setting that is called a secret -----------------------------------------------------------
 
 PART = r"[\w.-]{0,40}"  # "ssl" of "sslpassword"
+OF_OTHERS = (  # "senha", in other languages
+    "contrase(?:ñ|n\u0303?)a|kennwort|wachtwoord|lösenord|senha|hasło|parola(?!t)|пароль"
+    "|パスワード|密码|密碼|비밀번호"
+)
 ANY_SECRET = "passw|passphrase|pwd|secret|token|credential|api[_.-]?key|signature"  # "token"
 A_KEY = "sig|auth|(?:ssl|access|account)?[_.-]?key"  # "sslkey"
 SURE_SECRET = (  # "pwd" of "PWD=...", but not of "PWD=/home/ada"
-    "passwo?r?[dt]|mot.?de.?passe|passphrase|pwd(?!=/)|secret"
+    f"passwo?r?[dt]|mot.?de.?passe|{OF_OTHERS}|passphrase|pwd(?!=/)|secret"
     "|(?:access|auth|api)[_.-]?(?:token|key)"
     "|(?:account|secret)[_.-]?key"
 )
@@ -58,7 +71,7 @@ OF_OPTION = (  # "--hf-token", and no "--max-tokens", "--author"
 )
 A_NUMBER = r"[\d.,]+"  # "5" of "--max-token 5"
 PERHAPS = (  # "wandb_key", but "sort_key" too: the value tells
-    r"[\w.-]{0,40}?(?<![^\W_])(?:key|token|sig|signature|pass|pw|auth|authorization|bearer"
+    r"[\w.-]{0,40}?(?<![^\W_])(?:key|token|sig|signature|pass|pw|mdp|auth|authorization|bearer"
     r"|credentials?)"
 )
 EQUALS = "=|%3D"  # "="
@@ -84,7 +97,8 @@ VALUES = "|".join((IN_BRACES, IN_CODED_BRACES, ADJOINING, WRAPPED, BARE))
 
 QUOTE = r"\\{0,3}['\"]"  # "\\"" of a text in a text
 AS = (  # ": str = ", " => ", " ?= "
-    r"[ \t]{0,4}(?:(?::[ \t]{0,4}[\w.\[\]| ,]{1,40}?)?[:?]?=(?!=)>?|:)[ \t]{0,4}\(?"
+    r"[ \t\xa0\u202f]{0,4}(?:(?::[ \t]{0,4}[\w.\[\]| ,]{1,40}?)?[:?]?=(?!=)>?|[:\uff1a])"
+    r"[ \t\xa0]{0,4}\(?"
 )
 IS = r"[ \t]{0,4}[!=]=[ \t]{0,4}"  # " == "
 PAIR = rf"(?<=[(\[]['\"])%s{QUOTE}[ \t]?,[ \t]{{0,4}}"  # "password', " of "('password', 'x')"
@@ -111,8 +125,8 @@ A_WORD = (
     rf"{BOTH % (WRITTEN, WRITTEN)}{WRITTEN}{{6,500}}+{ENDS}{WRITTEN}*"  # "hunter2", no "float(x)"
 )
 IN_TOKEN = r"[\w+/=~:-]"  # "f" of "ghp_0f"
-A_NAME = (  # "tokens_2", "EX4_STEPS": so a program calls what it knows
-    r"_{0,2}(?:[a-z]{1,40}\d{0,2}_){0,8}[a-z]{0,40}\d{0,2}(?![\w+/=~:-])"
+A_NAME = (  # "tokens_2", "EX4_STEPS", "batch/loss1": so a program calls what it knows
+    r"_{0,2}(?:[a-z]{1,40}\d{0,2}[_/]){0,8}[a-z]{0,40}\d{0,2}(?![\w+/=~:-])"
 )
 JWT = r"eyJ[\w-]{5,}+\.[\w.-]+"  # "eyJhbGci.eyJzdWIi.Sfl"
 A_TOKEN = (  # "ghp_0f12ab34"
@@ -153,6 +167,10 @@ SIGNED = (  # "--user ada:" and "curl -u ada:", and neither "1000:1000" nor "htt
 SIGNED_SHORT = r"(?<![\w.-])-u[ \t]{1,4}['\"]?[^\s:'\"@/]{0,80}:"  # "-u ada:"
 OF_USER = r"(?!//|\d{1,10}(?![^\s'\"]))[^\s'\"]+"  # "a" of "ada:a"
 THE = rf"{OF_TEXT}(?:[ \t](?:is|was))?[ \t]"  # "the password " before "'a'"
+IS_WORD = rf"{OF_TEXT}[ \t](?:is|was|est)[ \t]{{1,4}}"  # "the password is " before "hunter2"
+LOGS_IN = r"(?<!\w)login[ \t]{1,4}"  # "wandb login " before a token
+SSHPASS = r"(?<![\w-])sshpass[ \t]{1,4}-p[ \t]{0,4}"  # "sshpass -p "
+MYSQL = r"(?<![\w-])(?:mysql|mariadb)[\w-]{0,20}[ \t](?:[^\n|;&]{0,80}[ \t])?-p(?!-)"  # "mysql -p"
 QUOTED = rf"(?!{FILLED_IN}){OPENED}(?:'[^'\n]{{1,200}}'|\"[^\"\n]{{1,200}}\")(?!\w)"  # "'a'"
 OF_TWO = rf"(?<!\w)auth{QUOTE}?{AS}{LITERAL},[ \t]{{0,4}}"  # "auth=('ada', " before a password
 
@@ -167,9 +185,13 @@ OF_PEM = (  # "MIIE\n-----END PRIVATE KEY-----", or what is left of it
 SHAPE = (  # "AKIAIOSFODNN7EXAMPLE"
     r"(?<![\w.-])(?:gh[pousr]_[A-Z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{20,}|hf_[A-Z0-9]{30,}"
     r"|sk-(?=[\w-]{0,80}?\d)[\w-]{20,}|xox[abeprs]-(?=[\w-]{0,80}?\d)[\w-]{10,}"
+    r"|AIza[\w-]{30,}|npg_\w{20,}|dapi[0-9a-f]{32}"
     r"|(?:AKIA|ASIA)[0-9A-Z]{16}(?!\w)|eyJ[\w-]{5,}+\.[\w-]{5,}+\.[\w-]{5,})"
 )
-HOOK = r"hooks\.slack\.com/(?:services|workflows)/"  # "hooks.slack.com/services/"
+HOOK = (  # "hooks.slack.com/services/"
+    r"hooks\.slack\.com/(?:services|workflows)/|discord(?:app)?\.com/api/webhooks/\d{1,30}/"
+    r"|api\.telegram\.org/(?:file/)?bot\d{1,20}:"
+)
 OF_CALL = r"(?<!\w)login\([ \t]{0,4}"  # "login(" before "'0f12...'"
 LONG = rf"{QUOTE}[\w-]{{20,200}}{QUOTE}"  # "'0123456789abcdef0123'"
 
@@ -179,6 +201,10 @@ NEXT = re.compile(rf"(?<=[\s,;=|(\[{{'\"])(?={HEAD})", re.I)  # one more address
 WHOLE = re.compile(rf"{HEAD}(.*)$", re.I | re.DOTALL)  # a word that is an address
 ADDRESS = re.compile(rf"{HEAD}((?:{USER})?{REST})", re.I)  # one in a text
 # "databricks://token:profile": MLflow takes no name before the colon, people have put a token there
+SIGNED_WORD = re.compile(rf"({SIGNS})({SIGNED_BY}){AT_HOST}", re.I)  # one without, in a word
+SIGNED_TEXT = re.compile(
+    rf"({SIGNS})(?=[^\s@]{{8}})({BOTH % ('[^@]', '[^@]')}{SIGNED_BY}){AT_HOST}", re.I
+)
 DATABRICKS = re.compile(r"(databricks[\w-]{0,10}://)([^\s'\"<>:]*:[^\s'\"<>]*)", re.I)
 TYPED = re.compile(rf"((?<![\w.-])--({OF_OPTION})(?:=|[ \t]{{1,4}}))(?!-)({VALUE})", re.I)
 KEYED = re.compile(rf"((?:{OF_ADDRESS}|{OF_TEXT})(?:{EQUALS}))(?!{NO_SECRET})({VALUES})", re.I)
@@ -205,12 +231,20 @@ SAID = [
         (SIGNED, OF_USER),
         (SIGNED_SHORT, A_WORD),
         (THE, QUOTED),
+        (IS_WORD, A_WORD),
+        (LOGS_IN, A_TOKEN),
+        (SSHPASS, OF_HEADER),
+        (MYSQL, OF_HEADER),
         (AUTHORIZED, OF_HEADER),
         (SEVERAL, TO_ITS_END),
         (BEARER, A_TOKEN),
     )
 ]
-NAMED = re.compile("pass|pwd|pw|secret|token|key|sig|auth|bearer|credential|cookie|-u|login", re.I)
+NAMED = re.compile(
+    f"pass|{OF_OTHERS}|mdp|pwd|pw|secret|token|key|sig|auth|bearer|credential|cookie|-u|login"
+    "|mysql|mariadb",
+    re.I,
+)
 A_USER = re.compile("-u|(?:--?)?(?:user|proxy-user|login)")  # the option before "ada:a"
 PATHS = ("sqlite", "file")  # after their three slashes comes a path
 SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "DATABRICKS_TOKEN", "PGPASSWORD")
@@ -235,10 +269,11 @@ def without_secrets(text: str, whole: bool = False) -> str:
     if whole:
         ends = [0, *(found.start() for found in NEXT.finditer(text)), len(text)]
         words = (text[i:j] for i, j in itertools.pairwise(ends))
-        parts = (WHOLE.sub(_noted_user, DATABRICKS.sub(_noted_key, word)) for word in words)
+        parts = (_signed_word(DATABRICKS.sub(_noted_key, word)) for word in words)
         return "".join(_said(_noted_key, KEYED.sub(_noted_key, part)) for part in parts)
     if {"@", "="} & set(text) or "%3" in text:
-        text = KEYED.sub(_without_key, ADDRESS.sub(_without_user, text))
+        text = SIGNED_TEXT.sub(_without_key, ADDRESS.sub(_without_user, text))
+        text = KEYED.sub(_without_key, text)
     if "--" in text or "://" in text:
         text = TYPED.sub(_without_typed, DATABRICKS.sub(r"\1...", text))
     text = _said(_without_key, text)
@@ -344,6 +379,13 @@ def recordable(text: str) -> str:
 def _without_user(found: re.Match[str]) -> str:
     """Return an address of a text without user."""
     return found[1] + found[2][_end_of_user(found[1], found[2]) :]
+
+
+def _signed_word(word: str) -> str:
+    """Return a word without who signs in, where it is an address or lacks the beginning of one."""
+    if WHOLE.search(word):
+        return WHOLE.sub(_noted_user, word)
+    return SIGNED_WORD.sub(_noted_key, word)
 
 
 def _noted_user(found: re.Match[str]) -> str:

@@ -24,11 +24,16 @@ SQLITE = b"SQLite format 3\0"  # how a database begins
 SCHEMES = ("http", "https", "sqlite", "file", "postgresql", "mysql", "mssql", "databricks")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
-# ada@host:5000, and with a password whatever stands before it: http:/ada:secret@host
-SIGNED_IN = re.compile(
-    r"[^/\\]*@[\w.-]+:\d{1,5}(/|$)"
-    r"|(?:[A-Za-z][\w+.-]*:)?/{0,2}[^/\\:]*:[^/\\]*@[\w.\[\]:-]+(/|$)"
+# what stands at the head of an address, and no :// after it: "http//host", "https;//host"
+HALF_ADDRESS = re.compile(
+    rf"(?P<scheme>(?:{'|'.join(SCHEMES)})(?:\+\w+)?)[^\w/\\]{{0,2}}[/\\]{{2}}(?P<rest>.*)", re.I
 )
+# a user signs in: "ada:secret@host", whatever stands before it; "ada@host:5000", "http//key@host"
+SIGNED_IN = re.compile(
+    rf".*:[^\n]*@\s*[\w\[]|[^/\\]*@[\w.-]+:\d{{1,5}}(/|$)|{HALF_ADDRESS.pattern}@", re.I
+)
+# a folder, whatever its name: "./ada:x@host", "~/runs", "C:\runs", but not "//ada:secret@host"
+A_PATH = re.compile(r"\.{1,2}([/\\]|$)|~[^:@]*([/\\]|$)|[A-Za-z]:[/\\]|/(?!/|[^/]*:[^/]*@)")
 DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
 
@@ -57,7 +62,8 @@ def parse(given: str) -> tuple[str, Path | None]:
     if not rest and not given.endswith("://"):
         return _local(_plain_path(given))
     if kind not in SCHEMES:
-        raise unknown("kind of store", scheme, SCHEMES)
+        after_user = scheme.rpartition("@")[2]  # of "ada:secret@host://x"
+        raise unknown("kind of store", after_user, SCHEMES)
     if kind == "sqlite":
         return _local(_sqlite_path(given, rest), database=True)
     if kind in ("http", "https"):
@@ -186,8 +192,14 @@ def _local(path: Path, database: bool = False) -> tuple[str, Path]:
 
 def _plain_path(given: str) -> Path:
     """Return a path, unless it looks like an address that lacks something."""
-    named = given.startswith((".", "/", "~")) or DRIVE.match(given)  # a folder, whatever its name
-    if SIGNED_IN.match(given) or (not named and without_secrets(given, whole=True) != given):
+    if A_PATH.match(given) is None:
+        _require_no_address(given)
+    return _checked(given)
+
+
+def _require_no_address(given: str) -> None:
+    """Refuse what looks like an address, and does not begin as a path does."""
+    if SIGNED_IN.match(given) or without_secrets(given, whole=True) != given:
         # it may hold a password: it is not shown
         raise InputError(
             "the store is neither an address nor a path; write http://user:password@host, or ./ "
@@ -200,6 +212,8 @@ def _plain_path(given: str) -> Path:
         mend = f"http://{given}"
     elif colon and kind in SCHEMES:
         mend = f"{scheme.lower()}://{rest.lstrip('/')}"
+    elif half := HALF_ADDRESS.match(given):
+        mend = f"{half['scheme'].lower()}://{half['rest']}"
     elif re.match(r"[A-Za-z][\w.+-]+:/", given):
         raise unknown("kind of store", scheme, SCHEMES)
     if mend:
@@ -207,7 +221,6 @@ def _plain_path(given: str) -> Path:
             f"the store {_shown(given)} is neither an address nor a path; write {mend}, or "
             f"./{given} for a folder of that name"
         )
-    return _checked(given)
 
 
 def _file_path(given: str) -> Path:

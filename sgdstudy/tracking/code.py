@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sgdstudy.secrecy import without_secrets
+from sgdstudy.tracking.code_lines import of_code
 
 CODE, PACKAGE = "sgdstudy.code", "sgdstudy.package"  # tags: hashes of their texts
 COMMIT = "mlflow.source.git.commit"
@@ -133,7 +133,7 @@ def _asked_git(script: Path | None, files: list[Path]) -> tuple[str, str, str]:
         diff = "... git does not tell it\n"
     if len(diff) > LONGEST_DIFF:
         diff = f"{diff[:LONGEST_DIFF]}\n... cut: {len(diff):,} characters in all\n"
-    return commit.strip(), changed, without_secrets(diff)
+    return commit.strip(), changed, of_code(diff)
 
 
 def _git(folder: Path, *words: str) -> str | None:

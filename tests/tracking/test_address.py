@@ -100,6 +100,9 @@ REFUSED = [
     ("mlflow.example.org:443/path", "write http://mlflow.example.org:443/path"),
     ("http:/localhost:5000", "write http://localhost:5000"),
     ("http:localhost", "write http://localhost"),
+    ("http//localhost:5000", "write http://localhost:5000"),
+    ("https;//host/x", "write https://host/x"),
+    ("sqlite//x.db", "write sqlite://x.db"),
     ("sqlite:/x/y.db", "write sqlite://"),
     ("postgres://host/db", "did you mean 'postgresql'"),
     ("s3://bucket/runs", "unknown kind of store 's3'"),
@@ -158,6 +161,14 @@ def test_a_password_is_not_shown_where_the_address_is_wrong(no_server):
         with pytest.raises(ss.InputError) as error:
             locate(form)
         assert "s3cr3t" not in str(error.value)
+
+
+@pytest.mark.parametrize("form", ["./a:x@h", "./http//a:x@h", "~/a:x@h", "x/b@c", "a@b", "http/x"])
+def test_a_folder_that_begins_as_a_path_does_may_have_an_at(form, tmp_path, no_server, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    root = tmp_path / form.removeprefix("~/").removeprefix("./")
+    assert locate(form).root == locate(str(root)).root == root
 
 
 def test_a_deleted_working_folder_is_one_line(tmp_path, no_server, monkeypatch):

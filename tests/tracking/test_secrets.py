@@ -84,6 +84,9 @@ NO_ADDRESSES = [
     *("ada:%s@host", "//ada:%s@host/x", "http:/ada:%s@host", "https:ada:%s@host:5000/x"),
     *("http:\\\\ada:%s@host", "https\uff1a//ada:%s@host", "host:5000?token=%s"),
     *("user=ada password=%s host=h", "host=h dbname=x passwd='a %s'"),
+    *("http//ada:%s@host", "https/ada:%s@host/x", "http;//ada:%s@host", "http//%s@host"),
+    *("htp//ada:a b/%s@host", "x/y/ada:%s@host", "http\\\\ada:%s@[::1]", "ada:a/%s@host"),
+    *("jdbc:oracle:thin:u/%s@host:1521/x", "mysql+pymysql//ada:%s@host", "~ada:%s@host"),
 ]
 
 
@@ -137,10 +140,19 @@ def test_a_password_that_was_given_is_shown_nowhere(monkeypatch):
 
 
 @pytest.mark.parametrize("form", NO_ADDRESSES)
-def test_what_is_nearly_an_address_is_no_folder_and_shows_nothing(form):
-    with pytest.raises(InputError, match="neither an address nor a path") as error:
-        locate(form % SECRET)
-    assert SECRET not in str(error.value)
+def test_what_is_nearly_an_address_is_no_folder_and_shows_nothing(form, monkeypatch):
+    """Nor does the line say it where no other word is known to be a secret."""
+    for secret in (SECRET, "short"):
+        for given in (None, form % secret):
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", form % secret)
+            with pytest.raises(InputError, match="neither an address nor a path") as error:
+                locate(given)
+            assert secret not in str(error.value)
+
+
+def test_the_kind_of_a_store_is_shown_without_who_signs_in():
+    with pytest.raises(InputError, match="unknown kind of store 'host'"):
+        locate("ada:short@host://x")
 
 
 @pytest.mark.parametrize(
@@ -214,9 +226,20 @@ KEPT += [  # in other forms, and on the lines that follow
     *("password: |\n+  %s", "  password: >-\n+    a\n+    %s", "machine h login ada password %s"),
     *("login ada\n+  password %s", "curl -u ada:%s host", "curl --user 'ada:%s' h", "-u ada:%s"),
 ]
+KEPT += [  # of commands, and in other languages
+    *("sshpass -p %s ssh h", "os.system('mysql -u root -p%s')", "wandb login %s", "hf login %s"),
+    *(
+        "my password is %s",
+        "contraseña: %s",
+        "パスワード：%s",
+        "mot de passe\u202f: %s",
+        "Kennwort='%s'",
+    ),
+]
 KNOWN = [  # what needs no name
     *("ghp_0123456789abcdefghijABCDEFGHIJ012345", "sk-proj-0123456789abcdefghijABCDEFGHIJ"),
     *("hf_abcdefghijklmnopqrstuvwxyzABCDEFGH", "xoxb-123456789012-abcdefghijkl"),
+    *("AIzaSyA0123456789abcdefghijABCDEFGHIJ01", "npg_abcdefghij0123456789"),
     *("AKIAIOSFODNN7EXAMPLE", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.Sfl_KxwRJSM"),
 ]
 CODE = [  # what holds none
@@ -268,6 +291,13 @@ CODE = [  # what holds none
         "login or password is wrong",
         "--user https://host/x",
     ),
+    *(
+        "key='batch/loss1'",
+        'mdp = "gridworld"',
+        "mysql --port 3306",
+        "login page",
+        "mdp: the process",
+    ),
     *('"password": "{password}"', "'api_key': '...'", '"password" in names', "state['key']"),
 ]
 
@@ -303,11 +333,41 @@ def test_a_private_key_is_left_out_to_its_end(sign):
             assert left.endswith("b = 1") == given.endswith("b = 1")
 
 
+SIGNED_IN = [  # who signs in where no address begins, and what is left
+    ("ada:%s@host:5000", "ada:...@host:5000"),
+    ("//ada:%s@host/share", "//ada:...@host/share"),
+    ("jdbc:oracle:thin:u/%s@h:1521/x", "jdbc:oracle:thin:u/...@h:1521/x"),
+    ("http//ada:%s@h", "http//ada:...@h"),
+    ("x/y;z:%s@[::1]:80", "x/y;z:...@[::1]:80"),
+    ("ada:%s@127.0.0.1", "ada:...@127.0.0.1"),
+]
+NOBODY = ["loss:mean@5", "org/model@main", "git@github.com:ada/x.git", "C:\\a\\b@c", "at:12 @ home"]
+
+
+@pytest.mark.parametrize(("form", "shown"), SIGNED_IN)
+def test_who_signs_in_without_an_address_is_not_recorded(form, shown):
+    """As the value of an option, and from then on anywhere; in a text where it looks so."""
+    assert without_secrets(f"x = '{form % SECRET}' or") == f"x = '{shown}' or"
+    given = {"conn": form % "short", "all": (form % SECRET,)}
+    assert stripped(given) == {"conn": shown, "all": (shown,)}
+    assert of_words(["--conn", form % SECRET]) == ["--conn", shown]
+    assert of_words([f"--conn={form % SECRET}"]) == [f"--conn={shown}"]
+    assert SECRET not in recordable(f"refused: {SECRET}")
+
+
+@pytest.mark.parametrize("word", NOBODY)
+def test_what_nobody_signs_in_with_is_recorded(word):
+    assert stripped({"conn": word}) == {"conn": word}
+    assert without_secrets(f"x = '{word}'") == f"x = '{word}'"
+
+
 def test_a_hook_and_a_key_that_is_handed_on_are_left_out():
     key = "0123456789abcdef" * 2 + "01234567"
     assert without_secrets(f'wandb.login("{key}")') == "wandb.login(...)"
     address = f"https://hooks.slack.com/services/T0/B0/{key}"
     assert without_secrets(f"c('{address}')") == "c('https://hooks.slack.com/services/...')"
+    for page in ("discord.com/api/webhooks/12/", "api.telegram.org/bot12:"):
+        assert without_secrets(f"https://{page}{key}") == f"https://{page}..."
     assert without_secrets(f"commit {key}") == f"commit {key}"
 
 
