@@ -212,9 +212,9 @@ def path(kind: str, value: Any) -> Path:
     """
     text = str(value) if isinstance(value, (str, Path)) else ""
     long = any(len(part.encode(errors="replace")) > LONGEST_FOLDER for part in Path(text).parts)
-    if not text or "\0" in text or long:
+    if not text.strip() or "\0" in text or long:
         raise InputError(
-            f"{kind} {quoted(value)} is no path: it is not empty, has no NUL, and each part of it "
+            f"{kind} {quoted(value)} is no path: it is not blank, has no NUL, and each part of it "
             f"takes {LONGEST_FOLDER} bytes at the most"
         )
     if address := re.match(r"[a-z][\w+.-]+[:\uff1a][/\\]", text, re.I):  # it may hold a password

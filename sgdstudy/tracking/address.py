@@ -35,6 +35,8 @@ SIGNED_IN = re.compile(
 # a folder, whatever its name: "./ada:x@host", "~/runs", "C:\runs", but not "//ada:secret@host"
 A_PATH = re.compile(r"\.{1,2}([/\\]|$)|~[^:@]*([/\\]|$)|[A-Za-z]:[/\\]|/(?!/|[^/]*:[^/]*@)")
 DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+HOST_ALONE = re.compile(r"(?:\[[\da-f:.]+\]|[\w.-]{2,}):\d{1,5}(?:[/?#].*)?", re.I)
+VARIABLE = re.compile(r"(?:\$\{?\w+\}?|%\w+%)(?:[/\\]|$)")  # at the head of a path
 
 
 def parse(given: str) -> tuple[str, Path | None]:
@@ -194,6 +196,13 @@ def _plain_path(given: str) -> Path:
     """Return a path, unless it looks like an address that lacks something."""
     if A_PATH.match(given) is None:
         _require_no_address(given)
+    if VARIABLE.match(given):
+        raise InputError(
+            f"the store {_shown(given)} begins with a variable that no shell has replaced; write "
+            f"its value"
+        )
+    if given[:1] in ("'", '"') and given[-1:] == given[:1]:
+        raise InputError(f"the store {_shown(given)} stands in quotes; leave them out")
     return _checked(given)
 
 
@@ -208,12 +217,14 @@ def _require_no_address(given: str) -> None:
     scheme, colon, rest = given.partition(":")
     kind = scheme.lower().split("+")[0]
     mend = ""
-    if re.fullmatch(r"[\w.-]{2,}:\d{1,5}([/?#].*)?", given):
+    if HOST_ALONE.fullmatch(given):
         mend = f"http://{given}"
+    elif given in LOOPBACK:
+        mend = f"http://{LOOPBACK[0]}:5000"
     elif colon and kind in SCHEMES:
-        mend = f"{scheme.lower()}://{rest.lstrip('/')}"
+        mend = _whole(scheme, rest)
     elif half := HALF_ADDRESS.match(given):
-        mend = f"{half['scheme'].lower()}://{half['rest']}"
+        mend = _whole(half["scheme"], half["rest"])
     elif re.match(r"[A-Za-z][\w.+-]+:/", given):
         raise unknown("kind of store", scheme, SCHEMES)
     if mend:
@@ -221,6 +232,12 @@ def _require_no_address(given: str) -> None:
             f"the store {_shown(given)} is neither an address nor a path; write {mend}, or "
             f"./{given} for a folder of that name"
         )
+
+
+def _whole(scheme: str, rest: str) -> str:
+    """Return an address from what stands before and after its colon, which lacks something."""
+    scheme = scheme.lower()
+    return f"{scheme}:///{rest}" if scheme[:6] == "sqlite" else f"{scheme}://{rest.lstrip('/')}"
 
 
 def _file_path(given: str) -> Path:
