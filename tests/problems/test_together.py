@@ -185,3 +185,15 @@ def test_what_notes_its_calls_can_leave_out_those_of_a_trial():
     assert problem._broadcasts
     assert len(noted) == before
     assert not together.is_trying()
+
+
+@pytest.mark.parametrize("first", [torch.no_grad, torch.enable_grad, torch.inference_mode])
+def test_how_replicas_are_computed_does_not_depend_on_who_asks_first(first):
+    """As it was seen: a checkpoint was compared first, without gradients, and rounding changed."""
+    net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
+    problem = ss.Problem(X, CLASSES, net, loss="cross_entropy")
+    with first():
+        assert (problem._broadcasts, problem._batches) == (False, True)
+    line = ss.Problem(x, y, lambda w, x: w[0] * x + w[1], w_init=[0.0, 0.0])
+    with first():
+        assert line._broadcasts
