@@ -349,7 +349,9 @@ def _require_whole(path: Path, found: int) -> None:
 
 def _require_told(about: dict[str, Any], run_id: str, names: list[str]) -> None:
     """Refuse a run without a file that its tags name."""
-    known = {name: about[name] for name in ("name", "status", "tags", "params", "start_ms", "end_ms")}
+    known = {
+        name: about[name] for name in ("name", "status", "tags", "params", "start_ms", "end_ms")
+    }
     run = TrackedRun(run_id=run_id, metrics={}, artifact_uri="", **known)
     lost = [name for name in dict.fromkeys(_told(run)) if f"artifacts/{name}" not in names]
     if lost:
