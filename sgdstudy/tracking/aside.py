@@ -8,6 +8,7 @@ No other command looks at them: `sgdstudy recover` tries again, `recover --disca
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,13 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sgdstudy.errors import one_line
+from sgdstudy.errors import InputError, one_line
 from sgdstudy.language import say, to_say, unknown
 from sgdstudy.tracking import shapes
 from sgdstudy.tracking.entries import A_KEY, KEY, ORIGIN
 from sgdstudy.tracking.places import links_in, remove_folder
+from sgdstudy.tracking.retry import reason_of
+from sgdstudy.tracking.shared import make_folder
 from sgdstudy.tracking.store import Store
 
+log = logging.getLogger("sgdstudy")
 REASON = "reason.txt"
 AGAIN = "-again"  # is added to a folder's name where that name is taken there
 
@@ -51,7 +55,7 @@ def put(store: Store, folder: Path, reason: str) -> Path:
     place = _place(store) / folder.name
     while place.exists():  # taken, for instance by a copy of it
         place = place.with_name(place.name + AGAIN)
-    place.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(place.parent)
     (folder / REASON).write_text(one_line(reason) + "\n", encoding="utf-8")
     os.replace(folder, place)
     return place
@@ -85,23 +89,29 @@ def origins(store: Store) -> set[str]:
 def put_back(store: Store) -> None:
     """Let the runs that are set aside be tried again, each by its own name."""
     for one in listed(store):
-        store.streams.mkdir(exist_ok=True)
+        make_folder(store.streams)
         place = store.streams / one.folder.name.partition(AGAIN)[0]
-        with suppress(OSError):  # one of this name is there: whoever looks at both sees it
+        try:
             os.rename(one.folder, place)
             (place / REASON).unlink(missing_ok=True)
+        except OSError as error:
+            if not place.exists():  # else one of this name is there: whoever looks at both sees it
+                text = to_say("{folder} is left alone: {why}")
+                log.warning("%s", say(text, folder=str(one.folder), why=reason_of(error)))
 
 
 def discard(store: Store, key: str) -> Aside:
     """Remove a run that is set aside, with all it recorded.
 
     Raises:
-        InputError: there is none of that key.
+        InputError: there is none of that key, or it cannot be deleted.
     """
     found = {one.folder.name: one for one in listed(store)}
     if key not in found:
         raise unknown(to_say("run set aside"), key, found or [say("none is")])
-    remove_folder(found[key].folder)
+    if why := remove_folder(found[key].folder):
+        text = to_say("{folder} cannot be deleted ({why}); the run is kept")
+        raise InputError(say(text, folder=str(found[key].folder), why=why))
     return found[key]
 
 

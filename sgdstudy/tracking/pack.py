@@ -14,6 +14,7 @@ import logging
 import re
 import shutil
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -52,6 +53,7 @@ LATEST_MS = 10**15  # what comes after takes no more digits: the year is 33658
 PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 MOST_JSON = 8_000_000  # bytes of one run.json: a journal reads `shapes.MOST_BYTES`
 ID = re.compile("[0-9a-f]{32}")
+ROWS = [f"{kind}.parquet" for kind in AXIS]
 NAME = re.compile(r"([0-9a-f]{32})/(run\.json|artifacts/([^/\\\0]+))")
 
 
@@ -163,8 +165,7 @@ def _add(file: zipfile.ZipFile, store: Store, study: str, run: TrackedRun) -> No
         raise InputError(say(text, run=named([run])))
     there = names_of_artifacts(store, run)
     names = [name for name in there if _is_name(name)]
-    told = [f"{kind}.parquet" for kind in AXIS if had_rows(store, run, kind)]
-    told += [*run.sums, *run.figures] if run.finished else []
+    told = [f"{kind}.parquet" for kind in AXIS if had_rows(store, run, kind)] + _told(run)
     lost = [name for name in dict.fromkeys(told) if name not in names]
     folders = names_of_artifacts(store, run, folders=True)
     for name in lost:
@@ -199,6 +200,12 @@ def _add(file: zipfile.ZipFile, store: Store, study: str, run: TrackedRun) -> No
             if found is None or not found.is_file():
                 raise InputError(_no_file(run, name))
             file.write(found, f"{run.run_id}/artifacts/{name}")
+
+
+def _told(run: TrackedRun) -> list[str]:
+    """Return the files that a run has by its tags: of one that was cut off, those of its rows."""
+    names = [*run.sums, *run.figures]
+    return names if run.finished else [name for name in names if name in ROWS]
 
 
 def _no_file(run: TrackedRun, name: str) -> str:
@@ -249,8 +256,8 @@ def unpack(store: Store, path: Path) -> Unpacked:
     """
     with _opened(path) as file:
         runs = _listed(file, path, store)
-        for run_id in runs:  # all of them, before any is added; one in memory at a time
-            _read(file, path, run_id)
+        for run_id, names in runs.items():  # all, before any is added; one in memory at a time
+            _require_told(_read(file, path, run_id), run_id, names)
         done = Unpacked()
         for run_id, names in runs.items():
             about = _read(file, path, run_id)
@@ -292,6 +299,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
 
 def _listed(file: zipfile.ZipFile, path: Path, store: Store) -> dict[str, list[str]]:
     """Return the names of the artifacts of each run, once every name is one that may be written."""
+    _require_whole(path, len(file.infolist()))
     runs: dict[str, list[str]] = {}
     for info in file.infolist():
         found = NAME.fullmatch(info.filename)
@@ -313,10 +321,42 @@ def _listed(file: zipfile.ZipFile, path: Path, store: Store) -> dict[str, list[s
     if not runs or any("run.json" not in names for names in runs.values()):
         text = to_say("{path} is not packed by sgdstudy: it lacks a run.json")
         raise InputError(say(text, path=path))
-    bad = file.testzip()  # all of it, before any of it is added
+    try:
+        bad = file.testzip()  # all of it, before any of it is added
+    except (OSError, OverflowError, ValueError) as error:  # a place that no file has
+        raise zipfile.BadZipFile(str(error)) from None
     if bad is not None:
         raise zipfile.BadZipFile(f"{bad} is not what was packed")
     return runs
+
+
+def _require_whole(path: Path, found: int) -> None:
+    """Refuse a file whose list of entries is not as its end tells.
+
+    `zipfile` does not compare them: where one length in the list is wrong, entries are passed over.
+    """
+    length = path.stat().st_size
+    with open(path, "rb") as file:
+        file.seek(max(length - 98, 0))
+        data = file.read()
+    if data.startswith(b"PK\x06\x06"):  # one with very much in it has an end of 98 bytes
+        end, (told, size, begin) = 98, struct.unpack_from("<3Q", data, 32)
+    else:
+        end, (told, size, begin) = 22, struct.unpack_from("<H2L", data, len(data) - 12)
+    if told != found or begin + size + end != length:
+        raise zipfile.BadZipFile(say("its list of files is not whole"))
+
+
+def _require_told(about: dict[str, Any], run_id: str, names: list[str]) -> None:
+    """Refuse a run without a file that its tags name."""
+    known = {
+        name: about[name] for name in ("name", "status", "tags", "params", "start_ms", "end_ms")
+    }
+    run = TrackedRun(run_id=run_id, metrics={}, artifact_uri="", **known)
+    lost = [name for name in dict.fromkeys(_told(run)) if f"artifacts/{name}" not in names]
+    if lost:
+        text = to_say("it lacks the {kinds} of {run}")
+        raise zipfile.BadZipFile(say(text, kinds=", ".join(lost), run=named([run])))
 
 
 def _is_name(name: str | None) -> bool:

@@ -98,8 +98,8 @@ def process_tags() -> dict[str, str]:
 
 
 def user() -> str:
-    """Return who runs this."""
+    """Return who runs this: whose runs `latest` and `prune` mean."""
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container without a user entry
-        return "unknown"
+    except (KeyError, OSError, ImportError):  # a container without a user entry
+        return f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"

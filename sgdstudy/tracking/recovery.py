@@ -95,14 +95,11 @@ def recover(store: Store) -> Recovered:
         except StoreError:
             raise
         except Exception as error:  # this one is not as we write them; the others are finished
-            if is_away(error):
+            if why := error if is_away(error) else _set_aside(journal, name, error):
                 journal.let_go()
                 text = to_say("{name} is left to sgdstudy recover: {why}")
-                found.left.append(in_words(text, name=name, why=reason_of(error)))
+                found.left.append(in_words(text, name=name, why=reason_of(why)))
                 continue
-            with room_on_disk(name, store):
-                why = in_words("it cannot be finished ({why})", why=reason_of(error))
-                journal.set_aside(why)
             kind = found.refused
         kind.append(name)
         if journal.lost:
@@ -147,6 +144,17 @@ def _finish(journal: Journal, found: Recovered, away: bool) -> list[str]:
         if journal.refusal is None and journal.store.root is None and _answers(journal.store):
             journal.note_try(MOST_TRIES)
     return found.waiting if journal.refusal is None else found.refused
+
+
+def _set_aside(journal: Journal, name: str, error: Exception) -> OSError | None:
+    """Set a run aside that cannot be finished; return why it cannot, as in another's folder."""
+    why = in_words("it cannot be finished ({why})", why=reason_of(error))
+    try:
+        with room_on_disk(name, journal.store):
+            journal.set_aside(why)
+    except OSError as refused:
+        return refused
+    return None
 
 
 def _answers(store: Store) -> bool:

@@ -231,6 +231,30 @@ def test_what_the_store_refuses_later_is_set_aside_and_slows_nothing(opened, cal
     assert aside.listed(opened) == []
 
 
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_run_that_cannot_be_set_aside_keeps_no_other_from_its_end(opened, monkeypatch, ended):
+    """As it was seen: in a folder of several users, and every command that writes ended there."""
+    bad, good = begin(opened), begin(opened)
+    opened.client.delete_run(bad.run_id)
+    for journal in (bad, good):
+        if ended:
+            journal.draft(Closing("FINISHED"))
+            journal.seal()
+        journal.let_go()
+
+    def refuse(store, folder, reason):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(aside, "put", refuse)
+    found = recovery.recover(opened)
+    assert len(found.left) == 1
+    assert "Permission denied" in found.left[0]
+    assert (found.sent if ended else found.closed) == ["study: arm"]
+    assert [folder.name for folder in opened.streams.iterdir()] == [bad.folder.name]
+    monkeypatch.undo()
+    assert recovery.recover(opened).refused == ["study: arm"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("ends", ["between the question and the look", "with its folder left"])
 def test_a_run_that_ends_while_we_look_is_not_called_killed(opened, monkeypatch, ends):

@@ -1,5 +1,6 @@
 """Single runs taken from one store to another, as a file that may come from anybody."""
 
+import contextlib
 import dataclasses
 import datetime as dt
 import errno
@@ -10,9 +11,11 @@ import shutil
 import signal
 import sqlite3
 import stat
+import struct
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import call, one_line
@@ -374,6 +377,90 @@ def test_a_damaged_file_is_named(store, other, tmp_path, damage, monkeypatch):
     assert one_line(error)
     monkeypatch.undo()
     assert not list(open_store(other).streams.glob("*/opening.json"))
+
+
+@pytest.fixture
+def two(tmp_path):
+    """A packed file of two runs."""
+    path = packed(tmp_path / "two.zip", [f"{IDENT}/artifacts/a.txt"], ABOUT)
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr(f"{'1' * 32}/run.json", json.dumps(ABOUT))
+    return path
+
+
+def listed(path):
+    """What a packed file holds, as `unpack` sees it."""
+    with packing._opened(path) as file:
+        runs = packing._listed(file, path, SimpleNamespace(streams=path.parent))
+        return {run: [(name, file.read(f"{run}/{name}")) for name in runs[run]] for run in runs}
+
+
+@pytest.mark.slow
+def test_one_wrong_bit_in_the_list_of_files_loses_none(two):
+    """As it was seen: "added 1 run", of two, and without its files; an OSError."""
+    whole, data = listed(two), two.read_bytes()
+    numbers, at = [], struct.unpack_from("<I", data, len(data) - 6)[0]
+    while data[at : at + 4] == b"PK\x01\x02":
+        numbers += range(at + 16, at + 46)  # checksum, sizes, lengths, place
+        at += 46 + struct.unpack_from("<H", data, at + 28)[0]
+    assert at == len(data) - 22
+    for place in [*numbers, *range(at, len(data))]:
+        for bit in range(8):
+            wrong = bytearray(data)
+            wrong[place] ^= 1 << bit
+            two.write_bytes(wrong)
+            with contextlib.suppress(ss.InputError):
+                assert listed(two) == whole
+
+
+@pytest.mark.parametrize("place", [2**40, 2**62, 2**63])
+def test_a_place_that_no_file_has_is_damage(other, tmp_path, place):
+    name, path = f"{IDENT}/run.json".encode(), tmp_path / "a.zip"
+    extra = struct.pack("<HHQ", 1, 8, place)
+    numbers = (20, 20, 0, 0, 0, 0, 0, 1, 1, len(name), len(extra), 0, 0, 0, 0, 2**32 - 1)
+    entry = struct.pack("<4s6H3I5H2I", b"PK\x01\x02", *numbers) + name + extra
+    path.write_bytes(entry + struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 1, 1, len(entry), 0, 0))
+    with pytest.raises(ss.InputError, match=r"a\.zip is damaged") as error:
+        unpack(open_store(other), path)
+    assert one_line(error)
+
+
+def test_a_file_with_very_much_in_it_is_read(two, monkeypatch):
+    whole = listed(two)
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 1)
+    with zipfile.ZipFile(two, "a") as file:
+        file.writestr(f"{IDENT}/artifacts/b.txt", "y")
+    assert two.read_bytes()[-98:-94] == b"PK\x06\x06"
+    assert listed(two) == whole | {IDENT: [*whole[IDENT], ("artifacts/b.txt", b"y")]}
+    two.write_bytes(two.read_bytes().replace(b"PK\x06\x06", b"PK\x06\x07"))
+    with pytest.raises(ss.InputError, match="is damaged"):
+        listed(two)
+
+
+FIGURES = {"sgdstudy.crc32.figures": "0, 0", "sgdstudy.figures": "a.txt, b.png"}
+
+
+@pytest.mark.parametrize("status", ["FINISHED", "KILLED"])
+@pytest.mark.parametrize(
+    ("tags", "lost"),
+    [
+        ({"sgdstudy.crc32.steps.parquet": "0"}, "steps.parquet"),
+        ({"sgdstudy.crc32.claims.json": "0", "sgdstudy.crc32.a.txt": "0"}, "claims.json"),
+        (FIGURES, "b.png"),
+    ],
+)
+def test_a_file_without_what_its_run_names_is_damaged(other, tmp_path, tags, lost, status):
+    """As it was seen: unpacked without a word; whoever loaded it was told of a damaged store."""
+    about = wrong(tags=tags, status=status)
+    path = packed(tmp_path / "a.zip", [f"{IDENT}/artifacts/a.txt"], about)
+    opened = open_store(other)
+    if status == "KILLED" and lost != "steps.parquet":  # it was cut off before it had them
+        assert unpack(opened, path).added == [IDENT]
+        return
+    with pytest.raises(ss.InputError, match=f"a.zip is damaged: .*lacks the {lost} of n") as error:
+        unpack(opened, path)
+    assert one_line(error)
+    assert not list(opened.streams.glob("*"))
 
 
 # ---- cut off, and by ways round --------------------------------------------------------------

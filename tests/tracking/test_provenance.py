@@ -44,6 +44,23 @@ def test_what_cannot_be_seen_from_here_is_not_called_gone():
         assert dataclasses.replace(provenance.here(), boot_id="an earlier start").is_gone()
 
 
+@pytest.mark.parametrize("error", [KeyError, OSError, ImportError])
+def test_users_without_an_entry_are_told_apart(monkeypatch, error):
+    """As it was seen: all were "unknown", and `prune` of one dropped the runs of another."""
+
+    def nobody():
+        raise error
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    users = set()
+    for uid in (61001, 61002):
+        monkeypatch.setattr("os.getuid", lambda uid=uid: uid)
+        users.add(provenance.user())
+    assert users == {"uid 61001", "uid 61002"}
+    monkeypatch.delattr("os.getuid")  # as on Windows
+    assert provenance.user() == "unknown"
+
+
 def test_the_starts_of_this_machine_are_noted_once_each(tmp_path, monkeypatch):
     assert provenance.starts_in(tmp_path) == set()
     for boot_id in ("first", "second", "second", "first", ""):

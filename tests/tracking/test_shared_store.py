@@ -20,7 +20,9 @@ from sqlalchemy.exc import OperationalError
 from test_store import ROWS, doomed, files, tracked
 
 import sgdstudy as ss
-from sgdstudy.tracking import database, prune, read_only, ui, writing
+from sgdstudy.tracking import aside, database, prune, read_only, ui, writing
+from sgdstudy.tracking.entries import Opening
+from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.store import open_store, read_store
 
 ADA, BEN, GROUP, OTHER = 61001, 61002, 61100, 61200
@@ -94,6 +96,35 @@ def test_two_users_of_a_shared_folder_write_read_and_prune(shared, store, umask)
     assert as_user(BEN, drop, **given) == "True"
     as_user(ADA, lambda: tracked(place, "shared", ["again"]), **given)
     assert stat.S_IMODE((place / "mlflow.db").stat().st_mode) & 0o060 == 0o060
+
+
+@pytest.mark.slow
+@is_root
+def test_what_users_of_a_shared_folder_set_aside_is_each_ones_own(shared, store, caplog):
+    """As it was seen: ada's folder locked ben out, and what he could not drop was "discarded"."""
+    warmed(store)
+    place = shared / "mlruns"
+    as_user(ADA, lambda: tracked(place, "shared", ["ada"]))
+
+    def set_aside():
+        opened = open_store(str(place))
+        journal = Journal.begin(opened, Opening("shared", "one", {}), {})
+        journal.set_aside("no")
+        return journal.folder.name
+
+    (hers, his) = (as_user(user, set_aside).strip("'") for user in (ADA, BEN))
+
+    def drop():
+        opened = open_store(str(place))
+        with pytest.raises(ss.InputError, match=r"cannot be deleted .*the run is kept") as error:
+            aside.discard(opened, hers)
+        assert one_line(error)
+        aside.put_back(opened)
+        return caplog.text
+
+    assert f"{hers} is left alone" in as_user(BEN, drop)
+    assert (place / "aside" / hers / "opening.json").exists()
+    assert (place / "streams" / his / "opening.json").exists()
 
 
 @pytest.mark.slow
