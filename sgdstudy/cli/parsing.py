@@ -8,9 +8,11 @@ import functools
 import inspect
 import io
 import itertools
+import os
 import re
 import sys
 import textwrap
+from collections.abc import Callable
 from dataclasses import field, fields, make_dataclass
 from typing import Annotated, Any, TextIO, get_type_hints
 
@@ -20,6 +22,7 @@ from sgdstudy.errors import InputError, shortened
 from sgdstudy.language import ENGLISH, language, parted, say, to_say, translated
 from sgdstudy.secrecy import of_words
 
+WIDEST = 9999  # columns of a box: a narrow one breaks words in two
 RULE = re.compile(r"[\W_]+|[╭╰┌└+].*")  # a line that divides a box, or its edge, with its title
 BOXED = (to_say("show this help message and exit"), to_say("(required)"))  # by tyro, in --help
 TITLES = (to_say("positional arguments"), to_say("options"))  # of its boxes
@@ -66,23 +69,35 @@ def parse(kind: Any, words: list[str], prog: str, description: str | None = None
     Raises:
         InputError: an unknown option, one that is missing, or a value of another kind.
     """
-    said, page = io.StringIO(), _Page(sys.stdout)
+    page = _Page(sys.stdout)
     spoken = kind if language() == ENGLISH else in_language(kind)
     read = functools.partial(tyro.cli, spoken, prog=prog, description=description)
     try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(page):
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(page):
             found = read(args=words)
             return kind(**{field.name: getattr(found, field.name) for field in fields(kind)})
     except SystemExit as end:
         if end.code != 2:  # --help
             print(_helped(page.getvalue()), end="")
             raise
-    shown = [shortened(word) for word in of_words(words)]
-    if shown != words:  # asked again, in words that a message may have
-        with contextlib.redirect_stderr(again := io.StringIO()), contextlib.suppress(SystemExit):
-            read(args=shown)
-        said = again if again.getvalue() else said  # else it takes what may be shown
-    raise InputError(sentence(said.getvalue()))
+    shown = [shortened(word) for word in of_words(words)]  # as a message may have them
+    raise InputError(sentence(_box(read, shown) or _box(read, words)))
+
+
+def _box(read: Callable[..., Any], words: list[str]) -> str:
+    """Return what tyro says of words that it refuses, as to no terminal; "" where it takes them."""
+    before, said = os.environ.get("COLUMNS"), io.StringIO()
+    os.environ["COLUMNS"] = str(WIDEST)
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+            read(args=words)
+    except SystemExit:
+        pass
+    finally:
+        del os.environ["COLUMNS"]
+        if before is not None:
+            os.environ["COLUMNS"] = before
+    return said.getvalue()
 
 
 def _helped(page: str) -> str:

@@ -8,6 +8,7 @@ else of matplotlib's; our figures are drawn and written in a style of their own.
 from __future__ import annotations
 
 import functools
+import locale
 import logging
 import os
 import sys
@@ -51,7 +52,7 @@ def _imported() -> Any:
     with _environment(MPLBACKEND=None):
         try:
             import matplotlib
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, locale.Error) as error:
             text = to_say("the settings of matplotlib are left out: {why}")
             log.warning("%s", say(text, why=str(error)))
             for name in [n for n in sys.modules if n.partition(".")[0] == "matplotlib"]:

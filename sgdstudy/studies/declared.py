@@ -38,10 +38,12 @@ def check_call(what: str, function: Any, takes: tuple[str, ...]) -> None:
     """Refuse what cannot be called with these arguments.
 
     Raises:
-        InputError: it is no function, or takes others.
+        InputError: it is no function, an async one, or takes others.
     """
     if not callable(function):
         raise InputError(f"{what} is a function of {', '.join(takes)}, not {quoted(function)}")
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise InputError(f"{what} is a plain function; write def, not async def")
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # of some built-in functions it is not known

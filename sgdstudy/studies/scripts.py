@@ -10,7 +10,9 @@ import hashlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
@@ -122,8 +124,21 @@ def _executed(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up
     try:
-        with helpers.loading(path), declared_only():
+        with helpers.loading(path), declared_only(), _warnings_as_before():
             called(functools.partial(spec.loader.exec_module, module))
     except Exception as error:
         raise InputError(f"{path} cannot be loaded: {reason(error)}{place(error, path)}") from error
     return module
+
+
+@contextmanager
+def _warnings_as_before() -> Iterator[None]:
+    """Let no warning be an error for what is ours, or another script's, because one script says so.
+
+    Other filters stay: those that packages set when a script is the first to import them.
+    """
+    before = warnings.filters
+    with warnings.catch_warnings():
+        yield
+        new = [each for each in warnings.filters if each not in before and each[0] != "error"]
+        before[:0] = new  # type: ignore[index]  # a list, which this context puts back

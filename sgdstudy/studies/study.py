@@ -247,11 +247,21 @@ class Study:
         Raises:
             InputError: the function fails, or gives something else.
         """
-        found: list[Claim] = self._called("claims", lambda: list(self.claims(options, runs)))
+        found: list[Claim] = self._called(
+            "claims", lambda: self._listed(self.claims(options, runs))
+        )
         for claim in found:
             if not isinstance(claim, Claim):
                 raise InputError(f"the claims of {self.name} are ss.Claim, not {quoted(claim)}")
         return found
+
+    def _listed(self, claims: Any) -> list[Claim]:
+        if not isinstance(claims, Iterable):
+            raise InputError(
+                f"claims of {self.name} yields ss.Claim, or returns a list of them, not "
+                f"{quoted(claims)}"
+            )
+        return list(claims)
 
     def answered(self, options: Options, runs: Runs, claims: Claims) -> tuple[str, str]:
         """Return the script's answer in short, "" where it gives none, and in full.

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 10
 ASK_SECONDS = 5.0
 WORKERS_SECONDS = 60.0  # a nanny starts a worker that was killed anew in a few
+LOUD = ("distributed", "distributed.client")  # they print tracebacks where we say one line
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PACKAGES = ("sgdstudy", "torch", "numpy")
 EXAMPLE = "tcp://127.0.0.1:8786"
@@ -113,6 +114,8 @@ def connect(given: str) -> Client:
         from distributed import Client
     except ImportError:
         raise InputError('--dask needs a package: pip install "sgdstudy[cluster]"') from None
+    for name in LOUD:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     address = given if "://" in given else _address_in_file(given)
     _reach(address)
     try:

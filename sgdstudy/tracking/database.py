@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import stat
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,8 +41,16 @@ class DiskFull(StoreError):
 _open: dict[str, list[tuple[int, int] | None]] = {}  # by URI: the files that MLflow has open
 
 
+def imported() -> None:
+    """Import what MLflow keeps a database with; what it warns of is not ours, nor a script's."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+
 def make(path: Path) -> None:
     """Make a database beside its place, then rename: nobody ever sees half of it."""
+    imported()
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     for name in ("alembic", "mlflow.store.db.utils"):

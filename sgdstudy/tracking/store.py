@@ -147,6 +147,8 @@ class Store:
         return cast("MlflowClient", server.Client(made, self.uri))
 
     def _mlflow_client(self) -> Any:
+        if not self.uri.startswith("http"):
+            database.imported()
         from mlflow import MlflowClient
 
         if self.database is None:

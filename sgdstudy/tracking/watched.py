@@ -6,6 +6,7 @@ imported, so that it is up before the parent may be gone.
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -35,7 +36,9 @@ def main() -> int:
                 one.kill()
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        with suppress(OSError):  # it was closed
+            while os.read(0, 2**16):  # `sys.stdin` holds a lock that Python wants at its end
+                pass
         end()
 
     signal.signal(signal.SIGTERM, end)

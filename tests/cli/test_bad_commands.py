@@ -8,6 +8,8 @@ import re
 import shutil
 import socket
 import sqlite3
+import struct
+import subprocess
 import sys
 from pathlib import Path
 
@@ -208,6 +210,46 @@ def test_a_secret_of_an_unknown_option_is_not_shown(filled, capsys, option, secr
 @pytest.mark.parametrize("words", [["--threads", "9" * 5000], ["--nope", "x" * 5000]])
 def test_what_cannot_be_used_is_shown_in_part(filled, capsys, words):
     assert words[1][:40] in refused(capsys, "run", "cli_bad", *words)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="it has no such terminals")
+@pytest.mark.parametrize("columns", [80, 20, 200])
+def test_on_a_terminal_it_is_the_same_line(columns):
+    """As it was seen: the colours of tyro's box, spelled out, in a line of over 1,000 signs."""
+    long = "a,b" * 20 + "x" * 10
+    rows = [
+        (["export", "one", "--out", "x"], "Unrecognized options: --out, x; for full helptext, run"),
+        (["list", f"--{long}"], f"Unrecognized options: --{long}; for full helptext, run"),
+        (["prune"], "Missing from sgdstudy prune: --keep INT how many"),
+        (["prune", "--keep", "1.5"], "--keep: '1.5' is not a whole number; expected"),
+        (["export", "one", "--to", "xlsx"], "invalid choice 'xlsx' for argument '--to'."),
+    ]
+    code = f"""
+import contextlib
+from sgdstudy.cli.main import main
+for words in {[words for words, _ in rows]}:
+    with contextlib.suppress(SystemExit):
+        main(words)
+"""
+    ours, theirs = os.openpty()
+    __import__("fcntl").ioctl(
+        theirs, __import__("termios").TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0)
+    )
+    environment = {**os.environ, "TERM": "xterm"}
+    environment.pop("COLUMNS", None)
+    said = b""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+    ):
+        os.close(theirs)
+        with contextlib.suppress(OSError):  # it has ended
+            while part := os.read(ours, 9999):
+                said += part
+    os.close(ours)
+    lines = said.decode().splitlines()
+    for line, (_, says) in zip(lines, rows, strict=True):
+        assert line.startswith(f"error: {says}")
 
 
 @pytest.mark.parametrize(

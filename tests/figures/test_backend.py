@@ -54,12 +54,17 @@ def test_a_figure_of_the_users_keeps_their_style():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("broken", ["backend", "file", "usetex", "folder"])
+@pytest.mark.parametrize("broken", ["backend", "file", "usetex", "folder", "locale"])
 def test_a_broken_setting_stops_no_figure(tmp_path, broken):
-    """As it was seen: MPLBACKEND of no backend, text.usetex without LaTeX; and two more."""
+    """As it was seen: MPLBACKEND of no backend, text.usetex without LaTeX; and three more."""
     rc = tmp_path / "matplotlibrc"
-    rc.write_bytes({"file": b"\xff\xfe\x00", "usetex": b"text.usetex: True\n"}.get(broken, b""))
-    changes = {"MATPLOTLIBRC": str(rc)}
+    texts = {
+        "file": b"\xff\xfe\x00",
+        "usetex": b"text.usetex: True\n",
+        "locale": b"axes.formatter.use_locale: True\n",
+    }
+    rc.write_bytes(texts.get(broken, b""))
+    changes = {"MATPLOTLIBRC": str(rc), "LC_ALL": "xx_XX.UTF-8"}  # which is not installed
     if broken == "backend":
         changes["MPLBACKEND"] = "nonsense"
     if broken == "folder":

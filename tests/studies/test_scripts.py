@@ -3,9 +3,11 @@
 import importlib
 import os
 import signal
+import subprocess
 import sys
 import time
 import tracemalloc
+import warnings
 
 import pytest
 from conftest import call, one_line
@@ -335,6 +337,9 @@ def test_a_script_that_runs_itself_is_only_loaded(experiments, capsys):
     ("old", "new", "says"),
     [
         ("def claims(o, runs)", "def claims(o)", "claims of page is called with options, runs"),
+        ("def claims(o, runs)", "async def claims(o, runs)", "write def, not async def"),
+        ("def answer(o,", "async def answer(o,", "write def, not async def"),
+        ("def arms(o)", "async def arms(o)", "write def, not async def"),
         ("def claims(o, runs)", "def claims(runs, *, o)", "claims of page is called with"),
         ("def answer(o, runs, claims)", "def answer(o, runs)", "answer of page is called with"),
         ("STUDY =", "def show(o, runs):\n    yield 'a'\nSTUDY =", "show of page returns a text"),
@@ -396,7 +401,7 @@ def test_a_mistake_in_a_script_shows_before_the_training(experiments, store, old
             "claims of page failed: KeyError: 'none' (page.py, line",
         ),
         ("return []", "return [1]", "the claims of page are ss.Claim, not 1"),
-        ("return []", "return None", "claims of page failed: TypeError"),
+        ("return []", "return None", "claims of page yields ss.Claim, or returns a list of them"),
         ('return "Is it?"', "return 3", "the answer of page is a text, not 3"),
         ('return "Is it?"', "return claims['x'][0]", "0 claims are called 'x'"),
     ],
@@ -457,3 +462,27 @@ def test_a_value_of_an_option_that_no_run_could_keep_is_one_line_before_anything
     with pytest.raises(ss.InputError, match="option value is a number") as error:
         study.run(study.chosen(value=1j, store=store))
     assert one_line(error)
+
+
+# ---- filters of warnings -------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", ["import warnings", "import torch, warnings"])
+def test_warnings_that_a_script_makes_errors_end_no_run(experiments, store, first):
+    """As it was seen: a traceback while MLflow is imported, and the other study is lost too."""
+    end = "if __name__ == '__main__':\n    STUDY.main()"
+    errors = f'{first}\nwarnings.simplefilter("error")'
+    path = write(experiments / "page.py", imports=errors, end=end)
+    write(experiments / "one.py")
+    before = list(warnings.filters)
+    load_study("page")
+    added = [each for each in warnings.filters if each not in before]
+    assert not [each for each in added if each[0] == "error"]
+    text = path.read_text().replace("import sgdstudy as ss\n", "", 1)
+    path.write_text(text.replace(errors, f"{errors}\nimport sgdstudy as ss"))
+    for words in (["-m", "sgdstudy", "run", "page", "one"], [str(path)]):
+        made = subprocess.run(
+            [sys.executable, *words, "--store", store], capture_output=True, text=True
+        )
+        assert (made.returncode, made.stderr) == (0, "")

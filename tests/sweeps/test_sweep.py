@@ -408,6 +408,34 @@ def test_a_cluster_whose_workers_are_all_dead_is_said_and_waited_for_a_while(
     assert sum("no Dask worker is left" in message for message in caplog.messages) == 1
 
 
+@pytest.mark.slow
+def test_a_scheduler_that_is_killed_is_said_in_one_line(tmp_path, no_server):
+    """As it was seen: a long traceback of Dask's before it."""
+    pytest.importorskip("distributed", reason="pip install distributed to test Dask clusters")
+    code = """
+import sys, time
+from sgdstudy.sweeps import cluster
+with cluster.connect(sys.argv[1]) as client:
+    outcomes = cluster.spread(client, time.sleep, ((0.5,) for _ in range(1000)))
+    next(outcomes)
+    print("begun", flush=True)
+    try:
+        list(outcomes)
+    except cluster.StoreError as error:
+        print(error)
+"""
+    with (processes := DaskProcesses(tmp_path, workers=1)) as file:
+        words = [sys.executable, "-c", code, file]
+        process = subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        assert process.stdout.readline() == "begun\n"
+        processes.processes[0].kill()
+        said = process.communicate(timeout=120)[0]
+    assert "the Dask cluster lost our work" in said
+    assert said.count("\n") == 1
+
+
 def refused(script, tmp_path, dask, capsys):
     """Return the one line that a sweep on a cluster ends with; the store was not touched."""
     folder = tmp_path / "untouched"
