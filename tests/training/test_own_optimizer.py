@@ -501,6 +501,9 @@ def test_the_trial_leaves_the_global_generator_alone():
 class Scaled(Plain):
     """Takes its steps from step 3 on by what `late` keeps, wherever that is."""
 
+    def late(self, p, group, state):
+        raise NotImplementedError
+
     def move(self, p, group):
         state = self.state[p]
         state["step"] = state.get("step", 0) + 1
