@@ -23,6 +23,7 @@ from sgdstudy.recipe.step import Step
 
 Optimizer = torch.optim.Optimizer
 LENGTH, ITEM = "#n", "#@"  # of a list, in what is written
+PARAMETER = "#w"  # of what is the memory of its parameter, as "old_p" of SAM
 STEP_HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
 PLAIN = (bool, int, float, str, type(None))  # attributes that are written
 Closure = Callable[[], Any]  # the loss, a tensor without dimensions
@@ -258,7 +259,8 @@ def _values(replica: Replica) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for i, p in enumerate(replica.params):
         for key, value in replica.optimizer.state.get(p, {}).items():
-            found |= _packed(f"state.{i}.{key}", value)
+            name = f"state.{i}.{key}"
+            found |= {name + PARAMETER: True} if _is_memory_of(p, value) else _packed(name, value)
     for g, group in enumerate(replica.optimizer.param_groups):
         own = {key: value for key, value in group.items() if key not in ("params", "param_names")}
         found |= {f"group.{g}.{key}": value for key, value in own.items()}
@@ -275,13 +277,24 @@ def _load(replica: Replica, values: Mapping[str, Any]) -> None:
         if kind == "own":
             setattr(optimizer, key, value)
         elif kind == "state":
-            _put(optimizer.state[replica.params[int(i)]], key, value)
+            p = replica.params[int(i)]
+            whole = key.removesuffix(PARAMETER)
+            _put(optimizer.state[p], whole, value if whole == key else p.detach())
         else:
             _put(
                 optimizer.defaults if kind == "defaults" else optimizer.param_groups[int(i)],
                 key,
                 value,
             )
+
+
+def _is_memory_of(p: torch.Tensor, value: Any) -> bool:
+    """Return whether a value is all of a parameter's memory."""
+    return isinstance(value, torch.Tensor) and (value.data_ptr(), value.shape, value.dtype) == (
+        p.data_ptr(),
+        p.shape,
+        p.dtype,
+    )
 
 
 def _put(held: dict[str, Any], key: str, value: Any) -> None:

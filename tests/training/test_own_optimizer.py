@@ -541,6 +541,13 @@ class OfItsStart(SGD):
         super().__init__(params, 0.05, momentum=0.5, weight_decay=decay)
 
 
+class KeepsTheParameter(Scaled):
+    def late(self, p, group, state):
+        state["p"] = state.get("p", p.detach())
+        state["mean"] = 0.5 * state.get("mean", 0.0) + 0.5 * state["p"]
+        return 1.0 + state["mean"]
+
+
 class MadeWithATuple(Plain):
     """Has from the beginning what JSON would change."""
 
@@ -563,6 +570,7 @@ KEPT = [
     InSlots,
     CyclesBetas,
     OfItsStart,
+    KeepsTheParameter,
     MadeWithATuple,
 ]
 
@@ -653,10 +661,6 @@ def view(optimizer, p, group, state):
     state["half"] = state["m"][: p.numel()]
 
 
-def itself(optimizer, p, group, state):
-    state["p"] = p.detach()
-
-
 def one_list(optimizer, p, group, state):
     state["a"] = state["b"] = [1.0]
 
@@ -694,7 +698,7 @@ def in_a_default(optimizer, p, group, state):
     optimizer.defaults["seen"] = [state["step"]]
 
 
-OTHERWISE = [shape, pairs, setting, keys, phase, array, view, itself, one_list, transposed, nested]
+OTHERWISE = [shape, pairs, setting, keys, phase, array, view, one_list, transposed, nested]
 OTHERWISE += [no_dict, no_setting, no_default, new_group, on_the_parameter, in_a_default]
 
 
