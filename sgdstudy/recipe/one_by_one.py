@@ -7,7 +7,9 @@ evaluates the loss again.
 
 from __future__ import annotations
 
+import copyreg
 import functools
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from sgdstudy.recipe.step import Step
 
 Optimizer = torch.optim.Optimizer
 LENGTH, ITEM = "#n", "#@"  # of a list, in what is written
+PARAMETER = "#w"  # of what is the memory of its parameter, as "old_p" of SAM
 STEP_HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
 PLAIN = (bool, int, float, str, type(None))  # attributes that are written
 Closure = Callable[[], Any]  # the loss, a tensor without dimensions
@@ -137,19 +140,18 @@ def state_dict(state: Replicas) -> dict[str, Any]:
     """Return what the optimisers of R replicas keep, as values.
 
     Raises:
-        TypeError: they remember more: one that is made anew and given these values is another.
+        TypeError: they remember more: one that is made anew and given these values, as a file
+            holds them, is another.
     """
     found: dict[str, Any] = {}
     for r, replica in enumerate(state):
-        values = _values(replica)
-        again = state.rule.replica(replica.values())
-        _load(again, _unpacked(values))
-        if not state.rule.complete or _others(replica) != _others(again):
+        if not (state.rule.complete and _comes_back(replica, state.rule)):
             name = type(replica.optimizer).__name__
             raise TypeError(
-                f"the optimizer {name} keeps its state elsewhere than in Optimizer.state"
+                f"the optimizer {name} keeps its state elsewhere than in Optimizer.state, or in a "
+                f"form that no checkpoint holds, see docs/training.md"
             )
-        found |= {f"{r}.{name}": value for name, value in values.items()}
+        found |= {f"{r}.{name}": value for name, value in _values(replica).items()}
     return found
 
 
@@ -161,10 +163,22 @@ def load_state_dict(fresh: Replicas, values: Mapping[str, Any]) -> Replicas:
     return fresh
 
 
+def as_written(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values as they come back from a file: tensors by themselves, all else from JSON."""
+    return {
+        name: value.detach().cpu().contiguous().clone()
+        if isinstance(value, torch.Tensor)
+        else json.loads(json.dumps(value))
+        for name, value in values.items()
+    }
+
+
 def attributes(optimizer: Optimizer) -> dict[str, Any]:
     """Return the attributes that an optimiser has and others have not."""
     known = _every_has()
-    return {name: value for name, value in vars(optimizer).items() if name not in known}
+    slots = copyreg._slotnames(type(optimizer))  # type: ignore[attr-defined]
+    held = vars(optimizer) | {k: getattr(optimizer, k) for k in slots if hasattr(optimizer, k)}
+    return {name: value for name, value in held.items() if name not in known}
 
 
 @functools.cache
@@ -178,19 +192,66 @@ def step_hooks(optimizer: Optimizer) -> list[Any]:
     return [hook for name in STEP_HOOKS for hook in vars(optimizer)[name].values()]
 
 
-def _others(replica: Replica) -> str:
-    """Return what tells what an optimiser has beside the values that are written.
+def _comes_back(replica: Replica, rule: OneByOne) -> bool:
+    """Return whether an optimiser made anew, with what a file holds of this one, is the same.
 
     Raises:
-        TypeError: nothing does.
+        TypeError: nothing tells what it has.
     """
-    optimizer, known = replica.optimizer, set(map(id, replica.params))
-    rest = [(key, value) for key, value in optimizer.state.items() if id(key) not in known]
-    held = attributes(optimizer), step_hooks(optimizer), rest
+    again = rule.replica(replica.values())
     try:
-        return fingerprint(held, f"the optimizer {type(optimizer).__name__}")
+        _load(again, _unpacked(as_written(_values(replica))))
+        return _told(replica) == _told(again)
     except Unseen as error:
         raise TypeError(str(error)) from None
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+        return False  # a group that a new one has not, a key that is no name, no JSON
+
+
+def _told(replica: Replica) -> tuple[str, list[Any]]:
+    """Return what tells an optimiser and its parameters from others, and what shares memory.
+
+    Raises:
+        Unseen: nothing does.
+    """
+    optimizer, params = replica.optimizer, replica.params
+    numbers = {id(p): i for i, p in enumerate(params)}
+    states = [optimizer.state.get(p, {}) for p in params]
+    own = [*states, *optimizer.param_groups, optimizer.defaults, attributes(optimizer)]
+    apart = [[(k, v) for k, v in _in_order(held) if k != "params"] for held in own]
+    whose = [[numbers.get(id(p), p) for p in g["params"]] for g in optimizer.param_groups]
+    rest = [(key, value) for key, value in optimizer.state.items() if id(key) not in numbers]
+    held = params, apart, whose, rest, step_hooks(optimizer)
+    return fingerprint(held, f"the optimizer {type(optimizer).__name__}"), _layout([params, *own])
+
+
+def _layout(held: list[Any]) -> list[Any]:
+    """Return which tensors, lists and dicts of some are in the same memory, and how they lie."""
+    places: dict[Any, int] = {}
+    found: list[Any] = []
+
+    def visit(value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            place = value.untyped_storage().data_ptr() if value.numel() else None
+            number = places.setdefault((str(value.device), place), len(places))
+            found.append((number, str(value.device), value.is_contiguous()))
+        elif isinstance(value, (dict, list)) and id(value) in places:
+            found.append(places[id(value)])
+        elif isinstance(value, (dict, list, tuple)):
+            if not isinstance(value, tuple):
+                found.append(places.setdefault(id(value), len(places)))
+            items = [v for _, v in _in_order(value)] if isinstance(value, dict) else value
+            for item in items:
+                visit(item)
+
+    for one in held:
+        visit(one)
+    return found
+
+
+def _in_order(held: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
+    """Return keys and values in an order that does not tell which came first."""
+    return sorted(held.items(), key=lambda item: repr(item[0]))
 
 
 def _values(replica: Replica) -> dict[str, Any]:
@@ -198,24 +259,58 @@ def _values(replica: Replica) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for i, p in enumerate(replica.params):
         for key, value in replica.optimizer.state.get(p, {}).items():
-            found |= _packed(f"state.{i}.{key}", value)
+            name = f"state.{i}.{key}"
+            found |= {name + PARAMETER: True} if _is_memory_of(p, value) else _packed(name, value)
     for g, group in enumerate(replica.optimizer.param_groups):
         own = {key: value for key, value in group.items() if key not in ("params", "param_names")}
         found |= {f"group.{g}.{key}": value for key, value in own.items()}
-    own = attributes(replica.optimizer)
-    return found | {f"own.0.{key}": value for key, value in own.items() if type(value) in PLAIN}
+    own = {"own": attributes(replica.optimizer), "defaults": replica.optimizer.defaults}
+    for kind, held in own.items():
+        found |= {f"{kind}.0.{k}": value for k, value in held.items() if type(value) in PLAIN}
+    return found
 
 
 def _load(replica: Replica, values: Mapping[str, Any]) -> None:
+    optimizer = replica.optimizer
     for name, value in values.items():
         kind, i, key = name.split(".", 2)
-        if kind == "state":
-            replica.optimizer.state[replica.params[int(i)]][key] = value
-        elif kind == "own":
-            setattr(replica.optimizer, key, value)
+        if kind == "own":
+            setattr(optimizer, key, value)
+        elif kind == "state":
+            p = replica.params[int(i)]
+            whole = key.removesuffix(PARAMETER)
+            _put(optimizer.state[p], whole, value if whole == key else p.detach())
         else:
-            group = replica.optimizer.param_groups[int(i)]
-            group[key] = tuple(value) if isinstance(group.get(key), tuple) else value
+            _put(
+                optimizer.defaults if kind == "defaults" else optimizer.param_groups[int(i)],
+                key,
+                value,
+            )
+
+
+def _is_memory_of(p: torch.Tensor, value: Any) -> bool:
+    """Return whether a value is all of a parameter's memory."""
+    return isinstance(value, torch.Tensor) and (value.data_ptr(), value.shape, value.dtype) == (
+        p.data_ptr(),
+        p.shape,
+        p.dtype,
+    )
+
+
+def _put(held: dict[str, Any], key: str, value: Any) -> None:
+    """Set a value; what would be written as this value stays as it was made, whatever its kind."""
+    old = held.get(key)
+    if key not in held or not _written_alike(old, value):
+        held[key] = tuple(value) if isinstance(old, tuple) and isinstance(value, list) else value
+
+
+def _written_alike(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return fingerprint(a) == fingerprint(b)
+    try:
+        return json.dumps(a) == json.dumps(b)
+    except (TypeError, ValueError):
+        return False
 
 
 def _packed(name: str, value: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import torch
 
 from sgdstudy import checks
 from sgdstudy.errors import InputError, failed, quoted
-from sgdstudy.recipe.one_by_one import OneByOne, load_state_dict, state_dict
+from sgdstudy.recipe.one_by_one import OneByOne, as_written, load_state_dict, state_dict
 from sgdstudy.recipe.step import Step
 
 DEFAULT_LR = 1e-3  # of an optimiser by name, and of a class without a default of its own
@@ -233,7 +233,7 @@ def is_complete(alone: OneByOne, w: torch.Tensor) -> bool:
     for gradient in gradients[:3]:
         w, state = alone.update(w, state, _trial_step(w, gradient))
     try:
-        state = load_state_dict(alone.init(w), state_dict(state))
+        state = load_state_dict(alone.init(w), as_written(state_dict(state)))
     except TypeError:
         return False
     for gradient, row in zip(gradients[3:], both[3:], strict=True):

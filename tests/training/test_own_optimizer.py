@@ -1,6 +1,7 @@
 """Optimisers of one's own: the step size that is recorded is used, and replicas never mix."""
 
 import dataclasses
+import enum
 import functools
 import logging
 
@@ -497,7 +498,81 @@ def test_the_trial_leaves_the_global_generator_alone():
 # ---- checkpoints -----------------------------------------------------------------------------
 
 
-KEPT = [NormState, OwnAdafactor, functools.partial(Muon, lr=0.1), Counts]
+class Scaled(Plain):
+    """Takes its steps from step 3 on by what `late` keeps, wherever that is."""
+
+    def late(self, p, group, state):
+        raise NotImplementedError
+
+    def move(self, p, group):
+        state = self.state[p]
+        state["step"] = state.get("step", 0) + 1
+        size = self.late(p, group, state) if state["step"] > 2 else 1.0
+        p -= group["lr"] * size * p.grad
+
+
+class OnDefaults(Scaled):
+    def late(self, p, group, state):
+        self.defaults["n"] = self.defaults.get("n", 1) + 1
+        return 1 / self.defaults["n"]
+
+
+class InSlots(Scaled):
+    __slots__ = ("n",)
+
+    def late(self, p, group, state):
+        self.n = getattr(self, "n", 1) + 1
+        return 1 / self.n
+
+
+class CyclesBetas(Adam):
+    def __init__(self, params):
+        super().__init__(params, lr=torch.tensor(0.1))  # which groups and defaults share
+
+    def step(self):
+        for group in self.param_groups:
+            group["betas"] = (group["betas"][0] * 0.9, 0.99)
+        super().step()
+
+
+class OfItsStart(SGD):
+    def __init__(self, params):
+        decay = abs(float(params[0].detach().flatten()[0]))
+        super().__init__(params, 0.05, momentum=0.5, weight_decay=decay)
+
+
+class KeepsTheParameter(Scaled):
+    def late(self, p, group, state):
+        state["p"] = state.get("p", p.detach())
+        state["mean"] = 0.5 * state.get("mean", 0.0) + 0.5 * state["p"]
+        return 1.0 + state["mean"]
+
+
+class MadeWithATuple(Plain):
+    """Has from the beginning what JSON would change."""
+
+    def __init__(self, params):
+        super().__init__(params)
+        for p in params:
+            self.state[p].update(kind=("a", 1), counts={1: 2})
+
+    def move(self, p, group):
+        assert list(self.state[p].values()) == [("a", 1), {1: 2}]
+        super().move(p, group)
+
+
+KEPT = [
+    NormState,
+    OwnAdafactor,
+    functools.partial(Muon, lr=0.1),
+    Counts,
+    OnDefaults,
+    InSlots,
+    CyclesBetas,
+    OfItsStart,
+    KeepsTheParameter,
+    MadeWithATuple,
+]
 
 
 @pytest.mark.parametrize("optimizer", KEPT)
@@ -553,6 +628,97 @@ def test_what_comes_late_and_cannot_be_kept_is_not_written_then(optimizer):
         rules.state_dict(state)
 
 
+class Phase(enum.IntEnum):
+    MAIN = 2
+
+
+def shape(optimizer, p, group, state):
+    state["shape"] = p.shape
+
+
+def pairs(optimizer, p, group, state):
+    state["window"] = [*state.get("window", ()), (state["step"], 1.0)]
+
+
+def setting(optimizer, p, group, state):
+    group["mark"] = ("warm", 1)
+
+
+def keys(optimizer, p, group, state):
+    state["hits"] = {state["step"] % 4: 1}
+
+
+def phase(optimizer, p, group, state):
+    state["phase"] = Phase.MAIN
+
+
+def array(optimizer, p, group, state):
+    state["m"] = p.grad.numpy().copy()
+
+
+def view(optimizer, p, group, state):
+    state["m"] = torch.zeros(2 * p.numel())
+    state["half"] = state["m"][: p.numel()]
+
+
+def one_list(optimizer, p, group, state):
+    state["a"] = state["b"] = [1.0]
+
+
+def transposed(optimizer, p, group, state):
+    state["m"] = torch.zeros(3, 2).T
+
+
+def nested(optimizer, p, group, state):
+    state["m"] = {"m": torch.zeros_like(p)}
+
+
+def no_dict(optimizer, p, group, state):
+    optimizer.state[p] = p.grad
+
+
+def no_setting(optimizer, p, group, state):
+    group.pop("damp", None)
+
+
+def no_default(optimizer, p, group, state):
+    optimizer.defaults.pop("damp", None)
+
+
+def new_group(optimizer, p, group, state):
+    if state["step"] == 3:
+        optimizer.param_groups.append({"params": [], "lr": 0.1})
+
+
+def on_the_parameter(optimizer, p, group, state):
+    p.seen = state["step"]
+
+
+def in_a_default(optimizer, p, group, state):
+    optimizer.defaults["seen"] = [state["step"]]
+
+
+OTHERWISE = [shape, pairs, setting, keys, phase, array, view, one_list, transposed, nested]
+OTHERWISE += [no_dict, no_setting, no_default, new_group, on_the_parameter, in_a_default]
+
+
+@pytest.mark.parametrize("late", OTHERWISE)
+def test_what_would_come_back_otherwise_is_not_written(late):
+    class Own(Scaled):
+        def late(self, p, group, state):
+            late(self, p, group, state)
+            return 1.0
+
+    rule, w = OneByOne(Own, [(3,)]), CURVE.initial([0, 1])
+    state = rule.init(w)
+    for _ in range(2):
+        w, state = rule.update(w, state, rules.Step(torch.ones(2, 3), torch.zeros(2)))
+    rules.state_dict(state)
+    w, state = rule.update(w, state, rules.Step(torch.ones(2, 3), torch.zeros(2)))
+    with pytest.raises(TypeError, match=r"in a form that no checkpoint holds"):
+        rules.state_dict(state)
+
+
 def test_what_cannot_be_kept_is_not_written():
     rule = rule_of(Remembers)
     assert not rule.complete
@@ -560,13 +726,23 @@ def test_what_cannot_be_kept_is_not_written():
         rules.state_dict(rule.init(torch.zeros(2, 3)))
 
 
+class AddsAGroup(Scaled):
+    def late(self, p, group, state):
+        if state["step"] == 50:
+            self.param_groups.append({"params": [], "lr": 0.1})
+        return 1.0
+
+
 @pytest.mark.slow
-def test_a_tracked_run_goes_on_without_a_checkpoint_that_cannot_be_written(store, caplog):
+@pytest.mark.parametrize("optimizer", [Remembers, AddsAGroup])
+def test_a_tracked_run_goes_on_without_a_checkpoint_that_cannot_be_written(
+    optimizer, store, caplog
+):
     caplog.set_level(logging.WARNING, "sgdstudy")
     start = Invocation.start(open_store(store), "own")
     invocation = dataclasses.replace(start, checkpoint_seconds=0.0)
     _, history = train_arm(
-        invocation, "kept", ss.Arm(CURVE, optimizer=Remembers, epochs=200, batch_size=10), False
+        invocation, "kept", ss.Arm(CURVE, optimizer=optimizer, epochs=200, batch_size=10), False
     )
     assert history.stop_reason.tolist() == ["max_epochs"]
     assert sum("no new checkpoint" in line for line in caplog.messages) == 1
