@@ -20,7 +20,7 @@ from typing import Any
 
 from sgdstudy.tracking.code import Code
 
-MOST_FILES = 50  # that a script may be made of
+BY_NAME = ("import_module", "__import__")  # what imports the module of a name
 LONGEST_FILE = 1_000_000  # bytes of one
 
 _folders: list[Path] = []  # of scripts that were loaded, resolved
@@ -66,13 +66,13 @@ def loading(script: str | Path) -> Iterator[None]:
 def files_of(script: str | Path) -> dict[str, Path]:
     """Return the script and what it imports from its own folder, by name relative to it.
 
-    They are read, not run: an import whose name is computed is not seen. `MOST_FILES` at the most.
+    They are read, not run: an import whose name is computed is not seen.
     """
     folder, found = _folder_of(script), dict[str, Path]()
     if folder is None:
         return {}
     waiting = [Path(script).resolve()]
-    while waiting and len(found) < MOST_FILES:
+    while waiting:
         path = waiting.pop(0)
         name = path.relative_to(folder).as_posix()
         if name not in found and path.is_file():
@@ -192,7 +192,13 @@ def _imports(path: Path, folder: Path) -> list[str]:
             above = package[: len(package) - node.level + 1] if node.level else ()
             start = [*above, *filter(None, [node.module])]
             names += [".".join([*start, alias.name]) for alias in node.names] + [".".join(start)]
+        elif isinstance(node, ast.Call) and _called_name(node.func) in BY_NAME:
+            names += [str(a.value) for a in node.args[:1] if isinstance(a, ast.Constant)]
     return names
+
+
+def _called_name(function: ast.expr) -> str:
+    return str(getattr(function, "id", getattr(function, "attr", "")))
 
 
 def _files(name: str, folder: Path) -> Sequence[Path]:

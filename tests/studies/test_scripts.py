@@ -94,6 +94,13 @@ def experiments(tmp_path, monkeypatch):
         ("from parts.values import LR", {"parts/values.py": "LR = 1e-4"}),
         ("from _one import LR", {"_one.py": "from _two import LR", "_two.py": "LR = 1e-4"}),
         ("from other_script import LR", {"other_script.py": "LR = 1e-4\nSTUDY = None"}),
+        ("import importlib; LR = importlib.import_module('named').LR", {"named.py": "LR = 1e-4"}),
+        ("LR = __import__('named_too').LR", {"named_too.py": "LR = 1e-4"}),
+        (
+            "from chain_0 import LR",
+            {f"chain_{i}.py": f"from chain_{i + 1} import LR" for i in range(70)}
+            | {"chain_70.py": "LR = 1e-4"},
+        ),
     ],
     ids=lambda value: str(value)[:30],
 )
