@@ -48,8 +48,8 @@ modes of dispatch and functions, hooks on saved tensors, on all modules and on a
 stretches, or while a run trains, is not seen.
 
 **Not promised.** Steps of the chunk that was being computed are gone with their process; a chunk is
-256 steps at first (of quick compiled ones up to 4096) and never longer than all the steps before it,
-without a stop rule than three times as many. Of a loop of one's own that logs a step at a time
+256 steps at first (of quick compiled ones up to 4096) and never longer than all the steps before
+it, without a stop rule than three times as many. Of a loop of one's own that logs a step at a time
 (`RunSink.log`), a kill loses what came within a second of the last block written; any other end, an
 exception or Ctrl-C, writes that too. A study does not *begin* on a server that does not answer: it
 says so in one line. Runs of another machine are closed only there,

@@ -68,6 +68,6 @@ def fastest_steps(
     best = np.array(min(itertools.product(*np.log(GRID[:parts])), key=log_factor))
     for _ in range(ROUNDS):
         simplex = best + np.vstack([np.zeros(parts), np.eye(parts) / 5])
-        options = {"initial_simplex": simplex, "xatol": 1e-8, "fatol": 1e-10, "maxiter": 100}
+        options = {"initial_simplex": simplex, "xatol": 1e-8, "fatol": 1e-10, "maxiter": 200}
         best = minimize(log_factor, best, method="Nelder-Mead", options=options).x
     return Fastest(*steps(best), float(np.exp(log_factor(best))))
