@@ -58,7 +58,8 @@ class Misbehaving:
     def __init__(self, folder: Path | None = None, certificate: Path | None = None) -> None:
         self.kind, self.after, self.seen, self.stopped = "", 0, [], threading.Event()
         self.wrong: Any = None
-        self._client = None if folder is None else _mlflow(folder)
+        self._before: dict[str, str | None] = {}
+        self._client = None if folder is None else self._mlflow(folder)
         self._lock = threading.Lock()
         outer = self
 
@@ -95,6 +96,29 @@ class Misbehaving:
         self.stopped.set()
         self.server.shutdown()
         self.server.server_close()
+        for name, value in self._before.items():  # else stores of later tests lie on this server
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+    def _mlflow(self, folder: Path) -> Any:
+        """Return a client of MLflow's own application, on a store in the folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, value in {
+            "FILE_STORE": f"sqlite:///{folder}/mlflow.db",
+            "ARTIFACT_ROOT": "mlflow-artifacts:/",
+            "SERVE_ARTIFACTS": "true",
+            "ARTIFACT_DESTINATION": str(folder / "artifacts"),
+        }.items():
+            self._before[f"_MLFLOW_SERVER_{name}"] = os.environ.get(f"_MLFLOW_SERVER_{name}")
+            os.environ[f"_MLFLOW_SERVER_{name}"] = value
+        with warnings.catch_warnings():  # of the web frameworks that MLflow is built on
+            warnings.simplefilter("ignore")
+            import mlflow.server.auth
+            from mlflow.server import app, handlers
+
+        assert mlflow.server.auth  # imported by a request, later, it would warn
+        # MLflow keeps one of each a process: those of a server before this one
+        handlers._tracking_store = handlers._model_registry_store = handlers._artifact_repo = None
+        return app.test_client()
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         """Answer a request, well or not."""
@@ -171,24 +195,6 @@ def _send(
     handler.send_header("Content-Length", str(len(said)))
     handler.end_headers()
     handler.wfile.write(said)
-
-
-def _mlflow(folder: Path) -> Any:
-    """Return a client of MLflow's own application, on a store in the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    os.environ["_MLFLOW_SERVER_FILE_STORE"] = f"sqlite:///{folder}/mlflow.db"
-    os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = "mlflow-artifacts:/"
-    os.environ["_MLFLOW_SERVER_SERVE_ARTIFACTS"] = "true"
-    os.environ["_MLFLOW_SERVER_ARTIFACT_DESTINATION"] = str(folder / "artifacts")
-    with warnings.catch_warnings():  # of the web frameworks that MLflow is built on
-        warnings.simplefilter("ignore")
-        import mlflow.server.auth
-        from mlflow.server import app, handlers
-
-    assert mlflow.server.auth  # imported by a request, later, it would warn
-    # MLflow keeps one of each a process: those of a server before this one
-    handlers._tracking_store = handlers._model_registry_store = handlers._artifact_repo = None
-    return app.test_client()
 
 
 @contextmanager

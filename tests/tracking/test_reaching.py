@@ -227,7 +227,8 @@ def test_another_machine_goes_through_the_proxy_and_its_no_is_one_line(proxy):
     with pytest.raises(ss.InputError, match="answers with error 503") as error:
         open_store("http://mlflow.example.org:5000")
     assert one_line(error)
-    assert len(proxy.seen) == 1
+    assert proxy.seen  # more than once: the first answer may be the one that fails
+    assert all(path.startswith("http://mlflow.example.org:5000/") for path in proxy.seen)
 
 
 @pytest.mark.parametrize(
