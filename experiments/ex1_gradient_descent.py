@@ -38,17 +38,17 @@ def arms(o):
         yield f"lr {lr}", full.but(lr=float(lr), charted=lr in CHARTED)
     best = ss.expect(full).lr_best_for_epsilon
     for arm, share in BEST.items():
-        near = full.but("the step that theory finds best, or near it", lr=share * best)
+        near = full.but("the step that theory finds best, or near it", lr=ss.rounded(share * best))
         yield arm, near.but(charted=share == 1, reveals=True)
     long = full.but("the best rate in the long run", epochs=min(o.epochs, 2000), stop=None)
-    fastest = ss.expect(full).lr_best_asymptotic
+    fastest = ss.rounded(ss.expect(full).lr_best_asymptotic)
     yield "lr fastest", long.but(lr=fastest, dtype="float64", reveals=True)
     yield "lr 2e-4, float64", full.but("less rounding", dtype="float64")
     still = full.but("until nothing moves", lr=FLOOR, epochs=2 * o.epochs, stop=None)
     yield "float32 floor", still.but(reveals=True)
     form = full.problem.replace(loss=sum_of_squares)
     sums = full.but("sum form, same step", problem=form, stop=("running", o.epsilon * D))
-    yield "sum, lr 2e-4/d", sums.but("sum form, step divided by d", lr=2e-4 / D)
+    yield "sum, lr 2e-4/d", sums.but("sum form, step divided by d", lr=ss.rounded(2e-4 / D))
     yield "sum, lr 2e-4", sums
 
 

@@ -65,6 +65,7 @@ def arms(o):
         arm = ss.Arm(problem(case.d), "", **given, **same)
         known = ss.expect(arm)
         lr, m = case.share * float(known.mean_square_lr_limit), case.d / case.size
+        lr = ss.rounded(lr)
         time = o.times / 3 if o.quick else o.times
         each = int(np.ceil(time / (lr * known.eigenvalues[0] * m)))
         arm = arm.but(lr=lr, epochs=len(PHASES) * each)

@@ -29,7 +29,7 @@ def arms(o):
     # in longer epochs rounding would be all that is left
     clean = ss.Arm(ss.problems.even_parabola(2, 200), "its mean square grows", batch_size=1)
     clean = clean.but(order="with_replacement", diagnostics="off", metrics=["full_loss"])
-    beyond = {"lr": 1.3 * float(ss.expect(clean).mean_square_lr_limit), "epochs": 3}
+    beyond = {"lr": ss.rounded(1.3 * float(ss.expect(clean).mean_square_lr_limit)), "epochs": 3}
     clean = clean.but(color="green")  # the other panel has the colours of its lines
     yield NOISELESS, clean.but(seeds=o.seed_range(), record_rows=20_000, **beyond)
     if o.quick:
@@ -47,7 +47,7 @@ def arms(o):
     steps = 3 * ss.expect(curve.but(lr=curve.config.lr / 4)).path(0.1).steps / 4
     few = {"seeds": half[: max(2, o.seeds // 4)], "epochs": int(np.ceil(steps / curve.problem.d))}
     yield BETWEEN, curve.but(lr=1.2 * curve.config.lr, **few)
-    yield BEYOND, curve.but(lr=1.2 * ss.expect(curve).almost_sure_lr_limit(), **few)
+    yield BEYOND, curve.but(lr=ss.rounded(1.2 * ss.expect(curve).almost_sure_lr_limit()), **few)
 
 
 def claims(o, runs):

@@ -79,12 +79,13 @@ def arms(o):
     random = same | {"batch_size": 1, "order": "with_replacement", "seeds": o.seed_range()}
     for kappa, noise, rule in product(kappas(o), (ONE, ALL), RULES):
         found, given = best(kappa, rule, noise), random if noise == ONE else same
-        options = {"momentum": found.momentum} if rule != "descent" else {}
+        lr, momentum = (ss.rounded(value, 6) for value in (found.lr, found.momentum))
+        options = {"momentum": momentum} if rule != "descent" else {}
         options |= {"nesterov": True} if rule == "Nesterov" else {}
         steps = np.log(o.target) / np.log(found.factor)  # in the long run
         epochs = 10 + int(2 * steps / (2 if noise == ONE else 1))
         about = ss.say("{rule}, condition number {kappa}", rule=ss.say(rule), kappa=kappa)
-        arm = ss.Arm(problem(kappa), about, lr=found.lr, options=options, epochs=epochs, **given)
+        arm = ss.Arm(problem(kappa), about, lr=lr, options=options, epochs=epochs, **given)
         color, last = DRAWN.get((rule, noise), ("grey",))[0], kappa == kappas(o)[-1]
         yield arm_of(kappa, rule, noise), arm.but(charted=last, color=color)
         if last and noise == ONE:

@@ -46,7 +46,7 @@ def arms(o):
         arm = ss.Arm(problem, batch_size=size, order="with_replacement", **same)
         known = ss.expect(arm)
         for share in SHARES:
-            lr = share * float(known.mean_square_lr_limit)
+            lr = ss.rounded(share * float(known.mean_square_lr_limit))
             epochs = np.ceil(o.times / (lr * known.eigenvalues[0]) * size / problem.d)
             given = {"lr": lr, "epochs": max(FEWEST, int(epochs)), "charted": share == SHARES[2]}
             for name, order in ORDERS.items():

@@ -53,7 +53,8 @@ def arms(o):
 
     same = {"batch_size": 1, "order": "stream", "diagnostics": "off", "record_rows": 60_000}
     same |= {"metrics": ["loss", "w1"], "seeds": list(o.seed_range())[: 16 if o.quick else None]}
-    decay = {"schedule": "inverse_time", "schedule_options": {"decay": LRS[3] * slowest}}
+    fall = ss.rounded(LRS[3] * slowest)
+    decay = {"schedule": "inverse_time", "schedule_options": {"decay": fall}}
     decay |= {"epochs": epochs(LRS[3]), "seeds": o.seed_range()}
     for words, velocity in VELOCITY.items():
         moves, world = ss.problems.drifting_parabola(velocity, NOISE, D), ss.say(WORLDS[words])

@@ -46,7 +46,8 @@ def arms(o):
             # of the network, the limit of its last layer: its Hessian is at most |units|² / 2
             middle = ss.expect(arm).first_lr(4 / 33 if problem.least_squares is None else None)
             for k in (-2, 0, 2) if o.quick else range(-3, 4):
-                lr, about = middle * 10 ** (k / 2), ss.say("step size {k:+} of the grid", k=k)
+                lr = ss.rounded(middle * 10 ** (k / 2))
+                about = ss.say("step size {k:+} of the grid", k=k)
                 charted = name == "curve" and k == 0
                 yield f"{name}, {rule}, lr {lr:.2g}", arm.but(about, lr=lr, charted=charted)
 

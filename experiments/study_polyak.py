@@ -42,7 +42,7 @@ def arms(o):
     for world, noise in WORLDS.items():
         problem = ss.problems.even_parabola(1, 100, noise, START)
         arm = ss.Arm(problem, "constant", batch_size=10, **same)
-        lr = SHARE * float(ss.expect(arm).mean_square_lr_limit)
+        lr = ss.rounded(SHARE * float(ss.expect(arm).mean_square_lr_limit))
         arm = arm.but(charted=noise > 0)
         yield f"{world}: constant", arm.but(lr=lr, color="blue")  # as in the other world
         polyak = arm.but(optimizer="polyak", lr=1e3)  # no step is as large

@@ -25,7 +25,7 @@ def arms(o):
     stable = ss.Arm(
         ss.problems.curve().replace(exact=False),  # the Hessian is measured, not known
         "one Hessian",
-        lr=0.9 * limit,
+        lr=ss.rounded(0.9 * limit),
         epochs=300,
         dtype="float64",
         diagnostics=[SHARPNESS],
@@ -34,7 +34,7 @@ def arms(o):
     )
     yield STABLE, stable.but(color="grey")
     for name, options in GROWING.items():
-        lr = SHARE * limit * ss.theory.sharpness_limit(1.0, **options) / 2
+        lr = ss.rounded(SHARE * limit * ss.theory.sharpness_limit(1.0, **options) / 2)
         yield name, stable.but(lr=lr, options=options)
 
 
@@ -45,12 +45,12 @@ def claims(o, runs):
     yield ss.Claim("change_of_sharpness", "all quadratics", max(change), CONSTANT, identity=True)
     rises = int((np.diff(runs[STABLE].array("steps", "full_loss"), axis=0) > 0).sum())
     yield ss.Claim("rises_of_the_loss", STABLE, rises, DESCENT)
+    sharpness = 2 / ss.theory.lr_limit(ss.problems.curve().least_squares)
     for arm, options in GROWING.items():
-        limit = ss.theory.sharpness_limit(1.0, **options)  # of lr times the sharpness
-        law = ss.theory.growth_per_step(SHARE, limit, **options)
+        law = ss.theory.growth_per_step(runs[arm].config.lr, sharpness, **options)
         loss = runs[arm].array("steps", "full_loss")[:, 0]
         measured = (loss[-1] / loss[-1 - LAST]) ** (1 / LAST)
-        # sums over d samples are rounded: two losses, the gradient, the eigenvalue in lr
+        # sums over d samples are rounded: two losses, the gradient, the eigenvalue
         off = 4 * runs[arm].problem.d * np.finfo(float).eps * law
         yield ss.Claim("growth_per_step", arm, measured, ss.Known(law, off, ROOTS))
 

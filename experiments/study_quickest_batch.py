@@ -60,7 +60,8 @@ def arms(o):
             **kept,
         )
         known = ss.expect(arm)
-        arm = arm.but(lr=SHARE * float(known.mean_square_lr_limit if size else known.lr_limit))
+        limit = known.mean_square_lr_limit if size else known.lr_limit
+        arm = arm.but(lr=ss.rounded(SHARE * float(limit)))
         steps = 1.5 * len(ss.expect(arm).path(EPSILON).excess)
         yield (
             f"to the target, B={size or 'd'}",

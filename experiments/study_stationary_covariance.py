@@ -63,7 +63,7 @@ def arms(o):
     for size in SIZES:
         known = ss.expect(arm.but(batch_size=size))
         for share in SHARES:
-            lr = share * float(known.mean_square_lr_limit)
+            lr = ss.rounded(share * float(known.mean_square_lr_limit))
             epochs = int(np.ceil(o.times / (lr * known.eigenvalues[0]) / 3))  # of three batches
             about = ss.say("batches of {n}, of 12 samples", n=size)
             shown = {"charted": share == SHARES[-1], "color": COLORS[size][0]}

@@ -43,11 +43,14 @@ def lines(lr, mu, n):
     """Return what is special of every line: a constant step lr, least curvature mu, n steps."""
     schedules = {  # lr / (1 + lr mu t) is 1 / (mu t) in the end
         "warm-up": ("LinearLR", {"start_factor": 0.1, "total_iters": max(1, n // 5)}),
-        "1/sqrt(t)": ("inverse_sqrt", {"decay": lr * mu}),
+        "1/sqrt(t)": ("inverse_sqrt", {"decay": ss.rounded(lr * mu)}),
         "cosine": ("CosineAnnealingLR", {}),
         "linear": ("LinearLR", {"start_factor": 1.0, "end_factor": 0.0}),
         "steps": ("StepLR", {"step_size": max(1, n // 4), "gamma": 0.3}),
-        **{line: ("inverse_time", {"decay": lr * mu * guess}) for line, guess in GUESSES.items()},
+        **{
+            line: ("inverse_time", {"decay": ss.rounded(lr * mu * guess)})
+            for line, guess in GUESSES.items()
+        },
     }
     yield "constant", {"lr": lr}
     for line, (name, options) in schedules.items():
@@ -65,7 +68,7 @@ def arms(o):
         problem = ss.problems.even_parabola(1, 100, noise, START)
         arm = ss.Arm(problem, batch_size=10, record_rows=20_000, **same)  # epochs are all kept
         known = ss.expect(arm)
-        lr = SHARE * float(known.mean_square_lr_limit)
+        lr = ss.rounded(SHARE * float(known.mean_square_lr_limit))
         for line, own in lines(lr, known.eigenvalues[0], arm.n_steps):
             # the gradient of a mean of the parameters is not recorded
             charted = noise > 0 and line in SHOWN and line not in MEANS

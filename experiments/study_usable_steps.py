@@ -41,13 +41,13 @@ def arms(o):
     usable = ss.expect(along).usable_lr(o.epsilon, low=2e-4, high=3e-4)
     for (name, factor), color in zip(NEAR.items(), COLORS, strict=True):
         about = ss.say("{factor} times the largest usable step", factor=factor)
-        near = along.but(about, lr=factor * usable)
+        near = along.but(about, lr=ss.rounded(factor * usable))
         yield name, near.but(color=color)
     drawn = sgd.but(order="shuffle", diagnostics="full", seeds=o.seed_range())
     zero = ss.theory.lyapunov_zero_lr(sgd.problem, 10, low=3e-4, high=8e-4)
     for (name, factor), color in zip(BESIDE.items(), COLORS, strict=True):
         about = ss.say("{factor} times the zero of the exponent", factor=factor)
-        near = drawn.but(about, lr=factor * zero)
+        near = drawn.but(about, lr=ss.rounded(factor * zero))
         yield name, near.but(charted=False, color=color)
 
 

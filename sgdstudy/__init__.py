@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # for mypy and editors: the names of `_PUBLIC` and `_MODULES`
     from sgdstudy.history.compare import summary
     from sgdstudy.history.elsewhere import load_losses
     from sgdstudy.history.history import History, load_history
-    from sgdstudy.known import Known
+    from sgdstudy.known import Known, rounded
     from sgdstudy.language import say, to_say
     from sgdstudy.problems.problem import Problem
     from sgdstudy.recipe import orders
@@ -57,6 +57,7 @@ _PUBLIC = {
     "expect": "sgdstudy.theory.expect",
     "Estimate": "sgdstudy.theory.estimates",
     "Known": "sgdstudy.known",
+    "rounded": "sgdstudy.known",
     "say": "sgdstudy.language",
     "to_say": "sgdstudy.language",
     "check": "sgdstudy.course.check",

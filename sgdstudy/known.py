@@ -45,3 +45,20 @@ class Known:
 
     def __format__(self, spec: str) -> str:
         return format(self.value, spec)
+
+
+def rounded(value: float | Known, digits: int = 10) -> float:
+    """Return a setting that theory gives, to the digits that every process finds.
+
+    Its last bits depend on the processor, on threads, and on where arrays lie in memory: another
+    process trains with another step size, and does not take a stopped run over.
+
+    Args:
+        value: such as a share of a limit of the step size.
+        digits: significant ones.
+
+    Example:
+        >>> rounded(0.04999999999999998), rounded(Known(2 / 3), 4)
+        (0.05, 0.6667)
+    """
+    return float(f"{float(value):.{digits}g}")

@@ -24,8 +24,8 @@ PUBLIC = """
     Arm Claim Estimate History InputError Interrupted Known Options Problem Result SgdstudyError
     StoreError Study Trajectory TrainConfig check compare expect export figures load_claims
     load_epochs load_history load_losses load_runs load_steps orders predicted_claims problems
-    quantities run say sgd standard_error study summary sweep text theory time_to_target to_say
-    track train tuning
+    quantities rounded run say sgd standard_error study summary sweep text theory time_to_target
+    to_say track train tuning
 """
 ALONE = """
 import os, sys

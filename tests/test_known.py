@@ -31,3 +31,11 @@ def test_it_is_exact_and_unsigned_where_nothing_is_said():
 
 def test_what_is_within_stays_a_distance_whatever_it_is_divided_by():
     assert (ss.Known(1.0, 0.5) / -2) == ss.Known(-0.5, 0.25)
+
+
+@pytest.mark.parametrize("value", [0.05, 2 / 3, 1e-300, 12345678901234.0, -3.5e-4, 0.0])
+def test_rounded_is_the_same_of_values_that_differ_in_their_last_bits(value):
+    near = [value * (1 + k * 2**-52) for k in range(-8, 9)]
+    assert {ss.rounded(v) for v in near} == {ss.rounded(value)}
+    assert ss.rounded(value) == pytest.approx(value, rel=5e-10)
+    assert ss.rounded(ss.Known(value), 3) == float(f"{value:.3g}")

@@ -24,7 +24,7 @@ def planned(line, size):
     given = {"batch_size": size, "order": "with_replacement", "diagnostics": "off"}
     given |= {"metrics": ["full_loss"], "record_rows": 10**9}  # steps are counted: all of them
     arm = ss.Arm(stairs or ss.problems.even_parabola(name=POINTS), **given)
-    return arm.but(lr=share * ss.expect(arm).lr_limit_to_reach(target))
+    return arm.but(lr=ss.rounded(share * ss.expect(arm).lr_limit_to_reach(target)))
 
 
 @cache

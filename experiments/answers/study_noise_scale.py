@@ -22,7 +22,7 @@ def planned(line, size):
     given |= {"metrics": ["full_loss"], "record_rows": 10**9}  # every step counts
     (target, share, _), problem = LINES[line], stairs or ss.problems.even_parabola(name=POINTS)
     arm = ss.Arm(problem, **given)
-    return arm.but(lr=share * ss.expect(arm).lr_limit_to_reach(target))
+    return arm.but(lr=ss.rounded(share * ss.expect(arm).lr_limit_to_reach(target)))
 
 
 @cache

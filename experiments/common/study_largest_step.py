@@ -20,4 +20,4 @@ def planned(line, size, excess=None):
     given = {"batch_size": size, "order": "with_replacement", "diagnostics": "off"}
     given |= {"metrics": ["full_loss"], "record_rows": 10**9}  # every step counts
     arm = ss.Arm(stairs or ss.problems.even_parabola(name=POINTS), **given)
-    return arm.but(lr=ss.expect(arm).lr_limit_to_reach(excess or target))
+    return arm.but(lr=ss.rounded(ss.expect(arm).lr_limit_to_reach(excess or target)))

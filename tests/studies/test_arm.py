@@ -1,6 +1,7 @@
 """One line of a comparison: what it holds, what differs in another, what a grid changes of it."""
 
 import dataclasses
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -149,13 +150,35 @@ def test_a_colour_is_declared_by_name_or_by_number_and_two_lines_of_a_chart_diff
 LONG = ["study_edge_of_stability", "study_noise_floor", "study_optimizers", "study_orders"]
 
 
-@pytest.mark.parametrize(
-    ("study", "quick"), [*((s, True) for s in find_scripts()), *((s, False) for s in LONG)]
-)
-def test_a_page_chooses_at_most_six_arms_for_its_charts(study, quick):
+def arms_of(study, quick):
     page = load_study(study)
     has = "quick" in {field.name for field in dataclasses.fields(page.options)}
-    arms = page.placed_arms(page.chosen(**({"quick": quick} if has else {})))
+    return page.placed_arms(page.chosen(**({"quick": quick} if has else {})))
+
+
+EVERY_PAGE = pytest.mark.parametrize(
+    ("study", "quick"), [*((s, True) for s in find_scripts()), *((s, False) for s in LONG)]
+)
+
+
+@EVERY_PAGE
+def test_every_process_declares_the_same_numbers(study, quick):
+    """As it was seen: 0.04999999999999999 in one, 0.04999999999999998 in the next.
+
+    A setting is a short decimal or a small fraction, which scripts write, or theory's, `rounded`.
+    """
+    for name, arm in arms_of(study, quick).items():
+        given = {"lr": arm.config.lr, **arm.config.options, **arm.config.schedule_options}
+        given.pop("least_loss", None)  # what is left above it falls to the last bits
+        for setting, value in given.items():
+            if isinstance(value, float) and value != ss.rounded(value):
+                fraction = Fraction(value).limit_denominator(100)
+                assert value == pytest.approx(float(fraction), rel=1e-15), (name, setting, value)
+
+
+@EVERY_PAGE
+def test_a_page_chooses_at_most_six_arms_for_its_charts(study, quick):
+    arms = arms_of(study, quick)
     charted = [name for name, arm in arms.items() if arm.charted]
     assert 1 <= len(charted) <= MOST_CHARTED, charted
     shown = in_charts(arms)
