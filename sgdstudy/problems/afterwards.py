@@ -44,6 +44,7 @@ def more(
     codes: list[types.CodeType],
     values: Sequence[Any],
     aside: Sequence[tuple[Any, Mapping[str, Any]]],
+    seen: set[str],
 ) -> Iterator[More]:
     """Yield what is to be written of what was met, which may grow by that.
 
@@ -52,6 +53,7 @@ def more(
         codes: those of the user's functions.
         values: arrays and lists, in the order in which they were met.
         aside: objects, and attributes of theirs that have not been written.
+        seen: spaces that have been looked at since a line of the user's ran last.
     """
     found: dict[str, Space] = {}
     # codes are given tensors
@@ -59,7 +61,9 @@ def more(
     for space in itertools.chain(given, itertools.chain.from_iterable(map(spaces, met))):
         if space.name not in found:
             found[space.name] = space
-            yield from (More(("put", space.name, name), value) for name, value in put_in(space))
+            yield from (
+                More(("put", space.name, name), value) for name, value in put_in(space, seen)
+            )
     wanted = frozenset[str]().union(*map(bytecode.asked_of, codes))
     for where, space in found.items():
         held = space.held if space.owner else {}

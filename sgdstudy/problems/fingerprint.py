@@ -67,7 +67,24 @@ def fingerprint(value: Any, what: str = "it") -> str:
     >>> fingerprint(lambda w, x: w[0] * x) == fingerprint(lambda w, x: w[1] * x)
     False
     """
-    walk = _Walk(what)
+    return _fingerprint(value, what, set())
+
+
+def fingerprints(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return the fingerprints of values of one moment, by what they are called.
+
+    Raises:
+        Unseen: see `fingerprint`.
+
+    >>> fingerprints({"lr": 0.1}) == {"lr": fingerprint(0.1)}
+    True
+    """
+    seen: set[str] = set()  # packages are looked at once: nothing runs between
+    return {name: _fingerprint(value, f"the {name}", seen) for name, value in values.items()}
+
+
+def _fingerprint(value: Any, what: str, seen: set[str]) -> str:
+    walk = _Walk(what, seen)
     try:
         walk.add(value)
         walk.finish()
@@ -79,9 +96,9 @@ def fingerprint(value: Any, what: str = "it") -> str:
 class _Walk:
     """Goes through a value and all that it refers to, and writes into a hash what it sees."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, seen: set[str]) -> None:
         self.sha = hashlib.sha256()
-        self.path = [what]
+        self.path, self._seen = [what], seen
         self._met: dict[int, int] = {}  # id of an object -> its number, in the order of the walk
         self._alive: list[Any] = []  # so that no identity is used twice
         self._kinds: list[Any] = [None]  # the classes of the objects that are being walked through
@@ -112,7 +129,8 @@ class _Walk:
 
     def finish(self) -> None:
         """Write what of all that was met is read in another way than by its name."""
-        for one in afterwards.more(self._alive, self._codes, self._values, self._aside):
+        given = self._alive, self._codes, self._values, self._aside
+        for one in afterwards.more(*given, self._seen):
             self._write(*one.names)
             self._calm = one.named_only
             self._within(f"'s {'.'.join(one.names[1:])}", one.value)

@@ -91,14 +91,17 @@ class Space(NamedTuple):
         return f"{self.module}.{self.owner}" if self.owner else self.module
 
 
-def put_in(space: Space) -> list[tuple[str, Any]]:
+def put_in(space: Space, seen: set[str]) -> list[tuple[str, Any]]:
     """Return what someone put into an installed package: names, and what they hold now.
 
     That is what holds anything of the user's, what stands where the package's file has a function,
-    and other defaults than there.
+    and other defaults than there. Spaces in `seen` are as they were; this one is added to them.
     """
-    values = list(space.held.values())
     last = _looked_at.get(space.name)
+    if last is not None and space.name in seen:
+        return last.found
+    seen.add(space.name)
+    values = list(space.held.values())
     if last is None or not last.is_still(values):
         codes = _codes(space)
         around = _Around(codes.get("", ()))

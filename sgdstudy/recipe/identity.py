@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sgdstudy.problems.fingerprint import Unseen, fingerprint
+from sgdstudy.problems.fingerprint import Unseen, fingerprint, fingerprints
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
 
@@ -49,7 +49,7 @@ class Identity:
             own: the script's own options.
         """
         try:
-            found = {k: fingerprint(v, f"the {k}") for k, v in _parts(problem, config).items()}
+            found = fingerprints(_parts(problem, config))
         except Unseen as error:
             return cls({}, str(error))
         return cls({**found, "options": fingerprint(dict(own or {}))})
