@@ -34,7 +34,8 @@ class Code:
 
     Attributes:
         tags: versions, hashes, commit.
-        files: script and helpers by name, as they were when the run began.
+        files: script and what lies in its folder of its helpers, by name, as they were when the run
+            began. Others are in the hash: a repository's modules are many, and may hold secrets.
         diff: what is not committed of the Python files of the script's repository.
     """
 
@@ -54,13 +55,15 @@ class Code:
         if files is None:
             files = {} if path is None or not path.is_file() else {path.name: path}
         texts = {name: path.read_bytes() for name, path in files.items()}
+        home = Path() if path is None else path.resolve().parent
+        kept = {name for name, place in files.items() if place in (path, home / name)}
         tags = dict(package_tags())
         if texts:
             tags[CODE] = _hash(texts)
         commit, changed, diff = _asked_git(path, [*files.values()])
         if commit:
             tags |= {COMMIT: commit, "sgdstudy.git_changed": changed}
-        return cls(tags, texts, diff)
+        return cls(tags, {name: texts[name] for name in texts if name in kept}, diff)
 
     @property
     def same(self) -> dict[str, str]:
