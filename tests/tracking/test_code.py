@@ -237,6 +237,64 @@ def test_no_setting_of_git_keeps_a_change_from_the_diff(project, setting):
     assert "+EPOCHS = 2" in found.diff
 
 
+@pytest.mark.parametrize("setting", ["", "diff.ignoreSubmodules", "submodule.a b.ignore"])
+def test_the_diff_is_that_of_submodules_too(project, tmp_path, setting):
+    """As it was seen: what was not committed in one was told by nothing."""
+    inner, outer = tmp_path / "inner", tmp_path / "outer"
+    for folder in (inner, outer):
+        folder.mkdir()
+        git(folder, "init")
+        for file in ("m.py", "text.txt"):
+            (folder / file).write_text("A = 1\n")
+    for folder, within, place in ((inner, outer, "deep"), (outer, project, "a b")):
+        git(folder, "add", ".")
+        git(folder, "commit", "-m", "first")
+        allowed = ("-c", "protocol.file.allow=always")
+        git(within, *allowed, "submodule", "add", str(folder), place)
+    git(project, "commit", "-m", "second")
+    git(project, *allowed, "submodule", "update", "--init", "--recursive")
+    assert helpers.code_of(script_of(project)).tags["sgdstudy.git_changed"] == "false"
+    if setting:
+        git(project, "config", setting, "all")
+    for folder in (project / "a b", project / "a b" / "deep"):
+        for file in ("m.py", "text.txt"):
+            (folder / file).write_text(f"{folder.name} = 2\n")
+    found = helpers.code_of(script_of(project))
+    assert found.tags["sgdstudy.git_changed"] == "true"
+    assert [line for line in found.diff.splitlines() if line.startswith("+")] == [
+        *("+++ b/a b\t", f"+Subproject commit {git(project / 'a b', 'rev-parse', 'HEAD')}-dirty"),
+        *("+++ b/a b/deep\t", f"+Subproject commit {git(inner, 'rev-parse', 'HEAD')}-dirty"),
+        *("+++ b/a b/m.py\t", "+a b = 2", "+++ b/a b/deep/m.py\t", "+deep = 2"),
+    ]
+    git(project / "a b" / "deep", "checkout", ".")
+    git(project / "a b", "commit", "-a", "-m", "third")
+    diff = helpers.code_of(script_of(project)).diff
+    assert f"+Subproject commit {git(project / 'a b', 'rev-parse', 'HEAD')}\n" in diff
+
+
+TOLD_OF_ANOTHER = [
+    "fatal: detected dubious ownership in repository at '{}'\nTo add an exception\n\n\tgit config",
+    "fatal: unsafe repository ('{}' is owned by someone else)\nTo add an exception",
+]
+
+
+@pytest.mark.parametrize("told", TOLD_OF_ANOTHER)
+def test_a_repository_of_another_user_is_said_once(project, tmp_path, monkeypatch, caplog, told):
+    """As it was seen: no commit, without a word."""
+    text = told.format(tmp_path / "it's").encode()
+
+    def refuses(words, **named):
+        raise subprocess.CalledProcessError(128, words, stderr=text)
+
+    monkeypatch.setattr(code.subprocess, "run", refuses)
+    code._say_of_another.cache_clear()
+    for _ in range(2):
+        assert COMMIT not in helpers.code_of(script_of(project)).tags
+    (line,) = caplog.messages
+    assert line.startswith(f"git tells no commit of {tmp_path}/it's, which belongs to another")
+    assert "git config --global --add safe.directory" in line
+
+
 @pytest.mark.parametrize("failing", ["status", "ls-files", "diff"])
 def test_what_git_does_not_tell_keeps_back_nothing_else(project, monkeypatch, failing):
     """As it was seen: one call that failed, and the commit was not recorded either."""
