@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import traceback
 from pathlib import Path
+from types import ModuleType
 
 from sgdstudy.secrecy import without_secrets
 
@@ -123,12 +125,31 @@ def failed(what: str, error: BaseException, file: str | Path | None = None) -> I
 
 
 def place(error: BaseException, file: str | Path) -> str:
-    """Return in words where in a file, or else in one of its folder, an error came up; or ""."""
+    """Return in words where in a file, or else in one of its folder, an error came up; or "".
+
+    And which file of its folder has the name of a module of Python's, that has not what is asked.
+    """
     file, error = Path(file), error.raised if isinstance(error, Ended) else error
     lines = traceback.extract_tb(error.__traceback__)[::-1]
     own = [line for line in lines if Path(line.filename) == file]
     near = [line for line in lines if Path(line.filename).parent == file.parent]
-    return next((f" ({Path(at.filename).name}, line {at.lineno})" for at in own + near), "")
+    found = [f"{Path(at.filename).name}, line {at.lineno}" for at in (own + near)[:1]]
+    if found and (name := _asked_of(error)) in sys.stdlib_module_names:
+        found += [
+            f"{one.name} beside it is not imported, as Python has a module {name}: rename it"
+            for one in (file.parent / f"{name}.py", file.parent / name)
+            if one.exists()
+        ]
+    return f" ({'; '.join(found)})" if found else ""
+
+
+def _asked_of(error: BaseException) -> str:
+    """Return the module that has not what it was asked for, as an error tells it; or ""."""
+    if isinstance(error, ImportError):
+        return str(error.name).partition(".")[0]
+    if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
+        return error.obj.__name__.partition(".")[0]
+    return ""
 
 
 def reason(error: BaseException) -> str:

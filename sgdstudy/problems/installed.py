@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import operator
 import sys
-import sysconfig
 import types
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
+
+from sgdstudy.whose import is_installed
 
 WRAPPERS = (staticmethod, classmethod, types.MethodType)
 PARTIALS = (functools.partial, functools.partialmethod)
@@ -21,28 +21,10 @@ NAME = operator.itemgetter(0)
 Codes = Mapping[str, Sequence[types.CodeType]]
 
 
-@functools.cache
-def _places() -> tuple[Path, ...]:
-    """Return where Python, installed packages and this one lie."""
-    paths = sysconfig.get_paths()
-    found = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    return (*map(Path, found), Path(__file__).parents[1])
-
-
 def is_installed_module(module: types.ModuleType) -> bool:
     """Whether a module is not the user's own."""
     file = vars(module).get("__file__")
     return module.__name__ in sys.builtin_module_names if file is None else is_installed(file)
-
-
-@functools.cache
-def is_installed(file: str) -> bool:
-    """Whether a file is Python's own, of an installed package, or ours."""
-    if file.startswith("<frozen"):
-        return True
-    path = Path(file)
-    inside = any(path.is_relative_to(place) for place in _places())
-    return inside or not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
 
 
 def is_installed_class(value: type) -> bool:

@@ -279,6 +279,7 @@ def _refuse_side_effects(module: nn.Module, x: torch.Tensor) -> None:
             )
     trial = copied(module)
     before = {name: value.clone() for name, value in trial.named_buffers()}
+    written = {name: parameter._version for name, parameter in trial.named_parameters()}
     with torch.no_grad():
         try:
             undrawn(f"the module {type(module).__name__}", lambda: trial(x))
@@ -288,6 +289,13 @@ def _refuse_side_effects(module: nn.Module, x: torch.Tensor) -> None:
             raise InputError(
                 f"the module failed on x of shape {tuple(x.shape)}: {first_line(error)}"
             ) from error
+    for name, parameter in trial.named_parameters():
+        if parameter._version != written[name]:  # counts what is written in place
+            raise InputError(
+                f"the module's forward pass changes its parameter {name!r}, as F.embedding does "
+                f"with max_norm; replicas could not follow it: let it make new values, as "
+                f"w.clamp(max=1) instead of w.clamp_(max=1)"
+            )
     for name, value in trial.named_buffers():
         if not torch.equal(value, before[name]):
             raise InputError(

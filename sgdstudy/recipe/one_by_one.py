@@ -146,10 +146,13 @@ def state_dict(state: Replicas) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for r, replica in enumerate(state):
         if not (state.rule.complete and _comes_back(replica, state.rule)):
-            name = type(replica.optimizer).__name__
+            name, groups = type(replica.optimizer).__name__, replica.optimizer.param_groups
+            # LBFGS, for one, keeps this very tensor in its state
+            tensors = any(isinstance(group.get("lr"), torch.Tensor) for group in groups)
+            hint = " (give lr as a number, not as a tensor)" * tensors
             raise TypeError(
                 f"the optimizer {name} keeps its state elsewhere than in Optimizer.state, or in a "
-                f"form that no checkpoint holds, see docs/training.md"
+                f"form that no checkpoint holds{hint}, see docs/training.md"
             )
         found |= {f"{r}.{name}": value for name, value in _values(replica).items()}
     return found

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.machinery import ModuleSpec, PathFinder
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any
 
 from sgdstudy.tracking.code import Code
+from sgdstudy.whose import is_installed
 
 BY_NAME = ("import_module", "__import__")  # what imports the module of a name
 LONGEST_FILE = 1_000_000  # bytes of one
@@ -64,22 +66,24 @@ def loading(script: str | Path) -> Iterator[None]:
 
 
 def files_of(script: str | Path) -> dict[str, Path]:
-    """Return the script and what it imports from its own folder, by name relative to it.
+    """Return the script and what of the user's own it imports, by name relative to its folder.
 
-    They are read, not run: an import whose name is computed is not seen.
+    A module of another folder (one on `sys.path`, a package installed with `pip install -e`) has
+    the name that it is imported by. Files are read, not run: an import whose name is computed is
+    not seen.
     """
     folder, found = _folder_of(script), dict[str, Path]()
     if folder is None:
         return {}
-    waiting = [Path(script).resolve()]
+    path = Path(script).resolve()
+    waiting = {path.name: path}
     while waiting:
-        path = waiting.pop(0)
-        name = path.relative_to(folder).as_posix()
-        if name not in found and path.is_file():
+        name, path = waiting.popitem()
+        if path.is_file():
             found[name] = path
-            waiting += [
-                helper for name in _imports(path, folder) for helper in _files(name, folder)
-            ]
+            for helper in _imports(name, path):
+                files = _files(helper, folder)
+                waiting |= {name: path for name, path in files.items() if name not in found}
     return found
 
 
@@ -177,13 +181,16 @@ def _folder_of_importer() -> Path | None:
     return None
 
 
-def _imports(path: Path, folder: Path) -> list[str]:
-    """Return the dotted names that a file imports, lazily too; of a file that is no Python none."""
+def _imports(name: str, path: Path) -> list[str]:
+    """Return the dotted names that a file imports, lazily too; of a file that is no Python none.
+
+    Its name tells the package that it lies in.
+    """
     try:
         tree = ast.parse(_beginning(path))
     except (OSError, SyntaxError, ValueError, RecursionError):
         return []
-    package = path.parent.relative_to(folder).parts
+    package = PurePosixPath(name).parent.parts
     names = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -201,12 +208,28 @@ def _called_name(function: ast.expr) -> str:
     return str(getattr(function, "id", getattr(function, "attr", "")))
 
 
-def _files(name: str, folder: Path) -> Sequence[Path]:
-    """Return the files below a folder that an import of a dotted name reads."""
-    parts = [part for part in name.split(".") if part]
-    found = []
-    if parts and _find(parts[0], folder) is not None:
-        for end in range(1, len(parts) + 1):
-            place = folder.joinpath(*parts[:end])
-            found += [place / "__init__.py", place.with_name(f"{place.name}.py")]
-    return [path for path in found if path.is_file()]
+def _files(name: str, folder: Path) -> dict[str, Path]:
+    """Return the user's own files that an import of a dotted name reads, by name."""
+    root, *parts = [part for part in name.split(".") if part] or [""]
+    spec = (_find(root, folder) or _found_elsewhere(root)) if root else None
+    if spec is None:
+        return {}
+    origin, places = Path(spec.origin or ""), list(spec.submodule_search_locations or ())
+    found = {f"{root}/__init__.py" if places else f"{root}.py": origin}
+    for end in range(1, len(parts) + 1):
+        inner = "/".join(parts[:end])
+        for file in (f"{inner}/__init__.py", f"{inner}.py"):
+            found |= {f"{root}/{file}": Path(place, file) for place in reversed(places)}
+    return {file: path for file, path in found.items() if path.suffix == ".py" and path.is_file()}
+
+
+def _found_elsewhere(name: str) -> ModuleSpec | None:
+    """Return the module of this name that lies in another folder, and is the user's own."""
+    if name in sys.stdlib_module_names or name == "__main__":
+        return None
+    with suppress(Exception):  # whatever finds modules: packages add their own
+        spec = importlib.util.find_spec(name)
+        places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
+        if not any(is_installed(place) for place in places if place):
+            return spec
+    return None

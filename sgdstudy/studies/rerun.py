@@ -171,7 +171,7 @@ def _changed(store: Store, run: TrackedRun, code: Code) -> list[str]:
                 or path.stat().st_size != len(code.copies[name])
                 or path.read_bytes() != code.copies[name]
             ]
-        names_of = ", ".join(others) or in_words("one is gone")
+        names_of = ", ".join(others) or in_words("one that is gone, or lies in another folder")
         lines.append(in_words("files: {names}", names=names_of))
     return lines
 

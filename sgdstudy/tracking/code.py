@@ -9,13 +9,17 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
+import logging
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from sgdstudy.language import say, to_say
 from sgdstudy.tracking.code_lines import of_code
 
 CODE, PACKAGE = "sgdstudy.code", "sgdstudy.package"  # tags: hashes of their texts
@@ -25,6 +29,15 @@ DIFF = "uncommitted.diff"
 LONGEST_FILE = 1_000_000  # bytes of one that is kept; of a longer one only the hash
 LONGEST_DIFF = 200_000
 GIT_SECONDS = 10.0
+log = logging.getLogger("sgdstudy")
+# whatever the user's settings of git are
+STATUS = ("status", "--porcelain=v2", "-z", "--untracked-files=no", "--ignore-submodules=none")
+WORDS = (
+    *("--no-ext-diff", "--no-textconv", "--text", "--no-color", "--no-relative"),
+    *("--submodule=short", "--ignore-submodules=none"),
+)
+SUBMODULE = re.compile(r"1 \S+ S\S* (?:\S+ ){5}(.+)", re.DOTALL)  # of the status: its path
+OF_ANOTHER = re.compile(r"(?:dubious ownership in repository at |unsafe repository \()'(.+)'")
 SETTINGS = ("-c", "core.fsmonitor=false", "-c", "diff.orderFile=/dev/null")
 
 
@@ -34,7 +47,8 @@ class Code:
 
     Attributes:
         tags: versions, hashes, commit.
-        files: script and helpers by name, as they were when the run began.
+        files: script and what lies in its folder of its helpers, by name, as they were when the run
+            began. Others are in the hash: a repository's modules are many, and may hold secrets.
         diff: what is not committed of the Python files of the script's repository.
     """
 
@@ -54,13 +68,15 @@ class Code:
         if files is None:
             files = {} if path is None or not path.is_file() else {path.name: path}
         texts = {name: path.read_bytes() for name, path in files.items()}
+        home = Path() if path is None else path.resolve().parent
+        kept = {name for name, place in files.items() if place in (path, home / name)}
         tags = dict(package_tags())
         if texts:
             tags[CODE] = _hash(texts)
         commit, changed, diff = _asked_git(path, [*files.values()])
         if commit:
             tags |= {COMMIT: commit, "sgdstudy.git_changed": changed}
-        return cls(tags, texts, diff)
+        return cls(tags, {name: texts[name] for name in texts if name in kept}, diff)
 
     @property
     def same(self) -> dict[str, str]:
@@ -122,18 +138,38 @@ def _asked_git(script: Path | None, files: list[Path]) -> tuple[str, str, str]:
     commit = _git(folder, "rev-parse", "HEAD")
     if not commit:
         return "", "", ""
-    found = [_git(folder, "status", "--porcelain", "--untracked-files=no")]
+    status = _git(folder, *STATUS)
+    found = [status]
     if names := [str(path.absolute()) for path in files]:
         found.append(_git(folder, "ls-files", "--others", "--", *names))
     changed = "true" if any(found) else "unknown" if None in found else "false"
-    # whatever the user's settings of git are
-    words = ("--no-ext-diff", "--no-textconv", "--text", "--no-color", "--no-relative")
-    diff = _git(folder, "diff", "HEAD", *words, "--", ":(top)*.py") if found[0] else ""
-    if diff is None:
-        diff = "... git does not tell it\n"
+    diff = _diff(folder, status or "")
     if len(diff) > LONGEST_DIFF:
         diff = f"{diff[:LONGEST_DIFF]}\n... cut: {len(diff):,} characters in all\n"
     return commit.strip(), changed, of_code(diff)
+
+
+def _diff(folder: Path, status: str, place: str = "") -> str:
+    """Return what the Python files of a repository, and of its submodules, differ from its commit.
+
+    Args:
+        folder: one of it.
+        status: what of it is changed, as git tells it.
+        place: the repository's own, in the one that it is a submodule of.
+    """
+    if not status:
+        return ""
+    changed = [found[1] for found in map(SUBMODULE.match, status.split("\0")) if found]
+    names = [f"--src-prefix=a/{place}", f"--dst-prefix=b/{place}"]
+    paths = [":(top)*.py", *(f":(top,literal){path}" for path in changed)]
+    diffs = [_git(folder, "diff", "HEAD", *WORDS, *names, "--", *paths)]
+    top = (_git(folder, "rev-parse", "--show-toplevel") or "").removesuffix("\n")
+    for path in changed if top else ():
+        inner = Path(top, path)
+        if (inner / ".git").exists():  # else git would tell of the outer one
+            told = _git(inner, *STATUS)
+            diffs.append(None if told is None else _diff(inner, told, f"{place}{path}/"))
+    return "".join("... git does not tell it\n" if diff is None else diff for diff in diffs)
 
 
 def _git(folder: Path, *words: str) -> str | None:
@@ -143,7 +179,7 @@ def _git(folder: Path, *words: str) -> str | None:
         What it says; None where it fails, or takes too long.
     """
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
-    environment |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
+    environment |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     try:
         done = subprocess.run(
             ["git", *SETTINGS, *words],
@@ -154,6 +190,20 @@ def _git(folder: Path, *words: str) -> str | None:
             timeout=GIT_SECONDS,
             check=True,
         )
+    except subprocess.CalledProcessError as error:
+        for repository in OF_ANOTHER.findall((error.stderr or b"").decode(errors="replace")):
+            _say_of_another(repository)
+        return None
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.decode(errors="replace")
+
+
+@functools.cache
+def _say_of_another(repository: str) -> None:
+    """Say once that git refuses a repository, since it is another user's."""
+    text = to_say(
+        "git tells no commit of {folder}, which belongs to another user; if you trust it: git "
+        "config --global --add safe.directory {quoted}"
+    )
+    log.warning("%s", say(text, folder=repository, quoted=shlex.quote(repository)))

@@ -267,6 +267,11 @@ def unpack(store: Store, path: Path) -> Unpacked:
                 elif _is_there(store, run_id, about):
                     kind = done.there
                 else:
+                    if _is_there(store, run_id, about, deleted=True):
+                        text = to_say(
+                            "the run {run} was deleted in MLflow; it is added as a new one"
+                        )
+                        log.warning("%s", say(text, run=f"{about['name']} ({run_id[:8]})"))
                     taken = _insert(store, file, run_id, about, names)
                     kind = done.added if taken else done.kept
                 kind.append(run_id)
@@ -397,12 +402,19 @@ def _origin(run_id: str, about: dict[str, Any]) -> str:
     return said if ID.fullmatch(said) else run_id
 
 
-def _is_there(store: Store, run_id: str, about: dict[str, Any]) -> bool:
-    """Whether a store has a run, as itself or unpacked, on whatever way it came here."""
+def _is_there(store: Store, run_id: str, about: dict[str, Any], deleted: bool = False) -> bool:
+    """Whether a store has a run, as itself or unpacked, on whatever way it came here.
+
+    Args:
+        store: where to look.
+        run_id: its id in the packed file.
+        about: what is known of it.
+        deleted: whether it has it as one that was deleted in MLflow.
+    """
     experiment = [store.experiment(about["study"])]
     for known in {run_id, _origin(run_id, about)}:
         for only in (f"tags.`{ORIGIN}` = '{known}'", f"attributes.run_id = '{known}'"):
-            if search(store, experiment, only, most=1):
+            if search(store, experiment, only, most=1, deleted=deleted):
                 return True
     return False
 

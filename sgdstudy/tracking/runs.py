@@ -74,14 +74,20 @@ def experiment_of(store: Store, study: str) -> Experiment | None:
         InputError: it was deleted in MLflow, which shows none of its runs.
     """
     found = store.client.get_experiment_by_name(store.experiment_name(study))
-    if found is not None and found.lifecycle_stage == "deleted":
+    if found is not None:
+        _require_not_deleted(store, found)
+    return found
+
+
+def _require_not_deleted(store: Store, experiment: Experiment) -> None:
+    if experiment.lifecycle_stage == "deleted":
         text = to_say(
             "{name} was deleted in MLflow; restore it: MLFLOW_TRACKING_URI={store} "
             "mlflow experiments restore -x {id}"
         )
         where = shlex.quote(store.shown)
-        raise InputError(say(text, name=found.name, store=where, id=found.experiment_id))
-    return found
+        which = {"name": experiment.name, "id": experiment.experiment_id}
+        raise InputError(say(text, store=where, **which))
 
 
 def every_experiment(store: Store) -> list[Experiment]:
@@ -236,10 +242,23 @@ def search(
     only: str,
     order: Sequence[str] = ("start_time DESC",),
     most: int = MOST,
+    deleted: bool = False,
 ) -> list[TrackedRun]:
-    """Return the first runs that a filter of MLflow leaves, the latest first."""
+    """Return the first runs that a filter of MLflow leaves, the latest first.
+
+    Args:
+        store: where to look.
+        experiment_ids: MLflow's ids.
+        only: the filter.
+        order: what they are sorted by.
+        most: how many.
+        deleted: those that were deleted in MLflow instead of the others.
+    """
+    from mlflow.entities import ViewType
+
+    kind = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
     found = store.client.search_runs(
-        list(experiment_ids), only, max_results=most, order_by=list(order)
+        list(experiment_ids), only, kind, max_results=most, order_by=list(order)
     )
     return [TrackedRun.of(run) for run in found]
 
@@ -248,13 +267,21 @@ def find_run(store: Store, run_id: str) -> TrackedRun:
     """Return the run of this id.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or it was deleted in MLflow, or its study was.
     """
     try:
-        return TrackedRun.of(store.client.get_run(run_id))
+        found = store.client.get_run(run_id)
     except Refused:
         text = to_say("there is no run {run} in {store}; ss.load_runs(study).run_id lists them")
         raise InputError(say(text, run=repr(run_id), store=store.shown)) from None
+    if found.info.lifecycle_stage == "deleted":
+        _require_not_deleted(store, store.client.get_experiment(found.info.experiment_id))
+        text = to_say(
+            "the run {run} was deleted in MLflow; restore it: MLFLOW_TRACKING_URI={store} "
+            "mlflow runs restore --run-id {run}"
+        )
+        raise InputError(say(text, run=run_id, store=shlex.quote(store.shown)))
+    return TrackedRun.of(found)
 
 
 def place_of(store: Store, run: TrackedRun) -> Path | None:

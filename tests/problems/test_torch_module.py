@@ -5,6 +5,7 @@ import pytest
 import torch
 from conftest import literal, one_line, small_curve
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import sgdstudy as ss
@@ -125,6 +126,27 @@ class Embedded(nn.Module):
         return self.b(self.e(x).reshape(len(x), 4))
 
 
+class Writes(nn.Module):
+    """Writes into its own parameter, in the forward pass."""
+
+    def __init__(self, write, start):
+        super().__init__()
+        self.w, self.write = nn.Parameter(torch.full((5, 1), start)), write
+
+    def forward(self, x):
+        self.write(self.w)
+        return F.embedding(x[:, 0], self.w)
+
+
+def renormed(w):
+    F.embedding(torch.arange(5), w, max_norm=1.0)
+
+
+@torch.no_grad()
+def clamped(w):
+    w.clamp_(max=1.0)
+
+
 CODES = torch.arange(len(X))[:, None] % 5
 EMBEDDINGS = [nn.Embedding, nn.EmbeddingBag]
 
@@ -141,6 +163,11 @@ EMBEDDINGS = [nn.Embedding, nn.EmbeddingBag]
         *(
             (Embedded(kind, max_norm=0.5), CODES, "the module holds e, .*leave max_norm out")
             for kind in EMBEDDINGS
+        ),
+        *(
+            (Writes(write, start), CODES, "changes its parameter 'w', .*let it make new values")
+            for write in (renormed, clamped)
+            for start in (0.1, 3.0)  # nothing is changed there yet; all is
         ),
     ],
 )

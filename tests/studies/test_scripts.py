@@ -183,6 +183,25 @@ def test_a_script_takes_the_place_of_no_module(experiments, name):
     assert load_study(name).name == name
 
 
+@pytest.mark.parametrize("how", ["imports", "lazy"])
+@pytest.mark.parametrize("file", ["{}.py", "{}/values.py"])
+@pytest.mark.parametrize("name", ["random", "json"])
+@pytest.mark.parametrize(
+    "statement", ["from {} import LR", "import {0}; {0}.LR", "import {}.values"]
+)
+def test_a_helper_named_like_a_module_of_python_is_named(experiments, how, file, name, statement):
+    """As it was seen: "cannot import name 'LR' from 'random'", and the file says `LR = 0.1`."""
+    file = file.format(name)
+    (experiments / file).parent.mkdir(exist_ok=True)
+    (experiments / file).write_text("LR = 0.1")
+    write(experiments / "page.py", **{how: statement.format(name)})
+    with pytest.raises(ss.InputError) as error:
+        load_study("page").placed_arms(ss.Options())
+    told = f"; {file.partition('/')[0]} beside it is not imported, as Python has a module {name}: "
+    assert f"{told}rename it" in str(error.value)
+    assert one_line(error)
+
+
 def test_no_package_finds_a_file_of_a_script_folder(experiments):
     """Packages ask for others that may be there: a script of that name is not meant."""
     (experiments / "cupy.py").write_text("raise SystemExit('executed')")

@@ -2,6 +2,8 @@
 
 import os
 import subprocess
+import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import pytest
@@ -59,7 +61,11 @@ def project(tmp_path, monkeypatch):
     git(folder, "add", ".")
     git(folder, "commit", "-m", "first")
     monkeypatch.chdir(folder)
-    return folder
+    before = set(sys.modules)
+    yield folder
+    for name in set(sys.modules) - before:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__spec__", "")):
+            del sys.modules[name]
 
 
 def script_of(project):
@@ -111,6 +117,85 @@ def test_the_same_code_is_that_of_script_and_helpers(project, file, text, same, 
     assert helpers.code_of(script_of(project)).tags[COMMIT] != before.tags[COMMIT]
 
 
+class Editable:
+    """Finds a package as `pip install -e` lets it be found: by a finder of its own."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def find_spec(self, name, path=None, target=None):
+        return PathFinder.find_spec(name, [str(self.folder)]) if path is None else None
+
+
+LAZY = '    import sys; sys.path.insert(0, {!r})\n    import {}\n    yield "arm"'
+IMPORTS = {"helper": "helper", "package": "parts.values", "namespace": "spaced.values"}
+PLACED = [
+    "sys.path of the script",
+    "sys.path when its arms are built",
+    "PYTHONPATH",
+    "pip install -e",
+]
+
+
+@pytest.mark.parametrize("placed", PLACED)
+@pytest.mark.parametrize("kind", IMPORTS)
+def test_the_code_is_that_of_own_modules_in_other_folders_too(project, monkeypatch, placed, kind):
+    """As it was seen: `sys.path.insert(0, "../src"); import helper`, and no edit of it was told."""
+    name, folder = IMPORTS[kind], project / "src"
+    changed = folder / "further.py"
+    for file in ("helper.py", "parts/__init__.py", "parts/values.py", "spaced/values.py"):
+        (folder / file).parent.mkdir(exist_ok=True, parents=True)
+        (folder / file).write_text("import numpy, further\n" if file != "parts/__init__.py" else "")
+    changed.write_text("A = 1\n")
+    (folder / "unused.py").write_text("")
+    script, text = script_of(project), SCRIPT
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    if placed == PLACED[1]:
+        text = SCRIPT.replace('    yield "arm"', LAZY.format(str(folder), name))
+    elif placed == PLACED[0]:
+        text = SCRIPT.replace(
+            "import sgd",
+            f"import sys\nsys.path.insert(0, {str(folder)!r})\nimport {name}\nimport sgd",
+        )
+    else:
+        text = SCRIPT.replace("import sgd", f"import {name}\nimport sgd")
+        if placed == PLACED[2]:
+            sys.path.append(str(folder))
+        else:
+            sys.meta_path.append(Editable(folder))
+    script.write_text(text)
+    study = load_study(str(script))
+    with helpers.beside(script):
+        study.placed_arms(study.options())
+    before = helpers.code_of(script)
+    assert set(before.copies) == {"page.py", "_common.py"}
+    found = set(helpers.files_of(script)) - set(before.copies) - {"parts/__init__.py"}
+    assert found == {f"{name.replace('.', '/')}.py", "further.py"}
+    changed.write_text("A = 2\n")
+    assert helpers.code_of(script).tags[CODE] != before.tags[CODE]
+
+
+@pytest.mark.slow
+def test_the_code_is_the_same_however_a_script_is_called(project, store):
+    (project / "src").mkdir()
+    (project / "src" / "helper.py").write_text("A = 1\n")
+    script, way = script_of(project), f"import sys\nsys.path.insert(0, {str(project / 'src')!r})\n"
+    main = '\nif __name__ == "__main__":\n    STUDY.main()\n'
+    script.write_text(SCRIPT.replace("import sgd", f"{way}import helper\nimport sgd") + main)
+    environment = {**os.environ, "PYTHONPATH": str(Path(ss.__file__).parents[1])}
+    for words in ([script], ["-m", "sgdstudy", "run", "page"]):
+        given = [sys.executable, *words, "--store", store]
+        subprocess.run(given, env=environment, capture_output=True, check=True)
+    given = "import sgdstudy as ss; ss.run('page', store=sys.argv[1], jobs=2)"
+    given = [sys.executable, "-c", f"import sys\n{given}", store]
+    subprocess.run(given, env=environment, capture_output=True, check=True)
+    opened = open_store(store)
+    ids = ss.load_runs("page", invocation="all", store=store).run_id
+    assert len(ids) == 3
+    assert len({find_run(opened, run_id).tags[CODE] for run_id in ids}) == 1
+
+
 def test_a_script_that_git_does_not_know_counts_as_changed(project):
     (project / "experiments" / "new.py").write_text(SCRIPT)
     tags = helpers.code_of(project / "experiments" / "new.py").tags
@@ -150,6 +235,64 @@ def test_no_setting_of_git_keeps_a_change_from_the_diff(project, setting):
     assert found.tags["sgdstudy.git_changed"] == "true"
     assert "+a = 2" in found.diff
     assert "+EPOCHS = 2" in found.diff
+
+
+@pytest.mark.parametrize("setting", ["", "diff.ignoreSubmodules", "submodule.a b.ignore"])
+def test_the_diff_is_that_of_submodules_too(project, tmp_path, setting):
+    """As it was seen: what was not committed in one was told by nothing."""
+    inner, outer = tmp_path / "inner", tmp_path / "outer"
+    for folder in (inner, outer):
+        folder.mkdir()
+        git(folder, "init")
+        for file in ("m.py", "text.txt"):
+            (folder / file).write_text("A = 1\n")
+    for folder, within, place in ((inner, outer, "deep"), (outer, project, "a b")):
+        git(folder, "add", ".")
+        git(folder, "commit", "-m", "first")
+        allowed = ("-c", "protocol.file.allow=always")
+        git(within, *allowed, "submodule", "add", str(folder), place)
+    git(project, "commit", "-m", "second")
+    git(project, *allowed, "submodule", "update", "--init", "--recursive")
+    assert helpers.code_of(script_of(project)).tags["sgdstudy.git_changed"] == "false"
+    if setting:
+        git(project, "config", setting, "all")
+    for folder in (project / "a b", project / "a b" / "deep"):
+        for file in ("m.py", "text.txt"):
+            (folder / file).write_text(f"{folder.name} = 2\n")
+    found = helpers.code_of(script_of(project))
+    assert found.tags["sgdstudy.git_changed"] == "true"
+    assert [line for line in found.diff.splitlines() if line.startswith("+")] == [
+        *("+++ b/a b\t", f"+Subproject commit {git(project / 'a b', 'rev-parse', 'HEAD')}-dirty"),
+        *("+++ b/a b/deep\t", f"+Subproject commit {git(inner, 'rev-parse', 'HEAD')}-dirty"),
+        *("+++ b/a b/m.py\t", "+a b = 2", "+++ b/a b/deep/m.py\t", "+deep = 2"),
+    ]
+    git(project / "a b" / "deep", "checkout", ".")
+    git(project / "a b", "commit", "-a", "-m", "third")
+    diff = helpers.code_of(script_of(project)).diff
+    assert f"+Subproject commit {git(project / 'a b', 'rev-parse', 'HEAD')}\n" in diff
+
+
+TOLD_OF_ANOTHER = [
+    "fatal: detected dubious ownership in repository at '{}'\nTo add an exception\n\n\tgit config",
+    "fatal: unsafe repository ('{}' is owned by someone else)\nTo add an exception",
+]
+
+
+@pytest.mark.parametrize("told", TOLD_OF_ANOTHER)
+def test_a_repository_of_another_user_is_said_once(project, tmp_path, monkeypatch, caplog, told):
+    """As it was seen: no commit, without a word."""
+    text = told.format(tmp_path / "it's").encode()
+
+    def refuses(words, **named):
+        raise subprocess.CalledProcessError(128, words, stderr=text)
+
+    monkeypatch.setattr(code.subprocess, "run", refuses)
+    code._say_of_another.cache_clear()
+    for _ in range(2):
+        assert COMMIT not in helpers.code_of(script_of(project)).tags
+    (line,) = caplog.messages
+    assert line.startswith(f"git tells no commit of {tmp_path}/it's, which belongs to another")
+    assert "git config --global --add safe.directory" in line
 
 
 @pytest.mark.parametrize("failing", ["status", "ls-files", "diff"])

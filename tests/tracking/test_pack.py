@@ -83,6 +83,23 @@ def test_what_was_unpacked_goes_back_to_where_it_came_from_once(store, other, tm
     assert unpack(open_store(other), tmp_path / "b.zip").added == []
 
 
+def test_a_run_that_was_deleted_is_named_where_it_is_unpacked_anew(store, tmp_path, caplog):
+    """As it was seen: it was added as if the store had never had it."""
+    (ident,) = tracked(store, "sent", ["one"])
+    pack(read_store(store), ["sent"], tmp_path / "a.zip")
+    opened, gone = open_store(store), ident
+    for _ in ("itself", "unpacked"):
+        opened.client.delete_run(gone)
+        caplog.clear()
+        assert unpack(opened, tmp_path / "a.zip").added == [ident]
+        (line,) = caplog.messages
+        assert line == f"the run one ({ident[:8]}) was deleted in MLflow; it is added as a new one"
+        gone = ss.load_runs("sent", store=store)["run_id"][0]
+    caplog.clear()
+    assert unpack(opened, tmp_path / "a.zip").there == [ident]
+    assert not caplog.messages
+
+
 @pytest.mark.parametrize("how", ["dropped", "deleted in the UI"])
 def test_a_run_that_is_dropped_while_it_is_packed_is_named(store, tmp_path, monkeypatch, how):
     """As it was seen: one of its files "is not a file", or the store "refuses to answer"."""

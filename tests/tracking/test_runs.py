@@ -165,3 +165,30 @@ def test_what_restores_a_study_says_so(deleted, caplog):
     (line,) = [record.getMessage() for record in caplog.records]
     assert line == f"{STUDY} was deleted in MLflow; it is restored, with the runs it had"
     assert len(every_run(opened, experiment)) == 4
+
+
+# ---- a run that was deleted ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("study_too", [False, True], ids=["a run", "its study"])
+@pytest.mark.parametrize("command", ["rerun", "pack"])
+def test_a_run_that_was_deleted_is_refused_until_it_is_restored(
+    edited, tmp_path, capsys, command, study_too
+):
+    """As it was seen: it was run again, and packed, without a word."""
+    store, ids = edited
+    client = open_store(store).client
+    run = client.get_run(ids["one"])
+    if study_too:
+        client.delete_experiment(run.info.experiment_id)
+    else:
+        client.delete_run(ids["one"])
+    words = ("rerun", ids["one"]) if command == "rerun" else ("pack", ids["one"], tmp_path / "a")
+    assert call(*words, "--store", store) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    restore = f"runs restore --run-id {ids['one']}"
+    if study_too:
+        restore = f"experiments restore -x {run.info.experiment_id}"
+    assert "was deleted in MLflow; restore it: MLFLOW_TRACKING_URI=sqlite:///" in line
+    assert line.endswith(f"mlflow {restore}")
+    assert not (tmp_path / "a").exists()

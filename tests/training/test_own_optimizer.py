@@ -698,8 +698,12 @@ def in_a_default(optimizer, p, group, state):
     optimizer.defaults["seen"] = [state["step"]]
 
 
+def tensor_lr(optimizer, p, group, state):
+    group["lr"] = state["t"] = torch.tensor(0.1)  # as LBFGS keeps the one that it was given
+
+
 OTHERWISE = [shape, pairs, setting, keys, phase, array, view, one_list, transposed, nested]
-OTHERWISE += [no_dict, no_setting, no_default, new_group, on_the_parameter, in_a_default]
+OTHERWISE += [no_dict, no_setting, no_default, new_group, on_the_parameter, in_a_default, tensor_lr]
 
 
 @pytest.mark.parametrize("late", OTHERWISE)
@@ -715,7 +719,8 @@ def test_what_would_come_back_otherwise_is_not_written(late):
         w, state = rule.update(w, state, rules.Step(torch.ones(2, 3), torch.zeros(2)))
     rules.state_dict(state)
     w, state = rule.update(w, state, rules.Step(torch.ones(2, 3), torch.zeros(2)))
-    with pytest.raises(TypeError, match=r"in a form that no checkpoint holds"):
+    hint = r" \(give lr as a number, not as a tensor\)" if late is tensor_lr else ""
+    with pytest.raises(TypeError, match=f"in a form that no checkpoint holds{hint}, see"):
         rules.state_dict(state)
 
 
