@@ -14,6 +14,9 @@
 Sending may be repeated at will, after an outage or a crash: a run is found again by its key, and
 a point with the same key, step, time and value is the same point to MLflow. The folder goes when
 all that the store got is on the disk.
+
+The checksum of every file but opening.json goes on over the run's key: another run's file, put or
+restored into the folder, is none of it.
 """
 
 from __future__ import annotations
@@ -81,8 +84,8 @@ class Journal(Sending):
 
     def __init__(self, store: Store, folder: Path, opening: Opening) -> None:
         super().__init__(store, folder, opening)
-        self.interim: list[Stamped] = shapes.read_or(folder / "points.json", shapes.POINTS, [])
-        self.closed = shapes.read_or(folder / "closing.json", shapes.CLOSING, None) is not None
+        self.interim: list[Stamped] = self._told("points.json", shapes.POINTS, [])
+        self.closed = self._told("closing.json", shapes.CLOSING) is not None
         self.failure = ""
         self.refusal: str | None = None
         self.sink: HeldRows | None = None
@@ -234,7 +237,7 @@ class Journal(Sending):
         shown = {point[:2] for point in self.interim}  # again, they would have another time
         stamped = stamp(point for point in points if point[:2] not in shown)
         self.interim += stamped
-        write_json(self.folder / "points.json", self.interim)
+        self._tell("points.json", self.interim)
         try:
             self._deliver()
             self._log(stamped, {}, {})
@@ -259,7 +262,8 @@ class Journal(Sending):
 
     def draft(self, closing: Closing) -> None:
         """Write down how the run ended, under a name that nobody looks for yet."""
-        (self.folder / "closing.new").write_text(shapes.signed(vars(closing)), encoding="utf-8")
+        told = shapes.signed(vars(closing), self.key)
+        (self.folder / "closing.new").write_text(told, encoding="utf-8")
 
     def files(self) -> list[Path]:
         """Return what has to be on the disk before it is known how the run ended."""
@@ -313,12 +317,12 @@ class Journal(Sending):
     @property
     def tries(self) -> int:
         """How many commands could not send it to a store that answered."""
-        found: int = shapes.read_or(self.folder / "tries.json", shapes.whole, 0)
+        found: int = self._told("tries.json", shapes.whole, 0)
         return found
 
     def note_try(self, most: int) -> None:
         """Note one more of them; after the last the run is set aside."""
-        write_json(self.folder / "tries.json", self.tries + 1)
+        self._tell("tries.json", self.tries + 1)
         if self.tries >= most:
             text = to_say("{why}, {most} times, and takes others")
             self.set_aside(say(text, why=str(self.failure), most=most))
