@@ -64,7 +64,7 @@ def move(path: Path, target: Path) -> None:
 
 
 def write_json(path: Path, value: Any, synced: bool = True, owner: str = "") -> None:
-    """Write a file that is there whole or not at all, whatever happens to us; see `shapes.signed`."""
+    """Write a file that is there whole or not at all; see `shapes.signed`."""
     draft = path.with_suffix(".new")
     with open(draft, "w", encoding="utf-8") as file:
         file.write(shapes.signed(value, owner))

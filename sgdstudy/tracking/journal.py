@@ -315,8 +315,8 @@ class Journal(Sending):
             self.stays = True
             which = {"name": name, "why": reason, "folder": aside.place_of(self.store)}
             text = to_say(
-                "{name} cannot be sent: {why}; nor set aside: {folder} is another user's ({error}), "
-                "who lets its group write it: chmod g+ws {folder}; then sgdstudy recover"
+                "{name} cannot be sent: {why}; nor set aside: {folder} is another user's "
+                "({error}), who lets its group write it: chmod g+ws {folder}; then sgdstudy recover"
             )
             log.warning("%s", say(text, **which, error=error.strerror))
             return

@@ -17,6 +17,7 @@ import sgdstudy as ss
 from sgdstudy.tracking import export as exporting
 from sgdstudy.tracking import outputs, scratch
 
+
 class Unlockable(FileLock):
     """A lock of a folder of an export that cannot be taken."""
 

@@ -512,7 +512,7 @@ def test_experiments_that_hold_no_text_keep_no_command_from_the_others(
     assert call("recover", *where) == 0
     assert call("export", "good", "--folder", tmp_path / "x", *where) == 0
     capsys.readouterr()
-    assert "no study has run" in refused(capsys, "report", "--out", tmp_path / "x.html", *where)
+    assert "no answer of a study" in refused(capsys, "report", "--out", tmp_path / "x.html", *where)
     assert call("guesses", store) == 0
     with pytest.raises(ss.InputError, match="good"):
         ss.load_runs("nothing", store=store)
