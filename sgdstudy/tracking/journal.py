@@ -76,7 +76,7 @@ class Journal(Sending):
         closed: whether it is written down how the run ended.
         failure: why the last attempt to send it came to nothing.
         refusal: why the run is set aside; None: it is not.
-        stays: whether it would be, and cannot.
+        stays: why it cannot be, in a line; "": it can.
         sink: takes its rows; None: it has none.
         later: sends it with others once it is over, and brings its files to the disk; None: it is
             sent at once, and every file is on the disk when the next thing happens.
@@ -89,7 +89,7 @@ class Journal(Sending):
         self.closed = self._told("closing.json", shapes.CLOSING) is not None
         self.failure = ""
         self.refusal: str | None = None
-        self.stays = False
+        self.stays = ""
         self.sink: HeldRows | None = None
         self.later: Later | None = None
         self.lost = ""
@@ -312,13 +312,13 @@ class Journal(Sending):
         try:
             self.folder = aside.put(self.store, self.folder, reason)
         except PermissionError as error:
-            self.stays = True
             which = {"name": name, "why": reason, "folder": aside.place_of(self.store)}
             text = to_say(
                 "{name} cannot be sent: {why}; nor set aside: {folder} is another user's "
                 "({error}), who lets its group write it: chmod g+ws {folder}; then sgdstudy recover"
             )
-            log.warning("%s", say(text, **which, error=error.strerror))
+            self.stays = say(text, **which, error=error.strerror)
+            log.warning("%s", self.stays)
             return
         self.refusal = reason
         text = to_say(

@@ -100,12 +100,15 @@ def recover(store: Store) -> Recovered:
                 text = to_say("{name} is left to sgdstudy recover: {why}")
                 found.left.append(in_words(text, name=name, why=reason_of(why)))
                 continue
-            kind = found.waiting if journal.stays else found.refused
+            kind = found.refused
+        if journal.stays:
+            found.left.append(journal.stays)
+            continue
         kind.append(name)
         if journal.lost:
             text = to_say("{name}: {lost}; the stream is kept as *.arrow.damaged")
             found.damaged.append(in_words(text, name=name, lost=journal.lost))
-        if kind is found.waiting and not away and not journal.stays:
+        if kind is found.waiting and not away:
             away = store.root is not None or not _answers(store)
     if not away:
         try:
