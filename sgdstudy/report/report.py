@@ -11,8 +11,9 @@ from pathlib import Path
 from sgdstudy import checks
 from sgdstudy.errors import InputError, unwritable
 from sgdstudy.figures import interactive
+from sgdstudy.language import say, to_say
 from sgdstudy.report.markup import rendered
-from sgdstudy.report.sections import parts_of_tally, sections_of, tallied
+from sgdstudy.report.sections import parts_of_tally, sections_of, tallied, unanswered
 from sgdstudy.tracking.outputs import replacing, require_free
 from sgdstudy.tracking.store import Store
 
@@ -59,6 +60,12 @@ def page(store: Store, server: str | None = None) -> str:
         log.warning("%s", line)
     if not sections and damaged:
         raise InputError(f"no study of {store.shown} can be shown: {damaged[0]}")
+    if not sections and (names := unanswered(store)):
+        text = to_say(
+            "{store} has runs of {names}, but no answer of a study, which is what a report shows: "
+            "ss.load_runs(name) and sgdstudy ui show runs; sgdstudy study makes answers"
+        )
+        raise InputError(say(text, store=store.shown, names=", ".join(names)))
     if not sections:
         raise InputError(f"no study has run in {store.shown} yet: run sgdstudy study, then report")
     return rendered(

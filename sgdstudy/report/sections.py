@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ from sgdstudy.tracking.runs import (
     last_answer,
     named,
     names_of_artifacts,
+    search,
 )
 from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.store import Store
@@ -48,6 +50,7 @@ MOST_TEXT = 100_000  # characters of an answer
 MOST_FILES = 10_000  # of an answer, that are looked through for figures
 MOST_CLAIMS = 2_000
 MOST_ARMS = 2_000
+MOST_NAMED = 5
 WORDS = {  # in the order of the report
     False: to_say("FAILS"),
     True: to_say("holds"),
@@ -145,6 +148,15 @@ def sections_of(store: Store, server: str | None) -> tuple[list[Section], list[s
             why = error if isinstance(error, InputError) else reason(error)
             damaged.append(printable(say("{name} is left out: {why}", name=name, why=str(why))))
     return found, damaged
+
+
+def unanswered(store: Store) -> list[str]:
+    """Return the first few experiments that have runs, whoever logged them."""
+    having = (
+        name for name, one in experiments(store) if search(store, [one.experiment_id], "", most=1)
+    )
+    found = list(islice(having, MOST_NAMED + 1))
+    return [*found[:MOST_NAMED], "..."] if len(found) > MOST_NAMED else found
 
 
 def _links(server: str | None, run: TrackedRun, experiment: Any) -> dict[str, str]:

@@ -19,6 +19,7 @@ from sgdstudy.studies.rebuild import find_finished, options_of, rebuilt, script_
 from sgdstudy.studies.train_arms import train_arm
 from sgdstudy.tracking import provenance, recovery
 from sgdstudy.tracking.code import CODE, SAME, Code
+from sgdstudy.tracking.foreign import require_numbers
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.load import had_rows
 from sgdstudy.tracking.runs import artifact, named
@@ -137,7 +138,7 @@ def _recorded(store: Store, run: TrackedRun, folder: Path) -> dict[str, Path]:
     """Return the files of a run's rows, after a look at all of them.
 
     Raises:
-        InputError: it has none, or one is damaged.
+        InputError: it has none, or one is damaged or holds more than numbers.
     """
     old = {kind: artifact(store, run, f"{kind}.parquet", folder) for kind in AXIS}
     recorded = {kind: path for kind, path in old.items() if path is not None}
@@ -148,9 +149,10 @@ def _recorded(store: Store, run: TrackedRun, folder: Path) -> dict[str, Path]:
     if not recorded:
         text = to_say("the run {run} has no rows to compare with")
         raise InputError(in_words(text, run=run.run_id))
-    for path in recorded.values():
+    for kind, path in recorded.items():
         with readable(path):
             checked(path, run.sums.get(path.name))
+            require_numbers(path, AXIS[kind])
     return recorded
 
 
@@ -209,8 +211,8 @@ def _column(file: pq.ParquetFile, name: str) -> np.ndarray:
     """Return a column; one that the file lacks is empty."""
     if name not in file.schema_arrow.names:
         return np.full(file.metadata.num_rows, np.nan)
-    values: np.ndarray = file.read([name]).column(0).to_numpy()
-    return values
+    values: np.ndarray = file.read([name])[name].to_numpy()
+    return values if values.dtype != object else values.astype(float)  # truth values, some missing
 
 
 def _bits(values: np.ndarray) -> np.ndarray:

@@ -52,7 +52,7 @@ class Aside:
 
 def put(store: Store, folder: Path, reason: str) -> Path:
     """Set a run's folder aside; return where it lies now."""
-    place = _place(store) / folder.name
+    place = place_of(store) / folder.name
     while place.exists():  # taken, for instance by a copy of it
         place = place.with_name(place.name + AGAIN)
     make_folder(place.parent)
@@ -63,13 +63,13 @@ def put(store: Store, folder: Path, reason: str) -> Path:
 
 def folders_of(store: Store, key: str) -> list[Path]:
     """Return what a run recorded that is set aside, by its key, which anybody may have written."""
-    return sorted(_place(store).glob(f"{key}*")) if A_KEY.fullmatch(key) else []
+    return sorted(place_of(store).glob(f"{key}*")) if A_KEY.fullmatch(key) else []
 
 
 def listed(store: Store) -> list[Aside]:
     """Return the runs of a store that are set aside, oldest first."""
     found = []
-    for folder, told in _told(_place(store)):
+    for folder, told in _told(place_of(store)):
         if _is_of(store, told):
             name = one_line(f"{told['study']}: {told['name']}")
             reason = say("nobody wrote down why")
@@ -82,7 +82,7 @@ def listed(store: Store) -> list[Aside]:
 
 def origins(store: Store) -> set[str]:
     """Return the first ids of runs that were unpacked, and wait or are set aside."""
-    told = [told for place in (store.streams, _place(store)) for _, told in _told(place)]
+    told = [told for place in (store.streams, place_of(store)) for _, told in _told(place)]
     return {one["tags"].get(ORIGIN, "") for one in told if _is_of(store, one)}
 
 
@@ -139,5 +139,6 @@ def _is_of(store: Store, told: dict[str, Any]) -> bool:
     return store.owns(told["store"], told["tags"].get(KEY, ""))
 
 
-def _place(store: Store) -> Path:
+def place_of(store: Store) -> Path:
+    """Return the folder of the runs that are set aside."""
     return store.streams.with_name("aside")

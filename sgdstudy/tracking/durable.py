@@ -63,11 +63,11 @@ def move(path: Path, target: Path) -> None:
         path.unlink()
 
 
-def write_json(path: Path, value: Any, synced: bool = True) -> None:
-    """Write a file that is there whole or not at all, whatever happens to us."""
+def write_json(path: Path, value: Any, synced: bool = True, owner: str = "") -> None:
+    """Write a file that is there whole or not at all; see `shapes.signed`."""
     draft = path.with_suffix(".new")
     with open(draft, "w", encoding="utf-8") as file:
-        file.write(shapes.signed(value))
+        file.write(shapes.signed(value, owner))
         file.flush()
         if synced:
             os.fsync(file.fileno())

@@ -115,7 +115,7 @@ def _blocks(found: list[Source]) -> Iterator[pa.Table]:
             columns: dict[str, Any] = {}
             for name in names:
                 have = name in part.names
-                missing = np.full(0 if have else len(rows), np.nan)
+                missing = np.full(0 if have else len(rows), np.nan, types[name])
                 columns[name] = rows[name].to_numpy(types[name]) if have else missing
             labels = {name: pa.repeat(text, len(rows)) for name, text in part.labels.items()}
             yield _table(columns | labels)
@@ -165,9 +165,16 @@ def _block_bytes() -> float:
 
 def _table(columns: dict[str, Any]) -> pa.Table:
     """Return an Arrow table in which NaN stays NaN."""
-    arrays = {name: pa.array(values) for name, values in columns.items() if name not in LABELS}
+    own = {name: values for name, values in columns.items() if name not in LABELS}
+    arrays = {name: _array(values) for name, values in own.items()}
     texts = {name: pa.array(columns[name], pa.string()) for name in LABELS}
     return pa.table(arrays | texts)
+
+
+def _array(values: np.ndarray) -> pa.Array:
+    if values.dtype == np.dtype(object):  # texts of another program, some of which may be missing
+        return pa.array(values, pa.string(), from_pandas=True)
+    return pa.array(values)
 
 
 def _without_dictionaries(frame: pd.DataFrame) -> pa.Table:

@@ -14,6 +14,9 @@
 Sending may be repeated at will, after an outage or a crash: a run is found again by its key, and
 a point with the same key, step, time and value is the same point to MLflow. The folder goes when
 all that the store got is on the disk.
+
+The checksum of every file but opening.json goes on over the run's key: another run's file, put or
+restored into the folder, is none of it.
 """
 
 from __future__ import annotations
@@ -73,6 +76,7 @@ class Journal(Sending):
         closed: whether it is written down how the run ended.
         failure: why the last attempt to send it came to nothing.
         refusal: why the run is set aside; None: it is not.
+        stays: why it cannot be, in a line; "": it can.
         sink: takes its rows; None: it has none.
         later: sends it with others once it is over, and brings its files to the disk; None: it is
             sent at once, and every file is on the disk when the next thing happens.
@@ -81,10 +85,11 @@ class Journal(Sending):
 
     def __init__(self, store: Store, folder: Path, opening: Opening) -> None:
         super().__init__(store, folder, opening)
-        self.interim: list[Stamped] = shapes.read_or(folder / "points.json", shapes.POINTS, [])
-        self.closed = shapes.read_or(folder / "closing.json", shapes.CLOSING, None) is not None
+        self.interim: list[Stamped] = self._told("points.json", shapes.POINTS, [])
+        self.closed = self._told("closing.json", shapes.CLOSING) is not None
         self.failure = ""
         self.refusal: str | None = None
+        self.stays = ""
         self.sink: HeldRows | None = None
         self.later: Later | None = None
         self.lost = ""
@@ -234,7 +239,7 @@ class Journal(Sending):
         shown = {point[:2] for point in self.interim}  # again, they would have another time
         stamped = stamp(point for point in points if point[:2] not in shown)
         self.interim += stamped
-        write_json(self.folder / "points.json", self.interim)
+        self._tell("points.json", self.interim)
         try:
             self._deliver()
             self._log(stamped, {}, {})
@@ -259,7 +264,8 @@ class Journal(Sending):
 
     def draft(self, closing: Closing) -> None:
         """Write down how the run ended, under a name that nobody looks for yet."""
-        (self.folder / "closing.new").write_text(shapes.signed(vars(closing)), encoding="utf-8")
+        told = shapes.signed(vars(closing), self.key)
+        (self.folder / "closing.new").write_text(told, encoding="utf-8")
 
     def files(self) -> list[Path]:
         """Return what has to be on the disk before it is known how the run ended."""
@@ -301,10 +307,20 @@ class Journal(Sending):
 
     def set_aside(self, reason: str) -> None:
         """Keep the run where no command sends it any more, but the one that is asked to."""
-        self.refusal = reason
         self.let_go()
-        self.folder = aside.put(self.store, self.folder, reason)
         name = f"{self.opening.study}: {self.opening.name}"
+        try:
+            self.folder = aside.put(self.store, self.folder, reason)
+        except PermissionError as error:
+            which = {"name": name, "why": reason, "folder": aside.place_of(self.store)}
+            text = to_say(
+                "{name} cannot be sent: {why}; nor set aside: {folder} is another user's "
+                "({error}), who lets its group write it: chmod g+ws {folder}; then sgdstudy recover"
+            )
+            self.stays = say(text, **which, error=error.strerror)
+            log.warning("%s", self.stays)
+            return
+        self.refusal = reason
         text = to_say(
             "{name} cannot be sent: {why}; what it recorded is set aside, see sgdstudy recover"
         )
@@ -313,12 +329,12 @@ class Journal(Sending):
     @property
     def tries(self) -> int:
         """How many commands could not send it to a store that answered."""
-        found: int = shapes.read_or(self.folder / "tries.json", shapes.whole, 0)
+        found: int = self._told("tries.json", shapes.whole, 0)
         return found
 
     def note_try(self, most: int) -> None:
         """Note one more of them; after the last the run is set aside."""
-        write_json(self.folder / "tries.json", self.tries + 1)
+        self._tell("tries.json", self.tries + 1)
         if self.tries >= most:
             text = to_say("{why}, {most} times, and takes others")
             self.set_aside(say(text, why=str(self.failure), most=most))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ from sgdstudy.checks import SeedsLike
 from sgdstudy.errors import InputError
 from sgdstudy.history.checksums import Sealed, readable, require_threads
 from sgdstudy.history.rows import AXIS, has_stream, read_stream
-from sgdstudy.language import say
+from sgdstudy.language import say, to_say
 from sgdstudy.recipe.columns import PREFIX
 from sgdstudy.text import counted, number
-from sgdstudy.tracking import aside, describe, shapes
+from sgdstudy.tracking import aside, describe, foreign, shapes
 from sgdstudy.tracking.claims import claims_of
 from sgdstudy.tracking.entries import A_KEY, KEY
 from sgdstudy.tracking.parquet import LABELS, Source, gather
+from sgdstudy.tracking.retry import is_away
 from sgdstudy.tracking.runs import artifact, lacks_files, named, runs_of
 from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.store import Store, read_store
@@ -167,7 +169,7 @@ def sources(
             f"{study}: {named(lost)}; put their files back below {store.root or store.shown}, or "
             f"name other arms or another invocation"
         )
-    return found
+    return _alike(found, kind, runs)
 
 
 def had_rows(store: Store, run: TrackedRun, kind: str) -> bool:
@@ -188,15 +190,16 @@ def _rows(
 ) -> tuple[ds.Dataset, Sealed | None] | None:
     """Return where the rows of a run lie, and their file's checksums; None: it has none."""
     require_threads()
-    path = artifact(store, run, f"{kind}.parquet", folder)
-    if path is not None:
-        with readable(path):
-            sealed = Sealed.open(path, run.sums.get(path.name))
-            rows = ds.dataset(path, format="parquet")
-            for name, dtype in zip(rows.schema.names, rows.schema.types, strict=True):
-                if name in ("seed", AXIS[kind]) and not pa.types.is_integer(dtype):
-                    raise ValueError(f"its column {name} holds no whole numbers")
-        return rows, sealed
+    try:
+        path = artifact(store, run, f"{kind}.parquet", folder)
+        if path is not None:
+            return _file(run, kind, path)
+    except InputError as error:
+        if is_away(error) or had_rows(store, run, kind):
+            raise
+        which = {"kind": kind, "run": named([run]), "why": str(error)}  # another program wrote them
+        log.warning("%s", say("the {kind} of {run} are left out: {why}", **which))
+        return None
     key = run.tags.get(KEY, "")
     going_on = [store.streams / key] if A_KEY.fullmatch(key) else []  # or it was killed
     for own in [*going_on, *aside.folders_of(store, key)]:
@@ -212,6 +215,38 @@ def _rows(
         return (ds.dataset(pa.Table.from_batches(batches)), None) if batches else None
     rows = None if run.invocation else _metric_history(store, run, kind)
     return None if rows is None else (rows, None)
+
+
+def _file(run: TrackedRun, kind: str, path: Path) -> tuple[ds.Dataset, Sealed]:
+    """Return the rows of a file, and its checksums; columns that are no numbers are named."""
+    with readable(path):
+        sealed = Sealed.open(path, run.sums.get(path.name))
+        if sealed.sums is not None:
+            return ds.dataset(path, format="parquet"), sealed
+        rows, left = foreign.adapted(path, AXIS[kind])
+    if left:
+        _name_columns(run, kind, left)
+    return rows, sealed
+
+
+def _alike(found: list[Source], kind: str, runs: Sequence[TrackedRun]) -> list[Source]:
+    """Return the sources without texts in a column that holds numbers in another run."""
+    numbers = {name for part in found for name in part.names if not part.is_text(name)}
+    alike, named_of = [], {run.run_id: run for run in runs}
+    for part in found:
+        if left := [name for name in part.names if name in numbers and part.is_text(name)]:
+            _name_columns(
+                named_of[part.labels["run_id"]], kind, [f"{name} (string)" for name in left]
+            )
+            kept = [field for field in part.rows.schema if field.name not in left]
+            part = replace(part, rows=part.rows.replace_schema(pa.schema(kept)))
+        alike.append(part)
+    return alike
+
+
+def _name_columns(run: TrackedRun, kind: str, left: list[str]) -> None:
+    text = to_say("columns of the {kind} of {run} are left out: {columns}")
+    log.warning("%s", say(text, kind=kind, run=named([run]), columns=", ".join(left)))
 
 
 def _metric_history(store: Store, run: TrackedRun, kind: str) -> ds.Dataset | None:

@@ -103,7 +103,12 @@ class Source:
     @property
     def keys(self) -> list[str]:
         """The columns that rows are ordered by."""
-        return [key for key in ("seed", *AXES) if key in self.names][:2]
+        found = [key for key in ("seed", *AXES) if key in self.names]
+        return [key for key in found if not self.is_text(key)][:2]
+
+    def is_text(self, name: str) -> bool:
+        """Whether a column holds texts, as only those of other programs do."""
+        return bool(pa.types.is_string(self.rows.schema.field(name).type))
 
     def order(self, seeds: SeedsLike | None, steps: slice | None, single: bool = False) -> Order:
         """Return where the chosen rows go: by seed, then step or epoch.
@@ -141,15 +146,16 @@ class Source:
         wanted = [name for name in columns if name in self.names]
         condition = self.condition(seeds, steps)
         conditions = {"seed": seeds, "step": steps}
+        schema = self.rows.schema
         read = {*wanted, *(name for name, given in conditions.items() if given is not None)}
         for fragment in self.rows.get_fragments():
             whole = not isinstance(fragment, ds.ParquetFileFragment)  # in memory already
             with readable(fragment.path if not whole else ""):
-                for part in [fragment] if whole else fragment.split_by_row_group(condition):
+                for part in [fragment] if whole else fragment.split_by_row_group(condition, schema):
                     if self.sealed is not None:
                         groups = [group.id for group in part.row_groups]
                         self.sealed.check(groups, read.intersection(self.names))
-                    yield from _read(part, wanted, condition)
+                    yield from _read(part, wanted, condition, schema)
 
     def condition(self, seeds: SeedsLike | None, steps: slice | None) -> pc.Expression | None:
         """Return what the chosen rows fulfil; None: all are chosen."""
@@ -197,12 +203,12 @@ def gather(
                 if column.null_count and arrays[name].dtype.kind in "iu":
                     arrays[name] = arrays[name].astype(float)
                 arrays[name][where] = column.to_numpy(zero_copy_only=False)
-    frame = pd.DataFrame(arrays, columns=names, copy=False)
+    labels = {}
     for label in LABELS:
         values = [part.labels[label] for part in found]
         kinds = pd.Index(dict.fromkeys(values), dtype=str)
-        frame[label] = pd.Categorical(values, kinds).repeat(n_rows)
-    return frame
+        labels[label] = pd.Categorical(values, kinds).repeat(n_rows)
+    return pd.DataFrame(arrays | labels, columns=[*names, *LABELS], copy=False)
 
 
 def require_room(sizes: Iterable[int]) -> None:
@@ -220,17 +226,18 @@ def require_room(sizes: Iterable[int]) -> None:
 
 
 def _read(
-    part: ds.Fragment, columns: list[str], condition: pc.Expression | None
+    part: ds.Fragment, columns: list[str], condition: pc.Expression | None, schema: pa.Schema
 ) -> Iterator[pa.RecordBatch]:
     """Read the chosen rows of a row group; one that is far longer than ours are, bit by bit."""
     groups = getattr(part, "row_groups", [])
     if sum(group.num_rows for group in groups) <= LONGEST_GROUP:
-        yield from part.to_table(columns=columns, filter=condition).to_batches()
+        yield from part.to_table(schema, columns=columns, filter=condition).to_batches()
         return
-    needed = list(dict.fromkeys([*columns, *(n for n in part.physical_schema.names if n in KEYS)]))
+    needed = list(dict.fromkeys([*columns, *(n for n in schema.names if n in KEYS)]))
+    kinds = pa.schema([schema.field(name) for name in needed])
     file = pq.ParquetFile(part.path, memory_map=True)
     for batch in file.iter_batches(ROW_GROUP, [group.id for group in groups], needed):
-        table = pa.Table.from_batches([batch])
+        table = pa.Table.from_batches([batch]).select(needed).cast(kinds)
         chosen = table if condition is None else table.filter(condition)
         yield from chosen.select(columns).to_batches()
 
@@ -243,7 +250,7 @@ def dtype_of(name: str, found: list[Source]) -> np.dtype[Any]:
     dtype = np.result_type(*kinds)
     if len(kinds) == len(found) or dtype.kind in "fcOMm":
         return dtype
-    return np.dtype(float) if dtype.kind in "iu" else np.dtype(object)
+    return np.dtype(float) if dtype.kind in "iub" else np.dtype(object)
 
 
 def _width(kind: pa.DataType) -> int:

@@ -101,6 +101,9 @@ def recover(store: Store) -> Recovered:
                 found.left.append(in_words(text, name=name, why=reason_of(why)))
                 continue
             kind = found.refused
+        if journal.stays:
+            found.left.append(journal.stays)
+            continue
         kind.append(name)
         if journal.lost:
             text = to_say("{name}: {lost}; the stream is kept as *.arrow.damaged")

@@ -35,7 +35,11 @@ def make(parent: Path | None = None, prefix: str = PREFIX) -> tuple[Path, FileLo
     _remove_left(place, prefix)
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
     lock = FileLock(folder / LOCK)
-    lock.acquire()
+    try:
+        lock.acquire()
+    except BaseException:  # no room for it: without a lock nobody would ever remove the folder
+        remove(folder, lock)
+        raise
     return folder, lock
 
 

@@ -35,6 +35,7 @@ class Sending:
         store: where it is sent.
         folder: on this machine.
         opening: what the run is.
+        key: the run's.
         run_id: MLflow's id; None as long as the store has not heard of it.
         uri: where the store keeps the run's artifacts; None as long as that is not known.
         changed: files and folders of the store to be synced before its own folder goes.
@@ -42,7 +43,8 @@ class Sending:
 
     def __init__(self, store: Store, folder: Path, opening: Opening) -> None:
         self.store, self.folder, self.opening = store, folder, opening
-        sent = shapes.read_or(folder / "sent.json", shapes.SENT, {})
+        self.key = opening.tags[KEY]
+        sent = self._told("sent.json", shapes.SENT, {})
         self.run_id: str | None = sent.get("run_id")
         self.uri: str | None = sent.get("uri")
         self.changed: list[Path] = []
@@ -62,7 +64,7 @@ class Sending:
 
     def _deliver(self) -> None:
         """Send everything there is, in an order that leaves a readable run wherever it ends."""
-        written = shapes.read_or(self.folder / "closing.json", shapes.CLOSING, None)
+        written = self._told("closing.json", shapes.CLOSING)
         opening = self.opening
         closing = Closing.of(written) if written else None
         self.store.require_same()
@@ -133,9 +135,17 @@ class Sending:
             text = to_say("the store has the run as it ended ({status}), and this is an older copy")
             raise InputError(say(text, status=run.status))
 
+    def _told(self, name: str, check: shapes.Check, instead: Any = None) -> Any:
+        """Return what a file of the folder holds, if it is of this run."""
+        return shapes.read_or(self.folder / name, check, instead, self.key)
+
+    def _tell(self, name: str, value: Any) -> None:
+        """Write a file of the folder, as one of this run."""
+        write_json(self.folder / name, value, owner=self.key)
+
     def _note_sent(self, opened: bool) -> None:
         about = {"run_id": self.run_id, "uri": self.uri, "opened": opened}
-        write_json(self.folder / "sent.json", about)
+        self._tell("sent.json", about)
 
     def _find(self) -> TrackedRun | None:
         """Return the run where an earlier attempt made it and could not tell us."""

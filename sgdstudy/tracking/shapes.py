@@ -100,14 +100,18 @@ def fields(needed: Mapping[str, Check], further: Mapping[str, Check] | None = No
     )
 
 
-def signed(value: Any) -> str:
+def signed(value: Any, owner: str = "") -> str:
     """Return a value as JSON, and its checksum in a last line of its own.
+
+    Args:
+        value: what it says.
+        owner: the key of the run that it is of: the checksum is of that too.
 
     >>> signed([1])
     '[1]\\n#crc32 4c2f32b8\\n'
     """
     told = json.dumps(value)  # `dump` is several times slower
-    return f"{told}\n#crc32 {sum_of(told.encode())}\n"
+    return f"{told}\n#crc32 {sum_of((told + owner).encode())}\n"
 
 
 def sum_of(given: bytes) -> str:
@@ -124,33 +128,38 @@ def sum_of_file(path: Path) -> str:
     return f"{total:08x}"
 
 
-def read_json(path: Path, check: Check) -> Any:
+def read_json(path: Path, check: Check, owner: str = "") -> Any:
     """Return what a file holds; None if there is none, or it is empty.
 
     After a power failure a name may be there without its content. Files of earlier versions have
-    no checksum, and are read as they are.
+    no checksum, or one that knows no owner, and are read as they are.
+
+    Args:
+        path: where it is.
+        check: of its shape.
+        owner: whose it has to be, see `signed`.
 
     Raises:
-        Damaged: it is no file, too long, no JSON (NULs are none), of another shape, or not what was
-            written.
+        Damaged: it is no file, too long, no JSON (NULs are none), of another shape, not what was
+            written, or another run's.
     """
     found = read_text(path)
     if not found:
         return None
     if sums := SUM.fullmatch(found[-LAST:]):
         found = found[:-LAST]
-        if sums[1] != sum_of(found.encode()):
+        if sums[1] not in {sum_of((found + whose).encode()) for whose in (owner, "")}:
             raise Damaged(f"{path} is damaged: it is not what was written")
     return parsed(found, check, str(path))
 
 
-def read_or(path: Path, check: Check, instead: Any) -> Any:
+def read_or(path: Path, check: Check, instead: Any, owner: str = "") -> Any:
     """Return what a file holds; something else if there is none, or it is damaged, which is said.
 
     For files that can be done without.
     """
     try:
-        found = read_json(path, check)
+        found = read_json(path, check, owner)
     except Damaged as error:
         log.warning("%s", say("{why}; it is done without", why=str(error)))
         return instead

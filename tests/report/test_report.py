@@ -202,6 +202,20 @@ def test_a_store_without_answers_says_what_to_do(store, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("n", [1, 7])
+def test_runs_of_other_tools_are_named_and_why_they_are_not_shown(store, tmp_path, n):
+    """As it was seen: a store full of runs, and "no study has run"."""
+    client = open_store(store).client
+    for number in range(n):
+        client.create_run(client.create_experiment(f"theirs {number}"))
+    client.create_experiment("empty")
+    with pytest.raises(InputError, match=r"has runs of .*theirs \d.*no answer") as error:
+        write_report(open_store(store), tmp_path / "report.html")
+    assert one_line(error)
+    assert "empty" not in str(error.value)
+    assert ("..." in str(error.value)) is (n > 5)
+
+
 def test_a_place_that_cannot_be_written_is_one_line(made, tmp_path, no_server):
     root = made.parent.parent / "mlruns"
     with pytest.raises(InputError, match="is not a file") as error:

@@ -157,6 +157,29 @@ def test_a_damaged_record_is_never_identical(tracked, store, kind):
 
 
 @pytest.mark.slow
+def test_rows_of_another_program_are_not_compared_with(tracked, store):
+    """As those of a run of an earlier version, which knows no checksum of its file."""
+    opened, run_id = open_store(store), tracked.run_ids["eager"]
+    path = artifact(opened, find_run(opened, run_id), "steps.parquet")
+    whole = pq.read_table(path).replace_schema_metadata()
+    opened.client.delete_tag(run_id, SUM_OF + path.name)
+    texts = pa.array(["a"] * len(whole))
+    for table in (
+        whole.append_column("x", texts),
+        whole.append_column("x", texts.dictionary_encode()),
+        whole.append_column("x", pa.array([[1.0]] * len(whole))),
+        whole.drop_columns("seed"),
+        whole.set_column(whole.schema.get_field_index("step"), "step", texts),
+    ):
+        pq.write_table(table, path)
+        with pytest.raises(InputError, match=r"steps\.parquet is damaged") as error:
+            rerun(run_id, store=store)
+        assert one_line(error)
+    pq.write_table(whole, path)
+    assert rerun(run_id, store=store).difference is None
+
+
+@pytest.mark.slow
 def test_a_combination_of_a_sweep_is_identical(script, store):
     study = load_study(str(script))
     options = study.options(store=store, seeds=2)

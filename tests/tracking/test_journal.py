@@ -413,7 +413,8 @@ def test_an_older_copy_that_is_put_back_writes_over_nothing(opened, sent):
         (place / "sent.json").unlink()
     elif sent == "of another run":
         other = begin(opened)
-        write_json(place / "sent.json", shapes.read_json(other.folder / "sent.json", shapes.SENT))
+        told = shapes.read_json(other.folder / "sent.json", shapes.SENT, other.key)
+        write_json(place / "sent.json", told)
         other.remove()
     assert len(recover(opened).refused) == 1
     assert in_store(opened) == before

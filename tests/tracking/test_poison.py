@@ -18,6 +18,7 @@ from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.pack import pack
 from sgdstudy.tracking.recovery import recover
 from sgdstudy.tracking.runs import artifact, find_run
+from sgdstudy.tracking.sink import RunSink
 from sgdstudy.tracking.store import open_store
 from sgdstudy.tracking.tracked_run import TrackedRun
 
@@ -143,6 +144,40 @@ def test_a_digit_that_changed_in_a_file_of_a_run_is_no_number_of_it(store, caplo
     assert run.get("steps", 0.0) == 0.0  # closed as one that was cut off, if at all
     history = opened.client.get_metric_history(journal.run_id, "batch/loss")
     assert {(p.step, p.value) for p in history} == {(3, 0.125), (4, 2.5)}
+
+
+@pytest.mark.parametrize("file", ["closing.json", "points.json", "sent.json", "tries.json"])
+@pytest.mark.parametrize("how", [shutil.copyfile, os.link])
+def test_a_file_of_another_run_is_none_of_this_one(store, caplog, file, how):
+    """As it was seen: with another's closing.json a killed run was FINISHED, its rows were gone."""
+    opened = open_store(store)
+    ended, killed = left(opened, "ended"), left(opened, "killed")
+    ended.show([("batch/loss", 3, 0.125)])
+    ended.draft(Closing("FINISHED", points=[("result/steps", 0, 10.0, 17)]))
+    ended.seal()
+    ended._tell("tries.json", 1)
+    sink = RunSink(killed)
+    sink.log({"loss": 2.0})
+    sink.flush()
+    sink.stream.close()
+    (killed.folder / file).unlink(missing_ok=True)
+    how(ended.folder / file, killed.folder / file)
+    recover(opened)
+    assert f"{killed.folder / file} is damaged" in caplog.text
+    assert [status(opened, one) for one in (ended, killed)] == ["FINISHED", "KILLED"]
+    assert find_run(opened, killed.run_id).metrics == {}
+    assert ss.load_steps("poisoned", store=store, arms="killed").loss.tolist() == [2.0]
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_a_closing_of_an_earlier_version_knows_no_run(store, signed):
+    opened = open_store(store)
+    journal = left(opened, "ended")
+    told = {"status": "FINISHED", "end_ms": 17}
+    text = shapes.signed(told) if signed else json.dumps(told)
+    (journal.folder / "closing.json").write_text(text)
+    recover(opened)
+    assert status(opened, journal) == "FINISHED"
 
 
 TAGS = [

@@ -1,5 +1,6 @@
 """Folders for a while: none is left, not by a kill either, and nobody else's is touched."""
 
+import errno
 import os
 import shutil
 import signal
@@ -9,10 +10,28 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from test_store import tracked
 
 import sgdstudy as ss
+from sgdstudy.tracking import export as exporting
 from sgdstudy.tracking import outputs, scratch
+
+
+class Unlockable(FileLock):
+    """A lock of a folder of an export that cannot be taken."""
+
+    error: BaseException
+
+    @classmethod
+    def of(cls, error):
+        return type("Lock", (cls,), {"error": error})
+
+    def acquire(self, *given, **options):
+        if ".export-" in str(self.lock_file):
+            raise self.error
+        return super().acquire(*given, **options)
+
 
 HOLDS = """
 import sys, time
@@ -44,6 +63,25 @@ def test_what_a_killed_process_left_is_removed_and_a_living_ones_stays(tmp_path)
     with scratch.scratch(tmp_path) as mine:
         assert [path for path in tmp_path.iterdir() if path != mine] == []
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
+@pytest.mark.parametrize("at", ["the lock", "a file", "moving"])
+def test_what_cannot_be_exported_leaves_nothing(store, tmp_path, monkeypatch, error, at):
+    """As it was seen: the disk had room for a folder but not for its lock, and it stayed."""
+    tracked(store, "kept", ["one"])
+
+    def ends(*given):
+        raise error
+
+    names = {"the lock": (scratch, "FileLock"), "a file": (exporting, "_write")}
+    if at == "moving":
+        monkeypatch.setattr(Path, "replace", ends)
+    else:
+        monkeypatch.setattr(*names[at], ends if at == "a file" else Unlockable.of(error))
+    with pytest.raises((ss.InputError, KeyboardInterrupt)):
+        exporting.export("kept", tmp_path / "out", store=store)
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_what_is_not_surely_ours_is_left_alone(tmp_path):

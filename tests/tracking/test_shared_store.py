@@ -3,6 +3,7 @@
 Other users are forked processes that take another uid, so these tests need root; a mount too.
 """
 
+import ast
 import contextlib
 import os
 import shutil
@@ -23,6 +24,7 @@ import sgdstudy as ss
 from sgdstudy.tracking import aside, database, prune, read_only, ui, writing
 from sgdstudy.tracking.entries import Opening
 from sgdstudy.tracking.journal import Journal
+from sgdstudy.tracking.recovery import recover
 from sgdstudy.tracking.store import open_store, read_store
 
 ADA, BEN, GROUP, OTHER = 61001, 61002, 61100, 61200
@@ -96,6 +98,38 @@ def test_two_users_of_a_shared_folder_write_read_and_prune(shared, store, umask)
     assert as_user(BEN, drop, **given) == "True"
     as_user(ADA, lambda: tracked(place, "shared", ["again"]), **given)
     assert stat.S_IMODE((place / "mlflow.db").stat().st_mode) & 0o060 == 0o060
+
+
+@pytest.mark.slow
+@is_root
+def test_a_folder_of_an_earlier_version_that_another_cannot_write_is_named(shared, store, caplog):
+    """As it was seen: ada's aside/ had mode 755, and ben's command ended in a traceback."""
+    warmed(store)
+    place = shared / "mlruns"
+    as_user(ADA, lambda: tracked(place, "shared", ["ada"]))
+    as_user(ADA, lambda: (place / "aside").mkdir(mode=0o755))
+    (place / "aside").chmod(0o755)
+
+    def refused():
+        opened = open_store(str(place))
+        left = [Journal.begin(opened, Opening("shared", name, {}), {}) for name in "abc"]
+        opened.client.set_terminated(left[0].run_id, status="FINISHED", end_time=17)
+        for journal in left:
+            journal.let_go()
+        found = recover(opened)
+        assert found.closed == ["shared: b", "shared: c"]
+        assert (len(found.left), found.waiting) == (1, [])
+        return left[0].folder.name, caplog.messages
+
+    key, said = ast.literal_eval(as_user(BEN, refused))
+    (line,) = [line for line in said if "aside" in line]
+    assert f"nor set aside: {place / 'aside'} is another user's (Permission denied)" in line
+    assert f"chmod g+ws {place / 'aside'}" in line
+    assert "\n" not in line
+    assert (place / "streams" / key / "opening.json").exists()
+    (place / "aside").chmod(0o2775)
+    again = lambda: recover(open_store(str(place))).refused  # noqa: E731
+    assert as_user(BEN, again) == "['shared: a']"
 
 
 @pytest.mark.slow
@@ -478,7 +512,7 @@ def test_experiments_that_hold_no_text_keep_no_command_from_the_others(
     assert call("recover", *where) == 0
     assert call("export", "good", "--folder", tmp_path / "x", *where) == 0
     capsys.readouterr()
-    assert "no study has run" in refused(capsys, "report", "--out", tmp_path / "x.html", *where)
+    assert "no answer of a study" in refused(capsys, "report", "--out", tmp_path / "x.html", *where)
     assert call("guesses", store) == 0
     with pytest.raises(ss.InputError, match="good"):
         ss.load_runs("nothing", store=store)
