@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from sgdstudy.errors import InputError, StoreError
+from sgdstudy.errors import InputError, StoreError, quoted
 from sgdstudy.language import say, to_say
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 10
 ASK_SECONDS = 5.0
+ANSWER_SECONDS = 5.0
 SILENT_SECONDS = 20.0  # a worker gives a sign every second, in a large cluster every few
 WORKERS_SECONDS = 60.0  # a nanny starts a worker that was killed anew in a few
 LOUD = ("distributed", "distributed.client")  # they print tracebacks where we say one line
@@ -99,7 +100,7 @@ class _Workers:
         now = time.monotonic()
         if now < self.asked + ASK_SECONDS:
             return
-        passed = min(now - self.asked, 2 * ASK_SECONDS)  # more: it is we who were stopped
+        passed = min(now - self.asked, ASK_SECONDS + ANSWER_SECONDS)  # more: we were stopped
         signs = self._ask()
         self.silent = {
             who: self.silent.get(who, 0.0) + passed if sign == self.signs.get(who) else 0.0
@@ -125,7 +126,7 @@ class _Workers:
         try:
             return _signs(self.client) or {NOBODY: 0.0}
         except TimeoutError:
-            return {str(self.client.scheduler.address): 0.0}
+            return {_scheduler(self.client).address: 0.0}
 
     def _tell(self, quiet: set[str]) -> None:
         """Say for whom we wait, since when, and how to end it."""
@@ -141,9 +142,13 @@ class _Workers:
         log.warning("%s", say(text, names=_named(quiet), time=time.strftime("%H:%M:%S", since)))
 
 
+def _scheduler(client: Client) -> Any:
+    return client.scheduler
+
+
 def _signs(client: Client) -> dict[str, float]:
     """Return of each worker when its last sign was, by the scheduler's clock."""
-    known = client.sync(client.scheduler.identity, callback_timeout=ASK_SECONDS)
+    known = client.sync(_scheduler(client).identity, callback_timeout=ANSWER_SECONDS)
     return {who: float(each["last_seen"]) for who, each in known["workers"].items()}
 
 
@@ -196,7 +201,8 @@ def _address_in_file(name: str) -> str:
         return str(json.loads(Path(name).read_text(encoding="utf-8"))["address"])
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(
-            f"--dask {name}: there is no such scheduler file; give one, or an address as {EXAMPLE}"
+            f"--dask {quoted(name)}: there is no such scheduler file; give one, or an address as "
+            f"{EXAMPLE}"
         ) from None
 
 
