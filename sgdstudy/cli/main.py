@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from sgdstudy.cli.commands import COMMANDS, OLD_WORDS, RunCommand, SweepCommand
-from sgdstudy.cli.parsing import about, parse
+from sgdstudy.cli.parsing import about, given_twice, parse
 from sgdstudy.cli.running import parse_options, run_script
 from sgdstudy.cli.terminal import PlainWarnings
 from sgdstudy.errors import InputError, Interrupted, StoreError, message, one_line, quoted, shortage
@@ -70,7 +70,8 @@ def _split(given: Sequence[str]) -> tuple[list[str], list[str]]:
 def _run(words: list[str]) -> int:
     name, rest = OLD_WORDS.get(words[0], words[0]), words[1:]
     if name in VERSION:
-        print(f"sgdstudy {version('sgdstudy')}")
+        number = version("sgdstudy")
+        print(number)
         return 0
     if name not in COMMANDS:
         raise _no_command(name)
@@ -137,7 +138,7 @@ def _guarded(action: Callable[[], int | None], lang: Sequence[str] = ()) -> int:
 def _exit_code(action: Callable[[], int | None], lang: Sequence[str]) -> int:
     try:
         if len(lang) > 1:
-            raise InputError(f"--lang is given {len(lang)} times, {', '.join(lang)}; give it once")
+            raise given_twice("--lang")
         with speaking(lang[0] if lang else None):
             return _code_in_language(action)
     except InputError as error:  # a language that we do not have

@@ -109,8 +109,13 @@ def _require_once(words: list[str]) -> None:
     names = [word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")]
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if twice:
-        text = to_say("{option} is given twice; give it once, with all its values")
-        raise InputError(say(text, option=twice))
+        raise given_twice(twice)
+
+
+def given_twice(option: str) -> InputError:
+    """Build the error for an option that is given twice."""
+    text = to_say("{option} is given twice; give it once, with all its values")
+    return InputError(say(text, option=option))
 
 
 def _meant(kind: Any, words: list[str], settings: str) -> str:

@@ -31,7 +31,7 @@ ROWS = [
     (["list", "--x"], "Unrecognized options: --x"),
     (["list", ""], "Unrecognized options: '';"),
     (["list", " ", "a", ""], "Unrecognized options: '', a, '';"),
-    (["list", "--lang", "fr", "--lang=en"], "--lang is given 2 times, fr, en; give it once"),
+    (["list", "--lang", "fr", "--lang=en"], "--lang is given twice; give it once"),
     (["help", "lst"], "did you mean 'list'"),
     (["cli_bad"], "did you mean sgdstudy run cli_bad?"),
     (["experiments/cli_bad.py"], "did you mean sgdstudy run cli_bad?"),

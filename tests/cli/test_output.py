@@ -424,7 +424,7 @@ def test_the_exit_code_tells_that_lines_are_lost(printing, monkeypatch, capsys, 
 def test_help_and_version_are_found_under_what_people_type(printing, capsys, words):
     assert call(*words) == 0
     shown = capsys.readouterr().out
-    assert shown.startswith("sgdstudy 0." if "version" in words[0] else "usage: sgdstudy")
+    assert shown.startswith("0." if "version" in words[0] else "usage: sgdstudy")
 
 
 @pytest.mark.slow
