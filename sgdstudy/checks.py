@@ -24,6 +24,8 @@ LARGEST = 2**63 - 1
 LONGEST_NAME = 250  # what MLflow's database keeps of a name
 LONGEST_FOLDER = 255  # bytes, on most file systems
 
+STREAM = re.compile(r"-|/dev/(std(in|out|err)|fd/\d+)|/proc/self/fd/\d+")
+
 SeedsLike = int | Iterable[int]  # one seed or several
 
 
@@ -216,6 +218,12 @@ def path(kind: str, value: Any) -> Path:
         raise InputError(
             f"{kind} {quoted(value)} is no path: it is not blank, has no NUL, and each part of it "
             f"takes {LONGEST_FOLDER} bytes at the most"
+        )
+    if STREAM.fullmatch(text):
+        raise InputError(
+            say(
+                "{what} {given} is a stream; give the path of a file", what=kind, given=quoted(text)
+            )
         )
     if address := re.match(r"[a-z][\w+.-]+[:\uff1a][/\\]", text, re.I):  # it may hold a password
         raise InputError(f"{kind} begins with {address[0]}, as an address does; give a path")

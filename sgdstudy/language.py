@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from sgdstudy.errors import FIXED, InputError, quoted
@@ -35,6 +35,7 @@ LOCALES = ("LC_ALL", "LC_MESSAGES", "LANG")
 MINUS = "−"
 GROUPED = 10_000  # from here on digits stand in groups of three
 PLAIN = (1e-4, 1e6)  # numbers between these are written without a power of ten
+LEAST_PART = 3  # letters of a name's part, by which it is found
 LONGEST_LIST = 400  # characters of the names that are allowed
 DIGITS = 3  # that count, where a text does not say how many
 LINE = re.compile(r'(?:(msgctxt|msgid|msgid_plural|msgstr|msgstr\[\d+\])\s+)?(".*")')
@@ -228,6 +229,8 @@ def _of_windows() -> str:
 def unknown(kind: str, given: object, allowed: Iterable[str]) -> InputError:
     """Build the error for a name that is not in an open list, suggesting the nearest one.
 
+    Of a path its last part counts; a part of a name is near it, as is another spelling.
+
     >>> with speaking("en"):
     ...     print(unknown("order", "shufle", ["sequential", "shuffle"]))
     unknown order 'shufle'; did you mean 'shuffle'? Valid: sequential, shuffle
@@ -236,10 +239,11 @@ def unknown(kind: str, given: object, allowed: Iterable[str]) -> InputError:
     'number_36, … (100 in all)'
     """
     names = list(allowed)
-    word = given if isinstance(given, str) else ""
-    near = difflib.get_close_matches(word, names, n=1)
-    if not near:  # "adam" for "Adam": compare without case too
-        near = [name for name in names if name.lower() == word.lower()]
+    word = PurePath(given).stem.lower() if isinstance(given, str) else ""
+    lower = {name.lower(): name for name in names}
+    near = [lower[each] for each in difflib.get_close_matches(word, lower, n=1)]
+    if not near and len(word) >= LEAST_PART:
+        near = [name for each, name in lower.items() if word in each]
     shown = ", ".join(names)
     if len(shown) > LONGEST_LIST:
         first = shown[:LONGEST_LIST].rpartition(", ")[0]

@@ -22,7 +22,7 @@ from sgdstudy.cli.upkeep import (
     Store,
     UnpackCommand,
 )
-from sgdstudy.errors import Away, Ended, InputError, Refused, message
+from sgdstudy.errors import Away, Ended, InputError, Refused, message, quoted
 from sgdstudy.language import say as in_words
 from sgdstudy.language import to_say
 from sgdstudy.studies.claims import tally
@@ -131,10 +131,19 @@ class RunCommand:
 
     def run(self, rest: list[str]) -> int:
         """Run the command; return the exit code."""
-        studies = [load_study(name) for name in self.names]
-        if not studies:
+        if not self.names:
             names = ", ".join(find_scripts())
-            raise InputError(in_words("name a study to run: {names}", names=names))
+            if not rest:
+                raise InputError(in_words("name a study to run: {names}", names=names))
+            text = to_say("name a study to run, before {option}: {names}")
+            raise InputError(in_words(text, option=quoted(rest[0]), names=names))
+        for name in self.names:
+            option, sign, value = name.partition("=")
+            if sign and option.isidentifier():
+                text = to_say("{given} is not a study; did you mean {option}?")
+                option = f"--{option.replace('_', '-')} {value}"
+                raise InputError(in_words(text, given=quoted(name), option=option))
+        studies = [load_study(name) for name in self.names]
         chosen = [parse_options(study, rest) for study in studies]
         codes = [run_script(s, options) for s, options in zip(studies, chosen, strict=True)]
         return max(codes)

@@ -7,19 +7,23 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
 
-from sgdstudy.cli.commands import COMMANDS, OLD_WORDS, RunCommand
-from sgdstudy.cli.parsing import about, parse
+from sgdstudy.cli.commands import COMMANDS, OLD_WORDS, RunCommand, SweepCommand
+from sgdstudy.cli.parsing import about, given_twice, parse
 from sgdstudy.cli.running import parse_options, run_script
 from sgdstudy.cli.terminal import PlainWarnings
-from sgdstudy.errors import InputError, Interrupted, StoreError, message, one_line, shortage
+from sgdstudy.errors import InputError, Interrupted, StoreError, message, one_line, quoted, shortage
 from sgdstudy.language import languages, say, speaking, to_say, unknown
 from sgdstudy.secrecy import of_words
 from sgdstudy.studies import output
+from sgdstudy.studies.scripts import find_scripts
 from sgdstudy.studies.study import Study
 from sgdstudy.studies.workers import collect_seldom
 
 HELP = ("-h", "--help")
+VERSION = ("-V", "--version", "version")
 # full, over its quota, broken, read-only, or not ours
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
 # a path that leads nowhere, a network's file system that is gone
@@ -34,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments is None:  # the program, not a call from somebody else's
         collect_seldom()
     words, lang = _split(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["help"]:  # of all, or of a command: `help run`
+        words = [*words[1:], HELP[1]]
     helps = not words or words[0] in HELP
     code = _guarded(lambda: print(_usage()) if helps else _run(words), lang)
     if code or not helps:
@@ -47,22 +53,28 @@ def script_main(study: Study) -> None:
     sys.exit(_guarded(lambda: run_script(study, parse_options(study, words)), lang))
 
 
-def _split(given: Sequence[str]) -> tuple[list[str], str | None]:
-    """Return words without `--lang fr`, which all commands and scripts take, and its value."""
+def _split(given: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return words without `--lang fr`, which all commands and scripts take, and its values."""
     of_words(given)  # no text shows a password among them from then on
-    words, lang = list(given), None
-    for i, word in enumerate(words):
+    words, left, lang = iter(given), [], []
+    for word in words:
         if word == "--lang":
-            return words[:i] + words[i + 2 :], "".join(words[i + 1 : i + 2])
-        if word.startswith("--lang="):
-            return words[:i] + words[i + 1 :], word.partition("=")[2]
-    return words, lang
+            lang.append(next(words, ""))
+        elif word.startswith("--lang="):
+            lang.append(word.partition("=")[2])
+        else:
+            left.append(word)
+    return left, lang
 
 
 def _run(words: list[str]) -> int:
     name, rest = OLD_WORDS.get(words[0], words[0]), words[1:]
+    if name in VERSION:
+        number = version("sgdstudy")
+        print(number)
+        return 0
     if name not in COMMANDS:
-        raise unknown(to_say("command"), name, COMMANDS)
+        raise _no_command(name)
     _require_folder()
     kind, theirs = COMMANDS[name], []
     if kind is RunCommand:
@@ -70,7 +82,8 @@ def _run(words: list[str]) -> int:
         cut = next((i for i, word in enumerate(rest) if word.startswith("-")), len(rest))
         if cut or rest[:1] not in ([HELP[0]], [HELP[1]]):
             rest, theirs = rest[:cut], rest[cut:]
-    command = parse(kind, rest, f"sgdstudy {name}", say(about(kind)))
+    settings = "--grid" if kind is SweepCommand else ""
+    command = parse(kind, rest, f"sgdstudy {name}", say(about(kind)), settings)
     code: int = command.run(theirs) if kind is RunCommand else command.run()
     return code
 
@@ -80,6 +93,15 @@ def _usage() -> str:
     lines = [f"  {name:<8} {say(about(kind))}" for name, kind in COMMANDS.items()]
     foot = say("All take --lang: the language, {names}.", names=" | ".join(languages()))
     return "\n".join([head, "", *lines, "", foot])
+
+
+def _no_command(name: str) -> InputError:
+    """Build the error for a word that is no command; it may be a study."""
+    study = Path(name).stem
+    if study and study in find_scripts():
+        text = to_say("unknown command {given}; did you mean sgdstudy run {study}?")
+        return InputError(say(text, given=quoted(name), study=study))
+    return unknown(to_say("command"), name, COMMANDS)
 
 
 def _require_folder() -> None:
@@ -95,7 +117,7 @@ def _require_folder() -> None:
         raise InputError(say(text)) from None
 
 
-def _guarded(action: Callable[[], int | None], lang: str | None = None) -> int:
+def _guarded(action: Callable[[], int | None], lang: Sequence[str] = ()) -> int:
     """Do something and return the exit code; a user's mistake is one line, and exit code 2."""
     if sys.stdout is sys.__stdout__:  # a program of its own, no test and no notebook
         output.harden()
@@ -113,9 +135,11 @@ def _guarded(action: Callable[[], int | None], lang: str | None = None) -> int:
     return code or int(bool(why) or output.is_cut())
 
 
-def _exit_code(action: Callable[[], int | None], lang: str | None) -> int:
+def _exit_code(action: Callable[[], int | None], lang: Sequence[str]) -> int:
     try:
-        with speaking(lang):
+        if len(lang) > 1:
+            raise given_twice("--lang")
+        with speaking(lang[0] if lang else None):
             return _code_in_language(action)
     except InputError as error:  # a language that we do not have
         print(one_line(f"error: {error}"), file=sys.stderr)
@@ -125,6 +149,8 @@ def _exit_code(action: Callable[[], int | None], lang: str | None) -> int:
 def _code_in_language(action: Callable[[], int | None]) -> int:
     try:
         return action() or 0
+    except SystemExit as end:  # --help, of a command
+        return int(end.code or 0)
     except InputError as error:
         code, text = 2, say("error: {what}", what=message(error) or say("no message"))
     except StoreError as error:

@@ -23,11 +23,23 @@ from sgdstudy.language import ENGLISH, language, parted, say, to_say, translated
 from sgdstudy.secrecy import of_words
 
 WIDEST = 9999  # columns of a box: a narrow one breaks words in two
+TRUE = ("true", "yes", "on", "1")
 RULE = re.compile(r"[\W_]+|[╭╰┌└+].*")  # a line that divides a box, or its edge, with its title
 BOXED = (to_say("show this help message and exit"), to_say("(required)"))  # by tyro, in --help
 TITLES = (to_say("positional arguments"), to_say("options"))  # of its boxes
-PLAIN = {  # what tyro and Python say, and how we do
+UNKNOWN = re.compile("Unrecognized options:")
+BLANK = re.compile("(?<=[:,]) *(?=,|$)")  # in a list of words, one without a letter
+OPTIONAL = {  # what tyro says of an option that may be left out, as it says it of others
     r" Got errors: .*": "",
+    r"\{None\}\||(?<=\()'None', ": "",
+    r"no type matching INT could be instantiated from \[(.*)\]\.?": (
+        r"invalid literal for int() with base 10: \1"
+    ),
+}
+PLAIN = {  # what tyro and Python say, and how we do
+    r"invalid literal for int\(\) with base 10: '(?P<round>\d+(\.0*)?([eE]\+?\d)?)'": to_say(
+        "'{round}' is not a whole number; write {digits}"
+    ),
     r"invalid literal for int\(\) with base 10: (?P<given>.*)": to_say(
         "{given} is not a whole number"
     ),
@@ -63,12 +75,19 @@ class _Page(io.StringIO):
         return self.shown.isatty()
 
 
-def parse(kind: Any, words: list[str], prog: str, description: str | None = None) -> Any:
+def parse(
+    kind: Any, words: list[str], prog: str, description: str | None = None, settings: str = ""
+) -> Any:
     """Return the dataclass that the words of a command line describe.
 
+    Args:
+        settings: the option that takes settings of a run, as `name=value`; "": none does.
+
     Raises:
-        InputError: an unknown option, one that is missing, or a value of another kind.
+        InputError: an unknown option, one that is missing or given twice, or a value of another
+            kind.
     """
+    _require_once(words)
     page = _Page(sys.stdout)
     spoken = kind if language() == ENGLISH else in_language(kind)
     read = functools.partial(tyro.cli, spoken, prog=prog, description=description)
@@ -81,7 +100,46 @@ def parse(kind: Any, words: list[str], prog: str, description: str | None = None
             print(_helped(page.getvalue()), end="")
             raise
     shown = [shortened(word) for word in of_words(words)]  # as a message may have them
-    raise InputError(sentence(_box(read, shown) or _box(read, words)))
+    meant = shortened(_meant(kind, words, settings))
+    raise InputError(sentence(_box(read, shown) or _box(read, words), meant))
+
+
+def _require_once(words: list[str]) -> None:
+    """Refuse an option that is given twice: the first would go unheard."""
+    names = [word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")]
+    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if twice:
+        raise given_twice(twice)
+
+
+def given_twice(option: str) -> InputError:
+    """Build the error for an option that is given twice."""
+    text = to_say("{option} is given twice; give it once, with all its values")
+    return InputError(say(text, option=option))
+
+
+def _meant(kind: Any, words: list[str], settings: str) -> str:
+    """Return the option that a word stands for that is none as it is written; "": there is none.
+
+    Of `-seeds`, `--Seeds`, `-s` and `seeds=2` it is `--seeds`; of `--strict=false` `--no-strict`.
+    """
+    defaults = {part.name.replace("_", "-"): part.default for part in fields(kind)}
+    for i, word in enumerate(words):
+        given, sign, value = word.partition("=")
+        name = given.lstrip("-").lower().replace("_", "-")
+        if not name or not (sign or given.startswith("-")) or words[i - 1 : i] == [settings]:
+            continue
+        if isinstance(defaults.get(name), bool) and sign:
+            return f"--{name}" if value.lower() in TRUE else f"--no-{name}"
+        begins = [each for each in defaults if each.startswith(name)]
+        if name in defaults or (len(begins) == 1 and not given.startswith("--")):
+            if given != f"--{name}":
+                return f"--{name if name in defaults else begins[0]}"
+        elif settings and name.replace("-", "_").isidentifier():
+            values = value or "".join(words[i + 1 : i + 2])
+            if sign or values[:1].isdigit():
+                return f"{settings} {given.lstrip('-')}={values}"
+    return ""
 
 
 def _box(read: Callable[..., Any], words: list[str]) -> str:
@@ -148,8 +206,11 @@ def helps(kind: type) -> dict[str, str]:
     return found
 
 
-def sentence(box: str) -> str:
+def sentence(box: str, meant: str = "") -> str:
     """Return what a box of tyro's says, without its title.
+
+    Args:
+        meant: what was meant, for a box that does not say it.
 
     >>> print(sentence('''
     ...  Value error
@@ -176,6 +237,11 @@ def sentence(box: str) -> str:
         elif text:
             parts[-1].append(text)
     said = [" ".join(part) for part in parts[1:] or parts if part]
+    said = [re.sub(BLANK, " ''", part) if UNKNOWN.match(part) else part for part in said]
+    if meant and not any(part.startswith("Perhaps you meant") for part in said):
+        said.insert(1, say("did you mean {option}?", option=meant))
+    for pattern, form in OPTIONAL.items():
+        said = [re.sub(pattern, form, part) for part in said]
     for pattern, words in PLAIN.items():
         put = functools.partial(_in_words, words)
         said = [re.sub(pattern, put, part) for part in said]
@@ -184,4 +250,7 @@ def sentence(box: str) -> str:
 
 
 def _in_words(text: str, found: re.Match[str]) -> str:
-    return say(text, **found.groupdict()) if text else ""
+    values = found.groupdict()
+    if "round" in values:
+        values["digits"] = f"{float(values['round']):.0f}"
+    return say(text, **values)

@@ -23,6 +23,7 @@ from sgdstudy.text import legible, printable, written
 MOST_SHOWN = 20_000  # characters of an answer; answer.md has all of it
 MOST_IN_CELL = 1000
 WIDE = 110  # columns that hold a table of claims
+LEAST_COLUMN = 12  # columns of a terminal for each of a table: with fewer its words break
 KINDS: dict[Kind, str] = {
     "prediction": to_say("Predictions"),
     "identity": to_say("Identities"),
@@ -94,50 +95,69 @@ def print_claims(results: Sequence[Result]) -> None:
         chosen = [(r.study, [c for c in r.claims if c.kind == kind]) for r in results]
         if any(claims for _, claims in chosen):
             show(bold(in_words(KINDS[kind])))
-            console().print(_table_of(chosen, expects=kind != "description"))
+            _print_table(*_table_of(chosen, expects=kind != "description"))
 
 
-def _table_of(studies: Sequence[tuple[str, list[Claim]]], expects: bool) -> Any:
-    """Return a table of the claims of each study, all of one kind."""
-    from rich.table import Table
+def _table_of(
+    studies: Sequence[tuple[str, list[Claim]]], expects: bool
+) -> tuple[list[str], list[tuple[str, list[list[Text]]]]]:
+    """Return the heads of a table of claims, all of one kind, and the rows of each study."""
     from rich.text import Text
 
-    table = Table(show_edge=False)
     guessed = any(claim.guess is not None for _, claims in studies for claim in claims)
-    wide = console().width >= WIDE
-    table.add_column(in_words("claim"), overflow="fold", no_wrap=wide)
     three = [in_words("expected"), in_words("measured"), in_words("tolerance")]
-    heads = three if expects else three[1:2]
-    for head in (in_words("arm"), *[in_words("your guess")] * guessed, *heads):
-        table.add_column(head, overflow="fold")
-    if expects:
-        table.add_column(in_words("verdict"), no_wrap=True)
+    heads = [in_words("claim"), in_words("arm"), *[in_words("your guess")] * guessed]
+    heads += [*three, in_words("verdict")] if expects else three[1:2]
     words = {True: Text(in_words("holds"), "green"), False: Text(in_words("FAILS"), "bold red")}
+    sections = []
     for study, claims in studies:
-        if len(studies) > 1 and claims:
-            table.add_section()
-            table.add_row(bold(study))
+        rows: list[list[Text]] = []
         for c in claims:
             cells = [c.name, c.arm, *[written(c.guess)] * guessed]
             if c.holds is None:
-                table.add_row(*map(_cell, [*cells, written(c.measured)]))
+                rows.append([*map(_cell, [*cells, written(c.measured)])])
                 continue
             numbers = map(written, (c.expected, c.measured, c.tolerance))
-            table.add_row(*map(_cell, [*cells, *numbers]), words[c.holds])
-    return table
+            rows.append([*map(_cell, [*cells, *numbers]), words[c.holds]])
+        if rows:
+            sections.append((study if len(studies) > 1 else "", rows))
+    return heads, sections
 
 
 def print_rows(rows: pd.DataFrame) -> None:
     """Print a DataFrame as a table; nothing of an empty one."""
+    values = rows.itertuples(index=False)
+    cells = [[_cell("–" if v != v else written(v)) for v in row] for row in values]
+    if cells:
+        _print_table([*map(str, rows.columns)], [("", cells)])
+
+
+def _print_table(heads: Sequence[str], sections: Sequence[tuple[str, list[list[Text]]]]) -> None:
+    """Print a table; where the terminal is too narrow for its columns, a line for each cell."""
     from rich.table import Table
 
+    screen = console()
+    if screen.width < LEAST_COLUMN * len(heads):
+        named = [_cell(in_words("{title}: {what}", title=head, what="")) for head in heads]
+        for title, rows in sections:
+            if title:
+                screen.print(bold(title), overflow="fold")
+            for row in rows:
+                for name, cell in zip(named, row, strict=True):
+                    screen.print(name + cell, overflow="fold")
+                screen.print()
+        return
     table = Table(show_edge=False)
-    for name in rows.columns:
-        table.add_column(_cell(str(name)), overflow="fold")
-    for values in rows.itertuples(index=False):
-        table.add_row(*(_cell("–" if v != v else written(v)) for v in values))
-    if len(rows):
-        console().print(table)
+    for i, head in enumerate(heads):
+        fixed = i == 0 and screen.width >= WIDE and len(heads) > 1
+        table.add_column(_cell(head), overflow="fold", no_wrap=fixed)
+    for title, rows in sections:
+        if title:
+            table.add_section()
+            table.add_row(bold(title))
+        for row in rows:
+            table.add_row(*row)
+    screen.print(table)
 
 
 def _shown(text: str) -> str:

@@ -431,6 +431,7 @@ def _device(device: Any) -> str:
     try:
         if not isinstance(device, (str, torch.device)):
             raise TypeError("a device is a name, as cpu or cuda")
+        device = str(device).lower()
         torch.zeros(1, device=device).item()  # `meta` holds no numbers
     except Exception as error:
         raise InputError(

@@ -101,6 +101,9 @@ def load_study(name: str) -> Study:
         found = path.is_file()
     except (OSError, ValueError):  # a name that no file can have
         found = False
+    if not found and path.stem in scripts:
+        text = to_say("there is no script {path}; did you mean {name}?")
+        raise InputError(in_words(text, path=str(path), name=path.stem))
     if not found:
         text = to_say("there is no script {path}; sgdstudy list shows those there are")
         raise InputError(in_words(text, path=str(path)))

@@ -8,12 +8,12 @@ import json
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from sgdstudy.errors import InputError, StoreError
+from sgdstudy.errors import InputError, StoreError, quoted
 from sgdstudy.language import say, to_say
 
 if TYPE_CHECKING:
@@ -21,11 +21,15 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 10
 ASK_SECONDS = 5.0
+ANSWER_SECONDS = 5.0
+SILENT_SECONDS = 20.0  # a worker gives a sign every second, in a large cluster every few
 WORKERS_SECONDS = 60.0  # a nanny starts a worker that was killed anew in a few
 LOUD = ("distributed", "distributed.client")  # they print tracebacks where we say one line
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PACKAGES = ("sgdstudy", "torch", "numpy")
 EXAMPLE = "tcp://127.0.0.1:8786"
+MOST_NAMED = 3  # workers, in a message
+NOBODY = ""  # the address where there is no worker
 log = logging.getLogger("sgdstudy")
 
 
@@ -51,14 +55,19 @@ def spread(
         return [client.submit(function, *task, pure=False) for task in some]
 
     try:
-        running = as_completed(submit(2 * len(client.nthreads())), loop=client.loop)
+        first = submit(2 * len(client.nthreads()))
+        # with results: one that is ready is here, and no longer with a worker that may be gone
+        running = as_completed(first, loop=client.loop, with_results=True)
         watch = _Workers(client)
         while not running.is_empty():
             while not running.has_ready():
                 with running.thread_condition:
                     running.thread_condition.wait(0.1)
                 watch.require()
-            yield next(running).result()
+            _, result = next(running)
+            if isinstance(result, CancelledError):  # other errors are raised above
+                raise result
+            yield result
             for fresh in submit(1):
                 running.add(fresh)
     except (KilledWorker, CancelledError, OSError) as error:
@@ -69,33 +78,88 @@ def spread(
 
 
 class _Workers:
-    """Whether anybody is left to work: Dask waits for new workers for ever, without a word."""
+    """Whether anybody works: Dask waits for ever, without a word, for workers that are gone.
+
+    A process that is stopped, or whose machine sleeps, keeps its connection: it is known by the
+    signs that it no longer gives. What counts is when we last saw a new one, by our clock.
+    """
 
     def __init__(self, client: Client) -> None:
         self.client, self.asked = client, time.monotonic()
-        self.seen = self.asked
+        self.signs = dict.fromkeys(client.nthreads(), 0.0)
+        self.silent: dict[str, float] = {}  # by address: seconds without a new sign
+        self.said: set[str] = set()
 
     def require(self) -> None:
-        """Ask now and then; say it once, and give up, when there has been no worker for long.
+        """Ask now and then; say once who is silent, and give up when all have been for long.
 
         Raises:
-            StoreError: there has been none.
+            StoreError: they have been.
             OSError: the scheduler is gone.
         """
         now = time.monotonic()
         if now < self.asked + ASK_SECONDS:
             return
-        before, self.asked = self.asked, now
-        if self.client.nthreads():
-            self.seen = now
-        elif now > self.seen + WORKERS_SECONDS:
+        passed = min(now - self.asked, ASK_SECONDS + ANSWER_SECONDS)  # more: we were stopped
+        signs = self._ask()
+        self.silent = {
+            who: self.silent.get(who, 0.0) + passed if sign == self.signs.get(who) else 0.0
+            for who, sign in signs.items()
+        }
+        self.signs, self.asked = signs, now
+        if min(self.silent.values()) > WORKERS_SECONDS:
             raise StoreError(
-                f"the Dask cluster has had no worker for {WORKERS_SECONDS:.0f} s; what came back "
-                f"is kept; start workers, and --resume goes on"
+                f"the Dask cluster has had no {_sign_of(signs)} for {WORKERS_SECONDS:.0f} s; what "
+                f"came back is kept; start workers, and --resume goes on"
             )
-        elif self.seen == before:  # the first time
+        quiet = {who for who in signs if who == NOBODY or self.silent[who] >= SILENT_SECONDS}
+        if quiet - self.said:
+            self._tell(quiet - self.said)
+        self.said = quiet
+
+    def _ask(self) -> dict[str, float]:
+        """Return the workers' last signs.
+
+        In their place one that does not change: of the scheduler where it does not answer, and of
+        nobody where there is no worker.
+        """
+        try:
+            return _signs(self.client) or {NOBODY: 0.0}
+        except TimeoutError:
+            return {_scheduler(self.client).address: 0.0}
+
+    def _tell(self, quiet: set[str]) -> None:
+        """Say for whom we wait, since when, and how to end it."""
+        if NOBODY in quiet:
             text = to_say("no Dask worker is left; waiting {time} s for a new one, Ctrl-C stops")
             log.warning("%s", say(text, time=WORKERS_SECONDS))
+            return
+        since = time.localtime(time.time() - max(self.silent[who] for who in quiet))
+        text = to_say(
+            "no sign of {names} since {time}: stopped, or its machine sleeps; waiting for it, "
+            "Ctrl-C twice ends the sweep, and --resume goes on"
+        )
+        log.warning("%s", say(text, names=_named(quiet), time=time.strftime("%H:%M:%S", since)))
+
+
+def _scheduler(client: Client) -> Any:
+    return client.scheduler
+
+
+def _signs(client: Client) -> dict[str, float]:
+    """Return of each worker when its last sign was, by the scheduler's clock."""
+    known = client.sync(_scheduler(client).identity, callback_timeout=ANSWER_SECONDS)
+    return {who: float(each["last_seen"]) for who, each in known["workers"].items()}
+
+
+def _sign_of(signs: Iterable[str]) -> str:
+    return "worker" if NOBODY in signs else f"sign of {_named(signs)}"
+
+
+def _named(addresses: Iterable[str]) -> str:
+    """Return some addresses, and how many more there are."""
+    first, more = sorted(addresses)[:MOST_NAMED], len(set(addresses)) - MOST_NAMED
+    return ", ".join([*first, *([f"… (+{more})"] if more > 0 else [])])
 
 
 def connect(given: str) -> Client:
@@ -137,7 +201,8 @@ def _address_in_file(name: str) -> str:
         return str(json.loads(Path(name).read_text(encoding="utf-8"))["address"])
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(
-            f"--dask {name}: there is no such scheduler file; give one, or an address as {EXAMPLE}"
+            f"--dask {quoted(name)}: there is no such scheduler file; give one, or an address as "
+            f"{EXAMPLE}"
         ) from None
 
 
@@ -206,7 +271,16 @@ def _require_same_versions(client: Client) -> None:
 
 def _compare(client: Client) -> None:
     mine = versions()
-    for worker, theirs in client.run(versions, on_error="return").items():
+    try:
+        each = client.run(versions, on_error="return", callback_timeout=WORKERS_SECONDS)
+    except TimeoutError:
+        signs = _signs(client)
+        oldest = min(signs, key=lambda who: signs[who])
+        raise InputError(
+            f"the worker at {oldest} has not answered for {WORKERS_SECONDS:.0f} s: stopped, or its "
+            f"machine sleeps; wake it up, or end it"
+        ) from None
+    for worker, theirs in each.items():
         if isinstance(theirs, Exception):
             reason = " ".join(str(theirs).split())[:150]
             raise InputError(f"the worker at {worker} cannot run our code: {reason}")

@@ -35,6 +35,7 @@ def parse(words: Sequence[str]) -> Grid:
     grid: Grid = {}
     for word in words:
         name, sign, text = word.partition("=")
+        name = name.strip()
         if not (name and sign):
             raise InputError(f"a grid is written name=values, as lr=1e-4,2e-4; got {word!r}")
         if name in grid:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urljoin
 
 from sgdstudy.errors import Away
 
@@ -34,11 +35,13 @@ class Reading:
         most: bytes that it may read.
         over: whether nobody waits for it any more.
         excess: why it was cut short; None: it was not.
+        redirect: the address that the last request was sent on to; "": none.
     """
 
     def __init__(self, most: int) -> None:
         self.most, self.over = most, False
         self.excess: TooLong | None = None
+        self.redirect = ""
         self._seen = 0
 
     def bound(self, response: Any, **_: Any) -> None:
@@ -47,7 +50,10 @@ class Reading:
         One that only says that the server fails is not read: its status is all that we tell.
         """
         status = response.status_code
+        if response.is_redirect:
+            self.redirect = self.redirect or urljoin(response.url, response.headers["Location"])
         if status >= 500 or status in FAILING:
+            self.redirect = ""  # this tells more
             response.close()
             raise Away(f"too many {status} error responses")
         response.encoding = response.encoding or "utf-8"  # else it is guessed, for minutes
@@ -130,6 +136,7 @@ def _request(
     if reading is not None:
         if reading.over:
             raise Away("nobody waits for it any more")
+        reading.redirect = ""
         named["hooks"] = {"response": reading.bound}
         raise_on_status = False  # it would read the answer to its end first
     how = (max_retries, backoff_factor, backoff_jitter, retry_codes, raise_on_status)

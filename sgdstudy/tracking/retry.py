@@ -25,8 +25,6 @@ PLAIN = {
 CALLERS = ("mlflow", "requests", "urllib3")
 OF_CALLS = {
     r"failed with error code (\d+)|too many (\d+) error responses": "it answers with error {}",
-    r"Exceeded \d+ redirects|No connection adapters": "it answers with a redirect that leads to no "
-    "server; give the address where MLflow is",
     r"not in a valid JSON format|Expecting value|JSONDecodeError": "its answer is not MLflow's",
     r"CERTIFICATE_VERIFY_FAILED|certificate verify failed": "its certificate is not known here; "
     "set MLFLOW_TRACKING_SERVER_CERT_PATH to that, or REQUESTS_CA_BUNDLE to who signed it",

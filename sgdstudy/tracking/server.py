@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from sgdstudy.errors import Away, InputError, Refused, StoreError, one_line, quoted, shortage
+from sgdstudy.errors import (
+    Away,
+    InputError,
+    Refused,
+    StoreError,
+    one_line,
+    quoted,
+    shortage,
+    shortened,
+)
 from sgdstudy.language import say, to_say
 from sgdstudy.secrecy import without_secrets
 from sgdstudy.tracking import address, bounds
@@ -192,7 +201,10 @@ def ask(uri: str, call: Callable[[], T], limit: float, most: int | None = None) 
             _silent.add(uri)
             raise _as_our_error(uri, error) from error
         except Exception as error:
-            raise _as_our_error(uri, reading.excess or error) from error
+            ours = _as_our_error(uri, reading.excess or error)
+            if reading.redirect and type(ours) is Away and not shortage(error):
+                ours = _redirected(uri, reading.redirect)
+            raise ours from error
     _silent.discard(uri)
     return found
 
@@ -365,6 +377,19 @@ def _as_our_error(uri: str, error: Exception) -> Exception:
         # neither a refusal nor this machine's disk: MLflow could make nothing of the answer
         return Away(f"{store} does not answer as MLflow does ({type(error).__name__}: {reason})")
     return error
+
+
+def _redirected(uri: str, to: str) -> Away:
+    """Build the error for a server that sends us on to where MLflow is not."""
+    here, there = urlsplit(uri), urlsplit(to)
+    place = there._replace(query="", fragment="")  # they may hold a secret
+    if (here.scheme, here.netloc) == (there.scheme, there.netloc):
+        place = place._replace(scheme="", netloc="")
+    return Away(
+        f"the tracking server {without_secrets(uri, whole=True)} answers with a redirect to "
+        f"{shortened(without_secrets(place.geturl(), whole=True))}, where MLflow is not; give the "
+        f"address where it is, or set MLFLOW_TRACKING_TOKEN if that is a login"
+    )
 
 
 def _without_package(uri: str, error: Exception) -> InputError:

@@ -402,12 +402,78 @@ def test_a_study_runs_to_its_end_whatever_becomes_of_its_lines(
     assert ss.load_runs("printing", store=store).status.tolist() == ["FINISHED"] * len(NAMES)
 
 
+HELPS = [["--help"], ["list", "--help"], ["run", "printing", "--help"], ["--version"], ["list"]]
+
+
+@pytest.mark.parametrize("words", HELPS, ids=" ".join)
+@pytest.mark.parametrize("number", [28, 32])  # ENOSPC, EPIPE
+def test_the_exit_code_tells_that_lines_are_lost(printing, monkeypatch, capsys, words, number):
+    """As it was seen: `sgdstudy list --help > /dev/full` ended with 0."""
+
+    class Failing(io.StringIO):
+        def write(self, text):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(output, "_lost", [])
+    monkeypatch.setattr(sys, "stdout", Failing())
+    assert call(*words) == 1
+    assert capsys.readouterr().err.count("\n") == (number == 28)
+
+
+@pytest.mark.parametrize("words", [["help"], ["help", "run"], ["--version"], ["version"]])
+def test_help_and_version_are_found_under_what_people_type(printing, capsys, words):
+    assert call(*words) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("0." if "version" in words[0] else "usage: sgdstudy")
+
+
 @pytest.mark.slow
 def test_brackets_in_names_and_answers_are_printed_as_they_are(printing, store, capsys):
     assert call("run", "printing") == 0
     out = capsys.readouterr().out
     for text in (QUESTION, *NAMES, "two [/] – ∞", "An [answer] – “quoted”, ±∞."):
         assert text in out
+
+
+def claims_of(*names, **changes):
+    given = {"always": True} | changes
+    claims = [
+        ss.Claim("median of the losses", "mini-batch, lr=0.1", 0.1234, 0.1235, 0.01, "x", **given),
+        ss.Claim("steps until it stops", "full batch", 100, 130, 5, "theory", **given),
+    ]
+    return [SimpleNamespace(study=name, claims=claims) for name in names]
+
+
+TABLES = {
+    "claims": lambda: terminal.print_claims(claims_of("one_study")),
+    "claims of several": lambda: terminal.print_claims(claims_of("one_study", "another")),
+    "claims with guesses": lambda: terminal.print_claims(claims_of("one_study", guess=0.5)),
+    "rows": lambda: terminal.print_rows(
+        pd.DataFrame({"lr": [1e-4], "batch_size": [10], "status": ["FINISHED"]} | FIGURES)
+    ),
+}
+FIGURES = {name: [0.25] for name in ("full_loss", "test_accuracy", "stop_epoch", "full_grad_norm")}
+
+
+@pytest.mark.parametrize("width", [20, 40, 62, 80, 110])
+@pytest.mark.parametrize("table", TABLES)
+def test_no_word_of_a_table_is_broken_on_a_narrow_terminal(monkeypatch, capsys, table, width):
+    """As it was seen: on 20 and 40 columns letters stood one below another."""
+    made = terminal.console
+    TABLES[table]()
+    words = {*re.findall(r"\w[\w.,=-]+\w", capsys.readouterr().out)}
+
+    def narrow():
+        screen = made()
+        screen.width = width
+        return screen
+
+    monkeypatch.setattr(terminal, "console", narrow)
+    TABLES[table]()
+    shown = capsys.readouterr().out
+    assert all(len(line) <= width for line in shown.splitlines())
+    assert words
+    assert not words - {*re.findall(r"\w[\w.,=-]+\w", shown)}
 
 
 @pytest.mark.parametrize("text", ["\x1b[2J", "a\x07b", "\u202ereversed", "\x9b31m", "a\rb", "\x00"])

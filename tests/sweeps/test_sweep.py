@@ -408,6 +408,70 @@ def test_a_cluster_whose_workers_are_all_dead_is_said_and_waited_for_a_while(
     assert sum("no Dask worker is left" in message for message in caplog.messages) == 1
 
 
+STOPPED = {"a worker": [1], "all workers": [1, 2], "the scheduler": [0]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whose", STOPPED)
+def test_a_process_of_the_cluster_that_is_stopped_is_named_and_waited_for_a_while(
+    tmp_path, monkeypatch, caplog, whose
+):
+    """As it was seen: SIGSTOP, or a machine that sleeps, then silence for minutes or for ever."""
+    distributed = pytest.importorskip("distributed", reason="pip install distributed")
+    monkeypatch.setattr(cluster, "ASK_SECONDS", 0.5)
+    monkeypatch.setattr(cluster, "SILENT_SECONDS", 3.0)
+    monkeypatch.setattr(cluster, "WORKERS_SECONDS", 6.0)
+    processes, goes_on = DaskProcesses(tmp_path, workers=2), whose == "a worker"
+
+    def send(number):
+        for place in STOPPED[whose]:
+            processes.processes[place].send_signal(number)
+
+    def tasks():
+        """Four are handed out, then some sleep."""
+        yield from [(0.5,)] * 4
+        send(signal.SIGSTOP)
+        yield (0.5,)
+
+    def wake():
+        wait_for(lambda: "no sign of" in caplog.text)
+        send(signal.SIGCONT)
+
+    with processes as file, distributed.Client(scheduler_file=file, set_as_default=False) as client:
+        try:
+            outcomes = cluster.spread(client, time.sleep, tasks())
+            if goes_on:
+                waker = threading.Thread(target=wake)
+                waker.start()
+                assert list(outcomes) == [None] * 5
+                waker.join()
+            else:
+                with pytest.raises(ss.StoreError, match=r"no sign of tcp://.* --resume") as error:
+                    list(outcomes)
+                assert one_line(error)
+        finally:
+            send(signal.SIGCONT)
+    said = [line for line in caplog.messages if "no sign of" in line]
+    assert len(said) == 1
+    assert said[0].count("tcp://") == len(STOPPED[whose])
+    assert re.search(r"since \d\d:\d\d:\d\d: .*Ctrl-C twice ends the sweep", said[0])
+
+
+@pytest.mark.slow
+def test_a_cluster_with_a_worker_that_is_stopped_is_refused_before_anything_is_written(
+    script, tmp_path, capsys, no_server, monkeypatch
+):
+    pytest.importorskip("distributed", reason="pip install distributed to test Dask clusters")
+    monkeypatch.setattr(cluster, "WORKERS_SECONDS", 3.0)
+    with (processes := DaskProcesses(tmp_path, workers=1)) as file:
+        processes.processes[1].send_signal(signal.SIGSTOP)
+        try:
+            line = refused(script, tmp_path, file, capsys)
+        finally:
+            processes.processes[1].send_signal(signal.SIGCONT)
+    assert "has not answered for 3 s" in line
+
+
 @pytest.mark.slow
 def test_a_scheduler_that_is_killed_is_said_in_one_line(tmp_path, no_server):
     """As it was seen: a long traceback of Dask's before it."""

@@ -1,5 +1,6 @@
 """A server that misbehaves: every command ends in one line and in time, and nothing is lost."""
 
+import re
 import shutil
 import time
 from contextlib import contextmanager
@@ -121,18 +122,28 @@ def assert_ends_well(capsys, bad, words, kind, after):
     return code
 
 
-@pytest.mark.parametrize("to", ["file:///etc/passwd", "ftp://host/x", "/in/a/loop"])
+REDIRECTS = {  # Location -> how it is shown
+    "file:///etc/passwd": "file:///etc/passwd",
+    "ftp://host/x": "ftp://host/x",
+    "/in/a/loop": "/in/a/loop",
+    "login?next=/api&token=hunter2": "/api/2.0/mlflow/experiments/login",
+    "http://127.0.0.1:9/sign_in#hunter2": "http://127.0.0.1:9/sign_in",
+}
+
+
+@pytest.mark.parametrize("to", REDIRECTS)
 def test_a_redirect_that_leads_to_no_server_is_not_an_outage(no_server, monkeypatch, to):
     """As it was seen: the server "does not answer", and "start it" was the advice."""
     monkeypatch.setitem(ANSWERS, "redirect", (302, "text/plain", b"", ("Location", to)))
     with Misbehaving() as bad:
         bad.kind = "redirect"
-        with pytest.raises(
-            ss.InputError, match="answers with a redirect that leads to no"
-        ) as error:
+        shown = re.escape(f"answers with a redirect to {REDIRECTS[to]}, where MLflow is not")
+        with pytest.raises(ss.InputError, match=shown) as error:
             open_store(bad.uri)
     assert one_line(error)
+    assert "MLFLOW_TRACKING_TOKEN if that is a login" in str(error.value)
     assert "start it" not in str(error.value)
+    assert "hunter2" not in str(error.value)
 
 
 @pytest.mark.slow
