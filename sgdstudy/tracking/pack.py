@@ -369,8 +369,9 @@ def _is_name(name: str | None) -> bool:
     if name is None:
         return True
     try:
+        name.encode()  # a name that is not UTF-8 is none in a packed file
         checks.file_name("an artifact's name", name)
-    except InputError:
+    except (InputError, UnicodeEncodeError):
         return False
     return True
 

@@ -147,16 +147,21 @@ def test_what_else_people_log_into_a_run_is_left_out_and_named(
     with Invocation.start(opened, "sent").run("one", "", {}) as journal:
         journal.add("ours.txt", lambda path: path.write_text("a"))
     (tmp_path / "model").mkdir()
-    for name in ("model/weights", "notes.txt", "a\\b"):
+    odd = os.fsdecode(b"caf\xe9.png")  # not UTF-8
+    for name in ("model/weights", "notes.txt", "a\\b", odd):
         (tmp_path / name).write_text("b")
     client = MlflowClient(tracking_uri=opened.uri)
     client.log_artifacts(journal.run_id, str(tmp_path / "model"), "model")
-    for name in ("notes.txt", "a\\b"):
+    for name in ("notes.txt", "a\\b", odd):
         client.log_artifact(journal.run_id, str(tmp_path / name))
     caplog.clear()
     assert pack(opened, ["sent"], tmp_path / "a.zip") == [journal.run_id]
     said = [record.getMessage() for record in caplog.records]
-    assert [line.partition(" of the run one")[0] for line in said] == ["'model'", "'a\\\\b'"]
+    assert [line.partition(" of the run one")[0] for line in said] == [
+        "'model'",
+        "'a\\\\b'",
+        "'caf\\udce9.png'",
+    ]
     unpack(open_store(other), tmp_path / "a.zip")
     place = next(Path(other).glob("artifacts/sent/*/artifacts"))
     assert sorted(path.name for path in place.iterdir()) == ["notes.txt", "ours.txt"]
