@@ -9,10 +9,11 @@ or runs (`beside`) its folder's helpers stand in for others of the same name.
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path, PurePosixPath
@@ -81,7 +82,7 @@ def files_of(script: str | Path) -> dict[str, Path]:
         name, path = waiting.popitem()
         if path.is_file():
             found[name] = path
-            for helper in _imports(name, path):
+            for helper in _imports(name, path, _stamp(path)):
                 files = _files(helper, folder)
                 waiting |= {name: path for name, path in files.items() if name not in found}
     return found
@@ -181,10 +182,11 @@ def _folder_of_importer() -> Path | None:
     return None
 
 
-def _imports(name: str, path: Path) -> list[str]:
+@functools.lru_cache(10_000)
+def _imports(name: str, path: Path, stamp: tuple[int, int]) -> list[str]:
     """Return the dotted names that a file imports, lazily too; of a file that is no Python none.
 
-    Its name tells the package that it lies in.
+    Its name tells the package that it lies in; of a package, what is in `__all__` counts.
     """
     try:
         tree = ast.parse(_beginning(path))
@@ -196,12 +198,38 @@ def _imports(name: str, path: Path) -> list[str]:
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level + 1] if node.level else ()
-            start = [*above, *filter(None, [node.module])]
-            names += [".".join([*start, alias.name]) for alias in node.names] + [".".join(start)]
+            start = _named("." * node.level + (node.module or ""), package)
+            names += [f"{start}.{alias.name}" for alias in node.names] + [start]
         elif isinstance(node, ast.Call) and _called_name(node.func) in BY_NAME:
-            names += [str(a.value) for a in node.args[:1] if isinstance(a, ast.Constant)]
+            names += _named_in_call(node, package)
+        elif isinstance(node, ast.Assign | ast.AugAssign) and path.name == "__init__.py":
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if any(_called_name(target) == "__all__" for target in targets):
+                names += [_named(f".{text}", package) for text in _texts(node.value)]
     return names
+
+
+def _named(name: str, package: Sequence[str]) -> str:
+    """Return the full name of a module; one that begins with dots lies in a package above."""
+    inner = name.lstrip(".")
+    level = len(name) - len(inner)
+    above = package[: len(package) - level + 1] if level else ()
+    return ".".join([*above, *filter(None, [inner])])
+
+
+def _named_in_call(call: ast.Call, package: Sequence[str]) -> list[str]:
+    """Return the module that `import_module` is asked for, where the call spells it out."""
+    given = dict(zip(("name", "package"), call.args, strict=False))
+    given |= {word.arg: word.value for word in call.keywords if word.arg in ("name", "package")}
+    names, owners = (_texts(given.get(which)) for which in ("name", "package"))
+    # without a text it is the file's own, `__name__` or `__package__`
+    return [_named(name, owners[0].split(".") if owners else package) for name in names]
+
+
+def _texts(value: ast.AST | None) -> list[str]:
+    """Return the texts that are spelled out in an expression."""
+    nodes = [] if value is None else ast.walk(value)
+    return [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)]
 
 
 def _called_name(function: ast.expr) -> str:
@@ -215,12 +243,19 @@ def _files(name: str, folder: Path) -> dict[str, Path]:
     if spec is None:
         return {}
     origin, places = Path(spec.origin or ""), list(spec.submodule_search_locations or ())
-    found = {f"{root}/__init__.py" if places else f"{root}.py": origin}
+    archive = next((above for above in origin.parents if above.is_file()), None)
+    if archive is not None:  # a zip file or an egg
+        return {archive.name: archive}
+    found = {f"{root}/__init__.py" if places else f"{root}.py": [origin]}
     for end in range(1, len(parts) + 1):
         inner = "/".join(parts[:end])
         for file in (f"{inner}/__init__.py", f"{inner}.py"):
-            found |= {f"{root}/{file}": Path(place, file) for place in reversed(places)}
-    return {file: path for file, path in found.items() if path.suffix == ".py" and path.is_file()}
+            found[f"{root}/{file}"] = [Path(place, file) for place in places]
+    there = {
+        file: next((path for path in paths if path.suffix == ".py" and path.is_file()), None)
+        for file, paths in found.items()
+    }
+    return {file: path for file, path in there.items() if path is not None}
 
 
 def _found_elsewhere(name: str) -> ModuleSpec | None:
@@ -230,6 +265,14 @@ def _found_elsewhere(name: str) -> ModuleSpec | None:
     with suppress(Exception):  # whatever finds modules: packages add their own
         spec = importlib.util.find_spec(name)
         places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
-        if not any(is_installed(place) for place in places if place):
+        if not any(is_installed(place) or _is_target(place) for place in places if place):
             return spec
     return None
+
+
+@functools.cache
+def _is_target(place: str) -> bool:
+    """Whether a module lies in a folder that `pip install --target` filled."""
+    path = Path(place)
+    folder = path.parent.parent if path.name == "__init__.py" else path.parent
+    return any(folder.glob("*.dist-info"))

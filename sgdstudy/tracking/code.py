@@ -36,7 +36,8 @@ WORDS = (
     *("--no-ext-diff", "--no-textconv", "--text", "--no-color", "--no-relative"),
     *("--submodule=short", "--ignore-submodules=none"),
 )
-SUBMODULE = re.compile(r"1 \S+ S\S* (?:\S+ ){5}(.+)", re.DOTALL)  # of the status: its path
+# of the status: the path of one, which may have moved
+SUBMODULE = re.compile(r"(?:1 \S+ S\S* (?:\S+ ){5}|2 \S+ S\S* (?:\S+ ){6})(.+)", re.DOTALL)
 OF_ANOTHER = re.compile(r"(?:dubious ownership in repository at |unsafe repository \()'(.+)'")
 SETTINGS = ("-c", "core.fsmonitor=false", "-c", "diff.orderFile=/dev/null")
 
@@ -140,7 +141,10 @@ def _asked_git(script: Path | None, files: list[Path]) -> tuple[str, str, str]:
         return "", "", ""
     status = _git(folder, *STATUS)
     found = [status]
-    if names := [str(path.absolute()) for path in files]:
+    top = _top(folder)
+    paths = [path.absolute() for path in files]
+    names = [str(path) for path in paths if top is None or path.resolve().is_relative_to(top)]
+    if names:  # git refuses all where one lies in another place
         found.append(_git(folder, "ls-files", "--others", "--", *names))
     changed = "true" if any(found) else "unknown" if None in found else "false"
     diff = _diff(folder, status or "")
@@ -163,13 +167,19 @@ def _diff(folder: Path, status: str, place: str = "") -> str:
     names = [f"--src-prefix=a/{place}", f"--dst-prefix=b/{place}"]
     paths = [":(top)*.py", *(f":(top,literal){path}" for path in changed)]
     diffs = [_git(folder, "diff", "HEAD", *WORDS, *names, "--", *paths)]
-    top = (_git(folder, "rev-parse", "--show-toplevel") or "").removesuffix("\n")
-    for path in changed if top else ():
-        inner = Path(top, path)
+    top = _top(folder)
+    for path in changed if top is not None else ():
+        inner = top / path
         if (inner / ".git").exists():  # else git would tell of the outer one
             told = _git(inner, *STATUS)
             diffs.append(None if told is None else _diff(inner, told, f"{place}{path}/"))
     return "".join("... git does not tell it\n" if diff is None else diff for diff in diffs)
+
+
+def _top(folder: Path) -> Path | None:
+    """Return the folder that holds a folder's repository."""
+    told = (_git(folder, "rev-parse", "--show-toplevel") or "").removesuffix("\n")
+    return Path(told).resolve() if told else None
 
 
 def _git(folder: Path, *words: str) -> str | None:

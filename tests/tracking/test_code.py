@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import zipfile
 from importlib.machinery import PathFinder
 from pathlib import Path
 
@@ -176,6 +177,71 @@ def test_the_code_is_that_of_own_modules_in_other_folders_too(project, monkeypat
     assert helpers.code_of(script).tags[CODE] != before.tags[CODE]
 
 
+WAYS = {  # of importing `parts/val.py`: what the script says, and what `parts/__init__.py` does
+    "all": ("from parts import *", "__all__ = ['val']\n__all__ += ['other']"),
+    "relative": ("import importlib\nimportlib.import_module('.val', 'parts')", ""),
+    "keyword": ("from importlib import import_module\nimport_module(name='parts.val')", ""),
+    "own package": ("import parts", "import importlib\nimportlib.import_module('.val', __name__)"),
+    "namespace of two folders": ("import parts.val", None),
+    "zip": ("import parts.val", ""),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_code_is_that_of_a_module_however_it_is_imported(project, tmp_path, monkeypatch, way):
+    says, inside = WAYS[way]
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder, file in zip(folders, ("first.py", "val.py"), strict=True):
+        (folder / "parts").mkdir(parents=True)
+        (folder / "parts" / file).write_text("A = 1\n")
+    changed = folders[1] / "parts" / "val.py"
+    if inside is not None:
+        (folders[1] / "parts" / "__init__.py").write_text(inside)
+        folders = folders[1:]
+
+    def write(text):
+        changed.write_text(text)
+        with zipfile.ZipFile(tmp_path / "own.zip", "w") as file:
+            for path in sorted((tmp_path / "two").rglob("*.py")):
+                file.write(path, path.relative_to(tmp_path / "two"))
+
+    write("A = 1\n")
+    places = [tmp_path / "own.zip"] if way == "zip" else folders
+    monkeypatch.setattr(sys, "path", [*map(str, places), *sys.path])
+    script = script_of(project)
+    script.write_text(SCRIPT.replace("import sgd", f"{says}\nimport sgd"))
+    before = helpers.code_of(script)
+    assert set(before.copies) == {"page.py", "_common.py"}
+    write("A = 2\n")
+    assert helpers.code_of(script).tags[CODE] != before.tags[CODE]
+
+
+def test_what_pip_put_into_a_folder_of_ours_is_not_the_users_own(project, tmp_path, monkeypatch):
+    """Not even looked through: that took 12 s with a large package."""
+    (tmp_path / "target" / "large-1.0.dist-info").mkdir(parents=True)
+    (tmp_path / "target" / "large.py").write_text("A = 1\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "target"), *sys.path])
+    script = script_of(project)
+    script.write_text(SCRIPT.replace("import sgd", "import large\nimport sgd"))
+    assert set(helpers.files_of(script)) == {"page.py", "_common.py"}
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_helper_outside_the_repository_hides_no_change(project, tmp_path, monkeypatch, known):
+    """As it was seen: git refuses paths of other places, and nothing was known of any."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "outside.py").write_text("A = 1\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "elsewhere"), *sys.path])
+    script = script_of(project)
+    script.write_text(SCRIPT.replace("import sgd", "import outside\nimport sgd"))
+    git(project, "commit", "-a", "-m", "second")
+    if not known:
+        script = script.with_name("new.py")
+        script.write_text(SCRIPT.replace("import sgd", "import outside\nimport sgd"))
+    changed = helpers.code_of(script).tags["sgdstudy.git_changed"]
+    assert changed == ("false" if known else "true")
+
+
 @pytest.mark.slow
 def test_the_code_is_the_same_however_a_script_is_called(project, store):
     (project / "src").mkdir()
@@ -266,6 +332,9 @@ def test_the_diff_is_that_of_submodules_too(project, tmp_path, setting):
         *("+++ b/a b/deep\t", f"+Subproject commit {git(inner, 'rev-parse', 'HEAD')}-dirty"),
         *("+++ b/a b/m.py\t", "+a b = 2", "+++ b/a b/deep/m.py\t", "+deep = 2"),
     ]
+    git(project, "mv", "a b", "moved")
+    assert "\n+a b = 2" in helpers.code_of(script_of(project)).diff
+    git(project, "mv", "moved", "a b")
     git(project / "a b" / "deep", "checkout", ".")
     git(project / "a b", "commit", "-a", "-m", "third")
     diff = helpers.code_of(script_of(project)).diff
