@@ -141,7 +141,7 @@ class RunCommand:
             option, sign, value = name.partition("=")
             if sign and option.isidentifier():
                 text = to_say("{given} is not a study; did you mean {option}?")
-                option = f"--{option.replace('_', '-')} {value}"
+                option = f"--{option.replace('_', '-')} {value}".strip()
                 raise InputError(in_words(text, given=quoted(name), option=option))
         studies = [load_study(name) for name in self.names]
         chosen = [parse_options(study, rest) for study in studies]

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         collect_seldom()
     words, lang = _split(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["help"]:  # of all, or of a command: `help run`
-        words = [*words[1:], HELP[1]]
+        words = [*(word for word in words[1:] if word != "help"), HELP[1]]
     helps = not words or words[0] in HELP
     code = _guarded(lambda: print(_usage()) if helps else _run(words), lang)
     if code or not helps:

@@ -10,9 +10,10 @@ import io
 import itertools
 import os
 import re
+import shutil
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import field, fields, make_dataclass
 from typing import Annotated, Any, TextIO, get_type_hints
 
@@ -23,6 +24,7 @@ from sgdstudy.language import ENGLISH, language, parted, say, to_say, translated
 from sgdstudy.secrecy import of_words
 
 WIDEST = 9999  # columns of a box: a narrow one breaks words in two
+LEAST = 40  # of a page of help: below, words are broken, and with one tyro goes on for minutes
 TRUE = ("true", "yes", "on", "1")
 RULE = re.compile(r"[\W_]+|[╭╰┌└+].*")  # a line that divides a box, or its edge, with its title
 BOXED = (to_say("show this help message and exit"), to_say("(required)"))  # by tyro, in --help
@@ -92,7 +94,11 @@ def parse(
     spoken = kind if language() == ENGLISH else in_language(kind)
     read = functools.partial(tyro.cli, spoken, prog=prog, description=description)
     try:
-        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(page):
+        with (
+            _columns(max(LEAST, shutil.get_terminal_size().columns)),
+            contextlib.redirect_stderr(io.StringIO()),
+            contextlib.redirect_stdout(page),
+        ):
             found = read(args=words)
             return kind(**{field.name: getattr(found, field.name) for field in fields(kind)})
     except SystemExit as end:
@@ -107,7 +113,8 @@ def parse(
 def _require_once(words: list[str]) -> None:
     """Refuse an option that is given twice: the first would go unheard."""
     names = [word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")]
-    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    again = (name for i, name in enumerate(names) if name in names[:i] and name != "--help")
+    twice = next(again, None)
     if twice:
         raise given_twice(twice)
 
@@ -124,10 +131,14 @@ def _meant(kind: Any, words: list[str], settings: str) -> str:
     Of `-seeds`, `--Seeds`, `-s` and `seeds=2` it is `--seeds`; of `--strict=false` `--no-strict`.
     """
     defaults = {part.name.replace("_", "-"): part.default for part in fields(kind)}
+    from sgdstudy.recipe.config import TrainConfig  # late: torch
+
+    names, in_settings = {part.name for part in fields(TrainConfig)}, False
     for i, word in enumerate(words):
         given, sign, value = word.partition("=")
         name = given.lstrip("-").lower().replace("_", "-")
-        if not name or not (sign or given.startswith("-")) or words[i - 1 : i] == [settings]:
+        in_settings = word == settings if word.startswith("-") else in_settings
+        if not name or not (sign or given.startswith("-")) or in_settings:
             continue
         if isinstance(defaults.get(name), bool) and sign:
             return f"--{name}" if value.lower() in TRUE else f"--no-{name}"
@@ -135,27 +146,39 @@ def _meant(kind: Any, words: list[str], settings: str) -> str:
         if name in defaults or (len(begins) == 1 and not given.startswith("--")):
             if given != f"--{name}":
                 return f"--{name if name in defaults else begins[0]}"
-        elif settings and name.replace("-", "_").isidentifier():
+        elif settings and (setting := name.replace("-", "_")) in names:
             values = value or "".join(words[i + 1 : i + 2])
             if sign or values[:1].isdigit():
-                return f"{settings} {given.lstrip('-')}={values}"
+                return f"{settings} {setting}={values}"
     return ""
 
 
 def _box(read: Callable[..., Any], words: list[str]) -> str:
     """Return what tyro says of words that it refuses, as to no terminal; "" where it takes them."""
-    before, said = os.environ.get("COLUMNS"), io.StringIO()
-    os.environ["COLUMNS"] = str(WIDEST)
+    said = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            _columns(WIDEST),
+            contextlib.redirect_stderr(said),
+            contextlib.redirect_stdout(io.StringIO()),
+        ):
             read(args=words)
     except SystemExit:
         pass
+    return said.getvalue()
+
+
+@contextlib.contextmanager
+def _columns(n: int) -> Iterator[None]:
+    """Let the terminal have so many columns."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = str(n)
+    try:
+        yield
     finally:
         del os.environ["COLUMNS"]
         if before is not None:
             os.environ["COLUMNS"] = before
-    return said.getvalue()
 
 
 def _helped(page: str) -> str:

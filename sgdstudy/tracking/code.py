@@ -168,8 +168,7 @@ def _diff(folder: Path, status: str, place: str = "") -> str:
     paths = [":(top)*.py", *(f":(top,literal){path}" for path in changed)]
     diffs = [_git(folder, "diff", "HEAD", *WORDS, *names, "--", *paths)]
     top = _top(folder)
-    for path in changed if top is not None else ():
-        inner = top / path
+    for inner, path in [] if top is None else [(top / path, path) for path in changed]:
         if (inner / ".git").exists():  # else git would tell of the outer one
             told = _git(inner, *STATUS)
             diffs.append(None if told is None else _diff(inner, told, f"{place}{path}/"))

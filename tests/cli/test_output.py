@@ -402,6 +402,16 @@ def test_a_study_runs_to_its_end_whatever_becomes_of_its_lines(
     assert ss.load_runs("printing", store=store).status.tolist() == ["FINISHED"] * len(NAMES)
 
 
+@pytest.mark.parametrize("columns", [1, 20, 80])
+def test_help_has_no_line_of_one_letter(printing, capsys, monkeypatch, columns):
+    """As it was seen: a page of 50,000 signs, and with one column none for minutes."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert call("sweep", "--help") == 0
+    shown = capsys.readouterr().out
+    assert "logspace(first," in shown
+    assert os.environ["COLUMNS"] == str(columns)
+
+
 HELPS = [["--help"], ["list", "--help"], ["run", "printing", "--help"], ["--version"], ["list"]]
 
 
