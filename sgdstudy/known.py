@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from sgdstudy import checks
+
 
 @dataclass(frozen=True)
 class Known:
@@ -57,8 +59,13 @@ def rounded(value: float | Known, digits: int = 10) -> float:
         value: such as a share of a limit of the step size.
         digits: significant ones.
 
+    Raises:
+        InputError: no finite number, or no number of digits.
+
     Example:
         >>> rounded(0.04999999999999998), rounded(Known(2 / 3), 4)
         (0.05, 0.6667)
     """
-    return float(f"{float(value):.{digits}g}")
+    plain = value.value if isinstance(value, Known) else value
+    number = checks.number("value", plain, lambda v: True, "finite")
+    return float(f"{number:.{checks.count('digits', digits)}g}")

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from conftest import one_line
 
 import sgdstudy as ss
 
@@ -39,3 +40,12 @@ def test_rounded_is_the_same_of_values_that_differ_in_their_last_bits(value):
     assert {ss.rounded(v) for v in near} == {ss.rounded(value)}
     assert ss.rounded(value) == pytest.approx(value, rel=5e-10)
     assert ss.rounded(ss.Known(value), 3) == float(f"{value:.3g}")
+
+
+@pytest.mark.parametrize(
+    "given", [(None,), ("x",), (float("inf"),), (1.0, 0), (1.0, 1.5), (1.0, None)]
+)
+def test_what_cannot_be_rounded_is_one_line(given):
+    with pytest.raises(ss.InputError) as error:
+        ss.rounded(*given)
+    assert one_line(error)

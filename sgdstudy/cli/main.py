@@ -7,9 +7,9 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
+from sgdstudy import __version__
 from sgdstudy.cli.commands import COMMANDS, OLD_WORDS, RunCommand, SweepCommand
 from sgdstudy.cli.parsing import about, given_twice, parse
 from sgdstudy.cli.running import parse_options, run_script
@@ -70,8 +70,7 @@ def _split(given: Sequence[str]) -> tuple[list[str], list[str]]:
 def _run(words: list[str]) -> int:
     name, rest = OLD_WORDS.get(words[0], words[0]), words[1:]
     if name in VERSION:
-        number = version("sgdstudy")
-        print(number)
+        print(__version__)
         return 0
     if name not in COMMANDS:
         raise _no_command(name)

@@ -107,6 +107,7 @@ class Functional:
         named = {name: every.pop(name) for name in names}
         places = _places(module)
         self._module, self._whole = module, _takes_whole(module, x)
+        self._names = list(named)
         self._shapes = [value.shape for value in named.values()]
         self._sizes = [value.numel() for value in named.values()]
         self._places = [places[id(value)] for value in named.values()]
@@ -124,12 +125,29 @@ class Functional:
 
     def of(self, parts: Iterable[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
         """Return the module's output for parameters one by one, flat each."""
+        shaped = [part.reshape(shape) for part, shape in zip(parts, self._shapes, strict=True)]
+        return self._called(shaped, x)
+
+    def _called(self, shaped: Iterable[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
         values = dict(self._fixed)
-        for part, shape, places in zip(parts, self._shapes, self._places, strict=True):
-            values |= dict.fromkeys(places, part.reshape(shape))
+        for part, places in zip(shaped, self._places, strict=True):
+            values |= dict.fromkeys(places, part)
         given = (x.long() if self._whole else x,)
         # by all its names: torch's own ties go wrong where a layer itself has two
         return torch.func.functional_call(self._module, values, given, tie_weights=False)
+
+    def require_unwritten(self, w: torch.Tensor, x: torch.Tensor) -> None:
+        """Refuse a module whose forward pass writes into its parameters where they are `(p,)`.
+
+        Raises:
+            InputError: it does.
+        """
+        parts = zip(self._names, w.detach().split(self._sizes), self._shapes, strict=True)
+        values = {name: part.clone().reshape(shape) for name, part, shape in parts}
+        held = _Held(values)
+        with torch.no_grad():
+            self._called(values.values(), x)
+        held.require_unwritten(values)
 
     def reached(self, x: torch.Tensor, loss: Callable[[torch.Tensor], torch.Tensor]) -> list[bool]:
         """Return of which parameters a loss of the output is a function at all."""
@@ -265,6 +283,32 @@ def _slope(output: torch.Tensor, module: nn.Module, names: Collection[str]) -> t
     return torch.cat([slope.flatten() for slope in slopes])
 
 
+class _Held:
+    """Parameters as they are now: what they hold, where, and how often they were written into."""
+
+    def __init__(self, parameters: Mapping[str, torch.Tensor]) -> None:
+        self._before = {
+            name: (value, value._version, value.data_ptr(), value.detach().clone())
+            for name, value in parameters.items()
+        }
+
+    def require_unwritten(self, parameters: Mapping[str, torch.Tensor]) -> None:
+        """Refuse what a forward pass did to them.
+
+        Raises:
+            InputError: it wrote into one, `.data` or not, or put another in its place.
+        """
+        for name, (value, version, place, numbers) in self._before.items():
+            now = parameters.get(name)
+            same = now is value and (value._version, value.data_ptr()) == (version, place)
+            if not (same and torch.equal(value.detach().nan_to_num(), numbers.nan_to_num())):
+                raise InputError(
+                    f"the module's forward pass changes its parameter {name!r}, as F.embedding "
+                    f"does with max_norm; replicas could not follow it: let it make new values, as "
+                    f"w.clamp(max=1) instead of w.clamp_(max=1)"
+                )
+
+
 def _refuse_side_effects(module: nn.Module, x: torch.Tensor) -> None:
     for name, part in module.named_modules():
         if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0 and part.training:
@@ -279,23 +323,21 @@ def _refuse_side_effects(module: nn.Module, x: torch.Tensor) -> None:
             )
     trial = copied(module)
     before = {name: value.clone() for name, value in trial.named_buffers()}
-    written = {name: parameter._version for name, parameter in trial.named_parameters()}
+    held = _Held(dict(trial.named_parameters()))
+
+    def called() -> None:
+        trial(x)
+        held.require_unwritten(dict(trial.named_parameters()))
+
     with torch.no_grad():
         try:
-            undrawn(f"the module {type(module).__name__}", lambda: trial(x))
+            undrawn(f"the module {type(module).__name__}", called)
         except InputError:
             raise
         except Exception as error:
             raise InputError(
                 f"the module failed on x of shape {tuple(x.shape)}: {first_line(error)}"
             ) from error
-    for name, parameter in trial.named_parameters():
-        if parameter._version != written[name]:  # counts what is written in place
-            raise InputError(
-                f"the module's forward pass changes its parameter {name!r}, as F.embedding does "
-                f"with max_norm; replicas could not follow it: let it make new values, as "
-                f"w.clamp(max=1) instead of w.clamp_(max=1)"
-            )
     for name, value in trial.named_buffers():
         if not torch.equal(value, before[name]):
             raise InputError(

@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+import torch
+
 from sgdstudy.problems.fingerprint import Unseen, fingerprint, fingerprints
+from sgdstudy.problems.installed import put_in, spaces
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
 
@@ -62,7 +65,10 @@ class Identity:
 
 
 def _parts(problem: Problem, config: TrainConfig) -> dict[str, Any]:
-    """Return what a run is made of, by what it is called."""
+    """Return what a run is made of, by what it is called.
+
+    Of what is named, a class of torch, what somebody has put into it counts too.
+    """
     found: dict[str, Any] = dict(problem.parts)
     for setting in fields(config):
         if setting.name in LATER and getattr(config, setting.name) == LATER[setting.name]:
@@ -74,4 +80,12 @@ def _parts(problem: Problem, config: TrainConfig) -> dict[str, Any]:
         found["batch_size"] = problem.d
     if config.batch_size is None:
         found["order"] = "full batch"
+    for part, home, name in (
+        ("optimizer", torch.optim, config.optimizer),
+        ("step sizes", torch.optim.lr_scheduler, config.schedule),
+    ):
+        known = getattr(home, name, None) if isinstance(name, str) else None
+        found[part] += [
+            (space.name, *put) for space in spaces(known) for put in put_in(space, set())
+        ]
     return found

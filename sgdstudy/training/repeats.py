@@ -10,6 +10,7 @@ import torch
 from sgdstudy.errors import InputError
 from sgdstudy.problems import trial
 from sgdstudy.problems.problem import Problem
+from sgdstudy.problems.torch_module import Functional
 from sgdstudy.training.engines import Samples
 from sgdstudy.training.recorded import Recorded
 
@@ -17,6 +18,7 @@ FIRST_LOOK, LATER = 16, 4  # steps until the first look; by what the next ones a
 ROUNDING = 1e-3  # of compiled steps beside eager ones, of the loss
 ROUNDINGS = 1000  # of eager ones at other places in memory
 FEW = 1000  # samples
+MOST_ALONE = 16  # replicas that are looked at one by one
 
 
 class Repeats:
@@ -74,6 +76,9 @@ class Repeats:
         if self._steps >= self._due:
             self._due = LATER * self._steps
             self._look(*self._first)
+            last = len(recorded.w) - 2  # the last step with vectors
+            at = self._batch(samples, int(starts[last]), int(sizes[last * recorded.every]))
+            self._require_unwritten(recorded.w[last], at)
 
     def _look(self, w: torch.Tensor, batch: Any, then: torch.Tensor) -> None:
         now = self._losses(w, batch)
@@ -90,6 +95,20 @@ class Repeats:
                 "the model, or its loss, gives another loss than at the beginning for the same "
                 "parameters and samples: it draws, counts or remembers; a run could not be repeated"
             )
+
+    def _require_unwritten(self, w: torch.Tensor, batch: Any) -> None:
+        """Refuse a model that by now writes into its parameters, as where they are large."""
+        given = w.clone()
+        self._losses(given, batch)
+        if not _same_values(given, w):
+            raise InputError(
+                "the model changes its parameters where they are now; let it make new values, as "
+                "w.clamp(max=1) instead of w.clamp_(max=1)"
+            )
+        if isinstance(model := self.problem.model, Functional):
+            for r in range(min(len(w), MOST_ALONE)):
+                x = self.problem.x if batch is None else batch[0][r]
+                model.require_unwritten(w[r], x[:FEW])
 
     def _losses(self, w: torch.Tensor, batch: Any) -> torch.Tensor:
         with torch.no_grad():  # what takes notes of gradients, as `ss.check`, sees none of it

@@ -138,6 +138,14 @@ class Writes(nn.Module):
         return F.embedding(x[:, 0], self.w)
 
 
+def clamped_data(w):
+    w.data.clamp_(-1.0, 1.0)
+
+
+def another_data(w):
+    w.data = w.data.clamp(-1.0, 1.0)
+
+
 def renormed(w):
     F.embedding(torch.arange(5), w, max_norm=1.0)
 
@@ -166,8 +174,9 @@ EMBEDDINGS = [nn.Embedding, nn.EmbeddingBag]
         ),
         *(
             (Writes(write, start), CODES, "changes its parameter 'w', .*let it make new values")
-            for write in (renormed, clamped)
+            for write in (renormed, clamped, clamped_data, another_data)
             for start in (0.1, 3.0)  # nothing is changed there yet; all is
+            if write is not clamped_data or start > 1  # else nobody sees it yet
         ),
     ],
 )

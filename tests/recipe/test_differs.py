@@ -169,3 +169,34 @@ def test_what_differs_in_two_things_is_another_again(a, b):
 def test_the_same_made_again_is_the_same():
     again = {name: Identity.of(*what).hash for name, *what in every_run() if "0x" not in name}
     assert again == {n: Identity.of(*w).hash for n, *w in every_run() if "0x" not in n}
+
+
+def another(step):
+    return lambda self, closure=None: step(self, closure)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "settings"),
+    [
+        (torch.optim.SGD, "step", {"optimizer": "SGD"}),
+        (torch.optim.SGD, "step", {"optimizer": torch.optim.SGD}),
+        (torch.optim.AdamW, "step", {"optimizer": "AdamW"}),
+        (torch.optim.lr_scheduler.ExponentialLR, "get_lr", {"schedule": "ExponentialLR"}),
+    ],
+)
+def test_what_somebody_puts_into_a_class_of_torch_that_is_named_counts(
+    monkeypatch, kind, name, settings
+):
+    settings = config(**settings)
+    before = Identity.of(problem(), settings).hash
+    monkeypatch.setattr(kind, name, another(getattr(kind, name)))
+    assert Identity.of(problem(), settings).hash != before
+    monkeypatch.undo()
+    assert Identity.of(problem(), settings).hash == before
+
+
+def test_defaults_of_a_class_of_torch_that_is_named_count(monkeypatch):
+    before = Identity.of(problem(), config(optimizer="SGD")).hash
+    first, _, *others = torch.optim.SGD.__init__.__defaults__
+    monkeypatch.setattr(torch.optim.SGD.__init__, "__defaults__", (first, 0.9, *others))
+    assert Identity.of(problem(), config(optimizer="SGD")).hash != before
