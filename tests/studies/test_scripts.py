@@ -386,7 +386,7 @@ def test_a_script_that_runs_itself_is_only_loaded(experiments, capsys):
         (
             "STUDY =",
             "charts = {'a': 'loss'}\nSTUDY =",
-            "unknown metric of the chart 'a': 'loss'. Valid: batch/loss",
+            "unknown metric of the chart 'a': 'loss'; did you mean 'batch/loss'? Valid: batch/loss",
         ),
         (
             "STUDY =",

@@ -63,7 +63,7 @@ def test_each_batch_size_gets_shares_of_its_own_limit():
     for name, arm in study.placed_arms(study.options(seeds=1)).items():
         share = float(name.split(", ")[1].split()[0])
         limit = float(ss.expect(arm).mean_square_lr_limit)
-        assert arm.config.lr == pytest.approx(share * limit, rel=1e-12), name
+        assert arm.config.lr == ss.rounded(share * limit), name
 
 
 def test_growing_batches_and_a_falling_step_have_one_ratio_of_lr_and_size():

@@ -128,6 +128,22 @@ class Editable:
         return PathFinder.find_spec(name, [str(self.folder)]) if path is None else None
 
 
+OWN = ("further", "helper", "outside", "large", "parts", "spaced")  # modules that tests make
+
+
+@pytest.fixture(autouse=True)
+def none_of_another_test():
+    """Let modules of these names be found where the test puts them."""
+
+    def forget():
+        for name in [name for name in sys.modules if name.partition(".")[0] in OWN]:
+            del sys.modules[name]
+
+    forget()
+    yield
+    forget()
+
+
 LAZY = '    import sys; sys.path.insert(0, {!r})\n    import {}\n    yield "arm"'
 IMPORTS = {"helper": "helper", "package": "parts.values", "namespace": "spaced.values"}
 PLACED = [
