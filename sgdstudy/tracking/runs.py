@@ -312,7 +312,7 @@ def artifact(store: Store, run: TrackedRun, name: str, into: Path | None = None)
         if path.is_symlink():
             raise InputError(f"{path} is a symbolic link, which is not followed; remove it")
         if path.exists() and not path.is_file():
-            raise InputError(f"{path} is not a file; remove it")
+            raise InputError(f"{path} is not a file; move it elsewhere")
         return path if path.exists() else None
     if name not in names_of_artifacts(store, run):
         return None
