@@ -21,7 +21,7 @@ from sgdstudy.tracking.claims import claims_of, claims_table
 from sgdstudy.tracking.load import runs_table, sources
 from sgdstudy.tracking.parquet import LABELS, Source, dtype_of, gather
 from sgdstudy.tracking.places import require_outside
-from sgdstudy.tracking.runs import runs_of
+from sgdstudy.tracking.runs import runs_of, without_runs
 from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.store import read_store
 
@@ -45,7 +45,8 @@ def export(
 
     The rows are those of `load_runs`, `load_claims`, `load_epochs` and `load_steps`; they are
     written run by run, long runs seed by seed: an eighth of the free memory is used. In CSV, what
-    is not known is empty, and non-finite values are `nan`, `inf` and `-inf`.
+    is not known is empty, and non-finite values are `nan`, `inf` and `-inf`. A column that holds
+    numbers in one run and whole numbers in another that no float holds exactly is text.
 
     Args:
         study: an experiment's name, as `ex6_shuffle`.
@@ -60,7 +61,7 @@ def export(
         Their paths.
 
     Raises:
-        InputError: an unknown study, arm or format; files that are there already, or a folder
+        InputError: an unknown study, arm or format; a study without runs; files that are there already, or a folder
             that cannot be written; a file of the store that is damaged: nothing is written then.
     """
     checks.choice("format", to, FORMATS)
@@ -70,6 +71,8 @@ def export(
     opened = read_store(store)
     claims = claims_table(claims_of(opened, study, invocation, whole=True))  # none is left out
     runs = runs_of(opened, study, invocation, arms)
+    if not runs and claims.empty:
+        raise without_runs(opened, study)
     tables = {"runs": runs_table(opened, study, runs), "claims": claims}
     try:
         folder.mkdir(parents=True, exist_ok=True)
