@@ -97,7 +97,8 @@ def _as_kind(
     path: Path, file: pq.ParquetFile, name: str, kind: pa.DataType, wanted: bool
 ) -> pa.Field | None:
     """Return a column as a kind; None: it cannot be read as that. One not wanted is not read."""
-    if not wanted or pa.types.is_floating(kind) and file.schema_arrow.field(name).type == kind:
+    as_it_is = pa.types.is_floating(kind) and file.schema_arrow.field(name).type == kind
+    if as_it_is or not wanted:
         return pa.field(name, kind)
     try:
         if pa.types.is_string(kind):
@@ -127,9 +128,9 @@ def _bytes_of_texts(path: Path, file: pq.ParquetFile, name: str) -> int:
     Raises:
         pa.ArrowInvalid: one is not UTF-8.
     """
-    size = sum(chunk.total_uncompressed_size for chunk in chunks_of(file.metadata, name))
-    if size > MOST_TEXT:
-        return size
+    told = sum(int(chunk.total_uncompressed_size) for chunk in chunks_of(file.metadata, name))
+    if told > MOST_TEXT:
+        return told
     size = 0
     once = pq.ParquetFile(path, memory_map=True, read_dictionary=[name])
     for batch in once.iter_batches(ROW_GROUP, columns=[name]):

@@ -283,7 +283,7 @@ def chunks_of(metadata: pq.FileMetaData, name: str) -> list[pq.ColumnChunkMetaDa
 
 def _width(field: pa.Field) -> int:
     if pa.types.is_primitive(field.type):
-        return field.type.bit_width // 8
+        return int(field.type.bit_width) // 8
     return A_TEXT + int((field.metadata or {}).get(TEXT_WIDTH, 0))
 
 
