@@ -62,8 +62,8 @@ def export(
 
     Raises:
         InputError: an unknown study, arm or format; a study without runs; files that are there
-            already, or a folder that cannot be written; a file of the store that is damaged: nothing
-            is written then.
+            already, or a folder that cannot be written; a file of the store that is damaged:
+            nothing is written then.
     """
     checks.choice("format", to, FORMATS)
     folder = checks.path("the folder", folder)
