@@ -269,7 +269,8 @@ def dtype_of(name: str, found: list[Source]) -> np.dtype[Any]:
     dtype = np.result_type(*kinds or [float])
     if len(having) < len(found) and dtype.kind in "iub":
         dtype = np.dtype(float)
-    if dtype.kind == "f" and not all(part.fits_float(name) for part in having):
+    long = not {np.int64, np.uint64}.isdisjoint(kinds)
+    if dtype.kind == "f" and long and not all(part.fits_float(name) for part in having):
         return np.dtype(object)
     return dtype
 
