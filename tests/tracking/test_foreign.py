@@ -87,8 +87,8 @@ LEFT = {  # the column x, or whichever is named, is left out
     "bytes": with_x([b"a", b"\xff", None]),
     "uuid": with_x([b"0" * 16] * 3, pa.uuid()),
     "missing whole numbers that are no floats": with_x([2**53 + 1, None, 1]),
-    "texts that are not UTF-8": with_x(NO_UTF8),
-    "texts that are not UTF-8, as a dictionary": with_x(NO_UTF8.dictionary_encode()),
+    "texts that are not UTF-8": with_x(["a"] * 3, t=NO_UTF8),
+    "texts that are not UTF-8, as a dictionary": with_x(["a"] * 3, t=NO_UTF8.dictionary_encode()),
     "our labels": with_x(["a"] * 3, arm=pa.array(["b", "c", "d"]), run_id=pa.array([1, 2, 3])),
 }
 REFUSED = {  # all its rows are
