@@ -112,7 +112,7 @@ def seeds(values: SeedsLike) -> tuple[int, ...]:
     if many > MOST_SEEDS:
         given = f"{many:,}" if many < LARGEST else "2**63 and more"
         raise InputError(f"{given} seeds are too many; give {MOST_SEEDS:,} at the most")
-    found = [seed(value) for value in _listed(values)]
+    found = [seed(value) for value in listed(values)]
     if not found:
         raise InputError("seeds is empty; give at least one, as seeds=range(64)")
     if len(set(found)) < len(found):
@@ -129,7 +129,7 @@ def seeds(values: SeedsLike) -> tuple[int, ...]:
 def wanted_seeds(values: SeedsLike) -> list[int]:
     """Return the seeds whose rows are wanted, one or several, in order."""
     try:
-        found = {seed(value) for value in _listed(values)}
+        found = {seed(value) for value in listed(values)}
     except InputError:
         raise InputError(f"seeds are whole numbers, one or several, not {quoted(values)}") from None
     if not found:
@@ -162,7 +162,7 @@ def columns(wanted: Any, present: Collection[str]) -> list[str]:
     """Return the columns wanted, one or several, all of which are there; None: all."""
     if wanted is None:
         return list(present)
-    names = [wanted] if isinstance(wanted, str) else _listed(wanted)
+    names = [wanted] if isinstance(wanted, str) else listed(wanted)
     return [choice("column", name, present) for name in names]
 
 
@@ -266,7 +266,8 @@ def _size(values: Any) -> int:
         return LARGEST
 
 
-def _listed(values: Any) -> Iterable[Any]:
+def listed(values: Any) -> list[Any]:
+    """Return what was given, one or several, as a list."""
     several = hasattr(values, "__iter__") and not isinstance(values, (str, bytes, type))
     if several and _size(values) == LARGEST:
         raise InputError(f"{quoted(values)} holds too many values")

@@ -16,14 +16,14 @@ import os
 import re
 import string
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
-from sgdstudy.errors import FIXED, InputError, quoted
+from sgdstudy.errors import FIXED, InputError, one_line, quoted, shortened
 from sgdstudy.text import as_python, raised
 
 ENGLISH = "en"
@@ -244,15 +244,24 @@ def unknown(kind: str, given: object, allowed: Iterable[str]) -> InputError:
     near = [lower[each] for each in difflib.get_close_matches(word, lower, n=1)]
     if not near and len(word) >= LEAST_PART:
         near = [name for each, name in lower.items() if word in each]
-    shown = ", ".join(names)
-    if len(shown) > LONGEST_LIST:
-        first = shown[:LONGEST_LIST].rpartition(", ")[0]
-        shown = say("{names}, … ({n} in all)", names=first, n=len(names))
-    told = {"kind": translated(kind), "given": quoted(given), "names": shown}
+    told = {"kind": translated(kind), "given": quoted(given), "names": first_of(names)}
     if not near:
         return InputError(say("unknown {kind} {given}. Valid: {names}", **told))
     told["near"] = repr(near[0])
     return InputError(say("unknown {kind} {given}; did you mean {near}? Valid: {names}", **told))
+
+
+def first_of(names: Sequence[str]) -> str:
+    """Return names as a message lists them: all in one line, the first few where they are many.
+
+    >>> first_of(["a\\nb", "c\\x1b[31m"]), first_of(["c" * 100])[75:]
+    ('a b, c\\\\x1b[31m', 'ccccc …')
+    """
+    shown = ", ".join(shortened(one_line(name)) for name in names)
+    if len(shown) <= LONGEST_LIST:
+        return shown
+    first = shown[:LONGEST_LIST].rpartition(", ")[0]
+    return say("{names}, … ({n} in all)", names=first, n=len(names))
 
 
 # ---- catalogues --------------------------------------------------------------------------------

@@ -66,8 +66,12 @@ def not_its_fault(error: BaseException) -> str:
 
 
 @contextmanager
-def readable(path: str | Path) -> Iterator[None]:
+def readable(path: str | Path, foreign: str = "") -> Iterator[None]:
     """Say in one line which file is damaged, or cannot be read.
+
+    Args:
+        path: where it is.
+        foreign: what it has to be, where another program wrote it; "": we did.
 
     Raises:
         InputError: what is read in the block is damaged, or may not be read.
@@ -81,6 +85,8 @@ def readable(path: str | Path) -> Iterator[None]:
         if why := not_its_fault(error):
             kind = Away if shortage(error) else InputError
             raise kind(f"{path} cannot be read ({why})") from error
+        if foreign:
+            raise InputError(f"{path} cannot be used ({reason(error)}); {foreign}") from error
         raise InputError(
             f"{path} is damaged ({reason(error)}); run the study again, or drop the run"
         ) from error

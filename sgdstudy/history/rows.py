@@ -6,6 +6,7 @@ import contextlib
 import errno
 import itertools
 import json
+import logging
 import os
 import time
 import zlib
@@ -37,6 +38,8 @@ from sgdstudy.history.checksums import (
     sum_of_owner,
     undamaged,
 )
+from sgdstudy.language import say, to_say
+from sgdstudy.text import as_python
 
 SCHEMA_VERSION = "1"
 AXIS = {"steps": "step", "epochs": "epoch"}  # the column that numbers a kind of rows
@@ -45,7 +48,9 @@ WHOLE_NUMBERS = ["seed", "epoch", "batch", "size"]  # worth a dictionary in Parq
 WHOLE = {"seed": np.int64, "step": np.int64} | dict.fromkeys(("epoch", "batch", "size"), np.int32)
 COUNT = "rows.count"  # beside the streams: how many rows each has
 LONGEST_COUNT = 1000  # bytes
+LARGEST_WHOLE = 2**53  # up to here every whole number is a float
 HELD_SECONDS, HELD_ROWS = 1.0, 65_536
+log = logging.getLogger("sgdstudy")
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,8 @@ class Held:
     def __init__(self) -> None:
         self._names: tuple[str, ...] = ()
         self._rows: list[list[float]] = []
+        self._keys: list[tuple[int, int]] = []  # seed and step of each
+        self._rounded = set[str]()  # names of which that was said
         self._count, self._due = 0, 0.0
 
     def add(self, values: Mapping[str, float], step: int | None = None, seed: int = 0) -> bool:
@@ -108,7 +115,7 @@ class Held:
             self._names = tuple(values)
         try:
             row = [float(values[name]) for name in self._names]
-        except (KeyError, TypeError, ValueError, RuntimeError):
+        except (KeyError, TypeError, ValueError, OverflowError, RuntimeError):
             row = []
         if not row or len(values) != len(row):
             raise InputError(
@@ -116,21 +123,33 @@ class Held:
                 f"this one has {quoted(dict(values))}"
             )
         self._count = (self._count if step is None else int(step)) + 1
-        self._rows.append([*row, seed, self._count - 1])
+        for name, kept in zip(self._names, row, strict=True):
+            if abs(kept) >= LARGEST_WHOLE and name not in self._rounded:
+                self._say_rounded(name, as_python(values[name]), kept)
+        self._rows.append(row)
+        self._keys.append((seed, self._count - 1))
         return len(self._rows) >= HELD_ROWS or time.monotonic() >= self._due
 
     def take(self) -> Rows | None:
         """Return what is held as one block, and let go of it; None: nothing is."""
         if not self._rows:
             return None
-        names = (*self._names, "seed", "step")
-        table = np.array(self._rows)
+        table, keys = np.array(self._rows), np.array(self._keys, np.int64)
         columns = {
-            name: table[:, i, None].astype(WHOLE.get(name, float)) for i, name in enumerate(names)
-        }
+            name: table[:, i, None].astype(WHOLE.get(name, float))
+            for i, name in enumerate(self._names)
+        } | {"seed": keys[:, :1], "step": keys[:, 1:]}
         first = {name: columns.pop(name) for name in WHOLE if name in columns}
-        self._rows, self._due = [], time.monotonic() + HELD_SECONDS
+        self._rows, self._keys, self._due = [], [], time.monotonic() + HELD_SECONDS
         return Rows({**first, **columns}, np.ones((len(table), 1), bool))
+
+    def _say_rounded(self, name: str, given: Any, kept: float) -> None:
+        if isinstance(given, int) and given != kept:
+            self._rounded.add(name)
+            text = to_say(
+                "{name}: {given} is kept as {kept}, as floats have 16 digits; log it in two parts"
+            )
+            log.warning("%s", say(text, name=name, given=str(given), kept=f"{kept:.0f}"))
 
 
 @runtime_checkable

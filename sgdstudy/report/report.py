@@ -15,6 +15,7 @@ from sgdstudy.language import say, to_say
 from sgdstudy.report.markup import rendered
 from sgdstudy.report.sections import parts_of_tally, sections_of, tallied, unanswered
 from sgdstudy.tracking.outputs import replacing, require_free
+from sgdstudy.tracking.runs import require_none_deleted
 from sgdstudy.tracking.store import Store
 
 log = logging.getLogger("sgdstudy")
@@ -67,6 +68,7 @@ def page(store: Store, server: str | None = None) -> str:
         )
         raise InputError(say(text, store=store.shown, names=", ".join(names)))
     if not sections:
+        require_none_deleted(store)
         raise InputError(f"no study has run in {store.shown} yet: run sgdstudy study, then report")
     return rendered(
         "report.html",

@@ -51,7 +51,14 @@ class Reading:
         """
         status = response.status_code
         if response.is_redirect:
-            self.redirect = self.redirect or urljoin(response.url, response.headers["Location"])
+            to = response.headers["Location"]
+            try:
+                to = urljoin(response.url, to.encode("latin-1").decode())
+            except ValueError as error:
+                self.redirect = ascii(to)
+                response.close()
+                raise Away("a redirect to what is not an address") from error
+            self.redirect = self.redirect or to
         if status >= 500 or status in FAILING:
             self.redirect = ""  # this tells more
             response.close()

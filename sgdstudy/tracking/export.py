@@ -21,7 +21,7 @@ from sgdstudy.tracking.claims import claims_of, claims_table
 from sgdstudy.tracking.load import runs_table, sources
 from sgdstudy.tracking.parquet import LABELS, Source, dtype_of, gather
 from sgdstudy.tracking.places import require_outside
-from sgdstudy.tracking.runs import runs_of
+from sgdstudy.tracking.runs import runs_of, without_runs
 from sgdstudy.tracking.scratch import scratch
 from sgdstudy.tracking.store import read_store
 
@@ -45,7 +45,8 @@ def export(
 
     The rows are those of `load_runs`, `load_claims`, `load_epochs` and `load_steps`; they are
     written run by run, long runs seed by seed: an eighth of the free memory is used. In CSV, what
-    is not known is empty, and non-finite values are `nan`, `inf` and `-inf`.
+    is not known is empty, and non-finite values are `nan`, `inf` and `-inf`. A column that holds
+    numbers in one run and whole numbers in another that no float holds exactly is text.
 
     Args:
         study: an experiment's name, as `ex6_shuffle`.
@@ -60,8 +61,9 @@ def export(
         Their paths.
 
     Raises:
-        InputError: an unknown study, arm or format; files that are there already, or a folder
-            that cannot be written; a file of the store that is damaged: nothing is written then.
+        InputError: an unknown study, arm or format; a study without runs; files that are there
+            already, or a folder that cannot be written; a file of the store that is damaged:
+            nothing is written then.
     """
     checks.choice("format", to, FORMATS)
     folder = checks.path("the folder", folder)
@@ -70,6 +72,8 @@ def export(
     opened = read_store(store)
     claims = claims_table(claims_of(opened, study, invocation, whole=True))  # none is left out
     runs = runs_of(opened, study, invocation, arms)
+    if not runs and claims.empty:
+        raise without_runs(opened, study)
     tables = {"runs": runs_table(opened, study, runs), "claims": claims}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -107,18 +111,22 @@ def _places(folder: Path, to: str, force: bool) -> list[Path]:
 def _blocks(found: list[Source]) -> Iterator[pa.Table]:
     """Return the rows run after run, all with the columns of all runs."""
     names = list(dict.fromkeys(name for part in found for name in part.names))
-    types = {name: dtype_of(name, found) for name in names}
-    yield _table({name: np.empty(0, types[name]) for name in names} | {x: [] for x in LABELS})
+    kinds = {name: _kind(name, found) for name in names}
+    yield _table({}, kinds, dict.fromkeys(LABELS, ""), 0)
     for part in found:
         for seeds, steps in _windows(part):
             rows = gather([part], part.names, seeds, steps)
-            columns: dict[str, Any] = {}
-            for name in names:
-                have = name in part.names
-                missing = np.full(0 if have else len(rows), np.nan, types[name])
-                columns[name] = rows[name].to_numpy(types[name]) if have else missing
-            labels = {name: pa.repeat(text, len(rows)) for name, text in part.labels.items()}
-            yield _table(columns | labels)
+            own = {name: rows[name].to_numpy() for name in part.names}
+            yield _table(own, kinds, part.labels, len(rows))
+
+
+def _kind(name: str, found: list[Source]) -> pa.DataType:
+    """Return what a column of all runs is in a file, exactly: text, if no kind of number is."""
+    dtype = dtype_of(name, found)
+    if dtype != np.dtype(object):
+        return pa.from_numpy_dtype(dtype)
+    kinds = {part.rows.schema.field(name).type for part in found if name in part.names}
+    return kinds.pop() if len(kinds) == 1 else pa.string()
 
 
 def _windows(part: Source) -> Iterator[tuple[list[int] | None, slice | None]]:
@@ -163,27 +171,31 @@ def _block_bytes() -> float:
     return max(LEAST_BLOCK, memory.free() / 8)
 
 
-def _table(columns: dict[str, Any]) -> pa.Table:
-    """Return an Arrow table in which NaN stays NaN."""
-    own = {name: values for name, values in columns.items() if name not in LABELS}
-    arrays = {name: _array(values) for name, values in own.items()}
-    texts = {name: pa.array(columns[name], pa.string()) for name in LABELS}
-    return pa.table(arrays | texts)
-
-
-def _array(values: np.ndarray) -> pa.Array:
-    if values.dtype == np.dtype(object):  # texts of another program, some of which may be missing
-        return pa.array(values, pa.string(), from_pandas=True)
-    return pa.array(values)
+def _table(
+    own: dict[str, np.ndarray], kinds: dict[str, pa.DataType], labels: dict[str, str], n: int
+) -> pa.Table:
+    """Return rows of a run with the columns of all runs; floats are NaN where it has none."""
+    columns = {}
+    for name, kind in kinds.items():
+        if name in own:  # NaN stays NaN; texts of another program may be missing
+            values = own[name]
+            columns[name] = pa.array(values, from_pandas=values.dtype.kind == "O").cast(kind)
+        elif pa.types.is_floating(kind):
+            columns[name] = pa.array(np.full(n, np.nan, kind.to_pandas_dtype()))
+        else:
+            columns[name] = pa.nulls(n, kind)
+    return pa.table(columns | {name: pa.repeat(labels[name], n) for name in LABELS})
 
 
 def _without_dictionaries(frame: pd.DataFrame) -> pa.Table:
-    """Return a table for files: several kinds of values in a column, and lists, become text."""
+    """Return a table for files: several kinds in a column, lists and huge numbers become text."""
     for name in frame.columns:
         if frame[name].dtype != np.dtype(object):
             continue
-        kinds = {type(value) for value in frame[name].dropna()}
-        if len(kinds) > 1 or kinds & {list, tuple}:
+        values = frame[name].dropna()
+        kinds = set(map(type, values))
+        huge = kinds == {int} and not values.between(-(2**63), 2**63 - 1).all()
+        if len(kinds) > 1 or kinds & {list, tuple} or huge:
             frame[name] = frame[name].map(str, na_action="ignore")
     return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata()
 

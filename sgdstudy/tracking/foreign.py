@@ -1,30 +1,39 @@
 """Rows that another program wrote: numbers and texts are read, exactly; other columns are named.
 
 number, truth value        as it is; as a float where some are missing
-text, dictionary of texts  as text
+text, dictionary of texts  as text; not where it is not UTF-8, or far longer than numbers are
 seed, step                 as whole numbers, also where they were written as floats
 times, lists, ...          left out, and so is what is called like one of our labels
+
+Only columns that are wanted are looked at.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from sgdstudy.history.checksums import not_its_fault
 from sgdstudy.history.rows import ROW_GROUP
-from sgdstudy.tracking.parquet import LABELS
+from sgdstudy.tracking.parquet import AXES, LABELS, TEXT_WIDTH, chunks_of
+
+MOST_TEXT = 100_000_000  # bytes of the texts of a column
 
 
-def adapted(path: Path, axis: str) -> tuple[ds.Dataset, list[str]]:
+def adapted(
+    path: Path, axis: str, columns: Collection[str] | None = None
+) -> tuple[ds.Dataset, list[str]]:
     """Return the rows of a Parquet file, and which of its columns are left out.
 
     Args:
         path: where it is.
         axis: the column that numbers them.
+        columns: those that are wanted, beside what orders the rows; None: all.
 
     Raises:
         ValueError: the column of the seed, or that one, holds no whole numbers.
@@ -33,16 +42,24 @@ def adapted(path: Path, axis: str) -> tuple[ds.Dataset, list[str]]:
     fields, left = [], list[str]()
     file = pq.ParquetFile(path, memory_map=True)
     for field in ds.dataset(path, format="parquet").schema:
-        key = field.name in ("seed", axis)
-        kind = next((kind for kind in _kinds(field, key) if _holds(file, field.name, kind)), None)
-        if key and kind is None:
-            raise ValueError(f"its column {field.name} holds no whole numbers")
-        if kind is None or field.name in LABELS:
-            left.append(f"{field.name} ({field.type})")
-        else:
-            fields.append(pa.field(field.name, kind))
-    next(file.iter_batches(1, columns=[field.name for field in fields]), None)  # can it be read?
+        name, key = field.name, field.name in ("seed", axis)
+        wanted = columns is None or name in columns or name in ("seed", *AXES)
+        found = (_as_kind(path, file, name, kind, wanted) for kind in _kinds(field, key))
+        kept = next((field for field in found if field is not None), None)
+        if key and kept is None:
+            raise ValueError(f"its column {name} holds no whole numbers")
+        if kept is not None and name not in LABELS:
+            fields.append(kept)
+        elif columns is None or name in columns:
+            left.append(f"{name} ({field.type})")
+    read = [field.name for field in fields if columns is None or field.name in columns]
+    next(file.iter_batches(1, columns=read), None)  # can it be read?
     return ds.dataset(path, format="parquet", schema=pa.schema(fields)), left
+
+
+def allowed(axis: str) -> str:
+    """Return what rows of another program have to be."""
+    return f"it has to be a Parquet file, seed and {axis} whole numbers in it, none missing"
 
 
 def require_numbers(path: Path, axis: str) -> None:
@@ -76,17 +93,49 @@ def _kinds(field: pa.Field, key: bool) -> list[pa.DataType]:
     return [pa.float64()] if is_a.is_null(kind) else []
 
 
-def _holds(file: pq.ParquetFile, name: str, kind: pa.DataType) -> bool:
-    """Whether a column can be read as a kind, exactly: only floats and texts may be missing."""
-    if pa.types.is_floating(kind) and file.schema_arrow.field(name).type == kind:
-        return True
-    may_lack = pa.types.is_floating(kind) or pa.types.is_string(kind)
+def _as_kind(
+    path: Path, file: pq.ParquetFile, name: str, kind: pa.DataType, wanted: bool
+) -> pa.Field | None:
+    """Return a column as a kind; None: it cannot be read as that. One not wanted is not read."""
+    as_it_is = pa.types.is_floating(kind) and file.schema_arrow.field(name).type == kind
+    if as_it_is or not wanted:
+        return pa.field(name, kind)
     try:
-        for batch in file.iter_batches(ROW_GROUP, columns=[name]):
-            if batch[name].cast(kind).null_count and not may_lack:
-                return False
+        if pa.types.is_string(kind):
+            size = _bytes_of_texts(path, file, name)
+            if size > MOST_TEXT:
+                return None
+            width = -(-size // max(1, file.metadata.num_rows))
+            return pa.field(name, kind, metadata={TEXT_WIDTH: str(width)})
+        return pa.field(name, kind) if _holds(file, name, kind) else None
     except pa.ArrowException as error:
         if not_its_fault(error):
             raise
-        return False
-    return True
+        return None
+
+
+def _holds(file: pq.ParquetFile, name: str, kind: pa.DataType) -> bool:
+    """Whether a column can be read as a kind of number, exactly: only floats may be missing."""
+    nulls = (
+        batch[name].cast(kind).null_count for batch in file.iter_batches(ROW_GROUP, columns=[name])
+    )
+    return not any(n and not pa.types.is_floating(kind) for n in nulls)
+
+
+def _bytes_of_texts(path: Path, file: pq.ParquetFile, name: str) -> int:
+    """Return the bytes that all texts of a column take, each text of a file once in memory.
+
+    Raises:
+        pa.ArrowInvalid: one is not UTF-8.
+    """
+    told = sum(int(chunk.total_uncompressed_size) for chunk in chunks_of(file.metadata, name))
+    if told > MOST_TEXT:
+        return told
+    size = 0
+    once = pq.ParquetFile(path, memory_map=True, read_dictionary=[name])
+    for batch in once.iter_batches(ROW_GROUP, columns=[name]):
+        texts = batch[name]
+        texts.dictionary.cast(pa.string()).validate(full=True)
+        lengths = pc.binary_length(texts.dictionary).cast(pa.int64())
+        size += pc.sum(lengths.take(texts.indices)).as_py() or 0
+    return size

@@ -22,7 +22,7 @@ from sgdstudy.checks import SeedsLike
 from sgdstudy.errors import InputError
 from sgdstudy.history.checksums import Sealed, readable, require_threads
 from sgdstudy.history.rows import AXIS, has_stream, read_stream
-from sgdstudy.language import say, to_say
+from sgdstudy.language import first_of, say, to_say
 from sgdstudy.recipe.columns import PREFIX
 from sgdstudy.text import counted, number
 from sgdstudy.tracking import aside, describe, foreign, shapes
@@ -97,7 +97,13 @@ def runs_table(store: Store, study: str, runs: Sequence[TrackedRun]) -> pd.DataF
             | claimed
             | {"stop_reason": run.tags.get("stop_reason"), "status": run.status}
         )
-    return pd.DataFrame(rows, columns=None if rows else LABELS)
+    table = pd.DataFrame(rows, columns=None if rows else LABELS)
+    for name in table.select_dtypes(float):
+        values = [row.get(name) for row in rows]
+        if any(isinstance(value, int) and value != float(value) for value in values):
+            known = [np.nan if value is None else value for value in values]
+            table[name] = pd.Series(known, dtype=object)
+    return table
 
 
 def load_steps(
@@ -149,16 +155,23 @@ def load_epochs(
 
 
 def sources(
-    kind: str, study: str, runs: Sequence[TrackedRun], store: Store, folder: Path
+    kind: str,
+    study: str,
+    runs: Sequence[TrackedRun],
+    store: Store,
+    folder: Path,
+    columns: Collection[str] | None = None,
 ) -> list[Source]:
     """Return where the rows of a study's runs lie; remote files are fetched into the folder.
+
+    Of those that another program wrote only these columns are looked at; None: all.
 
     Raises:
         InputError: the store lacks rows that runs had, when they finished.
     """
     found, lost = [], []
     for run in runs:
-        rows = _rows(store, run, kind, folder)
+        rows = _rows(store, run, kind, folder, columns)
         if rows is not None:
             found.append(Source(run.labels(study), *rows))
         elif had_rows(store, run, kind):
@@ -169,7 +182,7 @@ def sources(
             f"{study}: {named(lost)}; put their files back below {store.root or store.shown}, or "
             f"name other arms or another invocation"
         )
-    return _alike(found, kind, runs)
+    return _alike(found, kind, runs, columns)
 
 
 def had_rows(store: Store, run: TrackedRun, kind: str) -> bool:
@@ -186,14 +199,14 @@ def had_rows(store: Store, run: TrackedRun, kind: str) -> bool:
 
 
 def _rows(
-    store: Store, run: TrackedRun, kind: str, folder: Path
+    store: Store, run: TrackedRun, kind: str, folder: Path, columns: Collection[str] | None
 ) -> tuple[ds.Dataset, Sealed | None] | None:
     """Return where the rows of a run lie, and their file's checksums; None: it has none."""
     require_threads()
     try:
         path = artifact(store, run, f"{kind}.parquet", folder)
         if path is not None:
-            return _file(run, kind, path)
+            return _file(run, kind, path, columns)
     except InputError as error:
         if is_away(error) or had_rows(store, run, kind):
             raise
@@ -217,27 +230,31 @@ def _rows(
     return None if rows is None else (rows, None)
 
 
-def _file(run: TrackedRun, kind: str, path: Path) -> tuple[ds.Dataset, Sealed]:
+def _file(
+    run: TrackedRun, kind: str, path: Path, columns: Collection[str] | None
+) -> tuple[ds.Dataset, Sealed]:
     """Return the rows of a file, and its checksums; columns that are no numbers are named."""
-    with readable(path):
+    mend = "" if KEY in run.tags else foreign.allowed(AXIS[kind])
+    with readable(path, mend):
         sealed = Sealed.open(path, run.sums.get(path.name))
         if sealed.sums is not None:
             return ds.dataset(path, format="parquet"), sealed
-        rows, left = foreign.adapted(path, AXIS[kind])
+        rows, left = foreign.adapted(path, AXIS[kind], columns)
     if left:
         _name_columns(run, kind, left)
     return rows, sealed
 
 
-def _alike(found: list[Source], kind: str, runs: Sequence[TrackedRun]) -> list[Source]:
+def _alike(
+    found: list[Source], kind: str, runs: Sequence[TrackedRun], columns: Collection[str] | None
+) -> list[Source]:
     """Return the sources without texts in a column that holds numbers in another run."""
     numbers = {name for part in found for name in part.names if not part.is_text(name)}
     alike, named_of = [], {run.run_id: run for run in runs}
     for part in found:
         if left := [name for name in part.names if name in numbers and part.is_text(name)]:
-            _name_columns(
-                named_of[part.labels["run_id"]], kind, [f"{name} (string)" for name in left]
-            )
+            if asked := [f"{n} (string)" for n in left if columns is None or n in columns]:
+                _name_columns(named_of[part.labels["run_id"]], kind, asked)
             kept = [field for field in part.rows.schema if field.name not in left]
             part = replace(part, rows=part.rows.replace_schema(pa.schema(kept)))
         alike.append(part)
@@ -246,7 +263,7 @@ def _alike(found: list[Source], kind: str, runs: Sequence[TrackedRun]) -> list[S
 
 def _name_columns(run: TrackedRun, kind: str, left: list[str]) -> None:
     text = to_say("columns of the {kind} of {run} are left out: {columns}")
-    log.warning("%s", say(text, kind=kind, run=named([run]), columns=", ".join(left)))
+    log.warning("%s", say(text, kind=kind, run=named([run]), columns=first_of(left)))
 
 
 def _metric_history(store: Store, run: TrackedRun, kind: str) -> ds.Dataset | None:
@@ -279,7 +296,9 @@ def _load(
 ) -> pd.DataFrame:
     with scratch() as folder:
         opened = read_store(given)
-        found = sources(kind, study, runs_of(opened, study, invocation, arms), opened, folder)
+        runs = runs_of(opened, study, invocation, arms)
+        columns = None if columns is None else checks.listed(columns)
+        found = sources(kind, study, runs, opened, folder, columns)
         names = _checked(columns, list(dict.fromkeys(n for part in found for n in part.names)))
         if columns is None and seeds is None and steps is None:
             _check_size(found, study, kind)

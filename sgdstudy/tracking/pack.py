@@ -167,9 +167,9 @@ def _add(file: zipfile.ZipFile, store: Store, study: str, run: TrackedRun) -> No
     names = [name for name in there if _is_name(name)]
     told = [f"{kind}.parquet" for kind in AXIS if had_rows(store, run, kind)] + _told(run)
     lost = [name for name in dict.fromkeys(told) if name not in names]
-    folders = names_of_artifacts(store, run, folders=True)
+    others = names_of_artifacts(store, run, files=False)
     for name in lost:
-        if name in folders:
+        if name in others:
             raise InputError(_no_file(run, name))
     if lost:
         text = to_say("the store lacks the {kinds} of {run}")
@@ -190,7 +190,7 @@ def _add(file: zipfile.ZipFile, store: Store, study: str, run: TrackedRun) -> No
         raise InputError(say(text, run=named([run]), size=len(description) / 1e6))
     dated = zipfile.ZipInfo(f"{run.run_id}/run.json")  # in 1980: a zip holds no year after 2107
     file.writestr(dated, description, zipfile.ZIP_DEFLATED)
-    for name in [*folders, *sorted({*there} - {*names})]:
+    for name in [*others, *sorted({*there} - {*names})]:
         which = {"name": repr(name), "run": named([run])}
         text = to_say("{name} of the run {run} is left out: only files with plain names are packed")
         log.warning("%s", say(text, **which))

@@ -23,12 +23,14 @@ from sgdstudy import checks
 from sgdstudy.checks import SeedsLike
 from sgdstudy.errors import InputError
 from sgdstudy.history.checksums import Sealed, readable
-from sgdstudy.history.rows import ROW_GROUP
+from sgdstudy.history.rows import LARGEST_WHOLE, ROW_GROUP
 from sgdstudy.tracking import memory
 
 LABELS = ["study", "arm", "run_id", "invocation"]
 AXES = ("step", "epoch")
 KEYS = ("seed", "step")  # what conditions are on
+A_TEXT = 64  # bytes: of an empty text as Python holds it, and of where it is
+TEXT_WIDTH = b"width"  # in the metadata of a column of texts: bytes of one, on average
 LONGEST_GROUP = 16 * ROW_GROUP  # rows: many times what we write
 
 
@@ -98,7 +100,7 @@ class Source:
     def width(self, names: list[str]) -> int:
         """Return the bytes that a row of these columns takes in memory, with its labels."""
         fields = [field for field in self.rows.schema if field.name in names]
-        return sum(_width(field.type) for field in fields) + len(LABELS)
+        return sum(map(_width, fields)) + len(LABELS)
 
     @property
     def keys(self) -> list[str]:
@@ -109,6 +111,23 @@ class Source:
     def is_text(self, name: str) -> bool:
         """Whether a column holds texts, as only those of other programs do."""
         return bool(pa.types.is_string(self.rows.schema.field(name).type))
+
+    def fits_float(self, name: str) -> bool:
+        """Whether a column holds no whole number that may be rounded as a float."""
+        if self.rows.schema.field(name).type not in (pa.int64(), pa.uint64()):
+            return True
+        return all(abs(value) <= LARGEST_WHOLE for value in self._bounds(name))
+
+    def _bounds(self, name: str) -> Iterator[int]:
+        """Yield the least and largest values of a column, as the file's end says, or as read."""
+        if self.sealed is not None:
+            told = [chunk.statistics for chunk in chunks_of(self.sealed.metadata, name)]
+            known = [one for one in told if one is not None and one.has_min_max]
+            if len(known) == self.sealed.metadata.num_row_groups:
+                yield from (value for one in known for value in (one.min, one.max))
+                return
+        for batch in self.batches([name], None, None):
+            yield from filter(None, pc.min_max(batch[name]).as_py().values())
 
     def order(self, seeds: SeedsLike | None, steps: slice | None, single: bool = False) -> Order:
         """Return where the chosen rows go: by seed, then step or epoch.
@@ -200,8 +219,6 @@ def gather(
             where = start + order.places(done, len(batch))
             done += len(batch)
             for name, column in zip(batch.schema.names, batch.columns, strict=True):
-                if column.null_count and arrays[name].dtype.kind in "iu":
-                    arrays[name] = arrays[name].astype(float)
                 arrays[name][where] = column.to_numpy(zero_copy_only=False)
     labels = {}
     for label in LABELS:
@@ -243,18 +260,32 @@ def _read(
 
 
 def dtype_of(name: str, found: list[Source]) -> np.dtype[Any]:
-    """Return the type that holds a column of all runs, NaN where a run has no such column."""
-    kinds = [p.rows.schema.field(name).type.to_pandas_dtype() for p in found if name in p.names]
-    if not kinds:
-        return np.dtype(float)
-    dtype = np.result_type(*kinds)
-    if len(kinds) == len(found) or dtype.kind in "fcOMm":
-        return dtype
-    return np.dtype(float) if dtype.kind in "iub" else np.dtype(object)
+    """Return the type that holds a column of all runs exactly, NaN where a run has no such column.
+
+    That is `object` for texts, and for whole numbers that would be floats and are too large.
+    """
+    having = [part for part in found if name in part.names]
+    kinds = [part.rows.schema.field(name).type.to_pandas_dtype() for part in having]
+    dtype = np.result_type(*kinds or [float])
+    if len(having) < len(found) and dtype.kind in "iub":
+        dtype = np.dtype(float)
+    long = not {np.int64, np.uint64}.isdisjoint(kinds)
+    if dtype.kind == "f" and long and not all(part.fits_float(name) for part in having):
+        return np.dtype(object)
+    return dtype
 
 
-def _width(kind: pa.DataType) -> int:
-    return kind.bit_width // 8 if pa.types.is_primitive(kind) else 8
+def chunks_of(metadata: pq.FileMetaData, name: str) -> list[pq.ColumnChunkMetaData]:
+    """Return what the end of a file says of a column, row group by row group."""
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    every = (group.column(i) for group in groups for i in range(metadata.num_columns))
+    return [chunk for chunk in every if chunk.path_in_schema == name]
+
+
+def _width(field: pa.Field) -> int:
+    if pa.types.is_primitive(field.type):
+        return int(field.type.bit_width) // 8
+    return A_TEXT + int((field.metadata or {}).get(TEXT_WIDTH, 0))
 
 
 def _any_seed_of(seeds: SeedsLike) -> pc.Expression:

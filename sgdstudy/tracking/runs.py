@@ -79,6 +79,29 @@ def experiment_of(store: Store, study: str) -> Experiment | None:
     return found
 
 
+def require_none_deleted(store: Store) -> None:
+    """Refuse to say that a store is empty where its studies were deleted in MLflow."""
+    from mlflow.entities import ViewType
+
+    prefix = store.experiment_name("")
+    for one in store.client.search_experiments(ViewType.DELETED_ONLY):
+        if isinstance(one.name, str) and one.name.startswith(prefix):
+            _require_not_deleted(store, one)
+
+
+def without_runs(store: Store, study: str) -> InputError:
+    """Build the error for a study that has no runs, or whose runs were deleted in MLflow."""
+    experiment = experiment_of(store, study)
+    if experiment and (deleted := search(store, [experiment.experiment_id], "", deleted=True)):
+        text = to_say(
+            "the last run of {study} was deleted in MLflow; restore it: "
+            "MLFLOW_TRACKING_URI={store} mlflow runs restore --run-id {run}"
+        )
+        which = {"store": shlex.quote(store.shown), "run": deleted[0].run_id}
+        return InputError(say(text, study=study, **which))
+    return InputError(say("{study} has no runs", study=study))
+
+
 def _require_not_deleted(store: Store, experiment: Experiment) -> None:
     if experiment.lifecycle_stage == "deleted":
         text = to_say(
@@ -312,7 +335,7 @@ def artifact(store: Store, run: TrackedRun, name: str, into: Path | None = None)
         if path.is_symlink():
             raise InputError(f"{path} is a symbolic link, which is not followed; remove it")
         if path.exists() and not path.is_file():
-            raise InputError(f"{path} is not a file; remove it")
+            raise InputError(f"{path} is not a file; move it elsewhere")
         return path if path.exists() else None
     if name not in names_of_artifacts(store, run):
         return None
@@ -323,14 +346,17 @@ def artifact(store: Store, run: TrackedRun, name: str, into: Path | None = None)
     return Path(store.client.download_artifacts(run.run_id, name, target))
 
 
-def names_of_artifacts(store: Store, run: TrackedRun, folders: bool = False) -> list[str]:
-    """Return the names of the files that a run has in the store, or of the folders of others."""
+def names_of_artifacts(store: Store, run: TrackedRun, files: bool = True) -> list[str]:
+    """Return the names of the files that a run has in the store, or of what else is there.
+
+    That is folders, pipes, sockets; a symbolic link is named among the files, and refused.
+    """
     place = place_of(store, run)
     if place is not None:
-        found = {path.name: path.is_dir() and not path.is_symlink() for path in place.glob("*")}
+        found = {path.name: path.is_file() or path.is_symlink() for path in place.glob("*")}
     else:
-        found = {item.path: item.is_dir for item in store.client.list_artifacts(run.run_id)}
-    return sorted(name for name, is_folder in found.items() if is_folder == folders)
+        found = {item.path: not item.is_dir for item in store.client.list_artifacts(run.run_id)}
+    return sorted(name for name, is_file in found.items() if is_file == files)
 
 
 def lacks_files(store: Store, run: TrackedRun) -> bool:

@@ -382,7 +382,8 @@ def _as_our_error(uri: str, error: Exception) -> Exception:
 def _redirected(uri: str, to: str) -> Away:
     """Build the error for a server that sends us on to where MLflow is not."""
     here, there = urlsplit(uri), urlsplit(to)
-    place = there._replace(query="", fragment="")  # they may hold a secret
+    path = there.path.partition(";")[0]
+    place = there._replace(path=path, query="", fragment="")  # the others may hold a secret
     if (here.scheme, here.netloc) == (there.scheme, there.netloc):
         place = place._replace(scheme="", netloc="")
     return Away(

@@ -137,3 +137,20 @@ def test_epoch_and_step_are_whole_numbers(invocation, store):
     found = ss.load_steps("mine", store=store)
     assert found[["seed", "epoch", "step"]].to_numpy().tolist() == [[3, 1, 0], [3, 6, 5]]
     assert all(found[name].dtype.kind == "i" for name in ("seed", "epoch", "step"))
+
+
+def test_whole_numbers_of_a_loop_are_kept_or_said_to_be_rounded(invocation, store, caplog):
+    """As it was seen: a seed and a count beyond 2**53 were others when they were read."""
+    big = 2**53 + 1
+    with invocation.run("run", "", {}) as journal:
+        sink = RunSink(journal)
+        for step in (big, big + 1):
+            sink.log({"n": step, "m": 2**60, "loss": 0.5}, step, seed=2**60 + 1)
+        with pytest.raises(ss.InputError, match="one number each of n, m, loss"):
+            sink.log({"n": 10**400, "m": 1, "loss": 0.5})
+        sink.end()
+    rows = ss.load_steps("mine", store=store)
+    assert rows.seed.tolist() == [2**60 + 1] * 2
+    assert rows.step.tolist() == [big, big + 1]
+    (line,) = caplog.messages
+    assert line.startswith(f"n: {big} is kept as {2**53}, as floats have 16 digits")

@@ -65,6 +65,9 @@ READ = {  # what is read of it: x, beside the numbers of a run of ours
     "no rows": (with_x(ALL).slice(0, 0), []),
     "many columns": (with_x(ALL, **{f"c{n}": pa.array([1, 2, 3]) for n in range(150)}), ALL),
 }
+NO_UTF8 = pa.Array.from_buffers(pa.string(), 3, pa.array([b"caf\xe9", b"b", b"c"]).buffers())
+WIDE = pa.DictionaryArray.from_arrays([0] * 20_000, ["z" * 100_000])  # 2 GB, of 100 kB in a file
+COUNTED = pa.proxy_memory_pool(pa.default_memory_pool())  # it outlives what is taken from it
 LEFT = {  # the column x, or whichever is named, is left out
     "texts where others have numbers": with_x(["a", "b", None]),
     "long texts": with_x(["a", "b", None], pa.large_string()),
@@ -84,6 +87,8 @@ LEFT = {  # the column x, or whichever is named, is left out
     "bytes": with_x([b"a", b"\xff", None]),
     "uuid": with_x([b"0" * 16] * 3, pa.uuid()),
     "missing whole numbers that are no floats": with_x([2**53 + 1, None, 1]),
+    "texts that are not UTF-8": with_x(["a"] * 3, t=NO_UTF8),
+    "texts that are not UTF-8, as a dictionary": with_x(["a"] * 3, t=NO_UTF8.dictionary_encode()),
     "our labels": with_x(["a"] * 3, arm=pa.array(["b", "c", "d"]), run_id=pa.array([1, 2, 3])),
 }
 REFUSED = {  # all its rows are
@@ -207,3 +212,88 @@ def test_what_is_no_number_is_not_compared_with(tmp_path, form):
     put(FORMS[form], "steps", tmp_path / "steps.parquet")
     with pytest.raises((ValueError, pa.ArrowException, ss.SgdstudyError)):
         require_numbers(tmp_path / "steps.parquet", "step")
+
+
+BIG = 2**60 + 1
+INEXACT = {  # whole numbers of two runs, of which a float would round some
+    "no such column": (pa.array([BIG, BIG + 1]), None),
+    "floats": (pa.array([BIG, -BIG]), pa.array([0.5, 2.0])),
+    "unsigned": (pa.array([2**63 + 5, 1], pa.uint64()), pa.array([-1, BIG])),
+    "dictionary": (pa.array([BIG, 1]).dictionary_encode(), None),
+}
+
+
+def theirs(opened, study, tmp_path, *tables, **how):
+    """Add runs of another program to a study."""
+    for number, table in enumerate(tables):
+        run = opened.client.create_run(opened.experiment(study), run_name=f"run {number}").info
+        pq.write_table(table, tmp_path / "steps.parquet", **how)
+        opened.client.log_artifact(run.run_id, str(tmp_path / "steps.parquet"))
+        opened.client.set_terminated(run.run_id)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("statistics", [True, False])
+@pytest.mark.parametrize("case", INEXACT)
+def test_whole_numbers_that_no_float_holds_are_not_rounded(store, tmp_path, case, statistics):
+    """As it was seen: one run without the column made floats of it, and two seeds became one."""
+    values = INEXACT[case]
+    tables = [
+        pa.table({"seed": [0, 0], "step": [0, 1], **({} if column is None else {"n": column})})
+        for column in values
+    ]
+    theirs(open_store(store), "odd", tmp_path, *tables, write_statistics=statistics)
+    expected = [x for column in values for x in ([None] * 2 if column is None else column)]
+    expected = [x.as_py() if isinstance(x, pa.Scalar) else x for x in expected]
+    given = {"store": store, "invocation": "all"}
+    rows = ss.load_steps("odd", **given)
+    assert [None if pd.isna(n) else n for n in rows.n] == expected
+    export("odd", tmp_path / "out", "parquet", **given)
+    read = pq.read_table(tmp_path / "out" / "steps.parquet")["n"]
+    numbers = read.type == pa.int64()  # else text, as there is no kind of number for all
+    assert numbers == (None in expected)
+    assert [
+        x if numbers else float(x) if "." in x else int(x) for x in read.to_pylist()
+    ] == expected
+    export("odd", tmp_path / "out", "csv", **given)
+    lines = (tmp_path / "out" / "steps.csv").read_text().splitlines()[1:]
+    told = [line.replace('"', "").split(",")[2] for line in lines]
+    assert told == ["" if x is None else str(x).removesuffix(".0") for x in expected]
+
+
+@pytest.mark.parametrize("columns", [["step"], None])
+def test_texts_that_would_fill_the_memory_are_named_and_not_read(store, tmp_path, caplog, columns):
+    """As it was seen: 100 kB of file took gigabytes, and all other runs of the study were lost."""
+    whole = {"seed": pa.array([0] * len(WIDE)), "step": pa.array(range(len(WIDE)))}
+    theirs(open_store(store), "odd", tmp_path, pa.table({**whole, "t": WIDE}), store_schema=False)
+    usual = pa.default_memory_pool()
+    pa.set_memory_pool(COUNTED)
+    try:
+        rows = ss.load_steps("odd", store=store, invocation="all", columns=columns)
+    finally:
+        pa.set_memory_pool(usual)
+    assert len(rows) == len(WIDE)
+    assert "t" not in rows
+    assert 0 < COUNTED.max_memory() < 10_000_000
+    assert [line for line in caplog.messages if "t (string)" in line] == (
+        [] if columns else caplog.messages
+    )
+
+
+def test_a_long_list_of_columns_is_cut_and_in_one_line(store, tmp_path, caplog):
+    table = pa.table({"step": [0], **{f"a\n\x1b[31m{n}": [NOON] for n in range(500)}})
+    theirs(open_store(store), "odd", tmp_path, table)
+    ss.load_steps("odd", store=store, invocation="all", columns=["step"])
+    assert not caplog.messages
+    ss.load_steps("odd", store=store, invocation="all")
+    (line,) = caplog.messages
+    assert line.isprintable()
+    assert len(line) < 600
+    assert "(500 in all)" in line
+
+
+def test_a_file_that_cannot_be_used_says_what_it_has_to_be(store, tmp_path, caplog):
+    theirs(open_store(store), "odd", tmp_path, pa.table({"seed": [True], "step": [0]}))
+    assert not len(ss.load_steps("odd", store=store, invocation="all"))
+    assert "damaged" not in caplog.text
+    assert "it has to be a Parquet file, seed and step whole numbers in it" in caplog.text

@@ -791,3 +791,20 @@ def test_a_run_that_lacks_a_file_it_knows_the_checksum_of_is_named(two_arms, tmp
     next(Path(store).glob("artifacts/loop/*/artifacts/steps.parquet")).unlink()
     with pytest.raises(ss.InputError, match="lacks the steps"):
         ss.load_steps("loop", store=store)
+
+
+def test_whole_numbers_of_runs_that_no_float_holds_are_not_rounded(store, tmp_path):
+    """A param that another run lacks, or that is half a number there, made floats of all."""
+    opened = open_store(store)
+    for params in ({"n": 2**60 + 1, "m": 10**30, "k": 1}, {}, {"n": 1.5, "m": 1, "k": 2}):
+        run = opened.client.create_run(opened.experiment("odd"), run_name="one").info.run_id
+        for name, value in params.items():
+            opened.client.log_param(run, name, value)
+        opened.client.set_terminated(run)
+    runs = ss.load_runs("odd", store=store, invocation="all")
+    assert runs.n.dropna().tolist() == [2**60 + 1, 1.5]
+    assert runs.m.dropna().tolist() == [10**30, 1]
+    assert runs.k.dtype == float  # what floats hold they hold still
+    export("odd", tmp_path, "csv", store=store, invocation="all")
+    assert f"{2**60 + 1}" in (tmp_path / "runs.csv").read_text()
+    assert f"{10**30}" in (tmp_path / "runs.csv").read_text()

@@ -128,6 +128,9 @@ REDIRECTS = {  # Location -> how it is shown
     "/in/a/loop": "/in/a/loop",
     "login?next=/api&token=hunter2": "/api/2.0/mlflow/experiments/login",
     "http://127.0.0.1:9/sign_in#hunter2": "http://127.0.0.1:9/sign_in",
+    "http://127.0.0.1:9/in;jsessionid=hunter2?a": "http://127.0.0.1:9/in",
+    "http://[::1/in": "'http://[::1/in'",
+    "/caf\xe9": "'/caf\\xe9'",
 }
 
 

@@ -94,7 +94,7 @@ def test_rows_that_are_going_on_are_read_from_no_link(kept, tmp_path, level):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["steps.parquet", "epochs.parquet", "claims.json"])
-@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, a_socket])
 def test_what_is_no_file_is_named_and_not_waited_for(kept, tmp_path, caplog, name, make):
     opened, (run_id, _) = kept
     path = place_of(opened, find_run(opened, run_id)) / name
@@ -104,7 +104,7 @@ def test_what_is_no_file_is_named_and_not_waited_for(kept, tmp_path, caplog, nam
     if name.endswith("parquet"):
         with pytest.raises(ss.InputError, match="is not a file"):
             load("kept", store=str(opened.root))
-    if make is os.mkdir and name == "claims.json":  # a folder of other people: the arm has none
+    if name == "claims.json":  # another's: the arm has none
         pack(opened, [run_id], tmp_path / "runs.zip")
         assert "'claims.json' of the run one" in caplog.text
         assert "is left out" in caplog.text

@@ -152,6 +152,7 @@ def test_nothing_is_written_of_a_study_that_was_deleted(deleted, tmp_path, capsy
     for words in (
         ("export", STUDY, "--folder", tmp_path / "to"),
         ("pack", STUDY, tmp_path / "file"),
+        ("report", "--out", tmp_path / "report.html"),
     ):
         assert call(*words, "--store", store) == 2
         assert f"{STUDY} was deleted" in capsys.readouterr().err
@@ -192,3 +193,18 @@ def test_a_run_that_was_deleted_is_refused_until_it_is_restored(
     assert "was deleted in MLflow; restore it: MLFLOW_TRACKING_URI=sqlite:///" in line
     assert line.endswith(f"mlflow {restore}")
     assert not (tmp_path / "a").exists()
+
+
+def test_a_study_whose_runs_were_all_deleted_is_not_exported_as_an_empty_one(
+    edited, tmp_path, capsys
+):
+    store, _ = edited
+    opened = open_store(store)
+    every = every_run(opened, opened.experiment(STUDY))
+    for run in every:
+        opened.client.delete_run(run.run_id)
+    assert call("export", STUDY, "--folder", tmp_path / "to", "--store", store) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"the last run of {STUDY} was deleted in MLflow; restore it: " in line
+    assert line.endswith(every[-1].run_id)
+    assert not (tmp_path / "to").exists()
