@@ -125,7 +125,7 @@ def elsewhere(store: Store) -> dict[str, int]:
 
 
 def told_in(place: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yield the folders of runs in a place, and what each was told at its beginning; damaged ones are none."""
+    """Yield the folders of runs, and what each was told at its beginning; damaged ones are none."""
     for folder in sorted(place.glob("*")):
         with suppress(OSError, ValueError):
             if next(links_in(folder), None) is not None:  # to someone else's files

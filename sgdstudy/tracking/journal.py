@@ -189,6 +189,9 @@ class Journal(Sending):
             raise LeftAlone(say(text, folder=folder, why=reason_of(error))) from error
         try:
             opening = shapes.read_json(folder / "opening.json", shapes.OPENING)
+            rows = any(path.stat().st_size for path in folder.glob("*.arrow"))
+            if opening is None and rows and (folder / "opening.json").exists():
+                raise shapes.Damaged("it is empty")
             if opening is not None:
                 store_of, found = opening.pop("store"), Opening(**opening)
         except (OSError, ValueError, TypeError) as error:

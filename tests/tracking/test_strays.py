@@ -8,7 +8,7 @@ import pytest
 from conftest import call
 
 import sgdstudy as ss
-from sgdstudy.tracking import aside
+from sgdstudy.tracking import aside, journal
 from sgdstudy.tracking.entries import Opening
 from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.recovery import recover
@@ -28,14 +28,14 @@ def killed(opened):
     """The folders of runs that were killed, by the runs' names."""
     folders = {}
     for name, losses in KILLED.items():
-        journal = Journal.begin(opened, Opening("lost", name, {}, metrics=("loss",)), {})
-        sink = RunSink(journal)
+        begun = Journal.begin(opened, Opening("lost", name, {}, metrics=("loss",)), {})
+        sink = RunSink(begun)
         for loss in losses:
             sink.log({"loss": loss})
         sink.flush()
         sink.stream.drop()
-        journal.let_go()
-        folders[name] = journal.folder
+        begun.let_go()
+        folders[name] = begun.folder
     return folders
 
 
@@ -96,13 +96,17 @@ NAMED = {
     "two openings exchanged": lambda f: exchange(f["a"] / "opening.json", f["b"] / "opening.json"),
     "another's opening": other_opening,
     "a damaged opening": lambda f: (f["b"] / "opening.json").write_text("{"),
+    "an empty opening": lambda f: (f["b"] / "opening.json").write_text(""),
 }
 
 
 @pytest.mark.parametrize("how", NAMED)
-def test_a_folder_whose_opening_is_not_its_own_is_named_and_kept(opened, killed, how, capsys):
+def test_a_folder_whose_opening_is_not_its_own_is_named_and_kept(
+    opened, killed, how, capsys, monkeypatch
+):
     """As it was seen: "a copy, remove it by hand", "nothing to do", and 0."""
     before = (killed["b"] / "opening.json").read_bytes()
+    monkeypatch.setattr(journal, "BEGIN_SECONDS", -1.0)
     NAMED[how](killed)
     for _ in range(2):
         assert call("recover", "--store", opened.root) == 1
