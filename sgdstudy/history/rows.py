@@ -377,15 +377,27 @@ def read_stream(path: Path, run: str = "") -> Iterator[pa.RecordBatch]:
                 what = "" if size == 0 or grew or is_cut(file, start) else reason(error)
     except Damaged as error:
         what = str(error)
-    except FileNotFoundError as error:
-        what = reason(error) if expected else ""
+    except FileNotFoundError:
+        what = "it is gone" if expected else ""
     except (OSError, MemoryError) as error:
         if why := not_its_fault(error):
             raise Away(f"{path} cannot be read now ({why})") from error
-        what = reason(error)
+        what = getattr(error, "strerror", None) or reason(error)  # without its path
     missing = None if expected is None else max(0, expected - n_rows)
     if what or missing:
         raise Damaged(what or "it is shorter than what was written", missing)
+
+
+def is_stream_of(path: Path, run: str) -> bool:
+    """Whether an Arrow stream says that it is of a run."""
+    if not path.is_file():  # a pipe would be waited for
+        return False
+    try:
+        with open(path, "rb") as file:
+            schema = pa.ipc.open_stream(pa.PythonFile(Within(file), mode="r")).schema
+    except UNREADABLE:
+        return False
+    return (schema.metadata or {}).get(OWNER) == _owner(run, path.stem)
 
 
 def has_stream(folder: Path, kind: str) -> bool:

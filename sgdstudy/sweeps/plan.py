@@ -31,7 +31,7 @@ from sgdstudy.sweeps import grid as grids
 from sgdstudy.sweeps.own import Own
 from sgdstudy.tracking import describe
 from sgdstudy.tracking.code import CODE, Code
-from sgdstudy.tracking.tracked_run import FINGERPRINT
+from sgdstudy.tracking.tracked_run import FINGERPRINT, SWEPT
 
 RECORDS = ("epochs", "steps")
 COLUMNS = ("run_id", "status", "converged")  # of a sweep's table, beside what ranks
@@ -223,4 +223,4 @@ class Combination:
     @property
     def tags(self) -> dict[str, str]:
         """What tells this run from the others of the sweep."""
-        return {"sgdstudy.settings": json.dumps(stripped(self.point)), FINGERPRINT: self.hash}
+        return {SWEPT: json.dumps(stripped(self.point)), FINGERPRINT: self.hash}

@@ -26,7 +26,7 @@ from sgdstudy.tracking import chart_views, garbage, recovery
 from sgdstudy.tracking.group import grouped
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.prune import remove
-from sgdstudy.tracking.runs import every_run, experiment_of
+from sgdstudy.tracking.runs import every_run, experiment_of, name_doubled
 from sgdstudy.tracking.sink import RunSink
 from sgdstudy.tracking.store import locate, read_store
 from sgdstudy.tracking.tracked_run import CHANGED, FINGERPRINT, NUMBER, TrackedRun
@@ -173,6 +173,7 @@ def _swept(
             text = to_say("{study} was stopped; what ran is saved, --resume goes on")
             raise Interrupted(in_words(text, study=plan.name))
     runs = _runs(store, plan) if todo else earlier  # a thousand take seconds
+    name_doubled(_of_invocation(invocation, runs))
     table = _table(everything, runs, invocation)
     answer = results.summary(plan, table)
     answers = [run for run in _of_invocation(invocation, runs) if run.is_answer and run.finished]

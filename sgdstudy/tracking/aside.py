@@ -69,8 +69,8 @@ def folders_of(store: Store, key: str) -> list[Path]:
 def listed(store: Store) -> list[Aside]:
     """Return the runs of a store that are set aside, oldest first."""
     found = []
-    for folder, told in _told(place_of(store)):
-        if _is_of(store, told):
+    for folder, told in told_in(place_of(store)):
+        if is_of(store, told):
             name = one_line(f"{told['study']}: {told['name']}")
             reason = say("nobody wrote down why")
             with suppress(OSError, ValueError):
@@ -82,8 +82,8 @@ def listed(store: Store) -> list[Aside]:
 
 def origins(store: Store) -> set[str]:
     """Return the first ids of runs that were unpacked, and wait or are set aside."""
-    told = [told for place in (store.streams, place_of(store)) for _, told in _told(place)]
-    return {one["tags"].get(ORIGIN, "") for one in told if _is_of(store, one)}
+    told = [told for place in (store.streams, place_of(store)) for _, told in told_in(place)]
+    return {one["tags"].get(ORIGIN, "") for one in told if is_of(store, one)}
 
 
 def put_back(store: Store) -> None:
@@ -118,13 +118,13 @@ def discard(store: Store, key: str) -> Aside:
 def elsewhere(store: Store) -> dict[str, int]:
     """Return how many runs wait on this machine for other stores, by their addresses."""
     counts: dict[str, int] = {}
-    for _, told in _told(store.streams):
-        if not _is_of(store, told):
+    for _, told in told_in(store.streams):
+        if not is_of(store, told):
             counts[told["store"]] = counts.get(told["store"], 0) + 1
     return counts
 
 
-def _told(place: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+def told_in(place: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Yield the folders of runs, and what each was told at its beginning; damaged ones are none."""
     for folder in sorted(place.glob("*")):
         with suppress(OSError, ValueError):
@@ -135,7 +135,8 @@ def _told(place: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
                 yield folder, told
 
 
-def _is_of(store: Store, told: dict[str, Any]) -> bool:
+def is_of(store: Store, told: dict[str, Any]) -> bool:
+    """Whether a folder is of a run of this store, by what it was told at its beginning."""
     return store.owns(told["store"], told["tags"].get(KEY, ""))
 
 

@@ -32,7 +32,7 @@ from typing import Any, Protocol
 from filelock import FileLock, Timeout
 
 from sgdstudy import checks
-from sgdstudy.errors import shortage
+from sgdstudy.errors import InputError, shortage
 from sgdstudy.language import say, to_say
 from sgdstudy.tracking import aside, shapes
 from sgdstudy.tracking.durable import sync, sync_all, write_json
@@ -49,6 +49,10 @@ BEGIN_SECONDS = 60.0  # a folder without opening.json may be one that is being b
 PATIENCE_SECONDS = 10.0
 
 log = logging.getLogger("sgdstudy")
+
+
+class LeftAlone(InputError):
+    """A folder that a process left behind, and only a person can put right."""
 
 
 class HeldRows(Protocol):
@@ -86,7 +90,7 @@ class Journal(Sending):
     def __init__(self, store: Store, folder: Path, opening: Opening) -> None:
         super().__init__(store, folder, opening)
         self.interim: list[Stamped] = self._told("points.json", shapes.POINTS, [])
-        self.closed = self._told("closing.json", shapes.CLOSING) is not None
+        self.closed = self.closing is not None
         self.failure = ""
         self.refusal: str | None = None
         self.stays = ""
@@ -164,12 +168,12 @@ class Journal(Sending):
         """Return what a process left behind; None if it lives, or the run is not this store's.
 
         Raises:
+            LeftAlone: it is damaged, or cannot be looked at.
             OSError: there is no handle to look with.
         """
         for odd, what in odd_in(folder):
             text = to_say("{folder} is left alone: {link} is {what}; remove it by hand")
-            log.warning("%s", say(text, folder=folder, link=str(odd), what=what))
-            return None
+            raise LeftAlone(say(text, folder=folder, link=str(odd), what=what))
         lock = FileLock(folder / "lock")
         try:
             age = time.time() - folder.stat().st_mtime
@@ -182,29 +186,31 @@ class Journal(Sending):
             if shortage(error):
                 raise
             text = to_say("{folder} is left alone: {why}")
-            log.warning("%s", say(text, folder=folder, why=reason_of(error)))
-            return None
+            raise LeftAlone(say(text, folder=folder, why=reason_of(error))) from error
         try:
             opening = shapes.read_json(folder / "opening.json", shapes.OPENING)
+            rows = any(path.stat().st_size for path in folder.glob("*.arrow"))
+            if opening is None and rows and (folder / "opening.json").exists():
+                raise shapes.Damaged("it is empty")
             if opening is not None:
                 store_of, found = opening.pop("store"), Opening(**opening)
         except (OSError, ValueError, TypeError) as error:
             lock.release()
             if shortage(error):
                 raise
-            text = to_say("{folder} is damaged and left alone: remove it by hand")
-            log.warning("%s", say(text, folder=folder))
-            return None
+            text = to_say(
+                "{folder} is left alone: its opening.json is damaged; put it back, or remove the "
+                "folder with all that the run recorded"
+            )
+            raise LeftAlone(say(text, folder=folder)) from error
         if opening is None or not store.owns(store_of, found.tags.get(KEY, "")):
             lock.release()
             if opening is None and age > BEGIN_SECONDS:  # nothing was written down, nothing is lost
                 remove_folder(folder)
             return None
-        # a copy of a journal: holding its lock says nothing about the run
+        # see `strays`: holding its lock says nothing about the run
         if found.tags.get(KEY) != folder.name:
             lock.release()
-            text = to_say("{folder} is a copy of {key} and left alone: remove it by hand")
-            log.warning("%s", say(text, folder=folder, key=found.tags.get(KEY, "")))
             return None
         journal = cls(store, folder, found)
         journal._lock = lock
@@ -255,12 +261,16 @@ class Journal(Sending):
             self.closed = True
             self.later.add(self, closing)
             return True
+        self.write_down(closing)
+        return self.send(patience)
+
+    def write_down(self, closing: Closing) -> None:
+        """Bring to the disk how the run ended, after all the rest."""
         self.draft(closing)
         sync_all(self.files())
         self.seal()
         sync(self.folder)
         self.closed = True
-        return self.send(patience)
 
     def draft(self, closing: Closing) -> None:
         """Write down how the run ended, under a name that nobody looks for yet."""

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from sgdstudy.errors import Refused, StoreError
 from sgdstudy.language import parted, to_say
 from sgdstudy.language import say as in_words
+from sgdstudy.tracking import strays
 from sgdstudy.tracking.entries import KEY, ORIGIN
-from sgdstudy.tracking.journal import Journal
+from sgdstudy.tracking.journal import Journal, LeftAlone
 from sgdstudy.tracking.provenance import Process, starts_in
 from sgdstudy.tracking.retry import is_away, reason_of
 from sgdstudy.tracking.runs import experiments, search
-from sgdstudy.tracking.sink import close_interrupted, room_on_disk
+from sgdstudy.tracking.sink import close_interrupted, restore_rows, room_on_disk
 from sgdstudy.tracking.store import Store, open_store
 from sgdstudy.tracking.tracked_run import TrackedRun
 
@@ -32,7 +33,7 @@ class Recovered:
         waiting: still not in the store.
         refused: the store does not take them; set aside.
         damaged: closed with less rows than were written: the names, and what is missing.
-        left: not finished now, and why: too little memory, for instance.
+        left: not finished now, and why: too little memory, for instance, or a folder's damage.
     """
 
     closed: list[str] = field(default_factory=list)
@@ -85,8 +86,13 @@ def recover(store: Store) -> Recovered:
         StoreError: the disk is full.
     """
     found, away = Recovered(), False
+    found.left.extend(strays.put_right(store))
     for name in sorted(_folders(store)):
-        journal = Journal.orphan(store, store.streams / name)
+        try:
+            journal = Journal.orphan(store, store.streams / name)
+        except LeftAlone as error:
+            found.left.append(str(error))
+            continue
         if journal is None:
             continue
         name = f"{journal.opening.study}: {journal.opening.name}"
@@ -137,6 +143,8 @@ def _finish(journal: Journal, found: Recovered, away: bool) -> list[str]:
         journal.remove()
         return []
     with room_on_disk(journal.opening.name, journal.store):
+        if ended:
+            restore_rows(journal)
         sent = (
             journal.send(patience)
             if ended

@@ -21,7 +21,16 @@ from sgdstudy.tracking import garbage
 from sgdstudy.tracking.bounds import TooLong
 from sgdstudy.tracking.provenance import user
 from sgdstudy.tracking.store import Store
-from sgdstudy.tracking.tracked_run import INVOCATION, NUMBER, TrackedRun, moment_of, number_of
+from sgdstudy.tracking.tracked_run import (
+    CHANGED,
+    FINGERPRINT,
+    INVOCATION,
+    NUMBER,
+    SWEPT,
+    TrackedRun,
+    moment_of,
+    number_of,
+)
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment
@@ -64,6 +73,7 @@ def runs_of(
         ids = sorted({run.invocation for run in every} - {""})
         raise unknown("invocation", invocation, ["latest", "all", *ids])
     runs = [run for run in every if run.is_answer == answers]
+    name_doubled(runs)
     return runs if arms is None else _chosen(runs, arms)
 
 
@@ -363,6 +373,28 @@ def lacks_files(store: Store, run: TrackedRun) -> bool:
     """Whether a run of a local store has no folder of files any more."""
     folder = place_of(store, run)
     return folder is not None and not folder.is_dir()
+
+
+def name_doubled(runs: Sequence[TrackedRun]) -> None:
+    """Name the finished runs of a sweep that a later one of its invocation has the settings of.
+
+    A resumed sweep trains again what was deleted in MLflow, and there it can be restored.
+
+    Args:
+        runs: oldest first.
+    """
+    doubled, later = list[TrackedRun](), set[tuple[str, str]]()
+    for run in reversed(runs):
+        key = run.invocation, run.tags.get(FINGERPRINT, "")
+        if SWEPT in run.tags and all(key) and run.finished and CHANGED not in run.tags:
+            doubled += [run] if key in later else []
+            later.add(key)
+    if doubled:
+        text = to_say(
+            "trained again in the same invocation, where the later run counts: {runs}; delete "
+            "these in MLflow"
+        )
+        log.warning("%s", say(text, runs=named(doubled[::-1])))
 
 
 def named(runs: Sequence[TrackedRun]) -> str:

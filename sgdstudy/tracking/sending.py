@@ -57,6 +57,12 @@ class Sending:
         return sorted((self.folder / "artifacts").glob("*"))
 
     @property
+    def closing(self) -> Closing | None:
+        """How the run ended; None: that is not written down."""
+        written = self._told("closing.json", shapes.CLOSING)
+        return Closing.of(written) if written else None
+
+    @property
     def place(self) -> Path | None:
         """Where a local store keeps the run's artifacts; None where MLflow takes them to it."""
         known = self.run_id and self.uri
@@ -64,9 +70,7 @@ class Sending:
 
     def _deliver(self) -> None:
         """Send everything there is, in an order that leaves a readable run wherever it ends."""
-        written = self._told("closing.json", shapes.CLOSING)
-        opening = self.opening
-        closing = Closing.of(written) if written else None
+        opening, closing = self.opening, self.closing
         self.store.require_same()
         self._forget_unknown(closing)
         points, tags = (closing.points, closing.tags) if closing else ([], {})

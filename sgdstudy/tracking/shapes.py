@@ -153,6 +153,16 @@ def read_json(path: Path, check: Check, owner: str = "") -> Any:
     return parsed(found, check, str(path))
 
 
+def is_signed(path: Path, owner: str) -> bool:
+    """Whether a file is one that `signed` made for a run."""
+    try:
+        found = read_text(path) or ""
+    except Damaged:
+        return False
+    sums = SUM.fullmatch(found[-LAST:])
+    return sums is not None and sums[1] == sum_of((found[:-LAST] + owner).encode())
+
+
 def read_or(path: Path, check: Check, instead: Any, owner: str = "") -> Any:
     """Return what a file holds; something else if there is none, or it is damaged, which is said.
 

@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sgdstudy.errors import Away, InputError, StoreError, message
-from sgdstudy.history.checksums import Damaged, Sealed, undamaged
+from sgdstudy.history.checksums import Damaged, Sealed, checked, readable, undamaged
 from sgdstudy.history.history import History
 from sgdstudy.history.rows import AXIS, ArrowStream, Files, Held, Rows, write_parquet
-from sgdstudy.language import parted, say
+from sgdstudy.language import parted, say, to_say
 from sgdstudy.tracking import describe
 from sgdstudy.tracking.chart_points import INTERIM_POINTS, Series
-from sgdstudy.tracking.durable import sync
+from sgdstudy.tracking.durable import move, sync
 from sgdstudy.tracking.entries import KEY, Closing, Point, Stamped, stamp
 from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.retry import reason_of
@@ -241,6 +242,61 @@ def to_parquet(journal: Journal, written: Mapping[str, int] | None = None) -> di
         which = {"name": journal.opening.name, "what": journal.lost}
         log.warning("%s", say("{name}: {what}", **which))
     return sums | ({DAMAGED: journal.lost} if lost else {})
+
+
+def restore_rows(journal: Journal) -> None:
+    """Make the Parquet files of a run that ended again, where they are not what it wrote.
+
+    Until the store has the run its streams lie beside them. What lies in a file's place is kept.
+
+    Raises:
+        InputError: a stream is gone too, or damaged.
+        Away: one of them cannot be read now.
+    """
+    closing, sums = journal.closing, dict[str, str]()
+    if closing is None:
+        return
+    for kind in AXIS:
+        crc = closing.tags.get(f"{SUM_OF}{kind}.parquet")
+        rows = undamaged(_stream_of(journal).batches(kind), [])
+        if crc is None and next(rows, None) is None:
+            continue
+        place = journal.folder / "artifacts" / f"{kind}.parquet"
+        path = place if place.exists() else journal.find(place.name) or place
+        try:
+            with readable(path):
+                checked(path, crc)
+        except Away:
+            raise
+        except InputError:
+            sums[SUM_OF + place.name] = _written_again(journal, kind, path)
+    if sums:
+        journal.write_down(replace(closing, tags=closing.tags | sums))
+
+
+def _written_again(journal: Journal, kind: str, former: Path) -> str:
+    """Write a Parquet file again from its stream, and keep the one there was; its checksum."""
+    place = journal.folder / "artifacts" / f"{kind}.parquet"
+
+    def write(path: Path) -> None:
+        _stream_of(journal).to_parquet(kind, path)
+        if not path.exists():
+            raise Damaged("it is gone")
+        if former.exists():
+            move(former, place.with_name(f"{place.name}.damaged"))
+
+    which = {"name": journal.opening.name, "file": place.name, "stream": f"{kind}.arrow"}
+    try:
+        journal.add(place.name, write)
+    except Damaged as error:
+        text = to_say(
+            "{file} is gone or damaged, and {stream} too: {why}; put one of them back, then "
+            "sgdstudy recover"
+        )
+        raise InputError(say(text, **which, why=str(error))) from error
+    text = to_say("{name}: {file} was gone or damaged; it was made again from {stream}")
+    log.warning("%s", say(text, **which))
+    return Sealed.open(place).crc
 
 
 def _stream_of(journal: Journal, sync: bool = True) -> ArrowStream:

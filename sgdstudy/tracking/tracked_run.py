@@ -22,6 +22,7 @@ CONFIG = "sgdstudy.config_hash"  # the same data and params have the same one
 FINGERPRINT = "sgdstudy.fingerprint"  # of all that the trainer sees
 FIGURES = "sgdstudy.figures"  # of an answer: their names; their checksums are one tag too
 OF_FIGURES = "figures"
+SWEPT = "sgdstudy.settings"  # of a sweep: the point of the grid
 CHANGED = "sgdstudy.changed"  # of a sweep: another run had changed what it reads
 AN_ID = re.compile(r"[\w.+-]{1,64}", re.ASCII)  # of an invocation: it stands in filters and pages
 A_NUMBER = re.compile("[0-9]{15}", re.ASCII)

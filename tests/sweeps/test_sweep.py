@@ -29,6 +29,7 @@ from sgdstudy.sweeps import cluster, grid, results, sweep
 from sgdstudy.tracking import chart_views
 from sgdstudy.tracking import code as code_of_runs
 from sgdstudy.tracking.entries import KEY
+from sgdstudy.tracking.export import export
 from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.store import open_store
 from sgdstudy.tracking.writing import writing
@@ -655,6 +656,41 @@ def test_an_extended_grid_runs_only_what_is_new(script, store):
     lrs = ",".join(f"{lr:g}" for lr in (0.05, 0.1, 0.2, 0.3, 0.12, 0.14, 0.16, 0.18, 0.22))
     third = sweep.run(plan_of(script, store, [f"lr={lrs}"]), resume=True)
     assert {*charted(store)} == first(third.table, 6)  # who is not among them any more is not shown
+
+
+READERS = {
+    "a resume": lambda script, store: sweep.run(
+        plan_of(script, store, ["lr=0.1,0.2"]), resume=True
+    ),
+    "runs": lambda script, store: ss.load_runs(NAME, store=store),
+    "epochs": lambda script, store: ss.load_epochs(NAME, store=store),
+    "export": lambda script, store: export(NAME, folder=f"{store}_export", store=store, force=True),
+}
+
+
+@pytest.mark.slow
+def test_a_combination_that_is_there_twice_is_named_and_its_later_run_counts(script, store, caplog):
+    """As it was seen: deleted in MLflow, trained again, and restored, without a word."""
+    first = sweep.run(plan_of(script, store, ["lr=0.1,0.2"])).table.run_id[0]
+    client = open_store(store).client
+    client.delete_run(first)
+    second = sweep.run(plan_of(script, store, ["lr=0.1,0.2"]), resume=True)
+    assert second.skipped == 1
+    assert caplog.messages == []
+    client.restore_run(first)
+    for read in READERS.values():
+        caplog.clear()
+        read(script, store)
+        (said,) = caplog.messages
+        assert f"where the later run counts: lr=0.1 ({first[:8]}); delete" in said
+    again = READERS["a resume"](script, store)
+    assert list(again.table.run_id) == list(second.table.run_id)
+    assert first in set(ss.load_runs(NAME, store=store).run_id)  # nothing is lost
+    client.delete_run(first)
+    caplog.clear()
+    for read in READERS.values():
+        read(script, store)
+    assert caplog.messages == []
 
 
 def test_without_resume_everything_runs_anew(script, store):

@@ -381,9 +381,7 @@ def in_store(opened):
 
 @pytest.mark.parametrize("lives", [True, False])
 @pytest.mark.parametrize("suffix", [".bak", " (conflicted copy)", "-again"])
-def test_a_copy_of_a_runs_folder_under_another_name_is_named_and_left(
-    opened, suffix, lives, caplog
-):
+def test_a_copy_of_a_runs_folder_under_another_name_is_named_and_left(opened, suffix, lives):
     """As it was seen: a backup beside a run that trained closed it, with the rows of then."""
     journal, sink, copy = half(opened)
     os.rename(copy, opened.streams / (journal.folder.name + suffix))
@@ -392,7 +390,7 @@ def test_a_copy_of_a_runs_folder_under_another_name_is_named_and_left(
         sink.stream.drop()
         journal.let_go()
     found = recover(opened)
-    (said,) = caplog.messages
+    (said,) = found.left
     assert f"{suffix} is a copy of {journal.folder.name} and left alone" in said
     assert len(found.closed) == (not lives)
     if lives:
@@ -633,7 +631,7 @@ def test_a_clock_after_the_year_2286_hides_no_rows(opened, monkeypatch, ms):
 
 
 @pytest.mark.parametrize("how", ["a folder", "closed"])
-def test_a_lock_that_cannot_be_looked_at_is_named(opened, monkeypatch, caplog, how):
+def test_a_lock_that_cannot_be_looked_at_is_named(opened, monkeypatch, how):
     """As it was seen: `recover` said that there was nothing to do, and the run stayed RUNNING."""
     journal = left_behind(opened)
     lock = journal.folder / "lock"
@@ -646,8 +644,9 @@ def test_a_lock_that_cannot_be_looked_at_is_named(opened, monkeypatch, caplog, h
             raise PermissionError(errno.EACCES, "Permission denied", self.lock_file)
 
         monkeypatch.setattr("sgdstudy.tracking.journal.FileLock.acquire", refuse)
-    assert recover(opened).closed == []
-    (said,) = caplog.messages
+    found = recover(opened)
+    assert found.closed == []
+    (said,) = found.left
     assert f"{journal.folder} is left alone" in said
     assert str(lock) in said
     assert "\n" not in said
@@ -729,3 +728,137 @@ def test_charts_of_an_earlier_version_that_drew_several_metrics_in_one(tmp_path)
     told = shapes.read_or(tmp_path / "closing.json", shapes.CLOSING, None)
     expected = {"losses: epoch/a": "epoch/a", "losses: epoch/b": "epoch/b", "one": "epoch/c"}
     assert Closing.of(told).charts == expected
+
+
+# ---- rows of a run that ended, and was not sent -----------------------------------------------
+
+
+@pytest.fixture
+def ended(opened, monkeypatch):
+    """The folders of two runs that ended while their store was away, by the runs' names."""
+    folders = {}
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "send", lambda journal, patience=None: journal.let_go())
+        for name, losses in ENDED.items():
+            journal = Journal.begin(opened, Opening("late", name, {}, metrics=("loss",)), {})
+            sink = RunSink(journal)
+            for loss in losses:
+                sink.log({"loss": loss})
+            sink.end()
+            folders[name] = journal.folder
+    return folders
+
+
+ENDED = {"a": [0.0, 1.0], "b": [10.0, 11.0]}
+PARQUET = Path("artifacts", "steps.parquet")
+
+
+def exchange(folders, name):
+    one, other = (folder / name for folder in folders.values())
+    spare = one.with_name("spare")
+    os.rename(one, spare)
+    os.rename(other, one)
+    os.rename(spare, other)
+
+
+def changed(path, at):
+    raw = bytearray(path.read_bytes())
+    raw[at] ^= 1
+    path.write_bytes(raw)
+
+
+def into_the_store(folder, opened):
+    """As if we had been killed after the file went there, and then it was damaged."""
+    told = shapes.read_json(folder / "sent.json", shapes.SENT, folder.name)
+    place = opened.place(told["run_id"], told["uri"])
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "steps.parquet").write_bytes(b"PAR1")
+    (folder / PARQUET).unlink()
+
+
+PARQUET_IS = {
+    "gone": lambda f, _: (f["a"] / PARQUET).unlink(),
+    "with its folder gone": lambda f, _: shutil.rmtree(f["a"] / "artifacts"),
+    "another run's": lambda f, _: exchange(f, PARQUET),
+    "in another run's folder": lambda f, _: exchange(f, "artifacts"),
+    "empty": lambda f, _: (f["a"] / PARQUET).write_bytes(b""),
+    "cut": lambda f, _: os.truncate(f["a"] / PARQUET, 100),
+    "of other bytes": lambda f, _: changed(f["a"] / PARQUET, 40),
+    "of another footer": lambda f, _: changed(f["a"] / PARQUET, -20),
+    "a folder": lambda f, _: ((f["a"] / PARQUET).unlink(), (f["a"] / PARQUET).mkdir()),
+    "damaged in the store": lambda f, opened: into_the_store(f["a"], opened),
+}
+
+
+def late_rows(opened):
+    found = ss.load_steps("late", store=str(opened.root), invocation="all")
+    return {name: part.loss.tolist() for name, part in found.groupby("arm", observed=True)}
+
+
+def statuses(opened):
+    found = search(opened, [opened.experiment("late")], "")
+    return sorted((run.name, run.status, run.metrics["result/steps"]) for run in found)
+
+
+@pytest.mark.parametrize("how", PARQUET_IS)
+def test_a_parquet_file_that_is_not_what_was_written_is_made_again(opened, ended, how, caplog):
+    """As it was seen: sent as FINISHED without its rows, and the stream, whole, deleted."""
+    found = {path.read_bytes() for folder in ended.values() for path in [folder / PARQUET]}
+    PARQUET_IS[how](ended, opened)
+    assert sorted(recover(opened).sent) == ["late: a", "late: b"]
+    assert late_rows(opened) == ENDED
+    assert statuses(opened) == [("a", "FINISHED", 2.0), ("b", "FINISHED", 2.0)]
+    assert "steps.parquet was gone or damaged; it was made again" in caplog.text
+    if "another" in how and how != "of another footer":
+        kept = (opened.root / "artifacts").rglob("steps.parquet.damaged")
+        assert {path.read_bytes() for path in kept} == found
+    assert not list(opened.streams.iterdir())
+
+
+STREAM_IS = {
+    "gone": lambda folder: (folder / "steps.arrow").unlink(),
+    "gone, and its count": lambda folder: [
+        (folder / name).unlink() for name in ("steps.arrow", "rows.count")
+    ],
+    "cut": lambda folder: os.truncate(folder / "steps.arrow", 700),
+    "another run's": lambda folder: shutil.copy(
+        next(path for path in folder.parent.iterdir() if path != folder) / "steps.arrow", folder
+    ),
+}
+
+
+@pytest.mark.parametrize("how", STREAM_IS)
+def test_where_the_stream_is_lost_too_the_run_is_set_aside(opened, ended, how):
+    """Whoever puts the file back gets the rows."""
+    raw = (ended["a"] / PARQUET).read_bytes()
+    (ended["a"] / PARQUET).write_bytes(b"PAR1")
+    STREAM_IS[how](ended["a"])
+    found = recover(opened)
+    assert (found.sent, found.refused) == (["late: b"], ["late: a"])
+    (kept,) = aside.listed(opened)
+    assert "steps.parquet is gone or damaged, and steps.arrow too" in kept.reason
+    assert str(opened.root) not in kept.reason
+    assert (kept.folder / PARQUET).read_bytes() == b"PAR1"
+    (kept.folder / PARQUET).write_bytes(raw)
+    aside.put_back(opened)
+    assert recover(opened).sent == ["late: a"]
+    assert late_rows(opened) == ENDED
+
+
+def test_a_parquet_file_that_is_whole_needs_no_stream(opened, ended, caplog):
+    (ended["a"] / "steps.arrow").unlink()
+    assert sorted(recover(opened).sent) == ["late: a", "late: b"]
+    assert late_rows(opened) == ENDED
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("how", ["gone", "cut", "another run's"])
+def test_what_is_said_of_a_lost_stream_names_no_path(opened, how):
+    """As it was seen: a folder of this machine in a tag that everybody reads."""
+    journal, _ = left_behind(opened), left_behind(opened)
+    STREAM_IS[how](journal.folder)
+    (said,) = recover(opened).damaged
+    assert "rows of steps cannot be read back" in said
+    assert str(opened.root) not in said
+    told = opened.client.get_run(journal.run_id).data.tags["sgdstudy.damaged"]
+    assert str(opened.root) not in told

@@ -1,0 +1,140 @@
+"""A run's folder under another name: its rows are found again, or it is named as it is."""
+
+import itertools
+import os
+import shutil
+
+import pytest
+from conftest import call
+
+import sgdstudy as ss
+from sgdstudy.tracking import aside, journal
+from sgdstudy.tracking.entries import Opening
+from sgdstudy.tracking.journal import Journal
+from sgdstudy.tracking.recovery import recover
+from sgdstudy.tracking.sink import RunSink
+from sgdstudy.tracking.store import open_store
+
+KILLED = {"a": [0.0, 1.0], "b": [10.0, 11.0], "c": [20.0, 21.0]}
+
+
+@pytest.fixture
+def opened(store):
+    return open_store(store)
+
+
+@pytest.fixture
+def killed(opened):
+    """The folders of runs that were killed, by the runs' names."""
+    folders = {}
+    for name, losses in KILLED.items():
+        begun = Journal.begin(opened, Opening("lost", name, {}, metrics=("loss",)), {})
+        sink = RunSink(begun)
+        for loss in losses:
+            sink.log({"loss": loss})
+        sink.flush()
+        sink.stream.drop()
+        begun.let_go()
+        folders[name] = begun.folder
+    return folders
+
+
+def exchange(*paths):
+    """Give each the name of the next, and the last that of the first."""
+    spare = paths[0].with_name("spare")
+    os.rename(paths[-1], spare)
+    for path, following in reversed(list(itertools.pairwise(paths))):
+        os.rename(path, following)
+    os.rename(spare, paths[0])
+
+
+def rename(folder, name):
+    os.rename(folder, folder.with_name(name))
+
+
+def twice(folder):
+    """Two copies without what they are copies of; the one that comes first lacks a row."""
+    rename(folder, folder.name + " - Copy (2)")
+    first = folder.with_name(folder.name + " - Copy")
+    shutil.copytree(folder.with_name(folder.name + " - Copy (2)"), first)
+    for name in ("steps.arrow", "rows.count"):
+        (first / name).unlink()
+
+
+def rows(opened):
+    found = ss.load_steps("lost", store=str(opened.root), invocation="all")
+    return {name: part.loss.tolist() for name, part in found.groupby("arm", observed=True)}
+
+
+MENDED = {
+    "a copy's name": lambda f: rename(f["a"], f["a"].name + " - Copy"),
+    "in capitals": lambda f: rename(f["a"], f["a"].name.upper()),
+    "another name": lambda f: rename(f["a"], "mine"),
+    "a name of ours": lambda f: rename(f["a"], f["a"].name + aside.AGAIN),
+    "two names exchanged": lambda f: exchange(f["a"], f["b"]),
+    "three names exchanged": lambda f: exchange(f["a"], f["b"], f["c"]),
+    "another's, which has a third": lambda f: (rename(f["b"], "mine"), os.rename(f["a"], f["b"])),
+    "several copies": lambda f: twice(f["a"]),
+}
+
+
+@pytest.mark.parametrize("how", MENDED)
+def test_a_folder_that_was_renamed_is_closed_with_its_rows(opened, killed, how):
+    """As it was seen: "a copy, remove it by hand", and it was the only one."""
+    MENDED[how](killed)
+    found = recover(opened)
+    assert sorted(found.closed) == ["lost: a", "lost: b", "lost: c"]
+    assert found.damaged == []
+    assert rows(opened) == KILLED
+
+
+def other_opening(folders):
+    shutil.copy(folders["a"] / "opening.json", folders["b"] / "opening.json")
+
+
+NAMED = {
+    "two openings exchanged": lambda f: exchange(f["a"] / "opening.json", f["b"] / "opening.json"),
+    "another's opening": other_opening,
+    "a damaged opening": lambda f: (f["b"] / "opening.json").write_text("{"),
+    "an empty opening": lambda f: (f["b"] / "opening.json").write_text(""),
+}
+
+
+@pytest.mark.parametrize("how", NAMED)
+def test_a_folder_whose_opening_is_not_its_own_is_named_and_kept(
+    opened, killed, how, capsys, monkeypatch
+):
+    """As it was seen: "a copy, remove it by hand", "nothing to do", and 0."""
+    before = (killed["b"] / "opening.json").read_bytes()
+    monkeypatch.setattr(journal, "BEGIN_SECONDS", -1.0)
+    NAMED[how](killed)
+    for _ in range(2):
+        assert call("recover", "--store", opened.root) == 1
+        said = capsys.readouterr()
+        assert "nothing to do" not in said.out
+        assert f"{killed['b']} is left alone: its opening.json is" in said.out + said.err
+        assert "remove it by hand" not in said.out + said.err
+    assert rows(opened) == KILLED
+    if how == "two openings exchanged":
+        exchange(killed["a"] / "opening.json", killed["b"] / "opening.json")
+    (killed["b"] / "opening.json").write_bytes(before)
+    assert "lost: b" in recover(opened).closed
+    assert rows(opened) == KILLED
+
+
+def test_a_copy_of_a_run_that_ended_writes_over_nothing(opened, killed):
+    copy = killed["a"].with_name(killed["a"].name + " - Copy")
+    shutil.copytree(killed["a"], opened.root / "elsewhere")
+    recover(opened)
+    os.rename(opened.root / "elsewhere", copy)
+    assert recover(opened).refused == ["lost: a"]
+    (kept,) = aside.listed(opened)
+    assert "this is an older copy" in kept.reason
+    assert rows(opened) == KILLED
+
+
+def test_a_copy_of_a_run_that_is_set_aside_is_named(opened, killed):
+    copy = shutil.copytree(killed["a"], killed["a"].with_name("mine"))
+    aside.put(opened, killed["a"], "refused")
+    (left,) = recover(opened).left
+    assert f"{copy} is a copy of {killed['a'].name}" in left
