@@ -149,8 +149,9 @@ def test_what_is_set_aside_and_not_ours_keeps_no_command_from_its_work(store, te
         bad = Path(store) / folder / "1795714329308-437171b90add"
         bad.mkdir(parents=True)
         (bad / "opening.json").write_text(text)
-    assert command("recover", "--store", store) == 0
-    assert "nothing to do" in capsys.readouterr().out
+    assert command("recover", "--store", store) == 1  # it may be a run's
+    assert capsys.readouterr().out.count("its opening.json is damaged") == 1
+    assert command("prune", "--keep", "1", "--yes", "--store", store) == 0
     assert aside.listed(opened) == []
 
 
@@ -187,7 +188,7 @@ def test_a_run_set_aside_is_tried_again_whatever_lies_beside_it(store, tmp_path,
     ],
 )
 @pytest.mark.parametrize("make", [os.mkfifo, a_socket])
-def test_nothing_of_a_run_that_is_no_file_is_waited_for(store, name, make, caplog):
+def test_nothing_of_a_run_that_is_no_file_is_waited_for(store, name, make):
     """A pipe among the files of a run that was killed: no command ended any more."""
     opened = open_store(store)
     bad = Journal.begin(opened, Opening("odd", "bad", {}), {"data.png": Path.touch})
@@ -202,8 +203,9 @@ def test_nothing_of_a_run_that_is_no_file_is_waited_for(store, name, make, caplo
     path.unlink(missing_ok=True)
     make(path)
     with deadline(20):
-        assert recover(opened).closed == ["odd: good"]
-        assert f"{path} is neither a file nor a folder" in caplog.text
+        found = recover(opened)
+        assert found.closed == ["odd: good"]
+        assert [f"{path} is neither a file nor a folder" in line for line in found.left] == [True]
         with suppress(ss.InputError):
             ss.load_steps("odd", store=store, invocation="all")
 

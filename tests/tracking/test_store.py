@@ -349,7 +349,7 @@ def test_a_store_whose_own_folders_are_links_is_refused(original, tmp_path, name
 
 
 @pytest.mark.parametrize("name", ["folder", "artifacts", "steps.arrow", "draft", "lock"])
-def test_recover_leaves_a_journal_with_links_alone(store, tmp_path, name, caplog):
+def test_recover_leaves_a_journal_with_links_alone(store, tmp_path, name):
     secret = tmp_path / "secret"
     secret.mkdir()
     (secret / "closing.json").write_text("precious")
@@ -364,9 +364,9 @@ def test_recover_leaves_a_journal_with_links_alone(store, tmp_path, name, caplog
         (journal / name).symlink_to(secret / "closing.json" if name != "draft" else secret)
     (journal / "opening.json").write_text(json.dumps(about))
     before = files(tmp_path)
-    assert str(recover(open_store(store))) == ""
+    (line,) = recover(open_store(store)).left
     assert files(tmp_path) == before
-    assert "symbolic link" in caplog.text
+    assert "symbolic link" in line
 
 
 @pytest.mark.slow
