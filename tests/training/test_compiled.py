@@ -311,6 +311,25 @@ def test_numbers_share_a_library_and_branches_do_not(builds):
     assert len(builds) == 2
 
 
+def test_a_step_is_recorded_again_where_a_constant_of_the_model_is_another():
+    scales = [2.0, 0.5]
+    x = torch.linspace(-1, 1, 53)
+    problem = ss.Problem(
+        x, x * x, lambda w, x: scales[0] * w[0] * x + scales[1] * w[1], w_init=[0.5, 0.25]
+    )
+    given = setting(problem, 3)
+    assert same_bits(compiled(problem, *given), eager(problem, *given))
+    before = dict(steps._recorded[problem])
+    assert sorted(before) == [3, 10]
+    compile_steps(problem, given[0])
+    assert all(steps._recorded[problem][size] is before[size] for size in before)
+    for i, scale in ((0, np.nextafter(np.float32(2), np.float32(3))), (1, 0.75)):
+        scales[i] = float(scale)
+        assert same_bits(compiled(problem, *given), eager(problem, *given))
+        assert all(steps._recorded[problem][size] is not before[size] for size in before)
+        before = dict(steps._recorded[problem])
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="a loaded library cannot be removed")
 def test_a_library_leaves_no_files(builds, monkeypatch, tmp_path):
     monkeypatch.setattr(steps.tempfile, "tempdir", str(tmp_path))

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.skipif(bool(steps.compiler_fault()), reason="no C++ com
 
 def taken(problem, n_seeds, sizes, blocked, monkeypatch, **settings):
     monkeypatch.setattr(operations, "BLOCKED", blocked)
+    monkeypatch.setattr(steps, "_recorded", {})  # of other products
     config = ss.TrainConfig(batch_size=sizes[0], lr=0.01, seeds=range(n_seeds), **settings)
     made = compile_steps(problem, config)
     draw = torch.Generator().manual_seed(0)
