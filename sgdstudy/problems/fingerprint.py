@@ -129,6 +129,8 @@ class _Walk:
 
     def finish(self) -> None:
         """Write what of all that was met is read in another way than by its name."""
+        if not (self._alive or self._codes):  # numbers, texts and lists of them
+            return
         given = self._alive, self._codes, self._values, self._aside
         for one in afterwards.more(*given, self._seen):
             self._write(*one.names)
