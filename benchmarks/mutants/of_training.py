@@ -769,13 +769,18 @@ TRAIN_GRID = Group(
             "a class of torch's gets the step size of a name",
         ),
         (
-            "with draw_cache.shared(), interrupt_flag():",
-            "with interrupt_flag():",
+            "return draw_cache.shared(len(config.seeds)",
+            "return draw_cache.shared(0 * len(config.seeds)",
+            "orders are kept however long they are",
+        ),
+        (
+            "if not is_worth_compiling(config, config.n_steps(problem.d)):",
+            "if True:",
             "orders are drawn for every combination",
         ),
         (
-            "with draw_cache.shared(), interrupt_flag():",
-            "with draw_cache.shared():",
+            "with _orders_drawn_once(problem, configs[0]), interrupt_flag():",
+            "with _orders_drawn_once(problem, configs[0]):",
             "a Ctrl-C ends one combination, and the next begins",
         ),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from sgdstudy.problems.problem import Problem
 from sgdstudy.problems.torch_state import own_state
 from sgdstudy.recipe import draw_cache
 from sgdstudy.recipe.config import TrainConfig
+from sgdstudy.training.engines import is_worth_compiling
 from sgdstudy.training.interrupts import interrupt_flag
 from sgdstudy.training.run import Run
 from sgdstudy.training.train import take_chunks
@@ -78,10 +80,17 @@ def train_grid(
     problem.check_unchanged()
     try:
         # a Ctrl-C ends all of them: a flag within one that is marked is marked as well
-        with draw_cache.shared(), interrupt_flag():
+        with _orders_drawn_once(problem, configs[0]), interrupt_flag():
             return _trained(problem, configs, description, progress)
     finally:
         bindings.settle(problem, *configs)
+
+
+def _orders_drawn_once(problem: Problem, config: TrainConfig) -> AbstractContextManager[None]:
+    """Let compiled runs share what they draw, which takes as long as the half of a small one."""
+    if not is_worth_compiling(config, config.n_steps(problem.d)):
+        return nullcontext()
+    return draw_cache.shared(len(config.seeds) * config.n_epochs(problem.d) * problem.d)
 
 
 def _trained(

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import sgdstudy as ss
+from sgdstudy.recipe import draw_cache
 from sgdstudy.training import engines, run
 
 CURVE = small_curve(noise=0.1)
@@ -70,7 +71,8 @@ def agree(one, other, **close):
     for name in ("lr", "seeds", "optimizer"):
         assert getattr(one.config, name) == getattr(other.config, name)
     assert one.config.options == other.config.options
-    assert (one.engine, one.problem) == (other.engine, other.problem)
+    for name in ("engine", "engine_note", "problem"):
+        assert getattr(one, name) == getattr(other, name)
 
 
 def compared(problem, grid, close=CLOSE, **given):
@@ -297,13 +299,24 @@ def test_all_replicas_are_evaluated_in_one_batch(monkeypatch):
     assert sizes == [3 * 2 * 2] * 12
 
 
-def test_orders_are_drawn_once(monkeypatch):
+def test_orders_of_compiled_runs_are_drawn_once(monkeypatch):
     draws, drawn = [], torch.randperm
     monkeypatch.setattr(torch, "randperm", lambda *a, **k: (draws.append(1), drawn(*a, **k))[1])
     seeds = [123_457, 123_458]  # whose draws no other test has kept
-    given = {"batch_size": 10, "epochs": 3, "seeds": seeds, "engine": "eager"}
+    given = {"batch_size": 10, "epochs": 3, "seeds": seeds, "engine": "compiled"}
     ss.train_grid(CURVE, {"lr": [0.1, 0.2, 0.3]}, **given)
-    assert len(draws) <= 2 * 3
+    assert len(draws) == 2 * 3
+
+
+def test_orders_that_are_too_long_to_be_kept_are_not(monkeypatch):
+    """As of one seed's three epochs of 53 samples, each 8 bytes."""
+    kept = type(draw_cache._kept)()
+    monkeypatch.setattr(draw_cache, "_kept", kept)
+    for most, n in ((3 * 53 * 8 - 1, 0), (3 * 53 * 8, 1)):
+        monkeypatch.setattr(draw_cache, "MOST_BYTES", most)
+        given = {"batch_size": 10, "epochs": 3, "engine": "compiled"}
+        compared(CURVE, {"lr": [0.1, 0.2]}, close={}, **given)
+        assert len(kept) == n
 
 
 def test_values_may_be_arrays_and_settings_may_be_read_once():
