@@ -247,6 +247,7 @@ class Asking(torch.optim.SGD):
         return loss
 
 
+@pytest.mark.slow
 def test_what_asks_for_a_closure_is_trained_one_after_the_other():
     given = {"optimizer": Asking, "batch_size": 16, "epochs": 2, "engine": "eager"}
     compared(classes(), {"lr": [0.02, 0.1]}, close={}, **given)
@@ -299,6 +300,7 @@ def test_all_replicas_are_evaluated_in_one_batch(monkeypatch):
     assert sizes == [3 * 2 * 2] * 12
 
 
+@pytest.mark.slow
 def test_orders_of_compiled_runs_are_drawn_once(monkeypatch):
     draws, drawn = [], torch.randperm
     monkeypatch.setattr(torch, "randperm", lambda *a, **k: (draws.append(1), drawn(*a, **k))[1])
@@ -308,6 +310,7 @@ def test_orders_of_compiled_runs_are_drawn_once(monkeypatch):
     assert len(draws) == 2 * 3
 
 
+@pytest.mark.slow
 def test_orders_that_are_too_long_to_be_kept_are_not(monkeypatch):
     """As of one seed's three epochs of 53 samples, each 8 bytes."""
     kept = type(draw_cache._kept)()
@@ -334,6 +337,7 @@ def test_a_class_keeps_its_own_step_size():
     assert {h.config.lr for h in ss.train_grid(CURVE, grid, **given)} == {0.01}
 
 
+@pytest.mark.slow
 def test_an_interrupted_grid_keeps_what_it_has():
     sent = []
 
