@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # for mypy and editors: the names of `_PUBLIC` and `_MODULES`
     from sgdstudy.tracking.export import export
     from sgdstudy.tracking.load import load_epochs, load_runs, load_steps
     from sgdstudy.training.train import train
+    from sgdstudy.training.train_grid import train_grid
     from sgdstudy.training.trajectory import Trajectory
 
 _PUBLIC = {
@@ -54,6 +55,7 @@ _PUBLIC = {
     "History": "sgdstudy.history.history",
     "Trajectory": "sgdstudy.training.trajectory",
     "train": "sgdstudy.training.train",
+    "train_grid": "sgdstudy.training.train_grid",
     "expect": "sgdstudy.theory.expect",
     "Estimate": "sgdstudy.theory.estimates",
     "Known": "sgdstudy.known",

@@ -25,7 +25,7 @@ PUBLIC = """
     StoreError Study Trajectory TrainConfig check compare expect export figures load_claims
     load_epochs load_history load_losses load_runs load_steps orders predicted_claims problems
     quantities rounded run say sgd standard_error study summary sweep text theory time_to_target
-    to_say track train tuning
+    to_say track train train_grid tuning
 """
 ALONE = """
 import os, sys

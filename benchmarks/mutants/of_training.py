@@ -78,7 +78,7 @@ TRAINER = Group(
             "an epoch that was begun is begun again once fewer replicas leave room for all of it",
         ),
         (
-            "span = Span(self.sizes[self.batch : last], 1, self.batch, last == m)",
+            "return Span(self.sizes[self.batch : last], 1, self.batch, last == m)",
             "span = Span(self.sizes[self.batch : last], 1, 0, last == m)",
             "batches of a long epoch are numbered from 0 in every chunk",
         ),
@@ -740,15 +740,48 @@ ENGINES = Group(
     "training/engines.py",
     "engines train schedules",
     [
-        (
-            "self.rates(np.arange(first - 1, first - 1 + n_steps))",
-            "self.rates(np.arange(first, first + n_steps))",
-            "step sizes a step early",
-        ),
+        ("first = ahead.first - 1", "first = ahead.first", "step sizes a step early"),
         (
             "if count < len(sizes):  # the ragged last batch",
             "if False:  # the ragged last batch",
             "the ragged batch is left out",
+        ),
+    ],
+)
+
+TRAIN_GRID = Group(
+    "training/train_grid.py",
+    "train_grid",
+    [
+        (
+            "return [found[k] for k in range(len(configs))]",
+            "return list(found.values())",
+            "histories in the order in which they end",
+        ),
+        (
+            "if found:  # what can be read once only is settled by now",
+            "if False:",
+            "seeds that can be read once are gone at the second combination",
+        ),
+        (
+            'changes = {"optimizer": optimizer, "lr"',
+            'changes = {"lr"',
+            "a class of torch's gets the step size of a name",
+        ),
+        (
+            "return draw_cache.shared(len(config.seeds)",
+            "return draw_cache.shared(0 * len(config.seeds)",
+            "orders are kept however long they are",
+        ),
+        (
+            "if not is_worth_compiling(config, config.n_steps(problem.d)):",
+            "if True:",
+            "orders are drawn for every combination",
+        ),
+        (
+            "with _orders_drawn_once(problem, configs[0]), interrupt_flag():",
+            "with _orders_drawn_once(problem, configs[0]):",
+            "a Ctrl-C ends one combination, and the next begins",
         ),
     ],
 )
@@ -819,6 +852,7 @@ GROUPS = [
     TRAJECTORY,
     DRAWS,
     ENGINES,
+    TRAIN_GRID,
     PHASES,
     ONE_BY_ONE,
     TRACKING_RESUME,

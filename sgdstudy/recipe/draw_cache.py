@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from threading import Lock
 
 import torch
 
@@ -41,23 +43,23 @@ class _Kept:
 
 
 _kept: OrderedDict[Hashable, _Kept] = OrderedDict()
-_sharing = False
+_lock = Lock()  # of what is kept: two threads may read the same stream
+_sharing: ContextVar[bool] = ContextVar("sharing", default=False)
 
 
 @contextmanager
-def shared() -> Iterator[None]:
-    """Let the samplers that are made inside share what they draw."""
-    global _sharing
-    before, _sharing = _sharing, True
+def shared(n: int = 0) -> Iterator[None]:
+    """Let the samplers that are made inside share what they draw, where n indices may be kept."""
+    token = _sharing.set(INDEX_BYTES * n <= MOST_BYTES)
     try:
         yield
     finally:
-        _sharing = before
+        _sharing.reset(token)
 
 
 def are_shared() -> bool:
     """Whether samplers share what they draw now."""
-    return _sharing
+    return _sharing.get()
 
 
 def again(key: Hashable, source: Draws) -> Draws:
@@ -69,18 +71,20 @@ def again(key: Hashable, source: Draws) -> Draws:
         key: says all that the stream depends on.
         source: at its beginning; not touched where the draws are kept already.
     """
-    found = _kept.setdefault(key, _Kept(source))
-    _kept.move_to_end(key)
+    with _lock:
+        found = _kept.setdefault(key, _Kept(source))
+        _kept.move_to_end(key)
     return _read(found)
 
 
 def _read(found: _Kept) -> Draws:
     position = 0
     while True:
-        if position == found.length:
-            found.draw()
-            _make_room()
-        block = found.after(position)
+        with _lock:
+            if position == found.length:
+                found.draw()
+                _make_room()
+            block = found.after(position)
         position += len(block)
         yield block
 

@@ -9,7 +9,7 @@ bit (RMSprop's luck at its last batch), they are two draws of the same law.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -46,6 +46,21 @@ class Samples(NamedTuple):
     y: torch.Tensor
 
 
+class Ahead(NamedTuple):
+    """The steps of a chunk, as they come: the arguments of `Engine.steps`."""
+
+    w: torch.Tensor
+    state: Any
+    samples: Samples
+    sizes: np.ndarray
+    n_epochs: int
+    first: int
+    wanted: Wanted
+
+
+Taken = tuple[torch.Tensor, Any, Recorded]  # parameters and state after steps, and their record
+
+
 class Engine(Protocol):
     """Takes steps."""
 
@@ -72,7 +87,7 @@ class Engine(Protocol):
         n_epochs: int,
         first: int,
         wanted: Wanted = ALL,
-    ) -> tuple[torch.Tensor, Any, Recorded]:
+    ) -> Taken:
         """Take the steps of a chunk.
 
         Args:
@@ -133,37 +148,17 @@ class Eager:
         n_epochs: int,
         first: int,
         wanted: Wanted = ALL,
-    ) -> tuple[torch.Tensor, Any, Recorded]:
+    ) -> Taken:
         """Take the steps one by one; see `Engine`."""
-        ws, losses, gradients = [w], [], []
-        sparing = None if wanted.every_step else Sparing(w, sizes, n_epochs, wanted)
-        n_steps = n_epochs * len(sizes)
-        rates: list[Any] = [None] * n_steps
-        if self.rates is not None:
-            rates = self.rates(np.arange(first - 1, first - 1 + n_steps)).tolist()
-        batches: Iterable[Any] = [None] * n_steps  # all the data
-        if samples.indices is not None:
-            batches = self._batches(samples, samples.indices.reshape(len(w), n_epochs, -1), sizes)
-        for lr, batch in zip(rates, batches, strict=True):
-            loss, gradient = self._evaluated(w, batch)
-            along = clipped(gradient, **self.clips)
-            step = rules.Step(along, loss, lr, partial(self._again, batch))
-            w, state = self.rule.update(w, state, step)
-            if sparing is not None:
-                w = sparing.add(loss, gradient, w)
-                continue
-            ws.append(w)
-            losses.append(loss)
-            gradients.append(gradient)
-        if sparing is not None:
-            return w, state, sparing.recorded()
-        vectors = torch.stack(ws), torch.stack(losses), torch.stack(gradients)
-        return w, state, of_every_step(*vectors, sizes, wanted)
+        walk = Walk(self, Ahead(w, state, samples, sizes, n_epochs, first, wanted))
+        for batch in walk.batches:
+            walk.move(batch, *self.evaluated(walk.w, batch))
+        return walk.taken()
 
-    def _evaluated(self, w: torch.Tensor, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def evaluated(self, w: torch.Tensor, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Return losses `(R,)` and gradients `(R, p)` of batches; None: of all the data."""
         if self.asks and len(w) > 1:  # rounded as its closure does, which compares
-            rows = [self._evaluated(w[r : r + 1], _replica_of(batch, r)) for r in range(len(w))]
+            rows = [self.evaluated(w[r : r + 1], _replica_of(batch, r)) for r in range(len(w))]
             loss, gradient = (torch.cat(part) for part in zip(*rows, strict=True))
             return loss, gradient
         if batch is not None:
@@ -171,25 +166,80 @@ class Eager:
         loss, gradient = self.problem.over_all(w)
         return loss.to(w.dtype), gradient.to(w.dtype)
 
-    def _again(self, batch: Any, r: int, w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def again(self, batch: Any, r: int, w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return loss and gradient, clipped, of replica r's batch at parameters `(p,)`."""
-        loss, gradient = self._evaluated(w[None], _replica_of(batch, r))
+        loss, gradient = self.evaluated(w[None], _replica_of(batch, r))
         return loss[0], clipped(gradient, **self.clips)[0]
 
-    def _batches(
-        self, samples: Samples, indices: torch.Tensor, sizes: np.ndarray
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield the batches, `(R, B, ...)` each, contiguous; indices are `(R, epochs, n)`."""
-        size, count = int(sizes[0]), int((sizes == sizes[0]).sum())
-        n, n_epochs = indices.shape[:2]
-        whole = indices[:, :, : size * count].reshape(n, n_epochs, count, size)
-        xs, ys = _gather(samples, whole.permute(1, 2, 0, 3))
-        rest = _gather(samples, indices[:, :, size * count :].transpose(0, 1))
-        for epoch in range(n_epochs):
-            for step in range(count):
-                yield xs[epoch, step], ys[epoch, step]
-            if count < len(sizes):  # the ragged last batch
-                yield rest[0][epoch], rest[1][epoch]
+
+class Walk:
+    """The eager steps of a chunk, one at a time: whoever takes them evaluates their batches.
+
+    Args:
+        eager: whose rule moves the parameters.
+        ahead: the steps.
+
+    Attributes:
+        w: the parameters by now, `(R, p)`.
+        batches: of the steps, `(R, B, ...)` each; None: all the data.
+    """
+
+    def __init__(self, eager: Eager, ahead: Ahead) -> None:
+        n_steps, samples = ahead.n_epochs * len(ahead.sizes), ahead.samples
+        self.eager, self.w, self._state = eager, ahead.w, ahead.state
+        self._sizes, self._wanted = ahead.sizes, ahead.wanted
+        self.batches: Iterable[Any] = [None] * n_steps
+        if samples.indices is not None:
+            by_epoch = samples.indices.reshape(len(self.w), ahead.n_epochs, -1)
+            self.batches = _batches(samples, by_epoch, ahead.sizes)
+        rates: list[Any] = [None] * n_steps
+        if eager.rates is not None:
+            first = ahead.first - 1
+            rates = eager.rates(np.arange(first, first + n_steps)).tolist()
+        self._rates = iter(rates)
+        self._ws, self._losses, self._gradients = [self.w], list[Any](), list[Any]()
+        self._sparing: Sparing | None = None
+        if not self._wanted.every_step:
+            self._sparing = Sparing(self.w, self._sizes, ahead.n_epochs, self._wanted)
+
+    def move(self, batch: Any, loss: torch.Tensor, gradient: torch.Tensor) -> None:
+        """Take the next step, given the losses `(R,)` and gradients `(R, p)` of its batch."""
+        eager = self.eager
+        along = clipped(gradient, **eager.clips)
+        step = rules.Step(along, loss, next(self._rates), partial(eager.again, batch))
+        self.w, self._state = eager.rule.update(self.w, self._state, step)
+        if self._sparing is not None:
+            self.w = self._sparing.add(loss, gradient, self.w)
+            return
+        self._ws.append(self.w)
+        self._losses.append(loss)
+        self._gradients.append(gradient)
+
+    def taken(self) -> Taken:
+        """Return where the steps led, and what was recorded of them."""
+        if self._sparing is not None:
+            return self.w, self._state, self._sparing.recorded()
+        w, loss, gradient = map(torch.stack, (self._ws, self._losses, self._gradients))
+        record = of_every_step(w, loss, gradient, self._sizes, self._wanted)
+        return self.w, self._state, record
+
+
+def steps_beside(engines: Sequence[Eager], ahead: Sequence[Ahead]) -> list[Taken]:
+    """Take the steps of several runs of a problem side by side, whose batches are of equal sizes.
+
+    Their losses and gradients are evaluated in one batch of all their replicas.
+    """
+    walks = [Walk(*pair) for pair in zip(engines, ahead, strict=True)]
+    sizes = [len(walk.w) for walk in walks]
+    for batches in zip(*(walk.batches for walk in walks), strict=True):
+        every = None
+        if batches[0] is not None:
+            every = tuple(map(torch.cat, zip(*batches, strict=True)))
+        found = engines[0].evaluated(torch.cat([walk.w for walk in walks]), every)
+        parts = zip(*(values.split(sizes) for values in found), strict=True)
+        for walk, batch, (loss, gradient) in zip(walks, batches, parts, strict=True):
+            walk.move(batch, loss, gradient)
+    return [walk.taken() for walk in walks]
 
 
 def _rule(problem: Problem, config: TrainConfig) -> rules.Rule:
@@ -206,6 +256,22 @@ def _rates(config: TrainConfig, d: int) -> schedules.Rates:
 def _replica_of(batch: Any, r: int) -> Any:
     """Return replica r's part of a batch; None stays."""
     return batch and tuple(part[r : r + 1] for part in batch)
+
+
+def _batches(
+    samples: Samples, indices: torch.Tensor, sizes: np.ndarray
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield the batches, `(R, B, ...)` each, contiguous; indices are `(R, epochs, n)`."""
+    size, count = int(sizes[0]), int((sizes == sizes[0]).sum())
+    n, n_epochs = indices.shape[:2]
+    whole = indices[:, :, : size * count].reshape(n, n_epochs, count, size)
+    xs, ys = _gather(samples, whole.permute(1, 2, 0, 3))
+    rest = _gather(samples, indices[:, :, size * count :].transpose(0, 1))
+    for epoch in range(n_epochs):
+        for step in range(count):
+            yield xs[epoch, step], ys[epoch, step]
+        if count < len(sizes):  # the ragged last batch
+            yield rest[0][epoch], rest[1][epoch]
 
 
 def _gather(samples: Samples, indices: torch.Tensor) -> list[torch.Tensor]:

@@ -50,8 +50,10 @@ class Run:
         config: its settings.
         sink: where its rows go.
         trajectory: steps taken elsewhere; None: it takes its own.
+        beside: how many runs there are, itself included, that may go on side by side.
 
     Attributes:
+        beside: how many do, where its engine lets it; else 1: it goes on alone.
         w: parameters of the replicas still in the batch, `(len(members), p)`.
         state: of the rule, theirs too.
         sampler: says which samples they take.
@@ -63,7 +65,12 @@ class Run:
     """
 
     def __init__(
-        self, problem: Problem, config: TrainConfig, sink: Sink, trajectory: Trajectory | None
+        self,
+        problem: Problem,
+        config: TrainConfig,
+        sink: Sink,
+        trajectory: Trajectory | None = None,
+        beside: int = 1,
     ) -> None:
         seeds, n = list(config.seeds), len(config.seeds)
         self.epoch, self.batch = 0, 0  # done epochs; done batches of the present one
@@ -74,12 +81,15 @@ class Run:
         self.engine: engines.Engine
         self.sampler: Sampler | SampleStreams | Trajectory
         self.repeats: Repeats | None
+        self.beside = 1
         if trajectory is not None:
             self.engine, self.engine_note, self.sampler = trajectory, "", trajectory
             self.repeats = None
             self.w = trajectory.w[0]
         else:
             self.engine, self.engine_note = engines.choose(problem, config)
+            if isinstance(self.engine, engines.Eager) and not self.engine.asks:
+                self.beside = beside
             self.repeats = Repeats(problem, self.engine.name == "compiled")
             self.sampler = sampler(problem, config, seeds)
             self.w = problem.initial(seeds)
@@ -147,20 +157,22 @@ class Run:
 
     # ---- one chunk -------------------------------------------------------------------------
 
-    def advance(self) -> None:
-        """Run the next chunk: whole epochs, or a part of one when an epoch is long."""
-        m, most = len(self.sizes), self._most_steps()
+    def span(self, most: int, ends: int) -> Span:
+        """Return the next chunk: whole epochs, or a part of one when an epoch is long.
+
+        Args:
+            most: the most steps it may have.
+            ends: the most epochs that may end in it.
+        """
+        m = len(self.sizes)
         if m <= most and not self.batch:
             ahead = 1 if self.adaptive else self.phases.until(self.epoch)
-            span = Span(self.sizes, min(most // m, ahead, self._most_ends()), 0, True)
-        else:
-            last = min(m, self.batch + most)
-            span = Span(self.sizes[self.batch : last], 1, self.batch, last == m)
-        self._settle(span, self._steps(span))
-        self._compact()
+            return Span(self.sizes, min(most // m, ahead, ends), 0, True)
+        last = min(m, self.batch + most)
+        return Span(self.sizes[self.batch : last], 1, self.batch, last == m)
 
-    def _steps(self, span: Span) -> Trace:
-        """Take the steps of a chunk, and look at the clock."""
+    def ahead(self, span: Span) -> engines.Ahead:
+        """Return the steps of a chunk, as an engine takes them."""
         if self.config.batch_size is not None:
             indices = self.sampler.take(span.n_epochs * int(span.sizes.sum()))
             held = self.sampler if isinstance(self.sampler, SampleStreams) else self.problem
@@ -168,21 +180,21 @@ class Run:
         if self.repeats:
             self.repeats.begin()
         before = int(self.phases.steps_before(self.epoch)) + span.first
-        first, started = before + 1, time.perf_counter()
         start = self.start if len(self.members) == len(self.start) else self.start[self.members]
         wanted = Wanted(self.every_step, start, self.epochs.gradients)
-        self.w, self.state, recorded = self.engine.steps(
-            self.w, self.state, self.samples, span.sizes, span.n_epochs, first, wanted
+        return engines.Ahead(
+            self.w, self.state, self.samples, span.sizes, span.n_epochs, before + 1, wanted
         )
-        trace = Trace(recorded)
-        seconds = (time.perf_counter() - started) / len(trace.loss)
+
+    def arrive(self, span: Span, taken: engines.Taken, started: float, seconds: float) -> None:
+        """Stand where the steps of a chunk led; they began then, and each took so long."""
+        self.w, self.state, recorded = taken
         if self.repeats:
             self.repeats.end(self.samples, np.tile(span.sizes, span.n_epochs), recorded)
-        self.times = started - self.started + seconds * np.arange(1, len(trace.loss) + 1)
+        self.times = started - self.started + seconds * np.arange(1, len(recorded.loss) + 1)
         self.seconds_per_step = min(self.seconds_per_step, seconds)
         if self.adaptive and isinstance(self.sampler, Sampler):
             self.sampler.learn(recorded.gradient)
-        return trace
 
     def _looks_at_every_step(self) -> bool:
         """Whether anything is computed of parameters or gradients of every step.
@@ -201,13 +213,13 @@ class Run:
             or not quantities.are_sparing(self.diagnostics, problem.true_at(np.zeros(1)) is None)
         )
 
-    def _most_steps(self) -> int:
+    def most_steps(self) -> int:
         """Return how many steps the next chunk may have: what runs beyond an end is lost."""
         done = int(self.phases.steps_before(self.epoch)) + self.batch
         values = len(self.members) * int(self.sizes[0]) * self.problem.p
         first = min(FIRST_STEPS, max(LEAST_STEPS, FIRST_VALUES // values))
         later = done if self.config.stop is not None else GROWTH * done
-        room = max(1, CHUNK_VALUES // self._values_per_step())
+        room = max(1, CHUNK_VALUES // (self.beside * self._values_per_step()))
         return min(max(first, later), room, self.engine.chunk_steps)
 
     def _values_per_step(self) -> int:
@@ -217,15 +229,16 @@ class Run:
             batch = int(self.sizes[0]) * (self.problem.x[0].numel() + self.problem.y[0].numel())
         return len(self.members) * max(p, batch, ROW_VALUES)
 
-    def _most_ends(self) -> int:
+    def most_ends(self) -> int:
         """Return how many epochs may end in a chunk, where their vectors are what it keeps."""
         if self.every_step:
             return self.phases.epochs
-        return max(1, CHUNK_VALUES // (len(self.members) * VALUES_PER_END * self.problem.p))
+        values = len(self.members) * VALUES_PER_END * self.problem.p
+        return max(1, CHUNK_VALUES // (self.beside * values))
 
     # ---- what the chunk says ---------------------------------------------------------------
 
-    def _settle(self, span: Span, trace: Trace) -> None:
+    def settle(self, span: Span, trace: Trace) -> None:
         """Read the chunk: who diverged, who stopped, which rows exist; hand the rows over."""
         m = span.m
         self.epochs.add(span, trace)
@@ -247,6 +260,7 @@ class Run:
         self._finish(trace, found)
         self.epoch += span.n_epochs if span.complete else 0
         self.batch = 0 if span.complete else span.first + m
+        self._compact()
 
     def _due(self, span: Span, stopped: np.ndarray | None) -> np.ndarray:
         """Return which epochs of the chunk are evaluated, `(E,)`: those that end a replica too."""

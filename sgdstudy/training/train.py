@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +18,7 @@ from sgdstudy.problems.data import DTYPES
 from sgdstudy.problems.problem import Problem
 from sgdstudy.problems.torch_state import own_state
 from sgdstudy.recipe.config import TrainConfig
+from sgdstudy.training.beside import advance
 from sgdstudy.training.interrupts import interrupt_flag, visible
 from sgdstudy.training.run import Run
 from sgdstudy.training.trajectory import Trajectory
@@ -91,7 +93,7 @@ def train(
         started -= keeper.begin(run)
     run.started = started
     try:
-        _take_chunks(run, keeper, description, visible() if progress is None else progress)
+        take_chunks([run], description, progress, keeper)
     finally:
         bindings.settle(problem, config)
     return run.history(problem, time.perf_counter() - started)
@@ -109,26 +111,32 @@ def _config(problem: Problem, config: TrainConfig | None, settings: dict[str, An
     return config
 
 
-def _take_chunks(run: Run, keeper: Keeper | None, description: str, bar_shown: bool) -> None:
-    """Train until the run is over, or Ctrl-C is pressed."""
+def take_chunks(
+    runs: Sequence[Run], description: str, progress: bool | None, keeper: Keeper | None = None
+) -> None:
+    """Train until the runs are over, side by side where there are several, or Ctrl-C is pressed."""
     bar = tqdm(
-        total=run.phases.epochs,
+        total=runs[0].phases.epochs,
         desc=description,
         unit="epoch",
         delay=1,
         leave=False,
-        disable=not bar_shown,
+        disable=not (visible() if progress is None else progress),
     )
     with bar, interrupt_flag() as interrupted:
-        while not run.over:
+        while going := [run for run in runs if not run.over]:
             if interrupted:
-                if keeper:
-                    keeper.save(run)
-                run.reason[run.live] = "interrupted"
-                break
+                for run in going:
+                    if keeper:
+                        keeper.save(run)
+                    run.reason[run.live] = "interrupted"
+                return
             with np.errstate(all="ignore"):  # replicas that diverge overflow, and are found out
-                run.advance()
+                advance(going)
             if keeper:
-                keeper.between(run)
-            bar.update(run.epoch - bar.n)
-            bar.set_postfix_str(f"loss {run.shown_loss:.4g}, {run.live.sum()} live", refresh=False)
+                for run in going:
+                    keeper.between(run)
+            bar.update(going[0].epoch - bar.n)
+            loss = np.median([run.shown_loss for run in going])
+            n_live = sum(run.live.sum() for run in going)
+            bar.set_postfix_str(f"loss {loss:.4g}, {n_live} live", refresh=False)

@@ -1,5 +1,7 @@
 """Batch orders: the very permutations of DataLoader, and what each order promises."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -572,6 +574,38 @@ def test_shared_draws_are_read_from_wherever_each_reader_is(monkeypatch):
         for r, reader in enumerate(readers):
             part = torch.cat([*parts[r], reader.take(40)], 1)
             assert torch.equal(part, expected[:, : part.shape[1]])
+
+
+def test_shared_draws_are_drawn_by_one_thread_at_a_time(monkeypatch):
+    """The second reader waits for what the first one draws, and reads the same."""
+    monkeypatch.setattr(draw_cache, "_kept", type(draw_cache._kept)())
+    begun, go_on, found = threading.Event(), threading.Event(), []
+
+    def source():
+        begun.set()
+        assert go_on.wait(60)
+        yield torch.arange(5)
+
+    readers = [draw_cache.again("key", source()) for _ in range(2)]
+    threads = [threading.Thread(target=lambda r=r: found.append(next(r))) for r in readers]
+    threads[0].start()
+    assert begun.wait(60)
+    threads[1].start()
+    threads[1].join(0.1)  # long enough for one that does not wait to fail
+    go_on.set()
+    for thread in threads:
+        thread.join(60)
+    assert [block.tolist() for block in found] == [[0, 1, 2, 3, 4]] * 2
+
+
+def test_only_the_thread_that_asked_shares():
+    found = []
+    with draw_cache.shared():
+        thread = threading.Thread(target=lambda: found.append(draw_cache.are_shared()))
+        thread.start()
+        thread.join(60)
+        assert (found, draw_cache.are_shared()) == ([False], True)
+    assert not draw_cache.are_shared()
 
 
 @pytest.mark.parametrize("turn", [1, 2])
