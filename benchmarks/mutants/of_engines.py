@@ -39,6 +39,11 @@ COMPILED_STEPS = Group(
             "the samples of the last block count as one",
         ),
         (
+            "if size in known and all(map(torch.equal, known[size][2:], there)):",
+            "if size in known:",
+            "a step is not recorded again where the model has another constant",
+        ),
+        (
             "if n == problem.d or (problem.adds_up and n < problem.d)",
             "if n <= problem.d",
             "a norm of all residuals is added up by blocks",
@@ -68,8 +73,8 @@ OPERATIONS = Group(
     "compiled products penalties own_losses convolutions evaluation",
     [
         (
-            "left = {value} == m ? V0 : left;",
-            "",
+            '"where", rest, (hit, 0, left)',
+            '"where", rest, (hit, left, left)',
             "of equal pixels in a window each gets the gradient",
         ),
         (
@@ -106,6 +111,16 @@ CONVOLUTIONS = Group(
             "padded on one side only",
         ),
         ("place.add_(part)", "place.copy_(part)", "a pixel's gradient is that of its last window"),
+        (
+            "(address(x), x.storage_offset(), x.shape, x.stride(), str(ways))",
+            "(address(x), x.shape, x.stride(), str(ways))",
+            "two halves of one image are taken for one",
+        ),
+        (
+            "(address(x), x.storage_offset(), x.shape, x.stride(), str(ways))",
+            "(address(x), x.storage_offset(), x.shape, x.stride())",
+            "two ways to look at an image are taken for one",
+        ),
         (
             "(shape[1] - 1) * stride[1] + 1, stride[1])",
             "(shape[1] - 1) * stride[0] + 1, stride[0])",
@@ -181,9 +196,14 @@ LOOPS = Group(
     "compiled",
     [
         (
-            "if array in self.written and text not in self.variables:",
-            "if array in self.reads and text not in self.variables:",
+            "if any(one.array in self.written for one in outer):",
+            "if any(one.array in self.reads for one in outer):",
             "loops read elements that they have yet to write",
+        ),
+        (
+            "found[-1] == tuple(n * stride for stride in own)",
+            "found[-1][0] == n * own[0]",
+            "loops are merged where one of their arrays lets them",
         ),
         ('return f"(T){value.hex()}"', 'return f"(T){value:.7g}"', "constants have seven digits"),
     ],

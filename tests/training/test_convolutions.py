@@ -48,7 +48,22 @@ def taken(given, n):
     return recorded.gradient, torch.stack(expected)
 
 
+class Summed(nn.Module):
+    """The sum of what two layers make of some channels."""
+
+    def __init__(self, *parts):
+        super().__init__()
+        self.layers = nn.ModuleList(layer for layer, _ in parts)
+        self.channels = [channels for _, channels in parts]
+
+    def forward(self, x):
+        return sum(
+            layer(x[:, here]) for layer, here in zip(self.layers, self.channels, strict=True)
+        )
+
+
 IMAGES, SERIES = (2, 6, 5), (2, 9)
+ALL, FIRST, LAST = slice(None), slice(0, 1), slice(1, 2)
 LAYERS = {
     "plain": (lambda: [nn.Conv2d(2, 3, 3), nn.Tanh()], IMAGES),
     "padded": (lambda: [nn.Conv2d(2, 3, 3, padding=(2, 1)), nn.Tanh()], IMAGES),
@@ -64,6 +79,16 @@ LAYERS = {
     "far windows": (lambda: [nn.Conv2d(2, 3, 1), nn.MaxPool2d((2, 1), stride=(3, 2))], IMAGES),
     "dilated pool": (lambda: [nn.Conv2d(2, 3, 1), nn.MaxPool2d(2, dilation=2)], IMAGES),
     "pooled series": (lambda: [nn.Conv1d(2, 3, 2), nn.MaxPool1d(2)], SERIES),
+    "halves": (lambda: [Summed((nn.Conv2d(1, 3, 3), FIRST), (nn.Conv2d(1, 3, 3), LAST))], IMAGES),
+    "two ways": (
+        lambda: [
+            Summed(
+                (nn.Conv2d(2, 3, 3, padding=1), ALL),
+                (nn.Conv2d(2, 3, 3, padding=2, dilation=2), ALL),
+            )
+        ],
+        IMAGES,
+    ),
     "averages": (lambda: [nn.Conv2d(2, 3, 3), nn.Tanh(), nn.AdaptiveAvgPool2d(1)], IMAGES),
 }
 

@@ -1,21 +1,32 @@
 """Convolutions, taken apart into copies and products of matrices.
 
 The pixels that each weight sees are copied side by side, `(C k l, N h w)`. Then a convolution of a
-whole batch is one product by its weights, and so are its gradients.
+whole batch is one product by its weights, and so are its gradients. They are copied once for both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 
 from sgdstudy.errors import Unsupported
 from sgdstudy.language import say
+from sgdstudy.problems.torch_operations import address
 
 Sizes = Sequence[int]  # of rows and columns
+
+
+class Ways(NamedTuple):
+    """How a convolution goes over images; a series is an image of one row."""
+
+    padding: Sizes
+    shape: Sizes  # of the result
+    kernel: Sizes
+    stride: Sizes
+    dilation: Sizes
 
 
 def windows(
@@ -33,48 +44,69 @@ def windows(
     ]
 
 
-def _convolution(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, *settings: Any
-) -> torch.Tensor:
-    """Return `aten.convolution`, `(N, O, h, w)`."""
-    padding, look, shape = _ways(x, weight, settings)
-    columns = _columns(_padded(x, padding), shape, look)
-    out = torch.mm(weight.flatten(1), columns)
-    if bias is not None:
-        out = out + bias[:, None]
-    return out.view(len(weight), len(x), *shape[4 - x.dim() :]).transpose(0, 1)
+class Convolutions:
+    """Convolutions of one run of a step, and their gradients."""
+
+    def __init__(self) -> None:
+        # by the images and how they are looked at; they are held, so that no address is used twice
+        self._seen: dict[Any, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+
+    @property
+    def operations(self) -> dict[Any, Callable[..., Any]]:
+        """What stands for which operation of ATen's."""
+        aten = torch.ops.aten
+        return {
+            aten.convolution.default: self.forward,
+            aten.convolution_backward.default: self.backward,
+        }
+
+    def forward(
+        self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, *settings: Any
+    ) -> torch.Tensor:
+        """Return `aten.convolution`, `(N, O, h, w)`."""
+        ways = _ways(x, weight, settings)
+        out = torch.mm(weight.flatten(1), self._looked_at(x, ways)[1])
+        if bias is not None:
+            out = out + bias[:, None]
+        return out.view(len(weight), len(x), *ways.shape[4 - x.dim() :]).transpose(0, 1)
+
+    def backward(
+        self, gradient: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, _: Any, *given: Any
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        """Return the gradients of x, of the weights and of the bias, those that are wanted."""
+        *settings, wanted = given
+        ways = _ways(x, weight, settings)
+        padded, columns = self._looked_at(x, ways)
+        flat = gradient.transpose(0, 1).flatten(1)  # (O, N h w)
+        of_x = of_weight = of_bias = None
+        if wanted[0]:
+            seen = torch.empty_like(padded).zero_()
+            parts = torch.mm(weight.flatten(1).t(), flat)
+            places = windows(seen, *ways[1:])
+            parts = parts.view(padded.shape[0], -1, padded.shape[1], *ways.shape)
+            for place, part in zip(places, parts.unbind(1), strict=True):
+                place.add_(part)
+            (top, left), (height, width) = ways.padding, padded.shape[2:]
+            inner = seen[:, :, top : height - top, left : width - left]
+            of_x = inner.transpose(0, 1).reshape(x.shape)
+        if wanted[1]:
+            of_weight = torch.mm(columns, flat.t()).t().reshape(weight.shape)
+        if wanted[2]:
+            of_bias = flat.sum(1)
+        return of_x, of_weight, of_bias
+
+    def _looked_at(self, x: torch.Tensor, ways: Ways) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return images with zeros around them, and what every weight sees of them."""
+        key = (address(x), x.storage_offset(), x.shape, x.stride(), str(ways))
+        if key not in self._seen:
+            padded = _padded(x, ways.padding)
+            columns = torch.stack(windows(padded, *ways[1:]), 1).flatten(2).flatten(0, 1)
+            self._seen[key] = x, padded, columns
+        return self._seen[key][1:]
 
 
-def _convolution_backward(
-    gradient: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, _: Any, *given: Any
-) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-    """Return the gradients of x, of the weights and of the bias, those that are wanted."""
-    *settings, wanted = given
-    padding, look, shape = _ways(x, weight, settings)
-    padded = _padded(x, padding)
-    flat = gradient.transpose(0, 1).flatten(1)  # (O, N h w)
-    of_x = of_weight = of_bias = None
-    if wanted[0]:
-        columns = torch.mm(weight.flatten(1).t(), flat)
-        seen = torch.empty_like(padded).zero_()
-        parts = columns.view(padded.shape[0], -1, padded.shape[1], *shape).unbind(1)
-        for place, part in zip(windows(seen, shape, *look), parts, strict=True):
-            place.add_(part)
-        (top, left), (height, width) = padding, padded.shape[2:]
-        inner = seen[:, :, top : height - top, left : width - left]
-        of_x = inner.transpose(0, 1).reshape(x.shape)
-    if wanted[1]:
-        columns = _columns(padded, shape, look)
-        of_weight = torch.mm(columns, flat.t()).t().reshape(weight.shape)
-    if wanted[2]:
-        of_bias = flat.sum(1)
-    return of_x, of_weight, of_bias
-
-
-def _ways(
-    x: torch.Tensor, weight: torch.Tensor, settings: Sequence[Any]
-) -> tuple[list[int], tuple[list[int], list[int], list[int]], list[int]]:
-    """Return the padding, kernel, stride and dilation, and the shape of the result, as of images.
+def _ways(x: torch.Tensor, weight: torch.Tensor, settings: Sequence[Any]) -> Ways:
+    """Return how a convolution goes over images.
 
     Raises:
         Unsupported: a convolution that is transposed, in groups, or of more dimensions.
@@ -88,7 +120,7 @@ def _ways(
     stride, dilation = [*series, *stride], [*series, *dilation]
     sizes = zip([*series, *x.shape[2:]], kernel, stride, padding, dilation, strict=True)
     shape = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sizes]
-    return padding, (kernel, stride, dilation), shape
+    return Ways(padding, shape, kernel, stride, dilation)
 
 
 def _padded(x: torch.Tensor, padding: Sizes) -> torch.Tensor:
@@ -96,14 +128,3 @@ def _padded(x: torch.Tensor, padding: Sizes) -> torch.Tensor:
     images = (x if x.dim() == 4 else x.unsqueeze(2)).transpose(0, 1)
     top, left = padding
     return F.pad(images, (left, left, top, top)) if any(padding) else images
-
-
-def _columns(padded: torch.Tensor, shape: Sizes, look: tuple[Sizes, Sizes, Sizes]) -> torch.Tensor:
-    """Return what every weight sees, `(C k l, N h w)`."""
-    return torch.stack(windows(padded, shape, *look), 1).flatten(2).flatten(0, 1)
-
-
-OWN: dict[Any, Callable[..., Any]] = {
-    torch.ops.aten.convolution.default: _convolution,
-    torch.ops.aten.convolution_backward.default: _convolution_backward,
-}

@@ -19,10 +19,37 @@ UNROLLED = 16  # rounds of a loop whose values are to stay in registers
 
 
 class Element(NamedTuple):
-    """An element of a tensor in C++, as `b3[0 + i0 * 4]`, and its array; None: a constant."""
+    """An element of a tensor in C++, for the indices `i0, i1, ...` of loops over a shape.
 
-    text: str
-    array: str | None
+    Attributes:
+        form: as `b3[{}]`, or a number.
+        array: the tensor's; None: a constant's.
+        offset: of the element whose indices are 0, in its storage.
+        strides: by index; 0 where it has one value.
+    """
+
+    form: str
+    array: str | None = None
+    offset: int = 0
+    strides: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, form: str, array: str | None, tensor: torch.Tensor, shape: Shape) -> Element:
+        """Return the element of a tensor broadcast to a shape."""
+        pairs = zip(tensor.expand(shape).stride(), shape, strict=True)
+        strides = tuple(stride if n > 1 else 0 for stride, n in pairs)
+        return cls(form, array, int(tensor.storage_offset()), strides)
+
+    @property
+    def place(self) -> str:
+        """Where in its storage it lies."""
+        terms = [f"i{k} * {stride}" for k, stride in enumerate(self.strides) if stride]
+        return " + ".join([str(self.offset), *terms])
+
+    @property
+    def text(self) -> str:
+        """How it is written."""
+        return self.form.format(self.place)
 
 
 @dataclass(frozen=True)
@@ -49,8 +76,10 @@ class _Group:
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
-        self.lines: list[tuple[str, str, Element]] = []  # statement, its variable, its target
-        self.variables: dict[str, str] = {}  # element written here -> the variable that holds it
+        self.operations: list[Pointwise] = []
+        self.variables: dict[
+            Element, str
+        ] = {}  # what is written here -> the variable that holds it
         self.written: set[str] = set()
         self.reads: set[str] = set()
 
@@ -59,29 +88,49 @@ class _Group:
         target = operation.target
         if operation.shape != self.shape or target.array in self.written | self.reads:
             return False
-        for text, array in operation.operands:
-            if array in self.written and text not in self.variables:
-                return False  # another element of what these loops write
-        operands = []
-        for text, array in operation.operands:
-            if array is not None and text not in self.variables:
-                self.reads.add(array)
-            operands.append(self.variables.get(text, text))
-        variable = f"v{len(self.lines)}"
-        value = operation.template.format(*operands)
-        self.lines.append((f"const V {variable} = {value};", variable, target))
-        self.variables[target.text] = variable
+        outer = [one for one in operation.operands if one not in self.variables]
+        if any(one.array in self.written for one in outer):
+            return False  # another element of what these loops write
+        self.reads.update(one.array for one in outer if one.array is not None)
+        self.variables[target] = f"v{len(self.operations)}"
+        self.operations.append(operation)
         self.written.add(str(target.array))
         return True
 
     def text(self, kept: set[str]) -> str:
         """Return the loops; only arrays in `kept` are written to memory."""
-        statements = []
-        for statement, variable, target in self.lines:
-            statements.append(statement)
-            if target.array in kept:
-                statements.append(f"{target.text} = {variable};")
-        return nest(self.shape, " ".join(statements), math.prod(self.shape) <= UNROLLED)
+        elements = {one for each in self.operations for one in (*each.operands, each.target)}
+        there = [one for one in elements if one.strides]
+        shape, strides = merged(self.shape, [one.strides for one in there])
+        texts = {one: one.text for one in elements}
+        texts |= {
+            one: one._replace(strides=own).text for one, own in zip(there, strides, strict=True)
+        }
+        statements, held = [], dict[Element, str]()
+        for operation in self.operations:
+            operands = [held.get(one, texts[one]) for one in operation.operands]
+            variable = held[operation.target] = self.variables[operation.target]
+            statements.append(f"const V {variable} = {operation.template.format(*operands)};")
+            if operation.target.array in kept:
+                statements.append(f"{texts[operation.target]} = {variable};")
+        return nest(shape, " ".join(statements), math.prod(shape) <= UNROLLED)
+
+
+def merged(shape: Shape, strides: Sequence[Shape]) -> tuple[Shape, list[Shape]]:
+    """Return a shape of fewer and longer loops that meet the same elements in the same order.
+
+    >>> merged((4, 2, 3), [(6, 3, 1), (12, 3, 1)])
+    ((4, 6), [(6, 1), (12, 1)])
+    """
+    sizes: list[int] = []
+    found: list[tuple[int, ...]] = []  # by loop, the strides of all
+    for n, own in zip(shape, zip(*strides, strict=True), strict=False):
+        if n > 1 and found and found[-1] == tuple(n * stride for stride in own):
+            sizes[-1], found[-1] = n * sizes[-1], own
+        elif n > 1:
+            sizes.append(n)
+            found.append(own)
+    return tuple(sizes), [tuple(own) for own in zip(*found, strict=True)] or [()] * len(strides)
 
 
 def write(operations: Iterable[Pointwise | Block], results: set[str]) -> str:
@@ -113,12 +162,9 @@ def nest(shape: Sequence[int], body: str, unroll: bool = False) -> str:
     return f"    {''.join(loops)}{{ {body} }}"
 
 
-def position(tensor: torch.Tensor, shape: Sequence[int]) -> str:
-    """Return where, in its storage, the element of a tensor broadcast to `shape` lies."""
-    tensor = tensor.expand(tuple(shape))
-    pairs = enumerate(zip(tensor.stride(), shape, strict=True))
-    terms = [f"i{k} * {stride}" for k, (stride, n) in pairs if stride and n > 1]
-    return " + ".join([str(tensor.storage_offset()), *terms])
+def position(tensor: torch.Tensor, shape: Shape) -> str:
+    """Return where, in its storage, the element of a tensor broadcast to a shape lies."""
+    return Element.of("", None, tensor, shape).place
 
 
 def literal(value: float) -> str:

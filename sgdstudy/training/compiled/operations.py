@@ -109,15 +109,20 @@ class Writer:
 
     def write(self, name: str, out: torch.Tensor, args: Sequence[Any], kwargs: Any) -> None:
         """Write `out = name(*args, **kwargs)`."""
-        self.alive.append((out, args))
-        if not self.varies(out):
-            array = f"b{len(self.lengths)}"
-            self.arrays[address(out)] = array
-            self.lengths[array] = max(1, out.untyped_storage().nbytes() // out.element_size())
+        self.alive.append(args)
+        self._hold(out)
         if name in POINTWISE:
             self._pointwise(name, out, args, kwargs)
         else:
             getattr(self, f"write_{name}")(out, *args, **kwargs)
+
+    def _hold(self, tensor: torch.Tensor) -> None:
+        """Let a tensor have an array, where it has none."""
+        self.alive.append(tensor)
+        if not self.varies(tensor):
+            array = f"b{len(self.lengths)}"
+            self.arrays[address(tensor)] = array
+            self.lengths[array] = max(1, tensor.untyped_storage().nbytes() // tensor.element_size())
 
     def finish(self, results: Mapping[str, torch.Tensor]) -> tuple[str, int]:
         """Return the statements that leave `results` in arrays of these names, and their size.
@@ -126,7 +131,7 @@ class Writer:
         """
         for name, tensor in results.items():
             shape = tuple(tensor.shape)
-            target = Element(f"{name}[{position(torch.empty(shape), shape)}]", name)
+            target = Element.of(f"{name}[{{}}]", name, torch.empty(shape), shape)
             operands = (self._element(tensor, shape),)
             self.operations.append(Pointwise(shape, "{0}", operands, target))
         text = write(self.operations, set(results))
@@ -137,20 +142,19 @@ class Writer:
     def _element(self, value: Any, shape: Shape) -> Element:
         """Return the element of a value, broadcast to `shape`, at the loops' indices."""
         if not isinstance(value, torch.Tensor):
-            return Element(f"lit({literal(value)})", None)
+            return Element(f"lit({literal(value)})")
         if self.varies(value):
             array = self.arrays[address(value)]
-            return Element(f"{array}[{position(value, shape)}]", array)
+            return Element.of(f"{array}[{{}}]", array, value, shape)
         if value.numel() and bool((value == value.flatten()[0]).all()):
-            return Element(f"lit({literal(value.flatten()[0].item())})", None)
+            return Element(f"lit({literal(value.flatten()[0].item())})")
         if value.numel() > MAX_CONSTANT:
             text = to_say("the model holds a constant tensor of {n} values")
             raise Unsupported(say(text, n=value.numel()))
         name, numbers = f"c{len(self.constants)}", value.flatten().tolist()
         text = ", ".join(literal(number) for number in numbers)
         self.constants.append(f"    static const T {name}[] = {{{text}}};")
-        dense = torch.empty(value.shape)
-        return Element(f"lit({name}[{position(dense, shape)}])", None)
+        return Element.of(f"lit({name}[{{}}])", None, torch.empty(value.shape), shape)
 
     # ---- element by element --------------------------------------------------------------------
 
@@ -169,7 +173,7 @@ class Writer:
             template = EXACT_POWERS.get(args[1], template)
         shape = tuple(out.shape)
         operands = [
-            self._element(value, shape) if f"{{{k}}}" in template else Element("", None)
+            self._element(value, shape) if f"{{{k}}}" in template else Element("")
             for k, value in enumerate(values)
         ]
         target = self._element(out, shape)
@@ -236,44 +240,57 @@ class Writer:
 
     def write_max_pool2d_with_indices(self, out: torch.Tensor, x: Any, *settings: Any) -> None:
         """Write the largest of each window."""
-        values, arrays = self._windows(out, x, *settings)
-        target = self._element(out, tuple(out.shape)).text
-        self.operations.append(Block(tuple(out.shape), f"{_largest(values)} {target} = m;", arrays))
+        self._write_largest(out, self._apart(x, out.shape, *settings))
 
     def write_max_pool2d_with_indices_backward(
         self, out: torch.Tensor, gradient: torch.Tensor, x: Any, *settings: Any
     ) -> None:
         """Write the gradient, which goes to the first of the largest."""
-        values, arrays = self._windows(gradient, x, *settings[:-1])
-        targets, _ = self._windows(gradient, out, *settings[:-1])
+        parts = self._apart(x, gradient.shape, *settings[:-1])
+        largest, left = self._new(gradient.shape), self._copied(gradient)
+        self._write_largest(largest, parts)
+        moved = []
+        for part in parts:
+            hit, share, rest = (self._new(gradient.shape) for _ in range(3))
+            self._pointwise("eq", hit, (part, largest), {})
+            self._pointwise("where", share, (hit, left, 0), {})
+            self._pointwise("where", rest, (hit, 0, left), {})
+            moved.append(share)
+            left = rest
         self.write_zero(out)
-        shape = tuple(gradient.shape)
-        given, array = self._element(gradient, shape)
-        arrays |= {self.arrays[address(out)], *([array] if array else [])}
-        steps = " ".join(
-            f"{target} += {value} == m ? left : V0; left = {value} == m ? V0 : left;"
-            for value, target in zip(values, targets, strict=True)
-        )
-        body = f"{_largest(values)} V left = {given}; {steps}"
-        self.operations.append(Block(shape, body, frozenset(arrays)))
+        for place, share in zip(_windows(out, gradient.shape, *settings[:-1]), moved, strict=True):
+            self._move(place, share, "+=")
 
-    def _windows(
-        self,
-        out: torch.Tensor,
-        x: torch.Tensor,
-        kernel: Sizes,
-        stride: Sizes = (),
-        padding: Sizes = (0, 0),
-        dilation: Sizes = (1, 1),
-        ceil_mode: bool = False,
-    ) -> tuple[list[str], frozenset[str]]:
-        """Return the elements of the window whose largest is one of `out`, and their array."""
-        kernel, stride, dilation = (_pair(sizes) for sizes in (kernel, stride or kernel, dilation))
-        if any(padding) or ceil_mode:
-            raise Unsupported(say("the model pools with padding, or beyond the image"))
-        found = windows(x, out.shape[-2:], kernel, stride, dilation)
-        elements = [self._element(place, tuple(out.shape)) for place in found]
-        return [e.text for e in elements], frozenset(e.array for e in elements if e.array)
+    def _apart(self, x: torch.Tensor, shape: Sequence[int], *settings: Any) -> list[torch.Tensor]:
+        """Return what windows see, place by place, copied: strides would stop vectors."""
+        return [self._copied(place) for place in _windows(x, shape, *settings)]
+
+    def _write_largest(self, out: torch.Tensor, parts: Sequence[torch.Tensor]) -> None:
+        """Write the largest of some tensors; NaN is larger than any."""
+        largest = parts[0]
+        for part in parts[1:]:
+            larger = self._new(out.shape)
+            self._pointwise("maximum", larger, (part, largest), {})
+            largest = larger
+        self._pointwise("clone", out, (largest,), {})
+
+    def _copied(self, view: torch.Tensor) -> torch.Tensor:
+        """Return a tensor that holds what a view does, side by side, in loops of its own."""
+        copied = self._new(view.shape)
+        self._move(copied, view, "=")
+        return copied
+
+    def _move(self, target: torch.Tensor, source: torch.Tensor, how: str) -> None:
+        shape = tuple(target.shape)
+        to, given = self._element(target, shape), self._element(source, shape)
+        body, reads = f"{to.text} {how} {given.text};", [to.array, given.array]
+        self.operations.append(Block(shape, body, frozenset(filter(None, reads))))
+
+    def _new(self, shape: Sequence[int]) -> torch.Tensor:
+        """Return a tensor to be written."""
+        made = torch.empty(tuple(shape))
+        self._hold(made)
+        return made
 
     # ---- sums and extremes ---------------------------------------------------------------------
 
@@ -334,16 +351,17 @@ class Writer:
         wide = (*shape, k)
         row = a.unsqueeze(-2).expand(wide)
         column = b.transpose(-1, -2).unsqueeze(-3).expand(wide)
-        (left, x), (right, y) = self._element(row, wide), self._element(column, wide)
+        left, right = self._element(row, wide), self._element(column, wide)
         # a row's sums side by side, so that a single replica is vectorised along the columns
         j, inner = f"i{len(shape) - 1}", f"i{len(shape)}"
         loop = f"for (int {j} = 0; {j} < {shape[-1]}; {j}++)"
         body = (
             f"V acc[{shape[-1]}]; {loop} acc[{j}] = V0; "
-            f"for (int {inner} = 0; {inner} < {k}; {inner}++) {loop} acc[{j}] += {left} * {right}; "
+            f"for (int {inner} = 0; {inner} < {k}; {inner}++) "
+            f"{loop} acc[{j}] += {left.text} * {right.text}; "
             f"{loop} {self._element(out, shape).text} = acc[{j}];"
         )
-        reads = frozenset(array for array in (x, y) if array)
+        reads = frozenset(one.array for one in (left, right) if one.array)
         self.operations.append(Block(shape[:-1], body, reads))
 
     def _write_blocked(
@@ -385,7 +403,17 @@ def _pair(sizes: Sizes) -> Sizes:
     return sizes if len(sizes) == 2 else [sizes[0], sizes[0]]
 
 
-def _largest(values: Sequence[str]) -> str:
-    """Return statements that find the largest of some elements; NaN is larger than any."""
-    more = " ".join(f"m = ({v} > m) | ({v} != {v}) ? {v} : m;" for v in values[1:])
-    return f"V m = {values[0]}; {more}"
+def _windows(
+    x: torch.Tensor,
+    shape: Sequence[int],
+    kernel: Sizes,
+    stride: Sizes = (),
+    padding: Sizes = (0, 0),
+    dilation: Sizes = (1, 1),
+    ceil_mode: bool = False,
+) -> list[torch.Tensor]:
+    """Return what windows that pool to `shape` see at each of their places, views."""
+    kernel, stride, dilation = (_pair(sizes) for sizes in (kernel, stride or kernel, dilation))
+    if any(padding) or ceil_mode:
+        raise Unsupported(say("the model pools with padding, or beyond the image"))
+    return windows(x, shape[-2:], kernel, stride, dilation)

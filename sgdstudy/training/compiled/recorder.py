@@ -17,7 +17,7 @@ import torch
 from sgdstudy.errors import Unsupported
 from sgdstudy.language import say, to_say
 from sgdstudy.problems.torch_operations import Watch, address, tensors_in
-from sgdstudy.training.compiled import convolutions
+from sgdstudy.training.compiled.convolutions import Convolutions
 from sgdstudy.training.compiled.operations import Writer
 
 CASTS = ("_to_copy", "convert_element_type")
@@ -31,6 +31,7 @@ class Recorder(Watch):
     def __init__(self, inputs: Mapping[str, torch.Tensor]) -> None:
         super().__init__()
         self.writer = Writer(inputs)
+        self._own = OWN | Convolutions().operations
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -73,7 +74,7 @@ class Recorder(Watch):
                 return out
         from torch._decomp import decomposition_table  # late: 0.2 s, and seldom needed
 
-        parts = OWN.get(func) or decomposition_table.get(func) or func.decompose
+        parts = self._own.get(func) or decomposition_table.get(func) or func.decompose
         with self:
             out = parts(*args, **kwargs)
         if out is NotImplemented:
@@ -113,7 +114,6 @@ def _one_hot(value: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
 
 
 OWN: dict[Any, Callable[..., Any]] = {
-    **convolutions.OWN,
     torch.ops.aten.nll_loss_forward.default: _nll,
     torch.ops.aten.nll_loss_backward.default: _nll_backward,
     torch.ops.aten.nll_loss2d_forward.default: _nll,

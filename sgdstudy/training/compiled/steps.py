@@ -321,7 +321,8 @@ def _record(problem: Problem, size: int) -> Statements:
         loss, gradient, prediction = problem.differentiated(w, x, y)
     if problem.has_classes:
         recorder.writer.write_right(prediction, y)
-    known[size] = Statements(*recorder.writer.finish({"loss": loss[0], "g": gradient[0]}), *there)
+    text, n_values = recorder.writer.finish({"loss": loss[0], "g": gradient[0]})
+    known[size] = Statements(text, n_values, *there)
     return known[size]
 
 
