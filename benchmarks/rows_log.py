@@ -18,7 +18,8 @@ from store import SETTINGS, new_store
 
 import sgdstudy as ss
 from sgdstudy.history.history import History
-from sgdstudy.history.rows import ArrowStream, Rows
+from sgdstudy.history.rows import Rows
+from sgdstudy.history.stream import ArrowStream
 from sgdstudy.recipe.own_columns import METRICS
 from sgdstudy.tracking.invocation import Invocation
 from sgdstudy.tracking.journal import Journal

@@ -174,13 +174,25 @@ ROWS = Group(
             "keep = np.zeros(shape, bool)\n        keep[row, replica] = True",
             "keep = np.ones(shape, bool)",
             "a seed that has ended goes on, with zeros",
-        ),
-        ("held, waiting = [], 0", "waiting = 0", "row groups repeat those before"),
+        )
+    ],
+)
+
+FILES = Group(
+    "history/files.py",
+    "rows checksums",
+    [("held, waiting = [], 0", "waiting = 0", "row groups repeat those before")],
+)
+
+STREAM = Group(
+    "history/stream.py",
+    "rows checksums",
+    [
         (
             'what = "" if size == 0 or grew or is_cut(file, start) else reason(error)',
             "what = reason(error)",
             "a block that was being written when its process was killed is damage",
-        ),
+        )
     ],
 )
 
@@ -242,6 +254,8 @@ GROUPS = [
     BATCHES,
     BEHIND,
     ROWS,
+    FILES,
+    STREAM,
     CHECKSUMS,
     REPEATS,
 ]

@@ -6,5 +6,5 @@ Promises: rows are raw and complete, in steps and in epochs; nothing here takes 
 where rows are kept; statistics are of the seeds, with their uncertainty.
 May import: `figures`, `theory`, `recipe` and below.
 Start reading: `history.py`, what was recorded; then what is measured of it, `growth.py` first;
-`rows.py` (how rows are kept while they come in) and `compare.py`.
+`rows.py` (blocks of rows; `stream.py` and `files.py` are where they lie) and `compare.py`.
 """

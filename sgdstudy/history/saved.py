@@ -18,7 +18,8 @@ import torch
 
 from sgdstudy.errors import InputError, quoted, reason, unwritable
 from sgdstudy.history.checksums import checked
-from sgdstudy.history.rows import AXIS, Memory, write_parquet
+from sgdstudy.history.files import write_parquet
+from sgdstudy.history.rows import AXIS, Memory
 from sgdstudy.problems.problem import Problem
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.recipe.replay import Seeded

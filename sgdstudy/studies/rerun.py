@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 
 from sgdstudy.errors import InputError
 from sgdstudy.history.checksums import checked, readable
-from sgdstudy.history.rows import AXIS, Files
+from sgdstudy.history.files import Files
+from sgdstudy.history.rows import AXIS
 from sgdstudy.language import say as in_words
 from sgdstudy.language import to_say
 from sgdstudy.studies import helpers

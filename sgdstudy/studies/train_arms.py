@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from sgdstudy.errors import Interrupted, SgdstudyError, failed, place
+from sgdstudy.history.files import Files
 from sgdstudy.history.history import History
-from sgdstudy.history.rows import Files
 from sgdstudy.language import say as in_words
 from sgdstudy.language import to_say
 from sgdstudy.recipe.identity import Identity

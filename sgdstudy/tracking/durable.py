@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sgdstudy.errors import shortage
-from sgdstudy.history.rows import sync_folder
+from sgdstudy.history.stream import sync_folder
 from sgdstudy.tracking import shapes
 
 FEW, SIDE_BY_SIDE = 2, 8

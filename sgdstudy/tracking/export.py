@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from sgdstudy import checks
 from sgdstudy.errors import InputError, unwritable
-from sgdstudy.history.rows import ROW_GROUP, WHOLE_NUMBERS
+from sgdstudy.history.files import ROW_GROUP, WHOLE_NUMBERS
 from sgdstudy.language import say, to_say
 from sgdstudy.tracking import memory
 from sgdstudy.tracking.claims import claims_of, claims_table

@@ -19,7 +19,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from sgdstudy.history.checksums import not_its_fault
-from sgdstudy.history.rows import ROW_GROUP
+from sgdstudy.history.files import ROW_GROUP
 from sgdstudy.tracking.parquet import AXES, LABELS, TEXT_WIDTH, chunks_of
 
 MOST_TEXT = 100_000_000  # bytes of the texts of a column

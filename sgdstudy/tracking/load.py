@@ -21,7 +21,8 @@ from sgdstudy import checks
 from sgdstudy.checks import SeedsLike
 from sgdstudy.errors import InputError
 from sgdstudy.history.checksums import Sealed, readable, require_threads
-from sgdstudy.history.rows import AXIS, has_stream, read_stream
+from sgdstudy.history.rows import AXIS
+from sgdstudy.history.stream import has_stream, read_stream
 from sgdstudy.language import first_of, say, to_say
 from sgdstudy.recipe.columns import PREFIX
 from sgdstudy.text import counted, number

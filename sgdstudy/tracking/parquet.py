@@ -23,7 +23,8 @@ from sgdstudy import checks
 from sgdstudy.checks import SeedsLike
 from sgdstudy.errors import InputError
 from sgdstudy.history.checksums import Sealed, readable
-from sgdstudy.history.rows import LARGEST_WHOLE, ROW_GROUP
+from sgdstudy.history.files import ROW_GROUP
+from sgdstudy.history.rows import LARGEST_WHOLE
 from sgdstudy.tracking import memory
 
 LABELS = ["study", "arm", "run_id", "invocation"]

@@ -24,8 +24,10 @@ import pyarrow.compute as pc
 
 from sgdstudy.errors import Away, InputError, StoreError, message
 from sgdstudy.history.checksums import Damaged, Sealed, checked, readable, undamaged
+from sgdstudy.history.files import Files, write_parquet
 from sgdstudy.history.history import History
-from sgdstudy.history.rows import AXIS, ArrowStream, Files, Held, Rows, write_parquet
+from sgdstudy.history.rows import AXIS, Held, Rows
+from sgdstudy.history.stream import ArrowStream
 from sgdstudy.language import parted, say, to_say
 from sgdstudy.tracking import describe
 from sgdstudy.tracking.chart_points import INTERIM_POINTS, Series

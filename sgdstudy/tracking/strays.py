@@ -10,7 +10,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from sgdstudy.history.rows import AXIS, counted, is_stream_of
+from sgdstudy.history.rows import AXIS
+from sgdstudy.history.stream import counted, is_stream_of
 from sgdstudy.language import say, to_say
 from sgdstudy.tracking import aside, shapes
 from sgdstudy.tracking.entries import A_KEY, KEY

@@ -14,7 +14,7 @@ from conftest import one_line
 
 import sgdstudy as ss
 from sgdstudy.errors import Away
-from sgdstudy.history import rows as written
+from sgdstudy.history import files as written
 from sgdstudy.history.checksums import (
     CHAINED,
     KIND,
@@ -26,15 +26,9 @@ from sgdstudy.history.checksums import (
     readable,
     sum_of,
 )
-from sgdstudy.history.rows import (
-    COUNT,
-    ArrowStream,
-    Files,
-    Rows,
-    counted,
-    read_stream,
-    write_parquet,
-)
+from sgdstudy.history.files import Files, write_parquet
+from sgdstudy.history.rows import Rows
+from sgdstudy.history.stream import COUNT, ArrowStream, counted, read_stream
 
 BLOCKS, STEPS = 6, 40
 

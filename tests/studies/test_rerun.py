@@ -12,7 +12,7 @@ from conftest import call, one_line
 import sgdstudy as ss
 from sgdstudy.errors import InputError
 from sgdstudy.history.checksums import Sealed
-from sgdstudy.history.rows import write_parquet
+from sgdstudy.history.files import write_parquet
 from sgdstudy.studies.rerun import rerun
 from sgdstudy.studies.scripts import load_study
 from sgdstudy.sweeps import grid, sweep

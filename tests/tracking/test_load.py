@@ -22,7 +22,7 @@ from scipy.stats import binom, bootstrap
 
 import sgdstudy as ss
 from sgdstudy.history.compare import summary
-from sgdstudy.history.rows import ROW_GROUP, write_parquet
+from sgdstudy.history.files import ROW_GROUP, write_parquet
 from sgdstudy.recipe.config import TrainConfig
 from sgdstudy.studies.train_arms import train_arm
 from sgdstudy.theory.medians import bounded_median, median, median_interval

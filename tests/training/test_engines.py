@@ -113,7 +113,7 @@ def test_auto_says_why_it_does_not_compile(monkeypatch):
 PEAK = """
 import resource, sys
 import sgdstudy as ss
-from sgdstudy.history.rows import ArrowStream
+from sgdstudy.history.stream import ArrowStream
 from pathlib import Path
 
 sink = ArrowStream(Path(sys.argv[1]))

@@ -13,7 +13,7 @@ from torch import nn
 
 import sgdstudy as ss
 from sgdstudy import quantities
-from sgdstudy.history.rows import ArrowStream
+from sgdstudy.history.stream import ArrowStream
 from sgdstudy.recipe import rules
 from sgdstudy.studies.train_arms import train_arm
 from sgdstudy.training import engines, run
