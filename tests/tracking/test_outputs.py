@@ -65,17 +65,16 @@ OTHERS = {
 }
 
 
+KINDS = [
+    (["grade", "class", "--exercise", "ex4", "--out"], ".csv"),
+    (["guesses", "store", "--out"], ".csv"),
+    (["report", "--store", "store", "--out"], ".html | .htm"),
+    (["pack", "kept", "--store", "store"], ".zip"),
+]
+
+
 @pytest.mark.parametrize("name", [*OTHERS, "folder"])
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["grade", "class", "--exercise", "ex4", "--out"],
-        ["guesses", "store", "--out"],
-        ["report", "--store", "store", "--out"],
-        ["pack", "kept", "--store", "store"],
-    ],
-    ids=lambda words: words[0],
-)
+@pytest.mark.parametrize("words", [words for words, _ in KINDS], ids=lambda words: words[0])
 def test_no_command_writes_over_a_file_of_another_kind(
     store, tmp_path, monkeypatch, words, name, capsys
 ):
@@ -94,6 +93,27 @@ def test_no_command_writes_over_a_file_of_another_kind(
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "name", ["a.pdf", "a.csv.gz", "a", "html", ".zip", "a.csv.html.txt", "Ä.DOCX"]
+)
+@pytest.mark.parametrize(("words", "ending"), KINDS, ids=lambda words: words[0])
+def test_no_command_writes_under_the_name_of_another_kind(
+    store, tmp_path, monkeypatch, words, ending, name, capsys
+):
+    """As it was seen: `report --out x.pdf` wrote HTML into it, `pack a b` a file called b."""
+    monkeypatch.chdir(tmp_path)
+    tracked(store, "kept", ["one"])
+    Path(store).rename("store")
+    (tmp_path / "class").mkdir()
+    (tmp_path / "class" / "ada.py").write_text(OTHERS["ex4.py"])
+    before = files(tmp_path)
+    at = 2 if words[0] == "pack" else len(words)
+    assert call(*words[:at], name, *words[at:]) == 2
+    shown = f"{name} does not end in {ending}; give a name that does"
+    assert capsys.readouterr().err == f"error: {shown}\n"
     assert files(tmp_path) == before
 
 
