@@ -158,6 +158,29 @@ def test_an_export_over_what_is_no_file_changes_none(store, tmp_path, to, make, 
     assert files(tmp_path / "out") == before
 
 
+@pytest.mark.skipif(os.name == "nt", reason="they are paths there")
+@pytest.mark.parametrize("name", ["C:\\a.{0}", "out\\a.{0}", "\\\\server\\a.{0}", "C:/a.{0}"])
+@pytest.mark.parametrize(("words", "ending"), KINDS, ids=lambda words: words[0])
+def test_no_file_is_named_by_a_path_of_windows(tmp_path, monkeypatch, words, ending, name, capsys):
+    """As it was seen: `report --out 'C:\\a.html'` wrote a file of that name, `--store` a folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "class").mkdir()
+    (tmp_path / "class" / "ada.py").write_text(OTHERS["ex4.py"])
+    tracked(tmp_path / "store", "kept", ["one"])
+    before = files(tmp_path)
+    at = 2 if words[0] == "pack" else len(words)
+    assert call(*words[:at], name.format(ending.split()[0][1:]), *words[at:]) == 2
+    assert "is a path of Windows; give one of this machine\n" in capsys.readouterr().err
+    assert files(tmp_path) == before
+
+
+def test_a_folder_that_is_there_may_have_any_name(tmp_path):
+    folder = tmp_path / "a\\b" / "C:"
+    folder.mkdir(parents=True)
+    tracked(folder, "kept", ["one"])
+    assert ss.load_runs("kept", store=str(folder)).arm.tolist() == ["one"]
+
+
 def test_a_table_of_ours_is_written_over(tmp_path, monkeypatch):
     write_table(tmp_path / "a.csv", ("x",), [(1,)])
     write_table(tmp_path / "a.csv", ("x",), [(2,)])
