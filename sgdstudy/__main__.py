@@ -1,5 +1,5 @@
 """`python -m sgdstudy`: the command, where it is not on the path."""
 
-from sgdstudy.cli.main import main
+from sgdstudy.cli.start import main
 
 main()

@@ -24,6 +24,7 @@ LARGEST = 2**63 - 1
 LONGEST_NAME = 250  # what MLflow's database keeps of a name
 LONGEST_FOLDER = 255  # bytes, on most file systems
 
+DRIVE = re.compile("[A-Za-z]:")
 STREAM = re.compile(r"-|/dev/(std(in|out|err)|fd/\d+)|/proc/self/fd/\d+")
 
 SeedsLike = int | Iterable[int]  # one seed or several
@@ -228,9 +229,18 @@ def path(kind: str, value: Any) -> Path:
     if address := re.match(r"[a-z][\w+.-]+[:\uff1a][/\\]", text, re.I):  # it may hold a password
         raise InputError(f"{kind} begins with {address[0]}, as an address does; give a path")
     try:
-        return Path(text).expanduser()
+        found = Path(text).expanduser()
     except RuntimeError as error:  # no such user
         raise InputError(f"{kind} {quoted(value)} cannot be found: {error}") from None
+    if os.name != "nt" and _is_of_windows(found):
+        raise InputError(f"{kind} {quoted(value)} is a path of Windows; give one of this machine")
+    return found
+
+
+def _is_of_windows(path: Path) -> bool:
+    """Whether it would make a file or a folder here whose name is a path there."""
+    new = [place for place in (path, *path.parents) if not os.path.lexists(place)]
+    return any("\\" in place.name or DRIVE.fullmatch(place.name) for place in new)
 
 
 def resolved(path: Path) -> Path:

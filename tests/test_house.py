@@ -16,7 +16,7 @@ SCRIPTS = sorted((PACKAGE.parent / "experiments").glob("*.py"))
 # names of the contract that reach up when they are called: Study.run, STUDY.main, from_arrays
 CALLED_LATE = {
     ("sgdstudy.studies.study", "sgdstudy.studies.runner"),
-    ("sgdstudy.studies.study", "sgdstudy.cli.main"),
+    ("sgdstudy.studies.study", "sgdstudy.cli.start"),
     ("sgdstudy.history.history", "sgdstudy.training.train"),
     ("sgdstudy.history.history", "sgdstudy.training.trajectory"),
 }

@@ -240,11 +240,14 @@ class SweepCommand:
 
         given = grid.read_yaml(self.config) if self.config else {}
         name = self.name or given.get("study")
+        # the study's name may stand behind the values of --grid
+        named = [] if name else [word for word in self.grid if "=" not in word][:1]
+        name = name or "".join(named)
         if not name:
             names = ", ".join(find_scripts())
             raise InputError(in_words("name a study to sweep: {names}", names=names))
         study = load_study(name)
-        axes = given.get("grid", {}) | grid.parse(self.grid)
+        axes = given.get("grid", {}) | grid.parse([word for word in self.grid if word not in named])
         if (n := grid.size(axes)) > sweep.MOST_POINTS and not self.yes:
             raise InputError(in_words("the grid has {n} points; add --yes to run them all", n=n))
         seeds = self.seeds if self.seeds is not None else given.get("seeds", 16)

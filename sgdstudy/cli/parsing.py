@@ -8,27 +8,30 @@ import functools
 import inspect
 import io
 import itertools
+import math
 import os
 import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
-from dataclasses import field, fields, make_dataclass
-from typing import Annotated, Any, TextIO, get_type_hints
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import Field, field, fields, make_dataclass
+from types import NoneType
+from typing import Annotated, Any, Literal, TextIO, get_args, get_origin, get_type_hints
 
 import tyro
 
 from sgdstudy.errors import InputError, shortened
-from sgdstudy.language import ENGLISH, language, parted, say, to_say, translated
+from sgdstudy.language import parted, say, to_say, translated
 from sgdstudy.secrecy import of_words
 
 WIDEST = 9999  # columns of a box: a narrow one breaks words in two
-LEAST = 40  # of a page of help: below, words are broken, and with one tyro goes on for minutes
+LEAST = 56  # of a page of help: below, words are broken, and with one tyro goes on for minutes
 TRUE = ("true", "yes", "on", "1")
 RULE = re.compile(r"[\W_]+|[╭╰┌└+].*")  # a line that divides a box, or its edge, with its title
 BOXED = (to_say("show this help message and exit"), to_say("(required)"))  # by tyro, in --help
 TITLES = (to_say("positional arguments"), to_say("options"))  # of its boxes
+EMPTY = re.compile(r"^(?:\x1b\[[\d;]*m)*[│|](?:\x1b\[[\d;]*m|[│| ])*\n", re.M)  # a line of a box
 UNKNOWN = re.compile("Unrecognized options:")
 BLANK = re.compile("(?<=[:,]) *(?=,|$)")  # in a list of words, one without a letter
 OPTIONAL = {  # what tyro says of an option that may be left out, as it says it of others
@@ -80,7 +83,7 @@ class _Page(io.StringIO):
 def parse(
     kind: Any, words: list[str], prog: str, description: str | None = None, settings: str = ""
 ) -> Any:
-    """Return the dataclass that the words of a command line describe.
+    """Return the dataclass that the words of a command line describe, in any order.
 
     Args:
         settings: the option that takes settings of a run, as `name=value`; "": none does.
@@ -89,10 +92,11 @@ def parse(
         InputError: an unknown option, one that is missing or given twice, or a value of another
             kind.
     """
-    _require_once(words)
+    taking = _taking(kind)
+    _require_once(words, taking)
+    words = _in_order(kind, words, taking)
     page = _Page(sys.stdout)
-    spoken = kind if language() == ENGLISH else in_language(kind)
-    read = functools.partial(tyro.cli, spoken, prog=prog, description=description)
+    read = functools.partial(tyro.cli, shown_as(kind), prog=prog, description=description)
     try:
         with (
             _columns(max(LEAST, shutil.get_terminal_size().columns)),
@@ -100,7 +104,7 @@ def parse(
             contextlib.redirect_stdout(page),
         ):
             found = read(args=words)
-            return kind(**{field.name: getattr(found, field.name) for field in fields(kind)})
+            return kind(**{part.name: getattr(found, part.name) for part in _given(kind)})
     except SystemExit as end:
         if end.code != 2:  # --help
             print(_helped(page.getvalue()), end="")
@@ -110,13 +114,61 @@ def parse(
     raise InputError(sentence(_box(read, shown) or _box(read, words), meant))
 
 
-def _require_once(words: list[str]) -> None:
-    """Refuse an option that is given twice: the first would go unheard."""
-    names = [word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")]
+def _given(kind: Any) -> list[Field[Any]]:
+    """Return the parts of a dataclass that a command line gives."""
+    return [part for part in fields(kind) if part.init]
+
+
+def _taking(kind: Any) -> dict[str, float]:
+    """Return how many words follow each option: none a flag, any number one of several values."""
+    taking, hints = dict[str, float](), get_type_hints(kind)
+    for part in _given(kind):
+        name, hint = f"--{part.name.replace('_', '-')}", hints[part.name]
+        taking[name] = 0 if hint is bool else math.inf if get_origin(hint) is tuple else 1
+        if hint is bool:
+            taking[name.replace("--", "--no-", 1)] = 0
+    return taking
+
+
+def _name(word: str) -> str:
+    """Return the option that a word begins with, as it is listed."""
+    return word.partition("=")[0].replace("_", "-")
+
+
+def _require_once(words: list[str], taking: Mapping[str, float]) -> None:
+    """Refuse an option with a value that is given twice: the first would go unheard."""
+    names = [name for word in words if word.startswith("--") and taking.get(name := _name(word), 1)]
     again = (name for i, name in enumerate(names) if name in names[:i] and name != "--help")
     twice = next(again, None)
     if twice:
         raise given_twice(twice)
+
+
+def _in_order(kind: Any, words: list[str], taking: Mapping[str, float]) -> list[str]:
+    """Return words with those that belong to no option first: the parser reads on from there.
+
+    Words with an option that there is not stay as they are: the parser says so.
+    """
+    hints = get_type_hints(kind, include_extras=True)
+    if "--" in words or not any(_is_positional(hints[part.name]) for part in _given(kind)):
+        return words
+    free, rest, follow = list[str](), list[str](), 0.0
+    for word in words:
+        if word.startswith("-") and word != "-" and follow != 1:
+            if _name(word) not in taking and word not in ("-h", "--help"):
+                return words
+            follow = 0 if "=" in word else taking.get(_name(word), 0)
+            rest.append(word)
+        elif follow:
+            follow -= 1
+            rest.append(word)
+        else:
+            free.append(word)
+    return free + rest
+
+
+def _is_positional(hint: Any) -> bool:
+    return tyro.conf.Positional in getattr(hint, "__metadata__", ())
 
 
 def given_twice(option: str) -> InputError:
@@ -182,6 +234,7 @@ def _columns(n: int) -> Iterator[None]:
 
 
 def _helped(page: str) -> str:
+    page = EMPTY.sub("", page)  # from a help that fills its line, and no default to tell
     for words in BOXED:
         page = page.replace(words, say(words).ljust(len(words)))
     for words in TITLES:  # the edge of a box begins with its title
@@ -201,20 +254,44 @@ def about(kind: type) -> str:
     return ast.get_docstring(tree.body[0]) or ""  # type: ignore[arg-type]
 
 
-def in_language(kind: Any) -> Any:
-    """Return the dataclass with the help of its options in the present language."""
+def shown_as(kind: Any) -> Any:
+    """Return the dataclass as its help shows it: in the present language, and in plain words."""
     hints, docs, made = get_type_hints(kind, include_extras=True), helps(kind), []
-    for part in fields(kind):
+    for part in _given(kind):
         hint = hints[part.name]
         given = [getattr(config, "help", None) for config in getattr(hint, "__metadata__", ())]
-        text = next(filter(None, given), None) or docs.get(part.name) or ""
-        config = tyro.conf.arg(help=translated(text), help_behavior_hint=_default)
-        made.append((part.name, Annotated[hint, config], field(default=part.default)))
+        text = next(filter(None, given), None) or docs.get(part.name)
+        config = tyro.conf.arg(
+            help=None if text is None else translated(text),
+            help_behavior_hint=_default,
+            metavar=_metavar(hint, part.default),
+        )
+        same: Any = {name: getattr(part, name) for name in ("default", "default_factory")}
+        made.append((part.name, Annotated[hint, config], field(kw_only=part.kw_only, **same)))
     return make_dataclass(kind.__name__, made, bases=(kind,), frozen=True)
 
 
+def _metavar(hint: Any, default: Any) -> str | None:
+    """Return what stands for the value of an option; None: what tyro writes, a plain word."""
+    if get_origin(hint) is Annotated:
+        shown = _metavar(get_args(hint)[0], default)
+        return f"[{shown}]" if shown and default is None and _is_positional(hint) else shown
+    parts = get_args(hint)
+    if get_origin(hint) is tuple and parts[1:] == (...,):
+        return f"{_word(parts[0])} ..."
+    if default is None and len(parts) == 2 and NoneType in parts:  # nobody types None
+        return _word(parts[parts[0] is NoneType])
+    return None
+
+
+def _word(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return f"{{{','.join(map(str, get_args(kind)))}}}"
+    return getattr(kind, "__name__", str(kind)).upper()
+
+
 def _default(value: str) -> str:
-    return say("(default: {value})", value=value)
+    return say("(default: {value})", value=value) if value not in ("None", "") else ""
 
 
 def helps(kind: type) -> dict[str, str]:

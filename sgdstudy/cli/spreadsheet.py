@@ -17,10 +17,11 @@ def require_table(path: Path, columns: Sequence[str]) -> None:
     """Refuse to write over what is not a table of these columns.
 
     Raises:
-        InputError: another file lies there.
+        InputError: another file lies there, or the name is not a table's.
     """
     head = columns[0].encode(ENCODING)
-    require_free(path, f"a table of {columns[0]}, …", lambda first: first.startswith(head))
+    what = f"a table of {columns[0]}, …"
+    require_free(path, what, (".csv",), lambda first: first.startswith(head))
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Iterable[object]]) -> None:

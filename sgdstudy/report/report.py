@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from sgdstudy import checks
 from sgdstudy.errors import InputError, unwritable
 from sgdstudy.figures import interactive
 from sgdstudy.language import say, to_say
@@ -20,6 +19,7 @@ from sgdstudy.tracking.store import Store
 
 log = logging.getLogger("sgdstudy")
 ROWS_OPEN = 12  # a longer table starts folded
+ENDINGS = (".html", ".htm")
 PAGE = (b"<!doctype html", b"<html")  # how one begins
 
 
@@ -92,9 +92,4 @@ def _require_page(store: Store, path: Path) -> None:
     """Refuse to write over a file that is not a page: the database, or somebody's script."""
     if store.root is not None and store.root in path.absolute().parents and path.is_symlink():
         raise InputError(f"{path} is a symbolic link, which is not followed in a store; remove it")
-    place = checks.resolved(path)
-    within = store.root is not None and store.root in place.parents
-    named = place.suffix.lower() in (".html", ".htm")
-    if within and not named:
-        raise InputError(f"{path} lies in the store; give a file that ends in .html")
-    require_free(path, "a page", lambda first: first.lstrip().lower().startswith(PAGE))
+    require_free(path, "a page", ENDINGS, lambda first: first.lstrip().lower().startswith(PAGE))

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import fields, replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from sgdstudy import checks
@@ -59,10 +59,9 @@ def script_of(run: TrackedRun, given: str | None, say: Callable[[str], None]) ->
     """
     if given is not None:
         return checks.path("--script", given)
-    told, scripts = (
-        checks.path("the script of the run", run.tags["sgdstudy.script"]),
-        find_scripts(),
-    )
+    tag, scripts = run.tags["sgdstudy.script"], find_scripts()
+    tag = PureWindowsPath(tag).name if "\\" in tag else tag  # of another machine: its name tells
+    told = checks.path("the script of the run", tag)
     place = helpers.resolved(told)
     for path in scripts.values():
         if place is not None and helpers.resolved(path) == place:

@@ -313,7 +313,7 @@ class Study:
 
     def main(self) -> None:
         """Run the script from the command line; nothing while the script is only loaded."""
-        from sgdstudy.cli.main import script_main
+        from sgdstudy.cli.start import script_main
 
         if not _loading:
             script_main(self)

@@ -34,7 +34,6 @@ SIGNED_IN = re.compile(
 )
 # a folder, whatever its name: "./ada:x@host", "~/runs", "C:\runs", but not "//ada:secret@host"
 A_PATH = re.compile(r"\.{1,2}([/\\]|$)|~[^:@]*([/\\]|$)|[A-Za-z]:[/\\]|/(?!/|[^/]*:[^/]*@)")
-DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 HOST_ALONE = re.compile(r"(?:\[[\da-f:.]+\]|[\w.-]{2,}):\d{1,5}(?:[/?#].*)?", re.I)
 VARIABLE = re.compile(r"(?:\$\{?\w+\}?|%\w+%)(?:[/\\]|$)")  # at the head of a path
 
@@ -203,7 +202,7 @@ def _plain_path(given: str) -> Path:
         )
     if given[:1] in ("'", '"') and given[-1:] == given[:1]:
         raise InputError(f"the store {_shown(given)} stands in quotes; leave them out")
-    return _checked(given)
+    return checks.path("the store", given)
 
 
 def _require_no_address(given: str) -> None:
@@ -256,7 +255,7 @@ def _file_path(given: str) -> Path:
         raise InputError(
             f"the store {_shown(given)} is a URL: write %3F for ? and %23 for #, or the path alone"
         )
-    return _checked(url2pathname(rest))
+    return checks.path("the store", url2pathname(rest))
 
 
 def _sqlite_path(given: str, rest: str) -> Path:
@@ -274,7 +273,7 @@ def _sqlite_path(given: str, rest: str) -> Path:
             f"the store {_shown(given)} is a URL: give the path alone, or write %3F for ?; "
             f"settings after a ? are not taken"
         )
-    return _checked(unquote(path))
+    return checks.path("the store", unquote(path))
 
 
 def _shown(given: str) -> str:
@@ -288,12 +287,6 @@ def _require_clean(text: str) -> None:
         raise InputError(f"the store {_shown(text)} is not UTF-8; give another one with --store")
     if "Cc" in kinds:
         raise InputError(f"the store {_shown(text)} holds a control character; leave it out")
-
-
-def _checked(text: str) -> Path:
-    if os.name != "nt" and DRIVE.match(text):
-        raise InputError(f"the store {_shown(text)} is a path of Windows; give one of this machine")
-    return checks.path("the store", text)
 
 
 def _server(kind: str, given: str) -> str:

@@ -13,8 +13,10 @@ import logging
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -39,7 +41,10 @@ WORDS = (
 # of the status: the path of one, which may have moved
 SUBMODULE = re.compile(r"(?:1 \S+ S\S* (?:\S+ ){5}|2 \S+ S\S* (?:\S+ ){6})(.+)", re.DOTALL)
 OF_ANOTHER = re.compile(r"(?:dubious ownership in repository at |unsafe repository \()'(.+)'")
-SETTINGS = ("-c", "core.fsmonitor=false", "-c", "diff.orderFile=/dev/null")
+SETTINGS = (
+    *("-c", "core.fsmonitor=false", "-c", "core.ignoreStat=false", "-c", "core.splitIndex=false"),
+    *("-c", "diff.orderFile=/dev/null"),
+)
 
 
 @dataclass(frozen=True)
@@ -139,34 +144,66 @@ def _asked_git(script: Path | None, files: list[Path]) -> tuple[str, str, str]:
     commit = _git(folder, "rev-parse", "HEAD")
     if not commit:
         return "", "", ""
-    status = _git(folder, *STATUS)
-    found = [status]
     top = _top(folder)
+    status, diff = _told(folder, folder if top is None else top)
+    found = [status]
     paths = [path.absolute() for path in files]
     names = [str(path) for path in paths if top is None or path.resolve().is_relative_to(top)]
     if names:  # git refuses all where one lies in another place
         found.append(_git(folder, "ls-files", "--others", "--", *names))
     changed = "true" if any(found) else "unknown" if None in found else "false"
-    diff = _diff(folder, status or "")
     if len(diff) > LONGEST_DIFF:
         diff = f"{diff[:LONGEST_DIFF]}\n... cut: {len(diff):,} characters in all\n"
     return commit.strip(), changed, of_code(diff)
 
 
-def _diff(folder: Path, status: str, place: str = "") -> str:
+def _told(folder: Path, top: Path) -> tuple[str | None, str]:
+    """Return what git tells of a repository that is changed, None where it fails, and how.
+
+    It is told by a copy of its index, in which no file is one to overlook, as somebody may have
+    made it one (`update-index --assume-unchanged`, `--skip-worktree`). Those of a sparse checkout
+    that are not there stay out.
+    """
+    marked = dict[str, list[str]]()
+    for line in (_git(top, "ls-files", "-v", "-z") or "").split("\0"):
+        if line[:1].islower():
+            marked.setdefault("--no-assume-unchanged", []).append(line[2:])
+        if line[:1] in ("S", "s") and os.path.lexists(top / line[2:]):
+            marked.setdefault("--no-skip-worktree", []).append(line[2:])
+    if not marked:
+        status = _git(folder, *STATUS)
+        return status, _diff(folder, status)
+    place = (_git(top, "rev-parse", "--git-path", "index") or "").removesuffix("\n")
+    try:
+        with tempfile.TemporaryDirectory(prefix="sgdstudy-") as copy:
+            # with its time, by which git tells files that were changed right after it
+            index = Path(copy) / "index"
+            shutil.copy2(top / place, index)
+            for mark, paths in marked.items():
+                said = "".join(f"{path}\0" for path in paths)
+                if _git(top, "update-index", mark, "-z", "--stdin", index=index, said=said) is None:
+                    return None, ""
+            status = _git(folder, *STATUS, index=index)
+            return status, _diff(folder, status, index=index)
+    except OSError:
+        return None, ""
+
+
+def _diff(folder: Path, status: str | None, place: str = "", index: Path | None = None) -> str:
     """Return what the Python files of a repository, and of its submodules, differ from its commit.
 
     Args:
         folder: one of it.
         status: what of it is changed, as git tells it.
         place: the repository's own, in the one that it is a submodule of.
+        index: see `_told`.
     """
     if not status:
         return ""
     changed = [found[1] for found in map(SUBMODULE.match, status.split("\0")) if found]
     names = [f"--src-prefix=a/{place}", f"--dst-prefix=b/{place}"]
     paths = [":(top)*.py", *(f":(top,literal){path}" for path in changed)]
-    diffs = [_git(folder, "diff", "HEAD", *WORDS, *names, "--", *paths)]
+    diffs = [_git(folder, "diff", "HEAD", *WORDS, *names, "--", *paths, index=index)]
     top = _top(folder)
     for inner, path in [] if top is None else [(top / path, path) for path in changed]:
         if (inner / ".git").exists():  # else git would tell of the outer one
@@ -181,20 +218,27 @@ def _top(folder: Path) -> Path | None:
     return Path(told).resolve() if told else None
 
 
-def _git(folder: Path, *words: str) -> str | None:
-    """Ask git in a folder, whatever repository the environment names; nothing is written.
+def _git(folder: Path, *words: str, index: Path | None = None, said: str = "") -> str | None:
+    """Ask git in a folder, whatever repository the environment names; nothing of it is written.
+
+    Args:
+        folder: of the repository.
+        words: what is asked.
+        index: another one than the repository's own.
+        said: its standard input.
 
     Returns:
         What it says; None where it fails, or takes too long.
     """
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    environment |= {} if index is None else {"GIT_INDEX_FILE": str(index)}
     environment |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     try:
         done = subprocess.run(
             ["git", *SETTINGS, *words],
             cwd=folder,
             env=environment,
-            stdin=subprocess.DEVNULL,
+            input=said.encode(errors="surrogateescape"),
             capture_output=True,
             timeout=GIT_SECONDS,
             check=True,
@@ -205,7 +249,7 @@ def _git(folder: Path, *words: str) -> str | None:
         return None
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.decode(errors="replace")
+    return done.stdout.decode(errors="surrogateescape")
 
 
 @functools.cache

@@ -87,6 +87,17 @@ def opened(path: Path, query: str = "mode=rw") -> Iterator[sqlite3.Connection]:
             yield connection
     except sqlite3.Error as error:
         raise _as_our_error(path, error) from error
+    except UnicodeDecodeError as error:  # of SQLite's own words about a damaged name
+        raise _damaged(path, error) from error
+
+
+def explained(path: Path, error: BaseException) -> Exception | None:
+    """Return what an error of MLflow's means where SQLite's is behind it; None: it is not."""
+    for behind in (error, error.__cause__, error.__context__):
+        found = getattr(behind, "orig", behind)  # sqlalchemy's has it there
+        if isinstance(found, sqlite3.Error):
+            return _as_our_error(path, found)
+    return None
 
 
 def require_settings(uri: str) -> None:
@@ -148,15 +159,19 @@ def _as_our_error(path: Path, error: sqlite3.Error) -> Exception:
     if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")):
         return InputError(f"{path} cannot be opened ({error}); {mend(path.parent)}")
     if name.startswith("SQLITE_CORRUPT"):
-        return InputError(
-            f"{path} is damaged ({error}); put a copy back, or save what can be read: "
-            f"sqlite3 {path.name} .recover"
-        )
+        return _damaged(path, error)
     if name == "SQLITE_NOTADB" or "no such table: experiments" in str(error):
         return InputError(
             f"{path} is not an MLflow database ({error}); move it away and a new one is made"
         )
     return InputError(f"{path} cannot be read or written ({error})")
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{path} is damaged ({error}); put a copy back, or save what can be read: "
+        f"sqlite3 {path.name} .recover"
+    )
 
 
 def _no_handle(path: Path) -> OSError | None:

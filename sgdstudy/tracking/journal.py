@@ -36,16 +36,27 @@ from sgdstudy.errors import InputError, shortage
 from sgdstudy.language import say, to_say
 from sgdstudy.tracking import aside, shapes
 from sgdstudy.tracking.durable import sync, sync_all, write_json
-from sgdstudy.tracking.entries import KEY, Closing, Opening, Point, Stamped, as_recordable, stamp
+from sgdstudy.tracking.entries import (
+    A_KEY,
+    KEY,
+    Closing,
+    Opening,
+    Point,
+    Stamped,
+    as_recordable,
+    stamp,
+)
 from sgdstudy.tracking.places import odd_in, remove_folder
 from sgdstudy.tracking.provenance import note_start
 from sgdstudy.tracking.retry import is_away, patiently, reason_of
+from sgdstudy.tracking.runs import every_experiment, search
 from sgdstudy.tracking.scratch import let_go
 from sgdstudy.tracking.sending import Sending
 from sgdstudy.tracking.shared import make_folder
 from sgdstudy.tracking.store import Store
 
 BEGIN_SECONDS = 60.0  # a folder without opening.json may be one that is being begun
+BEGUN = {"lock", "opening.json", "opening.new"}  # what it holds then
 PATIENCE_SECONDS = 10.0
 
 log = logging.getLogger("sgdstudy")
@@ -189,9 +200,8 @@ class Journal(Sending):
             raise LeftAlone(say(text, folder=folder, why=reason_of(error))) from error
         try:
             opening = shapes.read_json(folder / "opening.json", shapes.OPENING)
-            rows = any(path.stat().st_size for path in folder.glob("*.arrow"))
-            if opening is None and rows and (folder / "opening.json").exists():
-                raise shapes.Damaged("it is empty")
+            if opening is None and _holds_a_run(store, folder):
+                raise shapes.Damaged("it is gone, or empty")
             if opening is not None:
                 store_of, found = opening.pop("store"), Opening(**opening)
         except (OSError, ValueError, TypeError) as error:
@@ -205,7 +215,7 @@ class Journal(Sending):
             raise LeftAlone(say(text, folder=folder)) from error
         if opening is None or not store.owns(store_of, found.tags.get(KEY, "")):
             lock.release()
-            if opening is None and age > BEGIN_SECONDS:  # nothing was written down, nothing is lost
+            if opening is None and age > BEGIN_SECONDS:  # nothing is lost
                 remove_folder(folder)
             return None
         # see `strays`: holding its lock says nothing about the run
@@ -358,6 +368,25 @@ class Journal(Sending):
         (self.folder / "opening.json").unlink(missing_ok=True)  # from here on nobody sends it
         let_go(self._lock)
         remove_folder(self.folder)
+
+
+def _holds_a_run(store: Store, folder: Path) -> bool:
+    """Whether a folder without an opening may hold what the store has not got.
+
+    It is either being begun, and as good as empty; or being removed, and the store has the run as
+    it ended; or someone, or a disk, has lost it.
+    """
+    if {path.name for path in folder.iterdir()} <= BEGUN:
+        return False
+    if not A_KEY.fullmatch(folder.name):
+        return True
+    ids = [experiment.experiment_id for experiment in every_experiment(store)]
+    try:
+        found = search(store, ids, f"tags.`{KEY}` = '{folder.name}'", most=1)
+    except Exception as error:
+        log.debug("%s: %s", folder, reason_of(error))
+        return True
+    return not found or found[0].status == "RUNNING"
 
 
 _AWAY: set[str] = set()  # stores that did not answer last time: they are not waited for again

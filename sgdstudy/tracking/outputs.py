@@ -6,12 +6,13 @@ is written is never replaced.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from sgdstudy import checks
 from sgdstudy.errors import InputError
+from sgdstudy.language import say, to_say
 from sgdstudy.tracking.durable import sync
 from sgdstudy.tracking.places import require_outside
 from sgdstudy.tracking.scratch import scratch
@@ -20,21 +21,33 @@ PREFIX = ".sgdstudy-"  # of the folder beside a file that is being written
 FIRST = 500  # bytes that tell what a file is
 
 
-def require_free(path: Path, what: str, is_one: Callable[[bytes], bool]) -> None:
+def require_free(
+    path: Path, what: str, endings: Collection[str], is_one: Callable[[bytes], bool]
+) -> None:
     """Refuse to write over what is not of a kind: the database, somebody's script, a device.
+
+    And to write it under a name that promises another kind, as `report --out notes.pdf`.
 
     Args:
         path: where something is to be written.
         what: the kind, with its article.
+        endings: of its name.
         is_one: whether a file that begins so is of it.
 
     Raises:
-        InputError: another thing lies there, or it is among the files of runs.
+        InputError: another thing lies there, its name has another ending, or it is among the files
+            of runs.
     """
     require_outside(path)
     place = checks.resolved(path)
-    if not place.exists():
-        return
+    if place.exists():
+        _require_kind(path, place, what, is_one)
+    if place.suffix.lower() not in endings:
+        text = to_say("{path} does not end in {endings}; give a name that does")
+        raise InputError(say(text, path=path, endings=" | ".join(endings)))
+
+
+def _require_kind(path: Path, place: Path, what: str, is_one: Callable[[bytes], bool]) -> None:
     if not place.is_file():
         raise InputError(f"{path} is there and is not a file; give another name")
     try:

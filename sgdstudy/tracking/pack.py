@@ -109,7 +109,7 @@ def pack(store: Store, names: Iterable[str], path: Path, invocation: str = "late
         InputError: a study or a run that is not there, one that is going on or lacks files, or a
             file that cannot be written.
     """
-    require_free(path, "a packed file", lambda first: OURS.match(first) is not None)
+    require_free(path, "a packed file", (".zip",), lambda first: OURS.match(first) is not None)
     runs: dict[str, tuple[str, TrackedRun]] = {}
     names = list(names)
     for name in names:

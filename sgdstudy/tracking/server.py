@@ -221,8 +221,9 @@ def first(uri: str, make: Callable[[], T]) -> T:
         try:
             return make()
         except Exception as error:
-            plain = reason_of(error) in PLAIN.values()
-            raise (_as_our_error(uri, error) if plain else error) from error
+            if reason_of(error) in PLAIN.values():
+                raise _as_our_error(uri, error) from error
+            raise
     if uri.startswith("http"):
         if address.is_loopback(uri):
             spare_loopback(urlsplit(uri).hostname or "")

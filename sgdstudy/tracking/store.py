@@ -158,12 +158,13 @@ class Store:
         return database.client(self.uri, self.database)
 
     def _explained(self, error: Exception) -> Exception:
-        """Say in one line what is wrong with a database's schema."""
+        """Say in one line what is wrong with a database, or its schema."""
         import mlflow.store.db_migrations
 
         found = re.search(r"found version (\w+)", str(error))
         if found is None:
-            return error
+            behind = database.explained(self.database, error) if self.database else None
+            return behind or error
         versions = Path(mlflow.store.db_migrations.__path__[0]) / "versions"
         if any(versions.glob(f"{found[1]}_*")):
             text = to_say(

@@ -118,6 +118,41 @@ def test_the_same_code_is_that_of_script_and_helpers(project, file, text, same, 
     assert helpers.code_of(script_of(project)).tags[COMMIT] != before.tags[COMMIT]
 
 
+@pytest.mark.parametrize("split", [[], ["--split-index"]])
+@pytest.mark.parametrize(
+    "marks",
+    [["--assume-unchanged"], ["--skip-worktree"], ["--skip-worktree", "--assume-unchanged"]],
+)
+@pytest.mark.parametrize("file", ["experiments/page.py", "experiments/_common.py", "é.py"])
+def test_what_git_was_told_to_overlook_is_told(project, file, marks, split):
+    """As it was seen: "unchanged" of a script with another step size."""
+    (project / "é.py").write_text("x = 1\n")
+    git(project, "add", ".")
+    git(project, "commit", "-m", "second")
+    for mark in (*split, *marks):
+        git(project, "update-index", mark, *([file] if mark in marks else []))
+    index = (project / ".git" / "index").read_bytes()
+    shared = sorted((project / ".git").iterdir())
+    assert helpers.code_of(script_of(project)).tags["sgdstudy.git_changed"] == "false"
+    (project / file).write_text((project / file).read_text() + "# changed\n")
+    found = helpers.code_of(script_of(project))
+    assert found.tags["sgdstudy.git_changed"] == "true"
+    assert "+# changed" in found.diff
+    assert (project / ".git" / "index").read_bytes() == index
+    assert sorted((project / ".git").iterdir()) == shared
+
+
+@pytest.mark.parametrize(
+    ("mark", "told"), [("--assume-unchanged", "true"), ("--skip-worktree", "false")]
+)
+def test_of_files_to_overlook_that_are_gone_those_of_a_sparse_checkout_are_none(
+    project, mark, told
+):
+    git(project, "update-index", mark, "notes.txt")
+    (project / "notes.txt").unlink()
+    assert helpers.code_of(script_of(project)).tags["sgdstudy.git_changed"] == told
+
+
 class Editable:
     """Finds a package as `pip install -e` lets it be found: by a finder of its own."""
 

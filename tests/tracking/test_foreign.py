@@ -204,7 +204,7 @@ def test_every_reader_of_a_study_goes_on(both, tmp_path):
     assert rows.phase.dropna().tolist() == ["warm", "cold"] * 2
     for to in ("csv", "parquet"):
         assert len(exported(to, "steps", both, tmp_path / to, None)) == len(rows)
-    assert len(pack(open_store(both), ["both"], tmp_path / "packed", "all")) == 1 + len(FORMS)
+    assert len(pack(open_store(both), ["both"], tmp_path / "packed.zip", "all")) == 1 + len(FORMS)
 
 
 @pytest.mark.parametrize("form", [form for form in FORMS if form not in READ])

@@ -65,17 +65,16 @@ OTHERS = {
 }
 
 
+KINDS = [
+    (["grade", "class", "--exercise", "ex4", "--out"], ".csv"),
+    (["guesses", "store", "--out"], ".csv"),
+    (["report", "--store", "store", "--out"], ".html | .htm"),
+    (["pack", "kept", "--store", "store"], ".zip"),
+]
+
+
 @pytest.mark.parametrize("name", [*OTHERS, "folder"])
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["grade", "class", "--exercise", "ex4", "--out"],
-        ["guesses", "store", "--out"],
-        ["report", "--store", "store", "--out"],
-        ["pack", "kept", "--store", "store"],
-    ],
-    ids=lambda words: words[0],
-)
+@pytest.mark.parametrize("words", [words for words, _ in KINDS], ids=lambda words: words[0])
 def test_no_command_writes_over_a_file_of_another_kind(
     store, tmp_path, monkeypatch, words, name, capsys
 ):
@@ -94,6 +93,27 @@ def test_no_command_writes_over_a_file_of_another_kind(
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "name", ["a.pdf", "a.csv.gz", "a", "html", ".zip", "a.csv.html.txt", "Ä.DOCX"]
+)
+@pytest.mark.parametrize(("words", "ending"), KINDS, ids=lambda words: words[0])
+def test_no_command_writes_under_the_name_of_another_kind(
+    store, tmp_path, monkeypatch, words, ending, name, capsys
+):
+    """As it was seen: `report --out x.pdf` wrote HTML into it, `pack a b` a file called b."""
+    monkeypatch.chdir(tmp_path)
+    tracked(store, "kept", ["one"])
+    Path(store).rename("store")
+    (tmp_path / "class").mkdir()
+    (tmp_path / "class" / "ada.py").write_text(OTHERS["ex4.py"])
+    before = files(tmp_path)
+    at = 2 if words[0] == "pack" else len(words)
+    assert call(*words[:at], name, *words[at:]) == 2
+    shown = f"{name} does not end in {ending}; give a name that does"
+    assert capsys.readouterr().err == f"error: {shown}\n"
     assert files(tmp_path) == before
 
 
@@ -136,6 +156,29 @@ def test_an_export_over_what_is_no_file_changes_none(store, tmp_path, to, make, 
     error = capsys.readouterr().err
     assert error == f"error: {place} is there and is not a file; give another folder\n"
     assert files(tmp_path / "out") == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="they are paths there")
+@pytest.mark.parametrize("name", ["C:\\a.{0}", "out\\a.{0}", "\\\\server\\a.{0}", "C:/a.{0}"])
+@pytest.mark.parametrize(("words", "ending"), KINDS, ids=lambda words: words[0])
+def test_no_file_is_named_by_a_path_of_windows(tmp_path, monkeypatch, words, ending, name, capsys):
+    """As it was seen: `report --out 'C:\\a.html'` wrote a file of that name, `--store` a folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "class").mkdir()
+    (tmp_path / "class" / "ada.py").write_text(OTHERS["ex4.py"])
+    tracked(tmp_path / "store", "kept", ["one"])
+    before = files(tmp_path)
+    at = 2 if words[0] == "pack" else len(words)
+    assert call(*words[:at], name.format(ending.split()[0][1:]), *words[at:]) == 2
+    assert "is a path of Windows; give one of this machine\n" in capsys.readouterr().err
+    assert files(tmp_path) == before
+
+
+def test_a_folder_that_is_there_may_have_any_name(tmp_path):
+    folder = tmp_path / "a\\b" / "C:"
+    folder.mkdir(parents=True)
+    tracked(folder, "kept", ["one"])
+    assert ss.load_runs("kept", store=str(folder)).arm.tolist() == ["one"]
 
 
 def test_a_table_of_ours_is_written_over(tmp_path, monkeypatch):

@@ -3,9 +3,13 @@
 import json
 import os
 import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 
 import pytest
-from conftest import one_line, small_curve
+from conftest import call, one_line, small_curve
+from test_store import tracked
 
 import sgdstudy as ss
 from sgdstudy.report.report import write_report
@@ -359,3 +363,44 @@ def test_a_run_of_nobodys_is_listed_like_the_others(store):
     assert recover(opened).closed == []
     assert ss.load_runs("mixed", store=store, invocation="all").arm.tolist().count("ours") == 1
     assert len(ss.load_steps("mixed", store=store, invocation="all")) == 1
+
+
+def without_a_byte(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2] + content[len(content) // 2 + 1 :])
+
+
+def with_a_damaged_name(path):
+    content = path.read_bytes()
+    at = content.index(b"CREATE TABLE ")
+    path.write_bytes(content[:at] + b"\xff\xa1" * 20 + content[at + 40 :])
+
+
+def with_a_page_of_zeros(path):
+    """The first of a table that MLflow reads when it opens the database."""
+    with closing(sqlite3.connect(path)) as connection:
+        text = "SELECT rootpage FROM sqlite_master WHERE name = 'experiment_tags'"
+        (page,) = connection.execute(text).fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    content = path.read_bytes()
+    path.write_bytes(content[: (page - 1) * size] + bytes(size) + content[page * size :])
+
+
+@pytest.mark.parametrize("damage", [without_a_byte, with_a_damaged_name, with_a_page_of_zeros])
+def test_a_damaged_database_is_said_in_one_line(store, damage, capsys):
+    """As it was seen: tracebacks, one of Python's that cannot decode SQLite's words."""
+    tracked(store, "kept", ["one"])
+    place = Path(store).parent / "copy" / "mlflow.db"
+    place.parent.mkdir()
+    with closing(sqlite3.connect(Path(store) / "mlflow.db")) as connection:
+        connection.execute("VACUUM INTO ?", (str(place),))
+    damage(place)
+    capsys.readouterr()
+    for words in (["report"], ["recover"], ["prune", "--keep", "1", "--yes"]):
+        assert call(*words, "--store", place.parent) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: {place} is damaged (")
+        assert error.count("\n") == 1
+    with pytest.raises(ss.InputError, match="is damaged") as found:
+        ss.load_runs("kept", store=str(place.parent))
+    assert one_line(found)

@@ -96,6 +96,7 @@ NAMED = {
     "two openings exchanged": lambda f: exchange(f["a"] / "opening.json", f["b"] / "opening.json"),
     "another's opening": other_opening,
     "a damaged opening": lambda f: (f["b"] / "opening.json").write_text("{"),
+    "no opening": lambda f: (f["b"] / "opening.json").unlink(),
     "an empty opening": lambda f: (f["b"] / "opening.json").write_text(""),
 }
 
@@ -120,6 +121,24 @@ def test_a_folder_whose_opening_is_not_its_own_is_named_and_kept(
     (killed["b"] / "opening.json").write_bytes(before)
     assert "lost: b" in recover(opened).closed
     assert rows(opened) == KILLED
+
+
+@pytest.mark.parametrize("holds", ["lock", "opening.new", "a run that has ended", "artifacts"])
+def test_of_folders_without_an_opening_those_go_that_hold_nothing_else(
+    opened, killed, holds, monkeypatch
+):
+    """As it was seen: each was removed a minute later, with its rows."""
+    monkeypatch.setattr(journal, "BEGIN_SECONDS", -1.0)
+    folder = killed["b"]
+    recover(opened)
+    folder.mkdir()
+    if holds == "artifacts":  # of a run that the store has not got
+        folder = folder.rename(folder.with_name("1" * 13 + "-" + "a" * 12))
+    part = folder / ("steps.arrow" if holds == "a run that has ended" else holds)
+    part.write_text("a") if holds != "artifacts" else part.mkdir()
+    found = recover(opened)
+    assert folder.exists() is (holds == "artifacts")
+    assert len(found.left) == (holds == "artifacts")
 
 
 def test_a_copy_of_a_run_that_ended_writes_over_nothing(opened, killed):
