@@ -261,6 +261,7 @@ CALLS = {
             ({"diagnostics": pd.Series([1, 2])}, "or a list of names"),
             ({"metrics": "loss"}, "not 'loss'"),
             ({"metrics": torch.tensor(1)}, "a list of columns"),
+            ({"metrics": {"top2": len}}, "functions of one's own are measures"),
             ({"metrics": ["w٣"]}, "unknown column of steps for MLflow 'w٣'"),
             ({"metrics": [None]}, "a column for MLflow is a name, as 'loss', not None"),
             ({"optimizer": pd.Series([1, 2])}, "a name or a factory"),

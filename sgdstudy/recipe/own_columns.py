@@ -62,8 +62,9 @@ def checked_metrics(
     if metrics is None:
         return tuple(name for name in METRICS if name in known)[:MOST_METRICS]
     if not isinstance(metrics, (list, tuple)):
+        hint = "; functions of one's own are measures" * isinstance(metrics, Mapping)
         raise InputError(
-            f"metrics is a list of columns, as ['loss', 'alpha'], not {quoted(metrics)}"
+            f"metrics is a list of columns, as ['loss', 'alpha'], not {quoted(metrics)}{hint}"
         )
     for name in metrics:
         if not isinstance(name, str):
