@@ -61,9 +61,9 @@ request that something on the way holds back for longer than the time-out (20 s)
 after we have looked, could make an empty second run. A power failure was tried on copies of a loop
 device (below), and on a played disk that keeps nothing but what was synced
 (`tests/tracking/test_power.py`); not on hardware: a disk that says it has written what it has not
-may lose it. Runs of a sweep that ended within the last second are trained again. A byte that is gone
-from the last block of a stream whose process was killed reads as a block that was being written
-then, whose rows nobody counted. Files of versions
+may lose it. Runs of a sweep that ended within the last second are trained again. A byte that
+is gone from the last block of a stream whose process was killed reads as a block that was being
+written then, whose rows nobody counted. Files of versions
 before the checksums are read as they are. Network file systems were not tried.
 
 ## The faults
