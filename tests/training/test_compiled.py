@@ -330,6 +330,22 @@ def test_a_step_is_recorded_again_where_a_constant_of_the_model_is_another():
         before = dict(steps._recorded[problem])
 
 
+def test_a_step_is_recorded_again_where_its_beginning_does_not_show_the_change():
+    bounds = [5.0, torch.full((200,), 7.0)]
+    x = torch.linspace(0.5, 1, 53)
+    model = lambda w, x: w[0].clamp(max=bounds[0]) * x + w[1].clamp(max=bounds[1][150])  # noqa: E731
+    problem = ss.Problem(x, 8 * x, model, w_init=[0.5, 0.25])
+    config, w, indices, sizes = setting(problem, 3)
+    compile_steps(problem, config)
+    bounds[0], w = 50.0, w + 10
+    first = compiled(problem, config, w, indices, sizes)
+    assert same_bits(first, eager(problem, config, w, indices, sizes))
+    bounds[1][150] = 70.0
+    second = compiled(problem, config, w, indices, sizes)
+    assert same_bits(second, eager(problem, config, w, indices, sizes))
+    assert not same_bits(first, second)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="a loaded library cannot be removed")
 def test_a_library_leaves_no_files(builds, monkeypatch, tmp_path):
     monkeypatch.setattr(steps.tempfile, "tempdir", str(tmp_path))

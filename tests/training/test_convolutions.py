@@ -62,6 +62,21 @@ class Summed(nn.Module):
         )
 
 
+class Written(nn.Module):
+    """A convolution of images before and after something is written into them."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(2, 1, 2)
+        self.register_buffer("kernel", torch.linspace(-1, 1, 8).reshape(1, 2, 2, 2).double())
+
+    def forward(self, x):
+        images, made = x.clone(), self.layer(x)
+        before = nn.functional.conv2d(images, self.kernel)
+        images += made.mean()
+        return made * before + nn.functional.conv2d(images, self.kernel)
+
+
 IMAGES, SERIES = (2, 6, 5), (2, 9)
 ALL, FIRST, LAST = slice(None), slice(0, 1), slice(1, 2)
 LAYERS = {
@@ -79,6 +94,7 @@ LAYERS = {
     "far windows": (lambda: [nn.Conv2d(2, 3, 1), nn.MaxPool2d((2, 1), stride=(3, 2))], IMAGES),
     "dilated pool": (lambda: [nn.Conv2d(2, 3, 1), nn.MaxPool2d(2, dilation=2)], IMAGES),
     "pooled series": (lambda: [nn.Conv1d(2, 3, 2), nn.MaxPool1d(2)], SERIES),
+    "written into": (lambda: [Written()], IMAGES),
     "halves": (lambda: [Summed((nn.Conv2d(1, 3, 3), FIRST), (nn.Conv2d(1, 3, 3), LAST))], IMAGES),
     "two ways": (
         lambda: [

@@ -95,6 +95,11 @@ class Convolutions:
             of_bias = flat.sum(1)
         return of_x, of_weight, of_bias
 
+    def forget(self, written: Sequence[torch.Tensor]) -> None:
+        """Forget what was seen of images that may hold something else now."""
+        places = {address(tensor) for tensor in written}
+        self._seen = {key: found for key, found in self._seen.items() if key[0] not in places}
+
     def _looked_at(self, x: torch.Tensor, ways: Ways) -> tuple[torch.Tensor, torch.Tensor]:
         """Return images with zeros around them, and what every weight sees of them."""
         key = (address(x), x.storage_offset(), x.shape, x.stride(), str(ways))

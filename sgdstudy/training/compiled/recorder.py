@@ -9,7 +9,7 @@ A name of torch that is not documented, beside those of `torch_operations`:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -31,7 +31,8 @@ class Recorder(Watch):
     def __init__(self, inputs: Mapping[str, torch.Tensor]) -> None:
         super().__init__()
         self.writer = Writer(inputs)
-        self._own = OWN | Convolutions().operations
+        self._convolutions = Convolutions()
+        self._own = OWN | self._convolutions.operations
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -43,6 +44,8 @@ class Recorder(Watch):
             text = to_say("the model draws random numbers ({name})")
             raise Unsupported(say(text, name=str(packet)))
         tensors = tensors_in([*args, *kwargs.values()])
+        if func._schema.is_mutable:
+            self._convolutions.forget(tensors)
         if packet in FILLED or not any(self.writer.varies(t) for t in tensors):
             out = func(*args, **kwargs)
             self.writer.alive.append(out)
@@ -80,6 +83,53 @@ class Recorder(Watch):
         if out is NotImplemented:
             raise Unsupported(say("the operation {name} is not known", name=name))
         return out
+
+
+class Trace(Watch):
+    """Within it, all that `Recorder` would look at is noted: two alike are written alike.
+
+    Args:
+        inputs: the tensors that the step depends on.
+
+    Attributes:
+        notes: the operations, what they were given and where their results lie; of tensors that
+            come from elsewhere their numbers.
+    """
+
+    def __init__(self, inputs: Sequence[torch.Tensor]) -> None:
+        super().__init__()
+        self.notes: list[Any] = []
+        self._numbers = {address(tensor): k for k, tensor in enumerate(inputs)}  # of what is made
+        self._alive: list[Any] = list(inputs)  # so that no address is used twice
+        self._constants: set[int] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Run an operation, and note it."""
+        kwargs = kwargs or {}
+        given = self.told(args), self.told(tuple(kwargs.items()))
+        out = func(*args, **kwargs)
+        self._alive.append(out)
+        for tensor in tensors_in([out]):
+            if address(tensor) not in self._constants:
+                self._numbers.setdefault(address(tensor), len(self._numbers))
+        self.notes.append((func, *given, self.told(out)))
+        return out
+
+    def told(self, value: Any) -> Any:
+        """Return what stands for what an operation takes or returns."""
+        if isinstance(value, (tuple, list)):
+            return tuple(map(self.told, value))
+        if not isinstance(value, torch.Tensor):
+            return repr(value)
+        place = (value.storage_offset(), tuple(value.shape), value.stride(), str(value.dtype))
+        if (number := self._numbers.get(address(value))) is not None:
+            return (number, *place)
+        self._constants.add(address(value))
+        self._alive.append(value)
+        numbers = value.detach().resolve_conj().contiguous().reshape(-1).view(torch.uint8)
+        return (numbers.numpy().tobytes(), *place)
 
 
 def _check_dtypes(name: str, tensors: list[torch.Tensor], out: torch.Tensor) -> None:

@@ -2,8 +2,7 @@
 
 A library is built in a private temporary directory that is gone once it is loaded, and is found
 again by its text, in this process only: arms that differ in lr, data or seeds share one. So are the
-statements of a problem's step, as long as its loss and gradient are the same to the last bit where
-they were recorded; variables that its functions read are looked at before any run (`bindings`).
+statements of a problem's step, as long as it consists of the same operations on the same numbers.
 """
 
 from __future__ import annotations
@@ -67,14 +66,12 @@ class Statements(NamedTuple):
     Attributes:
         text: in C++.
         n_values: how many values they hold.
-        loss: where they were recorded, `(1,)`.
-        gradient: there, `(1, p)`.
+        notes: the operations that they are written from.
     """
 
     text: str
     n_values: int
-    loss: torch.Tensor
-    gradient: torch.Tensor
+    notes: list[Any]
 
 
 def compile_steps(problem: Problem, config: TrainConfig) -> CompiledSteps:
@@ -305,24 +302,26 @@ def _agree(ours: torch.Tensor, theirs: torch.Tensor, slack: float = 1e-30) -> bo
 def _record(problem: Problem, size: int) -> Statements:
     """Return the statements of a step on so many samples."""
     try:
-        from sgdstudy.training.compiled.recorder import Recorder
+        from sgdstudy.training.compiled.recorder import Recorder, Trace
     except (ImportError, AttributeError) as error:
         text = to_say("this version of torch cannot be recorded: {why}")
         raise Unsupported(say(text, why=str(error))) from error
     rows = torch.arange(size) % problem.d
     x, y = problem.x[rows][None], problem.y[rows][None]
-    w = problem.initial([0])
-    # before it is recorded: so what the problem finds out once is not
-    there = problem.losses_and_gradients(w, x, y)
-    known = _recorded.setdefault(problem, {})
-    if size in known and all(map(torch.equal, known[size][2:], there)):
+    w, known = problem.initial([0]), _recorded.setdefault(problem, {})
+    if size not in known:
+        problem.losses_and_gradients(w, x, y)  # what the problem finds out once is not recorded
+    with Trace([w, x, y]) as trace:
+        found = problem.differentiated(w, x, y)
+    trace.notes.append(trace.told(found))
+    if size in known and known[size].notes == trace.notes:
         return known[size]
     with Recorder({"w": w, "x": x, "y": y}) as recorder:
         loss, gradient, prediction = problem.differentiated(w, x, y)
     if problem.has_classes:
         recorder.writer.write_right(prediction, y)
     text, n_values = recorder.writer.finish({"loss": loss[0], "g": gradient[0]})
-    known[size] = Statements(text, n_values, *there)
+    known[size] = Statements(text, n_values, trace.notes)
     return known[size]
 
 
