@@ -46,7 +46,9 @@ def train_grid(
     how large a batch is, so that numbers agree to rounding, and what hangs on the last bit (an
     unstable run, a stop at the very threshold) may end otherwise. What does not go side by side is
     trained one combination after the other, bit for bit as alone: compiled steps, which take each
-    replica alone anyway, and optimisers whose `step` takes a closure.
+    replica alone anyway, optimisers whose `step` takes a closure, and runs that ask functions of
+    one's own (stop, order, measures, diagnostics): those may remember what they were asked, and go
+    on from there with the next combination, as in a loop.
 
     Args:
         problem: a `Problem`, or a name of `problems.by_name.PROBLEMS`.
@@ -112,7 +114,7 @@ def _trained(
 
     for k, config in enumerate(configs):
         started = time.perf_counter()
-        run = Run(placed, config, Memory(), beside=len(configs))
+        run = Run(placed, config, Memory(), beside=1 if _asks(config) else len(configs))
         if run.beside == 1:  # at once: of those that wait, each would hold a copy of the data
             finish({k: run}, started)
             continue
@@ -121,6 +123,12 @@ def _trained(
     if beside:
         finish(beside, time.perf_counter() - setup)
     return [found[k] for k in range(len(configs))]
+
+
+def _asks(config: TrainConfig) -> bool:
+    """Whether a run asks functions of the user's own on its way."""
+    listed = () if isinstance(config.diagnostics, str) else config.diagnostics
+    return any(map(callable, (config.stop, config.order, *config.measures.values(), *listed)))
 
 
 def _configs(grid: Any, settings: Mapping[str, Any]) -> list[TrainConfig]:

@@ -15,7 +15,7 @@ from torch import nn
 
 import sgdstudy as ss
 from sgdstudy.recipe import draw_cache
-from sgdstudy.training import engines, run
+from sgdstudy.training import beside, engines, run
 
 CURVE = small_curve(noise=0.1)
 # Float64: a gradient of up to 500 products and sums is off by 500 roundings of 1.1e-16 at the most,
@@ -338,16 +338,18 @@ def test_a_class_keeps_its_own_step_size():
 
 
 @pytest.mark.slow
-def test_an_interrupted_grid_keeps_what_it_has():
-    sent = []
+def test_an_interrupted_grid_keeps_what_it_has(monkeypatch):
+    chunks = []
 
-    def interrupt(chunk):  # once: the second one is immediate
-        if chunk.step[0] > 0 and not sent:
-            sent.append(os.kill(os.getpid(), signal.SIGINT))
-        return np.zeros(chunk.loss.shape)
+    def interrupted(*given):
+        chunks.append(given)
+        if len(chunks) == 2:  # once: the second one is immediate
+            os.kill(os.getpid(), signal.SIGINT)
+        return engines.steps_beside(*given)
 
+    monkeypatch.setattr(beside, "steps_beside", interrupted)
     before = signal.getsignal(signal.SIGINT)
-    given = {"batch_size": 10, "epochs": 4000, "engine": "eager", "diagnostics": [interrupt]}
+    given = {"batch_size": 10, "epochs": 4000, "engine": "eager"}
     found = ss.train_grid(CURVE, {"lr": [0.01, 0.02]}, **given)
     assert signal.getsignal(signal.SIGINT) is before
     assert [h.stop_reason.tolist() for h in found] == [["interrupted"]] * 2
@@ -405,3 +407,28 @@ def test_a_grid_that_cannot_be_trained_is_refused_in_one_line(grid, given, words
         ss.train_grid(CURVE, grid, **given)
     assert one_line(error)
     assert words in str(error.value)
+
+
+class Patient:
+    """Stops a seed after 20 epochs without a better loss; it begins anew with every run."""
+
+    def __init__(self):
+        self.best = {}
+
+    def __call__(self, row):
+        best, since = (np.inf, 0) if row["epoch"] == 1 else self.best[row["seed"]]
+        better = row["test_loss"] < best
+        self.best[row["seed"]] = (row["test_loss"], 0) if better else (best, since + 1)
+        return self.best[row["seed"]][1] >= 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+def test_a_stop_that_remembers_sees_one_run_after_the_other(engine):
+    given = {"batch_size": 16, "epochs": 400, "seeds": [0, 1], "engine": engine}
+    given |= {"diagnostics": "off", "stop": Patient()}
+    problem, grid = classes(), {"lr": [0.3, 2.0]}
+    for one, other in zip(
+        ss.train_grid(problem, grid, **given), alone(problem, grid, **given), strict=True
+    ):
+        agree(one, other)
