@@ -629,7 +629,8 @@ def test_a_file_of_the_name_of_an_address_is_neither_made_nor_shown(form):
         with pytest.raises(InputError, match="as an address does; give a path") as error:
             checks.path("--out", given)
         assert SECRET not in str(error.value)
-    for name in ("C:/a.zip", "a:b.zip", "x/a:b.zip"):
+    drives = ["C:/a.zip"] * (sys.platform == "win32")  # no address, but refused elsewhere
+    for name in (*drives, "a:b.zip", "x/a:b.zip"):
         assert checks.path("--out", name) == Path(name)
 
 
