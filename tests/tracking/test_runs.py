@@ -151,7 +151,7 @@ def test_nothing_is_written_of_a_study_that_was_deleted(deleted, tmp_path, capsy
     store, _ = deleted
     for words in (
         ("export", STUDY, "--folder", tmp_path / "to"),
-        ("pack", STUDY, tmp_path / "file"),
+        ("pack", STUDY, tmp_path / "file.zip"),
         ("report", "--out", tmp_path / "report.html"),
     ):
         assert call(*words, "--store", store) == 2
@@ -184,7 +184,9 @@ def test_a_run_that_was_deleted_is_refused_until_it_is_restored(
         client.delete_experiment(run.info.experiment_id)
     else:
         client.delete_run(ids["one"])
-    words = ("rerun", ids["one"]) if command == "rerun" else ("pack", ids["one"], tmp_path / "a")
+    words = (
+        ("rerun", ids["one"]) if command == "rerun" else ("pack", ids["one"], tmp_path / "a.zip")
+    )
     assert call(*words, "--store", store) == 2
     (line,) = capsys.readouterr().err.splitlines()
     restore = f"runs restore --run-id {ids['one']}"
@@ -192,7 +194,7 @@ def test_a_run_that_was_deleted_is_refused_until_it_is_restored(
         restore = f"experiments restore -x {run.info.experiment_id}"
     assert "was deleted in MLflow; restore it: MLFLOW_TRACKING_URI=sqlite:///" in line
     assert line.endswith(f"mlflow {restore}")
-    assert not (tmp_path / "a").exists()
+    assert not (tmp_path / "a.zip").exists()
 
 
 def test_a_study_whose_runs_were_all_deleted_is_not_exported_as_an_empty_one(
