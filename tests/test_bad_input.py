@@ -67,6 +67,16 @@ def fails(*arguments):
     raise KeyError("a line\nand another")
 
 
+class NoWayBack(torch.autograd.Function):
+    @staticmethod
+    def forward(context, value):
+        return 2 * value
+
+    @staticmethod
+    def backward(context, gradient):
+        raise ValueError("no way back")
+
+
 def draws_more(generator):
     return torch.randn(int(torch.randint(2, 99, (), generator=generator)), generator=generator)
 
@@ -116,12 +126,18 @@ CALLS = {
             ({"model": lambda w, x: (w[0] * x).detach().numpy()}, "expected a tensor of floats"),
             ({"model": lambda w, x: x}, "does not depend on w"),
             ({"model": lambda w, x: (w[0] * x).detach()}, "does not depend on w"),
+            ({"model": lambda w, x: (w[0] // 1) * x}, "the gradient of the model, for w"),
+            ({"model": lambda w, x: NoWayBack.apply(w[0]) * x}, "ValueError: no way back"),
             ({"model": lambda w, x: w[0] * x[:1]}, "shape (1,)"),
             ({"loss": None}, "not None"),
             ({"loss": ["mse"]}, "not ['mse']"),
             ({"loss": fails}, "the loss 'fails' failed: KeyError"),
             ({"loss": lambda p, y: None}, "returned None"),
             ({"loss": torch.nn.MSELoss()}, "reduction='none'"),
+            ({"loss": lambda p, y: y**2}, "does not depend on the predictions: it has no"),
+            ({"loss": lambda p, y: (p > y).double()}, "does not depend on the predictions"),
+            ({"loss": lambda p, y: (p // 1 - y) ** 2}, "gradient of the loss '<lambda>' failed"),
+            ({"loss": lambda p, y: NoWayBack.apply(p - y) ** 2}, "ValueError: no way back"),
             ({"w_init": object()}, "w_init is not an array"),
             ({"w_init": [NAN]}, "not finite"),
             ({"x": X.astype("f"), "y": X.astype("f"), "w_init": [1e300]}, "scale it down"),
@@ -139,6 +155,8 @@ CALLS = {
             ({"penalty": fails}, "the penalty 'fails' failed: KeyError"),
             ({"penalty": lambda w: 1.0}, "returns 1.0; expected a number, a tensor of shape ()"),
             ({"penalty": lambda w: w}, "returns shape (1,); expected a number"),
+            ({"penalty": lambda w: (w // 1).sum()}, "the gradient of the penalty failed"),
+            ({"penalty": lambda w: NoWayBack.apply(w).sum()}, "ValueError: no way back"),
             ({"exact": "no"}, "exact is True or False, not 'no'"),
             ({"exact": None}, "exact is True or False, not None"),
             ({"exact": 1}, "exact is True or False, not 1"),

@@ -5,6 +5,8 @@ variable, which holds the last value by the time any of them runs: three losses 
 a loop over s are one. The same goes for `settings.s`, `cfg["s"]` and `scales[0]`. So what is made
 of functions notes what they read, and is looked at before it is trained.
 
+The functions that objects, modules and wrappers hold are looked at as those that are named.
+
 A variable counts where another value was put in its place; so does a number, a text or a small
 array or table within an object, module, class, dict or list that a variable holds, or a buffer of
 a network, where a function may read it: objects by the attributes that the functions name, dicts by
@@ -35,7 +37,7 @@ from torch import nn
 from sgdstudy.errors import InputError, quoted
 from sgdstudy.problems import bytecode
 from sgdstudy.problems.fingerprint import ATOMS, Unseen, fingerprint
-from sgdstudy.problems.installed import is_own, is_own_module
+from sgdstudy.problems.installed import CACHED, is_own, is_own_module
 from sgdstudy.problems.outside import NAMED
 
 MOST_ITEMS = 100  # of a dict, list or array that is looked at
@@ -87,6 +89,7 @@ def note(owner: Any, functions: Iterable[Any]) -> None:
     found = _Reads()
     for function in functions:
         found.add(function)
+    found.follow()
     uses = Uses(frozenset(found.names), frozenset(found.changed))
     variables = []
     for place, variable in found.variables:
@@ -348,18 +351,22 @@ class _Reads:
         self.grown: set[tuple[int, str]] = set()  # whose items a function changes
         self.names: set[str] = set()
         self.changed: set[str] = set()
+        self._holders: list[Any] = []  # objects that may hold functions
         self._met: set[int] = set()
         self._alive: list[Any] = []  # so that no identity is used twice
 
     def add(self, value: Any) -> None:
         """Note what a value reads when it is called."""
-        if type(value) in ATOMS or id(value) in self._met:
+        if self._is_done(value):
             return
         self._met.add(id(value))
         self._alive.append(value)
         if isinstance(value, types.FunctionType):
             if is_own(value):
                 self._function(value)
+            else:  # as `torch.vmap` makes them
+                for cell in value.__closure__ or ():
+                    self.add(_content_of(cell, ""))
         elif isinstance(value, types.MethodType):
             self.add(value.__func__)
             self.add(value.__self__)
@@ -381,10 +388,39 @@ class _Reads:
                     for name in ("__func__", "fget", "func", "__wrapped__"):
                         item = getattr(item, name, item)
                     self.add(item)
-        elif isinstance(value, nn.Module) or is_own(type(value)):
+        elif isinstance(value, CACHED):
+            self.add(value.__wrapped__)
+        elif not isinstance(value, (types.ModuleType, *ARRAYS)):
             for one in value.modules() if isinstance(value, nn.Module) else (value,):
                 self.add(type(one))
-            self._object(value)
+                self._holders.append(one)
+            if isinstance(value, nn.Module) or is_own(type(value)):
+                self._object(value)
+
+    def follow(self) -> None:
+        """Note what functions read that objects hold where a function may call them."""
+        while fresh := [item for value in self._holders for item in self._held(value)]:
+            for item in fresh:
+                self.add(item)
+
+    def _held(self, value: Any) -> Iterator[Any]:
+        """Yield what an object holds under a name that functions name, if it was not met.
+
+        Of an installed class, whose code is not read, all that can be called, and the hooks of a
+        module.
+        """
+        attributes, own = _attributes(value), is_own(type(value))
+        items = [
+            item
+            for name, item in attributes.items()
+            if name in self.names or (not own and callable(item))
+        ]
+        for hooks in ("_forward_hooks", "_forward_pre_hooks"):
+            items += attributes.get(hooks, {}).values() if isinstance(value, nn.Module) else ()
+        yield from (item for item in items if not self._is_done(item))
+
+    def _is_done(self, value: Any) -> bool:
+        return type(value) in ATOMS or id(value) in self._met
 
     def _object(self, value: Any) -> None:
         """Note what an object holds, in whose methods it has no name from outside."""

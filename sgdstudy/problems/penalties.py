@@ -10,6 +10,7 @@ import torch
 from sgdstudy import checks
 from sgdstudy.errors import InputError, failed, quoted
 from sgdstudy.problems import together
+from sgdstudy.problems.trial import require_gradient
 
 Penalty = Callable[[torch.Tensor], torch.Tensor]  # parameters (R, p) -> (R,)
 SUMS: dict[str, Penalty] = {"l1": lambda w: w.abs().sum(1), "l2": lambda w: (w * w).sum(1)}
@@ -77,5 +78,4 @@ def check(penalty: Penalty | None, w: torch.Tensor) -> None:
     if penalty is None:
         return
     with torch.enable_grad():
-        if not penalty(w.requires_grad_()).requires_grad:
-            raise InputError("the penalty does not depend on w: it has no gradient")
+        require_gradient("the penalty", penalty(w.requires_grad_()), w, "w")

@@ -49,33 +49,46 @@ def check(problem: Tried, all_x: torch.Tensor, all_y: torch.Tensor, n: int = TRI
     given = f"the model, for w of shape ({problem.p},) and x of shape {tuple(x.shape)},"
     w = problem.initial([0])[0].requires_grad_()
     try:
-        prediction = _pure("the model", problem.model, w, x)
+        prediction, (w, _) = _pure("the model", problem.model, w, x)
     except InputError:
         raise
     except Exception as error:
         raise failed(given, error) from error
     if not isinstance(prediction, torch.Tensor) or not prediction.is_floating_point():
         raise InputError(f"{given} returns {quoted(prediction)}; expected a tensor of floats")
-    if not prediction.requires_grad:
-        raise InputError(f"{given} returns what does not depend on w: it has no gradient")
-    if problem.names:  # of a module; a function may count what is asked of it, as `ss.check` does
-        try:
-            torch.autograd.grad(problem.model(w, x), w, torch.ones_like(prediction))
-        except Exception as error:
-            told = failed(f"the gradient of {given}", error)
-            hint = "; leave out sparse=True, the values are the same" * ("sparse" in str(told))
-            raise InputError(f"{told}{hint}") from error
+    require_gradient(given, prediction, w, "w")
     prediction = prediction.detach()
     _check_shapes(problem, prediction, y, all_y)
     name = f"the loss {problem.loss_name!r}"
     try:
         _pure(name, problem.batch_loss, prediction[None], y[None])
+        asked = prediction[None].clone().requires_grad_()
+        require_gradient(name, problem.batch_loss(asked, y[None]), asked, "the predictions")
         if prediction.shape != y.shape and callable(problem.loss):
             _require_apart(problem, prediction, all_y)
     except InputError:
         raise
     except Exception as error:
         raise failed(name, error) from error
+
+
+def require_gradient(what: str, value: torch.Tensor, leaf: torch.Tensor, name: str) -> None:
+    """Raise `InputError` where what a function gave has no gradient by what it was given.
+
+    Args:
+        what: the function, in a message.
+        value: what it gave.
+        leaf: what it was given.
+        name: of that, in a message.
+    """
+    if not value.requires_grad:
+        raise InputError(f"{what} returns what does not depend on {name}: it has no gradient")
+    try:
+        torch.autograd.grad(value, leaf, torch.ones_like(value))
+    except Exception as error:
+        told = failed(f"the gradient of {what}", error)
+        hint = "; leave out sparse=True, the values are the same" * ("sparse" in str(told))
+        raise InputError(f"{told}{hint}") from error
 
 
 def adds_up(problem: Tried, x: torch.Tensor, y: torch.Tensor) -> bool:
@@ -168,13 +181,19 @@ def _of_batch(shape: torch.Size) -> str:
     return f"(B, {', '.join(map(str, shape))})" if shape else "(B,)"
 
 
-def _pure(what: str, function: Callable[..., Any], *inputs: torch.Tensor) -> Any:
-    """Return what a function gives for inputs, where that is all it does, and always the same."""
-    found = []
+def _pure(
+    what: str, function: Callable[..., Any], *inputs: torch.Tensor
+) -> tuple[Any, list[torch.Tensor]]:
+    """Return what a function gives for inputs, where that is all it does, and always the same.
+
+    And the inputs that it was given.
+    """
+    found, given = [], []
     for call in range(2):
         own = [value.detach().clone().requires_grad_(value.requires_grad) for value in inputs]
         called = partial(function, *own)
         found.append(called() if call else undrawn(what, called))
+        given.append(own)
         if not all(torch.equal(a, b) for a, b in zip(own, inputs, strict=True)):
             raise InputError(
                 f"{what} changes its input; let it make new values, as x = x - 1 instead of x -= 1"
@@ -184,7 +203,7 @@ def _pure(what: str, function: Callable[..., Any], *inputs: torch.Tensor) -> Any
             f"{what} gives two results for the same input: it draws, counts or remembers; a run "
             f"could not be repeated"
         )
-    return found[0]
+    return found[0], given[0]
 
 
 def _bits(values: torch.Tensor) -> torch.Tensor:

@@ -24,8 +24,10 @@ MOST_ALONE = 16  # replicas that are looked at one by one
 class Repeats:
     """Looks whether the losses of a run are a function of parameters and samples alone.
 
-    After 16, 64, 256, ... steps those of its first step are computed again. Where a global
-    generator moved meanwhile, those of all steps of the chunk are, to see whether it was the model.
+    After 16, 64, 256, ... steps those of its first step are computed again, and those of the last
+    one and of the farthest from the start twice: what happens there is not seen at the first.
+    Where a global generator moved meanwhile, those of all steps of the chunk are, to see whether it
+    was the model.
     What is tried before a run (`trial.check`) sees a model only as it is at first.
 
     Args:
@@ -76,9 +78,12 @@ class Repeats:
         if self._steps >= self._due:
             self._due = LATER * self._steps
             self._look(*self._first)
-            last = len(recorded.w) - 2  # the last step with vectors
-            at = self._batch(samples, int(starts[last]), int(sizes[last * recorded.every]))
-            self._require_unwritten(recorded.w[last], at)
+            last = len(recorded.w) - 2  # with vectors
+            ways = np.nan_to_num(recorded.norms[2, :: recorded.every].max(1), posinf=0.0)
+            for s in sorted({last, int(ways.argmax())}):  # the last step, and the farthest one
+                at = self._batch(samples, int(starts[s]), int(sizes[s * recorded.every]))
+                self._require_unwritten(recorded.w[s], at)
+                self._require_still(recorded.w[s], at)
 
     def _look(self, w: torch.Tensor, batch: Any, then: torch.Tensor) -> None:
         now = self._losses(w, batch)
@@ -91,10 +96,12 @@ class Repeats:
         share = ROUNDINGS * torch.finfo(w.dtype).eps * (then.abs() + scale.abs())
         off = (now - then).abs() - (ROUNDING * then.abs() if self.compiled else 0.0)
         if not _same_values(self._losses(w, batch), now) or bool((off > share).any()):
-            raise InputError(
-                "the model, or its loss, gives another loss than at the beginning for the same "
-                "parameters and samples: it draws, counts or remembers; a run could not be repeated"
-            )
+            raise _changed("another loss than at the beginning")
+
+    def _require_still(self, w: torch.Tensor, batch: Any) -> None:
+        """Refuse a model that by now draws or counts, as where parameters are large."""
+        if not _same_values(*(self._losses(w, batch) for _ in range(2))):
+            raise _changed("two losses")
 
     def _require_unwritten(self, w: torch.Tensor, batch: Any) -> None:
         """Refuse a model that by now writes into its parameters, as where they are large."""
@@ -122,6 +129,13 @@ class Repeats:
             return None
         rows = samples.indices[:, start : start + size].to(samples.x.device)
         return samples.x[rows], samples.y[rows]
+
+
+def _changed(what: str) -> InputError:
+    return InputError(
+        f"the model, or its loss, gives {what} for the same parameters and samples: it draws, "
+        f"counts or remembers; a run could not be repeated"
+    )
 
 
 def _same_values(a: torch.Tensor, b: torch.Tensor) -> bool:

@@ -1,15 +1,18 @@
 """Functions of a loop share its variable: an arm sees its own value, or is refused in one line."""
 
 import copy
+import dataclasses
 import functools
 import gc
 import pickle
+import types
 import weakref
 
 import numpy as np
 import pytest
 import torch
 from conftest import call, one_line, small_curve
+from torch.utils.checkpoint import checkpoint
 
 import sgdstudy as ss
 
@@ -104,6 +107,114 @@ def test_a_problem_of_a_loop_that_is_over_is_refused(name):
     assert ss.train(made[3.0][0], **GIVEN).stop_reason[0] == "max_epochs"
     with pytest.raises(ss.InputError, match="reads 's'"):
         made[1.0][0].replace(name="other")
+
+
+class Holds(torch.nn.Module):
+    """f(x) = act(a x), with a function that it is given."""
+
+    def __init__(self, act):
+        super().__init__()
+        self.a, self.act = torch.nn.Parameter(torch.ones(())), act
+
+    def forward(self, x):
+        return self.act(self.a * x)
+
+
+class Many(Holds):
+    def forward(self, x):
+        for act in self.act:
+            x = act(self.a * x)
+        return x
+
+
+class Keeps:
+    def __init__(self, act):
+        self.act = act
+
+    def __call__(self, x):
+        return self.act(x)
+
+
+@dataclasses.dataclass
+class Deep:
+    inner: Keeps
+
+    def __call__(self, x):
+        return self.inner(x)
+
+
+class Slotted:
+    __slots__ = ("act",)
+
+    def __init__(self, act):
+        self.act = act
+
+    def __call__(self, x):
+        return self.act(x)
+
+
+def hooked(act):
+    net = torch.nn.Sequential(Holds(torch.nn.Identity()))
+    net[0].register_forward_hook(lambda module, given, out: act(out))
+    return net
+
+
+def before(act):
+    net = Holds(torch.nn.Identity())
+    net.register_forward_pre_hook(lambda module, given: (act(given[0]),))
+    return net
+
+
+class ByNamespace(Holds):
+    def forward(self, x):
+        return self.act.own(self.a * x)
+
+
+class ByItem(Holds):
+    def forward(self, x):
+        return self.act["own"](self.a * x)
+
+
+# where a module may hold a function
+HOLDERS = {
+    "attribute": Holds,
+    "module in a Sequential": lambda act: torch.nn.Sequential(Holds(act), torch.nn.Identity()),
+    "list": lambda act: Many([act]),
+    "dict": lambda act: ByItem({"own": act}),
+    "namespace": lambda act: ByNamespace(types.SimpleNamespace(own=act)),
+    "object": lambda act: Holds(Keeps(act)),
+    "objects in objects": lambda act: Holds(Deep(Deep(Keeps(act)))),
+    "slot": lambda act: Holds(Slotted(act)),
+    "method of an object": lambda act: Holds(Keeps(act).__call__),
+    "partial": lambda act: Holds(functools.partial(lambda f, x: f(x), act)),
+    "cache": lambda act: Holds(functools.lru_cache(None)(act)),
+    "wrapper": lambda act: Holds(functools.wraps(act)(lambda x: act(x))),
+    "vmap": lambda act: Holds(torch.vmap(act)),
+    "checkpoint": lambda act: Holds(functools.partial(checkpoint, act, use_reentrant=False)),
+    "hook": hooked,
+    "hook before": before,
+}
+
+
+@pytest.mark.parametrize("name", HOLDERS)
+def test_a_function_that_a_module_holds_is_looked_at(name):
+    x = np.linspace(1.0, 2.0, 12)[:, None]
+    made = loop(lambda s: ss.Problem(x, 8 * x, HOLDERS[name](lambda x: s() * x)))
+    for s in (1.0, 2.0):
+        with pytest.raises(ss.InputError, match=f"reads 's', which was {s} when") as error:
+            ss.train(made[s], **GIVEN, engine="eager")
+        assert one_line(error)
+    assert ss.train(made[3.0], **GIVEN, engine="eager").stop_reason[0] == "max_epochs"
+
+
+def test_what_a_module_holds_and_does_not_call_is_let_be():
+    x = np.linspace(1.0, 2.0, 12)[:, None]
+    net = Holds(lambda x: 2 * x)
+    net.told = lambda: s
+    s = 1.0
+    one = ss.Problem(x, 8 * x, net)
+    s = 2.0
+    ss.train(one, **GIVEN)
 
 
 @pytest.mark.parametrize("name", ["optimizer", "order", "measure", "diagnostic"])

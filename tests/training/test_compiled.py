@@ -143,6 +143,24 @@ def test_rules_in_float64_agree_to_the_last_digits(optimizer, options):
     assert relative(compiled(problem, *given), eager(problem, *given)) < 1e-14
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_size", [1, 5])
+@pytest.mark.parametrize(("optimizer", "options"), ROOTS)
+def test_a_gradient_that_is_all_rounding_does_not_stop_a_rule_that_divides_by_it(
+    optimizer, options, batch_size
+):
+    """What is added to all logits changes no loss; Adam's step by it is the sign of a rounding."""
+
+    def model(w, x):
+        return x @ w[:15].reshape(5, 3) + w[15]
+
+    x = torch.randn(40, 5, generator=torch.Generator().manual_seed(0))
+    given = ss.Problem(x, torch.arange(40) % 3, model, "cross_entropy", w_init=[0.1] * 16)
+    settings = {"lr": 0.01, "batch_size": batch_size, "options": options, "seeds": range(5)}
+    history = ss.train(given, **settings, optimizer=optimizer, epochs=2, engine="compiled")
+    assert history.engine == "compiled"
+
+
 # ---- models and losses -------------------------------------------------------------------------
 
 

@@ -105,6 +105,9 @@ LAYERS = {
         ],
         IMAGES,
     ),
+    "causal": (lambda: [nn.Conv1d(2, 3, 2), nn.ConstantPad1d((2, 0), 0.5), nn.Tanh()], SERIES),
+    "cut": (lambda: [nn.Conv1d(2, 3, 2), nn.ConstantPad1d((-2, -1), 0.0), nn.Tanh()], SERIES),
+    "moved": (lambda: [nn.Conv2d(2, 3, 2), nn.ConstantPad2d((-1, 2, 1, -2), 0.5)], IMAGES),
     "averages": (lambda: [nn.Conv2d(2, 3, 3), nn.Tanh(), nn.AdaptiveAvgPool2d(1)], IMAGES),
 }
 

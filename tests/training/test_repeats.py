@@ -1,5 +1,6 @@
 """A model or loss that draws, counts or remembers is refused: before the run, or on the way."""
 
+import itertools
 import random
 
 import numpy as np
@@ -119,6 +120,33 @@ class Warms(nn.Module):
 def test_a_module_that_warms_up_is_refused():
     with pytest.raises(ss.InputError, match=r"two results|remembers"):
         ss.train(ss.Problem(CURVE.x[:, None], CURVE.y[:, None], Warms()), lr=0.1, epochs=40)
+
+
+CALLS = itertools.count(1)
+BEYOND = {  # what happens where w[0] is large
+    "numpy's own": lambda w, x, draw=np.random.default_rng(0): x + 0.1 * float(draw.normal()),  # noqa: B008
+    "own generator": lambda w, x: x + 0.1 * torch.randn((), generator=OWN),
+    "tiny, own": lambda w, x: x * (1 + 1e-5 * torch.randn((), generator=OWN)),
+    "counts": lambda w, x: x * (1 + 1e-3 * next(CALLS)),
+}
+
+
+@pytest.mark.parametrize("epochs", [5, 60])
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("name", BEYOND)
+def test_what_draws_or_counts_where_parameters_are_large_is_found_on_the_way(name, seeds, epochs):
+    """As it was seen: two runs of one seed end at 7.586 and 7.598, without a word."""
+
+    def model(w, x):
+        return w[0] * (BEYOND[name](w, x) if float(w[0].detach()) > 0.5 else x)
+
+    x = torch.linspace(-1, 1, 20)
+    given = {"lr": 0.2, "batch_size": 5, "engine": "eager"}
+    with pytest.raises(ss.InputError, match="two losses") as error:
+        ss.train(
+            ss.Problem(x, 5 * x, model, w_init=[0.1]), **given, epochs=epochs, seeds=range(seeds)
+        )
+    assert one_line(error)
 
 
 def halved(w):

@@ -231,11 +231,13 @@ class Writer:
     def write_constant_pad_nd(
         self, out: torch.Tensor, value: torch.Tensor, widths: Sequence[int], fill: float = 0
     ) -> None:
-        """Write `pad` with a constant."""
+        """Write `pad` with a constant; widths below zero, as in its gradient, cut off."""
         self._pointwise("fill", out, (out, fill), {})
         inner = out
-        for k, (before, n) in enumerate(zip(widths[::2], value.shape[::-1], strict=False)):
-            inner = inner.narrow(-1 - k, before, n)
+        for k, (before, after) in enumerate(zip(widths[::2], widths[1::2], strict=True)):
+            kept = value.shape[-1 - k] + min(before, 0) + min(after, 0)
+            inner = inner.narrow(-1 - k, max(before, 0), kept)
+            value = value.narrow(-1 - k, max(-before, 0), kept)
         self._pointwise("clone", inner, (value,), {})
 
     def write_max_pool2d_with_indices(self, out: torch.Tensor, x: Any, *settings: Any) -> None:
