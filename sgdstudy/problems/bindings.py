@@ -7,8 +7,8 @@ of functions notes what they read, and is looked at before it is trained.
 
 The functions that objects, modules and wrappers hold are looked at as those that are named.
 
-A variable counts where another value was put in its place; so does a number, a text or a small
-array or table within an object, module, class, dict or list that a variable holds, or a buffer of
+A variable counts where another value was put in its place; so does a number, a text, an array or
+a small table within an object, module, class, dict or list that a variable holds, or a buffer of
 a network, where a function may read it: objects by the attributes that the functions name, dicts by
 the keys that they name, if any.
 What functions change by themselves does not count, nor what is added to a dict or list, or taken
@@ -18,15 +18,18 @@ from it: so do caches, counters and logs.
 from __future__ import annotations
 
 import argparse
+import array
 import contextlib
 import contextvars
 import enum
 import functools
+import hashlib
 import itertools
 import os
 import sys
 import types
 import weakref
+from collections import ChainMap, UserDict, UserList, deque
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, NamedTuple
 
@@ -40,9 +43,17 @@ from sgdstudy.problems.fingerprint import ATOMS, Unseen, fingerprint
 from sgdstudy.problems.installed import CACHED, is_own, is_own_module
 from sgdstudy.problems.outside import NAMED
 
-MOST_ITEMS = 100  # of a dict, list or array that is looked at
+MOST_ITEMS = 100  # of a dict, list or table that is looked at
+MOST_VALUES = 100_000  # of an array
 DEEPEST = 4  # objects within objects
 WHOLE = (dict, functools.partial, types.SimpleNamespace, argparse.Namespace, nn.Module)
+MAPPINGS = (dict, UserDict, ChainMap)
+SERIES = (list, tuple, UserList, deque)
+SETS = (set, frozenset)
+METHODS = (types.MethodType, staticmethod, classmethod)
+BYTES = (bytearray, memoryview, array.array)
+# methods that those call who set an attribute or item, or enter a block: who has an object
+SETTERS = {"__setattr__", "__delattr__", "__setitem__", "__delitem__", "__enter__", "__exit__"}
 LEAVES = (types.FunctionType, types.BuiltinFunctionType, type, enum.Enum, torch.dtype)
 ARRAYS = (torch.Tensor, np.ndarray, np.generic)
 OUTSIDE = {"environ", "getenv"}  # of os
@@ -73,6 +84,14 @@ class Identity(NamedTuple):
     """Stands for a value that has no weak references."""
 
     number: int
+
+
+class Changes(NamedTuple):
+    """What a function changes: attributes and keys, variables, and items of these."""
+
+    names: frozenset[str]
+    stored: set[tuple[int, str]]
+    grown: set[tuple[int, str]]
 
 
 NOTHING = Uses(frozenset(), frozenset())
@@ -109,7 +128,8 @@ def check(owner: Any, what: str) -> None:
         owner: what `note` was given; of others nothing is known.
         what: what it is called in a message.
     """
-    for variable, uses in _living(owner):
+    alive = [(variable.holder(), variable, uses) for variable, uses in _living(owner)]
+    for _, variable, uses in alive:  # held: what one of them needs may be garbage soon
         now = _value(variable)
         if variable.name and not _is_still(variable.held, now):
             raise _refused(what, variable.name, variable.held, now)
@@ -243,9 +263,12 @@ def _parts(variable: Variable, uses: Uses) -> dict[str, Any]:
     def add(part: str, value: Any, deep: int) -> None:
         if len(found) >= MOST_ITEMS or deep > DEEPEST:
             return
+        if isinstance(value, METHODS):
+            value = value.__func__
         if deep and (_is_plain(value) or isinstance(value, LEAVES)):
             found[part] = value
-        elif isinstance(value, ARRAYS):
+        elif isinstance(value, (*ARRAYS, *BYTES)):
+            value = np.asarray(value) if isinstance(value, BYTES) else value
             if (content := _of_array(value)) is not None:
                 found[part] = content
             return
@@ -269,12 +292,15 @@ def _parts(variable: Variable, uses: Uses) -> dict[str, Any]:
 
 
 def _of_array(value: Any) -> bytes | None:
-    """Return what a small array or tensor holds; None: it is not looked at."""
-    if isinstance(value, nn.Parameter) or np.prod(value.shape) > MOST_ITEMS:
+    """Return what stands for the values of an array or tensor; None: it is not looked at."""
+    if isinstance(value, nn.Parameter) or np.prod(value.shape) > MOST_VALUES:
         return None
     try:
-        return repr((value.dtype, value.tolist())).encode()
-    except Exception:  # sparse, or on no device
+        if np.prod(value.shape) <= MOST_ITEMS:
+            return repr((value.dtype, value.tolist())).encode()
+        values = value.detach().cpu() if isinstance(value, torch.Tensor) else value
+        return hashlib.blake2b(np.ascontiguousarray(values).data).digest()
+    except Exception:  # sparse, of objects, or on no device
         return None
 
 
@@ -290,25 +316,27 @@ def _within(value: Any, uses: Uses) -> Iterator[tuple[str, Any]]:
     What has a name is looked at where functions name it; all of it where they name none, of what
     they may be given whole.
     """
-    if type(value) in (list, tuple):
-        yield from ((f"[{i}]", item) for i, item in enumerate(value[:MOST_ITEMS]))
+    if type(value) in SERIES:
+        first = itertools.islice(value, MOST_ITEMS)
+        yield from ((f"[{i}]", item) for i, item in enumerate(first))
         return
     if isinstance(value, contextvars.ContextVar):
         with contextlib.suppress(LookupError):
             yield ".get()", value.get()
         return
-    way, whole = ".{}", isinstance(value, WHOLE)
+    way, whole = ".{}", isinstance(value, (*WHOLE, *MAPPINGS))
     if isinstance(value, functools.partial):
         yield from ((f".args[{i}]", item) for i, item in enumerate(value.args))
         value, way = value.keywords, ".keywords[{!r}]"
-    elif isinstance(value, dict):
+    elif isinstance(value, MAPPINGS):
         way = "[{!r}]"
     else:
         value = _attributes(value)
     known = [key for key in value if isinstance(key, str) and key in uses.names]
-    if whole and not known:
-        every = itertools.islice(value, MOST_ITEMS)
-        known = [key for key in every if _is_plain(key) and not str(key).startswith("_")]
+    if whole:
+        every = [key for key in itertools.islice(value, MOST_ITEMS) if _is_plain(key)]
+        named = [] if known else [key for key in every if not str(key).startswith("_")]
+        known += named or [key for key in every if not isinstance(key, str)]
     yield from ((way.format(key), value[key]) for key in known if key not in uses.changed)
 
 
@@ -351,6 +379,8 @@ class _Reads:
         self.grown: set[tuple[int, str]] = set()  # whose items a function changes
         self.names: set[str] = set()
         self.changed: set[str] = set()
+        self._methods: dict[int, tuple[str, type]] = {}  # of own classes, by function
+        self._changes: list[tuple[int, Changes]] = []  # by function
         self._holders: list[Any] = []  # objects that may hold functions
         self._met: set[int] = set()
         self._alive: list[Any] = []  # so that no identity is used twice
@@ -367,7 +397,10 @@ class _Reads:
             else:  # as `torch.vmap` makes them
                 for cell in value.__closure__ or ():
                     self.add(_content_of(cell, ""))
+        elif isinstance(value, np.ndarray) and value.dtype == object:
+            self.add(value.ravel().tolist())
         elif isinstance(value, types.MethodType):
+            self.names.add(getattr(value, "__name__", ""))
             self.add(value.__func__)
             self.add(value.__self__)
         elif isinstance(value, functools.partial):
@@ -375,8 +408,8 @@ class _Reads:
             self._object(value)
             for item in (*value.args, *value.keywords.values()):
                 self.add(item)
-        elif isinstance(value, (dict, list, tuple)):
-            items = value.values() if isinstance(value, dict) else value
+        elif isinstance(value, (*MAPPINGS, *SERIES, *SETS)):
+            items = value.values() if isinstance(value, MAPPINGS) else value
             for item in itertools.islice(items, MOST_ITEMS):
                 self.add(item)
         elif isinstance(value, type):
@@ -384,9 +417,12 @@ class _Reads:
                 self._object(value)
                 for kind in value.__mro__[1:]:
                     self.add(kind)
-                for item in vars(value).values():
-                    for name in ("__func__", "fget", "func", "__wrapped__"):
-                        item = getattr(item, name, item)
+                for name, item in vars(value).items():
+                    if isinstance(item, functools.partialmethod):
+                        self.add((item.args, item.keywords))
+                    for way in ("__func__", "fget", "func", "__wrapped__"):
+                        item = getattr(item, way, item)
+                    self._methods.setdefault(id(item), (name, value))
                     self.add(item)
         elif isinstance(value, CACHED):
             self.add(value.__wrapped__)
@@ -398,22 +434,39 @@ class _Reads:
                 self._object(value)
 
     def follow(self) -> None:
-        """Note what functions read that objects hold where a function may call them."""
+        """Note what functions read that objects hold where one may call them, and what they change.
+
+        Once all functions are added.
+        """
         while fresh := [item for value in self._holders for item in self._held(value)]:
             for item in fresh:
                 self.add(item)
+        for function, makes in self._changes:
+            if function not in self._methods or self._is_called(*self._methods[function]):
+                self.changed |= makes.names
+                self.stored |= makes.stored
+                self.grown |= makes.grown
+
+    def _is_called(self, name: str, kind: type) -> bool:
+        """Whether a method of an own class may be called by functions, not by their caller alone.
+
+        They name it, or Python or an installed base class calls it: a `set_delta` is not.
+        """
+        if name in self.names or name in SETTERS:
+            return name not in SETTERS
+        installed = (base for base in kind.__mro__[1:] if not is_own(base))
+        return name.startswith("__") or any(name in vars(base) for base in installed)
 
     def _held(self, value: Any) -> Iterator[Any]:
         """Yield what an object holds under a name that functions name, if it was not met.
 
-        Of an installed class, whose code is not read, all that can be called, and the hooks of a
-        module.
+        Of an installed class, whose code is not read, and where they name nothing of it, as in
+        `vars(self).values()`, all that can be called; and the hooks of a module.
         """
         attributes, own = _attributes(value), is_own(type(value))
-        items = [
-            item
-            for name, item in attributes.items()
-            if name in self.names or (not own and callable(item))
+        named = [item for name, item in attributes.items() if name in self.names]
+        items = named + [
+            item for item in attributes.values() if not (own and named) and callable(item)
         ]
         for hooks in ("_forward_hooks", "_forward_pre_hooks"):
             items += attributes.get(hooks, {}).values() if isinstance(value, nn.Module) else ()
@@ -434,16 +487,19 @@ class _Reads:
         cells = _cells(function)
         names, changed, grown = bytecode.done(function.__code__)
         self.names |= names
-        self.changed |= changed
+        for _, default in _defaults(function):
+            self.add(default)
+        makes = Changes(changed, set(), set())
+        self._changes.append((id(function), makes))
         for name, how in bytecode.used(function.__code__):
             space = cells.get(name, function.__globals__)
             place = id(space), name
             if how in bytecode.STORES:
-                self.stored.add(place)
+                makes.stored.add(place)
             elif name in cells or name in function.__globals__:
                 value = _content_of(space, name)
                 if name in grown:
-                    self.grown.add(place)
+                    makes.grown.add(place)
                 if isinstance(value, types.ModuleType) and not is_own_module(value):
                     continue
                 variable = Variable(name, weakref.ref(function), _reference(value))

@@ -1,5 +1,7 @@
 """Functions of a loop share its variable: an arm sees its own value, or is refused in one line."""
 
+import array
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -7,6 +9,8 @@ import gc
 import pickle
 import types
 import weakref
+from collections import ChainMap, UserDict, UserList, deque
+from functools import partialmethod
 
 import numpy as np
 import pytest
@@ -165,6 +169,21 @@ def before(act):
     return net
 
 
+def of_class(method):
+    """What calls a method of a class of its own."""
+    return Keeps(type("Own", (), {"go": method, "__call__": lambda self, x: self.go(x)})())
+
+
+class Pipeline:
+    def __init__(self, *steps):
+        self.__dict__.update({f"step{i}": step for i, step in enumerate(steps)})
+
+    def __call__(self, x):
+        for step in vars(self).values():
+            x = step(x)
+        return x
+
+
 class ByNamespace(Holds):
     def forward(self, x):
         return self.act.own(self.a * x)
@@ -193,6 +212,15 @@ HOLDERS = {
     "checkpoint": lambda act: Holds(functools.partial(checkpoint, act, use_reentrant=False)),
     "hook": hooked,
     "hook before": before,
+    "deque": lambda act: Many(deque([act])),
+    "set": lambda act: Many({act}),
+    "array of objects": lambda act: Many(np.array([act], dtype=object)),
+    "UserList": lambda act: Many(UserList([act])),
+    "default": lambda act: Holds(lambda x, inner=act: inner(x)),
+    "keyword": lambda act: Holds(lambda x, *, inner=(act,): inner[0](x)),
+    "partialmethod": lambda act: Holds(of_class(partialmethod(lambda self, x, f: f(x), f=act))),
+    "static method": lambda act: Holds(of_class(staticmethod(act))),
+    "all attributes": lambda act: Holds(Pipeline(act)),
 }
 
 
@@ -205,6 +233,132 @@ def test_a_function_that_a_module_holds_is_looked_at(name):
             ss.train(made[s], **GIVEN, engine="eager")
         assert one_line(error)
     assert ss.train(made[3.0], **GIVEN, engine="eager").stop_reason[0] == "max_epochs"
+
+
+class Own:
+    """Settings with everything that a class may offer for changing them."""
+
+    def __init__(self):
+        object.__setattr__(self, "kept", {"s": 0.0})
+        self.s = 0.0
+
+    def put(self, s):
+        self.s = s
+        return self
+
+    def __setattr__(self, name, value):
+        self.kept[name] = value
+
+    def __getattr__(self, name):
+        if name in ("kept", "__deepcopy__", "__getstate__", "__setstate__"):
+            raise AttributeError(name)
+        return self.kept[name]
+
+    def __setitem__(self, name, value):
+        self.kept[name] = value
+
+    def __getitem__(self, name):
+        return self.kept[name]
+
+
+class Plain:
+    s = 0.0
+
+    def put(self, s):
+        self.s = s
+
+    @contextlib.contextmanager
+    def during(self, s):
+        self.s = s
+        yield
+
+
+class Acts:
+    def act(self):
+        return 0.0
+
+
+def with_attribute(own, s):
+    own.s = s
+
+
+def with_item(own, s):
+    own["s"] = s
+
+
+def during(own, s):
+    with own.during(s):
+        pass
+
+
+def with_method(own, s):
+    own.act = types.MethodType(lambda self: s, own)
+
+
+def with_static_method(own, s):
+    own.act = staticmethod(lambda: s)
+
+
+def filled(own, s):
+    own[:] = s
+
+
+def first(own, s):
+    own[0] = s
+
+
+# what a loss may read, how, and how a loop changes it
+OUTSIDE = {
+    "setter": (Plain, lambda own: own.s, Plain.put),
+    "block": (Plain, lambda own: own.s, during),
+    "own attributes": (Own, lambda own: own.s, with_attribute),
+    "own setter": (Own, lambda own: own.s, Own.put),
+    "own items": (Own, lambda own: own["s"], with_item),
+    "ChainMap": (lambda: ChainMap({"s": 0.0}), lambda own: own["s"], with_item),
+    "UserDict": (lambda: UserDict(s=0.0), lambda own: own["s"], with_item),
+    "UserList": (lambda: UserList([0.0]), lambda own: own[0], first),
+    "deque": (lambda: deque([0.0]), lambda own: own[0], first),
+    "numbers as keys": (lambda: {0: 0.0, "own": 1.0}, lambda own: own[0], first),
+    "array.array": (lambda: array.array("d", [0.0]), lambda own: own[0], first),
+    "bytearray": (lambda: bytearray(1), lambda own: own[0], lambda own, s: first(own, int(s))),
+    "array": (lambda: np.zeros(5000), lambda own: own[7], filled),
+    "tensor": (lambda: torch.zeros(5000), lambda own: own[7], filled),
+    "method": (Acts, lambda own: own.act(), with_method),
+    "static method": (lambda: type("A", (Acts,), {}), lambda own: own.act(), with_static_method),
+}
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_what_a_loop_changes_is_seen_however_it_does(name):
+    make, read, change = OUTSIDE[name]
+    own, made = make(), []
+    for s in (1.0, 2.0, 3.0):
+        change(own, s)
+        made.append(problem(loss=lambda f, y: float(read(own)) * (f - y) ** 2))
+    for one in made[:2]:
+        with pytest.raises(ss.InputError, match=r"a function of the problem .* reads") as error:
+            ss.train(one, **GIVEN)
+        assert one_line(error)
+    ss.train(made[2], **GIVEN)
+
+
+def test_a_function_that_takes_the_place_of_one_that_is_gone_is_seen():
+    """As it was seen: the first was garbage by the time that its variable was looked at."""
+    acts = {}
+
+    def made(s):
+        def act(f, y):
+            return s() * (f - y) ** 2
+
+        acts["act"] = act
+        act.itself = act  # garbage that only a collection finds
+        return problem(loss=lambda f, y: acts["act"](f, y))
+
+    found = loop(made)
+    for s in (1.0, 2.0):
+        with pytest.raises(ss.InputError, match="reads"):
+            ss.train(found[s], **GIVEN)
+    ss.train(found[3.0], **GIVEN)
 
 
 def test_what_a_module_holds_and_does_not_call_is_let_be():
