@@ -77,6 +77,12 @@ class NoWayBack(torch.autograd.Function):
         raise ValueError("no way back")
 
 
+def by_gradient(prediction, y):
+    asked = prediction.detach().clone().requires_grad_()
+    (slope,) = torch.autograd.grad(((asked - y) ** 2).sum(), asked)
+    return slope * prediction
+
+
 def draws_more(generator):
     return torch.randn(int(torch.randint(2, 99, (), generator=generator)), generator=generator)
 
@@ -137,6 +143,7 @@ CALLS = {
             ({"loss": lambda p, y: y**2}, "does not depend on the predictions: it has no"),
             ({"loss": lambda p, y: (p > y).double()}, "does not depend on the predictions"),
             ({"loss": lambda p, y: (p // 1 - y) ** 2}, "gradient of the loss '<lambda>' failed"),
+            ({"loss": by_gradient}, "with torch.enable_grad():"),
             ({"loss": lambda p, y: NoWayBack.apply(p - y) ** 2}, "ValueError: no way back"),
             ({"w_init": object()}, "w_init is not an array"),
             ({"w_init": [NAN]}, "not finite"),
@@ -155,6 +162,8 @@ CALLS = {
             ({"penalty": fails}, "the penalty 'fails' failed: KeyError"),
             ({"penalty": lambda w: 1.0}, "returns 1.0; expected a number, a tensor of shape ()"),
             ({"penalty": lambda w: w}, "returns shape (1,); expected a number"),
+            ({"penalty": lambda w: w.sum() * torch.rand(())}, "draws from torch's global"),
+            ({"penalty": lambda w, n=[]: n.append(0) or (w + len(n)).sum()}, "two results"),
             ({"penalty": lambda w: (w // 1).sum()}, "the gradient of the penalty failed"),
             ({"penalty": lambda w: NoWayBack.apply(w).sum()}, "ValueError: no way back"),
             ({"exact": "no"}, "exact is True or False, not 'no'"),

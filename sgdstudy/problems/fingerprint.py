@@ -219,6 +219,8 @@ class _Walk:
             return
         try:
             if isinstance(value, torch.Tensor):
+                if value.is_quantized:
+                    raise TypeError("it is quantized")
                 self._write(str(value.requires_grad))
                 flat = value.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
                 # torch cannot view an empty tensor as bytes

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, failed, quoted
-from sgdstudy.problems import together
-from sgdstudy.problems.trial import require_gradient
+from sgdstudy.errors import InputError, Unsupported, failed, quoted
+from sgdstudy.problems import together, trial
 
 Penalty = Callable[[torch.Tensor], torch.Tensor]  # parameters (R, p) -> (R,)
 SUMS: dict[str, Penalty] = {"l1": lambda w: w.abs().sum(1), "l2": lambda w: (w * w).sum(1)}
@@ -54,7 +53,7 @@ def _of_rows(penalty: Callable[[torch.Tensor], torch.Tensor]) -> Penalty:
     def of_rows(w: torch.Tensor) -> torch.Tensor:
         try:
             return of_each(w)
-        except InputError:
+        except (InputError, Unsupported):
             raise
         except Exception as error:
             raise failed(f"the penalty {name_of(penalty)!r}", error) from error
@@ -74,8 +73,9 @@ def name_of(penalty: Any) -> str:
 
 
 def check(penalty: Penalty | None, w: torch.Tensor) -> None:
-    """Raise `InputError` where a penalty on parameters `(1, p)` has no gradient."""
+    """Raise `InputError` where a penalty on parameters `(1, p)` has no gradient, or draws."""
     if penalty is None:
         return
     with torch.enable_grad():
-        require_gradient("the penalty", penalty(w.requires_grad_()), w, "w")
+        trial.pure("the penalty", penalty, w.requires_grad_())
+        trial.require_gradient("the penalty", penalty, "w", w)

@@ -106,7 +106,8 @@ class Functional:
         every = dict(module.named_parameters())
         named = {name: every.pop(name) for name in names}
         places = _places(module)
-        self._module, self._whole = module, _takes_whole(module, x)
+        self._source, self._module = module, _apart(module)
+        self._whole = _takes_whole(module, x)
         self._names = list(named)
         self._shapes = [value.shape for value in named.values()]
         self._sizes = [value.numel() for value in named.values()]
@@ -118,6 +119,12 @@ class Functional:
         }
         self.w = torch.cat([value.detach().flatten() for value in named.values()])
         _require_read_by_name(module, self, self.w, x, names, self._whole)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_module": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _module=_apart(state["_source"]))
 
     def __call__(self, w: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """Return the module's output for parameters `(p,)`."""
@@ -154,6 +161,15 @@ class Functional:
         parts = [part.detach().clone().requires_grad_() for part in self.w.split(self._sizes)]
         value = loss(self.of(parts, x)).sum()
         return [slope is not None for slope in torch.autograd.grad(value, parts, allow_unused=True)]
+
+
+def _apart(module: nn.Module) -> nn.Module:
+    """Return a module that holds the same tensors; what its calls leave in it is in no other.
+
+    Of `self.attention = scores.detach()` there are replicas, which nothing can copy.
+    """
+    tensors = (*module.parameters(), *module.buffers())
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
 
 
 def _places(module: nn.Module) -> dict[int, list[str]]:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from sgdstudy.errors import InputError, failed, quoted
+from sgdstudy.problems import together
 
 TRIED = 2  # samples
 CLOSE = 1000  # roundings
@@ -49,21 +50,20 @@ def check(problem: Tried, all_x: torch.Tensor, all_y: torch.Tensor, n: int = TRI
     given = f"the model, for w of shape ({problem.p},) and x of shape {tuple(x.shape)},"
     w = problem.initial([0])[0].requires_grad_()
     try:
-        prediction, (w, _) = _pure("the model", problem.model, w, x)
+        prediction = pure("the model", problem.model, w, x)
     except InputError:
         raise
     except Exception as error:
         raise failed(given, error) from error
     if not isinstance(prediction, torch.Tensor) or not prediction.is_floating_point():
         raise InputError(f"{given} returns {quoted(prediction)}; expected a tensor of floats")
-    require_gradient(given, prediction, w, "w")
+    require_gradient(given, problem.model, "w", w, x)
     prediction = prediction.detach()
     _check_shapes(problem, prediction, y, all_y)
     name = f"the loss {problem.loss_name!r}"
     try:
-        _pure(name, problem.batch_loss, prediction[None], y[None])
-        asked = prediction[None].clone().requires_grad_()
-        require_gradient(name, problem.batch_loss(asked, y[None]), asked, "the predictions")
+        pure(name, problem.batch_loss, prediction[None], y[None])
+        require_gradient(name, problem.batch_loss, "the predictions", prediction[None], y[None])
         if prediction.shape != y.shape and callable(problem.loss):
             _require_apart(problem, prediction, all_y)
     except InputError:
@@ -72,23 +72,28 @@ def check(problem: Tried, all_x: torch.Tensor, all_y: torch.Tensor, n: int = TRI
         raise failed(name, error) from error
 
 
-def require_gradient(what: str, value: torch.Tensor, leaf: torch.Tensor, name: str) -> None:
-    """Raise `InputError` where what a function gave has no gradient by what it was given.
+def require_gradient(
+    what: str, function: Callable[..., torch.Tensor], name: str, *inputs: torch.Tensor
+) -> None:
+    """Raise `InputError` where what a function gives has no gradient by its first input.
 
     Args:
         what: the function, in a message.
-        value: what it gave.
-        leaf: what it was given.
-        name: of that, in a message.
+        function: of the inputs.
+        name: of the first input, in a message.
+        inputs: what it is given.
     """
-    if not value.requires_grad:
-        raise InputError(f"{what} returns what does not depend on {name}: it has no gradient")
-    try:
-        torch.autograd.grad(value, leaf, torch.ones_like(value))
-    except Exception as error:
-        told = failed(f"the gradient of {what}", error)
-        hint = "; leave out sparse=True, the values are the same" * ("sparse" in str(told))
-        raise InputError(f"{told}{hint}") from error
+    first = inputs[0].detach().clone().requires_grad_()
+    with together.trying():
+        value = function(first, *inputs[1:])
+        if not value.requires_grad:
+            raise InputError(f"{what} returns what does not depend on {name}: it has no gradient")
+        try:
+            torch.autograd.grad(value, first, torch.ones_like(value))
+        except Exception as error:
+            told = failed(f"the gradient of {what}", error)
+            hint = "; leave out sparse=True, the values are the same" * ("sparse" in str(told))
+            raise InputError(f"{told}{hint}") from error
 
 
 def adds_up(problem: Tried, x: torch.Tensor, y: torch.Tensor) -> bool:
@@ -181,19 +186,13 @@ def _of_batch(shape: torch.Size) -> str:
     return f"(B, {', '.join(map(str, shape))})" if shape else "(B,)"
 
 
-def _pure(
-    what: str, function: Callable[..., Any], *inputs: torch.Tensor
-) -> tuple[Any, list[torch.Tensor]]:
-    """Return what a function gives for inputs, where that is all it does, and always the same.
-
-    And the inputs that it was given.
-    """
-    found, given = [], []
+def pure(what: str, function: Callable[..., Any], *inputs: torch.Tensor) -> Any:
+    """Return what a function gives for inputs, where that is all it does, and always the same."""
+    found = []
     for call in range(2):
         own = [value.detach().clone().requires_grad_(value.requires_grad) for value in inputs]
         called = partial(function, *own)
-        found.append(called() if call else undrawn(what, called))
-        given.append(own)
+        found.append(_ungraded(what, called) if call else undrawn(what, called))
         if not all(torch.equal(a, b) for a, b in zip(own, inputs, strict=True)):
             raise InputError(
                 f"{what} changes its input; let it make new values, as x = x - 1 instead of x -= 1"
@@ -203,7 +202,21 @@ def _pure(
             f"{what} gives two results for the same input: it draws, counts or remembers; a run "
             f"could not be repeated"
         )
-    return found[0], given[0]
+    return found[0]
+
+
+def _ungraded(what: str, function: Callable[[], Any]) -> Any:
+    """Return what a function gives where no gradient is wanted, as where it is evaluated."""
+    with torch.no_grad():
+        try:
+            return function()
+        except InputError:
+            raise
+        except Exception as error:
+            told = failed(f"under torch.no_grad(), as it is evaluated, {what}", error)
+            raise InputError(
+                f"{told}; put `with torch.enable_grad():` around what takes a gradient in it"
+            ) from error
 
 
 def _bits(values: torch.Tensor) -> torch.Tensor:

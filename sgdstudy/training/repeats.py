@@ -24,19 +24,20 @@ MOST_ALONE = 16  # replicas that are looked at one by one
 class Repeats:
     """Looks whether the losses of a run are a function of parameters and samples alone.
 
-    After 16, 64, 256, ... steps those of its first step are computed again, and those of the last
-    one and of the farthest from the start twice: what happens there is not seen at the first.
-    Where a global generator moved meanwhile, those of all steps of the chunk are, to see whether it
-    was the model.
+    After 16, 64, 256, ... steps, and at the end, those of its first step are computed again, and
+    those of the last one and of the farthest from the start twice: what happens there is not seen
+    at the first. Where a global generator moved meanwhile, those of all steps of the chunk are, to
+    see whether it was the model.
     What is tried before a run (`trial.check`) sees a model only as it is at first.
 
     Args:
         problem: what is trained.
         compiled: whether its steps are.
+        n_steps: how many there are, if nothing stops the run.
     """
 
-    def __init__(self, problem: Problem, compiled: bool) -> None:
-        self.problem, self.compiled = problem, compiled
+    def __init__(self, problem: Problem, compiled: bool, n_steps: int) -> None:
+        self.problem, self.compiled, self.n_steps = problem, compiled, n_steps
         self._steps, self._due = 0, FIRST_LOOK
         self._first: tuple[torch.Tensor, Any, torch.Tensor] | None = None  # w, batch, losses
         self._before: dict[str, Any] = {}
@@ -75,7 +76,7 @@ class Repeats:
             batch = self._batch(samples, 0, int(sizes[0]))
             self._first = recorded.w[0].clone(), batch, recorded.loss[0].clone()
         self._steps += len(sizes)
-        if self._steps >= self._due:
+        if self._steps >= min(self._due, max(self.n_steps, FIRST_LOOK)):
             self._due = LATER * self._steps
             self._look(*self._first)
             last = len(recorded.w) - 2  # with vectors

@@ -90,7 +90,8 @@ class Run:
             self.engine, self.engine_note = engines.choose(problem, config)
             if isinstance(self.engine, engines.Eager) and not self.engine.asks:
                 self.beside = beside
-            self.repeats = Repeats(problem, self.engine.name == "compiled")
+            compiled = self.engine.name == "compiled"
+            self.repeats = Repeats(problem, compiled, self.phases.n_steps)
             self.sampler = sampler(problem, config, seeds)
             self.w = problem.initial(seeds)
         # an adaptive order knows an epoch only once it has the gradients of the one before

@@ -351,7 +351,7 @@ def test_a_function_that_takes_the_place_of_one_that_is_gone_is_seen():
             return s() * (f - y) ** 2
 
         acts["act"] = act
-        act.itself = act  # garbage that only a collection finds
+        vars(act)["itself"] = act  # garbage that only a collection finds
         return problem(loss=lambda f, y: acts["act"](f, y))
 
     found = loop(made)

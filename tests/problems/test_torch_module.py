@@ -1,5 +1,7 @@
 """Modules as functions of their parameters: layers with two names, and what no gradient reaches."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -50,6 +52,40 @@ def test_a_layer_with_two_names_is_one(make, engine):
     assert np.allclose(history.w[0], loop.w, rtol=1e-4, atol=1e-5)  # float32, 18 steps
     with torch.no_grad():
         assert torch.allclose(history.module(0)(X), module(X), rtol=1e-4, atol=1e-5)
+
+
+MASK = torch.tril(torch.ones(4, 4))
+
+
+class Masked(nn.Module):
+    """Masks by a constant that no `module.to(dtype)` reaches; keeps what it computed."""
+
+    def __init__(self, mask):
+        super().__init__()
+        torch.manual_seed(3)
+        self.a, self.b, self.mask, self.seen = nn.Linear(1, 4), nn.Linear(4, 1), mask, None
+
+    def forward(self, x):
+        self.seen = torch.tanh(self.a(x)) @ self.mask()
+        return self.b(self.seen)
+
+
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+@pytest.mark.parametrize("mask", [lambda: MASK, lambda: torch.tril(torch.ones(4, 4))])
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_module_with_constants_in_float32_that_keeps_what_it_computes(seeds, mask, engine):
+    """As it was seen: refused, since its moments were sought in float64; then not to be copied."""
+    module = Masked(mask)
+    problem = ss.Problem(X, Y, module)
+    history = ss.train(problem, optimizer="SGD", engine=engine, seeds=range(seeds), **FEW)
+    assert problem.least_squares is None
+    loop = literal(module, list(module.parameters()), X, Y, **FEW)
+    assert np.allclose(history.w[0], loop.w, rtol=1e-4, atol=1e-5)  # float32, 18 steps
+    assert history.module(0).seen is None  # what the user's own module held
+    again = ss.train(copy.deepcopy(problem), optimizer="SGD", engine=engine, **FEW)
+    assert np.array_equal(again.w[0], history.w[0])
+    sent = ss.train(problem.replace(name="other"), optimizer="SGD", engine=engine, **FEW)
+    assert np.array_equal(sent.w[0], history.w[0])
 
 
 class Part(nn.Module):

@@ -122,6 +122,17 @@ def test_a_module_that_warms_up_is_refused():
         ss.train(ss.Problem(CURVE.x[:, None], CURVE.y[:, None], Warms()), lr=0.1, epochs=40)
 
 
+def test_what_changes_between_two_looks_is_found_at_the_end():
+    """Of 360 steps: after 256 the next look would be after 1024."""
+
+    def bent(w, x):
+        return plain(w, x) + 0.1 * x
+
+    with pytest.raises(ss.InputError, match="remembers") as error:
+        train(after(320, bent), epochs=60, engine="eager", seeds=[0])
+    assert one_line(error)
+
+
 CALLS = itertools.count(1)
 BEYOND = {  # what happens where w[0] is large
     "numpy's own": lambda w, x, draw=np.random.default_rng(0): x + 0.1 * float(draw.normal()),  # noqa: B008

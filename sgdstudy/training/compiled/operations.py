@@ -226,6 +226,13 @@ class Writer:
         view = torch.ops.aten.slice.Tensor(out, dim, *part)
         self._pointwise("clone", view, (gradient,), {})
 
+    def write_diagonal_backward(
+        self, out: torch.Tensor, gradient: Any, sizes: Any, *which: int
+    ) -> None:
+        """Write the gradient of `value.diagonal(offset, dim1, dim2)`."""
+        self.write_zero(out)
+        self._pointwise("clone", out.diagonal(*which), (gradient,), {})
+
     # ---- windows over images -------------------------------------------------------------------
 
     def write_constant_pad_nd(
@@ -236,6 +243,8 @@ class Writer:
         inner = out
         for k, (before, after) in enumerate(zip(widths[::2], widths[1::2], strict=True)):
             kept = value.shape[-1 - k] + min(before, 0) + min(after, 0)
+            if kept <= 0:  # all of it is cut off
+                return
             inner = inner.narrow(-1 - k, max(before, 0), kept)
             value = value.narrow(-1 - k, max(-before, 0), kept)
         self._pointwise("clone", inner, (value,), {})

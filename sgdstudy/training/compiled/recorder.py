@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from sgdstudy.errors import Unsupported
 from sgdstudy.language import say, to_say
@@ -22,6 +23,11 @@ from sgdstudy.training.compiled.operations import Writer
 
 CASTS = ("_to_copy", "convert_element_type")
 INDEXED = ("max_pool2d_with_indices",)  # the indices are for its gradient, which finds them anew
+# methods of a tensor whose values are then no longer seen
+READS = frozenset(
+    ["numpy", "tolist", "item", "storage", "__array__", "__dlpack__"]
+    + [f"__{kind}__" for kind in ("float", "int", "bool", "index", "complex")]
+)
 FILLED = ("ones_like", "zeros_like", "full_like", "new_zeros", "new_ones", "new_full")
 
 
@@ -51,7 +57,7 @@ class Recorder(Watch):
             self.writer.alive.append(out)
             return out
         name = packet.removesuffix("_")
-        in_place = packet != name
+        in_place = packet != name or func._schema.is_mutable  # `prims.copy_to` has no underscore
         if not self.writer.knows(name):
             return self._unknown(func, args, kwargs, None if in_place else tensors)
         if in_place and not self.writer.varies(args[0]):
@@ -59,6 +65,8 @@ class Recorder(Watch):
             raise Unsupported(say(text, name=str(packet)))
         out = func(*args, **kwargs)
         values = out[0] if name in INDEXED else out
+        if not all(tensor.numel() for tensor in [*tensors, values]):
+            raise Unsupported(say("the model holds tensors without elements"))
         _check_dtypes(name, tensors, values)
         self.writer.write(name, values, args, kwargs)
         return out
@@ -83,6 +91,28 @@ class Recorder(Watch):
         if out is NotImplemented:
             raise Unsupported(say("the operation {name} is not known", name=name))
         return out
+
+
+class Reads(TorchFunctionMode):
+    """Within it, a model that takes values out of torch is refused: they would be constants.
+
+    Args:
+        varies: whether a tensor depends on the step's inputs.
+    """
+
+    def __init__(self, varies: Callable[[torch.Tensor], bool]) -> None:
+        super().__init__()
+        self._varies = varies
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Run a function of torch, unless it is one of `READS`."""
+        name = getattr(func, "__name__", "")
+        if name in READS and args and self._varies(args[0]):
+            text = to_say("the model takes values out of torch ({name})")
+            raise Unsupported(say(text, name=name))
+        return func(*args, **(kwargs or {}))
 
 
 class Trace(Watch):

@@ -306,7 +306,7 @@ def _agree(ours: torch.Tensor, theirs: torch.Tensor, slack: float) -> bool:
 def _record(problem: Problem, size: int) -> Statements:
     """Return the statements of a step on so many samples."""
     try:
-        from sgdstudy.training.compiled.recorder import Recorder, Trace
+        from sgdstudy.training.compiled.recorder import Reads, Recorder, Trace
     except (ImportError, AttributeError) as error:
         text = to_say("this version of torch cannot be recorded: {why}")
         raise Unsupported(say(text, why=str(error))) from error
@@ -320,7 +320,8 @@ def _record(problem: Problem, size: int) -> Statements:
     trace.notes.append(trace.told(found))
     if size in known and known[size].notes == trace.notes:
         return known[size]
-    with Recorder({"w": w, "x": x, "y": y}) as recorder:
+    recorder = Recorder({"w": w, "x": x, "y": y})
+    with Reads(recorder.writer.varies), recorder:
         loss, gradient, prediction = problem.differentiated(w, x, y)
     if problem.has_classes:
         recorder.writer.write_right(prediction, y)
