@@ -383,6 +383,8 @@ class _Walk:
                     parts = str, (parts, getattr(value, "__wrapped__", None))
                 made, given, *rest = parts
                 state, items, pairs = (*rest, None, None, None)[:3]
+                if isinstance(value, functools.partial):  # its dict is made once it is asked for
+                    state = (*state[:3], state[3] or None)
                 items, pairs = list(items or ()), list(pairs or ())
         except Exception:
             raise self._unseen(f"an object of type {type(value).__name__}") from None

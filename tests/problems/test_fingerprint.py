@@ -924,3 +924,30 @@ def test_another_process_finds_the_same():
         found.append(done.stdout.split())
     assert len(found[0]) == len(MAKERS) + len(HOLDERS) * len(VALUES)
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("make", [functools.partial, functools.partialmethod])
+def test_looking_at_a_partial_makes_no_other_of_it(make):
+    """As it was seen: every combination of a sweep ran anew, since its dict was asked for."""
+    value = make(takes, scale=2.0)
+    before = fingerprint(value)
+    assert vars(value) == {} or make is functools.partialmethod
+    assert fingerprint(value) == before
+    value.note = "own"  # what somebody puts there is told
+    assert fingerprint(value) != before
+
+
+def test_training_leaves_the_parts_of_a_problem_as_they_are():
+    """So that runs of one problem are told apart by their settings alone."""
+    x = torch.linspace(-1, 1, 20)
+    losses = [functools.partial(torch.nn.functional.huber_loss, reduction="none", delta=0.5)]
+    losses += [torch.nn.HuberLoss(reduction="none"), lambda f, y: (f - y).abs() ** 3, "mse"]
+    for loss in losses:
+        net = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Flatten(0))
+        for one in (
+            ss.Problem(x, x, lambda w, x: w[0] * x, loss, w_init=[0.1]),
+            ss.Problem(x[:, None], x, net, loss),
+        ):
+            before = {name: fingerprint(part) for name, part in one.parts.items()}
+            ss.train(one, lr=0.1, batch_size=5, epochs=10, seeds=[0, 1])
+            assert {name: fingerprint(part) for name, part in one.parts.items()} == before
