@@ -81,10 +81,12 @@ class Repeats:
             self._look(*self._first)
             last = len(recorded.w) - 2  # with vectors
             ways = np.nan_to_num(recorded.norms[2, :: recorded.every].max(1), posinf=0.0)
-            for s in sorted({last, int(ways.argmax())}):  # the last step, and the farthest one
+            # the last step, and where the model itself is called the farthest one
+            for s in {last} if self.compiled else {last, int(ways.argmax())}:
                 at = self._batch(samples, int(starts[s]), int(sizes[s * recorded.every]))
-                self._require_unwritten(recorded.w[s], at)
                 self._require_still(recorded.w[s], at)
+                if s == last:
+                    self._require_unwritten(recorded.w[s], at)
 
     def _look(self, w: torch.Tensor, batch: Any, then: torch.Tensor) -> None:
         now = self._losses(w, batch)
@@ -100,19 +102,19 @@ class Repeats:
             raise _changed("another loss than at the beginning")
 
     def _require_still(self, w: torch.Tensor, batch: Any) -> None:
-        """Refuse a model that by now draws or counts, as where parameters are large."""
-        if not _same_values(*(self._losses(w, batch) for _ in range(2))):
-            raise _changed("two losses")
-
-    def _require_unwritten(self, w: torch.Tensor, batch: Any) -> None:
-        """Refuse a model that by now writes into its parameters, as where they are large."""
+        """Refuse a model that by now draws, counts or writes, as where parameters are large."""
         given = w.clone()
-        self._losses(given, batch)
+        once = self._losses(given, batch)
         if not _same_values(given, w):
             raise InputError(
                 "the model changes its parameters where they are now; let it make new values, as "
                 "w.clamp(max=1) instead of w.clamp_(max=1)"
             )
+        if not _same_values(once, self._losses(given, batch)):
+            raise _changed("two losses")
+
+    def _require_unwritten(self, w: torch.Tensor, batch: Any) -> None:
+        """Refuse a module that by now writes into its parameters."""
         if isinstance(model := self.problem.model, Functional):
             for r in range(min(len(w), MOST_ALONE)):
                 x = self.problem.x if batch is None else batch[0][r]
