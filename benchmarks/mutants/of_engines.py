@@ -83,6 +83,21 @@ OPERATIONS = Group(
             "images are padded by ones",
         ),
         (
+            "            if kept <= 0:  # all of it is cut off\n                return\n",
+            "",
+            "where all of a tensor is cut off something is written all the same",
+        ),
+        (
+            "value = value.narrow(-1 - k, max(-before, 0), kept)",
+            "value = value.narrow(-1 - k, 0, kept)",
+            "what is cut off at the front is cut off at the end",
+        ),
+        (
+            'self._pointwise("clone", out.diagonal(*which), (gradient,), {})',
+            'self._pointwise("clone", out.diagonal(), (gradient,), {})',
+            "the gradient of any diagonal goes to the main one",
+        ),
+        (
             '"threshold_backward": "({1} <= {2} ? V0 : {0})"',
             '"threshold_backward": "({1} < {2} ? V0 : {0})"',
             "where a unit is off its gradient goes on",
@@ -217,6 +232,21 @@ RECORDER = Group(
             "        if func._schema.is_mutable:\n            self._convolutions.forget(tensors)\n",
             "",
             "an image that was written into is seen as it was",
+        ),
+        (
+            "if name in READS and args and self._varies(args[0]):",
+            "if False and self._varies(args[0]):",
+            "values that leave torch are those of the first step for ever",
+        ),
+        (
+            " or func._schema.is_mutable  # `prims.copy_to` has no underscore",
+            "",
+            "what is copied into a part of a tensor is a constant",
+        ),
+        (
+            "if not all(tensor.numel() for tensor in [*tensors, values]):",
+            "if False:",
+            "tensors without elements are written",
         ),
         (
             "given = self.told(args), self.told(tuple(kwargs.items()))",
@@ -361,8 +391,18 @@ FINGERPRINT = Group(
 
 TRIAL = Group(
     "problems/trial.py",
-    "torch_state own_losses",
+    "torch_state own_losses bad_input",
     [
+        (
+            "_ungraded(what, called) if call else undrawn(what, called)",
+            "called() if call else undrawn(what, called)",
+            "a loss that cannot be evaluated is refused by torch, in the run",
+        ),
+        (
+            '        if not value.requires_grad:\n            raise InputError(f"{what} returns',
+            '        if False:\n            raise InputError(f"{what} returns',
+            "a loss without a gradient is told of by torch",
+        ),
         (
             "own = [value.detach().clone().requires_grad_(",
             "own = [value.detach().requires_grad_(",
@@ -383,8 +423,13 @@ TRIAL = Group(
 
 TORCH_MODULE = Group(
     "problems/torch_module.py",
-    "frozen torch_state saved",
+    "torch_module frozen torch_state saved",
     [
+        (
+            "self._source, self._module = module, _apart(module)",
+            "self._source, self._module = module, module",
+            "what a module keeps of its calls is in the user's problem, which cannot be copied",
+        ),
         (
             "for name, value in module.named_parameters() if value.requires_grad}",
             "for name, value in module.named_parameters()}",

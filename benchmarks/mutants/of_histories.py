@@ -227,6 +227,16 @@ REPEATS = Group(
     [
         ("self._steps += len(sizes)", "self._steps += 1", "chunks are counted for steps"),
         (
+            "if self._steps >= min(self._due, max(self.n_steps, FIRST_LOOK)):",
+            "if self._steps >= self._due:",
+            "what begins after the last look passes",
+        ),
+        (
+            "if not _same_values(once, self._losses(given, batch)):",
+            "if False:",
+            "what draws where parameters are large passes",
+        ),
+        (
             "                trial.put_back(self._before)\n",
             "",
             "a run that is refused leaves the global generators elsewhere",

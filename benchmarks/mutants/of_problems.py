@@ -614,6 +614,31 @@ BINDINGS = Group(
             "if part not in found:",
             "only what is gone counts as changed",
         ),
+        (
+            "alive = [(variable.holder(), variable, uses) for variable, uses in _living(owner)]",
+            "alive = [(None, variable, uses) for variable, uses in _living(owner)]",
+            "a function may be garbage by the time that its variable is looked at",
+        ),
+        (
+            "while fresh := [item for value in self._holders for item in self._held(value)]:",
+            "while fresh := []:",
+            "functions that objects hold are not looked at",
+        ),
+        (
+            "        for _, default in _defaults(function):\n            self.add(default)\n",
+            "",
+            "functions in defaults are not looked at",
+        ),
+        (
+            "return name not in SETTERS",
+            "return True",
+            "what a method sets from outside counts as changed by functions",
+        ),
+        (
+            "if function not in self._methods or self._is_called(*self._methods[function]):",
+            "if True:",
+            "what a setter changes counts as changed by functions",
+        ),
         ("DEEPEST = 4", "DEEPEST = 1", "what lies in an object of an object may change"),
         (
             "        for name, default in _defaults(value):\n"
