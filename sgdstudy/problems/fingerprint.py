@@ -201,6 +201,8 @@ class _Walk:
 
     def _array(self, value: Any) -> None:
         cls = type(value)
+        if isinstance(value, torch.Tensor) and (value.is_nested or value.is_quantized):
+            raise self._unseen("a nested or quantized tensor")
         self._write(str(value.dtype), str(tuple(value.shape)))
         self._within("'s class", cls)
         attributes = dict(getattr(value, "__dict__", {}))
@@ -219,8 +221,6 @@ class _Walk:
             return
         try:
             if isinstance(value, torch.Tensor):
-                if value.is_quantized:
-                    raise TypeError("it is quantized")
                 self._write(str(value.requires_grad))
                 flat = value.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
                 # torch cannot view an empty tensor as bytes

@@ -463,6 +463,19 @@ def test_what_nothing_shows_is_said_in_one_line(value):
     assert one_line(error)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # one is a prototype, the other is to go
+@pytest.mark.parametrize("kind", ["nested", "quantized"])
+def test_tensors_whose_numbers_are_not_all_are_unseen(kind):
+    """As it was seen: 1 in steps of 0.1 and 2 in steps of 0.2 were one."""
+    if kind == "nested":
+        value = torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])
+    else:
+        value = torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.quint8)
+    with pytest.raises(Unseen, match="nested or quantized") as error:
+        fingerprint(closure(value), "the model")
+    assert one_line(error)
+
+
 def test_a_module_that_is_asked_by_name_may_be_asked_for_anything():
     script = space(1)
     exec("def asks(w, x): return getattr(helper, 'SCALE') * x", vars(script))
