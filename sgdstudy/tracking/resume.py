@@ -108,6 +108,11 @@ def find_former(
             "no run of it can be gone on with; what there is is of another version of the code, "
             "or of torch"
         )
+    elif next(_ended_runs(store, study, arm, {}), None):
+        why = say(
+            "no run of it can be gone on with; what there is had other settings, data, functions "
+            "or first parameters"
+        )
     log.warning("%s", say("{name} starts from the beginning: {why}", name=arm, why=why))
     return None
 

@@ -598,7 +598,7 @@ def test_a_checkpoint_holds_arrays_without_numbers(tmp_path):
 @pytest.mark.slow
 def test_another_configuration_is_not_gone_on_with(shared, caplog):
     killed(shared, "other", arm_of(**EAGER, epochs=60), 1)
-    begins_anew(shared, "other", arm_of(**EAGER, epochs=60, lr=0.2), caplog, "no run of it")
+    begins_anew(shared, "other", arm_of(**EAGER, epochs=60, lr=0.2), caplog, "other settings, data")
     begins_anew(shared, "other", arm_of(**COMPILED, epochs=60), caplog, "(engine)")
 
 
