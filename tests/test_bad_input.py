@@ -345,6 +345,7 @@ CALLS = {
             ({"options": {"params": 1}, "optimizer": Lion}, "unknown option of Lion 'params'"),
             ({"optimizer": "Lion"}, "a class of your own is given itself, not its name"),
             ({"optimizer": SGD}, "give optimizer=torch.optim.SGD and lr=0.1"),
+            ({"optimizer": torch.optim.LBFGS(MODULE.parameters())}, "=torch.optim.LBFGS and lr=1"),
             ({"optimizer": Lion(MODULE.parameters())}, "give optimizer=Lion and lr=0.1"),
             (
                 {"schedule": "StepLR"},

@@ -175,7 +175,8 @@ def settle(optimizer: Any, lr: Any, options: Mapping[str, Any]) -> tuple[Any, fl
     if not isinstance(optimizer, str):
         if isinstance(optimizer, torch.optim.Optimizer):
             kind, lr = type(optimizer), own_optimizer.lr_of(optimizer)
-            own = "torch.optim." * (kind in KINDS) + kind.__name__
+            theirs = getattr(torch.optim, kind.__name__, None) is kind
+            own = "torch.optim." * theirs + kind.__name__
             raise InputError(
                 f"the optimizer is made already, and every replica needs its own: give "
                 f"optimizer={own}" + f" and lr={lr:g}" * math.isfinite(lr)
