@@ -30,7 +30,7 @@ from torch.utils.data import (
 )
 
 from sgdstudy.errors import InputError, quoted, reason
-from sgdstudy.language import say
+from sgdstudy.language import say, to_say
 
 log = logging.getLogger("sgdstudy")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -176,7 +176,7 @@ def note_batches(x: Any) -> None:
     batches = x.batch_sampler if isinstance(x, DataLoader) else None
     if isinstance(batches, BatchSampler) and 1 < batches.batch_size < len(x.dataset):
         size, also = batches.batch_size, ", drop_last=True" * batches.drop_last
-        text = "the DataLoader's {given} is not used: give {given} to the training"
+        text = to_say("the DataLoader's {given} is not used: give {given} to the training")
         log.warning("%s", say(text, given=f"batch_size={size}{also}"))
 
 
