@@ -270,7 +270,8 @@ if __name__ == "__main__":
     STUDY.main()
 
 # %% [markdown]
-# `ss.run` trains the arms and tracks them in MLflow; `sgdstudy ui` shows them.
+# `ss.run` trains the arms and tracks them in MLflow; `sgdstudy ui` shows them. A number of several
+# seeds is their median, a measured value: of two middle ones the lower.
 
 # %%
 result = ss.run("sam_study.py")
@@ -281,8 +282,8 @@ runs[["arm", "lr", "full_loss", "right_score", "test_right_score", "status"]]
 # ## 7. A sweep over your own option, and going on with it
 #
 # The command is `sgdstudy sweep sam_study.py --grid rho=0,0.1`. To see: another number for each
-# rho. What makes a run another one are the script's options, its code, and all that its functions
-# hold, wherever it is read.
+# rho: the median over the seeds, which of two is the lower value. What makes a run another one are
+# the script's options, its code, and all that its functions hold, wherever it is read.
 
 # %%
 quiet = {"progress": False}  # no bar in this page

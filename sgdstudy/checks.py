@@ -56,6 +56,14 @@ def number(
     return found
 
 
+def made(what: str, value: Any) -> Any:
+    """Return what was made of a class; the class itself is an `InputError`."""
+    if isinstance(value, type):
+        name = value.__name__
+        raise InputError(f"{what} is the class {name}: give what is made of it, as {name}(...)")
+    return value
+
+
 def _must(name: str, allowed: str, value: Any) -> str:
     return say(
         "{name} must be {allowed}, got {given}", name=name, allowed=allowed, given=quoted(value)

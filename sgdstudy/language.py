@@ -36,6 +36,7 @@ MINUS = "−"
 GROUPED = 10_000  # from here on digits stand in groups of three
 PLAIN = (1e-4, 1e6)  # numbers between these are written without a power of ten
 LEAST_PART = 3  # letters of a name's part, by which it is found
+NO_NAMES: Mapping[str, str] = {}
 LONGEST_LIST = 400  # characters of the names that are allowed
 DIGITS = 3  # that count, where a text does not say how many
 LINE = re.compile(r'(?:(msgctxt|msgid|msgid_plural|msgstr|msgstr\[\d+\])\s+)?(".*")')
@@ -226,10 +227,13 @@ def _of_windows() -> str:
     return ""
 
 
-def unknown(kind: str, given: object, allowed: Iterable[str]) -> InputError:
+def unknown(
+    kind: str, given: object, allowed: Iterable[str], elsewhere: Mapping[str, str] = NO_NAMES
+) -> InputError:
     """Build the error for a name that is not in an open list, suggesting the nearest one.
 
-    Of a path its last part counts; a part of a name is near it, as is another spelling.
+    Of a path its last part counts; a part of a name is near it, as is another spelling, and what
+    the same is called `elsewhere`.
 
     >>> with speaking("en"):
     ...     print(unknown("order", "shufle", ["sequential", "shuffle"]))
@@ -240,7 +244,7 @@ def unknown(kind: str, given: object, allowed: Iterable[str]) -> InputError:
     """
     names = list(allowed)
     word = PurePath(given).stem.lower() if isinstance(given, str) else ""
-    lower = {name.lower(): name for name in names}
+    lower = {name.lower(): name for name in names} | dict(elsewhere)
     near = [lower[each] for each in difflib.get_close_matches(word, lower, n=1)]
     if not near and len(word) >= LEAST_PART:
         near = [name for each, name in lower.items() if word in each]

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import sgdstudy as ss
 from sgdstudy.studies.workers import collect_seldom
+from sgdstudy.training import engines
 
 os.environ["SGDSTUDY_LANG"] = "en"  # whatever the locale of who runs the tests
 if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "nice"):  # not on Windows
@@ -93,6 +94,12 @@ def store(empty_store, tmp_path, no_server):
     folder = tmp_path / "mlruns"
     shutil.copytree(empty_store, folder)
     return str(folder)
+
+
+@pytest.fixture(autouse=True)
+def nothing_told():
+    """What is told once in a process, each test is told."""
+    engines.tell.cache_clear()
 
 
 def call(*words):

@@ -91,6 +91,24 @@ def several(generator):
     return torch.zeros(1) if generator.initial_seed() == 0 else torch.zeros(2)
 
 
+def draws(n):
+    return lambda generator: torch.randn(n, generator=generator)
+
+
+def picked(logits, y):
+    return -logits.log_softmax(1).gather(1, y[:, None]).squeeze(1)
+
+
+class Lion(torch.optim.SGD):
+    def __init__(self, params, lr=0.1, betas=(0.9, 0.99), weight_decay=0.0):
+        super().__init__(params, lr=lr, weight_decay=weight_decay)
+
+
+MODULE, WHOLE = torch.nn.Linear(1, 1), np.arange(20) % 3
+ONE = torch.nn.Sequential(torch.nn.Unflatten(0, (-1, 1)), MODULE)
+OF_MODULE = {"model": torch.nn.Sequential(ONE[0], torch.nn.Linear(1, 3)), "w_init": None}
+SGD = torch.optim.SGD(MODULE.parameters(), lr=0.1)
+
 # what is called -> (the bad argument, words that the message has)
 NAMES = [
     (None, "not None"),
@@ -166,6 +184,21 @@ CALLS = {
             ({"penalty": lambda w, n=[]: n.append(0) or (w + len(n)).sum()}, "two results"),
             ({"penalty": lambda w: (w // 1).sum()}, "the gradient of the penalty failed"),
             ({"penalty": lambda w: NoWayBack.apply(w).sum()}, "ValueError: no way back"),
+            ({"x": MODULE, "y": X, "model": X}, "x of the data is a module: the order is Problem("),
+            ({"y": MODULE, "model": X}, "y of the data is a module: the order is Problem("),
+            ({"test": (X, MODULE)}, "y of the test data is a module"),
+            ({"model": torch.nn.Linear}, "model is the class Linear: give what is made of it, as"),
+            ({"loss": torch.nn.MSELoss}, "loss is the class MSELoss: give what is made of it, as"),
+            ({"penalty": torch.nn.L1Loss}, "penalty is the class L1Loss: give what is made"),
+            ({"loss": fails}, "'; called with predictions (B,) and targets (B,)"),
+            (
+                OF_MODULE | {"loss": picked, "y": WHOLE + 1},
+                "with predictions (B, 3) and targets (B,)",
+            ),
+            (OF_MODULE | {"w_init": draws(10)}, "w_init has 10 numbers, the module has 6 to train"),
+            (OF_MODULE | {"w_init": np.zeros(7)}, "has 7 numbers, the module has 6 to train"),
+            (OF_MODULE | {"model": ONE}, "give y[:, None], or put nn.Flatten(0) behind the model"),
+            ({"y": X[:, None]}, "needs equal shapes: give y[:, 0]"),
             ({"exact": "no"}, "exact is True or False, not 'no'"),
             ({"exact": None}, "exact is True or False, not None"),
             ({"exact": 1}, "exact is True or False, not 1"),
@@ -294,7 +327,38 @@ CALLS = {
             ({"optimizer": pd.Series([1, 2])}, "a name or a factory"),
         ],
     ),
-    "TrainConfig.of": (ss.TrainConfig.of, [({"lrr": 1}, "did you mean 'lr'?")]),
+    "TrainConfig.of": (
+        ss.TrainConfig.of,
+        [
+            ({"lrr": 1}, "did you mean 'lr'?"),
+            ({"learning_rate": 0.1}, "did you mean 'lr'?"),
+            ({"momentum": 0.9}, "an option of the optimizer: give options={'momentum': 0.9}"),
+            ({"betas": (0, 0), "optimizer": "AdamW"}, "give options={'betas': (0, 0)}"),
+            ({"betas": (0, 0), "optimizer": Lion}, "give options={'betas': (0, 0)}"),
+            ({"c": 2, "optimizer": "polyak"}, "give options={'c': 2}"),
+            ({"momentum": 0.9, "optimizer": Lion}, "unknown setting 'momentum'"),
+            ({"momentum": 0.9, "optimizer": 3}, "unknown setting 'momentum'"),
+            ({"options": {"lr": 0.2}}, "lr is given as lr=0.2, not in options"),
+            ({"options": {"lr": 0.2}, "lr": 0.1, "optimizer": Lion}, "lr is given as lr=0.2"),
+            ({"options": {"lr": 0.2}, "optimizer": "polyak"}, "lr is given as lr=0.2"),
+            ({"options": {"beta": 0.9}, "optimizer": Lion}, "'betas'? Valid: betas, weight_decay"),
+            ({"options": {"params": 1}, "optimizer": Lion}, "unknown option of Lion 'params'"),
+            ({"optimizer": "Lion"}, "a class of your own is given itself, not its name"),
+            ({"optimizer": SGD}, "give optimizer=torch.optim.SGD and lr=0.1"),
+            ({"optimizer": torch.optim.LBFGS(MODULE.parameters())}, "=torch.optim.LBFGS and lr=1"),
+            ({"optimizer": Lion(MODULE.parameters())}, "give optimizer=Lion and lr=0.1"),
+            (
+                {"schedule": "StepLR"},
+                "StepLR needs step_size: give schedule_options={'step_size': ",
+            ),
+            (
+                {"schedule": "OneCycleLR"},
+                "OneCycleLR needs max_lr: give schedule_options={'max_lr'",
+            ),
+            ({"schedule": "CyclicLR"}, "schedule_options={'base_lr': ..., 'max_lr': ...}"),
+            ({"measures": {"a": torch.nn.L1Loss}}, "the measure 'a' is the class L1Loss: give"),
+        ],
+    ),
     "train": (
         train,
         [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import mmap
 import numbers
 import warnings
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
+from torch import nn
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -28,7 +30,9 @@ from torch.utils.data import (
 )
 
 from sgdstudy.errors import InputError, quoted, reason
+from sgdstudy.language import say, to_say
 
+log = logging.getLogger("sgdstudy")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 WHOLE = {getattr(torch, f"{u}int{bits}") for u in ("", "u") for bits in (8, 16, 32, 64)}
 READABLE = {*DTYPES.values(), *WHOLE, torch.bool}
@@ -58,9 +62,11 @@ class Held:
 
 
 def pair(test: Any) -> tuple[Any, Any]:
-    """Return test data as x and y."""
+    """Return test data as x and y; of a Dataset or a DataLoader y is None, as of the data."""
+    if isinstance(test, (Dataset, DataLoader)):
+        return test, None
     if not isinstance(test, (tuple, list)) or len(test) != 2:
-        raise InputError(f"test is a pair (x, y) or None, not {quoted(test)}")
+        raise InputError(f"test is a pair (x, y), a Dataset or None, not {quoted(test)}")
     return test[0], test[1]
 
 
@@ -70,6 +76,9 @@ def samples(x: Any, y: Any, loss: Any, what: str) -> tuple[torch.Tensor, torch.T
     The dtype is float64 where x is, or where x or y hold a value that float32 does not hold
     exactly; else float32. Maps of files and data of more than `COPIED` bytes are not copied.
     """
+    for name, values in (("x", x), ("y", y)):
+        if isinstance(values, nn.Module):
+            raise InputError(f"{name} of {what} is a module: the order is Problem(x, y, model)")
     x, y = _of_dataset(x, y, what)
     given = {"x": x, "y": y}
     x, y = (as_tensor(values, f"{name} of {what}") for name, values in given.items())
@@ -160,6 +169,15 @@ def _require_plain(loader: DataLoader[Any], what: str) -> None:
             f"x of {what} is a DataLoader with its own {own[0]}, which is not called: its Dataset "
             f"is read item by item; give arrays, and order=... and batch_size=... to the training"
         )
+
+
+def note_batches(x: Any) -> None:
+    """Say in one line that batches of a size which a DataLoader was given are not used."""
+    batches = x.batch_sampler if isinstance(x, DataLoader) else None
+    if isinstance(batches, BatchSampler) and 1 < batches.batch_size < len(x.dataset):
+        size, also = batches.batch_size, ", drop_last=True" * batches.drop_last
+        text = to_say("the DataLoader's {given} is not used: give {given} to the training")
+        log.warning("%s", say(text, given=f"batch_size={size}{also}"))
 
 
 def _takes_all(sampler: Any, dataset: Any) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sgdstudy.errors import InputError, failed
+from sgdstudy.errors import InputError, failed, quoted
 from sgdstudy.problems import together, trial
 from sgdstudy.problems.torch_state import own_state
 
@@ -218,9 +218,17 @@ class Evaluation:
                     self.predict(row, part[None])[0] for part in x.split(self._size_of_part(x))
                 ]
                 try:
-                    values[i] = float(function(torch.cat(parts), y.clone()))
+                    found = function(torch.cat(parts), y.clone())
                 except Exception as error:
                     raise failed(f"the measure {name!r}", error) from error
+                try:
+                    values[i] = float(found)
+                except Exception as error:  # whatever its own `__float__` does
+                    is_array = isinstance(found, (np.ndarray, torch.Tensor))
+                    given = f"shape {tuple(found.shape)}" if is_array else quoted(found)
+                    raise InputError(
+                        f"the measure {name!r} returned {given}; expected one number"
+                    ) from error
         return values
 
     def _penalised(self, loss: torch.Tensor, w: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from sgdstudy import checks
 from sgdstudy.errors import InputError, quoted
 from sgdstudy.language import unknown
 from sgdstudy.problems import together
@@ -100,7 +101,7 @@ def resolve(loss: Any) -> BatchLoss:
             raise unknown("loss", loss, LOSSES)
         return LOSSES[loss]
     if callable(loss):
-        return per_sample(loss)
+        return per_sample(checks.made("loss", loss))
     raise InputError(
         f"loss is a name or a callable, not {quoted(loss)}. Valid: {', '.join(LOSSES)}"
     )

@@ -28,7 +28,7 @@ def resolve(penalty: Any) -> Penalty | None:
     if penalty is None:
         return None
     if callable(penalty):
-        return _of_rows(penalty)
+        return _of_rows(checks.made("penalty", penalty))
     if not isinstance(penalty, (tuple, list)) or len(penalty) != 2:
         raise InputError(f"penalty is as ('l2', 0.01), or a function of w, not {quoted(penalty)}")
     total = SUMS[checks.choice("penalty", penalty[0], SUMS)]

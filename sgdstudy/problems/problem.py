@@ -31,8 +31,9 @@ class Problem(Evaluation):
 
     Args:
         x: inputs `(d,)` or `(d, n)`, array or tensor; or a Dataset of pairs, or a DataLoader of
-            one, where y is None: each item is read once. Whole numbers reach a module that fails on
-            floats, as embeddings do, as int64.
+            one, where y is None: each item is read once; `batch_size` and `drop_last` are settings
+            of the training. Whole numbers reach a module that fails on floats, as embeddings do,
+            as int64.
         y: targets `(d,)` or `(d, m)`, or integer classes `(d,)` for `cross_entropy`. A callable
             loss gets them as floats; as int64 where they are whole and it fails on floats.
         model: `f(w, x)` for one parameter vector w `(p,)` and a batch x, or an `nn.Module`, whose
@@ -46,7 +47,8 @@ class Problem(Evaluation):
             `torch.manual_seed(s)`, in float32; see `torch_module.resetting`. None: see `w_init`.
         w_true: `(p,)`, the parameters that made the data, where known. Where they drift, a callable
             from the numbers of steps taken `(S,)` to the parameters by then, `(S, p)`.
-        test: `(x, y)` held out; its loss is recorded at the end of every epoch.
+        test: `(x, y)` held out, or a Dataset or DataLoader of pairs; its loss is recorded at the
+            end of every epoch.
         stream: `callable(generator)`, called once per seed, returning an iterator of blocks
             `(x, y)` of any length, which `order="stream"` trains on; each sample is seen once, and
             none is stored. x and y above are then a sample of it: the data of the full loss, and
@@ -80,7 +82,7 @@ class Problem(Evaluation):
         loss: Any = "mse",
         w_init: Any = None,
         w_true: Any = None,
-        test: tuple[Any, Any] | None = None,
+        test: Any = None,
         stream: Callable[[torch.Generator], Iterator[tuple[Any, Any]]] | None = None,
         name: str = "custom",
         penalty: Any = None,
@@ -102,7 +104,7 @@ class Problem(Evaluation):
             self.model = Functional(self.source, self.x, self._trained)
             self._module_init = self.model.w
         elif callable(model):
-            self.model = model
+            self.model = checks.made("model", model)
         else:
             raise InputError(f"model is f(w, x) or an nn.Module, not {quoted(model)}")
         if not (stream is None or callable(stream)):
@@ -123,6 +125,9 @@ class Problem(Evaluation):
                 "generator that it is given, and from no other"
             )
         self.p = len(first[0])
+        held = sum(shape.numel() for shape in self._trained.values())
+        if self._trained and held != self.p:
+            raise InputError(f"w_init has {self.p} numbers, the module has {held} to train")
         if self.w_true is not None and len(self.w_true) != self.p:
             raise InputError(f"w_true has {len(self.w_true)} values, w_init has {self.p}")
         self._try()
@@ -132,6 +137,7 @@ class Problem(Evaluation):
     def _read(self, x: Any, y: Any, test: Any) -> None:
         """Take over the data."""
         self.x, self.y = data.samples(x, y, self.loss, "the data")
+        data.note_batches(x)
         self.test: tuple[torch.Tensor, torch.Tensor] | None = None
         if test is not None:
             held_out = data.samples(*data.pair(test), self.loss, "the test data")

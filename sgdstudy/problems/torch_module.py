@@ -236,7 +236,10 @@ def resetting(
             resets[id(part)] = reset
             reached |= {f"{at}.{name}" if at else name for name, _ in part.named_parameters()}
     if missing := [name for name in names if name not in reached]:
-        raise InputError(f"{missing[0]!r} belongs to no layer with reset_parameters; {HOW}")
+        inner = fresh.get_submodule(missing[0].rpartition(".")[0])
+        own = "" if type(inner).__module__.startswith("torch.") else type(inner).__name__
+        also = f", or give {own} a method reset_parameters" if own else ""
+        raise InputError(f"{missing[0]!r} belongs to no layer with reset_parameters; {HOW}{also}")
 
     def start(generator: torch.Generator) -> torch.Tensor:
         with torch.random.fork_rng(devices=[]):

@@ -69,7 +69,9 @@ def check(problem: Tried, all_x: torch.Tensor, all_y: torch.Tensor, n: int = TRI
     except InputError:
         raise
     except Exception as error:
-        raise failed(name, error) from error
+        shapes = _of_batch(prediction.shape[1:]), _of_batch(y.shape[1:])
+        called = "; called with predictions {} and targets {}".format(*shapes)
+        raise InputError(f"{failed(name, error)}{called}") from error
 
 
 def require_gradient(
@@ -140,6 +142,10 @@ def _check_shapes(
         fits, needs = len(shape) == 2 and shape[0] == n, "(B, classes)"
     else:
         fits, needs = shape == tuple(y.shape), "equal shapes"
+        if (shape, tuple(y.shape)) == ((n, 1), (n,)):
+            needs += ": give y[:, None], or put nn.Flatten(0) behind the model"
+        elif (shape, tuple(y.shape)) == ((n,), (n, 1)):
+            needs += ": give y[:, 0]"
     if not fits:
         raise InputError(
             f"the model returns shape {shape} for {n} samples whose targets have shape "

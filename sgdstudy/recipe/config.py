@@ -21,6 +21,7 @@ from sgdstudy.recipe import columns, groups, orders, own_columns, phases, rules,
 from sgdstudy.recipe import stop as stops
 
 ENGINES = ("auto", "eager", "compiled")
+ELSEWHERE = {"learning_rate": "lr", "eta": "lr", "minibatch": "batch_size", "scheduler": "schedule"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +77,8 @@ class TrainConfig:
             (what is measured of time left out; with `evaluate_every`, what the batches say), and
             returns True to stop.
         patience: at how many ends of epochs in a row the stop rule has to hold.
-        seeds: one replica each.
+        seeds: one replica each. A number is that one seed: `seeds=4` is seed 4, `seeds=range(4)`
+            are four (of a sweep, `seeds=4` are the seeds 0 to 3).
         dtype: `float32` or `float64`; None keeps the data's.
         device: where to train, as `cpu` or `cuda`.
         engine: `eager`, `compiled`, or `auto`: compiled where a run is long enough to pay for it.
@@ -202,9 +204,12 @@ class TrainConfig:
     def of(cls, **settings: Any) -> TrainConfig:
         """Return the settings given by keyword; an unknown one is an `InputError`."""
         allowed = [f.name for f in fields(cls)]
-        for name in settings:
+        for name, value in settings.items():
             if name not in allowed:
-                raise unknown("setting", name, allowed)
+                if name in rules.options_of(settings.get("optimizer", cls.optimizer)):
+                    given = f"options={{{name!r}: {quoted(value)}}}"
+                    raise InputError(f"{name} is an option of the optimizer: give {given}")
+                raise unknown("setting", name, allowed, ELSEWHERE)
         return cls(**settings)
 
     def check(self, problem: Problem) -> None:

@@ -52,6 +52,7 @@ def checked_measures(measures: Any) -> dict[str, Any]:
                 f"a measure is a word and a function of predictions and targets, as "
                 f"{{'error': f}}, not {quoted({name: function})}"
             )
+        checks.made(f"the measure {name!r}", function)
     return dict(measures)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -54,7 +54,7 @@ def build(
             an optimiser of these parameters.
     """
     takes, needs = _arguments(factory, "lr")
-    _check_options(factory, options)
+    check_options(name_of(factory), options, options_of(factory))
     if not needs:
         try:
             made = _called(factory, params, options)
@@ -135,15 +135,38 @@ def _arguments(factory: Callable[..., Any], name: str) -> tuple[bool, bool]:
     return any(p.kind is p.VAR_KEYWORD for p in known.values()), False
 
 
-def _check_options(factory: Factory, options: Mapping[str, Any]) -> None:
+def options_of(factory: Factory) -> list[str]:
+    """Return the names of the options that a class or factory takes, `**` for any."""
+    try:
+        known = list(inspect.signature(factory).parameters.values())
+    except (TypeError, ValueError):
+        return []
+    named = [p.name for p in known[1:] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    some = ["**"] if any(p.kind is p.VAR_KEYWORD for p in known) else []
+    return [name for name in named if name != "lr"] + some
+
+
+def check_options(name: str, options: Mapping[str, Any], allowed: Sequence[str]) -> None:
+    """Raise `InputError` where an optimiser takes no such option, or one is not finite.
+
+    Args:
+        name: of the optimiser.
+        options: given to it.
+        allowed: the options that it takes; `**`: any.
+    """
     for option, value in options.items():
-        if option in ("params", "lr") or not _arguments(factory, option)[0]:
+        if option == "lr":
+            raise InputError(f"lr is given as lr={quoted(value)}, not in options")
+        if not allowed:
             raise InputError(
-                f"the optimizer {name_of(factory)!r} takes no option {quoted(option)}; options go "
+                f"the optimizer {name!r} takes no option {quoted(option)}; options go "
                 f"to a name, a class, or a factory with arguments of these names"
             )
+        if "**" not in allowed or option == "params":
+            known = [one for one in allowed if one != "**"]
+            checks.choice(f"option of {name}", option, known)
         if isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f"{option} of {name_of(factory)} must be finite, got {value!r}")
+            raise InputError(f"{option} of {name} must be finite, got {value!r}")
 
 
 def _number(value: Any) -> float:

@@ -173,6 +173,14 @@ def settle(optimizer: Any, lr: Any, options: Mapping[str, Any]) -> tuple[Any, fl
     if not isinstance(options, Mapping):
         raise InputError(f"options is a dict, as {{'momentum': 0.9}}, not {quoted(options)}")
     if not isinstance(optimizer, str):
+        if isinstance(optimizer, torch.optim.Optimizer):
+            kind, lr = type(optimizer), own_optimizer.lr_of(optimizer)
+            theirs = getattr(torch.optim, kind.__name__, None) is kind
+            own = "torch.optim." * theirs + kind.__name__
+            raise InputError(
+                f"the optimizer is made already, and every replica needs its own: give "
+                f"optimizer={own}" + f" and lr={lr:g}" * math.isfinite(lr)
+            )
         if not callable(optimizer):
             raise InputError(
                 f"optimizer is a name or a factory params -> Optimizer, as a class is, not "
@@ -272,14 +280,11 @@ def _by_name(optimizer: str, lr: float, options: Mapping[str, Any]) -> Rule:
         return Polyak(lr, **polyak_options(options))
     _refuse_mixing(optimizer)
     if optimizer not in ELEMENT_WISE:
-        raise unknown(to_say("optimizer"), optimizer, NAMES)
+        wrong = unknown(to_say("optimizer"), optimizer, NAMES)
+        raise InputError(f"{wrong}; a class of your own is given itself, not its name")
     kind = getattr(torch.optim, optimizer)
-    known = inspect.signature(kind).parameters if options else ()
-    allowed = [name for name in known if name not in OURS]
-    for option, value in options.items():
-        checks.choice(f"option of {optimizer}", option, allowed)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f"{option} of {optimizer} must be finite, got {value!r}")
+    if options:
+        own_optimizer.check_options(optimizer, options, options_of(optimizer))
     arguments = {"foreach": False, **options}
 
     def factory(params: list[torch.Tensor]) -> torch.optim.Optimizer:
@@ -292,10 +297,19 @@ def _by_name(optimizer: str, lr: float, options: Mapping[str, Any]) -> Rule:
     return TorchOptimizer(factory)
 
 
+def options_of(optimizer: Any) -> list[str]:
+    """Return the names of the options that an optimiser takes, `**` for any."""
+    if not isinstance(optimizer, str):
+        return own_optimizer.options_of(optimizer) if callable(optimizer) else []
+    if optimizer in ELEMENT_WISE:
+        known = inspect.signature(getattr(torch.optim, optimizer)).parameters
+        return [name for name in known if name not in OURS]
+    return list(POLYAK) if optimizer == "polyak" else []
+
+
 def polyak_options(options: Mapping[str, Any]) -> dict[str, float]:
     """Return the options of `polyak`, checked, with their defaults."""
-    for option in options:
-        checks.choice("option of polyak", option, POLYAK)
+    own_optimizer.check_options("polyak", options, list(POLYAK))
     least = checks.number("least_loss", options.get("least_loss", 0.0), lambda v: True, "finite")
     return {"least_loss": least, "c": checks.number("c", options.get("c", POLYAK["c"]))}
 

@@ -104,7 +104,8 @@ def _by_name(
     name: str, options: Mapping[str, Any], n_steps: int
 ) -> Callable[[torch.optim.Optimizer], Any]:
     kind = getattr(lr_scheduler, name)
-    allowed = [k for k in inspect.signature(kind).parameters if k not in ("optimizer", "verbose")]
+    known = inspect.signature(kind).parameters
+    allowed = [k for k in known if k not in ("optimizer", "verbose")]
     for option in options:
         checks.choice(f"option of {name}", option, allowed)
     defaults: dict[str, Any] = {k: n_steps for k in LENGTHS if k in allowed}
@@ -112,6 +113,10 @@ def _by_name(
         if options.get("cycle_momentum"):
             raise InputError(f"{name} may change the step size only: leave cycle_momentum out")
         defaults["cycle_momentum"] = False
+    needed = [k for k in allowed if known[k].default is known[k].empty]
+    if missing := [k for k in needed if k not in {**defaults, **options}]:
+        given = ", ".join(f"{k!r}: ..." for k in missing)
+        raise InputError(f"{name} needs {missing[0]}: give schedule_options={{{given}}}")
     return lambda optimizer: kind(optimizer, **{**defaults, **options})
 
 

@@ -27,8 +27,9 @@ def track(
 ) -> dict[str, str]:
     """Put one or several histories into a store, as one invocation; return run ids by arm.
 
-    `ss.load_runs(study)` and the UI show them as the runs of a script; `rerun` and `--resume` need
-    a script.
+    `ss.load_runs(study)` and the UI show them as the runs of a script: of several calls those of
+    the last one, all with `ss.load_runs(study, invocation="all")`. `rerun` and `--resume` need a
+    script.
 
     Args:
         history: of one arm; or of several, by name.

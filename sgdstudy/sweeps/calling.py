@@ -51,7 +51,8 @@ def sweep(
             setting, as `lr`, `batch_size` or `optimizer.momentum` (docs/sweeps.md), or an option.
         arm: of a script, the arm whose settings change; None: its first.
         name: of what no script declares; None: that of the function, or of the arm's problem.
-        seeds: number of seeds of every combination; None: 16 of a script, else those of the arm.
+        seeds: number of seeds of every combination: 4 are the seeds 0 to 3 (of `ss.train`, the one
+            seed 4); None: 16 of a script, else those of the arm.
         record: what goes to Parquet: `epochs`, or `steps` too.
         by: the result that ranks the combinations, as `test_accuracy`, the best first; None: they
             are in the order of the grid.
@@ -62,7 +63,8 @@ def sweep(
         options: further options of the script, or arguments of the function.
 
     Returns:
-        One row per combination: its values, `status`, `run_id`, and its results by name.
+        One row per combination: its values, `status`, `run_id`, and its results by name: medians
+        over the seeds, of two middle ones the lower.
 
     Raises:
         InputError: nothing to sweep, a name or a value that is not allowed; nothing has run then.

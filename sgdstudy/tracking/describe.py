@@ -106,9 +106,9 @@ def config_hash(problem: Problem, params: dict[str, str]) -> str:
 def results(history: History) -> dict[str, float]:
     """Return the `result/` figures: medians over all seeds, with `_p10` and `_p90`.
 
-    Quantiles are values of a seed (inverse of the empirical law), so that a seed that never
-    stopped counts as later than any that did, and one that diverged as worse than any
-    (`columns.worst`); a figure that is not finite is left out.
+    Quantiles are values of a seed (inverse of the empirical law; of two middle ones the lower), so
+    that a seed that never stopped counts as later than any that did, and one that diverged as worse
+    than any (`columns.worst`); a figure that is not finite is left out.
     """
     ended = history.stop_reason != "diverged"
     full_loss, gradient = history.problem.full(history.w.astype(float))

@@ -59,10 +59,11 @@ def load_runs(
     Returns:
         The columns `study, arm, run_id, invocation`; params as numbers, truth values or text; the
         script's own options as `option.<name>`, of a combination of a sweep those of its point;
-        `result/` metrics by their names; predictions as `predicted_<name>`; the claims about the
-        arm as `claim_<name>` (measured) and `claim_<name>_holds`; `stop_reason, status`. What
-        another program logged under the name of one of these is `param.<name>` or `metric.<name>`:
-        of a param and a figure that are called alike, the param is ours where it is a setting.
+        `result/` metrics by their names, medians over the seeds (of two middle ones the lower) with
+        `_p10` and `_p90` beside; predictions as `predicted_<name>`; the claims about the arm as
+        `claim_<name>` (measured) and `claim_<name>_holds`; `stop_reason, status`. What another
+        program logged under the name of one of these is `param.<name>` or `metric.<name>`: of a
+        param and a figure that are called alike, the param is ours where it is a setting.
 
     Raises:
         InputError: a study, an arm or an invocation that is not in the store.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -104,6 +104,12 @@ class Engine(Protocol):
         """
 
 
+@cache
+def tell(line: str) -> None:
+    """Warn of what is so in every run of an optimiser, once in a process."""
+    log.warning("%s", line)
+
+
 class Eager:
     """Steps by torch's autograd and torch.optim."""
 
@@ -123,7 +129,7 @@ class Eager:
                 "the optimizer {name} is not known to be element-wise: its replicas step one by one"
             )
             self.note = say(asks if self.asks else text, name=rules.name_of(config.optimizer))
-            log.warning("%s", say("{why}, which takes longer", why=self.note))
+            tell(say("{why}, which takes longer", why=self.note))
         # None: the optimiser's own
         self.rates = None if config.schedule is None else _rates(config, problem.d)
 

@@ -63,7 +63,7 @@ def train(
         trajectory: steps taken elsewhere, to be recorded; see `History.from_arrays`.
         keeper: writes checkpoints of a tracked run, and brings it to where another one stood.
         settings: `optimizer, lr, options, batch_size, order, epochs, stop, seeds, dtype, device,
-            engine, diagnostics, record_rows`.
+            engine, diagnostics, record_rows`. `seeds=4` is the one seed 4, `range(4)` are four.
 
     Returns:
         The history: `steps`, `epochs`, `w` `(R, p)`, `stop_epoch` `(R,)`, `stop_reason` `(R,)`.

@@ -326,10 +326,27 @@ class Loose(nn.Module):
         return self.scale * self.layer(x)
 
 
+class Listed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.parts = nn.ParameterList([nn.Parameter(torch.ones(1))])
+
+    def forward(self, x):
+        return self.parts[0] * x
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [
         ({"model": Loose(), "init": "default"}, "'scale' belongs to no layer"),
+        (
+            {"model": nn.Sequential(nn.Linear(1, 1), Loose()), "init": "default"},
+            "'1.scale' .*, or give Loose a method reset_parameters",
+        ),
+        (
+            {"model": Listed(), "init": "default"},
+            r"'parts.0' belongs to no layer with reset_parameters; .*as w_init=callable\(gen.*\)$",
+        ),
         (
             {"model": nn.utils.parametrizations.weight_norm(nn.Linear(1, 1)), "init": "default"},
             "param",

@@ -337,18 +337,26 @@ def test_a_loader_that_hands_out_something_else_is_refused():
 
 
 @pytest.mark.parametrize(
-    "given",
+    ("given", "batches"),
     [
-        {"shuffle": True, "batch_size": 4},
-        {"shuffle": True, "generator": torch.Generator(), "drop_last": True, "batch_size": 4},
-        {"batch_size": None},
-        {"sampler": RandomSampler(TEN), "num_workers": 0},
-        {"batch_sampler": BatchSampler(SequentialSampler(TEN), 3, False)},
+        ({"shuffle": True, "batch_size": 4}, "batch_size=4"),
+        ({"generator": torch.Generator(), "shuffle": True, "batch_size": 10}, ""),
+        ({"shuffle": True, "drop_last": True, "batch_size": 4}, "batch_size=4, drop_last=True"),
+        ({"batch_size": None}, ""),
+        ({"drop_last": True}, ""),
+        ({"sampler": RandomSampler(TEN), "num_workers": 0}, ""),
+        ({"batch_sampler": BatchSampler(SequentialSampler(TEN), 3, False)}, "batch_size=3"),
     ],
 )
-def test_a_loader_of_torchs_own_ways_is_its_dataset(given):
-    problem = ss.Problem(DataLoader(TEN, **given), None, line, w_init=[0.0, 0.0])
-    assert problem.x.tolist() == list(range(10))
+def test_a_loader_of_torchs_own_ways_is_its_dataset(given, batches, caplog):
+    """Whose batches are not used, which one line says; of test data there are none."""
+    held_out = DataLoader(TEN, batch_size=3)
+    problem = ss.Problem(
+        DataLoader(TEN, **given), None, line, w_init=[0.0, 0.0], test=held_out
+    ).replace(name="other")
+    assert problem.x.tolist() == problem.test[0].tolist() == list(range(10))
+    note = f"the DataLoader's {batches} is not used: give {batches} to the training"
+    assert caplog.messages == ([note] if batches else [])
 
 
 def test_targets_of_a_dataset_are_so_too_and_narrow_ones_stay_float32():

@@ -56,9 +56,10 @@ TENSORS = TensorDataset(torch.tensor(X), torch.tensor(C))
 
 
 @pytest.mark.parametrize("given", [TENSORS, Pairs(), DataLoader(TENSORS, 4), DataLoader(Pairs())])
-def test_a_dataset_is_its_items(given):
+@pytest.mark.parametrize("test", [Pairs(7), (Pairs(7), None), DataLoader(Pairs(7), 4)])
+def test_a_dataset_is_its_items(given, test):
     arrays = ss.Problem(X, C, linear(), loss="cross_entropy", test=(X[:7], C[:7]))
-    found = ss.Problem(given, None, linear(), loss="cross_entropy", test=(Pairs(7), None))
+    found = ss.Problem(given, None, linear(), loss="cross_entropy", test=test)
     assert found.digest == arrays.digest
     both = [ss.train(problem, **GIVEN) for problem in (arrays, found)]
     assert np.array_equal(both[0].w, both[1].w)

@@ -93,9 +93,10 @@ def test_the_store_has_them_and_a_diverged_seed_is_the_worst(store):
         ({"w0": worst}, "rename it"),
         ({"a": 3}, "a function of predictions"),
         ({"a b": worst}, "a function of predictions"),
-        ({"a": lambda f, y: f}, "the measure 'a' failed"),
+        ({"a": lambda f, y: f}, r"the measure 'a' returned shape \(.*\); expected one number"),
+        ({"a": lambda f, y: None}, "the measure 'a' returned None; expected one number"),
         ({"a": lambda f: 0.0}, "the measure 'a' failed"),
-        ({"a": lambda f, y: "text"}, "the measure 'a' failed"),
+        ({"a": lambda f, y: "text"}, "the measure 'a' returned 'text'"),
     ],
 )
 def test_what_is_no_measure_is_one_line(measures, says):

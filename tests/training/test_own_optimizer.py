@@ -212,8 +212,8 @@ REFUSED = [
     ({"optimizer": lambda p: Plain(p, lr=0.1 if p[0].any() else 0.2)}, "reads its lr off"),
     ({"optimizer": lambda p, lr: SGD(p, lr=2 * lr), "lr": 0.5}, "given lr=0.5 and uses 1"),
     ({"optimizer": Plain, "lr": float("nan")}, "lr must be positive and finite, got nan"),
-    ({"optimizer": Plain, "options": {"dampp": 1}}, "takes no option 'dampp'"),
-    ({"optimizer": Plain, "options": {"lr": 1}}, "takes no option 'lr'"),
+    ({"optimizer": Plain, "options": {"dampp": 1}}, "unknown option of Plain 'dampp'"),
+    ({"optimizer": Plain, "options": {"lr": 1}}, "lr is given as lr=1, not in options"),
     ({"optimizer": lambda p: SGD(p, lr=0.1), "options": {"momentum": 0.9}}, "takes no option"),
     ({"optimizer": Asks}, r"the step of the optimizer 'Asks' failed: NotImplementedError"),
     ({"optimizer": torch.optim.SparseAdam}, "SparseAdam"),
@@ -226,6 +226,13 @@ def test_what_is_refused(given, says):
     with pytest.raises(ss.InputError, match=says) as error:
         ss.train(CURVE, **given, **FEW)
     assert one_line(error)
+
+
+def test_that_replicas_step_one_by_one_is_said_once_of_a_class(caplog):
+    for lr in (0.01, 0.02):
+        for optimizer in (Plain, Remembers):
+            ss.train(CURVE, optimizer=optimizer, lr=lr, **(FEW | {"seeds": [0, 1]}))
+    assert [line.split()[2] for line in caplog.messages] == ["Plain", "Remembers"]
 
 
 def test_the_lr_that_a_factory_sets_may_be_said_again():

@@ -395,7 +395,7 @@ WRONG = [
     ({"lr": [0.1, -0.2]}, {}, "lr must be positive"),
     ({"momentum": [0.0, 0.9], "nesterov": [False, True]}, {}, "SGD refuses these options"),
     ({"lr": [0.1, 0.2]}, {"optimizer": lambda w: torch.optim.SGD(w, lr=1.0)}, "sets its own lr"),
-    ({"nu": [0.1, 0.2]}, {"optimizer": Own}, "takes no option 'nu'"),
+    ({"nu": [0.1, 0.2]}, {"optimizer": Own}, "unknown option of Own 'nu'"),
     ({"lr": [0.1, 0.2]}, {"color": "red"}, "color"),
     ({"lr": [0.1, 0.2]}, {"engine": "compiled", "groups": {"0.*": {"lr": 1}}}, "groups"),
 ]
