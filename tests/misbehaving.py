@@ -206,10 +206,15 @@ def deadline(seconds: float) -> Any:
     assert took < seconds, f"{took:.1f} s"
 
 
-def self_signed(path: Path) -> Path | None:
-    """Write a self-signed certificate of 127.0.0.1, and its key, into one file; return that.
+def self_signed(path: Path, host: str = "127.0.0.1", days: int = 1) -> Path | None:
+    """Write a self-signed certificate, and its key, into one file; return that.
 
     None: cryptography, which makes it, is not installed.
+
+    Args:
+        path: of the file.
+        host: the number of the machine that it is made for.
+        days: from now to its end.
     """
     try:
         from cryptography import x509
@@ -218,17 +223,17 @@ def self_signed(path: Path) -> Path | None:
     except ImportError:
         return None
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
     now = dt.datetime.now(dt.UTC)
-    place = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    place = x509.IPAddress(ipaddress.ip_address(host))
     made = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
+        .not_valid_before(now - dt.timedelta(days=9))
+        .not_valid_after(now + dt.timedelta(days=days))
         .add_extension(x509.SubjectAlternativeName([place]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())

@@ -30,6 +30,7 @@ from sgdstudy.history.checksums import (
 )
 from sgdstudy.history.files import write_parquet
 from sgdstudy.history.rows import AXIS, Rows
+from sgdstudy.history.shared import make_within, share
 
 COUNT = "rows.count"  # beside the streams: how many rows each has
 LONGEST_COUNT = 1000  # bytes
@@ -46,7 +47,7 @@ class ArrowStream:
     """
 
     def __init__(self, folder: Path, sync: bool = True, run: str = "") -> None:
-        folder.mkdir(exist_ok=True)  # in one that is there: it may have been moved
+        make_within(folder)
         self.folder, self._sync, self._run = folder, sync, run
         self._files: dict[str, Any] = {}
         self._opened: dict[str, os.stat_result] = {}  # what these are
@@ -84,6 +85,7 @@ class ArrowStream:
     def _open(self, kind: str, **how: Any) -> None:
         self._files[kind] = open(self._path(kind), "wb", **how)  # noqa: SIM115
         self._opened[kind] = os.fstat(self._files[kind].fileno())
+        share(self._path(kind))
 
     def _path(self, kind: str) -> Path:
         return self.folder / (COUNT if kind == "count" else f"{kind}.arrow")

@@ -9,20 +9,20 @@ No other command looks at them: `sgdstudy recover` tries again, `recover --disca
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sgdstudy.errors import InputError, one_line
+from sgdstudy.errors import InputError, one_line, shortened
+from sgdstudy.history.shared import make_folder, share
 from sgdstudy.language import say, to_say, unknown
 from sgdstudy.tracking import shapes
+from sgdstudy.tracking.durable import move_folder
 from sgdstudy.tracking.entries import A_KEY, KEY, ORIGIN
 from sgdstudy.tracking.places import links_in, remove_folder
 from sgdstudy.tracking.retry import reason_of
-from sgdstudy.tracking.shared import make_folder
 from sgdstudy.tracking.store import Store
 
 log = logging.getLogger("sgdstudy")
@@ -57,7 +57,8 @@ def put(store: Store, folder: Path, reason: str) -> Path:
         place = place.with_name(place.name + AGAIN)
     make_folder(place.parent)
     (folder / REASON).write_text(one_line(reason) + "\n", encoding="utf-8")
-    os.replace(folder, place)
+    share(folder / REASON)
+    move_folder(folder, place)
     return place
 
 
@@ -71,7 +72,7 @@ def listed(store: Store) -> list[Aside]:
     found = []
     for folder, told in told_in(place_of(store)):
         if is_of(store, told):
-            name = one_line(f"{told['study']}: {told['name']}")
+            name = shortened(one_line(f"{told['study']}: {told['name']}"))
             reason = say("nobody wrote down why")
             with suppress(OSError, ValueError):
                 reason = shapes.read_text(folder / REASON) or reason
@@ -92,7 +93,7 @@ def put_back(store: Store) -> None:
         make_folder(store.streams)
         place = store.streams / one.folder.name.partition(AGAIN)[0]
         try:
-            os.rename(one.folder, place)
+            move_folder(one.folder, place)
             (place / REASON).unlink(missing_ok=True)
         except OSError as error:
             if not place.exists():  # else one of this name is there: whoever looks at both sees it

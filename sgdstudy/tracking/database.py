@@ -8,7 +8,6 @@ import os
 import shutil
 import sqlite3
 import stat
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,11 +15,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from sgdstudy.errors import InputError, StoreError, shortage
+from sgdstudy.history.shared import share
 from sgdstudy.language import say, to_say
 from sgdstudy.tracking.address import sqlite_uri
 from sgdstudy.tracking.places import local_path, place_of_experiment, place_of_run
 from sgdstudy.tracking.retry import patiently, reason_of
-from sgdstudy.tracking.shared import share
+from sgdstudy.tracking.scratch import scratch
 from sgdstudy.training.interrupts import held
 
 LITTLE = 2**17  # bytes: with less room on its disk SQLite cannot even begin
@@ -55,8 +55,8 @@ def make(path: Path) -> None:
 
     for name in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        draft = Path(folder) / path.name
+    with scratch(path.parent) as folder:
+        draft = folder / path.name
         try:
             made = SqlAlchemyStore(sqlite_uri(draft), path.parent.as_uri())
         except Exception as error:

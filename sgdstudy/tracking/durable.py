@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from sgdstudy.errors import shortage
+from sgdstudy.history.shared import share
 from sgdstudy.history.stream import sync_folder
 from sgdstudy.tracking import shapes
+from sgdstudy.tracking.places import all_in, mounts_in, remove_folder
+from sgdstudy.tracking.scratch import scratch
 
 FEW, SIDE_BY_SIDE = 2, 8
 
@@ -58,9 +61,30 @@ def move(path: Path, target: Path) -> None:
             raise
         draft = target.with_name(f"{target.name}.new")  # on the other file system
         shutil.copyfile(path, draft)
+        share(draft)
         sync(draft)
         os.replace(draft, target)
         path.unlink()
+
+
+def move_folder(path: Path, target: Path) -> None:
+    """Move a folder, as `move` does a file.
+
+    A folder cannot be renamed to another file system, nor one of a lower layer of an overlay, as
+    the folders of a container's image are.
+    """
+    try:
+        os.rename(path, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV or next(mounts_in(path), None) is not None:
+            raise
+        with scratch(target.parent) as folder:
+            draft = folder / target.name
+            shutil.copytree(path, draft)
+            sync_all(all_in(draft))
+            os.rename(draft, target)
+        sync(target.parent)
+        remove_folder(path)
 
 
 def write_json(path: Path, value: Any, synced: bool = True, owner: str = "") -> None:
@@ -71,4 +95,5 @@ def write_json(path: Path, value: Any, synced: bool = True, owner: str = "") -> 
         file.flush()
         if synced:
             os.fsync(file.fileno())
+    share(draft)
     os.replace(draft, path)

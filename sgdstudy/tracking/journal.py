@@ -32,7 +32,8 @@ from typing import Any, Protocol
 from filelock import FileLock, Timeout
 
 from sgdstudy import checks
-from sgdstudy.errors import InputError, shortage
+from sgdstudy.errors import InputError, shortage, shortened
+from sgdstudy.history.shared import make_folder, make_within, share
 from sgdstudy.language import say, to_say
 from sgdstudy.tracking import aside, shapes
 from sgdstudy.tracking.durable import sync, sync_all, write_json
@@ -52,7 +53,6 @@ from sgdstudy.tracking.retry import is_away, patiently, reason_of
 from sgdstudy.tracking.runs import every_experiment, search
 from sgdstudy.tracking.scratch import let_go
 from sgdstudy.tracking.sending import Sending
-from sgdstudy.tracking.shared import make_folder
 from sgdstudy.tracking.store import Store
 
 BEGIN_SECONDS = 60.0  # a folder without opening.json may be one that is being begun
@@ -138,10 +138,11 @@ class Journal(Sending):
         new = make_folder(store.streams)
         if store.root is None:
             note_start(store.streams.parent)
-        folder.mkdir()
+        make_within(folder)
         journal = cls(store, folder, opening)
         journal._tried, journal.later = False, later
         journal._lock.acquire()
+        share(folder / "lock")
         about = {"store": store.shown, **vars(opening)}
         write_json(folder / "opening.json", about, synced=later is None)
         if later is None:
@@ -235,13 +236,14 @@ class Journal(Sending):
         checks.file_name("an artifact's name", name)
         draft = self.folder / "draft" / name  # moved when whole: half of it would be sent
         for folder in (draft.parent, self.folder / "artifacts"):
-            folder.mkdir(exist_ok=True)
+            make_within(folder)
         write(draft)
+        share(draft)
         os.replace(draft, self.folder / "artifacts" / name)
 
     def adopt(self, path: Path) -> None:
         """Make a whole file of the folder an artifact, by its own name."""
-        (self.folder / "artifacts").mkdir(exist_ok=True)
+        make_within(self.folder / "artifacts")
         os.replace(path, self.folder / "artifacts" / path.name)
 
     def find(self, name: str) -> Path | None:
@@ -285,7 +287,9 @@ class Journal(Sending):
     def draft(self, closing: Closing) -> None:
         """Write down how the run ended, under a name that nobody looks for yet."""
         told = shapes.signed(vars(closing), self.key)
-        (self.folder / "closing.new").write_text(told, encoding="utf-8")
+        draft = self.folder / "closing.new"
+        draft.write_text(told, encoding="utf-8")
+        share(draft)
 
     def files(self) -> list[Path]:
         """Return what has to be on the disk before it is known how the run ended."""
@@ -328,7 +332,7 @@ class Journal(Sending):
     def set_aside(self, reason: str) -> None:
         """Keep the run where no command sends it any more, but the one that is asked to."""
         self.let_go()
-        name = f"{self.opening.study}: {self.opening.name}"
+        name = shortened(f"{self.opening.study}: {self.opening.name}")
         try:
             self.folder = aside.put(self.store, self.folder, reason)
         except PermissionError as error:

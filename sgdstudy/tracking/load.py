@@ -166,6 +166,8 @@ def sources(
 ) -> list[Source]:
     """Return where the rows of a study's runs lie; remote files are fetched into the folder.
 
+    A run whose files are not open to us, as another user's may be, is named and left out.
+
     Of those that another program wrote only these columns are looked at; None: all.
 
     Raises:
@@ -173,7 +175,11 @@ def sources(
     """
     found, lost = [], []
     for run in runs:
-        rows = _rows(store, run, kind, folder, columns)
+        try:
+            rows = _rows(store, run, kind, folder, columns)
+        except PermissionError as error:
+            _name_shut(run, kind, error)
+            continue
         if rows is not None:
             found.append(Source(run.labels(study), *rows))
         elif had_rows(store, run, kind):
@@ -185,6 +191,16 @@ def sources(
             f"name other arms or another invocation"
         )
     return _alike(found, kind, runs, columns)
+
+
+def _name_shut(run: TrackedRun, kind: str, error: PermissionError) -> None:
+    text = to_say(
+        "the {kind} of {run} are left out: {path} is not open to you; whose it is may share it, "
+        "chmod -R g+rX {folder}"
+    )
+    path = Path(error.filename)
+    which = {"kind": kind, "run": named([run]), "path": str(path), "folder": str(path.parent)}
+    log.warning("%s", say(text, **which))
 
 
 def had_rows(store: Store, run: TrackedRun, kind: str) -> bool:

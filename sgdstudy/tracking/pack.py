@@ -159,7 +159,7 @@ def _kept_meanwhile(store: Store, run: TrackedRun) -> Iterator[None]:
 def _add(file: zipfile.ZipFile, store: Store, study: str, run: TrackedRun) -> None:
     if run.status == "RUNNING":
         text = to_say("the run {run} is going on; pack it when it is over")
-        raise InputError(say(text, run=f"{run.run_id} ({run.name})"))
+        raise InputError(say(text, run=named([run])))
     if aside.folders_of(store, run.tags.get(KEY, "")):
         text = to_say("what the run {run} recorded is set aside: sgdstudy recover says why")
         raise InputError(say(text, run=named([run])))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from functools import partial
 
-from sgdstudy.errors import InputError
+from sgdstudy.errors import InputError, shortened
 from sgdstudy.language import say, to_say
 from sgdstudy.tracking import database
 from sgdstudy.tracking.places import others_in, remove_folder, size_of
@@ -61,7 +61,7 @@ def described(doomed: Doomed) -> list[str]:
     for (name, whose), runs in doomed.items():
         n = len({run.invocation for run in runs})
         text = say("{n} run", "{n} runs", n=len(runs))
-        given = {"study": name, "user": whose, "runs": text, "n": n}
+        given = {"study": shortened(name), "user": shortened(whose), "runs": text, "n": n}
         lines.append(
             say(
                 "{study}, of {user}: {runs} of {n} invocation",

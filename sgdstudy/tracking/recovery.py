@@ -6,15 +6,17 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from sgdstudy.errors import Refused, StoreError
+from sgdstudy.errors import Refused, StoreError, shortened
 from sgdstudy.language import parted, to_say
 from sgdstudy.language import say as in_words
 from sgdstudy.tracking import strays
+from sgdstudy.tracking.aside import place_of
 from sgdstudy.tracking.entries import KEY, ORIGIN
 from sgdstudy.tracking.journal import Journal, LeftAlone
 from sgdstudy.tracking.provenance import Process, starts_in
 from sgdstudy.tracking.retry import is_away, reason_of
 from sgdstudy.tracking.runs import experiments, search
+from sgdstudy.tracking.scratch import PREFIX, remove_left
 from sgdstudy.tracking.sink import close_interrupted, restore_rows, room_on_disk
 from sgdstudy.tracking.store import Store, open_store
 from sgdstudy.tracking.tracked_run import TrackedRun
@@ -86,6 +88,8 @@ def recover(store: Store) -> Recovered:
         StoreError: the disk is full.
     """
     found, away = Recovered(), False
+    for place in (store.streams.parent, store.streams, place_of(store)):
+        remove_left(place)
     found.left.extend(strays.put_right(store))
     for name in sorted(_folders(store)):
         try:
@@ -95,7 +99,7 @@ def recover(store: Store) -> Recovered:
             continue
         if journal is None:
             continue
-        name = f"{journal.opening.study}: {journal.opening.name}"
+        name = shortened(f"{journal.opening.study}: {journal.opening.name}")
         try:
             kind = _finish(journal, found, away)
         except StoreError:
@@ -137,7 +141,7 @@ def _finish(journal: Journal, found: Recovered, away: bool) -> list[str]:
     ended, patience = journal.closed, 0.0 if journal.tries else None
     # if it were closed now, it would look as if it had been unpacked whole
     if not ended and ORIGIN in journal.opening.tags:
-        what = f"{journal.opening.study}: {journal.opening.name}"
+        what = shortened(f"{journal.opening.study}: {journal.opening.name}")
         text = to_say("{run} was being unpacked and is not whole; unpack its file again")
         log.warning("%s", in_words(text, run=what))
         journal.remove()
@@ -177,11 +181,18 @@ def _answers(store: Store) -> bool:
 
 
 def _folders(store: Store) -> set[str]:
-    return {folder.name for folder in store.streams.glob("*")}
+    names = {folder.name for folder in store.streams.glob("*")}
+    return {name for name in names if not name.startswith(PREFIX)}  # else one is being moved there
+
+
+def _has_folder(store: Store, key: str) -> bool:
+    return key in _folders(store) or key in (of for _, of in strays.misnamed(store))
 
 
 def _close_lost(store: Store) -> list[str]:
     """Close the running runs of this machine that have no folder and no process.
+
+    A folder that has another name than its run's is one all the same: a person may put it right.
 
     Of a server's runs another machine may have the name of this one; a living run of a local store
     has its folder there.
@@ -196,7 +207,7 @@ def _close_lost(store: Store) -> list[str]:
     for run in _running(store, ids):
         tags = run.tags
         names = [tags.get(f"sgdstudy.{name}", "") for name in ("host", "boot_id", "pid")]
-        if Process(*names).is_gone(starts) and tags[KEY] not in _folders(store):
+        if Process(*names).is_gone(starts) and not _has_folder(store, tags[KEY]):
             if client.get_run(run.run_id).info.status != "RUNNING":
                 continue
             try:

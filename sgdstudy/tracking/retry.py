@@ -26,6 +26,10 @@ CALLERS = ("mlflow", "requests", "urllib3")
 OF_CALLS = {
     r"failed with error code (\d+)|too many (\d+) error responses": "it answers with error {}",
     r"not in a valid JSON format|Expecting value|JSONDecodeError": "its answer is not MLflow's",
+    r"certificate has expired|certificate is not yet valid": "its certificate is not valid now: it "
+    "has expired, or begins later; its admin renews it, or this machine's clock is wrong",
+    r"Hostname mismatch|IP address mismatch|certificate is not valid for": "its certificate is "
+    "made for another name; give the address with that name",
     r"CERTIFICATE_VERIFY_FAILED|certificate verify failed": "its certificate is not known here; "
     "set MLFLOW_TRACKING_SERVER_CERT_PATH to that, or REQUESTS_CA_BUNDLE to who signed it",
     r"TLS CA certificate bundle|\[X509|NO_CERTIFICATE|NO_START_LINE|PEM lib": "the certificates "

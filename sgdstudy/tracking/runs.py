@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from sgdstudy import checks
-from sgdstudy.errors import Away, InputError, Refused
+from sgdstudy.errors import Away, InputError, Refused, shortened
 from sgdstudy.language import say, to_say, unknown
 from sgdstudy.tracking import garbage
 from sgdstudy.tracking.bounds import TooLong
@@ -119,7 +119,7 @@ def _require_not_deleted(store: Store, experiment: Experiment) -> None:
             "mlflow experiments restore -x {id}"
         )
         where = shlex.quote(store.shown)
-        which = {"name": experiment.name, "id": experiment.experiment_id}
+        which = {"name": shortened(experiment.name), "id": experiment.experiment_id}
         raise InputError(say(text, store=where, **which))
 
 
@@ -251,7 +251,7 @@ def _left_out(experiment: Experiment) -> Iterator[None]:
     try:
         yield
     except Refused as error:
-        which = {"name": experiment.name, "why": str(error)}
+        which = {"name": shortened(experiment.name), "why": str(error)}
         log.warning("%s", say("{name} is left out: {why}", **which))
 
 
@@ -399,5 +399,5 @@ def name_doubled(runs: Sequence[TrackedRun]) -> None:
 
 def named(runs: Sequence[TrackedRun]) -> str:
     """Return the first few runs, as people find them."""
-    few = [f"{run.name} ({run.run_id[:8]})" for run in runs[:5]]
+    few = [f"{shortened(run.name)} ({run.run_id[:8]})" for run in runs[:5]]
     return ", ".join([*few, f"and {len(runs) - 5} more"] if len(runs) > 5 else few)

@@ -32,7 +32,7 @@ def make(parent: Path | None = None, prefix: str = PREFIX) -> tuple[Path, FileLo
         prefix: of its name.
     """
     place = Path(tempfile.gettempdir()) if parent is None else parent
-    _remove_left(place, prefix)
+    remove_left(place, prefix)
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
     lock = FileLock(folder / LOCK)
     try:
@@ -81,7 +81,7 @@ def scratch(parent: Path | None = None, prefix: str = PREFIX) -> Iterator[Path]:
         remove(folder, lock)
 
 
-def _remove_left(place: Path, prefix: str) -> None:
+def remove_left(place: Path, prefix: str = PREFIX) -> None:
     """Remove folders of ours whose process is gone; what is not surely one is left alone."""
     for folder in place.glob(f"{prefix}*"):
         try:

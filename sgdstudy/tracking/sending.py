@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from sgdstudy.errors import Away, InputError, Refused
 from sgdstudy.history.rows import AXIS
+from sgdstudy.history.shared import make_folder, share
 from sgdstudy.language import say, to_say
 from sgdstudy.tracking import chart_views, shapes
 from sgdstudy.tracking.durable import move, write_json
 from sgdstudy.tracking.entries import A_KEY, KEY, Closing, Opening, Stamped
 from sgdstudy.tracking.runs import names_of_artifacts, search
-from sgdstudy.tracking.shared import make_folder, share
 from sgdstudy.tracking.store import Store
 from sgdstudy.tracking.tracked_run import TrackedRun
 

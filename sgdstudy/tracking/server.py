@@ -65,6 +65,31 @@ def seconds() -> float:
     return found
 
 
+def require_settings() -> None:
+    """Raise `InputError` where MLflow can make nothing of what says how it reaches a server.
+
+    An empty one counts as not set, for MLflow too: it would check no certificate, for one.
+    """
+    from mlflow.environment_variables import (
+        MLFLOW_TRACKING_AWS_SIGV4,
+        MLFLOW_TRACKING_CLIENT_CERT_PATH,
+        MLFLOW_TRACKING_INSECURE_TLS,
+        MLFLOW_TRACKING_SERVER_CERT_PATH,
+    )
+
+    flags = (MLFLOW_TRACKING_AWS_SIGV4, MLFLOW_TRACKING_INSECURE_TLS)
+    for variable in (*flags, MLFLOW_TRACKING_CLIENT_CERT_PATH, MLFLOW_TRACKING_SERVER_CERT_PATH):
+        if not (variable.get_raw() or "").strip():
+            variable.unset()
+    for variable in flags:
+        try:
+            variable.get()
+        except ValueError:
+            text = to_say("{variable} is true or false, not {given}")
+            given = quoted(variable.get_raw())
+            raise InputError(say(text, variable=variable.name, given=given)) from None
+
+
 class Client:
     """MLflow's client of a store.
 
@@ -146,6 +171,7 @@ class Client:
         place = self._place_of(run_id)
         _require_own(run_id, place)
         bounds.begin()  # they may be on a server where the runs are not
+        require_settings()
         if place.startswith("s3:"):
             _spare_waits()
         place = add_databricks_profile_info_to_artifact_uri(place, self._uri)
@@ -260,6 +286,7 @@ def check(uri: str, client: Callable[[], Any]) -> None:
     """
     shown = without_secrets(uri, whole=True)
     seconds()  # MLflow would fail at it
+    require_settings()
     if uri.startswith("http"):
         _say_of_login(os.environ.get("MLFLOW_TRACKING_AUTH", ""))
     try:

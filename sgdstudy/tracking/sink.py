@@ -22,11 +22,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sgdstudy.errors import Away, InputError, StoreError, message
+from sgdstudy.errors import Away, InputError, StoreError, message, shortened
 from sgdstudy.history.checksums import Damaged, Sealed, checked, readable, undamaged
 from sgdstudy.history.files import Files, write_parquet
 from sgdstudy.history.history import History
 from sgdstudy.history.rows import AXIS, Held, Rows
+from sgdstudy.history.shared import make_within, share
 from sgdstudy.history.stream import ArrowStream
 from sgdstudy.language import parted, say, to_say
 from sgdstudy.tracking import describe
@@ -224,9 +225,10 @@ def to_parquet(journal: Journal, written: Mapping[str, int] | None = None) -> di
         path = stream.folder / f"{kind}.arrow"
         if damaged and path.exists():
             kept = journal.folder / "artifacts" / f"{path.name}.damaged"
-            kept.parent.mkdir(exist_ok=True)
+            make_within(kept.parent)
             kept.unlink(missing_ok=True)
             _link(str(path), str(kept))
+            share(kept)
             sync(kept)
         for error in damaged[:1]:
             which = {"kind": kind, "why": str(error), "n": error.missing or 0}
@@ -241,7 +243,7 @@ def to_parquet(journal: Journal, written: Mapping[str, int] | None = None) -> di
             lost.append(line)
     journal.lost = parted(lost) if lost else ""
     if lost:
-        which = {"name": journal.opening.name, "what": journal.lost}
+        which = {"name": shortened(journal.opening.name), "what": journal.lost}
         log.warning("%s", say("{name}: {what}", **which))
     return sums | ({DAMAGED: journal.lost} if lost else {})
 
@@ -287,7 +289,7 @@ def _written_again(journal: Journal, kind: str, former: Path) -> str:
         if former.exists():
             move(former, place.with_name(f"{place.name}.damaged"))
 
-    which = {"name": journal.opening.name, "file": place.name, "stream": f"{kind}.arrow"}
+    which = {"name": shortened(journal.opening.name), "file": place.name, "stream": f"{kind}.arrow"}
     try:
         journal.add(place.name, write)
     except Damaged as error:

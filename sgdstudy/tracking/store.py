@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any, cast
 from filelock import FileLock
 
 from sgdstudy import checks
-from sgdstudy.errors import Away, InputError, Refused, StoreError, quoted
+from sgdstudy.errors import Away, InputError, Refused, StoreError, quoted, shortened
+from sgdstudy.history.shared import group_rights, make_folder
 from sgdstudy.language import say, to_say
 from sgdstudy.secrecy import without_secrets
 from sgdstudy.tracking import address, database, read_only, server
 from sgdstudy.tracking.places import FOLDERS, OURS, local_path, place_of_experiment, place_of_run
 from sgdstudy.tracking.retry import patiently
-from sgdstudy.tracking.shared import group_rights, make_folder
 
 # before mlflow is first imported: it reports its use over the network otherwise
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -238,7 +238,7 @@ class Store:
         """Raise `InputError` where a local store cannot take files to an experiment of MLflow's."""
         name, location = experiment.name, experiment.artifact_location
         if not isinstance(location, str):  # a database may hold anything
-            raise Refused(f"{self.shown} does not say where the files of {name} are")
+            raise Refused(f"{self.shown} does not say where the files of {shortened(name)} are")
         place = local_path(location)
         served = location.startswith("mlflow-artifacts:")  # by a server only
         if self.root is None:
@@ -247,7 +247,7 @@ class Store:
         within = place is not None and place_of_experiment(self.root, name, place) is not None
         if served if place is None else not within:
             raise InputError(
-                f"the experiment {name} of {self.root} keeps its files elsewhere, in "
+                f"the experiment {shortened(name)} of {self.root} keeps its files elsewhere, in "
                 f"{without_secrets(location)}; rename it in MLflow, or give another folder with "
                 f"--store"
             )

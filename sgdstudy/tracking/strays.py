@@ -6,7 +6,6 @@ rows, and they may be the only ones.
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from sgdstudy.history.rows import AXIS
 from sgdstudy.history.stream import counted, is_stream_of
 from sgdstudy.language import say, to_say
 from sgdstudy.tracking import aside, shapes
+from sgdstudy.tracking.durable import move_folder
 from sgdstudy.tracking.entries import A_KEY, KEY
 from sgdstudy.tracking.store import Store
 
@@ -26,7 +26,7 @@ def put_right(store: Store) -> list[str]:
     """
     strays = [
         (folder, key)
-        for folder, key in _misnamed(store)
+        for folder, key in misnamed(store)
         if A_KEY.fullmatch(key) and not _holds(folder, folder.name)
     ]
     # of several copies the one with most rows
@@ -41,7 +41,7 @@ def put_right(store: Store) -> list[str]:
             _rename(folder, again[key])
     for key, folder in again.items():  # two may have had each other's
         _rename(folder, store.streams / key)
-    return [_why(store, folder, key) for folder, key in _misnamed(store)]
+    return [_why(store, folder, key) for folder, key in misnamed(store)]
 
 
 def _why(store: Store, folder: Path, key: str) -> str:
@@ -61,7 +61,7 @@ def _why(store: Store, folder: Path, key: str) -> str:
     return say(text, **which)
 
 
-def _misnamed(store: Store) -> list[tuple[Path, str]]:
+def misnamed(store: Store) -> list[tuple[Path, str]]:
     """Return the folders of runs of a store that have another name than their key, and this."""
     told = [one for one in aside.told_in(store.streams) if aside.is_of(store, one[1])]
     keys = [(folder, told["tags"].get(KEY, "")) for folder, told in told]
@@ -84,4 +84,4 @@ def _is_free(place: Path, folder: Path) -> bool:
 def _rename(folder: Path, place: Path) -> None:
     """Rename a folder; where that cannot be, it is named as one that is left alone."""
     with suppress(OSError):
-        os.rename(folder, place)
+        move_folder(folder, place)

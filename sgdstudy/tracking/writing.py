@@ -22,11 +22,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from sgdstudy.errors import InputError
+from sgdstudy.history.shared import make_folder, share
 from sgdstudy.language import say
 from sgdstudy.tracking.database import owner
 from sgdstudy.tracking.retry import is_away, reason_of
 from sgdstudy.tracking.scratch import let_go
-from sgdstudy.tracking.shared import make_folder, share
 from sgdstudy.tracking.store import Store
 from sgdstudy.training.interrupts import unforked
 

@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from sgdstudy.errors import Away, InputError, reason, shortage
+from sgdstudy.history.shared import share
 from sgdstudy.training.run import Run
 from sgdstudy.training.state import load_state_dict, outcome, state_dict
 
@@ -55,6 +56,7 @@ def write(path: Path, values: Values) -> None:
         save_file(tensors, draft, metadata)
         with open(draft, "rb+") as file:
             os.fsync(file.fileno())
+        share(draft)
         os.replace(draft, path)
     except BaseException:
         with contextlib.suppress(OSError):

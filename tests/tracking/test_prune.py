@@ -14,7 +14,10 @@ from conftest import call, small_curve
 import sgdstudy as ss
 from sgdstudy.studies.train_arms import train_arm
 from sgdstudy.tracking import database, prune
+from sgdstudy.tracking.entries import Opening
 from sgdstudy.tracking.invocation import Invocation
+from sgdstudy.tracking.journal import Journal
+from sgdstudy.tracking.runs import named
 from sgdstudy.tracking.store import open_store
 
 SETTINGS = {"lr": 0.1, "batch_size": 10, "epochs": 3, "seeds": range(2), "optimizer": "notebook"}
@@ -150,3 +153,41 @@ def test_a_disk_that_stays_full_is_said_and_the_next_prune_goes_on(three, monkey
     monkeypatch.setattr(database, "_delete", real)
     assert call("prune", "--keep", "0", "--yes", "--store", three) == 0
     assert whole(three) == 0
+
+
+LONG = "é" * 200_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "change",
+    ["experiments SET name", "runs SET name", "tags SET value"],
+    ids=["experiment", "run", "user"],
+)
+def test_names_of_others_are_cut_where_a_command_shows_them(three, capsys, caplog, change):
+    """As it was seen: an experiment's name of 200 kB was printed whole."""
+    only = " WHERE key = 'mlflow.user'" if change.startswith("tags") else ""
+    only = only or " WHERE name != 'Default'"
+    each = "substr(?, 1, length(?) - experiment_id)" if change.startswith("exp") else "?"
+    with closing(sqlite3.connect(three / "mlflow.db")) as connection, connection:
+        given = (LONG,) * each.count("?")
+        connection.execute(f"UPDATE {change} = {each}{only}", given)
+    opened = open_store(str(three))
+    for run in doomed(opened):
+        assert len(named([run])) < 200
+    assert call("prune", "--keep", "0", "--yes", "--store", three) == 0
+    said = capsys.readouterr()
+    assert max(map(len, [*said.out.splitlines(), *said.err.splitlines(), caplog.text])) < 500
+
+
+@pytest.mark.parametrize("after", ["recover", "set aside"])
+def test_the_names_of_a_folder_of_others_are_cut(store, capsys, caplog, after):
+    opened = open_store(store)
+    journal = Journal.begin(opened, Opening("cut", LONG, {}), {}, send=False)
+    journal.let_go()
+    if after == "set aside":
+        journal.set_aside("no")
+    call("recover", "--store", store)
+    said = capsys.readouterr()
+    lines = [*said.out.splitlines(), *said.err.splitlines(), *caplog.messages]
+    assert max(map(len, lines), default=0) < 700

@@ -30,12 +30,21 @@ from sgdstudy.tracking.store import open_store, read_store
 
 PROXIES = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 TLS = ("MLFLOW_TRACKING_INSECURE_TLS", "MLFLOW_TRACKING_SERVER_CERT_PATH", "REQUESTS_CA_BUNDLE")
+SIGNED = "MLFLOW_TRACKING_AWS_SIGV4"
 SECONDS = 30.0  # a refusal, on a machine that is slow; without a limit of ours it takes minutes
 
 
 @pytest.fixture(autouse=True)
 def clean(no_server, monkeypatch):
-    for name in (*PROXIES, *TLS, "no_proxy", "NO_PROXY", "CURL_CA_BUNDLE"):
+    for name in (
+        *PROXIES,
+        *TLS,
+        SIGNED,
+        "MLFLOW_TRACKING_CLIENT_CERT_PATH",
+        "no_proxy",
+        "NO_PROXY",
+        "CURL_CA_BUNDLE",
+    ):
         monkeypatch.setenv(name, "")  # so that what is set is undone
         monkeypatch.delenv(name)
     monkeypatch.setattr(server, "_silent", set())
@@ -66,6 +75,48 @@ def test_a_certificate_that_nobody_vouches_for_is_one_line(certificate):
     with Misbehaving(certificate=certificate) as tls, pytest.raises(ss.InputError) as error:
         open_store(tls.uri)
     assert says in str(error.value)
+    assert one_line(error)
+
+
+@pytest.mark.parametrize("given", ["", " "])
+@pytest.mark.parametrize("name", [*TLS, "MLFLOW_TRACKING_CLIENT_CERT_PATH", SIGNED])
+def test_an_empty_setting_counts_as_not_set(certificate, monkeypatch, name, given):
+    """As it was seen: with an empty path no certificate was checked."""
+    if name == TLS[2] and given:
+        pytest.skip("requests looks for a file of that name")
+    monkeypatch.setenv(name, given)
+    with Misbehaving(certificate=certificate) as tls:
+        with pytest.raises(ss.InputError, match="not known here") as error:
+            open_store(tls.uri)
+        monkeypatch.setenv(TLS[2] if name == TLS[1] else TLS[1], str(certificate))
+        monkeypatch.setenv(name, given)
+        assert open_store(tls.uri).client.search_experiments() == []
+    assert one_line(error)
+
+
+@pytest.mark.parametrize("given", ["yes", "2", "a\nb"])
+@pytest.mark.parametrize("name", [TLS[0], SIGNED])
+def test_a_setting_that_is_neither_true_nor_false_is_one_line(monkeypatch, name, given):
+    monkeypatch.setenv(name, given)
+    with Misbehaving() as plain, pytest.raises(ss.InputError) as error:
+        open_store(plain.uri)
+    assert str(error.value) == f"{name} is true or false, not {given!r}"
+    assert one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("of", "says"),
+    [({"days": -1}, "it has expired"), ({"host": "127.0.0.9"}, "is made for another name")],
+    ids=["expired", "another's"],
+)
+def test_what_is_wrong_with_a_certificate_that_is_known_is_said(tmp_path, monkeypatch, of, says):
+    """As it was seen: "not known here; set MLFLOW_TRACKING_SERVER_CERT_PATH", which was set."""
+    path = self_signed(tmp_path / "server.pem", **of)
+    if path is None:
+        pytest.skip("cryptography makes the certificate")
+    monkeypatch.setenv(TLS[1], str(path))
+    with Misbehaving(certificate=path) as tls, pytest.raises(ss.InputError, match=says) as error:
+        open_store(tls.uri)
     assert one_line(error)
 
 

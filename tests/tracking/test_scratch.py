@@ -16,6 +16,8 @@ from test_store import tracked
 import sgdstudy as ss
 from sgdstudy.tracking import export as exporting
 from sgdstudy.tracking import outputs, scratch
+from sgdstudy.tracking.recovery import recover
+from sgdstudy.tracking.store import open_store
 
 
 class Unlockable(FileLock):
@@ -122,3 +124,23 @@ def test_a_store_of_such_a_name_is_no_folder_for_a_while(store, tmp_path, monkey
     for _ in range(2):
         with scratch.scratch(tmp_path, prefix):
             assert len(ss.load_runs("kept", store=str(place))) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a process that is killed")
+def test_what_a_process_left_that_was_killed_as_it_made_a_store_is_removed(tmp_path, no_server):
+    """As it was seen: tmpXXXXXXXX in the store, for good."""
+    place = tmp_path / "mlruns"
+    pid = os.fork()
+    if not pid:
+        os.replace = lambda *_: os._exit(0)
+        try:
+            open_store(str(place))
+        finally:
+            os._exit(1)
+    assert os.waitpid(pid, 0)[1] == 0
+    (left,) = (path for path in place.iterdir() if path.is_dir())
+    old(left)
+    recover(open_store(str(place)))
+    assert not left.exists()
+    assert {path.name for path in place.iterdir() if path.is_dir()} == set()

@@ -15,6 +15,7 @@ import traceback
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import call, one_line
 from sqlalchemy.exc import OperationalError
@@ -23,9 +24,12 @@ from test_store import ROWS, doomed, files, tracked
 import sgdstudy as ss
 from sgdstudy.tracking import aside, database, prune, read_only, ui, writing
 from sgdstudy.tracking.entries import Opening
+from sgdstudy.tracking.group import grouped
 from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.recovery import recover
+from sgdstudy.tracking.sink import RunSink, close_interrupted
 from sgdstudy.tracking.store import open_store, read_store
+from sgdstudy.training import checkpoint
 
 ADA, BEN, GROUP, OTHER = 61001, 61002, 61100, 61200
 is_root = pytest.mark.skipif(
@@ -100,6 +104,107 @@ def test_two_users_of_a_shared_folder_write_read_and_prune(shared, store, umask)
     assert stat.S_IMODE((place / "mlflow.db").stat().st_mode) & 0o060 == 0o060
 
 
+@pytest.mark.skipif(os.name == "nt", reason="rights of a group")
+@pytest.mark.parametrize("how", ["goes on", "ends", "together", "set aside", "damaged"])
+def test_all_that_is_made_in_a_shared_store_has_the_groups_rights(empty_store, tmp_path, how):
+    """As it was seen: nobody else could read, or finish, a run that was killed under umask 077."""
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours").chmod(0o2770)
+    before = os.umask(0o077)
+    try:
+        opened = open_store(str(tmp_path / "ours" / "mlruns"))
+        make_one(opened, how)
+    finally:
+        os.umask(before)
+    paths = sorted(opened.root.rglob("*"))
+    assert len(paths) > 8
+    rights = {path: stat.S_IMODE(path.stat().st_mode) for path in paths}
+    shut = {p: oct(m) for p, m in rights.items() if ~m & (0o070 if p.is_dir() else 0o060)}
+    assert shut == {}
+
+
+def make_one(opened, how):
+    """Make a run in a store, as far as it goes, or three that are sent together."""
+    begin = lambda **given: Journal.begin(  # noqa: E731
+        opened, Opening("shared", "one", {}, metrics=("loss",)), {"a.txt": write_one}, **given
+    )
+    if how == "together":
+        with grouped() as group:
+            for _ in range(3):
+                logged(begin(send=False, later=group)).end()
+            assert (opened.streams).is_dir()
+            return
+    journal = begin()
+    sink = logged(journal)
+    journal.add("b.txt", write_one)
+    checkpoint.write(journal.folder / checkpoint.NAME, {"w": np.ones(2)})
+    journal.show([("loss", 0, 1.0)])
+    journal.note_try(9)
+    if how == "damaged":
+        path = journal.folder / "steps.arrow"
+        path.write_bytes(path.read_bytes()[:-20] + b"x" * 20)
+        sink.stream.drop()
+        close_interrupted(journal, "KILLED")
+    elif how == "set aside":
+        sink.stream.drop()
+        journal.set_aside("no")
+    elif how == "ends":
+        sink.end()
+    else:
+        sink.stream.drop()
+        journal.let_go()
+
+
+def write_one(path):
+    path.write_text("one", encoding="utf-8")
+
+
+def logged(journal):
+    sink = RunSink(journal)
+    sink.log({"loss": 1.0})
+    sink.flush()
+    return sink
+
+
+@pytest.mark.slow
+@is_root
+@pytest.mark.parametrize("whose", ["a killed run", "a finished run"])
+def test_a_run_that_is_not_open_to_a_reader_is_named_and_the_others_are_read(
+    shared, store, caplog, whose
+):
+    """As it was seen: a traceback, and no run of the study could be read."""
+    warmed(store)
+    place = shared / "mlruns"
+    as_user(ADA, lambda: tracked(place, "shared", ["ada", "other"]), umask=0o077)
+
+    def left():
+        opened = open_store(str(place))
+        journal = Journal.begin(opened, Opening("shared", "cut", {}, metrics=("loss",)), {})
+        logged(journal).stream.drop()
+        journal.let_go()
+        return str(journal.folder)
+
+    folder = Path(as_user(ADA, left, umask=0o077).strip("'"))
+    if whose == "a finished run":
+        (run,) = ss.load_runs("shared", arms="other", invocation="all", store=str(place)).run_id
+        folder = place / "artifacts" / "shared" / run
+    folder.chmod(0o700)  # as an earlier version made it, or its owner
+
+    def read():
+        return len(ss.load_steps("shared", store=str(place), invocation="all")), caplog.messages
+
+    n, said = ast.literal_eval(as_user(BEN, read))
+    (line,) = [line for line in said if "not open to you" in line]
+    assert n == (2 * ROWS if whose == "a killed run" else ROWS + 1)
+    assert f"{folder}" in line
+    assert "\n" not in line
+    folder.chmod(0o2770)
+    n, said = ast.literal_eval(as_user(BEN, read))
+    assert (n, said) == (2 * ROWS + 1, [])
+    again = lambda: recover(open_store(str(place))).closed  # noqa: E731
+    assert as_user(BEN, again) == "['shared: cut']"
+
+
 @pytest.mark.slow
 @is_root
 def test_a_folder_of_an_earlier_version_that_another_cannot_write_is_named(shared, store, caplog):
@@ -147,6 +252,7 @@ def test_what_users_of_a_shared_folder_set_aside_is_each_ones_own(shared, store,
         return journal.folder.name
 
     (hers, his) = (as_user(user, set_aside).strip("'") for user in (ADA, BEN))
+    (place / "aside" / hers).chmod(0o755)  # as an earlier version made it
 
     def drop():
         opened = open_store(str(place))

@@ -16,9 +16,17 @@ def make_folder(path: Path) -> list[Path]:
     """
     missing = list(itertools.takewhile(lambda folder: not folder.is_dir(), (path, *path.parents)))
     for folder in reversed(missing):
-        folder.mkdir(exist_ok=True)
-        share(folder)
+        make_within(folder)
     return [folder.parent for folder in missing]
+
+
+def make_within(path: Path) -> None:
+    """Make a folder, where there is none, in one that is there, with its group's rights.
+
+    The other may have been moved: then nothing is made where it was.
+    """
+    path.mkdir(exist_ok=True)
+    share(path)
 
 
 def share(path: Path) -> None:
