@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sgdstudy.errors import Away, InputError, Refused
 from sgdstudy.history.rows import AXIS
 from sgdstudy.language import say, to_say
-from sgdstudy.tracking import chart_views, shapes
+from sgdstudy.tracking import chart_views, database, shapes
 from sgdstudy.tracking.durable import move, write_json
 from sgdstudy.tracking.entries import A_KEY, KEY, Closing, Opening, Stamped
 from sgdstudy.tracking.runs import names_of_artifacts, search
@@ -152,14 +152,25 @@ class Sending:
         self._tell("sent.json", about)
 
     def _find(self) -> TrackedRun | None:
-        """Return the run where an earlier attempt made it and could not tell us."""
+        """Return the run where an earlier attempt made it and could not tell us.
+
+        Raises:
+            InputError: it was dropped since, by a prune or a resumed sweep, or deleted in MLflow.
+        """
         if not self._tried:
             self._tried = True
             return None
         experiment = self.store.experiment(self.opening.study)
         only = f"tags.`{KEY}` = '{self.opening.tags[KEY]}'"
         found = search(self.store, [experiment], only, most=1)
-        return found[0] if found else None
+        if found:
+            return found[0]
+        path = self.store.database
+        if search(self.store, [experiment], only, most=1, deleted=True) or (
+            path is not None and database.was_dropped(path, self.key)
+        ):
+            raise InputError(say("the store had the run, and it was deleted there"))
+        return None
 
     def _create(self, tags: dict[str, str]) -> TrackedRun:
         opening = self.opening
