@@ -9,12 +9,13 @@ from conftest import call
 
 import sgdstudy as ss
 from sgdstudy.tracking import aside, journal, prune
-from sgdstudy.tracking.entries import Opening
+from sgdstudy.tracking.entries import Closing, Opening
 from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.recovery import recover
 from sgdstudy.tracking.runs import search
 from sgdstudy.tracking.sink import RunSink
 from sgdstudy.tracking.store import open_store
+from sgdstudy.tracking.tracked_run import FINGERPRINT, INVOCATION, SWEPT
 
 KILLED = {"a": [0.0, 1.0], "b": [10.0, 11.0], "c": [20.0, 21.0]}
 
@@ -185,10 +186,27 @@ def test_a_copy_of_a_run_that_was_dropped_does_not_bring_it_back(opened, killed,
     assert recover(opened).refused == ["lost: a"]
     assert search(opened, [opened.experiment("lost")], "") == []
     (kept,) = aside.listed(opened)
-    assert "the store had the run, and it was deleted there" in kept.reason
+    said = ("the store had the run, and it was deleted there", "this is an older copy")
+    assert kept.reason.endswith(said)
     assert (kept.folder / "steps.arrow").exists()
     aside.discard(opened, kept.folder.name)
     assert str(recover(opened)) == ""
+
+
+@pytest.mark.parametrize("ended", ["FINISHED", "KILLED"])
+def test_a_run_of_a_sweep_that_was_resumed_without_its_folder_is_set_aside(opened, ended):
+    """Its combination was trained again while the folder was elsewhere."""
+    tags = {SWEPT: "{}", INVOCATION: "20260101-000000-000000-abcd", FINGERPRINT: "a" * 16}
+    first, second = (
+        Journal.begin(opened, Opening("lost", "lr=1", dict(tags)), {}, send=False) for _ in "ab"
+    )
+    second.close(Closing(ended))
+    first.let_go()
+    found = recover(opened)
+    again = ended == "FINISHED"
+    assert (found.refused, found.closed) == (["lost: lr=1"] * again, ["lost: lr=1"] * (not again))
+    assert len(search(opened, [opened.experiment("lost")], "")) == (1 if again else 2)
+    assert [run.reason.endswith("combination again") for run in aside.listed(opened)] == [1] * again
 
 
 def test_a_copy_of_a_run_that_is_set_aside_is_named(opened, killed):
