@@ -26,6 +26,7 @@ from sgdstudy.training.interrupts import held
 LITTLE = 2**17  # bytes: with less room on its disk SQLite cannot even begin
 PAYS = 2**20  # bytes: a database with less to give back is not shrunk
 LOCK_SECONDS = 20.0  # that another program may hold what is to be written
+DROPPED = "sgdstudy_dropped"  # a table of ours: the keys of runs that were dropped
 SETTINGS = "MLFLOW_SQLALCHEMYSTORE_"  # variables that say how MLflow connects to a database
 
 if TYPE_CHECKING:
@@ -453,7 +454,10 @@ def _written(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _delete(connection: sqlite3.Connection, run_id: str) -> bool:
-    """Delete the rows of a run; whether there were any."""
+    """Delete the rows of a run, and note its key; whether there were any."""
+    key_of = "SELECT value FROM tags WHERE run_uuid = ? AND key = 'sgdstudy.key'"
+    connection.execute(f"CREATE TABLE IF NOT EXISTS {DROPPED} (key TEXT PRIMARY KEY) WITHOUT ROWID")
+    connection.execute(f"INSERT OR IGNORE INTO {DROPPED} {key_of}", (run_id,))
     tables = [
         (table, key[3])
         for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
@@ -478,6 +482,16 @@ def has_run(path: Path, key: str) -> bool:
     with opened(path, "mode=ro") as connection:
         only = "key = 'sgdstudy.key' AND value = ? LIMIT 1"
         return connection.execute(f"SELECT 1 FROM tags WHERE {only}", (key,)).fetchone() is not None
+
+
+def was_dropped(path: Path, key: str) -> bool:
+    """Whether a database had the run of this key, and it was dropped; see `forget`."""
+    with opened(path, "mode=ro") as connection:
+        tables = "SELECT 1 FROM sqlite_master WHERE name = ?"
+        if connection.execute(tables, (DROPPED,)).fetchone() is None:  # none ever was
+            return False
+        only = f"SELECT 1 FROM {DROPPED} WHERE key = ?"
+        return connection.execute(only, (key,)).fetchone() is not None
 
 
 def remains(path: Path) -> list[str]:

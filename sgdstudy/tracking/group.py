@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from sgdstudy.tracking.durable import sync_all
 from sgdstudy.tracking.entries import Closing
 from sgdstudy.tracking.journal import Journal
+from sgdstudy.tracking.sink import room_on_disk
 
 GROUP_RUNS, GROUP_SECONDS = 32, 1.0
 
@@ -39,21 +40,31 @@ class Group:
     def flush(self) -> None:
         """Send all that are held."""
         held, self._held = self._held, []
+        if not held:
+            return
+        first = held[0][0]
         try:
-            for journal, closing in held:
-                journal.draft(closing)
-            sync_all(path for journal, _ in held for path in journal.files())
-            for journal, _ in held:
-                journal.seal()
-            sync_all(journal.folder for journal, _ in held)
-            sent = [journal for journal, _ in held if journal.deliver()]
-            sync_all(path for journal in sent for path in journal.changed)
+            with room_on_disk(first.opening.name, first.store):
+                sent = _sent(held)
         except BaseException:
             for journal, _ in held:
                 journal.let_go()
             raise
         for journal in sent:
             journal.remove()
+
+
+def _sent(held: list[tuple[Journal, Closing]]) -> list[Journal]:
+    """Bring runs to the disk and send them; return those that the store has, on the disk."""
+    for journal, closing in held:
+        journal.draft(closing)
+    sync_all(path for journal, _ in held for path in journal.files())
+    for journal, _ in held:
+        journal.seal()
+    sync_all(journal.folder for journal, _ in held)
+    sent = [journal for journal, _ in held if journal.deliver()]
+    sync_all(path for journal in sent for path in journal.changed)
+    return sent
 
 
 @contextmanager

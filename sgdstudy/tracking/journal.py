@@ -21,6 +21,7 @@ restored into the folder, is none of it.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import time
@@ -130,7 +131,10 @@ class Journal(Sending):
 
         Raises:
             InputError: the store refuses the run.
+            OSError: the store is not there any more; nothing is made where it was.
         """
+        if not store.is_there():
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(store.streams))
         opening = as_recordable(opening)
         key = f"{opening.start_ms:013d}-{uuid.uuid4().hex[:12]}"
         opening.tags[KEY] = key

@@ -13,12 +13,12 @@ from sgdstudy.errors import Away, InputError, Refused
 from sgdstudy.history.rows import AXIS
 from sgdstudy.history.shared import make_folder, share
 from sgdstudy.language import say, to_say
-from sgdstudy.tracking import chart_views, shapes
+from sgdstudy.tracking import chart_views, database, shapes
 from sgdstudy.tracking.durable import move, write_json
 from sgdstudy.tracking.entries import A_KEY, KEY, Closing, Opening, Stamped
 from sgdstudy.tracking.runs import names_of_artifacts, search
 from sgdstudy.tracking.store import Store
-from sgdstudy.tracking.tracked_run import TrackedRun
+from sgdstudy.tracking.tracked_run import CHANGED, FINGERPRINT, INVOCATION, SWEPT, TrackedRun
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
@@ -75,7 +75,7 @@ class Sending:
         self._forget_unknown(closing)
         points, tags = (closing.points, closing.tags) if closing else ([], {})
         if self.run_id is None:
-            run = self._find()
+            run = self._find(closing)
             if run is None:
                 run, tags = self._create({**opening.tags, **tags}), {}
             else:
@@ -151,15 +151,38 @@ class Sending:
         about = {"run_id": self.run_id, "uri": self.uri, "opened": opened}
         self._tell("sent.json", about)
 
-    def _find(self) -> TrackedRun | None:
-        """Return the run where an earlier attempt made it and could not tell us."""
+    def _find(self, closing: Closing | None) -> TrackedRun | None:
+        """Return the run where an earlier attempt made it and could not tell us.
+
+        Raises:
+            InputError: it was dropped since, by a prune or a resumed sweep, or deleted in MLflow;
+                or a sweep was resumed while its folder was elsewhere.
+        """
         if not self._tried:
             self._tried = True
             return None
         experiment = self.store.experiment(self.opening.study)
         only = f"tags.`{KEY}` = '{self.opening.tags[KEY]}'"
         found = search(self.store, [experiment], only, most=1)
-        return found[0] if found else None
+        if found:
+            return found[0]
+        path = self.store.database
+        if search(self.store, [experiment], only, most=1, deleted=True) or (
+            path is not None and database.was_dropped(path, self.key)
+        ):
+            raise InputError(say("the store had the run, and it was deleted there"))
+        if closing is not None and closing.status != "FINISHED" and self._came_anew(experiment):
+            raise InputError(say("a resumed sweep has trained its combination again"))
+        return None
+
+    def _came_anew(self, experiment: str) -> bool:
+        """Whether the store has a finished run of the same combination of the same sweep."""
+        told = {name: self.opening.tags.get(name, "") for name in (INVOCATION, FINGERPRINT)}
+        if SWEPT not in self.opening.tags or not all(told.values()):
+            return False
+        only = " AND ".join(f"tags.`{name}` = '{value}'" for name, value in told.items())
+        found = search(self.store, [experiment], only)
+        return any(run.finished and CHANGED not in run.tags for run in found)
 
     def _create(self, tags: dict[str, str]) -> TrackedRun:
         opening = self.opening

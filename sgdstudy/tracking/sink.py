@@ -332,7 +332,7 @@ def room_on_disk(name: str, store: Store) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        gone = not store.streams.is_dir() or error.errno == errno.ESTALE
+        gone = not (store.streams.is_dir() and store.is_there()) or error.errno == errno.ESTALE
         if gone and str(error.filename).startswith(str(store.streams)):
             raise StoreError(
                 f"{name} was stopped: {store.streams.parent} was moved, deleted or replaced. What "

@@ -112,6 +112,13 @@ class Store:
         """Which database a local store had when it was opened; see `database.named`."""
         return (None, None) if self.database is None else database.named(self.database)
 
+    def is_there(self) -> bool:
+        """Whether a local store's database is the file that it was when it was opened.
+
+        In a few microseconds; what was copied over it in place only `require_same` tells.
+        """
+        return self.database is None or database.which(self.database) == self._named[0]
+
     def require_same(self) -> None:
         """Raise `Away` where a local store's database is another one now than when it was opened.
 

@@ -26,11 +26,13 @@ from sgdstudy.errors import InputError
 from sgdstudy.language import speaking
 from sgdstudy.studies.scripts import load_study
 from sgdstudy.sweeps import cluster, grid, results, sweep
-from sgdstudy.tracking import chart_views
+from sgdstudy.tracking import chart_views, group
 from sgdstudy.tracking import code as code_of_runs
+from sgdstudy.tracking import journal as journals
 from sgdstudy.tracking.entries import KEY
 from sgdstudy.tracking.export import export
 from sgdstudy.tracking.journal import Journal
+from sgdstudy.tracking.recovery import recover
 from sgdstudy.tracking.store import open_store
 from sgdstudy.tracking.writing import writing
 
@@ -854,6 +856,56 @@ def test_ctrl_c_is_one_line_and_resume_goes_on(whole, script, store, jobs):
     assert 1 < len(all_runs(store)) < 13
     sweep.run(plan_of(script, store), resume=True)
     assert_same_content(store, whole[0])
+
+
+def moved(store, empty):
+    store.rename(store.with_name("moved"))
+
+
+def deleted(store, empty):
+    shutil.rmtree(store)
+
+
+def replaced(store, empty):
+    moved(store, empty)
+    shutil.copytree(empty, store)
+
+
+def its_database_replaced(store, empty):
+    (store / "mlflow.db").rename(store / "mlflow.old")
+    shutil.copy(empty / "mlflow.db", store)
+
+
+@pytest.mark.parametrize("held", [True, False], ids=["some waiting", "all sent"])
+@pytest.mark.parametrize("act", [moved, deleted, replaced, its_database_replaced])
+def test_a_sweep_whose_store_is_gone_stops_and_makes_nothing_where_it_was(
+    script, store, empty_store, monkeypatch, capsys, act, held
+):
+    """As it was seen: it made folders there, without a database, or in another store."""
+    store, begun, real = Path(store), [], sweep._track
+    monkeypatch.setattr(journals, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(group, "GROUP_SECONDS", 1000.0 if held else -1.0)
+
+    def track(*given):
+        if len(begun) == 2:
+            act(store, empty_store)
+        begun.append(given)
+        real(*given)
+
+    monkeypatch.setattr(sweep, "_track", track)
+    assert command([script, "--grid", *WORDS, "--seeds", "3", "--store", str(store)]) == 1
+    *_, said = capsys.readouterr().err.strip().splitlines()
+    assert f"{store} was moved, deleted or replaced" in said
+    assert len(begun) == 3
+    if act in (moved, deleted):
+        assert not store.exists()
+    elif act is replaced:
+        assert not list(store.glob("streams/*"))
+    if act in (moved, replaced):
+        recover(open_store(str(store.with_name("moved"))))
+        runs = ss.load_runs(NAME, store=str(store.with_name("moved")))
+        assert list(runs["status"]) == ["KILLED" if held else "FINISHED"] * 2
+        assert len(ss.load_epochs(NAME, store=str(store.with_name("moved")))) > 0
 
 
 # ---- the picture ----------------------------------------------------------------------------

@@ -8,12 +8,14 @@ import pytest
 from conftest import call
 
 import sgdstudy as ss
-from sgdstudy.tracking import aside, journal
-from sgdstudy.tracking.entries import Opening
+from sgdstudy.tracking import aside, journal, prune
+from sgdstudy.tracking.entries import Closing, Opening
 from sgdstudy.tracking.journal import Journal
 from sgdstudy.tracking.recovery import recover
+from sgdstudy.tracking.runs import search
 from sgdstudy.tracking.sink import RunSink
 from sgdstudy.tracking.store import open_store
+from sgdstudy.tracking.tracked_run import FINGERPRINT, INVOCATION, SWEPT
 
 KILLED = {"a": [0.0, 1.0], "b": [10.0, 11.0], "c": [20.0, 21.0]}
 
@@ -150,6 +152,61 @@ def test_a_copy_of_a_run_that_ended_writes_over_nothing(opened, killed):
     (kept,) = aside.listed(opened)
     assert "this is an older copy" in kept.reason
     assert rows(opened) == KILLED
+
+
+DROPPED = {
+    "pruned": prune.remove,
+    "deleted in MLflow": lambda opened, runs: [opened.client.delete_run(r.run_id) for r in runs],
+}
+
+
+@pytest.mark.parametrize("sent", [True, False], ids=["sent", "of a sweep"])
+@pytest.mark.parametrize("back", ["beside", "in its place", "in another's place", "aside"])
+@pytest.mark.parametrize("how", DROPPED)
+def test_a_copy_of_a_run_that_was_dropped_does_not_bring_it_back(opened, killed, how, back, sent):
+    """As it was seen: a sweep's cut-off run, trained again by --resume, was there a second time.
+
+    A sweep's runs are sent once, when they are over: their folders have no run's id.
+    """
+    folder = killed["a"]
+    if not sent:
+        (folder / "sent.json").unlink()
+    copy = shutil.copytree(folder, opened.root / "elsewhere")
+    places = {
+        "beside": folder.with_name(folder.name + " - Copy"),
+        "in another's place": folder.with_name("1" * 13 + "-" + "a" * 12),
+        "aside": aside.place_of(opened) / folder.name,
+    }
+    recover(opened)
+    DROPPED[how](opened, search(opened, [opened.experiment("lost")], ""))
+    place = places.get(back, folder)
+    place.parent.mkdir(exist_ok=True)
+    os.rename(copy, place)
+    aside.put_back(opened)
+    assert recover(opened).refused == ["lost: a"]
+    assert search(opened, [opened.experiment("lost")], "") == []
+    (kept,) = aside.listed(opened)
+    said = ("the store had the run, and it was deleted there", "this is an older copy")
+    assert kept.reason.endswith(said)
+    assert (kept.folder / "steps.arrow").exists()
+    aside.discard(opened, kept.folder.name)
+    assert str(recover(opened)) == ""
+
+
+@pytest.mark.parametrize("ended", ["FINISHED", "KILLED"])
+def test_a_run_of_a_sweep_that_was_resumed_without_its_folder_is_set_aside(opened, ended):
+    """Its combination was trained again while the folder was elsewhere."""
+    tags = {SWEPT: "{}", INVOCATION: "20260101-000000-000000-abcd", FINGERPRINT: "a" * 16}
+    first, second = (
+        Journal.begin(opened, Opening("lost", "lr=1", dict(tags)), {}, send=False) for _ in "ab"
+    )
+    second.close(Closing(ended))
+    first.let_go()
+    found = recover(opened)
+    again = ended == "FINISHED"
+    assert (found.refused, found.closed) == (["lost: lr=1"] * again, ["lost: lr=1"] * (not again))
+    assert len(search(opened, [opened.experiment("lost")], "")) == (1 if again else 2)
+    assert [run.reason.endswith("combination again") for run in aside.listed(opened)] == [1] * again
 
 
 def test_a_copy_of_a_run_that_is_set_aside_is_named(opened, killed):
