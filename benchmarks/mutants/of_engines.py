@@ -394,8 +394,8 @@ TRIAL = Group(
     "torch_state own_losses bad_input",
     [
         (
-            "_ungraded(what, called) if call else undrawn(what, called)",
-            "called() if call else undrawn(what, called)",
+            "    _require_ungraded(what, called)\n",
+            "",
             "a loss that cannot be evaluated is refused by torch, in the run",
         ),
         (
@@ -425,6 +425,11 @@ TORCH_MODULE = Group(
     "problems/torch_module.py",
     "torch_module frozen torch_state saved",
     [
+        (
+            "    if not torch.equal(after, before):\n",
+            "    if False:\n",
+            "parameters that a lambda of the module reads are never trained",
+        ),
         (
             "self._source, self._module = module, _apart(module)",
             "self._source, self._module = module, module",

@@ -254,7 +254,9 @@ class _Walk:
                 continue
             if not (isinstance(held, types.ModuleType) or _is_log(code, name, held)):
                 self._within(f"'s {name}", held)
-        self._within("'s attributes", dict(value.__dict__))
+        # torch puts there, at the first call, what keeps its compiler away
+        attributes = {k: v for k, v in vars(value).items() if k != "__dynamo_disable"}
+        self._within("'s attributes", attributes)
 
     def _code(self, code: Code) -> None:
         """Write what is done, not where it stands."""

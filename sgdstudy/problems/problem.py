@@ -16,7 +16,15 @@ from sgdstudy.errors import InputError, failed, quoted
 from sgdstudy.problems import bindings, data, linearity, losses, penalties, together, trial
 from sgdstudy.problems.evaluation import Evaluation
 from sgdstudy.problems.least_squares import LeastSquares
-from sgdstudy.problems.torch_module import Functional, copied, load, resetting, trained, uncompiled
+from sgdstudy.problems.torch_module import (
+    Functional,
+    copied,
+    load,
+    require_apart,
+    resetting,
+    trained,
+    uncompiled,
+)
 from sgdstudy.problems.torch_state import own_state
 
 INITS = ("default",)
@@ -102,6 +110,7 @@ class Problem(Evaluation):
             self.source = copied(model).to(self.x.device, self.dtype)
             self._trained = {name: value.shape for name, value in trained(self.source).items()}
             self.model = Functional(self.source, self.x, self._trained)
+            require_apart(model, self.model, self.x)
             self._module_init = self.model.w
         elif callable(model):
             self.model = checks.made("model", model)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -53,8 +53,10 @@ def copied(module: nn.Module) -> nn.Module:
                 f"read: it was made on the device meta, in a FakeTensorMode, or is of a class of "
                 f"its own"
             )
+    kept = _tensors_in(vars(part) for part in module.modules())
+    memo = {id(t): _left(t) for t in kept if not t.is_leaf or _is_batched(t)}
     try:
-        own = copy.deepcopy(uncompiled(module))
+        own = copy.deepcopy(uncompiled(module), memo)
     except Exception as error:
         raise failed(f"copying the module {type(module).__name__}", error) from error
     for part in own.modules():
@@ -91,6 +93,68 @@ def trained(module: nn.Module) -> dict[str, nn.Parameter]:
         frozen = ": all of its are frozen" if any(True for _ in module.parameters()) else ""
         raise InputError(f"the module {type(module).__name__} has no parameters to train{frozen}")
     return found
+
+
+def _tensors_in(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+    """Yield the tensors among values, and in lists and dicts of them."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif type(value) in (list, tuple, dict):
+            yield from _tensors_in(value.values() if isinstance(value, dict) else value)
+
+
+def _is_batched(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is of replicas side by side, as a hook may have left it in a module."""
+    try:
+        tensor.untyped_storage()
+    except NotImplementedError:
+        return True
+    return False
+
+
+def _left(tensor: torch.Tensor) -> torch.Tensor | None:
+    """Return what of a computed tensor a module goes on to keep, which no copy is made of."""
+    return None if _is_batched(tensor) else tensor.detach().clone()
+
+
+def require_apart(given: nn.Module, model: Functional, x: torch.Tensor) -> None:
+    """Refuse a module whose copy reads parameters of the one that it was copied from.
+
+    They would not be trained: a lambda, a hook or a weak reference that it holds of itself goes on
+    to mean the other one.
+
+    Args:
+        given: the user's own; its parameters are others for a moment.
+        model: the copy.
+        x: inputs, to try it.
+    """
+    moved = [value for value in given.parameters() if value.requires_grad]
+    held = [value.data for value in moved]
+
+    def found() -> torch.Tensor:
+        value: torch.Tensor = model(model.w, x[:2].to(model.w.dtype))
+        return value.nan_to_num(nan=1.25)
+
+    with torch.no_grad():
+        try:
+            before = found()
+            if not torch.equal(found(), before):
+                return  # it draws or counts: the trial of the problem says so
+            for value in moved:
+                value.data = value.data + 1
+            after = found()
+        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
+            return  # no tensor: the trial of the problem says so
+        finally:
+            for value, data in zip(moved, held, strict=True):
+                value.data = data
+    if not torch.equal(after, before):
+        raise InputError(
+            f"the module {type(given).__name__} reads parameters by what it holds of itself (a "
+            f"lambda or hook that names self, a weak reference), which means the module given, "
+            f"not the copy that is trained; make it a method, or read self in forward"
+        )
 
 
 class Functional:

@@ -198,11 +198,12 @@ def pure(what: str, function: Callable[..., Any], *inputs: torch.Tensor) -> Any:
     for call in range(2):
         own = [value.detach().clone().requires_grad_(value.requires_grad) for value in inputs]
         called = partial(function, *own)
-        found.append(_ungraded(what, called) if call else undrawn(what, called))
-        if not all(torch.equal(a, b) for a, b in zip(own, inputs, strict=True)):
+        found.append(called() if call else undrawn(what, called))
+        if not all(torch.equal(_bits(a), _bits(b)) for a, b in zip(own, inputs, strict=True)):
             raise InputError(
                 f"{what} changes its input; let it make new values, as x = x - 1 instead of x -= 1"
             )
+    _require_ungraded(what, called)
     if isinstance(found[0], torch.Tensor) and not torch.equal(*map(_bits, found)):
         raise InputError(
             f"{what} gives two results for the same input: it draws, counts or remembers; a run "
@@ -211,11 +212,11 @@ def pure(what: str, function: Callable[..., Any], *inputs: torch.Tensor) -> Any:
     return found[0]
 
 
-def _ungraded(what: str, function: Callable[[], Any]) -> Any:
-    """Return what a function gives where no gradient is wanted, as where it is evaluated."""
-    with torch.no_grad():
+def _require_ungraded(what: str, function: Callable[[], Any]) -> None:
+    """Refuse a function that fails where no gradient is wanted, as where it is evaluated."""
+    with torch.no_grad():  # torch may round another way there
         try:
-            return function()
+            function()
         except InputError:
             raise
         except Exception as error:

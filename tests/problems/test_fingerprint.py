@@ -964,3 +964,21 @@ def test_training_leaves_the_parts_of_a_problem_as_they_are():
             before = {name: fingerprint(part) for name, part in one.parts.items()}
             ss.train(one, lr=0.1, batch_size=5, epochs=10, seeds=[0, 1])
             assert {name: fingerprint(part) for name, part in one.parts.items()} == before
+
+
+def seeded(w, x):
+    torch.manual_seed(0)
+    return w[0] * x
+
+
+def test_calling_a_function_of_torch_makes_no_other_of_it():
+    """As it was seen: with its first call torch puts what keeps its compiler away there."""
+    inner = getattr(torch.manual_seed, "__wrapped__", torch.manual_seed)
+    held = vars(inner).pop("__dynamo_disable", None)
+    try:
+        before = fingerprint(seeded)
+        vars(inner)["__dynamo_disable"] = lambda: inner
+        assert fingerprint(seeded) == before
+    finally:
+        vars(inner).pop("__dynamo_disable", None)
+        vars(inner).update({} if held is None else {"__dynamo_disable": held})

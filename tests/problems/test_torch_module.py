@@ -1,6 +1,7 @@
 """Modules as functions of their parameters: layers with two names, and what no gradient reaches."""
 
 import copy
+import weakref
 
 import numpy as np
 import pytest
@@ -86,6 +87,107 @@ def test_a_module_with_constants_in_float32_that_keeps_what_it_computes(seeds, m
     assert np.array_equal(again.w[0], history.w[0])
     sent = ss.train(problem.replace(name="other"), optimizer="SGD", engine=engine, **FEW)
     assert np.array_equal(sent.w[0], history.w[0])
+
+
+class Itself(nn.Module):
+    """Reads its second layer by what it holds of itself."""
+
+    def __init__(self, how):
+        super().__init__()
+        torch.manual_seed(3)
+        self.a, self.b, self.scale = nn.Linear(1, 4), nn.Linear(4, 1), nn.Parameter(torch.ones(()))
+        self.me, self.seen = weakref.ref(self), {}
+        self.head = {"lambda": lambda h: self.b(h), "reference": lambda h: self.me().b(h)}.get(
+            how, self.whole
+        )
+        if how == "hook":
+            self.a.register_forward_hook(lambda module, given, out: self.scale * out)
+        if how == "note":
+            self.a.register_forward_hook(lambda module, given, out: self.seen.update(a=out))
+
+    def whole(self, h):
+        return self.b(h) * self.scale
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.a(x)))
+
+
+@pytest.mark.parametrize("how", ["lambda", "reference", "hook"])
+def test_a_module_that_reads_itself_by_another_way_is_refused(how):
+    """As it was seen: a copy of the lambda read the user's own layer, which nothing trained."""
+    module = Itself(how)
+    before = [value.clone() for value in module.parameters()]
+    with pytest.raises(ss.InputError, match="by what it holds of itself") as error:
+        ss.Problem(X, Y, module)
+    assert one_line(error)
+    assert all(map(torch.equal, module.parameters(), before))
+
+
+@pytest.mark.parametrize("how", ["method", "note"])
+def test_a_module_may_hold_methods_and_note_what_it_computes(how):
+    module = Itself(how)
+    for _ in range(2):  # what a hook put into the user's own module is left out
+        history = ss.train(ss.Problem(X, Y, module), optimizer="SGD", seeds=[0, 1], **FEW)
+    loop = literal(module, list(module.parameters()), X, Y, **FEW)
+    assert np.allclose(history.w[0], loop.w, rtol=1e-4, atol=1e-5)  # float32, 18 steps
+
+
+class Keeps(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.a, self.b, self.few = nn.Linear(1, 4), nn.Linear(4, 1), {}
+
+    def forward(self, x):
+        self.seen = torch.tanh(self.a(x))
+        self.few["seen"] = [self.seen]
+        self.decay = self.b.weight.square().sum()
+        return self.b(self.seen)
+
+
+def test_a_module_that_its_owner_has_called_is_copied():
+    """As it was seen: only tensors created explicitly by the user support deepcopy."""
+    module = Keeps()
+    module(X[:2])
+    problem = ss.Problem(X, Y, module)
+    history = ss.train(problem, optimizer="SGD", seeds=[0, 1], **FEW)
+    trained = history.module(0)
+    trained(X[:2])
+    again = ss.Problem(X, Y, trained)
+    assert np.allclose(again.initial([0])[0], history.w[0])
+    assert ss.train(again, optimizer="SGD", **FEW).n_steps[0] == history.n_steps[0]
+
+
+class Encoder(nn.Module):
+    """What torch computes by other means where no gradient is wanted."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        torch.manual_seed(3)
+        layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+        self.layer, self.out = layer.to(dtype), nn.Linear(8, 1).to(dtype)
+
+    def forward(self, x):
+        return self.out(self.layer(x.reshape(-1, 3, 8)).mean(1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rounding_another_way_without_gradients_is_no_draw(dtype):
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(40, 24, generator=draw, dtype=dtype)
+    problem = ss.Problem(x, x[:, :1], Encoder(dtype).eval())
+    assert ss.train(problem, optimizer="SGD", engine="eager", **FEW).n_steps[0] == 12
+
+
+def test_a_module_that_begins_with_nan_trains_and_diverges():
+    module = nn.Sequential(nn.Linear(1, 1), Root())
+    history = ss.train(ss.Problem(X, Y, module), optimizer="SGD", **FEW)
+    assert history.stop_reason[0] == "diverged"
+
+
+class Root(nn.Module):
+    def forward(self, x):
+        return torch.sqrt(x - 1e3)
 
 
 class Part(nn.Module):
